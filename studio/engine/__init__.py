@@ -1,0 +1,1 @@
+"""HOW it is computed: torch lives here and nowhere else. No gradio."""

@@ -1,0 +1,1 @@
+"""From a request to a picture: the one denoising loop and what drives it."""

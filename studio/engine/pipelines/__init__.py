@@ -1,0 +1,1 @@
+"""Models on a device: loading, residency, prompts and schedulers."""

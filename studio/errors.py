@@ -1,0 +1,65 @@
+"""Every error that a user should read.
+
+Knows: the tree below. Does not know: how an error is shown (`ui/show.py`, `__main__.py` translate it, each in one place).
+
+    StudioError            one plain sentence: the thing, the bad value, what to do
+    ├── InvalidSpec        a request that cannot be; lists every bad field
+    ├── ModelNotFound      no such model in the library
+    ├── UnknownFamily      a model folder that the studio cannot run
+    ├── OutOfMemory        did not fit; says what to lower
+    ├── BadPicture         a file that is no picture we take
+    ├── BadFile            any other file that is broken, hostile or of the wrong kind
+    ├── NotAllowed         a guest asked for what only the owner may do
+    └── Busy               somebody else holds what is needed
+
+Anything else that is raised is a bug: its traceback goes to the log, one plain line to the screen. `Cancelled` stands
+apart: it is nobody's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StudioError(Exception):
+    """Written for the user."""
+
+
+class InvalidSpec(StudioError):
+    """A request that cannot be fulfilled as it is; `faults` has a sentence for every bad field."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class ModelNotFound(StudioError):
+    """No model of that name is in the library."""
+
+
+class UnknownFamily(StudioError):
+    """A model folder that is there, but that the studio cannot run."""
+
+
+class OutOfMemory(StudioError):
+    """The device's memory did not suffice; the message says what to lower."""
+
+
+class BadPicture(StudioError):
+    """A file that is not a picture which the studio takes."""
+
+
+class BadFile(StudioError):
+    """A file that is missing, broken, hostile or of the wrong kind."""
+
+
+class NotAllowed(StudioError):
+    """A guest asked for something that only the owner of this studio may do."""
+
+
+class Busy(StudioError):
+    """Another process holds what is needed."""
+
+
+class Cancelled(BaseException):
+    """Somebody asked for a stop. Not an `Exception`, so that no `except Exception` on the way swallows it."""

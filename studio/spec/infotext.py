@@ -1,0 +1,144 @@
+"""A1111's "parameters" text ⇄ request.
+
+Knows: the text that A1111 v1.10 writes under a picture, field by field, and how to read it back: our own without loss,
+others' as far as the studio can do the same. Does not know: PNG files (store/gallery.py), which models are here.
+
+    a red boat by a lake
+    Negative prompt: fog
+    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x128, Model hash: …, …
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from studio import __version__
+from studio.spec.request import GenerationRequest
+from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
+
+LONGEST = 1_000_000  # characters; more is no settings text
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
+# What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
+_AUTOMATIC: dict[str, Schedule] = {"DPM++ 2M": "Karras", "DPM++ SDE": "Karras", "DPM2": "Karras", "DPM2 a": "Karras",
+                                   "DPM++ 2M SDE": "Exponential", "UniPC": "SGM Uniform"}
+_OURS = f"studio {__version__}"
+
+
+@dataclass
+class Found:
+    """What a text said: values for a request's fields, and notes on what could not be taken over."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def write(request: GenerationRequest, model_hash: str = "") -> str:
+    """The text for one picture's resolved request; `model_hash` is the content's sha256, of which ten digits are shown."""
+    pairs: dict[str, object] = {
+        "Steps": request.steps,
+        "Sampler": request.scheduler,
+        "Schedule type": "Automatic" if request.schedule == "As shipped" else request.schedule,
+        "CFG scale": f"{request.guidance!r}".removesuffix(".0"),
+        "Seed": request.seed,
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": model_hash[:10] or None,
+        "Model": request.model,
+        "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+        "Batch size": request.batch if request.batch > 1 else None,
+        "Version": _OURS,
+    }
+    text = _text(request, pairs)
+    if not _same_words(request, text):  # words that look like settings or end in blanks: say them twice, safely
+        text = _text(request, {"Prompt": json.dumps(request.prompt), "Negative": json.dumps(request.negative_prompt)} | pairs)
+    return text
+
+
+def read(text: str) -> Found:
+    """Settings from a text that this studio, A1111, Forge or SD.Next wrote. Raises ValueError where there are none."""
+    if len(text) > LONGEST:
+        raise ValueError("the settings text is longer than a million characters.")
+    *lines, last = text.strip("\r\n").split("\n") if text.strip() else [""]
+    pairs = {key.strip(): _unquoted(value) for key, value in _PAIR.findall(last)}
+    if len(pairs) < 3:
+        raise ValueError("there are no settings in it.")
+    found = Found()
+    words, _, negative = "\n".join(lines).partition("Negative prompt:") if lines else ("", "", "")
+    found.values["prompt"] = pairs.pop("Prompt", words.removesuffix("\n"))
+    found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
+    _take(pairs, found, own=pairs.pop("Version", "").startswith("studio "))
+    return found
+
+
+def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
+    lines = [request.prompt] if request.prompt else []
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items() if value is not None))
+    return "\n".join(lines)
+
+
+def _same_words(request: GenerationRequest, text: str) -> bool:
+    values = read(text).values
+    return bool(values["prompt"] == request.prompt and values["negative_prompt"] == request.negative_prompt)
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',\n:"') and not value.startswith('"') else value
+
+
+def _unquoted(value: str) -> str:
+    value = value.strip()
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value
+    return value
+
+
+def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
+    """Turn A1111's pairs into fields; what is left over is noted."""
+    for key, name, turn in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int),
+                            ("Clip skip", "clip_skip", int), ("Model", "model", str), ("Batch size", "batch", int)):
+        if key in pairs:
+            value = pairs.pop(key)
+            try:
+                found.values[name] = turn(value)
+            except ValueError:
+                found.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
+    if size := _SIZE.match(pairs.pop("Size", "")):
+        found.values["width"], found.values["height"] = int(size[1]), int(size[2])
+    sampler, schedule = pairs.pop("Sampler", ""), pairs.pop("Schedule type", "")
+    if sampler:
+        _take_sampler(sampler, schedule, found, own)
+    if not own:
+        if "batch" in found.values:
+            del found.values["batch"]  # elsewhere it was one picture of a batch, not a wish
+        ignored = sorted(key for key in pairs if key not in ("Model hash", "VAE hash", "Batch pos", "RNG"))
+        if ignored:
+            found.notes.append(f"Not taken over: {', '.join(ignored):.200}.")
+
+
+def _take_sampler(sampler: str, schedule: str, found: Found, own: bool) -> None:
+    for ending in ("Karras", "Exponential"):  # before v1.9 the ladder was part of the sampler's name
+        if not schedule and sampler.endswith(f" {ending}"):
+            sampler, schedule = sampler.removesuffix(f" {ending}"), ending
+    known: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
+    scheduler = known.get(sampler.casefold())
+    if scheduler is None:
+        found.notes.append(f"Sampler {sampler!r:.40} is not in this studio; the scheduler is left as it is.")
+        return
+    possible = SCHEDULERS[scheduler].schedules
+    if schedule in ("", "Automatic"):
+        wanted: str = "As shipped" if own else _AUTOMATIC.get(scheduler, "Uniform")
+        wanted = wanted if wanted in possible else "As shipped"
+    else:
+        wanted = {name.casefold(): name for name in possible}.get(schedule.casefold(), "")
+    if not wanted:
+        found.notes.append(f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is taken.")
+        wanted = "As shipped"
+    found.values["scheduler"], found.values["schedule"] = scheduler, wanted

@@ -1,0 +1,89 @@
+"""What every spec shares: frozen values, settings that carry all that is said about them, one door for values.
+
+Knows: pydantic, and how to say in one sentence what is wrong with a value.
+Does not know: any particular spec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.errors import InvalidSpec
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Value(BaseModel):
+    """Frozen, no unknown field, no NaN and no infinity anywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def setting(default: Any, *, title: str, help: str, infotext: str = "", unit: str = "", step: float | None = None,
+            cost: int = 0, guest: float | None = None, **limits: Any) -> Any:
+    """A field with everything that page, API, command line, PNG text and sweeps need to know about it.
+
+    `infotext` is its name in A1111's text; `cost` orders sweep axes (the higher, the dearer a change); `guest` is the
+    most that a visitor who is not the owner may ask for; `step` and `unit` are for sliders and help.
+    """
+    extra = {"infotext": infotext, "unit": unit, "step": step, "cost": cost, "guest": guest}
+    return Field(default, title=title, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **limits)
+
+
+def check(model: type[M], values: Mapping[str, Any]) -> M:
+    """The one door for values from outside. Raises InvalidSpec, which names every bad field."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise InvalidSpec([_fault(model, dict(fault)) for fault in error.errors()]) from None
+
+
+def extra(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """What `setting` was told about a field beyond its title, help and limits."""
+    told = model.model_fields[name].json_schema_extra
+    return dict(told) if isinstance(told, dict) else {}
+
+
+def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
+    where, value, more = fault["loc"], fault["input"], fault.get("ctx", {})
+    if not where:  # from a validator that looked at several fields: it wrote the whole sentence
+        return str(more.get("error", fault["msg"]))
+    field = model.model_fields.get(str(where[0]))
+    title = (field.title if field else None) or str(where[0])
+    if fault["type"] == "value_error":  # from a validator of one field: it says what is wrong, we say where
+        return f"{title}: {more['error']}"
+    shown = f"{value[:40]!r} …" if isinstance(value, str) and len(value) > 60 else f"{value!r:.60}"
+    return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {shown})."
+
+
+def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
+    match kind:
+        case "extra_forbidden":
+            return "there is no such setting"
+        case "missing":
+            return "is needed"
+        case "multiple_of":
+            unit = more["multiple_of"]
+            below = math.floor(value / unit) * unit
+            return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
+        case "greater_than_equal":
+            return f"has to be {more['ge']} or more"
+        case "less_than_equal":
+            return f"has to be {more['le']} or less"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "has to be a whole number"
+        case "float_type" | "float_parsing" | "finite_number":
+            return "has to be a number"
+        case "string_too_long":
+            return f"has to be at most {more['max_length']} characters long, but has {len(value)}"
+        case "string_too_short":
+            return "is needed"
+        case "string_type":
+            return "has to be text"
+        case "literal_error":
+            return f"has to be one of {more['expected']}".replace(" or ", ", ")
+    return message[0].lower() + message[1:]

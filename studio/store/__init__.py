@@ -1,0 +1,1 @@
+"""WHERE things are: disk and SQLite. No torch, no gradio."""

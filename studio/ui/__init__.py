@@ -1,0 +1,1 @@
+"""What a person sees: gradio lives here and nowhere else. No torch."""

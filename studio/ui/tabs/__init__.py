@@ -1,0 +1,1 @@
+"""One module a tab; `studio.ui.app.TABS` lists them."""
