@@ -1,0 +1,54 @@
+"""Presets: settings under a name, as TOML files that a person can read and write.
+
+Knows: the shipped folder and the home's, which hides a shipped preset of the same name.
+Does not know: which spec is kept; it is handed in.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tomli_w
+
+from studio.errors import BadFile, InvalidSpec
+from studio.spec.value import Value, check
+from studio.store import files
+
+V = TypeVar("V", bound=Value)
+MOST_BYTES = 100_000
+
+
+class Presets(Generic[V]):
+    """Presets of one kind of spec, such as `presets/pictures/*.toml` for requests."""
+
+    def __init__(self, model: type[V], shipped: Path, own: Path) -> None:
+        self.model, self.own = model, own
+        self._folders = (own, shipped)
+
+    def names(self) -> list[str]:
+        return sorted({path.stem for folder in self._folders if folder.is_dir() for path in folder.glob("*.toml")})
+
+    def load(self, name: str) -> V:
+        """Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields."""
+        path = next((found for folder in self._folders if (found := folder / f"{files.safe_name(name)}.toml").is_file()), None)
+        if path is None:
+            raise BadFile(f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}.")
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise BadFile(f"The preset {name} is larger than {MOST_BYTES} bytes: it is no preset.")
+            values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadFile(f"The preset {name} cannot be read: {error}") from None
+        try:
+            return check(self.model, values)
+        except InvalidSpec as error:
+            raise InvalidSpec([f"Preset {name}: {fault}" for fault in error.faults]) from None
+
+    def save(self, name: str, value: V) -> Path:
+        """Keep what differs from the defaults, in the home's folder."""
+        path = self.own / f"{files.safe_name(name)}.toml"
+        kept = value.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        files.write(path, tomli_w.dumps(kept).encode())
+        return path

@@ -1,0 +1,120 @@
+"""The page: its tabs, what they send each other, how it is served.
+
+Knows: TABS, the style, gradio's launch settings. Does not know: what is on a tab; torch; what a worker does with a job.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry, no version check
+
+import gradio as gr
+
+from studio.settings import Settings, shipped
+from studio.spec.request import GenerationRequest
+from studio.store.gallery import Gallery
+from studio.store.jobs import Jobs
+from studio.store.library import Library
+from studio.store.presets import Presets
+from studio.ui import api, guard
+from studio.ui.tabs import gallery, models, queue, txt2img
+from studio.ui.widgets import SHORT, Desk, Tab, Updates
+
+TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, gallery.build, models.build, queue.build)
+LOOK = Path(__file__).with_name("look.css")
+KEYS = """<script>addEventListener("keydown", event => {
+  if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
+  [...document.querySelectorAll(".on-ctrl-enter")].find(button => button.offsetParent)?.click();
+});</script>"""
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """The page, not yet served."""
+    page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
+    with page:
+        gr.HTML('<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>', elem_id="head")
+        tabs = []
+        with gr.Tabs(elem_id="tabs") as bar:
+            for make in TABS:
+                name = make.__module__.rsplit(".", 1)[1]
+                with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
+                    tab = make(desk)
+                tabs.append(tab)
+                if tab.opened and tab.form is None:  # a form is not filled again: somebody may be typing
+                    place.select(_opening(tab), None, tab.outputs, **SHORT)
+        for source in tabs:
+            for target in tabs:
+                if source.picked and source.send and target.form and source is not target:
+                    _send(desk, source, target, bar)
+        for tab in tabs:
+            if tab.opened:
+                page.load(_opening(tab), None, tab.outputs, **SHORT)
+        api.publish(desk)
+    return page
+
+
+TITLES = {"txt2img": "txt2img", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
+
+
+def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
+    def opened(request: gr.Request) -> Updates:
+        assert tab.opened
+        return tab.opened(guard.who(request))
+    return opened
+
+
+def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs) -> None:
+    """A button under the picture of one tab that fills the form of another and goes there."""
+    assert source.send
+    assert target.form
+    form = target.form
+    with source.send:
+        button = gr.Button(f"Send to {target.title}", size="sm", variant="primary", elem_id=f"send-{source.id}-{target.id}")
+
+    def send(path: str | None) -> Updates:
+        picture = desk.gallery.get(path) if path else None
+        return {**form.fill(picture.request), bar: gr.Tabs(selected=target.id)} if picture else {bar: gr.skip()}
+
+    button.click(send, source.picked, [bar, *form.outputs], **SHORT)
+
+
+def theme() -> Any:
+    """Calm greys and one accent; fonts that are in the wheel, so that no other host is asked."""
+    return gr.themes.Soft(primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", spacing_size="md", radius_size="md",
+                          font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def desk_of(settings: Settings, jobs: Jobs) -> Desk:
+    """Everything that the tabs work with, with the gallery's index brought up to date."""
+    pictures = Gallery(settings)
+    pictures.sync()
+    return Desk(settings, jobs, pictures, Library(settings),
+                Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"))
+
+
+def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
+    """Show the page until the process is ended. Raises InvalidSpec for a login that is none, Busy for a taken port."""
+    login = guard.login(settings)
+    desk = desk_of(settings, jobs)
+    for folder in ("uploads", "empty"):
+        (settings.home / folder).mkdir(mode=0o700, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
+    os.chdir(settings.home / "empty")  # gradio would publish any file of the working folder that a handler names
+    gr.set_static_paths([settings.outputs, settings.thumbs])  # pictures go out by path, in place, byte for byte
+    page = build(desk)
+    guard.free_port(settings)
+    if login and not settings.auth:
+        print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
+    page.queue(max_size=64).launch(
+        server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
+        max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
+        quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), app_kwargs={"middleware": guard.middleware(settings, desk.gallery)},
+        prevent_thread_lock=True)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    places = [f"http://{shown}:{page.server_port}", *([page.share_url] if page.share_url else [])]
+    print(f"The studio is open at {' and '.join(places)}", flush=True)
+    page.block_thread()

@@ -1,0 +1,108 @@
+"""Form: a pydantic model ⇄ gradio components.
+
+Knows: which component shows which kind of field, and how a value goes in and out.
+Does not know: what the fields mean; what happens with the object it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import gradio as gr
+from gradio.components import Component
+from pydantic import BaseModel
+
+from studio.errors import InvalidSpec
+from studio.spec.value import check
+
+M = TypeVar("M", bound=BaseModel)
+Turn = Callable[[Any], Any]
+
+
+class Form(Generic[M]):
+    """Inputs by identity, never by position: `event(handler, form.inputs)` hands the handler a dict for `read`.
+
+    Give those events `preprocess=False`: values then arrive as the browser sent them, and the model alone judges them.
+    (gradio's own checks let NaN through, break on text, and name one bad field at a time.)
+    """
+
+    def __init__(self, model: type[M], name: str) -> None:
+        self.model = model
+        self.name = name  # a field's element id is `name-field`: what style sheets and browser tests hold on to
+        self._schema: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+        self._parts: dict[str, Component] = {}
+
+    def add(self, name: str, **settings: Any) -> Any:
+        """Place a field here: its title, range, step, help and default choose the component."""
+        made = _component(self._schema[name], {"elem_id": f"{self.name}-{name.replace('_', '-')}"} | settings)
+        self._parts[name] = made
+        return made
+
+    def __getitem__(self, name: str) -> Any:  # a Component; its events are made at run time
+        return self._parts[name]
+
+    @property
+    def inputs(self) -> set[Any]:
+        return set(self._parts.values())
+
+    @property
+    def outputs(self) -> list[Any]:
+        return list(self._parts.values())
+
+    def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """What the browser sent, by field name, unjudged."""
+        return {name: values[part] for name, part in self._parts.items() if part in values}
+
+    def read(self, values: Mapping[Any, Any]) -> M:
+        """The object on the page. Raises InvalidSpec, which lists every bad field."""
+        return check(self.model, self.raw(values))
+
+    def fill(self, value: M) -> dict[Any, Any]:
+        """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
+        return {part: getattr(value, name) for name, part in self._parts.items()}
+
+    def fill_some(self, values: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[Any, Any], list[str]]:
+        """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
+        taken, faults = dict(now), []
+        for name, value in values.items():
+            try:
+                check(self.model, {**self._usable(taken), name: value})
+            except InvalidSpec as error:
+                trial = {**self._usable(taken), **{key: values[key] for key in values if key in ("scheduler", "schedule")}}
+                try:  # two fields that only go together
+                    check(self.model, trial | {name: value})
+                except InvalidSpec:
+                    faults += [fault for fault in error.faults if fault not in faults]
+                    continue
+            taken[name] = value
+        return {part: taken[name] for name, part in self._parts.items() if name in values and name in taken}, faults
+
+    def _usable(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the values that are right on their own."""
+        usable: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                check(self.model, {**usable, name: value})
+            except InvalidSpec:
+                continue
+            usable[name] = value
+        return usable
+
+
+def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
+    field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
+    common = {"label": field["title"], "value": field.get("default"), "info": field.get("description")} | settings
+    if "choices" in common or "enum" in field:
+        common.setdefault("choices", field.get("enum"))
+        return gr.Dropdown(**common)
+    if field["type"] == "boolean":
+        return gr.Checkbox(**common)
+    if field["type"] == "string":
+        return gr.Textbox(**common)
+    whole = field["type"] == "integer"
+    step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
+    common |= {"step": step, "precision": 0 if whole else None}
+    if common.pop("slider", field.get("maximum", 1e9) < 200):
+        return gr.Slider(field["minimum"], field["maximum"], **common)
+    return gr.Number(**common)

@@ -1,0 +1,207 @@
+"""Who asks, and what they may do: the one place that decides.
+
+Knows: cookies, Host and Origin headers, owner and guest, whose a picture file is.
+Does not know: what a job does; how a refusal is shown.
+
+The owner sits at this machine: the connection comes from it and names it (127.0.0.1, localhost). Everybody else, on the
+local network or through a public link, is a guest: has to log in, may ask for less, sees and touches only what is theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+import socket
+import urllib.parse
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio.errors import Busy, InvalidSpec, NotAllowed
+from studio.settings import Settings
+from studio.store.gallery import Gallery
+from studio.store.jobs import Job
+
+COOKIE = "studio-visitor"
+SAFE = ("GET", "HEAD", "OPTIONS")
+FILES = "/gradio_api/file="
+YEAR = 365 * 24 * 3600
+_asking: ContextVar[Scope] = ContextVar("asking")  # endpoints get no gr.Request from gradio; their context has this
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """One browser. `id` is a hash of its cookie: it may stand in tables and files without giving the cookie away."""
+
+    id: str
+    guest: bool
+
+    @property
+    def sees(self) -> str | None:
+        """Whose things this visitor sees: None is everybody's."""
+        return self.id if self.guest else None
+
+    def may_touch(self, job: Job) -> None:
+        """Raise NotAllowed unless this visitor may cancel, move or retry that job."""
+        if self.guest and job.owner != self.id:
+            raise NotAllowed(f"Job {job.id} is somebody else's; only they and the owner of this studio may change it.")
+
+    def must_own(self, what: str) -> None:
+        """Raise NotAllowed for a guest."""
+        if self.guest:
+            raise NotAllowed(f"{what}: only the owner of this studio may do that, at the machine itself.")
+
+
+def who(request: gr.Request) -> Visitor:
+    """The visitor behind a gradio event."""
+    if request.request is None:  # not from HTTP: nobody that could be known
+        return Visitor("api", guest=True)
+    return visitor(request.request.scope)
+
+
+def current() -> Visitor:
+    """The visitor behind the HTTP request that is being answered."""
+    return visitor(_asking.get())
+
+
+def visitor(scope: Scope) -> Visitor:
+    """The visitor behind an ASGI request. One without a cookie (a program) is called api."""
+    headers = Headers(scope=scope)
+    cookie = _cookie(headers.get("cookie", ""))
+    name = hashlib.sha256(cookie.encode()).hexdigest()[:16] if cookie else "api"
+    here = is_local((scope.get("client") or ("", 0))[0]) and is_local(_host(headers.get("host", "")))
+    forwarded = "x-forwarded-for" in headers or "forwarded" in headers  # came through somebody's proxy
+    return Visitor(name, guest=not here or forwarded)
+
+
+def is_local(name: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def login(settings: Settings) -> tuple[str, str] | None:
+    """User and password that visitors have to give; made up where the page is reached from outside. Raises InvalidSpec."""
+    if settings.auth:
+        user, colon, password = settings.auth.partition(":")
+        if not (user and colon and password):
+            raise InvalidSpec(["--auth has to be USER:PASSWORD."])
+        return user, password
+    if settings.share or not is_local(settings.host):
+        return "studio", secrets.token_urlsafe(12)
+    return None
+
+
+class Guard:
+    """ASGI middleware in front of everything: Host, Origin, the visitor's cookie, guests' files."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery) -> None:
+        self.app = app
+        self.share = settings.share
+        self.hosts = {settings.host}
+        self.gallery = gallery
+        self.served = (settings.outputs.resolve(), settings.thumbs.resolve())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal:
+            await PlainTextResponse(refusal, 403)(scope, receive, send)
+            return
+        fresh = None if _cookie(headers.get("cookie", "")) or scope["path"] != "/" else secrets.token_urlsafe(24)
+
+        async def with_cookie(message: Message) -> None:
+            if fresh and message["type"] == "http.response.start":
+                written = f"{COOKIE}={fresh}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Strict"
+                message["headers"] = [*message["headers"], (b"set-cookie", written.encode())]
+            await send(message)
+
+        _asking.set(scope)
+        await self.app(scope, receive, with_cookie)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> str:
+        host = headers.get("host", "")
+        if not self._known(_host(host)):
+            return "This studio does not answer to that host name."
+        origin = headers.get("origin")
+        if scope["method"] not in SAFE and origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+            return "This studio takes no requests from other sites' pages."
+        path = urllib.parse.unquote(scope["path"])
+        if FILES in path and not self._may_read(Path(path.split(FILES, 1)[1]), visitor(scope)):
+            return "That picture is somebody else's."
+        return ""
+
+    def _known(self, name: str) -> bool:
+        """Names that lead here on purpose. An address cannot be rebound by a hostile name server, a name can."""
+        if name in self.hosts or is_local(name) or (self.share and name.endswith(".gradio.live")):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _may_read(self, path: Path, asks: Visitor) -> bool:
+        if not asks.guest:
+            return True
+        path = path.resolve()
+        for folder in self.served:
+            if path.is_relative_to(folder):
+                picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))
+                return picture is not None and picture.owner == asks.id
+        return True
+
+
+def _host(header: str) -> str:
+    try:
+        return urllib.parse.urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _cookie(header: str) -> str:
+    try:
+        found = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def own(jobs: Iterable[Job], asks: Visitor) -> list[tuple[Job, bool]]:
+    """Jobs, each with whether this visitor may know what it is about."""
+    return [(job, not asks.guest or job.owner == asks.id) for job in jobs]
+
+
+def middleware(settings: Settings, gallery: Gallery) -> list[Any]:
+    """For gradio's `app_kwargs`."""
+    return [Middleware(Guard, settings=settings, gallery=gallery)]
+
+
+def free_port(settings: Settings) -> None:
+    """Raise Busy with one sentence if the wished port is taken (gradio would say it in a traceback)."""
+    if not settings.port:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Busy(f"The page cannot be opened at {settings.host}:{settings.port} ({error.strerror}); choose another "
+                       "--port, or 0 for any free one.") from None

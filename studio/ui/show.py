@@ -1,0 +1,200 @@
+"""From the studio's values to what the page shows: errors, jobs, pictures' settings, as words and HTML.
+
+Knows: how things are said. Does not know: where on the page they stand; every text of a user's is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import InvalidSpec, StudioError
+from studio.spec.request import GenerationRequest
+from studio.store.gallery import Picture
+from studio.store.jobs import Job
+
+log = logging.getLogger(__name__)
+
+EMPTY = """<div class="empty"><div class="empty-frame" aria-hidden="true"></div>
+<p><b>Your picture will appear here.</b></p>
+<p>Say what it should show and press Generate, or Ctrl + Enter. The embedded model knows a small world: try
+“a photo of a red ball on a beach”.</p></div>"""
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """Turn a StudioError into a message on the page. Anything else is a bug: to the log, and one plain line."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except StudioError as error:
+        faults = error.faults if isinstance(error, InvalidSpec) else (str(error),)
+        raise gr.Error("<br>".join(map(html.escape, faults)), duration=None, print_exception=False) from None
+    except Exception:
+        log.exception("a handler of the page failed")
+        raise gr.Error("Something went wrong inside the studio; the log says what.", print_exception=False) from None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def running(waiting: list[Job]) -> str:
+    """A visitor's open jobs: the first with its picture so far, the bar, and the time left."""
+    job, more = waiting[0], len(waiting) - 1
+    at = job.progress
+    share = at.step / at.total if at.total else 0
+    if job.state == "queued":
+        words = "waiting for its turn"
+    elif not at.total:
+        words = at.note or "getting ready"
+    else:
+        words = f"step {at.step} of {at.total}" + (f" · {at.note}" if at.note else "")
+        words += f" · about {duration(at.left)} left" if at.left is not None else ""
+    words += f" · {more} more after this" if more else ""
+    image = base64.b64encode(at.preview).decode() if at.preview else ""
+    picture = f'<img alt="the picture so far" src="data:image/jpeg;base64,{image}">' if image else "<div></div>"
+    bar = f'<i style="width:{share * 100:.1f}%"></i>'
+    return (f'<div class="making"><div class="canvas {"" if image else "blank"}">{picture}</div>'
+            f'<div class="bar" role="progressbar" aria-valuenow="{share * 100:.0f}">{bar}</div>'
+            f'<p data-state="{job.state}">{html.escape(words)}</p></div>')
+
+
+def ended(job: Job | None) -> str:
+    """How a visitor's last job came out."""
+    if job is None:
+        return EMPTY
+    made = len(pictures_of(job))
+    match job.state:
+        case "done":
+            words = f"{made} picture{'s' * (made != 1)} in {duration((job.ended or 0) - (job.started or 0))}"
+        case "cancelled":
+            words = "Stopped." + (f" {made} finished before that." if made else "")
+        case "interrupted":
+            words = f"Interrupted: {job.error}. The Queue tab can start it again."
+        case _:
+            words = job.error or "failed"
+    return f'<p class="ended" data-state="{job.state}">{html.escape(words)}</p>'
+
+
+def pictures_of(job: Job) -> list[dict[str, Any]]:
+    """The pictures that a job has made so far, finished or not."""
+    if isinstance(job.result, dict):
+        return list(job.result.get("pictures", ()))
+    return list(job.progress.pictures)
+
+
+def settings(picture: Picture | None) -> str:
+    """What a picture was made with."""
+    if picture is None:
+        return ""
+    request = picture.request
+    rows = [("Model", request.model), ("Size", f"{request.width} × {request.height}"), ("Steps", request.steps),
+            ("Guidance", f"{request.guidance:g}"), ("Scheduler", f"{request.scheduler} · {request.schedule}"),
+            ("Seed", request.seed), ("Took", duration(picture.seconds))]
+    rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
+    rows += [("At once", request.batch)] if request.batch > 1 else []
+    cells = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in rows)
+    words = html.escape(request.prompt) or "<i>no prompt</i>"
+    without = f'<p class="without">without: {html.escape(request.negative_prompt)}</p>' if request.negative_prompt else ""
+    return f'<div class="about"><p class="words">{words}</p>{without}<dl>{cells}</dl></div>'
+
+
+def estimate(request: GenerationRequest, rate: float | None, work: float, calls: int) -> str:
+    """What a request will take, said before it is sent. `work` is one picture's, `calls` its U-Net calls."""
+    said = f"{request.steps} steps" + (f" × {request.count} pictures" if request.count > 1 else "")
+    said += f" · {calls * request.count} U-Net rows"
+    said += f" · about {duration(rate * work * request.count)}" if rate else " · not measured on this machine yet"
+    return f'<p class="estimate">{said}</p>'
+
+
+_STATES = {"running": "running", "queued": "waiting", "done": "done", "failed": "failed", "cancelled": "stopped",
+           "interrupted": "interrupted"}
+
+
+def queue(jobs: list[tuple[Job, bool]]) -> str:
+    """The job table as two lists. The second of each pair says whether the visitor may know and change the job."""
+    waiting = [pair for pair in jobs if pair[0].open]
+    past = [pair for pair in jobs if not pair[0].open]
+    waiting.sort(key=lambda pair: pair[0].state != "running")
+    empty = '<p class="nothing">Nothing runs and nothing waits.</p>'
+    history = '<p class="nothing">No jobs yet.</p>'
+    return (f'<section><h3>Now</h3>{"".join(map(_job_row, waiting)) or empty}</section>'
+            f'<section><h3>History</h3>{"".join(map(_job_row, past)) or history}</section>')
+
+
+def _job_row(pair: tuple[Job, bool]) -> str:
+    job, known = pair
+    about = html.escape(what(job)) if known else "<i>somebody else's</i>"
+    share = job.progress.step / job.progress.total * 100 if job.progress.total and job.state == "running" else 0
+    buttons = ""
+    if known and job.state == "queued":
+        buttons = _button("first", job.id, "↑ First") + _button("last", job.id, "↓ Last") + _button("cancel", job.id, "Cancel")
+    elif known and job.state == "running":
+        buttons = _button("cancel", job.id, "Stop")
+    elif known:
+        buttons = _button("retry", job.id, "Again")
+    note = html.escape(job.error or "") if known and job.error else ""
+    took = duration(job.ended - job.started) if job.ended and job.started else ""
+    return (f'<div class="job" data-job="{job.id}" data-state="{job.state}"><span class="chip {job.state}">{_STATES[job.state]}'
+            f'</span><div class="job-what"><b>{about}</b><small>#{job.id} {took} {note}</small>'
+            f'<div class="bar thin"><i style="width:{share:.0f}%"></i></div></div><div class="job-do">{buttons}</div></div>')
+
+
+def what(job: Job) -> str:
+    """A job in a few words."""
+    if job.kind == "generate":
+        words = str(job.spec.get("prompt") or "no prompt")
+        count = int(job.spec.get("count", 1))
+        return (words if len(words) < 120 else words[:117] + "…") + (f" × {count}" if count > 1 else "")
+    if job.kind == "unload":
+        return "take out of memory: " + ", ".join(map(str, job.spec.get("models", ())))
+    return job.kind
+
+
+def _button(do: str, subject: object, label: str) -> str:
+    return f'<button class="do" data-do="{do}" data-subject="{html.escape(str(subject))}">{label}</button>'
+
+
+def models(cards: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], may_unload: bool) -> str:
+    """The library as cards, and what each worker runs on."""
+    rows = "".join(_model_card(card, may_unload) for card in cards) or '<p class="nothing">No models.</p>'
+    lines = "".join(
+        f'<p class="worker"><span class="chip {html.escape(str(said.get("state")))}">{html.escape(str(said.get("state")))}</span>'
+        f' {html.escape(str(said.get("device", name)))} · {html.escape(str(said.get("dtype", "")))}{_memory(said)}</p>'
+        for name, said in workers.items()) or '<p class="worker"><span class="chip">starting</span> no worker yet</p>'
+    return f'<section>{lines}</section><div class="cards">{rows}</div>'
+
+
+def _memory(said: Mapping[str, Any]) -> str:
+    memory = said.get("memory") or {}
+    return f" · {size(memory['free'])} of {size(memory['total'])} free" if {"free", "total"} <= set(memory) else ""
+
+
+def _model_card(card: Mapping[str, Any], may_unload: bool) -> str:
+    name = html.escape(str(card["name"]))
+    if card.get("problem"):
+        return f'<div class="card bad"><h4>{name}</h4><p>{html.escape(str(card["problem"]))}</p></div>'
+    loaded = card.get("loaded")
+    state = f'<span class="chip running">in memory · {size(loaded)}</span>' if loaded else '<span class="chip">on disk</span>'
+    button = _button("unload", card["name"], "Take out of memory") if loaded and may_unload else ""
+    return (f'<div class="card" data-model="{name}"><h4>{name}</h4><p>{html.escape(str(card["family"]))} · {card["side"]} px · '
+            f'{html.escape(str(card["dtype"]))} · {html.escape(str(card["prediction"]))} · {size(card["bytes"])}</p>'
+            f'<p>{state} {button}</p></div>')
