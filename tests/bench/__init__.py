@@ -1,0 +1,1 @@
+"""Speed, as ratios against the stock way in one run."""

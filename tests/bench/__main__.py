@@ -1,0 +1,192 @@
+"""Speed against the stock way, both warm, in turns, in one run.
+
+    python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
+    python -m tests.bench latency                     an empty job through a real worker
+    python -m tests.bench page                        the page's start against a hello-world gradio app
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+PROMPT, STEPS = "a red boat by a lake", 20
+HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
+         "page.launch(server_port=int(sys.argv[1]), quiet=True)")
+
+
+def main() -> None:
+    """Run the named benches, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    benches: dict[str, Callable[[argparse.Namespace], None]] = {"picture": picture, "latency": latency, "page": page}
+    parser.add_argument("bench", nargs="?", choices=benches)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--runs", type=int, default=7)
+    flags = parser.parse_args()
+    for name in [flags.bench] if flags.bench else list(benches):
+        benches[name](flags)
+
+
+def picture(flags: argparse.Namespace) -> None:
+    """One picture, prompt known: the stock call and its PNG, ours without previews, ours with one every three steps."""
+    import diffusers
+    import torch
+
+    from studio.engine.bench import Bench
+    from studio.engine.generation.generate import generate
+    from studio.settings import load
+    from studio.store.library import Library
+
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        settings = load(home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0)
+        info = Library(settings).model(flags.model)
+        bench = Bench.open(settings)
+        seen = Bench.open(load(home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=3))
+        dtype, where = bench.pipelines.device.dtype, bench.pipelines.device.torch
+        stock = diffusers.DiffusionPipeline.from_pretrained(info.path, dtype=dtype).to(where)
+        stock.vae.to(bench.pipelines.device.autoencoder_dtype)
+        stock.scheduler = diffusers.EulerDiscreteScheduler.from_config(stock.scheduler.config, timestep_spacing="linspace")
+        stock.set_progress_bar_config(disable=True)
+
+        # The studio remembers a prompt; the stock way to do so is to encode once and pass the embeddings.
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        with torch.no_grad():
+            told = dict(zip(names, stock.encode_prompt(PROMPT, device=where, num_images_per_prompt=1,
+                                                       do_classifier_free_guidance=True)))
+
+        def plain() -> None:
+            made = stock(**told, num_inference_steps=STEPS, guidance_scale=7.0, width=info.side, height=info.side,
+                         generator=torch.Generator().manual_seed(7))
+            made.images[0].save(home / "stock.png")
+
+        spec = {"prompt": PROMPT, "steps": STEPS, "seed": 7, "scheduler": "Euler", "schedule": "Uniform", "model": flags.model}
+        ways: dict[str, Callable[[], Any]] = {
+            "stock": plain, "previews off": lambda: generate(bench, spec, lambda progress: None),
+            "previews on": lambda: generate(seen, spec, lambda progress: None)}
+        unets = [stock.unet, _unet(bench, flags.model), _unet(seen, flags.model)]
+        rows = {name: _rows(way, unets) for name, way in ways.items()}
+        times = _in_turns(ways, flags.runs)
+        print(f"picture: {flags.model} {info.side}², {STEPS} steps, {bench.pipelines.device.title}, {flags.precision}")
+        for name, goal in (("stock", ""), ("previews off", " (goal ≤ 1.03)"), ("previews on", " (goal ≤ 1.06)")):
+            ratio = statistics.median(times[name]) / statistics.median(times["stock"])
+            print(f"  {name:13s} {_spread(times[name])}  U-Net rows {rows[name]}  ratio {ratio:.3f}{goal}")
+
+
+def latency(flags: argparse.Namespace) -> None:
+    """From submit to done of a job that does nothing, through a real worker."""
+    from studio.engine.worker import command
+    from studio.settings import load
+    from studio.store.jobs import Jobs
+
+    with tempfile.TemporaryDirectory() as place:
+        settings = load(home=Path(place), device=flags.device, keep_free=0)
+        jobs = Jobs(settings.home / "jobs.sqlite")
+        worker = subprocess.Popen([*command(settings), "--linger", "60"], stderr=subprocess.DEVNULL)
+        try:
+            began = time.perf_counter()
+            _empty(jobs)
+            print(f"latency: worker up and first job done after {time.perf_counter() - began:.1f} s")
+            times = []
+            for k in range(100):
+                time.sleep(0.05 + 0.0137 * (k % 7))  # not in step with the worker's looking
+                times.append(_empty(jobs))
+            print(f"  empty job: {_spread(times)}  95 % below {sorted(times)[94] * 1000:.1f} ms")
+        finally:
+            worker.terminate()
+            worker.wait()
+            jobs.close()
+
+
+def page(flags: argparse.Namespace) -> None:
+    """From start to the first answer of the page, against gradio alone."""
+    def hello(port: int, home: str) -> list[str]:
+        return [sys.executable, "-c", HELLO, str(port)]
+
+    def studio(port: int, home: str) -> list[str]:
+        return [sys.executable, "-m", "studio", "--port", str(port), "--home", home, "--device", flags.device]
+
+    times = _in_turns({"hello": lambda: _up(hello), "studio": lambda: _up(studio)}, max(3, flags.runs // 2))
+    print("page: seconds from start to the first answer")
+    for name, taken in times.items():
+        print(f"  {name:13s} {_spread(taken)}")
+    print(f"  ratio {statistics.median(times['studio']) / statistics.median(times['hello']):.3f} (goal ≤ 1.3)")
+
+
+def _in_turns(ways: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(runs + 1):  # the first one warms
+        for name, way in ways.items():
+            began = time.perf_counter()
+            took = way()
+            if run:
+                times[name].append(took if isinstance(took, float) else time.perf_counter() - began)
+    return times
+
+
+def _spread(times: list[float]) -> str:
+    least, most = min(times) * 1000, max(times) * 1000
+    return f"median {statistics.median(times) * 1000:8.1f} ms  ({least:.1f} … {most:.1f}, {len(times)} runs)"
+
+
+def _unet(bench: Any, model: str) -> Any:
+    from studio.spec.request import GenerationRequest
+
+    with bench.pipelines.borrow(GenerationRequest(model=model)) as parts:
+        return parts.unet
+
+
+def _rows(way: Callable[[], Any], unets: list[Any]) -> int:
+    seen: list[int] = []
+    hooks = [unet.register_forward_pre_hook(lambda module, given: seen.append(len(given[0]))) for unet in unets]
+    way()
+    for hook in hooks:
+        hook.remove()
+    return sum(seen)
+
+
+def _empty(jobs: Any) -> float:
+    began = time.perf_counter()
+    id = jobs.submit("unload", {"models": []})
+    while jobs.get(id).open:
+        time.sleep(0.0005)
+    return time.perf_counter() - began
+
+
+def _up(line: Callable[[int, str], list[str]]) -> float:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        began = time.perf_counter()
+        process = subprocess.Popen(line(port, home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                if process.poll() is not None:
+                    raise SystemExit(f"{' '.join(line(port, home))} ended with {process.returncode}")
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                    return time.perf_counter() - began
+                except OSError:
+                    time.sleep(0.02)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What tests share: a home, a bench on the embedded model, and toy models of the other families, saved as real folders."""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads only wait for each other
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.settings import Settings, load, shipped
+
+POCKET = shipped("assets") / "pocket"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A fresh home on the CPU."""
+    return load(home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0)
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy SD 2.x (v-prediction) and SDXL models: real classes, random weights, the embedded tokenizer."""
+    folder = tmp_path_factory.mktemp("toys")
+    _toy(folder / "toy-sd2", "StableDiffusionPipeline")
+    _toy(folder / "toy-sdxl", "StableDiffusionXLPipeline")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
+    """A bench on the CPU in float32 that finds pocket, toy-sd2 and toy-sdxl."""
+    from studio.engine.bench import Bench
+
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").mkdir()
+    for toy in toys.iterdir():
+        (home / "models" / toy.name).symlink_to(toy)
+    bench = Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    yield bench
+    bench.gallery.close()
+
+
+@pytest.fixture
+def paint(bench: Any) -> Callable[..., Any]:
+    """`paint(prompt=…, seed=…)` → the picture's pixels as an array, or several of them."""
+    import numpy as np
+    from PIL import Image
+
+    from studio.engine.generation.generate import generate
+
+    def paint(**spec: Any) -> Any:
+        made = generate(bench, spec, lambda progress: None)["pictures"]
+        arrays = [np.asarray(Image.open(picture["path"])) for picture in made]
+        return arrays[0] if len(arrays) == 1 else arrays
+
+    return paint
+
+
+def _toy(folder: Path, kind: str) -> None:
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(5)
+    large = kind == "StableDiffusionXLPipeline"
+    tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
+    # SD 2.x is told from SD 1.x by the width of its prompts
+    width = 32 if large else 1024
+    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=37, num_attention_heads=4,
+                          num_hidden_layers=4, projection_dim=32, bos_token_id=tokenizer.bos_token_id,
+                          eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, attention_head_dim=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=2 * width if large else width, use_linear_projection=True, **(more if large else {})),
+        "vae": AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+                             up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=64),
+        "text_encoder": CLIPTextModel(text), "tokenizer": tokenizer,
+        "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+                                            timestep_spacing="leading", use_karras_sigmas=True) if large else
+        DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+                      steps_offset=1, prediction_type="v_prediction"),
+    }
+    if large:
+        parts |= {"text_encoder_2": CLIPTextModelWithProjection(text), "tokenizer_2": tokenizer}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    index = {"_class_name": kind, "_diffusers_version": "0.42.1", "requires_safety_checker": False,
+             **{name: ["diffusers" if name in ("unet", "vae", "scheduler") else "transformers", type(part).__name__]
+                for name, part in parts.items()}}
+    absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    index |= {"force_zeros_for_empty_prompt": True} if large else absent
+    (folder / "model_index.json").write_text(json.dumps(index))

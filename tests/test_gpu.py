@@ -1,0 +1,73 @@
+"""On CUDA: the same picture as a stock pipeline on the same device, and nearly that of the CPU. Run with `-m gpu`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.engine.bench import Bench
+from studio.engine.generation.generate import generate
+from studio.settings import load
+from studio.spec.request import GenerationRequest
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+POCKET = Path(__file__).parent.parent / "assets" / "pocket"
+CASES = [("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+         ("Euler a", "Uniform", "EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}),
+         ("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler", {"timestep_spacing": "linspace", "use_karras_sigmas": True}),
+         ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+         ("UniPC", "Simple", "UniPCMultistepScheduler",
+          {"timestep_spacing": "trailing", "solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"})]
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16"])
+def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    home = tmp_path_factory.mktemp("cuda")
+    return Bench.open(load(home=home, device="cuda", precision=request.param, preview_every=2))
+
+
+def pixels(bench: Bench, **spec: Any) -> np.ndarray:
+    made = generate(bench, {"prompt": "a red boat by a lake", "seed": 7, "steps": 8, "guidance": 6, **spec}, lambda progress: None)
+    return np.asarray(Image.open(made["pictures"][0]["path"]), float)
+
+
+@pytest.mark.parametrize(("name", "schedule", "kind", "settings"), CASES)
+def test_the_stock_picture(cuda: Bench, name: str, schedule: str, kind: str, settings: dict[str, Any]) -> None:
+    """Bitwise in float32; in half precision the autoencoder's format is ours, so nearly."""
+    dtype = cuda.pipelines.device.dtype
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(POCKET, dtype=dtype).to("cuda")
+    pipe.vae.to(cuda.pipelines.device.autoencoder_dtype)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **settings)
+    latents = pipe("a red boat by a lake", num_inference_steps=8, guidance_scale=6.0, height=128, width=128, output_type="latent",
+                   generator=torch.Generator().manual_seed(7)).images
+    with torch.no_grad():
+        image = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample
+    reference = pipe.image_processor.postprocess(image, output_type="np")[0] * 255
+    apart = np.abs(pixels(cuda, scheduler=name, schedule=schedule) - reference.round()).mean()
+    print(f"{dtype} {name} {schedule}: {apart:.4f} of 255 apart")
+    assert apart < (0.01 if dtype == torch.float32 else 4)
+
+
+def test_memory_is_measured_and_given_back(cuda: Bench) -> None:
+    pixels(cuda)
+    with cuda.pipelines.borrow(GenerationRequest()) as parts:
+        assert {p.device.type for module in (parts.unet, parts.vae, *parts.text_encoders) for p in module.parameters()} == {"cuda"}
+        (held,) = cuda.pipelines.loaded
+        assert held["bytes"] <= torch.cuda.memory_allocated()
+    del parts
+    assert cuda.pipelines.unload("pocket")
+    assert torch.cuda.memory_allocated() < held["bytes"]
+
+
+def test_the_cpu_agrees(cuda: Bench, tmp_path: Path) -> None:
+    if cuda.pipelines.device.dtype != torch.float32:
+        pytest.skip("the CPU runs in float32")
+    there = Bench.open(load(home=tmp_path, device="cpu", precision="float32", keep_free=0))
+    assert np.abs(pixels(cuda) - pixels(there)).mean() < 3
