@@ -68,7 +68,7 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
             return "is needed"
         case "multiple_of":
             unit = more["multiple_of"]
-            below = math.floor(value / unit) * unit
+            below = math.floor(float(value) / unit) * unit
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
             return f"has to be {more['ge']} or more"

@@ -1,0 +1,210 @@
+"""The command line, derived from the same fields as the form; the only place where things are put together.
+
+Knows: how a spec's fields become flags, and the exit status: 0; 1 with one plain line on stderr; 2 for a wrong call.
+Does not know: what the commands do. Each imports what it needs when it runs, so that `studio --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import BaseModel
+
+from studio import __version__
+from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
+from studio.spec.request import GenerationRequest
+from studio.spec.value import check
+
+if TYPE_CHECKING:
+    from studio.settings import Settings
+    from studio.store.jobs import Jobs
+
+HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
+
+
+def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+    """A flag for every field. Only what was typed lands in the namespace, as text: the model converts and checks it."""
+    for name, field in model.model_json_schema()["properties"].items():
+        field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
+        flag = "--" + name.replace("_", "-")
+        shown = f"{field.get('description', '')} {limits(field)}".strip().replace("%", "%%")
+        metavar = "N" if field.get("type") in ("integer", "number") else "TEXT"
+        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar)
+
+
+def limits(field: dict[str, Any]) -> str:
+    """A field's choices or range, and its default, in words."""
+    words = ["one of " + ", ".join(field["enum"])] if "enum" in field else []
+    if "minimum" in field and "maximum" in field:
+        words.append(f"{field['minimum']} to {field['maximum']}")
+    if field.get("default") not in (None, "", []):
+        words.append(f"default {field['default']}")
+    return f"({'; '.join(words)})" if words else ""
+
+
+def build() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    about = "Make pictures with Stable Diffusion. Without a command it opens the page."
+    root = argparse.ArgumentParser("studio", description=about, allow_abbrev=False)
+    root.add_argument("--version", action="version", version=f"studio {__version__}")
+    root.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    root.add_argument("--port", type=int, help="port (default 7860; 0 takes a free one)")
+    root.add_argument("--share", action="store_true", default=None, help="make a public link; forces a login")
+    root.add_argument("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
+    root.add_argument("--open", action="store_true", help="open the page in the browser")
+    _home(root)
+    root.set_defaults(command=page)
+    commands = root.add_subparsers(title="commands", metavar="")
+
+    def command(work: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(work.__name__, help=about, description=about, allow_abbrev=False)
+        added.set_defaults(command=work)
+        return added
+
+    making = command(generate, "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x.")
+    add_fields(making, GenerationRequest)
+    making.add_argument("--output", type=Path, metavar="DIR", help="also copy the pictures into this folder")
+    making.add_argument("--json", action="store_true", help="print a JSON object a line: path, request, digest, seconds")
+    _home(making, argparse.SUPPRESS)
+    command(inspect, "Say what a picture, model folder or safetensors file is, as JSON.").add_argument(
+        "file", type=Path, metavar="FILE")
+    doctor_flags = command(doctor, "Say what this machine has and what is missing.")
+    doctor_flags.add_argument("--json", action="store_true", help="print JSON")
+    _home(doctor_flags, argparse.SUPPRESS)
+    return root
+
+
+def _home(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument("--home", type=Path, metavar="DIR", default=default, help="models, pictures, presets, queue (~/studio-home)")
+    parser.add_argument("--device", default=default, help="auto, cpu, cuda, cuda:1, mps or xpu (default auto)")
+    parser.add_argument("--precision", default=default, help="auto, float32, float16 or bfloat16 (default auto)")
+    parser.add_argument("--keep-free", default=default, metavar="GIB", help="memory to leave to others (default 1)")
+    parser.add_argument("--preview-every", default=default, metavar="N", help="steps between previews, 0 for none (default 3)")
+
+
+def _settings(arguments: argparse.Namespace, *more: str) -> Settings:
+    from studio import settings
+    return settings.load(**{name: getattr(arguments, name, None) for name in (*HOME_FLAGS, *more)})
+
+
+def page(arguments: argparse.Namespace) -> None:
+    """Open the page: take the home, keep a worker alive, serve."""
+    settings = _settings(arguments, "host", "port", "share", "auth")
+    from studio.engine.worker import supervise
+    from studio.store.jobs import Jobs, Lock
+    lock = Lock(settings.home, "studio")
+    if not lock.take(wait=1.0):
+        raise Busy(f"Another studio is open on {settings.home}; use that one, or give this one another --home.")
+    jobs = Jobs(settings.home / "jobs.sqlite")
+    jobs.note("version", __version__)
+    threading.Thread(target=supervise, args=(settings, jobs), daemon=True).start()
+    from studio.ui.app import serve
+    serve(settings, jobs, open_browser=arguments.open)
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Through the queue of a studio that runs on this home, else in place while holding the device."""
+    given = {name: value for name, value in vars(arguments).items() if name in GenerationRequest.model_fields}
+    request = check(GenerationRequest, given)
+    settings = _settings(arguments)
+    from studio.store.jobs import Jobs, Lock
+    from studio.store.library import Library
+    Library(settings).model(request.model)  # a wrong name is said before anything is loaded
+    studio, device = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}")
+    alone = studio.take() and device.take(wait=1.0)
+    if alone:
+        studio.drop()  # a page may open meanwhile; its worker then waits for the device
+        result = _in_place(settings, request)
+    else:
+        result = _through_the_queue(Jobs(settings.home / "jobs.sqlite"), request)
+    _print(arguments, settings, result)
+
+
+def _in_place(settings: Settings, request: GenerationRequest) -> dict[str, Any]:
+    from studio.engine.bench import Bench
+    from studio.engine.generation.generate import generate as work
+    return dict(work(Bench.open(settings), request.model_dump(mode="json"), lambda progress: None))
+
+
+def _through_the_queue(jobs: Jobs, request: GenerationRequest) -> dict[str, Any]:
+    id = jobs.submit("generate", request.model_dump(mode="json"), owner="command-line")
+    try:
+        while (job := jobs.get(id)) and job.open:
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        jobs.cancel(id)
+        raise
+    if job is None or job.state != "done":
+        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}" if job else "The job was removed.")
+    return dict(job.result)
+
+
+def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, Any]) -> None:
+    from studio.store import files
+    from studio.store.gallery import Gallery
+    gallery = Gallery(settings)
+    for made in result["pictures"]:
+        path, picture = Path(made["path"]), gallery.get(made["path"])
+        if arguments.output:
+            path = _copy(path, arguments.output.expanduser().resolve(), files.write)
+        request = picture.request.model_dump(mode="json") if picture else result["request"]
+        said = {"path": str(path), "request": request, "digest": made["digest"], "seconds": made["seconds"]}
+        print(json.dumps(said, ensure_ascii=False) if arguments.json else path, flush=True)
+
+
+def _copy(path: Path, folder: Path, write: Callable[..., None]) -> Path:
+    for number in range(10_000):
+        target = folder / (f"{path.stem}-{number}{path.suffix}" if number else path.name)
+        try:
+            write(target, path.read_bytes(), replace=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The picture is at {path}.") from None
+        return target
+    raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    """What a file or folder is, as JSON."""
+    from studio.inspection import look_at
+    print(json.dumps(look_at(arguments.file.expanduser()), ensure_ascii=False))
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """What this machine has."""
+    from studio.inspection import examine, in_words
+    found = examine(_settings(arguments))
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else in_words(found))
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and end the process with its status."""
+    arguments = build().parse_args(words)
+    try:
+        arguments.command(arguments)
+    except InvalidSpec as error:
+        sys.exit(_say(str(error), 2))
+    except StudioError as error:
+        sys.exit(_say(str(error), 1))
+    except (KeyboardInterrupt, Cancelled):
+        sys.exit(_say("stopped", 130))
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _say(text: str, status: int) -> int:
+    print(f"studio: {text}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()
