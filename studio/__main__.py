@@ -82,7 +82,7 @@ def build() -> argparse.ArgumentParser:
 
 
 def _home(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    parser.add_argument("--home", type=Path, metavar="DIR", default=default, help="models, pictures, presets, queue (~/studio-home)")
+    parser.add_argument("--home", type=Path, metavar="DIR", default=default, help="your models, pictures, queue (~/studio-home)")
     parser.add_argument("--device", default=default, help="auto, cpu, cuda, cuda:1, mps or xpu (default auto)")
     parser.add_argument("--precision", default=default, help="auto, float32, float16 or bfloat16 (default auto)")
     parser.add_argument("--keep-free", default=default, metavar="GIB", help="memory to leave to others (default 1)")

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from studio import __version__
-from studio.errors import BadFile, BadPicture
+from studio.errors import BadFile
 from studio.settings import Settings
 from studio.store import files, gallery
 from studio.store.library import Library, Unusable, look
@@ -46,11 +46,9 @@ def look_at(path: Path) -> dict[str, Any]:
                 "dtypes": dict(Counter(str(entry.get("dtype")) for entry in header.values()))}
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise BadFile(f"{path.name} may carry programs and is not opened; only .safetensors weights are.")
-    try:
-        found = gallery.recipe(path)
-    except BadPicture as error:
-        raise BadPicture(str(error)) from None
-    return {"kind": "picture", "source": found.source, "request": dict(found.values), "text": found.text, "notes": list(found.notes)}
+    found = gallery.recipe(path)
+    return {"kind": "picture", "source": found.source, "request": dict(found.values), "text": found.text,
+            "notes": list(found.notes)}
 
 
 def examine(settings: Settings) -> dict[str, Any]:
@@ -69,7 +67,8 @@ def in_words(found: dict[str, Any]) -> str:
     devices = found["devices"]
     computes = devices.get("problem") or f"{devices['chosen']} in {devices['dtype']} (there: {', '.join(devices['there'])})"
     lines = [f"studio    {found['studio']}", f"python    {found['python']} on {found['system']}", f"device    {computes}",
-             f"memory    {found['memory'] / 2**30:.1f} GiB", f"disk      {found['disk_free'] / 2**30:.1f} GiB free at {found['home']}"]
+             f"memory    {found['memory'] / 2**30:.1f} GiB",
+             f"disk      {found['disk_free'] / 2**30:.1f} GiB free at {found['home']}"]
     lines += [f"{name:<20}{version or 'MISSING'}" for name, version in found["versions"].items()]
     lines += [f"model     {name}: {about}" for name, about in found["models"].items()]
     lines.append("missing   " + (", ".join(found["missing"]) + " (pip install them)" if found["missing"] else "nothing"))
