@@ -84,8 +84,10 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs) -> None:
 
 def theme() -> Any:
     """Calm greys and one accent; fonts that are in the wheel, so that no other host is asked."""
-    return gr.themes.Soft(primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", spacing_size="md", radius_size="md",
+    calm = gr.themes.Soft(primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", spacing_size="md", radius_size="md",
                           font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return calm.set(block_title_background_fill="none", block_title_text_color="*body_text_color", block_title_padding="0",
+                    block_label_background_fill="none", block_title_text_weight="600")
 
 
 def desk_of(settings: Settings, jobs: Jobs) -> Desk:

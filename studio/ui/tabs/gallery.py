@@ -54,14 +54,14 @@ class GalleryTab:
         return [self.view, self.about, self.picked, self.send]
 
     def wire(self) -> None:
-        self.words.change(lambda words, request: self.find(words, 0, request), self.words, self.listed, **SHORT)
+        self.words.change(self.find, self.words, self.listed, **SHORT)
         self.newer.click(self.turn_newer, [self.words, self.page], self.listed, **SHORT)
         self.older.click(self.turn_older, [self.words, self.page], self.listed, **SHORT)
         self.grid.select(self.pick, self.paths, self.viewed, **SHORT)
         self.delete.click(self.remove, [self.picked, self.words, self.page], [*self.listed, *self.viewed], **SHORT)
 
-    def find(self, words: str, page: int, request: gr.Request) -> Updates:
-        return self.found(words, page, who(request))
+    def find(self, words: str, request: gr.Request) -> Updates:
+        return self.found(words, 0, who(request))
 
     def found(self, words: str, page: int, visitor: Visitor) -> Updates:
         total = self.desk.gallery.count(words, visitor.sees)

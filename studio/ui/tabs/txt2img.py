@@ -68,19 +68,20 @@ class Txt2Img:
         model = self.models.get(default) or next(iter(self.models.values()), None)
         with gr.Group():
             with gr.Row():
-                self.form.add("model", choices=list(self.models), allow_custom_value=True, value=model.name if model else default)
-                self.size = gr.Dropdown(_sizes(model), value=OWN_SIZE, label="Size", info="Usual sizes of this model.",
+                self.form.add("model", choices=list(self.models), allow_custom_value=True, value=model.name if model else default,
+                              info="Checkpoint.")
+                self.size = gr.Dropdown(_sizes(model), value=OWN_SIZE, label="Size", info="Usual ones.",
                                         elem_id="txt2img-size")
             with gr.Row():
                 self.form.add("width", value=model.side if model else None, placeholder=OWN_SIZE, info=None, min_width=120)
                 self.form.add("height", value=model.side if model else None, placeholder=OWN_SIZE, info=None, min_width=120)
         with gr.Group():
             with gr.Row():
-                self.form.add("steps", min_width=200)
-                self.form.add("guidance", min_width=200)
+                self.form.add("steps", min_width=200, info="More is slower and finer.")
+                self.form.add("guidance", min_width=200, info="CFG scale: obedience.")
             with gr.Row():
-                self.form.add("scheduler", min_width=200)
-                self.form.add("schedule", min_width=200, choices=list(SCHEDULERS["DPM++ 2M"].schedules))
+                self.form.add("scheduler", min_width=200, info="Sampler.")
+                self.form.add("schedule", min_width=200, info="Noise levels.", choices=list(SCHEDULERS["DPM++ 2M"].schedules))
         with gr.Group():
             with gr.Row():
                 self.form.add("seed", min_width=140, info="-1 draws a new one.")

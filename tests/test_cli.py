@@ -1,0 +1,74 @@
+"""The command line as a user types it: real processes, real status codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from studio.__main__ import build
+from studio.spec.request import GenerationRequest
+from studio.spec.value import check
+
+OTHER = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7, "guidance": 3.5,
+         "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2, "clip_skip": 2}
+
+
+def studio(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    where = ["--home", str(home)] if home else []
+    command = [sys.executable, "-m", "studio", *words[:1], *where, *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_answers_without_torch_and_gradio() -> None:
+    code = ("import sys\nfrom studio.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'gradio', 'diffusers', 'numpy'} & set(sys.modules), sorted(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout
+
+
+def test_every_field_survives_the_command_line() -> None:
+    assert set(OTHER) == set(GenerationRequest.model_fields)
+    words = [part for name, value in OTHER.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = vars(build().parse_args(["generate", *words]))
+    request = check(GenerationRequest, {name: arguments[name] for name in OTHER})
+    assert request.model_dump() == OTHER
+    default = GenerationRequest()
+    assert all(getattr(default, name) != value for name, value in OTHER.items())
+
+
+def test_all_faults_in_one_message() -> None:
+    done = studio("generate", "--steps", "500", "--width", "7", "--prompt", "a AND b")
+    assert done.returncode == 2 and not done.stdout
+    assert all(name in done.stderr for name in ("Steps", "Width", "AND")) and "Traceback" not in done.stderr
+    assert studio("generate", "--nonsense", "1").returncode == 2
+
+
+def test_one_plain_line_for_what_cannot_be(tmp_path: Path) -> None:
+    done = studio("generate", "--model", "nowhere", home=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "pocket" in done.stderr
+    missing = studio("inspect", str(tmp_path / "nothing.png"))
+    assert missing.returncode == 1 and "no file" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_a_picture_and_its_settings_back(tmp_path: Path) -> None:
+    made = studio("generate", "--prompt", "a red ball", "--steps", "2", "--seed", "7", "--count", "2", "--json",
+                  "--output", str(tmp_path / "out"), home=tmp_path / "home")
+    assert made.returncode == 0, made.stderr
+    lines = [json.loads(line) for line in made.stdout.splitlines()]
+    assert [line["request"]["seed"] for line in lines] == [7, 8]
+    for line in lines:
+        assert Path(line["path"]).parent == tmp_path / "out"
+        told = json.loads(studio("inspect", line["path"]).stdout)
+        assert told["kind"] == "picture" and told["source"] == "studio" and told["request"] == line["request"]
+        assert told["text"].startswith("a red ball\nSteps: 2, Sampler: DPM++ 2M")
+
+
+def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
+    from studio.settings import shipped
+    told = json.loads(studio("inspect", str(shipped("assets") / "pocket")).stdout)
+    assert told["kind"] == "model" and told["family"] == "sd1" and told["dtype"] == "float16" and told["side"] == 128
+    examined = json.loads(studio("doctor", "--json", home=tmp_path).stdout)
+    assert examined["missing"] == [] and "cpu" in examined["devices"]["there"] and examined["models"]["pocket"] == "sd1"
