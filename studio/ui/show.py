@@ -111,7 +111,7 @@ def settings(picture: Picture | None) -> str:
             ("Seed", request.seed), ("Took", duration(picture.seconds))]
     rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
     rows += [("At once", request.batch)] if request.batch > 1 else []
-    cells = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in rows)
+    cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows)
     words = html.escape(request.prompt) or "<i>no prompt</i>"
     without = f'<p class="without">without: {html.escape(request.negative_prompt)}</p>' if request.negative_prompt else ""
     return f'<div class="about"><p class="words">{words}</p>{without}<dl>{cells}</dl></div>'
