@@ -31,8 +31,8 @@ class GalleryTab:
                     self.newer = gr.Button("← Newer", size="sm", min_width=80)
                     self.older = gr.Button("Older →", size="sm", min_width=80)
                 self.count = gr.HTML(elem_id="gallery-count")
-                self.grid = gr.Gallery(columns=5, fit_columns=False, allow_preview=False, show_label=False, object_fit="cover", height="auto",
-                                       elem_id="gallery-grid", interactive=False, buttons=[])
+                self.grid = gr.Gallery(columns=5, fit_columns=False, allow_preview=False, show_label=False, object_fit="cover",
+                                       height="auto", elem_id="gallery-grid", interactive=False, buttons=[])
             with gr.Column(scale=5, min_width=320, elem_classes="stage"):
                 self.view = gr.Image(show_label=False, type="filepath", image_mode=None, interactive=False, visible=False,
                                      buttons=["download", "fullscreen"], elem_id="gallery-view", height=480)
