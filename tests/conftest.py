@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads only wait for each other
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from studio.settings import Settings, load, shipped
@@ -62,6 +67,57 @@ def paint(bench: Any) -> Callable[..., Any]:
         return arrays[0] if len(arrays) == 1 else arrays
 
     return paint
+
+
+@dataclass(frozen=True)
+class Served:
+    """A studio that is open: where, on which home, and everything that its process has said."""
+
+    url: str
+    home: Path
+    log: Path
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+
+@pytest.fixture(scope="session")
+def open_studio() -> Iterator[Callable[..., Served]]:
+    """`open_studio(home, *flags)` opens a page in a process of its own, as a user does. All are closed at the end."""
+    processes: list[subprocess.Popen[bytes]] = []
+    homes: list[str] = []
+
+    def open_studio(home: Path, *flags: str) -> Served:
+        home.mkdir(parents=True, exist_ok=True)
+        log = home.with_suffix(".log")
+        command = [sys.executable, "-m", "studio", "--port", "0", "--home", str(home), "--device", "cpu", *flags]
+        with open(log, "wb") as out:
+            processes.append(subprocess.Popen(command, stdout=out, stderr=out))
+        homes.append(str(home))
+        end = time.monotonic() + 120
+        while "The studio is open at " not in (said := log.read_text()):
+            assert processes[-1].poll() is None and time.monotonic() < end, said
+            time.sleep(0.05)
+        port = said.split("The studio is open at ")[1].split()[0].rsplit(":", 1)[1]
+        return Served(f"http://127.0.0.1:{port}", home, log)
+
+    yield open_studio
+    for process in processes:
+        process.kill()
+        process.wait()
+    for process in psutil.process_iter(["cmdline"]):  # their workers would leave by themselves, but only after a while
+        if any(home in (process.info["cmdline"] or ()) for home in homes):
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """One open studio for all tests; it also has the embedded model under the name `other`."""
+    home = tmp_path_factory.mktemp("served") / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "other").symlink_to(POCKET)
+    return open_studio(home)
 
 
 def _toy(folder: Path, kind: str) -> None:

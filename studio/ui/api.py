@@ -12,27 +12,30 @@ from typing import Any
 
 import gradio as gr
 from gradio import FileData
+from gradio.data_classes import FileDataDict
 from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
-from studio.errors import BadFile
+from studio.errors import InvalidSpec, StudioError
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
 from studio.store import gallery
 from studio.ui import show
-from studio.ui.guard import current
+from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import Desk
 
 
 def publish(desk: Desk) -> None:
     """Call inside the Blocks. Everything else on the page is api_visibility="private"; these alone are listed."""
 
-    async def generate(request: GenerationRequest) -> tuple[list[FileData], dict[str, Any]]:
-        id = desk.submit(request, current())
+    async def generate(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        id = desk.submit(request, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
         if job.state != "done":
-            raise gr.Error(f"{job.state}: {job.error or ''}", print_exception=False)
-        return [_file(made["path"]) for made in job.result["pictures"]], {"job": id, **job.result}
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        made = job.result["pictures"]
+        told = [{"file": Path(one["path"]).name, **{name: one[name] for name in ("seed", "digest", "seconds")}} for one in made]
+        return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
 
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
@@ -40,48 +43,49 @@ def publish(desk: Desk) -> None:
         Args:
             file: A PNG, JPEG or WebP made here, in A1111 or in Forge.
         """
-        with show.said():
-            if not isinstance(file, dict) or not isinstance(file.get("path"), str):
-                raise BadFile("Send a file.")
-            found = gallery.recipe(Path(file["path"]), str(file.get("orig_name") or ""))
+        with show.said(plain=True):
+            found = gallery.recipe(*uploaded(file))
             return {"kind": "picture", "source": found.source, "request": dict(found.values), "text": found.text,
                     "notes": list(found.notes)}
 
-    def jobs(limit: int = 20) -> list[dict[str, Any]]:
+    def jobs(request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
         """The latest jobs, newest first.
 
         Args:
             limit: How many at most, 1 to 200.
         """
-        visitor = current()
-        rows = desk.jobs.history(max(1, min(int(limit), 200)), visitor.sees)
-        return [{"id": job.id, "kind": job.kind, "state": job.state, "step": job.progress.step, "total": job.progress.total,
-                 "error": job.error, "pictures": [Path(made["path"]).name for made in show.pictures_of(job)]} for job in rows]
+        with show.said(plain=True):
+            if not isinstance(limit, int) or not 1 <= limit <= 200:
+                raise InvalidSpec([f"limit: has to be a whole number from 1 to 200 (not {limit!r:.60})."])
+            rows = desk.jobs.history(limit, who(request).sees)
+            return [{"id": job.id, "kind": job.kind, "state": job.state, "step": job.progress.step, "total": job.progress.total,
+                     "error": job.error, "pictures": [Path(made["path"]).name for made in show.pictures_of(job)]} for job in rows]
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     for work, name in ((described, "generate"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 
-def _file(path: str) -> FileData:
-    """What gradio_client downloads: the file itself, not its path."""
-    return FileData(path=path, orig_name=Path(path).name, meta={"_type": "gradio.FileData"})
+def _file(path: str) -> FileDataDict:
+    """What gradio_client downloads: the file itself. (It takes any dict with a `path` for one, and drops all else in it.)"""
+    return {"path": path, "orig_name": Path(path).name, "is_stream": False, "meta": {"_type": "gradio.FileData"}}
 
 
-def typed(model: type[BaseModel], work: Callable[[Any], Awaitable[Any]], about: str) -> Callable[..., Awaitable[Any]]:
-    """`work(request)` as a function of the request's fields: names, types, defaults and help come from the model."""
+def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]], about: str) -> Callable[..., Awaitable[Any]]:
+    """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them."""
     fields = model.model_fields
 
-    async def endpoint(*values: Any) -> Any:
-        with show.said():
-            return await work(check(model, dict(zip(fields, values, strict=True))))
+    async def endpoint(asked: gr.Request, *values: Any) -> Any:
+        with show.said(plain=True):
+            return await work(check(model, dict(zip(fields, values, strict=True))), who(asked))
 
     either = reflection.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__signature__ = reflection.Signature(  # type: ignore[attr-defined]
-        [reflection.Parameter(name, either, default=field.get_default(), annotation=field.annotation)
-         for name, field in fields.items()],
+        [reflection.Parameter("asked", either, annotation=gr.Request),  # gradio fills this one in
+         *(reflection.Parameter(name, either, default=field.get_default(), annotation=field.annotation)
+           for name, field in fields.items())],
         return_annotation=reflection.signature(work, eval_str=True).return_annotation)
-    endpoint.__annotations__ = {name: field.annotation for name, field in fields.items()}
+    endpoint.__annotations__ = {"asked": gr.Request} | {name: field.annotation for name, field in fields.items()}
     endpoint.__name__ = work.__name__  # gradio names MCP tools after the function, not after api_name
     help = "\n".join(f"    {name}: {field.description}{_limits(model, name)}" for name, field in fields.items())
     endpoint.__doc__ = f"{about}\n\nArgs:\n{help}\n"

@@ -6,6 +6,7 @@ Does not know: what the fields mean; what happens with the object it reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -64,30 +65,28 @@ class Form(Generic[M]):
 
     def fill_some(self, values: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[Any, Any], list[str]]:
         """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
-        taken, faults = dict(now), []
-        for name, value in values.items():
-            try:
-                check(self.model, {**self._usable(taken), name: value})
-            except InvalidSpec as error:
-                trial = {**self._usable(taken), **{key: values[key] for key in values if key in ("scheduler", "schedule")}}
-                try:  # two fields that only go together
-                    check(self.model, trial | {name: value})
-                except InvalidSpec:
-                    faults += [fault for fault in error.faults if fault not in faults]
-                    continue
-            taken[name] = value
-        return {part: taken[name] for name, part in self._parts.items() if name in values and name in taken}, faults
+        page, _ = self._most({}, now)
+        taken, faults = self._most(page, values)
+        made = check(self.model, {**page, **taken})
+        return {self._parts[name]: getattr(made, name) for name in taken if name in self._parts}, faults
 
-    def _usable(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the values that are right on their own."""
-        usable: dict[str, Any] = {}
-        for name, value in values.items():
-            try:
-                check(self.model, {**usable, name: value})
-            except InvalidSpec:
-                continue
-            usable[name] = value
-        return usable
+    def _most(self, base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""
+        taken: dict[str, Any] = {}
+        faults: list[str] = []
+        for name, value in wanted.items():
+            said: tuple[str, ...] = ()
+            for partner in ({}, *({other: wanted[other]} for other in wanted)):  # some go only together: Euler a and Simple
+                try:
+                    check(self.model, {**base, **taken, name: value, **partner})
+                except InvalidSpec as error:
+                    said = said or error.faults
+                else:
+                    taken |= {name: value, **partner}
+                    break
+            else:
+                faults += [fault for fault in said if fault not in faults]
+        return taken, faults
 
 
 def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
@@ -102,7 +101,9 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
         return gr.Textbox(**common)
     whole = field["type"] == "integer"
     step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
-    common |= {"step": step, "precision": 0 if whole else None}
-    if common.pop("slider", field.get("maximum", 1e9) < 200):
-        return gr.Slider(field["minimum"], field["maximum"], **common)
+    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - 1)
+    common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "step": step,
+               "precision": 0 if whole else None}
+    if common.pop("slider", most < 200):
+        return gr.Slider(**common)
     return gr.Number(**common)

@@ -11,32 +11,32 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import secrets
 import socket
 import urllib.parse
 from collections.abc import Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.errors import Busy, InvalidSpec, NotAllowed
+from studio.errors import BadFile, Busy, InvalidSpec, NotAllowed
 from studio.settings import Settings
 from studio.store.gallery import Gallery
 from studio.store.jobs import Job
 
 COOKIE = "studio-visitor"
 SAFE = ("GET", "HEAD", "OPTIONS")
-FILES = "/gradio_api/file="
+FILES = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)  # gradio still answers to the old spelling
 YEAR = 365 * 24 * 3600
-_asking: ContextVar[Scope] = ContextVar("asking")  # endpoints get no gr.Request from gradio; their context has this
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,30 @@ def who(request: gr.Request) -> Visitor:
     return visitor(request.request.scope)
 
 
-def current() -> Visitor:
-    """The visitor behind the HTTP request that is being answered."""
-    return visitor(_asking.get())
-
-
 def visitor(scope: Scope) -> Visitor:
-    """The visitor behind an ASGI request. One without a cookie (a program) is called api."""
+    """The visitor behind an ASGI request. The owner's programs, which have no cookie, are called api, guests' by address."""
     headers = Headers(scope=scope)
+    address = (scope.get("client") or ("", 0))[0]
+    forwarded = headers.get("x-forwarded-for", headers.get("forwarded"))  # came through somebody's proxy
+    guest = forwarded is not None or not is_local(address) or not is_local(_host(headers.get("host", "")))
     cookie = _cookie(headers.get("cookie", ""))
-    name = hashlib.sha256(cookie.encode()).hexdigest()[:16] if cookie else "api"
-    here = is_local((scope.get("client") or ("", 0))[0]) and is_local(_host(headers.get("host", "")))
-    forwarded = "x-forwarded-for" in headers or "forwarded" in headers  # came through somebody's proxy
-    return Visitor(name, guest=not here or forwarded)
+    code = hashlib.sha256((cookie or f"{address} {forwarded}").encode()).hexdigest()[:16]
+    return Visitor(code if cookie else f"api-{code}" if guest else "api", guest)
+
+
+def uploaded(file: Any) -> tuple[Path, str]:
+    """The file that a visitor sent, and the name it had. Raises BadFile for any other: a path is only words of the visitor's.
+
+    (gradio looks only at paths that say they are files, and then also takes those which the page serves.)
+    """
+    path = file.get("path") if isinstance(file, dict) else None
+    try:
+        sent = Path(path).resolve() if isinstance(path, str) and path else None
+    except (OSError, ValueError):
+        sent = None
+    if sent is None or not sent.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise BadFile("Send a file.")
+    return sent, str(file.get("orig_name") or "")
 
 
 def is_local(name: str) -> bool:
@@ -133,7 +144,6 @@ class Guard:
                 message["headers"] = [*message["headers"], (b"set-cookie", written.encode())]
             await send(message)
 
-        _asking.set(scope)
         await self.app(scope, receive, with_cookie)
 
     def _refusal(self, scope: Scope, headers: Headers) -> str:
@@ -143,8 +153,8 @@ class Guard:
         origin = headers.get("origin")
         if scope["method"] not in SAFE and origin is not None and urllib.parse.urlsplit(origin).netloc != host:
             return "This studio takes no requests from other sites' pages."
-        path = urllib.parse.unquote(scope["path"])
-        if FILES in path and not self._may_read(Path(path.split(FILES, 1)[1]), visitor(scope)):
+        file = FILES.search(scope["path"])
+        if file and not self._may_read(file[1], visitor(scope)):
             return "That picture is somebody else's."
         return ""
 
@@ -158,10 +168,15 @@ class Guard:
             return False
         return True
 
-    def _may_read(self, path: Path, asks: Visitor) -> bool:
+    def _may_read(self, name: str, asks: Visitor) -> bool:
         if not asks.guest:
             return True
-        path = path.resolve()
+        if "://" in name:  # gradio would fetch it for them
+            return False
+        try:
+            path = Path(name).resolve()
+        except (OSError, ValueError):
+            return False
         for folder in self.served:
             if path.is_relative_to(folder):
                 picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import StudioError
 from studio.spec.request import GenerationRequest
 from studio.store.gallery import Picture
 from studio.store.jobs import Job
@@ -28,17 +28,17 @@ EMPTY = """<div class="empty"><div class="empty-frame" aria-hidden="true"></div>
 
 
 @contextmanager
-def said() -> Iterator[None]:
-    """Turn a StudioError into a message on the page. Anything else is a bug: to the log, and one plain line."""
+def said(plain: bool = False) -> Iterator[None]:
+    """Turn a StudioError into a message: HTML for the page, `plain` for programs. Anything else is a bug: to the log."""
     try:
         yield
     except gr.Error:
         raise
     except StudioError as error:
-        faults = error.faults if isinstance(error, InvalidSpec) else (str(error),)
-        raise gr.Error("<br>".join(map(html.escape, faults)), duration=None, print_exception=False) from None
+        text = str(error) if plain else html.escape(str(error)).replace("\n", "<br>")
+        raise gr.Error(text, duration=None, print_exception=False) from None
     except Exception:
-        log.exception("a handler of the page failed")
+        log.exception("a handler of the page or an endpoint failed")
         raise gr.Error("Something went wrong inside the studio; the log says what.", print_exception=False) from None
 
 

@@ -1,0 +1,102 @@
+"""The API as a program meets it: gradio's own client against a real studio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Served
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from studio.spec.request import GenerationRequest
+from studio.store.images import load
+
+QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
+OTHER: dict[str, Any] = {"prompt": "a (cat:1.2)", "negative_prompt": "fog", "model": "other", "width": 128, "height": 64,
+                         "steps": 3, "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
+                         "clip_skip": 2}
+
+
+@pytest.fixture(scope="module")
+def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    connected = Client(served.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+    yield connected
+    connected.close()
+
+
+def test_three_named_typed_endpoints_and_no_others(client: Client) -> None:
+    told = client.view_api(return_format="dict", print_info=False)
+    assert set(told["named_endpoints"]) == {"/generate", "/inspect", "/jobs"} and not told["unnamed_endpoints"]
+    parameters = told["named_endpoints"]["/generate"]["parameters"]
+    assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
+    assert {part["parameter_name"]: part["parameter_default"] for part in parameters} == GenerationRequest().model_dump()
+    types = {part["parameter_name"]: part["python_type"]["type"] for part in parameters}
+    assert (types["steps"], types["guidance"], types["width"]) == ("int", "float", "None | int")
+    assert "'Euler a'" in types["scheduler"]
+    assert [part["parameter_name"] for part in told["named_endpoints"]["/inspect"]["parameters"]] == ["file"]
+    assert [part["parameter_name"] for part in told["named_endpoints"]["/jobs"]["parameters"]] == ["limit"]
+
+
+def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:
+    files, told = client.predict(api_name="/generate", **QUICK)
+    (path,) = map(Path, files)
+    (made,) = told["pictures"]
+    assert Image.open(path).size == (64, 64)
+    (kept,) = served.home.glob(f"outputs/*/{made['file']}")
+    assert path != kept and path.read_bytes() == kept.read_bytes()  # downloaded byte for byte
+    inside = json.loads(load(path).text["studio"])
+    assert inside["digest"] == made["digest"] and len(made["digest"]) == 64 and 0 < made["seconds"] <= told["seconds"]
+    assert inside["request"] == told["request"] == GenerationRequest(**QUICK).model_dump()
+
+
+def test_every_field_arrives(client: Client) -> None:
+    assert set(OTHER) == set(GenerationRequest.model_fields)
+    default = GenerationRequest().model_dump()
+    assert all(OTHER[name] != default[name] for name in OTHER)
+    files, told = client.predict(api_name="/generate", **OTHER)
+    assert told["request"] == OTHER
+    assert [made["seed"] for made in told["pictures"]] == [5, 6, 7] and len(files) == 3
+
+
+def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
+    said_before = len(served.log.read_text())
+    with pytest.raises(AppError) as caught:
+        client.predict(api_name="/generate", **QUICK | {"prompt": "a (cat", "width": 7, "steps": "x<y", "scheduler": "Eular"})
+    said = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in said] == ["Prompt", "Width", "Steps", "Scheduler"]
+    assert "(not 'x<y')" in said[2]  # as it was given: no HTML for programs
+    for bad, words in (({"model": "pokket"}, "there is pocket"), ({"scheduler": "Euler a"}, "Euler a cannot run on Karras")):
+        with pytest.raises(AppError, match=words):
+            client.predict(api_name="/generate", **QUICK | bad)
+    assert "Traceback" not in served.log.read_text()[said_before:]
+
+
+def test_inspect_reads_settings_back(client: Client, tmp_path: Path) -> None:
+    files, told = client.predict(api_name="/generate", **QUICK | {"negative_prompt": "fog, Steps: 7"})
+    found = client.predict(handle_file(files[0]), api_name="/inspect")
+    assert (found["kind"], found["source"], found["request"]) == ("picture", "studio", told["request"])
+    assert found["text"].startswith("a red ball\nNegative prompt: fog, Steps: 7\nSteps: 2,")
+    broken, plain = tmp_path / "broken.png", tmp_path / "plain.png"
+    broken.write_bytes(Path(files[0]).read_bytes()[:200])
+    Image.new("RGB", (32, 32)).save(plain)
+    for file, words in ((broken, "broken.png is damaged|broken.png is no picture"), (plain, "plain.png carries no settings")):
+        with pytest.raises(AppError, match=words):
+            client.predict(handle_file(file), api_name="/inspect")
+
+
+def test_jobs_lists_the_latest_first(client: Client) -> None:
+    made = [client.predict(api_name="/generate", **QUICK | {"seed": seed})[1] for seed in (1, 2)]
+    rows = client.predict(limit=2, api_name="/jobs")
+    assert [row["id"] for row in rows] == [told["job"] for told in reversed(made)]
+    assert [row["pictures"] for row in rows] == [[told["pictures"][0]["file"]] for told in reversed(made)]
+    done = {"kind": "generate", "state": "done", "step": 2, "total": 2, "error": None}
+    assert all(row.items() >= done.items() for row in rows)
+    assert len(client.predict(api_name="/jobs")) <= 20
+    for limit in (0, 201, "x", 1.5, None):
+        with pytest.raises(AppError, match="limit: has to be a whole number from 1 to 200"):
+            client.predict(limit=limit, api_name="/jobs")

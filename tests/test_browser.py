@@ -1,0 +1,320 @@
+"""The page in a real browser: typed into, clicked, watched, dropped on, closed, killed under."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from studio.store.gallery import recipe
+
+CHROMIUM = next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
+FLAGS = ("--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+         "--no-first-run").split()
+SHOTS = os.environ.get("STUDIO_SHOTS")  # a folder: the tests leave screenshots there for whoever wants to look
+expect.set_options(timeout=30_000)
+
+
+class Studio:
+    """A studio as a user starts it, on a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as trial:
+            trial.bind(("127.0.0.1", 0))
+            self.port = trial.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.start()
+
+    def start(self) -> None:
+        words = ["--home", str(self.home), "--device", "cpu", "--port", str(self.port)]
+        self.process = subprocess.Popen([sys.executable, "-m", "studio", *words], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        assert self.url.rstrip("/") in self.process.stdout.readline()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def workers(self) -> list[psutil.Process]:
+        lines = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        return [process for process, line in lines if "studio.engine.worker" in line and str(self.home) in line]
+
+    def end(self) -> None:
+        self.kill()
+        for worker in self.workers():
+            worker.kill()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("needs Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    studio = Studio(tmp_path_factory.mktemp("browser") / "home")
+    yield studio
+    studio.end()
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    studio = Studio(tmp_path / "home")
+    yield studio
+    studio.end()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """`visit(studio)` opens a fresh browser's page. What it logs as an error or asks of another host fails the test."""
+    faults: list[str] = []
+    contexts = []
+
+    def visit(studio: Studio, width: int = 1280) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("request", lambda asked: faults.append(f"asked {asked.url}")
+                if not asked.url.startswith((studio.url, "data:", "blob:")) else None)
+        page.goto(studio.url)
+        expect(page.locator("#generate")).to_be_visible()
+        expect(page.locator("#estimate")).to_contain_text("steps")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def shot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.wait_for_timeout(700)
+        page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+
+def put(page: Page, **fields: object) -> None:
+    for name, value in fields.items():
+        box = page.locator(f"#txt2img-{name.replace('_', '-')}").locator("textarea, input[type=number]").first
+        box.fill(str(value))
+        box.blur()
+
+
+def ask(page: Page, **fields: object) -> None:
+    put(page, **fields)
+    page.locator("#generate").click()
+
+
+def state(page: Page, name: str) -> None:
+    expect(page.locator(f"#live [data-state={name}]")).to_be_visible(timeout=60_000)
+
+
+def shown(page: Page) -> bytes:
+    """The bytes of the picture that the page shows."""
+    image = page.locator("#result img").first
+    expect(image).to_be_visible()
+    return page.request.get(str(image.get_attribute("src"))).body()
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(float)
+
+
+def redness(data: bytes) -> float:
+    """Share of the pixels that are red rather than green or blue."""
+    red, green, blue = np.moveaxis(pixels(data), -1, 0)
+    return float(((red > 1.5 * green) & (red > 1.5 * blue)).mean())
+
+
+def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    shot(page, "empty")
+    put(page, seed=3)
+    page.locator("#txt2img-prompt textarea").fill("a photo of a red ball on a beach")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#live .making")).to_be_visible()
+    state(page, "done")
+    red = shown(page)
+    shot(page, "done")
+    files = list((shared.home / "outputs").rglob("*.png"))
+    assert [file.read_bytes() for file in files] == [red]  # the very file, not one encoded again
+    request = recipe(files[0]).values
+    assert (request["prompt"], request["seed"], request["steps"]) == ("a photo of a red ball on a beach", 3, 20)
+    expect(page.locator("#about")).to_contain_text("a red ball on a beach")
+    ask(page, prompt="a photo of a blue ball on a beach", seed=3)
+    expect(page.locator("#about")).to_contain_text("blue")
+    blue = shown(page)
+    assert redness(red) > 0.03 > 0.005 > redness(blue)  # a constant picture cannot be both
+    page.locator("#reuse-seed").click()
+    expect(page.locator("#txt2img-seed input")).to_have_value("3")
+
+
+def test_watch_reload_and_stop(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    ask(page, prompt="a green boat by a lake", steps=150, count=20, seed=5)
+    expect(page.locator("#live .making img")).to_be_visible()  # the picture so far
+    expect(page.locator("#live")).to_contain_text(re.compile(r"step \d+ of 3000.*left"))
+    before = page.locator("#live .making img").get_attribute("src")
+    expect(page.locator("#live .making img")).not_to_have_attribute("src", str(before))
+    shot(page, "making")
+    page.reload()  # closed and opened again: it takes up what it left
+    expect(page.locator("#live .making img")).to_be_visible()
+    expect(page.locator("#txt2img-prompt textarea")).to_have_value("a green boat by a lake")
+    expect(page.locator("#txt2img-count input").first).to_have_value("20")
+    page.locator("#stop").click()
+    state(page, "cancelled")
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def test_a_picture_dropped_back_gives_its_settings(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit(shared)
+    ask(page, prompt='a "small", yellow car: on a road\nSteps: 3', negative_prompt="fog", steps=4, guidance=3.5, seed=11)
+    state(page, "done")
+    file = tmp_path / "mine.png"
+    file.write_bytes(shown(page))
+    page.locator("#reuse-seed").wait_for()
+    other = visit(shared)
+    other.locator("#from-picture button").first.click()
+    other.locator("#drop input[type=file]").set_input_files(file)
+    expect(other.locator("#txt2img-prompt textarea")).to_have_value('a "small", yellow car: on a road\nSteps: 3')
+    expect(other.locator("#txt2img-negative-prompt textarea")).to_have_value("fog")
+    for name, value in (("steps", "4"), ("guidance", "3.5"), ("seed", "11")):
+        expect(other.locator(f"#txt2img-{name} input").first).to_have_value(value)
+    (tmp_path / "none.png").write_bytes(b"<svg onload=alert(1)>")
+    other.locator("#drop input[type=file]").set_input_files(tmp_path / "none.png")
+    expect(other.locator(".toast-body")).to_contain_text("none.png")
+
+
+def test_nonsense_is_refused_in_plain_words(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    ask(page, prompt="a AND b", width=257, seed=-7)
+    toast = page.locator(".toast-body")
+    for word in ("Prompt", "Width", "Seed", "257", "AND"):
+        expect(toast).to_contain_text(word)
+    assert "Traceback" not in toast.inner_text()
+    shot(page, "refused")
+    expect(page.locator("#live .making")).to_have_count(0)
+    page.locator(".toast-close").first.click()
+    ask(page, prompt="<img src=x onerror=document.title='pwned'> a ball", width=128, seed=1, steps=2)
+    state(page, "done")
+    expect(page.locator("#about")).to_contain_text("<img src=x")
+    assert page.title() == "Studio"
+
+
+def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[..., Page]) -> None:
+    ann, bob = visit(shared), visit(shared)
+    ask(ann, prompt="a red ball", steps=150, count=50, seed=1)
+    expect(ann.locator("#live .making")).to_be_visible()
+    ask(bob, prompt="a blue house", steps=3, seed=2)
+    expect(bob.locator("#live")).to_contain_text("waiting for its turn")
+    for page in (ann, bob):
+        page.get_by_role("tab", name="Queue", exact=True).click()
+        expect(page.locator("#queue-list .job[data-state=running]")).to_contain_text("a red ball")
+        expect(page.locator("#queue-list .job[data-state=queued]")).to_contain_text("a blue house")
+    shot(bob, "queue")
+    ann.locator("#queue-list .job[data-state=running] [data-do=cancel]").click()
+    expect(bob.locator("#queue-list .job").first).to_have_attribute("data-state", "done")
+    bob.get_by_role("tab", name="txt2img", exact=True).click()
+    state(bob, "done")
+    expect(bob.locator("#about")).to_contain_text("a blue house")  # each sees their own
+    ann.get_by_role("tab", name="txt2img", exact=True).click()
+    state(ann, "cancelled")
+
+
+def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    ask(page, prompt="a teal lantern", steps=3, seed=77)
+    state(page, "done")
+    page.get_by_role("tab", name="Gallery", exact=True).click()
+    page.locator("#gallery-search textarea, #gallery-search input").first.fill("teal lantern")
+    expect(page.locator("#gallery-count")).to_contain_text("1–1 of 1")
+    page.locator("#gallery-grid button img").first.click()
+    expect(page.locator("#gallery-about")).to_contain_text("teal lantern")
+    shot(page, "gallery")
+    page.locator("#gallery-delete").click()
+    expect(page.locator("#gallery-count")).to_contain_text("Nothing matches")
+    page.locator("#gallery-search textarea, #gallery-search input").first.fill("")
+    page.locator("#gallery-grid button img").first.click()
+    page.locator("#send-gallery-txt2img").click()
+    expect(page.locator("#txt2img-prompt textarea")).to_be_visible()
+    expect(page.locator("#txt2img-prompt textarea")).not_to_have_value("a teal lantern")
+    page.get_by_role("tab", name="Models", exact=True).click()
+    expect(page.locator("[data-model=pocket]")).to_contain_text("in memory")
+    shot(page, "models")
+    page.locator("[data-model=pocket] [data-do=unload]").click()
+    expect(page.locator("[data-model=pocket]")).to_contain_text("on disk")
+    page.get_by_role("tab", name="txt2img", exact=True).click()
+    page.locator("#presets button").first.click()
+    put(page, steps=33)
+    page.get_by_label("Keep these settings as").fill("mine")
+    page.locator("#presets").get_by_role("button", name="Save").click()
+    expect(page.locator("#preset input")).to_have_value("mine")
+    put(page, steps=5)
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="mine").click()
+    expect(page.locator("#txt2img-steps input").first).to_have_value("33")
+
+
+def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared, width=390)
+    for name in ("txt2img", "Gallery", "Models", "Queue"):
+        if not page.get_by_role("tab", name=name, exact=True).is_visible():
+            page.locator("#tabs .overflow-menu button").first.click()
+            page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
+        else:
+            page.get_by_role("tab", name=name, exact=True).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        shot(page, f"phone-{name.lower()}")
+
+
+def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(studio)
+    ask(page, prompt="a red ball", steps=60, count=3, seed=1)
+    expect(page.locator("#live")).to_contain_text(re.compile(r"step (6[5-9]|[7-9]\d|1\d\d) of 180"))  # the first picture is done
+    studio.workers()[0].kill()
+    state(page, "interrupted")
+    expect(page.locator("#live")).to_contain_text("killed")
+    shown(page)  # what was finished is there
+    page.get_by_role("tab", name="Queue", exact=True).click()
+    page.locator(".job[data-state=interrupted] [data-do=retry]").click()
+    expect(page.locator(".job").first).to_have_attribute("data-state", "done", timeout=90_000)
+    assert len(list((studio.home / "outputs").rglob("*.png"))) == 4
+
+
+def test_a_killed_page_comes_back_to_its_running_job(studio: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(studio)
+    ask(page, prompt="a red ball", steps=150, count=4, seed=1)
+    expect(page.locator("#live .making img")).to_be_visible()
+    (worker,) = studio.workers()
+    os.kill(studio.process.pid, signal.SIGKILL)
+    studio.process.wait()
+    time.sleep(0.5)
+    assert worker.is_running()
+    studio.start()
+    page.goto(studio.url)
+    expect(page.locator("#live")).to_contain_text(re.compile(r"step \d+ of 600"))
+    assert studio.workers() == [worker]  # adopted
+    state(page, "done")
+    expect(page.locator("#live")).to_contain_text("4 pictures")

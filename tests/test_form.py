@@ -1,0 +1,131 @@
+"""The form: every field on the page, nothing lost on the way in or out, every fault said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from studio.errors import InvalidSpec
+from studio.settings import load
+from studio.spec.request import GenerationRequest
+from studio.spec.tables import SCHEDULERS
+from studio.spec.value import check, extra
+from studio.store.jobs import Jobs
+from studio.ui.app import build, desk_of
+from studio.ui.form import Form
+
+SCHEMA = GenerationRequest.model_json_schema()["properties"]
+
+
+def of(name: str) -> dict[str, Any]:
+    """A field's schema, without the "or nothing" around it."""
+    return {**SCHEMA[name], **next((kind for kind in SCHEMA[name].get("anyOf", ()) if kind.get("type") != "null"), {})}
+
+
+@pytest.fixture(scope="module")
+def form() -> Form[GenerationRequest]:
+    made = Form(GenerationRequest, "trial")
+    with gr.Blocks():
+        for name in GenerationRequest.model_fields:
+            made.add(name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the browser is told of every component that has an id."""
+    home = load(home=tmp_path_factory.mktemp("form"))
+    built = build(desk_of(home, Jobs(home.home / "jobs.sqlite"))).get_config_file()["components"]
+    return {part["props"]["elem_id"]: part["props"] for part in built if part["props"].get("elem_id")}
+
+
+def values_of(name: str) -> st.SearchStrategy[Any]:
+    """Any value that a field takes on its own."""
+    field = of(name)
+    if "enum" in field:
+        return st.sampled_from(field["enum"])
+    if field["type"] == "string":
+        text = st.text(min_size=field.get("minLength", 0), max_size=min(60, field["maxLength"]))
+        return text.filter(lambda words: not faults_of({name: words}))
+    unit, most = field.get("multipleOf", 1), field.get("maximum", field.get("exclusiveMaximum", 1) - 1)
+    if field["type"] == "number":
+        return st.floats(field["minimum"], most)
+    whole = st.integers(-(-field["minimum"] // unit), most // unit).map(lambda k: k * unit)
+    return st.none() | whole if "anyOf" in SCHEMA[name] else whole
+
+
+def faults_of(values: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        check(GenerationRequest, values)
+    except InvalidSpec as error:
+        return error.faults
+    return ()
+
+
+pairs = st.sampled_from([{"scheduler": name, "schedule": ladder} for name, info in SCHEDULERS.items() for ladder in info.schedules])
+requests = st.builds(lambda values, pair: GenerationRequest(**{**values, **pair}),
+                     st.fixed_dictionaries({name: values_of(name) for name in GenerationRequest.model_fields}), pairs)
+
+
+@pytest.mark.parametrize("name", GenerationRequest.model_fields)
+def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationRequest], page: dict[str, dict[str, Any]]) -> None:
+    field, placed = of(name), page[f"txt2img-{name.replace('_', '-')}"]
+    told = form[name].get_config()
+    assert told["label"] == placed["label"] == field["title"]
+    assert told["info"] == field["description"] and told["elem_id"] == f"trial-{name.replace('_', '-')}"
+    assert told["value"] == field["default"]
+    for part in (told, placed):
+        if "enum" in field:
+            assert {value for _, value in part["choices"]} <= set(field["enum"])
+        elif field["type"] in ("integer", "number"):
+            assert part["minimum"] == field["minimum"]
+            assert part["maximum"] == field.get("maximum", field.get("exclusiveMaximum", 1) - 1)
+            assert part["step"] == (extra(GenerationRequest, name).get("step") or field.get("multipleOf") or 1)
+            assert part.get("precision") == (0 if field["type"] == "integer" else None)
+    assert "enum" not in field or [value for _, value in told["choices"]] == field["enum"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(request=requests)
+def test_nothing_is_lost_between_request_and_page(form: Form[GenerationRequest], request: GenerationRequest) -> None:
+    sent = {part: json.loads(json.dumps(value)) for part, value in form.fill(request).items()}  # as the browser sends it
+    assert form.read(sent) == request
+    default = GenerationRequest().model_dump()
+    taken, faults = form.fill_some(request.model_dump(), default)
+    assert not faults and taken == form.fill(request)
+    assert form.inputs == set(form.outputs) == set(taken)
+
+
+def test_every_bad_field_is_named_at_once(form: Form[GenerationRequest]) -> None:
+    bad = {"prompt": "a (cat", "width": 7, "steps": "many", "guidance": float("nan"), "scheduler": ["Euler"], "seed": 2**32,
+           "batch": 17, "clip_skip": None}
+    sent = {**form.fill(GenerationRequest()), **{form[name]: value for name, value in bad.items()}}
+    with pytest.raises(InvalidSpec) as caught:
+        form.read(sent)
+    said = [fault.split(":")[0] for fault in caught.value.faults]
+    assert said == [GenerationRequest.model_fields[name].title for name in GenerationRequest.model_fields if name in bad]
+
+
+@pytest.mark.parametrize(("values", "now", "taken", "refused"), [
+    ({"steps": 30, "seed": -9, "prompt": "a cat"}, {}, {"steps": 30, "prompt": "a cat"}, ["Seed"]),
+    ({"steps": 30, "magic": 1}, {}, {"steps": 30}, ["magic"]),
+    ({"steps": "30"}, {"width": "seven"}, {"steps": 30}, []),  # a bad value on the page is not the picture's fault
+    ({"scheduler": "Euler a", "schedule": "Simple"}, {}, {"scheduler": "Euler a", "schedule": "Simple"}, []),
+    ({"schedule": "SGM Uniform", "scheduler": "Euler"}, {"scheduler": "Euler a", "schedule": "Simple"},
+     {"schedule": "SGM Uniform", "scheduler": "Euler"}, []),
+    ({"scheduler": "Euler a", "steps": 5}, {}, {"steps": 5}, ["Schedule"]),
+    ({"schedule": "Karras"}, {"scheduler": "Euler a", "schedule": "Simple"}, {}, ["Schedule"]),
+    ({"scheduler": "Euler a", "schedule": "Cosine"}, {}, {}, ["Schedule", "Schedule"]),
+], ids=str)
+def test_of_foreign_values_all_is_taken_that_can_be(form: Form[GenerationRequest], values: dict[str, Any], now: dict[str, Any],
+                                                    taken: dict[str, Any], refused: list[str]) -> None:
+    page = GenerationRequest().model_dump() | now
+    updates, faults = form.fill_some(values, page)
+    assert updates == {form[name]: value for name, value in taken.items()}
+    assert [fault.split(":")[0] for fault in faults] == refused
+    assert not faults_of({**{name: value for name, value in page.items() if value != "seven"}, **taken})

@@ -1,0 +1,160 @@
+"""What is promised of every setting, and in README: a new field without a case here fails."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.__main__ import build
+from studio.engine.bench import Bench
+from studio.engine.generation.generate import generate
+from studio.settings import Settings
+from studio.spec.request import NOT_IN_PIXELS, GenerationRequest
+from studio.spec.value import check
+from studio.store.gallery import Gallery, recipe
+from studio.store.presets import Presets
+from studio.ui.api import typed
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = list(GenerationRequest.model_fields)
+BASE: dict[str, Any] = {"prompt": "a red ball", "width": 64, "height": 64, "steps": 3, "seed": 7}
+CHANGED: dict[str, Any] = {
+    "prompt": "a blue boat", "negative_prompt": "red", "model": "toy-sd2", "width": 72, "height": 72, "steps": 4, "guidance": 3.5,
+    "scheduler": "Euler", "schedule": "Beta", "seed": 8, "count": 2, "batch": 2, "clip_skip": 2}
+SHAPE, AMOUNT = {"width", "height"}, {"count", "batch"}  # these decide the size, how many and how; all others the pixels
+
+
+def unet_calls(bench: Bench, **spec: Any) -> int:
+    """How often the U-Net is called for a request: the rows of a batch go through it together."""
+    calls: list[None] = []
+    with bench.pipelines.borrow(check(GenerationRequest, spec)) as parts:
+        hook = parts.unet.register_forward_pre_hook(lambda module, given: calls.append(None))
+    try:
+        generate(bench, spec, lambda progress: None)
+    finally:
+        hook.remove()
+    return len(calls)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_changes_something(name: str, bench: Bench, paint: Callable[..., Any]) -> None:
+    changed = {**BASE, name: CHANGED[name]}
+    if name == "batch":
+        assert unet_calls(bench, **BASE, count=2, batch=1) == 2 * unet_calls(bench, **BASE, count=2, batch=2)
+    elif name == "count":
+        first, second = paint(**changed)
+        assert np.array_equal(first, paint(**BASE)) and np.array_equal(second, paint(**BASE | {"seed": 8}))
+    elif name in SHAPE:
+        height, width, _ = paint(**changed).shape
+        assert {"width": width, "height": height} == {key: changed[key] for key in SHAPE}
+    else:
+        before, after, again = paint(**BASE), paint(**changed), paint(**BASE)
+        assert np.array_equal(before, again) and before.shape == after.shape
+        assert np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
+    same = GenerationRequest(**changed).digest({}) == GenerationRequest(**BASE).digest({})
+    assert same is (name in NOT_IN_PIXELS)
+
+
+def test_every_field_has_a_case() -> None:
+    assert list(CHANGED) == FIELDS
+    assert CHANGED.keys() >= SHAPE | AMOUNT
+    default = GenerationRequest()
+    assert all(getattr(default, name) != value for name, value in CHANGED.items())
+
+
+ONE_BY_ONE = [{name: CHANGED[name]} for name in FIELDS]
+
+
+@pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
+def test_every_field_survives(values: dict[str, Any], settings: Settings) -> None:
+    request = GenerationRequest(**values)
+    gallery = Gallery(settings)
+    picture = gallery.save(Image.new("RGB", (64, 64)), request.resolved(64, 5), "0" * 64, {}, 1.0, "ann")
+    assert recipe(picture.path).values == request.resolved(64, 5).model_dump()
+    assert gallery.search()[0].request == request.resolved(64, 5)
+    gallery.close()
+
+    presets = Presets(GenerationRequest, settings.home / "none", settings.presets)
+    presets.save("mine", request)
+    assert presets.load("mine") == request
+
+    words = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    given = vars(build().parse_args(["generate", *words]))
+    assert check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
+
+    async def work(asked: GenerationRequest, visitor: Any) -> GenerationRequest:
+        return asked
+
+    endpoint = typed(GenerationRequest, work, "A trial.")
+    assert asyncio.run(endpoint(gr.Request(), *request.model_dump().values())) == request
+
+
+# ---- README ---------------------------------------------------------------------------------------------------------
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+FENCED = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Every `studio …` and `python -m …` in README's code, as words."""
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    blocks = "\n".join(FENCED).replace("\\\n", " ").splitlines()
+    code = [*blocks, *re.findall(r"`([^`\n]+)`", prose), *re.findall(r"^ {4}(.+)", prose, re.MULTILINE)]
+    found = []
+    for part in (part for line in code for part in re.split(r"&&|\||;", line)):
+        try:
+            words = [word for word in shlex.split(part, comments=True) if word not in ("$", "…", "...")]
+        except ValueError:
+            continue  # no command: half a quotation
+        if words and Path(words[0]).name == "studio":
+            found.append(["studio", *words[1:]])
+        elif len(words) > 2 and Path(words[0]).name.startswith("python") and words[1] == "-m":
+            found.append(words[2:])
+    return found
+
+
+@functools.cache
+def help_of(module: str) -> str:
+    asked = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout
+
+
+def test_readme_has_the_two_commands() -> None:
+    both = [line for block in FENCED for line in block.replace("\\\n", " ").splitlines() if "pip install" in line]
+    assert any(re.search(r"-m venv .*bin/studio\b", line) for line in both), "one fenced line installs and opens the page"
+    assert any(re.search(r"-m venv .*-m pytest\b", line) for line in both), "one fenced line installs and tests"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"\.\[([\w-]+)\]", README)) <= set(extras)
+
+
+def test_every_command_in_readme_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    named = commands()
+    for command, *words in named:
+        if command == "studio":
+            said = 0
+            try:
+                build().parse_args(words)
+            except SystemExit as end:
+                said = int(str(end.code))
+            assert said == 0, f"studio {shlex.join(words)}: {capsys.readouterr().err}"
+        elif command.startswith(("tests.", "studio.")):
+            known = help_of(command)
+            for word in words[:1] + [word for word in words if word.startswith("--")]:
+                assert word.split("=")[0] in known, f"{command} does not know {word}"
+    assert ["studio", "--open"] in named or ["studio"] in named

@@ -1,0 +1,142 @@
+"""The request: one door that names every bad field, one picture per seed, a digest of all that decides the pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from studio.errors import InvalidSpec
+from studio.spec.request import MOST_SEEDS, NOT_IN_PIXELS, GenerationRequest
+from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
+from studio.spec.value import check
+
+FULL = GenerationRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
+OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "rain", "model": "other", "width": 256, "height": 64, "steps": 7,
+                         "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
+                         "clip_skip": 2}
+NUMBERS = ["width", "height", "steps", "guidance", "seed", "count", "batch", "clip_skip"]
+CONTENTS = {"model": "aa", "dtype": "float32", "device": "cpu"}
+
+
+def faults(**values: Any) -> tuple[str, ...]:
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, values)
+    return caught.value.faults
+
+
+def title(name: str) -> str:
+    return str(GenerationRequest.model_fields[name].title)
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        FULL.steps = 3
+    assert FULL.steps == 20 and hash(FULL) == hash(FULL.model_copy())
+
+
+def test_every_bad_field_is_named_at_once() -> None:
+    told = faults(steps=0, guidance="much", width=130, seed=2**32, prompt="a AND b", scheduler="Eiler", colour="red", model="")
+    assert [fault.split(":")[0] for fault in sorted(told)] == ["Guidance", "Model", "Prompt", "Scheduler", "Seed", "Steps", "Width", "colour"]
+    by_title = {fault.split(":")[0]: fault for fault in told}
+    assert "128 or 136" in by_title["Width"] and "130" in by_title["Width"]
+    assert "'Euler'" in by_title["Scheduler"] and "no such setting" in by_title["colour"] and "AND" in by_title["Prompt"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), "many", "", "9" * 5000, 10**400 + 1, -(10**5000), 10**5000, 1e300,
+                                   True, False, [1], {"a": 1}, None], ids=lambda value: f"{type(value).__name__}")
+def test_no_number_is_refused_with_the_fields_title(name: str, value: object) -> None:
+    if value is None and name in ("width", "height"):
+        assert getattr(check(GenerationRequest, {name: None}), name) is None  # the model's own size
+        return
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{title(name)}: ") and len(fault) < 250
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt", "model", "scheduler", "schedule"])
+@pytest.mark.parametrize("value", [None, 5, True, ["a"], "\ud800", "x" * 10_001], ids=ascii)
+def test_no_text_is_refused_with_the_fields_title(name: str, value: object) -> None:
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{title(name)}: ") and len(fault) < 400
+    fault.encode()  # what is shown can be shown
+
+
+@given(st.dictionaries(st.sampled_from([*GenerationRequest.model_fields, "extra"]),
+                       st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)))
+def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
+    try:
+        request = check(GenerationRequest, values)
+    except InvalidSpec as error:
+        assert error.faults and all(fault.strip() for fault in error.faults)
+    else:
+        assert check(GenerationRequest, request.model_dump(mode="json")) == request
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_impossible_pairs_name_the_possible(scheduler: Scheduler) -> None:
+    possible = SCHEDULERS[scheduler].schedules
+    every: tuple[Schedule, ...] = SCHEDULERS["Euler"].schedules
+    assert "As shipped" in possible and set(possible) <= set(every)
+    for schedule in every:
+        if schedule in possible:
+            assert check(GenerationRequest, {"scheduler": scheduler, "schedule": schedule}).schedule == schedule
+        else:
+            (fault,) = faults(scheduler=scheduler, schedule=schedule)
+            assert scheduler in fault and schedule in fault and fault.endswith(f"choose {', '.join(possible)}.")
+
+
+def test_names_in_any_case() -> None:
+    assert check(GenerationRequest, {"scheduler": " euler A", "schedule": "UNIFORM"}).scheduler == "Euler a"
+
+
+def test_resolved_leaves_nothing_open() -> None:
+    full = GenerationRequest(height=64).resolved(side=512, seed=MOST_SEEDS + 9)
+    assert (full.width, full.height, full.seed) == (512, 64, 9)
+    assert FULL.resolved(side=512, seed=1) == FULL  # what was given stays
+
+
+@given(st.integers(0, MOST_SEEDS - 1), st.integers(1, 100), st.integers(1, 16))
+def test_expand_gives_one_request_per_picture(seed: int, count: int, batch: int) -> None:
+    pictures = FULL.model_copy(update={"seed": seed, "count": count, "batch": batch}).expand()
+    assert [picture.seed for picture in pictures] == [(seed + k) % MOST_SEEDS for k in range(count)]
+    assert all(picture.count == 1 and check(GenerationRequest, picture.model_dump()) == picture for picture in pictures)
+    assert {picture.model_copy(update={"seed": 7, "batch": 1}) for picture in pictures} == {FULL}
+
+
+def test_expand_needs_a_seed() -> None:
+    with pytest.raises(ValueError, match="resolved"):
+        GenerationRequest().expand()
+
+
+def test_digest_counts_every_field_that_decides_pixels() -> None:
+    assert set(OTHER) == set(GenerationRequest.model_fields)  # a new field has to be put here
+    digests = {name: FULL.model_copy(update={name: value}).digest(CONTENTS) for name, value in OTHER.items()}
+    same = {name for name, digest in digests.items() if digest == FULL.digest(CONTENTS)}
+    assert same == NOT_IN_PIXELS == {"model", "count"}
+    decide = [digest for name, digest in digests.items() if name not in NOT_IN_PIXELS]
+    assert len(set(decide)) == len(decide) and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in decide)
+
+
+def test_digest_counts_contents_and_no_order() -> None:
+    digest = FULL.digest(CONTENTS)
+    for name in CONTENTS:
+        assert FULL.digest(CONTENTS | {name: "other"}) != digest
+    backwards = check(GenerationRequest, dict(reversed(FULL.model_dump().items())))
+    assert backwards.digest(dict(reversed(CONTENTS.items()))) == digest
+
+
+def test_task() -> None:
+    assert FULL.task == "txt2img"
+    assert FULL.guided and not FULL.model_copy(update={"guidance": 1.0}).guided
+
+
+def test_guests_may_ask_for_less() -> None:
+    check(GenerationRequest, {"width": 1024, "steps": 60, "count": 8}).check_guest()
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once"]
