@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studio.store.gallery import recipe
 
 CHROMIUM = next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
-FLAGS = ("--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-         "--no-first-run").split()
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--no-first-run"]
 SHOTS = os.environ.get("STUDIO_SHOTS")  # a folder: the tests leave screenshots there for whoever wants to look
 expect.set_options(timeout=30_000)
 
@@ -305,7 +305,7 @@ def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..
 
 def test_a_killed_page_comes_back_to_its_running_job(studio: Studio, visit: Callable[..., Page]) -> None:
     page = visit(studio)
-    ask(page, prompt="a red ball", steps=150, count=4, seed=1)
+    ask(page, prompt="a red ball", steps=150, count=2, seed=1)
     expect(page.locator("#live .making img")).to_be_visible()
     (worker,) = studio.workers()
     os.kill(studio.process.pid, signal.SIGKILL)
@@ -314,7 +314,7 @@ def test_a_killed_page_comes_back_to_its_running_job(studio: Studio, visit: Call
     assert worker.is_running()
     studio.start()
     page.goto(studio.url)
-    expect(page.locator("#live")).to_contain_text(re.compile(r"step \d+ of 600"))
+    expect(page.locator("#live")).to_contain_text(re.compile(r"step \d+ of 300"))
     assert studio.workers() == [worker]  # adopted
     state(page, "done")
-    expect(page.locator("#live")).to_contain_text("4 pictures")
+    expect(page.locator("#live")).to_contain_text("2 pictures")

@@ -182,7 +182,6 @@ def test_nobody_reads_other_files(served: Served, owner: Browser, guest: Browser
             assert answer.status_code == 500 and answer.json()["error"] in ("Send a file.", None)  # None: gradio refused it
 
 
-@pytest.mark.xfail(strict=True, reason="tabs/txt2img.py: take_picture has to read guard.uploaded(file), not file['path']")
 def test_the_page_reads_only_what_was_dropped_on_it(owner: Browser, guest: Browser) -> None:
     config = guest.get("/config").json()
     drop = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "drop")

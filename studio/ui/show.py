@@ -129,24 +129,25 @@ _STATES = {"running": "running", "queued": "waiting", "done": "done", "failed": 
            "interrupted": "interrupted"}
 
 
-def queue(jobs: list[tuple[Job, bool]]) -> str:
+def queue(jobs: list[tuple[Job, bool]], may_jump: bool) -> str:
     """The job table as two lists. The second of each pair says whether the visitor may know and change the job."""
     waiting = [pair for pair in jobs if pair[0].open]
     past = [pair for pair in jobs if not pair[0].open]
     waiting.sort(key=lambda pair: pair[0].state != "running")
     empty = '<p class="nothing">Nothing runs and nothing waits.</p>'
     history = '<p class="nothing">No jobs yet.</p>'
-    return (f'<section><h3>Now</h3>{"".join(map(_job_row, waiting)) or empty}</section>'
-            f'<section><h3>History</h3>{"".join(map(_job_row, past)) or history}</section>')
+    return (f'<section><h3>Now</h3>{"".join(_job_row(pair, may_jump) for pair in waiting) or empty}</section>'
+            f'<section><h3>History</h3>{"".join(_job_row(pair, may_jump) for pair in past) or history}</section>')
 
 
-def _job_row(pair: tuple[Job, bool]) -> str:
+def _job_row(pair: tuple[Job, bool], may_jump: bool) -> str:
     job, known = pair
     about = html.escape(what(job)) if known else "<i>somebody else's</i>"
     share = job.progress.step / job.progress.total * 100 if job.progress.total and job.state == "running" else 0
     buttons = ""
     if known and job.state == "queued":
-        buttons = _button("first", job.id, "↑ First") + _button("last", job.id, "↓ Last") + _button("cancel", job.id, "Cancel")
+        buttons = _button("first", job.id, "↑ First") if may_jump else ""
+        buttons += _button("last", job.id, "↓ Last") + _button("cancel", job.id, "Cancel")
     elif known and job.state == "running":
         buttons = _button("cancel", job.id, "Stop")
     elif known:

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import InvalidSpec
+from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.store.gallery import Gallery
@@ -22,6 +22,7 @@ from studio.ui.form import Form
 from studio.ui.guard import Visitor
 
 Updates = dict[Any, Any]
+GUEST_JOBS = 8  # open at once
 # Every handler is short, for the work is a job: so none is limited, and none shows gradio's own spinner.
 SHORT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 SILENT: dict[str, Any] = SHORT | {"queue": False}  # a plain POST; but a gr.Error is not shown: only for looking
@@ -46,6 +47,8 @@ class Desk:
         """Queue a picture. Raises InvalidSpec for what this visitor may not ask, ModelNotFound, UnknownFamily."""
         if visitor.guest:
             request.check_guest()
+            if len(self.jobs.waiting(visitor.id)) >= GUEST_JOBS:
+                raise Busy(f"You have {GUEST_JOBS} jobs waiting already, which is all that a guest may have; wait for one.")
         model = self.library.model(request.model)
         if visitor.guest and request.width is None and model.side > 1024:
             raise InvalidSpec([f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."])

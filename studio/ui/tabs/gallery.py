@@ -63,7 +63,8 @@ class GalleryTab:
     def find(self, words: str, request: gr.Request) -> Updates:
         return self.found(words, 0, who(request))
 
-    def found(self, words: str, page: int, visitor: Visitor) -> Updates:
+    def found(self, words: str | None, page: int, visitor: Visitor) -> Updates:
+        words = words or ""
         total = self.desk.gallery.count(words, visitor.sees)
         page = max(0, min(page, (total - 1) // PAGE))
         pictures = self.desk.gallery.search(words, visitor.sees, PAGE, page * PAGE)

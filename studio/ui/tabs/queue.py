@@ -33,7 +33,7 @@ class QueueTab:
     def render(self, visitor: Visitor) -> str:
         waiting = self.desk.jobs.waiting()
         past = [job for job in self.desk.jobs.history(SHOWN) if not job.open]
-        return show.queue(own([*waiting, *past], visitor))
+        return show.queue(own([*waiting, *past], visitor), may_jump=not visitor.guest)
 
     def tick(self, seen: Any, request: gr.Request) -> Updates:
         now = self.desk.jobs.beat()
@@ -41,11 +41,14 @@ class QueueTab:
 
     def act(self, event: gr.EventData, request: gr.Request) -> Updates:
         with show.said():
-            visitor, verb, subject = who(request), event._data.get("what"), str(event._data.get("subject"))
-            job = self.desk.jobs.get(int(subject)) if subject.isdecimal() else None
+            visitor, data = who(request), event._data or {}
+            verb, subject = data.get("what"), str(data.get("subject"))
+            job = self.desk.jobs.get(int(subject)) if subject.isdecimal() and len(subject) < 19 else None
             if job is None:
                 raise BadFile(f"There is no job {subject:.20} any more.")
             visitor.may_touch(job)
+            if verb == "first":
+                visitor.must_own("Jumping the queue")
             verbs: dict[Any, Callable[[int], object]] = {
                 "cancel": self.desk.jobs.cancel, "first": self.desk.jobs.first, "last": self.desk.jobs.last_in_line,
                 "retry": self.desk.jobs.retry}

@@ -18,7 +18,7 @@ from studio.store import gallery as pictures
 from studio.store.library import ModelInfo
 from studio.ui import show
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, who
+from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
 ID = "txt2img"
@@ -119,12 +119,12 @@ class Txt2Img:
         form["scheduler"].input(self.fit_schedule, [form["scheduler"], form["schedule"]], form["schedule"], **SHORT)
         form["model"].input(self.fit_model, form["model"], [self.size, form["width"], form["height"]], **SHORT)
         self.size.input(self.take_size, [self.size, form["model"]], [form["width"], form["height"]], **SHORT)
-        self.preset.input(self.take_preset, self.preset, form.outputs, **SHORT)
+        self.preset.input(self.take_preset, self.preset, [*form.outputs, self.estimate], **SHORT)
         self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
                                preprocess=False, **SHORT)
         self.drop.upload(self.take_picture, {self.drop, *form.inputs}, [self.drop, *form.outputs], preprocess=False, **SHORT)
         told = [form[name] for name in ("steps", "guidance", "scheduler", "width", "height", "count", "model")]
-        gr.on([part.change for part in told], self.tell, form.inputs, self.estimate, preprocess=False,
+        gr.on([*(part.change for part in told), self.picked.change], self.tell, form.inputs, self.estimate, preprocess=False,
               trigger_mode="always_last", **SILENT)
 
     def look(self, seen: tuple[int, ...], picked: str | None, request: gr.Request) -> Updates:
@@ -139,7 +139,7 @@ class Txt2Img:
             return {self.seen: gr.skip()}
         running = waiting[0] if waiting else None
         shown = running if running and running.progress.pictures else last if not running else None
-        updates: Updates = {self.seen: now, self.clock: gr.Timer(active=bool(waiting)), 
+        updates: Updates = {self.seen: now, self.clock: gr.Timer(active=bool(waiting)),
                             self.stop: gr.Button(interactive=bool(waiting)),
                             self.live: show.running(waiting) if waiting else show.ended(last)}
         paths = [made["path"] for made in show.pictures_of(shown)] if shown else []
@@ -199,8 +199,8 @@ class Txt2Img:
         return {self.size: gr.Dropdown(_sizes(model), value=OWN_SIZE), self.form["width"]: model.side,
                 self.form["height"]: model.side}
 
-    def take_size(self, size: str, name: str) -> tuple[int | None, int | None]:
-        if size != OWN_SIZE:
+    def take_size(self, size: str | None, name: str) -> tuple[int | None, int | None]:
+        if size and size != OWN_SIZE:
             width, height = (int(part) for part in size.split(" × "))
             return width, height
         model = next((model for model in self.desk.library.models() if model.name == name), None)
@@ -208,7 +208,7 @@ class Txt2Img:
 
     def take_preset(self, name: str) -> Updates:
         with show.said():
-            return self._filled(self.desk.presets.load(name)) if name else {}
+            return self._filled(self.desk.presets.load(name)) if name else {self.estimate: gr.skip()}
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
@@ -221,8 +221,7 @@ class Txt2Img:
         """Settings from a dropped file. What cannot be taken is said; what is there and right is not touched."""
         with show.said():
             file = values.pop(self.drop)
-            file = file[0] if isinstance(file, list) else file
-            found = pictures.recipe(Path(file["path"]), str(file.get("orig_name") or ""))
+            found = pictures.recipe(*uploaded(file[0] if isinstance(file, list) and file else file))
             taken = dict(found.values)
             notes = list(found.notes)
             if taken.get("model") not in {model.name for model in self.desk.library.models()}:
