@@ -45,7 +45,8 @@ class Device:
         """Its name for people."""
         if self.kind == "cuda":
             return torch.cuda.get_device_name(self.torch)
-        return {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU (mps)"}.get(self.kind, str(self.torch))
+        threads = torch.get_num_threads()
+        return {"cpu": f"CPU, {threads} thread{'s' * (threads != 1)}", "mps": "Apple GPU (mps)"}.get(self.kind, str(self.torch))
 
     def memory(self) -> tuple[int, int]:
         """(total, free) bytes."""
