@@ -111,6 +111,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
 def shot(page: Page, name: str) -> None:
     if SHOTS:
+        page.evaluate("scrollTo(0, 0)")
         page.wait_for_timeout(700)
         page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
@@ -157,6 +158,7 @@ def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(shared: Studio
     expect(page.locator("#live .making")).to_be_visible()
     state(page, "done")
     red = shown(page)
+    expect(page.locator("#estimate")).to_contain_text("20 steps · 40 U-Net rows · about")  # measured by now
     shot(page, "done")
     files = list((shared.home / "outputs").rglob("*.png"))
     assert [file.read_bytes() for file in files] == [red]  # the very file, not one encoded again

@@ -124,7 +124,7 @@ class Txt2Img:
                                preprocess=False, **SHORT)
         self.drop.upload(self.take_picture, {self.drop, *form.inputs}, [self.drop, *form.outputs], preprocess=False, **SHORT)
         told = [form[name] for name in ("steps", "guidance", "scheduler", "width", "height", "count", "model")]
-        gr.on([*(part.change for part in told), self.picked.change], self.tell, form.inputs, self.estimate, preprocess=False,
+        gr.on([*(part.change for part in told), self.about.change], self.tell, form.inputs, self.estimate, preprocess=False,
               trigger_mode="always_last", **SILENT)
 
     def look(self, seen: tuple[int, ...], picked: str | None, request: gr.Request) -> Updates:
