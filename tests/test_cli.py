@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import Served
+
 from studio.__main__ import build
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
+from studio.store.jobs import Jobs
 
 OTHER = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7, "guidance": 3.5,
          "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2, "clip_skip": 2}
@@ -72,3 +75,14 @@ def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
     assert told["kind"] == "model" and told["family"] == "sd1" and told["dtype"] == "float16" and told["side"] == 128
     examined = json.loads(studio("doctor", "--json", home=tmp_path).stdout)
     assert examined["missing"] == [] and "cpu" in examined["devices"]["there"] and examined["models"]["pocket"] == "sd1"
+
+
+def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:
+    made = studio("generate", "--prompt", "a red ball", "--steps", "2", "--json", "--device", "cpu", home=served.home)
+    assert made.returncode == 0, made.stderr
+    job = Jobs(served.home / "jobs.sqlite").history(1)[0]
+    assert (job.owner, job.state) == ("command-line", "done")
+    assert [picture["path"] for picture in job.result["pictures"]] == [json.loads(made.stdout)["path"]]
+    second = subprocess.run([sys.executable, "-m", "studio", "--port", "0", "--home", str(served.home)], capture_output=True,
+                            text=True, check=False)
+    assert second.returncode == 1 and "Another studio is open" in second.stderr and "Traceback" not in second.stderr
