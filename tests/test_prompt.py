@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.spec.prompt import DEEPEST, parse
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]+-\\<.")).filter(
+ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<.")).filter(
     lambda text: "AND" not in text and "BREAK" not in text)
-GRAMMAR = st.lists(st.sampled_from(["(", ")", "[", "]", ":", "1.3", "+", "-", "--", "|", "\\", '"', ",", " ", "a", "cat", ").and(", ").blend(",
-                                    ".swap(", "AND", "BREAK", "<lora:x:1>", "0.5", "\n", "9" * 400, "\0"])).map("".join)
+GRAMMAR = st.lists(st.sampled_from(["(", ")", "[", "]", ":", "1.3", "+", "-", "--", "|", "\\", '"', ",", " ", "a", "cat", ").and(",
+                                    ").blend(", ".swap(", "AND", "BREAK", "<lora:x:1>", "0.5", "\n", "9" * 400, "\0"])).map("".join)
 
 
 def pieces(text: str) -> list[tuple[str, float]]:
@@ -48,25 +48,25 @@ def test_stressed_words(text: str, expected: list[tuple[str, float]]) -> None:
     assert pieces(text) == expected
 
 
-@given(WORDS)
+@settings(deadline=None)
+@given(ANY.map(lambda text: "".join(character for character in text if character not in "()[]+-\\")))
 def test_plain_text_comes_back_letter_for_letter(text: str) -> None:
     assert parse(text).plain == text
     assert pieces(text) == ([(text, 1.0)] if text else [])
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<.")).filter(lambda text: not {"AND", "BREAK"} & {*text.split()}))
+@settings(deadline=None)
+@given(ANY)
 def test_escaped_text_comes_back_letter_for_letter(text: str) -> None:
     escaped = "".join(f"\\{character}" if character in "()[]+-\\" else character for character in text)
-    try:
-        assert parse(escaped).plain == text
-    except ValueError as error:
-        assert "AND" in str(error) or "BREAK" in str(error)
+    assert parse(escaped).plain == text
 
 
 def test_compel_joins() -> None:
     both = parse('("a cat", "a (dog:1.3)").and()')
     assert (both.join, both.weights) == ("and", (1.0, 1.0))
-    assert [[(piece.text, piece.weight) for piece in part] for part in both.parts] == [[("a cat", 1.0)], [("a ", 1.0), ("dog", 1.3)]]
+    told = [[(piece.text, piece.weight) for piece in part] for part in both.parts]
+    assert told == [[("a cat", 1.0)], [("a ", 1.0), ("dog", 1.3)]]
     assert parse('("a", "b").and(1, 0.5)').weights == (1.0, 0.5)
     mixed = parse(' ("say \\"a\\"",\n"b, c") .blend(0.7, 0.3) ')
     assert (mixed.join, mixed.weights, mixed.plain) == ("blend", (0.7, 0.3), 'say "a" b, c')
@@ -79,8 +79,9 @@ def test_compel_joins() -> None:
     ('("a", "b").swap()', "swap"), ('("a" and "b").and()', "commas"), ('("a", "b").and(1)', "1 weights for 2"),
     ('("a", "b").and(x, y)', "numbers"), ('("a", "b").blend(0, 0)', "not all may be 0"), ('("a", "b").blend(nan, 1)', "weights"),
     ('("a", "b").and() by a lake', "whole prompt"), ("a (b", r"'\(' at character 3"), ("a [b", r"'\[' at character 3"),
-    ("(a]", r"'\(' at character 1"), ("((a)", r"'\(' at character 1"), ("(a:99)", "99"), ("(a:-1)", "-1"), ("x" + "+" * 25, "weight"),
-    ("x" + "+" * 9000, "weight"), ("(a:" + "9" * 400 + ")", "weight"), ("a\0b", r"character 2 .*U\+0000"), ("\ud800", r"U\+D800"),
+    ("(a]", r"'\(' at character 1"), ("((a)", r"'\(' at character 1"), ("(a:99)", "99"), ("(a:-1)", "-1"),
+    ("x" + "+" * 25, "weight"), ("x" + "+" * 9000, "weight"), ("(a:" + "9" * 400 + ")", "weight"),
+    ("a\0b", r"character 2 .*U\+0000"), ("\ud800", r"U\+D800"),
     ("(" * 5000, "deep"), ("(" * (DEEPEST + 1) + "a" + ")" * (DEEPEST + 1), "deep"), ("[" * 400 + "]" * 400, "deep"),
 ])
 def test_refused_by_name(text: str, named: str) -> None:
@@ -95,12 +96,12 @@ def test_words_that_only_look_refused() -> None:
     assert pieces("(" * 24 + "a" + ")" * 24) == [("a", 9.8497)]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | GRAMMAR)
 def test_never_anything_but_a_value_error(text: str) -> None:
     try:
         prompt = parse(text)
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert len(prompt.parts) == len(prompt.weights)
-        assert all(0 <= piece.weight <= 10 and piece.text for part in prompt.parts for piece in part)
+    except ValueError:
+        return
+    assert len(prompt.parts) == len(prompt.weights)
+    assert all(0 <= piece.weight <= 10 and piece.text for part in prompt.parts for piece in part)

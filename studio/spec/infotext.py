@@ -20,7 +20,9 @@ from studio.spec.request import GenerationRequest
 from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
 
 LONGEST = 1_000_000  # characters; more is no settings text
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
+_PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_NEGATIVE = re.compile(r"^Negative prompt:", re.MULTILINE)
 _SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
 # What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
 _AUTOMATIC: dict[str, Schedule] = {"DPM++ 2M": "Karras", "DPM++ SDE": "Karras", "DPM2": "Karras", "DPM2 a": "Karras",
@@ -53,7 +55,7 @@ def write(request: GenerationRequest, model_hash: str = "") -> str:
     }
     text = _text(request, pairs)
     if not _same_words(request, text):  # words that look like settings or end in blanks: say them twice, safely
-        text = _text(request, {"Prompt": json.dumps(request.prompt), "Negative": json.dumps(request.negative_prompt)} | pairs)
+        text = _text(request, {"Prompt": request.prompt, "Negative": request.negative_prompt} | pairs)
     return text
 
 
@@ -66,10 +68,11 @@ def read(text: str) -> Found:
     if len(pairs) < 3:
         raise ValueError("there are no settings in it.")
     found = Found()
-    words, _, negative = "\n".join(lines).partition("Negative prompt:") if lines else ("", "", "")
+    own = pairs.pop("Version", "").startswith("studio ")
+    words, negative, *_ = [*_NEGATIVE.split("\n".join(lines if own else map(str.strip, lines)), 1), ""]
     found.values["prompt"] = pairs.pop("Prompt", words.removesuffix("\n"))
     found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
-    _take(pairs, found, own=pairs.pop("Version", "").startswith("studio "))
+    _take(pairs, found, own)
     return found
 
 
@@ -77,7 +80,7 @@ def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
     lines = [request.prompt] if request.prompt else []
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items() if value is not None))
+    lines.append(", ".join(f"{key}: {_quoted(key, str(value))}" for key, value in pairs.items() if value is not None))
     return "\n".join(lines)
 
 
@@ -86,8 +89,9 @@ def _same_words(request: GenerationRequest, text: str) -> bool:
     return bool(values["prompt"] == request.prompt and values["negative_prompt"] == request.negative_prompt)
 
 
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',\n:"') and not value.startswith('"') else value
+def _quoted(key: str, value: str) -> str:
+    plain = key not in ("Prompt", "Negative") and value == value.strip() and not any(c in value for c in ',\n:"')
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _unquoted(value: str) -> str:

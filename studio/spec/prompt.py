@@ -22,18 +22,21 @@ from typing import Literal
 
 STRESS = 1.1
 MOST = 10.0  # a weight beyond this only gives noise
+DEEPEST = 50  # brackets within brackets
 
 _ESCAPED = "()[]+-\\"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _COLON_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
-_AFTER = re.compile(r"(\d+\.?\d*|\.\d+)|(\++|-+)(?![\w])")
+_AFTER = re.compile(r"(\d+\.?\d*|\.\d+)|(\++|-+)(?![\w+-])")
 _SIGNS = re.compile(r"(\++|-+)(?=[\s,.;:()\[\]]|$)")
-_CALL = re.compile(r'^\s*\(\s*(".*")\s*\)\s*\.(and|blend|swap)\(\s*([^()]*)\)\s*$', re.DOTALL)
-_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"')
+_CALL = re.compile(r'^\s*\(\s*(".*")\s*\)\s*\.(and|blend)\(\s*([^()]*)\)\s*$', re.DOTALL)
+_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+_LISTED = re.compile(rf"{_QUOTED.pattern}(?:\s*,\s*{_QUOTED.pattern})*", re.DOTALL)
 _NOT_BUILT = (
     (re.compile(r"<\s*(lora|lyco|hypernet)\s*:[^>]*>", re.IGNORECASE), "LoRA tags in the prompt"),
     (re.compile(r"(?<!\w)AND(?!\w)"), "AND (several prompts at once)"),
     (re.compile(r"(?<!\w)BREAK(?!\w)"), "BREAK (a new chunk of tokens)"),
+    (re.compile(r"\.swap\s*\("), "compel's .swap()"),
 )
 
 
@@ -69,12 +72,14 @@ def parse(text: str) -> Prompt:
             raise ValueError(f"{name} cannot be used yet: {found[0]!r:.40} at character {found.start() + 1}.")
     if call := _CALL.match(text):
         return _joined(*call.groups())
+    if found := re.search(r'"\s*\)\s*\.(and|blend)\s*\(', text):
+        raise ValueError(f".{found[1]}() at character {found.start(1)} has to be the whole prompt: (\"a\", \"b\").{found[1]}().")
     return Prompt((tuple(_merged(_Reader(text).all())),))
 
 
 def _joined(quoted: str, join: str, numbers: str) -> Prompt:
-    if join == "swap":
-        raise ValueError("compel's .swap() cannot be used yet.")
+    if not _LISTED.fullmatch(quoted):
+        raise ValueError(f".{join}() joins prompts in quotes with commas between them: (\"a\", \"b\").{join}().")
     texts = [re.sub(r'\\"', '"', found[1]) for found in _QUOTED.finditer(quoted)]
     try:
         weights = tuple(float(number) for number in numbers.split(",") if number.strip()) or (1.0,) * len(texts)
@@ -107,6 +112,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.depth = 0
 
     def all(self) -> list[Piece]:
         return self._until("", 0)[0]
@@ -129,7 +135,7 @@ class _Reader:
             elif character in "([":
                 pieces += [Piece(word, 1.0), *self._bracket(character)]
                 word = ""
-            elif character in "+-" and word and not word[-1].isspace() and (found := _SIGNS.match(self.text, self.at)):
+            elif character in "+-" and _ends_word(word) and (found := _SIGNS.match(self.text, self.at)):
                 start = max(word.rfind(space) for space in (" ", "\n", "\t", ",")) + 1
                 pieces += [Piece(word[:start], 1.0), Piece(word[start:], _signs(found[1]))]
                 word = ""
@@ -145,7 +151,11 @@ class _Reader:
     def _bracket(self, character: str) -> list[Piece]:
         opened = self.at
         self.at += 1
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"brackets lie more than {DEEPEST} deep at character {opened + 1}.")
         inner, weight = self._until(")" if character == "(" else "]", opened)
+        self.depth -= 1
         if character == "[":
             self._refuse_edits(opened)
             weight = 1 / STRESS
@@ -163,6 +173,10 @@ class _Reader:
             raise ValueError(f"alternating words [a|b] cannot be used yet: {written!r:.40} at character {opened + 1}.")
 
 
+def _ends_word(text: str) -> bool:
+    return bool(text) and not text[-1].isspace() and text[-1] != ","
+
+
 def _signs(signs: str) -> float:
-    return float((STRESS if signs[0] == "+" else 0.9) ** len(signs))
+    return float((STRESS if signs[0] == "+" else 0.9) ** min(len(signs), 1000))  # 8000 would be beyond a float
 

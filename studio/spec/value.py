@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidSpec
 
@@ -21,6 +21,17 @@ class Value(BaseModel):
     """Frozen, no unknown field, no NaN and no infinity anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic would take it for 1."""
+        if isinstance(value, bool):
+            annotation = cls.model_fields[info.field_name or ""].annotation
+            kinds = {annotation, *get_args(annotation)}
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"has to be a number (not {value}).")
+        return value
 
 
 def setting(default: Any, *, title: str, help: str, infotext: str = "", unit: str = "", step: float | None = None,
@@ -53,11 +64,19 @@ def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
     if not where:  # from a validator that looked at several fields: it wrote the whole sentence
         return str(more.get("error", fault["msg"]))
     field = model.model_fields.get(str(where[0]))
-    title = (field.title if field else None) or str(where[0])
+    title = (field.title if field else None) or f"{where[0]!s:.40}"
     if fault["type"] == "value_error":  # from a validator of one field: it says what is wrong, we say where
         return f"{title}: {more['error']}"
-    shown = f"{value[:40]!r} …" if isinstance(value, str) and len(value) > 60 else f"{value!r:.60}"
-    return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {shown})."
+    return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {_shown(value, 60)})."
+
+
+def _shown(value: Any, most: int) -> str:
+    if isinstance(value, str) and len(value) > most:
+        return f"{value[:40]!r} …"
+    try:
+        return f"{value!r:.{most}}"
+    except (ValueError, RecursionError):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
+        return f"this {type(value).__name__}"
 
 
 def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
@@ -68,21 +87,26 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
             return "is needed"
         case "multiple_of":
             unit = more["multiple_of"]
-            below = math.floor(float(value) / unit) * unit
+            try:
+                below = math.floor(float(value) / unit) * unit
+            except (ValueError, OverflowError):
+                return f"has to be a multiple of {unit}"
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
             return f"has to be {more['ge']} or more"
         case "less_than_equal":
             return f"has to be {more['le']} or less"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "has to be a whole number"
+        case "less_than":
+            return f"has to be below {more['lt']}"
+        case "int_type" | "int_parsing" | "int_parsing_size" | "int_from_float":
+            return "has to be a whole number" + " that is not so large" * (kind == "int_parsing_size")
         case "float_type" | "float_parsing" | "finite_number":
             return "has to be a number"
         case "string_too_long":
             return f"has to be at most {more['max_length']} characters long, but has {len(value)}"
         case "string_too_short":
             return "is needed"
-        case "string_type":
+        case "string_type" | "string_unicode":
             return "has to be text"
         case "literal_error":
             return f"has to be one of {more['expected']}".replace(" or ", ", ")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,9 +29,9 @@ def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
 
     Without `replace` an existing file raises FileExistsError. Raises BadFile when the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as out:
             yield out
             out.flush()
@@ -38,14 +39,14 @@ def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
         if replace:
             os.replace(aside, path)
         else:
-            os.link(aside, path)  # unlike a rename it fails where the name is taken
+            _link(aside, path)
         _sync(path.parent)
-    except FileExistsError:
-        raise
     except OSError as error:
+        if isinstance(error, FileExistsError) and not replace and path.exists():
+            raise
         raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(aside)
 
 
@@ -58,16 +59,20 @@ def write(path: Path, data: bytes, replace: bool = True) -> None:
 def safe_name(name: str) -> str:
     """`name` as a single file name that every system takes. Raises BadFile where nothing sensible is left."""
     cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*\x7f]+', "-", name).strip(" .-")
-    cleaned = cleaned.encode("utf-8", "ignore")[:120].decode("utf-8", "ignore").strip(" .")
-    if not cleaned or cleaned.split(".")[0].casefold() in _RESERVED:
+    cleaned = cleaned.encode("utf-8", "ignore")[:120].decode("utf-8", "ignore").strip(" .-")
+    if not cleaned or cleaned.split(".")[0].strip().casefold() in _RESERVED:
         raise BadFile(f"{name!r:.60} cannot be a file's name; use letters and digits.")
     return cleaned
 
 
 def inside(folder: Path, path: str | Path) -> Path:
     """`path` resolved, if it lies below `folder` and is there. Raises BadFile otherwise."""
-    found = Path(path).resolve()
-    if not found.is_relative_to(folder.resolve()) or not found.is_file():
+    try:
+        found = Path(path).resolve()
+        there = found.is_relative_to(folder.resolve()) and found.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
+        there = False
+    if not there:
         raise BadFile(f"There is no such file here: {Path(path).name!r:.80}.")
     return found
 
@@ -86,6 +91,17 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or len(header) > MOST_TENSORS:
         raise BadFile(f"{path.name} is no safetensors file of a model: its header is odd.")
     return header
+
+
+def _link(aside: Path, path: Path) -> None:
+    """Unlike a rename it fails where the name is taken."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk that knows no links, such as exFAT: take the name first, then fill it
+        open(path, "xb").close()
+        os.replace(aside, path)
 
 
 def _sync(folder: Path) -> None:

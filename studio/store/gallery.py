@@ -20,12 +20,13 @@ from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from pydantic import ConfigDict, Field
 
 from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
 from studio.spec import infotext
 from studio.spec.request import GenerationRequest
-from studio.spec.value import check
+from studio.spec.value import Value, check
 from studio.store import files, images
 
 THUMB = 320  # pixels, the longer side
@@ -38,6 +39,19 @@ CREATE INDEX IF NOT EXISTS by_time ON pictures (created);
 CREATE INDEX IF NOT EXISTS by_digest ON pictures (digest);
 CREATE INDEX IF NOT EXISTS by_model ON pictures (model, created);
 """
+
+
+class Said(Value):
+    """What a PNG says of itself; what a later studio adds is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    request: GenerationRequest
+    digest: str = Field(min_length=1, max_length=200)
+    contents: dict[str, str]
+    seconds: float = Field(ge=0)
+    owner: str
+    created: float = Field(ge=0, lt=1e11)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Gallery:
     """All pictures of a home. One connection behind one lock; worker and web process each open their own."""
 
     def __init__(self, settings: Settings) -> None:
-        self.outputs, self.thumbs = settings.outputs, settings.thumbs
+        self.outputs, self.thumbs = settings.outputs.resolve(), settings.thumbs
         self._lock = threading.Lock()
         self._db = sqlite3.connect(settings.home / "gallery.sqlite", isolation_level=None, check_same_thread=False, timeout=5)
         self._db.row_factory = sqlite3.Row
@@ -89,7 +103,7 @@ class Gallery:
     def search(self, words: str = "", owner: str | None = None, limit: int = 60, offset: int = 0) -> list[Picture]:
         """Pictures whose prompts, model or scheduler hold all the words; the newest first."""
         sql, values = self._where(words, owner)
-        rows = self._do(f"SELECT * FROM pictures {sql} ORDER BY created DESC LIMIT ? OFFSET ?", *values, limit, offset)
+        rows = self._do(f"SELECT * FROM pictures {sql} ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?", *values, limit, offset)
         return [self._picture(Path(row["path"]), json.loads(row["said"])) for row in rows]
 
     def count(self, words: str = "", owner: str | None = None) -> int:
@@ -133,9 +147,8 @@ class Gallery:
         for path in sorted(there.keys() - listed):
             try:
                 loaded = images.load(there[path])
-                said = json.loads(loaded.text["studio"])
-                check(GenerationRequest, said["request"])
-            except (BadPicture, InvalidSpec, KeyError, ValueError, TypeError):
+                said = check(Said, _said(loaded.text)).model_dump(mode="json")
+            except (BadPicture, InvalidSpec):
                 continue  # not one of ours: left alone and not listed
             self._thumb(there[path], loaded.image)
             self._enter(there[path], said)
@@ -184,6 +197,18 @@ class Gallery:
                        said["contents"], said["seconds"], said["owner"], said["created"])
 
 
+def _said(text: Mapping[str, str]) -> dict[str, Any]:
+    """Our JSON in a PNG, not yet checked. Raises BadPicture where there is none."""
+    written = text.get("studio", "")
+    try:
+        said = json.loads(written) if len(written) <= infotext.LONGEST else None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or not isinstance(said.get("request"), dict):
+        raise BadPicture("It carries no settings of this studio.")
+    return said
+
+
 def work(request: GenerationRequest) -> float:
     """How much one picture asks of the U-Net: millions of pixels times calls."""
     calls = request.steps * (2 if request.guided else 1)
@@ -204,13 +229,10 @@ def recipe(path: Path, name: str = "") -> Recipe:
     """The settings that a picture file carries: ours first, else A1111's text. Raises BadPicture where there are none."""
     loaded = images.load(path, name)
     text = loaded.text.get("parameters", "")
-    if "studio" in loaded.text:
-        try:
-            request = check(GenerationRequest, json.loads(loaded.text["studio"])["request"])
-        except (InvalidSpec, ValueError, KeyError, TypeError, RecursionError):
-            pass  # a later studio's, or tampered with: A1111's text may still be good
-        else:
-            return Recipe(request.model_dump(mode="json"), "studio", text)
+    try:
+        return Recipe(check(GenerationRequest, _said(loaded.text)["request"]).model_dump(mode="json"), "studio", text)
+    except (BadPicture, InvalidSpec):
+        pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
     try:
         found = infotext.read(text)
     except ValueError as error:

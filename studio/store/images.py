@@ -35,9 +35,9 @@ def load(source: Path | bytes, name: str = "", background: tuple[int, int, int] 
     name = name or (source.name if isinstance(source, Path) else "The picture")
     with _opened(source, name) as image:
         notes = []
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append(f"{name} is animated: its first frame is taken.")
         try:
+            if getattr(image, "is_animated", False):  # n_frames would read a long one to its end
+                notes.append(f"{name} is animated: its first frame is taken.")
             image.load()
             text = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
             text |= {"parameters": comment} if (comment := _user_comment(image)) else {}
@@ -45,7 +45,7 @@ def load(source: Path | bytes, name: str = "", background: tuple[int, int, int] 
             profile = image.info.get("icc_profile")
             rgb = _rgb(upright, background, notes, name)
             rgb = _srgb(rgb, profile) if profile and upright.mode in ("RGB", "RGBA", "P") else rgb
-        except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
             raise BadPicture(f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it.") from None
     return Loaded(rgb, text, tuple(notes))
 

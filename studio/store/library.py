@@ -24,6 +24,7 @@ CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusion
 PARTS: dict[Family, tuple[str, ...]] = {"sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
                                         "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8"}
+LARGEST = 16_384  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Library:
                                                                                                     ".txt", ".model"))
         stamp = [[str(p.relative_to(model.path)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
         known = self._known().get(str(model.path), {})
-        if known.get("stamp") == stamp:
+        if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
             return str(known["sha256"])
         if not compute:
             return ""
@@ -108,7 +109,7 @@ class Library:
     def _known(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self._hashes.read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return {}  # a cache: what is lost or broken is computed again
 
     def _look(self, path: Path) -> ModelInfo | Unusable:
@@ -133,11 +134,24 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     if unet.get("in_channels") != 4:
         raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels instead of 4 (an inpainting or editing model).")
     weights = {part: _weights(path / part) for part in PARTS[family]}
-    variant = "fp16" if all(".fp16." in found[0].name for found in weights.values()) else None
-    side = int(unet.get("sample_size") or FAMILIES[family].size // 8) * 2 ** (len(vae.get("block_out_channels", "1234")) - 1)
-    return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), side,
+    halves = [part for part, found in weights.items() if ".fp16." in found[0].name]
+    if halves and len(halves) < len(weights):
+        raise BadFile(f"its {halves[0]} has only .fp16 weights and other parts have only plain ones; copy all of one kind.")
+    variant = "fp16" if halves else None
+    return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), _side(family, unet, vae),
                      _dtype(weights["unet"][0]), sum(f.stat().st_size for found in weights.values() for f in found), variant,
                      embedded)
+
+
+def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:
+    try:
+        latent = int(unet.get("sample_size") or FAMILIES[family].size // 8)
+        side = latent << (len(vae.get("block_out_channels", "1234")) - 1)
+    except (TypeError, ValueError, OverflowError):
+        side = 0
+    if not 8 <= side <= LARGEST:
+        raise BadFile("its configs of U-Net and autoencoder name no size of picture that can be.")
+    return side
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -145,13 +159,13 @@ def _json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         raise BadFile(f"its {path.parent.name}/{path.name} is missing.") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadFile(f"its {path.parent.name}/{path.name} cannot be read ({type(error).__name__}).") from None
 
 
 def _weights(folder: Path) -> list[Path]:
     """The safetensors files of one part: the plain ones, else those that end in .fp16."""
-    every = sorted(folder.glob("*.safetensors"))
+    every = sorted(path for path in folder.glob("*.safetensors") if path.is_file())  # a link may lead nowhere
     plain = [path for path in every if ".fp16." not in path.name and ".non_ema." not in path.name]
     found = plain or [path for path in every if ".fp16." in path.name]
     if not found:
@@ -162,7 +176,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _dtype(path: Path) -> str:
-    kinds = Counter(entry["dtype"] for name, entry in files.safetensors_header(path).items()
+    kinds = Counter(str(entry["dtype"]) for name, entry in files.safetensors_header(path).items()
                     if name != "__metadata__" and isinstance(entry, dict) and "dtype" in entry)
     most = kinds.most_common(1)[0][0] if kinds else "?"
-    return DTYPES.get(most, str(most))
+    return DTYPES.get(most, most)

@@ -17,7 +17,7 @@ from studio.spec.value import Value, check
 from studio.store import files
 
 V = TypeVar("V", bound=Value)
-MOST_BYTES = 100_000
+MOST_BYTES = 200_000  # the longest prompts, every letter written as an escape
 
 
 class Presets(Generic[V]):
@@ -28,17 +28,17 @@ class Presets(Generic[V]):
         self._folders = (own, shipped)
 
     def names(self) -> list[str]:
-        return sorted({path.stem for folder in self._folders if folder.is_dir() for path in folder.glob("*.toml")})
+        return sorted(self._files())
 
     def load(self, name: str) -> V:
         """Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields."""
-        path = next((found for folder in self._folders if (found := folder / f"{files.safe_name(name)}.toml").is_file()), None)
+        path = self._files().get(name)
         if path is None:
             raise BadFile(f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}.")
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise BadFile(f"The preset {name} is larger than {MOST_BYTES} bytes: it is no preset.")
-            values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+            values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise BadFile(f"The preset {name} cannot be read: {error}") from None
         try:
@@ -52,3 +52,8 @@ class Presets(Generic[V]):
         kept = value.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         files.write(path, tomli_w.dumps(kept).encode())
         return path
+
+    def _files(self) -> dict[str, Path]:
+        """Names are only ever looked up here, so that none leads to another folder."""
+        return {path.stem: path for folder in self._folders[::-1] if folder.is_dir()
+                for path in folder.glob("*.toml") if path.is_file() and not path.name.startswith(".")}

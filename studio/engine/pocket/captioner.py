@@ -18,7 +18,7 @@ from studio.engine.pocket.loop import Place, Plan, train
 from studio.engine.pocket.tokenizer import load
 from studio.engine.pocket.world import Scene
 
-PLAN = Plan(steps=1_600, rate=6e-4, warmup=100, decay=0.02, average=0.997, seed=21)
+PLAN = Plan(steps=4_000, rate=6e-4, warmup=100, decay=0.02, average=0.997, seed=21)
 BATCH = 32
 TEXT: dict[str, Any] = {
     "hidden_size": 144,

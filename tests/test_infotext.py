@@ -1,0 +1,154 @@
+"""A1111's settings text: written as A1111 writes it, read back without loss, others' texts as far as the studio can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio import __version__
+from studio.spec import infotext
+from studio.spec.request import GenerationRequest
+from studio.spec.tables import SCHEDULERS
+from studio.spec.value import check
+
+REQUEST = GenerationRequest(prompt="a red boat, by a lake", negative_prompt="fog, rain", width=128, height=192, seed=7)
+
+A1111 = """portrait of a woman, (detailed:1.2), city
+at night
+Negative prompt: blurry, [bad], text,
+watermark
+Steps: 28, Sampler: Euler a, Schedule type: Automatic, CFG scale: 6.5, Seed: 2943857261, Size: 512x768, Model hash: 6ce0161689, \
+Model: v1-5-pruned-emaonly, VAE hash: 735e4c3a44, VAE: vae-ft-mse-840000.safetensors, Denoising strength: 0.4, Clip skip: 2, \
+Lora hashes: "moon: 1c5d5a9d4f3e, add: 7c6bad76eb54", Hires upscale: 2, Batch size: 4, Batch pos: 1, Version: v1.10.1"""
+OLD = """a cat
+Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1, Size: 512x512, Model hash: abc"""
+FORGE = """a castle
+Steps: 30, Sampler: DPM++ 2M SDE, Schedule type: SGM Uniform, CFG scale: 5, Distilled CFG Scale: 3.5, Seed: 11, \
+Size: 1024x1024, Model hash: 31e35c80fc, Model: sd_xl_base_1.0, Version: f2.0.1v1.10.1-previous-659-gc055f2d4"""
+SDNEXT = """a lighthouse
+Negative prompt: people
+Steps: 25, Size: 768x768, Sampler: UniPC, Seed: 99, CFG scale: 6, CFG rescale: 0.7, App: SD.Next, Version: 4f4ea77, \
+Operations: txt2img, Parser: native, Model: juggernaut, Model hash: 7a4dbba12f, Pipeline: StableDiffusionPipeline"""
+
+NASTY = st.lists(st.sampled_from(["Steps: 20, Sampler: Euler, Seed: 1", "Negative prompt:", "Negative prompt: x", "\u2028",
+                                  'Prompt: "no"', "\n", "\r\n", "\r", ",", '"', "\\\\", ":", " ", "\t", "a boat", "größe", "\x85",
+                                  "\x1f", "\U0001f680", "Version: studio 9", "Model: other, Size: 8x8"]) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=2), max_size=8).map("".join)
+PAIRS = st.sampled_from([(scheduler, schedule) for scheduler, info in SCHEDULERS.items() for schedule in info.schedules])
+MODELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20) | st.sampled_from(
+    ['"', '"a"', '"a', " a ", "a, Steps: 3", "a\nb", "a\\", "\\", "None", "v1:5"])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> GenerationRequest:
+    """Any single picture's resolved request."""
+    scheduler, schedule = draw(PAIRS)
+    values: dict[str, Any] = {
+        "prompt": draw(NASTY), "negative_prompt": draw(NASTY), "model": draw(MODELS), "scheduler": scheduler,
+        "schedule": schedule, "width": draw(st.integers(8, 256)) * 8, "height": draw(st.integers(8, 256)) * 8,
+        "steps": draw(st.integers(1, 150)), "guidance": draw(st.floats(1, 30)), "seed": draw(st.integers(0, 2**32 - 1)),
+        "batch": draw(st.integers(1, 16)), "clip_skip": draw(st.integers(1, 12))}
+    return check(GenerationRequest, values)
+
+
+def values(text: str) -> dict[str, Any]:
+    return infotext.read(text).values
+
+
+def test_written_as_a1111_writes_it() -> None:
+    assert infotext.write(REQUEST, "6ce0161689b3853acaa03779ec93eafe") == (
+        "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, "
+        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, Version: studio {__version__}")
+    more = {"negative_prompt": "", "model": "v1.5: mine", "guidance": 6.5, "clip_skip": 2, "batch": 4, "schedule": "As shipped"}
+    assert infotext.write(REQUEST.model_copy(update=more)) == (
+        "a red boat, by a lake\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 6.5, Seed: 7, Size: 128x192, "
+        f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, Version: studio {__version__}')
+
+
+@settings(deadline=None)
+@given(requests(), st.sampled_from(["", "6ce0161689b3853acaa03779ec93eafe"]))
+def test_nothing_is_lost(request: GenerationRequest, model_hash: str) -> None:
+    found = infotext.read(infotext.write(request, model_hash))
+    assert check(GenerationRequest, found.values) == request
+    assert found.notes == []
+
+
+@settings(deadline=None)
+@given(requests())
+def test_words_cannot_forge_settings_elsewhere(request: GenerationRequest) -> None:
+    """What A1111 reads is the last line, and that begins with ours."""
+    last = infotext.write(request).split("\n")[-1]
+    assert last.startswith((f"Steps: {request.steps}, ", 'Prompt: "'))
+    assert last.endswith(f"Version: studio {__version__}")
+
+
+def test_reads_a1111() -> None:
+    found = infotext.read(A1111)
+    assert found.values == {
+        "prompt": "portrait of a woman, (detailed:1.2), city\nat night",
+        "negative_prompt": "blurry, [bad], text,\nwatermark", "steps": 28, "guidance": 6.5, "seed": 2943857261,
+        "width": 512, "height": 768, "scheduler": "Euler a", "schedule": "Uniform",
+        "clip_skip": 2, "model": "v1-5-pruned-emaonly"}
+    assert found.notes == ["Not taken over: Denoising strength, Hires upscale, Lora hashes, VAE."]
+    check(GenerationRequest, found.values)
+
+
+def test_reads_forge_and_sdnext() -> None:
+    forge, sdnext = infotext.read(FORGE), infotext.read(SDNEXT)
+    assert (forge.values["scheduler"], forge.values["schedule"]) == ("DPM++ 2M SDE", "SGM Uniform")
+    assert (forge.values["prompt"], forge.values["negative_prompt"]) == ("a castle", "")
+    assert forge.notes == ["Not taken over: Distilled CFG Scale."]
+    assert (sdnext.values["scheduler"], sdnext.values["width"], sdnext.values["seed"]) == ("UniPC", 768, 99)
+    assert sdnext.values["prompt"] == "a lighthouse" and sdnext.values["negative_prompt"] == "people"
+    assert len(sdnext.notes) == 1 and "CFG rescale" in sdnext.notes[0] and "Version" not in sdnext.notes[0]
+
+
+@pytest.mark.parametrize(("sampler", "expected"), [
+    ("DPM++ 2M Karras", ("DPM++ 2M", "Karras")), ("DPM++ 2M SDE Exponential", ("DPM++ 2M SDE", "Exponential")),
+    ("DPM2 a Karras", ("DPM2 a", "Karras")), ("DPM++ 2M", ("DPM++ 2M", "Karras")), ("euler A", ("Euler a", "Uniform")),
+    ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Exponential")), ("Euler", ("Euler", "Uniform")), ("UniPC", ("UniPC", "SGM Uniform")),
+    ("LCM", ("LCM", "As shipped"))])
+def test_samplers_before_schedules_had_a_name(sampler: str, expected: tuple[str, str]) -> None:
+    found = infotext.read(OLD.replace("DPM++ 2M Karras", sampler))
+    assert (found.values["scheduler"], found.values["schedule"]) == expected and found.notes == []
+
+
+def test_what_is_not_here_is_noted() -> None:
+    found = infotext.read(OLD.replace("DPM++ 2M Karras", "DPM adaptive"))
+    assert "scheduler" not in found.values
+    assert found.notes == ["Sampler 'DPM adaptive' is not in this studio; the scheduler is left as it is."]
+    found = infotext.read(OLD.replace("DPM++ 2M Karras", "Euler a, Schedule type: Karras").replace("Steps: 20", "Steps: many"))
+    assert found.values["schedule"] == "As shipped" and "steps" not in found.values
+    assert found.notes == ["Steps: 'many' is not a number; left as it is.",
+                           "Schedule type 'Karras' does not go with Euler a here; As shipped is taken."]
+
+
+def test_lines_as_windows_ends_them_and_words_within_a_line() -> None:
+    assert values(A1111.replace("\n", "\r\n")) == values(A1111)
+    assert values(OLD.replace("a cat", "a sign, Negative prompt: yes"))["prompt"] == "a sign, Negative prompt: yes"
+    assert values("Negative prompt: fog\n" + OLD.split("\n")[1])["negative_prompt"] == "fog"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a boat", "Steps: 20", "a: b, c: d, e: f", "a boat\nSteps: 20, Seed: 5",
+                                  "a" * 1_000_000, "Steps:" + " " * 999_000, " " * 999_000 + "x", "ab: \"" * 190_000,
+                                  "x" * 1_000_001], ids=lambda text: f"{text[:6]}… {len(text)}")
+def test_nonsense_is_refused(text: str) -> None:
+    """The long ones would run for hours if the pattern went back and forth."""
+    with pytest.raises(ValueError, match=r"settings"):
+        infotext.read(text)
+
+
+PARTS = st.sampled_from(["Steps: ", "Size: 9x9", "Seed: 1e9", ", ", '"', "\\", "Sampler: ", "Karras", "\n"])
+
+
+@settings(deadline=None)
+@given(st.text() | NASTY | st.lists(PARTS).map("".join))
+def test_never_anything_but_a_value_error(text: str) -> None:
+    try:
+        found = infotext.read(text)
+    except ValueError:
+        return
+    assert isinstance(found.values["prompt"], str) and all(isinstance(note, str) for note in found.notes)
