@@ -43,7 +43,7 @@ def look_at(path: Path) -> dict[str, Any]:
         header = files.safetensors_header(path)
         told = header.pop("__metadata__", {})
         return {"kind": "safetensors", "tensors": len(header), "metadata": told, "bytes": path.stat().st_size,
-                "dtypes": dict(Counter(str(entry.get("dtype")) for entry in header.values()))}
+                "dtypes": dict(Counter(str(entry.get("dtype")) for entry in header.values() if isinstance(entry, dict)))}
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise BadFile(f"{path.name} may carry programs and is not opened; only .safetensors weights are.")
     found = gallery.recipe(path)
