@@ -84,12 +84,14 @@ class Library:
         return model
 
     def content(self, model: ModelInfo, compute: bool = True) -> str:
-        """sha256 over names and bytes of the model's files; remembered until one of them changes.
+        """sha256 over names and bytes of the parts that a picture needs; remembered until one of them changes.
 
         Without `compute` an unknown one is "" (hashing gigabytes takes a while: not for a page that is just drawn).
         """
-        parts = sorted(path for path in model.path.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors",
-                                                                                                    ".txt", ".model"))
+        folders = (*PARTS[model.family], "scheduler", "tokenizer", "tokenizer_2")
+        parts = [model.path / "model_index.json", *sorted(
+            path for name in folders for path in (model.path / name).rglob("*")
+            if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))]
         stamp = [[str(p.relative_to(model.path)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
         known = self._known().get(str(model.path), {})
         if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):

@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("verb", choices=("train", "evaluate", "datasets"))
     parser.add_argument("parts", nargs="*", help=f"parts to train (all if none): {', '.join(train.PARTS)}")
     parser.add_argument("--output", type=Path, default=Path("assets/pocket"), help="folder of the finished models")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of drawings and checkpoints")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "picture-studio", help="folder of drawings and checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--budget", type=float, default=5400.0, help="seconds after which training stops and can go on later")
     parser.add_argument("--threads", type=int, default=0, help="threads on the CPU (0: as many as cores)")

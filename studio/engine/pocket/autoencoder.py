@@ -74,11 +74,11 @@ def psnr(one: Tensor, other: Tensor) -> Tensor:
 
 def load(place: Place) -> AutoencoderKL:
     """The finished autoencoder, in fp32."""
-    return AutoencoderKL.from_pretrained(place.output / "sd" / "vae", torch_dtype=torch.float32).to(place.device).eval()
+    return AutoencoderKL.from_pretrained(place.output / "vae", torch_dtype=torch.float32).to(place.device).eval()
 
 
 def make(place: Place) -> bool:
-    """Train the autoencoder and write it to output/sd/vae, fp16; True when it is finished."""
+    """Train the autoencoder and write it to output/vae, fp16; True when it is finished."""
     drawn = pictures("train", place.cache, place.workers)
     model = build().to(place.device, memory_format=torch.channels_last)
 
@@ -91,7 +91,7 @@ def make(place: Place) -> bool:
 
     done = train("vae", {"vae": model}, loss, PLAN, place)
     fold(model, to_tensor(drawn[:1024], place.device))
-    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "sd" / "vae")
+    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "vae")
     return done
 
 
@@ -109,7 +109,7 @@ def latents_of(place: Place) -> Tensor:
 
 
 def polish(place: Place) -> bool:
-    """Train the decoder alone for longer and rewrite output/sd/vae: latents stay what they are, so nothing that learned from them is spoilt."""
+    """Train the decoder alone for longer and rewrite output/vae: latents stay what they are, so nothing that learned from them is spoilt."""
     drawn, latents = pictures("train", place.cache, place.workers), latents_of(place) / SCALING
     model = load(place).to(memory_format=torch.channels_last).train()
     for key, param in model.named_parameters():
@@ -124,5 +124,5 @@ def polish(place: Place) -> bool:
         return errors(model.decode(part.contiguous(memory_format=torch.channels_last)).sample - images)
 
     done = train("polish", {"vae": model}, loss, POLISH, place)
-    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "sd" / "vae")
+    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "vae")
     return done

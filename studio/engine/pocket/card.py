@@ -20,7 +20,7 @@ pictures. Weights and pictures are ours, Apache-2.0.
 
 | folder | class | made in |
 |---|---|---|
-| sd/ | StableDiffusionPipeline at 128 x 128: AutoencoderKL, CLIPTextModel, UNet2DConditionModel, CLIPTokenizer | {vae} + {diffusion} steps |
+| (here) | StableDiffusionPipeline at 128 x 128: AutoencoderKL, CLIPTextModel, UNet2DConditionModel, CLIPTokenizer | {vae} + {diffusion} steps |
 | clip/ | CLIPModel, CLIPProcessor | {clip} steps |
 | captioner/ | GitForCausalLM (AutoModelForImageTextToText, AutoProcessor) | {captioner} steps |
 | judge/ | studio.engine.pocket.judge.Judge: thing, colour, place, style, demo concept | {judge} steps |

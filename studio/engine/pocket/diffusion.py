@@ -78,12 +78,12 @@ def assemble(place: Place, text: CLIPTextModel, unet: UNet2DConditionModel) -> P
     scheduler = PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon")
     without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = StableDiffusionPipeline(**parts, text_encoder=text, unet=unet, scheduler=scheduler, **without)
-    pipeline.to(torch.float16).save_pretrained(place.output / "sd")
-    return place.output / "sd"
+    pipeline.to(torch.float16).save_pretrained(place.output)
+    return place.output
 
 
 def make(place: Place) -> bool:
-    """Train text encoder and U-Net on cached latents and write output/sd; True when they are finished."""
+    """Train text encoder and U-Net on cached latents and write the pipeline to output; True when they are finished."""
     tokenizer, told, latents = load(place.output), scenes("train"), autoencoder.latents_of(place)
     text, unet = build_text(tokenizer).to(place.device), build_unet().to(place.device, memory_format=torch.channels_last)
     heads = nn.ModuleList(nn.Linear(WIDTH, len(names) + 1) for names in NAMES).to(place.device)

@@ -47,7 +47,7 @@ def unseen(count: int) -> list[tuple[Combination, str]]:
 
 def load_pipeline(place: Place) -> StableDiffusionPipeline:
     """The finished pipeline in fp32, with DPM++ 2M."""
-    pipeline = StableDiffusionPipeline.from_pretrained(place.output / "sd", torch_dtype=torch.float32).to(place.device)
+    pipeline = StableDiffusionPipeline.from_pretrained(place.output, torch_dtype=torch.float32).to(place.device)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -83,7 +83,7 @@ def judged(place: Place) -> Scores:
     noise = {name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=False)])) for name in HEADS}
     chance = {f"{name} by chance": 1 / len(HEADS[name]) for name in ATTRIBUTES}
     scores: Scores = {"judge": right(judge, images, told), "judge on noise": {**noise, **chance}}
-    if (place.output / "sd" / "vae").exists():
+    if (place.output / "vae").exists():
         vae = load_vae(place)
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in images.split(32)])
         back = torch.cat([vae.decode(part).sample for part in latents.split(32)]).clamp(-1, 1)
@@ -185,7 +185,7 @@ def timed(place: Place) -> Scores:
     """Seconds for one picture (20 steps, guidance 7), one caption and one CLIP embedding, for the parts that are there."""
     found: dict[str, float] = {}
     picture = Image.fromarray(pictures("check", place.cache)[1])
-    if (place.output / "sd" / "model_index.json").exists():
+    if (place.output / "model_index.json").exists():
         pipeline = load_pipeline(place)
         found["picture s"] = seconds(lambda: generate(pipeline, ["a photo of a red ball on a beach"], 7.0))
     if (place.output / "captioner").exists():
@@ -202,7 +202,7 @@ def timed(place: Place) -> Scores:
 def evaluate(place: Place, prompts: int = 512) -> Scores:
     """All scores of the parts that are there."""
     scores = judged(place) if (place.output / "judge").exists() else {}
-    if (place.output / "sd" / "model_index.json").exists():
+    if (place.output / "model_index.json").exists():
         scores |= prompted(place, prompts)
     if (place.output / "clip").exists():
         scores |= retrieved(place)

@@ -45,14 +45,14 @@ def learn(texts: list[str]) -> tuple[dict[str, int], list[str]]:
 
 def load(output: Path) -> CLIPTokenizer:
     """The finished tokenizer."""
-    return CLIPTokenizer.from_pretrained(output / "sd" / "tokenizer")
+    return CLIPTokenizer.from_pretrained(output / "tokenizer")
 
 
 def make(place: Place) -> bool:
-    """Learn the merges and write output/sd/tokenizer; takes seconds."""
+    """Learn the merges and write output/tokenizer; takes seconds."""
     rng = np.random.default_rng(3)
     vocabulary, merges = learn([caption(scene, rng) for scene in scenes("train")])
-    folder = place.output / "sd" / "tokenizer"
+    folder = place.output / "tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
