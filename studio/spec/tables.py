@@ -1,4 +1,4 @@
-"""Names and plain numbers: schedulers, ladders of noise levels, model families.
+"""Names and plain numbers: schedulers, ladders of noise levels, model families, axes of sweeps.
 
 Knows: what there is to choose from and which pairs go together. Does not know: any class behind a name; the engine
 resolves every name (engine/pipelines/schedulers.py, families.py), and a test resolves all of them.
@@ -77,3 +77,29 @@ def usual_sizes(family: Family, side: int) -> list[tuple[int, int]]:
     """The family's usual sizes for a model made for pictures of `side` pixels, each a multiple of 8."""
     base = FAMILIES[family].sizes[0][0]
     return [(round(w * side / base / 8) * 8, round(h * side / base / 8) * 8) for w, h in FAMILIES[family].sizes]
+
+
+AxisKind = Literal["whole", "number", "text", "size"]
+
+
+@dataclass(frozen=True)
+class AxisInfo:
+    """What a sweep can vary: how its values are written, how dear a change is, what else has to be said."""
+
+    title: str
+    kind: AxisKind
+    cost: int  # the dearest axis changes least often; those of the request's fields stand in the fields
+    about: str
+    needs: Literal["", "find"] = ""
+    choices: tuple[str, ...] = ()  # for a field with names to choose from
+
+
+# Axes that are no field of the request; every numeric, choice and text field of it is one without a line here.
+AXES: dict[str, AxisInfo] = {
+    "size": AxisInfo("Size", "size", 10, "width and height together: 512x768"),
+    "lora": AxisInfo("LoRA", "text", 60, "one LoRA, or a checkpoint of a training run, in place of all; None is none"),
+    "lora_weight": AxisInfo("LoRA weight", "number", 30, "how strong the LoRA is in the U-Net and the text encoder"),
+    "lora_unet": AxisInfo("LoRA weight in the U-Net", "number", 5, "how strong the LoRA is in the U-Net alone"),
+    "lora_text_encoder": AxisInfo("LoRA weight in the text encoder", "number", 30, "how strong it is in the text encoder alone"),
+    "prompt_replace": AxisInfo("Replace", "text", 20, "other words in place of those to find, in both prompts", needs="find"),
+}
