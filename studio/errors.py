@@ -6,6 +6,8 @@ Knows: the tree below. Does not know: how an error is shown (`ui/show.py`, `__ma
     ├── InvalidSpec        a request that cannot be; lists every bad field
     ├── ModelNotFound      no such model in the library
     ├── UnknownFamily      a model folder that the studio cannot run
+    ├── LoraNotFound       no such LoRA in the library
+    ├── LoraMismatch       a LoRA made for another kind of model
     ├── OutOfMemory        did not fit; says what to lower
     ├── BadPicture         a file that is no picture we take
     ├── BadFile            any other file that is broken, hostile or of the wrong kind
@@ -39,6 +41,14 @@ class ModelNotFound(StudioError):
 
 class UnknownFamily(StudioError):
     """A model folder that is there, but that the studio cannot run."""
+
+
+class LoraNotFound(StudioError):
+    """No LoRA of that name is in the library."""
+
+
+class LoraMismatch(StudioError):
+    """A LoRA that does not go with the model."""
 
 
 class OutOfMemory(StudioError):

@@ -20,17 +20,18 @@ import psutil
 from studio import __version__
 from studio.errors import BadFile
 from studio.settings import Settings
-from studio.store import files, gallery
-from studio.store.library import Library, Unusable, look
+from studio.store import files, gallery, loras
+from studio.store.library import PICKLES, Library, Unusable, look
 
 NEEDED = ("torch", "gradio", "diffusers", "transformers", "peft", "accelerate", "compel", "pillow", "pydantic",
           "pydantic-settings", "psutil", "scipy", "torchsde", "tomli-w")
+LORA_SAYS = ("name", "family", "rank", "alpha", "layers", "networks", "bytes", "title", "base_model", "trigger_words")
 _ASK_TORCH = ("import json; from studio.engine.pipelines import devices; d = devices.resolve();"
               "print(json.dumps({'there': devices.there(), 'chosen': d.title, 'dtype': d.dtype_name, 'memory': d.memory()}))")
 
 
 def look_at(path: Path) -> dict[str, Any]:
-    """What a picture, model folder or safetensors file is. Raises BadFile and BadPicture."""
+    """What a picture, model folder, LoRA or other safetensors file is. Raises BadFile and BadPicture."""
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise BadFile(f"{path} is no model folder: it has no model_index.json.")
@@ -41,10 +42,13 @@ def look_at(path: Path) -> dict[str, Any]:
         raise BadFile(f"There is no file {path}.")
     if path.suffix == ".safetensors":
         header = files.safetensors_header(path)
+        if any("lora" in key for key in header):
+            lora = loras.look(path)
+            return {"kind": "lora", **{name: getattr(lora, name) for name in LORA_SAYS}, "tags": dict(lora.tags)}
         told = header.pop("__metadata__", {})
         return {"kind": "safetensors", "tensors": len(header), "metadata": told, "bytes": path.stat().st_size,
                 "dtypes": dict(Counter(str(entry.get("dtype")) for entry in header.values() if isinstance(entry, dict)))}
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
+    if path.suffix in PICKLES:
         raise BadFile(f"{path.name} may carry programs and is not opened; only .safetensors weights are.")
     found = gallery.recipe(path)
     return {"kind": "picture", "source": found.source, "request": dict(found.values), "text": found.text,

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> Path:
-        """Pictures; the only folder that the page serves, beside `thumbs`."""
+        """Pictures; the only folder that the page serves, beside `thumbs` and `sweeps`."""
         return self.home / "outputs"
 
     @property
@@ -59,8 +59,17 @@ class Settings(BaseSettings):
         return self.home / "thumbs"
 
     @property
+    def sweeps(self) -> Path:
+        """Sheets and viewers, a folder for each sweep."""
+        return self.home / "sweeps"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
+
+    @property
+    def loras(self) -> Path:
+        return self.home / "loras"
 
     @property
     def presets(self) -> Path:
@@ -87,7 +96,8 @@ def load(**flags: Any) -> Settings:
         raise InvalidSpec([f"Setting {'.'.join(map(str, fault['loc']))}: {fault['msg']} (not {fault['input']!r:.60})."
                            for fault in error.errors()]) from None
     try:
-        for folder in (home, settings.outputs, settings.thumbs, settings.models, settings.presets / "pictures"):
+        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.models, settings.loras,
+                       settings.presets / "pictures", settings.presets / "sweeps"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home.") from None

@@ -12,10 +12,10 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from painting import together
 
 from studio.engine.bench import Bench
 from studio.engine.generation.generate import decode, generate
-from studio.engine.generation.trajectory import Trajectory, drive
 from studio.engine.pipelines.families import Parts
 from studio.engine.pipelines.prompts import condition
 from studio.errors import BadFile, Cancelled, InvalidSpec, ModelNotFound, OutOfMemory, StudioError
@@ -44,7 +44,7 @@ def call(pipe: Any, scheduler: str, *, seed: int = 3, **given: Any) -> np.ndarra
 
 def latents(bench: Bench, each: list[GenerationRequest]) -> list[torch.Tensor]:
     with bench.pipelines.borrow(each[0]) as parts:
-        return drive(parts, [Trajectory(parts, one, condition(parts, one)) for one in each], lambda calls: None)
+        return together(parts, *each)
 
 
 # ---- the same picture as the stock call -----------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_preview_looks_like_the_picture(bench: Bench) -> None:
     for prompt in ("a blue car on a beach", "a red boat at night"):
         request = GenerationRequest(prompt=prompt, seed=9, steps=6).resolved(128, 0)
         with bench.pipelines.borrow(request) as parts:
-            one = drive(parts, [Trajectory(parts, request, condition(parts, request))], lambda calls: None)[0]
+            (one,) = together(parts, request)
             shown, real = Image.open(io.BytesIO(preview.jpeg(parts, [one]))), decode(parts, one)
         shrunk.append([np.asarray(image.resize((16, 16), Image.Resampling.BOX), float).ravel() for image in (shown, real)])
     (shown, real), (_, other) = shrunk

@@ -16,11 +16,20 @@ from conftest import Served
 
 from studio.errors import InvalidSpec
 from studio.settings import Settings
+from studio.spec.request import GenerationRequest
 from studio.store.jobs import Jobs
 from studio.ui import guard
 
-QUICK = ["a boat", "", "pocket", 64, 64, 2, 7, "Euler", "As shipped", 5, 1, 1, 1]
 API = "/gradio_api"
+
+
+def asked(**values: Any) -> list[Any]:
+    """A quick picture as the endpoint's positional values."""
+    quick = {"prompt": "a boat", "width": 64, "height": 64, "steps": 2, "scheduler": "Euler", "schedule": "As shipped", "seed": 5}
+    return list(GenerationRequest(**(quick | values)).model_dump(mode="json").values())
+
+
+QUICK = asked()
 
 
 class Browser(httpx.Client):
@@ -213,11 +222,11 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
 
 def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) -> None:
     before = jobs.history(1)
-    large = [*QUICK[:3], 1032, 1032, 61, *QUICK[6:10], 9, 5, 1]
+    large = asked(width=1032, height=1032, steps=61, count=9, batch=5)
     for said in (guest.ask("generate", *large).json()["error"], guest.through_the_queue("generate", *large)["error"]):
         assert [line.split(":")[0] for line in said.split("\n")] == ["Width", "Height", "Steps", "Pictures", "At once"]
     assert jobs.history(1) == before
-    most = [*QUICK[:5], 61, *QUICK[6:]]
+    most = asked(steps=61)
     assert owner.ask("generate", *most).status_code == 200
 
 

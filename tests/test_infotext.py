@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from studio import __version__
 from studio.spec import infotext
-from studio.spec.request import GenerationRequest
+from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import SCHEDULERS
 from studio.spec.value import check
 
@@ -41,6 +41,10 @@ PAIRS = st.sampled_from([(scheduler, schedule) for scheduler, info in SCHEDULERS
 MODELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20) | st.sampled_from(
     ['"', '"a"', '"a', " a ", "a, Steps: 3", "a\nb", "a\\", "\\", "None", "v1:5"])
 
+WEIGHTS = st.floats(-4, 4)
+USES = st.builds(LoraUse, name=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="<>:"), min_size=1,
+                                       max_size=9).filter(lambda name: name == name.strip()), unet=WEIGHTS, text_encoder=WEIGHTS)
+
 
 @st.composite
 def requests(draw: st.DrawFn) -> GenerationRequest:
@@ -50,7 +54,8 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         "prompt": draw(NASTY), "negative_prompt": draw(NASTY), "model": draw(MODELS), "scheduler": scheduler,
         "schedule": schedule, "width": draw(st.integers(8, 256)) * 8, "height": draw(st.integers(8, 256)) * 8,
         "steps": draw(st.integers(1, 150)), "guidance": draw(st.floats(1, 30)), "seed": draw(st.integers(0, 2**32 - 1)),
-        "batch": draw(st.integers(1, 16)), "clip_skip": draw(st.integers(1, 12))}
+        "batch": draw(st.integers(1, 16)), "clip_skip": draw(st.integers(1, 12)),
+        "loras": draw(st.lists(USES, max_size=3, unique_by=lambda use: use.name))}
     return check(GenerationRequest, values)
 
 
@@ -91,9 +96,22 @@ def test_reads_a1111() -> None:
         "prompt": "portrait of a woman, (detailed:1.2), city\nat night",
         "negative_prompt": "blurry, [bad], text,\nwatermark", "steps": 28, "guidance": 6.5, "seed": 2943857261,
         "width": 512, "height": 768, "scheduler": "Euler a", "schedule": "Uniform",
-        "clip_skip": 2, "model": "v1-5-pruned-emaonly"}
-    assert found.notes == ["Not taken over: Denoising strength, Hires upscale, Lora hashes, VAE."]
+        "clip_skip": 2, "model": "v1-5-pruned-emaonly", "loras": []}
+    assert found.notes == ["Not taken over: Denoising strength, Hires upscale, VAE."]
     check(GenerationRequest, found.values)
+
+
+def test_tags_of_loras_are_read_and_written_as_a1111_does() -> None:
+    text = A1111.replace("(detailed:1.2), city", "(detailed:1.2), <lora:moon:0.8> <lora:style/add:0.5:1>, city")
+    found = values(text)
+    assert found["prompt"] == "portrait of a woman, (detailed:1.2),  , city\nat night"
+    assert found["loras"] == [{"name": "moon", "unet": 0.8, "text_encoder": 0.8},
+                              {"name": "style/add", "unet": 1.0, "text_encoder": 0.5}]
+    request = REQUEST.model_copy(update={"loras": (LoraUse(name="moon", unet=0.8, text_encoder=0.8), LoraUse(name="b", unet=0.5))})
+    assert infotext.write(request).split("\n")[0] == "a red boat, by a lake <lora:moon:0.8> <lora:b:1:0.5>"
+    assert infotext.write(request.model_copy(update={"prompt": ""})).split("\n")[0] == "<lora:moon:0.8> <lora:b:1:0.5>"
+    broken = values(A1111.replace("city", "<lora:moon:x>"))
+    assert "<lora:moon:x>" in broken["prompt"] and broken["loras"] == []  # the form says what is wrong with it
 
 
 def test_reads_forge_and_sdnext() -> None:

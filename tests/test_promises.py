@@ -9,20 +9,22 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import lora_makers as makers
 import numpy as np
 import pytest
+from conftest import POCKET
 from PIL import Image
 
 from studio.__main__ import build
 from studio.engine.bench import Bench
 from studio.engine.generation.generate import generate
 from studio.settings import Settings
-from studio.spec.request import NOT_IN_PIXELS, GenerationRequest
+from studio.spec.request import NOT_IN_PIXELS, GenerationRequest, LoraUse
 from studio.spec.value import check
 from studio.store.gallery import Gallery, recipe
 from studio.store.presets import Presets
@@ -34,8 +36,18 @@ FIELDS = list(GenerationRequest.model_fields)
 BASE: dict[str, Any] = {"prompt": "a red ball", "width": 64, "height": 64, "steps": 3, "seed": 7}
 CHANGED: dict[str, Any] = {
     "prompt": "a blue boat", "negative_prompt": "red", "model": "toy-sd2", "width": 72, "height": 72, "steps": 4, "guidance": 3.5,
-    "scheduler": "Euler", "schedule": "Beta", "seed": 8, "count": 2, "batch": 2, "clip_skip": 2}
+    "scheduler": "Euler", "schedule": "Beta", "seed": 8, "count": 2, "batch": 2, "clip_skip": 2,
+    "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),)}
 SHAPE, AMOUNT = {"width", "height"}, {"count", "batch"}  # these decide the size, how many and how; all others the pixels
+
+
+@pytest.fixture(scope="module", autouse=True)
+def moon(bench: Bench) -> Iterator[None]:
+    """A LoRA for pocket; afterwards it is taken off again."""
+    path = makers.kohya(bench.settings.loras / "moon.safetensors", makers.add(makers.stock(POCKET)), 2)
+    yield
+    path.unlink()
+    bench.pipelines.unload("LoRA moon")
 
 
 def unet_calls(bench: Bench, **spec: Any) -> int:
@@ -84,7 +96,7 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
     request = GenerationRequest(**values)
     gallery = Gallery(settings)
     picture = gallery.save(Image.new("RGB", (64, 64)), request.resolved(64, 5), "0" * 64, {}, 1.0, "ann")
-    assert recipe(picture.path).values == request.resolved(64, 5).model_dump()
+    assert recipe(picture.path).values == request.resolved(64, 5).model_dump(mode="json")
     assert gallery.search()[0].request == request.resolved(64, 5)
     gallery.close()
 
@@ -92,7 +104,9 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
     presets.save("mine", request)
     assert presets.load("mine") == request
 
-    words = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    listed = {"loras": [("--lora", str(use)) for use in request.loras]}
+    words = [part for name, value in values.items()
+             for pair in listed.get(name, [(f"--{name.replace('_', '-')}", str(value))]) for part in pair]
     given = vars(build().parse_args(["generate", *words]))
     assert check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
 

@@ -43,6 +43,8 @@ def pieces(text: str) -> list[tuple[str, float]]:
     ("C:\\data", [("C:\\data", 1.0)]),
     ("well-known, 1 - 2, a,- b", [("well-known, 1 - 2, a,- b", 1.0)]),
     ("", []),
+    ("x <lora:moon:0.8>", [("x", 1.0)]),
+    ("(x <lora:moon:te=0.5:unet=1> y:1.3), <LYCO:a>z", [("x  y", 1.3), (", z", 1.0)]),
 ])
 def test_stressed_words(text: str, expected: list[tuple[str, float]]) -> None:
     assert pieces(text) == expected
@@ -74,8 +76,10 @@ def test_compel_joins() -> None:
 
 @pytest.mark.parametrize(("text", "named"), [
     ("a cat AND a dog", "AND"), ("a BREAK b", "BREAK"), ("[a:b:0.5]", "prompt editing"), ("[a:0.5]", "prompt editing"),
-    ("[a|b]", "alternating"), ("([a|b])", "alternating"), ("x <lora:moon:0.8> y", "'<lora:moon:0.8>' at character 3"),
-    ("<lyco:x:1>", "LoRA"), ("<hypernet:x:1>", "LoRA"), ("a cat.swap(dog)", "swap"),
+    ("[a|b]", "alternating"), ("([a|b])", "alternating"), ("x <lora:moon:x> y", "'<lora:moon:x>' at character 3"),
+    ("x <lora:moon", "'<lora:moon' at character 3 is never closed"), ("<lora>", "names no LoRA"), ("<lyco::1>", "Name"),
+    ("<lora:moon:5>", "4.0 or less"), ("<lora:moon:nan>", "no weight"), ("<lora:a:1:1:1>", "too much"),
+    ("<lora:moon:1> a AND b", "'AND' at character 17"), ("<hypernet:x:1>", "Hypernetworks"), ("a cat.swap(dog)", "swap"),
     ('("a", "b").swap()', "swap"), ('("a" and "b").and()', "commas"), ('("a", "b").and(1)', "1 weights for 2"),
     ('("a", "b").and(x, y)', "numbers"), ('("a", "b").blend(0, 0)', "not all may be 0"), ('("a", "b").blend(nan, 1)', "weights"),
     ('("a", "b").and() by a lake', "whole prompt"), ("a (b", r"'\(' at character 3"), ("a [b", r"'\[' at character 3"),

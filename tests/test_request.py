@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from studio.errors import InvalidSpec
-from studio.spec.request import MOST_SEEDS, NOT_IN_PIXELS, GenerationRequest
+from studio.spec.request import MOST_SEEDS, NOT_IN_PIXELS, GenerationRequest, LoraUse
 from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
 from studio.spec.value import check
 
 FULL = GenerationRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
 OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "rain", "model": "other", "width": 256, "height": 64, "steps": 7,
                          "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
-                         "clip_skip": 2}
+                         "clip_skip": 2, "loras": (LoraUse(name="moon", unet=0.5),)}
 NUMBERS = ["width", "height", "steps", "guidance", "seed", "count", "batch", "clip_skip"]
 CONTENTS = {"model": "aa", "dtype": "float32", "device": "cpu"}
 
@@ -132,13 +132,57 @@ def test_digest_counts_contents_and_no_order() -> None:
     assert backwards.digest(dict(reversed(CONTENTS.items()))) == digest
 
 
+def test_tags_and_the_field_are_the_same_thing() -> None:
+    tagged = check(GenerationRequest, {"prompt": "a boat <lora:moon:0.5:1>, <lora:b:te=2>", "loras": "<lora:c:0>", "seed": 3})
+    told = [(use.name, use.text_encoder, use.unet) for use in tagged.resolved(64, 0).loras]
+    assert told == [("c", 0, 0), ("moon", 0.5, 1), ("b", 2, 2)] and tagged.resolved(64, 0).prompt == "a boat ,"
+    listed = check(GenerationRequest, {"prompt": "a boat ,", "seed": 3, "loras": [
+        "c:0", {"name": "moon", "text_encoder": 0.5}, LoraUse(name="b", unet=2, text_encoder=2)]})
+    assert tagged.untagged() == listed == listed.untagged() and tagged.expand() == listed.expand()
+    assert tagged.digest(CONTENTS) == listed.digest(CONTENTS)
+    for use in listed.loras:
+        assert check(GenerationRequest, {"loras": [str(use)]}).loras == check(GenerationRequest, {"loras": use.tag}).loras == (use,)
+
+
+def test_loras_count_by_content_and_weight() -> None:
+    def digest(*uses: str, **contents: str) -> str:
+        found = {f"lora {name}": content for name, content in contents.items()}
+        return FULL.model_copy(update={"loras": check(GenerationRequest, {"loras": uses}).loras}).digest(CONTENTS | found)
+
+    assert digest("moon:0.5", moon="aa") == digest("luna:0.5", luna="aa") != digest("moon:0.5", moon="bb")
+    assert len({digest("moon:0.5", moon="aa"), digest("moon:0.5:1", moon="aa"), digest("moon:1:0.5", moon="aa"), digest()}) == 4
+    assert digest("moon:0", moon="aa") == digest() == FULL.digest(CONTENTS)
+
+
+@pytest.mark.parametrize(("given", "sentence"), [
+    (5, "LoRAs: has to be a list"), (None, "LoRAs: has to be a list"), ("moon", "LoRAs: 'moon' is no tag"),
+    ([5], "LoRAs: number 1 has to be a name with weights"), (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
+    (["a:1:2:3"], "too much"), (["a:te=1:te=2"], "too much"), (["a:nan"], "no weight"), (["a:1e999"], "has to be a number"),
+    (["a:4.5"], "4.0 or less"), ([{"name": "a", "unet": True}], "has to be a number"), ([{"nam": "a"}], "no such setting"),
+    ([{"name": "a<b"}], "cannot hold"), ([{"name": " a"}], "cannot hold"), ([""], "Name: is needed"),
+    ([{3: 4}], "a name with weights"),
+    (["a", "a:0.5"], "a is there twice"), ([f"a{k}" for k in range(17)], "16 at most (not 17)"), ("\ud800", "LoRAs: "),
+    ([{"name": "\ud800"}], "has to be text")], ids=ascii)
+def test_loras_that_cannot_be_are_refused_in_words(given: object, sentence: str) -> None:
+    (fault,) = faults(loras=given)
+    assert fault.startswith("LoRAs: ") and sentence in fault and len(fault) < 400
+    fault.encode()
+
+
+def test_a_tag_among_the_listed_counts_too() -> None:
+    assert "moon is there twice" in faults(prompt="<lora:moon:1>", loras=["moon:0.5"])[0]
+    assert "16 at most (not 17" in faults(prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])[0]
+    assert faults(negative_prompt="x <lora:moon:1>")[0].startswith("Negative prompt: the tag <lora:moon:1> belongs into the prompt")
+
+
 def test_task() -> None:
     assert FULL.task == "txt2img"
     assert FULL.guided and not FULL.model_copy(update={"guidance": 1.0}).guided
 
 
 def test_guests_may_ask_for_less() -> None:
-    check(GenerationRequest, {"width": 1024, "steps": 60, "count": 8}).check_guest()
+    check(GenerationRequest, {"width": 1024, "steps": 60, "count": 8, "loras": ["a", "b", "c", "d"]}).check_guest()
     with pytest.raises(InvalidSpec) as caught:
-        check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5}).check_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once"]
+        check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5, "prompt": "<lora:e>",
+                                  "loras": ["a", "b", "c", "d"]}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once", "LoRAs"]

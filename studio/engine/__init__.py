@@ -7,3 +7,6 @@ import os
 # ends that (36 ms) and costs an idle machine nothing (37 ms). Read by GNU's OpenMP once, when torch is loaded; a user's own
 # value stays.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# transformers tells every program without torchvision that it takes Pillow instead, which is what we want.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -3,7 +3,7 @@
 Knows: the text that A1111 v1.10 writes under a picture, field by field, and how to read it back: our own without loss,
 others' as far as the studio can do the same. Does not know: PNG files (store/gallery.py), which models are here.
 
-    a red boat by a lake
+    a red boat by a lake <lora:moon:0.8>
     Negative prompt: fog
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x128, Model hash: …, …
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio import __version__
+from studio.spec import loras
 from studio.spec.request import GenerationRequest
 from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
 
@@ -55,7 +56,8 @@ def write(request: GenerationRequest, model_hash: str = "") -> str:
     }
     text = _text(request, pairs)
     if not _same_words(request, text):  # words that look like settings or end in blanks: say them twice, safely
-        text = _text(request, {"Prompt": request.prompt, "Negative": request.negative_prompt} | pairs)
+        tags = _tags(request) or None
+        text = _text(request, {"Prompt": request.prompt, "Negative": request.negative_prompt, "Loras": tags} | pairs)
     return text
 
 
@@ -70,14 +72,15 @@ def read(text: str) -> Found:
     found = Found()
     own = pairs.pop("Version", "").startswith("studio ")
     words, negative, *_ = [*_NEGATIVE.split("\n".join(lines if own else map(str.strip, lines)), 1), ""]
-    found.values["prompt"] = pairs.pop("Prompt", words.removesuffix("\n"))
+    _take_prompt(words.removesuffix("\n"), pairs, found)
     found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
     _take(pairs, found, own)
     return found
 
 
 def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
-    lines = [request.prompt] if request.prompt else []
+    words = f"{request.prompt} {_tags(request)}" if request.prompt and request.loras else request.prompt or _tags(request)
+    lines = [words] if words else []
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(key, str(value))}" for key, value in pairs.items() if value is not None))
@@ -86,7 +89,22 @@ def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
 
 def _same_words(request: GenerationRequest, text: str) -> bool:
     values = read(text).values
-    return bool(values["prompt"] == request.prompt and values["negative_prompt"] == request.negative_prompt)
+    return bool(values["prompt"] == request.prompt and values["negative_prompt"] == request.negative_prompt
+                and values.get("loras", []) == request.model_dump(mode="json")["loras"])
+
+
+def _tags(request: GenerationRequest) -> str:
+    return " ".join(use.tag for use in request.loras)
+
+
+def _take_prompt(words: str, pairs: dict[str, str], found: Found) -> None:
+    """The prompt, with its tags as LoRAs. Tags that cannot be read stay where they are: the form says what is wrong."""
+    safe = pairs.pop("Prompt", None)
+    try:
+        found.values["prompt"], uses = loras.lift(words) if safe is None else (safe, loras.read(pairs.pop("Loras", "")))
+    except ValueError:
+        found.values["prompt"], uses = words, ()
+    found.values["loras"] = [use.model_dump() for use in uses]
 
 
 def _quoted(key: str, value: str) -> str:
@@ -122,7 +140,7 @@ def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
     if not own:
         if "batch" in found.values:
             del found.values["batch"]  # elsewhere it was one picture of a batch, not a wish
-        ignored = sorted(key for key in pairs if key not in ("Model hash", "VAE hash", "Batch pos", "RNG"))
+        ignored = sorted(key for key in pairs if key not in ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes"))
         if ignored:
             found.notes.append(f"Not taken over: {', '.join(ignored):.200}.")
 

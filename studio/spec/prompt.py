@@ -9,9 +9,10 @@ Knows: what a prompt says. Does not know: tokens or embeddings; engine/pipelines
     ("a", "b").and()              compel: both, each encoded on its own; .and(1, 0.5) weighs them
     ("a", "b").blend(0.7, 0.3)    compel: a mixture
     \( \) \[ \] \+ \- \\          the character itself
+    <lora:name:0.8>               no word: spec/loras.py reads it
 
 Sources: A1111's wiki "Attention/emphasis"; compel's doc/syntax.md. What is not built yet (AND, BREAK, [a:b:0.5], [a|b],
-<lora:…>, .swap()) is refused by name: taken as plain words, it would silently do something else.
+hypernetworks, .swap()) is refused by name: taken as plain words, it would silently do something else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
+
+from studio.spec import loras
 
 STRESS = 1.1
 MOST = 10.0  # a weight beyond this only gives noise
@@ -33,7 +36,7 @@ _CALL = re.compile(r'^\s*\(\s*(".*")\s*\)\s*\.(and|blend)\(\s*([^()]*)\)\s*$', r
 _QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
 _LISTED = re.compile(rf"{_QUOTED.pattern}(?:\s*,\s*{_QUOTED.pattern})*", re.DOTALL)
 _NOT_BUILT = (
-    (re.compile(r"<\s*(lora|lyco|hypernet)\s*:[^>]*>", re.IGNORECASE), "LoRA tags in the prompt"),
+    (re.compile(r"<\s*hypernet\s*:[^>]*>", re.IGNORECASE), "Hypernetworks"),
     (re.compile(r"(?<!\w)AND(?!\w)"), "AND (several prompts at once)"),
     (re.compile(r"(?<!\w)BREAK(?!\w)"), "BREAK (a new chunk of tokens)"),
     (re.compile(r"\.swap\s*\("), "compel's .swap()"),
@@ -63,7 +66,14 @@ class Prompt:
 
 
 def parse(text: str) -> Prompt:
-    """Read a prompt. Raises ValueError with a sentence that names what is wrong and the place (counted from 1)."""
+    """Read a prompt; tags of LoRAs are no words of it. Raises ValueError that names what is wrong and the place (from 1)."""
+    words, tags = loras.lift(text)
+    if tags:
+        _parsed(loras.blank(text))  # where what is wrong is in its place
+    return _parsed(words)
+
+
+def _parsed(text: str) -> Prompt:
     for place, character in enumerate(text, 1):
         if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
             raise ValueError(f"character {place} is not text (U+{ord(character):04X}); take it out.")

@@ -14,9 +14,13 @@ from typing import Any, Literal, Self
 from pydantic import field_validator, model_validator
 
 from studio.errors import InvalidSpec
+from studio.spec import loras as loras_of
 from studio.spec import prompt as prompts
+from studio.spec.loras import LoraUse
 from studio.spec.tables import DEFAULT_MODEL, SCHEDULERS, Schedule, Scheduler
 from studio.spec.value import Value, extra, setting
+
+__all__ = ["MOST_SEEDS", "NOT_IN_PIXELS", "GenerationRequest", "LoraUse"]
 
 MOST_SEEDS = 2**32
 NOT_IN_PIXELS = frozenset({"model", "count"})  # a model counts by its content, the count by the pictures' own seeds
@@ -51,12 +55,27 @@ class GenerationRequest(Value):
                          help="Batch size: pictures painted together. Faster for many; 1 repeats bit for bit.")
     clip_skip: int = setting(1, title="Clip skip", ge=1, le=12, infotext="Clip skip", cost=15,
                              help="Which layer of the text encoder speaks, from the last: 1, or 2 for some anime models.")
+    loras: tuple[LoraUse, ...] = setting((), title="LoRAs", guest=4, cost=60,
+                                         help="Small additions that paint along: <lora:name:0.8>, or <lora:name:text:picture> "
+                                              "for two weights; the same tags may stand in the prompt.")
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _readable(cls, text: str) -> str:
         prompts.parse(text)  # raises ValueError with a sentence that names the place
         return text
+
+    @field_validator("negative_prompt")
+    @classmethod
+    def _no_tags(cls, text: str) -> str:
+        if tags := loras_of.lift(text)[1]:
+            raise ValueError(f"the tag {tags[0].tag:.60} belongs into the prompt: a LoRA works on the whole picture.")
+        return text
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> tuple[LoraUse, ...]:
+        return loras_of.read(given)
 
     @field_validator("scheduler", "schedule", mode="before")
     @classmethod
@@ -70,6 +89,11 @@ class GenerationRequest(Value):
         possible = SCHEDULERS[self.scheduler].schedules
         if self.schedule not in possible:
             raise ValueError(f"Schedule: {self.scheduler} cannot run on {self.schedule}; choose {', '.join(possible)}.")
+        names = [use.name for use in self.untagged().loras]
+        if len(names) > loras_of.MOST:
+            raise ValueError(f"LoRAs: {loras_of.MOST} at most (not {len(names)}, with the tags in the prompt).")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"LoRAs: {twice[0]:.80} is there twice, tags in the prompt included; give it one weight.")
         return self
 
     @property
@@ -82,34 +106,44 @@ class GenerationRequest(Value):
         """Whether each step also asks the U-Net about the negative prompt."""
         return self.guidance > 1
 
+    def untagged(self) -> Self:
+        """With the tags of the prompt moved into `loras`."""
+        words, tags = loras_of.lift(self.prompt)
+        return self.model_copy(update={"prompt": words, "loras": (*self.loras, *tags)}) if tags else self
+
     def resolved(self, side: int, seed: int) -> Self:
-        """With nothing left open: `side` is the model's own size, `seed` the one drawn for -1."""
-        return self.model_copy(update={"width": self.width or side, "height": self.height or side,
+        """With nothing left open: `side` is the model's own size, `seed` the one drawn for -1; no tag in the prompt."""
+        return self.untagged().model_copy(update={"width": self.width or side, "height": self.height or side,
                                        "seed": seed % MOST_SEEDS if self.seed < 0 else self.seed})
 
     def expand(self) -> list[Self]:
         """One request per picture, each with a count of 1 and a seed of its own. Needs a resolved seed."""
         if self.seed < 0:
             raise ValueError("expand() needs a resolved request: its seed is still -1")
-        together = min(self.batch, self.count)
-        return [self.model_copy(update={"count": 1, "batch": together, "seed": (self.seed + k) % MOST_SEEDS})
+        together, one = min(self.batch, self.count), self.untagged()
+        return [one.model_copy(update={"count": 1, "batch": together, "seed": (self.seed + k) % MOST_SEEDS})
                 for k in range(self.count)]
 
     def digest(self, contents: Mapping[str, str]) -> str:
         """sha256 over everything that decides the pixels; the same digest is the same picture.
 
-        `contents` maps what is named here ("model") and how it is run ("dtype", "device") to hashes and names that
-        store and engine found. Batched pictures differ from exact ones in the last bits, so the batch counts.
+        `contents` maps what is named here ("model", "lora moon") and how it is run ("dtype", "device") to hashes and names
+        that store and engine found. Batched pictures differ from exact ones in the last bits, so the batch counts; a LoRA
+        counts by its content and weights, and not at all if both are 0.
         """
-        fields = self.model_dump(mode="json", exclude=set(NOT_IN_PIXELS))
-        text = json.dumps([fields, dict(contents)], sort_keys=True, ensure_ascii=False)
+        one, given = self.untagged(), {key: value for key, value in contents.items() if not key.startswith("lora ")}
+        fields = one.model_dump(mode="json", exclude={*NOT_IN_PIXELS, "loras"})
+        fields["loras"] = [[contents.get(f"lora {use.name}", use.name), use.unet, use.text_encoder]
+                           for use in one.loras if not use.off]
+        text = json.dumps([fields, given], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
-        faults = []
+        faults, asked = [], self.untagged()
         for name, field in type(self).model_fields.items():
-            most, value = extra(type(self), name).get("guest"), getattr(self, name)
+            most, value = extra(type(self), name).get("guest"), getattr(asked, name)
+            value = len(value) if isinstance(value, tuple) else value
             if most is not None and value is not None and value > most:
                 faults.append(f"{field.title}: guests may ask for {most} at most (not {value}).")
         if faults:

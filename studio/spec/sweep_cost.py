@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from studio.spec.request import GenerationRequest
+from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import AXES, SCHEDULERS
 from studio.spec.value import Value, extra
 
@@ -57,7 +57,7 @@ def order(requests: Sequence[GenerationRequest]) -> tuple[int, ...]:
 
 def rows(request: GenerationRequest) -> int:
     """U-Net rows of one picture."""
-    return request.steps * SCHEDULERS[request.scheduler].calls * (2 if request.guided else 1)
+    return SCHEDULERS[request.scheduler].asks(request.steps) * (2 if request.guided else 1)
 
 
 def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) -> Prediction:
@@ -113,8 +113,8 @@ def _levels() -> list[tuple[int, Callable[[GenerationRequest], Any]]]:
     return levels
 
 
-def _loras(request: GenerationRequest) -> tuple[Any, ...]:
-    return tuple(getattr(request, "loras", ()))
+def _loras(request: GenerationRequest) -> tuple[LoraUse, ...]:
+    return request.untagged().loras
 
 
 def _times(rate: float | None, amount: float | None) -> float | None:

@@ -15,6 +15,7 @@ Schedule = Literal["As shipped", "Karras", "Exponential", "Beta", "Uniform", "SG
 Family = Literal["sd1", "sd2", "sdxl"]
 
 DEFAULT_MODEL = "pocket"  # the embedded one
+FAST_BOUND = 1e-4  # how far latents of several pictures in one U-Net call may be from single ones (relative, float32)
 
 _ALL: tuple[Schedule, ...] = get_args(Schedule)
 _SPACED: tuple[Schedule, ...] = ("As shipped", "Uniform", "Simple")  # only the spacing of the timesteps can be chosen
@@ -30,7 +31,12 @@ class SchedulerInfo:
     schedules: tuple[Schedule, ...]
     about: str
     adds_noise: bool = False
-    calls: int = 1  # U-Net calls a step
+    calls: int = 1  # U-Net calls a step; the last step of a scheduler with two takes one
+    again: bool = False  # whether it asks about its second timestep twice
+
+    def asks(self, steps: int) -> int:
+        """How often it asks the U-Net in so many steps."""
+        return self.calls * steps - (self.calls - 1) + (self.again and steps > 1)
 
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
@@ -45,7 +51,7 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "DPM++ SDE": SchedulerInfo(_SHAPED, "fresh noise, twice the work a step: detailed", True, calls=2),
     "DDIM": SchedulerInfo(_SPACED, "the classic; repeatable"),
     "DDPM": SchedulerInfo(_SPACED, "the original way; wants many steps", True),
-    "PLMS": SchedulerInfo(_SPACED, "the first fast one"),
+    "PLMS": SchedulerInfo(_SPACED, "the first fast one", again=True),
     "UniPC": SchedulerInfo(_SOLVER, "predicts and corrects: good in 8 to 15 steps"),
     "DEIS": SchedulerInfo(_SOLVER, "good in few steps"),
     "LCM": SchedulerInfo(_TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True),

@@ -82,7 +82,9 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            (length,) = struct.unpack("<Q", file.read(8)) if size >= 8 else (size,)
+            (length,) = struct.unpack("<Q", first := file.read(8)) if size >= 8 else (size,)
+            if size >= 8 and length > size and first.startswith((b"\x80", b"PK")):
+                raise BadFile(f"{path.name} is a pickle under another name, which can carry programs; it is not opened.")
             if not 2 <= length <= min(MOST_HEADER, size - 8):
                 raise BadFile(f"{path.name} is no safetensors file, or was cut off while it was copied.")
             header = json.loads(file.read(length))

@@ -26,6 +26,7 @@ from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
 from studio.spec import infotext
 from studio.spec.request import GenerationRequest
+from studio.spec.tables import SCHEDULERS
 from studio.spec.value import Value, check
 from studio.store import files, images
 
@@ -115,16 +116,19 @@ class Gallery:
         rows = self._do("SELECT * FROM pictures WHERE path = ?", str(path))
         return self._picture(Path(rows[0]["path"]), json.loads(rows[0]["said"])) if rows else None
 
-    def with_digest(self, digest: str) -> Picture | None:
-        """A picture that was made exactly so, if there is one."""
-        for row in self._do("SELECT * FROM pictures WHERE digest = ? ORDER BY created DESC", digest):
+    def with_digest(self, digest: str, owner: str | None = None) -> Picture | None:
+        """A picture (of that owner) that was made exactly so, if there is one."""
+        for row in self._do("SELECT * FROM pictures WHERE digest = ? AND owner = coalesce(?, owner) ORDER BY created DESC", digest,
+                            owner):
             if Path(row["path"]).is_file():
                 return self._picture(Path(row["path"]), json.loads(row["said"]))
         return None
 
-    def rate(self, model: str) -> float | None:
-        """Seconds for a million pixels through the U-Net once, as last measured with this model."""
-        for row in self._do("SELECT said FROM pictures WHERE model = ? ORDER BY created DESC LIMIT 1", model):
+    def rate(self, model: str, together: bool = False) -> float | None:
+        """Seconds for a million pixels through the U-Net once, as last measured with this model, several at once or single."""
+        sql = """SELECT said FROM pictures WHERE model = ? AND (json_extract(said, '$.request.batch') > 1) = ?
+                 ORDER BY created DESC LIMIT 1"""
+        for row in self._do(sql, model, together):
             said = json.loads(row["said"])
             request = GenerationRequest.model_validate(said["request"])
             return float(said["seconds"]) / max(1e-9, work(request))
@@ -187,7 +191,8 @@ class Gallery:
 
     def _enter(self, path: Path, said: dict[str, Any]) -> Picture:
         request = said["request"]
-        words = " ".join(str(request.get(name, "")) for name in ("prompt", "negative_prompt", "model", "scheduler", "seed"))
+        words = " ".join([*(str(request.get(name, "")) for name in ("prompt", "negative_prompt", "model", "scheduler", "seed")),
+                          *(str(use["name"]) for use in request.get("loras", ()))])
         self._do("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", str(path), said["digest"], said["created"],
                  said["owner"], request["model"], words, json.dumps(said))
         return self._picture(path, said)
@@ -211,7 +216,7 @@ def _said(text: Mapping[str, str]) -> dict[str, Any]:
 
 def work(request: GenerationRequest) -> float:
     """How much one picture asks of the U-Net: millions of pixels times calls."""
-    calls = request.steps * (2 if request.guided else 1)
+    calls = SCHEDULERS[request.scheduler].asks(request.steps) * (2 if request.guided else 1)
     return calls * (request.width or 512) * (request.height or 512) / 1e6
 
 

@@ -1,7 +1,7 @@
-"""What is on disk to work with: models (later LoRAs and embeddings), and presets.
+"""What is on disk to work with: models and LoRAs.
 
-Knows: folders in diffusers layout in home/models and in the shipped assets; their family, size, number format and
-content hash, read from configs and headers. Does not know: torch; what is loaded.
+Knows: folders in diffusers layout in home/models and in the shipped assets, LoRA files in home/loras; their family, size,
+number format and content hash, read from configs and headers. Does not know: torch; what is loaded.
 """
 
 from __future__ import annotations
@@ -9,27 +9,37 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+import os
+import shutil
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.errors import BadFile, ModelNotFound, UnknownFamily
+from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily
 from studio.settings import Settings, shipped
+from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import FAMILIES, Family
-from studio.store import files
+from studio.store import files, loras
+from studio.store.loras import LoraInfo
+
+__all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look"]
 
 CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionXLPipeline": "sdxl"}
 PARTS: dict[Family, tuple[str, ...]] = {"sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
                                         "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8"}
 LARGEST = 16_384  # pixels a side
+MOST_LORAS = 10_000
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model folder. `side` is the size of picture it was made for, `variant` the ending of its weight files."""
+    """A model folder. `side` is the size of picture it was made for, `variant` the ending of its weight files, `working` about
+    how many numbers a row of its U-Net holds at once for each pixel of the picture."""
 
     name: str
     path: Path
@@ -40,11 +50,12 @@ class ModelInfo:
     bytes: int
     variant: str | None
     embedded: bool
+    working: int
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A folder that looks like a model but cannot be run, and why."""
+    """What looks like a model or a LoRA but cannot be used, and why."""
 
     name: str
     path: Path
@@ -55,9 +66,10 @@ class Library:
     """The shelf. Every call looks at the disk: a model that was just copied there is there."""
 
     def __init__(self, settings: Settings) -> None:
-        self._folders = (settings.models, shipped("assets"))
+        self._folders, self._loras = (settings.models, shipped("assets")), settings.loras
         self._hashes = settings.home / "hashes.json"
         self._writing = threading.Lock()
+        self._looked: dict[Path, tuple[Any, LoraInfo | str]] = {}  # by file: its stamp, and what it is or what is wrong
 
     def scan(self) -> list[ModelInfo | Unusable]:
         """All model folders by name; the home's own come first and hide a shipped one of the same name."""
@@ -83,30 +95,115 @@ class Library:
             raise UnknownFamily(f"The model {name} cannot be used: {model.problem}")
         return model
 
-    def content(self, model: ModelInfo, compute: bool = True) -> str:
-        """sha256 over names and bytes of the parts that a picture needs; remembered until one of them changes.
+    def loras(self) -> list[LoraInfo | Unusable]:
+        """All LoRA files in home/loras and its subfolders, by name."""
+        found: list[LoraInfo | Unusable] = []
+        for name, path in self._lora_files().items():
+            try:
+                found.append(self._look_lora(name, path))
+            except BadFile as error:
+                found.append(Unusable(_shown(name), path, str(error)))
+        return found
 
-        Without `compute` an unknown one is "" (hashing gigabytes takes a while: not for a page that is just drawn).
+    def lora(self, name: str) -> LoraInfo:
+        """By its name, or by its path in home/loras without the ending.
+
+        Raises LoraNotFound, which names the nearest, or BadFile, which says what is wrong with the file.
         """
-        folders = (*PARTS[model.family], "scheduler", "tokenizer", "tokenizer_2")
-        parts = [model.path / "model_index.json", *sorted(
-            path for name in folders for path in (model.path / name).rglob("*")
-            if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))]
-        stamp = [[str(p.relative_to(model.path)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
-        known = self._known().get(str(model.path), {})
+        every = self._lora_files()
+        path = every.get(name) or {self._relative(path): path for path in every.values()}.get(name)
+        if path is None:
+            ends = [known for known in every if known.rpartition("/")[2] == name]  # in several folders
+            folded = {known.casefold(): known for known in every}
+            near = ends or [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 3, 0.4)] or list(every)[:5]
+            raise LoraNotFound(f"There is no LoRA {name!r:.80} in the library; there is {_shown(', '.join(near)) or 'none'}.")
+        return self._look_lora(name, path)
+
+    def add_lora(self, source: Path, name: str) -> LoraInfo:
+        """Copy a file into home/loras, under the name that it had. Raises BadFile for one that is no LoRA or is there already."""
+        if Path(name).suffix.lower() != ".safetensors":
+            raise BadFile(f"{name!r:.80} is no .safetensors file; other kinds can carry programs.")
+        path = self._loras / f"{files.safe_name(Path(name).stem)}.safetensors"
+        try:
+            loras.look(source, path.stem)
+        except BadFile as error:
+            raise BadFile(str(error).replace(source.name, path.name)) from None
+        try:
+            with files.writing(path, replace=False) as out, open(source, "rb") as file:
+                shutil.copyfileobj(file, out, 2**20)
+        except FileExistsError:
+            raise BadFile(f"There is a LoRA {path.stem} already; rename the file first.") from None
+        return self._look_lora(path.stem, path)
+
+    def check(self, request: GenerationRequest) -> ModelInfo:
+        """That all is here which a request names, and that it goes together, as far as headers tell. Gives the model.
+
+        Raises ModelNotFound, UnknownFamily, LoraNotFound, BadFile, LoraMismatch.
+        """
+        model = self.model(request.model)
+        for use in request.untagged().loras:
+            lora = self.lora(use.name)
+            if lora.family not in (None, model.family):
+                raise LoraMismatch(f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} is "
+                                   f"{FAMILIES[model.family].title}; choose another of them.")
+        return model
+
+    def content(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:
+        """sha256 over names and bytes of the parts that a picture needs (of a LoRA: over its file, whatever its name).
+
+        Remembered until one of them changes. Without `compute` an unknown one is "" (hashing gigabytes takes a while: not
+        for a page that is just drawn).
+        """
+        parts = _parts(item)
+        root = item.path if isinstance(item, ModelInfo) else item.path.parent
+        stamp = [[str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
+        known = self._known().get(str(item.path), {})
         if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
             return str(known["sha256"])
         if not compute:
             return ""
-        total = hashlib.sha256()
-        for path in parts:
-            with open(path, "rb") as file:
-                total.update(f"{path.relative_to(model.path).as_posix()}\0".encode())
-                total.update(hashlib.file_digest(file, "sha256").digest())
+        digest = _hash(parts, root)
         with self._writing:
-            every = self._known() | {str(model.path): {"stamp": stamp, "sha256": total.hexdigest()}}
+            every = self._known() | {str(item.path): {"stamp": stamp, "sha256": digest}}
             files.write(self._hashes, json.dumps(every).encode())
-        return total.hexdigest()
+        return digest
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._loras).with_suffix("").as_posix()
+
+    def _lora_files(self) -> dict[str, Path]:
+        """By name: the file's own, or folder/name where two are called the same. Linked folders too, each once."""
+        every: list[Path] = []
+        seen: set[str] = set()
+        for folder, folders, names in os.walk(self._loras, followlinks=True):
+            real = os.path.realpath(folder)
+            folders[:] = () if real in seen or len(every) > MOST_LORAS else sorted(folders)
+            every += [path for name in names if real not in seen and not name.startswith(".") and name.lower().endswith(
+                (".safetensors", *PICKLES)) and os.path.isfile(path := Path(folder, name))]
+            seen.add(real)
+        often = Counter(path.stem for path in every)
+        return {path.stem if often[path.stem] == 1 else self._relative(path): path for path in sorted(every)}
+
+    def _look_lora(self, name: str, path: Path) -> LoraInfo:
+        try:
+            LoraUse(name=name)
+        except ValueError:
+            raise BadFile("its name has characters that a tag cannot hold (<, >, :, blanks at an end), or is too long; "
+                          "rename it.") from None
+        if path.suffix.lower() != ".safetensors":
+            raise BadFile(f"{path.name} can carry programs and is not opened; only .safetensors is.")
+        try:
+            stamp = (name, *((one.stat().st_size, one.stat().st_mtime_ns) for one in loras.files_of(path)))
+            if self._looked.get(path, (None,))[0] != stamp:
+                self._looked[path] = stamp, loras.look(path, name)
+        except OSError as error:
+            raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
+        except BadFile as error:
+            self._looked[path] = stamp, str(error)
+        found = self._looked[path][1]
+        if isinstance(found, str):
+            raise BadFile(found)
+        return found
 
     def _known(self) -> dict[str, Any]:
         try:
@@ -119,6 +216,34 @@ class Library:
             return look(path, embedded=path.parent == self._folders[1])
         except (UnknownFamily, BadFile) as error:
             return Unusable(path.name, path, str(error))
+
+
+def _shown(name: str) -> str:
+    """A file's name may be no text."""
+    return name.encode(errors="replace").decode()
+
+
+def _parts(item: ModelInfo | LoraInfo) -> list[Path]:
+    if isinstance(item, LoraInfo):
+        return loras.files_of(item.path)
+    folders = (*PARTS[item.family], "scheduler", "tokenizer", "tokenizer_2")
+    return [item.path / "model_index.json", *sorted(
+        path for name in folders for path in (item.path / name).rglob("*")
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))]
+
+
+def _hash(parts: list[Path], root: Path) -> str:
+    """Over one file alone it is that file's own sha256, as other programs and sites show it."""
+    digests = []
+    for path in parts:
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(parts) == 1:
+        return digests[0].hexdigest()
+    total = hashlib.sha256()
+    for path, digest in zip(parts, digests):
+        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + digest.digest())
+    return total.hexdigest()
 
 
 def look(path: Path, embedded: bool = False) -> ModelInfo:
@@ -142,7 +267,7 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     variant = "fp16" if halves else None
     return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), _side(family, unet, vae),
                      _dtype(weights["unet"][0]), sum(f.stat().st_size for found in weights.values() for f in found), variant,
-                     embedded)
+                     embedded, _working(unet, vae))
 
 
 def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:
@@ -154,6 +279,18 @@ def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:
     if not 8 <= side <= LARGEST:
         raise BadFile("its configs of U-Net and autoencoder name no size of picture that can be.")
     return side
+
+
+def _working(unet: dict[str, Any], vae: dict[str, Any]) -> int:
+    """The feed-forward of the widest attention with its gate, and what waits for the way up; too much rather than too little."""
+    try:
+        channels = [int(width) for width in unet.get("block_out_channels", (320, 640, 1280, 1280))]
+        layers = int(unet.get("layers_per_block", 2))
+        held = 20 * channels[0] + sum((layers + 1) * width / 4.0**level for level, width in enumerate(channels))
+        scale = 1 << (len(vae.get("block_out_channels", "1234")) - 1)
+        return max(1, math.ceil(held / scale**2))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        raise BadFile("its U-Net's config names no widths that can be.") from None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from PIL import Image
 
 from studio.engine.bench import Bench
 from studio.engine.generation import preview
-from studio.engine.generation.trajectory import Trajectory, drive
+from studio.engine.generation.batcher import Batcher
+from studio.engine.generation.trajectory import Trajectory
 from studio.engine.pipelines.families import Parts
 from studio.engine.pipelines.prompts import condition
+from studio.errors import StudioError
 from studio.spec.request import MOST_SEEDS, GenerationRequest
 from studio.spec.value import check
 from studio.store.jobs import Progress
@@ -28,7 +30,7 @@ Report = Callable[[Progress], None]
 
 
 def generate(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Make the pictures of one request. Returns them, the request with nothing left open, and the seconds it took.
+    """Make the pictures of one request. Returns them, the request with nothing left open, notes, and the seconds it took.
 
     Each is saved when it is ready: what was finished before a stop stays. `report` raises Cancelled to stop.
     """
@@ -37,8 +39,10 @@ def generate(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str,
     report(Progress(0, request.steps * request.count, "Loading the model"))
     with bench.pipelines.borrow(request) as parts:
         request = request.resolved(parts.info.side, secrets.randbelow(MOST_SEEDS))
-        pictures = _Run(bench, parts, request, report).all()
-    return {"pictures": pictures, "request": request.model_dump(mode="json"), "seconds": round(time.perf_counter() - began, 3)}
+        run = _Run(bench, parts, request, report)
+        pictures = run.all()
+    return {"pictures": pictures, "request": request.model_dump(mode="json"), "notes": run.notes,
+            "seconds": round(time.perf_counter() - began, 3)}
 
 
 class _Run:
@@ -46,13 +50,16 @@ class _Run:
 
     def __init__(self, bench: Bench, parts: Parts, request: GenerationRequest, report: Report) -> None:
         self.bench, self.parts, self.request, self._report = bench, parts, request, report
-        self.contents = {"model": parts.content, "dtype": parts.device.dtype_name, "device": parts.device.kind}
+        self.contents = bench.pipelines.contents(request)
+        self.notes = [one.adapter.note for one in parts.loras if one.adapter and one.adapter.note]
         self.pictures: list[dict[str, Any]] = []
         self.total, self.before = request.steps * request.count, 0  # steps of all pictures; of those in earlier groups
         self.began = 0.0
 
     def all(self) -> list[dict[str, Any]]:
         """Groups of `batch` one after the other."""
+        for note in self.notes:
+            self.say(0, note)
         self.say(0, "Reading the prompt")
         conditioning = condition(self.parts, self.request)
         each = self.request.expand()
@@ -68,29 +75,30 @@ class _Run:
         self._report(Progress(step, self.total, note, left, tuple(self.pictures), shown))
 
     def _group(self, group: list[Trajectory]) -> None:
-        began, every, steps = time.perf_counter(), self.bench.settings.preview_every, self.request.steps
+        every, steps = self.bench.settings.preview_every, self.request.steps
         first, last = len(self.pictures) + 1, len(self.pictures) + len(group)
         which = f"picture {first}" if len(group) == 1 else f"pictures {first} to {last}"
         note = f"Painting {which} of {self.request.count}" if self.request.count > 1 else "Painting"
+        batcher, rows = Batcher(self.parts, len(group)), sum(one.asks * one.rows for one in group)
         shown_at = 0
 
-        def on_step(calls: int) -> None:
+        def on_call() -> None:
             nonlocal shown_at
-            step, shown = steps * calls // group[0].asks, None
+            step, shown = steps * batcher.rows // rows, None
             if every and shown_at + every <= step < steps:
                 shown_at = step
                 shown = preview.jpeg(self.parts, [latents for one in group if (latents := one.estimate()) is not None])
             self.say(self.before + step * len(group), note, shown)
 
         self.say(self.before, note)
-        latents = drive(self.parts, group, on_step)
-        self.before += steps * len(group)
-        painted = time.perf_counter() - began
-        for trajectory, one in zip(group, latents):
+        for trajectory, latents, painting in batcher.paint(group, on_call):
+            if isinstance(latents, StudioError):
+                raise latents
             began = time.perf_counter()
-            image = decode(self.parts, one)
-            self._save(image, trajectory.request, painted / len(group) + time.perf_counter() - began)
-            self.say(self.before, note)
+            image = decode(self.parts, latents)
+            self._save(image, trajectory.request, painting + time.perf_counter() - began)
+            self.say(self.before + steps * batcher.rows // rows * len(group), note)
+        self.before += steps * len(group)
 
     def _save(self, image: Image.Image, request: GenerationRequest, seconds: float) -> None:
         digest = request.digest(self.contents)

@@ -1,24 +1,22 @@
 """The one denoising loop.
 
-Knows: how a picture goes from noise to latents, and how several do it together in one U-Net call.
-Does not know: prompts, files, pixels, which scheduler it is.
+Knows: how a picture goes from noise to latents. Does not know: prompts, files, pixels, which scheduler it is, who calls the
+U-Net and what else it is asked in the same call (batcher.py).
 
-A picture is a trajectory: a coroutine that asks the U-Net about latents at a timestep and is sent predictions. A U-Net
-takes a timestep per sample, so trajectories with different schedulers, step counts and guidance share its calls. One alone
-is bit for bit the stock pipeline's picture; together they differ from it by rounding (1e-6).
+A picture is a trajectory: a coroutine that asks the U-Net about latents at a timestep and is sent predictions.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from studio.engine.pipelines.families import Parts
+from studio.engine.pipelines.loras import active
 from studio.engine.pipelines.prompts import Conditioning
 from studio.engine.pipelines.schedulers import build
 from studio.errors import StudioError
@@ -44,6 +42,7 @@ class Trajectory:
         self.request, self.conditioning = request, conditioning
         self.shape = parts.latent_shape(width, height)
         self.added = (parts.added(conditioning.negative_pooled, width, height), parts.added(conditioning.pooled, width, height))
+        self.loras = active(parts, request)
         self._parts = parts
         self._scheduler = build(request.scheduler, request.schedule, parts.shipped, request.steps, request.seed)
         self._last: tuple[Ask, torch.Tensor] | None = None
@@ -52,6 +51,11 @@ class Trajectory:
     def asks(self) -> int:
         """How many times it asks the U-Net; a second-order scheduler about twice a step."""
         return len(self._scheduler.timesteps)
+
+    @property
+    def rows(self) -> int:
+        """U-Net rows of each of its asks: the prompt's, and the negative one's if it is guided."""
+        return 2 if self.request.guided else 1
 
     def run(self) -> Generator[Ask, Prediction, torch.Tensor]:
         """The coroutine; returns the finished latents. Raises StudioError if they are no numbers."""
@@ -81,49 +85,3 @@ class Trajectory:
         if kind == "epsilon":
             return (ask.latents - spread * noise) / max(signal, 1e-3)
         return noise if kind == "sample" else signal * ask.latents - spread * noise
-
-
-@torch.inference_mode()
-def drive(parts: Parts, trajectories: Sequence[Trajectory], on_step: Callable[[int], Any]) -> list[torch.Tensor]:
-    """Run trajectories together, each until its own end; their latents in the same order.
-
-    After each U-Net call `on_step` gets how many calls there were; what it raises ends the drive.
-    """
-    running = {k: trajectory.run() for k, trajectory in enumerate(trajectories)}
-    asks = {k: next(run) for k, run in running.items()}
-    done: dict[int, torch.Tensor] = {}
-    calls, told_for = 0, frozenset[int]()
-    while asks:
-        if told_for != asks.keys():  # otherwise the rows are those of the call before
-            told, told_for = _told(trajectories, list(asks)), frozenset(asks)
-        predictions = _predict(parts, trajectories, asks, told)
-        calls += 1
-        for k, prediction in predictions.items():
-            try:
-                asks[k] = running[k].send(prediction)
-            except StopIteration as end:
-                done[k] = end.value
-                del asks[k]
-        on_step(calls)
-    return [done[k] for k in range(len(trajectories))]
-
-
-def _told(trajectories: Sequence[Trajectory], who: list[int]) -> dict[str, Any]:
-    """The prompts' rows of one U-Net call: for each trajectory its negative one, if it is guided, then its prompt's."""
-    prompts, added = [], []
-    for trajectory in (trajectories[k] for k in who):
-        if trajectory.request.guided:
-            prompts.append(trajectory.conditioning.negative)
-            added.append(trajectory.added[0])
-        prompts.append(trajectory.conditioning.positive)
-        added.append(trajectory.added[1])
-    together = {name: torch.cat([row[name] for row in added]) for name in added[0]}
-    return {"encoder_hidden_states": torch.cat(prompts), "added_cond_kwargs": together or None}
-
-
-def _predict(parts: Parts, trajectories: Sequence[Trajectory], asks: dict[int, Ask], told: dict[str, Any]) -> dict[int, Prediction]:
-    """One U-Net call for all that is asked."""
-    rows = [(k, ask) for k, ask in asks.items() for _ in range(2 if trajectories[k].request.guided else 1)]
-    timesteps = torch.tensor([float(ask.timestep) for _, ask in rows]).to(parts.device.torch)
-    out = iter(parts.unet(torch.cat([ask.latents for _, ask in rows]), timesteps, return_dict=False, **told)[0].split(1))
-    return {k: (next(out) if trajectories[k].request.guided else None, next(out)) for k in asks}

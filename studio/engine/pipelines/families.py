@@ -49,6 +49,9 @@ class Parts:
     device: Device
     remembered: OrderedDict[Any, Any] = field(default_factory=OrderedDict)  # conditionings, by prompts.py
     colours: torch.Tensor | None = None  # latents → RGB for previews, by generation/preview.py
+    encoding: float = 0.0  # seconds that reading a prompt took last, by prompts.py
+    loras: tuple[Any, ...] = ()  # those that are on, by loras.py
+    adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)  # of the present borrow: name → content, adapter
 
     @property
     def channels(self) -> int:

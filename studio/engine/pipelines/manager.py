@@ -6,21 +6,23 @@ Does not know: what is done with what it lends.
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from studio.engine.pipelines import devices, families
+from studio.engine.pipelines import devices, families, loras
 from studio.engine.pipelines.devices import FORMATS
 from studio.engine.pipelines.families import Parts
 from studio.engine.pipelines.residency import GIB, Residency
 from studio.errors import OutOfMemory
 from studio.settings import Settings
 from studio.spec.request import GenerationRequest
-from studio.store.library import Library, ModelInfo
+from studio.store import rates
+from studio.store.library import Library, LoraInfo, ModelInfo
 
 
 class PipelineManager:
@@ -29,7 +31,7 @@ class PipelineManager:
     def __init__(self, settings: Settings, library: Library, on_change: Callable[[], None] = lambda: None) -> None:
         self.device = devices.resolve(settings.device, settings.precision)
         self.on_change = on_change  # called whenever something was loaded, lent again or thrown out
-        self._library, self._keep_free = library, int(settings.keep_free * GIB)
+        self._settings, self._library, self._keep_free = settings, library, int(settings.keep_free * GIB)
         self._residency = Residency(self._limit, lambda: self.on_change())
 
     @property
@@ -38,16 +40,21 @@ class PipelineManager:
         return self._residency.listing()
 
     @contextmanager
-    def borrow(self, request: GenerationRequest) -> Iterator[Parts]:
-        """A request's model, ready. Out of memory inside the block becomes an OutOfMemory that says what to lower."""
-        info = self._library.model(request.model)
+    def borrow(self, request: GenerationRequest, *others: GenerationRequest) -> Iterator[Parts]:
+        """A request's model with its LoRAs, ready, and with those of others for the same model, off.
+
+        Out of memory inside the block becomes one that says what to lower.
+        """
+        info = self._library.check(request)
         content = self._library.content(info)
         size = f"{request.width or info.side} × {request.height or info.side}"
         what = f"{request.model} at {size}" + (f", {min(request.batch, request.count)} at once" if request.batch > 1 else "")
-        with self._memory(what), self._residency.lend(f"model {content} {self.device.dtype_name}",
-                                                      lambda: families.load(info, content, self.device),
-                                                      self._expected(info), info.name) as parts:
+        key = f"model {content} {self.device.dtype_name}"
+        with (self._memory(what), self._residency.lend(key, lambda: self._load(info, content), self._expected(info),
+                                                       info.name) as parts,
+              self._with_loras(parts, key, (request, *others))):
             yield parts
+            rates.note(self._settings, info.name, encode=parts.encoding)
 
     @contextmanager
     def hold(self, key: str, load: Callable[[], Any], expected_bytes: int = 0) -> Iterator[Any]:
@@ -60,6 +67,42 @@ class PipelineManager:
         dropped = [self._residency.drop(held["key"]) for held in self.loaded if held["name"] == name]
         self.device.empty_cache()
         return any(dropped)
+
+    def contents(self, request: GenerationRequest) -> dict[str, str]:
+        """What a request's digest is made over: hashes of all that it names, and how it is run. Loads nothing."""
+        found = {f"lora {use.name}": self._library.content(self._library.lora(use.name)) for use in request.untagged().loras}
+        return {"model": self._library.content(self._library.check(request)), "dtype": self.device.dtype_name,
+                "device": self.device.kind, **found}
+
+    @property
+    def room(self) -> int:
+        """Bytes that are free for what is computed, beyond what others are to keep."""
+        return max(0, self.device.memory()[1] - self._keep_free)
+
+    @contextmanager
+    def _with_loras(self, parts: Parts, key: str, requests: Sequence[GenerationRequest]) -> Iterator[None]:
+        """Each is attached once, under its content; here the first request's are switched on, and off again."""
+        def adapter(info: LoraInfo, content: str) -> Any:
+            return self._residency.lend(f"lora {content} on {key}", lambda: loras.attach(parts, info, content), info.bytes,
+                                        f"LoRA {info.name}", of=key, undo=lambda adapter: loras.detach(parts, adapter))
+
+        before = parts.adapters
+        with ExitStack() as lent:
+            adapters: dict[str, tuple[str, Any]] = {}
+            for use in dict.fromkeys(use for request in requests for use in request.untagged().loras):
+                info = self._library.lora(use.name)
+                content, held = adapters.get(use.name) or (self._library.content(info), None)
+                adapters[use.name] = content, held or (None if use.off else lent.enter_context(adapter(info, content)))
+            parts.adapters = adapters
+            lent.callback(setattr, parts, "adapters", before)
+            with loras.switched(parts, loras.active(parts, requests[0])):
+                yield
+
+    def _load(self, info: ModelInfo, content: str) -> Parts:
+        began = time.perf_counter()
+        parts = families.load(info, content, self.device)
+        rates.note(self._settings, info.name, load=time.perf_counter() - began)
+        return parts
 
     def _limit(self) -> int:
         """What all things together may take: what they take now, and what is free beyond what others are to keep."""

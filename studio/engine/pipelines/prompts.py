@@ -9,6 +9,7 @@ nor compel can do it for SD 1.x.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from compel.embeddings_provider import EmbeddingsProvider
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
 from studio.engine.pipelines.families import Parts
+from studio.engine.pipelines.loras import reading
 from studio.errors import InvalidSpec
 from studio.spec.prompt import Piece, Prompt, parse
 from studio.spec.request import GenerationRequest
@@ -74,11 +76,12 @@ def condition(parts: Parts, request: GenerationRequest) -> Conditioning:
 
 
 def _encoded(parts: Parts, text: str, skip: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    key = (text, skip)
+    key = (text, skip, reading(parts))
     if key not in parts.remembered:
-        prompt = parse(text)
+        prompt, began = parse(text), time.perf_counter()
         rows = torch.cat([_read(Encoder(parts, which, skip), prompt) for which in range(len(parts.text_encoders))], dim=-1)
         parts.remembered[key] = rows.to(parts.device.dtype), _pooled(parts, prompt)
+        parts.encoding = time.perf_counter() - began
         if len(parts.remembered) > REMEMBERED:
             parts.remembered.popitem(last=False)
     parts.remembered.move_to_end(key)

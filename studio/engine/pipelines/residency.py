@@ -20,12 +20,14 @@ GIB = 2**30
 
 @dataclasses.dataclass
 class Resident:
-    """One loaded thing; `lent` counts who uses it now."""
+    """One loaded thing; `lent` counts who uses it now. With `of` it hangs on another and goes with it, undone by `undo`."""
 
     key: str
     name: str
     thing: Any
     bytes: int
+    of: str = ""
+    undo: Callable[[Any], None] | None = None
     lent: int = 0
 
 
@@ -45,9 +47,13 @@ class Residency:
         return self._get(key, load, expected_bytes, name).thing
 
     @contextmanager
-    def lend(self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = "") -> Iterator[Any]:
-        """The same, and it stays at least until the block is left."""
-        held = self._get(key, load, expected_bytes, name)
+    def lend(self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = "", of: str = "",
+             undo: Callable[[Any], None] | None = None) -> Iterator[Any]:
+        """The same, and it stays at least until the block is left.
+
+        `of` is the key of what it hangs on (an adapter on a model), `undo` what takes it off.
+        """
+        held = self._get(key, load, expected_bytes, name, of, undo)
         held.lent += 1
         try:
             yield held.thing
@@ -55,11 +61,15 @@ class Residency:
             held.lent -= 1
 
     def drop(self, key: str) -> bool:
-        """Throw one out; False if it is not there or lent."""
+        """Throw one out, and all that hangs on it; False if it is not there or lent."""
         held = self._held.get(key)
         if held is None or held.lent:
             return False
+        for part in [other.key for other in self._held.values() if other.of == key]:
+            self.drop(part)
         del self._held[key]
+        if held.undo:
+            held.undo(held.thing)
         self._on_change()
         return True
 
@@ -73,18 +83,21 @@ class Residency:
         return [{"key": held.key, "name": held.name, "bytes": held.bytes, "lent": bool(held.lent)}
                 for held in self._held.values()]
 
-    def _get(self, key: str, load: Callable[[], Any], expected_bytes: int, name: str) -> Resident:
+    def _get(self, key: str, load: Callable[[], Any], expected_bytes: int, name: str, of: str = "",
+             undo: Callable[[Any], None] | None = None) -> Resident:
         held = self._held.pop(key, None)
         if held is None:
             self._make_room(expected_bytes, name or key)
             thing = load()
-            held = self._held[key] = Resident(key, name or key, thing, measure(thing))
+            held = self._held[key] = Resident(key, name or key, thing, measure(thing), of, undo)
             try:
                 self._make_room(0, held.name, keep=held)  # it may be larger than expected
             except OutOfMemory:
-                del self._held[key]
+                self.drop(key)
                 raise
         self._held[key] = held
+        if of:  # used with it, and dearer to load again
+            self._held[of] = self._held.pop(of)
         self._on_change()
         return held
 
