@@ -30,13 +30,18 @@ HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
 
 def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
-    """A flag for every field. Only what was typed lands in the namespace, as text: the model converts and checks it."""
+    """A flag for every field; that of a list may be given again.
+
+    Only what was typed lands in the namespace, as text: the model converts and checks it.
+    """
     for name, field in model.model_json_schema()["properties"].items():
         field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
-        flag = "--" + name.replace("_", "-")
+        many = field.get("type") == "array"
+        flag = "--" + (name.removesuffix("s") if many else name).replace("_", "-")
         shown = f"{field.get('description', '')} {limits(field)}".strip().replace("%", "%%")
-        metavar = "N" if field.get("type") in ("integer", "number") else "TEXT"
-        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar)
+        metavar = "N" if field.get("type") in ("integer", "number") else "NAME:WEIGHT" if many else "TEXT"
+        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar,
+                            action="append" if many else "store")
 
 
 def limits(field: dict[str, Any]) -> str:
@@ -73,7 +78,13 @@ def build() -> argparse.ArgumentParser:
     making.add_argument("--output", type=Path, metavar="DIR", help="also copy the pictures into this folder")
     making.add_argument("--json", action="store_true", help="print a JSON object a line: path, request, digest, seconds")
     _home(making, argparse.SUPPRESS)
-    command(inspect, "Say what a picture, model folder or safetensors file is, as JSON.").add_argument(
+    grids = command(sweep, "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and index.")
+    grids.add_argument("file", type=Path, metavar="SPEC.toml", help="base and axes; running it again goes on where it was")
+    grids.add_argument("--plan", action="store_true", help="print the cells in order and what they will take; make nothing")
+    grids.add_argument("--fast", action="store_true", help="several cells in one U-Net call: quicker, the last bits may differ")
+    grids.add_argument("--output", type=Path, metavar="DIR", help="also put pictures, sheet, viewer and index into this folder")
+    _home(grids, argparse.SUPPRESS)
+    command(inspect, "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.").add_argument(
         "file", type=Path, metavar="FILE")
     doctor_flags = command(doctor, "Say what this machine has and what is missing.")
     doctor_flags.add_argument("--json", action="store_true", help="print JSON")
@@ -114,27 +125,33 @@ def generate(arguments: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(arguments).items() if name in GenerationRequest.model_fields}
     request = check(GenerationRequest, given)
     settings = _settings(arguments)
-    from studio.store.jobs import Jobs, Lock
     from studio.store.library import Library
-    Library(settings).model(request.model)  # a wrong name is said before anything is loaded
-    studio, device = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}")
-    alone = studio.take() and device.take(wait=1.0)
-    if alone:
-        studio.drop()  # a page may open meanwhile; its worker then waits for the device
-        result = _in_place(settings, request)
+    Library(settings).check(request)  # a wrong name is said before anything is loaded
+    _print(arguments, settings, _done(settings, "generate", request.model_dump(mode="json")))
+
+
+def _done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The result of a job: in place, or through the queue where a studio runs."""
+    from studio.store.jobs import Jobs, Lock
+    studio, device, told = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}"), False
+    while studio.take():  # no page is open; one may open meanwhile, and its worker then waits for the device
+        studio.drop()
+        if device.take(wait=1.0):
+            break
+        if not told:  # another command, or a worker that is about to leave
+            told = not _say("somebody else is using the device; waiting for it", 0)
     else:
-        result = _through_the_queue(Jobs(settings.home / "jobs.sqlite"), request)
-    _print(arguments, settings, result)
-
-
-def _in_place(settings: Settings, request: GenerationRequest) -> dict[str, Any]:
+        return _through_the_queue(Jobs(settings.home / "jobs.sqlite"), kind, spec)
     from studio.engine.bench import Bench
-    from studio.engine.generation.generate import generate as work
-    return dict(work(Bench.open(settings), request.model_dump(mode="json"), lambda progress: None))
+    from studio.engine.worker import WORKS, work_of
+    try:
+        return dict(work_of(WORKS[kind])(Bench.open(settings), spec, lambda progress: None))
+    finally:
+        device.drop()
 
 
-def _through_the_queue(jobs: Jobs, request: GenerationRequest) -> dict[str, Any]:
-    id = jobs.submit("generate", request.model_dump(mode="json"), owner="command-line")
+def _through_the_queue(jobs: Jobs, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    id = jobs.submit(kind, spec, owner="command-line")
     try:
         while (job := jobs.get(id)) and job.open:
             time.sleep(0.05)
@@ -150,6 +167,8 @@ def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, 
     from studio.store import files
     from studio.store.gallery import Gallery
     gallery = Gallery(settings)
+    for note in result.get("notes", ()):
+        print(f"studio: {note}", file=sys.stderr)
     for made in result["pictures"]:
         path, picture = Path(made["path"]), gallery.get(made["path"])
         if arguments.output:
@@ -170,6 +189,51 @@ def _copy(path: Path, folder: Path, write: Callable[..., None]) -> Path:
             raise BadFile(f"{folder} cannot be written to: {error.strerror}. The picture is at {path}.") from None
         return target
     raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """A stored sweep whose id and seed come from the file's own words: the same file is the same sweep, and goes on."""
+    from studio.spec.sweep import SweepSpec, plan
+    from studio.store.library import Library
+    from studio.store.presets import read
+    from studio.store.sweeps import Sweeps, from_words
+    spec = read(arguments.file.expanduser(), SweepSpec, f"The sweep {arguments.file.name}")
+    id, spec = from_words(spec.model_copy(update={"fast": spec.fast or arguments.fast}))
+    settings, planned = _settings(arguments), plan(spec)
+    library = Library(settings)
+    for request in planned.named:
+        library.check(request)  # a wrong name is said before anything is loaded
+    if arguments.plan:
+        from studio.engine.bench import Bench
+        from studio.engine.sweeps.run import outline
+        print(json.dumps(outline(Bench.open(settings), spec), ensure_ascii=False))
+        return
+    Sweeps(settings).add(spec, "command-line", id)
+    _done(settings, "sweep", {"sweep": id, "title": spec.title, "cells": len(planned.cells)})
+    kept = Sweeps(settings).cells(id)
+    running = [(planned.cells[k], kept[planned.cells[k].key]) for k in planned.order]
+    _print_sweep(settings, id, [one.path for _, one in running if one.path], arguments.output)
+    failed = [f"{' · '.join(cell.labels)}: {one.error}" for cell, one in running if not one.done]
+    if failed:
+        raise StudioError("\n".join([f"{len(failed)} of {len(running)} cells could not be made; run the same again to try them "
+                                     "again.", *failed]))
+
+
+def _print_sweep(settings: Settings, id: str, pictures: Sequence[Path], output: Path | None) -> None:
+    """One path a line: the cells in the order of the plan, then sheet, viewer and index."""
+    from studio.store.sweeps import Sweeps
+    made = Sweeps(settings).files(id)
+    if output:
+        from studio.engine.bench import Bench
+        from studio.engine.sweeps.export import write
+        folder = output.expanduser().resolve()
+        try:
+            made = write(Bench.open(settings), id, folder=folder, copy=True)
+        except OSError as error:
+            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The pictures are in the gallery.") from None
+        pictures = [folder / "pictures" / path.name for path in pictures]
+    for path in (*pictures, *made):
+        print(path, flush=True)
 
 
 def inspect(arguments: argparse.Namespace) -> None:

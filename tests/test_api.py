@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lora_makers as makers
 import pytest
-from conftest import Served
+from conftest import POCKET, Served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -19,22 +20,23 @@ from studio.store.images import load
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
 OTHER: dict[str, Any] = {"prompt": "a (cat:1.2)", "negative_prompt": "fog", "model": "other", "width": 128, "height": 64,
                          "steps": 3, "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
-                         "clip_skip": 2}
+                         "clip_skip": 2, "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 1.0}]}
 
 
 @pytest.fixture(scope="module")
 def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    makers.kohya(served.home / "loras" / "moon.safetensors", makers.add(makers.stock(POCKET), only="unet"), 2)
     connected = Client(served.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
     yield connected
     connected.close()
 
 
-def test_three_named_typed_endpoints_and_no_others(client: Client) -> None:
+def test_four_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
-    assert set(told["named_endpoints"]) == {"/generate", "/inspect", "/jobs"} and not told["unnamed_endpoints"]
+    assert set(told["named_endpoints"]) == {"/generate", "/sweep", "/inspect", "/jobs"} and not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
-    assert {part["parameter_name"]: part["parameter_default"] for part in parameters} == GenerationRequest().model_dump()
+    assert {part["parameter_name"]: part["parameter_default"] for part in parameters} == GenerationRequest().model_dump(mode="json")
     types = {part["parameter_name"]: part["python_type"]["type"] for part in parameters}
     assert (types["steps"], types["guidance"], types["width"]) == ("int", "float", "None | int")
     assert "'Euler a'" in types["scheduler"]
@@ -51,16 +53,35 @@ def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:
     assert path != kept and path.read_bytes() == kept.read_bytes()  # downloaded byte for byte
     inside = json.loads(load(path).text["studio"])
     assert inside["digest"] == made["digest"] and len(made["digest"]) == 64 and 0 < made["seconds"] <= told["seconds"]
-    assert inside["request"] == told["request"] == GenerationRequest(**QUICK).model_dump()
+    assert inside["request"] == told["request"] == GenerationRequest(**QUICK).model_dump(mode="json")
+
+
+def test_a_grid(client: Client, served: Served) -> None:
+    axes = [{"field": "scheduler", "values": ["Euler", "DDIM"]}, {"field": "steps", "values": "1-3 (+2)"}]
+    base = QUICK | {"schedule": "As shipped"}
+    files, told = client.predict(api_name="/sweep", base=base, axes=axes, title="A grid")
+    assert [cell["labels"] for cell in told["pictures"]] == [["Euler", "Steps 1"], ["Euler", "Steps 3"], ["DDIM", "Steps 1"],
+                                                             ["DDIM", "Steps 3"]]
+    assert (told["made"], told["failed"]) == (4, 0) and len(files) == 4 + 4
+    for path, cell in zip(map(Path, files), told["pictures"]):
+        inside = json.loads(load(path).text["studio"])
+        assert inside["digest"] == cell["digest"] and inside["request"]["scheduler"] == cell["labels"][0]
+    assert [Path(path).name for path in files[4:]] == ["sheet.png", "viewer.html", "index.json", "index.csv"]
+    for bad, words in (([axes[0], axes[1] | {"values": "x"}], "Steps: value 1, 'x'"), ([axes[0] | {"values": "Eular"}], "Eular")):
+        with pytest.raises(AppError, match=words) as caught:
+            client.predict(api_name="/sweep", base=base, axes=bad)
+        assert "Traceback" not in str(caught.value)
 
 
 def test_every_field_arrives(client: Client) -> None:
     assert set(OTHER) == set(GenerationRequest.model_fields)
-    default = GenerationRequest().model_dump()
+    default = GenerationRequest().model_dump(mode="json")
     assert all(OTHER[name] != default[name] for name in OTHER)
     files, told = client.predict(api_name="/generate", **OTHER)
     assert told["request"] == OTHER
-    assert [made["seed"] for made in told["pictures"]] == [5, 6, 7] and len(files) == 3
+    assert [made["seed"] for made in told["pictures"]] == [5, 6, 7] and len(files) == 3 and told["notes"] == []
+    _, again = client.predict(api_name="/generate", **OTHER | {"loras": "<lora:moon:1:0.5>"})  # as text
+    assert [made["digest"] for made in again["pictures"]] == [made["digest"] for made in told["pictures"]]
 
 
 def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
@@ -70,7 +91,8 @@ def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
     said = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in said] == ["Prompt", "Width", "Steps", "Scheduler"]
     assert "(not 'x<y')" in said[2]  # as it was given: no HTML for programs
-    for bad, words in (({"model": "pokket"}, "there is pocket"), ({"scheduler": "Euler a"}, "Euler a cannot run on Karras")):
+    for bad, words in (({"loras": ["luna"]}, "no LoRA 'luna' in the library; there is moon"),
+                       ({"model": "pokket"}, "there is pocket"), ({"scheduler": "Euler a"}, "Euler a cannot run on Karras")):
         with pytest.raises(AppError, match=words):
             client.predict(api_name="/generate", **QUICK | bad)
     assert "Traceback" not in served.log.read_text()[said_before:]

@@ -15,7 +15,9 @@ from studio.spec.value import check
 from studio.store.jobs import Jobs
 
 OTHER = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7, "guidance": 3.5,
-         "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2, "clip_skip": 2}
+         "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2, "clip_skip": 2,
+         "loras": ({"name": "moon", "unet": 0.5, "text_encoder": 1.0}, {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25})}
+LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25"]
 
 
 def studio(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -34,7 +36,8 @@ def test_help_answers_without_torch_and_gradio() -> None:
 
 def test_every_field_survives_the_command_line() -> None:
     assert set(OTHER) == set(GenerationRequest.model_fields)
-    words = [part for name, value in OTHER.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    plain = {name: value for name, value in OTHER.items() if name != "loras"}
+    words = LORAS + [part for name, value in plain.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = vars(build().parse_args(["generate", *words]))
     request = check(GenerationRequest, {name: arguments[name] for name in OTHER})
     assert request.model_dump() == OTHER
@@ -52,6 +55,10 @@ def test_all_faults_in_one_message() -> None:
 def test_one_plain_line_for_what_cannot_be(tmp_path: Path) -> None:
     done = studio("generate", "--model", "nowhere", home=tmp_path)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "pocket" in done.stderr
+    done = studio("generate", "--lora", "moon:0.5", home=tmp_path)
+    assert done.returncode == 1 and done.stderr == "studio: There is no LoRA 'moon' in the library; there is none.\n"
+    done = studio("generate", "--prompt", "a <lora:moon", "--lora", "a:x", home=tmp_path)
+    assert done.returncode == 2 and "never closed" in done.stderr and "LoRAs: number 1: 'x' is no weight" in done.stderr
     missing = studio("inspect", str(tmp_path / "nothing.png"))
     assert missing.returncode == 1 and "no file" in missing.stderr and "Traceback" not in missing.stderr
 

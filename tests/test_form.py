@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio.errors import InvalidSpec
 from studio.settings import load
-from studio.spec.request import GenerationRequest
+from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import SCHEDULERS
 from studio.spec.value import check, extra
 from studio.store.jobs import Jobs
@@ -49,6 +49,10 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
     field = of(name)
     if "enum" in field:
         return st.sampled_from(field["enum"])
+    if field["type"] == "array":
+        weight = st.floats(-4, 4)
+        use = st.builds(LoraUse, name=st.sampled_from(["moon", "a/b c", "é"]), unet=weight, text_encoder=weight)
+        return st.lists(use, max_size=3, unique_by=lambda use: use.name).map(tuple)
     if field["type"] == "string":
         text = st.text(min_size=field.get("minLength", 0), max_size=min(60, field["maxLength"]))
         return text.filter(lambda words: not faults_of({name: words}))
@@ -77,8 +81,8 @@ def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationReq
     field, placed = of(name), page[f"txt2img-{name.replace('_', '-')}"]
     told = form[name].get_config()
     assert told["label"] == placed["label"] == field["title"]
-    assert told["info"] == field["description"] and told["elem_id"] == f"trial-{name.replace('_', '-')}"
-    assert told["value"] == field["default"]
+    assert told["elem_id"] == f"trial-{name.replace('_', '-')}" and told["value"] == field["default"]
+    assert told.get("info", field["description"]) == field["description"] and ("info" in told) == (field["type"] != "array")
     for part in (told, placed):
         if "enum" in field:
             assert {value for _, value in part["choices"]} <= set(field["enum"])

@@ -22,7 +22,7 @@ SHIPPED = shipped("presets") / "pictures"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7,
                          "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
-                         "clip_skip": 2}
+                         "clip_skip": 2, "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}]}
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30).filter(
     lambda text: "AND" not in text and "BREAK" not in text)
 SIDES = st.none() | st.integers(8, 256).map(lambda eighth: eighth * 8)
@@ -135,6 +135,6 @@ def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:
                            "count = true")
     with pytest.raises(InvalidSpec) as caught:
         presets.load("mine")
-    assert all(fault.startswith("Preset mine: ") for fault in caught.value.faults)
+    assert all(fault.startswith("The preset mine: ") for fault in caught.value.faults)
     named = {fault.split(": ")[1] for fault in caught.value.faults}
     assert named == {"Steps", "Seed", "Prompt", "Width", "stesp", "Scheduler", "Pictures"}

@@ -12,6 +12,7 @@ from studio.engine.pipelines.manager import PipelineManager
 from studio.settings import Settings
 from studio.store.gallery import Gallery
 from studio.store.library import Library
+from studio.store.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Bench:
     pipelines: PipelineManager
     gallery: Gallery
     library: Library
+    sweeps: Sweeps
     owner: str = "local"
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Raises InvalidSpec for a device that is not there."""
         library = Library(settings)
-        return cls(settings, PipelineManager(settings, library), Gallery(settings), library)
+        return cls(settings, PipelineManager(settings, library), Gallery(settings), library,
+                   Sweeps(settings))

@@ -30,7 +30,8 @@ from studio.settings import Settings, load
 from studio.store.jobs import Job, Jobs, Lock, Progress
 
 Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
-WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload"}
+WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload",
+         "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export"}
 POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
 REPORT = 0.1  # seconds between two rows of progress
 LINGER = 10.0  # seconds without a studio after which an idle worker leaves
@@ -73,13 +74,13 @@ class _Worker:
 
     def __init__(self, label: str, jobs: Jobs, settings: Settings) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched behind the owner's back
-        self._works: dict[str, Work] = {kind: _load(place) for kind, place in WORKS.items()}
+        self._works: dict[str, Work] = {kind: work_of(place) for kind, place in WORKS.items()}
         self._label, self._jobs = label, jobs
         self._said: dict[str, Any] = {}
         self._fault: StudioError | None = None
         self.sound = True
         try:
-            self._bench = _load("studio.engine.bench:Bench").open(settings)
+            self._bench = work_of("studio.engine.bench:Bench").open(settings)
             self._bench.pipelines.on_change = self.tell
         except StudioError as error:  # such as a device that is not there: every job has to hear it
             log.error("%s", error)
@@ -173,7 +174,8 @@ def command(settings: Settings) -> list[str]:
             "--preview-every", str(settings.preview_every)]
 
 
-def _load(place: str) -> Any:
+def work_of(place: str) -> Any:
+    """What WORKS names, imported."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
 

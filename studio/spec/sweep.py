@@ -79,7 +79,7 @@ class SweepSpec(_Named):
             if twice:
                 faults.append(f"{decided[twice[0]]} and {axis.title} both decide {twice[0]}; leave one out.")
             decided |= dict.fromkeys(axis.sets, axis.title)
-            if axis.field in LORA_WEIGHTS and not axis.lora and not getattr(self.base, "loras", ()) and "lora" not in fields:
+            if axis.field in LORA_WEIGHTS and not axis.lora and not self.base.untagged().loras and "lora" not in fields:
                 faults.append(f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or an axis of LoRAs.")
         counts = self.counts
         for group in self.groups:
@@ -138,6 +138,11 @@ class Cell(Value):
     labels: tuple[str, ...]
     request: GenerationRequest
 
+    @property
+    def key(self) -> str:
+        """What the cell is known by, whatever its place: the same request is the same cell in a sweep with more values."""
+        return self.request.digest({"model": self.request.model})
+
 
 class Plan(Value):
     """All cells by their coordinates, the last axis fastest; `order` has their indexes as they are to run."""
@@ -146,6 +151,12 @@ class Plan(Value):
     cells: tuple[Cell, ...]
     order: tuple[int, ...]
     predicted: Prediction
+
+    @property
+    def named(self) -> list[GenerationRequest]:
+        """One request for each model with each set of LoRAs: what has to be in the library."""
+        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras)): cell.request
+                     for cell in self.cells}.values())
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
@@ -168,7 +179,9 @@ def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates]
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
     spec = spec.settled(seed or 0)
     values, labels = [axis.parsed for axis in spec.axes], [axis.labels for axis in spec.axes]
-    base = spec.base.model_dump() | {"batch": (spec.base.batch if spec.base.batch > 1 else TOGETHER) if spec.fast else 1}
+    about_loras = any(axis.field in _LAST[:-1] for axis in spec.axes)  # they work on tags as well
+    together = (spec.base.batch if spec.base.batch > 1 else TOGETHER) if spec.fast else 1
+    base = (spec.base.untagged() if about_loras else spec.base).model_dump() | {"batch": together}
     cells: list[Cell] = []
     faults: list[tuple[str, str]] = []
     characters = 0
@@ -201,7 +214,7 @@ def _coordinates(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
 def _values(base: Mapping[str, Any], chosen: Sequence[tuple[Axis, Plain]]) -> dict[str, Any]:
     """What a cell asks for, not yet checked. Plain settings first, then the LoRA, then weights (all, then one), then words."""
     values = dict(base)
-    loras = {str(one["name"]): dict(one) for one in base.get("loras", ())}
+    loras = {str(one["name"]): dict(one) for one in base["loras"]}
     words: dict[str, str] = {}
     for axis, value in sorted(chosen, key=_turn):
         match axis.field:
@@ -217,8 +230,7 @@ def _values(base: Mapping[str, Any], chosen: Sequence[tuple[Axis, Plain]]) -> di
                 words[axis.find] = str(value)
             case field:
                 values[field] = value
-    if loras or "loras" in base:
-        values["loras"] = tuple(loras.values())
+    values["loras"] = tuple(loras.values())
     return _replaced(values, words) if words else values
 
 

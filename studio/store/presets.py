@@ -20,6 +20,20 @@ V = TypeVar("V", bound=Value)
 MOST_BYTES = 200_000  # the longest prompts, every letter written as an escape
 
 
+def read(path: Path, model: type[V], what: str) -> V:
+    """A spec from a TOML file; `what` is what errors call it. Raises BadFile for no TOML, InvalidSpec with all its bad fields."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadFile(f"{what} is larger than {MOST_BYTES} bytes: it is none.")
+        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadFile(f"{what} cannot be read: {error}") from None
+    try:
+        return check(model, values)
+    except InvalidSpec as error:
+        raise InvalidSpec([f"{what}: {fault}" for fault in error.faults]) from None
+
+
 class Presets(Generic[V]):
     """Presets of one kind of spec, such as `presets/pictures/*.toml` for requests."""
 
@@ -35,16 +49,7 @@ class Presets(Generic[V]):
         path = self._files().get(name)
         if path is None:
             raise BadFile(f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}.")
-        try:
-            if path.stat().st_size > MOST_BYTES:
-                raise BadFile(f"The preset {name} is larger than {MOST_BYTES} bytes: it is no preset.")
-            values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise BadFile(f"The preset {name} cannot be read: {error}") from None
-        try:
-            return check(self.model, values)
-        except InvalidSpec as error:
-            raise InvalidSpec([f"Preset {name}: {fault}" for fault in error.faults]) from None
+        return read(path, self.model, f"The preset {name}")
 
     def save(self, name: str, value: V) -> Path:
         """Keep what differs from the defaults, in the home's folder."""

@@ -1,4 +1,4 @@
-"""Named, typed endpoints for programs: `generate`, `inspect`, `jobs`; the only public ones.
+"""Named, typed endpoints for programs: `generate`, `sweep`, `inspect`, `jobs`; the only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from studio.errors import InvalidSpec, StudioError
 from studio.spec.request import GenerationRequest
+from studio.spec.sweep import SweepSpec, plan
 from studio.spec.value import check
 from studio.store import gallery
 from studio.ui import show
@@ -36,6 +37,18 @@ def publish(desk: Desk) -> None:
         made = job.result["pictures"]
         told = [{"file": Path(one["path"]).name, **{name: one[name] for name in ("seed", "digest", "seconds")}} for one in made]
         return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
+
+    async def sweep(spec: SweepSpec, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        id, job_id = desk.submit_sweep(spec, visitor)
+        [*_, job] = [job async for job in desk.jobs.watch(job_id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        kept, stored = desk.sweeps.cells(id), desk.sweeps.get(id)
+        cells = [(cell, kept[cell.key]) for cell in plan(stored.spec).cells] if stored else []
+        told = [{"labels": list(cell.labels), "file": one.path.name if one.path else None, "seed": cell.request.seed,
+                 "digest": one.digest, "seconds": one.seconds, "error": one.error} for cell, one in cells]
+        paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
+        return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
@@ -62,7 +75,8 @@ def publish(desk: Desk) -> None:
                      "error": job.error, "pictures": [Path(made["path"]).name for made in show.pictures_of(job)]} for job in rows]
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
-    for work, name in ((described, "generate"), (inspect, "inspect"), (jobs, "jobs")):
+    grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
+    for work, name in ((described, "generate"), (grids, "sweep"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 
@@ -73,7 +87,7 @@ def _file(path: str) -> FileDataDict:
 
 def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]], about: str) -> Callable[..., Awaitable[Any]]:
     """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them."""
-    fields = model.model_fields
+    fields = dict(sorted(model.model_fields.items(), key=lambda field: not field[1].is_required()))
 
     async def endpoint(asked: gr.Request, *values: Any) -> Any:
         with show.said(plain=True):
@@ -82,7 +96,8 @@ def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]]
     either = reflection.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__signature__ = reflection.Signature(  # type: ignore[attr-defined]
         [reflection.Parameter("asked", either, annotation=gr.Request),  # gradio fills this one in
-         *(reflection.Parameter(name, either, default=field.get_default(), annotation=field.annotation)
+         *(reflection.Parameter(name, either, annotation=field.annotation,
+                                default=reflection.Parameter.empty if field.is_required() else field.get_default())
            for name, field in fields.items())],
         return_annotation=reflection.signature(work, eval_str=True).return_annotation)
     endpoint.__annotations__ = {"asked": gr.Request} | {name: field.annotation for name, field in fields.items()}

@@ -16,15 +16,17 @@ import gradio as gr
 
 from studio.settings import Settings, shipped
 from studio.spec.request import GenerationRequest
+from studio.spec.sweep import SweepSpec
 from studio.store.gallery import Gallery
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
+from studio.store.sweeps import Sweeps
 from studio.ui import api, guard
-from studio.ui.tabs import gallery, models, queue, txt2img
+from studio.ui.tabs import gallery, models, queue, sweep, txt2img
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
-TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, gallery.build, models.build, queue.build)
+TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, sweep.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = """<script>addEventListener("keydown", event => {
   if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
@@ -57,7 +59,7 @@ def build(desk: Desk) -> gr.Blocks:
     return page
 
 
-TITLES = {"txt2img": "txt2img", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
+TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
@@ -95,7 +97,8 @@ def desk_of(settings: Settings, jobs: Jobs) -> Desk:
     pictures = Gallery(settings)
     pictures.sync()
     return Desk(settings, jobs, pictures, Library(settings),
-                Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"))
+                Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"), Sweeps(settings),
+                Presets(SweepSpec, shipped("presets") / "sweeps", settings.presets / "sweeps"))
 
 
 def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
@@ -106,7 +109,7 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
         (settings.home / folder).mkdir(mode=0o700, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
     os.chdir(settings.home / "empty")  # gradio would publish any file of the working folder that a handler names
-    gr.set_static_paths([settings.outputs, settings.thumbs])  # pictures go out by path, in place, byte for byte
+    gr.set_static_paths([settings.outputs, settings.thumbs, settings.sweeps])  # pictures go out by path, in place, byte for byte
     page = build(desk)
     guard.free_port(settings)
     if login and not settings.auth:
@@ -114,8 +117,8 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
     page.queue(max_size=64).launch(
         server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
         max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
-        quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), app_kwargs={"middleware": guard.middleware(settings, desk.gallery)},
-        prevent_thread_lock=True)
+        quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), prevent_thread_lock=True,
+        app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps)})
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     places = [f"http://{shown}:{page.server_port}", *([page.share_url] if page.share_url else [])]
     print(f"The studio is open at {' and '.join(places)}", flush=True)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from studio.errors import InvalidSpec
 from studio.spec.value import check
+from studio.ui import lora_rows
 
 M = TypeVar("M", bound=BaseModel)
 Turn = Callable[[Any], Any]
@@ -61,14 +62,14 @@ class Form(Generic[M]):
 
     def fill(self, value: M) -> dict[Any, Any]:
         """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
-        return {part: getattr(value, name) for name, part in self._parts.items()}
+        return {part: _shown(getattr(value, name)) for name, part in self._parts.items()}
 
     def fill_some(self, values: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[Any, Any], list[str]]:
         """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
         page, _ = self._most({}, now)
         taken, faults = self._most(page, values)
         made = check(self.model, {**page, **taken})
-        return {self._parts[name]: getattr(made, name) for name in taken if name in self._parts}, faults
+        return {self._parts[name]: _shown(getattr(made, name)) for name in taken if name in self._parts}, faults
 
     def _most(self, base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""
@@ -89,6 +90,11 @@ class Form(Generic[M]):
         return taken, faults
 
 
+def _shown(value: Any) -> Any:
+    """As JSON: a list of values (LoRAs) as dicts, which the model reads back."""
+    return [item.model_dump() for item in value] if isinstance(value, tuple) else value
+
+
 def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
     field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
     common = {"label": field["title"], "value": field.get("default"), "info": field.get("description")} | settings
@@ -97,6 +103,8 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
         return gr.Dropdown(**common)
     if field["type"] == "boolean":
         return gr.Checkbox(**common)
+    if field["type"] == "array":  # of LoRAs: so far the only list that a spec has
+        return lora_rows.rows(**{name: value for name, value in common.items() if name != "info"})
     if field["type"] == "string":
         return gr.Textbox(**common)
     whole = field["type"] == "integer"

@@ -1,6 +1,6 @@
 """Who asks, and what they may do: the one place that decides.
 
-Knows: cookies, Host and Origin headers, owner and guest, whose a picture file is.
+Knows: cookies, Host and Origin headers, owner and guest, whose a picture file or a sweep's sheet is.
 Does not know: what a job does; how a refusal is shown.
 
 The owner sits at this machine: the connection comes from it and names it (127.0.0.1, localhost). Everybody else, on the
@@ -32,6 +32,7 @@ from studio.errors import BadFile, Busy, InvalidSpec, NotAllowed
 from studio.settings import Settings
 from studio.store.gallery import Gallery
 from studio.store.jobs import Job
+from studio.store.sweeps import Sweeps
 
 COOKIE = "studio-visitor"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -120,12 +121,13 @@ def login(settings: Settings) -> tuple[str, str] | None:
 class Guard:
     """ASGI middleware in front of everything: Host, Origin, the visitor's cookie, guests' files."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery, sweeps: Sweeps) -> None:
         self.app = app
         self.share = settings.share
         self.hosts = {settings.host}
-        self.gallery = gallery
+        self.gallery, self.sweeps = gallery, sweeps
         self.served = (settings.outputs.resolve(), settings.thumbs.resolve())
+        self.sheets = settings.sweeps.resolve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -155,7 +157,7 @@ class Guard:
             return "This studio takes no requests from other sites' pages."
         file = FILES.search(scope["path"])
         if file and not self._may_read(file[1], visitor(scope)):
-            return "That picture is somebody else's."
+            return "That file is somebody else's."
         return ""
 
     def _known(self, name: str) -> bool:
@@ -177,6 +179,9 @@ class Guard:
             path = Path(name).resolve()
         except (OSError, ValueError):
             return False
+        if path.is_relative_to(self.sheets):
+            sweep = self.sweeps.get(path.relative_to(self.sheets).parts[0]) if path != self.sheets else None
+            return sweep is not None and sweep.owner == asks.id
         for folder in self.served:
             if path.is_relative_to(folder):
                 picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))
@@ -204,9 +209,9 @@ def own(jobs: Iterable[Job], asks: Visitor) -> list[tuple[Job, bool]]:
     return [(job, not asks.guest or job.owner == asks.id) for job in jobs]
 
 
-def middleware(settings: Settings, gallery: Gallery) -> list[Any]:
+def middleware(settings: Settings, gallery: Gallery, sweeps: Sweeps) -> list[Any]:
     """For gradio's `app_kwargs`."""
-    return [Middleware(Guard, settings=settings, gallery=gallery)]
+    return [Middleware(Guard, settings=settings, gallery=gallery, sweeps=sweeps)]
 
 
 def free_port(settings: Settings) -> None:

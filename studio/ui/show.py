@@ -8,14 +8,16 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.spec.request import GenerationRequest
+from studio.spec.request import GenerationRequest, LoraUse
 from studio.store.gallery import Picture
 from studio.store.jobs import Job
 
@@ -53,6 +55,8 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes as a person says them."""
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
@@ -91,7 +95,9 @@ def ended(job: Job | None) -> str:
             words = f"Interrupted: {job.error}. The Queue tab can start it again."
         case _:
             words = job.error or "failed"
-    return f'<p class="ended" data-state="{job.state}">{html.escape(words)}</p>'
+    notes = job.result.get("notes", ()) if isinstance(job.result, dict) else ()
+    more = "".join(f'<p class="note">{html.escape(str(note))}</p>' for note in notes)
+    return f'<p class="ended" data-state="{job.state}">{html.escape(words)}</p>{more}'
 
 
 def pictures_of(job: Job) -> list[dict[str, Any]]:
@@ -111,10 +117,17 @@ def settings(picture: Picture | None) -> str:
             ("Seed", request.seed), ("Took", duration(picture.seconds))]
     rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
     rows += [("At once", request.batch)] if request.batch > 1 else []
-    cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows)
+    rows += [(f"LoRA {use.name}", weights(use)) for use in request.untagged().loras]
+    cells = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows)
     words = html.escape(request.prompt) or "<i>no prompt</i>"
     without = f'<p class="without">without: {html.escape(request.negative_prompt)}</p>' if request.negative_prompt else ""
     return f'<div class="about"><p class="words">{words}</p>{without}<dl>{cells}</dl></div>'
+
+
+def weights(use: LoraUse) -> str:
+    """How strong a LoRA is, in a few words."""
+    apart = use.unet != use.text_encoder
+    return f"{use.unet:g} in the picture, {use.text_encoder:g} in the text" if apart else f"{use.unet:g}"
 
 
 def estimate(request: GenerationRequest, rate: float | None, work: float, calls: int) -> str:
@@ -165,6 +178,11 @@ def what(job: Job) -> str:
         words = str(job.spec.get("prompt") or "no prompt")
         count = int(job.spec.get("count", 1))
         return (words if len(words) < 120 else words[:117] + "…") + (f" × {count}" if count > 1 else "")
+    if job.kind == "sweep":
+        cells, title = job.spec.get("cells", "?"), str(job.spec.get("title") or "without a title")
+        return f"sweep of {cells} cells: " + (title if len(title) < 100 else title[:97] + "…")
+    if job.kind == "export":
+        return "sheet and viewer of a sweep"
     if job.kind == "unload":
         return "take out of memory: " + ", ".join(map(str, job.spec.get("models", ())))
     return job.kind
@@ -172,6 +190,9 @@ def what(job: Job) -> str:
 
 def _button(do: str, subject: object, label: str) -> str:
     return f'<button class="do" data-do="{do}" data-subject="{html.escape(str(subject))}">{label}</button>'
+
+
+CHIPS = 12  # trigger words and tags that a card shows
 
 
 def models(cards: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], may_unload: bool) -> str:
@@ -182,6 +203,26 @@ def models(cards: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str
         f' {html.escape(str(said.get("device", name)))} · {html.escape(str(said.get("dtype", "")))}{_memory(said)}</p>'
         for name, said in workers.items()) or '<p class="worker"><span class="chip">starting</span> no worker yet</p>'
     return f'<section>{lines}</section><div class="cards">{rows}</div>'
+
+
+def loras(cards: Sequence[Mapping[str, Any]]) -> str:
+    """The LoRAs as cards; those that cannot be used say why."""
+    rows = "".join(_lora_card(card) for card in cards)
+    return f'<section><h3>LoRAs</h3></section><div class="cards">{rows}</div>' if rows else ""
+
+
+def _lora_card(card: Mapping[str, Any]) -> str:
+    name = html.escape(str(card["name"]))
+    if card.get("problem"):
+        return f'<div class="card bad" data-lora="{name}"><h4>{name}</h4><p>{html.escape(str(card["problem"]))}</p></div>'
+    words = "".join(f'<span class="chip">{html.escape(word)}</span>' for word in card["words"][:CHIPS])
+    tags = ", ".join(f"{html.escape(tag)}&thinsp;<small>{count}</small>" for tag, count in card["tags"][:CHIPS])
+    origin = " · ".join(part for part in (card["title"], f"made on {card['base']}" if card["base"] else "") if part)
+    lines = [("what", html.escape(card["about"])), ("origin", html.escape(origin)), ("words", words),
+             ("tags", tags and f"Often in its captions: {tags}")]
+    told = "".join(f'<p class="{kind}">{line}</p>' for kind, line in lines if line)
+    return (f'<div class="card" data-lora="{name}"><h4>{name}</h4>{told}'
+            f'{_button("use", card["name"], "Use in txt2img")}</div>')
 
 
 def _memory(said: Mapping[str, Any]) -> str:
@@ -199,3 +240,8 @@ def _model_card(card: Mapping[str, Any], may_unload: bool) -> str:
     return (f'<div class="card" data-model="{name}"><h4>{name}</h4><p>{html.escape(str(card["family"]))} · {card["side"]} px · '
             f'{html.escape(str(card["dtype"]))} · {html.escape(str(card["prediction"]))} · {size(card["bytes"])}</p>'
             f'<p>{state} {button}</p></div>')
+
+
+def address(path: Path) -> str:
+    """Where the page finds a file that is served by its path."""
+    return f"/gradio_api/file={urllib.parse.quote(str(path))}"

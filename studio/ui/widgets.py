@@ -5,7 +5,8 @@ Knows: how tabs hand pictures to each other. Does not know: what is on any parti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,16 @@ import gradio as gr
 
 from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
-from studio.spec.request import GenerationRequest
+from studio.spec.request import MOST_SEEDS, GenerationRequest
+from studio.spec.sweep import Rates, SweepSpec, plan
+from studio.store import rates as measured
 from studio.store.gallery import Gallery
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
+from studio.store.sweeps import Sweeps
 from studio.ui.form import Form
+from studio.ui.grid import title_of
 from studio.ui.guard import Visitor
 
 Updates = dict[Any, Any]
@@ -42,17 +47,58 @@ class Desk:
     gallery: Gallery
     library: Library
     presets: Presets[GenerationRequest]
+    sweeps: Sweeps
+    sweep_presets: Presets[SweepSpec]
 
     def submit(self, request: GenerationRequest, visitor: Visitor, key: str | None = None) -> int:
-        """Queue a picture. Raises InvalidSpec for what this visitor may not ask, ModelNotFound, UnknownFamily."""
+        """Queue a picture. Raises InvalidSpec for what this visitor may not ask, and what Library.check raises."""
         if visitor.guest:
             request.check_guest()
-            if len(self.jobs.waiting(visitor.id)) >= GUEST_JOBS:
-                raise Busy(f"You have {GUEST_JOBS} jobs waiting already, which is all that a guest may have; wait for one.")
-        model = self.library.model(request.model)
+            self._may_wait(visitor)
+        model = self.library.check(request)
         if visitor.guest and request.width is None and model.side > 1024:
             raise InvalidSpec([f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."])
         return self.jobs.submit("generate", request.model_dump(mode="json"), owner=visitor.id, key=key)
+
+    def submit_sweep(self, spec: SweepSpec, visitor: Visitor, sweep: str = "") -> tuple[str, int]:
+        """Store a sweep, or the new spec of one of this visitor's, and queue it; its id and the job's.
+
+        Raises InvalidSpec with all that is wrong in any cell, and what Library.check raises.
+        """
+        if visitor.guest:
+            spec.check_guest()
+            self._may_wait(visitor)
+        planned = plan(spec, seed=secrets.randbelow(MOST_SEEDS))
+        if visitor.guest:
+            planned.check_guest()
+        for request in planned.named:
+            self.library.check(request)
+        before = self.sweeps.get(sweep) if sweep else None
+        if before and before.owner != visitor.id:
+            visitor.must_own("Changing others' sweeps")
+        id = self.sweeps.add(planned.spec, visitor.id, sweep)
+        told = {"sweep": id, "title": title_of(spec), "cells": len(planned.cells), "guest": visitor.guest}
+        return id, self.jobs.submit("sweep", told, owner=visitor.id)
+
+    def submit_export(self, spec: dict[str, Any], visitor: Visitor) -> int:
+        """Queue the sheet, viewer and index of a sweep that this visitor may see; the owner's come first in line."""
+        if visitor.guest:
+            self._may_wait(visitor)
+        id = self.jobs.submit("export", spec, owner=visitor.id)
+        if not visitor.guest:
+            self.jobs.first(id)
+        return id
+
+    def _may_wait(self, visitor: Visitor) -> None:
+        if len(self.jobs.waiting(visitor.id)) >= GUEST_JOBS:
+            raise Busy(f"You have {GUEST_JOBS} jobs waiting already, which is all that a guest may have; wait for one.")
+
+
+def rates(desk: Desk, models: Iterable[str], together: bool) -> dict[str, Rates]:
+    """What was measured here with these models; one that is in memory loads in no time."""
+    there = {item["name"] for said in desk.jobs.workers().values() for item in said.get("loaded", ())}
+    found = measured.rates(desk.settings, desk.gallery, desk.library, models, together)
+    return {name: told.model_copy(update={"load": 0.0}) if name in there else told for name, told in found.items()}
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Speed against the stock way, both warm, in turns, in one run.
 
     python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
+    python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start against a hello-world gradio app
 """
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.sweeps import sweeps
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 PROMPT, STEPS = "a red boat by a lake", 20
@@ -30,12 +33,15 @@ HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + 
 def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    benches: dict[str, Callable[[argparse.Namespace], None]] = {"picture": picture, "latency": latency, "page": page}
+    benches: dict[str, Callable[[argparse.Namespace], None]] = {"picture": picture, "sweeps": sweeps, "latency": latency,
+                                                                "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed")
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):
         benches[name](flags)

@@ -1,18 +1,19 @@
-"""The Models tab: what is on disk, what is in memory, and a way to take it out.
+"""The Models tab: models and LoRAs on disk, what is in memory, a way to take it out, a way to add a LoRA.
 
 Knows: how library and workers are shown side by side. Does not know: how a model is loaded.
 """
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import gradio as gr
 
 from studio.spec.tables import FAMILIES
 from studio.store.library import ModelInfo
-from studio.ui import show
-from studio.ui.guard import Visitor, who
+from studio.ui import loras, show
+from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
 
 ID = "models"
@@ -23,13 +24,18 @@ class ModelsTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        gr.HTML('<p class="nothing">Models are folders in diffusers layout with .safetensors weights; put them into '
-                '<code>models</code> in the home folder.</p>')
+        gr.HTML('<p class="nothing">Models are folders in diffusers layout with .safetensors weights, in <code>models</code> of '
+                'the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>')
         self.cards = gr.HTML(js_on_load=BUTTONS, elem_id="models-list")
-        self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
+        self.shelf = gr.HTML(js_on_load=loras.USE, elem_id="loras-list")
+        with gr.Row(elem_classes="shelf-do"):
+            self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
+            self.upload = gr.UploadButton("Add a LoRA file", size="sm", file_types=[".safetensors"], visible=False,
+                                          elem_id="lora-upload")
         self.seen = gr.State(None)
         self.clock = gr.Timer(1.0)
-        self.refresh.click(self.again, None, [self.cards], **SHORT)
+        self.refresh.click(self.again, None, [self.cards, self.shelf], **SHORT)
+        self.upload.upload(self.take, {self.upload}, [self.shelf, self.upload], preprocess=False, **SHORT)
         self.clock.tick(self.tick, self.seen, [self.cards, self.seen], **SILENT)
         self.cards.click(self.act, None, [self.cards], **SHORT)
 
@@ -45,8 +51,24 @@ class ModelsTab:
                 cards.append({"name": model.name, "problem": model.problem})
         return show.models(cards, workers, may_unload=not visitor.guest)
 
+    def render_loras(self) -> str:
+        return show.loras([loras.card(item) for item in self.desk.library.loras()])
+
+    def opened(self, visitor: Visitor) -> Updates:
+        return {self.cards: self.render(visitor), self.shelf: self.render_loras(),
+                self.upload: gr.UploadButton(visible=not visitor.guest)}
+
     def again(self, request: gr.Request) -> Updates:
-        return {self.cards: self.render(who(request))}
+        return {self.cards: self.render(who(request)), self.shelf: self.render_loras()}
+
+    def take(self, values: Updates, request: gr.Request) -> Updates:
+        """A LoRA that the owner sent: onto the shelf, if its header is that of one."""
+        with show.said():
+            who(request).must_own("Adding LoRAs")
+            file = values[self.upload]
+            made = self.desk.library.add_lora(*uploaded(file[0] if isinstance(file, list) and file else file))
+            gr.Info(f"{html.escape(made.name)} is on the shelf.")
+            return {self.shelf: self.render_loras(), self.upload: None}
 
     def tick(self, seen: Any, request: gr.Request) -> Updates:
         """Only what workers say changes by itself; the disk is looked at when somebody asks."""
@@ -67,4 +89,4 @@ class ModelsTab:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(desk)
-    return Tab(ID, "Models", opened=lambda visitor: {tab.cards: tab.render(visitor)}, outputs=[tab.cards])
+    return Tab(ID, "Models", opened=tab.opened, outputs=[tab.cards, tab.shelf, tab.upload])

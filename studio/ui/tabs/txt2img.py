@@ -13,12 +13,14 @@ import gradio as gr
 
 from studio.errors import InvalidSpec
 from studio.spec.request import GenerationRequest
+from studio.spec.sweep_cost import rows
 from studio.spec.tables import SCHEDULERS, usual_sizes
 from studio.store import gallery as pictures
 from studio.store.library import ModelInfo
 from studio.ui import show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, uploaded, who
+from studio.ui.loras import Chooser
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
 ID = "txt2img"
@@ -75,6 +77,7 @@ class Txt2Img:
             with gr.Row():
                 self.form.add("width", value=model.side if model else None, placeholder=OWN_SIZE, info=None, min_width=120)
                 self.form.add("height", value=model.side if model else None, placeholder=OWN_SIZE, info=None, min_width=120)
+        self.loras = Chooser(self.desk, self.form)
         with gr.Group():
             with gr.Row():
                 self.form.add("steps", min_width=200, info="More is slower and finer.")
@@ -123,7 +126,8 @@ class Txt2Img:
         self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
                                preprocess=False, **SHORT)
         self.drop.upload(self.take_picture, {self.drop, *form.inputs}, [self.drop, *form.outputs], preprocess=False, **SHORT)
-        told = [form[name] for name in ("steps", "guidance", "scheduler", "width", "height", "count", "model")]
+        self.loras.wire()
+        told = [form[name] for name in ("steps", "guidance", "scheduler", "width", "height", "count", "model", "loras")]
         gr.on([*(part.change for part in told), self.about.change], self.tell, form.inputs, self.estimate, preprocess=False,
               trigger_mode="always_last", **SILENT)
 
@@ -166,11 +170,14 @@ class Txt2Img:
 
     def opened(self, visitor: Visitor) -> Updates:
         """A page that opens takes up what its browser left: the running job, its settings, the last picture."""
+        kept = {self.preset: gr.Dropdown(self.desk.presets.names())}
         job = next(iter(self.desk.jobs.waiting(visitor.id, "generate")), None) or self.desk.jobs.last(visitor.id, "generate")
         if job is None:
-            return {self.estimate: self._told(GenerationRequest())}
+            return {self.estimate: self._told(GenerationRequest()), **self.loras.look(self.form["model"].value, visitor), **kept}
         request = GenerationRequest.model_validate(job.spec)
-        return {**self._filled(request), **self._look(visitor, (), None)}
+        filled = self._filled(request)
+        return {**filled, **self.loras.look(request.model, visitor, value=filled[self.form["loras"]]),
+                **self._look(visitor, (), None), **kept}
 
     def _filled(self, request: GenerationRequest) -> Updates:
         schedules = list(SCHEDULERS[request.scheduler].schedules)
@@ -243,8 +250,7 @@ class Txt2Img:
         model = self.models.get(request.model)
         side = model.side if model else 512
         full = request.resolved(side, 0)
-        calls = request.steps * SCHEDULERS[request.scheduler].calls * (2 if request.guided else 1)
-        return show.estimate(full, self.desk.gallery.rate(request.model), pictures.work(full), calls)
+        return show.estimate(full, self.desk.gallery.rate(request.model), pictures.work(full), rows(request))
 
 
 def _sizes(model: ModelInfo | None) -> list[str]:
@@ -255,4 +261,4 @@ def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = Txt2Img(desk)
     return Tab(ID, "txt2img", form=tab.form, picked=tab.picked, send=tab.send, opened=tab.opened,
-               outputs=[*tab.form.outputs, tab.estimate, *tab.watched])
+               outputs=list(dict.fromkeys([*tab.form.outputs, *tab.loras.outputs, tab.estimate, tab.preset, *tab.watched])))

@@ -1,0 +1,62 @@
+"""Numbers about pictures: how well one fits its prompt, how far it is from another.
+
+Knows: CLIP. Does not know: sweeps, training, who wants to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from studio.engine.pipelines.manager import PipelineManager
+from studio.settings import shipped
+
+POCKET_CLIP = "CLIP pocket"
+
+
+@dataclass
+class Clip:
+    """A CLIP model with what prepares pictures and words for it."""
+
+    model: CLIPModel
+    eyes: CLIPImageProcessorPil
+    tokenizer: CLIPTokenizer
+    device: torch.device
+
+    @torch.inference_mode()
+    def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
+        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718).
+        Words beyond what the model can read are cut off."""
+        longest = self.model.config.text_config.max_position_embeddings
+        words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
+        seen = self.eyes(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"].to(self.device)
+        said = self.model(**words, pixel_values=seen)
+        return [float(value) for value in (said.image_embeds * said.text_embeds).sum(-1)]
+
+
+@contextmanager
+def clip(pipelines: PipelineManager) -> Iterator[Clip]:
+    """The embedded CLIP, which knows the embedded model's small world and nothing else."""
+    folder = shipped("assets") / "pocket" / "clip"
+
+    def load() -> Clip:
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
+        eyes, tokenizer = (kind.from_pretrained(folder, local_files_only=True) for kind in (CLIPImageProcessorPil, CLIPTokenizer))
+        return Clip(model.to(pipelines.device.torch), eyes, tokenizer, pipelines.device.torch)
+
+    with pipelines.hold(POCKET_CLIP, load, 2 * (folder / "model.safetensors").stat().st_size) as held:
+        yield held
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Root mean square difference of two pictures' pixels, in % of the whole range; the other is resized to the one's size."""
+    if one.size != other.size:
+        other = other.resize(one.size, Image.Resampling.LANCZOS)
+    a, b = (np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in (one, other))
+    return float(np.sqrt(np.mean((a - b) ** 2)) * 100)
