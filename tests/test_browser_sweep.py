@@ -169,7 +169,19 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     viewer.goto((tmp_path / "viewer.html").as_uri())
     expect(viewer.locator(".frame img")).to_have_count(12)
     shot(viewer, "sweep-viewer")
+
+    # and what is said there comes back
+    for key in ("ArrowRight", "5"):
+        viewer.keyboard.press(key)
+    with viewer.expect_download() as download:
+        viewer.locator("#export").click()
+    download.value.save_as(tmp_path / "verdicts.json")
     alone.close()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#sweep-verdicts").click()
+    chooser.value.set_files(tmp_path / "verdicts.json")
+    expect(page.locator("#sweep-grid .tile").filter(has_text="★★★★★")).to_have_count(1)
+    assert sorted(kept.verdict.stars for kept in store.cells(sweep.id).values())[-2:] == [4, 5]
     store.close()
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from studio.engine.sweeps.layout import font, wrap
 from studio.engine.sweeps.sheet import BAD, BAD_LINE, BLANK, sheet, write_sheets
-from studio.engine.sweeps.table import Table, TableAxis, TableCell, Verdict, index_csv, index_json, said, verdicts
+from studio.engine.sweeps.table import Table, TableAxis, TableCell, Verdict, index_csv, index_json, said
 from studio.errors import BadFile
 from studio.store import images
+from studio.store.sweeps import exported_verdicts
 
 
 def colour(at: tuple[int, ...]) -> tuple[int, int, int]:
@@ -174,12 +175,11 @@ def test_the_index_keeps_all_and_computes_nothing(tmp_path: Path) -> None:
     assert dict(zip(head, two))["error"] == "'-1+cmd|x"
 
 
-def test_exported_verdicts_come_back(tmp_path: Path) -> None:
-    whole = table(tmp_path, 2, 2)
-    said_so = {"sweep": "it", "verdicts": [{"coordinates": [1, 0], "stars": 5, "note": "x", "best": True}, {"coordinates": [9, 9]}]}
-    assert verdicts(json.dumps(said_so), whole) == {(1, 0): Verdict(5, "x", True)}
+def test_exported_verdicts_come_back() -> None:
+    said_so = {"sweep": "it", "verdicts": [{"key": "k", "stars": 5, "note": "x", "best": True}, {"key": "gone"}]}
+    assert exported_verdicts(json.dumps(said_so), "it") == {"k": Verdict(5, "x", True), "gone": Verdict()}
     for bad in ("", "[]", "{}", "[" * 5000, '{"sweep": "else", "verdicts": []}', '{"sweep": "it", "verdicts": [4]}',
-                '{"sweep": "it", "verdicts": [{"coordinates": [0, 0], "stars": 6}]}',
-                '{"sweep": "it", "verdicts": [{"coordinates": [1e999], "stars": 1}]}'):
+                '{"sweep": "it", "verdicts": [{"key": "k", "stars": 6}]}', '{"sweep": "it", "verdicts": [{"stars": 1}]}',
+                '{"sweep": "it", "verdicts": [{"key": "k", "stars": 1e999}]}'):
         with pytest.raises(BadFile):
-            verdicts(bad, whole)
+            exported_verdicts(bad, "it")

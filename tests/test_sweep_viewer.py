@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from studio.engine.sweeps.table import Table, TableAxis, TableCell, Verdict, verdicts
+from studio.engine.sweeps.table import Table, TableAxis, TableCell, Verdict
 from studio.engine.sweeps.viewer import write_viewer
+from studio.store.sweeps import exported_verdicts
 
 CHROMIUM = next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -126,6 +128,7 @@ def test_a_verdict_survives_a_reload_and_is_exported(show: Callable[..., Page], 
     whole = table(tmp_path, 4, 3, 3)
     cells = {at: cell for at, cell in whole.cells.items() if at[0] == at[2]}
     cells[2, 0, 2] = TableCell(whole.cells[2, 0, 2].picture, verdict=Verdict(2, "from the table"))
+    cells = {at: replace(cell, key="".join(map(str, at))) for at, cell in cells.items()}
     whole = Table("it", "Hand in hand", (TableAxis("X", ("a", "b", "c")), *whole.axes[1:]), cells, groups=((0, 2),))
     page = show(whole)
     expect(at(page, 2, 0).locator(".marks")).to_have_text("★★ ✎")
@@ -138,7 +141,7 @@ def test_a_verdict_survives_a_reload_and_is_exported(show: Callable[..., Page], 
     with page.expect_download() as got:
         page.locator("#export").click()
     exported = got.value.path().read_text("utf-8")
-    assert verdicts(exported, whole) == {(0, 1, 0): Verdict(4, "sharp, 5 of 5 <b>", True), (2, 0, 2): Verdict(2, "from the table")}
+    assert exported_verdicts(exported, "it") == {"010": Verdict(4, "sharp, 5 of 5 <b>", True), "202": Verdict(2, "from the table")}
     assert json.loads(exported)["verdicts"][0]["labels"] == [["X + axis Z", "a · z0"], ["axis Y", "y1"]]
     page.locator("#stage").press("0")  # the first cell has nothing to take back, and is not judged by it
     expect(at(page, 0, 0).locator(".marks")).to_be_hidden()

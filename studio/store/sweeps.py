@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import Settings
@@ -25,6 +26,7 @@ from studio.spec.value import check
 
 MOST_STARS = 5
 LONGEST_NOTE = 2_000
+MOST_EXPORT = 16 * 2**20  # characters
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sweeps (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL, spec TEXT NOT NULL
@@ -191,6 +193,27 @@ class Sweeps:
                 continue  # from a studio that knows more
             found.append(Sweep(row["id"], row["owner"], row["created"], row["changed"], spec))
         return found
+
+
+def exported_verdicts(text: str, id: str) -> dict[str, Verdict]:
+    """The verdicts in a file that a viewer exported, by the keys of cells. Raises BadFile where it is of another sweep or none
+    of ours."""
+    try:
+        read = json.loads(text) if len(text) <= MOST_EXPORT else None
+        found = {str(entry["key"]): _verdict(entry) for entry in read["verdicts"]}  # type: ignore[index]
+        sweep = read["sweep"]  # type: ignore[index]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        raise BadFile("This is no file of verdicts; use what the viewer's Export button gave.") from None
+    if sweep != id:
+        raise BadFile(f"These verdicts are of another sweep ({sweep!r:.80}).")
+    return found
+
+
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    stars, note = int(entry.get("stars", 0)), entry.get("note", "")
+    if not 0 <= stars <= MOST_STARS or not isinstance(note, str):
+        raise ValueError(stars)
+    return Verdict(stars, note[:LONGEST_NOTE], entry.get("best") is True)
 
 
 def from_words(spec: SweepSpec) -> tuple[str, SweepSpec]:

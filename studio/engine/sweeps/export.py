@@ -91,10 +91,11 @@ def _found(bench: Bench, id: str) -> Sweep:
 def _cell(bench: Bench, cell: Cell, kept: Kept) -> TableCell:
     picture = bench.gallery.get(kept.path) if kept.done and kept.path else None
     if picture is None:
-        return TableCell(None, kept.error, cell.request.seed, infotext.write(cell.request), verdict=kept.verdict)
+        return TableCell(None, kept.error, cell.request.seed, infotext.write(cell.request), verdict=kept.verdict,
+                         key=cell.key)
     numbers = {"seconds": picture.seconds, **kept.numbers}
     return TableCell(picture.path, "", cell.request.seed, infotext.write(picture.request, picture.contents.get("model", "")),
-                     numbers, kept.verdict, picture.thumb if picture.thumb.is_file() else None)
+                     numbers, kept.verdict, picture.thumb if picture.thumb.is_file() else None, cell.key)
 
 
 def _copied(cell: TableCell, folder: Path) -> TableCell:

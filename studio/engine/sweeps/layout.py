@@ -15,9 +15,10 @@ from pathlib import Path
 
 from PIL import Image, ImageFont
 
-from studio.engine.sweeps.table import MOST_STARS, Coordinates, Table, said
+from studio.engine.sweeps.table import Coordinates, Table, said
 from studio.settings import shipped
 from studio.store import images
+from studio.store.sweeps import MOST_STARS
 
 LEAST = 256  # pixels: the longer side below which pictures are not drawn smaller for the sake of one page
 MOST_LETTERS = 1_500  # of a label; who wants more reads the viewer

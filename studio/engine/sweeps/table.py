@@ -1,6 +1,6 @@
 """What a sweep came to, as plain frozen data: axes, cells, numbers, verdicts; and its index as JSON and CSV.
 
-Knows: which axes go hand in hand, how a number is written, how a verdict that was exported by the viewer is read back.
+Knows: which axes go hand in hand, how a number is written.
 Does not know: how cells were computed, the job table, how a sheet or a page looks.
 """
 
@@ -18,10 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio.errors import BadFile
-from studio.store.sweeps import LONGEST_NOTE, MOST_STARS, NONE, Verdict
+from studio.store.sweeps import NONE, Verdict
 
-MOST_EXPORT = 16 * 2**20  # characters
 Coordinates = tuple[int, ...]
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet computes what begins so
@@ -37,7 +35,8 @@ class TableAxis:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One picture, or why there is none. Without `picture` and `error` it is not made yet. `thumb` only saves time."""
+    """One picture, or why there is none. Without `picture` and `error` it is not made yet. `thumb` only saves time, `key` is what
+    verdicts know the cell by."""
 
     picture: Path | None = None
     error: str = ""
@@ -46,6 +45,7 @@ class TableCell:
     numbers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     verdict: Verdict = NONE
     thumb: Path | None = None
+    key: str = ""
 
     @property
     def state(self) -> str:
@@ -122,29 +122,10 @@ def index_csv(table: Table, beside: Path | None = None) -> str:
     return out.getvalue()
 
 
-def verdicts(exported: str, table: Table) -> dict[Coordinates, Verdict]:
-    """The verdicts in a file that the viewer exported. Raises BadFile where it is of another sweep or none of ours."""
-    try:
-        read = json.loads(exported) if len(exported) <= MOST_EXPORT else None
-        found = {tuple(map(int, entry["coordinates"])): _verdict(entry) for entry in read["verdicts"]}  # type: ignore[index]
-        sweep = read["sweep"]  # type: ignore[index]
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        raise BadFile("This is no file of verdicts; use what the viewer's Export button gave.") from None
-    if sweep != table.id:
-        raise BadFile(f"These verdicts are of another sweep ({sweep!r:.80}).")
-    return {at: verdict for at, verdict in found.items() if at in table.cells}
-
-
-def _verdict(entry: Mapping[str, Any]) -> Verdict:
-    stars, note = int(entry.get("stars", 0)), entry.get("note", "")
-    if not 0 <= stars <= MOST_STARS or not isinstance(note, str):
-        raise ValueError(stars)
-    return Verdict(stars, note[:LONGEST_NOTE], entry.get("best") is True)
-
-
 def _row(table: Table, at: Coordinates, beside: Path | None) -> dict[str, Any]:
     cell = table.cells[at]
-    return {"coordinates": list(at), "labels": [axis.labels[k] for axis, k in zip(table.axes, at)], "state": cell.state,
+    labels = [axis.labels[k] for axis, k in zip(table.axes, at)]
+    return {"key": cell.key, "coordinates": list(at), "labels": labels, "state": cell.state,
             "picture": address(cell.picture, beside) if cell.picture else "", "error": cell.error, "seed": cell.seed,
             "settings": cell.settings, "numbers": finite(cell.numbers),
             "verdict": {"stars": cell.verdict.stars, "note": cell.verdict.note, "best": cell.verdict.best}}

@@ -40,7 +40,7 @@
   };
   const exportVerdicts = () => {
     const found = data.cells.map((cell) => ({ cell, given: verdict(cell.at) })).filter(({ given }) => given.stars || given.note || given.best);
-    const verdicts = found.map(({ cell, given }) => ({ coordinates: cell.from, labels: axes.map((axis, k) => [axis.title, axis.labels[cell.at[k]]]), seed: cell.seed, ...given }));
+    const verdicts = found.map(({ cell, given }) => ({ key: cell.key, coordinates: cell.from, labels: axes.map((axis, k) => [axis.title, axis.labels[cell.at[k]]]), seed: cell.seed, ...given }));
     const url = URL.createObjectURL(new Blob([JSON.stringify({ sweep: data.id, title: data.title, verdicts }, null, 1)], { type: "application/json" }));
     make("a", { href: url, download: `verdicts-${data.id.replace(/[^\w-]+/g, "-").slice(0, 60)}.json` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);

@@ -75,7 +75,8 @@ def _json(value: object) -> str:
 
 
 def _entry(source: Coordinates, at: Coordinates, cell: TableCell, file: Path, whole: bool, edge: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"at": at, "from": source, "seed": cell.seed, "settings": cell.settings, "error": cell.error,
+    entry: dict[str, Any] = {"key": cell.key, "at": at, "from": source, "seed": cell.seed,
+                             "settings": cell.settings, "error": cell.error,
                              "numbers": {name: said(value) for name, value in cell.numbers.items()}}
     entry["verdict"] = {"stars": cell.verdict.stars, "note": cell.verdict.note, "best": cell.verdict.best}
     if cell.picture and not cell.error:

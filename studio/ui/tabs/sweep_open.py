@@ -14,9 +14,9 @@ import gradio as gr
 from studio.errors import BadFile, InvalidSpec
 from studio.spec.sweep import Plan, SweepSpec, plan
 from studio.store.jobs import Job
-from studio.store.sweeps import Sweep
+from studio.store.sweeps import Sweep, exported_verdicts
 from studio.ui import grid, show
-from studio.ui.guard import Visitor, who
+from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.tabs.sweep_cell import CellPane
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
@@ -55,6 +55,8 @@ class OpenSweep:
                                                 elem_id="sweep-numbers")
                 self.export = gr.Button("Export", scale=1, min_width=110, elem_id="sweep-do-export")
             self.files = gr.HTML(elem_id="sweep-files")
+            self.upload = gr.UploadButton("Take verdicts from a viewer", size="sm", file_types=[".json"],
+                                          elem_id="sweep-verdicts")
 
     def empty(self) -> str:
         return grid.empty([name for name in STARTS if name in self.desk.sweep_presets.names()])
@@ -79,6 +81,8 @@ class OpenSweep:
         self.swap.click(self.swapped, turning, self.outputs, preprocess=False, **SHORT)
         self.pane.judging.click(self.act, self.acting, self.outputs, trigger_mode="multiple", **SHORT)  # a note, then a star
         self.pane.wire(self.pin, self.unpin, self.compare, self.acting, [self.grid, self.drawn])
+        self.upload.upload(self.take_verdicts, {self.upload, *self.acting[:4]}, [*self.outputs, self.upload], preprocess=False,
+                           **SHORT)
         self.export.click(self.submit_export, [self.current, self.view, self.numbers, self.pane.key, self.pane.pinned],
                           self.outputs, preprocess=False, **SHORT)
 
@@ -149,6 +153,19 @@ class OpenSweep:
             self.desk.submit_export({"sweep": id, "numbers": numbers or [], "reference": reference, "x": shown.places[across],
                                      "y": None if down is None else shown.places[down]}, visitor)
             return self._shown(visitor, sweep, "", view, key, pinned)
+
+    def take_verdicts(self, values: Updates, request: gr.Request) -> Updates:
+        """What was said in a viewer, for the cells that are still there, in place of what was said here."""
+        with show.said():
+            visitor, file = who(request), values[self.upload]
+            sweep = self.must(values[self.current], visitor)
+            path, _ = uploaded(file[0] if isinstance(file, list) and file else file)
+            given = exported_verdicts(path.read_text("utf-8", "replace"), sweep.id)
+            there = [cell.key for cell in planned(sweep.spec).cells if cell.key in given]
+            for key in there:
+                self.desk.sweeps.judge(sweep.id, key, given[key])
+            gr.Info(f"{len(there)} verdict{'s' * (len(there) != 1)} taken.")
+            return {**self._drawn(sweep, values[self.view], values[self.pane.key], values[self.pane.pinned]), self.upload: None}
 
     # ---- the grid -----------------------------------------------------------------------------------------------
 
