@@ -158,3 +158,32 @@ class _Side:
         said += [f"loop/{way} {statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})" for way, found in ratios.items()]
         said += [f"over bare: {way} {middle[way] / middle[f'bare {way}']:.3f}" for way in ("exact", "fast")]
         print("  ".join(said), flush=True)
+
+
+def bound(flags: argparse.Namespace) -> None:
+    """How far fast latents are from exact ones: eight seeds in one batch, for each scheduler and some counts of steps."""
+    from studio.engine.bench import Bench
+    from studio.engine.generation.batcher import Batcher
+    from studio.engine.generation.trajectory import Trajectory
+    from studio.engine.pipelines.prompts import condition
+    from studio.settings import load
+    from studio.spec.request import GenerationRequest
+    from studio.spec.tables import SCHEDULERS as EVERY
+
+    counts = (5, 10, 20)
+    with tempfile.TemporaryDirectory() as place:
+        bench = Bench.open(load(home=Path(place), device=flags.device, precision=flags.precision, keep_free=0, preview_every=0))
+        print(f"{bench.pipelines.device.title}, {flags.precision}: largest of 8 relative differences; steps {counts}, guidance 5")
+        for name in EVERY:
+            worst = []
+            for steps in counts:
+                requests = [GenerationRequest(prompt=PROMPT, model=flags.model, scheduler=name, schedule="As shipped", steps=steps,
+                                              guidance=5, seed=seed) for seed in range(8)]
+                with bench.pipelines.borrow(*requests) as parts:
+                    def painted(most: int, requests: list[GenerationRequest] = requests, parts: Any = parts) -> dict[int, Any]:
+                        each = [Trajectory(parts, one, condition(parts, one)) for one in requests]
+                        return {one.request.seed: latents for one, latents, _ in Batcher(parts, most).paint(each)}
+
+                    exact, fast = painted(1), painted(8)
+                worst.append(max(float((fast[k] - exact[k]).norm() / exact[k].norm()) for k in exact))
+            print(f"{name:14s} " + "  ".join(f"{value:.1e}" for value in worst), flush=True)
