@@ -120,6 +120,15 @@ def test_exact_cells_of_lora_weights_sizes_prompts_and_models(desk: Bench) -> No
     assert np.array_equal(pixels(base["path"]), seen[0]) and not np.array_equal(seen[0], seen[4])  # weight 0 is the base
 
 
+def test_cells_that_are_the_same_picture_are_painted_once(desk: Bench) -> None:
+    one = spec(axis("lora", ["moon", "sun"]), axis("lora_weight", [0, 1]), axis("clip_skip", [1, 12]))
+    id, result = ran(desk, one)
+    kept = {cell.labels: desk.sweeps.cells(id)[cell.key] for cell in plan(one).cells}
+    assert counted(result) == (3, 1, 4) and desk.gallery.count() == 3
+    assert kept["moon", "LoRA 0", "Clip skip 1"].path == kept["sun", "LoRA 0", "Clip skip 1"].path
+    assert kept["moon", "LoRA 0", "Clip skip 12"].error == kept["sun", "LoRA 0", "Clip skip 12"].error != ""
+
+
 # ---- fast -----------------------------------------------------------------------------------------------------------
 
 

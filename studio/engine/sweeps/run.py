@@ -100,6 +100,10 @@ class _Wanted:
     cell: Cell
     contents: Mapping[str, str]
 
+    @property
+    def digest(self) -> str:
+        return self.cell.request.digest(self.contents)
+
 
 class _Run:
     """One run of a sweep, and how far it is."""
@@ -119,7 +123,9 @@ class _Run:
     def all(self) -> None:
         """First what is there, then the rest, model by model."""
         self.say("Looking for cells that are there already")
-        wanted = [wanted for cell in self.cells if (wanted := self._look(cell))]
+        every = [wanted for cell in self.cells if (wanted := self._look(cell))]
+        first = {one.digest: one for one in reversed(every)}
+        wanted = [one for one in every if first[one.digest] is one]  # of cells that are the same picture, one is painted
         self._began = time.perf_counter()
         with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
             for _, cells in groupby(wanted, lambda one: one.contents):
@@ -130,6 +136,10 @@ class _Run:
                     for one in group:
                         self._fail(one.cell, error)
             self._saved(wait=True)
+        for twin in [one for one in every if first[one.digest] is not one]:
+            if self._look(twin.cell):
+                kept = self.bench.sweeps.cells(self.sweep)[self._keys[first[twin.digest].cell.index]]
+                self._fail(twin.cell, StudioError(kept.error))
 
     def say(self, note: str = "", shown: bytes | None = None) -> None:
         self._note = note or self._note
@@ -211,9 +221,7 @@ class _Run:
         return max(1, min(requests[0].batch, most))
 
     def _save(self, one: _Wanted, image: Image.Image, seconds: float) -> None:
-        request = one.cell.request
-        self._keep(one.cell, self.bench.gallery.save(image, request, request.digest(one.contents), one.contents, seconds,
-                                                     self.bench.owner))
+        self._keep(one.cell, self.bench.gallery.save(image, one.cell.request, one.digest, one.contents, seconds, self.bench.owner))
 
     def _keep(self, cell: Cell, picture: Picture) -> None:
         self.bench.sweeps.keep(self.sweep, self._keys[cell.index], Kept(picture.path, picture.digest, picture.seconds))
