@@ -245,7 +245,7 @@ def test_memory_bounds_the_batch_before_it_runs_out(desk: Bench, monkeypatch: py
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_mode_is_said(dtype: str) -> None:
     assert mode(spec(axis("seed", [1])), dtype).startswith("exact")
-    assert ("0.01 %" in mode(spec(axis("seed", [1]), fast=True), dtype)) == (dtype == "float32")
+    assert ("0.1 %" in mode(spec(axis("seed", [1]), fast=True), dtype)) == (dtype == "float32")
 
 
 # ---- never lost -----------------------------------------------------------------------------------------------------

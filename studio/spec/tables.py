@@ -15,7 +15,7 @@ Schedule = Literal["As shipped", "Karras", "Exponential", "Beta", "Uniform", "SG
 Family = Literal["sd1", "sd2", "sdxl"]
 
 DEFAULT_MODEL = "pocket"  # the embedded one
-FAST_BOUND = 1e-4  # how far latents of several pictures in one U-Net call may be from single ones (relative, float32)
+FAST_BOUND = 1e-3  # how far latents of several pictures in one U-Net call may be from single ones (relative, float32)
 
 _ALL: tuple[Schedule, ...] = get_args(Schedule)
 _SPACED: tuple[Schedule, ...] = ("As shipped", "Uniform", "Simple")  # only the spacing of the timesteps can be chosen
