@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         return self.home / "sweeps"
 
     @property
+    def runs(self) -> Path:
+        """Trainings, a folder for each: its settings, log, samples and checkpoints."""
+        return self.home / "runs"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 
@@ -96,7 +101,7 @@ def load(**flags: Any) -> Settings:
         raise InvalidSpec([f"Setting {'.'.join(map(str, fault['loc']))}: {fault['msg']} (not {fault['input']!r:.60})."
                            for fault in error.errors()]) from None
     try:
-        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.models, settings.loras,
+        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.models, settings.loras,
                        settings.presets / "pictures", settings.presets / "sweeps"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
