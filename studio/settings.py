@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> Path:
-        """Pictures; the only folder that the page serves, beside `thumbs` and `sweeps`."""
+        """Pictures; the page serves this folder, `thumbs`, `sweeps`, `runs` and `loras`, and no other."""
         return self.home / "outputs"
 
     @property
@@ -102,7 +102,7 @@ def load(**flags: Any) -> Settings:
                            for fault in error.errors()]) from None
     try:
         for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.models, settings.loras,
-                       settings.presets / "pictures", settings.presets / "sweeps"):
+                       settings.presets / "pictures", settings.presets / "sweeps", settings.presets / "training"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home.") from None

@@ -106,6 +106,10 @@ class Datasets:
         """All datasets; the home's own come first and hide a shipped one of the same name."""
         return list(self._found())
 
+    def folder(self, name: str) -> Path:
+        """Where a dataset of `names` lies."""
+        return self._found()[name]
+
     def open(self, name: str) -> Dataset:
         """Read one. Raises DatasetError, which names the nearest, or says what is wrong with the folder."""
         every = self._found()

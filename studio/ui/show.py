@@ -183,6 +183,11 @@ def what(job: Job) -> str:
         return f"sweep of {cells} cells: " + (title if len(title) < 100 else title[:97] + "…")
     if job.kind == "export":
         return "sheet and viewer of a sweep"
+    if job.kind in ("train", "export_checkpoint"):
+        name, steps = str(job.spec.get("name") or "a LoRA"), job.spec.get("steps" if job.kind == "train" else "step", "?")
+        return f"training of {name}: {steps} steps" if job.kind == "train" else f"LoRA file of {name} after {steps} steps"
+    if job.kind == "probe":
+        return f"a try of the training {(job.spec.get('config') or {}).get('name') or 'without a name'}"
     if job.kind == "unload":
         return "take out of memory: " + ", ".join(map(str, job.spec.get("models", ())))
     return job.kind
