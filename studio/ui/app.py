@@ -49,7 +49,7 @@ def build(desk: Desk) -> gr.Blocks:
                 with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
                     tab = make(desk)
                 tabs.append(tab)
-                if tab.opened and tab.form is None:  # a form is not filled again: somebody may be typing
+                if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
         for source in tabs:
             for target in tabs:

@@ -65,6 +65,11 @@ class Form(Generic[M]):
         """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
         return {part: self._shown(name, getattr(value, name)) for name, part in self._parts.items()}
 
+    def put(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """Put values of some fields on the page, which were judged where they come from; None only where a field may be empty."""
+        return {part: self._shown(name, values[name]) for name, part in self._parts.items()
+                if name in values and (values[name] is not None or self._open(name))}
+
     def _open(self, name: str) -> bool:
         """Whether the field may be left empty."""
         return any(kind.get("type") == "null" for kind in self._schema[name].get("anyOf", ()))

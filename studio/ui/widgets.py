@@ -180,3 +180,4 @@ class Tab:
     take: Callable[[GenerationRequest, Visitor], Updates] | None = None
     tried: tuple[Any, Callable[[gr.EventData, Visitor], GenerationRequest | None]] | None = None
     outputs: list[Any] = field(default_factory=list)
+    typed: bool = False  # has something that people type into, which coming back to the tab is not to change
