@@ -3,6 +3,7 @@
     python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
     python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
     python -m tests.bench bound                       how far batched latents are from single ones
+    python -m tests.bench training                    training against diffusers' own script
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start against a hello-world gradio app
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.sweeps import bound, sweeps
+from tests.bench.training import training
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -34,7 +36,7 @@ HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + 
 def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    benches: dict[str, Callable[[argparse.Namespace], None]] = {"picture": picture, "sweeps": sweeps, "bound": bound,
+    benches: dict[str, Callable[[argparse.Namespace], None]] = {"picture": picture, "sweeps": sweeps, "bound": bound, "training": training,
                                                                 "latency": latency, "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")

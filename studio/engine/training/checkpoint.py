@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +21,7 @@ from safetensors.torch import save as packed
 from studio.engine.training import optim
 from studio.engine.training.export import Pair
 from studio.engine.training.loop import Pending, Trainer
-from studio.engine.training.network import pairs
+from studio.engine.training.network import NAME, pairs
 from studio.errors import BadFile, StudioError
 from studio.store import checkpoints
 from studio.store.checkpoints import Checkpoint
@@ -31,7 +30,7 @@ WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "sta
 
 
 class Keeper:
-    """The checkpoints of one run. `identity` is a hash over all that decides its steps; `steps` is how many there are in all."""
+    """The checkpoints of one run. `identity` is a hash over all that decides its steps, `keep` how many stay (0 is all)."""
 
     def __init__(self, folder: Path, identity: str, keep: int) -> None:
         self.folder, self.identity, self.keep = folder, identity, keep
@@ -42,11 +41,12 @@ class Keeper:
         if trainer.done == self.at:
             return
         tensors, numbers = optim.memory(trainer.optimizer)
-        alphas = {f"{network}|{path}": layer.lora_alpha[_name(layer)] for (network, path), layer in trainer.network.layers.items()}
+        alphas = {f"{network}|{path}": layer.lora_alpha[NAME] for (network, path), layer in trainer.network.layers.items()}
         state = {"identity": self.identity, "done": trainer.done, "total": trainer.total, "skipped": sorted(trainer.skipped),
                  "smoothed": trainer.smoothed, "scaler": trainer.scaler.state_dict(), "numbers": numbers, "alphas": alphas}
-        checkpoints.save(self.folder, trainer.done, {
-            WEIGHTS: packed(_here(trainer.network.tensors())), OPTIMIZER: packed(_here(tensors)), STATE: json.dumps(state).encode()})
+        parts = {WEIGHTS: packed(_here(trainer.network.tensors())), OPTIMIZER: packed(_here(tensors)),
+                 STATE: json.dumps(state).encode()}
+        checkpoints.save(self.folder, trainer.done, parts)
         self.at = trainer.done
         checkpoints.prune(self.folder, self.keep)
 
@@ -69,7 +69,8 @@ class Keeper:
                               "go on from its checkpoint. Put them back, or begin it anew.")
         trainer.network.set(tensors)
         optim.remember(trainer.optimizer, memory, numbers)
-        trainer.scaler.load_state_dict(scale) if trainer.scaler.is_enabled() else None
+        if trainer.scaler.is_enabled():
+            trainer.scaler.load_state_dict(scale)
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.done, trainer.skipped, trainer.smoothed, trainer.pending = done, skipped, smoothed, Pending()
         self.at = done
@@ -86,7 +87,3 @@ def layers(one: Checkpoint) -> dict[tuple[str, str], Pair]:
 
 def _here(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-
-
-def _name(layer: Any) -> str:
-    return next(iter(layer.lora_A))

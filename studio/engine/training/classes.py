@@ -48,15 +48,17 @@ def pictures(bench: Bench, config: TrainingConfig, info: ModelInfo, report: Call
 
 
 def _paint(bench: Bench, config: TrainingConfig, missing: list[tuple[int, Path]], report: Callable[[Progress], None]) -> None:
-    request = GenerationRequest(prompt=config.class_prompt, model=config.model, seed=0)
-    done = 0
+    request, done = GenerationRequest(prompt=config.class_prompt, model=config.model, seed=0), 0
+
+    def say() -> None:
+        report(Progress(done, len(missing), "Painting class pictures"))
+
     with bench.pipelines.borrow(request) as parts:
         told = condition(parts, request)
-        each = [Trajectory(parts, request.resolved(parts.info.side, 0).model_copy(update={"seed": number})  # the same for all runs
-                           , told) for number, _ in missing]
+        one = request.resolved(parts.info.side, 0)
+        each = [Trajectory(parts, one.model_copy(update={"seed": number}), told) for number, _ in missing]  # the same for all runs
         where = dict(zip(each, (path for _, path in missing)))
-        for trajectory, latents, _ in Batcher(parts, TOGETHER).paint(
-                each, lambda: report(Progress(done, len(missing), "Painting class pictures"))):
+        for trajectory, latents, _ in Batcher(parts, TOGETHER).paint(each, say):
             if isinstance(latents, StudioError):
                 raise latents
             out = io.BytesIO()

@@ -50,17 +50,21 @@ def device_for(config: TrainingConfig, there: Device) -> Device:
     return Device(there.torch, dtype)
 
 
-def targets(config: TrainingConfig, info: ModelInfo) -> tuple[Module, ...]:
-    """The layers that get a LoRA, from the model's configs alone. Raises InvalidSpec, UnknownFamily."""
+def targets(config: TrainingConfig, info: ModelInfo) -> tuple[tuple[Module, ...], dict[str, Any]]:
+    """The layers that get a LoRA, from the model's configs alone, and of the U-Net's what says how its blocks lie.
+
+    Raises InvalidSpec, UnknownFamily.
+    """
     def read(part: str) -> dict[str, Any]:
         try:
             return dict(json.loads((info.path / part / "config.json").read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise BadFile(f"The {part} of {info.name} cannot be read ({type(error).__name__}). Copy the model again.") from None
 
-    encoders = [read(encoder) for _, encoder, _ in ENCODERS[info.family]]
-    return modules(shape(read("unet"), encoders), config.targets, config.patterns, unet=config.train_unet,
-                   encoders=config.train_text_encoder)
+    encoders, unet = [read(encoder) for _, encoder, _ in ENCODERS[info.family]], read("unet")
+    chosen = modules(shape(unet, encoders), config.targets, config.patterns, unet=config.train_unet,
+                     encoders=config.train_text_encoder)
+    return chosen, {name: unet[name] for name in ("down_block_types", "up_block_types", "layers_per_block") if name in unet}
 
 
 class Network:

@@ -9,13 +9,11 @@ for bit the run that was never stopped. The model that is trained on is a copy o
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +63,6 @@ def train(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, An
         if found:
             keeper.restore(trainer, found)
         bench.runs.restart(run.id, trainer.done)
-        trainer.network.park()
         fit(trainer, watcher)
     last, _ = keeper.newest()
     assert last
@@ -80,10 +77,10 @@ def export_checkpoint(bench: Bench, spec: Mapping[str, Any], report: Report) -> 
     run, step = _run(bench, spec), spec.get("step")
     report(Progress(0, 1, "Writing the LoRA"))
     there = {one.step: one for one in bench.runs.checkpoints(run.id)}
-    if step not in there:
+    if not isinstance(step, int) or step not in there:
         steps = ", ".join(map(str, there)) or "none"
         raise StudioError(f"{run.config.name} has no checkpoint of step {step!r:.20}; there is {steps}.")
-    name, notes = _export(bench, run, int(step), checkpoint.layers(there[step]), f"{run.config.name}-step{step:06d}", str(step))
+    name, notes = _export(bench, run, step, checkpoint.layers(there[step]), f"{run.config.name}-step{step:06d}", str(step))
     return {"run": run.id, "lora": name, "step": step, "notes": notes}
 
 
@@ -146,6 +143,7 @@ def _made(bench: Bench, setup: Setup, own: Network, report: Report) -> tuple[Tra
     for each in (data, held):
         if each:
             each.prepare(own.parts, lambda done, total: report(Progress(done, total, "Encoding the pictures")))
+    own.park()
     return Trainer(own, data, config, setup.total), held
 
 
@@ -161,13 +159,14 @@ def _export(bench: Bench, run: Run, step: int, layers: Layers, wanted: str, what
     run = bench.runs.get(run.id) or run  # with all that is known of it by now
     mine = {known.get("lora") for known in run.result.values() if known.get("what") == what}
     stem = safe_name(wanted)
-    unet = _json(bench.library.model(run.config.model).path / "unet" / "config.json")
+    if "unet" not in run.about:
+        raise BadFile(f"What was noted when {run.config.name} began is lost (about.json); train it on, and it is noted again.")
     dtype = FORMATS[run.config.save_precision]
     for number in count(1):
         name = stem if number == 1 else f"{stem}-{number}"
         path = bench.settings.loras / f"{name}.safetensors"
         try:
-            digest = export.write(path, layers, _about(run, name, step), unet, dtype, replace=name in mine)
+            digest = export.write(path, layers, _about(run, name, step), run.about["unet"], dtype, replace=name in mine)
         except FileExistsError:
             continue
         bench.runs.say(run.id, "result", **{what: {"what": what, "lora": name, "step": step, "sha256": digest}})
@@ -193,10 +192,3 @@ def _about(run: Run, name: str, step: int) -> About:
     side = int(known["resolution"])
     return About(name, known["family"], config.model, (side, side), known["prediction"], config.trigger, "", run.date, settings,
                  known["tag_frequency"], more)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadFile(f"{path} cannot be read ({type(error).__name__}).") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class Setup:
     info: ModelInfo
     content: str
     device: Device
+    unet: Mapping[str, Any]  # of its config what the exporter needs
     modules: tuple[Module, ...]
     dataset: Dataset
     plan: Plan
@@ -71,7 +72,7 @@ class Setup:
                             for part in dict.fromkeys(module.part for module in self.modules)},
                 "buckets": {f"{width}x{height}": len(samples) for (width, height), samples in sorted(self.plan.of_bucket.items())},
                 "dataset_content": self.dataset.content, "tag_frequency": self.dataset.tag_frequency(),
-                "precision": self.device.dtype_name, "device": self.device.title, "notes": list(self.notes)}
+                "unet": self.unet, "precision": self.device.dtype_name, "device": self.device.title, "notes": list(self.notes)}
 
 
 def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
@@ -83,7 +84,7 @@ def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
     for_family(config, info.family)
     device = network.device_for(config, bench.pipelines.device)
     optim.check(config, device)
-    chosen = network.targets(config, info)
+    chosen, unet = network.targets(config, info)
     config = config.resolved(info.side, 0)
     dataset = bench.datasets.open(config.dataset)
     items = [_item(config, item) for item in dataset.items]
@@ -99,8 +100,8 @@ def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
     total = training_steps.steps(config, len(plan.samples), [len(samples) for samples in plan.of_bucket.values()])
     left = [f"{path.name} {why}" for each in (plan, held) if each for path, why in each.left_out]
     broken = [f"{name} {why}" for name, why in dataset.broken]
-    return Setup(config, info, bench.library.content(info), device, chosen, dataset, plan, held, total,
-                 tuple([*broken, *left, *dataset.notes]))
+    return Setup(config, info, bench.library.content(info), device, unet, chosen, dataset, plan, held, total,
+                 (*broken, *left, *dataset.notes))
 
 
 def options(config: TrainingConfig) -> DataOptions:
