@@ -66,7 +66,8 @@ def build(desk: Desk) -> gr.Blocks:
     return page
 
 
-TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "training": "Training", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
+TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "training": "Training", "gallery": "Gallery", "models": "Models",
+          "queue": "Queue"}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:

@@ -57,8 +57,8 @@ def curve(rows: Sequence[Row], total: int) -> str:
     dots = "".join(f'<i style="left:{step / most * 100:.2f}%;top:{(high - value) / (high - low) * 100:.2f}%" '
                    f'title="step {step:g}: {value:.4f}"></i>' for step, value in held[-60:])
     ticks = _ticks(low, high)
-    grid = "".join(f'<line x1="0" x2="1000" y1="{(high - at) / (high - low) * 300:.1f}" y2="{(high - at) / (high - low) * 300:.1f}"/>'
-                   for at in ticks)
+    heights = [(high - at) / (high - low) * 300 for at in ticks]
+    grid = "".join(f'<line x1="0" x2="1000" y1="{y:.1f}" y2="{y:.1f}"/>' for y in heights)
     labels = "".join(f'<span style="top:{(high - at) / (high - low) * 100:.1f}%">{at:.3g}</span>' for at in ticks)
     keys = [("raw", "loss of a step")] * bool(raw) + [("smooth", "smoothed")] * bool(smooth)
     keys += [("held", "on pictures kept back (validation)")] * bool(held)
@@ -152,7 +152,7 @@ def _when(step: int) -> str:
 
 
 def files(made: Sequence[tuple[str, str, int, int]], waiting: Sequence[int], checkpoints: Sequence[Checkpoint]) -> str:
-    """LoRA files (name, address, bytes, step), the finished one first; checkpoints with a button each; `waiting` are being written."""
+    """LoRA files (name, address, bytes, step), the latest first; checkpoints with a button; `waiting` are being written."""
     rows = "".join(
         f'<li data-lora="{html.escape(name)}"><b>{html.escape(name)}.safetensors</b>'
         f"<small>after {step:,} steps · {max(1, round(size / 1024)):,} KiB</small><span class=job-do>"
@@ -198,8 +198,9 @@ def _row(run: Run, state: str, step: int, now: bool, asked: bool) -> str:
     else:
         words = f"{state} · step {step:,} of {run.about.get('steps') or run.config.steps or '?'} · {run.config.dataset} · {day}"
         buttons = _do("open", run.id, "Open") + _do("ask", run.id, "Delete")
-    return (f'<div class="shelved{" now" if now else ""}" data-run="{html.escape(run.id)}"><div><b>{html.escape(run.config.name)}</b>'
-            f"<small>{html.escape(words)}</small></div><div class=job-do>{buttons}</div></div>")
+    return (f'<div class="shelved{" now" if now else ""}" data-run="{html.escape(run.id)}"><div>'
+            f"<b>{html.escape(run.config.name)}</b><small>{html.escape(words)}</small></div>"
+            f"<div class=job-do>{buttons}</div></div>")
 
 
 # ---- before it begins -------------------------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ class Desk:
         for_family(config, self.library.model(config.model).family)
         return self.dataset(config.dataset, visitor)
 
-    def submit_training(self, config: TrainingConfig | None, visitor: Visitor, run: str = "", anew: bool = False) -> tuple[str, int]:
+    def submit_training(self, config: TrainingConfig | None, visitor: Visitor, run: str = "",
+                        anew: bool = False) -> tuple[str, int]:
         """Store a training and queue it, or take up this visitor's `run`, from its beginning if `anew`; its id and the job's.
 
         Raises Busy if the run is open already, and what `check_training` raises.

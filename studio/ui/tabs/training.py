@@ -29,8 +29,8 @@ MOST_BYTES = 1_000_000  # of a file with settings
 GROUPS = (
     ("Length", ("epochs", "batch", "accumulation", "repeats")),
     ("The LoRA", ("alpha", "dropout", "targets", "patterns", "conv_rank", "conv_alpha", "train_unet", "train_text_encoder")),
-    ("Learning", ("text_encoder_rate", "optimizer", "schedule", "warmup", "cycles", "power", "weight_decay", "beta1", "beta2", "eps",
-                  "scale_parameter", "max_grad_norm", "min_snr_gamma", "noise_offset")),
+    ("Learning", ("text_encoder_rate", "optimizer", "schedule", "warmup", "cycles", "power", "weight_decay", "beta1", "beta2",
+                  "eps", "scale_parameter", "max_grad_norm", "min_snr_gamma", "noise_offset")),
     ("Captions and class", ("class_word", "class_pictures", "prior_weight", "caption_dropout", "shuffle_caption", "keep_tokens",
                             "clip_skip")),
     ("Pictures", ("flip", "crop", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale")),
@@ -173,8 +173,8 @@ class TrainingTab:
         form["dataset"].blur(self.again_shelved, None, form["dataset"], **SILENT)
         self.find.input(None, self.find, None, js=FIND, queue=False, api_visibility="private")
         self.preset.input(self.take_preset, self.preset, self.filled, **SHORT)
-        self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name], preprocess=False,
-                               **SHORT)
+        self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
+                               preprocess=False, **SHORT)
         view.empty.click(self.begin_with, None, [*self.filled, self.preset], **SHORT)
         self.upload.upload(self.take_file, {self.upload, self.meant, *form.inputs},
                            [self.upload, self.taken, self.notices, *self.filled], preprocess=False, **SHORT)
@@ -187,8 +187,11 @@ class TrainingTab:
 
     def tell(self, values: Updates, request: gr.Request) -> str:
         """What the training on the page will be, or all that keeps it from beginning."""
+        return self._plan(values, who(request))
+
+    def _plan(self, values: Updates, visitor: Visitor) -> str:
         try:
-            return training_plan.told(self.desk, self.form.read(values), who(request))
+            return training_plan.told(self.desk, self.form.read(values), visitor)
         except StudioError as error:
             return grid.faults(sentences(error))
 
@@ -204,11 +207,9 @@ class TrainingTab:
 
     def fill(self, config: TrainingConfig, visitor: Visitor) -> Updates:
         """Put a training on the page: a preset, or one that is opened again."""
-        try:
-            plan = training_plan.told(self.desk, config, visitor)
-        except StudioError as error:
-            plan = grid.faults(sentences(error))
-        return {**self.form.fill(config), self.pictures: training_plan.look(self.desk, config.dataset, visitor), self.plan: plan}
+        updates = self.form.fill(config)
+        return {**updates, self.pictures: training_plan.look(self.desk, config.dataset, visitor),
+                self.plan: self._plan(updates, visitor)}
 
     def take_preset(self, name: str, request: gr.Request) -> Updates:
         with show.said():
@@ -256,12 +257,6 @@ class TrainingTab:
         page = {**values, **updates}
         return {**updates, self.notices: curves.imported(name, found.notices, faults), self.plan: self._plan(page, visitor)}
 
-    def _plan(self, values: Updates, visitor: Visitor) -> str:
-        try:
-            return training_plan.told(self.desk, self.form.read(values), visitor)
-        except StudioError as error:
-            return grid.faults(sentences(error))
-
     # ---- running ------------------------------------------------------------------------------------------------
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
@@ -298,7 +293,8 @@ class TrainingTab:
         more = {self.probe: trying, self.trying: gr.Timer(active=bool(trying))}
         run = self.view.mine(running or last, visitor)
         if run is None:
-            return {**shelves, **more, self.form["dataset"]: gr.Dropdown(names), **self.view.close(), self.shelf: self._shelf(visitor, "")}
+            shelves |= {self.form["dataset"]: gr.Dropdown(names), self.shelf: self._shelf(visitor, "")}
+            return {**shelves, **more, **self.view.close()}
         filled = self.fill(run.config, visitor)
         filled[self.form["dataset"]] = gr.Dropdown(names, value=run.config.dataset)
         return {**filled, **shelves, **more, **self._opened(visitor, run.id)}

@@ -92,7 +92,7 @@ class OpenRun:
         at = max([row["step"] for row in rows] + [one.step for one in kept], default=0)
         words, share = _doing(training) if training else (_ended(run, state, last, at), None)
         total = int(run.about.get("steps") or (training.progress.total if training else 0) or run.config.steps or 0)
-        expected = "Samples are painted at the start and on the way; the first come soon." if run.config.samples and training else ""
+        expected = "Samples are painted at the start and on the way." if run.config.samples and training else ""
         said = curves.notes([*map(str, run.about.get("notes") or ()), *map(str, run.about.get("left_aside") or ())])
         texts = [curves.head(run, words, share, state, _numbers(rows, training, at, total)) + said, curves.curve(rows, total),
                  curves.samples(self.desk.runs.samples(run.id), show.address, expected), self._files(run, jobs, kept)]
