@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from studio.spec.value import check
 
 if TYPE_CHECKING:
     from studio.settings import Settings
-    from studio.store.jobs import Jobs
+    from studio.store.jobs import Jobs, Progress
 
 HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
@@ -84,6 +85,13 @@ def build() -> argparse.ArgumentParser:
     grids.add_argument("--fast", action="store_true", help="several cells in one U-Net call: quicker, the last bits may differ")
     grids.add_argument("--output", type=Path, metavar="DIR", help="also put pictures, sheet, viewer and index into this folder")
     _home(grids, argparse.SUPPRESS)
+    training = command(train, "Train a LoRA; print its file. FILE: the studio's TOML, kohya's TOML or JSON, or a LoRA made here.")
+    training.add_argument("file", type=Path, metavar="FILE")
+    training.add_argument("--plan", action="store_true", help="print settings, steps, layers and a note on every key; make nothing")
+    training.add_argument("--resume", action="store_true", help="go on with the last run of these settings")
+    training.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for a setting")
+    training.add_argument("--as-meant", action="store_true", help="read kohya's keys as people usually mean them")
+    _home(training, argparse.SUPPRESS)
     command(inspect, "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.").add_argument(
         "file", type=Path, metavar="FILE")
     doctor_flags = command(doctor, "Say what this machine has and what is missing.")
@@ -145,9 +153,31 @@ def _done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]
     from studio.engine.bench import Bench
     from studio.engine.worker import WORKS, work_of
     try:
-        return dict(work_of(WORKS[kind])(Bench.open(settings), spec, lambda progress: None))
+        return dict(work_of(WORKS[kind])(Bench.open(settings), spec, _heard()))
     finally:
         device.drop()
+
+
+def _heard() -> Callable[[Progress], None]:
+    """What works report to: Ctrl + C stops them as a Stop button does, so that what is finished is kept; a second one at once."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, stop)
+
+    def report(progress: Progress) -> None:
+        if stopped.is_set():
+            raise Cancelled
+        if sys.stderr.isatty():
+            left = f", about {progress.left:.0f} s left" if progress.left is not None else ""
+            print(f"\r\033[K{progress.note} {progress.step}/{progress.total}{left}", end="", file=sys.stderr, flush=True)
+
+    return report
 
 
 def _through_the_queue(jobs: Jobs, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +264,36 @@ def _print_sweep(settings: Settings, id: str, pictures: Sequence[Path], output: 
         pictures = [folder / "pictures" / path.name for path in pictures]
     for path in (*pictures, *made):
         print(path, flush=True)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """As a stored run, which can be stopped (Ctrl + C) and resumed."""
+    from studio import training_command
+    path, asked = arguments.file.expanduser(), (arguments.as_meant, arguments.set)
+    if arguments.plan:
+        print(json.dumps(training_command.planned(path, *asked), ensure_ascii=False))
+        return
+    config, said = training_command.config_of(path, *asked)
+    settings = _settings(arguments)
+    from studio.store.dataset import Datasets
+    from studio.store.library import Library
+    from studio.store.runs import Runs
+    Library(settings).model(config.model)
+    Datasets(settings).open(config.dataset)
+    for note in said:
+        print(f"studio: {note}", file=sys.stderr)
+    runs = Runs(settings)
+    before = None
+    if arguments.resume:
+        given = config.model_dump(exclude={"seed"} if config.seed < 0 else set())
+        before = next((run for run in runs.listing() if run.config.model_dump(include=set(given)) == given), None)
+    if arguments.resume and before is None:
+        raise StudioError(f"There is no run of these settings of {config.name} to go on with; leave --resume out to begin one.")
+    id = before.id if before else runs.add(config, "command-line")
+    result = _done(settings, "train", {"run": id, "resume": True})
+    for note in result.get("notes", ()):
+        print(f"studio: {note}", file=sys.stderr)
+    print(settings.loras / f"{result['lora']}.safetensors", flush=True)
 
 
 def inspect(arguments: argparse.Namespace) -> None:

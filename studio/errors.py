@@ -9,6 +9,7 @@ Knows: the tree below. Does not know: how an error is shown (`ui/show.py`, `__ma
     ├── LoraNotFound       no such LoRA in the library
     ├── LoraMismatch       a LoRA made for another kind of model
     ├── OutOfMemory        did not fit; says what to lower
+    ├── DatasetError       a folder that nothing can be trained on
     ├── BadPicture         a file that is no picture we take
     ├── BadFile            any other file that is broken, hostile or of the wrong kind
     ├── NotAllowed         a guest asked for what only the owner may do
@@ -53,6 +54,10 @@ class LoraMismatch(StudioError):
 
 class OutOfMemory(StudioError):
     """The device's memory did not suffice; the message says what to lower."""
+
+
+class DatasetError(StudioError):
+    """A folder of pictures that cannot be trained on; the message says what is missing."""
 
 
 class BadPicture(StudioError):

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> Path:
-        """Pictures; the only folder that the page serves, beside `thumbs` and `sweeps`."""
+        """Pictures; the page serves this folder, `thumbs`, `sweeps`, `runs` and `loras`, and no other."""
         return self.home / "outputs"
 
     @property
@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     def sweeps(self) -> Path:
         """Sheets and viewers, a folder for each sweep."""
         return self.home / "sweeps"
+
+    @property
+    def runs(self) -> Path:
+        """Trainings, a folder for each: its settings, log, samples and checkpoints."""
+        return self.home / "runs"
 
     @property
     def models(self) -> Path:
@@ -96,8 +101,8 @@ def load(**flags: Any) -> Settings:
         raise InvalidSpec([f"Setting {'.'.join(map(str, fault['loc']))}: {fault['msg']} (not {fault['input']!r:.60})."
                            for fault in error.errors()]) from None
     try:
-        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.models, settings.loras,
-                       settings.presets / "pictures", settings.presets / "sweeps"):
+        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.models, settings.loras,
+                       settings.presets / "pictures", settings.presets / "sweeps", settings.presets / "training"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home.") from None

@@ -34,8 +34,8 @@ def settings(tmp_path: Path) -> Settings:
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with toy SD 2.x (v-prediction) and SDXL models: real classes, random weights, the embedded tokenizer."""
     folder = tmp_path_factory.mktemp("toys")
-    _toy(folder / "toy-sd2", "StableDiffusionPipeline")
-    _toy(folder / "toy-sdxl", "StableDiffusionXLPipeline")
+    make_toy(folder / "toy-sd2", "StableDiffusionPipeline")
+    make_toy(folder / "toy-sdxl", "StableDiffusionXLPipeline")
     return folder
 
 
@@ -120,7 +120,8 @@ def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPath
     return open_studio(home)
 
 
-def _toy(folder: Path, kind: str) -> None:
+def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction") -> None:
+    """A model folder of that kind of pipeline with random weights; `width` is that of its prompts."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -129,7 +130,7 @@ def _toy(folder: Path, kind: str) -> None:
     large = kind == "StableDiffusionXLPipeline"
     tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
     # SD 2.x is told from SD 1.x by the width of its prompts
-    width = 32 if large else 1024
+    width = width or (32 if large else 1024)
     text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=37, num_attention_heads=4,
                           num_hidden_layers=4, projection_dim=32, bos_token_id=tokenizer.bos_token_id,
                           eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
@@ -145,7 +146,7 @@ def _toy(folder: Path, kind: str) -> None:
         "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
                                             timestep_spacing="leading", use_karras_sigmas=True) if large else
         DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-                      steps_offset=1, prediction_type="v_prediction"),
+                      steps_offset=1, prediction_type=prediction),
     }
     if large:
         parts |= {"text_encoder_2": CLIPTextModelWithProjection(text), "tokenizer_2": tokenizer}

@@ -266,3 +266,20 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert not Lock(tmp_path, "cuda:0").take()
     lock.drop()
     assert Lock(tmp_path, "cuda:0").take()
+
+
+def test_a_job_can_be_taken_out_of_turn(jobs: Jobs) -> None:
+    first, picture, other = (jobs.submit(kind, {}) for kind in ("sweep", "generate", "generate"))
+    waiting = jobs.next("generate")
+    assert waiting and (waiting.id, waiting.state) == (picture, "queued") and jobs.next("train") is None
+    taken = jobs.claim("cpu", picture)
+    assert taken and (taken.id, taken.state) == (picture, "running")
+    assert jobs.claim("cpu", picture) is None  # it does not wait any more
+    assert [job.id for _ in range(2) if (job := jobs.claim("cpu"))] == [first, other]
+
+
+def test_numbers_travel(jobs: Jobs) -> None:
+    id = jobs.submit("train", {})
+    jobs.claim("cpu")
+    jobs.report(id, Progress(1, 9, numbers={"loss": 0.25}))
+    assert jobs.get(id).progress.numbers == {"loss": 0.25}  # type: ignore[union-attr]

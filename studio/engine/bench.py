@@ -5,30 +5,39 @@ Knows: how the pieces are put together. Does not know: any work.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 from studio.engine.pipelines.manager import PipelineManager
 from studio.settings import Settings
+from studio.store.dataset import Datasets
 from studio.store.gallery import Gallery
 from studio.store.library import Library
+from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Handed to every work; `owner` is whose job it is."""
+    """Handed to every work; `owner` is whose job it is.
+
+    A long work calls `between` where it can wait, with the bytes that it will need itself: the worker may run one short job then.
+    """
 
     settings: Settings
     pipelines: PipelineManager
     gallery: Gallery
     library: Library
     sweeps: Sweeps
+    runs: Runs
+    datasets: Datasets
     owner: str = "local"
+    between: Callable[[int], bool] = lambda needed: False  # whether it did run one
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Raises InvalidSpec for a device that is not there."""
         library = Library(settings)
         return cls(settings, PipelineManager(settings, library), Gallery(settings), library,
-                   Sweeps(settings))
+                   Sweeps(settings), Runs(settings), Datasets(settings))

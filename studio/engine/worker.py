@@ -27,13 +27,19 @@ from typing import Any
 from studio import __version__
 from studio.errors import Cancelled, StudioError
 from studio.settings import Settings, load
+from studio.spec.request import GenerationRequest
+from studio.spec.value import check
 from studio.store.jobs import Job, Jobs, Lock, Progress
 
 Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload",
-         "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export"}
+         "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
+         "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
+         "export_checkpoint": "studio.engine.training.run:export_checkpoint"}
+SHORT = 500  # steps of all pictures of a job that may be done between two steps of a training
 POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
 REPORT = 0.1  # seconds between two rows of progress
+GLANCE = 0.05  # seconds between two looks for such a job
 LINGER = 10.0  # seconds without a studio after which an idle worker leaves
 log = logging.getLogger("worker")
 
@@ -77,6 +83,7 @@ class _Worker:
         self._works: dict[str, Work] = {kind: work_of(place) for kind, place in WORKS.items()}
         self._label, self._jobs = label, jobs
         self._said: dict[str, Any] = {}
+        self._glanced = 0.0
         self._fault: StudioError | None = None
         self.sound = True
         try:
@@ -107,7 +114,8 @@ class _Worker:
                 raise self._fault
             if job.kind not in self._works:
                 raise StudioError(f"This studio cannot do {job.kind!r} jobs; it is version {__version__}.")
-            result = self._works[job.kind](replace(self._bench, owner=job.owner), job.spec, Reporter(self._jobs, job.id))
+            bench = replace(self._bench, owner=job.owner, **({"between": self.between} if job.kind == "train" else {}))
+            result = self._works[job.kind](bench, job.spec, Reporter(self._jobs, job.id))
             self._jobs.finish(job.id, "done", result)
         except Cancelled:
             self._jobs.finish(job.id, "cancelled")
@@ -120,6 +128,27 @@ class _Worker:
             self._jobs.finish(job.id, "failed", error=f"Something went wrong inside the studio ({type(error).__name__}: "
                                                       f"{error!s:.200}). {place} in the home folder has the details.")
         self.tell()
+
+    def between(self, needed: int) -> bool:
+        """Do the next waiting picture if it is short and there is memory for it beside what a training will need.
+
+        True if there was one. The training has a model of its own and draws nothing from global state, so it does not notice.
+        """
+        if time.monotonic() - self._glanced < GLANCE:
+            return False
+        self._glanced = time.monotonic()
+        waiting = self._jobs.next("generate")
+        if waiting is None or not self._short(waiting, needed) or (job := self._jobs.claim(self._label, waiting.id)) is None:
+            return False
+        self.run(job)
+        return True
+
+    def _short(self, job: Job, needed: int) -> bool:
+        try:
+            request = check(GenerationRequest, job.spec)
+            return request.steps * request.count <= SHORT and bool(self._bench.pipelines.fits(request, needed))
+        except StudioError:
+            return True  # it says so itself, at once
 
 
 class Reporter:

@@ -18,7 +18,7 @@ from studio.spec import loras as loras_of
 from studio.spec import prompt as prompts
 from studio.spec.loras import LoraUse
 from studio.spec.tables import DEFAULT_MODEL, SCHEDULERS, Schedule, Scheduler
-from studio.spec.value import Value, extra, setting
+from studio.spec.value import Value, above_guests, setting
 
 __all__ = ["MOST_SEEDS", "NOT_IN_PIXELS", "GenerationRequest", "LoraUse"]
 
@@ -140,11 +140,5 @@ class GenerationRequest(Value):
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
-        faults, asked = [], self.untagged()
-        for name, field in type(self).model_fields.items():
-            most, value = extra(type(self), name).get("guest"), getattr(asked, name)
-            value = len(value) if isinstance(value, tuple) else value
-            if most is not None and value is not None and value > most:
-                faults.append(f"{field.title}: guests may ask for {most} at most (not {value}).")
-        if faults:
+        if faults := above_guests(self.untagged()):
             raise InvalidSpec(faults)

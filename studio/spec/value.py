@@ -59,6 +59,17 @@ def extra(model: type[BaseModel], name: str) -> dict[str, Any]:
     return dict(told) if isinstance(told, dict) else {}
 
 
+def above_guests(value: Value) -> list[str]:
+    """A sentence for every field that is above what a visitor who is not the owner may ask for."""
+    faults = []
+    for name, field in type(value).model_fields.items():
+        most, asked = extra(type(value), name).get("guest"), getattr(value, name)
+        asked = len(asked) if isinstance(asked, tuple) else asked
+        if most is not None and asked is not None and asked > most:
+            faults.append(f"{field.title}: guests may ask for {most} at most (not {asked}).")
+    return faults
+
+
 def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
     where, value, more = fault["loc"], fault["input"], fault.get("ctx", {})
     if not where:  # from a validator that looked at several fields: it wrote the whole sentence

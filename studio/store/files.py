@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,22 @@ def write(path: Path, data: bytes, replace: bool = True) -> None:
     """`writing` in one call."""
     with writing(path, replace) as out:
         out.write(data)
+
+
+def publish(aside: Path, path: Path) -> None:
+    """Give a folder that was written aside its name; a folder that has it already is replaced, and never half.
+
+    Raises BadFile when the disk does not take it.
+    """
+    old = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.old")
+    try:
+        if path.exists():
+            os.rename(path, old)
+        os.rename(aside, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def safe_name(name: str) -> str:

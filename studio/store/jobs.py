@@ -42,7 +42,8 @@ OPEN = ("running", "queued")
 
 @dataclass(frozen=True)
 class Progress:
-    """The latest word of a running job; `preview` is a small JPEG, `pictures` are those that are saved already."""
+    """The latest word of a running job; `preview` is a small JPEG, `pictures` are those that are saved already, `numbers` what a
+    training has measured last."""
 
     step: int = 0
     total: int = 0
@@ -50,6 +51,7 @@ class Progress:
     left: float | None = None  # seconds
     pictures: tuple[dict[str, Any], ...] = ()
     preview: bytes | None = field(default=None, repr=False)
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,18 @@ class Jobs:
 
     # ---- who works ----------------------------------------------------------------------------------------------
 
-    def claim(self, device: str) -> Job | None:
-        """Take the first waiting job. One UPDATE: two workers can never take the same one."""
+    def claim(self, device: str, id: int | None = None) -> Job | None:
+        """Take the first waiting job, or that one if it still waits. One UPDATE: two workers can never take the same one."""
         if not self._do("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1"):  # looking takes no write lock
             return None
         sql = """UPDATE jobs SET state = 'running', device = ?, started = ?, beat = beat + 1 WHERE id =
-                 (SELECT id FROM jobs WHERE state = 'queued' ORDER BY rank, id LIMIT 1) RETURNING *"""
-        rows = self._do(sql, device, time.time())
+                 (SELECT id FROM jobs WHERE state = 'queued' AND id = coalesce(?, id) ORDER BY rank, id LIMIT 1) RETURNING *"""
+        rows = self._do(sql, device, time.time(), id)
+        return _job(rows[0]) if rows else None
+
+    def next(self, kind: str) -> Job | None:
+        """The first waiting job of a kind, left where it is."""
+        rows = self._do("SELECT * FROM jobs WHERE state = 'queued' AND kind = ? ORDER BY rank, id LIMIT 1", kind)
         return _job(rows[0]) if rows else None
 
     def report(self, id: int, progress: Progress) -> None:

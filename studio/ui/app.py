@@ -17,16 +17,19 @@ import gradio as gr
 from studio.settings import Settings, shipped
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec
+from studio.spec.training import TrainingConfig
+from studio.store.dataset import Datasets
 from studio.store.gallery import Gallery
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
+from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 from studio.ui import api, guard
-from studio.ui.tabs import gallery, models, queue, sweep, txt2img
+from studio.ui.tabs import gallery, models, queue, sweep, training, txt2img
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
-TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, sweep.build, gallery.build, models.build, queue.build)
+TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, sweep.build, training.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = """<script>addEventListener("keydown", event => {
   if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
@@ -46,12 +49,16 @@ def build(desk: Desk) -> gr.Blocks:
                 with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
                     tab = make(desk)
                 tabs.append(tab)
-                if tab.opened and tab.form is None:  # a form is not filled again: somebody may be typing
+                if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
         for source in tabs:
             for target in tabs:
                 if source.picked and source.send and target.form and source is not target:
                     _send(desk, source, target, bar)
+        for source in tabs:
+            for target in tabs:
+                if source.tried and target.take:
+                    _try(source, target, bar)
         for tab in tabs:
             if tab.opened:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
@@ -59,7 +66,8 @@ def build(desk: Desk) -> gr.Blocks:
     return page
 
 
-TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
+TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "training": "Training", "gallery": "Gallery", "models": "Models",
+          "queue": "Queue"}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
@@ -84,6 +92,20 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs) -> None:
     button.click(send, source.picked, [bar, *form.outputs], **SHORT)
 
 
+def _try(source: Tab, target: Tab, bar: gr.Tabs) -> None:
+    """A button in a block of one tab that asks another for a picture of what was made."""
+    assert source.tried
+    block, asked = source.tried
+
+    def go(event: gr.EventData, request: gr.Request) -> Updates:
+        visitor = guard.who(request)
+        wanted = asked(event, visitor)
+        return {bar: gr.skip()} if wanted is None or target.take is None else {
+            **target.take(wanted, visitor), bar: gr.Tabs(selected=target.id)}
+
+    block.click(go, None, [bar, *target.outputs], **SHORT)
+
+
 def theme() -> Any:
     """Calm greys and one accent; fonts that are in the wheel, so that no other host is asked."""
     calm = gr.themes.Soft(primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", spacing_size="md", radius_size="md",
@@ -98,7 +120,9 @@ def desk_of(settings: Settings, jobs: Jobs) -> Desk:
     pictures.sync()
     return Desk(settings, jobs, pictures, Library(settings),
                 Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"), Sweeps(settings),
-                Presets(SweepSpec, shipped("presets") / "sweeps", settings.presets / "sweeps"))
+                Presets(SweepSpec, shipped("presets") / "sweeps", settings.presets / "sweeps"),
+                Runs(settings), Datasets(settings),
+                Presets(TrainingConfig, shipped("presets") / "training", settings.presets / "training"))
 
 
 def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
@@ -109,7 +133,8 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
         (settings.home / folder).mkdir(mode=0o700, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
     os.chdir(settings.home / "empty")  # gradio would publish any file of the working folder that a handler names
-    gr.set_static_paths([settings.outputs, settings.thumbs, settings.sweeps])  # pictures go out by path, in place, byte for byte
+    # pictures and LoRA files go out by path, in place, byte for byte; the guard decides to whom
+    gr.set_static_paths([settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.loras])
     page = build(desk)
     guard.free_port(settings)
     if login and not settings.auth:
@@ -118,7 +143,7 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
         server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
         max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
         quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), prevent_thread_lock=True,
-        app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps)})
+        app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps, desk.runs)})
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     places = [f"http://{shown}:{page.server_port}", *([page.share_url] if page.share_url else [])]
     print(f"The studio is open at {' and '.join(places)}", flush=True)

@@ -54,7 +54,8 @@ class Form(Generic[M]):
 
     def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """What the browser sent, by field name, unjudged."""
-        return {name: values[part] for name, part in self._parts.items() if part in values}
+        return {name: None if values[part] == "" and self._open(name) else values[part]
+                for name, part in self._parts.items() if part in values}
 
     def read(self, values: Mapping[Any, Any]) -> M:
         """The object on the page. Raises InvalidSpec, which lists every bad field."""
@@ -62,14 +63,28 @@ class Form(Generic[M]):
 
     def fill(self, value: M) -> dict[Any, Any]:
         """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
-        return {part: _shown(getattr(value, name)) for name, part in self._parts.items()}
+        return {part: self._shown(name, getattr(value, name)) for name, part in self._parts.items()}
+
+    def put(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """Put values of some fields on the page, which were judged where they come from; None only where a field may be empty."""
+        return {part: self._shown(name, values[name]) for name, part in self._parts.items()
+                if name in values and (values[name] is not None or self._open(name))}
+
+    def _open(self, name: str) -> bool:
+        """Whether the field may be left empty."""
+        return any(kind.get("type") == "null" for kind in self._schema[name].get("anyOf", ()))
+
+    def _shown(self, name: str, value: Any) -> Any:
+        if isinstance(self._parts[name], gr.Dropdown) and (isinstance(value, bool) or (value is None and self._open(name))):
+            return {None: "", True: "on", False: "off"}[value]
+        return _shown(value)
 
     def fill_some(self, values: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[Any, Any], list[str]]:
         """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
         page, _ = self._most({}, now)
         taken, faults = self._most(page, values)
         made = check(self.model, {**page, **taken})
-        return {self._parts[name]: _shown(getattr(made, name)) for name in taken if name in self._parts}, faults
+        return {self._parts[name]: self._shown(name, getattr(made, name)) for name in taken if name in self._parts}, faults
 
     def _most(self, base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""
@@ -92,15 +107,20 @@ class Form(Generic[M]):
 
 def _shown(value: Any) -> Any:
     """As JSON: a list of values (LoRAs) as dicts, which the model reads back."""
-    return [item.model_dump() for item in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [item.model_dump() for item in value]
+    return value
 
 
 def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
+    empty = any(kind.get("type") == "null" for kind in field.get("anyOf", ()))
     field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
     common = {"label": field["title"], "value": field.get("default"), "info": field.get("description")} | settings
     if "choices" in common or "enum" in field:
         common.setdefault("choices", field.get("enum"))
         return gr.Dropdown(**common)
+    if field["type"] == "boolean" and empty:  # a box that is ticked or not cannot be left open
+        return gr.Dropdown(**common | {"choices": [("by itself", ""), ("on", "on"), ("off", "off")], "value": ""})
     if field["type"] == "boolean":
         return gr.Checkbox(**common)
     if field["type"] == "array":  # of LoRAs: so far the only list that a spec has
@@ -109,9 +129,9 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
         return gr.Textbox(**common)
     whole = field["type"] == "integer"
     step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
-    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - 1)
-    common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "step": step,
-               "precision": 0 if whole else None}
+    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - (1 if whole else step))
+    common = {"step": step} | common
+    common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "precision": 0 if whole else None}
     if common.pop("slider", most < 200):
         return gr.Slider(**common)
     return gr.Number(**common)

@@ -1,6 +1,6 @@
 """Who asks, and what they may do: the one place that decides.
 
-Knows: cookies, Host and Origin headers, owner and guest, whose a picture file or a sweep's sheet is.
+Knows: cookies, Host and Origin headers, owner and guest, whose a picture file, a sweep's sheet, a training's sample or LoRA is.
 Does not know: what a job does; how a refusal is shown.
 
 The owner sits at this machine: the connection comes from it and names it (127.0.0.1, localhost). Everybody else, on the
@@ -32,6 +32,7 @@ from studio.errors import BadFile, Busy, InvalidSpec, NotAllowed
 from studio.settings import Settings
 from studio.store.gallery import Gallery
 from studio.store.jobs import Job
+from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 
 COOKIE = "studio-visitor"
@@ -121,13 +122,14 @@ def login(settings: Settings) -> tuple[str, str] | None:
 class Guard:
     """ASGI middleware in front of everything: Host, Origin, the visitor's cookie, guests' files."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery, sweeps: Sweeps) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery, sweeps: Sweeps, runs: Runs) -> None:
         self.app = app
         self.share = settings.share
         self.hosts = {settings.host}
-        self.gallery, self.sweeps = gallery, sweeps
+        self.gallery, self.sweeps, self.runs = gallery, sweeps, runs
         self.served = (settings.outputs.resolve(), settings.thumbs.resolve())
         self.sheets = settings.sweeps.resolve()
+        self.trainings, self.loras = settings.runs.resolve(), settings.loras.resolve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -182,6 +184,12 @@ class Guard:
         if path.is_relative_to(self.sheets):
             sweep = self.sweeps.get(path.relative_to(self.sheets).parts[0]) if path != self.sheets else None
             return sweep is not None and sweep.owner == asks.id
+        if path.is_relative_to(self.trainings):
+            run = self.runs.get(path.relative_to(self.trainings).parts[0]) if path != self.trainings else None
+            return run is not None and run.owner == asks.id
+        if path.is_relative_to(self.loras):  # the owner's collection, and what this guest has trained
+            made = {known.get("lora") for run in self.runs.listing(asks.id) for known in run.result.values()}
+            return path.relative_to(self.loras).with_suffix("").as_posix() in made
         for folder in self.served:
             if path.is_relative_to(folder):
                 picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))
@@ -209,9 +217,9 @@ def own(jobs: Iterable[Job], asks: Visitor) -> list[tuple[Job, bool]]:
     return [(job, not asks.guest or job.owner == asks.id) for job in jobs]
 
 
-def middleware(settings: Settings, gallery: Gallery, sweeps: Sweeps) -> list[Any]:
+def middleware(settings: Settings, gallery: Gallery, sweeps: Sweeps, runs: Runs) -> list[Any]:
     """For gradio's `app_kwargs`."""
-    return [Middleware(Guard, settings=settings, gallery=gallery, sweeps=sweeps)]
+    return [Middleware(Guard, settings=settings, gallery=gallery, sweeps=sweeps, runs=runs)]
 
 
 def free_port(settings: Settings) -> None:

@@ -138,7 +138,7 @@ def estimate(request: GenerationRequest, rate: float | None, work: float, calls:
     return f'<p class="estimate">{said}</p>'
 
 
-_STATES = {"running": "running", "queued": "waiting", "done": "done", "failed": "failed", "cancelled": "stopped",
+STATES = {"running": "running", "queued": "waiting", "done": "done", "failed": "failed", "cancelled": "stopped",
            "interrupted": "interrupted"}
 
 
@@ -167,7 +167,7 @@ def _job_row(pair: tuple[Job, bool], may_jump: bool) -> str:
         buttons = _button("retry", job.id, "Again")
     note = html.escape(job.error or "") if known and job.error else ""
     took = duration(job.ended - job.started) if job.ended and job.started else ""
-    return (f'<div class="job" data-job="{job.id}" data-state="{job.state}"><span class="chip {job.state}">{_STATES[job.state]}'
+    return (f'<div class="job" data-job="{job.id}" data-state="{job.state}"><span class="chip {job.state}">{STATES[job.state]}'
             f'</span><div class="job-what"><b>{about}</b><small>#{job.id} {took} {note}</small>'
             f'<div class="bar thin"><i style="width:{share:.0f}%"></i></div></div><div class="job-do">{buttons}</div></div>')
 
@@ -183,6 +183,11 @@ def what(job: Job) -> str:
         return f"sweep of {cells} cells: " + (title if len(title) < 100 else title[:97] + "…")
     if job.kind == "export":
         return "sheet and viewer of a sweep"
+    if job.kind in ("train", "export_checkpoint"):
+        name, steps = str(job.spec.get("name") or "a LoRA"), job.spec.get("steps" if job.kind == "train" else "step", "?")
+        return f"training of {name}: {steps} steps" if job.kind == "train" else f"LoRA file of {name} after {steps} steps"
+    if job.kind == "probe":
+        return f"a try of the training {(job.spec.get('config') or {}).get('name') or 'without a name'}"
     if job.kind == "unload":
         return "take out of memory: " + ", ".join(map(str, job.spec.get("models", ())))
     return job.kind

@@ -12,15 +12,19 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import Busy, InvalidSpec
-from studio.settings import Settings
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
+from studio.settings import Settings, shipped
 from studio.spec.request import MOST_SEEDS, GenerationRequest
 from studio.spec.sweep import Rates, SweepSpec, plan
+from studio.spec.training import TrainingConfig
+from studio.spec.training_rules import for_family
 from studio.store import rates as measured
+from studio.store.dataset import Dataset, Datasets
 from studio.store.gallery import Gallery
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
+from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 from studio.ui.form import Form
 from studio.ui.grid import title_of
@@ -49,6 +53,9 @@ class Desk:
     presets: Presets[GenerationRequest]
     sweeps: Sweeps
     sweep_presets: Presets[SweepSpec]
+    runs: Runs
+    datasets: Datasets
+    training_presets: Presets[TrainingConfig]
 
     def submit(self, request: GenerationRequest, visitor: Visitor, key: str | None = None) -> int:
         """Queue a picture. Raises InvalidSpec for what this visitor may not ask, and what Library.check raises."""
@@ -82,9 +89,64 @@ class Desk:
 
     def submit_export(self, spec: dict[str, Any], visitor: Visitor) -> int:
         """Queue the sheet, viewer and index of a sweep that this visitor may see; the owner's come first in line."""
+        return self._short("export", spec, visitor)
+
+    def dataset(self, name: str, visitor: Visitor) -> Dataset:
+        """One to train on. Raises DatasetError; guests are shown only what came with the studio, for the rest is private."""
+        if visitor.guest and name not in self.datasets_of(visitor):
+            raise DatasetError(f"There is no dataset {name!r:.80} that guests may train on; there is "
+                               f"{', '.join(self.datasets_of(visitor)) or 'none'}.")
+        return self.datasets.open(name)
+
+    def datasets_of(self, visitor: Visitor) -> list[str]:
+        """Names of what a visitor may train on."""
+        names, ours = self.datasets.names(), shipped("assets") / "datasets"
+        return [name for name in names if self.datasets.folder(name).is_relative_to(ours)] if visitor.guest else names
+
+    def check_training(self, config: TrainingConfig, visitor: Visitor) -> Dataset:
+        """The pictures of a training that can begin. Raises what Library.model and `dataset` raise, and InvalidSpec."""
+        if visitor.guest:
+            config.check_guest()
+        for_family(config, self.library.model(config.model).family)
+        return self.dataset(config.dataset, visitor)
+
+    def submit_training(self, config: TrainingConfig | None, visitor: Visitor, run: str = "",
+                        anew: bool = False) -> tuple[str, int]:
+        """Store a training and queue it, or take up this visitor's `run`, from its beginning if `anew`; its id and the job's.
+
+        Raises Busy if the run is open already, and what `check_training` raises.
+        """
         if visitor.guest:
             self._may_wait(visitor)
-        id = self.jobs.submit("export", spec, owner=visitor.id)
+        if run:
+            stored = self.runs.get(run)
+            if stored is None or visitor.sees not in (None, stored.owner):
+                raise BadFile("There is no such training any more.")
+            if any(job.kind == "train" and job.spec.get("run") == run for job in self.jobs.waiting()):
+                raise Busy("That training runs or waits already; stop it first.")
+            config = stored.config
+        assert config
+        self.check_training(config, visitor)
+        id = run or self.runs.add(config, visitor.id)
+        told = {"run": id, "resume": not anew, "name": config.name, "steps": config.steps or f"{config.epochs} epochs of"}
+        return id, self.jobs.submit("train", told, owner=visitor.id)
+
+    def submit_probe(self, config: TrainingConfig, visitor: Visitor) -> int:
+        """Queue a short try of a training, which says what it will take; the owner's come first in line."""
+        self.check_training(config, visitor)
+        return self._short("probe", {"config": config.model_dump(mode="json")}, visitor)
+
+    def submit_checkpoint(self, run: str, step: int, visitor: Visitor) -> int:
+        """Queue the LoRA file of a checkpoint of a run that this visitor may see."""
+        stored = self.runs.get(run)
+        if stored is None or visitor.sees not in (None, stored.owner):
+            raise BadFile("There is no such training any more.")
+        return self._short("export_checkpoint", {"run": run, "step": step, "name": stored.config.name}, visitor)
+
+    def _short(self, kind: str, spec: dict[str, Any], visitor: Visitor) -> int:
+        if visitor.guest:
+            self._may_wait(visitor)
+        id = self.jobs.submit(kind, spec, owner=visitor.id)
         if not visitor.guest:
             self.jobs.first(id)
         return id
@@ -106,7 +168,8 @@ class Tab:
     """What a built tab is to the others.
 
     `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where
-    the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates.
+    the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows a request
+    with all that the page knows of it; `tried` is a block whose buttons ask another tab for one.
     """
 
     id: str
@@ -115,4 +178,7 @@ class Tab:
     picked: gr.State | None = None
     send: gr.Row | None = None
     opened: Callable[[Visitor], Updates] | None = None
+    take: Callable[[GenerationRequest, Visitor], Updates] | None = None
+    tried: tuple[Any, Callable[[gr.EventData, Visitor], GenerationRequest | None]] | None = None
     outputs: list[Any] = field(default_factory=list)
+    typed: bool = False  # has something that people type into, which coming back to the tab is not to change

@@ -62,6 +62,13 @@ class PipelineManager:
         with self._memory(key), self._residency.lend(key, load, expected_bytes) as thing:
             yield thing
 
+    def fits(self, request: GenerationRequest, needed: int) -> bool:
+        """Whether a request's picture can be made while somebody else keeps what is lent, and will need so many bytes more."""
+        info = self._library.model(request.model)
+        idle = sum(held["bytes"] for held in self.loaded if not held["lent"])
+        pixels = (request.width or info.side) * (request.height or info.side) * min(request.batch, request.count)
+        return self._expected(info) + 2 * info.working * pixels * self.device.dtype.itemsize + needed <= self.room + idle
+
     def unload(self, name: str) -> bool:
         """Throw out all of that name; False if there was none, or it is lent."""
         dropped = [self._residency.drop(held["key"]) for held in self.loaded if held["name"] == name]

@@ -184,6 +184,11 @@ class Txt2Img:
         return {**self.form.fill(request), self.form["schedule"]: gr.Dropdown(schedules, value=request.schedule),
                 self.estimate: self._told(request)}
 
+    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        """A request from another tab, with what is known of its LoRAs now."""
+        filled = self._filled(request)
+        return {**filled, **self.loras.look(request.model, visitor, value=filled[self.form["loras"]])}
+
     def pick(self, paths: list[str], event: gr.SelectData) -> Updates:
         path = paths[event.index] if isinstance(event.index, int) and event.index < len(paths) else None
         return {self.picked: path, self.about: show.settings(self.desk.gallery.get(path) if path else None)}
@@ -260,5 +265,5 @@ def _sizes(model: ModelInfo | None) -> list[str]:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = Txt2Img(desk)
-    return Tab(ID, "txt2img", form=tab.form, picked=tab.picked, send=tab.send, opened=tab.opened,
+    return Tab(ID, "txt2img", form=tab.form, picked=tab.picked, send=tab.send, opened=tab.opened, take=tab.take,
                outputs=list(dict.fromkeys([*tab.form.outputs, *tab.loras.outputs, tab.estimate, tab.preset, *tab.watched])))

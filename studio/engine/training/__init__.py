@@ -1,0 +1,1 @@
+"""Training a LoRA: data, loop, export. Nothing here attaches to a network that is lent."""
