@@ -245,13 +245,13 @@ def test_broken_at_every_file_operation_and_resumed(bench: Bench, tmp_path: Path
     for _ in range(3):
         first.step()
     wanted = beginning(first)
+    restart(first, begun)
+    first.step()
+    Keeper(tmp_path / "one", "mine", 1).save(first)
+    first.step()
     for at in range(1, 100):
-        restart(first, begun)
         keeper = Keeper(tmp_path / str(at), "mine", 1)
-        for step in (1, 2):
-            first.step()
-            if step == 1:
-                keeper.save(first)
+        shutil.copytree(tmp_path / "one", keeper.folder)
         with pytest.MonkeyPatch.context() as patch:
             seen = _breaking(patch, at, error)
             with suppress(BadFile, Dead):
