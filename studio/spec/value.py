@@ -105,6 +105,8 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
             return f"has to be {more['ge']} or more"
+        case "greater_than":
+            return f"has to be above {more['gt']:g}"
         case "less_than_equal":
             return f"has to be {more['le']} or less"
         case "less_than":

@@ -129,7 +129,7 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
         return gr.Textbox(**common)
     whole = field["type"] == "integer"
     step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
-    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - (1 if whole else step))
+    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - (1 if whole else common.get("step", step)))
     common = {"step": step} | common
     common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "precision": 0 if whole else None}
     if common.pop("slider", most < 200):

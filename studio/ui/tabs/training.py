@@ -38,8 +38,8 @@ GROUPS = (
                   "keep_checkpoints", "validation_share", "validate_every")),
     ("Machine", ("precision", "save_precision", "gradient_checkpointing", "cache_latents", "seed")))
 # Shows only the settings whose name, title or help has all the words.
-FIND = """words => {
-  const wanted = (words || '').toLowerCase().split(/\\s+/).filter(Boolean);
+FIND = """element.addEventListener('input', event => {
+  const wanted = event.target.value.toLowerCase().split(/\\s+/).filter(Boolean);
   for (const group of document.querySelectorAll('.training-group')) {
     let some = false;
     for (const field of group.querySelectorAll('[id^=training-]')) {
@@ -50,8 +50,7 @@ FIND = """words => {
     }
     group.style.display = some ? '' : 'none';
   }
-  return [];
-}"""
+});"""
 
 
 class TrainingTab:
@@ -109,8 +108,8 @@ class TrainingTab:
         others = tuple(name for name in TrainingConfig.model_fields if name not in named and name not in BASICS)
         many = len(TrainingConfig.model_fields) - len(BASICS)
         with gr.Accordion(f"All other settings ({many})", open=False, elem_id="train-rest"):
-            self.find = gr.Textbox(placeholder="Search: warm-up, buckets, samples …", show_label=False, label="Search", max_lines=1,
-                                   elem_id="train-find")
+            gr.HTML('<input type="search" class="find" placeholder="Search: warm-up, buckets, samples …" '
+                    'aria-label="Search the settings">', js_on_load=FIND, elem_id="train-find")
             for title, names in (*GROUPS, ("More", others)):
                 if names:
                     with gr.Column(elem_classes="training-group"):
@@ -171,7 +170,6 @@ class TrainingTab:
         form["dataset"].change(self.look, form["dataset"], self.pictures, preprocess=False, trigger_mode="always_last", **SILENT)
         form["dataset"].input(self.call_it, [form["dataset"], form["name"]], form["name"], preprocess=False, **SHORT)
         form["dataset"].blur(self.again_shelved, None, form["dataset"], **SILENT)
-        self.find.input(None, self.find, None, js=FIND, queue=False, api_visibility="private")
         self.preset.input(self.take_preset, self.preset, self.filled, **SHORT)
         self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
                                preprocess=False, **SHORT)
@@ -293,6 +291,9 @@ class TrainingTab:
         more = {self.probe: trying, self.trying: gr.Timer(active=bool(trying))}
         run = self.view.mine(running or last, visitor)
         if run is None:
+            usual = {name: field.get_default() for name, field in TrainingConfig.model_fields.items() if not field.is_required()}
+            usual["model"] = self.form["model"].value
+            shelves |= self.form.put(usual)  # gradio shows 0 in a number that begins empty
             shelves |= {self.form["dataset"]: gr.Dropdown(names), self.shelf: self._shelf(visitor, "")}
             return {**shelves, **more, **self.view.close()}
         filled = self.fill(run.config, visitor)
