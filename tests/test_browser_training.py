@@ -225,4 +225,3 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("#run-head").scroll_into_view_if_needed()
     shot(page, "phone-training-done")
-    page.screenshot(path="/tmp/tt/shots/phone-full.png", full_page=True)

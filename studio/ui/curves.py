@@ -221,13 +221,14 @@ def dataset(found: Dataset, thumbs: Sequence[tuple[str, str]]) -> str:
             f'<div class="thumbs">{images}</div></div>{faults}{notes(found.notes, "About these pictures")}')
 
 
-def plan(config: TrainingConfig, pictures: int, total: int, cost: str, guess: bool) -> str:
+def plan(config: TrainingConfig, pictures: int, aside: int, total: int, cost: str, guess: bool) -> str:
     """How long it will be, as a sum that can be followed; `cost` is what a try has found."""
     epochs = total * config.batch * config.accumulation / max(1, pictures * config.repeats)
     gathered = f" ÷ {config.accumulation} gathered" if config.accumulation > 1 else ""
     summed = (f"{pictures:,} pictures × {config.repeats} repeat{'s' * (config.repeats != 1)} ÷ batch {config.batch}{gathered} × "
               f"{epochs:.3g} epochs = <b>{total:,} steps</b>")
     more = " (a few more where pictures have several shapes)" if guess else ""
+    more += f" · {aside} kept back for validation" if aside else ""
     return f'<div class="sum" data-steps="{total}"><p>{summed}{more}</p><p class="cost">{html.escape(cost)}</p></div>'
 
 

@@ -34,19 +34,19 @@ COSTLY = frozenset({
 def told(desk: Desk, config: TrainingConfig, visitor: Visitor) -> str:
     """The plan of a training that can begin. Raises what Desk.check_training raises."""
     found = desk.check_training(config, visitor)
-    pictures, total = length(config, found)
+    pictures, aside, total = length(config, found)
     shapes = {(item.width, item.height) for item in found.items}
     guess = config.steps is None and config.buckets and config.batch > 1 and len(shapes) > 1
-    return curves.plan(config, pictures, total, said(measured(desk, config, visitor), total), guess)
+    return curves.plan(config, pictures, aside, total, said(measured(desk, config, visitor), total), guess)
 
 
-def length(config: TrainingConfig, found: Dataset) -> tuple[int, int]:
-    """Pictures an epoch (without the settings' repeats), and steps."""
-    pictures = found.count
+def length(config: TrainingConfig, found: Dataset) -> tuple[int, int, int]:
+    """Pictures an epoch (without the settings' repeats), how many are kept back, and steps."""
+    pictures, aside = found.count, 0
     if config.validation_share:
         aside = min(max(round(config.validation_share * len(found.items)), 1), len(found.items) - 1)
         pictures = max(1, round(pictures * (1 - aside / len(found.items))))
-    return pictures, steps(config, pictures)
+    return pictures, aside, steps(config, pictures)
 
 
 def measured(desk: Desk, config: TrainingConfig, visitor: Visitor) -> Mapping[str, Any] | None:

@@ -1,0 +1,146 @@
+"""The Training tab without a browser: every setting has its place, what is said before a run, whose a run is, its HTML."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from conftest import Served
+from test_guard import API, Browser
+from test_sweep_tab import ANN, BOB, HOSTILE, OWNER, Asked, pressed
+
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
+from studio.settings import Settings
+from studio.spec.training import BASICS, TrainingConfig
+from studio.spec.value import check
+from studio.store.jobs import Jobs
+from studio.store.runs import Run, Runs, Sample
+from studio.ui import curves, show
+from studio.ui.app import desk_of
+from studio.ui.guard import COOKIE
+from studio.ui.tabs import training_plan
+from studio.ui.tabs.training import GROUPS, TrainingTab
+from studio.ui.widgets import Desk
+
+MOON: dict[str, Any] = {"dataset": "moon", "name": "moon", "steps": 40, "batch": 2, "resolution": 64, "seed": 7}
+
+
+def config(**more: Any) -> TrainingConfig:
+    return check(TrainingConfig, MOON | more)
+
+
+@pytest.fixture
+def desk(settings: Settings) -> Iterator[Desk]:
+    jobs = Jobs(settings.home / "jobs.sqlite")
+    desk = desk_of(settings, jobs)
+    yield desk
+    for store in (jobs, desk.gallery, desk.sweeps):
+        store.close()
+
+
+@pytest.fixture
+def tab(desk: Desk) -> TrainingTab:
+    with gr.Blocks():
+        return TrainingTab(desk)
+
+
+@pytest.fixture
+def by(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for module in ("training", "training_open"):
+        monkeypatch.setattr(f"studio.ui.tabs.{module}.who", lambda request: request.visitor)
+    return Asked
+
+
+def test_every_setting_stands_on_the_page_once(tab: TrainingTab) -> None:
+    placed = [*BASICS, *(name for _, names in GROUPS for name in names)]
+    assert sorted(placed) == sorted(TrainingConfig.model_fields)
+    assert tab.form.inputs == {tab.form[name] for name in TrainingConfig.model_fields}
+
+
+@pytest.mark.parametrize("values", [{}, {"scale_parameter": False, "optimizer": "Adafactor"}, {"steps": None, "epochs": 3},
+                                    {"scale_parameter": True, "optimizer": "Adafactor"}], ids=str)
+def test_settings_survive_the_page(values: dict[str, Any], tab: TrainingTab) -> None:
+    wanted = config(**values)
+    assert tab.form.read(tab.form.fill(wanted)) == wanted
+
+
+def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Desk) -> None:
+    told = training_plan.told(desk, config(steps=None, epochs=10, repeats=2), OWNER)
+    assert "24 pictures × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told and "not known yet" in told
+    job = desk.submit_probe(config(), OWNER)
+    desk.jobs.claim("cpu")
+    desk.jobs.finish(job, "done", {"cost": {"seconds": 0.5, "working": 2**30, "room": 2**33}})
+    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in training_plan.told(desk, config(learning_rate=1.0), OWNER)
+    assert "not known yet" in training_plan.told(desk, config(rank=32), OWNER)
+    assert "not known yet" in training_plan.told(desk, config(), ANN)  # somebody else's try
+
+
+def test_what_cannot_begin_is_refused_in_words(desk: Desk) -> None:
+    with pytest.raises(DatasetError, match="moon"):
+        desk.submit_training(config(dataset="mon"), OWNER)
+    with pytest.raises(InvalidSpec, match="guests may ask for 64"):
+        desk.submit_training(config(rank=65), ANN)
+    own = desk.settings.home / "datasets" / "family"
+    own.mkdir(parents=True)
+    (own / "a.png").write_bytes((desk.datasets.folder("moon") / "000.png").read_bytes())
+    assert desk.check_training(config(dataset="family"), OWNER).count == 1
+    with pytest.raises(DatasetError, match="guests may train on"):
+        desk.submit_training(config(dataset="family"), ANN)
+    assert "guests may train on" in training_plan.look(desk, "family", ANN) and desk.datasets_of(ANN) == ["moon", "mysks"]
+
+
+def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Desk, by: Any) -> None:
+    id, job = desk.submit_training(config(), ANN)
+    for visitor, may in ((ANN, True), (BOB, False), (OWNER, True)):
+        assert (tab.view.mine(id, visitor) is not None) is may
+        assert (id in tab._shelf(visitor, "")) is may
+    with pytest.raises(Busy):
+        desk.submit_training(None, ANN, id)
+    tab.view.cancel(id, by(BOB))
+    assert [one.state for one in desk.jobs.waiting()] == ["queued"]
+    with pytest.raises(gr.Error, match="still runs"):
+        tab.from_shelf("", pressed("delete", id), by(ANN))
+    tab.view.cancel(id, by(ANN))
+    for refused in (lambda: desk.submit_training(None, BOB, id), lambda: desk.submit_checkpoint(id, 1, BOB)):
+        with pytest.raises(BadFile, match="no such training"):
+            refused()
+    assert show.what(desk.jobs.get(job)) == "training of moon: 40 steps"  # type: ignore[arg-type]
+    assert desk.jobs.get(desk.submit_training(None, ANN, id, anew=True)[1]).spec["resume"] is False  # type: ignore[union-attr]
+
+
+def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
+    run = Run("0" * 12, "ann", time.time(), config(trigger="m"), tmp_path, {}, {})
+    rows = [{"step": k, "loss": 1 / k, "smoothed": 1 / k} for k in range(1, 900)] + [{"step": 9, "validation": 0.2}]
+    texts = [curves.head(run, HOSTILE, 0.5, HOSTILE, [(HOSTILE, HOSTILE)]), curves.shelf([(run, HOSTILE, 1, True)]),
+             curves.samples([Sample(0, 0, 1, HOSTILE, tmp_path / HOSTILE.replace("/", ""))], show.address, ""),
+             curves.files([(HOSTILE, HOSTILE, 5, 1)], [], []), curves.notes([HOSTILE], HOSTILE), curves.curve(rows, 900),
+             curves.imported(HOSTILE, [], [HOSTILE]), curves.plan(run.config, 24, 0, 40, HOSTILE, True)]
+    for text in texts:
+        assert "<script" not in text and "<img src=x" not in text and "onerror=\"" not in text
+    assert len(curves.thinned([(float(k), float(k % 7)) for k in range(5000)])) <= 400
+    assert curves.curve([], 10) == "" and "polyline" in curves.curve([{"step": 1, "loss": 0.0}], 10)
+
+
+def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
+    settings = Settings(home=served.home)
+    runs = Runs(settings)
+    with Browser(served) as owner, Browser(served, "192.168.7.8") as guest:
+        for browser in (owner, guest):
+            browser.get("/")
+        own = hashlib.sha256(guest.cookies[COOKIE].encode()).hexdigest()[:16]
+        for who, name, expected in (("somebody", "theirs", 403), (own, "mine", 200)):
+            id = runs.add(config(), who)
+            sample = settings.runs / id / "samples" / "00000000-0.png"
+            file = settings.loras / f"{name}.safetensors"
+            for path in (sample, file):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+            runs.say(id, "result", lora={"what": "lora", "lora": name, "step": 1})
+            for path in (sample, file):
+                assert owner.get(f"{API}/file={path}").status_code == 200
+                assert guest.get(f"{API}/file={path}").status_code == expected
