@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 from test_browser import Studio, chromium, put, shared, shot, shown, state, visit  # noqa: F401
 from test_browser_sweep import go
+
+pytestmark = pytest.mark.slow  # each trains for a minute or two
 
 HOSTILE = "<img src=x onerror=document.title='pwned'>"
 
