@@ -137,7 +137,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_fast_cells_are_within_the_bound(desk: Bench) -> None:
-    every = [{"scheduler": name, "schedule": "As shipped", "seed": k, "guidance": 1 + k % 4, "steps": 10 + k % 3,
+    every = [{"scheduler": name, "schedule": "As shipped", "seed": k, "guidance": 1 + k % 4, "steps": 5 + k % 3,
               "loras": [{"name": "moon", "unet": k % 5 / 4, "text_encoder": k % 3 / 2}]} for k, name in enumerate(SCHEDULERS)]
     requests = [GenerationRequest(**BASE | one) for one in every]
     with desk.pipelines.borrow(*requests) as parts:
