@@ -204,6 +204,14 @@ def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(desk: Be
     assert counted(run_sweep(desk, {"sweep": exact_id}, quiet)) == (8, 0, 0)  # whatever was thrown away is made again
 
 
+def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: Bench) -> None:
+    one = spec(axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True)
+    batches = {cell.request.scheduler: cell.request.batch for cell in plan(one).cells}
+    assert batches == {"Euler": 8, "DDIM": 8, "DPM2": 1, "DPM2 a": 1}
+    _, result = ran(desk, one)
+    assert counted(result) == (8, 0, 0) and result["calls"] == 3 + 4 * 5  # four share three calls, four take five each
+
+
 def test_sizes_and_long_prompts_do_not_share_a_call(desk: Bench) -> None:
     words = " ".join(["boat"] * 90)
     one = spec(axis("size", ["64x64", "96x64"]), axis("prompt", ["a boat", words]), fast=True)

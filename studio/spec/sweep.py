@@ -23,6 +23,7 @@ from studio.spec.request import MOST_SEEDS, GenerationRequest
 from studio.spec.sweep_axis import LORA_WEIGHTS, Axis, axes, named
 from studio.spec.sweep_cost import Prediction, Rates, order, predict
 from studio.spec.sweep_values import Plain, pair
+from studio.spec.tables import SCHEDULERS
 from studio.spec.value import Value, check, setting
 
 __all__ = ["MOST_CELLS", "Axis", "Cell", "Plan", "Prediction", "Rates", "SweepSpec", "axes", "plan"]
@@ -190,7 +191,9 @@ def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates]
         try:
             asked = _values(base, [(axis, value[k]) for axis, value, k in zip(spec.axes, values, at)])
             characters += sum(len(str(asked[name])) for name in _PROMPTS)
-            cells.append(Cell(index=index, coordinates=at, labels=shown, request=check(GenerationRequest, asked)))
+            request = check(GenerationRequest, asked)
+            request = request.model_copy(update={"batch": 1}) if SCHEDULERS[request.scheduler].alone else request
+            cells.append(Cell(index=index, coordinates=at, labels=shown, request=request))
         except InvalidSpec as error:
             where = f"Cell {', '.join(str(k + 1) for k in at)} ({' · '.join(f'{label:.60}' for label in shown)})"
             faults += [(where, fault) for fault in error.faults]

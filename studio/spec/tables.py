@@ -33,6 +33,7 @@ class SchedulerInfo:
     adds_noise: bool = False
     calls: int = 1  # U-Net calls a step; the last step of a scheduler with two takes one
     again: bool = False  # whether it asks about its second timestep twice
+    alone: bool = False  # whether rounding grows in it (to 2 % in 10 steps), so that fast sweeps paint it alone
 
     def asks(self, steps: int) -> int:
         """How often it asks the U-Net in so many steps."""
@@ -44,8 +45,8 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "Euler a": SchedulerInfo(_SPACED, "adds fresh noise at each step: lively, never settles", True),
     "Heun": SchedulerInfo(_SHAPED, "second order: twice the work a step, finer", calls=2),
     "LMS": SchedulerInfo(_SHAPED, "looks back at the last steps"),
-    "DPM2": SchedulerInfo(_SHAPED, "second order: twice the work a step", calls=2),
-    "DPM2 a": SchedulerInfo(_SHAPED, "DPM2 with fresh noise", True, calls=2),
+    "DPM2": SchedulerInfo(_SHAPED, "second order: twice the work a step", calls=2, alone=True),
+    "DPM2 a": SchedulerInfo(_SHAPED, "DPM2 with fresh noise", True, calls=2, alone=True),
     "DPM++ 2M": SchedulerInfo(_ALL, "good pictures in few steps: the usual choice"),
     "DPM++ 2M SDE": SchedulerInfo(_ALL, "DPM++ 2M with fresh noise: more detail", True),
     "DPM++ SDE": SchedulerInfo(_SHAPED, "fresh noise, twice the work a step: detailed", True, calls=2),

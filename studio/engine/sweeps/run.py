@@ -105,6 +105,13 @@ class _Wanted:
         return self.cell.request.digest(self.contents)
 
 
+def _groups(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Cells of one model with the same LoRAs; among those the ones that are painted together first, then those alone."""
+    for _, cells in groupby(wanted, lambda one: one.contents):
+        for _, group in groupby(sorted(cells, key=lambda one: -one.cell.request.batch), lambda one: one.cell.request.batch):
+            yield list(group)
+
+
 class _Run:
     """One run of a sweep, and how far it is."""
 
@@ -128,8 +135,7 @@ class _Run:
         wanted = [one for one in every if first[one.digest] is one]  # of cells that are the same picture, one is painted
         self._began = time.perf_counter()
         with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
-            for _, cells in groupby(wanted, lambda one: one.contents):
-                group = list(cells)
+            for group in _groups(wanted):
                 try:
                     self._lent(group, saver)
                 except OutOfMemory as error:  # other models and sizes may do
