@@ -306,7 +306,7 @@ def test_every_shipped_preset_loads(name: str, tmp_path: Path) -> None:
     text = (SHIPPED / f"{name}.toml").read_text("utf-8")
     assert text.startswith("#") and made.name and steps(made, 24) > 0
     if name.endswith("-pocket"):
-        assert made.model == "pocket" and (shipped("assets") / "datasets" / made.dataset).is_dir() and made.resolution == 64
+        assert made.model == "pocket" and (shipped("assets") / "datasets" / made.dataset).is_dir() and made.resolution == 128
 
 
 def test_all_four_are_there() -> None:
