@@ -18,6 +18,7 @@ from studio.engine.pipelines.manager import PipelineManager
 from studio.settings import shipped
 
 POCKET_CLIP = "CLIP pocket"
+TOGETHER = 16  # pictures in one forward
 
 
 @dataclass
@@ -33,11 +34,24 @@ class Clip:
     def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
         """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718).
         Words beyond what the model can read are cut off."""
+        return [float(value) for value in (self.see(images) * self.read(texts)).sum(-1)]
+
+    @torch.inference_mode()
+    def see(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Embeddings of pictures, (n, width) of length 1, on the CPU."""
+        parts = []
+        for first in range(0, len(images), TOGETHER):
+            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
+            seen = self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
+            parts.append(self.model.get_image_features(pixel_values=seen).pooler_output.float().cpu())
+        return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings of texts, (n, width) of length 1, on the CPU; words beyond what the model can read are cut off."""
         longest = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
-        seen = self.eyes(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"].to(self.device)
-        said = self.model(**words, pixel_values=seen)
-        return [float(value) for value in (said.image_embeds * said.text_embeds).sum(-1)]
+        return torch.nn.functional.normalize(self.model.get_text_features(**words).pooler_output.float().cpu(), dim=-1)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Named, typed endpoints for programs: `generate`, `sweep`, `inspect`, `jobs`; the only public ones.
+"""Named, typed endpoints for programs: `generate`, `sweep`, `train`, `inspect`, `jobs`; the only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from studio.errors import InvalidSpec, StudioError
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
+from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 from studio.store import gallery
 from studio.ui import show
@@ -50,6 +51,14 @@ def publish(desk: Desk) -> None:
         paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
         return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
+    async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        run, id = desk.submit_training(config, visitor)
+        [*_, job] = [job async for job in desk.jobs.watch(id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        path = desk.settings.loras / f"{job.result['lora']}.safetensors"
+        return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {"job": id, **job.result}
+
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
@@ -76,7 +85,8 @@ def publish(desk: Desk) -> None:
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
-    for work, name in ((described, "generate"), (grids, "sweep"), (inspect, "inspect"), (jobs, "jobs")):
+    trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
+    for work, name in ((described, "generate"), (grids, "sweep"), (trainings, "train"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 
