@@ -40,7 +40,7 @@ def test_scenes_are_new_ones() -> None:
     assert len(found) == SCENES - 1 and "a photo of a white moon in the snow" not in found
     assert all("white moon" in one for one in found)
     assert scenes(config(trigger="orb"), [])[0] == "a photo of an orb in the jungle"
-    style = scenes(config(sample_prompts="a house\na tree"), ["ink", "", "ink", "wash"])
+    style = scenes(config(sample_prompts="a house\na tree", sample_every=2), ["ink", "", "ink", "wash"])
     assert style == ["a house", "a tree", "ink", "wash"] and scenes(config(), []) == []
     assert len(TEMPLATES) == SCENES
 

@@ -30,28 +30,38 @@ class Clip:
     tokenizer: CLIPTokenizer
     device: torch.device
 
-    @torch.inference_mode()
     def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
-        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718).
-        Words beyond what the model can read are cut off."""
+        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718)."""
         return [float(value) for value in (self.see(images) * self.read(texts)).sum(-1)]
 
     @torch.inference_mode()
-    def see(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Embeddings of pictures, (n, width) of length 1, on the CPU."""
-        parts = []
-        for first in range(0, len(images), TOGETHER):
-            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
-            seen = self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
-            parts.append(self.model.get_image_features(pixel_values=seen).pooler_output.float().cpu())
-        return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+    def see(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Pictures as unit vectors (n, width), float32."""
+        return _unit([self.model.get_image_features(pixel_values=pixels).pooler_output for pixels in self._pixels(images)])
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
-        """Embeddings of texts, (n, width) of length 1, on the CPU; words beyond what the model can read are cut off."""
+    def look(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """How pictures look rather than what they show, as unit vectors (n, width): the middle layer's patches, averaged. The last
+        layers keep only what captions speak of."""
+        every = [self.model.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
+                 for pixels in self._pixels(images)]
+        return _unit([layers[len(layers) // 2][:, 1:].mean(1) for layers in every])
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts as unit vectors (n, width), float32. Words beyond what the model can read are cut off."""
         longest = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
-        return torch.nn.functional.normalize(self.model.get_text_features(**words).pooler_output.float().cpu(), dim=-1)
+        return _unit([self.model.get_text_features(**words).pooler_output])
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Iterator[torch.Tensor]:
+        for first in range(0, len(images), TOGETHER):
+            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
+            yield self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
+
+
+def _unit(parts: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.nn.functional.normalize(torch.cat(list(parts)).float(), dim=-1).cpu().numpy()
 
 
 @contextmanager

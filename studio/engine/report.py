@@ -35,11 +35,9 @@ from studio.spec.report import Point
 from studio.spec.sweep import Cell, plan
 from studio.spec.tables import DEFAULT_MODEL
 from studio.store import files, images
-from studio.store.dataset import Item
 from studio.store.jobs import Progress
 from studio.store.runs import Run
 
-REFERENCES = 64  # of the dataset's pictures that others are compared to
 SIDE = 192  # of the card's pictures, pixels
 
 
@@ -48,6 +46,9 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
     run = bench.runs.get(str(spec.get("run")))
     if run is None:
         raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
+    if run.config.model != DEFAULT_MODEL:
+        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
+                          f"that of {DEFAULT_MODEL}.")
     say(Progress(0, 0, "Reading the pictures"))
     data = bench.datasets.open(run.config.dataset)
     captions = [item.caption for item in data.items]
@@ -56,14 +57,19 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
         raise StudioError(f"{run.config.name} has neither a trigger word nor captions nor sample prompts to ask it with.")
     loras = _loras(bench, run, say)
     asked = spec_of.sweep(run.config, list(loras), prompts)
-    id = bench.sweeps.add(asked, bench.owner, str(bench.runs.report(run.id).get("sweep") or ""))
-    done = run_sweep(bench, {"sweep": id, "guest": spec.get("guest")}, say)
-    say(Progress(done["cells"], done["cells"], "Judging the pictures"))
-    cells, pictures = _pictures(bench, id)
+    before = bench.runs.report(run.id)
+    id = bench.sweeps.add(asked, bench.owner, str(before.get("sweep") or ""))
+    chosen, plain = spec_of.references(run.config, captions)
+    own = [data.items[k].path for k in chosen]
+    others = bench.sweeps.add(plain, bench.owner, str(before.get("references") or ""))
+    for sweep in (others, id):
+        run_sweep(bench, {"sweep": sweep, "guest": spec.get("guest")}, say)
+    (cells, pictures), (_, bases) = _pictures(bench, id), _pictures(bench, others)
+    say(Progress(len(cells), len(cells), "Judging the pictures"))
     with measure.clip(bench.pipelines) as clip:
-        points, base = _points(clip, cells, pictures, loras, prompts, data.items, _judged(run, pictures, data.items))
+        points, base = _points(clip, cells, pictures, loras, prompts, (own, bases), _judged(run, pictures, own))
     verdict = spec_of.weigh(points, base)
-    found = {"sweep": id, "prompts": prompts, **spec_of.told(points, base, verdict)}
+    found = {"sweep": id, "references": others, "prompts": prompts, **spec_of.told(points, base, verdict)}
     shown = verdict.best or max(points, key=lambda one: one.concept)
     found["pairs"] = _pairs(cells, pictures, shown, prompts)
     files.write(run.folder / "report.json", json.dumps(found, ensure_ascii=False).encode())
@@ -107,41 +113,38 @@ def _pictures(bench: Bench, id: str) -> tuple[list[Cell], list[Path]]:
 
 
 def _points(clip: Clip, cells: Sequence[Cell], paths: Sequence[Path], loras: Mapping[str, int], prompts: Sequence[str],
-            items: Sequence[Item], judged: Sequence[Mapping[str, float]]) -> tuple[list[Point], Point]:
-    """One point for each LoRA and weight, and the base model's."""
-    distinct = list({item.content: item.path for item in items}.values())[:REFERENCES]
-    known = clip.see([images.load(path).image for path in distinct])
-    files_seen = list(dict.fromkeys(paths))  # weight 0 is one picture in several cells
-    of_file = dict(zip(files_seen, clip.see([images.load(path).image for path in files_seen])))
-    seen, words = torch.stack([of_file[path] for path in paths]), clip.read(prompts)
-    alike = (seen @ known.T).mean(1)
-    own = float(((known @ known.T).sum() - len(known)) / max(1, len(known) * (len(known) - 1)))  # without itself
-    fits = seen @ words.T
-    scene = torch.tensor([cell.coordinates[0] for cell in cells])
-    follows = (fits.argmax(1) == scene).float()
-    fit = fits[torch.arange(len(cells)), scene]
+            pairs: tuple[Sequence[Path], Sequence[Path]], judged: Sequence[Mapping[str, float]]) -> tuple[list[Point], Point]:
+    """One point for each LoRA and weight, and the base model's. `pairs` are the dataset's pictures and the base model's of their
+    captions: comparing pictures of the same words leaves over what only the training can bring."""
     names, weights = list(loras), spec_of.WEIGHTS
-    plain = torch.tensor([weights[cell.coordinates[3]] == 0 for cell in cells])
-    start = float(alike[plain].mean())
+    own, bases = (clip.look([images.load(path).image for path in side]) for side in pairs)
+    way = (own - bases).mean(0)
+    once = {path: images.load(path).image for path in paths}  # weight 0 is one picture in several cells
+    looks, shows = dict(zip(once, clip.look(list(once.values())))), dict(zip(once, clip.see(list(once.values()))))
+    plain = np.array([weights[cell.coordinates[3]] == 0 for cell in cells])
+    start = {cell.coordinates[0]: looks[path] for cell, path in zip(cells, paths) if weights[cell.coordinates[3]] == 0}
+    gains = np.array([(looks[path] - start[cell.coordinates[0]]) @ way / (way @ way) for cell, path in zip(cells, paths)])
+    fits = np.stack([shows[path] for path in paths]) @ clip.read(prompts).T
+    scene = np.array([cell.coordinates[0] for cell in cells])
+    follows, fit = fits.argmax(1) == scene, fits[np.arange(len(cells)), scene]
 
-    def point(name: str, weight: float, which: torch.Tensor) -> Point:
-        chosen = which.nonzero().flatten().tolist()
-        shares = {key: float(np.mean([judged[k][key] for k in chosen])) for key in (judged[0] if judged else {})}
-        gain = (float(alike[which].mean()) - start) / max(own - start, 1e-6)
-        return Point(name, loras.get(name, 0), weight, round(gain, 4), round(float(follows[which].mean()), 4),
-                     round(float(fit[which].mean()), 4), {key: round(share, 4) for key, share in shares.items()})
+    def point(name: str, weight: float, which: np.ndarray) -> Point:
+        shares = {key: float(np.mean([judged[k][key] for k in which.nonzero()[0]])) for key in (judged[0] if judged else {})}
+        concept, following, fitting = (round(float(numbers[which].mean()), 4) for numbers in (gains, follows, fit))
+        return Point(name, loras.get(name, 0), weight, concept, following, fitting,
+                     {key: round(share, 4) for key, share in shares.items()})
 
-    points = [point(name, weight, torch.tensor([cell.coordinates[2:] == (k, j) for cell in cells]))
+    points = [point(name, weight, np.array([cell.coordinates[2:] == (k, j) for cell in cells]))
               for k, name in enumerate(names) for j, weight in enumerate(weights) if weight]
     return points, point("", 0.0, plain)
 
 
-def _judged(run: Run, paths: Sequence[Path], items: Sequence[Item]) -> list[dict[str, float]]:
+def _judged(run: Run, paths: Sequence[Path], own: Sequence[Path]) -> list[dict[str, float]]:
     """For the embedded model: whether its judge sees what was learned, the place and the style that were asked for."""
     if run.config.model != DEFAULT_MODEL:
         return []
     judge = Judge.load(shipped("assets") / "pocket" / "judge")
-    concept = Counter(judge.verdicts(_tensor([item.path for item in items]))["concept"]).most_common(1)[0][0]
+    concept = Counter(judge.verdicts(_tensor(own))["concept"]).most_common(1)[0][0]
     asked = [images.load(path).text.get("parameters", "").partition("\n")[0] for path in paths]
     found = judge.verdicts(_tensor(paths))
     rows = [{"concept": float(a == concept), "place": float(b in text), "style": float(text.startswith(OPENINGS[c][0]))}

@@ -3,9 +3,10 @@
 Knows: prompts for what was learned, the sweep over checkpoints and weights, the rule by which one of them is recommended.
 Does not know: how pictures are made or judged (engine/report.py), how it looks on the page.
 
-Two numbers say it, and neither needs a scale of its own. *Concept*: how far pictures have come from the base model's (0) to the
-dataset's own (1), in CLIP's eyes. *Following*: the share of pictures that CLIP, shown all prompts, gives back to their own prompt;
-it falls when a LoRA has learned too much and its pictures look alike whatever is asked.
+Two numbers say it, and neither needs a scale of its own. *Concept*: how far pictures have come from the base model's of the same
+prompt and seed (0) in the direction in which the dataset's pictures differ from the base model's of the same captions (1), in
+CLIP's eyes. *Following*: the share of pictures that CLIP, shown all prompts, gives back to their own prompt; it falls when a LoRA
+has learned too much and its pictures look alike whatever is asked.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 
 WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.3)  # 0 is the base model
-CHECKPOINTS, SCENES = 4, 8  # that are compared, at most
+CHECKPOINTS, SCENES, REFERENCES = 4, 8, 24  # checkpoints, prompts and pictures of the dataset that are compared, at most
 KEEPS = 0.9  # of the base model's following is what a recommended one has at least
 LITTLE = 0.1  # of concept; less is not worth a LoRA
-NEAR = 0.05  # of concept: among equals the lighter weight and the shorter training win
+NEAR = 0.1  # of concept: among equals the weight nearest to 1 and the shorter training win
 # Of DreamBooth's prompts for judging a subject in new scenes (Ruiz et al., arXiv:2208.12242), those that suit things and people.
 TEMPLATES = ("a photo of a {} in the jungle", "a photo of a {} in the snow", "a photo of a {} on the beach",
              "a photo of a {} on a cobblestone street", "a photo of a {} on top of a wooden floor",
              "a photo of a {} with a city in the background", "a watercolor painting of a {} with a mountain in the background",
              "a photo of a {} floating on top of water")
-_SMALL = frozenset("a an the of in on at by with from to for and or is".split())  # words that end a name
+# Words that end a name.
+_SMALL = frozenset(("a", "an", "the", "of", "in", "on", "at", "by", "with", "from", "to", "for", "and", "or", "is"))
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,25 @@ def sweep(config: TrainingConfig, loras: Sequence[str], prompts: Sequence[str]) 
     return check(SweepSpec, {"title": f"Was {config.name} worth it?", "base": base, "axes": axes, "fast": True})
 
 
+def references(config: TrainingConfig, captions: Sequence[str]) -> tuple[list[int], SweepSpec]:
+    """Which of the dataset's pictures others are compared to, by their place, and a sweep of the base model on their captions."""
+    few = min(len(captions), REFERENCES)
+    which = [k * len(captions) // few for k in range(few)]
+    name = called(config, captions)
+    said = [captions[k] or (f"a picture of {name}" if name else "a picture") for k in which]
+    axes = [{"field": "prompt", "values": said, "group": 1},
+            {"field": "seed", "values": [(config.seed + 2000 + k) % MOST_SEEDS for k in which], "group": 1}]
+    title = f"{config.model} without {config.name}, on the captions of {config.dataset}"[:200]
+    return which, check(SweepSpec, {"title": title, "base": {"model": config.model, "clip_skip": config.clip_skip}, "axes": axes,
+                                    "fast": True})
+
+
 def weigh(points: Sequence[Point], base: Point) -> Verdict:
     """Of those that follow nearly as well as the base model, the one that shows the concept best; and where following ends."""
     keeps = [one for one in points if one.following >= KEEPS * base.following]
     if not points:
         return Verdict(None, ("Nothing could be judged.",))
-    top = max((one.concept for one in keeps), default=0.0)
+    top = min(1.0, max((one.concept for one in keeps), default=0.0))  # more than the dataset itself is no gain
     if not keeps or top < LITTLE:
         most = max(points, key=lambda one: one.concept)
         if most.concept < LITTLE:

@@ -163,8 +163,8 @@ class OpenRun:
             asked = self._asked(str(subject), visitor)
             if verb == "try":
                 return "txt2img", asked
-            title = f"{asked.loras[0].name}: weight and scheduler"
-            return "sweep", check(SweepSpec, {"base": asked.model_dump(), "axes": list(SWEEP), "title": title})
+            base, title = asked.model_dump() | {"schedule": "As shipped"}, f"{asked.loras[0].name}: weight and scheduler"
+            return "sweep", check(SweepSpec, {"base": base, "axes": list(SWEEP), "title": title})  # a schedule that suits all
 
     def _asked(self, lora: str, visitor: Visitor) -> GenerationRequest:
         """A picture with a LoRA: its model, its trigger in the prompt, a seed that stays, the weight that its report recommends."""
