@@ -37,31 +37,23 @@ class Clip:
     @torch.inference_mode()
     def see(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Pictures as unit vectors (n, width), float32."""
-        return _unit([self.model.get_image_features(pixel_values=pixels).pooler_output for pixels in self._pixels(images)])
-
-    @torch.inference_mode()
-    def look(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """How pictures look rather than what they show, as unit vectors (n, width): the middle layer's patches, averaged. The last
-        layers keep only what captions speak of."""
-        every = [self.model.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
-                 for pixels in self._pixels(images)]
-        return _unit([layers[len(layers) // 2][:, 1:].mean(1) for layers in every])
+        parts = []
+        for first in range(0, len(images), TOGETHER):
+            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
+            pixels = self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
+            parts.append(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        return _unit(torch.cat(parts))
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Texts as unit vectors (n, width), float32. Words beyond what the model can read are cut off."""
         longest = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
-        return _unit([self.model.get_text_features(**words).pooler_output])
-
-    def _pixels(self, images: Sequence[Image.Image]) -> Iterator[torch.Tensor]:
-        for first in range(0, len(images), TOGETHER):
-            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
-            yield self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
+        return _unit(self.model.get_text_features(**words).pooler_output)
 
 
-def _unit(parts: Sequence[torch.Tensor]) -> np.ndarray:
-    return torch.nn.functional.normalize(torch.cat(list(parts)).float(), dim=-1).cpu().numpy()
+def _unit(vectors: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
 
 @contextmanager
@@ -76,6 +68,20 @@ def clip(pipelines: PipelineManager) -> Iterator[Clip]:
 
     with pipelines.hold(POCKET_CLIP, load, 2 * (folder / "model.safetensors").stat().st_size) as held:
         yield held
+
+
+def discriminant(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The direction (width,) in which pairs of vectors (n, width) differ, scaled so that the mean pair differs by 1 along it.
+
+    Fisher's linear discriminant of the paired differences; their covariance is shrunk half-way to its mean variance, as there are
+    fewer pairs than dimensions (Friedman, Regularized Discriminant Analysis, 1989).
+    """
+    apart = (own - others).astype(np.float64)
+    mean = apart.mean(0)
+    spread = (apart - mean).T @ (apart - mean) / len(apart)
+    floor = max(float(np.trace(spread)) / len(mean), 1e-12)
+    way = np.linalg.solve(spread + floor * np.eye(len(mean)), mean)
+    return way / max(float(mean @ way), 1e-12)
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:

@@ -117,14 +117,13 @@ def _points(clip: Clip, cells: Sequence[Cell], paths: Sequence[Path], loras: Map
     """One point for each LoRA and weight, and the base model's. `pairs` are the dataset's pictures and the base model's of their
     captions: comparing pictures of the same words leaves over what only the training can bring."""
     names, weights = list(loras), spec_of.WEIGHTS
-    own, bases = (clip.look([images.load(path).image for path in side]) for side in pairs)
-    way = (own - bases).mean(0)
+    way = measure.discriminant(*(clip.see([images.load(path).image for path in side]) for side in pairs))
     once = {path: images.load(path).image for path in paths}  # weight 0 is one picture in several cells
-    looks, shows = dict(zip(once, clip.look(list(once.values())))), dict(zip(once, clip.see(list(once.values()))))
+    seen = dict(zip(once, clip.see(list(once.values()))))
     plain = np.array([weights[cell.coordinates[3]] == 0 for cell in cells])
-    start = {cell.coordinates[0]: looks[path] for cell, path in zip(cells, paths) if weights[cell.coordinates[3]] == 0}
-    gains = np.array([(looks[path] - start[cell.coordinates[0]]) @ way / (way @ way) for cell, path in zip(cells, paths)])
-    fits = np.stack([shows[path] for path in paths]) @ clip.read(prompts).T
+    start = {cell.coordinates[0]: seen[path] for cell, path, alone in zip(cells, paths, plain) if alone}
+    gains = np.array([(seen[path] - start[cell.coordinates[0]]) @ way for cell, path in zip(cells, paths)])
+    fits = np.stack([seen[path] for path in paths]) @ clip.read(prompts).T
     scene = np.array([cell.coordinates[0] for cell in cells])
     follows, fit = fits.argmax(1) == scene, fits[np.arange(len(cells)), scene]
 
