@@ -85,7 +85,7 @@ def test_it_says_when_nothing_was_learned_or_nothing_follows() -> None:
     found = weigh([point(100, 1, 0.02, 1), point(100, 1.3, -0.1, 1)], BASE)
     assert found.best is None and "learned little" in found.sentences[0]
     found = weigh([point(100, 1, 0.9, 0.3), point(100, 0.4, 0.6, 0.5)], BASE)
-    assert found.best is not None and found.best.concept == 0.9 and "No setting both" in found.sentences[0]
+    assert found.best is not None and found.best.concept == 0.6 and "No setting both" in found.sentences[0]
     assert weigh([], BASE).best is None
 
 

@@ -122,11 +122,11 @@ def weigh(points: Sequence[Point], base: Point) -> Verdict:
         return Verdict(None, ("Nothing could be judged.",))
     top = min(1.0, max((one.concept for one in keeps), default=0.0))  # more than the dataset itself is no gain
     if not keeps or top < LITTLE:
-        most = max(points, key=lambda one: one.concept)
-        if most.concept < LITTLE:
+        most = max(points, key=lambda one: min(one.concept, 1.0) * one.following)
+        if max(one.concept for one in points) < LITTLE:
             return Verdict(None, ("It has learned little: at no weight do the pictures come nearer to the dataset's. Train longer, "
                                   "or with a higher learning rate.",))
-        return Verdict(most, (f"No setting both shows what was learned and follows the prompt. {_named(most)} shows most "
+        return Verdict(most, (f"No setting both shows what was learned and follows the prompt. {_named(most)} comes nearest "
                               f"({most.concept:.0%} of the way to the dataset's pictures), and {most.following:.0%} of them "
                               f"follow their prompt ({base.following:.0%} without the LoRA). Train shorter, or with more varied "
                               "captions.",))

@@ -62,6 +62,7 @@ def build(desk: Desk) -> gr.Blocks:
         for tab in tabs:
             if tab.opened:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
+        bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
         api.publish(desk)
     return page
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TITLE = "Was it worth it?"
-JUDGED = {"concept": "judge sees it", "place": "place kept", "style": "style kept"}
+JUDGED = {"concept": "the thing", "place": "the place", "style": "the style"}
 
 
 def invitation(run: str, error: str = "") -> str:
@@ -40,7 +40,7 @@ def told(run: str, found: Mapping[str, Any], pictures: Mapping[str, tuple[str, s
                + _do("compare", found["sweep"], "Open the whole comparison") + _do("report", run, "Judge again"))
     return (f'<section class="worth" data-state="done"><h3>{TITLE}</h3><p class="verdict"><b>{html.escape(first)}</b></p>{rest}'
             f'<p class="job-do">{buttons}</p>{_pairs(found["pairs"], pictures, best)}{_table(found, best)}'
-            f'<p class="job-do card">LoRA card {links}</p></section>')
+            f'<p class="job-do">LoRA card: {links}</p></section>')
 
 
 def _pairs(pairs: Sequence[Mapping[str, str]], pictures: Mapping[str, tuple[str, str]], best: Mapping[str, Any]) -> str:
@@ -68,10 +68,13 @@ def _table(found: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     base = found["base"]
     keeps = f'{base["following"]:.0%} of its pictures follow their prompt'
     seen = _judged(base["judged"])
-    return (f'<div class="notices points"><table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f'<p class="echo"><b>Learned</b>: how far its pictures have come from the base model’s (0 %) to the dataset’s (100 %). '
-            f"<b>Follows</b>: pictures that CLIP gives back to their own prompt. Without the LoRA, {html.escape(keeps)}"
-            f"{html.escape(seen and f' ({seen})')}.</p>")
+    judged = ", ".join(title for name, title in JUDGED.items() if name in base["judged"])
+    return (f'<div class="points"><table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+            '<p class="echo"><b>The figure</b>: how much was learned, that is how far its pictures have come from the base model’s '
+            "(0 %) to the dataset’s (100 %). "
+            f"<b>Follows</b>: pictures that CLIP gives back to their own prompt; without the LoRA, {html.escape(keeps)}."
+            + (f" <b>Judge</b>: pictures in which the world’s judge sees {judged}; without the LoRA {html.escape(seen)}.</p>"
+               if seen else "</p>"))
 
 
 def _cell(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> str:
@@ -79,12 +82,12 @@ def _cell(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> str:
         return "<td></td>"
     chosen = (one["step"], one["weight"]) == (best["step"], best["weight"])
     seen = _judged(one["judged"])
-    return (f'<td{" class=best" if chosen else ""}><b>{one["concept"]:.0%}</b> learned<br>{one["following"]:.0%} follows'
-            + (f"<small>{html.escape(seen)}</small>" if seen else "") + "</td>")
+    return (f'<td{" class=best" if chosen else ""}><b>{one["concept"]:.0%}</b><small>{one["following"]:.0%} follows</small>'
+            + (f"<small>judge {html.escape(seen)}</small>" if seen else "") + "</td>")
 
 
 def _judged(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{JUDGED[name]} {share:.0%}" for name, share in shares.items() if name in JUDGED)
+    return " / ".join(f"{share:.0%}" for name, share in shares.items() if name in JUDGED)
 
 
 def _do(verb: str, subject: str, label: str, first: bool = False) -> str:
