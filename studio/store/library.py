@@ -23,6 +23,7 @@ from studio.settings import Settings, shipped
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import FAMILIES, Family
 from studio.store import files, loras
+from studio.store.inputs import Inputs
 from studio.store.loras import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look"]
@@ -67,6 +68,7 @@ class Library:
 
     def __init__(self, settings: Settings) -> None:
         self._folders, self._loras = (settings.models, shipped("assets")), settings.loras
+        self.inputs = Inputs(settings)
         self._hashes = settings.home / "hashes.json"
         self._writing = threading.Lock()
         self._looked: dict[Path, tuple[Any, LoraInfo | str]] = {}  # by file: its stamp, and what it is or what is wrong
@@ -138,9 +140,10 @@ class Library:
     def check(self, request: GenerationRequest) -> ModelInfo:
         """That all is here which a request names, and that it goes together, as far as headers tell. Gives the model.
 
-        Raises ModelNotFound, UnknownFamily, LoraNotFound, BadFile, LoraMismatch.
+        Raises ModelNotFound, UnknownFamily, LoraNotFound, BadFile, LoraMismatch, BadPicture, InvalidSpec.
         """
         model = self.model(request.model)
+        self.inputs.check(request)
         for use in request.untagged().loras:
             lora = self.lora(use.name)
             if lora.family not in (None, model.family):
