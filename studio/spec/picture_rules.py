@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from studio.spec import picture as pictures
+from studio.spec.picture import Box
+from studio.spec.tables import SCHEDULERS
 
 if TYPE_CHECKING:
     from studio.spec.request import GenerationRequest
@@ -44,6 +46,41 @@ def faults(request: GenerationRequest) -> list[str]:
     if request.image and not request.strength and (not request.hires or request.repaints):
         found.append("Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a hires scale above 1).")
     return [*found, *_hires(request)] if request.hires else found
+
+
+def hires_tiles(request: GenerationRequest) -> list[Box]:
+    """What the second pass of a resolved request paints, one by one; a single box where it paints all in one piece."""
+    if not request.hires:
+        return []
+    size = pictures.enlarged((request.width or 512, request.height or 512), request.hires_scale)
+    return pictures.tiles(size, request.hires_tile or max(size), request.hires_overlap)
+
+
+def passes(request: GenerationRequest) -> list[tuple[int, float]]:
+    """The passes of one picture: how often each asks the U-Net, and how many times the request's width and height it asks about."""
+    info, found = SCHEDULERS[request.scheduler], []
+    if request.steps_run:
+        found.append((info.asks(request.steps_run, request.steps), 1.0))
+    if boxes := hires_tiles(request):
+        asks = info.asks(request.hires_steps_run, request.hires_steps or request.steps)
+        area = (boxes[0][2] - boxes[0][0]) * (boxes[0][3] - boxes[0][1])  # all are equally large
+        found.append((asks * len(boxes), area / (request.width or 512) / (request.height or 512)))
+    return found
+
+
+def all_steps(request: GenerationRequest) -> int:
+    """Steps of one picture, over all its passes and tiles."""
+    return request.steps_run + request.hires_steps_run * len(hires_tiles(request))
+
+
+def rows(request: GenerationRequest) -> int:
+    """U-Net rows of one picture."""
+    return sum(asks for asks, _ in passes(request)) * (2 if request.guided else 1)
+
+
+def work(request: GenerationRequest, width: int, height: int) -> float:
+    """How much one picture asks of the U-Net: millions of pixels times rows."""
+    return sum(asks * area for asks, area in passes(request)) * (2 if request.guided else 1) * width * height / 1e6
 
 
 def _hires(request: GenerationRequest) -> list[str]:

@@ -155,9 +155,9 @@ class Plan(Value):
 
     @property
     def named(self) -> list[GenerationRequest]:
-        """One request for each model with each set of LoRAs: what has to be in the library."""
-        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras)): cell.request
-                     for cell in self.cells}.values())
+        """One request for each model with each set of LoRAs and each picture: what has to be in the library."""
+        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras), cell.request.image,
+                      cell.request.mask, cell.request.extension): cell.request for cell in self.cells}.values())
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
