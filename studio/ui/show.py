@@ -17,16 +17,20 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
+from studio.spec.picture import enlarged
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.store.gallery import Picture
 from studio.store.jobs import Job
 
 log = logging.getLogger(__name__)
 
-EMPTY = """<div class="empty"><div class="empty-frame" aria-hidden="true"></div>
-<p><b>Your picture will appear here.</b></p>
-<p>Say what it should show and press Generate, or Ctrl + Enter. The embedded model knows a small world: try
-“a photo of a red ball on a beach”.</p></div>"""
+def empty(head: str, words: str) -> str:
+    """What stands where a picture will be."""
+    return f'<div class="empty"><div class="empty-frame" aria-hidden="true"></div><p><b>{head}</b></p><p>{words}</p></div>'
+
+
+EMPTY = empty("Your picture will appear here.", "Say what it should show and press Generate, or Ctrl + Enter. The embedded model "
+              "knows a small world: try “a photo of a red ball on a beach”.")
 
 
 @contextmanager
@@ -132,8 +136,13 @@ def weights(use: LoraUse) -> str:
 
 def estimate(request: GenerationRequest, rate: float | None, work: float, calls: int) -> str:
     """What a request will take, said before it is sent. `work` is one picture's, `calls` its U-Net calls."""
-    said = f"{request.steps} steps" + (f" × {request.count} pictures" if request.count > 1 else "")
+    steps = [f"{request.steps_run} steps"] if request.steps_run or not request.hires else []
+    steps += [f"{request.hires_steps_run} larger ones"] if request.hires else []
+    said = " + ".join(steps) + (f" × {request.count} pictures" if request.count > 1 else "")
     said += f" · {calls * request.count} U-Net rows"
+    if request.hires:
+        width, height = enlarged((request.width or 0, request.height or 0), request.hires_scale)
+        said += f" · {width} × {height}"
     said += f" · about {duration(rate * work * request.count)}" if rate else " · not measured on this machine yet"
     return f'<p class="estimate">{said}</p>'
 

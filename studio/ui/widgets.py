@@ -20,7 +20,7 @@ from studio.spec.training import TrainingConfig
 from studio.spec.training_rules import for_family
 from studio.store import rates as measured
 from studio.store.dataset import Dataset, Datasets
-from studio.store.gallery import Gallery
+from studio.store.gallery import Gallery, Picture
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
@@ -169,7 +169,8 @@ class Tab:
 
     `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where
     the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows a request
-    with all that the page knows of it; `tried` is a block whose buttons ask another tab for one.
+    with all that the page knows of it; `sent` does so with a picture, `enlarged` makes ready to enlarge one. `tried` is a block
+    whose buttons ask another tab for a request.
     """
 
     id: str
@@ -179,6 +180,9 @@ class Tab:
     send: gr.Row | None = None
     opened: Callable[[Visitor], Updates] | None = None
     take: Callable[[GenerationRequest, Visitor], Updates] | None = None
+    sent: Callable[[Picture, Visitor], Updates] | None = None
+    enlarged: Callable[[Picture, Visitor], Updates] | None = None
     tried: tuple[Any, Callable[[gr.EventData, Visitor], GenerationRequest | None]] | None = None
+    on_picture: bool = False  # works on a picture, so its own results can be worked on again
     outputs: list[Any] = field(default_factory=list)
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change
