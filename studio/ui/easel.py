@@ -56,7 +56,7 @@ class Easel:
     def __init__(self, desk: Desk, name: str, mode: str) -> None:
         self.inputs, self.mode = desk.library.inputs, mode
         self.html = gr.HTML({}, html_template=easel_html.template(mode), js_on_load=easel_html.SCRIPT, apply_default_css=False,
-                            elem_id=f"{name}-easel", told={})
+                            elem_id=f"{name}-easel", elem_classes="easel-place", told={})
         self.source: gr.State = gr.State(None)
 
     @property

@@ -34,12 +34,12 @@ def template(mode: str) -> str:
         f'<span>{_tool("undo", "Undo (Ctrl + Z)")}{_tool("redo", "Redo (Ctrl + Shift + Z)")}{_tool("clear", "Clear all")}</span>',
         f'<span>{_tool("invert", "Invert: everything else is made anew (I)")}</span>' if mask else "",
         f'<span>{_tool("farther", "Smaller (-)")}{_tool("nearer", "Larger (+)")}{_tool("fit", "The whole picture (0)")}</span>'))
-    below = (_word("mask", "Mask from a file") + _word("alpha", "Mask from transparency")) if mask else ""
+    below = (_word("mask", "Mask from file") + _word("alpha", "Mask from transparency")) if mask else ""
     return (f'<div class="easel" data-mode="{mode}" data-state="empty"><div class="easel-tools" role="toolbar" aria-label="Tools">'
             f'{tools}</div><div class="easel-pad"><canvas tabindex="0" role="img" aria-label="{_ABOUT[mode]}"></canvas>'
             f'<div class="easel-empty">{_empty(mask)}</div></div>'
-            '<div class="easel-foot-row"><p class="easel-foot" role="status"></p>'
-            f'{below}{_word("choose", "Another picture")}{_word("remove", "Take it away")}</div>'
+            '<div class="easel-below"><p class="easel-foot" role="status"></p>'
+            f'{below}{_word("choose", "Another picture")}{_word("remove", "Remove")}</div>'
             '<input type="file" accept="image/*" hidden></div>')
 
 

@@ -37,6 +37,7 @@ class Maker:
     TASKS: ClassVar[tuple[str, ...]]
     OWN: ClassVar[str] = OWN_SIZE  # what an empty size means
     loras: Chooser  # a tab places it where it is to stand
+    second: gr.Accordion | None = None  # where the second pass is, in a tab that has one
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -59,6 +60,10 @@ class Maker:
         """The prompts, Generate, Stop, and what it will take."""
         self.form.add("prompt", lines=3, placeholder=placeholder, **more)
         self.form.add("negative_prompt", lines=1, placeholder="what it should not show")
+        self.buttons()
+
+    def buttons(self) -> None:
+        """Generate, Stop, and what it will take."""
         with gr.Row(elem_classes="actions"):
             self.generate = gr.Button("Generate", variant="primary", scale=3, elem_classes="on-ctrl-enter",
                                       elem_id=self.id("generate"))
@@ -95,15 +100,16 @@ class Maker:
 
     def hires(self) -> None:
         """The second pass at a larger size."""
-        with gr.Row():
-            self.form.add("hires_scale", min_width=160, info="Upscale by; 1 is off.")
-            self.form.add("hires_strength", min_width=160, info="Denoising strength of the second pass.")
-        with gr.Row():
-            self.form.add("hires_steps", min_width=120, slider=True, info="0: as many as the first.")
-            self.form.add("hires_resize", min_width=120, info="What is enlarged: pixels, or latents.")
-        with gr.Row():
-            self.form.add("hires_tile", min_width=120, info="Pixels a side; 0 is one piece.")
-            self.form.add("hires_overlap", min_width=120, info="How far tiles reach into each other.")
+        with gr.Accordion("Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires") as self.second:
+            with gr.Row():
+                self.form.add("hires_scale", min_width=160, info="Upscale by; 1 is off.")
+                self.form.add("hires_strength", min_width=160, info="Denoising strength of it.")
+            with gr.Row():
+                self.form.add("hires_steps", min_width=120, slider=True, info="0: as many as the first.")
+                self.form.add("hires_resize", min_width=120, info="What is enlarged.")
+            with gr.Row():
+                self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
+                self.form.add("hires_overlap", min_width=120, info="How far tiles share.")
 
     def more(self) -> None:
         """Presets, a picture's settings, what only experts need."""
@@ -139,7 +145,8 @@ class Maker:
     @property
     def filled(self) -> list[Any]:
         """All that a request puts on the page."""
-        return list(dict.fromkeys([*self.form.outputs, *self.loras.outputs, self.estimate]))
+        more = [self.second] if self.second else []
+        return list(dict.fromkeys([*self.form.outputs, *self.loras.outputs, self.estimate, *more]))
 
     @property
     def outputs(self) -> list[Any]:
@@ -236,6 +243,7 @@ class Maker:
         schedules = list(SCHEDULERS[request.scheduler].schedules)
         filled = {**self.form.fill(request), self.form["schedule"]: gr.Dropdown(schedules, value=request.schedule),
                   self.estimate: self.told(request)}
+        filled |= {self.second: gr.Accordion(open=request.hires)} if self.second else {}
         return {**filled, **self.loras.look(request.model, visitor, value=filled[self.form["loras"]])}
 
     def sent(self, picture: pictures.Picture, visitor: Visitor) -> Updates:

@@ -33,6 +33,12 @@ class OnPicture(Maker):
         """The easel."""
         self.easel = Easel(self.desk, self.ID, self.MODE)
 
+    def said(self, placeholder: str) -> None:
+        """The prompts around the buttons: short, for the easel is high."""
+        self.form.add("prompt", lines=2, placeholder=placeholder, info=None)
+        self.buttons()
+        self.form.add("negative_prompt", lines=1, placeholder="what it should not show", info=None)
+
     @property
     def asked(self) -> set[Any]:
         return {*super().asked, *self.easel.outputs}

@@ -116,16 +116,41 @@ def settings(picture: Picture | None) -> str:
     if picture is None:
         return ""
     request = picture.request
-    rows = [("Model", request.model), ("Size", f"{request.width} × {request.height}"), ("Steps", request.steps),
-            ("Guidance", f"{request.guidance:g}"), ("Scheduler", f"{request.scheduler} · {request.schedule}"),
-            ("Seed", request.seed), ("Took", duration(picture.seconds))]
+    size = f"{request.width} × {request.height}"
+    steps = f"{request.steps}" if request.steps_run == request.steps else f"{request.steps_run} of {request.steps}"
+    rows = [("Model", request.model), ("Size", size), ("Steps", steps), ("Guidance", f"{request.guidance:g}"),
+            ("Scheduler", f"{request.scheduler} · {request.schedule}"), ("Seed", request.seed), ("Took", duration(picture.seconds))]
     rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
     rows += [("At once", request.batch)] if request.batch > 1 else []
     rows += [(f"LoRA {use.name}", weights(use)) for use in request.untagged().loras]
+    rows += _worked(request)
     cells = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows)
     words = html.escape(request.prompt) or "<i>no prompt</i>"
     without = f'<p class="without">without: {html.escape(request.negative_prompt)}</p>' if request.negative_prompt else ""
     return f'<div class="about"><p class="words">{words}</p>{without}<dl>{cells}</dl></div>'
+
+
+def _worked(request: GenerationRequest) -> list[tuple[str, object]]:
+    """What was done with a picture that was worked on, and a second pass."""
+    rows: list[tuple[str, object]] = [("Strength", f"{request.strength:g}")] if request.image else []
+    if request.task == "inpaint":
+        grown = f", grown by {request.mask_grow} px" if request.mask_grow else ""
+        rows += [("Mask", f"{'inverted, ' * request.invert_mask}blur {request.mask_blur} px{grown}"),
+                 ("Masked content", request.masked_content)]
+    if request.task == "outpaint":
+        names = ("left", "top", "right", "bottom")
+        rows += [("Extended", ", ".join(f"{name} {side}" for name, side in zip(names, request.extension) if side)),
+                 ("Filled with", request.extend_fill)]
+    if request.repaints:
+        padding = f", padding {request.mask_padding} px" if request.inpaint_area == "only masked" else ""
+        rows += [("Inpaint area", f"{request.inpaint_area}{padding}")]
+    elif request.image:
+        rows += [("Resize mode", request.resize_mode)]
+    if request.hires:
+        tiles = f", tiles of {request.hires_tile} px" if request.hires_tile else ""
+        rows += [("Hires", f"× {request.hires_scale:g}, {request.hires_steps_run} steps, strength {request.hires_strength:g}, "
+                  f"{request.hires_resize}{tiles}")]
+    return rows
 
 
 def weights(use: LoraUse) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.spec.picture import paint_size, steps_run
+from studio.spec.request import GenerationRequest
 from studio.store.gallery import Picture
 from studio.ui import show
 from studio.ui.guard import Visitor
@@ -37,7 +38,7 @@ class Img2Img(OnPicture):
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
                 self.worked_on()
-                self.words("what it should show")
+                self.said("what it should show")
                 with gr.Group():
                     self.form.add("strength", info="Denoising strength: how much may change.")
                     self.runs = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
@@ -49,8 +50,7 @@ class Img2Img(OnPicture):
                         self.form.add("resize_mode", min_width=160, info="If the shape differs.")
                 self.loras = Chooser(self.desk, self.form)
                 self.numbers()
-                with gr.Accordion("Larger in a second pass (hires)", open=False, elem_id="img2img-hires"):
-                    self.hires()
+                self.hires()
                 self.many = Many(self.desk)
                 self.more()
             with gr.Column(scale=6, min_width=320, elem_classes="stage"):
@@ -85,7 +85,14 @@ class Img2Img(OnPicture):
         width, height = paint_size((None, None), (round(source.width * times), round(source.height * times)))
         return {self.form["width"]: width, self.form["height"]: height}
 
-    def take(self, request: Any, visitor: Visitor) -> Updates:
+    @property
+    def outputs(self) -> list[Any]:
+        return [*super().outputs, *self.many.outputs]
+
+    def opened(self, visitor: Visitor) -> Updates:
+        return {**super().opened(visitor), **self.many.shown(visitor)}
+
+    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
         return {**super().take(request, visitor), self.runs: runs(request.steps, request.strength)}
 
     def enlarged(self, picture: Picture, visitor: Visitor) -> Updates:

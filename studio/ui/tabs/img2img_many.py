@@ -59,7 +59,7 @@ class Many:
                          tab.stop], preprocess=False, **SHORT)
         self.stop.click(self.cancel, None, self.outputs, **SHORT)
         self.clock.tick(self.look, self.seen, self.outputs, **SILENT)
-        self.place.expand(self.look, None, self.outputs, **SHORT)
+        self.place.expand(self.look, self.seen, self.outputs, **SHORT)
 
     def begin(self, values: Updates, request: gr.Request) -> Updates:
         """A job for each file that is a picture; for every other a row that says why not."""
@@ -92,7 +92,7 @@ class Many:
                 self.desk.jobs.cancel(job.id)
         return self.shown(visitor)
 
-    def look(self, seen: str = "", *, request: gr.Request) -> Updates:
+    def look(self, seen: str, request: gr.Request) -> Updates:
         return self.shown(who(request), seen)
 
     def shown(self, visitor: Visitor, seen: str = "") -> Updates:

@@ -38,13 +38,13 @@ class Inpaint(OnPicture):
     def lay_out(self) -> None:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
-                self.worked_on()
                 self.way = gr.Radio(WAYS, value=WITHIN, show_label=False, elem_id="inpaint-way", elem_classes="ways",
                                     container=False)
-                self.words("what should be there")
+                self.worked_on()
+                self.said("what should be there")
                 self._sides()
                 with gr.Group():
-                    self.form.add("strength", value=1.0, info="Denoising strength: how much may change.")
+                    self.form.add("strength", info="Denoising strength: how much may change.")
                     self.runs = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
                 self._mask()
                 with gr.Group():
@@ -68,7 +68,7 @@ class Inpaint(OnPicture):
     def _mask(self) -> None:
         with gr.Group() as self.area, gr.Row():
             self.form.add("inpaint_area", min_width=160, info="All of it, or only what is masked, enlarged.")
-            self.form.add("mask_padding", min_width=160, info="Seen around it, if only that is painted.")
+            self.form.add("mask_padding", min_width=160, slider=True, info="Seen around it, if only that is painted.")
         with gr.Group() as self.masking:
             with gr.Row():
                 self.form.add("mask_blur", min_width=160, info="How soft its edge is.")

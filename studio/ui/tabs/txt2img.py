@@ -27,8 +27,7 @@ class Txt2Img(Maker):
                     self.size()
                 self.loras = Chooser(self.desk, self.form)
                 self.numbers()
-                with gr.Accordion("Larger in a second pass (hires)", open=False, elem_id="txt2img-hires"):
-                    self.hires()
+                self.hires()
                 self.more()
             with gr.Column(scale=7, min_width=320, elem_classes="stage"):
                 self.staged(show.EMPTY)
