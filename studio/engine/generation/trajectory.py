@@ -132,6 +132,7 @@ class Trajectory:
         picture = start.latents if start else None
         if start and start.pixels is not None and not (alone and parts.sees_mask):
             picture = parts.encode(start.pixels, generator)
+            picture = picture.contiguous() if start.mask is not None else picture  # the last bits depend on the order in memory
         noise = randn_tensor(self.shape, generator, **where)
         seen: tuple[torch.Tensor, ...] = ()
         if parts.sees_mask:
