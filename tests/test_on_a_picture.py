@@ -6,7 +6,8 @@ The reference side is built from the model's folder and imports nothing of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import POCKET
+from conftest import POCKET, make_toy
 from PIL import Image
 from test_schedulers import ETA, STOCK
 
 from studio.engine.bench import Bench
 from studio.engine.generation.generate import generate
+from studio.settings import load
 from studio.spec.tables import SCHEDULERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -61,18 +63,19 @@ def called(pipe: Any, name: str, **more: Any) -> np.ndarray:
     return np.asarray(pipe(PROMPT, generator=torch.Generator().manual_seed(SEED), **told).images[0])
 
 
+def made(bench: Bench, picture: Image.Image | None, mask: Image.Image | None = None, **spec: Any) -> np.ndarray:
+    """The pixels that the studio makes of them."""
+    inputs = bench.library.inputs
+    given = {"image": inputs.add(picture).sha256} if picture else {}
+    given |= {"mask": inputs.add_mask(mask).sha256} if mask else {}
+    told = {"prompt": PROMPT, "seed": SEED, "steps": STEPS, "guidance": 6, "schedule": "As shipped"} | given | spec
+    return np.asarray(Image.open(generate(bench, told, lambda progress: None)["pictures"][0]["path"]))
+
+
 @pytest.fixture(scope="module")
 def work(bench: Bench) -> Callable[..., np.ndarray]:
     """`work(picture, mask, **spec)` → the picture's pixels."""
-    def work(picture: Image.Image | None, mask: Image.Image | None = None, **spec: Any) -> np.ndarray:
-        inputs = bench.library.inputs
-        given = {"image": inputs.add(picture).sha256} if picture else {}
-        given |= {"mask": inputs.add_mask(mask).sha256} if mask else {}
-        told = {"prompt": PROMPT, "seed": SEED, "steps": STEPS, "guidance": 6, "schedule": "As shipped"} | given | spec
-        made = generate(bench, told, lambda progress: None)["pictures"]
-        return np.asarray(Image.open(made[0]["path"]))
-
-    return work
+    return partial(made, bench)
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,39 @@ def test_other_ladders(stock: dict[str, Any], work: Callable[..., np.ndarray], n
     pipe = with_scheduler(stock["StableDiffusionImg2ImgPipeline"], POCKET, name, schedule)
     ours = work(scene(), scheduler=name, schedule=schedule, strength=0.6)
     assert np.array_equal(ours, called(pipe, name, image=scene(), strength=0.6))
+
+
+# ---- SDXL, and models made for inpainting -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench with toy models: SDXL, and inpainting ones of SD 1.x and SDXL."""
+    settings = load(home=tmp_path_factory.mktemp("others"), device="cpu", precision="float32", keep_free=0, preview_every=0)
+    make_toy(settings.models / "xl", "StableDiffusionXLPipeline")
+    make_toy(settings.models / "nine", "StableDiffusionInpaintPipeline", 48, "epsilon", channels=9)
+    make_toy(settings.models / "nine-xl", "StableDiffusionXLInpaintPipeline", channels=9)
+    bench = Bench.open(settings)
+    yield bench
+    bench.gallery.close()
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler a", "DPM++ 2M SDE", "Heun", "DDIM"])
+@pytest.mark.parametrize("model", ["nine", "nine-xl", "xl"])
+def test_other_models_are_bitwise_too(others: Bench, model: str, name: str) -> None:
+    folder, inside = others.settings.models / model, np.asarray(square()) > 0
+    kind = "StableDiffusionInpaintPipeline" if model == "nine" else "StableDiffusionXLInpaintPipeline"
+    pipe = pipe_of(kind, folder, name)
+    for strength in (0.7, 1.0):
+        ours = made(others, scene(), square(), model=model, scheduler=name, strength=strength, mask_blur=0)
+        theirs = called(pipe, name, image=scene(), mask_image=square(), strength=strength, height=SIZE, width=SIZE)
+        assert np.array_equal(ours[inside], theirs[inside]), strength
+        assert np.array_equal(ours[~inside], np.asarray(scene())[~inside])
+    if model == "xl":
+        pipe = with_scheduler(diffusers.StableDiffusionXLImg2ImgPipeline.from_pipe(pipe), folder, name)
+        pipe.set_progress_bar_config(disable=True)
+        assert np.array_equal(made(others, scene(), model=model, scheduler=name, strength=0.6),
+                              called(pipe, name, image=scene(), strength=0.6))
+    else:  # a model made for inpainting paints without a mask as if all were masked
+        full = called(pipe, name, image=scene(), mask_image=Image.new("L", (SIZE, SIZE), 255), strength=1.0, height=SIZE, width=SIZE)
+        assert np.array_equal(made(others, None, model=model, scheduler=name, width=SIZE, height=SIZE), full)
