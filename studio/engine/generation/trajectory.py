@@ -152,5 +152,5 @@ class Trajectory:
         device, start = self._parts.device, self._start
         if start and start.mask is not None and start.hidden is not None and start.pixels is not None:
             return start.mask, self._parts.encode(start.pixels * (start.hidden < 0.5), generator)
-        nothing = torch.zeros(1, height * self._parts.scale, width * self._parts.scale, 3).movedim(-1, 1)  # as pictures lie in memory
+        nothing = torch.zeros(1, height * self._parts.scale, width * self._parts.scale, 3).movedim(-1, 1)  # as pictures lie
         return torch.ones(1, 1, height, width).to(device.torch, device.dtype), self._parts.encode(nothing, generator)
