@@ -137,7 +137,8 @@ def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_predi
     more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(
-            sample_size=8, in_channels=channels, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, attention_head_dim=4,
+            sample_size=8, in_channels=channels, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
+            attention_head_dim=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=2 * width if large else width, use_linear_projection=True, **(more if large else {})),
         "vae": AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,

@@ -70,7 +70,6 @@ class Trajectory:
             self._timesteps = self._timesteps[first:]
             if hasattr(self._scheduler, "set_begin_index"):
                 self._scheduler.set_begin_index(first)
-        self.latents: torch.Tensor | None = None  # as the U-Net was last shown them
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # latents, timestep, and the noise found in them
 
     @property
@@ -79,9 +78,10 @@ class Trajectory:
         return len(self._timesteps)
 
     @property
-    def timesteps(self) -> list[float]:
-        """What it asks about, in turn."""
-        return [float(timestep) for timestep in self._timesteps]
+    def shown(self) -> tuple[torch.Tensor, float]:
+        """The latents that the U-Net was shown last, and their timestep. Only once it was asked."""
+        assert self._last
+        return self._last[0], float(self._last[1])
 
     @property
     def rows(self) -> int:
@@ -95,7 +95,7 @@ class Trajectory:
         device, mask = self._parts.device, self._start.mask if self._start else None
         latents, noise, picture, seen = self._begin(generator)
         for k, timestep in enumerate(self._timesteps):
-            self.latents = shown = self._scheduler.scale_model_input(latents, timestep)
+            shown = self._scheduler.scale_model_input(latents, timestep)
             negative, positive = yield Ask(torch.cat([shown, *seen], dim=1) if seen else shown, timestep)
             found = positive if negative is None else negative + self.request.guidance * (positive - negative)
             self._last = shown, timestep, found
