@@ -12,7 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +23,6 @@ from pydantic import BaseModel
 from studio import __version__
 from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
 from studio.spec.request import GenerationRequest
-from studio.spec.value import check
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -40,6 +41,9 @@ def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
         many = field.get("type") == "array"
         flag = "--" + (name.removesuffix("s") if many else name).replace("_", "-")
         shown = f"{field.get('description', '')} {limits(field)}".strip().replace("%", "%%")
+        if field.get("type") == "boolean":  # --flag alone is --flag true
+            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar="true", nargs="?", const="true")
+            continue
         metavar = "N" if field.get("type") in ("integer", "number") else "NAME:WEIGHT" if many else "TEXT"
         parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar,
                             action="append" if many else "store")
@@ -74,8 +78,10 @@ def build() -> argparse.ArgumentParser:
         added.set_defaults(command=work)
         return added
 
-    making = command(generate, "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x.")
+    making = command(generate, "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x. --image "
+                     "takes a file, or a folder for all in it; --mask a file, or transparency for the picture's own.")
     add_fields(making, GenerationRequest)
+    making.add_argument("--strip", type=int, metavar="N", help="in place of the picture, a sheet of every N-th step on the way")
     making.add_argument("--output", type=Path, metavar="DIR", help="also copy the pictures into this folder")
     making.add_argument("--json", action="store_true", help="print a JSON object a line: path, request, digest, seconds")
     _home(making, argparse.SUPPRESS)
@@ -130,16 +136,39 @@ def page(arguments: argparse.Namespace) -> None:
 
 def generate(arguments: argparse.Namespace) -> None:
     """Through the queue of a studio that runs on this home, else in place while holding the device."""
+    from studio import pictures_command
     given = {name: value for name, value in vars(arguments).items() if name in GenerationRequest.model_fields}
-    request = check(GenerationRequest, given)
+    request = pictures_command.asked(given)
     settings = _settings(arguments)
-    from studio.store.library import Library
-    Library(settings).check(request)  # a wrong name is said before anything is loaded
-    _print(arguments, settings, _done(settings, "generate", request.model_dump(mode="json")))
+    named = list(pictures_command.each(settings, request, given.get("image", ""), given.get("mask", "")))
+    if len(named) == 1 and isinstance(error := named[0][1], StudioError):
+        raise error  # a wrong name is said before anything is loaded
+    failed = []
+    with _working(settings) as work:
+        for name, one in named:
+            try:
+                if isinstance(one, StudioError):
+                    raise one
+                spec = one.model_dump(mode="json")
+                made = work("strip", {"request": spec, "every": arguments.strip}) if arguments.strip else work("generate", spec)
+                _print(arguments, settings, made)
+            except StudioError as error:
+                if len(named) == 1:
+                    raise
+                failed.append(f"{name}: {error}")
+    if failed:
+        raise StudioError("\n".join([f"{len(failed)} of {len(named)} pictures could not be made.", *failed]))
 
 
 def _done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The result of a job: in place, or through the queue where a studio runs."""
+    """The result of one job."""
+    with _working(settings) as work:
+        return work(kind, spec)
+
+
+@contextmanager
+def _working(settings: Settings) -> Iterator[Callable[[str, dict[str, Any]], dict[str, Any]]]:
+    """What does jobs, one after the other: in place, or through the queue where a studio runs."""
     from studio.store.jobs import Jobs, Lock
     studio, device, told = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}"), False
     while studio.take():  # no page is open; one may open meanwhile, and its worker then waits for the device
@@ -149,11 +178,13 @@ def _done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]
         if not told:  # another command, or a worker that is about to leave
             told = not _say("somebody else is using the device; waiting for it", 0)
     else:
-        return _through_the_queue(Jobs(settings.home / "jobs.sqlite"), kind, spec)
+        yield partial(_through_the_queue, Jobs(settings.home / "jobs.sqlite"))
+        return
     from studio.engine.bench import Bench
     from studio.engine.worker import WORKS, work_of
     try:
-        return dict(work_of(WORKS[kind])(Bench.open(settings), spec, _heard()))
+        bench, heard = Bench.open(settings), _heard()
+        yield lambda kind, spec: dict(work_of(WORKS[kind])(bench, spec, heard))
     finally:
         device.drop()
 

@@ -20,7 +20,7 @@ SWITCHES = ("image", "mask", *SIDES, "hires_scale")  # at their default they are
 # What a setting needs to change anything.
 A_PICTURE, ONLY_RESIZED, A_MASK, REPAINTED = "a picture", "a picture without a mask", "a mask", "a mask or an extension"
 ONLY_MASKED, AN_EXTENSION, A_COLOUR = "an inpaint area of only masked", "an extension", "an extend fill of colour"
-A_SECOND_PASS, TILES = "a hires scale above 1", "hires tiles"
+A_SECOND_PASS, TILES = "a hires scale above 1", "a hires tile"
 
 
 def idle(request: GenerationRequest, needs: Mapping[str, str]) -> frozenset[str]:

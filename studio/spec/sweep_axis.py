@@ -128,6 +128,8 @@ class Axis(Value):
                 return f"{self.find} → {told or 'nothing'}" if told != self.find else told
             case "size":
                 return told.replace("x", "×")
+            case "image" | "mask":
+                return f"{self.title} {told[:8]}" if told else f"no {self.title.lower()}"
         if info.kind == "text":
             short = info.choices or self.field in ("prompt", "model")
             return (told or "no prompt") if short else f"{info.title}: {told or 'none'}"

@@ -100,6 +100,10 @@ class Inputs:
             raise InvalidSpec([f"Extension: the picture would become {whole[0]} × {whole[1]} pixels large; at most "
                                f"{MOST_PIXELS // 10**6} million and {MOST_SIDE} a side are possible."])
 
+    def resolved(self, request: GenerationRequest, side: int, seed: int) -> GenerationRequest:
+        """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
+        return request.resolved(side, seed, self.size(request.image) if request.image else None)
+
     def _keep(self, image: Image.Image, notes: tuple[str, ...]) -> Input:
         out = io.BytesIO()
         Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else

@@ -28,7 +28,8 @@ from studio.store.loras import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look"]
 
-CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionXLPipeline": "sdxl"}
+CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionInpaintPipeline": "sd1",
+                              "StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLInpaintPipeline": "sdxl"}
 PARTS: dict[Family, tuple[str, ...]] = {"sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
                                         "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8"}
@@ -52,6 +53,7 @@ class ModelInfo:
     variant: str | None
     embedded: bool
     working: int
+    inpainting: bool = False  # its U-Net is shown the mask and what is left of the picture: 9 channels instead of 4
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,9 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     family = CLASSES[kind]
     if family == "sd1" and unet.get("cross_attention_dim") == 1024:
         family = "sd2"
-    if unet.get("in_channels") != 4:
-        raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels instead of 4 (an inpainting or editing model).")
+    if unet.get("in_channels") not in (4, 9):
+        raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels; the studio runs those of 4, and of 9 for "
+                            "inpainting.")
     weights = {part: _weights(path / part) for part in PARTS[family]}
     halves = [part for part, found in weights.items() if ".fp16." in found[0].name]
     if halves and len(halves) < len(weights):
@@ -270,7 +273,7 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     variant = "fp16" if halves else None
     return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), _side(family, unet, vae),
                      _dtype(weights["unet"][0]), sum(f.stat().st_size for found in weights.values() for f in found), variant,
-                     embedded, _working(unet, vae))
+                     embedded, _working(unet, vae), unet["in_channels"] == 9)
 
 
 def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:

@@ -215,6 +215,9 @@ def what(job: Job) -> str:
     if job.kind == "sweep":
         cells, title = job.spec.get("cells", "?"), str(job.spec.get("title") or "without a title")
         return f"sweep of {cells} cells: " + (title if len(title) < 100 else title[:97] + "…")
+    if job.kind == "strip":
+        words = str((job.spec.get("request") or {}).get("prompt") or "no prompt")
+        return f"denoise strip: {words:.100}"
     if job.kind == "export":
         return "sheet and viewer of a sweep"
     if job.kind in ("train", "export_checkpoint"):

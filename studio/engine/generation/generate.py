@@ -37,8 +37,7 @@ def generate(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str,
     request = check(GenerationRequest, spec)
     report(Progress(0, picture_rules.all_steps(request) * request.count, "Loading the model"))
     with bench.pipelines.borrow(request) as parts:
-        own = bench.library.inputs.size(request.image) if request.image else None
-        request = request.resolved(parts.info.side, secrets.randbelow(MOST_SEEDS), own)
+        request = bench.library.inputs.resolved(request, parts.info.side, secrets.randbelow(MOST_SEEDS))
         run = _Run(bench, parts, request, report)
         pictures = run.all()
     return {"pictures": pictures, "request": request.model_dump(mode="json"), "notes": run.notes,

@@ -70,7 +70,6 @@ class Trajectory:
             self._timesteps = self._timesteps[first:]
             if hasattr(self._scheduler, "set_begin_index"):
                 self._scheduler.set_begin_index(first)
-        self.latents: torch.Tensor | None = None  # as the U-Net was last shown them
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # latents, timestep, and the noise found in them
 
     @property
@@ -79,9 +78,10 @@ class Trajectory:
         return len(self._timesteps)
 
     @property
-    def timesteps(self) -> list[float]:
-        """What it asks about, in turn."""
-        return [float(timestep) for timestep in self._timesteps]
+    def shown(self) -> tuple[torch.Tensor, float]:
+        """The latents that the U-Net was shown last, and their timestep. Only once it was asked."""
+        assert self._last
+        return self._last[0], float(self._last[1])
 
     @property
     def rows(self) -> int:
@@ -95,7 +95,7 @@ class Trajectory:
         device, mask = self._parts.device, self._start.mask if self._start else None
         latents, noise, picture, seen = self._begin(generator)
         for k, timestep in enumerate(self._timesteps):
-            self.latents = shown = self._scheduler.scale_model_input(latents, timestep)
+            shown = self._scheduler.scale_model_input(latents, timestep)
             negative, positive = yield Ask(torch.cat([shown, *seen], dim=1) if seen else shown, timestep)
             found = positive if negative is None else negative + self.request.guidance * (positive - negative)
             self._last = shown, timestep, found
@@ -132,6 +132,7 @@ class Trajectory:
         picture = start.latents if start else None
         if start and start.pixels is not None and not (alone and parts.sees_mask):
             picture = parts.encode(start.pixels, generator)
+            picture = picture.contiguous() if start.mask is not None else picture  # the last bits depend on the order in memory
         noise = randn_tensor(self.shape, generator, **where)
         seen: tuple[torch.Tensor, ...] = ()
         if parts.sees_mask:
@@ -151,5 +152,5 @@ class Trajectory:
         device, start = self._parts.device, self._start
         if start and start.mask is not None and start.hidden is not None and start.pixels is not None:
             return start.mask, self._parts.encode(start.pixels * (start.hidden < 0.5), generator)
-        nothing = torch.zeros(1, 3, height * self._parts.scale, width * self._parts.scale)
+        nothing = torch.zeros(1, height * self._parts.scale, width * self._parts.scale, 3).movedim(-1, 1)  # as pictures lie
         return torch.ones(1, 1, height, width).to(device.torch, device.dtype), self._parts.encode(nothing, generator)

@@ -88,8 +88,7 @@ class _Names:
         found = self._known[names]
         if isinstance(found, StudioError):
             raise found
-        own = self._bench.library.inputs.size(request.image) if request.image else None
-        return request.resolved(found[1], request.seed, own), found[0]
+        return self._bench.library.inputs.resolved(request, found[1], request.seed), found[0]
 
 
 @dataclass(frozen=True)
