@@ -16,6 +16,7 @@ from studio.store.jobs import Job
 from studio.ui import show
 from studio.ui.compare import Compare, before_of
 from studio.ui.guard import Visitor, who
+from studio.ui.strip import Strip
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
 KIND = "generate"
@@ -37,6 +38,7 @@ class Stage:
         with gr.Row(visible=False, elem_classes="send") as self.send:
             self.beside = gr.Button(AFTER, size="sm", visible=False, elem_id=self.id("beside"))
             self.reuse = gr.Button("Reuse this seed", size="sm", elem_id=self.id("reuse-seed"))
+        self.strip = Strip(desk, self.id("strip"))
         self.picked = gr.State(None)
         self.paths: gr.State = gr.State([])
         self.seen: gr.State = gr.State(())
@@ -50,10 +52,11 @@ class Stage:
     def watched(self) -> list[Any]:
         """What changes while a job runs."""
         return [self.seen, self.clock, self.live, self.result, self.about, self.picked, self.paths, self.send, self.beside,
-                *self.compare.outputs]
+                self.strip.place, *self.compare.outputs]
 
     def wire(self, stop: gr.Button) -> None:
         """`stop` ends the first job; it can be pressed while there is one."""
+        self.strip.wire(self.picked)
         self.clock.tick(self.look, [self.seen, self.picked], [*self.watched, stop], **SILENT)
         self.result.select(self.pick, self.paths, [self.picked, self.about, self.beside], **SHORT)
         self.beside.click(self.turn, [self.picked, self.beside], [self.result, self.beside, *self.compare.outputs], **SHORT)
@@ -90,11 +93,12 @@ class Stage:
         before = list(seen) or [0, 0, 0, 0]
         if running and not paths and before[1] != running.id:
             updates |= {self.result: gr.Gallery(visible=False), self.about: "", self.send: gr.Row(visible=False),
-                        **self.compare.closed()}
+                        **self.strip.seen(False), **self.compare.closed()}
         elif paths and (not running or picked not in paths or before[1] != running.id):
             first = paths[-1] if running else paths[0]
             updates |= {self.result: gr.Gallery(paths, visible=not running, selected_index=paths.index(first)), self.paths: paths,
-                        self.send: gr.Row(visible=not running), **self.compare.closed(), **self._picked(first, not running)}
+                        self.send: gr.Row(visible=not running), **self.strip.seen(not running), **self.compare.closed(),
+                        **self._picked(first, not running)}
         return updates
 
     def _picked(self, path: str | None, about: bool = True) -> Updates:

@@ -67,6 +67,14 @@ class Desk:
             raise InvalidSpec([f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."])
         return self.jobs.submit("generate", request.model_dump(mode="json"), owner=visitor.id, key=key)
 
+    def submit_strip(self, request: GenerationRequest, every: int, visitor: Visitor) -> int:
+        """Queue the denoise strip of a picture, with every `every`-th step. Raises what `submit` raises."""
+        if visitor.guest:
+            request.check_guest()
+            self._may_wait(visitor)
+        self.library.check(request)
+        return self.jobs.submit("strip", {"request": request.model_dump(mode="json"), "every": every}, owner=visitor.id)
+
     def submit_sweep(self, spec: SweepSpec, visitor: Visitor, sweep: str = "") -> tuple[str, int]:
         """Store a sweep, or the new spec of one of this visitor's, and queue it; its id and the job's.
 

@@ -14,6 +14,7 @@ from studio.store.gallery import Picture
 from studio.ui import show
 from studio.ui.compare import Compare
 from studio.ui.guard import Visitor, who
+from studio.ui.strip import Strip
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
 ID = "gallery"
@@ -45,6 +46,7 @@ class GalleryTab:
                 with gr.Row(visible=False, elem_classes="send") as self.send:
                     self.pin = gr.Button(PIN, size="sm", elem_id="gallery-pin")
                     self.delete = gr.Button("Delete", size="sm", variant="stop", elem_id="gallery-delete")
+                self.strip = Strip(self.desk, "gallery-strip")
         self.page = gr.State(0)
         self.paths: gr.State = gr.State([])
         self.picked = gr.State(None)
@@ -57,9 +59,11 @@ class GalleryTab:
 
     @property
     def viewed(self) -> list[Any]:
-        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, *self.compare.outputs]
+        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, self.strip.place,
+                *self.compare.outputs]
 
     def wire(self) -> None:
+        self.strip.wire(self.picked)
         self.words.change(self.find, self.words, self.listed, **SHORT)
         self.newer.click(self.turn_newer, [self.words, self.page], self.listed, **SHORT)
         self.older.click(self.turn_older, [self.words, self.page], self.listed, **SHORT)
@@ -105,12 +109,12 @@ class GalleryTab:
         kept = {self.pinned: str(other.path) if other else None, self.pin: UNPIN if other else PIN}
         if picture is None or not picture.path.is_file():
             return {**kept, self.view: gr.Image(visible=False), self.about: '<p class="nothing">That picture is gone.</p>',
-                    self.picked: None, self.send: gr.Row(visible=False), **self.compare.closed()}
+                    self.picked: None, self.send: gr.Row(visible=False), **self.strip.seen(False), **self.compare.closed()}
         two = other is not None and other.path != picture.path
         sides = self.compare.shown((other.path, f"pinned: {_called(other)}"), (picture.path, _called(picture))) if (
             other and two) else self.compare.closed()
         return {**kept, self.view: gr.Image(str(picture.path), visible=not two), self.about: show.settings(picture),
-                self.picked: str(picture.path), self.send: gr.Row(visible=True), **sides}
+                self.picked: str(picture.path), self.send: gr.Row(visible=True), **self.strip.seen(True), **sides}
 
     def remove(self, picked: str | None, words: str, page: int, request: gr.Request) -> Updates:
         with show.said():
