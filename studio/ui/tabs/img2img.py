@@ -37,8 +37,9 @@ class Img2Img(OnPicture):
     def lay_out(self) -> None:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
-                self.worked_on()
-                self.said("what it should show")
+                with gr.Column(elem_classes="say"):
+                    self.worked_on()
+                    self.said("what it should show")
                 with gr.Group():
                     self.form.add("strength", info="Denoising strength: how much may change.")
                     self.runs = gr.HTML(elem_id="img2img-runs", elem_classes="runs")

@@ -35,7 +35,7 @@ class Many:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         with gr.Accordion("Many pictures at once (batch)", open=False, elem_id="img2img-many") as self.place:
-            self.files = gr.File(label="Drop pictures, or choose several", file_count="multiple", height=130,
+            self.files = gr.File(label="Drop pictures, or choose several", file_count="multiple", height=160,
                                  elem_id="img2img-files")
             self.folder = gr.UploadButton("Or take a whole folder", file_count="directory", size="sm", elem_id="img2img-folder")
             self.own = gr.Checkbox(True, label="Each at its own size", info="Else all at the width and height above.",

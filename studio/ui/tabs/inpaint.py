@@ -38,10 +38,11 @@ class Inpaint(OnPicture):
     def lay_out(self) -> None:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
-                self.way = gr.Radio(WAYS, value=WITHIN, show_label=False, elem_id="inpaint-way", elem_classes="ways",
-                                    container=False)
-                self.worked_on()
-                self.said("what should be there")
+                with gr.Column(elem_classes="say"):
+                    self.way = gr.Radio(WAYS, value=WITHIN, show_label=False, elem_id="inpaint-way", elem_classes="ways",
+                                        container=False)
+                    self.worked_on()
+                    self.said("what should be there")
                 self._sides()
                 with gr.Group():
                     self.form.add("strength", info="Denoising strength: how much may change.")
@@ -154,8 +155,9 @@ class Inpaint(OnPicture):
 
     def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
         way = way_of(request)
-        return {**super().take(request, visitor), **self._turned(way, request.extend_fill), self.way: way,
-                self.runs: runs(request.steps, request.strength)}
+        colour = gr.Textbox(request.extend_colour, visible=request.extend_fill == "colour")
+        return {**super().take(request, visitor), **self._turned(way, request.extend_fill), self.form["extend_colour"]: colour,
+                self.way: way, self.runs: runs(request.steps, request.strength)}
 
     def told_easel(self, request: GenerationRequest) -> dict[str, Any]:
         return seen(way_of(request), list(request.extension))

@@ -22,7 +22,8 @@ class Txt2Img(Maker):
     def lay_out(self) -> None:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-                self.words("a photo of a red ball on a beach", autofocus=True)
+                with gr.Column(elem_classes="say"):
+                    self.words("a photo of a red ball on a beach", autofocus=True)
                 with gr.Group():
                     self.size()
                 self.loras = Chooser(self.desk, self.form)
