@@ -52,9 +52,11 @@ def build(desk: Desk) -> gr.Blocks:
                 tabs.append(tab)
                 if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
+                if tab.source:
+                    _open_late(tab, place)
         for source in tabs:
             for target in tabs:
-                if source.picked and source.send and target.form and (source is not target or source.on_picture):
+                if source.picked and source.send and target.form and (source is not target or source.source):
                     _send(desk, source, target, bar)
                 if source.picked and source.send and target.enlarged:
                     _send(desk, source, target, bar, enlarge=True)
@@ -63,7 +65,7 @@ def build(desk: Desk) -> gr.Blocks:
                 if source.tried and target.take:
                     _try(source, target, bar)
         for tab in tabs:
-            if tab.opened:
+            if tab.opened and not tab.source:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
         api.publish(desk)
     return page
@@ -78,6 +80,16 @@ def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
         assert tab.opened
         return tab.opened(guard.who(request))
     return opened
+
+
+def _open_late(tab: Tab, place: gr.Tab) -> None:
+    """Fill a tab when it is first seen, unless a picture was sent there before.
+
+    gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
+    """
+    due: gr.State = gr.State(None)
+    place.select(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due, **SHORT)
+    due.change(_opening(tab), None, tab.outputs, **SHORT)
 
 
 def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, enlarge: bool = False) -> None:
@@ -96,7 +108,7 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, enlarge: bool = Fa
         filled = taking(picture, guard.who(request)) if taking else form.fill(picture.request)
         return {**filled, bar: gr.Tabs(selected=target.id)}
 
-    button.click(send, source.picked, [bar, *(target.outputs if taking else form.outputs)], **SHORT)
+    button.click(send, source.picked, [bar, *(target.filled or target.outputs if taking else form.outputs)], **SHORT)
 
 
 def _try(source: Tab, target: Tab, bar: gr.Tabs) -> None:
@@ -110,7 +122,7 @@ def _try(source: Tab, target: Tab, bar: gr.Tabs) -> None:
         return {bar: gr.skip()} if wanted is None or target.take is None else {
             **target.take(wanted, visitor), bar: gr.Tabs(selected=target.id)}
 
-    block.click(go, None, [bar, *target.outputs], **SHORT)
+    block.click(go, None, [bar, *(target.filled or target.outputs)], **SHORT)
 
 
 def theme() -> Any:

@@ -39,7 +39,7 @@ def template(mode: str) -> str:
             f'{tools}</div><div class="easel-pad"><canvas tabindex="0" role="img" aria-label="{_ABOUT[mode]}"></canvas>'
             f'<div class="easel-empty">{_empty(mask)}</div></div>'
             '<div class="easel-below"><p class="easel-foot" role="status"></p>'
-            f'{below}{_word("choose", "Another picture")}{_word("remove", "Remove")}</div>'
+            f'{below}{_word("choose", "Replace")}{_word("remove", "Remove")}</div>'
             '<input type="file" accept="image/*" hidden></div>')
 
 

@@ -27,6 +27,8 @@ from studio.ui.stage import Stage
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
 OWN_SIZE = "the model's own"
+TELLING = ("model", "width", "height", "loras", "steps", "guidance", "scheduler", "count", "strength", "inpaint_area", "hires_scale",
+           "hires_steps", "hires_strength")  # settings that change what a picture will take
 
 
 class Maker:
@@ -113,7 +115,7 @@ class Maker:
 
     def more(self) -> None:
         """Presets, a picture's settings, what only experts need."""
-        with gr.Accordion("Presets", open=False, elem_id=self.id("presets")):
+        with gr.Accordion("Presets", open=False, elem_id=self.id("presets")) as self.presets:
             self.preset = gr.Dropdown(self.desk.presets.names(), value=None, label="Take a preset", elem_id=self.id("preset"),
                                       info="Fills in its settings, and leaves the rest at their defaults.")
             with gr.Row():
@@ -150,7 +152,7 @@ class Maker:
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.filled, self.preset, self.stop, *self.stage.watched]
+        return [*self.filled, self.stop, *self.stage.watched]
 
     def wire(self) -> None:
         form = self.form
@@ -162,12 +164,12 @@ class Maker:
         form["scheduler"].input(self.fit_schedule, [form["scheduler"], form["schedule"]], form["schedule"], **SHORT)
         form["model"].input(self.fit_model, self.telling, [self.usual, form["width"], form["height"]], preprocess=False, **SHORT)
         self.usual.input(self.take_size, {self.usual, *self.telling}, [form["width"], form["height"]], preprocess=False, **SHORT)
+        self.presets.expand(lambda: gr.Dropdown(self.desk.presets.names()), None, self.preset, **SHORT)
         self.preset.input(self.take_preset, {self.preset, *self.telling}, self.filled, preprocess=False, **SHORT)
         self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
                                preprocess=False, **SHORT)
         self.drop.upload(self.take_picture, {self.drop, *form.inputs}, [self.drop, *form.outputs], preprocess=False, **SHORT)
-        quiet = {"prompt", "negative_prompt", "seed", "schedule", "batch", "clip_skip"}  # they do not change what it takes
-        told = [form[name].change for name in form.parts if name not in quiet]
+        told = [form[name].change for name in TELLING if name in form.parts]
         gr.on([*told, self.stage.about.change], self.tell, self.telling, self.says, preprocess=False, trigger_mode="always_last",
               **SILENT)
 
@@ -231,12 +233,11 @@ class Maker:
 
     def opened(self, visitor: Visitor) -> Updates:
         """A page that opens takes up what its browser left: the running job, its settings, the last picture."""
-        kept = {self.preset: gr.Dropdown(self.desk.presets.names())}
         job = next(iter(self.stage.waiting(visitor)), None) or self.stage.last(visitor)
         if job is None:
             model = self.form["model"].value
-            return {self.estimate: self.told(GenerationRequest(model=model)), **self.loras.look(model, visitor), **kept}
-        return {**self.take(GenerationRequest.model_validate(job.spec), visitor), **self.stage.shown(visitor), **kept}
+            return {self.estimate: self.told(GenerationRequest(model=model)), **self.loras.look(model, visitor)}
+        return {**self.take(GenerationRequest.model_validate(job.spec), visitor), **self.stage.shown(visitor)}
 
     def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
         """A request from elsewhere, with what is known of its LoRAs now."""
@@ -318,4 +319,5 @@ class Maker:
     def tab(self) -> Tab:
         """What it is to the other tabs."""
         return Tab(self.ID, self.TITLE, form=self.form, picked=self.stage.picked, send=self.stage.send, opened=self.opened,
-                   take=self.take, sent=self.sent, outputs=list(dict.fromkeys(self.outputs)))
+                   take=self.take, sent=self.sent, outputs=list(dict.fromkeys(self.outputs)),
+                   filled=list(dict.fromkeys(self.filled)))

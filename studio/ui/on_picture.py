@@ -49,11 +49,12 @@ class OnPicture(Maker):
 
     @property
     def filled(self) -> list[Any]:
-        return [*super().filled, *self.easel.outputs, self.usual]
+        return [*super().filled, *self.easel.outputs]
 
     def wire(self) -> None:
         super().wire()
-        self.easel.html.click(self.press, self.telling, self.filled, preprocess=False, **SHORT)
+        sized = [self.usual, self.form["width"], self.form["height"]]
+        self.easel.html.click(self.press, self.telling, [*self.easel.outputs, *sized], preprocess=False, **SHORT)
         gr.on([self.easel.source.change], self.tell, self.telling, self.says, preprocess=False, trigger_mode="always_last", **SHORT)
 
     def press(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
@@ -92,7 +93,7 @@ class OnPicture(Maker):
 
     def tab(self) -> Tab:
         made = super().tab()
-        made.on_picture = True
+        made.source = self.easel.source
         return made
 
     # ---- what fills the form ------------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ class Tab:
     sent: Callable[[Picture, Visitor], Updates] | None = None
     enlarged: Callable[[Picture, Visitor], Updates] | None = None
     tried: tuple[Any, Callable[[gr.EventData, Visitor], GenerationRequest | None]] | None = None
-    on_picture: bool = False  # works on a picture, so its own results can be worked on again
-    outputs: list[Any] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)  # what `opened` changes
+    filled: list[Any] = field(default_factory=list)  # what `take`, `sent` and `enlarged` change; `outputs` if empty
+    source: gr.State | None = None  # the picture that it works on: its own results can be worked on again; opened when first seen
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change

@@ -60,7 +60,7 @@ class Inpaint(OnPicture):
         with gr.Group(visible=False, elem_id="inpaint-sides") as self.sides:
             with gr.Row():
                 for name in SIDES:
-                    self.form.add(name, slider=False, info=None, min_width=90, label=name.split("_")[1].title(), maximum=1024)
+                    self.form.add(name, slider=False, info=None, min_width=100)
             with gr.Row():
                 self.form.add("extend_fill", min_width=120, info="What is there before it is painted.")
                 self.form.add("seam_blur", min_width=120, info="How softly new meets old.")
