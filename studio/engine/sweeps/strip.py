@@ -72,7 +72,7 @@ def _painted(bench: Bench, parts: Parts, one: GenerationRequest, every: int, rep
         if step % every == 0 and step not in shown:
             shown.add(step)
             latents, timestep = trajectory.shown
-            frames.append((f"before step {step + 1} of {steps}, t = {timestep:.0f}", decode(parts, latents)))
+            frames.append((f"step {step + 1} · t {timestep:.0f}", decode(parts, latents)))
         report(Progress(step + 1, steps, "Painting"))
 
     ((_, latents, seconds),) = batcher.paint([trajectory], on_call)
@@ -92,5 +92,5 @@ def _drawn(one: GenerationRequest, every: int, frames: list[tuple[str, Image.Ima
             image.save(Path(place) / f"{k}.png")
             cells[(k,)] = TableCell(Path(place) / f"{k}.png")
         axis = TableAxis("Step", tuple(label for label, _ in frames))
-        which = "every step" if every == 1 else f"one of {every} steps"
+        which = "before every step" if every == 1 else f"before every {every} steps"
         return next(pages(Table("strip", one.prompt[:300] or "no prompt", (axis,), cells, tuple(fixed), which)))
