@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from diffusers.image_processor import VaeImageProcessor
 from hypothesis import assume, given
@@ -58,7 +60,7 @@ def test_tiles_cover_all_and_overlap(across: int, down: int, side: int, overlap:
     for first, last, length in ((0, 2, size[0]), (1, 3, size[1])):
         spans = sorted({(box[first], box[last]) for box in boxes})
         assert spans[0][0] == 0 and spans[-1][1] == length and all(start % 8 == 0 and end - start <= side for start, end in spans)
-        assert all(before[1] - after[0] >= overlap for before, after in zip(spans, spans[1:]))
+        assert all(before[1] - after[0] >= overlap for before, after in pairwise(spans))
 
 
 @pytest.mark.parametrize(("steps", "strength", "run"), [(20, 0.75, 15), (20, 0.6, 12), (10, 0.7, 7), (3, 0.5, 1), (100, 0.29, 28),
