@@ -132,7 +132,7 @@ def for_latents(mask: Image.Image, scale: int) -> np.ndarray:
 
 
 def joined(size: Size, tiles: Sequence[tuple[Box, Image.Image]]) -> Image.Image:
-    """Tiles in rows put together: in each row every tile is faded in over the one on its left, then every row over the one above."""
+    """Tiles in rows put together: every tile is faded in over the one on its left, then every row over the one above."""
     out = Image.new("RGB", size)
     bottom = 0
     for top, row in groupby(tiles, lambda tile: tile[0][1]):
