@@ -63,7 +63,8 @@ def called(pipe: Any, name: str, **more: Any) -> np.ndarray:
     return np.asarray(pipe(PROMPT, generator=torch.Generator().manual_seed(SEED), **told).images[0])
 
 
-def made(bench: Bench, picture: Image.Image | None, mask: Image.Image | None = None, **spec: Any) -> np.ndarray:
+def made(bench: Bench, picture: Image.Image | None, mask: Image.Image | None = None, /, **spec: Any
+         ) -> np.ndarray:
     """The pixels that the studio makes of them."""
     inputs = bench.library.inputs
     given = {"image": inputs.add(picture).sha256} if picture else {}

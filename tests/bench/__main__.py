@@ -39,7 +39,8 @@ def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
-        "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "latency": latency, "page": page}
+        "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "latency": latency,
+        "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")

@@ -117,8 +117,8 @@ class Side:
                                 "seed": k} for k, case in enumerate(told) for strength in STRENGTHS])
         apart = np.array([difference(case.picture, image) for case, image in zip(
             [case for case in told for _ in STRENGTHS], images, strict=True)]).reshape(-1, len(STRENGTHS))
-        grows = float(np.mean((np.diff(apart, axis=1) > 0).all(1)))
-        return {f"strength {strength:g}": float(mean) for strength, mean in zip(STRENGTHS, apart.mean(0))} | {"grows": grows}, images
+        means = {f"strength {strength:g}": float(mean) for strength, mean in zip(STRENGTHS, apart.mean(0))}
+        return means | {"grows": float(np.mean((np.diff(apart, axis=1) > 0).all(1)))}, images
 
     def _shares(self, images: list[Image.Image], meant: list[Any], heads: tuple[str, ...]) -> dict[str, float]:
         said = self.seen(images)
