@@ -1,5 +1,5 @@
-"""Named, typed endpoints for programs: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `inspect`, `jobs`; the only public
-ones.
+"""Named, typed endpoints for programs: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `inspect`, `jobs`; the
+only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -21,6 +21,7 @@ from studio.errors import InvalidSpec, StudioError
 from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
+from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 from studio.store import gallery
 from studio.ui import show
@@ -68,6 +69,14 @@ def publish(desk: Desk) -> None:
         inputs = desk.library.inputs
         return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file)).sha256
 
+    async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        run, id = desk.submit_training(config, visitor)
+        [*_, job] = [job async for job in desk.jobs.watch(id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        path = desk.settings.loras / f"{job.result['lora']}.safetensors"
+        return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {"job": id, **job.result}
+
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
@@ -99,7 +108,9 @@ def publish(desk: Desk) -> None:
                    (outpaint, "Paint on beyond a picture's edges."))
     more = [(typed(GenerationRequest, work, about, {name: FILES[name] for name in FILES if name in FOR[work.__name__]}, taken,
                    FOR[work.__name__]), work.__name__) for work, about in on_pictures]
-    for work, name in ((described, "generate"), (grids, "sweep"), (inspect, "inspect"), (jobs, "jobs"), *more):
+    trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
+    for work, name in ((described, "generate"), *more, (grids, "sweep"), (trainings, "train"), (inspect, "inspect"),
+                       (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 
