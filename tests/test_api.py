@@ -35,7 +35,8 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
-    assert set(told["named_endpoints"]) == {"/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/inspect", "/jobs"}
+    assert set(told["named_endpoints"]) == {
+        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/inspect", "/jobs"}
     assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import Served
 from PIL import Image
 
-from studio.__main__ import build
+from studio.__main__ import build, main
 from studio.spec.picture_rules import SWITCHES
 from studio.spec.request import NEEDS, GenerationRequest
 from studio.spec.value import check
@@ -82,7 +84,19 @@ def test_a_picture_and_its_settings_back(tmp_path: Path) -> None:
         assert told["text"].startswith("a red ball\nSteps: 2, Sampler: DPM++ 2M")
 
 
-def test_pictures_of_a_folder_and_a_strip(tmp_path: Path) -> None:
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in this process, where torch is loaded already."""
+    def here(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--home", str(home), "--device", "cpu", "--keep-free", "0"])
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+    return here
+
+
+def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """One of three is no picture: the others are made, and the command says which failed."""
     folder, quick = tmp_path / "in", ("--steps", "2", "--seed", "7", "--strength", "1")
     folder.mkdir()
@@ -91,7 +105,7 @@ def test_pictures_of_a_folder_and_a_strip(tmp_path: Path) -> None:
         image.paste((0, 0, 0, alpha), (16, 16, 48, 48))
         image.save(folder / name, lossless=True)
     (folder / "c.jpg").write_bytes(b"no picture")
-    made = studio("generate", "--prompt", "a boat", "--image", str(folder), "--mask", "transparency", "--mask-blur", "0", *quick,
+    made = here("generate", "--prompt", "a boat", "--image", str(folder), "--mask", "transparency", "--mask-blur", "0", *quick,
                   home=tmp_path / "home")
     assert made.returncode == 1 and "Traceback" not in made.stderr
     assert made.stderr.splitlines()[-2:] == ["studio: 1 of 3 pictures could not be made.",
@@ -100,12 +114,13 @@ def test_pictures_of_a_folder_and_a_strip(tmp_path: Path) -> None:
         pixels = np.asarray(Image.open(path))
         assert pixels.shape == (64, 72, 3) and (pixels[:16] == [200, 60, 60]).all() and pixels[16:48, 16:48].std() > 3
     assert len(made.stdout.splitlines()) == 2
-    drawn = studio("generate", "--prompt", "a boat", "--strip", "1", *quick[:4], "--json", home=tmp_path / "home")
+    drawn = here("generate", "--prompt", "a boat", "--strip", "1", *quick[:4], "--json", home=tmp_path / "home")
     told = json.loads(drawn.stdout)
     assert Image.open(told["path"]).width > 3 * 128 and told["request"]["seed"] == 7
 
 
-def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(
+        tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     Image.new("L", (32, 32)).save(tmp_path / "mask.png")
     picture = ("--image", str(tmp_path / "a.png"))
@@ -115,7 +130,7 @@ def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(tmp_
             ((*picture, "--mask", "transparency"), 1, "a.png has no transparent places"),
             (("--image", str(tmp_path / "b.png")), 1, "b.png is not there."),
             (("--image", str(tmp_path / "home")), 1, "has no pictures in it"), (("--image", "0" * 64), 1, "send it again")):
-        done = studio("generate", *words, home=tmp_path / "home")
+        done = here("generate", *words, home=tmp_path / "home")
         assert done.returncode == status and sentence in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr
 

@@ -12,8 +12,10 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from bench.pictures import Side, cases
 from conftest import POCKET
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_on_a_picture import PROMPT, SEED, called, made, pipe_of, scene, square
 
 from studio.engine.bench import Bench
@@ -23,10 +25,11 @@ from studio.engine.sweeps.run import run_sweep
 from studio.engine.sweeps.strip import strip
 from studio.errors import BadPicture, Cancelled, InvalidSpec
 from studio.settings import load
-from studio.spec.request import GenerationRequest
+from studio.spec.picture_rules import SWITCHES
+from studio.spec.request import NEEDS, GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.value import check
-from studio.store.gallery import recipe
+from studio.store.gallery import Gallery, recipe
 from studio.store.jobs import Progress
 from studio.store.sweeps import Sweeps
 
@@ -238,3 +241,44 @@ def test_a_strip_of_nonsense_is_refused(bench: Bench, every: object) -> None:
     picture = bench.library.inputs.add(scene()).sha256
     with pytest.raises(InvalidSpec, match="only enlarged has no steps"):
         strip(bench, {"request": EULER | {"image": picture, "strength": 0, "hires_scale": 2}, "every": 1}, quiet)
+
+
+# ---- what was made before, and what the judge sees ---------------------------------------------------------------------------
+
+
+def test_a_gallery_from_before_opens(tmp_path: Path) -> None:
+    """Pictures saved when requests knew nothing of other pictures are found, by their files and by their digests."""
+    settings = load(home=tmp_path, device="cpu")
+    old = {name: value for name, value in GenerationRequest(prompt="a boat", width=64, height=64, seed=3).model_dump(
+        mode="json").items() if name not in (*NEEDS, *SWITCHES)}
+    assert len(old) == 14
+    digest = "ec38c75e3f2a" + "0" * 52
+    told = PngInfo()
+    told.add_itxt("studio", json.dumps({"request": old, "digest": digest, "contents": {}, "seconds": 1, "owner": "ann",
+                                        "created": 5}))
+    (settings.outputs / "2025-01-01").mkdir()
+    Image.new("RGB", (64, 64)).save(settings.outputs / "2025-01-01" / "old.png", pnginfo=told)
+    gallery = Gallery(settings)
+    assert gallery.sync() == (1, 0)
+    kept = gallery.with_digest(digest)
+    assert kept and kept.request == GenerationRequest(**old) and kept.request.task == "txt2img"
+    gallery.close()
+
+
+def test_repainting_as_the_judge_sees_it(tmp_path: Path) -> None:
+    """Few cases of `python -m tests.bench pictures`: others than it prints."""
+    side, told = Side(tmp_path, steps=12), cases(5, first=300)
+    repainted, _ = side.inpainted(told)
+    assert repainted["place"] >= 0.8 and repainted["thing"] >= 0.6
+    assert side.seen([case.picture for case in told])["thing"] != [case.wanted.thing for case in told]
+    changed, _ = side.changed(told[:3])
+    assert changed["strength 0.3"] < changed["strength 0.6"] < changed["strength 0.9"]
+
+
+@pytest.mark.slow
+def test_fifty_pictures_as_the_judge_sees_them(tmp_path: Path) -> None:
+    side, told = Side(tmp_path), cases(50, first=100)
+    repainted, wider, changed = (work(told)[0] for work in (side.inpainted, side.outpainted, side.changed))
+    assert repainted["place"] >= 0.8 and repainted["thing"] >= 0.8
+    assert wider["place"] >= 0.8 and wider["untouched"] == 1
+    assert changed["strength 0.3"] < changed["strength 0.6"] < changed["strength 0.9"] and changed["grows"] >= 0.9

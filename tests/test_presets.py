@@ -115,7 +115,7 @@ def test_a_name_leads_nowhere_else(presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", "steps = 3")
     (presets.own.parent / "secret.toml").write_text("steps = 4")
     for name in ("../secret", "..\\secret", str(presets.own.parent / "secret"), "mine.toml", "", "*", "mine\0", "x" * 5000):
-        with pytest.raises(BadFile, match=r"There is no preset .*; there is Moon thesis") as caught:
+        with pytest.raises(BadFile, match=r"There is no preset .*; there is .*Moon thesis") as caught:
             presets.load(name)
         assert len(str(caught.value)) < 300
 

@@ -54,21 +54,6 @@ def publish(desk: Desk) -> None:
         paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
         return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
-    async def img2img(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
-        return await generate(request, visitor)
-
-    async def inpaint(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
-        return await generate(request, visitor)
-
-    async def outpaint(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
-        if not any(request.extension):
-            raise InvalidSpec(["Extend left, top, right, bottom: say how many pixels to add, and where."])
-        return await generate(request, visitor)
-
-    def taken(name: str, file: Any) -> str:
-        inputs = desk.library.inputs
-        return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file)).sha256
-
     async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         run, id = desk.submit_training(config, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
@@ -103,15 +88,39 @@ def publish(desk: Desk) -> None:
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
-    on_pictures = ((img2img, "Repaint a picture, or enlarge it (strength 0 and a hires scale)."),
-                   (inpaint, "Repaint what is masked of a picture; all else stays bit for bit."),
-                   (outpaint, "Paint on beyond a picture's edges."))
-    more = [(typed(GenerationRequest, work, about, {name: FILES[name] for name in FILES if name in FOR[work.__name__]}, taken,
-                   FOR[work.__name__]), work.__name__) for work, about in on_pictures]
     trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
-    for work, name in ((described, "generate"), *more, (grids, "sweep"), (trainings, "train"), (inspect, "inspect"),
-                       (jobs, "jobs")):
+    for work, name in ((described, "generate"), *_on_pictures(desk, generate), (grids, "sweep"), (trainings, "train"),
+                       (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
+
+
+Made = tuple[list[FileDataDict], dict[str, Any]]
+
+
+def _on_pictures(desk: Desk, generate: Callable[[GenerationRequest, Visitor], Awaitable[Made]]
+                 ) -> list[tuple[Callable[..., Awaitable[Any]], str]]:
+    """The endpoints to which a picture is sent, each with its name."""
+
+    async def img2img(request: GenerationRequest, visitor: Visitor) -> Made:
+        return await generate(request, visitor)
+
+    async def inpaint(request: GenerationRequest, visitor: Visitor) -> Made:
+        return await generate(request, visitor)
+
+    async def outpaint(request: GenerationRequest, visitor: Visitor) -> Made:
+        if not any(request.extension):
+            raise InvalidSpec(["Extend left, top, right, bottom: say how many pixels to add, and where."])
+        return await generate(request, visitor)
+
+    def taken(name: str, file: Any) -> str:
+        inputs = desk.library.inputs
+        return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file)).sha256
+
+    works = ((img2img, "Repaint a picture, or enlarge it (strength 0 and a hires scale)."),
+             (inpaint, "Repaint what is masked of a picture; all else stays bit for bit."),
+             (outpaint, "Paint on beyond a picture's edges."))
+    return [(typed(GenerationRequest, work, about, {name: FILES[name] for name in FILES if name in FOR[work.__name__]}, taken,
+                   FOR[work.__name__]), work.__name__) for work, about in works]
 
 
 def _file(path: str) -> FileDataDict:

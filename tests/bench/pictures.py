@@ -52,13 +52,13 @@ def cases(count: int, first: int = 0) -> list[Case]:
 class Side:
     """The studio on the embedded model, and its judge."""
 
-    def __init__(self, home: Path, device: str = "cpu") -> None:
+    def __init__(self, home: Path, device: str = "cpu", steps: int = STEPS) -> None:
         from studio.engine.bench import Bench
         from studio.engine.pocket.judge import Judge
         from studio.settings import load, shipped
 
         self.bench = Bench.open(load(home=home, device=device, precision="float32", keep_free=0, preview_every=0))
-        self.judge = Judge.load(shipped("assets") / "pocket" / "judge")
+        self.steps, self.judge = steps, Judge.load(shipped("assets") / "pocket" / "judge")
 
     def painted(self, asked: Sequence[dict[str, Any]]) -> list[Image.Image]:
         """The pictures of many requests, several at once."""
@@ -68,7 +68,7 @@ class Side:
         from studio.spec.value import check
 
         inputs = self.bench.library.inputs
-        requests = [check(GenerationRequest, {"steps": STEPS, "seed": k, **one}) for k, one in enumerate(asked)]
+        requests = [check(GenerationRequest, {"steps": self.steps, "seed": k, **one}) for k, one in enumerate(asked)]
         with self.bench.pipelines.borrow(requests[0]) as parts:
             full = [inputs.resolved(request, parts.info.side, 0) for request in requests]
             each = [begin(parts, one, condition(parts, one), inputs) for one in full]
