@@ -335,7 +335,7 @@ def test_a_picture_goes_with_its_settings_to_every_tab(img2img: Img2Img, inpaint
         assert (raw["prompt"], raw["steps"], raw["strength"]) == ("a red boat", 9, 0.4)
     with gr.Blocks():
         sweep = SweepTab(desk)
-    filled = sweep.take(made.request)
+    filled = sweep.based(made.request)
     sent = {part: part.value for part in sweep.asked} | {part: value for part, value in filled.items() if part in sweep.asked}
     sent |= {sweep.rows.rows[0].text: "0.3, 0.6"}
     base = {**sweep.basis.raw(sent), **sweep.form.raw(sent)}

@@ -258,3 +258,14 @@ def test_guests_may_ask_for_less() -> None:
         check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5, "prompt": "<lora:e>",
                                   "loras": ["a", "b", "c", "d"]}).check_guest()
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once", "LoRAs"]
+
+
+def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
+    check(GenerationRequest, {"image": SHA, "extend_left": 512}).check_guest()
+    check(GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}).check_guest()
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Extend left", "Extend bottom"]
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Hires scale", "Hires steps", "Hires tile"]

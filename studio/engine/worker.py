@@ -37,7 +37,7 @@ WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "st
          "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
          "strip": "studio.engine.sweeps.strip:strip",
          "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
-         "export_checkpoint": "studio.engine.training.run:export_checkpoint"}
+         "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report"}
 SHORT = 500  # steps of all pictures of a job that may be done between two steps of a training
 POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
 REPORT = 0.1  # seconds between two rows of progress

@@ -53,9 +53,10 @@ class Inputs:
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
+        name = name or (source.name if isinstance(source, Path) else "The picture")
         mask = images.transparent(source, name)
         if mask is None:
-            raise BadPicture(f"{name or 'The picture'} has no transparent places that could be its mask.")
+            raise BadPicture(f"{name} has no transparent places that could be its mask.")
         return self._keep(mask, ())
 
     def path(self, sha256: str) -> Path:

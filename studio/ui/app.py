@@ -62,8 +62,8 @@ def build(desk: Desk) -> gr.Blocks:
                     _send(desk, source, target, bar, enlarge=True)
         for source in tabs:
             for target in tabs:
-                if source.tried and target.take:
-                    _try(source, target, bar)
+                if source.asks and target.take and not target.source:  # nobody hands those anything but pictures
+                    _hand_over(source, target, bar)
         for tab in tabs:
             if tab.opened and not tab.source:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
@@ -108,21 +108,21 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, enlarge: bool = Fa
         filled = taking(picture, guard.who(request)) if taking else form.fill(picture.request)
         return {**filled, bar: gr.Tabs(selected=target.id)}
 
-    button.click(send, source.picked, [bar, *(target.filled or target.outputs if taking else form.outputs)], **SHORT)
+    button.click(send, source.picked, [bar, *(target.filled if taking else form.outputs)], **SHORT)
 
 
-def _try(source: Tab, target: Tab, bar: gr.Tabs) -> None:
-    """A button in a block of one tab that asks another for a picture of what was made."""
-    assert source.tried
-    block, asked = source.tried
+def _hand_over(source: Tab, target: Tab, bar: gr.Tabs) -> None:
+    """The buttons in a block of one tab that go to another with something in hand."""
+    assert source.asks
+    block, asked = source.asks
 
     def go(event: gr.EventData, request: gr.Request) -> Updates:
         visitor = guard.who(request)
         wanted = asked(event, visitor)
-        return {bar: gr.skip()} if wanted is None or target.take is None else {
-            **target.take(wanted, visitor), bar: gr.Tabs(selected=target.id)}
+        return {bar: gr.skip()} if wanted is None or wanted[0] != target.id or target.take is None else {
+            **target.take(wanted[1], visitor), bar: gr.Tabs(selected=target.id)}
 
-    block.click(go, None, [bar, *(target.filled or target.outputs)], **SHORT)
+    block.click(go, None, [bar, *target.outputs], **SHORT)
 
 
 def theme() -> Any:

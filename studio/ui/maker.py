@@ -27,8 +27,8 @@ from studio.ui.stage import Stage
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
 OWN_SIZE = "the model's own"
-TELLING = ("model", "width", "height", "loras", "steps", "guidance", "scheduler", "count", "strength", "inpaint_area", "hires_scale",
-           "hires_steps", "hires_strength")  # settings that change what a picture will take
+TELLING = ("model", "width", "height", "loras", "steps", "guidance", "scheduler", "count", "strength", "inpaint_area",
+           "hires_scale", "hires_steps", "hires_strength")  # settings that change what a picture will take
 
 
 class Maker:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from PIL import Image
@@ -131,23 +132,27 @@ def for_latents(mask: Image.Image, scale: int) -> np.ndarray:
 
 
 def joined(size: Size, tiles: Sequence[tuple[Box, Image.Image]]) -> Image.Image:
-    """Tiles in rows, each faded in over its neighbours on the left and above."""
+    """Tiles in rows put together: every tile is faded in over the one on its left, then every row over the one above."""
     out = Image.new("RGB", size)
-    boxes = [box for box, _ in tiles]
-    for box, image in tiles:
-        fade = np.full((box[3] - box[1], box[2] - box[0]), 255.0)
-        over = [other[2] - box[0] for other in boxes if other[0] < box[0] < other[2]]
-        under = [other[3] - box[1] for other in boxes if other[1] < box[1] < other[3]]
-        if over:
-            fade[:, :max(over)] *= _ramp(max(over))
-        if under:
-            fade[:max(under)] *= _ramp(max(under))[:, None]
-        out.paste(image, box[:2], Image.fromarray(np.rint(fade).astype(np.uint8)))
+    bottom = 0
+    for top, row in groupby(tiles, lambda tile: tile[0][1]):
+        whole, right = None, 0
+        for box, image in row:
+            whole = whole or Image.new("RGB", (size[0], image.height))
+            whole.paste(image, (box[0], 0), _faded(image.size, right - box[0], 0))
+            right = box[2]
+        assert whole
+        out.paste(whole, (0, top), _faded(whole.size, 0, bottom - top))
+        bottom = top + whole.height
     return out
 
 
-def _ramp(length: int) -> np.ndarray:
-    return (np.arange(length) + 0.5) / length
+def _faded(size: Size, left: int, top: int) -> Image.Image:
+    """White, growing from black over so many pixels on the left and above."""
+    fade = np.full((size[1], size[0]), 255.0)
+    fade[:, :max(0, left)] *= (np.arange(max(0, left)) + 0.5) / max(1, left)
+    fade[:max(0, top)] *= ((np.arange(max(0, top)) + 0.5) / max(1, top))[:, None]
+    return Image.fromarray(np.rint(fade).astype(np.uint8))
 
 
 def _grown(white: np.ndarray, by: int) -> np.ndarray:

@@ -80,8 +80,8 @@ class _Run:
         first, last = len(self.pictures) + 1, len(self.pictures) + len(group)
         which = f"picture {first}" if len(group) == 1 else f"pictures {first} to {last}"
         note = f"Painting {which} of {self.request.count}" if self.request.count > 1 else "Painting"
-        painter, rows = Painter(self.parts, len(group)), picture_rules.rows(self.request) * len(group)
-        shown_at = 0
+        many, shown_at = len(group), 0
+        painter, rows = Painter(self.parts, many), picture_rules.rows(self.request) * many
 
         def on_call() -> None:
             nonlocal shown_at
@@ -89,7 +89,7 @@ class _Run:
             if every and shown_at + every <= step < self.each:
                 shown_at = step
                 shown = look(self.parts, group)
-            self.say(self.before + step * len(group), note, shown)
+            self.say(self.before + step * many, note, shown)
 
         self.say(self.before, note)
         for painting, image, seconds in painter.paint(list(group), on_call):
@@ -97,8 +97,8 @@ class _Run:
                 raise image
             self._save(image, painting.request, seconds)
             group.remove(painting)
-            self.say(self.before + self.each * painter.rows // rows * (last - first + 1), note)
-        self.before += self.each * (last - first + 1)
+            self.say(self.before + self.each * painter.rows // rows * many, note)
+        self.before += self.each * many
 
     def _save(self, image: Image.Image, request: GenerationRequest, seconds: float) -> None:
         digest = request.digest(self.contents)

@@ -63,16 +63,18 @@ def _painted(bench: Bench, parts: Parts, one: GenerationRequest, every: int, rep
     """Labels and pictures of the steps, and the seconds that the U-Net took."""
     trajectory = begin(parts, one, condition(parts, one), bench.library.inputs).trajectory
     assert trajectory
-    batcher, steps, calls = Batcher(parts, 1), one.steps_run, SCHEDULERS[one.scheduler].calls
+    batcher, steps, info = Batcher(parts, 1), one.steps_run, SCHEDULERS[one.scheduler]
     frames: list[tuple[str, Image.Image]] = []
     shown: set[int] = set()
+    met: set[float] = set()
 
     def on_call() -> None:
-        step = min((batcher.calls - 1) // calls, steps - 1)
+        latents, timestep = trajectory.shown
+        met.add(timestep)
+        step = min(len(met) - 1 if info.again else (batcher.calls - 1) // info.calls, steps - 1)
         if step % every == 0 and step not in shown:
             shown.add(step)
-            latents, timestep = trajectory.shown
-            frames.append((f"before step {step + 1} of {steps}, t = {timestep:.0f}", decode(parts, latents)))
+            frames.append((f"step {step + 1} · t {timestep:.0f}", decode(parts, latents)))
         report(Progress(step + 1, steps, "Painting"))
 
     ((_, latents, seconds),) = batcher.paint([trajectory], on_call)
@@ -92,5 +94,5 @@ def _drawn(one: GenerationRequest, every: int, frames: list[tuple[str, Image.Ima
             image.save(Path(place) / f"{k}.png")
             cells[(k,)] = TableCell(Path(place) / f"{k}.png")
         axis = TableAxis("Step", tuple(label for label, _ in frames))
-        which = "every step" if every == 1 else f"one of {every} steps"
+        which = "before every step" if every == 1 else f"before every {every} steps"
         return next(pages(Table("strip", one.prompt[:300] or "no prompt", (axis,), cells, tuple(fixed), which)))

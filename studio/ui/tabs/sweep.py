@@ -195,9 +195,9 @@ class SweepTab:
 
     def as_base(self, picked: str | None) -> Updates:
         picture = self.desk.gallery.get(picked) if picked else None
-        return self.take(picture.request) if picture else {self.form["seed"]: gr.skip()}
+        return self.based(picture.request) if picture else {self.form["seed"]: gr.skip()}
 
-    def take(self, request: GenerationRequest) -> Updates:
+    def based(self, request: GenerationRequest) -> Updates:
         """A request as the base: what varies stays as it is."""
         return {**self.form.fill(request), **self.basis.show(request)}
 
@@ -244,6 +244,15 @@ class SweepTab:
         filled = self.fill(sweep.spec, visitor, sweep)
         rows = self.loras.look(sweep.spec.base.model, visitor, value=filled[self.form["loras"]])
         return {**filled, **rows, **self._opened(visitor, sweep.id)}
+
+    def take(self, wanted: Any, visitor: Visitor) -> Updates:
+        """What another tab hands over: a sweep to begin with, or the id of one to open."""
+        with show.said():
+            sweep = self.view.must(wanted, visitor) if isinstance(wanted, str) else None
+            filled = self.fill(sweep.spec if sweep else wanted, visitor, sweep)
+            model = (sweep.spec if sweep else wanted).base.model
+            rows = self.loras.look(model, visitor, value=filled[self.form["loras"]])
+            return {**filled, **rows, **(self._opened(visitor, sweep.id) if sweep else self.view.close())}
 
     def _opened(self, visitor: Visitor, id: str) -> Updates:
         return {**self.view.open(visitor, id), self.shelf: self._shelf(visitor, id)}
@@ -311,4 +320,5 @@ def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = SweepTab(desk)
     return Tab(ID, "Sweep", form=tab.form, picked=tab.view.pane.picked, send=tab.view.pane.send, opened=tab.opened,
-               sent=lambda picture, visitor: tab.take(picture.request), outputs=tab.outputs)
+               take=tab.take, sent=lambda picture, visitor: tab.based(picture.request), outputs=tab.outputs,
+               filled=[*tab.form.outputs, *tab.basis.outputs])
