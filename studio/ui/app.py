@@ -87,6 +87,7 @@ def _open_late(tab: Tab, place: gr.Tab) -> None:
 
     gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
     """
+    assert tab.source
     due: gr.State = gr.State(None)
     place.select(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due, **SHORT)
     due.change(_opening(tab), None, tab.outputs, **SHORT)
