@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,11 +19,9 @@ from pydantic import BaseModel
 from studio import __version__
 from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
 from studio.spec.request import GenerationRequest
-from studio.spec.value import check
 
 if TYPE_CHECKING:
     from studio.settings import Settings
-    from studio.store.jobs import Jobs, Progress
 
 HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
@@ -40,6 +36,9 @@ def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
         many = field.get("type") == "array"
         flag = "--" + (name.removesuffix("s") if many else name).replace("_", "-")
         shown = f"{field.get('description', '')} {limits(field)}".strip().replace("%", "%%")
+        if field.get("type") == "boolean":  # --flag alone is --flag true
+            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar="true", nargs="?", const="true")
+            continue
         metavar = "N" if field.get("type") in ("integer", "number") else "NAME:WEIGHT" if many else "TEXT"
         parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar,
                             action="append" if many else "store")
@@ -74,8 +73,10 @@ def build() -> argparse.ArgumentParser:
         added.set_defaults(command=work)
         return added
 
-    making = command(generate, "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x.")
+    making = command(generate, "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x. --image "
+                     "takes a file, or a folder for all in it; --mask a file, or transparency for the picture's own.")
     add_fields(making, GenerationRequest)
+    making.add_argument("--strip", type=int, metavar="N", help="in place of the picture, a sheet of every N-th step on the way")
     making.add_argument("--output", type=Path, metavar="DIR", help="also copy the pictures into this folder")
     making.add_argument("--json", action="store_true", help="print a JSON object a line: path, request, digest, seconds")
     _home(making, argparse.SUPPRESS)
@@ -130,67 +131,29 @@ def page(arguments: argparse.Namespace) -> None:
 
 def generate(arguments: argparse.Namespace) -> None:
     """Through the queue of a studio that runs on this home, else in place while holding the device."""
+    from studio import pictures_command
+    from studio.working import working
     given = {name: value for name, value in vars(arguments).items() if name in GenerationRequest.model_fields}
-    request = check(GenerationRequest, given)
+    request = pictures_command.asked(given)
     settings = _settings(arguments)
-    from studio.store.library import Library
-    Library(settings).check(request)  # a wrong name is said before anything is loaded
-    _print(arguments, settings, _done(settings, "generate", request.model_dump(mode="json")))
-
-
-def _done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The result of a job: in place, or through the queue where a studio runs."""
-    from studio.store.jobs import Jobs, Lock
-    studio, device, told = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}"), False
-    while studio.take():  # no page is open; one may open meanwhile, and its worker then waits for the device
-        studio.drop()
-        if device.take(wait=1.0):
-            break
-        if not told:  # another command, or a worker that is about to leave
-            told = not _say("somebody else is using the device; waiting for it", 0)
-    else:
-        return _through_the_queue(Jobs(settings.home / "jobs.sqlite"), kind, spec)
-    from studio.engine.bench import Bench
-    from studio.engine.worker import WORKS, work_of
-    try:
-        return dict(work_of(WORKS[kind])(Bench.open(settings), spec, _heard()))
-    finally:
-        device.drop()
-
-
-def _heard() -> Callable[[Progress], None]:
-    """What works report to: Ctrl + C stops them as a Stop button does, so that what is finished is kept; a second one at once."""
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, stop)
-
-    def report(progress: Progress) -> None:
-        if stopped.is_set():
-            raise Cancelled
-        if sys.stderr.isatty():
-            left = f", about {progress.left:.0f} s left" if progress.left is not None else ""
-            print(f"\r\033[K{progress.note} {progress.step}/{progress.total}{left}", end="", file=sys.stderr, flush=True)
-
-    return report
-
-
-def _through_the_queue(jobs: Jobs, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    id = jobs.submit(kind, spec, owner="command-line")
-    try:
-        while (job := jobs.get(id)) and job.open:
-            time.sleep(0.05)
-    except KeyboardInterrupt:
-        jobs.cancel(id)
-        raise
-    if job is None or job.state != "done":
-        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}" if job else "The job was removed.")
-    return dict(job.result)
+    named = list(pictures_command.each(settings, request, given.get("image", ""), given.get("mask", "")))
+    if len(named) == 1 and isinstance(error := named[0][1], StudioError):
+        raise error  # a wrong name is said before anything is loaded
+    failed = []
+    with working(settings) as work:
+        for name, one in named:
+            try:
+                if isinstance(one, StudioError):
+                    raise one
+                spec = one.model_dump(mode="json")
+                made = work("strip", {"request": spec, "every": arguments.strip}) if arguments.strip else work("generate", spec)
+                _print(arguments, settings, made)
+            except StudioError as error:
+                if len(named) == 1:
+                    raise
+                failed.append(f"{name}: {error}")
+    if failed:
+        raise StudioError("\n".join([f"{len(failed)} of {len(named)} pictures could not be made.", *failed]))
 
 
 def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, Any]) -> None:
@@ -239,7 +202,8 @@ def sweep(arguments: argparse.Namespace) -> None:
         print(json.dumps(outline(Bench.open(settings), spec), ensure_ascii=False))
         return
     Sweeps(settings).add(spec, "command-line", id)
-    _done(settings, "sweep", {"sweep": id, "title": spec.title, "cells": len(planned.cells)})
+    from studio.working import done
+    done(settings, "sweep", {"sweep": id, "title": spec.title, "cells": len(planned.cells)})
     kept = Sweeps(settings).cells(id)
     running = [(planned.cells[k], kept[planned.cells[k].key]) for k in planned.order]
     _print_sweep(settings, id, [one.path for _, one in running if one.path], arguments.output)
@@ -290,7 +254,8 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.resume and before is None:
         raise StudioError(f"There is no run of these settings of {config.name} to go on with; leave --resume out to begin one.")
     id = before.id if before else runs.add(config, "command-line")
-    result = _done(settings, "train", {"run": id, "resume": True})
+    from studio.working import done
+    result = done(settings, "train", {"run": id, "resume": True})
     for note in result.get("notes", ()):
         print(f"studio: {note}", file=sys.stderr)
     print(settings.loras / f"{result['lora']}.safetensors", flush=True)

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         return self.home / "thumbs"
 
     @property
+    def inputs(self) -> Path:
+        """Pictures and masks to work on, by their sha256."""
+        return self.home / "inputs"
+
+    @property
     def sweeps(self) -> Path:
         """Sheets and viewers, a folder for each sweep."""
         return self.home / "sweeps"
@@ -101,8 +106,8 @@ def load(**flags: Any) -> Settings:
         raise InvalidSpec([f"Setting {'.'.join(map(str, fault['loc']))}: {fault['msg']} (not {fault['input']!r:.60})."
                            for fault in error.errors()]) from None
     try:
-        for folder in (home, settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.models, settings.loras,
-                       settings.presets / "pictures", settings.presets / "sweeps", settings.presets / "training"):
+        for folder in (home, settings.outputs, settings.thumbs, settings.inputs, settings.sweeps, settings.runs, settings.models,
+                       settings.loras, settings.presets / "pictures", settings.presets / "sweeps", settings.presets / "training"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home.") from None

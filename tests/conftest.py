@@ -120,14 +120,14 @@ def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPath
     return open_studio(home)
 
 
-def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction") -> None:
-    """A model folder of that kind of pipeline with random weights; `width` is that of its prompts."""
+def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction", channels: int = 4) -> None:
+    """A model folder of that kind of pipeline with random weights; `width` is that of its prompts, `channels` of its U-Net."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     torch.manual_seed(5)
-    large = kind == "StableDiffusionXLPipeline"
+    large = kind.startswith("StableDiffusionXL")
     tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
     # SD 2.x is told from SD 1.x by the width of its prompts
     width = width or (32 if large else 1024)
@@ -137,7 +137,8 @@ def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_predi
     more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(
-            sample_size=8, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, attention_head_dim=4,
+            sample_size=8, in_channels=channels, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
+            attention_head_dim=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=2 * width if large else width, use_linear_projection=True, **(more if large else {})),
         "vae": AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,

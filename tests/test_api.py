@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import lora_makers as makers
+import numpy as np
 import pytest
 from conftest import POCKET, Served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from studio.spec.request import GenerationRequest
+from studio.spec.picture_rules import SWITCHES
+from studio.spec.request import NEEDS, GenerationRequest
 from studio.store.images import load
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
@@ -33,7 +35,9 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
-    assert set(told["named_endpoints"]) == {"/generate", "/sweep", "/train", "/inspect", "/jobs"} and not told["unnamed_endpoints"]
+    assert set(told["named_endpoints"]) == {
+        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/inspect", "/jobs"}
+    assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
     assert {part["parameter_name"]: part["parameter_default"] for part in parameters} == GenerationRequest().model_dump(mode="json")
@@ -42,6 +46,13 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     assert "'Euler a'" in types["scheduler"]
     assert [part["parameter_name"] for part in told["named_endpoints"]["/inspect"]["parameters"]] == ["file"]
     assert [part["parameter_name"] for part in told["named_endpoints"]["/jobs"]["parameters"]] == ["limit"]
+    for name, files, there, absent in (("/img2img", ["image"], {"strength", "resize_mode", "hires_tile"}, {"mask", "extend_left"}),
+                                       ("/inpaint", ["image", "mask"], {"mask_blur", "mask_padding"}, {"resize_mode"}),
+                                       ("/outpaint", ["image"], {"extend_top", "seam_blur"}, {"mask", "mask_blur", "hires_scale"})):
+        parameters = told["named_endpoints"][name]["parameters"]
+        names = [part["parameter_name"] for part in parameters]
+        assert names[:len(files)] == files and all(not part["parameter_has_default"] for part in parameters[:len(files)])
+        assert set(names) >= there | {"prompt", "steps", "seed"} and not set(names) & absent
 
 
 def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:
@@ -87,14 +98,62 @@ def test_a_training(client: Client, served: Served) -> None:
 
 
 def test_every_field_arrives(client: Client) -> None:
-    assert set(OTHER) == set(GenerationRequest.model_fields)
+    assert set(OTHER) | set(NEEDS) | set(SWITCHES) == set(GenerationRequest.model_fields)
     default = GenerationRequest().model_dump(mode="json")
     assert all(OTHER[name] != default[name] for name in OTHER)
     files, told = client.predict(api_name="/generate", **OTHER)
-    assert told["request"] == OTHER
+    assert told["request"] == default | OTHER
     assert [made["seed"] for made in told["pictures"]] == [5, 6, 7] and len(files) == 3 and told["notes"] == []
     _, again = client.predict(api_name="/generate", **OTHER | {"loras": "<lora:moon:1:0.5>"})  # as text
     assert [made["digest"] for made in again["pictures"]] == [made["digest"] for made in told["pictures"]]
+
+
+def test_work_on_pictures(client: Client, served: Served, tmp_path: Path) -> None:
+    picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 48, 40))
+    picture.save(tmp_path / "a.png")
+    mask.save(tmp_path / "mask.png")
+    files = {"image": handle_file(tmp_path / "a.png"), "mask": handle_file(tmp_path / "mask.png")}
+    plain = {name: value for name, value in QUICK.items() if name not in ("width", "height")} | {"strength": 1}
+
+    def done(name: str, **more: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        made, told = client.predict(api_name=name, **plain | more)
+        return np.asarray(Image.open(made[0])).astype(int), told["request"]
+
+    after, told = done("/inpaint", **files, mask_blur=0)
+    inside = np.asarray(mask) > 0
+    assert np.array_equal(after[~inside], np.asarray(picture)[~inside]) and np.abs(after - np.asarray(picture))[inside].mean() > 3
+    assert (told["width"], told["mask_blur"]) == (64, 0) and (served.home / "inputs" / f"{told['mask']}.png").is_file()
+    after, told = done("/img2img", image=files["image"], hires_scale=2)
+    assert after.shape == (128, 128, 3) and told["strength"] == 1
+    after, told = done("/outpaint", image=files["image"], extend_left=32, seam_blur=0)
+    assert after.shape == (64, 96, 3) and np.array_equal(after[:, 32:], np.asarray(picture))
+    again, _ = client.predict(api_name="/generate", **told)  # a request whose picture is known
+    assert np.array_equal(np.asarray(Image.open(again[0])), after)
+
+
+def test_what_cannot_be_done_to_pictures_is_said(client: Client, served: Served, tmp_path: Path) -> None:
+    said_before, kept = len(served.log.read_text()), sorted((served.home / "inputs").iterdir())
+    for name, size in (("a", (64, 64)), ("small", (32, 32)), ("black", (64, 64))):
+        Image.new("L", size, 0 if name == "black" else 255).save(tmp_path / f"{name}.png")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG and no more")
+    Image.new("1", (13_000, 13_000)).save(tmp_path / "bomb.png")
+    a, small, black, bad, bomb = (handle_file(tmp_path / f"{name}.png") for name in ("a", "small", "black", "bad", "bomb"))
+    for name, given, words in (
+            ("/img2img", {"image": bad}, "bad.png is no picture that can be read"), ("/img2img", {"image": bomb}, "13000 x 13000"),
+            ("/img2img", {"image": a, "strength": 0.01}, "Strength: 0.01 of 2 steps is less than one"),
+            ("/inpaint", {"image": a, "mask": bad}, "bad.png is no picture"), ("/inpaint", {"image": a, "mask": bomb}, "13000 x"),
+            ("/inpaint", {"image": a, "mask": small}, "Mask: is 32 × 32 pixels large, and the picture 64 × 64"),
+            ("/inpaint", {"image": a, "mask": black}, "Mask: nothing is masked"),
+            ("/outpaint", {"image": a}, "say how many pixels to add"),
+            ("/generate", {"strength": 0.3}, "Strength: changes nothing without a picture"),
+            ("/generate", {"image": "../../etc/passwd"}, "Picture: has to be the sha256"),
+            ("/generate", {"image": "0" * 64}, "send it again")):
+        with pytest.raises(AppError, match=words):
+            client.predict(api_name=name, **{"prompt": "x", "steps": 2} | given)
+    assert "Traceback" not in served.log.read_text()[said_before:]
+    assert len(sorted((served.home / "inputs").iterdir())) <= len(kept) + 3
 
 
 def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
 from conftest import Served
+from PIL import Image
 
-from studio.__main__ import build
-from studio.spec.request import GenerationRequest
+from studio.__main__ import build, main
+from studio.spec.picture_rules import SWITCHES
+from studio.spec.request import NEEDS, GenerationRequest
 from studio.spec.value import check
 from studio.store.jobs import Jobs
 
 OTHER = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7, "guidance": 3.5,
          "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2, "clip_skip": 2,
          "loras": ({"name": "moon", "unet": 0.5, "text_encoder": 1.0}, {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25})}
+ON_A_PICTURE = {"image": "0123456789abcdef" * 4, "mask": "fedcba9876543210" * 4, "strength": 0.6, "mask_blur": 8, "mask_grow": -4,
+                "invert_mask": True, "masked_content": "latent noise", "inpaint_area": "only masked", "mask_padding": 8}
 LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25"]
 
 
@@ -35,12 +42,13 @@ def test_help_answers_without_torch_and_gradio() -> None:
 
 
 def test_every_field_survives_the_command_line() -> None:
-    assert set(OTHER) == set(GenerationRequest.model_fields)
-    plain = {name: value for name, value in OTHER.items() if name != "loras"}
+    assert set(OTHER) | set(NEEDS) | set(SWITCHES) == set(GenerationRequest.model_fields)
+    plain = {name: value for name, value in (OTHER | ON_A_PICTURE).items() if name != "loras"}
     words = LORAS + [part for name, value in plain.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = vars(build().parse_args(["generate", *words]))
-    request = check(GenerationRequest, {name: arguments[name] for name in OTHER})
-    assert request.model_dump() == OTHER
+    request = check(GenerationRequest, {name: arguments[name] for name in OTHER | ON_A_PICTURE})
+    assert request.model_dump() == GenerationRequest().model_dump() | OTHER | ON_A_PICTURE
+    assert vars(build().parse_args(["generate", "--invert-mask", "--steps", "3"]))["invert_mask"] == "true"
     default = GenerationRequest()
     assert all(getattr(default, name) != value for name, value in OTHER.items())
 
@@ -74,6 +82,57 @@ def test_a_picture_and_its_settings_back(tmp_path: Path) -> None:
         told = json.loads(studio("inspect", line["path"]).stdout)
         assert told["kind"] == "picture" and told["source"] == "studio" and told["request"] == line["request"]
         assert told["text"].startswith("a red ball\nSteps: 2, Sampler: DPM++ 2M")
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in this process, where torch is loaded already."""
+    def here(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--home", str(home), "--device", "cpu", "--keep-free", "0"])
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+    return here
+
+
+def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """One of three is no picture: the others are made, and the command says which failed."""
+    folder, quick = tmp_path / "in", ("--steps", "2", "--seed", "7", "--strength", "1")
+    folder.mkdir()
+    for name, alpha in (("a.png", 0), ("b.webp", 90)):
+        image = Image.new("RGBA", (72, 64), (200, 60, 60, 255))
+        image.paste((0, 0, 0, alpha), (16, 16, 48, 48))
+        image.save(folder / name, lossless=True)
+    (folder / "c.jpg").write_bytes(b"no picture")
+    made = here("generate", "--prompt", "a boat", "--image", str(folder), "--mask", "transparency", "--mask-blur", "0", *quick,
+                  home=tmp_path / "home")
+    assert made.returncode == 1 and "Traceback" not in made.stderr
+    assert made.stderr.splitlines()[-2:] == ["studio: 1 of 3 pictures could not be made.",
+                                             "c.jpg: c.jpg is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."]
+    for path in map(Path, made.stdout.splitlines()):
+        pixels = np.asarray(Image.open(path))
+        assert pixels.shape == (64, 72, 3) and (pixels[:16] == [200, 60, 60]).all() and pixels[16:48, 16:48].std() > 3
+    assert len(made.stdout.splitlines()) == 2
+    drawn = here("generate", "--prompt", "a boat", "--strip", "1", *quick[:4], "--json", home=tmp_path / "home")
+    told = json.loads(drawn.stdout)
+    assert Image.open(told["path"]).width > 3 * 128 and told["request"]["seed"] == 7
+
+
+def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(
+        tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("L", (32, 32)).save(tmp_path / "mask.png")
+    picture = ("--image", str(tmp_path / "a.png"))
+    for words, status, sentence in (
+            (("--strength", "0.4", "--mask-blur", "3"), 2, "Strength: changes nothing without a picture.\nMask blur: changes"),
+            ((*picture, "--mask", str(tmp_path / "mask.png")), 2, "Mask: is 32 × 32 pixels large, and the picture 64 × 64"),
+            ((*picture, "--mask", "transparency"), 1, "a.png has no transparent places"),
+            (("--image", str(tmp_path / "b.png")), 1, "b.png is not there."),
+            (("--image", str(tmp_path / "home")), 1, "has no pictures in it"), (("--image", "0" * 64), 1, "send it again")):
+        done = here("generate", *words, home=tmp_path / "home")
+        assert done.returncode == status and sentence in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from studio.errors import InvalidSpec
 from studio.settings import load
+from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import SCHEDULERS
 from studio.spec.value import check, extra
@@ -47,8 +48,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 def values_of(name: str) -> st.SearchStrategy[Any]:
     """Any value that a field takes on its own."""
     field = of(name)
+    if name in ("image", "mask"):
+        return st.sampled_from(["ab" * 32, "01" * 32])
+    if name == "extend_colour":
+        return st.integers(0, 2**24 - 1).map(lambda colour: f"#{colour:06x}")
     if "enum" in field:
         return st.sampled_from(field["enum"])
+    if field["type"] == "boolean":
+        return st.booleans()
     if field["type"] == "array":
         weight = st.floats(-4, 4)
         use = st.builds(LoraUse, name=st.sampled_from(["moon", "a/b c", "é"]), unet=weight, text_encoder=weight)
@@ -71,14 +78,25 @@ def faults_of(values: dict[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+DEFAULTS = {name: field.get_default() for name, field in GenerationRequest.model_fields.items()}
+HIRES = [name for name in DEFAULTS if name.startswith("hires")]
+OFF = {"txt2img": ["image", "mask", *SIDES, *HIRES], "hires": ["image", "mask", *SIDES], "img2img": ["mask", *SIDES, *HIRES],
+       "inpaint": [*SIDES, *HIRES], "outpaint": ["mask", *HIRES]}  # what a kind of work goes without
 pairs = st.sampled_from([{"scheduler": name, "schedule": ladder} for name, info in SCHEDULERS.items() for ladder in info.schedules])
-requests = st.builds(lambda values, pair: GenerationRequest(**{**values, **pair}),
-                     st.fixed_dictionaries({name: values_of(name) for name in GenerationRequest.model_fields}), pairs)
+requests = st.builds(lambda values, kind, pair: {**values, **{name: DEFAULTS[name] for name in OFF[kind]}, **pair},
+                     st.fixed_dictionaries({name: values_of(name) for name in GenerationRequest.model_fields}),
+                     st.sampled_from(list(OFF)), pairs).filter(lambda values: not faults_of(values)).map(
+                         lambda values: GenerationRequest(**values))
 
 
 @pytest.mark.parametrize("name", GenerationRequest.model_fields)
 def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationRequest], page: dict[str, dict[str, Any]]) -> None:
-    field, placed = of(name), page[f"txt2img-{name.replace('_', '-')}"]
+    field, id = of(name), name.replace("_", "-")
+    placed = next((page[f"{tab}-{id}"] for tab in ("txt2img", "img2img", "inpaint") if f"{tab}-{id}" in page), None)
+    if placed is None:
+        assert name in ("image", "mask", "invert_mask")  # which an easel shows
+        assert "img2img-easel" in page and "inpaint-easel" in page
+        placed = form[name].get_config()
     told = form[name].get_config()
     assert told["label"] == placed["label"] == field["title"]
     assert told["elem_id"] == f"trial-{name.replace('_', '-')}" and told["value"] == field["default"]

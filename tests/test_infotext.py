@@ -56,7 +56,40 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         "steps": draw(st.integers(1, 150)), "guidance": draw(st.floats(1, 30)), "seed": draw(st.integers(0, 2**32 - 1)),
         "batch": draw(st.integers(1, 16)), "clip_skip": draw(st.integers(1, 12)),
         "loras": draw(st.lists(USES, max_size=3, unique_by=lambda use: use.name))}
-    return check(GenerationRequest, values)
+    return check(GenerationRequest, values | draw(st.one_of(st.just({}), on_a_picture(draw(st.sampled_from(TASKS))))))
+
+
+SHA = "0123456789abcdef" * 4
+TASKS = ("txt2img", "img2img", "inpaint", "outpaint")
+SIDE, SHARE, EIGHTS = st.integers(0, 64), st.floats(0.3, 1), st.integers(1, 128).map(lambda k: 8 * k)
+
+
+@st.composite
+def on_a_picture(draw: st.DrawFn, task: str) -> dict[str, Any]:
+    """Settings of work on a picture, all that count and none that does not."""
+    given: dict[str, Any] = {"steps": draw(st.integers(10, 150))}
+    if task in ("txt2img", "img2img"):
+        tile = draw(st.sampled_from([0, 64, 512]))
+        given |= {"width": 256, "height": 512, "hires_scale": draw(st.floats(1.1, 4)), "hires_steps": draw(st.integers(10, 150)),
+                  "hires_strength": draw(SHARE), "hires_tile": tile,
+                  "hires_resize": "pixel" if tile else draw(st.sampled_from(["pixel", "latent"]))}
+        given |= {"hires_overlap": draw(st.integers(0, 4)) * 8} if tile else {}
+    if task != "txt2img":
+        given |= {"image": SHA, "strength": draw(SHARE)}
+    if task == "img2img":
+        given["resize_mode"] = draw(st.sampled_from(["stretch", "crop", "fill"]))
+    if task in ("inpaint", "outpaint"):
+        given["inpaint_area"] = draw(st.sampled_from(["whole picture", "only masked"]))
+        given |= {"mask_padding": draw(SIDE)} if given["inpaint_area"] == "only masked" else {}
+    if task == "inpaint":
+        contents = st.sampled_from(["original", "fill", "latent noise", "latent nothing"])
+        given |= {"mask": SHA[::-1], "mask_blur": draw(SIDE), "mask_grow": draw(st.integers(-64, 64)),
+                  "invert_mask": draw(st.booleans()), "masked_content": draw(contents)}
+    if task == "outpaint":
+        fill = draw(st.sampled_from(["edge", "mirror", "noise", "colour"]))
+        given |= {"extend_left": draw(EIGHTS), "extend_bottom": draw(EIGHTS), "extend_fill": fill, "seam_blur": draw(SIDE)}
+        given |= {"extend_colour": "#00ff7f"} if fill == "colour" else {}
+    return given
 
 
 def values(text: str) -> dict[str, Any]:
@@ -71,6 +104,36 @@ def test_written_as_a1111_writes_it() -> None:
     assert infotext.write(REQUEST.model_copy(update=more)) == (
         "a red boat, by a lake\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 6.5, Seed: 7, Size: 128x192, "
         f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, Version: studio {__version__}')
+
+
+def test_work_on_a_picture_as_a1111_writes_it() -> None:
+    def told(**more: Any) -> str:
+        made = check(GenerationRequest, {"width": 128, "height": 128, "seed": 7} | more)
+        return infotext.write(made).split("Model: pocket")[1].removesuffix(f", Version: studio {__version__}")
+
+    assert told() == told(strength=0.3, mask_blur=9) == ""  # nothing that changes nothing
+    assert told(image=SHA, strength=0.4) == f", Init image: {SHA}, Denoising strength: 0.4"
+    assert told(image=SHA, mask=SHA, inpaint_area="only masked", invert_mask=True, masked_content="latent noise") == (
+        f", Init image: {SHA}, Mask: {SHA}, Denoising strength: 0.75, Mask blur: 4, Mask mode: Inpaint not masked, Masked content: "
+        "latent noise, Inpaint area: Only masked, Masked area padding: 32")
+    assert told(image=SHA, extend_right=64) == f", Init image: {SHA}, Denoising strength: 0.75, Extend right: 64"
+    assert told(hires_scale=2, hires_resize="latent", hires_steps=10) == (
+        ", Hires upscale: 2, Hires upscaler: Latent, Hires steps: 10, Denoising strength: 0.7")
+
+
+def test_work_on_a_picture_as_others_write_it() -> None:
+    found = infotext.read(OLD.replace(", Model hash: abc", ", Denoising strength: 0.4, Mask blur: 8, Inpaint area: Only masked, "
+                                      "Masked area padding: 48, Masked content: fill, Mask mode: Inpaint not masked"))
+    assert {"strength": 0.4, "mask_blur": 8, "inpaint_area": "only masked", "mask_padding": 48, "masked_content": "fill",
+            "invert_mask": True}.items() <= found.values.items()
+    assert found.notes == ["It was made from another picture, which the text does not hold."]
+    found = infotext.read(OLD.replace(", Model hash: abc", ", Denoising strength: 0.6, Hires resize: 1024x1024, Hires steps: 12, "
+                                      "Hires upscaler: R-ESRGAN 4x+"))
+    assert {"hires_scale": 2.0, "hires_strength": 0.6, "hires_steps": 12, "hires_resize": "pixel"}.items() <= found.values.items()
+    assert found.notes == ["Hires upscaler 'R-ESRGAN 4x+' is not in this studio; pixel is taken."]
+    assert infotext.read(OLD.replace("abc", "abc, Hires upscaler: Latent (nearest), Mask blur: soft")).notes == [
+        "Mask blur: 'soft' is not a number; left as it is.",
+        "Hires upscaler 'Latent (nearest)' is not in this studio; latent is taken."]
 
 
 @settings(deadline=None)
@@ -96,8 +159,8 @@ def test_reads_a1111() -> None:
         "prompt": "portrait of a woman, (detailed:1.2), city\nat night",
         "negative_prompt": "blurry, [bad], text,\nwatermark", "steps": 28, "guidance": 6.5, "seed": 2943857261,
         "width": 512, "height": 768, "scheduler": "Euler a", "schedule": "Uniform",
-        "clip_skip": 2, "model": "v1-5-pruned-emaonly", "loras": []}
-    assert found.notes == ["Not taken over: Denoising strength, Hires upscale, VAE."]
+        "clip_skip": 2, "model": "v1-5-pruned-emaonly", "loras": [], "hires_scale": 2.0, "hires_strength": 0.4}
+    assert found.notes == ["Not taken over: VAE."]
     check(GenerationRequest, found.values)
 
 

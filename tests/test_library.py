@@ -111,8 +111,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (edit("model_index.json", "{"), "its broken/model_index.json cannot be read (JSONDecodeError)."),
     "a number": (edit("unet/config.json", "7"), "its unet/config.json cannot be read (TypeError)."),
     "deep": (edit("vae/config.json", "[" * 100_000), "its vae/config.json cannot be read (RecursionError)."),
-    "inpainting": (edit("unet/config.json", '{"in_channels": 9}'),
-                   "its U-Net takes 9 channels instead of 4 (an inpainting or editing model)."),
+    "editing": (edit("unet/config.json", '{"in_channels": 8}'),
+                "its U-Net takes 8 channels; the studio runs those of 4, and of 9 for inpainting."),
     **{f"size {size}": (edit("unet/config.json", f'{{"in_channels": 4, "sample_size": {size}}}'),
                         "its configs of U-Net and autoencoder name no size of picture that can be.")
        for size in ('"big"', "[64, 64]", "1e999", "100000000", "-8")},

@@ -23,6 +23,12 @@ NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "fog", "model": "other", "width": 256, "height": 64, "steps": 7,
                          "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
                          "clip_skip": 2, "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}]}
+# A preset may hold settings for pictures to come, without a picture; but no value at its default.
+ON_A_PICTURE: dict[str, Any] = {
+    "image": "ab" * 32, "mask": "cd" * 32, "strength": 0.5, "resize_mode": "crop", "mask_blur": 8, "mask_grow": -4,
+    "invert_mask": True, "masked_content": "fill", "inpaint_area": "only masked", "mask_padding": 8, "extend_left": 8,
+    "extend_top": 16, "extend_right": 24, "extend_bottom": 32, "extend_fill": "noise", "extend_colour": "#00ff00", "seam_blur": 9,
+    "hires_scale": 1.5, "hires_resize": "latent", "hires_steps": 9, "hires_strength": 0.5, "hires_tile": 256, "hires_overlap": 64}
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30).filter(
     lambda text: "AND" not in text and "BREAK" not in text)
 SIDES = st.none() | st.integers(8, 256).map(lambda eighth: eighth * 8)
@@ -72,8 +78,15 @@ def test_what_is_saved_comes_back(request: GenerationRequest) -> None:
 
 def test_only_what_differs_is_kept(presets: Presets[GenerationRequest]) -> None:
     assert presets.save("all", GenerationRequest()).read_text() == ""
-    assert set(OTHER) == set(GenerationRequest.model_fields)
+    assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)
     assert tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text()) == OTHER
+
+
+@pytest.mark.parametrize("without", [("mask", "hires_scale", "hires_resize"), ("image", "hires_resize")])
+def test_settings_of_work_on_a_picture_are_kept(presets: Presets[GenerationRequest], without: tuple[str, ...]) -> None:
+    kept = {name: value for name, value in ON_A_PICTURE.items() if name not in without}
+    assert tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text()) == kept
+    assert presets.load("all").model_dump(include=set(kept)) == kept
 
 
 def test_own_presets_hide_shipped_ones_and_leave_them_alone(presets: Presets[GenerationRequest]) -> None:
@@ -102,7 +115,7 @@ def test_a_name_leads_nowhere_else(presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", "steps = 3")
     (presets.own.parent / "secret.toml").write_text("steps = 4")
     for name in ("../secret", "..\\secret", str(presets.own.parent / "secret"), "mine.toml", "", "*", "mine\0", "x" * 5000):
-        with pytest.raises(BadFile, match=r"There is no preset .*; there is Moon thesis") as caught:
+        with pytest.raises(BadFile, match=r"There is no preset .*; there is .*Moon thesis") as caught:
             presets.load(name)
         assert len(str(caught.value)) < 300
 

@@ -39,6 +39,33 @@ CHANGED: dict[str, Any] = {
     "scheduler": "Euler", "schedule": "Beta", "seed": 8, "count": 2, "batch": 2, "clip_skip": 2,
     "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),)}
 SHAPE, AMOUNT = {"width", "height"}, {"count", "batch"}  # these decide the size, how many and how; all others the pixels
+A_PICTURE, A_MASK = "0123456789abcdef" * 4, "fedcba9876543210" * 4  # stand for inputs that `known` puts in their place
+# What a setting of work on a picture needs to count, and another value of it.
+MASKED: dict[str, Any] = {"image": A_PICTURE, "mask": A_MASK}
+TWICE: dict[str, Any] = {"hires_scale": 2.0}
+ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
+    "image": ({}, A_PICTURE), "mask": ({"image": A_PICTURE}, A_MASK), "strength": ({"image": A_PICTURE}, 0.4),
+    "resize_mode": ({"image": A_PICTURE, "width": 128}, "crop"), "mask_blur": (MASKED, 0), "mask_grow": (MASKED, -8),
+    "invert_mask": (MASKED, True), "masked_content": (MASKED, "latent noise"),
+    "inpaint_area": ({**MASKED, "mask_padding": 4}, "only masked"),
+    "mask_padding": ({**MASKED, "inpaint_area": "only masked"}, 4),
+    **{f"extend_{side}": ({"image": A_PICTURE, "width": None, "height": None}, 64) for side in ("left", "top", "right", "bottom")},
+    **{name: ({"image": A_PICTURE, "extend_left": 64, "width": None, "height": None, **more}, value) for name, value, more in (
+        ("extend_fill", "noise", {}), ("extend_colour", "#00ff00", {"extend_fill": "colour"}), ("seam_blur", 12, {}))},
+    "hires_scale": ({}, 2.0), "hires_resize": (TWICE, "latent"), "hires_steps": (TWICE, 6), "hires_strength": (TWICE, 0.4),
+    "hires_tile": (TWICE, 64), "hires_overlap": ({**TWICE, "hires_tile": 64}, 0)}
+LARGER = {"extend_left": (128, 64), "extend_top": (64, 128), "extend_right": (128, 64), "extend_bottom": (64, 128),
+          "hires_scale": (128, 128)}
+
+
+@pytest.fixture
+def known(bench: Bench) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The same settings with real inputs for picture and mask."""
+    picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 48, 40))
+    there = {A_PICTURE: bench.library.inputs.add(picture).sha256, A_MASK: bench.library.inputs.add_mask(mask).sha256}
+    return lambda spec: {name: there.get(value, value) if isinstance(value, str) else value for name, value in spec.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,7 +89,22 @@ def unet_calls(bench: Bench, **spec: Any) -> int:
     return len(calls)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", ON_A_PICTURE)
+def test_a_field_of_work_on_a_picture_changes_something(name: str, paint: Callable[..., Any],
+                                                        known: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    needed, value = ON_A_PICTURE[name]
+    base = known({**BASE, **needed})
+    changed = known({**BASE, **needed, name: value})
+    before, after = paint(**base), paint(**changed)
+    assert np.array_equal(before, paint(**base))
+    if name in LARGER:
+        assert after.shape[1::-1] == LARGER[name] != before.shape[1::-1]
+    else:
+        assert before.shape == after.shape and np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
+    assert GenerationRequest(**changed).digest({}) != GenerationRequest(**base).digest({})
+
+
+@pytest.mark.parametrize("name", CHANGED)
 def test_a_field_changes_something(name: str, bench: Bench, paint: Callable[..., Any]) -> None:
     changed = {**BASE, name: CHANGED[name]}
     if name == "batch":
@@ -82,13 +124,15 @@ def test_a_field_changes_something(name: str, bench: Bench, paint: Callable[...,
 
 
 def test_every_field_has_a_case() -> None:
-    assert list(CHANGED) == FIELDS
+    assert [*CHANGED, *ON_A_PICTURE] == FIELDS
     assert CHANGED.keys() >= SHAPE | AMOUNT
     default = GenerationRequest()
     assert all(getattr(default, name) != value for name, value in CHANGED.items())
+    assert all(getattr(default, name) != value for name, (_, value) in ON_A_PICTURE.items())
 
 
-ONE_BY_ONE = [{name: CHANGED[name]} for name in FIELDS]
+ONE_BY_ONE = [*({name: CHANGED[name]} for name in CHANGED),
+              *({**needed, name: value} for name, (needed, value) in ON_A_PICTURE.items())]
 
 
 @pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
@@ -106,7 +150,7 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
 
     listed = {"loras": [("--lora", str(use)) for use in request.loras]}
     words = [part for name, value in values.items()
-             for pair in listed.get(name, [(f"--{name.replace('_', '-')}", str(value))]) for part in pair]
+             for pair in listed.get(name, [(f"--{name.replace('_', '-')}", str(value))]) for part in pair if value is not None]
     given = vars(build().parse_args(["generate", *words]))
     assert check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
 

@@ -19,7 +19,22 @@ FULL = GenerationRequest(prompt="a boat", negative_prompt="fog", width=128, heig
 OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "rain", "model": "other", "width": 256, "height": 64, "steps": 7,
                          "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
                          "clip_skip": 2, "loras": (LoraUse(name="moon", unet=0.5),)}
-NUMBERS = ["width", "height", "steps", "guidance", "seed", "count", "batch", "clip_skip"]
+# What a setting of work on a picture needs to count, and another value of it.
+PINNED = "da0b681381c1f897d18a845ee9ed159e7a07072aab5f0c6b129bbe3725755de4"
+SHA = "0123456789abcdef" * 4
+ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
+    "image": ({}, SHA), "mask": ({"image": SHA}, SHA), "strength": ({"image": SHA}, 0.5), "resize_mode": ({"image": SHA}, "crop"),
+    **{name: ({"image": SHA, "mask": SHA}, value) for name, value in {
+        "mask_blur": 0, "mask_grow": -3, "invert_mask": True, "masked_content": "fill", "inpaint_area": "only masked"}.items()},
+    "mask_padding": ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, 8),
+    **{f"extend_{side}": ({"image": SHA}, 64) for side in ("left", "top", "right", "bottom")},
+    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"), "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
+    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"), "hires_scale": ({}, 1.5),
+    **{name: ({"hires_scale": 2.0}, value) for name, value in {
+        "hires_resize": "latent", "hires_steps": 9, "hires_strength": 0.3, "hires_tile": 128}.items()},
+    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64)}
+NUMBERS = ["width", "height", "steps", "guidance", "seed", "count", "batch", "clip_skip", "strength", "mask_blur", "mask_grow",
+           "mask_padding", "extend_left", "seam_blur", "hires_scale", "hires_steps", "hires_strength", "hires_tile"]
 CONTENTS = {"model": "aa", "dtype": "float32", "device": "cpu"}
 
 
@@ -101,6 +116,41 @@ def test_resolved_leaves_nothing_open() -> None:
     assert FULL.resolved(side=512, seed=1) == FULL  # what was given stays
 
 
+@pytest.mark.parametrize(("values", "expected"), [
+    ({}, (512, 512)), ({"image": SHA}, (200, 104)), ({"image": SHA, "width": 96}, (96, 64)),  # 48 would be too small
+    ({"image": SHA, "height": 200}, (400, 200)), ({"image": SHA, "extend_right": 56}, (256, 104)),
+    ({"image": SHA, "mask": SHA}, (200, 104)), ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, (512, 512)),
+    ({"image": SHA, "width": 64, "height": 64, "extend_top": 8}, (64, 64))])
+def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[int, int]) -> None:
+    full = check(GenerationRequest, values).resolved(512, 0, (200, 101))
+    assert (full.width, full.height) == expected
+    assert full.resolved(512, 0, (200, 101)) == full
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"image": SHA, "strength": 0.04}, "Strength: 0.04 of 20 steps is less than one; choose 0.05 or more, or more steps."),
+    ({"image": SHA, "strength": 0}, "Strength: 0 changes nothing"), ({"image": "SHA"}, "Picture: has to be the sha256"),
+    ({"image": SHA, "mask": SHA, "extend_left": 8}, "Mask: outpainting paints the new area and nothing else"),
+    ({"image": SHA, "mask": SHA, "hires_scale": 2}, "Hires scale: a second pass paints the whole picture again"),
+    ({"hires_scale": 2, "hires_strength": 0.3, "hires_steps": 2}, "Hires strength: 0.3 of 2 steps is less than one; choose 0.5"),
+    ({"hires_scale": 2, "hires_tile": 64, "hires_overlap": 40}, "Hires tile: has to be 64 or more and twice the overlap (not 64"),
+    ({"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"}, "Hires resize: tiles are cut from pixels"),
+    ({"hires_scale": 4, "width": 2048, "height": 1024}, "Hires scale: 8192 × 4096 is too large for one piece"),
+    ({"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512}, "Hires scale: 8192 × 8192 is too large; 64 million"),
+    ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"), ({"invert_mask": "perhaps"}, "Invert mask: "),
+    ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12).")])
+def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], sentence: str) -> None:
+    (fault,) = faults(**values)
+    assert fault.startswith(sentence)
+
+
+def test_a_size_that_is_known_late_is_judged_then() -> None:
+    request = check(GenerationRequest, {"image": SHA, "hires_scale": 4, "strength": 0})
+    assert request.resolved(512, 0, (904, 900)).width == 904
+    with pytest.raises(InvalidSpec, match="too large for one piece"):
+        request.resolved(512, 0, (1900, 900))
+
+
 @settings(deadline=None)
 @given(st.integers(0, MOST_SEEDS - 1), st.integers(1, 100), st.integers(1, 16))
 def test_expand_gives_one_request_per_picture(seed: int, count: int, batch: int) -> None:
@@ -116,12 +166,29 @@ def test_expand_needs_a_seed() -> None:
 
 
 def test_digest_counts_every_field_that_decides_pixels() -> None:
-    assert set(OTHER) == set(GenerationRequest.model_fields)  # a new field has to be put here
+    assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)  # a new field has to be put here
     digests = {name: FULL.model_copy(update={name: value}).digest(CONTENTS) for name, value in OTHER.items()}
     same = {name for name, digest in digests.items() if digest == FULL.digest(CONTENTS)}
     assert same == NOT_IN_PIXELS == {"model", "count"}
     decide = [digest for name, digest in digests.items() if name not in NOT_IN_PIXELS]
     assert len(set(decide)) == len(decide) and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in decide)
+
+
+def test_digest_leaves_out_what_changes_nothing() -> None:
+    """So that pictures made before these settings came keep their digests: this one was computed then."""
+    assert FULL.digest(CONTENTS) == GenerationRequest(
+        prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7).digest(CONTENTS) == PINNED
+    for name, (needed, value) in ON_A_PICTURE.items():
+        base = FULL.model_copy(update=needed)
+        changed = check(GenerationRequest, base.model_dump() | {name: value})
+        assert changed.digest(CONTENTS) != base.digest(CONTENTS), name
+        assert name not in changed.idle
+        if needed:
+            with_it = FULL.model_copy(update={name: value})
+            assert name in with_it.idle and with_it.digest(CONTENTS) == FULL.digest(CONTENTS), name
+            with pytest.raises(InvalidSpec, match=rf"{title(name)}: changes nothing without an? "):
+                with_it.check_used()
+        changed.check_used()
 
 
 def test_digest_counts_contents_and_no_order() -> None:
@@ -176,7 +243,12 @@ def test_a_tag_among_the_listed_counts_too() -> None:
 
 
 def test_task() -> None:
-    assert FULL.task == "txt2img"
+    def task(**values: Any) -> str:
+        return check(GenerationRequest, values).task
+
+    assert FULL.task == "txt2img" == task(mask=SHA) == task(extend_left=8) == task(hires_scale=2)
+    assert task(image=SHA) == "img2img" == task(image=SHA, hires_scale=2, strength=0)
+    assert task(image=SHA, mask=SHA) == "inpaint" and task(image=SHA, extend_top=8) == "outpaint"
     assert FULL.guided and not FULL.model_copy(update={"guidance": 1.0}).guided
 
 
@@ -186,3 +258,14 @@ def test_guests_may_ask_for_less() -> None:
         check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5, "prompt": "<lora:e>",
                                   "loras": ["a", "b", "c", "d"]}).check_guest()
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once", "LoRAs"]
+
+
+def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
+    check(GenerationRequest, {"image": SHA, "extend_left": 512}).check_guest()
+    check(GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}).check_guest()
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Extend left", "Extend bottom"]
+    with pytest.raises(InvalidSpec) as caught:
+        check(GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Hires scale", "Hires steps", "Hires tile"]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from studio.errors import InvalidSpec
 from studio.settings import shipped
+from studio.spec.picture_rules import SIDES
 from studio.spec.request import MOST_SEEDS, GenerationRequest
 from studio.spec.sweep import (
     MOST_CELLS,
@@ -40,7 +41,22 @@ VALUES: dict[str, list[Any]] = {  # two values for everything that can be varied
     "height": [64, 128], "steps": [4, 8], "guidance": [1, 7.5], "scheduler": ["Euler a", "DDIM"],
     "schedule": ["Uniform", "Simple"], "seed": [3, 4], "clip_skip": [1, 2], "size": ["64x128", "128x64"],
     "lora": ["None", "moon"], "lora_weight": [0, 0.5], "lora_unet": [0, 0.5], "lora_text_encoder": [0, 0.5],
-    "prompt_replace": ["sun", "star"]}
+    "prompt_replace": ["sun", "star"], "image": ["ab" * 32, "cd" * 32], "mask": ["ab" * 32, "cd" * 32], "strength": [0.3, 1],
+    "resize_mode": ["crop", "fill"], "mask_blur": [0, 4], "mask_grow": [-8, 8], "invert_mask": ["no", "yes"],
+    "masked_content": ["fill", "latent noise"], "inpaint_area": ["whole picture", "only masked"], "mask_padding": [0, 32],
+    **{f"extend_{side}": [8, 64] for side in ("left", "top", "right", "bottom")}, "extend_fill": ["edge", "mirror"],
+    "extend_colour": ["#000000", "#ffffff"], "seam_blur": [0, 8], "hires_scale": [1, 1.5], "hires_resize": ["latent", "pixel"],
+    "hires_steps": [3, 6], "hires_strength": [0.3, 1], "hires_tile": [64, 128], "hires_overlap": [0, 16]}
+PICTURE: dict[str, Any] = {"image": "ab" * 32}
+NEEDED: dict[str, dict[str, Any]] = {  # what an axis needs to change anything
+    "schedule": {"scheduler": "Euler"}, **dict.fromkeys(("mask", "strength", "resize_mode", *SIDES), PICTURE),
+    **{name: {**PICTURE, "mask": "cd" * 32}
+       for name in ("mask_blur", "mask_grow", "invert_mask", "masked_content", "inpaint_area")},
+    "mask_padding": {**PICTURE, "mask": "cd" * 32, "inpaint_area": "only masked"},
+    **{name: {**PICTURE, "extend_left": 8} for name in ("extend_fill", "seam_blur")},
+    "extend_colour": {**PICTURE, "extend_left": 8, "extend_fill": "colour"},
+    **{name: {"hires_scale": 2} for name in ("hires_resize", "hires_steps", "hires_strength", "hires_tile")},
+    "hires_overlap": {"hires_scale": 2, "hires_tile": 64}}
 MORE: dict[str, dict[str, str]] = {"prompt_replace": {"find": "moon"}, **{
     field: {"lora": "moon"} for field in ("lora_weight", "lora_unet", "lora_text_encoder")}}
 PRESETS = Presets(SweepSpec, shipped("presets") / "sweeps", shipped("presets") / "none")
@@ -75,13 +91,12 @@ def test_every_setting_can_be_varied() -> None:
 
 @pytest.mark.parametrize("field", VALUES)
 def test_each_axis_changes_its_cells(field: str) -> None:
-    base = {"scheduler": "Euler"} if field == "schedule" else {}
-    planned = plan(sweep(axis(field, VALUES[field], **MORE.get(field, {})), base=base))
+    planned = plan(sweep(axis(field, VALUES[field], **MORE.get(field, {})), base=NEEDED.get(field)))
     first, second = planned.cells
     assert first.request != second.request and first.labels != second.labels
     assert [cell.coordinates for cell in planned.cells] == [(0,), (1,)] and [cell.index for cell in planned.cells] == [0, 1]
     if field in GenerationRequest.model_fields:
-        assert column(planned, field) == VALUES[field]
+        assert column(planned, field) == [{"no": False, "yes": True}.get(value, value) for value in VALUES[field]]
     for cell in planned.cells:
         assert check(GenerationRequest, cell.request.model_dump(mode="json")) == cell.request and cell.request.count == 1
 
@@ -93,6 +108,10 @@ def test_each_axis_changes_its_cells(field: str) -> None:
     (axis("size", "512x768"), "Size", ("512×768",)),
     (axis("prompt", ["a, b", ""]), "Prompt", ("a, b", "no prompt")),
     (axis("negative_prompt", ["fog", ""]), "Negative prompt", ("Negative prompt: fog", "Negative prompt: none")),
+    (axis("mask_blur", [4]), "Mask blur", ("Mask blur 4 px",)),
+    (axis("invert_mask", ["yes"]), "Invert mask", ("Invert mask: yes",)),
+    (axis("masked_content", ["fill"]), "Masked content", ("Masked content: fill",)),
+    (axis("mask", ["ab" * 32, ""]), "Mask", ("Mask abababab", "no mask")),
     (axis("lora", ["none", "run-000100"]), "LoRA", ("No LoRA", "run-000100")),
     (axis("lora_weight", "0-1 [3]", lora="moon"), "LoRA weight moon", ("moon 0", "moon 0.5", "moon 1")),
     (axis("lora_weight", [0.5]), "LoRA weight", ("LoRA 0.5",)),
@@ -384,7 +403,9 @@ def test_values_are_frozen() -> None:
     assert isinstance(planned.cells[0], Cell) and check(Plan, json.loads(planned.model_dump_json())) == planned
 
 
-PAIRS = st.sampled_from(list(VALUES))
+MASKED = {**PICTURE, "mask": "cd" * 32}
+PAIRS = st.sampled_from([name for name in VALUES if NEEDED.get(name, {}) in ({"scheduler": "Euler"}, {}, PICTURE, MASKED)
+                         and name not in (*SIDES, "resize_mode", "invert_mask", "hires_scale")])  # all that can be with a mask
 
 
 @settings(deadline=None, max_examples=60)
@@ -392,7 +413,7 @@ PAIRS = st.sampled_from(list(VALUES))
 def test_any_axes_come_to_all_their_cells_or_to_words(chosen: list[tuple[str, int | None]]) -> None:
     given = [axis(name, VALUES[name], group=group, **MORE.get(name, {})) for name, group in chosen]
     try:
-        spec = sweep(*given, base={"scheduler": "Euler a"})
+        spec = sweep(*given, base={"scheduler": "Euler a", **MASKED})
     except InvalidSpec as error:
         assert "both decide" in str(error)  # noqa: PT017
         return

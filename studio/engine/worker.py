@@ -27,6 +27,7 @@ from typing import Any
 from studio import __version__
 from studio.errors import Cancelled, StudioError
 from studio.settings import Settings, load
+from studio.spec.picture_rules import all_steps
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
 from studio.store.jobs import Job, Jobs, Lock, Progress
@@ -34,6 +35,7 @@ from studio.store.jobs import Job, Jobs, Lock, Progress
 Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload",
          "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
+         "strip": "studio.engine.sweeps.strip:strip",
          "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
          "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report"}
 SHORT = 500  # steps of all pictures of a job that may be done between two steps of a training
@@ -146,7 +148,7 @@ class _Worker:
     def _short(self, job: Job, needed: int) -> bool:
         try:
             request = check(GenerationRequest, job.spec)
-            return request.steps * request.count <= SHORT and bool(self._bench.pipelines.fits(request, needed))
+            return all_steps(request) * request.count <= SHORT and bool(self._bench.pipelines.fits(request, needed))
         except StudioError:
             return True  # it says so itself, at once
 

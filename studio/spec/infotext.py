@@ -1,7 +1,8 @@
 """A1111's "parameters" text ⇄ request.
 
-Knows: the text that A1111 v1.10 writes under a picture, field by field, and how to read it back: our own without loss,
-others' as far as the studio can do the same. Does not know: PNG files (store/gallery.py), which models are here.
+Knows: the text that A1111 v1.10 writes under a picture, field by field, and how to read it back: our own without loss (but for
+settings that change nothing), others' as far as the studio can do the same. Does not know: PNG files (store/gallery.py), which
+models are here.
 
     a red boat by a lake <lora:moon:0.8>
     Negative prompt: fog
@@ -17,8 +18,10 @@ from typing import Any
 
 from studio import __version__
 from studio.spec import loras
-from studio.spec.request import GenerationRequest
+from studio.spec.picture_rules import SWITCHES
+from studio.spec.request import NEEDS, GenerationRequest
 from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
+from studio.spec.value import extra
 
 LONGEST = 1_000_000  # characters; more is no settings text
 # A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
@@ -29,6 +32,13 @@ _SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
 _AUTOMATIC: dict[str, Schedule] = {"DPM++ 2M": "Karras", "DPM++ SDE": "Karras", "DPM2": "Karras", "DPM2 a": "Karras",
                                    "DPM++ 2M SDE": "Exponential", "UniPC": "SGM Uniform"}
 _OURS = f"studio {__version__}"
+# Settings of work on a picture, under A1111's names where it has them; written where they differ from the default, some always.
+_ON_A_PICTURE = {name: str(extra(GenerationRequest, name)["infotext"]) for name in GenerationRequest.model_fields
+                 if name in NEEDS or name in SWITCHES}
+_ALWAYS = ("strength", "mask_blur", "mask_padding", "hires_resize")
+_SAID = {("invert_mask", True): "Inpaint not masked", ("inpaint_area", "only masked"): "Only masked",
+         ("hires_resize", "latent"): "Latent", ("hires_resize", "pixel"): "Lanczos"}
+_UNSAID = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "Init image hash")
 
 
 @dataclass
@@ -52,6 +62,7 @@ def write(request: GenerationRequest, model_hash: str = "") -> str:
         "Model": request.model,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
         "Batch size": request.batch if request.batch > 1 else None,
+        **_on_a_picture(request),
         "Version": _OURS,
     }
     text = _text(request, pairs)
@@ -75,6 +86,17 @@ def read(text: str) -> Found:
     _take_prompt(words.removesuffix("\n"), pairs, found)
     found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
     _take(pairs, found, own)
+    return found
+
+
+def _on_a_picture(request: GenerationRequest) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, key in _ON_A_PICTURE.items():
+        value = getattr(request, name)
+        if name not in request.idle and (name in _ALWAYS or value != GenerationRequest.model_fields[name].default):
+            found[key] = _SAID.get((name, value)) or (f"{value!r}".removesuffix(".0") if isinstance(value, float) else value)
+    if request.hires and not request.image:  # A1111 has one name for both strengths
+        found["Denoising strength"] = found.pop("Hires strength", request.hires_strength)
     return found
 
 
@@ -137,12 +159,35 @@ def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
     sampler, schedule = pairs.pop("Sampler", ""), pairs.pop("Schedule type", "")
     if sampler:
         _take_sampler(sampler, schedule, found, own)
+    _take_on_a_picture(pairs, found, own)
     if not own:
         if "batch" in found.values:
             del found.values["batch"]  # elsewhere it was one picture of a batch, not a wish
-        ignored = sorted(key for key in pairs if key not in ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes"))
-        if ignored:
+        if ignored := sorted(key for key in pairs if key not in _UNSAID):
             found.notes.append(f"Not taken over: {', '.join(ignored):.200}.")
+
+
+def _take_on_a_picture(pairs: dict[str, str], found: Found, own: bool) -> None:
+    hires, said = "Hires upscale" in pairs or "Hires resize" in pairs, {wrote: value for (_, value), wrote in _SAID.items()}
+    if hires and "Init image" not in pairs and "Denoising strength" in pairs:
+        pairs["Hires strength"] = pairs.pop("Denoising strength")
+    if not own and not hires and "Denoising strength" in pairs:
+        found.notes.append("It was made from another picture, which the text does not hold.")
+    if (size := _SIZE.match(pairs.get("Hires resize", ""))) and found.values.get("width"):
+        del pairs["Hires resize"]
+        pairs["Hires upscale"] = f"{int(size[1]) / found.values['width']:.6g}"
+    for name, key in _ON_A_PICTURE.items():
+        if key not in pairs:
+            continue
+        value: Any = pairs.pop(key)
+        kind = GenerationRequest.model_fields[name].annotation
+        try:
+            found.values[name] = said.get(value, value) if kind not in (int, float) else kind(value)
+        except ValueError:
+            found.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
+    if (upscaler := found.values.get("hires_resize")) not in (None, "latent", "pixel"):
+        found.values["hires_resize"] = "latent" if str(upscaler).startswith("Latent") else "pixel"
+        found.notes.append(f"Hires upscaler {upscaler!r:.40} is not in this studio; {found.values['hires_resize']} is taken.")
 
 
 def _take_sampler(sampler: str, schedule: str, found: Found, own: bool) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from pydantic import model_validator
 
 from studio.errors import InvalidSpec
-from studio.spec.request import MOST_SEEDS, GenerationRequest
+from studio.spec.request import MOST_SEEDS, NEEDS, GenerationRequest
 from studio.spec.sweep_axis import LORA_WEIGHTS, Axis, axes, named
 from studio.spec.sweep_cost import Prediction, Rates, order, predict
 from studio.spec.sweep_values import Plain, pair
@@ -155,9 +155,9 @@ class Plan(Value):
 
     @property
     def named(self) -> list[GenerationRequest]:
-        """One request for each model with each set of LoRAs: what has to be in the library."""
-        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras)): cell.request
-                     for cell in self.cells}.values())
+        """One request for each model with each set of LoRAs and each picture: what has to be in the library."""
+        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras), cell.request.image,
+                      cell.request.mask, cell.request.extension): cell.request for cell in self.cells}.values())
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
@@ -199,11 +199,17 @@ def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates]
             faults += [(where, fault) for fault in error.faults]
         if characters > MOST_CHARACTERS:
             raise InvalidSpec([f"The prompts of all cells have more than {MOST_CHARACTERS:,} characters: too many to read."])
-    if faults:
-        raise InvalidSpec(_together(faults))
+    if told := [*_together(faults), *_moot(spec, cells)]:
+        raise InvalidSpec(told)
     running = order([cell.request for cell in cells])
     predicted = predict([cells[k].request for k in running], rates or {})
     return Plan(spec=spec, cells=tuple(cells), order=running, predicted=predicted)
+
+
+def _moot(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
+    """A sentence for every axis that changes nothing in any cell."""
+    return [f"{axis.title}: changes nothing without {NEEDS[axis.field]}." for axis in spec.axes
+            if axis.field in NEEDS and cells and all(axis.field in cell.request.idle for cell in cells)]
 
 
 def _coordinates(spec: SweepSpec) -> Iterator[tuple[int, ...]]:

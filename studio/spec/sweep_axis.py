@@ -20,7 +20,8 @@ from studio.spec.value import Value, extra, setting
 
 LORA_WEIGHTS = {"lora_weight": ("unet", "text_encoder"), "lora_unet": ("unet",), "lora_text_encoder": ("text_encoder",)}
 _NO_AXES = {"count": "a cell is one picture; vary the seed for more", "batch": "how many are painted together is no axis; see fast"}
-_KINDS: dict[Any, AxisKind] = {int: "whole", float: "number", str: "text"}
+_KINDS: dict[Any, AxisKind] = {int: "whole", float: "number", str: "text", bool: "text"}
+_SAY_ENOUGH = ("prompt", "model", "scheduler", "schedule")  # their values need no title
 
 
 def axes() -> dict[str, AxisInfo]:
@@ -29,7 +30,7 @@ def axes() -> dict[str, AxisInfo]:
     for name, field in GenerationRequest.model_fields.items():
         inner = set(get_args(field.annotation)) - {NoneType} if NoneType in get_args(field.annotation) else {field.annotation}
         kind = inner.pop()
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        choices = get_args(kind) if get_origin(kind) is Literal else ("no", "yes") if kind is bool else ()
         if name not in _NO_AXES and not inner and (choices or kind in _KINDS):
             cost, about = int(extra(GenerationRequest, name).get("cost", 0)), field.description or ""
             found[name] = AxisInfo(str(field.title), "text" if choices else _KINDS[kind], cost, about, choices=choices)
@@ -128,9 +129,10 @@ class Axis(Value):
                 return f"{self.find} → {told or 'nothing'}" if told != self.find else told
             case "size":
                 return told.replace("x", "×")
+            case "image" | "mask":
+                return f"{self.title} {told[:8]}" if told else f"no {self.title.lower()}"
         if info.kind == "text":
-            short = info.choices or self.field in ("prompt", "model")
-            return (told or "no prompt") if short else f"{info.title}: {told or 'none'}"
+            return (told or "no prompt") if self.field in _SAY_ENOUGH else f"{info.title}: {told or 'none'}"
         unit = extra(GenerationRequest, self.field).get("unit", "") if self.field not in AXES else ""
         return f"{self.title} {told} {unit}".rstrip()
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from studio.spec.picture import Size
+from studio.spec.picture_rules import passes, rows, work
 from studio.spec.request import GenerationRequest, LoraUse
-from studio.spec.tables import AXES, SCHEDULERS
+from studio.spec.tables import AXES
 from studio.spec.value import Value, extra
 
-MILLION = 1e6
+__all__ = ["Prediction", "Rates", "order", "pixels", "predict", "rows", "size_of", "text_encoder"]
 
 
 class Rates(Value):
@@ -55,11 +57,6 @@ def order(requests: Sequence[GenerationRequest]) -> tuple[int, ...]:
     return tuple(sorted(range(len(requests)), key=keys.__getitem__))
 
 
-def rows(request: GenerationRequest) -> int:
-    """U-Net rows of one picture."""
-    return SCHEDULERS[request.scheduler].asks(request.steps) * (2 if request.guided else 1)
-
-
 def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) -> Prediction:
     """What single pictures (count 1) will take in this order."""
     models = [request.model for request in running]
@@ -72,8 +69,8 @@ def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) ->
         return rates.get(model, Rates())
 
     def painting(request: GenerationRequest) -> float | None:
-        size = pixels(request, rate(request.model))
-        return _times(rate(request.model).row, None if size is None else size / MILLION * rows(request))
+        size = size_of(request, rate(request.model))
+        return _times(rate(request.model).row, None if size is None else work(request, *size))
 
     def memory(request: GenerationRequest) -> float | None:
         held = rate(request.model).held
@@ -88,10 +85,17 @@ def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) ->
         painting=_sum(map(painting, running)), memory=round(max(known)) if known and len(known) == len(most) else None)
 
 
-def pixels(request: GenerationRequest, rates: Rates) -> int | None:
-    """Of one picture; None if it takes the model's own size and nobody told that."""
-    width, height = request.width or rates.side, request.height or rates.side
-    return width * height if width and height else None
+def pixels(request: GenerationRequest, rates: Rates) -> float | None:
+    """Of one picture at its largest; None where its size is not known."""
+    found = size_of(request, rates)
+    return None if found is None else found[0] * found[1] * max((area for _, area in passes(request)), default=1.0)
+
+
+def size_of(request: GenerationRequest, rates: Rates) -> Size | None:
+    """(width, height) that is painted first; None if it takes the model's own size or a picture's and nobody told that."""
+    side = None if request.image else rates.side
+    width, height = request.width or side, request.height or side
+    return (width, height) if width and height else None
 
 
 def text_encoder(request: GenerationRequest) -> tuple[tuple[str, float], ...]:

@@ -35,9 +35,9 @@ class SchedulerInfo:
     again: bool = False  # whether it asks about its second timestep twice
     alone: bool = False  # whether rounding grows in it (to 2 % in 10 steps), so that fast sweeps paint it alone
 
-    def asks(self, steps: int) -> int:
-        """How often it asks the U-Net in so many steps."""
-        return self.calls * steps - (self.calls - 1) + (self.again and steps > 1)
+    def asks(self, steps: int, of: int = 0) -> int:
+        """How often it asks the U-Net in the last so many steps of `of` (0: in all steps)."""
+        return self.calls * steps - (self.calls - 1) + (self.again and max(steps, of) > 1) if steps else 0
 
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {

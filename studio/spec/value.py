@@ -35,13 +35,14 @@ class Value(BaseModel):
 
 
 def setting(default: Any, *, title: str, help: str, infotext: str = "", unit: str = "", step: float | None = None,
-            cost: int = 0, guest: float | None = None, **limits: Any) -> Any:
+            cost: int = 0, guest: float | None = None, needs: str = "", **limits: Any) -> Any:
     """A field with everything that page, API, command line, PNG text and sweeps need to know about it.
 
     `infotext` is its name in A1111's text; `cost` orders sweep axes (the higher, the dearer a change); `guest` is the
-    most that a visitor who is not the owner may ask for; `step` and `unit` are for sliders and help.
+    most that a visitor who is not the owner may ask for; `step` and `unit` are for sliders and help; `needs` is what has to
+    be there for it to change anything.
     """
-    extra = {"infotext": infotext, "unit": unit, "step": step, "cost": cost, "guest": guest}
+    extra = {"infotext": infotext, "unit": unit, "step": step, "cost": cost, "guest": guest, "needs": needs}
     return Field(default, title=title, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **limits)
 
 

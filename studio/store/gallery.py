@@ -24,9 +24,8 @@ from pydantic import ConfigDict, Field
 
 from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
-from studio.spec import infotext
+from studio.spec import infotext, picture_rules
 from studio.spec.request import GenerationRequest
-from studio.spec.tables import SCHEDULERS
 from studio.spec.value import Value, check
 from studio.store import files, images
 
@@ -215,9 +214,8 @@ def _said(text: Mapping[str, str]) -> dict[str, Any]:
 
 
 def work(request: GenerationRequest) -> float:
-    """How much one picture asks of the U-Net: millions of pixels times calls."""
-    calls = SCHEDULERS[request.scheduler].asks(request.steps) * (2 if request.guided else 1)
-    return calls * (request.width or 512) * (request.height or 512) / 1e6
+    """How much one picture asks of the U-Net: millions of pixels times rows."""
+    return picture_rules.work(request, request.width or 512, request.height or 512)
 
 
 @dataclass(frozen=True)

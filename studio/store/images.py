@@ -50,6 +50,23 @@ def load(source: Path | bytes, name: str = "", background: tuple[int, int, int] 
     return Loaded(rgb, text, tuple(notes))
 
 
+def transparent(source: Path | bytes, name: str = "") -> Image.Image | None:
+    """The mask that a picture carries in its transparency: white (of mode L) where nothing is seen, upright. None if it has none.
+
+    Raises BadPicture.
+    """
+    name = name or (source.name if isinstance(source, Path) else "The picture")
+    with _opened(source, name) as image:
+        try:
+            image.load()
+            if not image.has_transparency_data:
+                return None
+            seen = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+        except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
+            raise BadPicture(f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it.") from None
+    return None if seen.getextrema() == (255, 255) else ImageOps.invert(seen)
+
+
 def _opened(source: Path | bytes, name: str) -> Image.Image:
     """The file opened, its header judged, nothing decoded yet."""
     try:

@@ -23,11 +23,13 @@ from studio.settings import Settings, shipped
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import FAMILIES, Family
 from studio.store import files, loras
+from studio.store.inputs import Inputs
 from studio.store.loras import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look"]
 
-CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionXLPipeline": "sdxl"}
+CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionInpaintPipeline": "sd1",
+                              "StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLInpaintPipeline": "sdxl"}
 PARTS: dict[Family, tuple[str, ...]] = {"sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
                                         "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8"}
@@ -51,6 +53,7 @@ class ModelInfo:
     variant: str | None
     embedded: bool
     working: int
+    inpainting: bool = False  # its U-Net is shown the mask and what is left of the picture: 9 channels instead of 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Library:
 
     def __init__(self, settings: Settings) -> None:
         self._folders, self._loras = (settings.models, shipped("assets")), settings.loras
+        self.inputs = Inputs(settings)
         self._hashes = settings.home / "hashes.json"
         self._writing = threading.Lock()
         self._looked: dict[Path, tuple[Any, LoraInfo | str]] = {}  # by file: its stamp, and what it is or what is wrong
@@ -138,9 +142,10 @@ class Library:
     def check(self, request: GenerationRequest) -> ModelInfo:
         """That all is here which a request names, and that it goes together, as far as headers tell. Gives the model.
 
-        Raises ModelNotFound, UnknownFamily, LoraNotFound, BadFile, LoraMismatch.
+        Raises ModelNotFound, UnknownFamily, LoraNotFound, BadFile, LoraMismatch, BadPicture, InvalidSpec.
         """
         model = self.model(request.model)
+        self.inputs.check(request)
         for use in request.untagged().loras:
             lora = self.lora(use.name)
             if lora.family not in (None, model.family):
@@ -258,8 +263,9 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     family = CLASSES[kind]
     if family == "sd1" and unet.get("cross_attention_dim") == 1024:
         family = "sd2"
-    if unet.get("in_channels") != 4:
-        raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels instead of 4 (an inpainting or editing model).")
+    if unet.get("in_channels") not in (4, 9):
+        raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels; the studio runs those of 4, and of 9 for "
+                            "inpainting.")
     weights = {part: _weights(path / part) for part in PARTS[family]}
     halves = [part for part, found in weights.items() if ".fp16." in found[0].name]
     if halves and len(halves) < len(weights):
@@ -267,7 +273,7 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     variant = "fp16" if halves else None
     return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), _side(family, unet, vae),
                      _dtype(weights["unet"][0]), sum(f.stat().st_size for found in weights.values() for f in found), variant,
-                     embedded, _working(unet, vae))
+                     embedded, _working(unet, vae), unet["in_channels"] == 9)
 
 
 def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:

@@ -1,4 +1,5 @@
-"""Named, typed endpoints for programs: `generate`, `sweep`, `train`, `inspect`, `jobs`; the only public ones.
+"""Named, typed endpoints for programs: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `inspect`, `jobs`; the
+only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -6,7 +7,7 @@ Knows: how a model becomes a function's signature. Does not know: the page.
 from __future__ import annotations
 
 import inspect as reflection
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
 from studio.errors import InvalidSpec, StudioError
+from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.training import TrainingConfig
@@ -31,6 +33,7 @@ def publish(desk: Desk) -> None:
     """Call inside the Blocks. Everything else on the page is api_visibility="private"; these alone are listed."""
 
     async def generate(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        request.check_used()
         id = desk.submit(request, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
         if job.state != "done":
@@ -86,8 +89,38 @@ def publish(desk: Desk) -> None:
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
     trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
-    for work, name in ((described, "generate"), (grids, "sweep"), (trainings, "train"), (inspect, "inspect"), (jobs, "jobs")):
+    for work, name in ((described, "generate"), *_on_pictures(desk, generate), (grids, "sweep"), (trainings, "train"),
+                       (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
+
+
+Made = tuple[list[FileDataDict], dict[str, Any]]
+
+
+def _on_pictures(desk: Desk, generate: Callable[[GenerationRequest, Visitor], Awaitable[Made]]
+                 ) -> list[tuple[Callable[..., Awaitable[Any]], str]]:
+    """The endpoints to which a picture is sent, each with its name."""
+
+    async def img2img(request: GenerationRequest, visitor: Visitor) -> Made:
+        return await generate(request, visitor)
+
+    async def inpaint(request: GenerationRequest, visitor: Visitor) -> Made:
+        return await generate(request, visitor)
+
+    async def outpaint(request: GenerationRequest, visitor: Visitor) -> Made:
+        if not any(request.extension):
+            raise InvalidSpec(["Extend left, top, right, bottom: say how many pixels to add, and where."])
+        return await generate(request, visitor)
+
+    def taken(name: str, file: Any) -> str:
+        inputs = desk.library.inputs
+        return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file)).sha256
+
+    works = ((img2img, "Repaint a picture, or enlarge it (strength 0 and a hires scale)."),
+             (inpaint, "Repaint what is masked of a picture; all else stays bit for bit."),
+             (outpaint, "Paint on beyond a picture's edges."))
+    return [(typed(GenerationRequest, work, about, {name: FILES[name] for name in FILES if name in FOR[work.__name__]}, taken,
+                   FOR[work.__name__]), work.__name__) for work, about in works]
 
 
 def _file(path: str) -> FileDataDict:
@@ -95,25 +128,46 @@ def _file(path: str) -> FileDataDict:
     return {"path": path, "orig_name": Path(path).name, "is_stream": False, "meta": {"_type": "gradio.FileData"}}
 
 
-def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]], about: str) -> Callable[..., Awaitable[Any]]:
-    """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them."""
-    fields = dict(sorted(model.model_fields.items(), key=lambda field: not field[1].is_required()))
+FILES = {"image": "The picture to work on.", "mask": "White where the picture is repainted; as large as the picture."}
+_ANY = "0" * 64
+_WHOLE: dict[str, dict[str, Any]] = {
+    "img2img": {"image": _ANY, "hires_scale": 2, "hires_tile": 512},  # each with all that its settings need
+    "inpaint": {"image": _ANY, "mask": _ANY, "inpaint_area": "only masked"},
+    "outpaint": {"image": _ANY, **dict.fromkeys(SIDES, 8), "inpaint_area": "only masked", "extend_fill": "colour"}}
+FOR = {task: frozenset(GenerationRequest.model_fields) - check(GenerationRequest, whole).idle for task, whole in _WHOLE.items()}
+
+
+def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]], about: str,
+          files: Mapping[str, str] | None = None, taken: Callable[[str, Any], Any] = lambda name, file: file,
+          only: Container[str] | None = None) -> Callable[..., Awaitable[Any]]:
+    """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them.
+
+    Those in `files` (with their help) are sent as files, and `taken(name, file)` is their value; `only` names the fields there are.
+    """
+    files = files or {}
+    every = {name: field for name, field in model.model_fields.items() if name in files or only is None or name in only}
+    fields = dict(sorted(every.items(), key=lambda field: not (field[1].is_required() or field[0] in files)))
+    kinds = {name: FileData if name in files else field.annotation for name, field in fields.items()}
 
     async def endpoint(asked: gr.Request, *values: Any) -> Any:
         with show.said(plain=True):
-            return await work(check(model, dict(zip(fields, values, strict=True))), who(asked))
+            given = dict(zip(fields, values, strict=True))
+            if files:  # settings are judged before a file is taken in
+                check(model, given | dict.fromkeys(files, _ANY))
+            given |= {name: taken(name, given[name]) for name in files}
+            return await work(check(model, given), who(asked))
 
     either = reflection.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__signature__ = reflection.Signature(  # type: ignore[attr-defined]
         [reflection.Parameter("asked", either, annotation=gr.Request),  # gradio fills this one in
-         *(reflection.Parameter(name, either, annotation=field.annotation,
-                                default=reflection.Parameter.empty if field.is_required() else field.get_default())
+         *(reflection.Parameter(name, either, annotation=kinds[name],
+                                default=reflection.Parameter.empty if field.is_required() or name in files else field.get_default())
            for name, field in fields.items())],
         return_annotation=reflection.signature(work, eval_str=True).return_annotation)
-    endpoint.__annotations__ = {"asked": gr.Request} | {name: field.annotation for name, field in fields.items()}
+    endpoint.__annotations__ = {"asked": gr.Request} | kinds
     endpoint.__name__ = work.__name__  # gradio names MCP tools after the function, not after api_name
-    help = "\n".join(f"    {name}: {field.description}{_limits(model, name)}" for name, field in fields.items())
-    endpoint.__doc__ = f"{about}\n\nArgs:\n{help}\n"
+    told = {name: files.get(name) or f"{field.description}{_limits(model, name)}" for name, field in fields.items()}
+    endpoint.__doc__ = f"{about}\n\nArgs:\n" + "".join(f"    {name}: {text}\n" for name, text in told.items())
     return endpoint
 
 

@@ -26,10 +26,11 @@ from studio.store.presets import Presets
 from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 from studio.ui import api, guard
-from studio.ui.tabs import gallery, models, queue, sweep, training, txt2img
+from studio.ui.tabs import gallery, img2img, inpaint, models, queue, sweep, training, txt2img
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
-TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, sweep.build, training.build, gallery.build, models.build, queue.build)
+TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint.build, sweep.build, training.build, gallery.build,
+                                           models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = """<script>addEventListener("keydown", event => {
   if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
@@ -51,24 +52,28 @@ def build(desk: Desk) -> gr.Blocks:
                 tabs.append(tab)
                 if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
+                if tab.source:
+                    _open_late(tab, place)
         for source in tabs:
             for target in tabs:
-                if source.picked and source.send and target.form and source is not target:
+                if source.picked and source.send and target.form and (source is not target or source.source):
                     _send(desk, source, target, bar)
+                if source.picked and source.send and target.enlarged:
+                    _send(desk, source, target, bar, enlarge=True)
         for source in tabs:
             for target in tabs:
-                if source.asks and target.take:
+                if source.asks and target.take and not target.source:  # nobody hands those anything but pictures
                     _hand_over(source, target, bar)
         for tab in tabs:
-            if tab.opened:
+            if tab.opened and not tab.source:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
         bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
         api.publish(desk)
     return page
 
 
-TITLES = {"txt2img": "txt2img", "sweep": "Sweep", "training": "Training", "gallery": "Gallery", "models": "Models",
-          "queue": "Queue"}
+TITLES = {"txt2img": "txt2img", "img2img": "img2img", "inpaint": "Inpaint", "sweep": "Sweep", "training": "Training",
+          "gallery": "Gallery", "models": "Models", "queue": "Queue"}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
@@ -78,19 +83,34 @@ def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
     return opened
 
 
-def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs) -> None:
+def _open_late(tab: Tab, place: gr.Tab) -> None:
+    """Fill a tab when it is first seen, unless a picture was sent there before.
+
+    gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
+    """
+    assert tab.source
+    due: gr.State = gr.State(None)
+    place.select(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due, **SHORT)
+    due.change(_opening(tab), None, tab.outputs, **SHORT)
+
+
+def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, enlarge: bool = False) -> None:
     """A button under the picture of one tab that fills the form of another and goes there."""
     assert source.send
     assert target.form
-    form = target.form
+    form, taking = target.form, target.enlarged if enlarge else target.sent
+    title = "Enlarge" if enlarge else "Work on this" if source is target else f"Send to {target.title}"
     with source.send:
-        button = gr.Button(f"Send to {target.title}", size="sm", variant="primary", elem_id=f"send-{source.id}-{target.id}")
+        button = gr.Button(title, size="sm", elem_id=f"enlarge-{source.id}" if enlarge else f"send-{source.id}-{target.id}")
 
-    def send(path: str | None) -> Updates:
+    def send(path: str | None, request: gr.Request) -> Updates:
         picture = desk.gallery.get(path) if path else None
-        return {**form.fill(picture.request), bar: gr.Tabs(selected=target.id)} if picture else {bar: gr.skip()}
+        if picture is None:
+            return {bar: gr.skip()}
+        filled = taking(picture, guard.who(request)) if taking else form.fill(picture.request)
+        return {**filled, bar: gr.Tabs(selected=target.id)}
 
-    button.click(send, source.picked, [bar, *form.outputs], **SHORT)
+    button.click(send, source.picked, [bar, *(target.filled if taking else form.outputs)], **SHORT)
 
 
 def _hand_over(source: Tab, target: Tab, bar: gr.Tabs) -> None:
@@ -135,7 +155,7 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
     os.chdir(settings.home / "empty")  # gradio would publish any file of the working folder that a handler names
     # pictures and LoRA files go out by path, in place, byte for byte; the guard decides to whom
-    gr.set_static_paths([settings.outputs, settings.thumbs, settings.sweeps, settings.runs, settings.loras])
+    gr.set_static_paths([settings.outputs, settings.thumbs, settings.inputs, settings.sweeps, settings.runs, settings.loras])
     page = build(desk)
     guard.free_port(settings)
     if login and not settings.auth:

@@ -33,29 +33,29 @@ class Form(Generic[M]):
         self.model = model
         self.name = name  # a field's element id is `name-field`: what style sheets and browser tests hold on to
         self._schema: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
-        self._parts: dict[str, Component] = {}
+        self.parts: dict[str, Component] = {}
 
     def add(self, name: str, **settings: Any) -> Any:
         """Place a field here: its title, range, step, help and default choose the component."""
         made = _component(self._schema[name], {"elem_id": f"{self.name}-{name.replace('_', '-')}"} | settings)
-        self._parts[name] = made
+        self.parts[name] = made
         return made
 
     def __getitem__(self, name: str) -> Any:  # a Component; its events are made at run time
-        return self._parts[name]
+        return self.parts[name]
 
     @property
     def inputs(self) -> set[Any]:
-        return set(self._parts.values())
+        return set(self.parts.values())
 
     @property
     def outputs(self) -> list[Any]:
-        return list(self._parts.values())
+        return list(self.parts.values())
 
     def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """What the browser sent, by field name, unjudged."""
         return {name: None if values[part] == "" and self._open(name) else values[part]
-                for name, part in self._parts.items() if part in values}
+                for name, part in self.parts.items() if part in values}
 
     def read(self, values: Mapping[Any, Any]) -> M:
         """The object on the page. Raises InvalidSpec, which lists every bad field."""
@@ -63,11 +63,11 @@ class Form(Generic[M]):
 
     def fill(self, value: M) -> dict[Any, Any]:
         """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
-        return {part: self._shown(name, getattr(value, name)) for name, part in self._parts.items()}
+        return {part: self._shown(name, getattr(value, name)) for name, part in self.parts.items()}
 
     def put(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         """Put values of some fields on the page, which were judged where they come from; None only where a field may be empty."""
-        return {part: self._shown(name, values[name]) for name, part in self._parts.items()
+        return {part: self._shown(name, values[name]) for name, part in self.parts.items()
                 if name in values and (values[name] is not None or self._open(name))}
 
     def _open(self, name: str) -> bool:
@@ -75,7 +75,7 @@ class Form(Generic[M]):
         return any(kind.get("type") == "null" for kind in self._schema[name].get("anyOf", ()))
 
     def _shown(self, name: str, value: Any) -> Any:
-        if isinstance(self._parts[name], gr.Dropdown) and (isinstance(value, bool) or (value is None and self._open(name))):
+        if isinstance(self.parts[name], gr.Dropdown) and (isinstance(value, bool) or (value is None and self._open(name))):
             return {None: "", True: "on", False: "off"}[value]
         return _shown(value)
 
@@ -84,7 +84,7 @@ class Form(Generic[M]):
         page, _ = self._most({}, now)
         taken, faults = self._most(page, values)
         made = check(self.model, {**page, **taken})
-        return {self._parts[name]: self._shown(name, getattr(made, name)) for name in taken if name in self._parts}, faults
+        return {self.parts[name]: self._shown(name, getattr(made, name)) for name in taken if name in self.parts}, faults
 
     def _most(self, base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""

@@ -17,16 +17,20 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
+from studio.spec.picture import enlarged
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.store.gallery import Picture
 from studio.store.jobs import Job
 
 log = logging.getLogger(__name__)
 
-EMPTY = """<div class="empty"><div class="empty-frame" aria-hidden="true"></div>
-<p><b>Your picture will appear here.</b></p>
-<p>Say what it should show and press Generate, or Ctrl + Enter. The embedded model knows a small world: try
-“a photo of a red ball on a beach”.</p></div>"""
+def empty(head: str, words: str) -> str:
+    """What stands where a picture will be."""
+    return f'<div class="empty"><div class="empty-frame" aria-hidden="true"></div><p><b>{head}</b></p><p>{words}</p></div>'
+
+
+EMPTY = empty("Your picture will appear here.", "Say what it should show and press Generate, or Ctrl + Enter. The embedded model "
+              "knows a small world: try “a photo of a red ball on a beach”.")
 
 
 @contextmanager
@@ -112,16 +116,41 @@ def settings(picture: Picture | None) -> str:
     if picture is None:
         return ""
     request = picture.request
-    rows = [("Model", request.model), ("Size", f"{request.width} × {request.height}"), ("Steps", request.steps),
-            ("Guidance", f"{request.guidance:g}"), ("Scheduler", f"{request.scheduler} · {request.schedule}"),
-            ("Seed", request.seed), ("Took", duration(picture.seconds))]
+    size = f"{request.width} × {request.height}"
+    steps = f"{request.steps}" if request.steps_run == request.steps else f"{request.steps_run} of {request.steps}"
+    rows = [("Model", request.model), ("Size", size), ("Steps", steps), ("Guidance", f"{request.guidance:g}"),
+            ("Scheduler", f"{request.scheduler} · {request.schedule}"), ("Seed", request.seed), ("Took", duration(picture.seconds))]
     rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
     rows += [("At once", request.batch)] if request.batch > 1 else []
     rows += [(f"LoRA {use.name}", weights(use)) for use in request.untagged().loras]
+    rows += _worked(request)
     cells = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows)
     words = html.escape(request.prompt) or "<i>no prompt</i>"
     without = f'<p class="without">without: {html.escape(request.negative_prompt)}</p>' if request.negative_prompt else ""
     return f'<div class="about"><p class="words">{words}</p>{without}<dl>{cells}</dl></div>'
+
+
+def _worked(request: GenerationRequest) -> list[tuple[str, object]]:
+    """What was done with a picture that was worked on, and a second pass."""
+    rows: list[tuple[str, object]] = [("Strength", f"{request.strength:g}")] if request.image else []
+    if request.task == "inpaint":
+        grown = f", grown by {request.mask_grow} px" if request.mask_grow else ""
+        rows += [("Mask", f"{'inverted, ' * request.invert_mask}blur {request.mask_blur} px{grown}"),
+                 ("Masked content", request.masked_content)]
+    if request.task == "outpaint":
+        names = ("left", "top", "right", "bottom")
+        rows += [("Extended", ", ".join(f"{name} {side}" for name, side in zip(names, request.extension) if side)),
+                 ("Filled with", request.extend_fill)]
+    if request.repaints:
+        padding = f", padding {request.mask_padding} px" if request.inpaint_area == "only masked" else ""
+        rows += [("Inpaint area", f"{request.inpaint_area}{padding}")]
+    elif request.image:
+        rows += [("Resize mode", request.resize_mode)]
+    if request.hires:
+        tiles = f", tiles of {request.hires_tile} px" if request.hires_tile else ""
+        rows += [("Hires", f"× {request.hires_scale:g}, {request.hires_steps_run} steps, strength {request.hires_strength:g}, "
+                  f"{request.hires_resize}{tiles}")]
+    return rows
 
 
 def weights(use: LoraUse) -> str:
@@ -132,8 +161,13 @@ def weights(use: LoraUse) -> str:
 
 def estimate(request: GenerationRequest, rate: float | None, work: float, calls: int) -> str:
     """What a request will take, said before it is sent. `work` is one picture's, `calls` its U-Net calls."""
-    said = f"{request.steps} steps" + (f" × {request.count} pictures" if request.count > 1 else "")
+    steps = [f"{request.steps_run} steps"] if request.steps_run or not request.hires else []
+    steps += [f"{request.hires_steps_run} larger ones"] if request.hires else []
+    said = " + ".join(steps) + (f" × {request.count} pictures" if request.count > 1 else "")
     said += f" · {calls * request.count} U-Net rows"
+    if request.hires:
+        width, height = enlarged((request.width or 0, request.height or 0), request.hires_scale)
+        said += f" · {width} × {height}"
     said += f" · about {duration(rate * work * request.count)}" if rate else " · not measured on this machine yet"
     return f'<p class="estimate">{said}</p>'
 
@@ -181,6 +215,9 @@ def what(job: Job) -> str:
     if job.kind == "sweep":
         cells, title = job.spec.get("cells", "?"), str(job.spec.get("title") or "without a title")
         return f"sweep of {cells} cells: " + (title if len(title) < 100 else title[:97] + "…")
+    if job.kind == "strip":
+        words = str((job.spec.get("request") or {}).get("prompt") or "no prompt")
+        return f"denoise strip: {words:.100}"
     if job.kind == "export":
         return "sheet and viewer of a sweep"
     if job.kind in ("train", "export_checkpoint"):

@@ -20,7 +20,7 @@ from studio.spec.training import TrainingConfig
 from studio.spec.training_rules import for_family
 from studio.store import rates as measured
 from studio.store.dataset import Dataset, Datasets
-from studio.store.gallery import Gallery
+from studio.store.gallery import Gallery, Picture
 from studio.store.jobs import Jobs
 from studio.store.library import Library
 from studio.store.presets import Presets
@@ -66,6 +66,14 @@ class Desk:
         if visitor.guest and request.width is None and model.side > 1024:
             raise InvalidSpec([f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."])
         return self.jobs.submit("generate", request.model_dump(mode="json"), owner=visitor.id, key=key)
+
+    def submit_strip(self, request: GenerationRequest, every: int, visitor: Visitor) -> int:
+        """Queue the denoise strip of a picture, with every `every`-th step. Raises what `submit` raises."""
+        if visitor.guest:
+            request.check_guest()
+            self._may_wait(visitor)
+        self.library.check(request)
+        return self.jobs.submit("strip", {"request": request.model_dump(mode="json"), "every": every}, owner=visitor.id)
 
     def submit_sweep(self, spec: SweepSpec, visitor: Visitor, sweep: str = "") -> tuple[str, int]:
         """Store a sweep, or the new spec of one of this visitor's, and queue it; its id and the job's.
@@ -178,7 +186,8 @@ class Tab:
 
     `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where
     the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows what another
-    tab hands over; `asks` is a block whose buttons do so: which tab, and what it is handed.
+    tab hands over, `sent` a picture that is sent there, `enlarged` one that is to be made larger; `asks` is a block whose buttons
+    hand something over: which tab, and what.
     """
 
     id: str
@@ -188,6 +197,10 @@ class Tab:
     send: gr.Row | None = None
     opened: Callable[[Visitor], Updates] | None = None
     take: Callable[[Any, Visitor], Updates] | None = None
+    sent: Callable[[Picture, Visitor], Updates] | None = None
+    enlarged: Callable[[Picture, Visitor], Updates] | None = None
     asks: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
-    outputs: list[Any] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)  # what `opened` and `take` change
+    filled: list[Any] = field(default_factory=list)  # what `sent` and `enlarged` change
+    source: gr.State | None = None  # the picture that it works on: its own results can be worked on again; opened when first seen
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change

@@ -3,6 +3,7 @@
     python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
     python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
     python -m tests.bench bound                       how far batched latents are from single ones
+    python -m tests.bench pictures                    inpainting, outpainting, img2img as the embedded judge sees them
     python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
     python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
     python -m tests.bench latency                     an empty job through a real worker
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.demos import demos
+from tests.bench.pictures import pictures
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
 
@@ -39,8 +41,8 @@ def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
-        "picture": picture, "sweeps": sweeps, "bound": bound, "training": training,
-        "demos": demos, "latency": latency, "page": page}
+        "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "demos": demos,
+        "latency": latency, "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")

@@ -55,7 +55,13 @@ class Parts:
 
     @property
     def channels(self) -> int:
-        return int(self.unet.config.in_channels)
+        """Of latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def sees_mask(self) -> bool:
+        """Whether its U-Net was made for inpainting: it is shown the mask and what is left of the picture beside the latents."""
+        return int(self.unet.config.in_channels) > self.channels
 
     @property
     def scale(self) -> int:
@@ -72,15 +78,30 @@ class Parts:
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.device.dtype).to(self.device.torch)
         return {"text_embeds": pooled, "time_ids": sizes}
 
+    def encode(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Pixels (1, 3, height, width) in -1 … 1 → latents, drawn with `generator` from what the autoencoder thinks possible."""
+        pixels = pixels.to(self.device.torch, self.vae.dtype)
+        latents, mean, std = self.vae.encode(pixels).latent_dist.sample(generator), *self._spread()
+        scale = self.vae.config.scaling_factor
+        if mean is not None:
+            return ((latents - mean.to(latents)) * scale / std.to(latents)).to(self.device.dtype)
+        return (scale * latents).to(self.device.dtype)
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents → pixels in about -1 … 1, in the autoencoder's own number format."""
-        latents, vae = latents.to(self.vae.dtype), self.vae.config
-        if vae.get("latents_mean") is not None and vae.get("latents_std") is not None:
-            mean, std = (torch.tensor(numbers).view(1, -1, 1, 1).to(latents) for numbers in (vae.latents_mean, vae.latents_std))
-            latents = latents * std / vae.scaling_factor + mean
+        latents, (mean, std) = latents.to(self.vae.dtype), self._spread()
+        if mean is not None:
+            latents = latents * std.to(latents) / self.vae.config.scaling_factor + mean.to(latents)
         else:
-            latents = latents / vae.scaling_factor
+            latents = latents / self.vae.config.scaling_factor
         return self.vae.decode(latents, return_dict=False)[0]
+
+    def _spread(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+        """Mean and spread of each latent channel, where the autoencoder names them."""
+        mean, std = (self.vae.config.get(name) for name in ("latents_mean", "latents_std"))
+        if mean is None or std is None:
+            return None, None
+        return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
 
 
 def load(info: ModelInfo, content: str, device: Device) -> Parts:

@@ -20,6 +20,7 @@ from studio.engine.pipelines.families import Parts
 from studio.engine.pipelines.residency import GIB, Residency
 from studio.errors import OutOfMemory
 from studio.settings import Settings
+from studio.spec.picture_rules import passes
 from studio.spec.request import GenerationRequest
 from studio.store import rates
 from studio.store.library import Library, LoraInfo, ModelInfo
@@ -47,7 +48,8 @@ class PipelineManager:
         """
         info = self._library.check(request)
         content = self._library.content(info)
-        size = f"{request.width or info.side} × {request.height or info.side}"
+        full = self._library.inputs.resolved(request, info.side, 0)
+        size = f"{full.width} × {full.height}" + (f" and {full.hires_scale:g} times that" if full.hires else "")
         what = f"{request.model} at {size}" + (f", {min(request.batch, request.count)} at once" if request.batch > 1 else "")
         key = f"model {content} {self.device.dtype_name}"
         with (self._memory(what), self._residency.lend(key, lambda: self._load(info, content), self._expected(info),
@@ -66,7 +68,9 @@ class PipelineManager:
         """Whether a request's picture can be made while somebody else keeps what is lent, and will need so many bytes more."""
         info = self._library.model(request.model)
         idle = sum(held["bytes"] for held in self.loaded if not held["lent"])
-        pixels = (request.width or info.side) * (request.height or info.side) * min(request.batch, request.count)
+        full = self._library.inputs.resolved(request, info.side, 0)
+        largest = max(min(request.batch, request.count), *(area for _, area in passes(full)))  # second passes run one by one
+        pixels = (full.width or 0) * (full.height or 0) * largest
         return self._expected(info) + 2 * info.working * pixels * self.device.dtype.itemsize + needed <= self.room + idle
 
     def unload(self, name: str) -> bool:

@@ -110,10 +110,11 @@ def _fixed(spec: SweepSpec, requests: Sequence[GenerationRequest]) -> tuple[tupl
     """Settings that all cells share, as far as they say something."""
     found = []
     for name, field in GenerationRequest.model_fields.items():
-        values = {str(_words(getattr(request, name))) for request in requests}
+        values = {"" if name in request.idle else str(_words(getattr(request, name))) for request in requests}
         unsaid = {"", "None", "1"} if name == "clip_skip" else {"", "None"}
         if name not in ("count", "batch") and len(values) == 1 and not values & unsaid:
-            found.append((str(field.title), values.pop()))
+            value = values.pop()
+            found.append((str(field.title), value[:12] if name in ("image", "mask") else value))
     return tuple(found)
 
 

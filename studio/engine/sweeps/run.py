@@ -21,10 +21,8 @@ from typing import Any
 from PIL import Image
 
 from studio.engine.bench import Bench
-from studio.engine.generation import preview
-from studio.engine.generation.batcher import Batcher
-from studio.engine.generation.generate import Report, decode
-from studio.engine.generation.trajectory import Trajectory
+from studio.engine.generation.generate import Report
+from studio.engine.generation.painting import Painter, Painting, begin, look
 from studio.engine.pipelines import loras
 from studio.engine.pipelines.families import Parts
 from studio.engine.pipelines.prompts import condition
@@ -80,7 +78,7 @@ class _Names:
 
     def of(self, request: GenerationRequest) -> tuple[GenerationRequest, dict[str, str]]:
         """A cell's request with nothing left open, and what its digest is made over. Raises what Library.check raises."""
-        names = request.model, tuple(use.name for use in request.untagged().loras)
+        names = request.model, tuple(use.name for use in request.untagged().loras), request.image, request.mask, request.extension
         if names not in self._known:
             try:
                 contents = self._bench.pipelines.contents(request)
@@ -90,7 +88,7 @@ class _Names:
         found = self._known[names]
         if isinstance(found, StudioError):
             raise found
-        return request.resolved(found[1], request.seed), found[0]
+        return self._bench.library.inputs.resolved(request, found[1], request.seed), found[0]
 
 
 @dataclass(frozen=True)
@@ -182,42 +180,40 @@ class _Run:
 
     def _group(self, parts: Parts, group: list[_Wanted], saver: ThreadPoolExecutor) -> None:
         """Cells of one model with the same LoRAs, each leaving the list when it has ended."""
-        batcher = Batcher(parts, self._together(parts, [one.cell.request for one in group]))
-        painted: dict[Trajectory, _Wanted] = {}
+        painter = Painter(parts, self._together(parts, [one.cell.request for one in group]))
+        painted: dict[Painting, _Wanted] = {}
         every = self.bench.settings.preview_every
         self.say("Painting")
-        for trajectory, latents, seconds in batcher.paint(self._begun(parts, group, painted),
-                                                          lambda: self._step(parts, painted, batcher.calls, every)):
-            one = painted.pop(trajectory)
+        for painting, image, seconds in painter.paint(self._begun(parts, group, painted),
+                                                      lambda: self._step(parts, painted, painter.calls, every)):
+            one = painted.pop(painting)
             group.remove(one)
-            if isinstance(latents, StudioError):
-                self._fail(one.cell, latents)
+            if isinstance(image, StudioError):
+                self._fail(one.cell, image)
                 continue
-            began = time.perf_counter()
-            image = decode(parts, latents)
             self._saved()
-            self._saving.append(saver.submit(self._save, one, image, seconds + time.perf_counter() - began))
+            self._saving.append(saver.submit(self._save, one, image, seconds))
             self.made += 1
             self.say()
-        self.calls, self.rows = self.calls + batcher.calls, self.rows + batcher.rows
+        self.calls, self.rows = self.calls + painter.calls, self.rows + painter.rows
 
-    def _begun(self, parts: Parts, group: list[_Wanted], painted: dict[Trajectory, _Wanted]) -> Iterator[Trajectory]:
-        """A trajectory for one cell after the other, when there is room for it."""
+    def _begun(self, parts: Parts, group: list[_Wanted], painted: dict[Painting, _Wanted]) -> Iterator[Painting]:
+        """A painting for one cell after the other, when there is room for it."""
         for one in list(group):
             try:
                 with loras.switched(parts, loras.active(parts, one.cell.request)):
-                    trajectory = Trajectory(parts, one.cell.request, condition(parts, one.cell.request))
+                    painting = begin(parts, one.cell.request, condition(parts, one.cell.request), self.bench.library.inputs)
             except StudioError as error:
                 group.remove(one)
                 self._fail(one.cell, error)
                 continue
-            painted[trajectory] = one
-            yield trajectory
+            painted[painting] = one
+            yield painting
 
-    def _step(self, parts: Parts, painted: Mapping[Trajectory, _Wanted], calls: int, every: int) -> None:
+    def _step(self, parts: Parts, painted: Mapping[Painting, _Wanted], calls: int, every: int) -> None:
         shown = None
         if every and calls % every == 0:
-            shown = preview.jpeg(parts, [latents for one in painted if (latents := one.estimate()) is not None])
+            shown = look(parts, painted)
         self.say(shown=shown)
 
     def _together(self, parts: Parts, requests: Sequence[GenerationRequest]) -> int:

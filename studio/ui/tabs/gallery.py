@@ -1,4 +1,4 @@
-"""The Gallery tab: every picture that was made, searched, looked at, sent on.
+"""The Gallery tab: every picture that was made, searched, looked at, compared, sent on.
 
 Knows: its layout and paging. Does not know: how pictures are stored.
 """
@@ -10,12 +10,16 @@ from typing import Any
 
 import gradio as gr
 
+from studio.store.gallery import Picture
 from studio.ui import show
+from studio.ui.compare import Compare
 from studio.ui.guard import Visitor, who
+from studio.ui.strip import Strip
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
 ID = "gallery"
 PAGE = 48
+PIN, UNPIN = "Pin to compare", "Unpin"
 
 
 class GalleryTab:
@@ -36,13 +40,17 @@ class GalleryTab:
             with gr.Column(scale=5, min_width=320, elem_classes="stage"):
                 self.view = gr.Image(show_label=False, type="filepath", image_mode=None, interactive=False, visible=False,
                                      buttons=["download", "fullscreen"], elem_id="gallery-view", height=480)
+                self.compare = Compare("gallery-compare")
                 self.about = gr.HTML('<p class="nothing">Choose a picture to see it large, with its settings.</p>',
                                      elem_id="gallery-about")
                 with gr.Row(visible=False, elem_classes="send") as self.send:
+                    self.pin = gr.Button(PIN, size="sm", elem_id="gallery-pin")
                     self.delete = gr.Button("Delete", size="sm", variant="stop", elem_id="gallery-delete")
+                self.strip = Strip(self.desk, "gallery-strip")
         self.page = gr.State(0)
         self.paths: gr.State = gr.State([])
         self.picked = gr.State(None)
+        self.pinned = gr.State(None)  # the path of the one that others are compared with
         self.wire()
 
     @property
@@ -51,13 +59,16 @@ class GalleryTab:
 
     @property
     def viewed(self) -> list[Any]:
-        return [self.view, self.about, self.picked, self.send]
+        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, self.strip.place,
+                *self.compare.outputs]
 
     def wire(self) -> None:
+        self.strip.wire(self.picked)
         self.words.change(self.find, self.words, self.listed, **SHORT)
         self.newer.click(self.turn_newer, [self.words, self.page], self.listed, **SHORT)
         self.older.click(self.turn_older, [self.words, self.page], self.listed, **SHORT)
-        self.grid.select(self.pick, self.paths, self.viewed, **SHORT)
+        self.grid.select(self.pick, [self.paths, self.pinned], self.viewed, **SHORT)
+        self.pin.click(self.turn_pin, [self.picked, self.pinned], self.viewed, **SHORT)
         self.delete.click(self.remove, [self.picked, self.words, self.page], [*self.listed, *self.viewed], **SHORT)
 
     def find(self, words: str, request: gr.Request) -> Updates:
@@ -82,14 +93,28 @@ class GalleryTab:
     def turn_older(self, words: str, page: int, request: gr.Request) -> Updates:
         return self.found(words, page + 1, who(request))
 
-    def pick(self, paths: list[str], event: gr.SelectData) -> Updates:
-        path = paths[event.index] if isinstance(event.index, int) and event.index < len(paths) else None
-        picture = self.desk.gallery.get(path) if path else None
+    def pick(self, paths: list[str], pinned: str | None, event: gr.SelectData) -> Updates:
+        return self.shown(paths[event.index] if isinstance(event.index, int) and event.index < len(paths) else None, pinned)
+
+    def turn_pin(self, picked: str | None, pinned: str | None) -> Updates:
+        """Keep the one in view to compare others with, or let the kept one go."""
+        if pinned is None and picked:
+            gr.Info("Pinned. Choose another picture to compare it with.")
+        return self.shown(picked, None if pinned else picked)
+
+    def shown(self, path: str | None, pinned: str | None) -> Updates:
+        """A picture, or it and the pinned one with a slider between them."""
+        picture, other = (self.desk.gallery.get(one) if one else None for one in (path, pinned))
+        other = other if other and other.path.is_file() else None
+        kept = {self.pinned: str(other.path) if other else None, self.pin: UNPIN if other else PIN}
         if picture is None or not picture.path.is_file():
-            return {self.view: gr.Image(visible=False), self.about: '<p class="nothing">That picture is gone.</p>',
-                    self.picked: None, self.send: gr.Row(visible=False)}
-        return {self.view: gr.Image(str(picture.path), visible=True), self.about: show.settings(picture),
-                self.picked: str(picture.path), self.send: gr.Row(visible=True)}
+            return {**kept, self.view: gr.Image(visible=False), self.about: '<p class="nothing">That picture is gone.</p>',
+                    self.picked: None, self.send: gr.Row(visible=False), **self.strip.seen(False), **self.compare.closed()}
+        two = other is not None and other.path != picture.path
+        sides = self.compare.shown((other.path, f"pinned: {_called(other)}"), (picture.path, _called(picture))) if (
+            other and two) else self.compare.closed()
+        return {**kept, self.view: gr.Image(str(picture.path), visible=not two), self.about: show.settings(picture),
+                self.picked: str(picture.path), self.send: gr.Row(visible=True), **self.strip.seen(True), **sides}
 
     def remove(self, picked: str | None, words: str, page: int, request: gr.Request) -> Updates:
         with show.said():
@@ -100,8 +125,13 @@ class GalleryTab:
             if picture.owner != visitor.id:
                 visitor.must_own("Deleting others' pictures")
             self.desk.gallery.delete(Path(picture.path))
-            return {**self.found(words, page, visitor), self.view: gr.Image(visible=False), self.picked: None,
-                    self.about: '<p class="nothing">Deleted.</p>', self.send: gr.Row(visible=False)}
+            return {**self.found(words, page, visitor), **self.shown(None, None), self.about: '<p class="nothing">Deleted.</p>'}
+
+
+def _called(picture: Picture) -> str:
+    """A picture in a few words."""
+    words = picture.request.prompt or picture.request.task
+    return f"{words if len(words) < 50 else words[:47] + '…'} · seed {picture.request.seed}"
 
 
 def build(desk: Desk) -> Tab:

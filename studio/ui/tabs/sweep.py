@@ -18,6 +18,7 @@ from studio.spec.sweep import Prediction, SweepSpec, plan
 from studio.spec.value import check
 from studio.store.sweeps import Sweep
 from studio.ui import grid, show
+from studio.ui.basis import Basis
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, who
 from studio.ui.loras import Chooser
@@ -68,6 +69,7 @@ class SweepTab:
         default = GenerationRequest.model_fields["model"].default
         first = default if default in models or not models else next(iter(models))
         with gr.Accordion("What stays the same", open=True, elem_id="sweep-base"):
+            self.basis = Basis(self.desk, self.form)
             self.form.add("negative_prompt", lines=1, placeholder="what no cell should show", info=None)
             with gr.Row():
                 self.form.add("model", choices=list(models), allow_custom_value=True, value=first, info="Checkpoint.", min_width=99)
@@ -103,11 +105,11 @@ class SweepTab:
     @property
     def asked(self) -> set[Any]:
         """All that says what is wanted, and which sweep is open."""
-        return {self.title, self.mode, self.view.current, *self.form.inputs, *self.rows.inputs}
+        return {self.title, self.mode, self.view.current, self.basis.kept, *self.form.inputs, *self.rows.inputs}
 
     @property
     def filled(self) -> list[Any]:
-        return [self.title, self.mode, self.plan, *self.form.outputs, *self.rows.outputs]
+        return [self.title, self.mode, self.plan, *self.form.outputs, *self.basis.outputs, *self.rows.outputs]
 
     @property
     def outputs(self) -> list[Any]:
@@ -116,17 +118,19 @@ class SweepTab:
     def wire(self) -> None:
         self.view.wire()
         self.loras.wire()
+        self.basis.wire()
         shown = [*self.view.outputs, self.shelf]
         self.run.click(self.submit, self.asked, shown, preprocess=False, **SHORT)
         self.extend.click(self.submit_more, self.asked, shown, preprocess=False, **SHORT)
         self.again.click(self.go_on, self.view.current, shown, **SHORT)
         self.form["model"].input(self.fit_model, self.form["model"], [self.form["width"], self.form["height"]], **SHORT)
-        told = [*self.form.outputs, self.mode, self.rows.fields, self.view.current, self.view.files,  # which change at the end
+        told = [*self.form.outputs, self.mode, self.basis.kept, self.rows.fields, self.view.current,
+                self.view.files,  # which change at the end
                 *(part for row in self.rows.rows for part in row.inputs.values())]
         gr.on([part.change for part in told], self.tell, self.asked, [self.plan, *self.rows.echoes], preprocess=False,
               trigger_mode="always_last", **SILENT)
         self.view.grid.click(self.press, self.view.acting, self.outputs, trigger_mode="multiple", **SHORT)
-        self.view.pane.base.click(self.as_base, self.view.pane.picked, self.form.outputs, **SHORT)
+        self.view.pane.base.click(self.as_base, self.view.pane.picked, [*self.form.outputs, *self.basis.outputs], **SHORT)
         self.earlier.expand(self.again_listed, self.view.current, self.shelf, **SHORT)
         self.shelf.click(self.from_shelf, self.view.current, self.outputs, **SHORT)
         self.preset.input(self.take_preset, self.preset, self.filled, **SHORT)
@@ -138,7 +142,8 @@ class SweepTab:
     def read(self, values: Updates) -> SweepSpec:
         """The sweep on the page. Raises InvalidSpec with all that is wrong."""
         axes, wrong = self.rows.read(values)
-        said = {"base": self.form.raw(values), "axes": axes, "title": values[self.title] or "", "fast": values[self.mode] == FAST}
+        said = {"base": {**self.basis.raw(values), **self.form.raw(values)}, "axes": axes, "title": values[self.title] or "",
+                "fast": values[self.mode] == FAST}
         try:
             spec = check(SweepSpec, said)
         except InvalidSpec as error:
@@ -171,7 +176,7 @@ class SweepTab:
         if len(spec.axes) > MOST:
             gr.Warning(f"This sweep has {len(spec.axes)} axes, and the form has room for {MOST}; the grid shows them all.")
         return {self.title: spec.title, self.mode: FAST if spec.fast else EXACT, **self.form.fill(spec.base),
-                **self.rows.fill(spec.axes), self.plan: self._told(spec, open_, visitor)}
+                **self.basis.show(spec.base), **self.rows.fill(spec.axes), self.plan: self._told(spec, open_, visitor)}
 
     def take_preset(self, name: str, request: gr.Request) -> Updates:
         with show.said():
@@ -190,7 +195,11 @@ class SweepTab:
 
     def as_base(self, picked: str | None) -> Updates:
         picture = self.desk.gallery.get(picked) if picked else None
-        return self.form.fill(picture.request) if picture else {self.form["seed"]: gr.skip()}
+        return self.based(picture.request) if picture else {self.form["seed"]: gr.skip()}
+
+    def based(self, request: GenerationRequest) -> Updates:
+        """A request as the base: what varies stays as it is."""
+        return {**self.form.fill(request), **self.basis.show(request)}
 
     # ---- running ------------------------------------------------------------------------------------------------
 
@@ -311,4 +320,5 @@ def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = SweepTab(desk)
     return Tab(ID, "Sweep", form=tab.form, picked=tab.view.pane.picked, send=tab.view.pane.send, opened=tab.opened,
-               take=tab.take, outputs=tab.outputs)
+               take=tab.take, sent=lambda picture, visitor: tab.based(picture.request), outputs=tab.outputs,
+               filled=[*tab.form.outputs, *tab.basis.outputs])

@@ -1,0 +1,114 @@
+"""Pictures and masks to work on: kept under the sha256 of their content, so that a request can be repeated months later.
+
+Knows: home/inputs, what a request's picture and mask have to be. Does not know: what is done with them.
+
+A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from studio.errors import BadPicture, InvalidSpec
+from studio.settings import Settings
+from studio.spec.picture import MOST_PIXELS, MOST_SIDE, Size
+from studio.spec.request import GenerationRequest
+from studio.store import files, images
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture that was taken in: its name for a request, its (width, height), and what was done to it."""
+
+    sha256: str
+    size: Size
+    notes: tuple[str, ...] = ()
+
+
+class Inputs:
+    """All pictures and masks of a home's requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = settings.inputs
+
+    def add(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
+        """Take in a picture: upright, RGB, transparent places white. Raises BadPicture, or BadFile for a full disk."""
+        if isinstance(source, Image.Image):
+            return self._keep(source.convert("RGB"), ())
+        loaded = images.load(source, name)
+        return self._keep(loaded.image, loaded.notes)
+
+    def add_mask(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
+        """Take in a mask: white is repainted; colours become greys, transparent places black. Raises what `add` raises."""
+        if isinstance(source, Image.Image):
+            return self._keep(source.convert("L"), ())
+        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), ())
+
+    def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
+        """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
+        name = name or (source.name if isinstance(source, Path) else "The picture")
+        mask = images.transparent(source, name)
+        if mask is None:
+            raise BadPicture(f"{name} has no transparent places that could be its mask.")
+        return self._keep(mask, ())
+
+    def path(self, sha256: str) -> Path:
+        """The file. Raises BadPicture where there is none."""
+        path = self._folder / f"{sha256}.png"
+        if not re.fullmatch("[0-9a-f]{64}", sha256) or not path.is_file():
+            raise BadPicture(f"The picture {sha256[:12]} is not in {self._folder}; send it again.")
+        return path
+
+    def size(self, sha256: str) -> Size:
+        """(width, height), read from the header."""
+        path = self.path(sha256)
+        try:
+            with Image.open(path, formats=["PNG"]) as image:
+                return image.size
+        except (OSError, ValueError, SyntaxError):
+            raise BadPicture(f"{path.name} in {self._folder} is damaged; send the picture again.") from None
+
+    def load(self, sha256: str) -> Image.Image:
+        """The picture, RGB. Raises BadPicture where it is missing or is not what it was."""
+        path = self.path(sha256)
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BadPicture(f"{path.name} in {self._folder} is not the picture it was; send it again.")
+        return images.load(data, path.name).image
+
+    def load_mask(self, sha256: str) -> Image.Image:
+        """The mask, one channel (L)."""
+        return self.load(sha256).convert("L")
+
+    def check(self, request: GenerationRequest) -> None:
+        """That a request's picture and mask are here and fit each other. Raises BadPicture, InvalidSpec."""
+        if not request.image:
+            return
+        width, height = self.size(request.image)
+        if request.task == "inpaint" and (mask := self.size(request.mask)) != (width, height):
+            raise InvalidSpec([f"Mask: is {mask[0]} × {mask[1]} pixels large, and the picture {width} × {height}; they have to be "
+                               "equally large."])
+        left, top, right, bottom = request.extension
+        whole = width + left + right, height + top + bottom
+        if max(whole) > MOST_SIDE or whole[0] * whole[1] > MOST_PIXELS:
+            raise InvalidSpec([f"Extension: the picture would become {whole[0]} × {whole[1]} pixels large; at most "
+                               f"{MOST_PIXELS // 10**6} million and {MOST_SIDE} a side are possible."])
+
+    def resolved(self, request: GenerationRequest, side: int, seed: int) -> GenerationRequest:
+        """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
+        return request.resolved(side, seed, self.size(request.image) if request.image else None)
+
+    def _keep(self, image: Image.Image, notes: tuple[str, ...]) -> Input:
+        out = io.BytesIO()
+        Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else
+        name = hashlib.sha256(out.getvalue()).hexdigest()
+        with suppress(FileExistsError):
+            files.write(self._folder / f"{name}.png", out.getvalue(), replace=False)
+        return Input(name, image.size, notes)

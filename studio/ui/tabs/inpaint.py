@@ -1,0 +1,179 @@
+"""The Inpaint tab: a part of a picture made anew, or more of it around its edges (outpainting).
+
+Knows: its layout, the mask's settings, the sides. Does not know: what its other parts do (maker.py, on_picture.py); how the part is
+painted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import InvalidSpec
+from studio.spec.picture import Size
+from studio.spec.request import GenerationRequest
+from studio.ui import show
+from studio.ui.guard import Visitor
+from studio.ui.loras import Chooser
+from studio.ui.on_picture import OnPicture, suited
+from studio.ui.tabs.img2img import runs
+from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
+
+WITHIN, AROUND = "inpaint", "outpaint"
+WAYS = [("What I paint over (inpainting)", WITHIN), ("More around it (outpainting)", AROUND)]
+SIDES = ("extend_left", "extend_top", "extend_right", "extend_bottom")
+EMPTY = show.empty("The mended picture will appear here.", "Put a picture on the easel, paint over what is to be made anew, say "
+                   "what should be there, and press Generate. Everything else stays as it is, to the last bit.")
+
+
+class Inpaint(OnPicture):
+    """One build of the tab."""
+
+    ID = "inpaint"
+    TITLE = "Inpaint"
+    TASKS = ("inpaint", "outpaint")
+    MODE = "mask"
+
+    def lay_out(self) -> None:
+        with gr.Row(elem_classes="workspace"):
+            with gr.Column(scale=6, min_width=320, elem_classes="controls"):
+                with gr.Column(elem_classes="say"):
+                    self.way = gr.Radio(WAYS, value=WITHIN, show_label=False, elem_id="inpaint-way", elem_classes="ways",
+                                        container=False)
+                    self.worked_on()
+                    self.said("what should be there")
+                self._sides()
+                with gr.Group():
+                    self.form.add("strength", info="Denoising strength: how much may change.")
+                    self.runs = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
+                self._mask()
+                with gr.Group():
+                    self.size("What is painted; the picture keeps its own.")
+                self.loras = Chooser(self.desk, self.form)
+                self.numbers()
+                self.more()
+            with gr.Column(scale=6, min_width=320, elem_classes="stage"):
+                self.staged(EMPTY)
+
+    def _sides(self) -> None:
+        with gr.Group(visible=False, elem_id="inpaint-sides") as self.sides:
+            with gr.Row():
+                for name in SIDES:
+                    self.form.add(name, slider=False, info=None, min_width=100)
+            with gr.Row():
+                self.form.add("extend_fill", min_width=120, info="What is there before it is painted.")
+                self.form.add("seam_blur", min_width=120, info="How softly new meets old.")
+            self.form.add("extend_colour", visible=False, max_lines=1, info="As #rrggbb.")
+
+    def _mask(self) -> None:
+        with gr.Group() as self.area, gr.Row():
+            self.form.add("inpaint_area", min_width=160, info="All of it, or only what is masked, enlarged.")
+            self.form.add("mask_padding", min_width=160, slider=True, info="Seen around it, if only that is painted.")
+        with gr.Group() as self.masking:
+            with gr.Row():
+                self.form.add("mask_blur", min_width=160, info="How soft its edge is.")
+                self.form.add("mask_grow", min_width=160, info="Larger all around; below 0 smaller.")
+            self.form.add("masked_content", info="What is under the mask before painting.")
+
+    # ---- which event does what ----------------------------------------------------------------------------------
+
+    @property
+    def telling(self) -> set[Any]:
+        return {*super().telling, self.way}
+
+    @property
+    def asked(self) -> set[Any]:
+        return {*super().asked, self.way}
+
+    @property
+    def says(self) -> list[Any]:
+        return [*super().says, self.runs]
+
+    @property
+    def turned(self) -> list[Any]:
+        """What looks different when another way is gone."""
+        return [self.way, self.sides, self.masking, self.easel.html, self.form["extend_colour"]]
+
+    @property
+    def filled(self) -> list[Any]:
+        return list(dict.fromkeys([*super().filled, *self.turned, self.runs]))
+
+    def wire(self) -> None:
+        super().wire()
+        form = self.form
+        self.way.input(self.turn, self.telling, [*self.turned, *self.says], preprocess=False, **SHORT)
+        gr.on([form[name].change for name in (*SIDES, "extend_fill")], self.turn, self.telling, [*self.turned, *self.says],
+              preprocess=False, trigger_mode="always_last", **SILENT)
+        gr.on([self.way.input, *(form[name].input for name in ("inpaint_area", *SIDES))], self.fit_model, self.telling,
+              [self.usual, form["width"], form["height"]], preprocess=False, trigger_mode="always_last", **SHORT)
+
+    def turn(self, values: Updates) -> Updates:
+        """What belongs to the chosen way is shown, on the easel too."""
+        sides = [values[self.form[name]] for name in SIDES]
+        return {**self._turned(values[self.way], values[self.form["extend_fill"]]), **self.tell(values),
+                **self.easel.tell(seen(values[self.way], sides))}
+
+    def _turned(self, way: Any, fill: Any) -> Updates:
+        around = way == AROUND
+        return {self.sides: gr.Group(visible=around), self.masking: gr.Group(visible=not around),
+                self.form["extend_colour"]: gr.Textbox(visible=fill == "colour")}
+
+    # ---- what is wanted -----------------------------------------------------------------------------------------
+
+    def more_of(self, values: Updates) -> dict[str, Any]:
+        source = self.source(values)
+        if values[self.way] == AROUND:
+            if not any(values[self.form[name]] for name in SIDES):
+                raise InvalidSpec(["Sides: say on at least one of them how many pixels are to be added."])
+            return {"image": source.image, "mask": ""}
+        mask, invert = self.easel.mask(values[self.easel.html], source)
+        if not mask:
+            raise InvalidSpec(["Mask: nothing is painted yet; paint over what is to be made anew."])
+        return {"image": source.image, "mask": mask, "invert_mask": invert, **dict.fromkeys(SIDES, 0)}
+
+    def known_of(self, values: Updates) -> dict[str, Any]:
+        known = super().known_of(values)
+        if values[self.way] != AROUND and known:  # which pixels are masked matters little to what it will take
+            known |= {"mask": known["image"], **dict.fromkeys(SIDES, 0)}
+        return known
+
+    def tell(self, values: Updates) -> Updates:
+        return {**super().tell(values), self.runs: runs(values[self.form["steps"]], values[self.form["strength"]])}
+
+    def own_size(self, values: Updates) -> Size | None:
+        """The picture's own, with what is added to it; the model's where only what is masked is painted."""
+        model, source = self.model(values), values[self.easel.source]
+        if values[self.form["inpaint_area"]] == "only masked" and model:
+            return model.side, model.side
+        left, top, right, bottom = seen(values[self.way], [values[self.form[name]] for name in SIDES])["extend"]
+        if source is None or model is None or not any((left, top, right, bottom)):
+            return super().own_size(values)
+        return suited((source.width + left + right, source.height + top + bottom), model.side)
+
+    # ---- what fills the form ------------------------------------------------------------------------------------
+
+    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        way = way_of(request)
+        colour = gr.Textbox(request.extend_colour, visible=request.extend_fill == "colour")
+        return {**super().take(request, visitor), **self._turned(way, request.extend_fill), self.form["extend_colour"]: colour,
+                self.way: way, self.runs: runs(request.steps, request.strength)}
+
+    def told_easel(self, request: GenerationRequest) -> dict[str, Any]:
+        return seen(way_of(request), list(request.extension))
+
+
+def way_of(request: GenerationRequest) -> str:
+    """Inside the picture, or around it."""
+    return AROUND if any(request.extension) else WITHIN
+
+
+def seen(way: Any, sides: list[Any]) -> dict[str, Any]:
+    """What the easel is told: how far the picture will be extended, or that it is painted on."""
+    around = way == AROUND
+    return {"extend": [side if isinstance(side, int) else 0 for side in sides] if around else [0] * 4, "paint": not around}
+
+
+def build(desk: Desk) -> Tab:
+    """Lay the tab out inside the Blocks that is being built."""
+    return Inpaint(desk).tab()

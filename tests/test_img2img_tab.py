@@ -1,0 +1,447 @@
+"""img2img and Inpaint without a browser: the easel's pixels, what the page reads and fills, many pictures, what is sent on."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from gradio.utils import get_upload_folder
+from hypothesis import HealthCheck, given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
+from PIL import Image
+
+from studio.errors import BadPicture, InvalidSpec
+from studio.settings import Settings
+from studio.spec.request import GenerationRequest
+from studio.spec.value import check
+from studio.store.gallery import Picture
+from studio.store.jobs import Jobs
+from studio.ui.app import desk_of
+from studio.ui.compare import before_of
+from studio.ui.easel import Source
+from studio.ui.guard import Visitor
+from studio.ui.maker import Maker
+from studio.ui.strip import Strip
+from studio.ui.tabs.gallery import GalleryTab
+from studio.ui.tabs.img2img import Img2Img, runs
+from studio.ui.tabs.img2img_many import drawn
+from studio.ui.tabs.inpaint import AROUND, Inpaint
+from studio.ui.tabs.sweep import SweepTab
+from studio.ui.widgets import GUEST_JOBS, Desk
+
+OWNER, ANN = Visitor("owner", guest=False), Visitor("ann", guest=True)
+HOSTILE = "\"><img src=x onerror=alert(1)>.png"
+NOBODY = gr.Request()  # not from HTTP: a guest without a name
+
+
+@pytest.fixture
+def desk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(settings.home / "uploads"))
+    jobs = Jobs(settings.home / "jobs.sqlite")
+    desk = desk_of(settings, jobs)
+    yield desk
+    for store in (jobs, desk.gallery, desk.sweeps):
+        store.close()
+
+
+@pytest.fixture
+def img2img(desk: Desk) -> Img2Img:
+    with gr.Blocks():
+        return Img2Img(desk)
+
+
+@pytest.fixture
+def inpaint(desk: Desk) -> Inpaint:
+    with gr.Blocks():
+        return Inpaint(desk)
+
+
+def noise(width: int, height: int, seed: int = 0, channels: int = 3) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def upload(image: Image.Image | bytes, name: str = "picture.png", **how: Any) -> dict[str, Any]:
+    """A file as a browser has sent it, for an easel's event and for a file component."""
+    folder = Path(get_upload_folder()) / f"sent-{np.random.default_rng().integers(1e12)}"
+    folder.mkdir(parents=True)
+    path = folder / "sent.png"
+    if isinstance(image, bytes):
+        path.write_bytes(image)
+    else:
+        image.save(path, how.pop("format", "PNG"), **how)
+    return {"path": str(path), "name": name, "orig_name": name}
+
+
+def layer(image: Image.Image) -> str:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def page(tab: Maker, updates: dict[Any, Any] | None = None, **fields: Any) -> dict[Any, Any]:
+    """What the browser would send, after these updates of an empty page and with these fields."""
+    sent = {part: part.value for part in tab.asked}
+    for part, update in (updates or {}).items():
+        if part in sent and (not isinstance(update, gr.components.Component) or "value" in update.constructor_args):
+            sent[part] = getattr(update, "value", update) if isinstance(update, gr.components.Component) else update
+    return sent | {tab.form[name]: value for name, value in fields.items()}
+
+
+def on(tab: Any, image: Image.Image, **fields: Any) -> tuple[dict[Any, Any], Source]:
+    """The page with that picture on its easel."""
+    source = tab.easel.taken(Path(upload(image)["path"]), "picture.png")
+    return page(tab, tab.easel.put(source), **fields), source
+
+
+def kept(desk: Desk, request: GenerationRequest, image: Image.Image | None = None) -> Picture:
+    """A picture in the gallery as if it had been made so."""
+    return desk.gallery.save(image or noise(128, 128, 5), request.resolved(128, 7), "d" * 64, {"model": "x"}, 1.0, "owner")
+
+
+# ---- what is drawn --------------------------------------------------------------------------------------------------
+
+
+@trying(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(width=st.integers(8, 40), height=st.integers(8, 40), seed=st.integers(0, 2**31))
+def test_a_drawing_changes_the_pixels_under_it_and_no_other(img2img: Img2Img, width: int, height: int, seed: int) -> None:
+    below, over = noise(width, height, seed), noise(width, height, seed + 1, 4)
+    pixels = np.array(over)
+    pixels[..., 3] = np.random.default_rng(seed).choice([0, 255, 128, 2], (height, width))  # 2: what a guarded browser may add
+    sent, source = on(img2img, below)
+    sent[img2img.easel.html] = {"drawn": layer(Image.fromarray(pixels))}
+    made = np.array(img2img.desk.library.inputs.load(img2img.more_of(sent)["image"]))
+    clear, full, half = (pixels[..., 3] == alpha for alpha in (0, 255, 128))
+    clear |= pixels[..., 3] == 2
+    assert (made[clear] == np.array(below)[clear]).all()
+    assert (made[full] == pixels[..., :3][full]).all()
+    mixed = (pixels[..., :3].astype(float) * 128 + np.array(below).astype(float) * 127) / 255
+    assert np.abs(made[half].astype(float) - mixed[half]).max(initial=0) <= 2
+    assert source.size == (width, height)
+
+
+def test_without_a_stroke_it_is_the_picture_itself(img2img: Img2Img) -> None:
+    sent, source = on(img2img, noise(64, 64))
+    assert img2img.read(sent).image == source.image
+    sent[img2img.easel.html] = {"drawn": layer(Image.new("RGBA", (64, 64)))}  # drawn, and all taken away again
+    assert img2img.read(sent).image == source.image
+
+
+def test_a_blank_sheet_is_white_and_as_large_as_the_form_says(img2img: Img2Img) -> None:
+    sent = page(img2img, width=96, height=64)
+    updates = img2img.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)
+    source = updates[img2img.easel.source]
+    assert source.size == (96, 64)
+    assert img2img.desk.library.inputs.load(source.image).getcolors() == [(96 * 64, (255, 255, 255))]
+    updates = img2img.press(sent | {img2img.easel.source: source}, gr.EventData(None, {"what": "remove"}), NOBODY)
+    assert updates[img2img.easel.source] is None and "url" not in updates[img2img.easel.html].value
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_comes_back_as_it_was_painted(inpaint: Inpaint) -> None:
+    mask = Image.new("RGB", (64, 48))
+    mask.paste((255, 255, 255), (10, 10, 30, 30))
+    sent, source = on(inpaint, noise(64, 48))
+    farbled = np.array(mask)
+    farbled[0, 0], farbled[11, 11] = 2, 254  # a guarded browser
+    sent[inpaint.easel.html] = {"drawn": layer(Image.fromarray(farbled)), "invert": False}
+    request = inpaint.read(sent)
+    assert request.task == "inpaint" and request.image == source.image and not request.invert_mask
+    assert (np.array(inpaint.desk.library.inputs.load_mask(request.mask)) == np.array(mask.convert("L"))).all()
+    sent[inpaint.easel.html]["invert"] = True
+    assert inpaint.read(sent).invert_mask and inpaint.read(sent).mask == request.mask
+
+
+@pytest.mark.parametrize(("shade", "invert"), [(0, False), (255, True), (3, False)])
+def test_where_nothing_is_to_be_painted_it_says_so(inpaint: Inpaint, shade: int, invert: bool) -> None:
+    sent, _ = on(inpaint, noise(64, 64))
+    sent[inpaint.easel.html] = {"drawn": layer(Image.new("L", (64, 64), shade)), "invert": invert}
+    with pytest.raises(InvalidSpec, match="nothing is painted yet"):
+        inpaint.read(sent)
+
+
+@pytest.mark.parametrize("value", [
+    {"drawn": "data:image/png;base64,AAAA"}, {"drawn": "data:image/png;base64,%%%"}, {"drawn": "http://evil/mask.png"},
+    {"drawn": 5}, {"drawn": ["x"]}, {"drawn": layer(Image.new("L", (32, 64), 255))}, {"drawn": "file:///etc/passwd"},
+], ids=str)
+def test_a_layer_that_is_none_is_a_sentence(value: Any, inpaint: Inpaint, img2img: Img2Img) -> None:
+    for tab in (inpaint, img2img):
+        sent, _ = on(tab, noise(64, 64), steps=0)
+        sent[tab.easel.html] = value
+        with pytest.raises(InvalidSpec) as caught:
+            tab.read(sent)
+        assert len(caught.value.faults) == 2 and caught.value.faults[1].startswith("Steps")  # and what else is wrong
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {"invert": "yes"}, {"url": "/etc/passwd", "key": 1}], ids=str)
+def test_an_easel_that_sends_no_layer_is_as_it_was_shown(value: Any, inpaint: Inpaint) -> None:
+    sent, source = on(inpaint, noise(64, 64))
+    mask = inpaint.desk.library.inputs.add_mask(Image.new("L", (64, 64), 255)).sha256
+    sent |= {inpaint.easel.html: value, inpaint.easel.source: Source(**{**vars(source), "mask": mask})}
+    if value == {"invert": "yes"}:  # it says that it was turned: all white, inverted, is nothing; the mask is taken as it is
+        assert inpaint.read(sent).invert_mask
+    else:
+        assert inpaint.read(sent).mask == mask
+
+
+def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
+    cut = noise(64, 64).convert("RGBA")
+    cut.putalpha(Image.new("L", (64, 64), 255))
+    cut.paste((0, 0, 0, 0), (0, 0, 20, 64))
+    press = inpaint.easel.pressed
+    source = press({"what": "picture", **upload(cut)}, None, (64, 64))
+    assert source and source.alpha and not source.mask
+    masked = press({"what": "alpha"}, source, (64, 64))
+    assert masked
+    seen = np.array(inpaint.desk.library.inputs.load_mask(masked.mask))
+    assert (seen[:, :20] == 255).all() and not seen[:, 20:].any()
+    again = press({"what": "mask", **upload(Image.new("L", (64, 64), 255), "white.png")}, masked, (64, 64))
+    assert again and again.mask != masked.mask and again.image == source.image
+    with pytest.raises(BadPicture, match=r"white\.png is 32 × 64, and the picture is 64 × 64"):
+        press({"what": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")}, masked, (64, 64))
+    for what in ("mask", "picture"):
+        with pytest.raises(Exception, match="Send a file"):
+            press({"what": what, "path": "/etc/passwd", "name": "x"}, masked, (64, 64))
+    for odd in ({"what": "alpha"}, {"what": "explode"}, {}, None, "x"):
+        assert press(odd, None, (64, 64)) is None
+
+
+# ---- pictures that come in -------------------------------------------------------------------------------------------
+
+
+def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(inpaint: Inpaint, capsys: pytest.CaptureFixture[str]) -> None:
+    def taken(image: Image.Image | bytes, name: str = "a.png", **how: Any) -> Source:
+        source = inpaint.easel.pressed({"what": "picture", **upload(image, name, **how)}, None, (64, 64))
+        assert source
+        return source
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert taken(noise(60, 40), format="JPEG", exif=turned).size == (40, 60)
+    assert taken(noise(40, 40, channels=4).convert("CMYK"), format="JPEG").size == (40, 40)
+    assert taken(Image.new("I;16", (40, 40), 30000)).size == (40, 40)
+    frames = [noise(40, 40, k) for k in range(3)]
+    assert taken(frames[0], format="GIF", save_all=True, append_images=frames[1:]).size == (40, 40)
+    assert "first frame" in capsys.readouterr().out
+    large = taken(Image.new("RGB", (5000, 2500)), HOSTILE)
+    assert large.size == (4096, 2048)
+    said = capsys.readouterr().out
+    assert "5000 × 2500" in said and "<img" not in said
+    out = io.BytesIO()
+    noise(64, 64).save(out, "PNG")
+    with pytest.raises(BadPicture, match="damaged"):
+        taken(out.getvalue()[:2000])
+    for bad in (b"", b"hello", b"\x89PNG\r\n"):
+        with pytest.raises(BadPicture, match="no picture"):
+            taken(bad)
+    with pytest.raises(BadPicture, match="only 7 x 7"):
+        taken(Image.new("RGB", (7, 7)))
+    with pytest.raises(BadPicture, match="million"):
+        taken(Image.new("1", (13000, 13000)))
+
+
+# ---- the form --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_picture_all_faults_are_said_at_once(img2img: Img2Img, inpaint: Inpaint) -> None:
+    for tab in (img2img, inpaint):
+        with pytest.raises(InvalidSpec) as caught:
+            tab.read(page(tab, steps="many", prompt="a (cat"))
+        assert [fault.split(":")[0] for fault in caught.value.faults] == ["Picture", "Prompt", "Steps"]
+
+
+@pytest.mark.parametrize("wanted", [
+    {"strength": 0.35, "resize_mode": "crop", "width": 96, "height": 64},
+    {"strength": 0.0, "hires_scale": 2.0, "hires_strength": 0.3, "hires_steps": 9, "hires_tile": 128, "hires_overlap": 16},
+    {"mask": True, "invert_mask": True, "mask_blur": 9, "mask_grow": -3, "masked_content": "latent noise",
+     "inpaint_area": "only masked", "mask_padding": 16, "width": 128, "height": 128},
+    {"extend_left": 64, "extend_bottom": 8, "extend_fill": "colour", "extend_colour": "#102030", "seam_blur": 2},
+], ids=lambda wanted: ",".join(wanted))
+def test_a_request_survives_the_page(wanted: dict[str, Any], img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+    inputs = desk.library.inputs
+    image = inputs.add(noise(128, 96)).sha256
+    mask = {"mask": inputs.add_mask(noise(128, 96, 3)).sha256} if wanted.get("mask") else {}
+    request = check(GenerationRequest, {"prompt": "a cat", "seed": 9, "steps": 11, **wanted, "image": image, **mask})
+    tab: Any = img2img if request.task == "img2img" else inpaint
+    assert tab.read(page(tab, tab.take(request, OWNER))) == request
+
+
+def test_a_picture_that_is_gone_is_said(img2img: Img2Img, desk: Desk) -> None:
+    with pytest.warns(UserWarning, match="not in this home any more"):
+        updates = img2img.take(check(GenerationRequest, {"image": "a" * 64}), OWNER)
+    assert updates[img2img.easel.source] is None
+
+
+def test_a_preset_leaves_the_picture_where_it_is(inpaint: Inpaint) -> None:
+    updates = inpaint.take(GenerationRequest(prompt="a preset", mask_blur=9), OWNER)
+    assert inpaint.easel.source not in updates and updates[inpaint.form["mask_blur"]] == 9
+    assert inpaint.form["prompt"] in updates
+
+
+def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None:
+    sent, _ = on(inpaint, noise(64, 64))
+    sent[inpaint.easel.html] = {"drawn": layer(Image.new("L", (64, 64), 255))}
+    with pytest.raises(InvalidSpec, match="Sides"):
+        inpaint.read(sent | {inpaint.way: AROUND})
+    sent[inpaint.form["extend_right"]] = 32
+    request = inpaint.read(sent | {inpaint.way: AROUND})
+    assert request.task == "outpaint" and request.extension == (0, 0, 32, 0) and not request.mask
+    assert inpaint.read(sent).task == "inpaint"  # the sides are there, but another way was chosen
+    told = inpaint.turn({**sent, inpaint.way: AROUND})[inpaint.easel.html]
+    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False}
+    assert inpaint.own_size({**sent, inpaint.way: AROUND}) == (96, 64)
+    assert inpaint.own_size({**sent, inpaint.form["inpaint_area"]: "only masked"}) == (128, 128)
+
+
+@pytest.mark.parametrize(("steps", "strength", "words"), [
+    (20, 0.75, "15 of 20 steps"), (20, 1, "20 of 20"), (3, 0.5, "1 of 3"), (1, 0.5, "No step runs: more"), (20, 0, "only enlarged"),
+    (None, 0.5, ""), (20, None, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
+], ids=str)
+def test_the_steps_that_really_run_are_said(steps: Any, strength: Any, words: str) -> None:
+    assert words in runs(steps, strength) and bool(words) == bool(runs(steps, strength))
+
+
+def test_resize_by_computes_width_and_height(img2img: Img2Img) -> None:
+    sent, _ = on(img2img, noise(130, 90))
+    for times, size in ((1, (128, 88)), (1.5, (192, 136)), (0.25, (64, 64)), (4, (520, 360))):
+        updates = img2img.resize({**sent, img2img.by: times})
+        assert (updates[img2img.form["width"]], updates[img2img.form["height"]]) == size, times
+    assert list(img2img.resize({**sent, img2img.by: "x"})) == [img2img.form["width"]]
+    assert "15 steps" in img2img.tell(sent)[img2img.estimate]  # of 20, for a strength of 0.75
+
+
+# ---- sent on ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_goes_with_its_settings_to_every_tab(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+    before = desk.library.inputs.add(noise(128, 128, 8)).sha256
+    made = kept(desk, check(GenerationRequest, {"prompt": "a red boat", "steps": 9, "image": before, "strength": 0.4}))
+    for tab in (img2img, inpaint):
+        updates = tab.sent(made, OWNER)
+        sent = page(tab, updates)
+        source = sent[tab.easel.source]
+        assert (np.array(desk.library.inputs.load(source.image)) == np.array(Image.open(made.path))).all()
+        assert source.image != before and not source.mask
+        raw = tab.form.raw(sent)
+        assert (raw["prompt"], raw["steps"], raw["strength"]) == ("a red boat", 9, 0.4)
+    with gr.Blocks():
+        sweep = SweepTab(desk)
+    filled = sweep.based(made.request)
+    sent = {part: part.value for part in sweep.asked} | {part: value for part, value in filled.items() if part in sweep.asked}
+    sent |= {sweep.rows.rows[0].text: "0.3, 0.6"}
+    base = {**sweep.basis.raw(sent), **sweep.form.raw(sent)}
+    assert check(GenerationRequest, base) == made.request  # nothing is lost, also what the form has no field for
+    assert sweep.basis.show(GenerationRequest())[sweep.basis.kept] == {}
+
+
+def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Desk) -> None:
+    made = kept(desk, GenerationRequest(prompt="a boat"), noise(200, 120))
+    request = img2img.read(page(img2img, img2img.enlarged(made, OWNER)))
+    assert (request.strength, request.hires_scale, request.width, request.height) == (0, 2, 200, 120)
+    assert request.steps_run == 0 and request.hires_steps_run and not request.hires_tile
+    large = img2img.read(page(img2img, img2img.enlarged(kept(desk, GenerationRequest(), noise(800, 400)), OWNER)))
+    assert large.hires_tile == 1024 and (large.width, large.height) == (800, 400)
+
+
+def test_before_is_laid_out_as_after(desk: Desk) -> None:
+    inputs = desk.library.inputs
+    image = inputs.add(noise(128, 64)).sha256
+    same = kept(desk, check(GenerationRequest, {"image": image, "width": 256, "height": 128}), noise(256, 128))
+    assert before_of(desk, str(same.path)) == inputs.path(image)
+    framed = before_of(desk, str(kept(desk, check(GenerationRequest, {"image": image, "extend_left": 64}), noise(192, 64)).path))
+    assert isinstance(framed, Image.Image) and framed.size == (192, 64)
+    assert (np.array(framed)[:, 64:] == np.array(inputs.load(image))).all()
+    for mode in ("stretch", "crop", "fill"):
+        square = check(GenerationRequest, {"image": image, "resize_mode": mode, "width": 128, "height": 128})
+        shown = before_of(desk, str(kept(desk, square, noise(128, 128)).path))
+        assert isinstance(shown, Image.Image) and shown.size == (128, 128)
+    assert before_of(desk, None) is None
+    assert before_of(desk, str(kept(desk, GenerationRequest()).path)) is None
+    assert before_of(desk, str(kept(desk, check(GenerationRequest, {"image": "b" * 64})).path)) is None  # gone from inputs
+
+
+def test_two_pictures_of_the_gallery_are_compared(desk: Desk) -> None:
+    one, two = (kept(desk, GenerationRequest(prompt=words, seed=k), noise(64, 64, k)) for k, words in enumerate(("a", HOSTILE)))
+    with gr.Blocks():
+        tab = GalleryTab(desk)
+    pinned = tab.turn_pin(str(one.path), None)
+    assert pinned[tab.pinned] == str(one.path) and pinned[tab.compare.place].constructor_args["visible"] is False
+    both = tab.shown(str(two.path), str(one.path))
+    assert both[tab.compare.slider] == (str(one.path), str(two.path))
+    assert "<img" not in both[tab.compare.captions] and "pinned: a" in both[tab.compare.captions]
+    one.path.unlink()
+    alone = tab.shown(str(two.path), str(one.path))
+    assert alone[tab.pinned] is None and alone[tab.view].constructor_args["visible"] is True
+
+
+def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Desk) -> None:
+    made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
+    with gr.Blocks():
+        pane = Strip(desk, "trial")
+    updates = pane.begin(str(made.path), 4, NOBODY)
+    job = desk.jobs.get(updates[pane.job])
+    assert job and job.kind == "strip" and job.spec == {"request": made.request.model_dump(mode="json"), "every": 4}
+    theirs = desk.submit_strip(made.request, 4, OWNER)
+    assert pane.look(theirs, NOBODY)[pane.sheet] == ""
+    with pytest.raises(gr.Error, match="Choose a picture"):
+        pane.begin(None, 4, NOBODY)
+
+
+# ---- many pictures ---------------------------------------------------------------------------------------------------
+
+
+def test_many_pictures_are_one_list_and_a_bad_one_stops_no_other(img2img: Img2Img, desk: Desk) -> None:
+    many = img2img.many
+    files = [upload(noise(64, 48, 1), "one.png"), upload(b"hello", HOSTILE), upload(noise(48, 64, 2), "two.png"),
+             {"path": "/etc/passwd", "orig_name": "passwd"}, None]
+    sent = {part: part.value for part in img2img.form.inputs} | {many.files: files, many.own: True, img2img.form["strength"]: 0.4}
+    updates = many.begin(dict(sent), NOBODY)
+    waiting = desk.jobs.waiting(kind="generate")
+    assert [job.spec["strength"] for job in waiting] == [0.4, 0.4]
+    assert [desk.library.inputs.size(job.spec["image"]) for job in waiting] == [(64, 48), (48, 64)]
+    assert all(job.spec["width"] is None for job in waiting)
+    shown = updates[many.list]
+    assert "0 of 5 done · 3 failed" in shown and "no picture that can be read" in shown and "<img src=x" not in shown
+    job = desk.jobs.claim("cpu")
+    assert job
+    desk.jobs.finish(job.id, "failed", error="<b>It</b> broke.")
+    visitor = Visitor("api", guest=True)
+    assert "4 failed" in many.shown(visitor)[many.list] and "&lt;b&gt;It" in many.shown(visitor)[many.list]
+    many.cancel(NOBODY)
+    assert not desk.jobs.waiting(kind="generate") and "stopped" in many.shown(visitor)[many.list]
+    assert many.shown(ANN)[many.list] == drawn([], {})  # nobody else's
+    assert list(many.look(many.shown(visitor)[many.seen], NOBODY)) == [many.seen]  # nothing new, nothing sent
+
+
+def test_what_is_wrong_with_many_is_said_before_any_is_queued(img2img: Img2Img, desk: Desk) -> None:
+    many = img2img.many
+    sent = {part: part.value for part in img2img.form.inputs} | {many.files: [upload(noise(64, 64))], many.own: False}
+    for change, why in (({img2img.form["steps"]: 0}, "Steps"), ({many.files: None}, "choose some first"),
+                        ({many.files: [None] * 501}, "500 at once")):
+        with pytest.raises(gr.Error, match=why):
+            many.begin(sent | change, NOBODY)
+    assert not desk.jobs.waiting()
+    many.begin(sent | {many.files: [upload(noise(64, 64, k)) for k in range(GUEST_JOBS + 1)]}, NOBODY)
+    assert len(desk.jobs.waiting()) == GUEST_JOBS  # the last one's row says why it has to wait
+    assert "which is all that a guest may have" in many.shown(Visitor("api", guest=True))[many.list]
+
+
+def test_a_tab_shows_its_own_jobs(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+    image = desk.library.inputs.add(noise(64, 64)).sha256
+    first = desk.submit(check(GenerationRequest, {"image": image}), OWNER)
+    second = desk.submit(check(GenerationRequest, {"image": image, "extend_left": 64}), OWNER)
+    desk.submit(GenerationRequest(prompt="neither"), OWNER)
+    assert [job.id for job in img2img.stage.waiting(OWNER)] == [first]
+    assert [job.id for job in inpaint.stage.waiting(OWNER)] == [second]
+    desk.jobs.cancel(first)
+    ended = img2img.stage.last(OWNER)
+    assert ended and ended.id == first and inpaint.stage.last(OWNER) is None
