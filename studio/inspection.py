@@ -37,7 +37,7 @@ def look_at(path: Path) -> dict[str, Any]:
             raise BadFile(f"{path} is no model folder: it has no model_index.json.")
         model = look(path)
         return {"kind": "model", "name": model.name, "family": model.family, "prediction": model.prediction, "side": model.side,
-                "dtype": model.dtype, "bytes": model.bytes}
+                "dtype": model.dtype, "bytes": model.bytes, "inpainting": model.inpainting}
     if not path.is_file():
         raise BadFile(f"There is no file {path}.")
     if path.suffix == ".safetensors":
