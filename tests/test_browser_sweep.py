@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_browser import Studio, ask, chromium, shared, shot, shown, state, visit  # noqa: F401
 
+from studio.ui.app import TITLES
 from studio.settings import Settings, load
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
@@ -359,3 +360,12 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
     if page.locator("#sweep-grid").bounding_box():
         page.locator("#sweep-head").scroll_into_view_if_needed()
     shot(page, "phone-sweep-done")
+
+
+def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+    page = visit(shared)
+    titles = list(TITLES.values())
+    for title in [*titles, titles[0]]:
+        go(page, title)
+        page.wait_for_timeout(300)  # what is wrong comes after the tab has been drawn
+        assert page.get_by_role("tab").all_inner_texts()[:len(titles)] == titles
