@@ -13,13 +13,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_browser import Studio, ask, chromium, shared, shot, shown, state, visit  # noqa: F401
 
-from studio.ui.app import TITLES
 from studio.settings import Settings, load
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.value import check
 from studio.store.gallery import Gallery, recipe
 from studio.store.sweeps import Kept, Sweeps, Verdict
+from studio.ui.app import TITLES
 
 SCHEDULERS = ("Euler", "DDIM", "DPM++ 2M")
 QUICK = {"prompt": "a photo of a red house by a lake", "width": 64, "height": 64, "seed": 7}
