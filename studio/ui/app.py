@@ -52,8 +52,6 @@ def build(desk: Desk) -> gr.Blocks:
                 tabs.append(tab)
                 if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
-                if tab.source:
-                    _open_late(tab, place)
         for source in tabs:
             for target in tabs:
                 if source.picked and source.send and target.form and (source is not target or source.source):
@@ -65,7 +63,9 @@ def build(desk: Desk) -> gr.Blocks:
                 if source.asks and target.take and not target.source:  # nobody hands those anything but pictures
                     _hand_over(source, target, bar)
         for tab in tabs:
-            if tab.opened and not tab.source:
+            if tab.opened and tab.first_seen:
+                _open_late(tab)
+            elif tab.opened:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
         api.publish(desk)
     return page
@@ -82,14 +82,16 @@ def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
     return opened
 
 
-def _open_late(tab: Tab, place: gr.Tab) -> None:
+def _open_late(tab: Tab) -> None:
     """Fill a tab when it is first seen, unless a picture was sent there before.
 
     gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
     """
     assert tab.source
+    assert tab.first_seen
     due: gr.State = gr.State(None)
-    place.select(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due, **SHORT)
+    tab.first_seen(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due,
+                   **SHORT)
     due.change(_opening(tab), None, tab.outputs, **SHORT)
 
 
