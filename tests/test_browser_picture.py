@@ -134,6 +134,7 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(shared: Studio, vi
     assert whole < painted(page, "inpaint") < whole + 2000
     page.keyboard.press("Control+z")
 
+    assert [tab.inner_text() for tab in page.get_by_role("tab").all()][:4] == ["txt2img", "img2img", "Inpaint", "Sweep"]
     say(page, "inpaint", prompt="a photo of a blue house by a lake", strength=1, mask_blur=2)
     shot(page, "inpaint-painted")
     made = generate(page, "inpaint")

@@ -65,7 +65,9 @@ def build(desk: Desk) -> gr.Blocks:
                 if source.asks and target.take and not target.source:  # nobody hands those anything but pictures
                     _hand_over(source, target, bar)
         for tab in tabs:
-            if tab.opened and not tab.source:
+            if tab.opened and tab.first_seen:
+                _open_late(tab)
+            elif tab.opened:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
         bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
         api.publish(desk)
@@ -83,14 +85,16 @@ def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
     return opened
 
 
-def _open_late(tab: Tab, place: gr.Tab) -> None:
+def _open_late(tab: Tab) -> None:
     """Fill a tab when it is first seen, unless a picture was sent there before.
 
     gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
     """
     assert tab.source
+    assert tab.first_seen
     due: gr.State = gr.State(None)
-    place.select(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due, **SHORT)
+    tab.first_seen(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due,
+                   **SHORT)
     due.change(_opening(tab), None, tab.outputs, **SHORT)
 
 

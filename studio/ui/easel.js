@@ -4,7 +4,7 @@
 // In:  props.value {key, url, width, height, layer, invert}: another key is another picture; `layer` is the address of what lies over
 //      it. props.told {extend: [left, top, right, bottom], paint}: pixels that are to be added around it; whether it is painted on.
 // Out: props.value with `drawn` (the layer as a PNG in a data: address; only once somebody has touched it) and `invert`; events
-//      `click` with {what, path, name}. A layer in mask mode is its alpha; it goes out as grey, white is what will be repainted.
+//      `click` with {what, path, name}, `focus` once, when it is first seen. A layer in mask mode is its alpha; it goes out as grey, white is what will be repainted.
 const root = element.querySelector('.easel'), mask = root.dataset.mode === 'mask', pad = root.querySelector('.easel-pad');
 const screen = pad.querySelector('canvas'), pen = screen.getContext('2d'), file = root.querySelector('input[type=file]');
 const size = root.querySelector('.easel-size'), colour = root.querySelector('.easel-colour'), foot = root.querySelector('.easel-foot');
@@ -316,3 +316,4 @@ watch('value', take);
 watch('told', () => { if (fitted && picture) fit(); say(); draw(); });
 say();
 take();
+trigger('focus');  // seen for the first time: its tab is drawn only now

@@ -93,7 +93,7 @@ class OnPicture(Maker):
 
     def tab(self) -> Tab:
         made = super().tab()
-        made.source = self.easel.source
+        made.source, made.first_seen = self.easel.source, self.easel.html.focus
         return made
 
     # ---- what fills the form ------------------------------------------------------------------------------------

@@ -202,5 +202,6 @@ class Tab:
     asks: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
     outputs: list[Any] = field(default_factory=list)  # what `opened` and `take` change
     filled: list[Any] = field(default_factory=list)  # what `sent` and `enlarged` change
-    source: gr.State | None = None  # the picture that it works on: its own results can be worked on again; opened when first seen
+    source: gr.State | None = None  # the picture that it works on: its own results can be worked on again
+    first_seen: Callable[..., Any] | None = None  # an event of it; `opened` then waits for it
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change
