@@ -49,8 +49,6 @@ def build(desk: Desk) -> gr.Blocks:
                 name = make.__module__.rsplit(".", 1)[1]
                 with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
                     tab = make(desk)
-                    if tab.source:
-                        _open_late(tab, place)  # in here: gradio counts all that stands between tabs as tabs
                 tabs.append(tab)
                 if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
                     place.select(_opening(tab), None, tab.outputs, **SHORT)
