@@ -1,0 +1,271 @@
+"""An album: a dataset as it is looked at and edited.
+
+Knows: which pictures there are with their captions, how they are found, edited, undone. Does not know: torch, what a page looks
+like, how a caption is computed. Reading for a training is dataset.py; both walk a folder the same way (layout.py).
+
+    albums = Albums(settings)                        one for a process; web process and worker each have their own
+    album = albums.open("moon")                      or open(Path("/any/folder")); quick also for 10,000 pictures
+    for picture in album.pictures: picture.key, picture.path, picture.caption, picture.size, picture.bytes
+    album.content(picture.key)                       sha256 of the file, computed when asked for and remembered
+    album.examine(report)                            decodes all that is new: finds broken ones and repeats; remembered
+
+    step = album.write({"a.png": "a red boat"}, Writer(by="model", model="pocket", instruction="…"), mode="fill")
+    step = album.write({"b.png": "a tree"}, writer, mode="fill", into=step.id)      both are undone as one
+    step.changed, step.left                          how many were written; (key, why) of those that were left alone
+    album.undo(), album.redo(), album.history()      across restarts and processes
+
+A write is stored in the journal before a file is touched, and each file is written aside and renamed: after kill -9 at any moment
+every caption is the old one or the new one, and the next who opens the album completes the step. A caption that another program
+changed since this album read it is left as it is and named in `step.left`; `refresh()` reads anew. A caption goes where it stands:
+into its own file, or into its record of metadata.jsonl or .csv; one that is new into a file beside the picture.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.errors import DatasetError, InvalidSpec, NotAllowed
+from studio.settings import Settings, shipped
+from studio.spec import caption_edits, caption_filter, caption_text
+from studio.spec.caption_edits import Credit, Edit, Put, Row, SetAside
+from studio.spec.caption_text import Mode
+from studio.spec.credits import Source, Writer
+from studio.store import layout, rewrite
+from studio.store.captions import shown
+from studio.store.carry import Change
+from studio.store.dataset import Datasets
+from studio.store.journal import Journal, Step
+from studio.store.layout import Entry, Found, Layout
+from studio.store.looks import Look, Looks
+from studio.store.rewrite import Picture
+from studio.store.tokens import Tokens
+
+ASIDE = ".aside"
+HAND = Writer(by="hand")
+Order = Literal["name", "caption", "length", "size", "repeats"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some pictures of those that a filter lets through, and how many those are."""
+
+    pictures: tuple[Picture, ...]
+    total: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was found. `unseen` are pictures that have not been examined: they may still turn out broken or repeated."""
+
+    pictures: int
+    captioned: int
+    broken: int
+    unseen: int
+    layout: Layout
+    repeats: Mapping[str, int]
+
+
+class Albums:
+    """Opens albums of a home: by name (those of `names`), or any folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.shelf = settings, Datasets(settings)
+        self._journal, self._looks, self._tokens = Journal(settings), Looks(settings), Tokens()
+
+    def names(self) -> list[str]:
+        """All datasets of the home and those that came with the studio."""
+        return self.shelf.names()
+
+    def open(self, which: str | Path) -> Album:
+        """The album of a name or folder; what a killed process left half written is completed. Raises DatasetError."""
+        folder = which if isinstance(which, Path) else self.shelf.folder(which)
+        name = shown(which.name) if isinstance(which, Path) else which
+        if not folder.is_dir():
+            raise DatasetError(f"There is no folder {shown(str(folder))}; choose one with pictures in it.")
+        return Album(folder.resolve(), name, self._journal, self._looks, self._tokens)
+
+
+class Album:
+    """One folder. What it knows is as of the last `refresh`; it is cheap, and every write notices what changed since."""
+
+    def __init__(self, folder: Path, name: str, journal: Journal, looks: Looks, tokens: Tokens) -> None:
+        self.folder, self.name, self._journal, self._looks, self.tokens = folder, name, journal, looks, tokens
+        self.shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folder anew: names, captions, headers of pictures that changed."""
+        self._journal.recover(self.folder)
+        found, fence = layout.walk(self.folder), layout.Fence(self.folder)
+        entries = []
+        for entry in found.entries:
+            fault = "" if fence.holds(entry.path) else "leads out of the folder; copy the picture into it."
+            fault = fault or _unnameable(entry.path.relative_to(self.folder).as_posix())
+            if fault:
+                found.broken.append((found.name(entry.path), fault))
+            else:
+                entries.append(entry)
+        self._take(found, entries, self._looks.of([entry.path for entry in entries], full=False))
+
+    def examine(self, report: Callable[[int, int], None] | None = None) -> None:
+        """Decode and hash every picture that has not been yet. `report(done, of)`; what it raises stops it, and nothing is lost."""
+        entries = [picture.entry for picture in self.pictures]
+        self._take(self._found, entries, self._looks.of([entry.path for entry in entries], True, report))
+
+    def _take(self, found: Found, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
+        self._found, self.layout = found, found.layout
+        self.pictures = tuple(
+            Picture(entry.path.relative_to(self.folder).as_posix(), entry.path, entry.caption or "", entry, look)
+            for entry, look in zip(entries, looks))
+        self._by_key = {picture.key: picture for picture in self.pictures}
+
+    # ---- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> list[tuple[str, str]]:
+        """(file, why it cannot be used): pictures, captions, lines of metadata files."""
+        return [*self._found.broken, *((picture.key, picture.reason or picture.fault) for picture in self.pictures
+                                       if picture.reason or picture.fault)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that the owner should know."""
+        return [*self._found.notes, *(note for picture in self.pictures for note in picture.look.notes)]
+
+    def counts(self) -> Counts:
+        return Counts(sum(not picture.reason for picture in self.pictures), sum(picture.captioned for picture in self.pictures
+                      if not picture.reason), len(self.broken), sum(not picture.look.full for picture in self.pictures),
+                      self.layout, dict(self._found.repeats))
+
+    def picture(self, key: str) -> Picture:
+        """Raises DatasetError for one that is not there."""
+        if key not in self._by_key:
+            raise DatasetError(f"There is no picture {key!r:.80} in {self.name}.")
+        return self._by_key[key]
+
+    def content(self, key: str) -> str:
+        """The sha256 of a picture's file; empty for one that cannot be used."""
+        picture = self.picture(key)
+        return picture.content or self._looks.of([picture.path])[0].content
+
+    def page(self, offset: int = 0, limit: int = 60, filter: str = "", sort: Order = "name", reverse: bool = False) -> Page:
+        """Pictures that a filter (spec/caption_filter.py) lets through. Raises InvalidSpec for a filter or order that is none."""
+        found = _sorted([self._by_key[key] for key in self.keys(filter)], sort, reverse)
+        return Page(tuple(found[offset:offset + limit]), len(found), offset)
+
+    def keys(self, filter: str = "") -> list[str]:
+        """Keys of the pictures that a filter lets through, by name."""
+        test = caption_filter.parse(filter)
+        rows = self.rows(tokens=test.asks_tokens)
+        return [row.key for row in rows if test.holds(row)]
+
+    def tags(self, filter: str = "") -> list[tuple[str, int]]:
+        """Tags with how many captions have them, the most frequent first."""
+        return caption_text.counted(self._by_key[key].caption for key in self.keys(filter))
+
+    def rows(self, keys: Iterable[str] | None = None, tokens: bool = False) -> list[Row]:
+        """Pictures as the pure functions see them."""
+        chosen = self.pictures if keys is None else [self.picture(key) for key in keys]
+        if tokens:
+            self.tokens.learn(picture.caption for picture in chosen)
+        return [rewrite.row(picture, self.tokens(picture.caption) if tokens else 0) for picture in chosen]
+
+    # ---- changing -------------------------------------------------------------------------------------------------
+
+    def write(self, texts: Mapping[str, str], writer: Writer, mode: Mode = "replace", into: int = 0, title: str = "",
+              separator: str = ", ") -> Step:
+        """Captions by key, as one step. `into`: a step that this goes on with, if it is still the last one.
+
+        Raises DatasetError for a key that is not there, NotAllowed for a dataset that came with the studio, Busy, BadFile.
+        """
+        put = Put(texts=dict(texts), mode=mode, separator=separator)
+        return self._do(put, list(texts), writer, into, title or f"{writer}: {caption_edits.title(put)}")
+
+    def preview(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "") -> list[Change]:
+        """What an edit would change: (key, old, new) of each; nothing is written. Raises InvalidSpec."""
+        return self._changes(edit, self._scope(edit, keys, filter))
+
+    def apply(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND) -> Step:
+        """Carry an edit out on those pictures (all without keys and filter), as one step."""
+        return self._do(edit, self._scope(edit, keys, filter), writer, 0, caption_edits.title(edit))
+
+    def undo(self) -> Step | None:
+        """Take back the last step; None if there is none. Files that another program changed since stay, see Step.left."""
+        self._may()
+        step = self._journal.undo(self.folder)
+        self.refresh()
+        return step
+
+    def redo(self) -> Step | None:
+        """Do again what was undone last."""
+        self._may()
+        step = self._journal.redo(self.folder)
+        self.refresh()
+        return step
+
+    def sources(self) -> dict[str, Source]:
+        """Where pictures come from, of those of which it was said."""
+        return self._journal.sources(self.folder)
+
+    def history(self, limit: int = 100) -> list[Step]:
+        """Steps, the newest first."""
+        return self._journal.history(self.folder, limit)
+
+    def changes(self, step: int) -> list[Change]:
+        """What a step changed."""
+        return self._journal.changes(step)
+
+    def _scope(self, edit: Edit, keys: Sequence[str] | None, filter: str) -> list[str]:
+        """The pictures that are meant: those named, by the edit itself or beside it (else all), that the filter lets through."""
+        chosen: Iterable[str] = self._by_key if keys is None else keys
+        if isinstance(edit, Put | SetAside):
+            own = edit.texts if isinstance(edit, Put) else edit.keys
+            chosen = own if keys is None else [key for key in own if key in set(keys)]
+        passed = set(self.keys(filter)) if filter else self._by_key.keys()
+        return [self.picture(key).key for key in dict.fromkeys(chosen) if key in passed or key not in self._by_key]
+
+    def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
+        self._may()
+        changes = self._changes(edit, keys)
+        if not changes:
+            return Step(into, title, time.time(), writer, "done", 0)
+        step = self._journal.make(self.folder, title, writer, changes, into)
+        self.refresh()
+        return step
+
+    def _may(self) -> None:
+        if self.shipped:
+            raise NotAllowed(f"{self.name} came with the studio and stays as it is; copy it under another name and edit that.")
+
+    def _changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
+        chosen = [self.picture(key) for key in keys]
+        if isinstance(edit, SetAside):
+            return rewrite.moves(self.folder, chosen, self.pictures)
+        if isinstance(edit, Credit):
+            return rewrite.sources(edit, chosen, self.sources())
+        return rewrite.texts(self.folder, edit, chosen, self.pictures, self.tokens)
+
+
+def _sorted(pictures: list[Picture], order: Order, reverse: bool) -> list[Picture]:
+    """By that order, those alike by name."""
+    keys: dict[Order, Callable[[Picture], Any]] = {
+        "name": lambda picture: (), "caption": lambda picture: caption_text.folded(picture.caption),
+        "length": lambda picture: len(picture.caption), "size": lambda picture: picture.size[0] * picture.size[1],
+        "repeats": lambda picture: picture.entry.repeats}
+    if order not in keys:
+        raise InvalidSpec([f"Sort: has to be one of {', '.join(keys)} (not {order!r:.40})."])
+    return sorted(sorted(pictures, key=lambda picture: picture.key, reverse=reverse), key=keys[order], reverse=reverse)
+
+
+def _unnameable(key: str) -> str:
+    """Why a name cannot be written down in a journal, a card or a page; usually empty."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not written in UTF-8; rename it."
+    return "has a line break in its name; rename it." if any(ord(letter) < 32 for letter in key) else ""
