@@ -37,12 +37,12 @@ class CaptionSpec(Value):
     trigger: str = setting("", title="Trigger word", max_length=100,
                            help="A rare word that calls the new thing, such as mysks; put before captions that lack it.")
     instruction: str = setting("", title="Instruction", max_length=4000,
-                               help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, detailed caption or "
-                                    "more detailed caption. An endpoint: what is asked for. Empty is the captioner's usual.")
+                               help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, detailed caption "
+                                    "or more detailed caption. An endpoint: what is asked for. Empty is the captioner's usual.")
     tokens: int | None = setting(None, title="Longest caption", ge=1, le=4096, unit="tokens",
                                  help="Captions end there at the latest. Empty is the captioner's usual.")
     batch: int | None = setting(None, title="At once", ge=1, le=256,
-                                help="Pictures in one call of the captioner (batch size): quicker, and more memory. Empty is usual.")
+                                help="Pictures in one call of the captioner (batch size): quicker, more memory. Empty is usual.")
     address: str = setting("", title="Address", max_length=500,
                            help="Of an endpoint that speaks as OpenAI's: http://127.0.0.1:1234/v1. Its key is read from the "
                                 "environment, STUDIO_CAPTION_KEY.")
@@ -111,7 +111,8 @@ class CaptionSpec(Value):
         """Raise InvalidSpec if a captioner of that kind cannot be asked so."""
         info = CAPTIONERS[kind]
         if info.asked == "task" and self.instruction not in ("", *info.tasks):
-            raise InvalidSpec([f"Instruction: {info.title} can be asked for {', '.join(info.tasks)} (not {self.instruction!r:.60})."])
+            tasks = ", ".join(info.tasks)
+            raise InvalidSpec([f"Instruction: {info.title} can be asked for {tasks} (not {self.instruction!r:.60})."])
 
     def caption(self, said: str, before: str) -> str:
         """What a picture's caption becomes, from what the captioner said and the caption that it has."""

@@ -35,7 +35,7 @@ class Vectors:
 
     def get(self, by: str, contents: Iterable[str]) -> dict[str, bytes]:
         """Those that are known."""
-        wanted, found = list(dict.fromkeys(contents)), {}
+        wanted, found = list(dict.fromkeys(contents)), dict[str, bytes]()
         for first in range(0, len(wanted), AT_ONCE):
             some = wanted[first:first + AT_ONCE]
             sql = f"SELECT content, data FROM vectors WHERE by = ? AND content IN ({', '.join('?' * len(some))})"

@@ -3,9 +3,9 @@
 Knows: the order of things: which pictures lack a caption, who has to be asked, when it is written, going on after a stop or a kill.
 Does not know: how a captioner works, how a folder keeps captions (store/album.py), the page.
 
-Whatever a captioner says is kept at once by the picture's content (store/answers.py) and written into the dataset every few seconds,
-as one step that can be undone. A stop or a kill loses nothing: the same asked again takes what was said and asks for the rest; so
-does the run after a dry run. What is appended stands once, however often it is asked.
+Whatever a captioner says is kept at once by the picture's content (store/answers.py) and written into the dataset every few
+seconds, as one step that can be undone. A stop or a kill loses nothing: the same asked again takes what was said and asks for the
+rest; so does the run after a dry run. What is appended stands once, however often it is asked.
 """
 
 from __future__ import annotations

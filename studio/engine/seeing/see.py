@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _classes(looked: _Looked) -> dict[str, Any]:
     said = [[wording.format(name) for wording in WORDINGS] if name.lower() != OTHER else list(NOTHING) for name in names]
     rows = vectors.of_texts(looked.clip, looked.memory, [text for texts in said for text in texts])
     ends = np.cumsum([0, *map(len, said)])
-    means = np.stack([rows[first:last].mean(0) for first, last in zip(ends, ends[1:])])
+    means = np.stack([rows[first:last].mean(0) for first, last in pairwise(ends)])
     logits = looked.clip.scale * looked.table @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
@@ -103,14 +104,12 @@ def _classes(looked: _Looked) -> dict[str, Any]:
 
 def _duplicates(looked: _Looked) -> dict[str, Any]:
     """Groups of pictures that are nearly the same, the largest picture of each first; `like` is how much each is like that one."""
-    prints = vectors.prints(looked.memory, looked.items)
-    groups = []
-    for members in twins.groups(looked.table, prints):
-        members = sorted(members, key=lambda row: -looked.items[row].size[0] * looked.items[row].size[1])
-        first = members[0]
-        groups.append([{"file": looked.items[row].key, "like": round(float(prints[row] @ prints[first]), 4),
-                        "same_file": looked.items[row].content == looked.items[first].content} for row in members])
-    return {"groups": groups}
+    order = sorted(range(len(looked.items)), key=lambda row: (-looked.items[row].size[0] * looked.items[row].size[1], row))
+    thumbs = vectors.thumbnails(looked.memory, [looked.items[row] for row in order])
+    found = twins.groups(looked.table[order], thumbs, lambda: looked.report(Progress(0, 0, "Comparing")))
+    named = [[(looked.items[order[row]], like) for row, like in members] for members in found]
+    return {"groups": [[{"file": item.key, "like": round(like, 4), "same_file": item.content == members[0][0].content}
+                        for item, like in members] for members in named]}
 
 
 def _fit(looked: _Looked) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from PIL import Image
 
 from studio.engine import pictures
 from studio.engine.measure import Clip
+from studio.engine.seeing import twins
+from studio.engine.seeing.twins import SIDE
 from studio.errors import StudioError
 from studio.store import images
 from studio.store.jobs import Progress
 from studio.store.vectors import Vectors
 
 BATCH = 16
-GRID = 16  # cells a side of a print
-PRINT = f"print {GRID}"
+THUMBS = f"thumbnail {SIDE}"
 
 Report = Callable[[Progress], None]
 
@@ -54,8 +55,8 @@ def of_pictures(clip: Clip, memory: Vectors, items: Sequence[Seen], report: Repo
         broken |= {item.content: str(seen) for item, seen in group if isinstance(seen, StudioError)}
         if good:
             found = dict(zip((content for content, *_ in good), map(_bytes, clip.see([image for _, image, _ in good]))))
+            memory.put(THUMBS, {content: small.tobytes() for content, _, small in good})  # first: no vector is without one
             memory.put(clip.by, found)
-            memory.put(PRINT, {content: _bytes(printed) for content, _, printed in good})
             known |= found
         done += len(group)
     return _table(known, [item.content for item in items]), broken
@@ -74,21 +75,15 @@ def of_texts(clip: Clip, memory: Vectors, texts: Sequence[str]) -> np.ndarray:
     return _table(known, keys)
 
 
-def prints(memory: Vectors, items: Sequence[Seen]) -> np.ndarray:
-    """What pictures look like from far away, whoever looks: (n, 3 GRID²), with zero mean and unit length; of pictures that were
-    looked at before."""
-    return _table(memory.get(PRINT, {item.content for item in items}), [item.content for item in items])
+def thumbnails(memory: Vectors, items: Sequence[Seen]) -> np.ndarray:
+    """Small copies (n, side, side, 3), uint8, of pictures that were looked at before, by whatever model."""
+    known = memory.get(THUMBS, {item.content for item in items})
+    return np.stack([np.frombuffer(known[item.content], np.uint8).reshape(SIDE, SIDE, 3) for item in items])
 
 
 def _opened(item: Seen) -> tuple[Image.Image, np.ndarray]:
     image = images.load(item.path).image
-    return image, _print(image)
-
-
-def _print(image: Image.Image) -> np.ndarray:
-    small = np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX), dtype=np.float32)
-    rough = (small - small.mean()).reshape(-1)
-    return rough / max(1e-6, float(np.linalg.norm(rough)))
+    return image, twins.thumbnail(image)
 
 
 def _bytes(vector: np.ndarray) -> bytes:
