@@ -51,7 +51,7 @@ class Clip:
     @property
     def scale(self) -> float:
         """What cosines are multiplied with before they become shares (the temperature it was trained with)."""
-        return float(self.model.logit_scale.exp())
+        return float(self.model.logit_scale.detach().exp())
 
 
 def _unit(vectors: torch.Tensor) -> np.ndarray:
