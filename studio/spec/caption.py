@@ -29,7 +29,7 @@ class CaptionSpec(Value):
                                                     "what is there.")
     pictures: tuple[str, ...] = setting((), title="Pictures", max_length=100_000,
                                         help="Only these, by their names in the folder; empty is all.")
-    filter: str = setting("", title="Filter", max_length=2000, help="Only pictures that it lets through, such as missing: or "
+    filter: str = setting("", title="Filter", max_length=2000, help="Only pictures that it lets through, such as is:missing or "
                                                                     "tag:moon; empty is all.")
     prefix: str = setting("", title="Prefix", max_length=500,
                           help="Stands before what the captioner says, as it is written here: bring your own space or comma.")

@@ -1,4 +1,4 @@
-"""Named, typed endpoints for programs: `generate`, `sweep`, `inspect`, `jobs`; the only public ones.
+"""Named, typed endpoints for programs: `generate`, `sweep`, `caption`, `inspect`, `jobs`; the only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -17,6 +17,7 @@ from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
 from studio.errors import InvalidSpec, StudioError
+from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.value import check
@@ -50,6 +51,16 @@ def publish(desk: Desk) -> None:
         paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
         return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
+    async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
+        visitor.must_own("Captioning a dataset")
+        if spec.dataset not in desk.datasets.names():
+            desk.datasets.open(spec.dataset)  # says which there are
+        id = desk.jobs.submit("caption", spec.model_dump(mode="json"), owner=visitor.id)
+        [*_, job] = [job async for job in desk.jobs.watch(id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        return {"job": id, **job.result}
+
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
@@ -76,7 +87,8 @@ def publish(desk: Desk) -> None:
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
-    for work, name in ((described, "generate"), (grids, "sweep"), (inspect, "inspect"), (jobs, "jobs")):
+    captions = typed(CaptionSpec, caption, "Caption the pictures of a dataset; return each with its caption before and after.")
+    for work, name in ((described, "generate"), (grids, "sweep"), (captions, "caption"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 

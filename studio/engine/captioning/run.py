@@ -129,7 +129,7 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """What came of it, as plain data."""
-        return {"pictures": len(self.wanted) + self.kept, "made": self.made, "taken": self.taken, "kept": self.kept,
+        return {"count": len(self.wanted) + self.kept, "made": self.made, "taken": self.taken, "kept": self.kept,
                 "failed": self.failed, "rows": self.rows[:MOST_ROWS], "more_rows": max(0, len(self.rows) - MOST_ROWS),
                 "step": self.step, "dry_run": self.asked.dry_run}
 

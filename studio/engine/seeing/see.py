@@ -60,7 +60,7 @@ def see(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]
         answer = ANSWERS[asked.question](looked)
     failed = [{"file": one.key, "error": one.reason} for one in chosen if one.reason]
     failed += [{"file": one.key, "error": broken[one.content]} for one in items if one.content in broken]
-    return answer | {"question": asked.question, "clip": asked.clip, "pictures": len(good), "failed": failed,
+    return answer | {"question": asked.question, "clip": asked.clip, "count": len(good), "failed": failed,
                      "seconds": round(time.perf_counter() - began, 3)}
 
 
