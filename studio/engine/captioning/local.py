@@ -53,7 +53,7 @@ class Local:
         """Tell `heard` what is said about each, by number. `beat` is called at each token and may raise. Gives those that could
         not be captioned, with the reason: none."""
         where, words = self.device.torch, self.words(asked.instruction)
-        told = {name: each.expand(len(looks), -1).to(where) for name, each in words.items()}
+        told = {name: each.repeat(len(looks), 1).to(where) for name, each in words.items()}
         usual = CAPTIONERS[self.kind].tokens or 1
         ids = self.model.generate(pixel_values=torch.stack(list(looks)).to(where, self.device.dtype), **told, do_sample=False,
                                   max_new_tokens=max(1, min(asked.tokens or usual, self.room(words))),

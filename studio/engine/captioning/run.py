@@ -232,5 +232,5 @@ class _Run:
 
 def _clean(text: str) -> str:
     """What a captioner said as one line of text that any file takes."""
-    plain = "".join(letter for letter in one_line(text.encode("utf-8", "ignore").decode()) if letter.isprintable())
-    return plain[:LONGEST]
+    plain = "".join(letter for letter in text.encode("utf-8", "ignore").decode() if letter.isprintable() or letter.isspace())
+    return one_line(plain)[:LONGEST]
