@@ -100,10 +100,16 @@ def build() -> argparse.ArgumentParser:
     training.add_argument("--as-meant", action="store_true", help="read kohya's keys as people usually mean them")
     _home(training, argparse.SUPPRESS)
     captions = command(caption, "Caption a folder of pictures; print a line for each. What is done is kept when it is stopped.")
-    captions.add_argument("folder", type=Path, metavar="FOLDER", help="any folder, or the name of one in home/datasets")
+    captions.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
     add_fields(captions, CaptionSpec, "dataset")
     captions.add_argument("--json", action="store_true", help="print one JSON object: counts, rows with before and after, failures")
     _home(captions, argparse.SUPPRESS)
+    data = command(dataset, "Say what is in a folder of pictures and captions, and what is wrong with it.")
+    data.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
+    data.add_argument("--trigger", default="", metavar="WORD", help="a word that has to stand in every caption")
+    data.add_argument("--resolution", default=0, metavar="N", help="name pictures with fewer than N x N pixels")
+    data.add_argument("--json", action="store_true", help="print JSON")
+    _home(data, argparse.SUPPRESS)
     command(inspect, "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.").add_argument(
         "file", type=Path, metavar="FILE")
     doctor_flags = command(doctor, "Say what this machine has and what is missing.")
@@ -317,6 +323,15 @@ def caption(arguments: argparse.Namespace) -> None:
     for line in caption_command.lines(result, arguments.json):
         print(line, flush=True)
     caption_command.complain(result)
+
+
+def dataset(arguments: argparse.Namespace) -> None:
+    """What is in a folder; nothing in it is changed."""
+    from studio import dataset_command
+    from studio.spec.caption_lint import Rules
+    rules = check(Rules, {"trigger": arguments.trigger, "resolution": arguments.resolution})
+    found = dataset_command.look(_settings(arguments), arguments.folder, rules)
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else dataset_command.in_words(found))
 
 
 def inspect(arguments: argparse.Namespace) -> None:

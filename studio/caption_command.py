@@ -20,15 +20,13 @@ from studio.store.dataset import Datasets
 SHOWN = 5  # failures that are told one by one
 
 
-def job_of(folder: Path, given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def job_of(folder: str, given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The job for a folder, or for a dataset of the home by its name. Raises InvalidSpec and DatasetError."""
-    asked = check(CaptionSpec, {"dataset": shown(folder.name) or "dataset", **given})
-    place = folder.expanduser()
+    path = Path(folder).expanduser()
+    asked = check(CaptionSpec, {"dataset": shown(path.name) or "dataset", **given})
+    place = path if path.is_dir() or len(path.parts) > 1 else Datasets(settings).folder(folder)
     if not place.is_dir():
-        names = Datasets(settings).names()
-        if str(folder) not in names:
-            raise DatasetError(f"There is no folder {shown(str(folder))}, nor a dataset of that name in home/datasets.")
-        place = Datasets(settings).folder(str(folder))
+        raise DatasetError(f"There is no folder {shown(str(place))}; choose one with pictures in it.")
     return asked.model_dump(mode="json") | {"folder": str(place.resolve())}
 
 

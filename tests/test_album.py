@@ -237,8 +237,8 @@ def test_set_aside_from_metadata(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_sources(album: Album) -> None:
-    do(album, "credit", author="Jan", licence="CC0")
-    album.apply(edit_of({"kind": "credit", "source": "gallery", "generated": True}), keys=["a.png"])
+    do(album, "set_source", author="Jan", licence="CC0")
+    album.apply(edit_of({"kind": "set_source", "source": "gallery", "generated": True}), keys=["a.png"])
     assert album.sources()["a.png"] == Source(author="Jan", licence="CC0", source="gallery", generated=True)
     assert album.sources()["b.png"] == Source(author="Jan", licence="CC0")
     album.undo()
@@ -359,7 +359,7 @@ EDITS = st.one_of(
               st.dictionaries(st.sampled_from(["a.png", "b.png", "c.png", "d.png"]), st.text("ab ,\n", max_size=9))),
     st.sampled_from([{"kind": "clean"}, {"kind": "dedupe_tags"}, {"kind": "sort_tags", "by": "name"},
                      {"kind": "dress", "prefix": "a photo of ", "trigger": "mysks"}, {"kind": "join_lines"},
-                     {"kind": "set_aside", "keys": ["c.png"]}, {"kind": "credit", "author": "x"},
+                     {"kind": "set_aside", "keys": ["c.png"]}, {"kind": "set_source", "author": "x"},
                      {"kind": "shorten", "tokens": 5}]),
     st.sampled_from(["undo", "redo"]))
 

@@ -85,9 +85,9 @@ class Replace(Value):
     @model_validator(mode="after")
     def _can_be(self) -> Self:
         try:
-            made = self._compiled()
-            if self.pattern:
-                made.sub(self.to, "", timeout=0.2)  # looks at the replacement too
+            self._compiled()
+            if self.pattern:  # a replacement is only looked at where something is found: here that is nothing
+                regex.compile(f"(?:{self.find})|").sub(self.to, "", timeout=0.2)
         except TimeoutError:
             pass
         except (regex.error, RecursionError, IndexError, ValueError, MemoryError, OverflowError) as error:
@@ -231,10 +231,10 @@ class SetAside(Value):
     keys: tuple[str, ...] = Field(min_length=1, max_length=100_000)
 
 
-class Credit(Value):
+class SetSource(Value):
     """Where pictures come from; what is empty (None) stays as it was."""
 
-    kind: Literal["credit"] = "credit"
+    kind: Literal["set_source"] = "set_source"
     source: str | None = Field(None, max_length=2000)
     author: str | None = Field(None, max_length=500)
     licence: str | None = Field(None, max_length=500)
@@ -248,10 +248,10 @@ class Credit(Value):
 
 TextEdit = (Put | Replace | RenameTags | DeleteTags | AddTags | SortTags | DedupeTags | KeepTags | Dress | Clean | JoinLines
             | Shorten)
-Edit = TextEdit | SetAside | Credit
+Edit = TextEdit | SetAside | SetSource
 EDITS: dict[str, type[Edit]] = {str(made.model_fields["kind"].default): made for made in (
     Put, Replace, RenameTags, DeleteTags, AddTags, SortTags, DedupeTags, KeepTags, Dress, Clean, JoinLines, Shorten,
-    SetAside, Credit)}
+    SetAside, SetSource)}
 
 
 def edit_of(values: Mapping[str, Any]) -> Edit:
@@ -306,6 +306,6 @@ def title(edit: Edit) -> str:
             return f"Shorten to {edit.tokens} tokens"
         case SetAside():
             return f"Set {len(edit.keys)} pictures aside"
-        case Credit():
+        case SetSource():
             return "Source of pictures"
     return {"sort_tags": "Sort tags", "dedupe_tags": "Each tag once", "clean": "Clean up", "join_lines": "Join lines"}[edit.kind]

@@ -24,50 +24,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from studio.errors import DatasetError, InvalidSpec, NotAllowed
+from studio.errors import DatasetError, NotAllowed
 from studio.settings import Settings, shipped
-from studio.spec import caption_edits, caption_filter, caption_text
-from studio.spec.caption_edits import Credit, Edit, Put, Row, SetAside
+from studio.spec import caption_edits, caption_filter, caption_lint, caption_text
+from studio.spec.caption_edits import Edit, Put, Row, SetAside
+from studio.spec.caption_lint import Finding, Rules
 from studio.spec.caption_text import Mode
-from studio.spec.credits import Source, Writer
-from studio.store import layout, rewrite
+from studio.spec.credits import NOBODY, Source, Writer
+from studio.store import card, files, gallery, intake, layout, rewrite
 from studio.store.captions import shown
+from studio.store.card import Credit
 from studio.store.carry import Change
 from studio.store.dataset import Datasets
+from studio.store.intake import Taken
 from studio.store.journal import Journal, Step
-from studio.store.layout import Entry, Found, Layout
+from studio.store.layout import Entry, Found
 from studio.store.looks import Look, Looks
-from studio.store.rewrite import Picture
+from studio.store.pictures import Counts, Order, Page, Picture, in_order, row, unnameable
 from studio.store.tokens import Tokens
 
-ASIDE = ".aside"
 HAND = Writer(by="hand")
-Order = Literal["name", "caption", "length", "size", "repeats"]
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some pictures of those that a filter lets through, and how many those are."""
-
-    pictures: tuple[Picture, ...]
-    total: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What was found. `unseen` are pictures that have not been examined: they may still turn out broken or repeated."""
-
-    pictures: int
-    captioned: int
-    broken: int
-    unseen: int
-    layout: Layout
-    repeats: Mapping[str, int]
 
 
 class Albums:
@@ -90,6 +70,35 @@ class Albums:
         return Album(folder.resolve(), name, self._journal, self._looks, self._tokens)
 
 
+    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY) -> Taken:
+        """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
+        return self._into(name, lambda folder: intake.bring(folder, self._journal, brought, source))
+
+    def add_made(self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True) -> Taken:
+        """Add pictures of the gallery, marked as generated, with their prompts as captions."""
+        return self._into(name, lambda folder: intake.bring_made(folder, self._journal, pictures, prompts))
+
+    def copy(self, name: str, new: str) -> Album:
+        """A dataset under another name in the home, to be edited. Raises DatasetError where that name is taken."""
+        new = files.safe_name(new)
+        if new in self.names():
+            raise DatasetError(f"There is a dataset {new} already; take another name.")
+        intake.copy(self.open(name).folder, self.shelf.own / new)
+        return self.open(new)
+
+    def _into(self, name: str, bring: Callable[[Path], Taken]) -> Taken:
+        name = files.safe_name(name)
+        folder = self.shelf.own / name
+        if not folder.is_dir() and name in self.names():
+            raise NotAllowed(f"{name} came with the studio and stays as it is; copy it, or take another name.")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return bring(folder.resolve())
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came into it
+
+
 class Album:
     """One folder. What it knows is as of the last `refresh`; it is cheap, and every write notices what changed since."""
 
@@ -105,7 +114,7 @@ class Album:
         entries = []
         for entry in found.entries:
             fault = "" if fence.holds(entry.path) else "leads out of the folder; copy the picture into it."
-            fault = fault or _unnameable(entry.path.relative_to(self.folder).as_posix())
+            fault = fault or unnameable(entry.path.relative_to(self.folder).as_posix())
             if fault:
                 found.broken.append((found.name(entry.path), fault))
             else:
@@ -155,7 +164,7 @@ class Album:
 
     def page(self, offset: int = 0, limit: int = 60, filter: str = "", sort: Order = "name", reverse: bool = False) -> Page:
         """Pictures that a filter (spec/caption_filter.py) lets through. Raises InvalidSpec for a filter or order that is none."""
-        found = _sorted([self._by_key[key] for key in self.keys(filter)], sort, reverse)
+        found = in_order([self._by_key[key] for key in self.keys(filter)], sort, reverse)
         return Page(tuple(found[offset:offset + limit]), len(found), offset)
 
     def keys(self, filter: str = "") -> list[str]:
@@ -173,7 +182,26 @@ class Album:
         chosen = self.pictures if keys is None else [self.picture(key) for key in keys]
         if tokens:
             self.tokens.learn(picture.caption for picture in chosen)
-        return [rewrite.row(picture, self.tokens(picture.caption) if tokens else 0) for picture in chosen]
+        return [row(picture, self.tokens(picture.caption) if tokens else 0) for picture in chosen]
+
+    def lint(self, rules: Rules | None = None) -> list[Finding]:
+        """What is likely to spoil a training; repeats and broken pictures among those that were examined."""
+        return caption_lint.lint(self.rows(tokens=True), rules or Rules())
+
+    def credits(self) -> dict[str, list[Credit]]:
+        """Who wrote each caption, the oldest first; of pictures that have one."""
+        return card.credits_of(self.pictures, self._journal.written(self.folder))
+
+    def card(self) -> dict[str, Any]:
+        """All that is known of the dataset: who wrote its captions, where its pictures come from. Examines what is new."""
+        self.examine()
+        good = [picture for picture in self.pictures if not picture.reason]
+        return card.card(self.name, good, self.credits(), self.sources(), self._found.repeats)
+
+    def export(self, to: Path) -> Path:
+        """The dataset with its card as a zip: captions beside the pictures and in metadata.jsonl. Raises BadFile."""
+        about = self.card()
+        return card.pack(to, about, [picture for picture in self.pictures if not picture.reason], files.safe_name(self.name))
 
     # ---- changing -------------------------------------------------------------------------------------------------
 
@@ -246,26 +274,6 @@ class Album:
         chosen = [self.picture(key) for key in keys]
         if isinstance(edit, SetAside):
             return rewrite.moves(self.folder, chosen, self.pictures)
-        if isinstance(edit, Credit):
+        if isinstance(edit, caption_edits.SetSource):
             return rewrite.sources(edit, chosen, self.sources())
         return rewrite.texts(self.folder, edit, chosen, self.pictures, self.tokens)
-
-
-def _sorted(pictures: list[Picture], order: Order, reverse: bool) -> list[Picture]:
-    """By that order, those alike by name."""
-    keys: dict[Order, Callable[[Picture], Any]] = {
-        "name": lambda picture: (), "caption": lambda picture: caption_text.folded(picture.caption),
-        "length": lambda picture: len(picture.caption), "size": lambda picture: picture.size[0] * picture.size[1],
-        "repeats": lambda picture: picture.entry.repeats}
-    if order not in keys:
-        raise InvalidSpec([f"Sort: has to be one of {', '.join(keys)} (not {order!r:.40})."])
-    return sorted(sorted(pictures, key=lambda picture: picture.key, reverse=reverse), key=keys[order], reverse=reverse)
-
-
-def _unnameable(key: str) -> str:
-    """Why a name cannot be written down in a journal, a card or a page; usually empty."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return "has a name that is not written in UTF-8; rename it."
-    return "has a line break in its name; rename it." if any(ord(letter) < 32 for letter in key) else ""

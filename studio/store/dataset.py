@@ -69,7 +69,8 @@ class Datasets:
     """The shelf: folders in home/datasets, and the shipped ones. It remembers pictures that have not changed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._folders = (settings.home / "datasets", shipped("assets") / "datasets")
+        self.own = settings.home / "datasets"
+        self._folders = (self.own, shipped("assets") / "datasets")
         self._looks = Looks(settings)
 
     def names(self) -> list[str]:
@@ -77,16 +78,16 @@ class Datasets:
         return list(self._found())
 
     def folder(self, name: str) -> Path:
-        """Where a dataset of `names` lies."""
-        return self._found()[name]
-
-    def open(self, name: str) -> Dataset:
-        """Read one. Raises DatasetError, which names the nearest, or says what is wrong with the folder."""
+        """Where a dataset lies. Raises DatasetError, which names the nearest, for one that is not there."""
         every = self._found()
         if name not in every:
             near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
             raise DatasetError(f"There is no dataset {name!r:.80} in home/datasets; there is {', '.join(near) or 'none'}.")
-        return read(every[name], name, self._looks)
+        return every[name]
+
+    def open(self, name: str) -> Dataset:
+        """Read one. Raises what `folder` raises, and DatasetError where there is nothing to train on."""
+        return read(self.folder(name), name, self._looks)
 
     def _found(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -115,7 +116,7 @@ def read(folder: Path, name: str = "", looks: Looks | None = None) -> Dataset:
         items.append(Item(entry.path, caption, entry.repeats, entry.concept, *look.size, look.content))
         found.notes += look.notes
     if not items:
-        raise DatasetError(_nothing(folder, found.broken))
+        raise DatasetError(nothing(folder, found.broken))
     found.notes += _about(items)
     return Dataset(name or shown(folder.name), folder, tuple(items), tuple(found.broken), found.layout, tuple(found.notes))
 
@@ -134,7 +135,7 @@ def _about(items: list[Item]) -> list[str]:
     return notes
 
 
-def _nothing(folder: Path, broken: list[tuple[str, str]]) -> str:
+def nothing(folder: Path, broken: list[tuple[str, str]]) -> str:
     """Why a folder gives nothing to train on, and where to look."""
     if broken:
         reasons = " ".join(f"{file} {reason}" for file, reason in broken[:3])

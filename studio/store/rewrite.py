@@ -7,66 +7,17 @@ Does not know: how a change is carried out (carry.py), undo.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.errors import DatasetError
 from studio.spec import caption_edits
-from studio.spec.caption_edits import Credit, JoinLines, Row, TextEdit
+from studio.spec.caption_edits import JoinLines, SetSource, TextEdit
 from studio.spec.credits import NOBODY, Source
 from studio.store import captions, layout
 from studio.store.carry import Change
-from studio.store.layout import Entry
-from studio.store.looks import Look
+from studio.store.pictures import Picture, row
 
 ASIDE = ".aside"  # hidden, so that nothing reads it
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of an album. `key` is its path below the folder, with "/"; it is what edits, pages and endpoints call it.
-
-    `size` is (width, height) of the upright picture in pixels; `content` is the sha256 of its file, empty until it was examined;
-    `fault` says why its caption cannot be read, `reason` why the picture itself cannot be used: both go on after a file's name.
-    """
-
-    key: str
-    path: Path
-    caption: str
-    entry: Entry
-    look: Look
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.look.size
-
-    @property
-    def bytes(self) -> int:
-        return self.look.bytes
-
-    @property
-    def content(self) -> str:
-        return self.look.content
-
-    @property
-    def fault(self) -> str:
-        return self.entry.fault
-
-    @property
-    def reason(self) -> str:
-        return self.look.reason
-
-    @property
-    def captioned(self) -> bool:
-        return bool(self.caption)
-
-
-def row(picture: Picture, tokens: int = 0) -> Row:
-    """A picture as edits, filters and lint see it."""
-    entry, data = picture.entry, picture.entry.place.data
-    below = captions.below(data) if data and not entry.fault else ""
-    return Row(picture.key, picture.caption, entry.concept, entry.repeats, *picture.size, picture.bytes, picture.content, tokens,
-               below, entry.fault, picture.reason, entry.caption is not None)
 
 
 def texts(folder: Path, edit: TextEdit, chosen: Sequence[Picture], everything: Sequence[Picture],
@@ -120,7 +71,7 @@ def _free(folder: Path, name: str) -> str:
     raise DatasetError(f"{name} was set aside ten thousand times; empty the folder {ASIDE}.")
 
 
-def sources(edit: Credit, chosen: Sequence[Picture], known: Mapping[str, Source]) -> list[Change]:
+def sources(edit: SetSource, chosen: Sequence[Picture], known: Mapping[str, Source]) -> list[Change]:
     """What is newly said of pictures' origins."""
     made = []
     for picture in chosen:

@@ -53,8 +53,7 @@ def publish(desk: Desk) -> None:
 
     async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
         visitor.must_own("Captioning a dataset")
-        if spec.dataset not in desk.datasets.names():
-            desk.datasets.open(spec.dataset)  # says which there are
+        desk.datasets.folder(spec.dataset)  # says which there are
         id = desk.jobs.submit("caption", spec.model_dump(mode="json"), owner=visitor.id)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
         if job.state != "done":

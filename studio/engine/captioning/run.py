@@ -32,7 +32,7 @@ from studio.store import images
 from studio.store.album import Album
 from studio.store.answers import Answers
 from studio.store.jobs import Progress
-from studio.store.rewrite import Picture
+from studio.store.pictures import Picture
 
 Report = Callable[[Progress], None]
 WRITE_EVERY = 3.0  # seconds, or ten times as long as writing takes

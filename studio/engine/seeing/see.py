@@ -27,7 +27,7 @@ from studio.spec.seeing import OTHER, SeeSpec
 from studio.spec.value import check
 from studio.store.album import Album
 from studio.store.jobs import Progress
-from studio.store.rewrite import Picture
+from studio.store.pictures import Picture
 from studio.store.vectors import Vectors
 
 WORDINGS = ("{}", "a {}", "a photo of a {}", "a picture of a {}")
