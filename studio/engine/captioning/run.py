@@ -105,7 +105,7 @@ class _Run:
         self.rows: list[dict[str, str]] = []
         self.failed: list[dict[str, str]] = []
         self.made = self.taken = self.kept = 0  # captioned now; from what was said before; that have a caption and keep it
-        self.done = 0  # of those wanted
+        self.done = self.refused = 0  # of those wanted
         self.step = 0  # of the album's journal
         self._known: dict[str, str] = {}  # words by content
         self._ready: dict[str, str] = {}  # captions that are not written yet
@@ -188,9 +188,10 @@ class _Run:
                     self.made += 1
                     self._say(picture, self._known[content])
                 else:
+                    self.refused += 1
                     self._fail(picture, refused.get(number, "The captioner said nothing about it."))
-        if not self.made + self.taken and len(self.failed) >= HOPELESS:
-            raise StudioError(f"None of the first {len(self.failed)} pictures was captioned. {self.failed[-1]['error']}")
+        if not self.made + self.taken and self.refused >= HOPELESS:
+            raise StudioError(f"None of the first {self.refused} pictures was captioned. {self.failed[-1]['error']}")
 
     def _say(self, picture: Picture, words: str) -> None:
         self.done += 1
