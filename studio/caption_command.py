@@ -45,4 +45,4 @@ def complain(result: Mapping[str, Any]) -> None:
     if failed := result["failed"]:
         told = [f"{one['file']} {one['error']}" for one in failed[:SHOWN]]
         more = [f"… and {len(failed) - SHOWN} more."] if len(failed) > SHOWN else []
-        raise StudioError("\n".join([f"{len(failed)} pictures could not be captioned:", *told, *more]))
+        raise StudioError("\n".join([f"{len(failed)} picture{'s' * (len(failed) > 1)} could not be captioned:", *told, *more]))
