@@ -15,6 +15,7 @@ import captioner_makers as makers
 import pytest
 from PIL import Image
 
+from studio.engine import worker
 from studio.engine.bench import Bench
 from studio.engine.captioning import run
 from studio.engine.captioning.git import Captioner
@@ -24,7 +25,7 @@ from studio.errors import Cancelled, DatasetError, InvalidSpec, NotAllowed, Stud
 from studio.settings import load
 from studio.spec.caption import CaptionSpec
 from studio.spec.value import check
-from studio.store.jobs import Progress
+from studio.store.jobs import Jobs, Progress
 
 # pictures that the embedded captioner asked itself about, in a process that dies in between
 KILLED = """
@@ -195,6 +196,24 @@ def test_a_short_job_slips_in_between(bench: Bench) -> None:
     needed: list[int] = []
     caption_folder(replace(bench, between=lambda more: not needed.append(more)), {"dataset": "world", "batch": 2}, silent)
     assert len(needed) == 3 and all(more > 1_000_000 for more in needed)  # what the captioner itself takes
+
+
+def test_a_worker_paints_a_picture_in_the_middle_of_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "GLANCE", 0.0)
+    jobs = Jobs(bench.settings.home / "jobs.sqlite")
+    long = jobs.submit("caption", {"dataset": "world", "batch": 2})
+    short = jobs.submit("generate", {"prompt": "a boat", "steps": 1, "width": 64, "height": 64, "seed": 1})
+    look = jobs.submit("see", {"dataset": "world", "words": "a red boat", "limit": 3})
+    serving = worker._Worker("cpu", jobs, bench.settings)
+    for id in (long, look):
+        job = jobs.claim("cpu", id)
+        assert job
+        serving.run(job)
+    captioned, painted, found = (jobs.get(id) for id in (long, short, look))
+    assert captioned and painted and found and captioned.result["made"] == 6 and captioned.state == painted.state == "done"
+    assert painted.ended and captioned.ended and painted.ended < captioned.ended
+    assert len(found.result["found"]) == 3 and found.result["clip"] == "pocket"
+    jobs.close()
 
 
 def test_what_is_refused_before_anything_is_loaded(bench: Bench, tmp_path: Path) -> None:
