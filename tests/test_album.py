@@ -331,10 +331,10 @@ def test_examining_can_be_stopped_and_keeps_what_it_has(settings: Settings, fold
 
 def test_a_full_disk_is_said_and_what_was_not_written_is_named(album: Album, folder: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes, replace: bool = True) -> None:
+    def full(path: Path, data: bytes, replace: bool = True, settle: bool = True) -> None:
         if path.name == "b.txt":
             raise BadFile(f"{path} could not be written: No space left on device. Is the disk full?")
-        real(path, data, replace)
+        real(path, data, replace, settle)
 
     real = carry.files.write
     monkeypatch.setattr(carry.files, "write", full)

@@ -110,12 +110,9 @@ class Album:
     def refresh(self) -> None:
         """Read the folder anew: names, captions, headers of pictures that changed."""
         self._journal.recover(self.folder)
-        found, fence = layout.walk(self.folder), layout.Fence(self.folder)
-        entries = []
+        found, entries = layout.walk(self.folder), []
         for entry in found.entries:
-            fault = "" if fence.holds(entry.path) else "leads out of the folder; copy the picture into it."
-            fault = fault or unnameable(entry.path.relative_to(self.folder).as_posix())
-            if fault:
+            if fault := unnameable(entry.key):
                 found.broken.append((found.name(entry.path), fault))
             else:
                 entries.append(entry)
@@ -128,9 +125,8 @@ class Album:
 
     def _take(self, found: Found, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
         self._found, self.layout = found, found.layout
-        self.pictures = tuple(
-            Picture(entry.path.relative_to(self.folder).as_posix(), entry.path, entry.caption or "", entry, look)
-            for entry, look in zip(entries, looks))
+        self.pictures = tuple(Picture(entry.key, entry.path, entry.caption or "", entry, look)
+                              for entry, look in zip(entries, looks))
         self._by_key = {picture.key: picture for picture in self.pictures}
 
     # ---- looking --------------------------------------------------------------------------------------------------
@@ -225,16 +221,12 @@ class Album:
     def undo(self) -> Step | None:
         """Take back the last step; None if there is none. Files that another program changed since stay, see Step.left."""
         self._may()
-        step = self._journal.undo(self.folder)
-        self.refresh()
-        return step
+        return self._turned(self._journal.undo(self.folder))
 
     def redo(self) -> Step | None:
         """Do again what was undone last."""
         self._may()
-        step = self._journal.redo(self.folder)
-        self.refresh()
-        return step
+        return self._turned(self._journal.redo(self.folder))
 
     def sources(self) -> dict[str, Source]:
         """Where pictures come from, of those of which it was said."""
@@ -263,8 +255,25 @@ class Album:
         if not changes:
             return Step(into, title, time.time(), writer, "done", 0)
         step = self._journal.make(self.folder, title, writer, changes, into)
-        self.refresh()
+        self._follow(changes if not step.left else None)
         return step
+
+    def _turned(self, step: Step | None) -> Step | None:
+        if step:
+            changes = self._journal.changes(step.id)
+            self._follow(None if step.left else changes if step.state == "done" else [change.back() for change in changes])
+        return step
+
+    def _follow(self, changes: Sequence[Change] | None) -> None:
+        """Know what was changed. Captions in files of their own are not read again; after everything else the folder is."""
+        last = {} if changes is None else {change.file: change for change in changes if change.kind == "file"}
+        if changes is None or any(change.kind not in ("file", "source") for change in changes):
+            self.refresh()
+            return
+        after = {self.folder / file: change.after for file, change in last.items()}
+        entries = [layout.with_caption(picture.entry, after[picture.entry.place.file])
+                   if picture.entry.place.file in after else picture.entry for picture in self.pictures]
+        self._take(self._found, entries, [picture.look for picture in self.pictures])
 
     def _may(self) -> None:
         if self.shipped:

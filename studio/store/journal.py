@@ -177,6 +177,7 @@ class Journal:
         files = [group for group in groups.items() if group[0][0] != "source"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             told = list(pool.map(work, files))
+        carry.settle(folder, [file for (_, file), _ in files])
         reasons = {row["number"]: reason for (_, members), each in zip(files, told) for row, reason in zip(members, each)}
         with self._saving():
             self._mark(folder, id, rows if forwards else rows[::-1], reasons, forwards)
