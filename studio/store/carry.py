@@ -18,7 +18,7 @@ from studio.store import captions, files
 from studio.store.captions import shown
 
 Kind = Literal["file", "record", "move", "source"]
-OUTSIDE = "was changed by another program; look at it and try again."
+OUTSIDE = "was changed by another program, or through another picture; look at it and try again."
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,12 @@ class Journal:
             self._carry(folder, id, forwards=True)
         return self._step(id)
 
+    def begin(self, folder: Path) -> None:
+        """Forget a dataset of that name which is no more: its steps cannot be undone, and what was said of its pictures goes."""
+        with self._writing(folder), self._saving():
+            self._db.execute("UPDATE steps SET state = 'dropped' WHERE folder = ?", (_blob(folder),))
+            self._db.execute("DELETE FROM sources WHERE folder = ?", (_blob(folder),))
+
     def undo(self, folder: Path) -> Step | None:
         """Take the last step back; None if there is none."""
         return self._turn(folder, "done", "undoing")

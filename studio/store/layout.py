@@ -14,6 +14,7 @@ Nothing is followed out of the folder. A caption is the first line of its file.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,6 +131,12 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def changed(folder: Path) -> list[tuple[str, int]]:
+    """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
+    folders = [folder, *(Path(one.path) for one in listing(folder) if one.is_dir(follow_symlinks=False))]
+    return [(str(one), one.stat().st_mtime_ns) for one in folders if one.is_dir()]
+
+
 class _Walk:
     """One walk through a folder, and what it meets on the way."""
 
@@ -174,6 +181,9 @@ class _Walk:
         used = [name.endswith(".caption") for name in beside]
         usual = ".caption" if used and all(used) else ".txt"  # the ending of captions that are still to be written
         below = "" if part == self.folder else f"{part.name}/"
+        for stem, count in Counter(os.path.splitext(name)[0].lower() for name in pictures).items():
+            if count > 1:
+                self.found.notes.append(f"{count} pictures are called {shown(below + stem)} and have one caption file together.")
         for name in pictures | dict.fromkeys(described, True):
             path, record = part / name, described.get(name)
             if pictures.get(name, True) and not self.fence.holds(path):
