@@ -111,8 +111,7 @@ def test_no_pattern_hangs(find: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("find", "says"), [
     ("(((((a{1000}){1000}){1000}){1000}){1000})", "repeats more than"), ("a{99999999999999999999}", "repeats more than"),
-    ("(" * 450 + "a" + ")" * 450, "recursion"), ("(?:a|" * 160 + "b" + ")" * 160, "recursion"),
-    ("(?R)*", "contains itself"),
+    ("(" * 450 + "a" + ")" * 450, "recursion"), ("(?R)*", "contains itself"),
     ("(?<n>a(?&n))", "contains itself"), ("(a(?1))", "contains itself"), ("(?:aaaa){e<=9}z", "braces hold"),
     ("{red}", "braces hold"), ("a{}", "braces hold")])
 def test_patterns_that_could_eat_all_memory(find: str, says: str) -> None:
