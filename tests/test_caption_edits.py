@@ -109,6 +109,24 @@ def test_no_pattern_hangs(find: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.parametrize(("find", "says"), [
+    ("(((((a{1000}){1000}){1000}){1000}){1000})", "repeats more than"), ("a{99999999999999999999}", "repeats more than"),
+    ("(" * 450 + "a" + ")" * 450, "recursion"), ("(?R)*", "contains itself"),
+    ("(?<n>a(?&n))", "contains itself"), ("(a(?1))", "contains itself"), ("(?:aaaa){e<=9}z", "braces hold"),
+    ("{red}", "braces hold"), ("a{}", "braces hold")])
+def test_patterns_that_could_eat_all_memory(find: str, says: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(InvalidSpec) as caught:
+        one("a" * 300, "replace", find=find, to="", pattern=True)
+    assert says in str(caught.value) and time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(("find", "after"), [(r"\p{Lu}", "b {c} aa"), (r"\{c\}", "Ab  aa"), ("a{2}", "Ab {c} "),
+                                             ("a{1,2}$", "Ab {c} "), (r"\x41|a{2,}", "b {c} ")])
+def test_braces_that_are_fine(find: str, after: str) -> None:
+    assert one("Ab {c} aa", "replace", find=find, to="", pattern=True) == " ".join(after.split())
+
+
 def test_a_hanging_pattern_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_edits, "PATIENCE", 0.2)
     with pytest.raises(InvalidSpec, match=r"the pattern '\(a\|a\)\*\$' takes longer than 0\.2 seconds \(at x\.png\)"):

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-import regex
 from pydantic import Field, model_validator
 
 from studio.errors import InvalidSpec
+from studio.spec import caption_pattern
 from studio.spec import caption_text as text
 from studio.spec.caption_text import Mode
 from studio.spec.credits import Source
@@ -24,7 +24,6 @@ from studio.spec.value import Value, check, setting
 
 LONGEST = 16_000  # characters of a caption that an edit may make
 PATIENCE = 5.0  # seconds that one edit's pattern may take over all captions
-MOST_FIND = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,9 @@ class Replace(Value):
     """Search and replace."""
 
     kind: Literal["replace"] = "replace"
-    find: str = setting(..., title="Find", help="Text, or a pattern.", min_length=1, max_length=MOST_FIND)
-    to: str = setting("", title="Replace by", help=r"In a pattern \1 or \g<name> stand for its groups.", max_length=MOST_FIND)
+    find: str = setting(..., title="Find", help="Text, or a pattern.", min_length=1, max_length=caption_pattern.LONGEST)
+    to: str = setting("", title="Replace by", help=r"In a pattern \1 or \g<name> stand for its groups.",
+                      max_length=caption_pattern.LONGEST)
     pattern: bool = setting(False, title="Pattern", help="Read it as a regular expression.")
     capitals: bool = setting(True, title="Capitals count", help="Boat is not boat.")
     words: bool = setting(False, title="Whole words", help="Find boat, but not in boathouse.")
@@ -85,22 +85,14 @@ class Replace(Value):
     @model_validator(mode="after")
     def _can_be(self) -> Self:
         try:
-            self._compiled()
-            if self.pattern:  # a replacement is only looked at where something is found: here that is nothing
-                regex.compile(f"(?:{self.find})|").sub(self.to, "", timeout=0.2)
-        except TimeoutError:
-            pass
-        except (regex.error, RecursionError, IndexError, ValueError, MemoryError, OverflowError) as error:
-            raise ValueError(f"Find: {self.find!r:.60} is no pattern that can be used ({error!s:.80}).") from None
+            if self.pattern:
+                caption_pattern.check(self.find, self.to, self.capitals, self.words)
+        except ValueError as error:
+            raise ValueError(f"Find: {self.find!r:.60} is no pattern that can be used: {error}.") from None
         return self
 
-    def _compiled(self) -> Any:
-        body = self.find if self.pattern else regex.escape(self.find)
-        body = rf"(?<!\w)(?:{body})(?!\w)" if self.words else body
-        return regex.compile(body, 0 if self.capitals else regex.IGNORECASE)
-
     def on(self, row: Row, see: See) -> str:
-        made = self._compiled()  # regex keeps those it has seen
+        made = caption_pattern.compiled(self.find, self.pattern, self.capitals, self.words)  # those seen before are kept
         try:
             if (left := see.until - time.monotonic()) <= 0:
                 raise TimeoutError

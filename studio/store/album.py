@@ -22,9 +22,10 @@ into its own file, or into its record of metadata.jsonl or .csv; one that is new
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ from studio.store.carry import Change
 from studio.store.dataset import Datasets
 from studio.store.intake import Taken
 from studio.store.journal import Journal, Step
-from studio.store.layout import Entry, Found
+from studio.store.layout import Entry
 from studio.store.looks import Look, Looks
 from studio.store.pictures import Counts, Order, Page, Picture, in_order, row, unnameable
+from studio.store.thumbs import Thumbs
 from studio.store.tokens import Tokens
 
 HAND = Writer(by="hand")
@@ -55,7 +57,7 @@ class Albums:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.shelf = settings, Datasets(settings)
-        self._journal, self._looks, self._tokens = Journal(settings), Looks(settings), Tokens()
+        self._journal, self._looks, self._tokens, self._thumbs = Journal(settings), Looks(settings), Tokens(), Thumbs(settings)
 
     def names(self) -> list[str]:
         """All datasets of the home and those that came with the studio."""
@@ -67,70 +69,65 @@ class Albums:
         name = shown(which.name) if isinstance(which, Path) else which
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {shown(str(folder))}; choose one with pictures in it.")
-        return Album(folder.resolve(), name, self._journal, self._looks, self._tokens)
+        return Album(folder.resolve(), name, self._journal, self._looks, self._tokens, self._thumbs)
 
 
     def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY) -> Taken:
         """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
-        return self._into(name, lambda folder: intake.bring(folder, self._journal, brought, source))
+        with intake.growing(self.shelf, self._journal, name) as folder:
+            return intake.bring(folder, self._journal, brought, source)
 
     def add_made(self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True) -> Taken:
         """Add pictures of the gallery, marked as generated, with their prompts as captions."""
-        return self._into(name, lambda folder: intake.bring_made(folder, self._journal, pictures, prompts))
+        with intake.growing(self.shelf, self._journal, name) as folder:
+            return intake.bring_made(folder, self._journal, pictures, prompts)
 
     def copy(self, name: str, new: str) -> Album:
         """A dataset under another name in the home, to be edited. Raises DatasetError where that name is taken."""
-        new = files.safe_name(new)
-        if new in self.names():
-            raise DatasetError(f"There is a dataset {new} already; take another name.")
-        intake.copy(self.open(name).folder, self.shelf.own / new)
-        return self.open(new)
-
-    def _into(self, name: str, bring: Callable[[Path], Taken]) -> Taken:
-        name = files.safe_name(name)
-        folder = self.shelf.own / name
-        if not folder.is_dir() and name in self.names():
-            raise NotAllowed(f"{name} came with the studio and stays as it is; copy it, or take another name.")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            return bring(folder.resolve())
-        finally:
-            with suppress(OSError):
-                folder.rmdir()  # nothing came into it
+        return self.open(intake.copy(self.shelf, self._journal, name, new))
 
 
 class Album:
-    """One folder. What it knows is as of the last `refresh`; it is cheap, and every write notices what changed since."""
+    """One folder. What it knows is as of the last `refresh`; it is cheap, and every write notices what changed since.
 
-    def __init__(self, folder: Path, name: str, journal: Journal, looks: Looks, tokens: Tokens) -> None:
+    Several threads may use one: writers take turns, and readers see one state or the next.
+    """
+
+    def __init__(self, folder: Path, name: str, journal: Journal, looks: Looks, tokens: Tokens, thumbs: Thumbs) -> None:
         self.folder, self.name, self._journal, self._looks, self.tokens = folder, name, journal, looks, tokens
+        self._thumbs, self._lock = thumbs, threading.RLock()
         self.shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
         self.refresh()
 
     def refresh(self) -> None:
         """Read the folder anew: names, captions, headers of pictures that changed."""
-        self._journal.recover(self.folder)
-        found, fence = layout.walk(self.folder), layout.Fence(self.folder)
-        entries = []
-        for entry in found.entries:
-            fault = "" if fence.holds(entry.path) else "leads out of the folder; copy the picture into it."
-            fault = fault or unnameable(entry.path.relative_to(self.folder).as_posix())
-            if fault:
-                found.broken.append((found.name(entry.path), fault))
-            else:
-                entries.append(entry)
-        self._take(found, entries, self._looks.of([entry.path for entry in entries], full=False))
+        with self._lock:
+            self._journal.recover(self.folder)
+            self._seen = layout.changed(self.folder)
+            found, entries = layout.walk(self.folder), []
+            for entry in found.entries:
+                if fault := unnameable(entry.key):
+                    found.broken.append((found.name(entry.path), fault))
+                else:
+                    entries.append(entry)
+            self._found, self.layout = found, found.layout
+            self._take(entries, self._looks.of([entry.path for entry in entries], full=False))
+
+    def stale(self) -> bool:
+        """Whether files came, went or were written aside and renamed since this album read them; a look at a few folders."""
+        return layout.changed(self.folder) != self._seen
 
     def examine(self, report: Callable[[int, int], None] | None = None) -> None:
         """Decode and hash every picture that has not been yet. `report(done, of)`; what it raises stops it, and nothing is lost."""
-        entries = [picture.entry for picture in self.pictures]
-        self._take(self._found, entries, self._looks.of([entry.path for entry in entries], True, report))
+        paths = {picture.key: picture.path for picture in self.pictures}
+        looks = dict(zip(paths, self._looks.of(list(paths.values()), True, report)))
+        with self._lock:  # captions may have been written meanwhile
+            self._take([picture.entry for picture in self.pictures],
+                       [looks.get(picture.key, picture.look) for picture in self.pictures])
 
-    def _take(self, found: Found, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
-        self._found, self.layout = found, found.layout
-        self.pictures = tuple(
-            Picture(entry.path.relative_to(self.folder).as_posix(), entry.path, entry.caption or "", entry, look)
-            for entry, look in zip(entries, looks))
+    def _take(self, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
+        self.pictures = tuple(Picture(entry.key, entry.path, entry.caption or "", entry, look)
+                              for entry, look in zip(entries, looks))
         self._by_key = {picture.key: picture for picture in self.pictures}
 
     # ---- looking --------------------------------------------------------------------------------------------------
@@ -147,9 +144,9 @@ class Album:
         return [*self._found.notes, *(note for picture in self.pictures for note in picture.look.notes)]
 
     def counts(self) -> Counts:
-        return Counts(sum(not picture.reason for picture in self.pictures), sum(picture.captioned for picture in self.pictures
-                      if not picture.reason), len(self.broken), sum(not picture.look.full for picture in self.pictures),
-                      self.layout, dict(self._found.repeats))
+        good = [picture for picture in self.pictures if not picture.reason]
+        return Counts(len(good), sum(picture.captioned for picture in good), len(self.broken),
+                      sum(not picture.look.full for picture in self.pictures), self.layout, dict(self._found.repeats))
 
     def picture(self, key: str) -> Picture:
         """Raises DatasetError for one that is not there."""
@@ -164,18 +161,29 @@ class Album:
 
     def page(self, offset: int = 0, limit: int = 60, filter: str = "", sort: Order = "name", reverse: bool = False) -> Page:
         """Pictures that a filter (spec/caption_filter.py) lets through. Raises InvalidSpec for a filter or order that is none."""
-        found = in_order([self._by_key[key] for key in self.keys(filter)], sort, reverse)
+        found = in_order(self._passing(filter), sort, reverse)
         return Page(tuple(found[offset:offset + limit]), len(found), offset)
+
+    def thumbs(self, keys: Sequence[str]) -> list[Path | None]:
+        """Small pictures to be shown, at most 320 pixels a side; None for one that cannot be read."""
+        return self._thumbs.of([self.picture(key).path for key in keys])
 
     def keys(self, filter: str = "") -> list[str]:
         """Keys of the pictures that a filter lets through, by name."""
-        test = caption_filter.parse(filter)
-        rows = self.rows(tokens=test.asks_tokens)
-        return [row.key for row in rows if test.holds(row)]
+        return [picture.key for picture in self._passing(filter)]
 
     def tags(self, filter: str = "") -> list[tuple[str, int]]:
         """Tags with how many captions have them, the most frequent first."""
-        return caption_text.counted(self._by_key[key].caption for key in self.keys(filter))
+        return caption_text.counted(picture.caption for picture in self._passing(filter))
+
+    def _passing(self, filter: str) -> list[Picture]:
+        test, pictures = caption_filter.parse(filter), self.pictures
+        if not filter.strip():
+            return list(pictures)
+        if test.asks_tokens:
+            self.tokens.learn(picture.caption for picture in pictures)
+        return [picture for picture in pictures
+                if test.holds(row(picture, self.tokens(picture.caption) if test.asks_tokens else 0))]
 
     def rows(self, keys: Iterable[str] | None = None, tokens: bool = False) -> list[Row]:
         """Pictures as the pure functions see them."""
@@ -224,17 +232,13 @@ class Album:
 
     def undo(self) -> Step | None:
         """Take back the last step; None if there is none. Files that another program changed since stay, see Step.left."""
-        self._may()
-        step = self._journal.undo(self.folder)
-        self.refresh()
-        return step
+        with self._writing():
+            return self._turned(self._journal.undo(self.folder))
 
     def redo(self) -> Step | None:
         """Do again what was undone last."""
-        self._may()
-        step = self._journal.redo(self.folder)
-        self.refresh()
-        return step
+        with self._writing():
+            return self._turned(self._journal.redo(self.folder))
 
     def sources(self) -> dict[str, Source]:
         """Where pictures come from, of those of which it was said."""
@@ -258,17 +262,40 @@ class Album:
         return [self.picture(key).key for key in dict.fromkeys(chosen) if key in passed or key not in self._by_key]
 
     def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
-        self._may()
-        changes = self._changes(edit, keys)
-        if not changes:
-            return Step(into, title, time.time(), writer, "done", 0)
-        step = self._journal.make(self.folder, title, writer, changes, into)
-        self.refresh()
+        with self._writing():
+            changes = self._changes(edit, keys)
+            if not changes:
+                return Step(into, title, time.time(), writer, "done", 0)
+            step = self._journal.make(self.folder, title, writer, changes, into)
+            self._follow(changes if not step.left else None)
+            return step
+
+    def _turned(self, step: Step | None) -> Step | None:
+        if step:
+            changes = self._journal.changes(step.id)
+            self._follow(None if step.left else changes if step.state == "done" else [change.back() for change in changes])
         return step
 
-    def _may(self) -> None:
+    def _follow(self, changes: Sequence[Change] | None) -> None:
+        """Know what was changed. Captions in files of their own are not read again; after everything else the folder is."""
+        last = {} if changes is None else {change.file: change for change in changes if change.kind == "file"}
+        if changes is None or any(change.kind not in ("file", "source") for change in changes):
+            self.refresh()
+            return
+        after = {self.folder / file: change.after for file, change in last.items()}
+        entries = [layout.with_caption(picture.entry, after[picture.entry.place.file])
+                   if picture.entry.place.file in after else picture.entry for picture in self.pictures]
+        self._take(entries, [picture.look for picture in self.pictures])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         if self.shipped:
             raise NotAllowed(f"{self.name} came with the studio and stays as it is; copy it under another name and edit that.")
+        with self._lock:
+            stale = self.stale()
+            yield
+            if not stale:
+                self._seen = layout.changed(self.folder)
 
     def _changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
         chosen = [self.picture(key) for key in keys]

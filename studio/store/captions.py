@@ -19,6 +19,7 @@ from studio.errors import DatasetError
 
 MOST_CAPTION, MOST_METADATA = 64 * 2**10, 64 * 2**20  # bytes
 KEYS = ("text", "caption", "prompt")  # the first that a record has holds its caption
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # controls and halves of letters
 _ENDS = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
@@ -115,14 +116,13 @@ def decoded(data: bytes, most: int, what: str) -> tuple[str, str]:
 
 def checked(caption: str, what: str) -> str:
     """The caption, if text can hold it. Raises DatasetError."""
-    if len(caption) > MOST_CAPTION or any(
-            (ord(letter) < 32 and letter not in "\t\n") or 0xD800 <= ord(letter) < 0xE000 for letter in caption):
+    if len(caption) > MOST_CAPTION or _ODD.search(caption):
         raise DatasetError(f"{what} has characters that no text has, or is far too long; write it anew.")
     return caption
 
 
 def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _lines(text: str) -> Iterator[Record]:

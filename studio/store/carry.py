@@ -1,7 +1,7 @@
 """Changes of a dataset's files, carried out one file at a time: only from what a file is known to hold to what it is to hold.
 
 Knows: the kinds of changes that journal.py lists, records of metadata files. Does not know: the journal, why something is changed.
-Each function may be called again after a kill at any point; what is already as it should be stays.
+Each function may be called again after a kill at any point; what is already as it should be stays. `settle` comes after `out`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from studio.store import captions, files
 from studio.store.captions import shown
 
 Kind = Literal["file", "record", "move", "source"]
-OUTSIDE = "was changed by another program; look at it and try again."
+OUTSIDE = "was changed by another program, or through another picture; look at it and try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ def out(folder: Path, kind: str, file: str, changes: Sequence[Change]) -> list[s
         return [f"could not be changed: {reason}"] * len(changes)
 
 
+def settle(folder: Path, files_of: Sequence[str]) -> None:
+    """Have the disk remember everything that `out` did to these files."""
+    for parent in {(folder / file).parent for file in files_of}:
+        with suppress(OSError):
+            files.sync(parent)
+
+
 def tidy(folder: Path, change: Change) -> None:
     """Remove what a killed writer left beside a file."""
     path = folder / change.file
@@ -68,7 +75,7 @@ def _file(path: Path, change: Change) -> str:
     if change.after is None:
         path.unlink()
     else:
-        files.write(path, change.after)
+        files.write(path, change.after, settle=False)
     return ""
 
 
@@ -113,7 +120,7 @@ def _records(path: Path, changes: Sequence[Change]) -> list[str]:
         reasons.append("")
     made = "".join(pieces).encode(codec)
     if made != data:
-        files.write(path, made)
+        files.write(path, made, settle=False)
     return reasons
 
 

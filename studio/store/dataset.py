@@ -100,15 +100,9 @@ class Datasets:
 
 def read(folder: Path, name: str = "", looks: Looks | None = None) -> Dataset:
     """Read a folder. `looks` remembers pictures from call to call. Raises DatasetError if there is nothing to train on."""
-    found, fence = layout.walk(folder), layout.Fence(folder)
-    kept = []
-    for entry in found.entries:
-        if fence.holds(entry.path):
-            kept.append(entry)
-        else:
-            found.broken.append((found.name(entry.path), "leads out of the folder; copy the picture into it."))
+    found = layout.walk(folder)
     items: list[Item] = []
-    for entry, look in zip(kept, (looks or Looks()).of([entry.path for entry in kept])):
+    for entry, look in zip(found.entries, (looks or Looks()).of([entry.path for entry in found.entries])):
         if look.reason or entry.fault:
             found.broken.append((found.name(entry.path), look.reason or entry.fault))
             continue

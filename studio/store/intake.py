@@ -13,18 +13,19 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import psutil
 
-from studio.errors import BadFile, DatasetError
+from studio.errors import BadFile, DatasetError, NotAllowed
 from studio.spec.credits import NOBODY, Source, Writer
-from studio.store import captions, images, looks, unpack
+from studio.store import captions, files, images, looks, unpack
 from studio.store.captions import shown
 from studio.store.carry import Change
+from studio.store.dataset import Datasets
 from studio.store.gallery import Picture
 from studio.store.journal import Journal, Step
 from studio.store.layout import CAPTIONS, METADATA, OTHERS, TAKEN, ending, repeats_and_concept
@@ -96,19 +97,46 @@ def bring_made(folder: Path, journal: Journal, pictures: Iterable[Picture], prom
     return taken
 
 
-def copy(folder: Path, to: Path) -> None:
-    """A dataset under another name: pictures, captions and metadata files; nothing hidden and no links. Raises BadFile."""
+@contextmanager
+def growing(shelf: Datasets, journal: Journal, name: str) -> Iterator[Path]:
+    """The folder of a dataset of the home, made if it is new; it goes again where nothing came into it."""
+    name = files.safe_name(name)
+    folder = shelf.own / name
+    if not folder.is_dir():
+        if name in shelf.names():
+            raise NotAllowed(f"{name} came with the studio and stays as it is; copy it, or take another name.")
+        folder.mkdir(parents=True)
+        journal.begin(folder.resolve())
+    try:
+        yield folder.resolve()
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def copy(shelf: Datasets, journal: Journal, name: str, new: str) -> str:
+    """A dataset under another name in the home: pictures, captions and metadata files; nothing hidden and no links. Its name.
+
+    Raises DatasetError for a name that is not there or taken, BadFile where the disk does not take it.
+    """
     def passed_over(at: str, names: list[str]) -> list[str]:
         return [name for name in names if name.startswith(".") or os.path.islink(os.path.join(at, name))]
 
-    aside = to.with_name(f"{COMING}-{os.getpid()}-{secrets.token_hex(4)}")
+    folder, new = shelf.folder(name), files.safe_name(new)
+    if new in shelf.names():
+        raise DatasetError(f"There is a dataset {new} already; take another name.")
+    aside = shelf.own / f"{COMING}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
+        shelf.own.mkdir(parents=True, exist_ok=True)
+        _sweep(shelf.own)
+        journal.begin(shelf.own.resolve() / new)
         shutil.copytree(folder, aside, ignore=passed_over)
-        os.rename(aside, to)
+        os.rename(aside, shelf.own / new)
     except OSError as error:
         raise BadFile(f"{shown(folder.name)} could not be copied: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    return new
 
 
 def places(names: Sequence[PurePosixPath], used: set[str], shape: str = "") -> dict[PurePosixPath, PurePosixPath]:

@@ -109,6 +109,12 @@ class Journal:
             self._carry(folder, id, forwards=True)
         return self._step(id)
 
+    def begin(self, folder: Path) -> None:
+        """Forget a dataset of that name which is no more: its steps cannot be undone, and what was said of its pictures goes."""
+        with self._writing(folder), self._saving():
+            self._db.execute("UPDATE steps SET state = 'dropped' WHERE folder = ?", (_blob(folder),))
+            self._db.execute("DELETE FROM sources WHERE folder = ?", (_blob(folder),))
+
     def undo(self, folder: Path) -> Step | None:
         """Take the last step back; None if there is none."""
         return self._turn(folder, "done", "undoing")
@@ -177,6 +183,7 @@ class Journal:
         files = [group for group in groups.items() if group[0][0] != "source"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             told = list(pool.map(work, files))
+        carry.settle(folder, [file for (_, file), _ in files])
         reasons = {row["number"]: reason for (_, members), each in zip(files, told) for row, reason in zip(members, each)}
         with self._saving():
             self._mark(folder, id, rows if forwards else rows[::-1], reasons, forwards)

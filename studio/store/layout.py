@@ -14,8 +14,9 @@ Nothing is followed out of the folder. A caption is the first line of its file.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,8 +46,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture file and its caption; None where it has none, and a `fault` where it cannot be read."""
+    """A picture file and its caption; None where it has none, and a `fault` where it cannot be read.
 
+    `key` is its path below the dataset, with "/".
+    """
+
+    key: str
     path: Path
     repeats: int
     concept: str
@@ -81,7 +86,7 @@ def walk(folder: Path) -> Found:
         walking.found.entries += walking.entries(part, repeats, concept)
     if walking.described and walking.found.layout == "sidecar":
         walking.found.layout = "metadata"
-    walking.found.entries.sort(key=lambda entry: entry.path.as_posix())
+    walking.found.entries.sort(key=lambda entry: entry.key)
     return walking.found
 
 
@@ -111,9 +116,25 @@ def is_dir(one: os.DirEntry[str]) -> bool:
         return False
 
 
+def with_caption(entry: Entry, data: bytes | None) -> Entry:
+    """An entry whose caption has a file of its own, after that holds other bytes (None: is gone)."""
+    place = replace(entry.place, data=data)
+    try:
+        caption = None if data is None else captions.first_line(data, f"its caption {shown(place.file.name)}")
+        return replace(entry, place=place, caption=caption, fault="")
+    except DatasetError as error:
+        return replace(entry, place=place, caption=None, fault=str(error))
+
+
 def ending(name: str) -> str:
     """`a.PNG` → `.png`."""
     return os.path.splitext(name)[1].lower()
+
+
+def changed(folder: Path) -> list[tuple[str, int]]:
+    """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
+    folders = [folder, *(Path(one.path) for one in listing(folder) if one.is_dir(follow_symlinks=False))]
+    return [(str(one), one.stat().st_mtime_ns) for one in folders if one.is_dir()]
 
 
 class _Walk:
@@ -145,40 +166,48 @@ class _Walk:
 
     def entries(self, part: Path, repeats: int, concept: str) -> Iterator[Entry]:
         """The pictures of one folder."""
-        inside = listing(part)
-        described = self._described(part)
+        inside, described = listing(part), self._described(part)
+        file = next((part / name for name in METADATA if (part / name).is_file()), part)
         beside: dict[str, os.DirEntry[str]] = {}
+        pictures: dict[str, bool] = {}  # name below this folder → whether it may lead out of it
         for one in inside:
-            if ending(one.name) in CAPTIONS:
+            end = ending(one.name)
+            if end in TAKEN:
+                pictures[one.name] = one.is_symlink()
+            elif end in CAPTIONS:
                 beside[one.name.lower()] = one
-            elif ending(one.name) in OTHERS:
-                self.found.broken.append((self.found.name(Path(one.path)),
-                                          f"is a {ending(one.name)} file; save it as PNG, JPEG, WebP or BMP."))
-        used = [one.name.endswith(".caption") for one in beside.values()]
+            elif end in OTHERS:
+                self.found.broken.append((self.found.name(Path(one.path)), f"is a {end} file; save it as PNG, JPEG, WebP or BMP."))
+        used = [name.endswith(".caption") for name in beside]
         usual = ".caption" if used and all(used) else ".txt"  # the ending of captions that are still to be written
-        for path in {Path(one.path): None for one in inside if ending(one.name) in TAKEN} | dict.fromkeys(described):
-            record = described.get(path)
-            if record is not None and (caption := captions.entry(record.says)[1]) is not None:
-                file = next(part / name for name in METADATA if (part / name).is_file())
-                yield Entry(path, repeats, concept, Place(file, None, record), caption)
+        below = "" if part == self.folder else f"{part.name}/"
+        for stem, count in Counter(os.path.splitext(name)[0].lower() for name in pictures).items():
+            if count > 1:
+                self.found.notes.append(f"{count} pictures are called {shown(below + stem)} and have one caption file together.")
+        for name in pictures | dict.fromkeys(described, True):
+            path, record = part / name, described.get(name)
+            if pictures.get(name, True) and not self.fence.holds(path):
+                self.found.broken.append((self.found.name(path), "leads out of the folder; copy the picture into it."))
+            elif record is not None and (caption := captions.entry(record.says)[1]) is not None:
+                yield Entry(below + name, path, repeats, concept, Place(file, None, record), caption)
             else:
-                yield self._with_own(path, repeats, concept, beside, usual)
+                place, caption, fault = self._beside(path, beside, usual)
+                yield Entry(below + name, path, repeats, concept, place, caption, fault)
 
-    def _with_own(self, path: Path, repeats: int, concept: str, beside: Mapping[str, os.DirEntry[str]], usual: str) -> Entry:
-        """A picture whose caption has a file of its own, or none."""
-        one = next((beside[name] for end in CAPTIONS if (name := f"{path.stem}{end}".lower()) in beside), None)
-        file = Path(one.path) if one else path.with_suffix(usual)
-        data = None
+    def _beside(self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str) -> tuple[Place, str | None, str]:
+        """Where the caption that a picture has in a file of its own stands, what it says, and why it cannot be read."""
+        stem = os.path.splitext(path.name)[0]
+        one = next((beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None)
+        if one is None:
+            return Place(path.with_name(stem + usual)), None, ""
+        file, data, what = Path(one.path), None, f"its caption {shown(one.name)}"
         try:
-            if one is None:
-                return Entry(path, repeats, concept, Place(file), None)
-            what = f"its caption {shown(file.name)}"
             if one.is_symlink() and not self.fence.holds(file):
                 raise DatasetError(f"{what} leads out of the folder.")
-            data = _read(file, what)
-            return Entry(path, repeats, concept, Place(file, data), captions.first_line(data, what))
+            data = _read(one, what)
+            return Place(file, data), captions.first_line(data, what), ""
         except DatasetError as error:
-            return Entry(path, repeats, concept, Place(file, data), None, str(error))
+            return Place(file, data), None, str(error)
 
     def _can_be(self, path: Path, repeats: int) -> bool:
         if not self.fence.holds(path):
@@ -190,29 +219,29 @@ class _Walk:
             return True
         return False
 
-    def _described(self, part: Path) -> dict[Path, Record]:
-        """Pictures that a metadata file names, each with its last record."""
+    def _described(self, part: Path) -> dict[str, Record]:
+        """Pictures that a metadata file names, by their names below the folder, each with its last record."""
         file = next((part / name for name in METADATA if (part / name).is_file()), None)
         if file is None:
             return {}
         self.described = True
-        found: dict[Path, Record] = {}
+        found: dict[str, Record] = {}
         try:
             if not self.fence.holds(file):
                 raise DatasetError("leads out of the folder.")
             for record in captions.records(file):
                 try:
-                    path = self._named(part, record)
-                    if path in found:
-                        self.found.notes.append(f"{self.found.name(path)} stands twice in {file.name}; its last caption is used.")
-                    found[path] = record
+                    name = self._named(part, record)
+                    if name in found:
+                        self.found.notes.append(f"{shown(name)} stands twice in {file.name}; its last caption is used.")
+                    found[name] = record
                 except DatasetError as error:
                     self.found.broken.append((self.found.name(file), f"line {record.number}: {error}"))
         except DatasetError as error:
             self.found.broken.append((self.found.name(file), str(error)))
         return found
 
-    def _named(self, part: Path, record: Record) -> Path:
+    def _named(self, part: Path, record: Record) -> str:
         inner, _ = captions.entry(record.says)
         path, name = part.joinpath(*inner.parts), shown(str(inner))
         if path.suffix.lower() not in TAKEN:
@@ -223,14 +252,14 @@ class _Walk:
             there = False
         if not there:
             raise DatasetError(f"{name:.80} is not there.")
-        return path
+        return inner.as_posix()
 
 
-def _read(file: Path, what: str) -> bytes:
+def _read(one: os.DirEntry[str], what: str) -> bytes:
     """The bytes of a caption's file. Raises DatasetError."""
     try:
-        if file.is_file():  # a pipe would never end
-            with open(file, "rb") as opened:
+        if one.is_file():  # a pipe would never end
+            with open(one.path, "rb") as opened:
                 data = opened.read(captions.MOST_CAPTION + 1)
             if len(data) <= captions.MOST_CAPTION:
                 return data

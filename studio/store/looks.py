@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,12 @@ class Looks:
         Without `full` a glance does where no full look is known. `report(done, of how many)` hears of those that are opened; what
         it raises ends the work, and what was looked at is remembered.
         """
-        known = self._known(paths)
-        stamps = [_stamp(path) for path in paths]
+        names = [os.path.abspath(path) for path in paths]
+        known = self._known({os.path.dirname(name) for name in names})
+        stamps = [_stamp(name) for name in names]
         found: list[Look | None] = []
-        for path, stamp in zip(paths, stamps):
-            kept = known.get(path)
+        for name, stamp in zip(names, stamps):
+            kept = known.get(name)
             good = kept is not None and stamp is not None and kept[0] == stamp and (kept[1].full or not full)
             found.append(kept[1] if good and kept else None)
         todo = [place for place, look in enumerate(found) if look is None]
@@ -86,27 +87,27 @@ class Looks:
                 looks = list(pool.map(look if full else glance, [paths[place] for place in batch]))
             for place, one in zip(batch, looks):
                 found[place] = one
-            self._remember([(paths[place], stamps[place], one) for place, one in zip(batch, looks)])
+            self._remember([(names[place], stamps[place], one) for place, one in zip(batch, looks)])
         if report and todo:
             report(len(todo), len(todo))
         return [one for one in found if one is not None]
 
-    def _known(self, paths: Sequence[Path]) -> dict[Path, tuple[Stamp, Look]]:
-        known: dict[Path, tuple[Stamp, Look]] = {}
-        for folder in {path.parent for path in paths}:
+    def _known(self, folders: Iterable[str]) -> dict[str, tuple[Stamp, Look]]:
+        known: dict[str, tuple[Stamp, Look]] = {}
+        for folder in folders:
             with self._lock:
                 rows = self._db.execute("SELECT name, size, modified, changed, said FROM looks WHERE folder = ?",
-                                        (os.fsencode(folder.absolute()),)).fetchall()
+                                        (os.fsencode(folder),)).fetchall()
             for name, size, modified, changed, said in rows:
                 width, height, content, notes, reason = json.loads(said)
-                known[folder / os.fsdecode(name)] = ((size, modified, changed),
-                                                     Look((width, height), content, tuple(notes), reason, size))
+                known[os.path.join(folder, os.fsdecode(name))] = ((size, modified, changed),
+                                                                  Look((width, height), content, tuple(notes), reason, size))
         return known
 
-    def _remember(self, looks: Sequence[tuple[Path, Stamp | None, Look]]) -> None:
-        rows = [(os.fsencode(path.parent.absolute()), os.fsencode(path.name), *stamp,
+    def _remember(self, looks: Sequence[tuple[str, Stamp | None, Look]]) -> None:
+        rows = [(os.fsencode(os.path.dirname(name)), os.fsencode(os.path.basename(name)), *stamp,
                  json.dumps([*one.size, one.content, one.notes, one.reason]))
-                for path, stamp, one in looks if stamp and not one.reason.startswith("cannot be read")]
+                for name, stamp, one in looks if stamp and not one.reason.startswith("cannot be read")]
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -150,7 +151,7 @@ def _sized(size: tuple[int, int], content: str, notes: tuple[str, ...], many: in
     return Look(size, content, notes, "", many)
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: str) -> Stamp | None:
     try:
         about = os.stat(path)
     except (OSError, ValueError):

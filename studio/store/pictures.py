@@ -83,7 +83,7 @@ class Counts:
 def row(picture: Picture, tokens: int = 0) -> Row:
     """A picture as edits, filters and lint see it."""
     entry, data = picture.entry, picture.entry.place.data
-    below = captions.below(data) if data and not entry.fault else ""
+    below = captions.below(data) if data and not entry.fault and (b"\n" in data[:-1] or b"\r" in data[:-1]) else ""
     return Row(picture.key, picture.caption, entry.concept, entry.repeats, *picture.size, picture.bytes, picture.content, tokens,
                below, entry.fault, picture.reason, entry.caption is not None)
 
@@ -96,7 +96,9 @@ def in_order(pictures: list[Picture], order: Order, reverse: bool) -> list[Pictu
         "repeats": lambda picture: picture.entry.repeats}
     if order not in keys:
         raise InvalidSpec([f"Sort: has to be one of {', '.join(keys)} (not {order!r:.40})."])
-    return sorted(sorted(pictures, key=lambda picture: picture.key, reverse=reverse), key=keys[order], reverse=reverse)
+    if order == "name":
+        return pictures[::-1] if reverse else pictures  # they are by name
+    return sorted(pictures, key=keys[order], reverse=reverse)
 
 
 def unnameable(key: str) -> str:
