@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from studio.engine.pocket.captions import article, full
 from studio.engine.pocket.world import Scene, draw, held_out, sample
 from studio.engine.seeing.see import see
 from studio.engine.worker import WORKS, work_of
-from studio.errors import Cancelled, DatasetError, InvalidSpec, ModelNotFound, UnknownFamily
+from studio.errors import BadPicture, Cancelled, DatasetError, InvalidSpec, ModelNotFound, UnknownFamily
 from studio.settings import load, shipped
 from studio.spec.seeing import SeeSpec
 from studio.spec.value import check
@@ -114,6 +115,15 @@ def test_search_by_a_picture(bench: Bench, scenes: list[Scene]) -> None:
     assert not alike or set(alike) & set(best)
     assert np.mean([scenes[k].style == scenes[0].style for k in best]) > 0.5
     assert [one["file"] for one in ask(bench, like="000.png", pictures=["005.png", "000.png"])["found"]] == ["005.png"]
+    data = (bench.settings.home / "datasets" / "world" / "007.png").read_bytes()
+    sent = bench.settings.home / "inputs" / f"{hashlib.sha256(data).hexdigest()}.png"
+    sent.parent.mkdir(exist_ok=True)
+    sent.write_bytes(data)
+    first = ask(bench, like=sent.stem, limit=1)["found"][0]
+    assert first["file"] == "007.png" and first["score"] > 0.999
+    sent.unlink()
+    with pytest.raises(BadPicture, match=r"is not in .*inputs; send it again"):
+        ask(bench, like=sent.stem)
 
 
 def test_classes_as_tags(bench: Bench, scenes: list[Scene]) -> None:
@@ -223,6 +233,23 @@ def test_bad_questions_in_words(bench: Bench) -> None:
         with pytest.raises(DatasetError, match=r"no picture 'nothing\.png'"):
             ask(bench, **spec)
     assert work_of(WORKS["see"]) is see
+
+
+CHANGED: dict[str, Any] = {"dataset": "moon", "question": "duplicates", "clip": "toy-clip", "pictures": ("003.png", "004.png"),
+                           "words": "a blue cat", "like": "001.png", "classes": "tree / house", "limit": 3}
+
+
+@pytest.mark.parametrize("name", SeeSpec.model_fields)
+def test_a_field_changes_the_answer(name: str, bench: Bench) -> None:
+    base: dict[str, Any] = {"dataset": "world", "words": "a red boat"}
+    if name in ("question", "classes"):
+        base = {"dataset": "world", "question": "classes", "classes": "moon / sun / other"}
+    changed = base | {name: CHANGED[name]}
+    changed = {key: value for key, value in changed.items() if not (name == "like" and key == "words")
+               and not (name == "question" and key == "classes")}
+    one, other = (see(bench, spec, silent) for spec in (base, changed))
+    assert {**one, "seconds": 0} != {**other, "seconds": 0}
+    assert one.get("found") != other.get("found")
 
 
 @pytest.mark.slow

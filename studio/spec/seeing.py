@@ -29,7 +29,8 @@ class SeeSpec(Value):
     pictures: tuple[str, ...] = setting((), title="Pictures", max_length=100_000,
                                         help="Only these, by their names in the folder; empty is all.")
     words: str = setting("", title="Words", max_length=2000, help="What to search for: a red boat.")
-    like: str = setting("", title="Like", max_length=500, help="Or a picture of the dataset, by its name: others that are like it.")
+    like: str = setting("", title="Like", max_length=500, help="Or a picture that others are to be like: the name of one of the "
+                                                               "dataset, or the sha256 of one in home/inputs.")
     classes: tuple[str, ...] = setting((), title="Classes", max_length=1000,
                                        help="moon / sun / other: each picture is one of these; other is what is none of them.")
     limit: int = setting(50, title="At most", ge=1, le=10_000, help="How many pictures a search gives.")

@@ -8,6 +8,7 @@ Zero-shot classification: CLIP, arXiv:2103.00020 (several wordings of each class
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -21,8 +22,8 @@ from studio.engine import measure
 from studio.engine.bench import Bench
 from studio.engine.measure import Clip
 from studio.engine.seeing import twins, vectors
-from studio.engine.seeing.vectors import Report
-from studio.errors import DatasetError
+from studio.engine.seeing.vectors import Report, Seen
+from studio.errors import BadPicture, DatasetError
 from studio.spec.seeing import OTHER, SeeSpec
 from studio.spec.value import check
 from studio.store.album import Album
@@ -56,7 +57,8 @@ def see(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]
     with closing(Vectors(bench.settings.home)) as memory, measure.clip(bench.pipelines, asked.clip) as clip:
         table, broken = vectors.of_pictures(clip, memory, items, report)
         good = [row for row, picture in enumerate(items) if picture.content not in broken]
-        looked = _Looked(clip, memory, album, [items[row] for row in good], table[good], asked, report)
+        looked = _Looked(clip, memory, album, [items[row] for row in good], table[good], asked, report,
+                         bench.settings.home / "inputs")
         answer = ANSWERS[asked.question](looked)
     failed = [{"file": one.key, "error": one.reason} for one in chosen if one.reason]
     failed += [{"file": one.key, "error": broken[one.content]} for one in items if one.content in broken]
@@ -75,12 +77,34 @@ class _Looked:
     table: np.ndarray
     asked: SeeSpec
     report: Report
+    inputs: Path
+
+    @property
+    def example(self) -> Seen:
+        """The picture that others are to be like. Raises DatasetError and BadPicture."""
+        name = self.asked.like
+        if not re.fullmatch("[0-9a-f]{64}", name):
+            return self.album.picture(name)
+        path = self.inputs / f"{name}.png"
+        if not path.is_file():
+            raise BadPicture(f"The picture {name[:12]} is not in {self.inputs}; send it again.")
+        return _Sent(path, name)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A picture of the home's inputs; its name is its content."""
+
+    path: Path
+    content: str
 
 
 def _search(looked: _Looked) -> dict[str, Any]:
     """The pictures that are most like words or a picture; `score` is the cosine."""
     if looked.asked.like:
-        wanted, _ = vectors.of_pictures(looked.clip, looked.memory, [looked.album.picture(looked.asked.like)], looked.report)
+        wanted, broken = vectors.of_pictures(looked.clip, looked.memory, [looked.example], looked.report)
+        for why in broken.values():
+            raise BadPicture(why)
     else:
         wanted = vectors.of_texts(looked.clip, looked.memory, [looked.asked.words.strip()])
     scores = looked.table @ wanted[0]
