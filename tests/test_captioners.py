@@ -173,7 +173,7 @@ def right(rows: list[dict[str, str]], scenes: list[Scene]) -> dict[str, float]:
 
 def test_the_embedded_one_in_any_batch_as_a_stock_call_and_mostly_right(bench: Bench) -> None:
     folder = bench.settings.home / "datasets" / "pocket"
-    scenes = makers.dataset(folder, 24)
+    scenes = makers.dataset(folder, 40)
     spec = {"dataset": "pocket", "dry_run": True, "anew": True}
     rows = {batch: caption_folder(bench, {**spec, "batch": batch}, silent)["rows"] for batch in (1, 7, 16)}
     assert rows[1] == rows[7] == rows[16]

@@ -305,8 +305,8 @@ def killed(bench: Bench, mode: str, count: int, kills: int, after: Callable[[ran
 
 
 def test_killed_in_the_middle_nothing_is_torn_and_it_goes_on(bench: Bench) -> None:
-    makers.dataset(bench.settings.home / "datasets" / "world", 32)
-    killed(bench, "fill", 32, 1, lambda rng: 0.15)
+    makers.dataset(bench.settings.home / "datasets" / "world", 40)
+    killed(bench, "fill", 40, 1, lambda rng: 0.02)
 
 
 @pytest.mark.slow

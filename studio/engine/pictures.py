@@ -6,7 +6,7 @@ Knows: threads, order. Does not know: what is done with a picture.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -19,7 +19,7 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
-def ahead(pictures: Iterable[P], prepare: Callable[[P], T], most: int) -> Iterator[tuple[P, T | StudioError]]:
+def ahead(pictures: Iterable[P], prepare: Callable[[P], T], most: int) -> Generator[tuple[P, T | StudioError], None, None]:
     """Each picture with what `prepare` makes of it, in order; at most `most` are waiting. One that cannot be used comes with its
     error. Close it (or go to the end): nothing is begun any more then."""
     def one(picture: P) -> T | StudioError:

@@ -64,10 +64,10 @@ def caption_folder(bench: Bench, spec: Mapping[str, Any], report: Report) -> dic
 @contextmanager
 def _lent(bench: Bench, asked: CaptionSpec, report: Report) -> Iterator[tuple[Any, str, str, int]]:
     """The captioner, what its captions are signed with, the key of its answers, and about what a call takes in bytes."""
-    told: list[Any] = [asked.instruction, asked.tokens]
     if asked.captioner == ENDPOINT:
-        of = [asked.address, asked.model]
-        yield _module(ENDPOINT).Captioner(asked.address), " at ".join(reversed(of)), _hash([ENDPOINT, of, told]), 0
+        module = _module(ENDPOINT)
+        told = [ENDPOINT, asked.address, asked.model, asked.instruction or module.USUAL, asked.tokens]
+        yield module.Captioner(asked.address), f"{asked.model} at {asked.address}", _hash(told), 0
         return
     networks, device = bench.pipelines.networks, bench.pipelines.device
     info = networks.captioner(asked.captioner)
@@ -76,7 +76,8 @@ def _lent(bench: Bench, asked: CaptionSpec, report: Report) -> Iterator[tuple[An
     key = f"captioner {content} {device.dtype_name}"
     report(Progress(0, 0, "Loading the captioner"))
     with bench.pipelines.hold(key, lambda: module.Captioner.load(info, device), 2 * info.bytes, f"Captioner {info.name}") as lent:
-        yield lent, f"{info.name} ({content[:12]})", _hash([key, told]), info.bytes
+        told = [key, asked.instruction, asked.tokens or CAPTIONERS[info.kind].tokens]
+        yield lent, f"{info.name} ({content[:12]})", _hash(told), info.bytes
 
 
 def _module(kind: str) -> Any:
