@@ -72,10 +72,11 @@ class Albums:
         return Album(folder.resolve(), name, self._journal, self._looks, self._tokens, self._thumbs)
 
 
-    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY) -> Taken:
+    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY,
+            report: intake.Report | None = None) -> Taken:
         """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
         with intake.growing(self.shelf, self._journal, name) as folder:
-            return intake.bring(folder, self._journal, brought, source)
+            return intake.bring(folder, self._journal, brought, source, report)
 
     def add_made(self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True) -> Taken:
         """Add pictures of the gallery, marked as generated, with their prompts as captions."""
