@@ -123,6 +123,17 @@ def test_batches_of_one_job_are_one_step(album: Album, folder: Path, settings: S
     assert held(folder)["d.txt"] == b"two\n" and said(album)["c.png"] == "one"
 
 
+def test_undoing_several_writes_of_one_step(album: Album, folder: Path) -> None:
+    before = held(folder)
+    step = album.write({"a.png": "one"}, MODEL)
+    album.write({"a.png": "two"}, MODEL, into=step.id)
+    album.undo()
+    assert held(folder) == before and said(album)["a.png"] == "a red boat, lake"
+    assert album.write({"a.png": "three"}, MODEL).changed == 1, "it knows what the file holds"
+    album.undo()
+    assert album.redo() and said(album)["a.png"] == "three"
+
+
 def test_the_journal_survives_and_a_new_step_ends_redo(album: Album, settings: Settings, folder: Path) -> None:
     do(album, "replace", find="boat", to="ship")
     do(album, "dress", trigger="mysks")
