@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -139,8 +140,10 @@ def ending(name: str) -> str:
 
 def changed(folder: Path) -> list[tuple[str, int]]:
     """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
-    folders = [folder, *(Path(one.path) for one in listing(folder) if one.is_dir(follow_symlinks=False))]
-    return [(str(one), one.stat().st_mtime_ns) for one in folders if one.is_dir()]
+    with suppress(OSError), os.scandir(folder) as entries:
+        folders = [str(folder), *sorted(one.path for one in entries if one.is_dir(follow_symlinks=False))]
+        return [(one, os.stat(one).st_mtime_ns) for one in folders]
+    return []
 
 
 class _Walk:

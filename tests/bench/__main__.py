@@ -4,6 +4,7 @@
     python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
     python -m tests.bench bound                       how far batched latents are from single ones
     python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
+    python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start against a hello-world gradio app
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.datasets import datasets
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
 
@@ -37,7 +39,8 @@ def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
-        "picture": picture, "sweeps": sweeps, "bound": bound, "training": training, "latency": latency, "page": page}
+        "picture": picture, "sweeps": sweeps, "bound": bound, "training": training, "datasets": datasets, "latency": latency,
+        "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--steps", type=int, default=10, help="of the training, in each turn")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[10, 1000, 10_000], help="of the datasets")
     parser.add_argument("--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed")
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):
