@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import struct
+import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -224,7 +225,7 @@ def test_places_stay_inside_and_apart(names: list[tuple[str, str]], shape: str) 
             continue
         if judged is not None and judged.suffix in (".png", ".txt", ".PNG", ".jpg"):
             paths.add(judged)
-    used = {"a", "3_sun/a"}
+    used = {"a": 1, "3_sun/a": 1}
     made = intake.places(sorted(paths), used, shape)
     assert made.keys() == paths
     for path in made.values():
@@ -321,6 +322,29 @@ def test_killed_while_taking_in(settings: Settings, tmp_path: Path, monkeypatch:
             brought(settings, archive)
     assert not dead.exists()
     assert len(Albums(settings).open("new").pictures) == 4
+
+
+def test_stopped_while_taking_in(settings: Settings, tmp_path: Path) -> None:
+    seen = []
+
+    def stop(done: int, of: int) -> None:
+        seen.append((done, of))
+        raise KeyboardInterrupt
+
+    albums = Albums(settings)
+    with pytest.raises(KeyboardInterrupt):
+        albums.add("new", [(packed(tmp_path / "s.zip", ("a.png", png())), "s.zip")], report=stop)
+    assert seen == [(0, 1)] and "new" not in albums.names()
+
+
+def test_many_of_one_name_take_no_time(settings: Settings, tmp_path: Path) -> None:
+    """Fifty thousand entries, all called alike, are planned in moments."""
+    names = [PurePosixPath(f"{k}/a.png") for k in range(25_000)] + [PurePosixPath(f"{k}/metadata.jsonl") for k in range(25_000)]
+    start = time.monotonic()
+    made = intake.places(names, {})
+    assert time.monotonic() - start < 5 and len(set(made.values())) == 25_001
+    archive = packed(tmp_path / "s.zip", *((f"{k}/metadata.jsonl", b"") for k in range(300)), ("a.png", png()))
+    assert len(brought(settings, archive)[0].left) == 299
 
 
 def test_card_and_export(settings: Settings, tmp_path: Path) -> None:

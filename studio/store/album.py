@@ -71,11 +71,11 @@ class Albums:
             raise DatasetError(f"There is no folder {shown(str(folder))}; choose one with pictures in it.")
         return Album(folder.resolve(), name, self._journal, self._looks, self._tokens, self._thumbs)
 
-
-    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY) -> Taken:
+    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY,
+            report: intake.Report | None = None) -> Taken:
         """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
         with intake.growing(self.shelf, self._journal, name) as folder:
-            return intake.bring(folder, self._journal, brought, source)
+            return intake.bring(folder, self._journal, brought, source, report)
 
     def add_made(self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True) -> Taken:
         """Add pictures of the gallery, marked as generated, with their prompts as captions."""
@@ -180,21 +180,17 @@ class Album:
         test, pictures = caption_filter.parse(filter), self.pictures
         if not filter.strip():
             return list(pictures)
-        if test.asks_tokens:
-            self.tokens.learn(picture.caption for picture in pictures)
-        return [picture for picture in pictures
-                if test.holds(row(picture, self.tokens(picture.caption) if test.asks_tokens else 0))]
+        return [picture for picture, seen in zip(pictures, self._rows(pictures, test.asks_tokens)) if test.holds(seen)]
 
-    def rows(self, keys: Iterable[str] | None = None, tokens: bool = False) -> list[Row]:
+    def _rows(self, pictures: Sequence[Picture], tokens: bool) -> list[Row]:
         """Pictures as the pure functions see them."""
-        chosen = self.pictures if keys is None else [self.picture(key) for key in keys]
         if tokens:
-            self.tokens.learn(picture.caption for picture in chosen)
-        return [row(picture, self.tokens(picture.caption) if tokens else 0) for picture in chosen]
+            self.tokens.learn(picture.caption for picture in pictures)
+        return [row(picture, self.tokens(picture.caption) if tokens else 0) for picture in pictures]
 
     def lint(self, rules: Rules | None = None) -> list[Finding]:
         """What is likely to spoil a training; repeats and broken pictures among those that were examined."""
-        return caption_lint.lint(self.rows(tokens=True), rules or Rules())
+        return caption_lint.lint(self._rows(self.pictures, tokens=True), rules or Rules())
 
     def credits(self) -> dict[str, list[Credit]]:
         """Who wrote each caption, the oldest first; of pictures that have one."""
@@ -254,11 +250,9 @@ class Album:
 
     def _scope(self, edit: Edit, keys: Sequence[str] | None, filter: str) -> list[str]:
         """The pictures that are meant: those named, by the edit itself or beside it (else all), that the filter lets through."""
-        chosen: Iterable[str] = self._by_key if keys is None else keys
-        if isinstance(edit, Put | SetAside):
-            own = edit.texts if isinstance(edit, Put) else edit.keys
-            chosen = own if keys is None else [key for key in own if key in set(keys)]
-        passed = set(self.keys(filter)) if filter else self._by_key.keys()
+        own: Iterable[str] = edit.texts if isinstance(edit, Put) else edit.keys if isinstance(edit, SetAside) else self._by_key
+        passed, named = set(self.keys(filter)), set(own)
+        chosen = own if keys is None else [key for key in keys if key in named or key not in self._by_key]
         return [self.picture(key).key for key in dict.fromkeys(chosen) if key in passed or key not in self._by_key]
 
     def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
@@ -273,19 +267,18 @@ class Album:
     def _turned(self, step: Step | None) -> Step | None:
         if step:
             changes = self._journal.changes(step.id)
-            self._follow(None if step.left else changes if step.state == "done" else [change.back() for change in changes])
+            back = [change.back() for change in reversed(changes)]
+            self._follow(None if step.left else changes if step.state == "done" else back)
         return step
 
     def _follow(self, changes: Sequence[Change] | None) -> None:
         """Know what was changed. Captions in files of their own are not read again; after everything else the folder is."""
-        last = {} if changes is None else {change.file: change for change in changes if change.kind == "file"}
         if changes is None or any(change.kind not in ("file", "source") for change in changes):
             self.refresh()
             return
-        after = {self.folder / file: change.after for file, change in last.items()}
-        entries = [layout.with_caption(picture.entry, after[picture.entry.place.file])
-                   if picture.entry.place.file in after else picture.entry for picture in self.pictures]
-        self._take(entries, [picture.look for picture in self.pictures])
+        after = {self.folder / change.file: change.after for change in changes if change.kind == "file"}
+        self._take(layout.followed([picture.entry for picture in self.pictures], after),
+                   [picture.look for picture in self.pictures])
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,8 @@ from studio.store.unpack import Budget, Member, Refused
 ADDED, COMING = ".added", ".incoming"
 BROUGHT = Writer(by="file")
 PROMPT = Writer(by="prompt")
+Used = dict[str, int]  # stems that are taken, in small letters, with the last number that was tried after each
+Report = Callable[[int, int], None]
 
 
 @dataclass
@@ -46,10 +48,12 @@ class Taken:
     step: Step | None = None
 
 
-def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], source: Source = NOBODY) -> Taken:
+def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], source: Source = NOBODY,
+          report: Report | None = None) -> Taken:
     """Add files to a dataset: (where it lies, what its owner calls it) of pictures, captions, metadata files, zip archives.
 
-    Raises BadFile for an archive that is none or hostile as a whole; nothing is added then.
+    `report(pictures looked at, of how many)`. What it raises stops everything, and BadFile is raised for an archive that is none or
+    hostile as a whole; nothing is added then.
     """
     taken = Taken()
     _sweep(folder)
@@ -63,7 +67,7 @@ def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], s
             members = unpack.members(path, shown(name), taken.left) if zipped else _single(path, name, taken.left)
             for member in members:
                 _stage(member, aside, budget, found, taken)
-        return _place(folder, journal, _looked(found, taken), source, taken)
+        return _place(folder, journal, _looked(found, taken, report), source, taken)
     except OSError as error:
         raise BadFile(f"The files could not be taken in: {error.strerror or error}.") from None
     finally:
@@ -139,8 +143,8 @@ def copy(shelf: Datasets, journal: Journal, name: str, new: str) -> str:
     return new
 
 
-def places(names: Sequence[PurePosixPath], used: set[str], shape: str = "") -> dict[PurePosixPath, PurePosixPath]:
-    """Where files go, by where they come from. `used`: stems ("10_moon/a") that are taken, in small letters; it grows.
+def places(names: Sequence[PurePosixPath], used: Used, shape: str = "") -> dict[PurePosixPath, PurePosixPath]:
+    """Where files go, by where they come from. `used`: stems ("10_moon/a") that are taken; it grows.
 
     `shape` is that of the dataset that they join: empty for a new one, "." for pictures in one folder, or one of kohya's folders,
     into which those go that have none. A picture and its captions stay together: files of one folder and stem get one new stem. No
@@ -184,12 +188,13 @@ def _concept(part: str) -> bool:
     return "_" in part and repeats_and_concept(part) is not None
 
 
-def _free(stem: str, used: set[str]) -> str:
+def _free(stem: str, used: Used) -> str:
     """A stem that nothing has, and taken from now on."""
-    made, number = stem, 2
+    made = stem
     while made.casefold() in used:
-        made, number = f"{stem}-{number}", number + 1
-    used.add(made.casefold())
+        used[stem.casefold()] += 1
+        made = f"{stem}-{used[stem.casefold()]}"
+    used[made.casefold()] = 1
     return made
 
 
@@ -222,11 +227,12 @@ def _stage(member: Member, aside: Path, budget: Budget, found: dict[PurePosixPat
         taken.left.append((member.name, str(error)))
 
 
-def _looked(found: Mapping[PurePosixPath, tuple[Path, str]], taken: Taken) -> dict[PurePosixPath, tuple[Path, str]]:
+def _looked(found: Mapping[PurePosixPath, tuple[Path, str]], taken: Taken,
+            report: Report | None) -> dict[PurePosixPath, tuple[Path, str]]:
     """Without pictures that are broken; each of those is named."""
     pictures = [path for path in found if ending(path.name) in TAKEN]
     good = dict(found)
-    for path, look in zip(pictures, looks.Looks().of([found[path][0] for path in pictures])):
+    for path, look in zip(pictures, looks.Looks().of([found[path][0] for path in pictures], True, report)):
         if look.reason:
             taken.left.append((found[path][1], look.reason))
             del good[path]
@@ -248,12 +254,14 @@ def _place(folder: Path, journal: Journal, good: Mapping[PurePosixPath, tuple[Pa
     taken.left += [(good[path][1], "is not read above folders like 10_moon; captions have to lie beside the pictures there.")
                    for path in good if path not in targets and path not in bare]
     changes: list[Change] = []
+    described: set[str] = set()
     token = secrets.token_hex(4)
     for number, (path, target) in enumerate(targets.items()):
         key = target.as_posix()
-        if target.name in METADATA and ((folder / target).exists() or key in (one.key for one in changes)):
+        if target.name in METADATA and ((folder / target).exists() or key in described):
             taken.left.append((good[path][1], "is there already; write its captions beside the pictures."))
             continue
+        described |= {key} if target.name in METADATA else set()
         added = f"{ADDED}/{token}/{number}"
         (folder / added).parent.mkdir(parents=True, exist_ok=True)
         os.rename(good[path][0], folder / added)
@@ -269,13 +277,13 @@ def _place(folder: Path, journal: Journal, good: Mapping[PurePosixPath, tuple[Pa
     return taken
 
 
-def _used(folder: Path) -> set[str]:
-    """Stems that are taken, in small letters, in the dataset and one folder below."""
-    found = set()
+def _used(folder: Path) -> Used:
+    """Stems that are taken in the dataset and one folder below."""
+    found: Used = {}
     for part in (folder, *(Path(one.path) for one in os.scandir(folder) if one.is_dir(follow_symlinks=False))):
         below = "" if part == folder else f"{part.name}/"
         with suppress(OSError):
-            found |= {f"{below}{os.path.splitext(one.name)[0]}".casefold() for one in os.scandir(part) if one.is_file()}
+            found |= {f"{below}{os.path.splitext(one.name)[0]}".casefold(): 1 for one in os.scandir(part) if one.is_file()}
     return found
 
 

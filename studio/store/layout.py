@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -116,14 +117,20 @@ def is_dir(one: os.DirEntry[str]) -> bool:
         return False
 
 
-def with_caption(entry: Entry, data: bytes | None) -> Entry:
-    """An entry whose caption has a file of its own, after that holds other bytes (None: is gone)."""
-    place = replace(entry.place, data=data)
-    try:
-        caption = None if data is None else captions.first_line(data, f"its caption {shown(place.file.name)}")
-        return replace(entry, place=place, caption=caption, fault="")
-    except DatasetError as error:
-        return replace(entry, place=place, caption=None, fault=str(error))
+def followed(entries: Sequence[Entry], after: Mapping[Path, bytes | None]) -> list[Entry]:
+    """Entries after captions' own files came to hold other bytes (None: are gone)."""
+    made = []
+    for entry in entries:
+        file, caption, fault = entry.place.file, entry.caption, entry.fault
+        if file in after:
+            try:
+                data = after[file]
+                caption, fault = None if data is None else captions.first_line(data, f"its caption {shown(file.name)}"), ""
+            except DatasetError as error:
+                caption, fault = None, str(error)
+            entry = replace(entry, place=replace(entry.place, data=data), caption=caption, fault=fault)
+        made.append(entry)
+    return made
 
 
 def ending(name: str) -> str:
@@ -133,8 +140,10 @@ def ending(name: str) -> str:
 
 def changed(folder: Path) -> list[tuple[str, int]]:
     """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
-    folders = [folder, *(Path(one.path) for one in listing(folder) if one.is_dir(follow_symlinks=False))]
-    return [(str(one), one.stat().st_mtime_ns) for one in folders if one.is_dir()]
+    with suppress(OSError), os.scandir(folder) as entries:
+        folders = [str(folder), *sorted(one.path for one in entries if one.is_dir(follow_symlinks=False))]
+        return [(one, os.stat(one).st_mtime_ns) for one in folders]
+    return []
 
 
 class _Walk:

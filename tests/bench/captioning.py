@@ -16,7 +16,7 @@ from typing import Any
 
 
 def captioning(flags: argparse.Namespace) -> None:
-    """Print seconds a picture of both and their ratio; --pictures in each turn, --runs turns, --batch pictures a call."""
+    """Print seconds a picture of both and their ratio; --captions in each turn, --runs turns, --batch pictures a call."""
     from PIL import Image
 
     from studio.engine.bench import Bench
@@ -29,7 +29,7 @@ def captioning(flags: argparse.Namespace) -> None:
         ours, theirs = Path(place) / "datasets" / "ours", Path(place) / "theirs"
         for folder in (ours, theirs):
             folder.mkdir(parents=True)
-            for k in range(flags.pictures):
+            for k in range(flags.captions):
                 Image.fromarray(draw(sample(95_000_000 + k))).save(folder / f"{k:04}.png")
         spec = {"dataset": "ours", "mode": "replace", "anew": True, "batch": flags.batch}
         loop = _loop(bench, theirs)
@@ -41,10 +41,10 @@ def captioning(flags: argparse.Namespace) -> None:
                 began, worked = time.perf_counter(), time.process_time()
                 way()
                 if turn:
-                    times[name].append((time.perf_counter() - began) / flags.pictures)
+                    times[name].append((time.perf_counter() - began) / flags.captions)
                     busy[name] += time.process_time() - worked
         same = sum((ours / path.name).read_text().strip() == path.read_text() for path in theirs.glob("*.txt"))
-        print(f"captioning: pocket, {flags.pictures} pictures, {flags.batch or 'the usual number'} a call, "
+        print(f"captioning: pocket, {flags.captions} pictures, {flags.batch or 'the usual number'} a call, "
               f"{bench.pipelines.device.title}, {flags.precision}, {flags.runs} turns; {same} captions are the same")
         middle = {name: statistics.median(taken) for name, taken in times.items()}
         for name, taken in times.items():
