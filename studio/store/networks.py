@@ -88,6 +88,8 @@ class Networks:
                     found[name] = NetworkInfo(name, path, kind, _bytes(path), path.parent == self._pocket)
                 except BadFile as error:
                     found[name] = Unusable(name, path, str(error))
+                except OSError as error:
+                    found[name] = Unusable(name, path, f"it cannot be read ({error.strerror}).")
         return found
 
 
