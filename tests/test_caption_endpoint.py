@@ -173,7 +173,7 @@ def test_no_answer_in_time(bench: Bench, server: Server, monkeypatch: pytest.Mon
 
 def test_one_that_is_refused_is_named_and_all_refused_is_the_end(bench: Bench, server: Server) -> None:
     odd: dict[int, Answer] = {1: (400, {}, b'{"error": {"message": "unsafe"}}'), 2: said(None), 3: (200, {}, b"<html>"),
-                              4: said("  ")}
+                              4: said("  "), 0: said("shade\u0000 0 \ud800")}
     server.behave = lambda colour, nth: odd.get(colour) or said([{"type": "text", "text": f"shade\n {colour}"}])
     result = caption(bench, server)
     told = {one["file"]: one["error"] for one in result["failed"]}
@@ -192,7 +192,9 @@ def test_what_concerns_all_ends_it_at_once_and_nobody_else_is_asked(
     monkeypatch.setenv("HTTP_PROXY", other.address)
     monkeypatch.setenv("ALL_PROXY", other.address)
     cases: list[tuple[Answer, str]] = [
-        ((401, {}, b""), "answers 401. Is the right key in the environment"), ((404, {}, b""), "answers 404. Is the address right"),
+        ((401, {}, json.dumps({"error": {"message": f"Bad key \ud800 {SECRET}"}}).encode()),
+         r"answers 401 \(Bad key \? …\). Is the right key in the environment"),
+        ((404, {}, b""), "answers 404. Is the address right"),
         ((307, {"location": f"{other.address}/chat/completions"}, b""), "sends on to 'http://127.0.0.1.*if you trust that"),
         ((200, {}, b"x" * 2_000_000), "answers with more than 1 MiB")]
     try:

@@ -214,8 +214,8 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
     config = guest.get("/config").json()
     kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
     refused.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))
-    captions = {name: field.get_default() for name, field in CaptionSpec.model_fields.items()} | {"dataset": "moon", "dry_run": True}
-    refused.append(guest.ask("caption", *captions.values()))
+    captions = {name: field.get_default() for name, field in CaptionSpec.model_fields.items()}
+    refused.append(guest.ask("caption", *(captions | {"dataset": "moon", "dry_run": True}).values()))
     assert all("only the owner" in answer.json()["error"] for answer in refused)
     for id in (waiting, running):
         assert owner.touch("queue-list", "click", [], what="cancel", subject=str(id)).status_code == 200

@@ -145,13 +145,15 @@ def _words(body: bytes) -> str:
 
 
 def _reason(body: bytes) -> str:
-    """What an endpoint says of an error, if it says it as OpenAI does."""
+    """What an endpoint says of an error, if it says it as OpenAI does; some repeat the key in it."""
     try:
         error = json.loads(body)["error"]
         said = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return f" ({' '.join(str(said).split())[:200]})"
+    plain = " ".join(str(said).encode("utf-8", "replace").decode().split())
+    key = os.environ.get(KEY, "").strip()
+    return f" ({(plain.replace(key, '…') if key else plain)[:200]})"
 
 
 def _hint(status: int, headers: httpx.Headers) -> str:
