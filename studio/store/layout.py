@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,12 +138,19 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def changed(folder: Path) -> list[tuple[str, int]]:
-    """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        folders = [str(folder), *sorted(one.path for one in entries if one.is_dir(follow_symlinks=False))]
-        return [(one, os.stat(one).st_mtime_ns) for one in folders]
-    return []
+def folders(folder: Path) -> list[str]:
+    """A dataset's folder and those directly below."""
+    with os.scandir(folder) as entries:
+        return [str(folder), *(one.path for one in entries if one.is_dir(follow_symlinks=False))]
+
+
+def changed(folders: Iterable[str]) -> dict[str, int]:
+    """When each was last changed: a file came, went, or was replaced by one that was written aside. 0: it is no more."""
+    found = dict.fromkeys(folders, 0)
+    for one in found:
+        with suppress(OSError):
+            found[one] = os.stat(one).st_mtime_ns
+    return found
 
 
 class _Walk:
@@ -204,7 +211,7 @@ class _Walk:
                 yield Entry(below + name, path, repeats, concept, place, caption, fault)
 
     def _beside(self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str) -> tuple[Place, str | None, str]:
-        """Where the caption that a picture has in a file of its own stands, what it says, and why it cannot be read."""
+        """Where a picture's own caption file is, what it says, and why it cannot be read."""
         stem = os.path.splitext(path.name)[0]
         one = next((beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None)
         if one is None:
