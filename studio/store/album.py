@@ -36,7 +36,7 @@ from studio.spec.caption_edits import Edit, Put, Row, SetAside
 from studio.spec.caption_lint import Finding, Rules
 from studio.spec.caption_text import Mode
 from studio.spec.credits import NOBODY, Source, Writer
-from studio.store import card, files, gallery, intake, layout, rewrite
+from studio.store import card, files, folders, gallery, intake, layout, rewrite
 from studio.store.captions import shown
 from studio.store.card import Credit
 from studio.store.carry import Change
@@ -103,7 +103,7 @@ class Album:
         """Read the folder anew: names, captions, headers of pictures that changed."""
         with self._lock:
             self._journal.recover(self.folder)
-            seen = layout.changed(layout.folders(self.folder))
+            seen = folders.changed(folders.tree(self.folder))
             found, entries = layout.walk(self.folder), []
             for entry in found.entries:
                 if fault := unnameable(entry.key):
@@ -115,7 +115,7 @@ class Album:
 
     def stale(self) -> bool:
         """Whether files came, went or were written aside and renamed since this album read them; a look at a few folders."""
-        return layout.changed(self._seen) != self._seen
+        return folders.changed(self._seen) != self._seen
 
     def examine(self, report: Callable[[int, int], None] | None = None) -> None:
         """Decode and hash every picture that has not been yet. `report(done, of)`; what it raises stops it, and nothing is lost."""
@@ -221,7 +221,7 @@ class Album:
         return self._do(put, list(texts), writer, into, title or f"{writer}: {caption_edits.title(put)}")
 
     def preview(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "") -> list[Change]:
-        """What an edit would change: (key, old, new) of each; nothing is written. Raises InvalidSpec."""
+        """What an edit would change: (key, old, new) of each. Nothing is written. Raises InvalidSpec."""
         return self._changes(edit, self._scope(edit, keys, filter))
 
     def apply(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND) -> Step:
@@ -259,8 +259,7 @@ class Album:
 
     def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
         with self._writing():
-            changes = self._changes(edit, keys)
-            if not changes:
+            if not (changes := self._changes(edit, keys)):
                 return Step(into, title, time.time(), writer, "done", 0)
             step = self._journal.make(self.folder, title, writer, changes, into)
             self._follow(changes if not step.left else None)
@@ -269,8 +268,8 @@ class Album:
     def _turned(self, step: Step | None) -> Step | None:
         if step:
             changes = self._journal.changes(step.id)
-            back = [change.back() for change in reversed(changes)]
-            self._follow(None if step.left else changes if step.state == "done" else back)
+            done = changes if step.state == "done" else [change.back() for change in reversed(changes)]
+            self._follow(None if step.left else done)
         return step
 
     def _follow(self, changes: Sequence[Change] | None) -> None:
@@ -290,7 +289,7 @@ class Album:
             stale = self.stale()
             yield
             if not stale:
-                self._seen = layout.changed(self._seen)
+                self._seen = folders.changed(self._seen)
 
     def _changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
         chosen = [self.picture(key) for key in keys]
