@@ -36,7 +36,7 @@ from studio.spec.caption_edits import Edit, Put, Row, SetAside
 from studio.spec.caption_lint import Finding, Rules
 from studio.spec.caption_text import Mode
 from studio.spec.credits import NOBODY, Source, Writer
-from studio.store import card, files, gallery, intake, layout, rewrite
+from studio.store import card, files, folders, gallery, intake, layout, rewrite
 from studio.store.captions import shown
 from studio.store.card import Credit
 from studio.store.carry import Change
@@ -95,7 +95,7 @@ class Album:
 
     def __init__(self, folder: Path, name: str, journal: Journal, looks: Looks, tokens: Tokens, thumbs: Thumbs) -> None:
         self.folder, self.name, self._journal, self._looks, self.tokens = folder, name, journal, looks, tokens
-        self._thumbs, self._lock = thumbs, threading.RLock()
+        self._thumbs, self._lock, self._by_key = thumbs, threading.RLock(), dict[str, Picture]()
         self.shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
         self.refresh()
 
@@ -103,19 +103,19 @@ class Album:
         """Read the folder anew: names, captions, headers of pictures that changed."""
         with self._lock:
             self._journal.recover(self.folder)
-            self._seen = layout.changed(self.folder)
+            seen = folders.changed(folders.tree(self.folder))
             found, entries = layout.walk(self.folder), []
             for entry in found.entries:
                 if fault := unnameable(entry.key):
                     found.broken.append((found.name(entry.path), fault))
                 else:
                     entries.append(entry)
-            self._found, self.layout = found, found.layout
+            self._found, self.layout, self._seen = found, found.layout, seen
             self._take(entries, self._looks.of([entry.path for entry in entries], full=False))
 
     def stale(self) -> bool:
         """Whether files came, went or were written aside and renamed since this album read them; a look at a few folders."""
-        return layout.changed(self.folder) != self._seen
+        return folders.changed(self._seen) != self._seen
 
     def examine(self, report: Callable[[int, int], None] | None = None) -> None:
         """Decode and hash every picture that has not been yet. `report(done, of)`; what it raises stops it, and nothing is lost."""
@@ -126,8 +126,10 @@ class Album:
                        [looks.get(picture.key, picture.look) for picture in self.pictures])
 
     def _take(self, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
-        self.pictures = tuple(Picture(entry.key, entry.path, entry.caption or "", entry, look)
-                              for entry, look in zip(entries, looks))
+        known = [self._by_key.get(entry.key) for entry in entries]
+        self.pictures = tuple(
+            old if old and old.entry is entry and old.look is look else
+            Picture(entry.key, entry.path, entry.caption or "", entry, look) for old, entry, look in zip(known, entries, looks))
         self._by_key = {picture.key: picture for picture in self.pictures}
 
     # ---- looking --------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ class Album:
         return self._do(put, list(texts), writer, into, title or f"{writer}: {caption_edits.title(put)}")
 
     def preview(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "") -> list[Change]:
-        """What an edit would change: (key, old, new) of each; nothing is written. Raises InvalidSpec."""
+        """What an edit would change: (key, old, new) of each. Nothing is written. Raises InvalidSpec."""
         return self._changes(edit, self._scope(edit, keys, filter))
 
     def apply(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND) -> Step:
@@ -257,8 +259,7 @@ class Album:
 
     def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
         with self._writing():
-            changes = self._changes(edit, keys)
-            if not changes:
+            if not (changes := self._changes(edit, keys)):
                 return Step(into, title, time.time(), writer, "done", 0)
             step = self._journal.make(self.folder, title, writer, changes, into)
             self._follow(changes if not step.left else None)
@@ -267,8 +268,8 @@ class Album:
     def _turned(self, step: Step | None) -> Step | None:
         if step:
             changes = self._journal.changes(step.id)
-            back = [change.back() for change in reversed(changes)]
-            self._follow(None if step.left else changes if step.state == "done" else back)
+            done = changes if step.state == "done" else [change.back() for change in reversed(changes)]
+            self._follow(None if step.left else done)
         return step
 
     def _follow(self, changes: Sequence[Change] | None) -> None:
@@ -288,7 +289,7 @@ class Album:
             stale = self.stale()
             yield
             if not stale:
-                self._seen = layout.changed(self.folder)
+                self._seen = folders.changed(self._seen)
 
     def _changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
         chosen = [self.picture(key) for key in keys]

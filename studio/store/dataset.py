@@ -15,7 +15,7 @@ from pathlib import Path
 
 from studio.errors import DatasetError
 from studio.settings import Settings, shipped
-from studio.store import layout
+from studio.store import folders, layout
 from studio.store.captions import shown
 from studio.store.layout import Layout
 from studio.store.looks import Looks
@@ -134,8 +134,8 @@ def nothing(folder: Path, broken: list[tuple[str, str]]) -> str:
     if broken:
         reasons = " ".join(f"{file} {reason}" for file, reason in broken[:3])
         return f"None of the pictures in {shown(str(folder))} can be used. {reasons}"
-    inner = [one for one in layout.listing(folder) if layout.is_dir(one)]
-    below = [one for one in inner if any(layout.ending(child.name) in layout.TAKEN or layout.repeats_and_concept(child.name)
-                                         for child in layout.listing(Path(one.path)))]
+    inner = [one for one in folders.listing(folder) if folders.is_dir(one)]
+    below = [one for one in inner if any(folders.ending(child.name) in layout.TAKEN or layout.repeats_and_concept(child.name)
+                                         for child in folders.listing(Path(one.path)))]
     hint = f" Choose its folder {shown(below[0].name)} instead." if below else " Put PNG, JPEG, WebP or BMP files into it."
     return f"There are no pictures in {shown(str(folder))}.{hint}"

@@ -26,9 +26,10 @@ from studio.store import captions, files, images, looks, unpack
 from studio.store.captions import shown
 from studio.store.carry import Change
 from studio.store.dataset import Datasets
+from studio.store.folders import ending
 from studio.store.gallery import Picture
 from studio.store.journal import Journal, Step
-from studio.store.layout import CAPTIONS, METADATA, OTHERS, TAKEN, ending, repeats_and_concept
+from studio.store.layout import CAPTIONS, METADATA, OTHERS, TAKEN, repeats_and_concept
 from studio.store.unpack import Budget, Member, Refused
 
 ADDED, COMING = ".added", ".incoming"

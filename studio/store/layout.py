@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from typing import Literal
 from studio.errors import DatasetError
 from studio.store import captions
 from studio.store.captions import Record, shown
+from studio.store.folders import Fence, ending, is_dir, listing
 
 Layout = Literal["sidecar", "metadata", "kohya"]
 TAKEN = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -100,23 +100,6 @@ def repeats_and_concept(folder: str) -> tuple[int, str] | None:
         return None
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """A folder's entries by name, without hidden ones (which systems put there for themselves). Raises DatasetError."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DatasetError(f"The folder {shown(str(folder))} cannot be read ({error.strerror or error}).") from None
-
-
-def is_dir(one: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one; links in a circle are none."""
-    try:
-        return one.is_dir()
-    except OSError:
-        return False
-
-
 def followed(entries: Sequence[Entry], after: Mapping[Path, bytes | None]) -> list[Entry]:
     """Entries after captions' own files came to hold other bytes (None: are gone)."""
     made = []
@@ -131,19 +114,6 @@ def followed(entries: Sequence[Entry], after: Mapping[Path, bytes | None]) -> li
             entry = replace(entry, place=replace(entry.place, data=data), caption=caption, fault=fault)
         made.append(entry)
     return made
-
-
-def ending(name: str) -> str:
-    """`a.PNG` → `.png`."""
-    return os.path.splitext(name)[1].lower()
-
-
-def changed(folder: Path) -> list[tuple[str, int]]:
-    """When a dataset's folders were last changed: a file came, went, or was replaced by one that was written aside."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        folders = [str(folder), *sorted(one.path for one in entries if one.is_dir(follow_symlinks=False))]
-        return [(one, os.stat(one).st_mtime_ns) for one in folders]
-    return []
 
 
 class _Walk:
@@ -204,7 +174,7 @@ class _Walk:
                 yield Entry(below + name, path, repeats, concept, place, caption, fault)
 
     def _beside(self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str) -> tuple[Place, str | None, str]:
-        """Where the caption that a picture has in a file of its own stands, what it says, and why it cannot be read."""
+        """Where a picture's own caption file is, what it says, and why it cannot be read."""
         stem = os.path.splitext(path.name)[0]
         one = next((beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None)
         if one is None:
@@ -275,27 +245,3 @@ def _read(one: os.DirEntry[str], what: str) -> bytes:
         raise DatasetError(f"{what} is no file of at most {captions.MOST_CAPTION // 2**10:,} KiB.")
     except OSError as error:
         raise DatasetError(f"{what} cannot be read ({error.strerror or error}).") from None
-
-
-class Fence:
-    """A folder that nothing is followed out of."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._root = folder, folder.resolve()
-        self._known: dict[Path, bool] = {}
-
-    def holds(self, path: Path) -> bool:
-        """Whether a path, with all its links followed, stays in the folder."""
-        if path == self._folder:
-            return True
-        if path.is_symlink():
-            return self._leads_inside(path)
-        if path.parent not in self._known:
-            self._known[path.parent] = self._leads_inside(path.parent)
-        return self._known[path.parent]
-
-    def _leads_inside(self, path: Path) -> bool:
-        try:
-            return path.resolve().is_relative_to(self._root)
-        except (OSError, RuntimeError):  # links in a circle
-            return False
