@@ -33,9 +33,9 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     connected.close()
 
 
-def test_five_named_typed_endpoints_and_no_others(client: Client) -> None:
+def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
-    assert set(told["named_endpoints"]) == {"/generate", "/sweep", "/caption", "/inspect", "/jobs"}
+    assert set(told["named_endpoints"]) == {"/generate", "/sweep", "/train", "/caption", "/inspect", "/jobs"}
     assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
@@ -74,6 +74,19 @@ def test_a_grid(client: Client, served: Served) -> None:
         with pytest.raises(AppError, match=words) as caught:
             client.predict(api_name="/sweep", base=base, axes=bad)
         assert "Traceback" not in str(caught.value)
+
+
+def test_a_training(client: Client, served: Served) -> None:
+    asked = {"dataset": "moon", "name": "told", "steps": 1, "batch": 1, "rank": 1, "resolution": 64, "seed": 7}
+    (file,), told = client.predict(api_name="/train", **asked)
+    kept = served.home / "loras" / "told.safetensors"
+    assert (told["lora"], told["steps"]) == ("told", 1) and Path(file).read_bytes() == kept.read_bytes()
+    with pytest.raises(AppError) as caught:
+        client.predict(api_name="/train", **asked | {"dataset": "mooon", "rank": 1})
+    assert "no dataset 'mooon'" in str(caught.value)
+    with pytest.raises(AppError) as caught:
+        client.predict(api_name="/train", **asked | {"rank": 0, "steps": -1})
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["Steps", "Rank"]
 
 
 def test_every_field_arrives(client: Client) -> None:

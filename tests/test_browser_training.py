@@ -55,7 +55,7 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     expect(page.locator("#train-pictures .dataset")).to_contain_text("24 pictures")
     expect(page.locator("#train-pictures")).to_contain_text("all captioned")
     expect(page.locator("#train-pictures img")).to_have_count(8)
-    expect(page.locator("#train-plan .sum")).to_contain_text("24 pictures × 1 repeat ÷ batch 4 × 66.7 epochs = 400 steps")
+    expect(page.locator("#train-plan .sum")).to_contain_text("24 pictures × 1 repeat ÷ batch 4 × 41.7 epochs = 250 steps")
     expect(page.locator("#training-name input, #training-name textarea").first).to_have_value("moon")
 
     # the rest can be searched

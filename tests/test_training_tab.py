@@ -24,7 +24,8 @@ from studio.ui import curves, show
 from studio.ui.app import desk_of
 from studio.ui.guard import COOKIE
 from studio.ui.tabs import training_plan
-from studio.ui.tabs.training import GROUPS, TrainingTab
+from studio.ui.tabs.training import TrainingTab
+from studio.ui.tabs.training_rest import GROUPS
 from studio.ui.widgets import Desk
 
 MOON: dict[str, Any] = {"dataset": "moon", "name": "moon", "steps": 40, "batch": 2, "resolution": 64, "seed": 7}

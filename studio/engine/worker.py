@@ -35,7 +35,7 @@ Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload",
          "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
          "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
-         "export_checkpoint": "studio.engine.training.run:export_checkpoint",
+         "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report",
          "caption": "studio.engine.captioning.run:caption_folder", "see": "studio.engine.seeing.see:see"}
 LONG = ("train", "caption")  # works that let a short job in between
 SHORT = 500  # steps of all pictures of a job that may be done between two steps of a long work

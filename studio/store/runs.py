@@ -9,6 +9,7 @@ however often it is stopped and taken up. Does not know: torch, how anything is 
     runs/<id>/samples/00000100-0.png    of the first sample prompt after 100 steps
     runs/<id>/checkpoints/step-…        store/checkpoints.py
     runs/<id>/result.json               the LoRA files that were written
+    runs/<id>/report.json               whether it was worth it (engine/report.py)
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ class Runs:
     def checkpoints(self, id: str) -> list[Checkpoint]:
         """Those that look whole, the oldest first."""
         return checkpoints.listing(self._at(id) / "checkpoints")
+
+    def report(self, id: str) -> dict[str, Any]:
+        """What engine/report.py found; empty before that."""
+        return _json(self._at(id) / "report.json")
 
     def delete(self, id: str) -> None:
         """Forget a run; the LoRA files that it made stay."""

@@ -1,4 +1,4 @@
-"""Named, typed endpoints for programs: `generate`, `sweep`, `caption`, `inspect`, `jobs`; the only public ones.
+"""Named, typed endpoints for programs: `generate`, `sweep`, `train`, `caption`, `inspect`, `jobs`; the only public ones.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -20,6 +20,7 @@ from studio.errors import InvalidSpec, StudioError
 from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
+from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 from studio.store import gallery
 from studio.ui import show
@@ -60,6 +61,14 @@ def publish(desk: Desk) -> None:
             raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
         return {"job": id, **job.result}
 
+    async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        run, id = desk.submit_training(config, visitor)
+        [*_, job] = [job async for job in desk.jobs.watch(id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        path = desk.settings.loras / f"{job.result['lora']}.safetensors"
+        return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {"job": id, **job.result}
+
     def inspect(file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
@@ -86,8 +95,10 @@ def publish(desk: Desk) -> None:
 
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
+    trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
     captions = typed(CaptionSpec, caption, "Caption the pictures of a dataset; return each with its caption before and after.")
-    for work, name in ((described, "generate"), (grids, "sweep"), (captions, "caption"), (inspect, "inspect"), (jobs, "jobs")):
+    for work, name in ((described, "generate"), (grids, "sweep"), (trainings, "train"), (captions, "caption"), (inspect, "inspect"),
+                       (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 

@@ -57,11 +57,12 @@ def build(desk: Desk) -> gr.Blocks:
                     _send(desk, source, target, bar)
         for source in tabs:
             for target in tabs:
-                if source.tried and target.take:
-                    _try(source, target, bar)
+                if source.asks and target.take:
+                    _hand_over(source, target, bar)
         for tab in tabs:
             if tab.opened:
                 page.load(_opening(tab), None, tab.outputs, **SHORT)
+        bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
         api.publish(desk)
     return page
 
@@ -92,16 +93,16 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs) -> None:
     button.click(send, source.picked, [bar, *form.outputs], **SHORT)
 
 
-def _try(source: Tab, target: Tab, bar: gr.Tabs) -> None:
-    """A button in a block of one tab that asks another for a picture of what was made."""
-    assert source.tried
-    block, asked = source.tried
+def _hand_over(source: Tab, target: Tab, bar: gr.Tabs) -> None:
+    """The buttons in a block of one tab that go to another with something in hand."""
+    assert source.asks
+    block, asked = source.asks
 
     def go(event: gr.EventData, request: gr.Request) -> Updates:
         visitor = guard.who(request)
         wanted = asked(event, visitor)
-        return {bar: gr.skip()} if wanted is None or target.take is None else {
-            **target.take(wanted, visitor), bar: gr.Tabs(selected=target.id)}
+        return {bar: gr.skip()} if wanted is None or wanted[0] != target.id or target.take is None else {
+            **target.take(wanted[1], visitor), bar: gr.Tabs(selected=target.id)}
 
     block.click(go, None, [bar, *target.outputs], **SHORT)
 

@@ -186,6 +186,8 @@ def what(job: Job) -> str:
     if job.kind in ("train", "export_checkpoint"):
         name, steps = str(job.spec.get("name") or "a LoRA"), job.spec.get("steps" if job.kind == "train" else "step", "?")
         return f"training of {name}: {steps} steps" if job.kind == "train" else f"LoRA file of {name} after {steps} steps"
+    if job.kind == "report":
+        return f"was the training {job.spec.get('name') or 'of a LoRA'} worth it"
     if job.kind == "probe":
         return f"a try of the training {(job.spec.get('config') or {}).get('name') or 'without a name'}"
     if job.kind == "unload":

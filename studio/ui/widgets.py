@@ -136,6 +136,15 @@ class Desk:
         self.check_training(config, visitor)
         return self._short("probe", {"config": config.model_dump(mode="json")}, visitor)
 
+    def submit_report(self, run: str, visitor: Visitor) -> int:
+        """Queue the judgement of a run that this visitor may see: whether it was worth it."""
+        stored = self.runs.get(run)
+        if stored is None or visitor.sees not in (None, stored.owner):
+            raise BadFile("There is no such training any more.")
+        if visitor.guest:
+            self._may_wait(visitor)
+        return self.jobs.submit("report", {"run": run, "name": stored.config.name, "guest": visitor.guest}, owner=visitor.id)
+
     def submit_checkpoint(self, run: str, step: int, visitor: Visitor) -> int:
         """Queue the LoRA file of a checkpoint of a run that this visitor may see."""
         stored = self.runs.get(run)
@@ -168,8 +177,8 @@ class Tab:
     """What a built tab is to the others.
 
     `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where
-    the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows a request
-    with all that the page knows of it; `tried` is a block whose buttons ask another tab for one.
+    the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows what another
+    tab hands over; `asks` is a block whose buttons do so: which tab, and what it is handed.
     """
 
     id: str
@@ -178,7 +187,7 @@ class Tab:
     picked: gr.State | None = None
     send: gr.Row | None = None
     opened: Callable[[Visitor], Updates] | None = None
-    take: Callable[[GenerationRequest, Visitor], Updates] | None = None
-    tried: tuple[Any, Callable[[gr.EventData, Visitor], GenerationRequest | None]] | None = None
+    take: Callable[[Any, Visitor], Updates] | None = None
+    asks: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
     outputs: list[Any] = field(default_factory=list)
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change

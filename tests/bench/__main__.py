@@ -6,6 +6,7 @@
     python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
     python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
     python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
+    python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start against a hello-world gradio app
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 from tests.bench.captioning import captioning
 from tests.bench.datasets import datasets
+from tests.bench.demos import demos
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
 
@@ -41,7 +43,7 @@ def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
-        "picture": picture, "sweeps": sweeps, "bound": bound, "training": training, "datasets": datasets,
+        "picture": picture, "sweeps": sweeps, "bound": bound, "training": training, "demos": demos, "datasets": datasets,
         "captioning": captioning, "latency": latency, "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")

@@ -236,6 +236,15 @@ class SweepTab:
         rows = self.loras.look(sweep.spec.base.model, visitor, value=filled[self.form["loras"]])
         return {**filled, **rows, **self._opened(visitor, sweep.id)}
 
+    def take(self, wanted: Any, visitor: Visitor) -> Updates:
+        """What another tab hands over: a sweep to begin with, or the id of one to open."""
+        with show.said():
+            sweep = self.view.must(wanted, visitor) if isinstance(wanted, str) else None
+            filled = self.fill(sweep.spec if sweep else wanted, visitor, sweep)
+            model = (sweep.spec if sweep else wanted).base.model
+            rows = self.loras.look(model, visitor, value=filled[self.form["loras"]])
+            return {**filled, **rows, **(self._opened(visitor, sweep.id) if sweep else self.view.close())}
+
     def _opened(self, visitor: Visitor, id: str) -> Updates:
         return {**self.view.open(visitor, id), self.shelf: self._shelf(visitor, id)}
 
@@ -302,4 +311,4 @@ def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = SweepTab(desk)
     return Tab(ID, "Sweep", form=tab.form, picked=tab.view.pane.picked, send=tab.view.pane.send, opened=tab.opened,
-               outputs=tab.outputs)
+               take=tab.take, outputs=tab.outputs)

@@ -13,44 +13,18 @@ import gradio as gr
 
 from studio.errors import BadFile, Busy, StudioError
 from studio.spec import kohya
-from studio.spec.training import BASICS, TrainingConfig
+from studio.spec.training import TrainingConfig
 from studio.store.runs import Run
 from studio.ui import curves, grid, show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.tabs import training_plan
+from studio.ui.tabs import training_plan, training_rest
 from studio.ui.tabs.training_open import OpenRun, sentences, state_of
 from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
 
 ID = "training"
 SHELF = 20  # earlier trainings that are listed
 MOST_BYTES = 1_000_000  # of a file with settings
-# Where the settings that are no basics stand. One that is named nowhere comes last, so that none can be forgotten.
-GROUPS = (
-    ("Length", ("epochs", "batch", "accumulation", "repeats")),
-    ("The LoRA", ("alpha", "dropout", "targets", "patterns", "conv_rank", "conv_alpha", "train_unet", "train_text_encoder")),
-    ("Learning", ("text_encoder_rate", "optimizer", "schedule", "warmup", "cycles", "power", "weight_decay", "beta1", "beta2",
-                  "eps", "scale_parameter", "max_grad_norm", "min_snr_gamma", "noise_offset")),
-    ("Captions and class", ("class_word", "class_pictures", "prior_weight", "caption_dropout", "shuffle_caption", "keep_tokens",
-                            "clip_skip")),
-    ("Pictures", ("flip", "crop", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale")),
-    ("Watching", ("sample_prompts", "sample_every", "sample_every_epochs", "checkpoint_every", "checkpoint_every_epochs",
-                  "keep_checkpoints", "validation_share", "validate_every")),
-    ("Machine", ("precision", "save_precision", "gradient_checkpointing", "cache_latents", "seed")))
-# Shows only the settings whose name, title or help has all the words.
-FIND = """element.addEventListener('input', event => {
-  const wanted = event.target.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  for (const group of document.querySelectorAll('.training-group')) {
-    let some = false;
-    for (const field of group.querySelectorAll('[id^=training-]')) {
-      const text = (field.id.slice(9) + ' ' + field.textContent).toLowerCase();
-      const fits = wanted.every(word => text.includes(word));
-      field.style.display = fits ? '' : 'none';
-      some ||= fits;
-    }
-    group.style.display = some ? '' : 'none';
-  }
-});"""
 
 
 class TrainingTab:
@@ -71,7 +45,7 @@ class TrainingTab:
                                           info="Fills in everything; nothing runs yet.", elem_id="train-preset")
                 self._basics()
                 self._buttons()
-                self._rest()
+                training_rest.lay_out(self.form)
                 self._more()
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage training-stage"):
                 self.view = OpenRun(self.desk, self.stop)
@@ -102,37 +76,6 @@ class TrainingTab:
             self.start = gr.Button("Start", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="train-start")
             self.stop = gr.Button("Stop", variant="stop", scale=1, interactive=False, elem_id="train-stop")
         self.attempt = gr.Button("Try it for a few seconds", size="sm", elem_id="train-try")
-
-    def _rest(self) -> None:
-        named = {name for _, names in GROUPS for name in names}
-        others = tuple(name for name in TrainingConfig.model_fields if name not in named and name not in BASICS)
-        many = len(TrainingConfig.model_fields) - len(BASICS)
-        with gr.Accordion(f"All other settings ({many})", open=False, elem_id="train-rest"):
-            gr.HTML('<input type="search" class="find" placeholder="Search: warm-up, buckets, samples …" '
-                    'aria-label="Search the settings">', js_on_load=FIND, elem_id="train-find")
-            for title, names in (*GROUPS, ("More", others)):
-                if names:
-                    with gr.Column(elem_classes="training-group"):
-                        gr.HTML(f"<h4>{title}</h4>")
-                        for name in names:
-                            self._field(name)
-
-    def _field(self, name: str) -> None:
-        told = TrainingConfig.model_json_schema()["properties"][name]
-        kinds = {kind.get("type") for kind in (told, *told.get("anyOf", ()))}
-        settings: dict[str, Any] = {"min_width": 140}
-        if "null" in kinds:
-            settings["placeholder"] = "by itself"
-        if kinds & {"number", "integer"}:  # a slider only for shares
-            settings |= {"slider": False} if "integer" in kinds or not told.get("step") else {}
-            settings |= {"step": 0.0001} if "number" in kinds and not told.get("step") else {}
-            if settings.get("slider", True):
-                settings.pop("placeholder", None)
-        elif "string" in kinds and "enum" not in told:
-            settings["lines"] = 3 if name == "sample_prompts" else 1
-        else:
-            settings.pop("placeholder", None)
-        self.form.add(name, **settings)
 
     def _more(self) -> None:
         with gr.Accordion("Take settings from a kohya file", open=False, elem_id="train-kohya"):
@@ -342,4 +285,4 @@ class TrainingTab:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = TrainingTab(desk)
-    return Tab(ID, "Training", opened=tab.opened, outputs=tab.outputs, typed=True, tried=(tab.view.files, tab.view.wanted))
+    return Tab(ID, "Training", opened=tab.opened, outputs=tab.outputs, typed=True, asks=(tab.view.files, tab.view.wanted))

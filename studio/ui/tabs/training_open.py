@@ -13,13 +13,16 @@ import gradio as gr
 from studio.errors import BadFile, StudioError
 from studio.spec.loras import LoraUse
 from studio.spec.request import GenerationRequest
+from studio.spec.sweep import SweepSpec
+from studio.spec.value import check
 from studio.store.jobs import Job
 from studio.store.runs import Run
-from studio.ui import curves, show
+from studio.ui import curves, show, worth
 from studio.ui.guard import Visitor, who
 from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Updates
 
-KINDS = ("train", "export_checkpoint")
+KINDS = ("train", "export_checkpoint", "report")
+SWEEP = ({"field": "lora_weight", "values": "0, 0.4, 0.7, 1"}, {"field": "scheduler", "values": ["DPM++ 2M", "Euler a", "DDIM"]})
 STARTS = (("moon-pocket", "The Moon, in a few minutes"), ("plush-pocket", "One plush toy by its name"))  # presets to begin with
 
 
@@ -139,28 +142,43 @@ class OpenRun:
             visitor, data = who(request), event._data or {}
             run = self.must(id, visitor)
             match data.get("what"), str(data.get("subject")):
-                case "try", _:
+                case "try" | "sweep" | "compare", _:
                     return {self.seen: gr.skip()}  # goes to another tab: `wanted`
+                case "report", _:
+                    self.desk.submit_report(run.id, visitor)
+                    return self._shown(visitor, run, {})
                 case "export", step if step.isascii() and step.isdigit() and len(step) < 9:
                     self.desk.submit_checkpoint(run.id, int(step), visitor)
                     return self._shown(visitor, run, {})
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def wanted(self, event: gr.EventData, visitor: Visitor) -> GenerationRequest | None:
-        """The picture to try a LoRA with: its model, its trigger in the prompt, a seed that stays."""
-        data = event._data or {}
-        if data.get("what") != "try":
+    def wanted(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
+        """What a button hands to another tab: a LoRA with its trigger in the prompt, a sweep of it, or the report's comparison."""
+        verb, subject = ((event._data or {}).get(key) for key in ("what", "subject"))
+        if verb not in ("try", "sweep", "compare"):
             return None
+        if verb == "compare":
+            return "sweep", str(subject)
         with show.said():
-            name = self.desk.library.lora(str(data.get("subject"))).name
-            run = next((run for run in self.desk.runs.listing(visitor.sees) if name in _made(run)), None)
-            if run is None:
-                raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
-            config, model = run.config, self.desk.library.model(run.config.model)
-            called = " ".join(part for part in (config.trigger, config.class_word) if part)
-            first = next(iter(config.samples), f"a photo of a {called}" if called else "")
-            return GenerationRequest(model=config.model, prompt=first, width=model.side, height=model.side, seed=config.seed,
-                                     loras=(LoraUse(name=name),))
+            asked = self._asked(str(subject), visitor)
+            if verb == "try":
+                return "txt2img", asked
+            base, title = asked.model_dump() | {"schedule": "As shipped"}, f"{asked.loras[0].name}: weight and scheduler"
+            return "sweep", check(SweepSpec, {"base": base, "axes": list(SWEEP), "title": title})  # a schedule that suits all
+
+    def _asked(self, lora: str, visitor: Visitor) -> GenerationRequest:
+        """A picture with a LoRA: its model, its trigger in the prompt, a seed that stays, the weight that its report recommends."""
+        name = self.desk.library.lora(lora).name
+        run = next((run for run in self.desk.runs.listing(visitor.sees) if name in _made(run)), None)
+        if run is None:
+            raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
+        config, model = run.config, self.desk.library.model(run.config.model)
+        called = " ".join(part for part in (config.trigger, config.class_word) if part)
+        first = next(iter(config.samples), f"a photo of a {called}" if called else "")
+        best = self.desk.runs.report(run.id).get("best") or {}
+        weight = float(best["weight"]) if best.get("lora") == name else 1.0
+        return GenerationRequest(model=config.model, prompt=first, width=model.side, height=model.side, seed=config.seed,
+                                 loras=(LoraUse(name=name, unet=weight, text_encoder=weight),))
 
     def _files(self, run: Run, jobs: list[Job], kept: list[Any]) -> str:
         waiting = [int(job.spec.get("step") or 0) for job in jobs if job.kind == "export_checkpoint"]
@@ -169,7 +187,28 @@ class OpenRun:
             path = self.desk.settings.loras / f"{name}.safetensors"
             if path.is_file():
                 made.append((name, show.address(path), path.stat().st_size, step))
-        return curves.files(made, waiting, kept)
+        return (self._worth(run, jobs) if kept else "") + curves.files(made, waiting, kept)
+
+    def _worth(self, run: Run, jobs: list[Job]) -> str:
+        """Whether it was worth it: the report, how far it is, or the button that asks for it."""
+        judging = next((job for job in jobs if job.kind == "report"), None)
+        if judging:
+            at = judging.progress
+            left = f" · about {show.duration(at.left)} left" if at.left is not None else ""
+            return worth.going(f"{at.note or 'Waiting for its turn'}{left}", at.step, at.total)
+        found = self.desk.runs.report(run.id)
+        said = next((job.error for job in self.desk.jobs.history(50, run.owner) if job.kind == "report"
+                     and job.spec.get("run") == run.id), "")
+        if any(job.kind == "train" for job in jobs):
+            return ""
+        if not found:
+            return worth.invitation(run.id, said or "")
+        pictures = {path: picture for pair in found["pairs"] for path in (pair["before"], pair["after"])
+                    if (picture := self.desk.gallery.get(path))}
+        shown = {path: (show.address(one.thumb), show.address(one.path)) for path, one in pictures.items()}
+        best = found["best"] or max(found["points"], key=lambda one: one["concept"])
+        card = [path for ending in ("md", "png") if (path := self.desk.settings.loras / f"{best['lora']}.{ending}").is_file()]
+        return worth.told(run.id, found, shown, [(path.name, show.address(path)) for path in card])
 
     # ---- what is whose ------------------------------------------------------------------------------------------
 
