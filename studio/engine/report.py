@@ -82,8 +82,8 @@ def _clip(bench: Bench, run: Run) -> str:
         return DEFAULT_CLIP
     own = [one.name for one in bench.pipelines.networks.clips() if isinstance(one, NetworkInfo) and not one.embedded]
     if not own:
-        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only that "
-                          f"of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models.")
+        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
+                          f"that of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models.")
     return own[0]
 
 
