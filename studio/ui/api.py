@@ -53,9 +53,7 @@ def publish(desk: Desk) -> None:
         return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
     async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
-        visitor.must_own("Captioning a dataset")
-        desk.datasets.folder(spec.dataset)  # says which there are
-        id = desk.jobs.submit("caption", spec.model_dump(mode="json"), owner=visitor.id)
+        id = desk.submit_caption(spec, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
         if job.state != "done":
             raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
