@@ -42,18 +42,17 @@ class CaptioningTab:
         self.wire()
 
     def _choose(self) -> None:
-        with gr.Group():
-            self.form.add("dataset", choices=[], value=None, allow_custom_value=True, info="A folder in home/datasets, or one that "
-                                                                                           "came with the studio.")
-            self.found = gr.HTML(elem_id="album-found")
-            self.offers = gr.HTML(js_on_load=BUTTONS, elem_id="album-offers")
+        self.form.add("dataset", choices=[], value=None, allow_custom_value=True,
+                      info="A folder in home/datasets, or one that came with the studio.")
+        self.found = gr.HTML(elem_id="album-found")
+        self.offers = gr.HTML(js_on_load=BUTTONS, elem_id="album-offers")
 
     def _bring(self) -> None:
         with gr.Accordion("Bring pictures", open=True, elem_id="album-bring") as self.bring:
             self.into = gr.Textbox(label="Into the dataset", max_lines=1, placeholder="a new name, or one of yours",
                                    elem_id="album-into")
-            self.files = gr.File(label="Pictures, captions or a zip", file_count="multiple", height=120, elem_id="album-files")
-            self.taken = gr.HTML(elem_id="album-taken")
+            self.files = gr.File(label="Pictures, captions, zip", file_count="multiple", height=110, elem_id="album-files")
+        self.taken = gr.HTML(elem_id="album-taken")
 
     def wire(self) -> None:
         view, captioner = self.view, self.captioner
@@ -69,12 +68,12 @@ class CaptioningTab:
     @property
     def opened_outputs(self) -> list[Any]:
         """What changes when another dataset is opened."""
-        return [self.form["dataset"], self.form["trigger"], self.into, self.view.filter, *self.view.outputs,
+        return [self.form["dataset"], self.form["trigger"], self.into, self.bring, self.view.filter, *self.view.outputs,
                 *self.captioner.outputs]
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.opened_outputs, self.bring, self.form["captioner"], self.captioner.dress]
+        return [*self.opened_outputs, self.taken, self.form["captioner"]]
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -86,13 +85,14 @@ class CaptioningTab:
         own = album is not None and not album.shipped
         return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name or None), self.view.filter: "",
                 self.form["trigger"]: called(album) if album else "", self.into: name if own else "",
+                self.bring: gr.Accordion(open=album is None, visible=not visitor.guest),
                 **self.captioner.open(self.captioner.last(name, visitor), visitor)}
 
     def opened(self, visitor: Visitor) -> Updates:
         """A page that opens: the dataset that is being captioned, else none."""
         running = next((str(job.spec.get("dataset")) for job in self.desk.jobs.waiting(visitor.sees, "caption")), "")
         return {**self.open(running if running in self.desk.shelf.names(visitor) else "", visitor),
-                self.bring: gr.Accordion(visible=not visitor.guest),
+                self.taken: "",
                 self.form["captioner"]: gr.Dropdown(self.captioner.choices())}
 
     def choose(self, values: Updates, request: gr.Request) -> Updates:

@@ -25,7 +25,7 @@ from studio.ui.tabs.captioning_view import View, left_alone
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
 ROWS = 50  # captions before and after that are shown
-MODES = [("Only where there is none", "fill"), ("Write all anew", "replace"), ("Add to what is there", "append")]
+MODES = [("Where there is none", "fill"), ("All anew", "replace"), ("Add to them", "append")]
 
 
 class Captioner:
@@ -37,14 +37,13 @@ class Captioner:
             with gr.Row():
                 form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=150, info="Who writes.")
                 form.add("mode", choices=MODES, min_width=150, info="What becomes of present ones.")
-            with gr.Row():
-                form.add("trigger", max_lines=1, min_width=150, placeholder="mysks", info="A rare word that calls the new thing.")
-                self.dress = gr.Button("Put it into all captions", size="sm", min_width=120, elem_id="caption-dress")
+            form.add("trigger", max_lines=1, placeholder="mysks", info="A rare word that calls the new thing; put in front.")
             self.scope = gr.Checkbox(False, label="Only the pictures that the filter shows", elem_id="caption-scope")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button("Caption", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="caption-start")
             self.dry = gr.Button("Only show", scale=2, elem_id="caption-dry")
             self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=70, interactive=False, elem_id="caption-stop")
+        self.dress = gr.Button("Put the trigger word into present captions", size="sm", elem_id="caption-dress")
         self.doing = gr.HTML(elem_id="caption-doing")
         with gr.Accordion("More settings of the captioner", open=False, elem_id="caption-more"):
             with gr.Row():

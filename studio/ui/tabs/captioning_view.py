@@ -6,6 +6,7 @@ edits of many captions, searches: their panes call `shown` when they have change
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
 PAGE = 24  # pictures
 STEPS = 30  # of the history that are listed
+HASH = re.compile(r" \([0-9a-f]{12}\)")  # of a captioner's weights, which the card of the dataset keeps
 MANY = 2000  # pictures up to which cards say who wrote their captions
 
 
@@ -148,7 +150,7 @@ class View:
         shown = addresses(album, [one.key for one in pictures], visitor)
         return [{"dataset": album.name, "key": one.key, "src": address, "caption": one.caption, "note": notes.get(one.key, ""),
                  "about": f"{one.size[0]} × {one.size[1]}" if one.size[0] else "", "fault": one.reason or one.fault,
-                 "by": str(credits[one.key][-1].writer) if credits.get(one.key) and one.caption else "",
+                 "by": HASH.sub("", str(credits[one.key][-1].writer)) if credits.get(one.key) and one.caption else "",
                  "locked": locked or bool(one.fault)}
                 for one, address in zip(pictures, shown)]
 
