@@ -19,7 +19,9 @@ from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, uploaded, who
+from studio.ui.tabs.captioning_find import Finder
 from studio.ui.tabs.captioning_run import Captioner
+from studio.ui.tabs.captioning_tools import Tools
 from studio.ui.tabs.captioning_view import Place, View, called
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Tab, Updates
 
@@ -37,6 +39,8 @@ class CaptioningTab:
                 self._choose()
                 self._bring()
                 self.captioner = Captioner(desk, self.form)
+                self.finder = Finder(desk)
+                self.tools = Tools(desk)
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage album-stage"):
                 self.view = View(desk, self.form["dataset"], self.form["trigger"], self.found, self.offers)
         self.wire()
@@ -58,6 +62,8 @@ class CaptioningTab:
         view, captioner = self.view, self.captioner
         view.wire()
         captioner.wire(view)
+        self.finder.wire(view)
+        self.tools.wire(view)
         dataset = self.form["dataset"]
         dataset.input(self.choose, view.inputs, self.opened_outputs, **SHORT)
         self.files.upload(self.add, {self.files, self.into, *view.inputs}, [self.files, self.taken, *self.opened_outputs],
@@ -141,6 +147,8 @@ class CaptioningTab:
                     return self.view.put(values, data, visitor)
                 case "aside":
                     return self.view.aside(values, data, visitor)
+                case "like":
+                    return {self.view.seen: gr.skip()}  # asked of the finder
             raise BadFile("The page asked for something that the studio does not know.")
 
     def wanted(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:

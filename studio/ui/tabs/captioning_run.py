@@ -38,7 +38,7 @@ class Captioner:
                 form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=150, info="Who writes.")
                 form.add("mode", choices=MODES, min_width=150, info="What becomes of present ones.")
             form.add("trigger", max_lines=1, placeholder="mysks", info="A rare word that calls the new thing; put in front.")
-            self.scope = gr.Checkbox(False, label="Only the pictures that the filter shows", elem_id="caption-scope")
+            self.scope = gr.Checkbox(False, label="Only the pictures shown (filter, search)", elem_id="caption-scope")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button("Caption", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="caption-start")
             self.dry = gr.Button("Only show", scale=2, elem_id="caption-dry")
@@ -84,7 +84,9 @@ class Captioner:
 
     def read(self, values: Updates, dry: bool = False) -> CaptionSpec:
         """What the page asks for. Raises InvalidSpec with all that is wrong."""
-        raw = self.form.raw(values) | {"dry_run": dry, "filter": (values[self.view.filter] or "") if values[self.scope] else ""}
+        place, raw = self.view.place(values), self.form.raw(values) | {"dry_run": dry}
+        if values[self.scope]:
+            raw |= {"filter": place.filter, "pictures": [key for key, _ in place.found]}
         if not raw.get("dataset"):
             raise InvalidSpec(["Dataset: choose one, or send pictures."])
         return check(CaptionSpec, raw)
@@ -112,7 +114,8 @@ class Captioner:
                 raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
             album = self.view.mine(values, visitor, "Editing captions")
             captioned = [one.key for one in album.pictures if one.caption]
-            step = album.apply(Dress(trigger=asked.trigger), captioned, filter=asked.filter)
+            meant = [key for key in asked.pictures or captioned if key in set(captioned)]
+            step = album.apply(Dress(trigger=asked.trigger), meant, filter=asked.filter)
             said = f"{asked.trigger.strip()} was put into {words.many(step.changed, 'caption')}." if step.changed else (
                 f"All captions have {asked.trigger.strip()} already." if captioned else
                 "There is no caption yet to put it into; Caption puts it there by itself.")
