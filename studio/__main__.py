@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from studio import __version__
 from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
+from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -26,20 +27,23 @@ if TYPE_CHECKING:
 HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
 
-def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
-    """A flag for every field; that of a list may be given again.
+def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], *without: str) -> None:
+    """A flag for every field but some; that of a list may be given again, that of a yes or no has no value.
 
     Only what was typed lands in the namespace, as text: the model converts and checks it.
     """
     for name, field in model.model_json_schema()["properties"].items():
+        if name in without:
+            continue
         field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
         many = field.get("type") == "array"
         flag = "--" + (name.removesuffix("s") if many else name).replace("_", "-")
         shown = f"{field.get('description', '')} {limits(field)}".strip().replace("%", "%%")
-        if field.get("type") == "boolean":  # --flag alone is --flag true
-            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar="true", nargs="?", const="true")
+        if field.get("type") == "boolean":
+            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, action="store_true")
             continue
-        metavar = "N" if field.get("type") in ("integer", "number") else "NAME:WEIGHT" if many else "TEXT"
+        listed = "NAME:WEIGHT" if name == "loras" else "NAME"
+        metavar = "N" if field.get("type") in ("integer", "number") else listed if many else "TEXT"
         parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=shown, metavar=metavar,
                             action="append" if many else "store")
 
@@ -93,6 +97,17 @@ def build() -> argparse.ArgumentParser:
     training.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for a setting")
     training.add_argument("--as-meant", action="store_true", help="read kohya's keys as people usually mean them")
     _home(training, argparse.SUPPRESS)
+    captions = command(caption, "Caption a folder of pictures; print a line for each. What is done is kept when it is stopped.")
+    captions.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
+    add_fields(captions, CaptionSpec, "dataset")
+    captions.add_argument("--json", action="store_true", help="print one JSON object: counts, rows with before and after, failures")
+    _home(captions, argparse.SUPPRESS)
+    data = command(dataset, "Say what is in a folder of pictures and captions, and what is wrong with it.")
+    data.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
+    data.add_argument("--trigger", default="", metavar="WORD", help="a word that has to stand in every caption")
+    data.add_argument("--resolution", default=0, metavar="N", help="name pictures with fewer than N x N pixels")
+    data.add_argument("--json", action="store_true", help="print JSON")
+    _home(data, argparse.SUPPRESS)
     command(inspect, "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.").add_argument(
         "file", type=Path, metavar="FILE")
     doctor_flags = command(doctor, "Say what this machine has and what is missing.")
@@ -259,6 +274,26 @@ def train(arguments: argparse.Namespace) -> None:
     for note in result.get("notes", ()):
         print(f"studio: {note}", file=sys.stderr)
     print(settings.loras / f"{result['lora']}.safetensors", flush=True)
+
+
+def caption(arguments: argparse.Namespace) -> None:
+    """Through the queue of a studio that runs on this home, else in place while holding the device."""
+    from studio import caption_command
+    settings = _settings(arguments)
+    given = {name: value for name, value in vars(arguments).items() if name in CaptionSpec.model_fields}
+    result = _done(settings, "caption", caption_command.job_of(arguments.folder, given, settings))
+    for line in caption_command.lines(result, arguments.json):
+        print(line, flush=True)
+    caption_command.complain(result)
+
+
+def dataset(arguments: argparse.Namespace) -> None:
+    """What is in a folder; nothing in it is changed."""
+    from studio import dataset_command
+    from studio.spec.caption_lint import Rules
+    rules = check(Rules, {"trigger": arguments.trigger, "resolution": arguments.resolution})
+    found = dataset_command.look(_settings(arguments), arguments.folder, rules)
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else dataset_command.in_words(found))
 
 
 def inspect(arguments: argparse.Namespace) -> None:

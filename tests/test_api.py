@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from studio.settings import shipped
 from studio.spec.picture_rules import SWITCHES
 from studio.spec.request import NEEDS, GenerationRequest
 from studio.store.images import load
@@ -36,7 +38,7 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
     assert set(told["named_endpoints"]) == {
-        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/inspect", "/jobs"}
+        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/caption", "/inspect", "/jobs"}
     assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
@@ -194,3 +196,19 @@ def test_jobs_lists_the_latest_first(client: Client) -> None:
     for limit in (0, 201, "x", 1.5, None):
         with pytest.raises(AppError, match="limit: has to be a whole number from 1 to 200"):
             client.predict(limit=limit, api_name="/jobs")
+
+
+def test_captions_of_a_dataset(client: Client, served: Served) -> None:
+    folder = served.home / "datasets" / "plush"
+    shutil.copytree(shipped("assets") / "datasets" / "mysks", folder, ignore=shutil.ignore_patterns("*.txt"))
+    asked = {"dataset": "plush", "pictures": ["003.png", "001.png"], "trigger": "mysks"}
+    shown = client.predict(api_name="/caption", **asked, dry_run=True)
+    assert not list(folder.glob("*.txt")) and shown["dry_run"] and shown["made"] == 2
+    told = client.predict(api_name="/caption", **asked)
+    assert {row["file"]: row["after"] for row in told["rows"]} == {
+        f"{name}.png": (folder / f"{name}.txt").read_text().strip() for name in ("001", "003")} and told["taken"] == 2
+    assert client.predict(limit=1, api_name="/jobs")[0].items() >= {"kind": "caption", "state": "done", "pictures": []}.items()
+    for bad, words in (({"dataset": "plus"}, "there is plush"), ({"dataset": "plush", "captioner": "x"}, "no captioner 'x'"),
+                       ({"dataset": "moon", "mode": "replace"}, "came with the studio")):
+        with pytest.raises(AppError, match=words):
+            client.predict(api_name="/caption", **bad)

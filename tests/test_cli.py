@@ -48,7 +48,7 @@ def test_every_field_survives_the_command_line() -> None:
     arguments = vars(build().parse_args(["generate", *words]))
     request = check(GenerationRequest, {name: arguments[name] for name in OTHER | ON_A_PICTURE})
     assert request.model_dump() == GenerationRequest().model_dump() | OTHER | ON_A_PICTURE
-    assert vars(build().parse_args(["generate", "--invert-mask", "--steps", "3"]))["invert_mask"] == "true"
+    assert vars(build().parse_args(["generate", "--invert-mask", "--steps", "3"]))["invert_mask"] is True
     default = GenerationRequest()
     assert all(getattr(default, name) != value for name, value in OTHER.items())
 

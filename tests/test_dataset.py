@@ -16,8 +16,10 @@ from PIL import Image
 
 from studio.errors import DatasetError
 from studio.settings import Settings, shipped
-from studio.store import dataset, images
-from studio.store.dataset import Datasets, Item, read, repeats_and_concept
+from studio.store import images, looks
+from studio.store.dataset import Datasets, Item, read
+from studio.store.layout import repeats_and_concept
+from studio.store.looks import Looks
 
 
 def picture(path: Path, size: tuple[int, int] = (80, 64), colour: int = 0, **more: Any) -> Path:
@@ -39,7 +41,7 @@ def test_shipped_sets(settings: Settings) -> None:
     assert shelf.names() == ["moon", "mysks"]
     for name, count in (("moon", 24), ("mysks", 15)):
         found = shelf.open(name)
-        assert len(found.items) == found.count == count and found.layout == "flat" and found.name == name
+        assert len(found.items) == found.count == count and found.layout == "sidecar" and found.name == name
         assert not found.broken and not found.notes
         assert all(item.caption and (item.width, item.height, item.repeats) == (128, 128, 1) for item in found.items)
         first = found.items[0]
@@ -135,7 +137,7 @@ def test_kohyas_folders_from_above_and_from_within(tmp_path: Path) -> None:
     within = read(img / "10_moon rock")
     assert within.layout == "kohya" and within.count == 20 and within.items[0].caption == "moon rock"
     assert within.notes[0].startswith("Each picture counts 10 times")
-    assert read(img / "plain").layout == "flat" and read(img / "7").count == 1
+    assert read(img / "plain").layout == "sidecar" and read(img / "7").count == 1
 
 
 @pytest.mark.parametrize(("name", "meaning"), [
@@ -252,13 +254,13 @@ def test_names_that_cannot_be_shown(tmp_path: Path) -> None:
 
 
 def test_a_changed_picture_is_read_anew_and_an_unchanged_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, looks, calls = picture(tmp_path / "a.png"), {}, []
-    monkeypatch.setattr(dataset, "_look", lambda path, size, look=dataset._look: calls.append(path) or look(path, size))
-    first = read(tmp_path, looks=looks)
-    assert read(tmp_path, looks=looks) == first and len(calls) == 1
+    path, index, calls = picture(tmp_path / "a.png"), Looks(), []
+    monkeypatch.setattr(looks, "look", lambda path, look=looks.look: calls.append(path) or look(path))
+    first = read(tmp_path, looks=index)
+    assert read(tmp_path, looks=index) == first and len(calls) == 1
     picture(path, (90, 70), colour=200)
     os.utime(path, (1, 1))
-    second = read(tmp_path, looks=looks)
+    second = read(tmp_path, looks=index)
     assert len(calls) == 2 and second.items[0].width == 90 and second.content != first.content
 
 

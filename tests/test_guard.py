@@ -16,6 +16,7 @@ from conftest import Served
 
 from studio.errors import InvalidSpec
 from studio.settings import Settings
+from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 from studio.store.jobs import Jobs
 from studio.ui import guard
@@ -213,6 +214,8 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
     config = guest.get("/config").json()
     kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
     refused.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))
+    captions = {name: field.get_default() for name, field in CaptionSpec.model_fields.items()}
+    refused.append(guest.ask("caption", *(captions | {"dataset": "moon", "dry_run": True}).values()))
     assert all("only the owner" in answer.json()["error"] for answer in refused)
     for id in (waiting, running):
         assert owner.touch("queue-list", "click", [], what="cancel", subject=str(id)).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from studio.engine.report import report
 from studio.engine.sweeps.run import run_sweep
 from studio.engine.training.run import train
 from studio.errors import StudioError
+from studio.settings import shipped
 from studio.spec import report as rule
 
 ALL = {"model": "pocket", "trigger": "moon", "checkpoint_every": 2, "keep_checkpoints": 0, "learning_rate": 1e-3}
@@ -77,11 +79,23 @@ def test_what_is_there_is_not_painted_again(desk: Bench, found: dict[str, Any], 
     assert json.dumps(again["points"]) == json.dumps(found["points"])
 
 
+def test_other_models_are_judged_by_a_clip_of_the_home(desk: Bench) -> None:
+    shutil.copytree(shipped("assets") / "pocket" / "clip", desk.settings.home / "models" / "eyes")
+    id = add(desk, **ALL | {"model": "tiny", "name": "other"})
+    train(desk, {"run": id}, silent)
+    found = report(desk, {"run": id}, silent)
+    assert len(found["points"]) == 2 and not found["base"]["judged"] and found["prompts"][0].endswith("in the jungle")
+    shutil.rmtree(desk.settings.home / "models" / "eyes")
+
+
 def test_what_cannot_be_judged_says_why(desk: Bench) -> None:
     with pytest.raises(StudioError, match="no training run"):
         report(desk, {"run": "nowhere"}, silent)
     with pytest.raises(StudioError, match="no checkpoint yet"):
         report(desk, {"run": add(desk, **ALL)}, silent)
+    id = add(desk, **ALL | {"model": "tiny"})
+    with pytest.raises(StudioError, match="needs a CLIP model that knows the world of tiny"):
+        report(desk, {"run": id}, silent)
     id = add(desk, **ALL | {"dataset": "gone"})
     with pytest.raises(StudioError, match="gone"):
         report(desk, {"run": id}, silent)

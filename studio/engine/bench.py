@@ -11,6 +11,7 @@ from typing import Self
 
 from studio.engine.pipelines.manager import PipelineManager
 from studio.settings import Settings
+from studio.store.album import Albums
 from studio.store.dataset import Datasets
 from studio.store.gallery import Gallery
 from studio.store.library import Library
@@ -32,6 +33,7 @@ class Bench:
     sweeps: Sweeps
     runs: Runs
     datasets: Datasets
+    albums: Albums
     owner: str = "local"
     between: Callable[[int], bool] = lambda needed: False  # whether it did run one
 
@@ -40,4 +42,4 @@ class Bench:
         """Raises InvalidSpec for a device that is not there."""
         library = Library(settings)
         return cls(settings, PipelineManager(settings, library), Gallery(settings), library,
-                   Sweeps(settings), Runs(settings), Datasets(settings))
+                   Sweeps(settings), Runs(settings), Datasets(settings), Albums(settings))

@@ -1,6 +1,6 @@
 """Numbers about pictures: how well one fits its prompt, how far it is from another.
 
-Knows: CLIP. Does not know: sweeps, training, who wants to know.
+Knows: CLIP. Does not know: sweeps, training, datasets, who wants to know.
 """
 
 from __future__ import annotations
@@ -8,31 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPProcessor
 
+from studio.engine.pipelines import networks
 from studio.engine.pipelines.manager import PipelineManager
-from studio.settings import shipped
+from studio.spec.tables import DEFAULT_CLIP
 
-POCKET_CLIP = "CLIP pocket"
 TOGETHER = 16  # pictures in one forward
 
 
 @dataclass
 class Clip:
-    """A CLIP model with what prepares pictures and words for it."""
+    """A CLIP model with what prepares pictures and words for it; `by` names it by its content and number format."""
 
     model: CLIPModel
-    eyes: CLIPImageProcessorPil
-    tokenizer: CLIPTokenizer
+    reader: Any
     device: torch.device
-
-    def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
-        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718)."""
-        return [float(value) for value in (self.see(images) * self.read(texts)).sum(-1)]
+    by: str
 
     @torch.inference_mode()
     def see(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -40,16 +37,27 @@ class Clip:
         parts = []
         for first in range(0, len(images), TOGETHER):
             some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
-            pixels = self.eyes(images=some, return_tensors="pt")["pixel_values"].to(self.device)
-            parts.append(self.model.get_image_features(pixel_values=pixels).pooler_output)
+            seen = self.reader.image_processor(images=some, return_tensors="pt")["pixel_values"]
+            parts.append(self.model.get_image_features(pixel_values=seen.to(self.device, self.model.dtype)).pooler_output)
         return _unit(torch.cat(parts))
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Texts as unit vectors (n, width), float32. Words beyond what the model can read are cut off."""
         longest = self.model.config.text_config.max_position_embeddings
-        words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
-        return _unit(self.model.get_text_features(**words).pooler_output)
+        words = self.reader.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        said = self.model.get_text_features(input_ids=words["input_ids"].to(self.device),
+                                            attention_mask=words["attention_mask"].to(self.device))
+        return _unit(said.pooler_output)
+
+    def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
+        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718)."""
+        return [float(value) for value in (self.see(images) * self.read(texts)).sum(-1)]
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied with before they become shares (the temperature it was trained with)."""
+        return float(self.model.logit_scale.detach().exp())
 
 
 def _unit(vectors: torch.Tensor) -> np.ndarray:
@@ -57,16 +65,19 @@ def _unit(vectors: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def clip(pipelines: PipelineManager) -> Iterator[Clip]:
-    """The embedded CLIP, which knows the embedded model's small world and nothing else."""
-    folder = shipped("assets") / "pocket" / "clip"
+def clip(pipelines: PipelineManager, name: str = DEFAULT_CLIP) -> Iterator[Clip]:
+    """A CLIP model of the library. The embedded one knows the embedded model's small world and nothing else.
+
+    Raises ModelNotFound, UnknownFamily and BadFile.
+    """
+    info = pipelines.networks.clip(name)
+    by = f"clip {pipelines.networks.content(info)} {pipelines.device.dtype_name}"
 
     def load() -> Clip:
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
-        eyes, tokenizer = (kind.from_pretrained(folder, local_files_only=True) for kind in (CLIPImageProcessorPil, CLIPTokenizer))
-        return Clip(model.to(pipelines.device.torch), eyes, tokenizer, pipelines.device.torch)
+        model, reader = networks.load(CLIPModel, CLIPProcessor, info, pipelines.device)
+        return Clip(model, reader, pipelines.device.torch, by)
 
-    with pipelines.hold(POCKET_CLIP, load, 2 * (folder / "model.safetensors").stat().st_size) as held:
+    with pipelines.hold(by, load, 2 * info.bytes, f"CLIP {name}") as held:
         yield held
 
 

@@ -33,9 +33,10 @@ from studio.settings import shipped
 from studio.spec import report as spec_of
 from studio.spec.report import Point
 from studio.spec.sweep import Cell, plan
-from studio.spec.tables import DEFAULT_MODEL
+from studio.spec.tables import DEFAULT_CLIP, DEFAULT_MODEL
 from studio.store import files, images
 from studio.store.jobs import Progress
+from studio.store.networks import NetworkInfo
 from studio.store.runs import Run
 
 SIDE = 192  # of the card's pictures, pixels
@@ -46,9 +47,7 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
     run = bench.runs.get(str(spec.get("run")))
     if run is None:
         raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
-    if run.config.model != DEFAULT_MODEL:
-        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
-                          f"that of {DEFAULT_MODEL}.")
+    eyes = _clip(bench, run)
     say(Progress(0, 0, "Reading the pictures"))
     data = bench.datasets.open(run.config.dataset)
     captions = [item.caption for item in data.items]
@@ -66,7 +65,7 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
         run_sweep(bench, {"sweep": sweep, "guest": spec.get("guest")}, say)
     (cells, pictures), (_, bases) = _pictures(bench, id), _pictures(bench, others)
     say(Progress(len(cells), len(cells), "Judging the pictures"))
-    with measure.clip(bench.pipelines) as clip:
+    with measure.clip(bench.pipelines, eyes) as clip:
         points, base = _points(clip, cells, pictures, loras, prompts, (own, bases), _judged(run, pictures, own))
     verdict = spec_of.weigh(points, base)
     found = {"sweep": id, "references": others, "prompts": prompts, **spec_of.told(points, base, verdict)}
@@ -75,6 +74,17 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
     files.write(run.folder / "report.json", json.dumps(found, ensure_ascii=False).encode())
     card = _card(bench, run, found, shown)
     return {"run": run.id, **found, "card": [str(path) for path in card]}
+
+
+def _clip(bench: Bench, run: Run) -> str:
+    """Whose eyes judge: the embedded CLIP knows the embedded model's world, the home's own know the real one."""
+    if run.config.model == DEFAULT_MODEL:
+        return DEFAULT_CLIP
+    own = [one.name for one in bench.pipelines.networks.clips() if isinstance(one, NetworkInfo) and not one.embedded]
+    if not own:
+        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
+                          f"that of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models.")
+    return own[0]
 
 
 def _templates(run: Run) -> tuple[str, ...]:

@@ -37,8 +37,10 @@ WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "st
          "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
          "strip": "studio.engine.sweeps.strip:strip",
          "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
-         "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report"}
-SHORT = 500  # steps of all pictures of a job that may be done between two steps of a training
+         "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report",
+         "caption": "studio.engine.captioning.run:caption_folder", "see": "studio.engine.seeing.see:see"}
+LONG = ("train", "caption")  # works that let a short job in between
+SHORT = 500  # steps of all pictures of a job that may be done between two steps of a long work
 POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
 REPORT = 0.1  # seconds between two rows of progress
 GLANCE = 0.05  # seconds between two looks for such a job
@@ -116,7 +118,7 @@ class _Worker:
                 raise self._fault
             if job.kind not in self._works:
                 raise StudioError(f"This studio cannot do {job.kind!r} jobs; it is version {__version__}.")
-            bench = replace(self._bench, owner=job.owner, **({"between": self.between} if job.kind == "train" else {}))
+            bench = replace(self._bench, owner=job.owner, **({"between": self.between} if job.kind in LONG else {}))
             result = self._works[job.kind](bench, job.spec, Reporter(self._jobs, job.id))
             self._jobs.finish(job.id, "done", result)
         except Cancelled:
@@ -132,9 +134,9 @@ class _Worker:
         self.tell()
 
     def between(self, needed: int) -> bool:
-        """Do the next waiting picture if it is short and there is memory for it beside what a training will need.
+        """Do the next waiting picture if it is short and there is memory for it beside what the long work will need.
 
-        True if there was one. The training has a model of its own and draws nothing from global state, so it does not notice.
+        True if there was one. The long work has a model of its own and draws nothing from global state, so it does not notice.
         """
         if time.monotonic() - self._glanced < GLANCE:
             return False

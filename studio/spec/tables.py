@@ -1,7 +1,7 @@
-"""Names and plain numbers: schedulers, ladders of noise levels, model families, axes of sweeps.
+"""Names and plain numbers: schedulers, ladders of noise levels, model families, axes of sweeps, kinds of captioner.
 
 Knows: what there is to choose from and which pairs go together. Does not know: any class behind a name; the engine
-resolves every name (engine/pipelines/schedulers.py, families.py), and a test resolves all of them.
+resolves every name (engine/pipelines/schedulers.py, families.py, engine/captioning/), and a test resolves all of them.
 """
 
 from __future__ import annotations
@@ -110,3 +110,26 @@ AXES: dict[str, AxisInfo] = {
     "lora_text_encoder": AxisInfo("LoRA weight in the text encoder", "number", 30, "how strong it is in the text encoder alone"),
     "prompt_replace": AxisInfo("Replace", "text", 20, "other words in place of those to find, in both prompts", needs="find"),
 }
+
+
+@dataclass(frozen=True)
+class CaptionerInfo:
+    """A kind of captioner: what it says, what an instruction is to it, and what is usual where nothing is said."""
+
+    title: str
+    about: str
+    batch: int  # pictures at once
+    tokens: int | None  # that a caption has at most; None leaves it to the captioner
+    asked: Literal["opening", "task", "words"]  # an instruction is how captions begin, one of `tasks`, or what is asked for
+    tasks: tuple[str, ...] = ()
+
+
+# By `model_type` in a folder's config.json, which is also the module in engine/captioning; "endpoint" has no folder.
+CAPTIONERS: dict[str, CaptionerInfo] = {
+    "git": CaptionerInfo("GIT", "one short sentence; the embedded captioner is one", 16, 50, "opening"),
+    "blip": CaptionerInfo("BLIP", "one short sentence", 8, 75, "opening"),
+    "florence2": CaptionerInfo("Florence-2", "a sentence or a paragraph", 8, 512, "task",
+                               ("caption", "detailed caption", "more detailed caption")),
+    "endpoint": CaptionerInfo("An endpoint", "whatever its model can be told in words", 4, None, "words"),
+}
+ENDPOINT, DEFAULT_CAPTIONER, DEFAULT_CLIP = "endpoint", "pocket", "pocket"

@@ -25,10 +25,11 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{k}" for name in ("com", "lpt
 
 
 @contextmanager
-def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
+def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[BinaryIO]:
     """Write `path` through a file beside it: after a kill or a full disk there is the old file or the new, never half.
 
-    Without `replace` an existing file raises FileExistsError. Raises BadFile when the disk does not take it.
+    Without `replace` an existing file raises FileExistsError. Without `settle` the caller calls `sync` on the folder when many are
+    written: until then a power cut may bring the old file back. Raises BadFile when the disk does not take it.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -41,7 +42,8 @@ def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
             os.replace(aside, path)
         else:
             _link(aside, path)
-        _sync(path.parent)
+        if settle:
+            sync(path.parent)
     except OSError as error:
         if isinstance(error, FileExistsError) and not replace and path.exists():
             raise
@@ -51,10 +53,20 @@ def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
             os.unlink(aside)
 
 
-def write(path: Path, data: bytes, replace: bool = True) -> None:
+def write(path: Path, data: bytes, replace: bool = True, settle: bool = True) -> None:
     """`writing` in one call."""
-    with writing(path, replace) as out:
+    with writing(path, replace, settle) as out:
         out.write(data)
+
+
+def sync(folder: Path) -> None:
+    """Have the disk remember which files a folder has."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened; the rename alone has to do
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def publish(aside: Path, path: Path) -> None:
@@ -67,7 +79,7 @@ def publish(aside: Path, path: Path) -> None:
         if path.exists():
             os.rename(path, old)
         os.rename(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
     shutil.rmtree(old, ignore_errors=True)
@@ -121,12 +133,3 @@ def _link(aside: Path, path: Path) -> None:
     except OSError:  # a disk that knows no links, such as exFAT: take the name first, then fill it
         open(path, "xb").close()
         os.replace(aside, path)
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened; the rename alone has to do
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -67,6 +67,18 @@ def transparent(source: Path | bytes, name: str = "") -> Image.Image | None:
     return None if seen.getextrema() == (255, 255) else ImageOps.invert(seen)
 
 
+def measure(path: Path, name: str = "") -> tuple[int, int]:
+    """Width and height of the upright picture from its header; its pixels are not decoded. Raises BadPicture."""
+    name = name or path.name
+    with _opened(path, name) as image:
+        try:
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        except (OSError, ValueError, SyntaxError, IndexError, KeyError, MemoryError):
+            turned = False
+        width, height = image.size
+    return (height, width) if turned else (width, height)
+
+
 def _opened(source: Path | bytes, name: str) -> Image.Image:
     """The file opened, its header judged, nothing decoded yet."""
     try:

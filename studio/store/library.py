@@ -7,12 +7,10 @@ number format and content hash, read from configs and headers. Does not know: to
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 import os
 import shutil
-import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from studio.settings import Settings, shipped
 from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import FAMILIES, Family
 from studio.store import files, loras
+from studio.store.hashes import Hashes
 from studio.store.inputs import Inputs
 from studio.store.loras import LoraInfo
 
@@ -71,8 +70,7 @@ class Library:
     def __init__(self, settings: Settings) -> None:
         self._folders, self._loras = (settings.models, shipped("assets")), settings.loras
         self.inputs = Inputs(settings)
-        self._hashes = settings.home / "hashes.json"
-        self._writing = threading.Lock()
+        self._hashes = Hashes(settings.home)
         self._looked: dict[Path, tuple[Any, LoraInfo | str]] = {}  # by file: its stamp, and what it is or what is wrong
 
     def scan(self) -> list[ModelInfo | Unusable]:
@@ -159,19 +157,8 @@ class Library:
         Remembered until one of them changes. Without `compute` an unknown one is "" (hashing gigabytes takes a while: not
         for a page that is just drawn).
         """
-        parts = _parts(item)
         root = item.path if isinstance(item, ModelInfo) else item.path.parent
-        stamp = [[str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
-        known = self._known().get(str(item.path), {})
-        if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
-            return str(known["sha256"])
-        if not compute:
-            return ""
-        digest = _hash(parts, root)
-        with self._writing:
-            every = self._known() | {str(item.path): {"stamp": stamp, "sha256": digest}}
-            files.write(self._hashes, json.dumps(every).encode())
-        return digest
+        return self._hashes.of(item.path, _parts(item), root, compute)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._loras).with_suffix("").as_posix()
@@ -210,12 +197,6 @@ class Library:
             raise BadFile(found)
         return found
 
-    def _known(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(self._hashes.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError):
-            return {}  # a cache: what is lost or broken is computed again
-
     def _look(self, path: Path) -> ModelInfo | Unusable:
         try:
             return look(path, embedded=path.parent == self._folders[1])
@@ -235,20 +216,6 @@ def _parts(item: ModelInfo | LoraInfo) -> list[Path]:
     return [item.path / "model_index.json", *sorted(
         path for name in folders for path in (item.path / name).rglob("*")
         if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))]
-
-
-def _hash(parts: list[Path], root: Path) -> str:
-    """Over one file alone it is that file's own sha256, as other programs and sites show it."""
-    digests = []
-    for path in parts:
-        with open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256"))
-    if len(parts) == 1:
-        return digests[0].hexdigest()
-    total = hashlib.sha256()
-    for path, digest in zip(parts, digests):
-        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + digest.digest())
-    return total.hexdigest()
 
 
 def look(path: Path, embedded: bool = False) -> ModelInfo:

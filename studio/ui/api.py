@@ -1,5 +1,5 @@
-"""Named, typed endpoints for programs: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `inspect`, `jobs`; the
-only public ones.
+"""Named, typed endpoints for programs, the only public ones: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`,
+`caption`, `inspect`, `jobs`.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
@@ -18,6 +18,7 @@ from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
 from studio.errors import InvalidSpec, StudioError
+from studio.spec.caption import CaptionSpec
 from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
@@ -54,6 +55,13 @@ def publish(desk: Desk) -> None:
         paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
         return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
 
+    async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
+        id = desk.submit_caption(spec, visitor)
+        [*_, job] = [job async for job in desk.jobs.watch(id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        return {"job": id, **job.result}
+
     async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         run, id = desk.submit_training(config, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
@@ -89,8 +97,9 @@ def publish(desk: Desk) -> None:
     described = typed(GenerationRequest, generate, "Make pictures from a description; return them and their settings.")
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
     trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
+    captions = typed(CaptionSpec, caption, "Caption the pictures of a dataset; return each with its caption before and after.")
     for work, name in ((described, "generate"), *_on_pictures(desk, generate), (grids, "sweep"), (trainings, "train"),
-                       (inspect, "inspect"), (jobs, "jobs")):
+                       (captions, "caption"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
 
 

@@ -26,11 +26,12 @@ from studio.store.presets import Presets
 from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 from studio.ui import api, guard
-from studio.ui.tabs import gallery, img2img, inpaint, models, queue, sweep, training, txt2img
+from studio.ui.shelf import Shelf
+from studio.ui.tabs import captioning, gallery, img2img, inpaint, models, queue, sweep, training, txt2img
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
-TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint.build, sweep.build, training.build, gallery.build,
-                                           models.build, queue.build)
+TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint.build, sweep.build, captioning.build,
+                                           training.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = """<script>addEventListener("keydown", event => {
   if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
@@ -72,8 +73,8 @@ def build(desk: Desk) -> gr.Blocks:
     return page
 
 
-TITLES = {"txt2img": "txt2img", "img2img": "img2img", "inpaint": "Inpaint", "sweep": "Sweep", "training": "Training",
-          "gallery": "Gallery", "models": "Models", "queue": "Queue"}
+TITLES = {"txt2img": "txt2img", "img2img": "img2img", "inpaint": "Inpaint", "sweep": "Sweep", "captioning": "Captions",
+          "training": "Training", "gallery": "Gallery", "models": "Models", "queue": "Queue"}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
@@ -145,7 +146,7 @@ def desk_of(settings: Settings, jobs: Jobs) -> Desk:
                 Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"), Sweeps(settings),
                 Presets(SweepSpec, shipped("presets") / "sweeps", settings.presets / "sweeps"),
                 Runs(settings), Datasets(settings),
-                Presets(TrainingConfig, shipped("presets") / "training", settings.presets / "training"))
+                Presets(TrainingConfig, shipped("presets") / "training", settings.presets / "training"), Shelf(settings))
 
 
 def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:

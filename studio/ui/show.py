@@ -227,6 +227,14 @@ def what(job: Job) -> str:
         return f"was the training {job.spec.get('name') or 'of a LoRA'} worth it"
     if job.kind == "probe":
         return f"a try of the training {(job.spec.get('config') or {}).get('name') or 'without a name'}"
+    if job.kind == "caption":
+        shown_only = "captions shown for" if job.spec.get("dry_run") else "captions for"
+        return f"{shown_only} {job.spec.get('dataset') or 'a folder'} by {job.spec.get('captioner') or 'a captioner'}"
+    if job.kind == "see":
+        asked = {"search": "search in", "classes": "classes of the pictures of", "duplicates": "near-duplicates in",
+                 "fit": "how well captions fit in"}
+        words = f": {job.spec['words']}" if job.spec.get("words") else ""
+        return f"{asked.get(str(job.spec.get('question')), 'a look at')} {job.spec.get('dataset') or 'a folder'}{words}"[:140]
     if job.kind == "unload":
         return "take out of memory: " + ", ".join(map(str, job.spec.get("models", ())))
     return job.kind

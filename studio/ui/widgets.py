@@ -13,8 +13,10 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
-from studio.settings import Settings, shipped
+from studio.settings import Settings
+from studio.spec.caption import CaptionSpec
 from studio.spec.request import MOST_SEEDS, GenerationRequest
+from studio.spec.seeing import SeeSpec
 from studio.spec.sweep import Rates, SweepSpec, plan
 from studio.spec.training import TrainingConfig
 from studio.spec.training_rules import for_family
@@ -29,6 +31,7 @@ from studio.store.sweeps import Sweeps
 from studio.ui.form import Form
 from studio.ui.grid import title_of
 from studio.ui.guard import Visitor
+from studio.ui.shelf import Shelf
 
 Updates = dict[Any, Any]
 GUEST_JOBS = 8  # open at once
@@ -56,6 +59,7 @@ class Desk:
     runs: Runs
     datasets: Datasets
     training_presets: Presets[TrainingConfig]
+    shelf: Shelf
 
     def submit(self, request: GenerationRequest, visitor: Visitor, key: str | None = None) -> int:
         """Queue a picture. Raises InvalidSpec for what this visitor may not ask, and what Library.check raises."""
@@ -108,8 +112,7 @@ class Desk:
 
     def datasets_of(self, visitor: Visitor) -> list[str]:
         """Names of what a visitor may train on."""
-        names, ours = self.datasets.names(), shipped("assets") / "datasets"
-        return [name for name in names if self.datasets.folder(name).is_relative_to(ours)] if visitor.guest else names
+        return self.shelf.names(visitor)
 
     def check_training(self, config: TrainingConfig, visitor: Visitor) -> Dataset:
         """The pictures of a training that can begin. Raises what Library.model and `dataset` raise, and InvalidSpec."""
@@ -152,6 +155,18 @@ class Desk:
         if visitor.guest:
             self._may_wait(visitor)
         return self.jobs.submit("report", {"run": run, "name": stored.config.name, "guest": visitor.guest}, owner=visitor.id)
+
+    def submit_caption(self, spec: CaptionSpec, visitor: Visitor) -> int:
+        """Queue the captioning of a dataset. Raises DatasetError, and NotAllowed for guests."""
+        visitor.must_own("Captioning a dataset")
+        self.datasets.folder(spec.dataset)  # says which there are
+        return self.jobs.submit("caption", spec.model_dump(mode="json"), owner=visitor.id)
+
+    def submit_see(self, spec: SeeSpec, visitor: Visitor) -> int:
+        """Queue a question about a dataset, before the others in line. Raises DatasetError, and NotAllowed for guests."""
+        visitor.must_own("Searching a dataset")
+        self.datasets.folder(spec.dataset)
+        return self._short("see", spec.model_dump(mode="json"), visitor)
 
     def submit_checkpoint(self, run: str, step: int, visitor: Visitor) -> int:
         """Queue the LoRA file of a checkpoint of a run that this visitor may see."""

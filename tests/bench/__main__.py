@@ -5,6 +5,8 @@
     python -m tests.bench bound                       how far batched latents are from single ones
     python -m tests.bench pictures                    inpainting, outpainting, img2img as the embedded judge sees them
     python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
+    python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
+    python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
     python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start against a hello-world gradio app
@@ -25,6 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.captioning import captioning
+from tests.bench.datasets import datasets
 from tests.bench.demos import demos
 from tests.bench.pictures import pictures
 from tests.bench.sweeps import bound, sweeps
@@ -42,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
         "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "demos": demos,
-        "latency": latency, "page": page}
+        "datasets": datasets, "captioning": captioning, "latency": latency, "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -50,6 +54,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--steps", type=int, default=10, help="of the training, in each turn")
+    parser.add_argument("--captions", type=int, default=64, help="that are made in each turn")
+    parser.add_argument("--batch", type=int, help="pictures in one call of the captioner")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[10, 1000, 10_000], help="of the datasets")
     parser.add_argument("--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed")
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):

@@ -24,6 +24,7 @@ from studio.spec.picture_rules import passes
 from studio.spec.request import GenerationRequest
 from studio.store import rates
 from studio.store.library import Library, LoraInfo, ModelInfo
+from studio.store.networks import Networks
 
 
 class PipelineManager:
@@ -31,6 +32,7 @@ class PipelineManager:
 
     def __init__(self, settings: Settings, library: Library, on_change: Callable[[], None] = lambda: None) -> None:
         self.device = devices.resolve(settings.device, settings.precision)
+        self.networks = Networks(settings)
         self.on_change = on_change  # called whenever something was loaded, lent again or thrown out
         self._settings, self._library, self._keep_free = settings, library, int(settings.keep_free * GIB)
         self._residency = Residency(self._limit, lambda: self.on_change())
@@ -59,9 +61,9 @@ class PipelineManager:
             rates.note(self._settings, info.name, encode=parts.encoding)
 
     @contextmanager
-    def hold(self, key: str, load: Callable[[], Any], expected_bytes: int = 0) -> Iterator[Any]:
-        """Anything else that has to lie on the device: a captioner, CLIP, a judge."""
-        with self._memory(key), self._residency.lend(key, load, expected_bytes) as thing:
+    def hold(self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = "") -> Iterator[Any]:
+        """Anything else that has to lie on the device: a captioner, CLIP, a judge. `name` is what people read."""
+        with self._memory(name or key), self._residency.lend(key, load, expected_bytes, name) as thing:
             yield thing
 
     def fits(self, request: GenerationRequest, needed: int) -> bool:

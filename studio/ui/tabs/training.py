@@ -152,6 +152,15 @@ class TrainingTab:
         return {**updates, self.pictures: training_plan.look(self.desk, config.dataset, visitor),
                 self.plan: self._plan(updates, visitor)}
 
+    def take(self, wanted: Any, visitor: Visitor) -> Updates:
+        """Pictures from the Captions tab, with what they will be called; the rest of the form stays."""
+        with show.said():
+            asked = {key: str(wanted.get(key) or "") for key in ("dataset", "name", "trigger")}
+            self.desk.dataset(asked["dataset"], visitor)  # says what keeps it from being trained on
+            updates = self.form.put(asked)
+            updates[self.form["dataset"]] = gr.Dropdown(self.desk.datasets_of(visitor), value=asked["dataset"])
+            return {**updates, self.pictures: training_plan.look(self.desk, asked["dataset"], visitor)}
+
     def take_preset(self, name: str, request: gr.Request) -> Updates:
         with show.said():
             return self.fill(self.desk.training_presets.load(name), who(request)) if name else {self.plan: gr.skip()}
@@ -285,4 +294,5 @@ class TrainingTab:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = TrainingTab(desk)
-    return Tab(ID, "Training", opened=tab.opened, outputs=tab.outputs, typed=True, asks=(tab.view.files, tab.view.wanted))
+    return Tab(ID, "Training", opened=tab.opened, outputs=tab.outputs, typed=True, take=tab.take,
+               asks=(tab.view.files, tab.view.wanted))

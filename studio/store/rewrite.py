@@ -1,0 +1,82 @@
+"""From an edit of captions to changes of files.
+
+Knows: where a picture's caption stands, and what a file or record becomes.
+Does not know: how a change is carried out (carry.py), undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from studio.errors import DatasetError
+from studio.spec import caption_edits
+from studio.spec.caption_edits import JoinLines, SetSource, TextEdit
+from studio.spec.credits import NOBODY, Source
+from studio.store import captions, layout
+from studio.store.carry import Change
+from studio.store.pictures import Picture, row
+
+ASIDE = ".aside"  # hidden, so that nothing reads it
+
+
+def texts(folder: Path, edit: TextEdit, chosen: Sequence[Picture], everything: Sequence[Picture],
+          tokens: Callable[[str], int]) -> list[Change]:
+    """What an edit of captions changes. Raises InvalidSpec for one that cannot be, DatasetError for a caption that cannot."""
+    new = caption_edits.changed(edit, map(row, chosen), map(row, everything), tokens)
+    whole = isinstance(edit, JoinLines)
+    return [_text(folder, picture, new[picture.key], whole) for picture in chosen if picture.key in new]
+
+
+def _text(folder: Path, picture: Picture, caption: str, whole: bool) -> Change:
+    place = picture.entry.place
+    file = place.file.relative_to(folder).as_posix()
+    try:
+        if place.record:
+            before, after = place.record.raw.encode(), captions.with_caption(place.record, caption).encode()
+            return Change(picture.key, "record", file, before, after, picture.caption, caption)
+        made = captions.with_first_line(place.data, caption, whole)
+    except DatasetError as error:
+        raise DatasetError(f"{picture.key}: {error}") from None
+    return Change(picture.key, "file", file, place.data, made, picture.caption, caption)
+
+
+def moves(folder: Path, chosen: Sequence[Picture], everything: Sequence[Picture]) -> list[Change]:
+    """Pictures and what belongs to them alone into the hidden folder; a record of theirs is taken out of its file."""
+    staying = {picture.path.with_suffix("") for picture in everything} - {picture.path.with_suffix("") for picture in chosen}
+    made, taken = [], set()
+    for picture in chosen:
+        files = [picture.path]
+        if (stem := picture.path.with_suffix("")) not in staying and stem not in taken:
+            taken.add(stem)
+            files += [path for end in layout.CAPTIONS if (path := picture.path.with_suffix(end)).is_file()]
+            own = picture.entry.place.file
+            files += [own] if own not in files and not picture.entry.place.record and own.is_file() else []
+        for path in files:
+            old = path.relative_to(folder).as_posix()
+            made.append(Change(picture.key, "move", old, old.encode(), _free(folder, old).encode(), picture.caption, ""))
+        if record := picture.entry.place.record:
+            file = picture.entry.place.file.relative_to(folder).as_posix()
+            made.append(Change(picture.key, "record", file, record.raw.encode(), None, picture.caption, ""))
+    return made
+
+
+def _free(folder: Path, name: str) -> str:
+    """A name in the hidden folder that nothing has yet."""
+    wanted = PurePosixPath(ASIDE) / name
+    for number in range(1, 10_000):
+        made = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        if not (folder / made).exists():
+            return made.as_posix()
+    raise DatasetError(f"{name} was set aside ten thousand times; empty the folder {ASIDE}.")
+
+
+def sources(edit: SetSource, chosen: Sequence[Picture], known: Mapping[str, Source]) -> list[Change]:
+    """What is newly said of pictures' origins."""
+    made = []
+    for picture in chosen:
+        old = known.get(picture.key, NOBODY)
+        if (new := edit.on(old)) != old:
+            before = old.model_dump_json().encode() if picture.key in known else None
+            made.append(Change(picture.key, "source", "", before, new.model_dump_json().encode()))
+    return made
