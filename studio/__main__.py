@@ -281,7 +281,7 @@ def caption(arguments: argparse.Namespace) -> None:
     from studio import caption_command
     settings = _settings(arguments)
     given = {name: value for name, value in vars(arguments).items() if name in CaptionSpec.model_fields}
-    result = _done(settings, "caption", caption_command.job_of(arguments.folder, given, settings))
+    result = working.done(settings, "caption", caption_command.job_of(arguments.folder, given, settings))
     for line in caption_command.lines(result, arguments.json):
         print(line, flush=True)
     caption_command.complain(result)
@@ -291,6 +291,7 @@ def dataset(arguments: argparse.Namespace) -> None:
     """What is in a folder; nothing in it is changed."""
     from studio import dataset_command
     from studio.spec.caption_lint import Rules
+    from studio.spec.value import check
     rules = check(Rules, {"trigger": arguments.trigger, "resolution": arguments.resolution})
     found = dataset_command.look(_settings(arguments), arguments.folder, rules)
     print(json.dumps(found, ensure_ascii=False) if arguments.json else dataset_command.in_words(found))

@@ -44,7 +44,8 @@ def test_help_answers_without_torch_and_gradio() -> None:
 def test_every_field_survives_the_command_line() -> None:
     assert set(OTHER) | set(NEEDS) | set(SWITCHES) == set(GenerationRequest.model_fields)
     plain = {name: value for name, value in (OTHER | ON_A_PICTURE).items() if name != "loras"}
-    words = LORAS + [part for name, value in plain.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    words = LORAS + [part for name, value in plain.items() for part in (f"--{name.replace('_', '-')}", str(value))
+                     if value is not True or part != "True"]
     arguments = vars(build().parse_args(["generate", *words]))
     request = check(GenerationRequest, {name: arguments[name] for name in OTHER | ON_A_PICTURE})
     assert request.model_dump() == GenerationRequest().model_dump() | OTHER | ON_A_PICTURE

@@ -136,6 +136,11 @@ ONE_BY_ONE = [*({name: CHANGED[name]} for name in CHANGED),
 
 
 @pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
+def flag(name: str, value: Any) -> tuple[str, ...]:
+    """As it is said on the command line."""
+    return (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
+
+
 def test_every_field_survives(values: dict[str, Any], settings: Settings) -> None:
     request = GenerationRequest(**values)
     gallery = Gallery(settings)
@@ -150,7 +155,7 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
 
     listed = {"loras": [("--lora", str(use)) for use in request.loras]}
     words = [part for name, value in values.items()
-             for pair in listed.get(name, [(f"--{name.replace('_', '-')}", str(value))]) for part in pair if value is not None]
+             for pair in listed.get(name, [flag(name, value)]) for part in pair if value is not None]
     given = vars(build().parse_args(["generate", *words]))
     assert check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
 
