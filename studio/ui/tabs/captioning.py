@@ -89,7 +89,7 @@ class CaptioningTab:
         updates = self.view.shown(Place(name), visitor)
         album = self.desk.shelf.open(name, visitor) if name in names else None
         own = album is not None and not album.shipped
-        return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name or None), self.view.filter: "",
+        return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None), self.view.filter: "",
                 self.form["trigger"]: called(album) if album else "", self.into: name if own else "",
                 self.bring: gr.Accordion(open=album is None, visible=not visitor.guest),
                 **self.captioner.open(self.captioner.last(name, visitor), visitor)}
