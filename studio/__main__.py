@@ -279,9 +279,10 @@ def train(arguments: argparse.Namespace) -> None:
 def caption(arguments: argparse.Namespace) -> None:
     """Through the queue of a studio that runs on this home, else in place while holding the device."""
     from studio import caption_command
+    from studio.working import done
     settings = _settings(arguments)
     given = {name: value for name, value in vars(arguments).items() if name in CaptionSpec.model_fields}
-    result = working.done(settings, "caption", caption_command.job_of(arguments.folder, given, settings))
+    result = done(settings, "caption", caption_command.job_of(arguments.folder, given, settings))
     for line in caption_command.lines(result, arguments.json):
         print(line, flush=True)
     caption_command.complain(result)

@@ -135,12 +135,12 @@ ONE_BY_ONE = [*({name: CHANGED[name]} for name in CHANGED),
               *({**needed, name: value} for name, (needed, value) in ON_A_PICTURE.items())]
 
 
-@pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
 def flag(name: str, value: Any) -> tuple[str, ...]:
     """As it is said on the command line."""
     return (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
 
 
+@pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
 def test_every_field_survives(values: dict[str, Any], settings: Settings) -> None:
     request = GenerationRequest(**values)
     gallery = Gallery(settings)
