@@ -122,7 +122,8 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     page.locator("#sweep-run").click()
     done(page, 12)
     expect(page.locator("#sweep-grid .tile[data-state=done]")).to_have_count(12)
-    pictures = {page.request.get(str(image.get_attribute("src"))).body() for image in page.locator("#sweep-grid .tile img").all()}
+    images = [str(image.evaluate("image => image.src")) for image in page.locator("#sweep-grid .tile img").all()]
+    pictures = {page.request.get(image).body() for image in images}
     assert len(pictures) == 12  # weight and scheduler both change the picture
     page.locator("#sweep-grid .tile").nth(2).click()
     page.locator("#sweep-judging .star").nth(3).click()
