@@ -122,7 +122,8 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     page.locator("#sweep-run").click()
     done(page, 12)
     expect(page.locator("#sweep-grid .tile[data-state=done]")).to_have_count(12)
-    pictures = {page.request.get(str(image.get_attribute("src"))).body() for image in page.locator("#sweep-grid .tile img").all()}
+    images = [str(image.evaluate("image => image.src")) for image in page.locator("#sweep-grid .tile img").all()]
+    pictures = {page.request.get(image).body() for image in images}
     assert len(pictures) == 12  # weight and scheduler both change the picture
     page.locator("#sweep-grid .tile").nth(2).click()
     page.locator("#sweep-judging .star").nth(3).click()
@@ -186,7 +187,7 @@ def test_captions_are_edited_kept_and_undone(shared: Studio, visit: Callable[...
     expect(page.locator("#album-count [data-total='1']")).to_be_visible()
     fill(page, "album-filter", "tokens:>")
     expect(page.locator("#album-note .faults")).to_be_visible()
-    fill(page, "album-filter", HOSTILE)
+    fill(page, "album-filter", '"<script>" 日本 -bear')
     expect(page.locator("#album-count")).to_contain_text("No picture")
     fill(page, "album-filter", "")
     expect(page.locator("#album-cards .album-card")).to_have_count(6)
@@ -254,14 +255,13 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     (folder / "000.txt").write_text("")
     (folder / "001.txt").write_text("red, red, a bear by a lake")
     shutil.copy(folder / "002.png", folder / "twin.png")
-    fill(page, "caption-trigger", "mysks")
     page.reload()
     opened(page, "many")
-    fill(page, "caption-trigger", "mysks")
+    expect(page.locator("#album-found [data-pictures='9']")).to_be_visible()
+    fill(page, "caption-trigger", "sks9")
     page.locator("#tool-lint > button").click()
     for kind in ("missing", "twice", "duplicate", "trigger"):
         expect(page.locator(f"#tool-findings [data-kind={kind}]")).to_be_visible()
-        page.locator("#tool-check").click() if kind == "twice" else None
     shot(page, "captions-lint")
     page.locator("#tool-findings [data-kind=trigger]").get_by_role("button", name="Mend all").click()
     expect(page.locator("#tool-findings [data-kind=duplicate]")).to_be_visible()

@@ -156,7 +156,7 @@ def files(made: Sequence[tuple[str, str, int, int]], waiting: Sequence[int], che
     rows = "".join(
         f'<li data-lora="{html.escape(name)}"><b>{html.escape(name)}.safetensors</b>'
         f"<small>after {step:,} steps · {max(1, round(size / 1024)):,} KiB</small><span class=job-do>"
-        f'{_do("try", name, "Try it in txt2img")}<a class="do" href="{html.escape(address)}" '
+        f'{_do("try", name, "Try it in txt2img")}{_do("sweep", name, "Sweep it")}<a class="do" href="{html.escape(address)}" '
         f'download="{html.escape(name)}.safetensors">Download</a></span></li>' for name, address, size, step in made)
     there = {step for *_, step in made}
     points = "".join(_checkpoint(one, one.step in there, one.step in waiting) for one in checkpoints)

@@ -66,7 +66,7 @@ class CaptioningTab:
         self.tools.wire(view)
         dataset = self.form["dataset"]
         dataset.input(self.choose, view.inputs, self.opened_outputs, **SHORT)
-        self.files.upload(self.add, {self.files, self.into, *view.inputs}, [self.files, self.taken, *self.opened_outputs],
+        self.files.upload(self.add, {self.files, self.into, *view.inputs}, [self.files, *self.opened_outputs],
                           preprocess=False, **SHORT)
         self.offers.click(self.act, view.inputs, self.opened_outputs, **SHORT)
         view.cards.click(self.touched, view.inputs, view.outputs, **SHORT)
@@ -74,12 +74,12 @@ class CaptioningTab:
     @property
     def opened_outputs(self) -> list[Any]:
         """What changes when another dataset is opened."""
-        return [self.form["dataset"], self.form["trigger"], self.into, self.bring, self.view.filter, *self.view.outputs,
+        return [self.form["dataset"], self.form["trigger"], self.into, self.bring, self.taken, self.view.filter, *self.view.outputs,
                 *self.captioner.outputs]
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.opened_outputs, self.taken, self.form["captioner"]]
+        return [*self.opened_outputs, self.form["captioner"]]
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -91,14 +91,13 @@ class CaptioningTab:
         own = album is not None and not album.shipped
         return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None), self.view.filter: "",
                 self.form["trigger"]: called(album) if album else "", self.into: name if own else "",
-                self.bring: gr.Accordion(open=album is None, visible=not visitor.guest),
+                self.bring: gr.Accordion(open=album is None, visible=not visitor.guest), self.taken: "",
                 **self.captioner.open(self.captioner.last(name, visitor), visitor)}
 
     def opened(self, visitor: Visitor) -> Updates:
         """A page that opens: the dataset that is being captioned, else none."""
         running = next((str(job.spec.get("dataset")) for job in self.desk.jobs.waiting(visitor.sees, "caption")), "")
         return {**self.open(running if running in self.desk.shelf.names(visitor) else "", visitor),
-                self.taken: "",
                 self.form["captioner"]: gr.Dropdown(self.captioner.choices())}
 
     def choose(self, values: Updates, request: gr.Request) -> Updates:
@@ -118,8 +117,8 @@ class CaptioningTab:
             taken = self.desk.shelf.albums.add(name, brought)
             said = f"{words.many(taken.pictures, 'picture')} and {words.many(taken.captions, 'caption')} were added to {name}."
             name = name if name in self.desk.shelf.names(visitor) else ""
-            return {self.files: None, self.taken: grid.note(said) + words.left(taken.left, "left out"),
-                    **(self.open(name, visitor) if name else {})}
+            opened = self.open(name, visitor) if name else {}
+            return {**opened, self.files: None, self.taken: grid.note(said) + words.left(taken.left, "left out")}
 
     # ---- buttons ------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,11 @@ class Tools:
 
     def checked(self, values: Updates, request: gr.Request) -> str:
         with show.said():
-            return words.lint(self._found(values, who(request))[1]) if self.view.place(values).name else ""
+            if not (name := self.view.place(values).name):
+                return ""
+            told = words.lint(self._found(values, who(request))[1])
+            looking = self.desk.shelf.looking(name)
+            return told + (grid.note("Its pictures are still being looked at; check again in a moment.") if looking else "")
 
     def mend(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """One finding, or all of a kind; what the button says comes from the browser, so it is only words."""
