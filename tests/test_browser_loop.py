@@ -51,6 +51,8 @@ def caption(page: Page, at: int = 0) -> str:
 def captioned(page: Page) -> None:
     page.locator("#caption-start").click()
     expect(page.locator("#caption-doing .album-doing[data-state=done]")).to_be_visible(timeout=120_000)
+    expect(page.locator("#caption-stop")).to_be_disabled()
+    expect(page.locator("#caption-start")).to_be_enabled()
 
 
 def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
