@@ -5,11 +5,13 @@ Knows: its layout and paging. Does not know: how pictures are stored.
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from studio.errors import BadFile, DatasetError
 from studio.store.gallery import Picture
 from studio.ui import show
 from studio.ui.compare import Compare
@@ -46,6 +48,10 @@ class GalleryTab:
                 with gr.Row(visible=False, elem_classes="send") as self.send:
                     self.pin = gr.Button(PIN, size="sm", elem_id="gallery-pin")
                     self.delete = gr.Button("Delete", size="sm", variant="stop", elem_id="gallery-delete")
+                with gr.Row(visible=False, elem_classes="strip-row") as self.learn:
+                    self.dataset = gr.Textbox(label="Add to a dataset", placeholder="its name; a new one is begun", max_lines=1,
+                                              scale=4, elem_id="gallery-dataset")
+                    self.add = gr.Button("Add", size="sm", min_width=80, elem_id="gallery-add")
                 self.strip = Strip(self.desk, "gallery-strip")
         self.page = gr.State(0)
         self.paths: gr.State = gr.State([])
@@ -59,7 +65,7 @@ class GalleryTab:
 
     @property
     def viewed(self) -> list[Any]:
-        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, self.strip.place,
+        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, self.learn, self.strip.place,
                 *self.compare.outputs]
 
     def wire(self) -> None:
@@ -69,6 +75,7 @@ class GalleryTab:
         self.older.click(self.turn_older, [self.words, self.page], self.listed, **SHORT)
         self.grid.select(self.pick, [self.paths, self.pinned], self.viewed, **SHORT)
         self.pin.click(self.turn_pin, [self.picked, self.pinned], self.viewed, **SHORT)
+        self.add.click(self.add_to, [self.picked, self.dataset], None, **SHORT)
         self.delete.click(self.remove, [self.picked, self.words, self.page], [*self.listed, *self.viewed], **SHORT)
 
     def find(self, words: str, request: gr.Request) -> Updates:
@@ -109,12 +116,28 @@ class GalleryTab:
         kept = {self.pinned: str(other.path) if other else None, self.pin: UNPIN if other else PIN}
         if picture is None or not picture.path.is_file():
             return {**kept, self.view: gr.Image(visible=False), self.about: '<p class="nothing">That picture is gone.</p>',
-                    self.picked: None, self.send: gr.Row(visible=False), **self.strip.seen(False), **self.compare.closed()}
+                    self.picked: None, self.send: gr.Row(visible=False), self.learn: gr.Row(visible=False),
+                    **self.strip.seen(False), **self.compare.closed()}
         two = other is not None and other.path != picture.path
         sides = self.compare.shown((other.path, f"pinned: {_called(other)}"), (picture.path, _called(picture))) if (
             other and two) else self.compare.closed()
         return {**kept, self.view: gr.Image(str(picture.path), visible=not two), self.about: show.settings(picture),
-                self.picked: str(picture.path), self.send: gr.Row(visible=True), **self.strip.seen(True), **sides}
+                self.picked: str(picture.path), self.send: gr.Row(visible=True), self.learn: gr.Row(visible=True),
+                **self.strip.seen(True), **sides}
+
+    def add_to(self, picked: str | None, name: str, request: gr.Request) -> None:
+        """The picture in view, marked as generated, with its prompt as its caption."""
+        with show.said():
+            who(request).must_own("Adding pictures to datasets")
+            picture = self.desk.gallery.get(picked) if picked else None
+            if picture is None:
+                raise BadFile("That picture is gone; choose another one.")
+            if not (name := (name or "").strip()):
+                raise DatasetError("Which dataset? Say the name of one, or of a new one.")
+            taken = self.desk.shelf.albums.add_made(name, [picture])
+            if taken.left:
+                raise DatasetError(" ".join(taken.left[0]))
+            gr.Info(f"Added to {html.escape(name)}, with its prompt as its caption.")
 
     def remove(self, picked: str | None, words: str, page: int, request: gr.Request) -> Updates:
         with show.said():
