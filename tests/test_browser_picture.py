@@ -85,6 +85,7 @@ def choose(page: Page, tab: str, name: str, data: bytes) -> None:
     chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": data})
 
 
+@pytest.mark.slow
 def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page, "Inpaint")
