@@ -22,7 +22,7 @@ from studio.store.gallery import recipe
 from studio.ui import show
 
 __all__ = ["chromium", "studio", "visit"]  # fixtures
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 PROMPT, QUICK = "a red ball on a beach", {"steps": 3, "seed": 4, "guidance": 5}
 HOSTILE = "<img src=x onerror=document.title='pwned'>"
 

@@ -186,6 +186,7 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     store.close()
 
 
+@pytest.mark.slow
 def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -248,6 +249,7 @@ def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Calla
     expect(page.locator("#queue-list .job").first).to_contain_text(f"sweep of {kept + 2} cells: Seed")
 
 
+@pytest.mark.slow
 def test_by_keyboard_with_presets_sent_on_and_put_away(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     ask(page, prompt="a teal lantern", steps=2, seed=77, width=64, height=64)
@@ -315,6 +317,7 @@ def large(shared: Studio) -> str:  # noqa: F811
     return spec.title
 
 
+@pytest.mark.slow
 def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -340,6 +343,7 @@ def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callab
     assert opened < 8 and picked < 4
 
 
+@pytest.mark.slow
 def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared, width=390)
     go(page)
