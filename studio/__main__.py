@@ -20,6 +20,7 @@ from studio import __version__
 from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
 from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
+from studio.spec.value import schema
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -32,7 +33,7 @@ def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], *without
 
     Only what was typed lands in the namespace, as text: the model converts and checks it.
     """
-    for name, field in model.model_json_schema()["properties"].items():
+    for name, field in schema(model).items():
         if name in without:
             continue
         field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}

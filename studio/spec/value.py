@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -52,6 +53,13 @@ def check(model: type[M], values: Mapping[str, Any]) -> M:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise InvalidSpec([_fault(model, dict(fault)) for fault in error.errors()]) from None
+
+
+@cache
+def schema(model: type[BaseModel]) -> Mapping[str, dict[str, Any]]:
+    """The JSON schema of every field, to be read only: pydantic makes it anew at each call, and a page asks hundreds of times."""
+    properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    return properties
 
 
 def extra(model: type[BaseModel], name: str) -> dict[str, Any]:

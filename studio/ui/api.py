@@ -23,7 +23,7 @@ from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.training import TrainingConfig
-from studio.spec.value import check
+from studio.spec.value import check, schema
 from studio.store import gallery
 from studio.ui import show
 from studio.ui.guard import Visitor, uploaded, who
@@ -182,6 +182,6 @@ def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]]
 
 def _limits(model: type[BaseModel], name: str) -> str:
     """A field's range in words: gradio's schema does not carry it."""
-    told = model.model_json_schema()["properties"][name]
+    told = schema(model)[name]
     told = {**told, **next((kind for kind in told.get("anyOf", ()) if kind.get("type") != "null"), {})}
     return f" ({told['minimum']} to {told['maximum']})" if {"minimum", "maximum"} <= set(told) else ""

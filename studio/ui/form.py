@@ -15,7 +15,7 @@ from gradio.components import Component
 from pydantic import BaseModel
 
 from studio.errors import InvalidSpec
-from studio.spec.value import check
+from studio.spec.value import check, schema
 from studio.ui import lora_rows
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,7 +32,7 @@ class Form(Generic[M]):
     def __init__(self, model: type[M], name: str) -> None:
         self.model = model
         self.name = name  # a field's element id is `name-field`: what style sheets and browser tests hold on to
-        self._schema: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+        self._schema = schema(model)
         self.parts: dict[str, Component] = {}
 
     def add(self, name: str, **settings: Any) -> Any:

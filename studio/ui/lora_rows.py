@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.spec.loras import LoraUse
+from studio.spec.value import schema
 
 # The rows are drawn from the value: [{name, unet, text_encoder}, …], and from what is `told` of them: {known: {name: {about,
 # words, reads, problem}}}. All text is set as text, never as HTML. Whoever draws anew while a slider moves would take it away.
@@ -82,7 +83,7 @@ draw();
 
 def rows(**settings: Any) -> Component:
     """The component for a list of LoRAs. Its value goes in and comes out as [{"name": …, "unet": …, "text_encoder": …}, …]."""
-    unet = LoraUse.model_json_schema()["properties"]["unet"]
+    unet = schema(LoraUse)["unet"]
     limits = f'data-min="{unet["minimum"]}" data-max="{unet["maximum"]}" data-step="{unet["step"]}"'
     made: Component = gr.HTML(html_template=f'<div class="lora-rows" {limits}></div>', js_on_load=ROWS, apply_default_css=False,
                               **settings)

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from studio.spec.training import BASICS, TrainingConfig
+from studio.spec.value import schema
 from studio.ui.form import Form
 
 # Where the settings that are no basics stand. One that is named nowhere comes last, so that none can be forgotten.
@@ -57,7 +58,7 @@ def lay_out(form: Form[TrainingConfig]) -> None:
 
 
 def _field(form: Form[TrainingConfig], name: str) -> None:
-    told = TrainingConfig.model_json_schema()["properties"][name]
+    told = schema(TrainingConfig)[name]
     kinds = {kind.get("type") for kind in (told, *told.get("anyOf", ()))}
     settings: dict[str, Any] = {"min_width": 140}
     if "null" in kinds:
