@@ -44,30 +44,30 @@ def build(desk: Desk) -> gr.Blocks:
     page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
     with page:
         gr.HTML('<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>', elem_id="head")
-        tabs = []
+        tabs, places = [], []
         with gr.Tabs(elem_id="tabs") as bar:
             for make in TABS:
                 name = make.__module__.rsplit(".", 1)[1]
                 with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
-                    tab = make(desk)
-                tabs.append(tab)
-                if tab.opened and tab.form is None and not tab.typed:  # nothing is filled again where somebody may be typing
-                    place.select(_opening(tab), None, tab.outputs, **SHORT)
+                    tabs.append(make(desk))
+                places.append(place)
+        seen: dict[str, gr.State] = {tab.id: gr.State(tab is tabs[0]) for tab in tabs}  # inside gr.Tabs they would shift its titles
         for source in tabs:
             for target in tabs:
                 if source.picked and source.send and target.form and (source is not target or source.source):
-                    _send(desk, source, target, bar)
+                    _send(desk, source, target, bar, seen[target.id])
                 if source.picked and source.send and target.enlarged:
-                    _send(desk, source, target, bar, enlarge=True)
+                    _send(desk, source, target, bar, seen[target.id], enlarge=True)
         for source in tabs:
             for target in tabs:
                 if source.asks and target.take and not target.source:  # nobody hands those anything but pictures
-                    _hand_over(source, target, bar)
-        for tab in tabs:
-            if tab.opened and tab.first_seen:
-                _open_late(tab)
-            elif tab.opened:
-                page.load(_opening(tab), None, tab.outputs, **SHORT)
+                    _hand_over(source, target, bar, seen[target.id])
+        page.load(_opening(tabs[0]), None, tabs[0].outputs, **SHORT)
+        for tab, place in zip(tabs[1:], places[1:], strict=True):
+            if tab.form or tab.typed:  # nothing is filled again where somebody may be typing
+                place.select(_first(tab, seen[tab.id]), seen[tab.id], [seen[tab.id], *tab.outputs], **SHORT)
+            else:
+                place.select(_opening(tab), None, tab.outputs, **SHORT)
         bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
         api.publish(desk)
     return page
@@ -79,55 +79,59 @@ TITLES = {"txt2img": "txt2img", "img2img": "img2img", "inpaint": "Inpaint", "swe
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
     def opened(request: gr.Request) -> Updates:
-        assert tab.opened
-        return tab.opened(guard.who(request))
+        return _opened(tab, guard.who(request))
     return opened
 
 
-def _open_late(tab: Tab) -> None:
-    """Fill a tab when it is first seen, unless a picture was sent there before.
+def _first(tab: Tab, seen: gr.State) -> Callable[[bool, gr.Request], Updates]:
+    """Fill a tab when it is first seen.
 
-    gradio's page looks through all components for each that an event may change: to fill every tab at once would take seconds.
+    gradio's page looks through all components for each that an event changes: to fill every tab at once would take seconds.
     """
-    assert tab.source
-    assert tab.first_seen
-    due: gr.State = gr.State(None)
-    tab.first_seen(lambda known, picture: "due" if known is None and picture is None else gr.skip(), [due, tab.source], due,
-                   **SHORT)
-    due.change(_opening(tab), None, tab.outputs, **SHORT)
+    def first(known: bool, request: gr.Request) -> Updates:
+        return {seen: gr.skip()} if known else {seen: True, **_opened(tab, guard.who(request))}
+    return first
 
 
-def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, enlarge: bool = False) -> None:
+def _opened(tab: Tab, visitor: guard.Visitor) -> Updates:
+    return tab.opened(visitor) if tab.opened else {}
+
+
+def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State, enlarge: bool = False) -> None:
     """A button under the picture of one tab that fills the form of another and goes there."""
     assert source.send
+    assert source.picked
     assert target.form
     form, taking = target.form, target.enlarged if enlarge else target.sent
     title = "Enlarge" if enlarge else "Work on this" if source is target else f"Send to {target.title}"
     with source.send:
         button = gr.Button(title, size="sm", elem_id=f"enlarge-{source.id}" if enlarge else f"send-{source.id}-{target.id}")
 
-    def send(path: str | None, request: gr.Request) -> Updates:
-        picture = desk.gallery.get(path) if path else None
+    def send(path: str | None, known: bool, request: gr.Request) -> Updates:
+        visitor, picture = guard.who(request), desk.gallery.get(path) if path else None
         if picture is None:
             return {bar: gr.skip()}
-        filled = taking(picture, guard.who(request)) if taking else form.fill(picture.request)
-        return {**filled, bar: gr.Tabs(selected=target.id)}
+        filled = taking(picture, visitor) if taking else form.fill(picture.request)
+        return {**({} if known else _opened(target, visitor)), **filled, seen: True, bar: gr.Tabs(selected=target.id)}
 
-    button.click(send, source.picked, [bar, *(target.filled if taking else form.outputs)], **SHORT)
+    outputs = [bar, seen, *target.outputs, *(target.filled if taking else form.outputs)]
+    button.click(send, [source.picked, seen], list(dict.fromkeys(outputs)), **SHORT)
 
 
-def _hand_over(source: Tab, target: Tab, bar: gr.Tabs) -> None:
+def _hand_over(source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State) -> None:
     """The buttons in a block of one tab that go to another with something in hand."""
     assert source.asks
     block, asked = source.asks
 
-    def go(event: gr.EventData, request: gr.Request) -> Updates:
+    def go(known: bool, event: gr.EventData, request: gr.Request) -> Updates:
         visitor = guard.who(request)
         wanted = asked(event, visitor)
-        return {bar: gr.skip()} if wanted is None or wanted[0] != target.id or target.take is None else {
-            **target.take(wanted[1], visitor), bar: gr.Tabs(selected=target.id)}
+        if wanted is None or wanted[0] != target.id or target.take is None:
+            return {bar: gr.skip()}
+        filled = target.take(wanted[1], visitor)
+        return {**({} if known else _opened(target, visitor)), **filled, seen: True, bar: gr.Tabs(selected=target.id)}
 
-    block.click(go, None, [bar, *target.outputs], **SHORT)
+    block.click(go, seen, [bar, seen, *target.outputs], **SHORT)
 
 
 def theme() -> Any:

@@ -93,7 +93,7 @@ class OnPicture(Maker):
 
     def tab(self) -> Tab:
         made = super().tab()
-        made.source, made.first_seen = self.easel.source, self.easel.html.focus
+        made.source = self.easel.source
         return made
 
     # ---- what fills the form ------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ from studio.ui.shelf import Shelf
 Updates = dict[Any, Any]
 GUEST_JOBS = 8  # open at once
 # Every handler is short, for the work is a job: so none is limited, and none shows gradio's own spinner.
-SHORT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+# Its page would still keep a status for each component that an event changes, and look through all components for each of those.
+SHORT: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private", "concurrency_limit": None}
 SILENT: dict[str, Any] = SHORT | {"queue": False}  # a plain POST; but a gr.Error is not shown: only for looking
 # A list of rows with buttons is one HTML block; its buttons say what to do with what.
 BUTTONS = """element.addEventListener('click', event => {
@@ -199,10 +200,10 @@ def rates(desk: Desk, models: Iterable[str], together: bool) -> dict[str, Rates]
 class Tab:
     """What a built tab is to the others.
 
-    `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where
-    the buttons go) make it a place they come from. `opened` runs when a page opens: visitor → updates. `take` shows what another
-    tab hands over, `sent` a picture that is sent there, `enlarged` one that is to be made larger; `asks` is a block whose buttons
-    hand something over: which tab, and what.
+    `form` makes it a place that pictures can be sent to; `picked` (the path of the picture in view) and `send` (where the buttons
+    go) make it a place they come from. `opened` runs when it is first seen, or each time if nobody types there: visitor → updates.
+    `take` shows what another tab hands over, `sent` a picture that is sent there, `enlarged` one that is to be made larger; `asks`
+    is a block whose buttons hand something over: which tab, and what.
     """
 
     id: str
@@ -218,5 +219,4 @@ class Tab:
     outputs: list[Any] = field(default_factory=list)  # what `opened` and `take` change
     filled: list[Any] = field(default_factory=list)  # what `sent` and `enlarged` change
     source: gr.State | None = None  # the picture that it works on: its own results can be worked on again
-    first_seen: Callable[..., Any] | None = None  # an event of it; `opened` then waits for it
     typed: bool = False  # has something that people type into, which coming back to the tab is not to change

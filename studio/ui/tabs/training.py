@@ -243,9 +243,8 @@ class TrainingTab:
         more = {self.probe: trying, self.trying: gr.Timer(active=bool(trying))}
         run = self.view.mine(running or last, visitor)
         if run is None:
-            usual = {name: field.get_default() for name, field in TrainingConfig.model_fields.items() if not field.is_required()}
-            usual["model"] = self.form["model"].value
-            shelves |= self.form.put(usual)  # gradio shows 0 in a number that begins empty
+            empty = {name: None for name, field in TrainingConfig.model_fields.items() if field.get_default() is None}
+            shelves |= self.form.put(empty)  # gradio shows 0 in a number that begins empty
             shelves |= {self.form["dataset"]: gr.Dropdown(names), self.shelf: self._shelf(visitor, "")}
             return {**shelves, **more, **self.view.close()}
         filled = self.fill(run.config, visitor)
