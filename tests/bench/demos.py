@@ -13,7 +13,7 @@ SCENES = 24
 
 
 def demos(flags: argparse.Namespace) -> None:
-    """Print, for each preset, minutes and the judge's shares before and after, at weight 1, of 24 scenes at guidance 6."""
+    """Print, for each preset, minutes and the judge's shares before and after, at weight 1, of the scenes (24 at most) that are no captions, guidance 6."""
     import torch
 
     from studio.engine.bench import Bench
