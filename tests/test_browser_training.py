@@ -41,7 +41,7 @@ def begin(page: Page, name: str, **fields: object) -> None:
 
 
 def run_is(page: Page, *states: str) -> None:
-    expect(page.locator("#run-head .run-head")).to_have_attribute("data-state", re.compile("|".join(states)), timeout=120_000)
+    expect(page.locator("#run-head .run-head")).to_have_attribute("data-state", re.compile("|".join(states)), timeout=240_000)
 
 
 def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811

@@ -65,7 +65,9 @@ def build(desk: Desk) -> gr.Blocks:
         page.load(_opening(tabs[0]), None, tabs[0].outputs, **SHORT)
         for tab, place in zip(tabs[1:], places[1:], strict=True):
             if tab.form or tab.typed:  # nothing is filled again where somebody may be typing
-                place.select(_first(tab, seen[tab.id]), seen[tab.id], [seen[tab.id], *tab.outputs], **SHORT)
+                filling = place.select(_first(tab, seen[tab.id]), seen[tab.id], [seen[tab.id], *tab.outputs],
+                                       js=_inert(tab, "!('seen' in panel.dataset)"), **SHORT)
+                filling.then(None, None, None, js=_inert(tab, "false"), **SHORT)
             else:
                 place.select(_opening(tab), None, tab.outputs, **SHORT)
         bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **SHORT)  # what another tab hands over is seen from its top
@@ -91,6 +93,12 @@ def _first(tab: Tab, seen: gr.State) -> Callable[[bool, gr.Request], Updates]:
     def first(known: bool, request: gr.Request) -> Updates:
         return {seen: gr.skip()} if known else {seen: True, **_opened(tab, guard.who(request))}
     return first
+
+
+def _inert(tab: Tab, when: str) -> str:
+    """While a tab is filled for the first time nobody types there what would be lost."""
+    return (f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); if (panel) "
+            f"{{ panel.inert = {when}; panel.dataset.seen = '' }} return values }}")
 
 
 def _opened(tab: Tab, visitor: guard.Visitor) -> Updates:
