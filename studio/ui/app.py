@@ -42,6 +42,7 @@ KEYS = """<script>addEventListener("keydown", event => {
 def build(desk: Desk) -> gr.Blocks:
     """The page, not yet served."""
     page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
+    page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     with page:
         gr.HTML('<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>', elem_id="head")
         tabs, places = [], []
@@ -175,7 +176,7 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
     guard.free_port(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
-    page.queue(max_size=64).launch(
+    page.launch(
         server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
         max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
         quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), prevent_thread_lock=True,
