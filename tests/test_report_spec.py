@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.spec import report
@@ -90,6 +90,7 @@ def test_it_says_when_nothing_was_learned_or_nothing_follows() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([100, 200]), st.sampled_from([0.4, 1.0]), st.floats(-1, 2), st.floats(0, 1)), max_size=8))
+@example([(100, 0.4, 0.0625, 1.0), (100, 0.4, 0.125, 1.0)])
 def test_what_is_recommended_follows_if_anything_does(rows: list[tuple[int, float, float, float]]) -> None:
     points = [point(*row) for row in rows]
     best = weigh(points, BASE).best

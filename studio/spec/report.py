@@ -130,7 +130,7 @@ def weigh(points: Sequence[Point], base: Point) -> Verdict:
                               f"({most.concept:.0%} of the way to the dataset's pictures), and {most.following:.0%} of them "
                               f"follow their prompt ({base.following:.0%} without the LoRA). Train shorter, or with more varied "
                               "captions.",))
-    best = min((one for one in keeps if one.concept >= top - NEAR), key=lambda one: (abs(one.weight - 1), one.step))
+    best = min((one for one in keeps if one.concept >= max(LITTLE, top - NEAR)), key=lambda one: (abs(one.weight - 1), one.step))
     said = [f"Recommended: {_named(best)}. It comes {best.concept:.0%} of the way from the base model's pictures to the dataset's, "
             f"and {best.following:.0%} of its pictures follow their prompt ({base.following:.0%} without the LoRA)."]
     return Verdict(best, (*said, *_ends(points, base, best)))

@@ -33,10 +33,7 @@ from studio.ui.widgets import SHORT, Desk, Tab, Updates
 TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint.build, sweep.build, captioning.build,
                                            training.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
-KEYS = """<script>addEventListener("keydown", event => {
-  if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter") return;
-  [...document.querySelectorAll(".on-ctrl-enter")].find(button => button.offsetParent)?.click();
-});</script>"""
+KEYS = Path(__file__).with_name("keys.js")
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -179,7 +176,8 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
     page.launch(
         server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
         max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
-        quiet=True, head=KEYS, css_paths=[LOOK], theme=theme(), prevent_thread_lock=True,
+        quiet=True, head=f"<script type='module'>{KEYS.read_text('utf-8')}</script>", css_paths=[LOOK], theme=theme(),
+        prevent_thread_lock=True,
         app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps, desk.runs)})
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     places = [f"http://{shown}:{page.server_port}", *([page.share_url] if page.share_url else [])]

@@ -1,0 +1,29 @@
+// What the whole page does with keys. Knows: gradio's text and number fields. Does not know: what any of them means.
+
+// Ctrl + Enter presses the main button of the tab in view.
+addEventListener('keydown', event => {
+  if (!(event.ctrlKey || event.metaKey) || event.key !== 'Enter') return;
+  [...document.querySelectorAll('.on-ctrl-enter')].find(button => button.offsetParent)?.click();
+});
+
+// gradio looks through its whole page for every value that a handler reads, at every letter: where a form has sixty, a third of a
+// second. So it hears of typed text after a short pause, when the field is left, or when Enter is pressed, whichever comes first.
+const PAUSE = 250;  // ms
+const waiting = new Map();  // field → timer
+const fields = 'textarea[data-testid="textbox"], input[data-testid="textbox"], .gradio-container input[type="number"]';
+
+const tell = field => {
+  clearTimeout(waiting.get(field));
+  if (waiting.delete(field)) field.dispatchEvent(new CustomEvent('input', {bubbles: true, detail: 'told'}));
+};
+const hold = event => {
+  const field = event.target;
+  if (event.detail === 'told' || !field.matches?.(fields)) return;
+  event.stopImmediatePropagation();
+  clearTimeout(waiting.get(field));
+  waiting.set(field, setTimeout(() => tell(field), PAUSE));
+};
+addEventListener('input', hold, true);
+addEventListener('focusout', event => tell(event.target), true);
+addEventListener('change', event => tell(event.target), true);
+addEventListener('keydown', event => event.key === 'Enter' && tell(event.target), true);
