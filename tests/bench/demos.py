@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-SCENES = 24
+SCENES = 24  # at most; those that are captions are left out
 
 
 def demos(flags: argparse.Namespace) -> None:
-    """Print, for each preset, minutes and the judge's shares before and after, at weight 1, of the scenes (24 at most) that are no captions, guidance 6."""
+    """Print, for each preset, minutes and the judge's shares before and after, at weight 1 and guidance 6, in new scenes."""
     import torch
 
     from studio.engine.bench import Bench
