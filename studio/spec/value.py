@@ -87,6 +87,8 @@ def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
     title = (field.title if field else None) or f"{where[0]!s:.40}"
     if fault["type"] == "value_error":  # from a validator of one field: it says what is wrong, we say where
         return f"{title}: {more['error']}"
+    if value in (None, "") and fault["type"] in ("missing", "string_type", "string_too_short"):
+        return f"{title}: is needed."
     return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {_shown(value, 60)})."
 
 

@@ -29,6 +29,7 @@ from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, rates
 ID = "sweep"
 SHELF = 20  # earlier sweeps that are listed
 EXACT, FAST = "exact", "fast"
+BLANK = "Tick or type what to compare; what it will take is said here."
 MODES = [("Exact: one cell at a time, each bit for bit the picture that txt2img makes", EXACT),
          ("Fast: several cells at once (batched); the same to the eye, the last bits may differ", FAST)]
 
@@ -56,7 +57,7 @@ class SweepTab:
                 self.view = OpenSweep(self.desk, self.stop, self.extend, self.again)
 
     def _buttons(self) -> None:
-        self.plan = gr.HTML(grid.note("Tick or type what to compare; what it will take is said here."), elem_id="sweep-plan")
+        self.plan = gr.HTML(grid.note(BLANK), elem_id="sweep-plan")
         with gr.Row(elem_classes="actions"):
             self.run = gr.Button("Run sweep", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="sweep-run")
             self.stop = gr.Button("Stop", variant="stop", scale=1, interactive=False, elem_id="sweep-stop")
@@ -156,7 +157,8 @@ class SweepTab:
         """What the sweep on the page will be, or all that keeps it from being one."""
         visitor = who(request)
         try:
-            told = self._told(self.read(values), self.view.mine(values[self.view.current], visitor), visitor)
+            told = grid.note(BLANK) if self.rows.blank(values) else self._told(
+                self.read(values), self.view.mine(values[self.view.current], visitor), visitor)
         except InvalidSpec as error:
             told = grid.faults(error.faults)
         return {self.plan: told, **self.rows.echo(values)}

@@ -181,6 +181,10 @@ class AxisRows:
                 wrong += [f"Axis {number}: {fault}" for fault in error.faults]
         return found, wrong
 
+    def blank(self, values: Mapping[Any, Any]) -> bool:
+        """Whether nothing was ticked, chosen or typed yet."""
+        return not any(raw[name] for raw in self.raw(values) for name in ("text", "ticks", "names"))
+
     def fill(self, listed: Sequence[Axis]) -> Updates:
         """Put axes on the page, as many as there is room for."""
         groups = sorted({axis.group for axis in listed if axis.group is not None})
@@ -195,6 +199,8 @@ class AxisRows:
     def echo(self, values: Mapping[Any, Any]) -> Updates:
         """Under each row, what was understood of it."""
         updates: Updates = dict.fromkeys(self.echoes, "")
+        if self.blank(values):
+            return updates
         for row, raw in zip(self.rows, self.raw(values)):
             try:
                 updates[row.echo] = grid.echo([plain(value) for value in check(Axis, read(raw)).parsed])

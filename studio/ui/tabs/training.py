@@ -25,6 +25,7 @@ from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
 ID = "training"
 SHELF = 20  # earlier trainings that are listed
 MOST_BYTES = 1_000_000  # of a file with settings
+BLANK = "Choose pictures; how long it will take is said here."
 
 
 class TrainingTab:
@@ -71,7 +72,7 @@ class TrainingTab:
             self.form.add("rank", slider=False, min_width=110, info="Network dim.")
 
     def _buttons(self) -> None:
-        self.plan = gr.HTML(grid.note("Choose pictures; how long it will take is said here."), elem_id="train-plan")
+        self.plan = gr.HTML(grid.note(BLANK), elem_id="train-plan")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button("Start", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="train-start")
             self.stop = gr.Button("Stop", variant="stop", scale=1, interactive=False, elem_id="train-stop")
@@ -131,6 +132,8 @@ class TrainingTab:
         return self._plan(values, who(request))
 
     def _plan(self, values: Updates, visitor: Visitor) -> str:
+        if not values[self.form["dataset"]]:
+            return grid.note(BLANK)
         try:
             return training_plan.told(self.desk, self.form.read(values), visitor)
         except StudioError as error:
