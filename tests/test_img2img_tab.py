@@ -215,6 +215,32 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
         assert press(odd, None, (64, 64)) is None
 
 
+def test_what_a_guest_puts_on_an_easel_is_theirs_alone(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+    inputs, me = desk.library.inputs, "api"  # who NOBODY is
+    see_through = noise(64, 64, 3, 4)
+    for tab in (img2img, inpaint):
+        source = tab.press(page(tab), gr.EventData(None, {"what": "picture", **upload(see_through)}), NOBODY)[tab.easel.source]
+        sent = page(tab, tab.easel.put(source)) | {tab.easel.html: {"drawn": layer(noise(64, 64, 9))}, tab.easel.source: source}
+        request = tab.read(sent)
+        named = [source.image, source.alpha, request.image, request.mask]
+        blank = tab.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)[tab.easel.source].image
+        mask = {"what": "mask", **upload(noise(64, 64, 7))}
+        masked = tab.press(sent, gr.EventData(None, mask), NOBODY)[tab.easel.source].mask
+        made = desk.gallery.save(noise(64, 64, 4), GenerationRequest(width=64, height=64, seed=1), "d" * 64, {}, 1.0, me)
+        again = page(tab, tab.sent(made, Visitor(me, guest=True)))[tab.easel.source].image
+        for digest in filter(None, (*named, blank, masked, again)):
+            assert inputs.path(digest, me).is_file()
+            with pytest.raises(BadPicture, match="send it again"):
+                inputs.path(digest, "ann")
+        assert page(tab, tab.take(request, Visitor(me, guest=True)))[tab.easel.source].image == request.image
+        with pytest.warns(UserWarning, match="not in this home any more"):
+            assert tab.take(request, ANN)[tab.easel.source] is None
+        assert page(tab, tab.take(request, OWNER))[tab.easel.source].image == request.image
+    img2img.many.begin({part: part.value for part in img2img.form.inputs} | {
+        img2img.many.files: [upload(noise(64, 64, 11))], img2img.many.own: True}, NOBODY)
+    assert inputs.path(desk.jobs.waiting(me)[0].spec["image"], me).is_file()
+
+
 # ---- pictures that come in -------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 Knows: home/inputs, what a request's picture and mask have to be. Does not know: what is done with them.
 
-A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file.
+A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file. What a guest
+brought has an empty file beside it, <sha256>.<guest>: to a guest nothing else is there, for the owner everything is.
 """
 
 from __future__ import annotations
@@ -38,18 +39,21 @@ class Inputs:
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.inputs
 
-    def add(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
-        """Take in a picture: upright, RGB, transparent places white. Raises BadPicture, or BadFile for a full disk."""
-        if isinstance(source, Image.Image):
-            return self._keep(source.convert("RGB"), ())
-        loaded = images.load(source, name)
-        return self._keep(loaded.image, loaded.notes)
+    def add(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
+        """Take in a picture: upright, RGB, transparent places white. `by` is the guest who brings it.
 
-    def add_mask(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
+        Raises BadPicture, or BadFile for a full disk.
+        """
+        if isinstance(source, Image.Image):
+            return self._keep(source.convert("RGB"), (), by)
+        loaded = images.load(source, name)
+        return self._keep(loaded.image, loaded.notes, by)
+
+    def add_mask(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
         """Take in a mask: white is repainted; colours become greys, transparent places black. Raises what `add` raises."""
         if isinstance(source, Image.Image):
-            return self._keep(source.convert("L"), ())
-        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), ())
+            return self._keep(source.convert("L"), (), by)
+        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), (), by)
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
@@ -59,10 +63,11 @@ class Inputs:
             raise BadPicture(f"{name} has no transparent places that could be its mask.")
         return self._keep(mask, ())
 
-    def path(self, sha256: str) -> Path:
-        """The file. Raises BadPicture where there is none."""
+    def path(self, sha256: str, guest: str | None = None) -> Path:
+        """The file. Raises BadPicture where there is none, also where that guest never brought it."""
         path = self._folder / f"{sha256}.png"
-        if not re.fullmatch("[0-9a-f]{64}", sha256) or not path.is_file():
+        there = re.fullmatch("[0-9a-f]{64}", sha256) and path.is_file()
+        if not there or (guest is not None and not self._of(sha256, guest).is_file()):
             raise BadPicture(f"The picture {sha256[:12]} is not in {self._folder}; send it again.")
         return path
 
@@ -105,10 +110,15 @@ class Inputs:
         """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
         return request.resolved(side, seed, self.size(request.image) if request.image else None)
 
-    def _keep(self, image: Image.Image, notes: tuple[str, ...]) -> Input:
+    def _of(self, sha256: str, guest: str) -> Path:
+        return self._folder / f"{sha256}.{guest}"
+
+    def _keep(self, image: Image.Image, notes: tuple[str, ...], by: str | None = None) -> Input:
         out = io.BytesIO()
         Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else
         name = hashlib.sha256(out.getvalue()).hexdigest()
         with suppress(FileExistsError):
             files.write(self._folder / f"{name}.png", out.getvalue(), replace=False)
+        if by is not None:
+            files.write(self._of(name, by), b"", settle=False)
         return Input(name, image.size, notes)

@@ -12,6 +12,7 @@ import gradio as gr
 
 from studio.spec.picture import paint_size, steps_run
 from studio.spec.request import GenerationRequest
+from studio.store import images
 from studio.store.gallery import Picture
 from studio.ui import show
 from studio.ui.guard import Visitor
@@ -99,7 +100,7 @@ class Img2Img(OnPicture):
     def enlarged(self, picture: Picture, visitor: Visitor) -> Updates:
         """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
         with show.said():
-            large = TIMES * max(self.desk.library.inputs.add(picture.path).size) > PIECE
+            large = TIMES * max(images.measure(picture.path)) > PIECE
         return self.sent(picture, visitor, as_it_is=True, strength=0.0, hires_scale=TIMES, hires_strength=LIGHTLY,
                          hires_resize="pixel", hires_steps=0, hires_tile=PIECE if large else 0, hires_overlap=64 if large else 32)
 
