@@ -3,15 +3,18 @@
 Knows: home/inputs, what a request's picture and mask have to be. Does not know: what is done with them.
 
 A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file. What a guest
-brought has an empty file beside it, <sha256>.<guest>: to a guest nothing else is there, for the owner everything is.
+brought has an empty file beside it, <sha256>.<guest>: to a guest nothing else is there, for the owner everything is. What nothing
+refers to any more is kept for a day.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
-from contextlib import suppress
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from studio.settings import Settings
 from studio.spec.picture import MOST_PIXELS, MOST_SIDE, Size
 from studio.spec.request import GenerationRequest
 from studio.store import files, images
+
+KEPT = 24 * 3600.0  # seconds that a picture is kept after it was last brought, although nothing refers to it
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,23 @@ class Inputs:
         """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
         return request.resolved(side, seed, self.size(request.image) if request.image else None)
 
+    def tidy(self, referring: Iterable[str]) -> int:
+        """Throw away pictures that have been here for KEPT and are named in none of these texts; how many went.
+
+        `referring` is read to its end before the first goes, and after it was seen which are old: what is brought meanwhile stays.
+        """
+        of: dict[str, list[Path]] = {}
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".png"):  # the picture before its marks
+            if re.fullmatch(r"[0-9a-f]{64}\.[^.]+", path.name):
+                of.setdefault(path.stem, []).append(path)
+        old = {name for name, paths in of.items() if _rests(paths)}
+        for text in referring if old else ():
+            old -= set(re.findall("(?=([0-9a-f]{64}))", text))
+        gone = [name for name in old if _rests(of[name])]
+        for path in (path for name in gone for path in of[name]):
+            path.unlink(missing_ok=True)
+        return len(gone)
+
     def _of(self, sha256: str, guest: str) -> Path:
         return self._folder / f"{sha256}.{guest}"
 
@@ -117,8 +139,19 @@ class Inputs:
         out = io.BytesIO()
         Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else
         name = hashlib.sha256(out.getvalue()).hexdigest()
-        with suppress(FileExistsError):
-            files.write(self._folder / f"{name}.png", out.getvalue(), replace=False)
+        path = self._folder / f"{name}.png"
+        if path.is_file() and path.read_bytes() == out.getvalue():
+            os.utime(path)  # brought again
+        else:
+            files.write(path, out.getvalue())
         if by is not None:
             files.write(self._of(name, by), b"", settle=False)
         return Input(name, image.size, notes)
+
+
+def _rests(paths: Iterable[Path]) -> bool:
+    """Whether nobody brought it for long."""
+    try:
+        return all(path.stat().st_mtime < time.time() - KEPT for path in paths)
+    except OSError:
+        return False
