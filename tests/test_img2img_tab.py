@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops
 
 from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
@@ -32,7 +32,7 @@ from studio.ui.strip import Strip
 from studio.ui.tabs.gallery import GalleryTab
 from studio.ui.tabs.img2img import Img2Img, runs
 from studio.ui.tabs.img2img_many import drawn
-from studio.ui.tabs.inpaint import AROUND, Inpaint
+from studio.ui.tabs.inpaint import AROUND, SIDES, WITHIN, Inpaint
 from studio.ui.tabs.sweep import SweepTab
 from studio.ui.widgets import GUEST_JOBS, Desk
 
@@ -241,6 +241,54 @@ def test_what_a_guest_puts_on_an_easel_is_theirs_alone(img2img: Img2Img, inpaint
     assert inputs.path(desk.jobs.waiting(me)[0].spec["image"], me).is_file()
 
 
+FRAMES: tuple[dict[str, Any], ...] = (
+    {"mask_padding": 0, "mask_blur": 0}, {"mask_padding": 32, "mask_blur": 4}, {"mask_grow": 9, "mask_blur": 12},
+    {"mask_grow": -4, "mask_padding": 8, "width": 192, "height": 64}, {"invert": True, "mask_blur": 2},
+    {"sides": (0, 8, 64, 0), "seam_blur": 6, "mask_padding": 16})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk: Desk) -> None:
+    from studio.engine.bench import Bench
+    from studio.engine.generation.painting import begin
+    from studio.engine.pipelines.prompts import condition
+
+    drawn = Image.new("L", (200, 120))
+    drawn.paste(255, (60, 40, 90, 70))
+    drawn.paste(255, (95, 52, 100, 58))
+    bench = Bench.open(desk.settings)
+    with bench.pipelines.borrow(GenerationRequest()) as parts:
+        for case in FRAMES:
+            fields = {name: value for name, value in case.items() if name not in ("invert", "sides")}
+            invert, sides = case.get("invert", False), case.get("sides", ())
+            sent, _ = on(inpaint, noise(200, 120), inpaint_area="only masked", **fields)
+            sent |= {inpaint.form[name]: side for name, side in zip(SIDES, sides)} | {inpaint.way: AROUND if sides else WITHIN}
+            mask = ImageChops.invert(drawn) if invert else drawn
+            sent[inpaint.easel.html] = {"key": "k", "drawn": layer(mask), "invert": invert}
+            before = set(desk.settings.inputs.iterdir())
+            told = inpaint.frame(sent)[inpaint.easel.html].constructor_args["box"]
+            assert set(desk.settings.inputs.iterdir()) == before  # a look keeps nothing
+            request = desk.library.inputs.resolved(inpaint.read(sent), parts.info.side, 7)
+            window = begin(parts, request, condition(parts, request), desk.library.inputs).window
+            assert window and told == {"key": "k", "at": list(window.box)} and window.box != (0, 0, 200, 120), case
+    bench.gallery.close()
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {"drawn": "x"}, {"drawn": layer(Image.new("L", (9, 9), 255))},
+                                   {"drawn": layer(Image.new("L", (64, 64)))}], ids=str)
+def test_where_no_frame_can_be_there_is_none(value: Any, inpaint: Inpaint) -> None:
+    white = {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}
+    sent, _ = on(inpaint, noise(64, 64), inpaint_area="only masked", prompt="a (cat")
+    assert inpaint.part(sent | {inpaint.easel.html: white}) == (0, 0, 64, 64)  # other settings may be wrong
+    assert inpaint.frame(sent | {inpaint.easel.html: value})[inpaint.easel.html].constructor_args["box"] == {}
+    wrong: dict[str, Any] = {"mask_padding": "x", "mask_blur": float("nan"), "width": 63, "model": [],
+                             "inpaint_area": "whole picture"}
+    for name, other in wrong.items():
+        assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.form[name]: other}) is None, name
+    assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.way: AROUND}) is None  # nothing is added yet
+    assert inpaint.part(page(inpaint) | {inpaint.easel.html: white}) is None
+
+
 # ---- pictures that come in -------------------------------------------------------------------------------------------
 
 
@@ -323,7 +371,7 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
     assert request.task == "outpaint" and request.extension == (0, 0, 32, 0) and not request.mask
     assert inpaint.read(sent).task == "inpaint"  # the sides are there, but another way was chosen
     told = inpaint.turn({**sent, inpaint.way: AROUND})[inpaint.easel.html]
-    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False}
+    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False, "area": []}
     assert inpaint.own_size({**sent, inpaint.way: AROUND}) == (96, 64)
     assert inpaint.own_size({**sent, inpaint.form["inpaint_area"]: "only masked"}) == (128, 128)
 

@@ -22,6 +22,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from studio.errors import BadPicture
+from studio.spec.picture import Box
 from studio.store import images
 from studio.ui import easel_html, show
 from studio.ui.guard import uploaded
@@ -58,7 +59,7 @@ class Easel:
     def __init__(self, desk: Desk, name: str, mode: str) -> None:
         self.inputs, self.mode = desk.library.inputs, mode
         self.html = gr.HTML({}, html_template=easel_html.template(mode), js_on_load=easel_html.SCRIPT, apply_default_css=False,
-                            elem_id=f"{name}-easel", elem_classes="easel-place", told={})
+                            elem_id=f"{name}-easel", elem_classes="easel-place", told={}, box={})
         self.source: gr.State = gr.State(None)
 
     @property
@@ -76,8 +77,17 @@ class Easel:
         return {self.html: gr.HTML(value, told=told) if told else gr.HTML(value), self.source: source}
 
     def tell(self, told: dict[str, Any]) -> Updates:
-        """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`."""
+        """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`.
+
+        With an `area` (whatever decides which part is painted) the page asks for that part, by an `input`, whenever it or the mask
+        has changed.
+        """
         return {self.html: gr.HTML(told=told)}
+
+    def framed(self, value: Any, box: Box | None) -> Updates:
+        """That part, drawn around in the picture that the browser's `value` is of; None is none."""
+        key = value.get("key") if isinstance(value, dict) else None
+        return {self.html: gr.HTML(box={"key": key, "at": list(box)} if box else {})}
 
     def _address(self, digest: str) -> str:
         return show.address(self.inputs.path(digest))
@@ -158,16 +168,23 @@ class Easel:
 
     def mask(self, value: Any, source: Source) -> tuple[str, bool]:
         """The hash of the mask, empty if nothing is painted, and whether it is inverted. Raises BadPicture."""
+        mask, invert = self.layer(value, source)
+        if mask is None or not _drawn(value):
+            return source.mask, invert
+        painted = mask.getextrema() != ((255, 255) if invert else (0, 0))
+        return self.inputs.add_mask(mask, by=source.by).sha256 if painted else "", invert
+
+    def layer(self, value: Any, source: Source) -> tuple[Image.Image | None, bool]:
+        """The mask as it is seen, if there is one, and whether it is inverted. Raises BadPicture."""
         invert = bool(value.get("invert")) if isinstance(value, dict) else source.invert
         data = _drawn(value)
         if data is None:
-            return source.mask, invert
+            return self.inputs.load_mask(source.mask) if source.mask else None, invert
         mask = images.load(data, "The mask").image.convert("L").point(
             lambda value: 0 if value < NOISE else 255 if value > 255 - NOISE else value)
         if mask.size != source.size:
             raise BadPicture("The mask has another size than its picture; choose the picture again.")
-        painted = mask.getextrema() != ((255, 255) if invert else (0, 0))
-        return self.inputs.add_mask(mask, by=source.by).sha256 if painted else "", invert
+        return mask, invert
 
 
 def _sent(data: dict[str, Any]) -> tuple[Path, str]:
