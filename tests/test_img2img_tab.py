@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
@@ -323,6 +324,42 @@ def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(inpaint: In
         taken(Image.new("1", (13000, 13000)))
 
 
+NONSENSE: tuple[Any, ...] = (None, [], {"a": {}}, float("nan"), float("inf"), 10**400, -1, 0.5, "1e309", "\0\ud800", [["x"]])
+
+
+@pytest.mark.parametrize("kind", [Img2Img, Inpaint])
+def test_whatever_a_browser_sends_is_a_sentence_at_most(kind: type[Any], desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """Every field of the page, every event of the easel: a value no page sends is refused in words or passed over."""
+    with gr.Blocks():
+        tab = kind(desk)
+    sent, _ = on(tab, noise(64, 64))
+    sent |= {tab.easel.html: {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}, tab.usual: tab.OWN}
+    sent |= {tab.form["inpaint_area"]: "only masked"} if kind is Inpaint else {tab.by: 1}
+    looks = tab.read, tab.fit_model, tab.take_size, *([tab.turn, tab.part] if kind is Inpaint else [tab.tell, tab.resize])
+    for value in NONSENSE:
+        for part in {*sent} - {tab.easel.source}:
+            for look in looks:
+                with suppress(StudioError):  # anything else is no sentence
+                    look(sent | {part: value})
+        files: Any = {"what": "picture", "path": value, "name": value}
+        for event in (value, {"what": value}, files, {**files, "what": "mask"}, {"what": "blank", "path": value}):
+            with suppress(gr.Error):
+                tab.press(sent, gr.EventData(None, event), NOBODY)
+        assert tab.stage.pick(["/a.png"], gr.SelectData(None, {"index": value, "value": value}))[tab.stage.picked] is None
+        tab.fit_schedule(value, value)
+    assert not caplog.records  # where what is no sentence is written down
+
+
+def test_how_many_steps_of_a_strip_is_a_number(desk: Desk) -> None:
+    made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
+    with gr.Blocks():
+        pane = Strip(desk, "trial")
+    for every in (*NONSENSE, True, 51, 1.5):
+        with pytest.raises(gr.Error, match="has to be a whole number from 1 to 50"):
+            pane.begin(str(made.path), every, NOBODY)
+    assert not desk.jobs.waiting() and pane.begin(str(made.path), 3.0, NOBODY)[pane.job]
+
+
 # ---- the form --------------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +415,7 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
 
 @pytest.mark.parametrize(("steps", "strength", "words"), [
     (20, 0.75, "15 of 20 steps"), (20, 1, "20 of 20"), (3, 0.5, "1 of 3"), (1, 0.5, "No step runs: more"), (20, 0, "only enlarged"),
-    (None, 0.5, ""), (20, None, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
+    (None, 0.5, ""), (20, None, ""), (10**400, 0.5, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
 ], ids=str)
 def test_the_steps_that_really_run_are_said(steps: Any, strength: Any, words: str) -> None:
     assert words in runs(steps, strength) and bool(words) == bool(runs(steps, strength))
@@ -389,7 +426,8 @@ def test_resize_by_computes_width_and_height(img2img: Img2Img) -> None:
     for times, size in ((1, (128, 88)), (1.5, (192, 136)), (0.25, (64, 64)), (4, (520, 360))):
         updates = img2img.resize({**sent, img2img.by: times})
         assert (updates[img2img.form["width"]], updates[img2img.form["height"]]) == size, times
-    assert list(img2img.resize({**sent, img2img.by: "x"})) == [img2img.form["width"]]
+    for odd in ("x", float("nan"), float("inf"), 10**400, 0, -1):
+        assert list(img2img.resize({**sent, img2img.by: odd})) == [img2img.form["width"]]
     assert "15 steps" in img2img.tell(sent)[img2img.estimate]  # of 20, for a strength of 0.75
 
 

@@ -21,6 +21,8 @@ from studio.ui.on_picture import OnPicture
 from studio.ui.tabs.img2img_many import Many
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
+MOST_STEPS = 1000  # that anything is said about
+LEAST, MOST = 0.25, 4  # times that a picture can be resized by
 TIMES = 2.0  # as large as Enlarge asks for, until somebody says otherwise
 LIGHTLY = 0.35  # strength of its second pass: finer, not other
 PIECE = 1024  # pixels a side from which on it is made in tiles
@@ -47,7 +49,7 @@ class Img2Img(OnPicture):
                 with gr.Group():
                     self.size("As the picture, or a usual one.")
                     with gr.Row():
-                        self.by = gr.Slider(0.25, 4, 1, step=0.05, label="Resize by", info="Computes width and height.",
+                        self.by = gr.Slider(LEAST, MOST, 1, step=0.05, label="Resize by", info="Computes width and height.",
                                             elem_id="img2img-by", min_width=160)
                         self.form.add("resize_mode", min_width=160, info="If the shape differs.")
                 self.loras = Chooser(self.desk, self.form)
@@ -82,7 +84,7 @@ class Img2Img(OnPicture):
     def resize(self, values: Updates) -> Updates:
         """So many times the picture's own size."""
         source, times = values[self.easel.source], values[self.by]
-        if source is None or not isinstance(times, int | float):
+        if source is None or not isinstance(times, int | float) or not LEAST <= times <= MOST:  # NaN is not either
             return {self.form["width"]: gr.skip()}
         width, height = paint_size((None, None), (round(source.width * times), round(source.height * times)))
         return {self.form["width"]: width, self.form["height"]: height}
@@ -107,7 +109,8 @@ class Img2Img(OnPicture):
 
 def runs(steps: Any, strength: Any) -> str:
     """How many steps really run, in words."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+    numbers = not isinstance(steps, bool) and isinstance(steps, int) and isinstance(strength, int | float)
+    if not numbers or not 1 <= steps <= MOST_STEPS or not 0 <= strength <= 1:
         return ""
     run = steps_run(steps, strength)
     if not run:
