@@ -462,6 +462,10 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: De
     assert request.steps_run == 0 and request.hires_steps_run and not request.hires_tile
     large = img2img.read(page(img2img, img2img.enlarged(kept(desk, GenerationRequest(), noise(800, 400)), OWNER)))
     assert large.hires_tile == 1024 and (large.width, large.height) == (800, 400)
+    for steps, second in ((5, 0), (4, 5), (1, 5)):  # of a distilled model: at least one step of the second pass has to run
+        few = kept(desk, GenerationRequest(scheduler="LCM", schedule="As shipped", steps=steps), noise(64, 64))
+        request = img2img.read(page(img2img, img2img.enlarged(few, OWNER)))
+        assert (request.hires_steps, request.hires_steps_run) == (second, 1)
 
 
 def test_before_is_laid_out_as_after(desk: Desk) -> None:

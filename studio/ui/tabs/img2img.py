@@ -6,6 +6,7 @@ picture is made.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -24,7 +25,7 @@ from studio.ui.widgets import SHORT, Desk, Tab, Updates
 MOST_STEPS = 1000  # that anything is said about
 LEAST, MOST = 0.25, 4  # times that a picture can be resized by
 TIMES = 2.0  # as large as Enlarge asks for, until somebody says otherwise
-LIGHTLY = 0.35  # strength of its second pass: finer, not other
+LIGHTLY = 0.2  # strength of its second pass: finer, not other (at 0.35 each tile begins to paint the prompt's things into itself)
 PIECE = 1024  # pixels a side from which on it is made in tiles
 EMPTY = show.empty("What becomes of it will appear here.", "Put a picture on the easel or draw one, say what it should show, and "
                    "press Generate. Strength says how much may change.")
@@ -103,8 +104,10 @@ class Img2Img(OnPicture):
         """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
         with show.said():
             large = TIMES * max(images.measure(picture.path)) > PIECE
+            steps = 0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)  # at least one has to run
         return self.sent(picture, visitor, as_it_is=True, strength=0.0, hires_scale=TIMES, hires_strength=LIGHTLY,
-                         hires_resize="pixel", hires_steps=0, hires_tile=PIECE if large else 0, hires_overlap=64 if large else 32)
+                         hires_resize="pixel", hires_steps=steps, hires_tile=PIECE if large else 0,
+                         hires_overlap=64 if large else 32)
 
 
 def runs(steps: Any, strength: Any) -> str:
