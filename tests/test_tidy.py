@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Served
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
@@ -185,3 +186,18 @@ def test_a_damaged_picture_is_whole_again_when_it_is_sent_again(at: Callable[[],
     name = home.bring(1)
     home.inputs.path(name).write_bytes(b"x")
     assert home.bring(1) == name and home.inputs.load(name).size == (8, 8)
+
+
+@pytest.mark.slow
+def test_a_studio_tidies_when_it_opens(at: Callable[[], Home], open_studio: Callable[..., Served]) -> None:
+    home = at()
+    names = [home.bring(seed) for seed in (1, 2, 3)]
+    home.refer("a picture", names[0])
+    for name in names[:2]:
+        home.age(name, 2 * DAY)
+    studio = open_studio(home.settings.home)
+    end = time.monotonic() + 30
+    while home.there() != {names[0], names[2]}:
+        assert time.monotonic() < end, studio.log.read_text()
+        time.sleep(0.1)
+    assert "Traceback" not in studio.log.read_text()
