@@ -141,6 +141,8 @@ def page(arguments: argparse.Namespace) -> None:
     jobs = Jobs(settings.home / "jobs.sqlite")
     jobs.note("version", __version__)
     threading.Thread(target=supervise, args=(settings, jobs), daemon=True).start()
+    from studio.store.tidy import tidy
+    threading.Thread(target=tidy, args=(settings, jobs), daemon=True).start()
     from studio.ui.app import serve
     serve(settings, jobs, open_browser=arguments.open)
 

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> Path:
-        """Pictures; the page serves this folder, `thumbs`, `sweeps`, `runs` and `loras`, and no other."""
+        """Pictures; the page serves this folder, `thumbs`, `inputs`, `sweeps`, `runs` and `loras`, and no other."""
         return self.home / "outputs"
 
     @property

@@ -15,11 +15,13 @@ from conftest import POCKET, Served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from test_guard import API, Browser
 
 from studio.settings import shipped
 from studio.spec.picture_rules import SWITCHES
 from studio.spec.request import NEEDS, GenerationRequest
 from studio.store.images import load
+from studio.ui.api import FOR
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
 OTHER: dict[str, Any] = {"prompt": "a (cat:1.2)", "negative_prompt": "fog", "model": "other", "width": 128, "height": 64,
@@ -141,9 +143,15 @@ def test_what_cannot_be_done_to_pictures_is_said(client: Client, served: Served,
         Image.new("L", size, 0 if name == "black" else 255).save(tmp_path / f"{name}.png")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG and no more")
     Image.new("1", (13_000, 13_000)).save(tmp_path / "bomb.png")
-    a, small, black, bad, bomb = (handle_file(tmp_path / f"{name}.png") for name in ("a", "small", "black", "bad", "bomb"))
+    Image.new("1", (30_000, 8)).save(tmp_path / "wide.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    names = ("a", "small", "black", "bad", "bomb", "wide", "dot")
+    a, small, black, bad, bomb, wide, dot = (handle_file(tmp_path / f"{name}.png") for name in names)
     for name, given, words in (
             ("/img2img", {"image": bad}, "bad.png is no picture that can be read"), ("/img2img", {"image": bomb}, "13000 x 13000"),
+            ("/outpaint", {"image": wide, "extend_left": 8}, "wide.png is 30000 x 8 pixels"),
+            ("/img2img", {"image": wide}, "wide.png is 30000 x 8 pixels"), ("/img2img", {"image": dot}, "only 1 x 1 pixels"),
+            ("/inpaint", {"image": a, "mask": dot}, "only 1 x 1 pixels"), ("/inpaint", {"image": wide, "mask": a}, "30000 x 8"),
             ("/img2img", {"image": a, "strength": 0.01}, "Strength: 0.01 of 2 steps is less than one"),
             ("/inpaint", {"image": a, "mask": bad}, "bad.png is no picture"), ("/inpaint", {"image": a, "mask": bomb}, "13000 x"),
             ("/inpaint", {"image": a, "mask": small}, "Mask: is 32 × 32 pixels large, and the picture 64 × 64"),
@@ -156,6 +164,22 @@ def test_what_cannot_be_done_to_pictures_is_said(client: Client, served: Served,
             client.predict(api_name=name, **{"prompt": "x", "steps": 2} | given)
     assert "Traceback" not in served.log.read_text()[said_before:]
     assert len(sorted((served.home / "inputs").iterdir())) <= len(kept) + 3
+
+
+@pytest.mark.parametrize("value", [None, [], {}, float("nan"), float("inf"), 10**400, -1, 1.5, True, "1e309", "\0\ud800", ["x"]],
+                         ids=lambda value: repr(value)[:20])
+def test_nonsense_in_every_field_is_a_list_of_sentences(served: Served, value: Any) -> None:
+    """As JSON that no client of gradio's would send: NaN, Infinity, numbers that no float holds."""
+    said_before = len(served.log.read_text())
+    with Browser(served) as program:
+        for name, fields in FOR.items():
+            files = [part for part in ("image", "mask") if part in fields]
+            body = {"data": [*files, *[value for part in GenerationRequest.model_fields if part in fields and part not in files]]}
+            answer = program.post(f"{API}/run/{name}", content=json.dumps(body), headers={"content-type": "application/json"})
+            lines = answer.json()["error"].split("\n")
+            assert answer.status_code == 500 and any(line.startswith("Steps: ") for line in lines)
+            assert all(": " in line and line.endswith(".") and len(line) < 400 for line in lines), lines
+    assert "Traceback" not in served.log.read_text()[said_before:]
 
 
 def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:

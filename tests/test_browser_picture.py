@@ -170,6 +170,46 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(shared: Studio, vi
 
 
 @pytest.mark.slow
+def test_the_part_that_will_be_painted_is_drawn_around(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+    page = visit(shared)
+    go(page, "Inpaint")
+    if easel(page, "inpaint").get_attribute("data-state") != "empty":
+        easel(page, "inpaint").locator("[data-act=remove]").click()
+    choose(page, "inpaint", "grey.png", png(Image.new("RGB", (256, 128), "grey")))
+    there(page, "inpaint")
+    stroke(page, "inpaint", (.5, .5), (.5, .5), 20)
+    assert painted(page, "inpaint") and not easel(page, "inpaint").get_attribute("data-box")  # the whole picture is painted
+    page.locator("#inpaint-inpaint-area input").click()
+    page.get_by_role("option", name="only masked").click()
+
+    def box(fits: Callable[[list[int]], bool]) -> list[int]:
+        end, found = time.monotonic() + 20, list[int]()
+        while not (found and fits(found)):
+            assert time.monotonic() < end, found
+            page.wait_for_timeout(50)
+            found = [int(part) for part in (easel(page, "inpaint").get_attribute("data-box") or "").split(",") if part]
+        return found
+
+    first = box(lambda one: one[2] - one[0] == one[3] - one[1])  # as square as what is painted
+    assert 64 < first[0] < 128 - 32 and 128 + 32 < first[2] < 192 and (first[0] + first[2]) // 2 in (127, 128)
+    shot(page, "inpaint-framed")
+    say(page, "inpaint", mask_padding=0)
+    close = box(lambda one: one[2] < first[2])
+    assert close[0] > first[0]
+    stroke(page, "inpaint", (.7, .5), (.7, .5), 20)
+    wide = box(lambda one: one[2] > close[2] + 30)
+    say(page, "inpaint", prompt="a red ball", steps=3, seed=3)
+    made = generate(page, "inpaint")
+    changed = (pixels(made) != 128).any(axis=2)
+    rows, columns = (np.flatnonzero(changed.any(axis=axis)) for axis in (1, 0))
+    assert wide[0] <= columns[0] and columns[-1] < wide[2] and wide[1] <= rows[0] and rows[-1] < wide[3]
+    page.keyboard.press("Control+z")
+    page.locator("#inpaint-inpaint-area input").click()
+    page.get_by_role("option", name="whole picture").click()
+    expect(easel(page, "inpaint")).to_have_attribute("data-box", "")
+
+
+@pytest.mark.slow
 def test_a_drawing_becomes_a_picture_and_a_larger_one(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page, "img2img")

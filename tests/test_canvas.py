@@ -12,6 +12,7 @@ from scipy import ndimage
 from studio.engine.generation import canvas
 from studio.engine.generation.canvas import Window
 from studio.spec import picture as sizes
+from studio.store.masks import new_area, prepared
 
 SIDE = st.integers(8, 90)
 PAINT = st.integers(1, 12).map(lambda k: 8 * k)
@@ -44,7 +45,7 @@ def masks(draw: st.DrawFn) -> Image.Image:
 def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: bool, grow: int, blur: int, padding: int,
                                                   paint: sizes.Size, only_masked: bool, seed: int) -> None:
     before, painted = noise(mask.size, seed), noise(paint, seed + 1)
-    soft = canvas.prepared(mask, invert, grow, blur)
+    soft = prepared(mask, invert, grow, blur)
     around = soft.getbbox()
     if around is None:
         return
@@ -63,10 +64,10 @@ def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: boo
 @given(masks(), st.integers(0, 20))
 def test_blur_is_that_of_a1111(mask: Image.Image, blur: int) -> None:
     """Nothing beyond int(2.5 · blur + 0.5) pixels changes; grown masks hold the mask, shrunk ones lie in it."""
-    hard, soft = (np.asarray(canvas.prepared(mask, blur=value)) for value in (0, blur))
+    hard, soft = (np.asarray(prepared(mask, blur=value)) for value in (0, blur))
     near = ndimage.maximum_filter(hard, 2 * int(2.5 * blur + 0.5) + 1)
     assert not soft[near == 0].any()
-    grown, shrunk = (np.asarray(canvas.prepared(mask, grow=value)) for value in (3, -3))
+    grown, shrunk = (np.asarray(prepared(mask, grow=value)) for value in (3, -3))
     assert (grown >= hard).all() and (shrunk <= hard).all() and set(np.unique(hard)) <= {0, 255}
 
 
@@ -74,19 +75,19 @@ def test_blur_of_an_edge_by_hand() -> None:
     """A straight edge blurred by 2: Gaussian weights over 2·int(2.5·2 + 0.5) + 1 = 11 pixels, summed up."""
     weights = np.exp(-np.arange(-5, 6) ** 2 / 8)
     weights /= weights.sum()
-    soft = np.asarray(canvas.prepared(square((40, 40), (20, 0, 40, 40)), blur=2))[20]
+    soft = np.asarray(prepared(square((40, 40), (20, 0, 40, 40)), blur=2))[20]
     expected = [round(255 * weights[max(0, 25 - x):].sum()) if x < 25 else 255 for x in range(10, 30)]
     assert np.abs(soft[10:30].astype(int) - np.array(expected)).max() <= 1
     assert not soft[:15].any() and (soft[25:35] == 255).all()
 
 
 def test_growing_is_round() -> None:
-    grown = np.asarray(canvas.prepared(square((40, 40), (20, 20, 21, 21)), grow=5)) > 0
+    grown = np.asarray(prepared(square((40, 40), (20, 20, 21, 21)), grow=5)) > 0
     y, x = np.mgrid[:40, :40]
     assert np.array_equal(grown, (y - 20) ** 2 + (x - 20) ** 2 <= 25)
-    assert canvas.prepared(square((40, 40), (0, 0, 8, 8)), grow=-4).getbbox() == (0, 0, 4, 4)  # the picture's edge is no edge
-    assert canvas.prepared(square((40, 40), (10, 10, 13, 13)), grow=-2).getbbox() is None
-    assert canvas.prepared(Image.new("L", (9, 9)), invert=True, grow=-5).getextrema() == (255, 255)
+    assert prepared(square((40, 40), (0, 0, 8, 8)), grow=-4).getbbox() == (0, 0, 4, 4)  # the picture's edge is no edge
+    assert prepared(square((40, 40), (10, 10, 13, 13)), grow=-2).getbbox() is None
+    assert prepared(Image.new("L", (9, 9)), invert=True, grow=-5).getextrema() == (255, 255)
 
 
 @pytest.mark.parametrize("size", [(60, 30), (30, 60), (50, 50), (8, 90)])
@@ -141,7 +142,7 @@ def test_extending(fill: str) -> None:
             assert 60 < left.std() < 90 and not np.array_equal(found, np.asarray(again))
         case "colour":
             assert (left == [10, 20, 40]).all()
-    mask = np.asarray(canvas.new_area((20, 16), (24, 0, 8, 16), 1))
+    mask = np.asarray(new_area((20, 16), (24, 0, 8, 16), 1))
     new = np.ones((32, 52), bool)
     new[:16, 24:44] = False
     assert (mask[new] == 255).all() and mask[0, 35] == 0 and 0 < mask[8, 27] < 255  # the seam is soft on the picture's side

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Served
+from PIL import Image
 
 from studio.errors import InvalidSpec
 from studio.settings import Settings
@@ -20,6 +21,7 @@ from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 from studio.store.jobs import Jobs
 from studio.ui import guard
+from studio.ui.api import FOR
 
 API = "/gradio_api"
 
@@ -171,6 +173,43 @@ def test_a_guest_reads_own_pictures_and_nobody_elses(served: Served, owner: Brow
     with Browser(served, "192.168.7.7") as program:  # without a cookie: neither that guest nor the owner's programs
         assert program.get(f"{API}/file={own['path']}").status_code == 403
         assert program.ask("jobs", 50).json()["data"][0] == []
+
+
+def bring(browser: Browser, shade: int) -> str:
+    """Have a picture of one colour worked on; its name among the pictures that were brought."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (shade, 9, 9)).save(out, "PNG")
+    sent = browser.post(f"{API}/upload", files={"files": ("a.png", out.getvalue())}).json()[0]
+    file = {"path": sent, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    rest = [value for name, value in zip(GenerationRequest.model_fields, QUICK) if name in FOR["img2img"] and name != "image"]
+    return str(browser.ask("img2img", file, *rest).json()["data"][1]["request"]["image"])
+
+
+def test_what_a_guest_brought_is_nobody_elses(served: Served, owner: Browser, guest: Browser) -> None:
+    def read(browser: Browser, name: str, ending: str = ".png") -> int:
+        ways = (f"file={served.home}/inputs/{name}{ending}", f"file/{served.home}/inputs/{name}{ending}",
+                f"file={served.home}/outputs/../inputs/{name}{ending}")
+        (status,) = {browser.get(f"{API}/{way}").status_code for way in ways}
+        return status
+
+    with Browser(served, "192.168.7.7") as bob:
+        bob.get("/")
+        theirs, own = bring(owner, 10), bring(guest, 20)
+        assert [read(browser, theirs) for browser in (owner, guest, bob)] == [200, 403, 403]
+        assert [read(browser, own) for browser in (owner, guest, bob)] == [200, 200, 403]
+        (mark,) = (path.suffix for path in (served.home / "inputs").glob(f"{own}.*") if path.suffix != ".png")
+        assert [read(browser, own, mark) for browser in (guest, bob)] == [403, 403]
+        # nor through a job, whose pictures would be theirs
+        plain = dict(zip(GenerationRequest.model_fields, QUICK))
+        with_it, steps = plain | {"image": own}, [{"field": "steps", "values": [2, 3]}]
+        bobs = plain | {"image": bring(bob, 30)}
+        smuggled = [bob.ask("generate", *asked(image=own)), bob.ask("generate", *asked(image=own, mask=own)),
+                    bob.ask("sweep", steps, "", False, with_it), bob.ask("sweep", steps, "", True, with_it | {"mask": own}),
+                    *(bob.ask("sweep", [{"field": name, "values": [own]}], "", False, bobs) for name in ("image", "mask"))]
+        assert [one.json()["error"].endswith("send it again.") for one in smuggled] == [True] * len(smuggled)
+        assert guest.ask("sweep", steps, "", False, with_it).status_code == 200
+        assert guest.ask("generate", *asked(image=own)).status_code == 200 == owner.ask("generate", *asked(image=own)).status_code
+        assert bring(bob, 20) == own and read(bob, own) == 200  # who has the same pixels may have them
 
 
 def test_nobody_reads_other_files(served: Served, owner: Browser, guest: Browser) -> None:

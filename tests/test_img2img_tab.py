@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from gradio.utils import get_upload_folder
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops
 
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
@@ -32,7 +33,7 @@ from studio.ui.strip import Strip
 from studio.ui.tabs.gallery import GalleryTab
 from studio.ui.tabs.img2img import Img2Img, runs
 from studio.ui.tabs.img2img_many import drawn
-from studio.ui.tabs.inpaint import AROUND, Inpaint
+from studio.ui.tabs.inpaint import AROUND, SIDES, WITHIN, Inpaint
 from studio.ui.tabs.sweep import SweepTab
 from studio.ui.widgets import GUEST_JOBS, Desk
 
@@ -215,6 +216,80 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
         assert press(odd, None, (64, 64)) is None
 
 
+def test_what_a_guest_puts_on_an_easel_is_theirs_alone(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+    inputs, me = desk.library.inputs, "api"  # who NOBODY is
+    see_through = noise(64, 64, 3, 4)
+    for tab in (img2img, inpaint):
+        source = tab.press(page(tab), gr.EventData(None, {"what": "picture", **upload(see_through)}), NOBODY)[tab.easel.source]
+        sent = page(tab, tab.easel.put(source)) | {tab.easel.html: {"drawn": layer(noise(64, 64, 9))}, tab.easel.source: source}
+        request = tab.read(sent)
+        named = [source.image, source.alpha, request.image, request.mask]
+        blank = tab.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)[tab.easel.source].image
+        mask = {"what": "mask", **upload(noise(64, 64, 7))}
+        masked = tab.press(sent, gr.EventData(None, mask), NOBODY)[tab.easel.source].mask
+        made = desk.gallery.save(noise(64, 64, 4), GenerationRequest(width=64, height=64, seed=1), "d" * 64, {}, 1.0, me)
+        again = page(tab, tab.sent(made, Visitor(me, guest=True)))[tab.easel.source].image
+        for digest in filter(None, (*named, blank, masked, again)):
+            assert inputs.path(digest, me).is_file()
+            with pytest.raises(BadPicture, match="send it again"):
+                inputs.path(digest, "ann")
+        assert page(tab, tab.take(request, Visitor(me, guest=True)))[tab.easel.source].image == request.image
+        with pytest.warns(UserWarning, match="not in this home any more"):
+            assert tab.take(request, ANN)[tab.easel.source] is None
+        assert page(tab, tab.take(request, OWNER))[tab.easel.source].image == request.image
+    img2img.many.begin({part: part.value for part in img2img.form.inputs} | {
+        img2img.many.files: [upload(noise(64, 64, 11))], img2img.many.own: True}, NOBODY)
+    assert inputs.path(desk.jobs.waiting(me)[0].spec["image"], me).is_file()
+
+
+FRAMES: tuple[dict[str, Any], ...] = (
+    {"mask_padding": 0, "mask_blur": 0}, {"mask_padding": 32, "mask_blur": 4}, {"mask_grow": 9, "mask_blur": 12},
+    {"mask_grow": -4, "mask_padding": 8, "width": 192, "height": 64}, {"invert": True, "mask_blur": 2},
+    {"sides": (0, 8, 64, 0), "seam_blur": 6, "mask_padding": 16})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk: Desk) -> None:
+    from studio.engine.bench import Bench
+    from studio.engine.generation.painting import begin
+    from studio.engine.pipelines.prompts import condition
+
+    drawn = Image.new("L", (200, 120))
+    drawn.paste(255, (60, 40, 90, 70))
+    drawn.paste(255, (95, 52, 100, 58))
+    bench = Bench.open(desk.settings)
+    with bench.pipelines.borrow(GenerationRequest()) as parts:
+        for case in FRAMES:
+            fields = {name: value for name, value in case.items() if name not in ("invert", "sides")}
+            invert, sides = case.get("invert", False), case.get("sides", ())
+            sent, _ = on(inpaint, noise(200, 120), inpaint_area="only masked", **fields)
+            sent |= {inpaint.form[name]: side for name, side in zip(SIDES, sides)} | {inpaint.way: AROUND if sides else WITHIN}
+            mask = ImageChops.invert(drawn) if invert else drawn
+            sent[inpaint.easel.html] = {"key": "k", "drawn": layer(mask), "invert": invert}
+            before = set(desk.settings.inputs.iterdir())
+            told = inpaint.frame(sent)[inpaint.easel.html].constructor_args["box"]
+            assert set(desk.settings.inputs.iterdir()) == before  # a look keeps nothing
+            request = desk.library.inputs.resolved(inpaint.read(sent), parts.info.side, 7)
+            window = begin(parts, request, condition(parts, request), desk.library.inputs).window
+            assert window and told == {"key": "k", "at": list(window.box)} and window.box != (0, 0, 200, 120), case
+    bench.gallery.close()
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {"drawn": "x"}, {"drawn": layer(Image.new("L", (9, 9), 255))},
+                                   {"drawn": layer(Image.new("L", (64, 64)))}], ids=str)
+def test_where_no_frame_can_be_there_is_none(value: Any, inpaint: Inpaint) -> None:
+    white = {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}
+    sent, _ = on(inpaint, noise(64, 64), inpaint_area="only masked", prompt="a (cat")
+    assert inpaint.part(sent | {inpaint.easel.html: white}) == (0, 0, 64, 64)  # other settings may be wrong
+    assert inpaint.frame(sent | {inpaint.easel.html: value})[inpaint.easel.html].constructor_args["box"] == {}
+    wrong: dict[str, Any] = {"mask_padding": "x", "mask_blur": float("nan"), "width": 63, "model": [],
+                             "inpaint_area": "whole picture"}
+    for name, other in wrong.items():
+        assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.form[name]: other}) is None, name
+    assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.way: AROUND}) is None  # nothing is added yet
+    assert inpaint.part(page(inpaint) | {inpaint.easel.html: white}) is None
+
+
 # ---- pictures that come in -------------------------------------------------------------------------------------------
 
 
@@ -247,6 +322,42 @@ def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(inpaint: In
         taken(Image.new("RGB", (7, 7)))
     with pytest.raises(BadPicture, match="million"):
         taken(Image.new("1", (13000, 13000)))
+
+
+NONSENSE: tuple[Any, ...] = (None, [], {"a": {}}, float("nan"), float("inf"), 10**400, -1, 0.5, "1e309", "\0\ud800", [["x"]])
+
+
+@pytest.mark.parametrize("kind", [Img2Img, Inpaint])
+def test_whatever_a_browser_sends_is_a_sentence_at_most(kind: type[Any], desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """Every field of the page, every event of the easel: a value no page sends is refused in words or passed over."""
+    with gr.Blocks():
+        tab = kind(desk)
+    sent, _ = on(tab, noise(64, 64))
+    sent |= {tab.easel.html: {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}, tab.usual: tab.OWN}
+    sent |= {tab.form["inpaint_area"]: "only masked"} if kind is Inpaint else {tab.by: 1}
+    looks = tab.read, tab.fit_model, tab.take_size, *([tab.turn, tab.part] if kind is Inpaint else [tab.tell, tab.resize])
+    for value in NONSENSE:
+        for part in {*sent} - {tab.easel.source}:
+            for look in looks:
+                with suppress(StudioError):  # anything else is no sentence
+                    look(sent | {part: value})
+        files: Any = {"what": "picture", "path": value, "name": value}
+        for event in (value, {"what": value}, files, {**files, "what": "mask"}, {"what": "blank", "path": value}):
+            with suppress(gr.Error):
+                tab.press(sent, gr.EventData(None, event), NOBODY)
+        assert tab.stage.pick(["/a.png"], gr.SelectData(None, {"index": value, "value": value}))[tab.stage.picked] is None
+        tab.fit_schedule(value, value)
+    assert not caplog.records  # where what is no sentence is written down
+
+
+def test_how_many_steps_of_a_strip_is_a_number(desk: Desk) -> None:
+    made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
+    with gr.Blocks():
+        pane = Strip(desk, "trial")
+    for every in (*NONSENSE, True, 51, 1.5):
+        with pytest.raises(gr.Error, match="has to be a whole number from 1 to 50"):
+            pane.begin(str(made.path), every, NOBODY)
+    assert not desk.jobs.waiting() and pane.begin(str(made.path), 3.0, NOBODY)[pane.job]
 
 
 # ---- the form --------------------------------------------------------------------------------------------------------
@@ -297,14 +408,14 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
     assert request.task == "outpaint" and request.extension == (0, 0, 32, 0) and not request.mask
     assert inpaint.read(sent).task == "inpaint"  # the sides are there, but another way was chosen
     told = inpaint.turn({**sent, inpaint.way: AROUND})[inpaint.easel.html]
-    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False}
+    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False, "area": []}
     assert inpaint.own_size({**sent, inpaint.way: AROUND}) == (96, 64)
     assert inpaint.own_size({**sent, inpaint.form["inpaint_area"]: "only masked"}) == (128, 128)
 
 
 @pytest.mark.parametrize(("steps", "strength", "words"), [
     (20, 0.75, "15 of 20 steps"), (20, 1, "20 of 20"), (3, 0.5, "1 of 3"), (1, 0.5, "No step runs: more"), (20, 0, "only enlarged"),
-    (None, 0.5, ""), (20, None, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
+    (None, 0.5, ""), (20, None, ""), (10**400, 0.5, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
 ], ids=str)
 def test_the_steps_that_really_run_are_said(steps: Any, strength: Any, words: str) -> None:
     assert words in runs(steps, strength) and bool(words) == bool(runs(steps, strength))
@@ -315,7 +426,8 @@ def test_resize_by_computes_width_and_height(img2img: Img2Img) -> None:
     for times, size in ((1, (128, 88)), (1.5, (192, 136)), (0.25, (64, 64)), (4, (520, 360))):
         updates = img2img.resize({**sent, img2img.by: times})
         assert (updates[img2img.form["width"]], updates[img2img.form["height"]]) == size, times
-    assert list(img2img.resize({**sent, img2img.by: "x"})) == [img2img.form["width"]]
+    for odd in ("x", float("nan"), float("inf"), 10**400, 0, -1):
+        assert list(img2img.resize({**sent, img2img.by: odd})) == [img2img.form["width"]]
     assert "15 steps" in img2img.tell(sent)[img2img.estimate]  # of 20, for a strength of 0.75
 
 
@@ -350,6 +462,10 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: De
     assert request.steps_run == 0 and request.hires_steps_run and not request.hires_tile
     large = img2img.read(page(img2img, img2img.enlarged(kept(desk, GenerationRequest(), noise(800, 400)), OWNER)))
     assert large.hires_tile == 1024 and (large.width, large.height) == (800, 400)
+    for steps, second in ((5, 0), (4, 5), (1, 5)):  # of a distilled model: at least one step of the second pass has to run
+        few = kept(desk, GenerationRequest(scheduler="LCM", schedule="As shipped", steps=steps), noise(64, 64))
+        request = img2img.read(page(img2img, img2img.enlarged(few, OWNER)))
+        assert (request.hires_steps, request.hires_steps_run) == (second, 1)
 
 
 def test_before_is_laid_out_as_after(desk: Desk) -> None:

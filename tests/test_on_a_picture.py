@@ -21,8 +21,12 @@ from test_schedulers import ETA, STOCK
 
 from studio.engine.bench import Bench
 from studio.engine.generation.generate import generate
+from studio.engine.sweeps.run import run_sweep
+from studio.engine.sweeps.strip import strip
 from studio.settings import load
+from studio.spec.sweep import SweepSpec
 from studio.spec.tables import SCHEDULERS
+from studio.spec.value import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 SEED, SIZE, STEPS, PROMPT = 7, 64, 4, "a red boat by a lake"
@@ -147,3 +151,19 @@ def test_other_models_are_bitwise_too(others: Bench, model: str, name: str) -> N
         white = Image.new("L", (SIZE, SIZE), 255)
         full = called(pipe, name, image=scene(), mask_image=white, strength=1.0, height=SIZE, width=SIZE)
         assert np.array_equal(made(others, None, model=model, scheduler=name, width=SIZE, height=SIZE), full)
+
+
+@pytest.mark.parametrize("model", ["nine", "nine-xl"])
+def test_a_model_made_for_inpainting_does_what_others_do(others: Bench, model: str) -> None:
+    """Without a mask, too: from noise and from a picture, in a second pass, in a fast sweep, step by step on a strip."""
+    size = {"width": SIZE, "height": SIZE}
+    plain, second = (made(others, None, model=model, **size, **more) for more in ({}, {"hires_scale": 2.0}))
+    assert plain.shape == (SIZE, SIZE, 3) and second.shape == (2 * SIZE, 2 * SIZE, 3)
+    near, far = (made(others, scene(), model=model, scheduler="Euler", strength=strength) for strength in (0.3, 1.0))
+    assert near.shape == far.shape == (SIZE, SIZE, 3) and not np.array_equal(near, far)
+    base = {"model": model, "seed": SEED, "scheduler": "Euler", "schedule": "As shipped", **size}
+    cells = check(SweepSpec, {"base": base, "axes": [{"field": "steps", "values": "2, 3"}], "fast": True})
+    told = run_sweep(others, {"sweep": others.sweeps.add(cells, "me")}, lambda progress: None)
+    assert (told["made"], told["failed"], told["calls"]) == (2, 0, 3)
+    sheet = strip(others, {"request": base | {"steps": 2}, "every": 1}, lambda progress: None)
+    assert Image.open(sheet["pictures"][0]["path"]).width > 3 * SIZE

@@ -109,6 +109,24 @@ def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
         tab.read(three | {tab.rows.fields: ["scheduler", "steps", None]})
 
 
+def test_a_guest_sweeps_over_no_picture_that_somebody_else_brought(tab: SweepTab, desk: Desk) -> None:
+    theirs, own = (desk.library.inputs.add(Image.new("RGB", (64, 64), colour), by=by).sha256
+                   for colour, by in (("red", "ann"), ("blue", "api")))
+    strengths, nobody = {"field": "strength", "values": [0.6, 0.9]}, gr.Request()  # nobody is the guest api
+    for image, axis in ((theirs, strengths), (own, {"field": "image", "values": [own, theirs]}), (own, strengths)):
+        wanted = check(SweepSpec, {"base": SMALL | {"image": image}, "axes": [axis]})
+        sent = page(tab, tab.fill(wanted, BOB))
+        if theirs in wanted.model_dump_json():
+            with pytest.raises(gr.Error, match="send it again"):
+                tab.submit(sent, nobody)
+            assert not desk.jobs.waiting()
+        else:
+            open_ = tab.submit(sent, nobody)[tab.view.current]
+            with pytest.raises(gr.Error, match="send it again"):
+                tab.submit_more(sent | {tab.view.current: open_, tab.basis.kept: {"image": theirs}}, nobody)
+            assert len(desk.jobs.waiting()) == 1
+
+
 @pytest.mark.parametrize("value", [None, [], {}, 5, float("nan"), "x" * 3000, ["Euler", None], "\0"], ids=str)
 def test_whatever_a_browser_sends_is_a_sentence_at_most(value: Any, tab: SweepTab) -> None:
     whole = page(tab, tab.fill(GRID, OWNER))

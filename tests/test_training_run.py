@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import make_toy
 from PIL import Image
 from safetensors import safe_open
 from trainings import QUICK, add, hasten, make_home, open_bench, same, silent, trained, weights
@@ -258,6 +259,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(bench: Bench, 
     tiny = bench.settings.home / "datasets" / "speck"
     tiny.mkdir()
     Image.new("RGB", (20, 20)).save(tiny / "speck.png")
+    make_toy(bench.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9)
     monkeypatch.setattr("studio.engine.pipelines.families.load", lambda *given: pytest.fail("it was loaded"))
     for values, error, sentence in (
             ({"dataset": "nowhere"}, DatasetError, "There is no dataset 'nowhere' in home/datasets; there is"),
@@ -265,6 +267,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(bench: Bench, 
             ({"dataset": "thin", "bucket_no_upscale": True, "bucket_step": 128}, DatasetError, "thin.png is too small or too"),
             ({"dataset": "thin", "validation_share": 0.5}, DatasetError, "thin has only one picture, so none can be put aside"),
             ({"model": "nope"}, ModelNotFound, "There is no model 'nope'"),
+            ({"model": "nine"}, InvalidSpec, "Model: nine is made for inpainting"),
             ({"precision": "float16"}, InvalidSpec, "Precision: a CPU cannot compute in float16"),
             ({"targets": "patterns", "patterns": "*.attn9"}, InvalidSpec, "fits no layer; they are called such as unet."),
             ({"model": "toy-sdxl", "clip_skip": 2}, InvalidSpec, "Clip skip: ")):

@@ -174,6 +174,10 @@ def test_family() -> None:
     for_family(config(), "sdxl")
     with pytest.raises(InvalidSpec, match="Clip skip: Stable Diffusion XL always reads the last layer but one"):
         for_family(config(clip_skip=2), "sdxl")
+    for_family(config(), "sd1", inpainting=False)
+    with pytest.raises(InvalidSpec, match="Model: pocket is made for inpainting") as caught:
+        for_family(config(clip_skip=2), "sdxl", inpainting=True)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Model", "Clip skip"]
 
 
 def test_guests_may_ask_for_less() -> None:

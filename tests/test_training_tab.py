@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from conftest import Served
+from conftest import Served, make_toy
 from test_guard import API, Browser
 from test_sweep_tab import ANN, BOB, HOSTILE, OWNER, Asked, pressed
 
@@ -93,6 +93,15 @@ def test_what_cannot_begin_is_refused_in_words(desk: Desk) -> None:
     with pytest.raises(DatasetError, match="guests may train on"):
         desk.submit_training(config(dataset="family"), ANN)
     assert "guests may train on" in training_plan.look(desk, "family", ANN) and desk.datasets_of(ANN) == ["moon", "mysks"]
+
+
+def test_a_model_made_for_inpainting_is_not_offered_and_refused_in_words(desk: Desk) -> None:
+    make_toy(desk.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9)
+    with gr.Blocks():
+        tab = TrainingTab(desk)
+    assert [name for name, _ in tab.form["model"].choices] == ["pocket"]
+    typed = {**tab.form.fill(config()), tab.form["model"]: "nine"}
+    assert "nine is made for inpainting" in tab._plan(typed, OWNER)
 
 
 def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Desk, by: Any) -> None:

@@ -29,11 +29,17 @@ def conflicts(config: TrainingConfig) -> Iterator[Conflict]:
     yield from _watching(config)
 
 
-def for_family(config: TrainingConfig, family: Family) -> None:
-    """Raise InvalidSpec for what does nothing in models of this family."""
+def for_family(config: TrainingConfig, family: Family, inpainting: bool = False) -> None:
+    """Raise InvalidSpec for what does nothing in models of this family, and for models made for inpainting."""
+    faults = []
+    if inpainting:  # its U-Net would have to be shown a mask and the rest of the picture at every step
+        faults.append(f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model that paints whole "
+                      "pictures; choose one of those (the LoRA can be used with both).")
     if family == "sdxl" and config.clip_skip > 1:
-        raise InvalidSpec([f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at 1 "
-                           f"(not {config.clip_skip})."])
+        faults.append(f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at 1 "
+                      f"(not {config.clip_skip}).")
+    if faults:
+        raise InvalidSpec(faults)
 
 
 def _length(config: TrainingConfig) -> Iterator[Conflict]:

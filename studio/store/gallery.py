@@ -13,7 +13,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,13 @@ class Gallery:
             request = GenerationRequest.model_validate(said["request"])
             return float(said["seconds"]) / max(1e-9, work(request))
         return None
+
+    def said(self, page: int = 1000) -> Iterator[str]:
+        """What every picture says of itself, as JSON."""
+        last = 0
+        while rows := self._do("SELECT rowid AS id, said FROM pictures WHERE rowid > ? ORDER BY rowid LIMIT ?", last, page):
+            last = rows[-1]["id"]
+            yield from (row["said"] for row in rows)
 
     def delete(self, path: Path) -> None:
         """Remove a picture, its thumbnail and its row."""

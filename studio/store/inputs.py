@@ -2,15 +2,19 @@
 
 Knows: home/inputs, what a request's picture and mask have to be. Does not know: what is done with them.
 
-A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file.
+A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file. What a guest
+brought has an empty file beside it, <sha256>.<guest>: to a guest nothing else is there, for the owner everything is. What nothing
+refers to any more is kept for a day.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
-from contextlib import suppress
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +25,8 @@ from studio.settings import Settings
 from studio.spec.picture import MOST_PIXELS, MOST_SIDE, Size
 from studio.spec.request import GenerationRequest
 from studio.store import files, images
+
+KEPT = 24 * 3600.0  # seconds that a picture is kept after it was last brought, although nothing refers to it
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,21 @@ class Inputs:
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.inputs
 
-    def add(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
-        """Take in a picture: upright, RGB, transparent places white. Raises BadPicture, or BadFile for a full disk."""
-        if isinstance(source, Image.Image):
-            return self._keep(source.convert("RGB"), ())
-        loaded = images.load(source, name)
-        return self._keep(loaded.image, loaded.notes)
+    def add(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
+        """Take in a picture: upright, RGB, transparent places white. `by` is the guest who brings it.
 
-    def add_mask(self, source: Path | bytes | Image.Image, name: str = "") -> Input:
+        Raises BadPicture, or BadFile for a full disk.
+        """
+        if isinstance(source, Image.Image):
+            return self._keep(source.convert("RGB"), (), by)
+        loaded = images.load(source, name)
+        return self._keep(loaded.image, loaded.notes, by)
+
+    def add_mask(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
         """Take in a mask: white is repainted; colours become greys, transparent places black. Raises what `add` raises."""
         if isinstance(source, Image.Image):
-            return self._keep(source.convert("L"), ())
-        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), ())
+            return self._keep(source.convert("L"), (), by)
+        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), (), by)
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
@@ -59,10 +68,11 @@ class Inputs:
             raise BadPicture(f"{name} has no transparent places that could be its mask.")
         return self._keep(mask, ())
 
-    def path(self, sha256: str) -> Path:
-        """The file. Raises BadPicture where there is none."""
+    def path(self, sha256: str, guest: str | None = None) -> Path:
+        """The file. Raises BadPicture where there is none, also where that guest never brought it."""
         path = self._folder / f"{sha256}.png"
-        if not re.fullmatch("[0-9a-f]{64}", sha256) or not path.is_file():
+        there = re.fullmatch("[0-9a-f]{64}", sha256) and path.is_file()
+        if not there or (guest is not None and not self._of(sha256, guest).is_file()):
             raise BadPicture(f"The picture {sha256[:12]} is not in {self._folder}; send it again.")
         return path
 
@@ -105,10 +115,43 @@ class Inputs:
         """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
         return request.resolved(side, seed, self.size(request.image) if request.image else None)
 
-    def _keep(self, image: Image.Image, notes: tuple[str, ...]) -> Input:
+    def tidy(self, referring: Iterable[str]) -> int:
+        """Throw away pictures that have been here for KEPT and are named in none of these texts; how many went.
+
+        `referring` is read to its end before the first goes, and after it was seen which are old: what is brought meanwhile stays.
+        """
+        of: dict[str, list[Path]] = {}
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".png"):  # the picture before its marks
+            if re.fullmatch(r"[0-9a-f]{64}\.[^.]+", path.name):
+                of.setdefault(path.stem, []).append(path)
+        old = {name for name, paths in of.items() if _rests(paths)}
+        for text in referring if old else ():
+            old -= set(re.findall("(?=([0-9a-f]{64}))", text))
+        gone = [name for name in old if _rests(of[name])]
+        for path in (path for name in gone for path in of[name]):
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def _of(self, sha256: str, guest: str) -> Path:
+        return self._folder / f"{sha256}.{guest}"
+
+    def _keep(self, image: Image.Image, notes: tuple[str, ...], by: str | None = None) -> Input:
         out = io.BytesIO()
         Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else
         name = hashlib.sha256(out.getvalue()).hexdigest()
-        with suppress(FileExistsError):
-            files.write(self._folder / f"{name}.png", out.getvalue(), replace=False)
+        path = self._folder / f"{name}.png"
+        if path.is_file() and path.read_bytes() == out.getvalue():
+            os.utime(path)  # brought again
+        else:
+            files.write(path, out.getvalue())
+        if by is not None:
+            files.write(self._of(name, by), b"", settle=False)
         return Input(name, image.size, notes)
+
+
+def _rests(paths: Iterable[Path]) -> bool:
+    """Whether nobody brought it for long."""
+    try:
+        return all(path.stat().st_mtime < time.time() - KEPT for path in paths)
+    except OSError:
+        return False

@@ -17,7 +17,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,13 @@ class Jobs:
         """The latest jobs in whatever state, newest first."""
         sql = "SELECT * FROM jobs WHERE owner = coalesce(?, owner) ORDER BY id DESC LIMIT ?"
         return [_job(row) for row in self._do(sql, owner, limit)]
+
+    def specs(self, page: int = 1000) -> Iterator[str]:
+        """What every job asks for, as JSON."""
+        last = 0
+        while rows := self._do("SELECT id, spec FROM jobs WHERE id > ? ORDER BY id LIMIT ?", last, page):
+            last = rows[-1]["id"]
+            yield from (row["spec"] for row in rows)
 
     def beat(self) -> int:
         """A number that changes whenever any process changes anything here: whoever shows the table looks at it first."""

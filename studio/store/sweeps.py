@@ -128,6 +128,10 @@ class Sweeps:
         return self._listed("SELECT * FROM sweeps WHERE owner = coalesce(?, owner) ORDER BY changed DESC, rowid DESC LIMIT ?",
                             owner, limit)
 
+    def specs(self) -> list[str]:
+        """What every sweep asks for, as JSON, those of a later studio too."""
+        return [row["spec"] for row in self._do("SELECT spec FROM sweeps")]
+
     def delete(self, id: str) -> None:
         """Forget a sweep; its pictures stay in the gallery."""
         for table in ("cells", "numbers", "verdicts"):

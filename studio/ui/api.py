@@ -35,6 +35,7 @@ def publish(desk: Desk) -> None:
 
     async def generate(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         request.check_used()
+        visitor.must_have(desk.library.inputs, request)
         id = desk.submit(request, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(id)]
         if job.state != "done":
@@ -44,6 +45,7 @@ def publish(desk: Desk) -> None:
         return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
 
     async def sweep(spec: SweepSpec, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
+        visitor.must_have(desk.library.inputs, spec)
         id, job_id = desk.submit_sweep(spec, visitor)
         [*_, job] = [job async for job in desk.jobs.watch(job_id)]
         if job.state != "done":
@@ -121,9 +123,9 @@ def _on_pictures(desk: Desk, generate: Callable[[GenerationRequest, Visitor], Aw
             raise InvalidSpec(["Extend left, top, right, bottom: say how many pixels to add, and where."])
         return await generate(request, visitor)
 
-    def taken(name: str, file: Any) -> str:
+    def taken(name: str, file: Any, visitor: Visitor) -> str:
         inputs = desk.library.inputs
-        return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file)).sha256
+        return (inputs.add_mask if name == "mask" else inputs.add)(*uploaded(file), visitor.sees).sha256
 
     works = ((img2img, "Repaint a picture, or enlarge it (strength 0 and a hires scale)."),
              (inpaint, "Repaint what is masked of a picture; all else stays bit for bit."),
@@ -147,11 +149,12 @@ FOR = {task: frozenset(GenerationRequest.model_fields) - check(GenerationRequest
 
 
 def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]], about: str,
-          files: Mapping[str, str] | None = None, taken: Callable[[str, Any], Any] = lambda name, file: file,
+          files: Mapping[str, str] | None = None, taken: Callable[[str, Any, Visitor], Any] = lambda name, file, visitor: file,
           only: Container[str] | None = None) -> Callable[..., Awaitable[Any]]:
     """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them.
 
-    Those in `files` (with their help) are sent as files, and `taken(name, file)` is their value; `only` names the fields there are.
+    Those in `files` (with their help) are sent as files, and `taken(name, file, visitor)` is their value; `only` names the fields
+    that there are.
     """
     files = files or {}
     every = {name: field for name, field in model.model_fields.items() if name in files or only is None or name in only}
@@ -163,8 +166,9 @@ def typed(model: type[BaseModel], work: Callable[[Any, Visitor], Awaitable[Any]]
             given = dict(zip(fields, values, strict=True))
             if files:  # settings are judged before a file is taken in
                 check(model, given | dict.fromkeys(files, _ANY))
-            given |= {name: taken(name, given[name]) for name in files}
-            return await work(check(model, given), who(asked))
+            visitor = who(asked)
+            given |= {name: taken(name, given[name], visitor) for name in files}
+            return await work(check(model, given), visitor)
 
     either = reflection.Parameter.POSITIONAL_OR_KEYWORD
     endpoint.__signature__ = reflection.Signature(  # type: ignore[attr-defined]

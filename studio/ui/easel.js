@@ -2,9 +2,11 @@
 // element, props, trigger, upload and watch (gradio's js_on_load). Python's half is easel.py.
 //
 // In:  props.value {key, url, width, height, layer, invert}: another key is another picture; `layer` is the address of what lies over
-//      it. props.told {extend: [left, top, right, bottom], paint}: pixels that are to be added around it; whether it is painted on.
+//      it. props.told {extend: [left, top, right, bottom], paint, area}: pixels that are to be added around it; whether it is painted
+//      on; what decides which part of it is painted (empty: all of it). props.box {key, at: [left, top, right, bottom]}: that part, of
+//      the picture with what is added.
 // Out: props.value with `drawn` (the layer as a PNG in a data: address; only once somebody has touched it) and `invert`; events
-//      `click` with {what, path, name}, `focus` once, when it is first seen. A layer in mask mode is its alpha; it goes out as grey, white is what will be repainted.
+//      `click` with {what, path, name}, `input` to ask for the part, `focus` once, when it is first seen. A layer in mask mode is its alpha; it goes out as grey, white is what will be repainted.
 const root = element.querySelector('.easel'), mask = root.dataset.mode === 'mask', pad = root.querySelector('.easel-pad');
 const screen = pad.querySelector('canvas'), pen = screen.getContext('2d'), file = root.querySelector('input[type=file]');
 const size = root.querySelector('.easel-size'), colour = root.querySelector('.easel-colour'), foot = root.querySelector('.easel-foot');
@@ -27,6 +29,7 @@ for (const [fill, from] of [['#4f46e5', 0], ['#818cf8', 1]]) {
   }
 }
 const around = () => (props.told && props.told.extend || [0, 0, 0, 0]).map(one => Math.max(0, Number(one) || 0));
+const part = () => props.told && (props.told.area || []).length && props.box && props.box.key === key && props.box.at || null;
 const paints = () => !props.told || props.told.paint !== false;
 const fit = () => {
   const [l, t, r, b] = around(), w = width + l + r, h = height + t + b;
@@ -71,6 +74,16 @@ const paint = () => {
     pen.globalAlpha = 1;
     place(pen);
   } else pen.drawImage(layer, 0, 0);
+  const box = part();
+  if (box) {
+    for (const [tone, dash] of [['#fff', []], ['#1e293b', [5 / scale, 4 / scale]]]) {
+      pen.strokeStyle = tone;
+      pen.lineWidth = 1.5 / scale;
+      pen.setLineDash(dash);
+      pen.strokeRect(box[0] - l, box[1] - t, box[2] - box[0], box[3] - box[1]);
+    }
+    pen.setLineDash([]);
+  }
   if (pointer && !held && paints()) {
     for (const [tone, wide] of [['#fff', 3], ['#1e293b', 1.2]]) {
       pen.strokeStyle = tone;
@@ -84,6 +97,7 @@ const say = () => {
   root.dataset.state = busy ? 'busy' : picture ? 'there' : 'empty';
   root.dataset.painted = share;
   root.dataset.paint = paints() ? 'yes' : 'no';
+  root.dataset.box = picture && part() || '';
   for (const button of root.querySelectorAll('[data-act]')) {
     const act = button.dataset.act;
     button.disabled = act === 'undo' ? !past.length : act === 'redo' ? !future.length : !picture && !['choose', 'blank'].includes(act);
@@ -128,7 +142,7 @@ const take = async () => {
   size.max = Math.max(16, Math.round(Math.min(width, height) / 1.5));
   size.value = Math.max(2, Math.round(Math.min(width, height) / (mask ? 6 : 24)));
   if (picture) fit();
-  say(); draw();
+  say(); draw(); ask();
 };
 const keep = () => {  // at once, not later: whoever presses Generate next means what is seen now
   let out = layer;
@@ -143,7 +157,12 @@ const keep = () => {  // at once, not later: whoever presses Generate next means
     out.pen.putImageData(pixels, 0, 0);
   }
   props.value = {...props.value, drawn: out.toDataURL('image/png'), invert};
-  say(); draw();
+  say(); draw(); ask();
+};
+let asking = 0;
+const ask = () => {  // which part is painted only Python knows
+  clearTimeout(asking);
+  if (picture && props.told && (props.told.area || []).length) asking = setTimeout(() => trigger('input'), 150);
 };
 const send = async (what, chosen) => {
   if (!chosen) return;
@@ -313,7 +332,8 @@ document.addEventListener('keydown', event => {
 document.addEventListener('keyup', event => { if (event.key === ' ' && held) { held = false; draw(); } });
 new ResizeObserver(draw).observe(pad);
 watch('value', take);
-watch('told', () => { if (fitted && picture) fit(); say(); draw(); });
+watch('told', () => { if (fitted && picture) fit(); say(); draw(); ask(); });
+watch('box', () => { say(); draw(); });
 say();
 take();
 trigger('focus');  // seen for the first time: its tab is drawn only now

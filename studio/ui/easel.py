@@ -22,6 +22,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from studio.errors import BadPicture
+from studio.spec.picture import Box
 from studio.store import images
 from studio.ui import easel_html, show
 from studio.ui.guard import uploaded
@@ -35,7 +36,8 @@ PREFIX = "data:image/png;base64,"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture on the easel, by hashes of files in inputs/: `alpha` masks its transparent places, `mask` is what it came with."""
+    """A picture on the easel, by hashes of files in inputs/: `alpha` masks its transparent places, `mask` is what it came with;
+    `by` is the guest who brought it."""
 
     image: str
     width: int
@@ -44,6 +46,7 @@ class Source:
     alpha: str = ""
     mask: str = ""
     invert: bool = False
+    by: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -56,7 +59,7 @@ class Easel:
     def __init__(self, desk: Desk, name: str, mode: str) -> None:
         self.inputs, self.mode = desk.library.inputs, mode
         self.html = gr.HTML({}, html_template=easel_html.template(mode), js_on_load=easel_html.SCRIPT, apply_default_css=False,
-                            elem_id=f"{name}-easel", elem_classes="easel-place", told={})
+                            elem_id=f"{name}-easel", elem_classes="easel-place", told={}, box={})
         self.source: gr.State = gr.State(None)
 
     @property
@@ -74,13 +77,22 @@ class Easel:
         return {self.html: gr.HTML(value, told=told) if told else gr.HTML(value), self.source: source}
 
     def tell(self, told: dict[str, Any]) -> Updates:
-        """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`."""
+        """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`.
+
+        With an `area` (whatever decides which part is painted) the page asks for that part, by an `input`, whenever it or the mask
+        has changed.
+        """
         return {self.html: gr.HTML(told=told)}
+
+    def framed(self, value: Any, box: Box | None) -> Updates:
+        """That part, drawn around in the picture that the browser's `value` is of; None is none."""
+        key = value.get("key") if isinstance(value, dict) else None
+        return {self.html: gr.HTML(box={"key": key, "at": list(box)} if box else {})}
 
     def _address(self, digest: str) -> str:
         return show.address(self.inputs.path(digest))
 
-    def taken(self, path: Path, name: str = "") -> Source:
+    def taken(self, path: Path, name: str = "", by: str | None = None) -> Source:
         """A picture file as a source; what was done to it is said. Raises BadPicture."""
         loaded, alpha = images.load(path, name), images.transparent(path, name)
         image, notes = loaded.image, list(loaded.notes)
@@ -92,30 +104,35 @@ class Easel:
             alpha = alpha.resize(image.size) if alpha else None
         for note in notes:
             gr.Info(html.escape(note))
-        return Source(self.inputs.add(image).sha256, *image.size, name or path.name,
-                      self.inputs.add_mask(alpha).sha256 if alpha else "")
+        return Source(self.inputs.add(image, by=by).sha256, *image.size, name or path.name,
+                      self.inputs.add_mask(alpha, by=by).sha256 if alpha else "", by=by)
 
-    def known(self, digest: str, mask: str = "", invert: bool = False) -> Source | None:
-        """One that is in inputs/ already, as a request names it; None if it is gone."""
+    def known(self, digest: str, mask: str = "", invert: bool = False, by: str | None = None) -> Source | None:
+        """One that is in inputs/ already, as a request names it; None if it is gone, or that guest never brought it."""
         try:
-            return Source(digest, *self.inputs.size(digest), mask=mask if mask and self.inputs.path(mask) else "", invert=invert)
+            for one in filter(None, (digest, mask)):
+                self.inputs.path(one, by)
+            return Source(digest, *self.inputs.size(digest), mask=mask, invert=invert, by=by)
         except BadPicture:
             return None
 
-    def blank(self, width: int, height: int) -> Source:
+    def blank(self, width: int, height: int, by: str | None = None) -> Source:
         """A white sheet."""
-        return Source(self.inputs.add(Image.new("RGB", (width, height), "white")).sha256, width, height, "A sheet")
+        return Source(self.inputs.add(Image.new("RGB", (width, height), "white"), by=by).sha256, width, height, "A sheet", by=by)
 
     # ---- what a press there means -------------------------------------------------------------------------------
 
-    def pressed(self, data: Any, source: Source | None, size: tuple[int, int]) -> Source | None:
-        """What is on the easel after a button was pressed or a file dropped; `size` is a blank sheet's. Raises StudioError."""
+    def pressed(self, data: Any, source: Source | None, size: tuple[int, int], by: str | None = None) -> Source | None:
+        """What is on the easel after a button was pressed or a file dropped; `size` is a blank sheet's, `by` the guest who did it.
+
+        Raises StudioError.
+        """
         data = data if isinstance(data, dict) else {}
         match data.get("what"):
             case "picture":
-                return self.taken(*_sent(data))
+                return self.taken(*_sent(data), by)
             case "blank":
-                return self.blank(*size)
+                return self.blank(*size, by)
             case "mask" if source:
                 return replace(source, mask=self._mask_of(*_sent(data), source), invert=False)
             case "alpha" if source and source.alpha:
@@ -125,7 +142,7 @@ class Easel:
         return source
 
     def _mask_of(self, path: Path, name: str, source: Source) -> str:
-        mask = self.inputs.add_mask(path, name)
+        mask = self.inputs.add_mask(path, name, source.by)
         if mask.size != source.size:
             raise BadPicture(f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is {source.width} × {source.height}; a "
                              "mask has to be as large as its picture.")
@@ -143,24 +160,31 @@ class Easel:
         if drawn.size != below.size:
             raise BadPicture("The drawing has another size than its picture; choose the picture again.")
         if clear is None:
-            return self.inputs.add(drawn).sha256
+            return self.inputs.add(drawn, by=source.by).sha256
         # what it shows over white, less that white, and the picture through what is clear: where all is clear, the picture itself
         clear = clear.point(lambda value: 255 if value > 255 - NOISE else value)
         ink = ImageChops.subtract(drawn, clear.convert("RGB"))
-        return self.inputs.add(ImageChops.add(ink, ImageChops.multiply(below, clear.convert("RGB")))).sha256
+        return self.inputs.add(ImageChops.add(ink, ImageChops.multiply(below, clear.convert("RGB"))), by=source.by).sha256
 
     def mask(self, value: Any, source: Source) -> tuple[str, bool]:
         """The hash of the mask, empty if nothing is painted, and whether it is inverted. Raises BadPicture."""
+        mask, invert = self.layer(value, source)
+        if mask is None or not _drawn(value):
+            return source.mask, invert
+        painted = mask.getextrema() != ((255, 255) if invert else (0, 0))
+        return self.inputs.add_mask(mask, by=source.by).sha256 if painted else "", invert
+
+    def layer(self, value: Any, source: Source) -> tuple[Image.Image | None, bool]:
+        """The mask as it is seen, if there is one, and whether it is inverted. Raises BadPicture."""
         invert = bool(value.get("invert")) if isinstance(value, dict) else source.invert
         data = _drawn(value)
         if data is None:
-            return source.mask, invert
+            return self.inputs.load_mask(source.mask) if source.mask else None, invert
         mask = images.load(data, "The mask").image.convert("L").point(
             lambda value: 0 if value < NOISE else 255 if value > 255 - NOISE else value)
         if mask.size != source.size:
             raise BadPicture("The mask has another size than its picture; choose the picture again.")
-        painted = mask.getextrema() != ((255, 255) if invert else (0, 0))
-        return self.inputs.add_mask(mask).sha256 if painted else "", invert
+        return mask, invert
 
 
 def _sent(data: dict[str, Any]) -> tuple[Path, str]:

@@ -1,6 +1,7 @@
 """Who asks, and what they may do: the one place that decides.
 
-Knows: cookies, Host and Origin headers, owner and guest, whose a picture file, a sweep's sheet, a training's sample or LoRA is.
+Knows: cookies, Host and Origin headers, owner and guest, whose a picture file, a sweep's sheet, a training's sample or LoRA is, who
+brought a picture that is worked on.
 Does not know: what a job does; how a refusal is shown.
 
 The owner sits at this machine: the connection comes from it and names it (127.0.0.1, localhost). Everybody else, on the
@@ -28,15 +29,19 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.errors import BadFile, Busy, InvalidSpec, NotAllowed
+from studio.errors import BadFile, BadPicture, Busy, InvalidSpec, NotAllowed
 from studio.settings import Settings
+from studio.spec.request import GenerationRequest
+from studio.spec.sweep import SweepSpec
 from studio.store.gallery import Gallery
+from studio.store.inputs import Inputs
 from studio.store.jobs import Job
 from studio.store.runs import Runs
 from studio.store.sweeps import Sweeps
 
 COOKIE = "studio-visitor"
 SAFE = ("GET", "HEAD", "OPTIONS")
+PICTURES = ("image", "mask")  # fields of a request that name a file of inputs/
 FILES = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)  # gradio still answers to the old spelling
 YEAR = 365 * 24 * 3600
 
@@ -62,6 +67,14 @@ class Visitor:
         """Raise NotAllowed for a guest."""
         if self.guest:
             raise NotAllowed(f"{what}: only the owner of this studio may do that, at the machine itself.")
+
+    def must_have(self, inputs: Inputs, asked: GenerationRequest | SweepSpec) -> None:
+        """Raise BadPicture for a picture or mask that this guest names and never brought: what came of it would show it to them."""
+        base = asked.base if isinstance(asked, SweepSpec) else asked
+        axes = asked.axes if isinstance(asked, SweepSpec) else ()
+        named = {base.image, base.mask, *(str(value) for axis in axes if axis.field in PICTURES for value in axis.parsed)}
+        for digest in sorted(named - {""}) if self.guest else ():
+            inputs.path(digest, self.sees)
 
 
 def who(request: gr.Request) -> Visitor:
@@ -128,6 +141,7 @@ class Guard:
         self.hosts = {settings.host}
         self.gallery, self.sweeps, self.runs = gallery, sweeps, runs
         self.served = (settings.outputs.resolve(), settings.thumbs.resolve())
+        self.inputs, self.brought = Inputs(settings), settings.inputs.resolve()
         self.sheets = settings.sweeps.resolve()
         self.trainings, self.loras = settings.runs.resolve(), settings.loras.resolve()
 
@@ -190,11 +204,19 @@ class Guard:
         if path.is_relative_to(self.loras):  # the owner's collection, and what this guest has trained
             made = {known.get("lora") for run in self.runs.listing(asks.id) for known in run.result.values()}
             return path.relative_to(self.loras).with_suffix("").as_posix() in made
+        if path.is_relative_to(self.brought):
+            return self._has_brought(path, asks)
         for folder in self.served:
             if path.is_relative_to(folder):
                 picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))
                 return picture is not None and picture.owner == asks.id
         return True
+
+    def _has_brought(self, path: Path, asks: Visitor) -> bool:
+        try:
+            return self.inputs.path(path.stem, asks.id).resolve() == path
+        except BadPicture:
+            return False
 
 
 def _host(header: str) -> str:

@@ -60,10 +60,10 @@ class OnPicture(Maker):
     def press(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """A button on the easel, or a file dropped on it."""
         with show.said():
-            who(request)
+            visitor = who(request)
             size = paint_size((_whole(values[self.form["width"]]), _whole(values[self.form["height"]])), (512, 512))
             before = values[self.easel.source]
-            source = self.easel.pressed(event._data, before, size)
+            source = self.easel.pressed(event._data, before, size, visitor.sees)
             if source == before:
                 return {self.easel.source: gr.skip()}
             sized = self.sized(source, values) if source is None or before is None or source.image != before.image else {}
@@ -102,7 +102,7 @@ class OnPicture(Maker):
         filled, told = super().take(request, visitor), self.told_easel(request)
         if not request.image:  # a preset, which is for any picture
             return {**filled, **(self.easel.tell(told) if told else {})}
-        source = self.easel.known(request.image, request.mask, request.invert_mask)
+        source = self.easel.known(request.image, request.mask, request.invert_mask, visitor.sees)
         if source is None:
             gr.Warning("The picture that this was made from is not in this home any more; choose another.")
         return {**filled, **self.easel.put(source, told)}
@@ -117,7 +117,7 @@ class OnPicture(Maker):
         It is painted at the size that suits the model, or `as_it_is`; `wanted` are other values of fields.
         """
         with show.said():
-            found = self.desk.library.inputs.add(picture.path)
+            found = self.desk.library.inputs.add(picture.path, by=visitor.sees)
             model = self.models.get(picture.request.model)
             width, height = paint_size((None, None), found.size) if as_it_is else suited(found.size, model.side if model else 512)
             strength = picture.request.strength or DEFAULTS["strength"]

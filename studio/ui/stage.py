@@ -107,7 +107,8 @@ class Stage:
                 self.beside: gr.Button(AFTER, visible=bool(picture and picture.request.image))}
 
     def pick(self, paths: list[str], event: gr.SelectData) -> Updates:
-        return self._picked(paths[event.index] if isinstance(event.index, int) and event.index < len(paths) else None)
+        there = isinstance(event.index, int) and 0 <= event.index < len(paths)
+        return self._picked(paths[event.index] if there else None)
 
     def turn(self, picked: str | None, label: str) -> Updates:
         """Between the result and the slider over its source."""

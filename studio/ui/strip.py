@@ -11,11 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import BadPicture
+from studio.errors import BadPicture, InvalidSpec
 from studio.store.jobs import Job
 from studio.ui import show
 from studio.ui.guard import who
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+
+MOST = 50  # steps from one shown to the next
 
 
 class Strip:
@@ -25,7 +27,7 @@ class Strip:
         self.desk = desk
         with gr.Accordion("How it came out of the noise (denoise strip)", open=False, visible=False, elem_id=name) as self.place:
             with gr.Row(elem_classes="strip-row"):
-                self.every = gr.Slider(1, 50, 3, step=1, precision=0, label="Every n-th step", scale=3, min_width=160,
+                self.every = gr.Slider(1, MOST, 3, step=1, precision=0, label="Every n-th step", scale=3, min_width=160,
                                        info="The last one is always there.", elem_id=f"{name}-every")
                 self.make = gr.Button("Make the strip", scale=1, min_width=130, elem_id=f"{name}-make")
             self.sheet = gr.HTML(elem_id=f"{name}-sheet")
@@ -33,7 +35,7 @@ class Strip:
         self.clock = gr.Timer(0.3, active=False)
 
     def wire(self, picked: gr.State) -> None:
-        self.make.click(self.begin, [picked, self.every], [self.job, self.clock, self.sheet], **SHORT)
+        self.make.click(self.begin, [picked, self.every], [self.job, self.clock, self.sheet], preprocess=False, **SHORT)
         self.clock.tick(self.look, self.job, [self.clock, self.sheet], **SILENT)
         picked.change(lambda: "", None, self.sheet, **SHORT)
 
@@ -46,6 +48,8 @@ class Strip:
             picture = self.desk.gallery.get(picked) if picked else None
             if picture is None:
                 raise BadPicture("Choose a picture first.")
+            if isinstance(every, bool) or not isinstance(every, int | float) or not 1 <= every <= MOST or every != int(every):
+                raise InvalidSpec([f"Every n-th step: has to be a whole number from 1 to {MOST} (not {every!r:.40})."])
             id = self.desk.submit_strip(picture.request, int(every), who(request))
             return {self.job: id, self.clock: gr.Timer(active=True), self.sheet: told(self.desk.jobs.get(id))}
 

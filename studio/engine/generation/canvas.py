@@ -1,7 +1,7 @@
-"""Pixels before and after painting: resizing, masks, what is cut out and put back, new area around a picture, tiles.
+"""Pixels before and after painting: resizing, what is cut out and put back, new area around a picture, tiles.
 
-Knows: Pillow pictures and arrays; A1111's ways (Gaussian blur of 2·int(2.5·blur + 0.5) + 1 pixels, only the masked area).
-Does not know: torch, models, requests, files. Nothing here changes what it is given.
+Knows: Pillow pictures and arrays. Does not know: how a mask comes to be used (store/masks.py), torch, models, requests, files.
+Nothing here changes what it is given.
 
 Masks are pictures of mode L, as large as the picture: 255 is repainted, 0 stays.
 """
@@ -14,12 +14,11 @@ from itertools import groupby
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from studio.spec.picture import UNIT, Box, ExtendFill, ResizeMode, Size
+from studio.store.masks import HALF
 
 LANCZOS = Image.Resampling.LANCZOS
-HALF = 128  # from here on a grey of a mask counts as white
 _PADS = {"edge": "edge", "mirror": "symmetric"}
 
 
@@ -68,21 +67,6 @@ class Window:
         return painted.resize(size, LANCZOS, box=self.inner)
 
 
-def prepared(mask: Image.Image, invert: bool = False, grow: int = 0, blur: int = 0) -> Image.Image:
-    """A mask as it is used: black or white, inverted, larger or smaller by `grow` pixels, its edge blurred."""
-    white = np.asarray(mask.convert("L")) >= HALF
-    white = ~white if invert else white
-    if not white.any():
-        return Image.new("L", mask.size)
-    reach = abs(grow) + int(2.5 * blur + 0.5) + 1
-    rows, columns = (np.flatnonzero(white.any(axis)) for axis in (1, 0))
-    part = (slice(max(0, rows[0] - reach), rows[-1] + reach + 1), slice(max(0, columns[0] - reach), columns[-1] + reach + 1))
-    soft = _blurred(_grown(white[part], grow), blur)  # only there anything changes
-    whole = np.zeros(white.shape, np.uint8)
-    whole[part] = soft
-    return Image.fromarray(whole)
-
-
 def composed(picture: Image.Image, painted: Image.Image, mask: Image.Image, window: Window) -> Image.Image:
     """The picture with what was painted in the window, through the mask. Where that is black, pixels stay what they were."""
     out = picture.copy()
@@ -104,18 +88,6 @@ def extended(image: Image.Image, sides: tuple[int, int, int, int], fill: ExtendF
         out = Image.new("RGB", size, colour)
     out.paste(image, (left, top))
     return out
-
-
-def new_area(size: Size, sides: tuple[int, int, int, int], blur: int) -> Image.Image:
-    """The mask of what `sides` added to a picture of `size`: all of that is white, and its seam goes softly into the picture."""
-    left, top, right, bottom = sides
-    inside = (left, top, left + size[0], top + size[1])
-    whole = (size[0] + left + right, size[1] + top + bottom)
-    hard = Image.new("L", whole, 255)
-    hard.paste(0, inside)
-    soft = prepared(hard, grow=int(2.5 * blur + 0.5), blur=blur)
-    soft.paste(255, (0, 0, *whole), hard)
-    return soft
 
 
 def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -153,21 +125,6 @@ def _faded(size: Size, left: int, top: int) -> Image.Image:
     fade[:, :max(0, left)] *= (np.arange(max(0, left)) + 0.5) / max(1, left)
     fade[:max(0, top)] *= ((np.arange(max(0, top)) + 0.5) / max(1, top))[:, None]
     return Image.fromarray(np.rint(fade).astype(np.uint8))
-
-
-def _grown(white: np.ndarray, by: int) -> np.ndarray:
-    """By so many pixels in all directions; below 0 smaller. Beyond the picture's edge it goes on as at the edge."""
-    if by > 0:
-        return np.asarray(ndimage.distance_transform_edt(~white) <= by)
-    return np.asarray(ndimage.distance_transform_edt(white) > -by) if by < 0 and not white.all() else white
-
-
-def _blurred(white: np.ndarray, blur: int) -> np.ndarray:
-    """0 … 255."""
-    values = white.astype(np.float32) * 255
-    if blur:
-        values = ndimage.gaussian_filter(values, blur, mode="mirror", radius=int(2.5 * blur + 0.5))
-    return np.rint(values).astype(np.uint8)
 
 
 def _drawn_in(colours: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from studio.errors import InvalidSpec, StudioError
 from studio.spec import picture as sizes
 from studio.spec import picture_rules
 from studio.spec.request import MOST_SEEDS, GenerationRequest
+from studio.store import masks
 from studio.store.inputs import Inputs
 
 EMPTY = "Mask: nothing is masked; paint over what shall change (or turn the mask around, or let it grow)."
@@ -62,12 +63,12 @@ def begin(parts: Parts, request: GenerationRequest, conditioning: Conditioning, 
             return Painting(request, conditioning, None, picture)
         start = Start(request.strength, pixels(picture))
         return Painting(request, conditioning, Trajectory(parts, request, conditioning, start), picture)
+    mask = masks.used(request, picture.size, inputs.load_mask(request.mask) if request.task == "inpaint" else None)
     if request.task == "outpaint":
-        mask = canvas.new_area(picture.size, request.extension, request.seam_blur)
         picture = canvas.extended(picture, request.extension, request.extend_fill, request.extend_colour, request.seed)
-    else:
-        mask = canvas.prepared(inputs.load_mask(request.mask), request.invert_mask, request.mask_grow, request.mask_blur)
-    window = Window.of(_box(request, picture, mask, size), size)
+    if (box := masks.painted_box(request, mask)) is None:
+        raise InvalidSpec([EMPTY])
+    window = Window.of(box, size)
     shown, hidden = window.cut(picture), window.cut(mask)
     for_latents = torch.from_numpy(canvas.for_latents(hidden, parts.scale))[None, None]
     if not for_latents.any():
@@ -182,13 +183,3 @@ def decode(parts: Parts, latents: torch.Tensor) -> Image.Image:
 @torch.inference_mode()
 def _encoded(parts: Parts, image: Image.Image, seed: int) -> torch.Tensor:
     return parts.encode(pixels(image), torch.Generator().manual_seed(seed))
-
-
-def _box(request: GenerationRequest, picture: Image.Image, mask: Image.Image, size: sizes.Size) -> sizes.Box:
-    """What is painted of the picture. Raises InvalidSpec where nothing is masked."""
-    if request.inpaint_area == "whole picture":
-        return 0, 0, *picture.size
-    around = mask.getbbox()
-    if around is None:
-        raise InvalidSpec([EMPTY])
-    return sizes.box(around, request.mask_padding, picture.size, size)

@@ -81,7 +81,7 @@ def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
     Raises what names the fault: ModelNotFound, DatasetError, InvalidSpec, UnknownFamily.
     """
     info = bench.library.model(config.model)
-    for_family(config, info.family)
+    for_family(config, info.family, info.inpainting)
     device = network.device_for(config, bench.pipelines.device)
     optim.check(config, device)
     chosen, unet = network.targets(config, info)

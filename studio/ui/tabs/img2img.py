@@ -6,12 +6,14 @@ picture is made.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
 
 from studio.spec.picture import paint_size, steps_run
 from studio.spec.request import GenerationRequest
+from studio.store import images
 from studio.store.gallery import Picture
 from studio.ui import show
 from studio.ui.guard import Visitor
@@ -20,8 +22,10 @@ from studio.ui.on_picture import OnPicture
 from studio.ui.tabs.img2img_many import Many
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
+MOST_STEPS = 1000  # that anything is said about
+LEAST, MOST = 0.25, 4  # times that a picture can be resized by
 TIMES = 2.0  # as large as Enlarge asks for, until somebody says otherwise
-LIGHTLY = 0.35  # strength of its second pass: finer, not other
+LIGHTLY = 0.2  # strength of its second pass: finer, not other (at 0.35 each tile begins to paint the prompt's things into itself)
 PIECE = 1024  # pixels a side from which on it is made in tiles
 EMPTY = show.empty("What becomes of it will appear here.", "Put a picture on the easel or draw one, say what it should show, and "
                    "press Generate. Strength says how much may change.")
@@ -46,7 +50,7 @@ class Img2Img(OnPicture):
                 with gr.Group():
                     self.size("As the picture, or a usual one.")
                     with gr.Row():
-                        self.by = gr.Slider(0.25, 4, 1, step=0.05, label="Resize by", info="Computes width and height.",
+                        self.by = gr.Slider(LEAST, MOST, 1, step=0.05, label="Resize by", info="Computes width and height.",
                                             elem_id="img2img-by", min_width=160)
                         self.form.add("resize_mode", min_width=160, info="If the shape differs.")
                 self.loras = Chooser(self.desk, self.form)
@@ -81,7 +85,7 @@ class Img2Img(OnPicture):
     def resize(self, values: Updates) -> Updates:
         """So many times the picture's own size."""
         source, times = values[self.easel.source], values[self.by]
-        if source is None or not isinstance(times, int | float):
+        if source is None or not isinstance(times, int | float) or not LEAST <= times <= MOST:  # NaN is not either
             return {self.form["width"]: gr.skip()}
         width, height = paint_size((None, None), (round(source.width * times), round(source.height * times)))
         return {self.form["width"]: width, self.form["height"]: height}
@@ -99,14 +103,17 @@ class Img2Img(OnPicture):
     def enlarged(self, picture: Picture, visitor: Visitor) -> Updates:
         """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
         with show.said():
-            large = TIMES * max(self.desk.library.inputs.add(picture.path).size) > PIECE
+            large = TIMES * max(images.measure(picture.path)) > PIECE
+            steps = 0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)  # at least one has to run
         return self.sent(picture, visitor, as_it_is=True, strength=0.0, hires_scale=TIMES, hires_strength=LIGHTLY,
-                         hires_resize="pixel", hires_steps=0, hires_tile=PIECE if large else 0, hires_overlap=64 if large else 32)
+                         hires_resize="pixel", hires_steps=steps, hires_tile=PIECE if large else 0,
+                         hires_overlap=64 if large else 32)
 
 
 def runs(steps: Any, strength: Any) -> str:
     """How many steps really run, in words."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+    numbers = not isinstance(steps, bool) and isinstance(steps, int) and isinstance(strength, int | float)
+    if not numbers or not 1 <= steps <= MOST_STEPS or not 0 <= strength <= 1:
         return ""
     run = steps_run(steps, strength)
     if not run:

@@ -80,7 +80,7 @@ class Many:
     def _row(self, file: Any, raw: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
         name = str(file.get("orig_name") or "a file")[:120] if isinstance(file, dict) else "a file"
         try:
-            image = self.desk.library.inputs.add(*uploaded(file))
+            image = self.desk.library.inputs.add(*uploaded(file), visitor.sees)
             return {"name": name, "job": self.desk.submit(check(GenerationRequest, {**raw, "image": image.sha256}), visitor)}
         except StudioError as error:
             return {"name": name, "error": str(error)}

@@ -6,14 +6,17 @@ painted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
-from studio.errors import InvalidSpec
-from studio.spec.picture import Size
+from studio.errors import InvalidSpec, StudioError
+from studio.spec.picture import Box, Size
 from studio.spec.request import GenerationRequest
+from studio.spec.value import check
 from studio.ui import show
+from studio.ui.easel import Source
 from studio.ui.guard import Visitor
 from studio.ui.loras import Chooser
 from studio.ui.on_picture import OnPicture, suited
@@ -23,6 +26,8 @@ from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 WITHIN, AROUND = "inpaint", "outpaint"
 WAYS = [("What I paint over (inpainting)", WITHIN), ("More around it (outpainting)", AROUND)]
 SIDES = ("extend_left", "extend_top", "extend_right", "extend_bottom")
+AREA = ("model", "width", "height", "inpaint_area", "mask_padding", "mask_blur", "mask_grow", "seam_blur")  # which part is painted
+MOST_FRAMED = 4_000_000  # pixels of a picture whose painted part is drawn around: softening a larger mask takes seconds
 EMPTY = show.empty("The mended picture will appear here.", "Put a picture on the easel, paint over what is to be made anew, say "
                    "what should be there, and press Generate. Everything else stays as it is, to the last bit.")
 
@@ -105,14 +110,42 @@ class Inpaint(OnPicture):
         self.way.input(self.turn, self.telling, [*self.turned, *self.says], preprocess=False, **SHORT)
         gr.on([form[name].change for name in (*SIDES, "extend_fill")], self.turn, self.telling, [*self.turned, *self.says],
               preprocess=False, trigger_mode="always_last", **SILENT)
+        gr.on([form[name].change for name in AREA], lambda values: self.easel.tell(self._seen(values)), self.telling,
+              self.easel.html, preprocess=False, trigger_mode="always_last", **SILENT)
+        self.easel.html.input(self.frame, {*self.telling, self.easel.html}, self.easel.html, preprocess=False,
+                              trigger_mode="always_last", **SILENT)
         gr.on([self.way.input, *(form[name].input for name in ("inpaint_area", *SIDES))], self.fit_model, self.telling,
               [self.usual, form["width"], form["height"]], preprocess=False, trigger_mode="always_last", **SHORT)
 
     def turn(self, values: Updates) -> Updates:
         """What belongs to the chosen way is shown, on the easel too."""
-        sides = [values[self.form[name]] for name in SIDES]
         return {**self._turned(values[self.way], values[self.form["extend_fill"]]), **self.tell(values),
-                **self.easel.tell(seen(values[self.way], sides))}
+                **self.easel.tell(self._seen(values))}
+
+    def _seen(self, values: Updates) -> dict[str, Any]:
+        said = self.form.raw(values)
+        return seen(values[self.way], [said[name] for name in SIDES], said)
+
+    def frame(self, values: Updates) -> Updates:
+        """The part of the picture that will be painted, drawn around."""
+        return self.easel.framed(values[self.easel.html], self.part(values))
+
+    def part(self, values: Updates) -> Box | None:
+        """It in pixels, as the engine finds it; None where all is painted, or it cannot be said."""
+        from studio.store import masks  # its libraries take a third of a second to load, for which no page is to wait
+        source, said = values[self.easel.source], self.form.raw(values)
+        if not isinstance(source, Source) or source.width * source.height > MOST_FRAMED:
+            return None
+        try:
+            mask, invert = self.easel.layer(values[self.easel.html], source)
+            request = check(GenerationRequest, {**{name: said[name] for name in (*AREA, *SIDES)}, **self.known_of(values)})
+            if request.inpaint_area != "only masked" or (mask is None if request.task == "inpaint" else request.task != "outpaint"):
+                return None
+            model = self.model(values)
+            full = request.resolved(model.side if model else 512, 0, source.size).model_copy(update={"invert_mask": invert})
+            return masks.painted_box(full, masks.used(full, source.size, mask))
+        except StudioError:
+            return None  # whatever is wrong is said when a picture is asked for
 
     def _turned(self, way: Any, fill: Any) -> Updates:
         around = way == AROUND
@@ -146,7 +179,7 @@ class Inpaint(OnPicture):
         model, source = self.model(values), values[self.easel.source]
         if values[self.form["inpaint_area"]] == "only masked" and model:
             return model.side, model.side
-        left, top, right, bottom = seen(values[self.way], [values[self.form[name]] for name in SIDES])["extend"]
+        left, top, right, bottom = self._seen(values)["extend"]
         if source is None or model is None or not any((left, top, right, bottom)):
             return super().own_size(values)
         return suited((source.width + left + right, source.height + top + bottom), model.side)
@@ -160,7 +193,7 @@ class Inpaint(OnPicture):
                 self.way: way, self.runs: runs(request.steps, request.strength)}
 
     def told_easel(self, request: GenerationRequest) -> dict[str, Any]:
-        return seen(way_of(request), list(request.extension))
+        return seen(way_of(request), list(request.extension), request.model_dump())
 
 
 def way_of(request: GenerationRequest) -> str:
@@ -168,10 +201,11 @@ def way_of(request: GenerationRequest) -> str:
     return AROUND if any(request.extension) else WITHIN
 
 
-def seen(way: Any, sides: list[Any]) -> dict[str, Any]:
-    """What the easel is told: how far the picture will be extended, or that it is painted on."""
+def seen(way: Any, sides: list[Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the easel is told: how far the picture will be extended, or that it is painted on; what decides which part of it is."""
     around = way == AROUND
-    return {"extend": [side if isinstance(side, int) else 0 for side in sides] if around else [0] * 4, "paint": not around}
+    return {"extend": [side if isinstance(side, int) else 0 for side in sides] if around else [0] * 4, "paint": not around,
+            "area": [said[name] for name in AREA] if said["inpaint_area"] == "only masked" else []}
 
 
 def build(desk: Desk) -> Tab:

@@ -55,7 +55,7 @@ class TrainingTab:
         self.trying = gr.Timer(0.5, active=False)
 
     def _basics(self) -> None:
-        models = [model.name for model in self.desk.library.models()]
+        models = [model.name for model in self.desk.library.models() if not model.inpainting]
         with gr.Group():
             self.form.add("dataset", choices=self.desk.datasets.names(), value=None, allow_custom_value=True,
                           info="A folder of pictures and captions in home/datasets.")
