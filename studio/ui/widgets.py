@@ -63,7 +63,9 @@ class Desk:
     shelf: Shelf
 
     def submit(self, request: GenerationRequest, visitor: Visitor, key: str | None = None) -> int:
-        """Queue a picture. Raises InvalidSpec for what this visitor may not ask, and what Library.check raises."""
+        """Queue a picture. Raises InvalidSpec for what this visitor may not ask, BadPicture for a picture that this visitor
+        never brought, and what Library.check raises."""
+        visitor.must_have(self.library.inputs, request)
         if visitor.guest:
             request.check_guest()
             self._may_wait(visitor)
@@ -74,6 +76,7 @@ class Desk:
 
     def submit_strip(self, request: GenerationRequest, every: int, visitor: Visitor) -> int:
         """Queue the denoise strip of a picture, with every `every`-th step. Raises what `submit` raises."""
+        visitor.must_have(self.library.inputs, request)
         if visitor.guest:
             request.check_guest()
             self._may_wait(visitor)
@@ -83,8 +86,9 @@ class Desk:
     def submit_sweep(self, spec: SweepSpec, visitor: Visitor, sweep: str = "") -> tuple[str, int]:
         """Store a sweep, or the new spec of one of this visitor's, and queue it; its id and the job's.
 
-        Raises InvalidSpec with all that is wrong in any cell, and what Library.check raises.
+        Raises InvalidSpec with all that is wrong in any cell, and what `submit` raises.
         """
+        visitor.must_have(self.library.inputs, spec)
         if visitor.guest:
             spec.check_guest()
             self._may_wait(visitor)
@@ -119,7 +123,8 @@ class Desk:
         """The pictures of a training that can begin. Raises what Library.model and `dataset` raise, and InvalidSpec."""
         if visitor.guest:
             config.check_guest()
-        for_family(config, self.library.model(config.model).family)
+        model = self.library.model(config.model)
+        for_family(config, model.family, model.inpainting)
         return self.dataset(config.dataset, visitor)
 
     def submit_training(self, config: TrainingConfig | None, visitor: Visitor, run: str = "",

@@ -101,7 +101,7 @@ class GalleryTab:
         return self.found(words, page + 1, who(request))
 
     def pick(self, paths: list[str], pinned: str | None, event: gr.SelectData) -> Updates:
-        return self.shown(paths[event.index] if isinstance(event.index, int) and event.index < len(paths) else None, pinned)
+        return self.shown(paths[event.index] if isinstance(event.index, int) and 0 <= event.index < len(paths) else None, pinned)
 
     def turn_pin(self, picked: str | None, pinned: str | None) -> Updates:
         """Keep the one in view to compare others with, or let the kept one go."""

@@ -16,7 +16,6 @@ from PIL import Image
 
 from studio.errors import DatasetError, StudioError
 from studio.spec.training import TrainingConfig
-from studio.spec.training_rules import for_family
 from studio.spec.training_steps import steps
 from studio.store import images
 from studio.store.dataset import Dataset
@@ -33,9 +32,7 @@ COSTLY = frozenset({
 
 
 def told(desk: Desk, config: TrainingConfig, visitor: Visitor) -> str:
-    """The plan of a training that can begin. Raises what Desk.check_training raises, and InvalidSpec for a model of inpainting."""
-    model = desk.library.model(config.model)
-    for_family(config, model.family, model.inpainting)
+    """The plan of a training that can begin. Raises what Desk.check_training raises."""
     found = desk.check_training(config, visitor)
     pictures, aside, total = length(config, found)
     shapes = {(item.width, item.height) for item in found.items}
