@@ -21,6 +21,9 @@ KINDS = {"missing": "without a caption", "short": "very short", "same": "all the
          "untidy": "untidy", "small": "too small", "duplicate": "the same file twice", "broken": "cannot be used"}
 MENDS = {"trigger": "Put it in front", "long": "Shorten", "lines": "Join the lines", "twice": "Once is enough",
          "untidy": "Clean up", "small": "Set aside", "duplicate": "Set aside", "broken": "Set aside"}
+INVITATION = ('<div class="sweep-empty"><p><b>Captions decide what a LoRA learns.</b></p><p>Choose a dataset on the left, or drop '
+              "pictures there: they appear here with their captions beside them. What is typed is kept at once, and everything can "
+              "be undone.</p></div>")
 LAYOUTS = {"sidecar": "captions beside the pictures", "metadata": "captions in a metadata file", "kohya": "kohya's folders"}
 
 
@@ -54,6 +57,11 @@ def left(rows: Sequence[tuple[str, str]], what: str) -> str:
     lines = "".join(f"<li><b>{esc(file)}</b> {esc(why)}</li>" for file, why in rows[:MOST])
     more = f"<li>and {len(rows) - MOST:,} more</li>" if len(rows) > MOST else ""
     return f'<ul class="faults"><li>{many(len(rows), "file")} {what}:</li>{lines}{more}</ul>'
+
+
+def left_alone(step: Step | None) -> str:
+    """What a step could not change, file by file."""
+    return left(step.left, "left alone") if step else ""
 
 
 def doing(name: str, trigger: str, shipped: bool, guest: bool, ready: bool) -> str:

@@ -86,7 +86,7 @@ class CaptioningTab:
     def open(self, name: str, visitor: Visitor) -> Updates:
         """A dataset is shown from its first page."""
         names = self.desk.shelf.names(visitor)
-        updates = self.view.shown(Place(name), visitor)
+        updates = self.view.shown(Place(name), visitor, ticked=[])
         album = self.desk.shelf.open(name, visitor) if name in names else None
         own = album is not None and not album.shipped
         return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None), self.view.filter: "",
@@ -146,6 +146,8 @@ class CaptioningTab:
                     return self.view.put(values, data, visitor)
                 case "aside":
                     return self.view.aside(values, data, visitor)
+                case "all":
+                    return self.view.all_ticked(values, data, visitor)
                 case "like":
                     return {self.view.seen: gr.skip()}  # asked of the finder
             raise BadFile("The page asked for something that the studio does not know.")
