@@ -278,6 +278,28 @@ def test_answers_become_lists(desk: Desk, tab: CaptioningTab, by: Any) -> None:
     assert text(desk, "002.txt") == "bear, number 2, moon" and text(desk, "001.txt") == "bear, number 1, sun"
 
 
+def test_pictures_like_one_from_outside(desk: Desk, tab: CaptioningTab, by: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("studio.ui.guard.get_upload_folder", lambda: str(tmp_path))
+
+    def send(path: Path, visitor: Any = OWNER, name: str = "bears") -> Any:
+        sent = {"path": str(path), "orig_name": path.name}
+        return tab.finder.likened(page(tab, name) | {tab.finder.sent: sent}, by(visitor))
+
+    shutil.copy(PLUSH / "003.png", tmp_path / "mine.png")
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    shown = send(tmp_path / "mine.png")
+    job = desk.jobs.get(shown[tab.finder.job])
+    assert job and (job.kind, job.spec["question"]) == ("see", "search") and shown[tab.finder.sent] is None
+    assert desk.library.inputs.load(job.spec["like"]).size == (128, 128)
+    kept = len(list(desk.settings.inputs.iterdir()))
+    mine = tmp_path / "mine.png"
+    for path, visitor, name, said in ((tmp_path / "no.png", OWNER, "bears", "no.png"), (mine, ANN, "mysks", "owner"),
+                                      (Path("/etc/passwd"), OWNER, "bears", "Send a file"), (mine, OWNER, "", "no dataset")):
+        with pytest.raises(gr.Error, match=said):
+            send(path, visitor, name)
+    assert len(list(desk.settings.inputs.iterdir())) == kept
+
+
 @pytest.mark.parametrize("data", [{}, {"what": "put"}, {"what": HOSTILE, "subject": 7}, {"what": "aside", "dataset": "bears"},
                                   {"what": "put", "dataset": "../..", "subject": "a", "text": "b", "was": ""},
                                   {"what": "put", "dataset": "bears", "subject": "../000.png", "text": "b", "was": ""}], ids=str)

@@ -18,7 +18,7 @@ from studio.store.library import Unusable
 from studio.store.networks import Networks
 from studio.ui import album as words
 from studio.ui import grid, show
-from studio.ui.guard import Visitor, who
+from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
@@ -35,6 +35,7 @@ class Finder:
             with gr.Row(elem_classes="turn"):
                 self.words = gr.Textbox(label="Words", max_lines=1, min_width=160, placeholder="a red boat", elem_id="find-words")
                 self.search = gr.Button("Search", size="sm", variant="primary", elem_id="find-search")
+            self.sent = gr.File(label="Or like a picture: drop it here", file_types=["image"], height=90, elem_id="find-sent")
             with gr.Row(elem_classes="turn"):
                 self.classes = gr.Textbox(label="Classes", max_lines=1, min_width=160, placeholder="moon / sun / other",
                                           elem_id="find-classes")
@@ -57,6 +58,7 @@ class Finder:
         inputs, started = {self.words, self.classes, self.clip, *view.inputs}, [self.job, self.clock, self.doing]
         gr.on([self.search.click, self.words.submit], self.searched, inputs, started, **SHORT)
         gr.on([self.sort.click, self.classes.submit], self.sorted, inputs, started, **SHORT)
+        self.sent.upload(self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT)
         self.twins.click(self.twinned, inputs, started, **SHORT)
         self.fit.click(self.fitted, inputs, started, **SHORT)
         view.cards.click(self.liked, inputs, started, **SHORT)
@@ -94,6 +96,15 @@ class Finder:
             return {self.doing: gr.skip()}
         with show.said():
             return self._ask(values, who(request), "search", like=str(data.get("subject")))
+
+    def likened(self, values: Updates, request: gr.Request) -> Updates:
+        """Pictures like one from outside, which is kept in home/inputs."""
+        with show.said():
+            visitor = who(request)
+            visitor.must_own("Searching a dataset")
+            self.desk.shelf.open(self.view.place(values).name, visitor)  # before anything is kept
+            like = self.desk.library.inputs.add(*uploaded(values[self.sent])).sha256
+            return {**self._ask(values, visitor, "search", like=like), self.sent: None}
 
     # ---- answered -----------------------------------------------------------------------------------------------
 
