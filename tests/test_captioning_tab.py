@@ -30,6 +30,7 @@ from studio.ui import show
 from studio.ui.app import desk_of
 from studio.ui.tabs.captioning import CaptioningTab
 from studio.ui.tabs.captioning_find import listed
+from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import called
 from studio.ui.tabs.training import TrainingTab
 from studio.ui.widgets import Desk
@@ -113,7 +114,7 @@ def test_filters_pages_and_faults(tab: CaptioningTab, desk: Desk, by: Any) -> No
     shown = tab.view.filtered(page(tab) | {tab.view.filter: "tokens:>"}, by(OWNER))
     assert "faults" in shown[tab.view.note] and len(cards(tab, shown)) == 5
     assert tab.view.turn_on(page(tab) | {tab.view.page: 900}, by(OWNER))[tab.view.page] == 0
-    found = (("003.png", "0.9"), ("gone.png", "0.8"), ("001.png", "0.7"))
+    found = (Find("003.png", "0.9"), Find("gone.png", "0.8"), Find("001.png", "0.7"))
     shown = tab.view.again(page(tab), OWNER, found=found)
     assert [(card["key"], card["note"]) for card in cards(tab, shown)] == [("003.png", "0.9"), ("001.png", "0.7")]
 
@@ -259,10 +260,10 @@ def test_what_spoils_a_training_is_mended(tab: CaptioningTab, desk: Desk, by: An
 def test_answers_become_lists(desk: Desk, tab: CaptioningTab, by: Any) -> None:
     twins = {"question": "duplicates", "groups": [[{"file": "a", "like": 1.0, "same_file": True},
                                                    {"file": "b", "like": 0.98, "same_file": False}]]}
-    assert listed(twins) == (("a", "group 1, the largest"), ("b", "group 1, 0.98 alike"))
+    assert listed(twins) == (("a", "group 1, the best of 2", ("b",)), ("b", "group 1, 0.98 alike", ()))
     found = {"question": "classes", "found": [{"file": "001.png", "class": "sun", "share": 0.7},
                                               {"file": "002.png", "class": "moon", "share": 0.9}]}
-    assert listed(found) == (("002.png", "moon 90%"), ("001.png", "sun 70%"))
+    assert listed(found) == (Find("002.png", "moon 90%"), Find("001.png", "sun 70%"))
     with pytest.raises(gr.Error, match="either words or a picture"):
         tab.finder.searched(page(tab), by(OWNER))
     started = tab.finder.sorted(page(tab) | {tab.finder.classes: "moon / sun / other"}, by(OWNER))
@@ -380,3 +381,33 @@ def test_ticking_all_that_are_shown_and_setting_them_aside(tab: CaptioningTab, d
         with pytest.raises(gr.Error):
             press(page(tab), "aside", **nonsense)
     assert tab.open("bears", OWNER)[tab.view.cards].value == []  # another dataset begins with none
+
+
+def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    def group(*files: str) -> list[dict[str, Any]]:
+        return [{"file": file, "like": 1.0, "same_file": False} for file in files]
+
+    job = desk.jobs.get(tab.finder.twinned(page(tab), by(OWNER))[tab.finder.job])
+    assert job
+    desk.jobs.claim("cpu")
+    desk.jobs.finish(job.id, "done", {"question": "duplicates", "groups": [group("001.png", "000.png", "gone.png"),
+                                                                         group("004.png", "002.png")]})
+    shown = tab.finder.look(page(tab) | {tab.finder.job: job.id}, by(OWNER))
+    assert [(card["key"], card["others"]) for card in cards(tab, shown)] == [("001.png", 1), ("000.png", 0), ("004.png", 1),
+                                                                             ("002.png", 0)]
+    assert shown[tab.finder.thin].visible and not shown[tab.finder.tag].visible
+    values = page(tab) | {tab.view.found: shown[tab.view.found], tab.view.cards: ["002.png", "003.png"]}
+    shown = tab.touched(values, gr.EventData(None, {"what": "others", "dataset": "bears", "subject": "004.png",
+                                                    "ticked": ["002.png", "003.png"]}), by(OWNER))
+    assert [card["key"] for card in cards(tab, shown)] == ["001.png", "000.png", "004.png"]
+    assert shown[tab.view.cards].value == ["003.png"] and "002.png is set aside" in shown[tab.view.note]
+    tab.view.undone(values, by(OWNER))
+    shown = tab.finder.thinned(values, by(OWNER))
+    assert "2 pictures are set aside; Undo" in shown[tab.view.note] and not shown[tab.finder.thin].visible
+    left = sorted(path.name for path in (desk.settings.home / "datasets" / "bears").glob("*.png"))
+    assert left == ["001.png", "003.png", "004.png"]
+    with pytest.raises(gr.Error, match="nothing to set aside"):
+        tab.finder.thinned(values, by(OWNER))
+    with pytest.raises(gr.Error, match="owner"):
+        tab.finder.thinned(values, by(ANN))
+    assert len(cards(tab, tab.view.undone(page(tab), by(OWNER)))) == 5  # both groups were one step

@@ -1,9 +1,9 @@
 // The pictures of a dataset beside their captions, edited in place, and which of them are ticked.
 //
-// In:  props.told {cards: [{dataset, key, src, caption, about, note, by, fault, locked}], shown, whole, locked}: the cards of a page,
+// In:  props.told {cards: [{dataset, key, src, caption, about, note, by, fault, locked, others}], shown, whole, locked}: the cards of a page,
 //      how many pictures the filter lets through, whether those are all, whether the dataset stays as it is.
 // Out: props.value, the keys that are ticked, of whatever page: only the browser changes it while somebody ticks; and events
-//      click {what: put | like | aside | all, dataset, subject, …}.
+//      click {what: put | like | aside | others | all, dataset, subject, …}.
 // A card that is there already stays: what somebody types is never drawn over, only where it says what was known. A caption is sent
 // when its box is left, after a pause in typing, and on Enter, which goes to the next picture. All text is set as text, never as HTML.
 const list = element.querySelector('.album-cards'), bar = element.querySelector('.album-bar'), cards = new Map();
@@ -131,6 +131,8 @@ const tell = (card, given) => {
   if (fault || !changed(card)) card.fault.textContent = fault;
   card.links.replaceChildren(...(given.locked ? [] : [
     button(card, 'like', 'more like it', 'Pictures that are like this one, by CLIP'),
+    ...(given.others ? [button(card, 'others', given.others === 1 ? 'set the other aside' : `set the ${given.others} others aside`,
+      'The others of its group out of the dataset; Undo brings them back', () => ({ticked: [...ticked]}))] : []),
     button(card, 'aside', 'set aside', 'Out of the dataset, with its caption; Undo brings it back', () => ({ticked: [...ticked]}))]));
 };
 const draw = () => {

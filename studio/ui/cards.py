@@ -17,8 +17,8 @@ SCRIPT = Path(__file__).with_name("cards.js").read_text("utf-8")
 def cards(**settings: Any) -> gr.HTML:
     """The component. Its value are the keys that are ticked.
 
-    Its click says {what: put | like | aside | all, dataset, subject: a picture's key, text, was, ticked}; without a subject those
-    ticked are meant.
+    Its click says {what: put | like | aside | others | all, dataset, subject: a picture's key, text, was, ticked}; without a
+    subject those ticked are meant.
     """
     return gr.HTML(value=[], html_template='<div class="album-bar" hidden></div><div class="album-cards"></div>', js_on_load=SCRIPT,
                    apply_default_css=False, told={}, **settings)

@@ -20,9 +20,10 @@ from studio.ui import grid, show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.tabs.captioning_find import Finder
+from studio.ui.tabs.captioning_place import Place
 from studio.ui.tabs.captioning_run import Captioner
 from studio.ui.tabs.captioning_tools import Tools
-from studio.ui.tabs.captioning_view import Place, View, called
+from studio.ui.tabs.captioning_view import View, called
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Tab, Updates
 
 ID = "captioning"
@@ -144,7 +145,7 @@ class CaptioningTab:
             match data.get("what"):
                 case "put":
                     return self.view.put(values, data, visitor)
-                case "aside":
+                case "aside" | "others":
                     return self.view.aside(values, data, visitor)
                 case "all":
                     return self.view.all_ticked(values, data, visitor)

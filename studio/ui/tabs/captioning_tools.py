@@ -22,6 +22,7 @@ from studio.store.album import Album
 from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.guard import Visitor, who
+from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Updates
 
@@ -195,11 +196,11 @@ class Tools:
             return {**updates, self.findings: words.lint(self._found(values, visitor)[1])}
 
     def _by_captioner(self, values: Updates, meant: list[Finding], visitor: Visitor) -> Updates:
-        """What only words can mend: those pictures are shown and ticked, to be written by hand or by the captioner."""
-        found = tuple((one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
+        """What only words can mend: those pictures are shown and none is ticked, so that by hand or captioner they are meant."""
+        found = tuple(Find(one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
         said = grid.note(f"{words.many(len(found), 'picture')} to be captioned: write beside them, or choose “All anew”, "
                          "and press Caption.")
-        return self.view.again(values, visitor, said, [file for file, _ in found], found=found, page=0, filter="")
+        return self.view.again(values, visitor, said, [], found=found, page=0, filter="")
 
     # ---- where from ---------------------------------------------------------------------------------------------
 

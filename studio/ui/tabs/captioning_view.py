@@ -7,7 +7,7 @@ edits of many captions, searches: their panes call `shown` when they have change
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -23,6 +23,7 @@ from studio.ui import cards as table
 from studio.ui import grid, show
 from studio.ui.guard import Visitor, who
 from studio.ui.shelf import addresses
+from studio.ui.tabs.captioning_place import Find, Place
 from studio.ui.tabs.training_open import sentences
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
@@ -30,20 +31,6 @@ PAGE = 24  # pictures
 STEPS = 30  # of the history that are listed
 HASH = re.compile(r" \([0-9a-f]{12}\)")  # of a captioner's weights, which the card of the dataset keeps
 MANY = 2000  # pictures up to which cards say who wrote their captions
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a page is: which dataset, what its filter says, which page, and what a search has found: ((key, note), …).
-
-    `ticked` are keys of pictures that somebody ticked, on whatever page.
-    """
-
-    name: str = ""
-    filter: str = ""
-    page: int = 0
-    found: tuple[tuple[str, str], ...] = ()
-    ticked: tuple[str, ...] = ()
 
 
 class View:
@@ -97,7 +84,7 @@ class View:
     def place(self, values: Updates) -> Place:
         """Where the page is, from what the browser sends."""
         return Place(str(values[self.dataset] or ""), str(values[self.filter] or ""), int(values[self.page] or 0),
-                     tuple(map(tuple, values[self.found] or ())), table.keys(values.get(self.cards)))
+                     tuple(Find(*one) for one in values[self.found] or ()), table.keys(values.get(self.cards)))
 
     def meant(self, values: Updates, visitor: Visitor) -> tuple[list[str] | None, str]:
         """The pictures that an edit is for, as keys (None: all) and a filter: those ticked; if none is, those shown.
@@ -110,7 +97,7 @@ class View:
             if not (keys := [key for key in place.ticked if key in there]):
                 raise DatasetError("The ticked pictures are no longer there; tick others.")
             return keys, ""
-        return [key for key, _ in place.found if key in there] if place.found else None, place.filter
+        return [one.key for one in place.found if one.key in there] if place.found else None, place.filter
 
     # ---- what is shown ------------------------------------------------------------------------------------------
 
@@ -133,10 +120,9 @@ class View:
         first = place.page * PAGE + 1
         paged = f"{first:,}–{first + len(pictures) - 1:,} of {total:,}" if total else self._none(place)
         states = {step.state for step in steps}
-        notes = dict(place.found)
         guessed = called(album) if trigger is None else trigger
         return {
-            self.cards: table.page(album.name, self._cards(album, pictures, visitor, locked, notes), total,
+            self.cards: table.page(album.name, self._cards(album, pictures, visitor, locked, place), total,
                                    total == len(album.pictures), locked, ticked),
             self.note: fault or said,
             self.count: f'<p class="nothing" data-total="{total}">{paged}</p>', self.page: place.page, self.found: place.found,
@@ -161,7 +147,7 @@ class View:
         """The pictures of the page, how many there are in all, and the place with a page that exists."""
         if place.found:
             passing = {key: album.picture(key) for key in album.keys(place.filter)}
-            every = [passing[key] for key, _ in place.found if key in passing]
+            every = [passing[one.key] for one in place.found if one.key in passing]
             page = max(0, min(place.page, (len(every) - 1) // PAGE))
             return every[page * PAGE:(page + 1) * PAGE], len(every), replace(place, page=page)
         found = album.page(place.page * PAGE, PAGE, place.filter)
@@ -170,11 +156,13 @@ class View:
             found = album.page(page * PAGE, PAGE, place.filter)
         return list(found.pictures), found.total, replace(place, page=page)
 
-    def _cards(self, album: Album, pictures: list[Picture], visitor: Visitor, locked: bool,
-               notes: dict[str, str]) -> list[dict[str, Any]]:
+    def _cards(self, album: Album, pictures: list[Picture], visitor: Visitor, locked: bool, place: Place) -> list[dict[str, Any]]:
+        there, found = {one.key for one in album.pictures}, {one.key: one for one in place.found}
+        none = Find("", "")
         credits = album.credits() if len(album.pictures) <= MANY else {}
         shown = addresses(album, [one.key for one in pictures], visitor)
-        return [{"dataset": album.name, "key": one.key, "src": address, "caption": one.caption, "note": notes.get(one.key, ""),
+        return [{"dataset": album.name, "key": one.key, "src": address, "caption": one.caption,
+                 "note": found.get(one.key, none).note, "others": len(there.intersection(found.get(one.key, none).others)),
                  "about": f"{one.size[0]} × {one.size[1]}" if one.size[0] else "", "fault": one.reason or one.fault,
                  "by": HASH.sub("", str(credits[one.key][-1].writer)) if credits.get(one.key) and one.caption else "",
                  "locked": locked or bool(one.fault)}
@@ -259,16 +247,31 @@ class View:
         return {self.cards: gr.HTML(list(dict.fromkeys((*ticked, *sorted(chosen)))))}
 
     def aside(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """A picture taken out of the dataset, or all that are ticked; Undo brings them back."""
+        """A picture taken out of the dataset, or the others of its group, or all that are ticked; Undo brings them back."""
+        values = {**values, self.cards: table.keys(data.get("ticked"))}
+        match data.get("what"), data.get("subject"):
+            case "others", key:
+                keys = [other for one in self.place(values).found if one.key == key for other in one.others]
+            case _, None:
+                keys = list(self.place(values).ticked)
+            case _, key:
+                keys = [str(key)]
+        return self.set_aside(values, str(data.get("dataset")), keys, visitor)
+
+    def set_aside(self, values: Updates, name: str, keys: list[str], visitor: Visitor) -> Updates:
+        """Those pictures taken out of a dataset, as one step. Raises DatasetError where none of them is there."""
         visitor.must_own("Editing datasets")
-        ticked, key = table.keys(data.get("ticked")), data.get("subject")
-        album = self.desk.shelf.open(str(data.get("dataset")), visitor)
-        keys = self.meant({**values, self.cards: ticked}, visitor)[0] if key is None and ticked else [str(key)]
-        step = album.apply(SetAside(keys=tuple(keys or ())))
-        said = f"{keys[0]} is" if keys and len(keys) == 1 else f"{words.many(len(keys or ()), 'picture')} are"
+        album = self.desk.shelf.open(name, visitor)
         there = {one.key for one in album.pictures}
-        return self.again(values, visitor, words.left_alone(step) or grid.note(f"{said} set aside; Undo brings them back."),
-                          [one for one in ticked if one in there])
+        meant = tuple(key for key in keys if key in there)
+        if not meant:
+            raise DatasetError("There is nothing to set aside: tick pictures that are there.")
+        step = album.apply(SetAside(keys=meant))
+        said = grid.note(f"{meant[0] if len(meant) == 1 else words.many(len(meant), 'picture')} "
+                         f"{'is' if len(meant) == 1 else 'are'} set aside; Undo brings {'it' if len(meant) == 1 else 'them'} back.")
+        there = {one.key for one in album.pictures}
+        return self.again(values, visitor, words.left_alone(step) or said,
+                          [one for one in self.place(values).ticked if one in there])
 
     def undone(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
