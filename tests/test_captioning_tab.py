@@ -411,3 +411,37 @@ def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Desk, by: A
     with pytest.raises(gr.Error, match="owner"):
         tab.finder.thinned(values, by(ANN))
     assert len(cards(tab, tab.view.undone(page(tab), by(OWNER)))) == 5  # both groups were one step
+
+
+def test_repeats_are_typed_where_they_are_shown(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    folder = desk.settings.home / "datasets" / "sky"
+    for name in ("10_moon", "3_<i>sun"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(PLUSH / "000.png", folder / name)
+
+    def repeat(name: str, count: Any, visitor: Any = OWNER, what: str = "repeats") -> Any:
+        data = {"what": what, "subject": name, "count": count}
+        return tab.repeat(page(tab, "sky"), gr.EventData(None, data), by(visitor))
+
+    shown = tab.open("sky", OWNER)[tab.found]
+    assert 'data-folder="10_moon"' in shown and "3_&lt;i&gt;sun" in shown and "<i>sun" not in shown
+    assert "<input" not in tab.open("mysks", OWNER)[tab.found]
+    shown = repeat("10_moon", "4")
+    assert 'data-folder="4_moon"' in shown[tab.found] and "Repeats of 10_moon: 4" in shown[tab.view.note]
+    assert [card["key"] for card in cards(tab, shown)] == ["3_<i>sun/000.png", "4_moon/000.png"]
+    for name, count, said in (("4_moon", "0", "1 or more"), ("4_moon", "x", "whole number"), ("4_moon", None, "Repeats"),
+                              ("../bears", "2", "no folder"), ("4_moon", "1e9", "Repeats"), ("10_moon", "2", "no folder")):
+        with pytest.raises(gr.Error, match=said):
+            repeat(name, count)
+    with pytest.raises(gr.Error, match="owner"):
+        repeat("4_moon", "2", ANN)
+    with pytest.raises(gr.Error, match="does not know"):
+        repeat("4_moon", "2", what="x")
+    id = desk.submit_caption(CaptionSpec(dataset="sky"), OWNER)
+    with pytest.raises(gr.Error, match="being captioned"):
+        repeat("4_moon", "2")
+    desk.jobs.cancel(id)
+    assert 'data-folder="2_moon"' in repeat("4_moon", "2")[tab.found]
+    for _ in range(2):
+        shown = tab.view.undone(page(tab, "sky"), by(OWNER))
+    assert 'data-folder="10_moon"' in shown[tab.found] and (folder / "10_moon" / "000.png").is_file()

@@ -295,6 +295,8 @@ class Album:
         chosen = [self.picture(key) for key in keys]
         if isinstance(edit, SetAside):
             return rewrite.moves(self.folder, chosen, self.pictures)
+        if isinstance(edit, caption_edits.SetRepeats):
+            return rewrite.repeats(self.folder, edit, self._found, self.pictures, self.sources())
         if isinstance(edit, caption_edits.SetSource):
             return rewrite.sources(edit, chosen, self.sources())
         return rewrite.texts(self.folder, edit, chosen, self.pictures, self.tokens)

@@ -128,7 +128,7 @@ class View:
             self.count: f'<p class="nothing" data-total="{total}">{paged}</p>', self.page: place.page, self.found: place.found,
             self.undo: gr.Button(interactive="done" in states and not locked),
             self.redo: gr.Button(interactive="undone" in states and not locked),
-            self.about: words.found(album.counts(), album.broken, album.notes, self.desk.shelf.looking(place.name)),
+            self.about: words.found(album.counts(), album.broken, album.notes, self.desk.shelf.looking(place.name), locked),
             self.offers: words.doing(place.name, guessed, album.shipped, visitor.guest,
                                      any(not one.reason for one in album.pictures)),
             self.everything: gr.Button(visible=bool(place.found)), self.back: gr.Button(interactive=place.page > 0),
