@@ -251,6 +251,20 @@ def test_search_in_a_dataset(client: Client, served: Served) -> None:
         assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize("nonsense", ["", "\x00", "\"><img src=x onerror=alert(1)>", "../..", "日本", "a" * 100_000, 7, None,
+                                      [1], {}], ids=lambda one: repr(one)[:14])
+def test_nonsense_about_datasets(client: Client, served: Served, nonsense: Any) -> None:
+    said_before = len(served.log.read_text())
+    for name, asked in (("/dataset", {"dataset": nonsense}), ("/search", {"dataset": "mysks", "like": nonsense}),
+                        ("/dataset", {"dataset": "mysks", "trigger": nonsense, "words": nonsense}),
+                        ("/search", {"dataset": nonsense, "words": "x"}),
+                        ("/search", {"dataset": "mysks", "words": nonsense, "clip": nonsense, "pictures": nonsense})):
+        with pytest.raises(AppError) as caught:
+            client.predict(api_name=name, **asked)
+        assert "Something went wrong" not in str(caught.value) and "Traceback" not in str(caught.value)
+    assert "Traceback" not in served.log.read_text()[said_before:]
+
+
 def test_guests_ask_only_of_what_came_with_the_studio(client: Client, served: Served) -> None:
     (served.home / "datasets" / "family").mkdir(parents=True)
     shutil.copy(shipped("assets") / "datasets" / "mysks" / "000.png", served.home / "datasets" / "family")

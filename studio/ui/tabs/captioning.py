@@ -72,7 +72,7 @@ class CaptioningTab:
                           preprocess=False, **SHORT)
         self.offers.click(self.act, view.inputs, self.opened_outputs, **SHORT)
         self.found.click(self.repeat, view.inputs, view.outputs, **SHORT)
-        view.cards.click(self.touched, view.inputs, view.outputs, **SHORT)
+        view.cards.click(self.touched, {self.finder.clip, *view.inputs}, [*view.outputs, *self.finder.started], **SHORT)
 
     @property
     def opened_outputs(self) -> list[Any]:
@@ -152,7 +152,7 @@ class CaptioningTab:
                 case "all":
                     return self.view.all_ticked(values, data, visitor)
                 case "like":
-                    return {self.view.seen: gr.skip()}  # asked of the finder
+                    return self.finder.liked(values, data, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
 
     def repeat(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:

@@ -55,15 +55,19 @@ class Finder:
     def choices(self) -> list[str]:
         return [one.name for one in self.networks.clips() if not isinstance(one, Unusable)]
 
+    @property
+    def started(self) -> list[Any]:
+        """What changes when something is asked."""
+        return [self.job, self.clock, self.doing]
+
     def wire(self, view: View) -> None:
         self.view = view
-        inputs, started = {self.words, self.classes, self.clip, *view.inputs}, [self.job, self.clock, self.doing]
+        inputs, started = {self.words, self.classes, self.clip, *view.inputs}, self.started
         gr.on([self.search.click, self.words.submit], self.searched, inputs, started, **SHORT)
         gr.on([self.sort.click, self.classes.submit], self.sorted, inputs, started, **SHORT)
         self.sent.upload(self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT)
         self.twins.click(self.twinned, inputs, started, **SHORT)
         self.fit.click(self.fitted, inputs, started, **SHORT)
-        view.cards.click(self.liked, inputs, started, **SHORT)
         self.clock.tick(self.look, {self.job, *view.inputs}, [*started, self.tag, self.thin, *view.outputs], **SILENT)
         self.tag.click(self.tagged, {self.job, *view.inputs}, [self.tag, *view.outputs], **SHORT)
         self.thin.click(self.thinned, view.meaning, [self.thin, *view.outputs], **SHORT)
@@ -92,13 +96,9 @@ class Finder:
         with show.said():
             return self._ask(values, who(request), "fit")
 
-    def liked(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """Pictures like the one of a card."""
-        data = event._data or {}
-        if data.get("what") != "like":
-            return {self.doing: gr.skip()}
-        with show.said():
-            return self._ask(values, who(request), "search", like=str(data.get("subject")))
+    def liked(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
+        """Pictures like the one of a card. Raises what `Desk.submit_see` raises."""
+        return self._ask(values, visitor, "search", like=str(data.get("subject")))
 
     def likened(self, values: Updates, request: gr.Request) -> Updates:
         """Pictures like one from outside, which is kept in home/inputs."""
