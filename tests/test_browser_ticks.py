@@ -1,7 +1,8 @@
-"""Pictures ticked by hand on the Captions tab, in a real browser: by mouse and keyboard, over pages and filters, on a phone."""
+"""The Captions tab in a real browser: pictures ticked by mouse and keyboard, over pages, on a phone; repeats; near-duplicates."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from playwright.sync_api import Locator, Page, expect
 from test_browser import Studio, chromium, shared, shot, visit  # noqa: F401
 from test_browser_loop import fill, opened
 
+from studio.settings import shipped
+
 pytestmark = pytest.mark.slow
 COUNT = 30  # two pages
+DATASETS = shipped("assets") / "datasets"
 
 
 @pytest.fixture
@@ -143,3 +147,46 @@ def test_ticking_on_a_phone(shared: Studio, visit: Callable[..., Page], folder: 
     size = page.locator("#album-cards .album-tick").first.bounding_box()
     assert size and min(size["width"], size["height"]) >= 32
     shot(page, "phone-captions-ticked")
+
+
+def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+    folder = shared.home / "datasets" / "sky"
+    for name in ("10_moon", "2_bear"):
+        (folder / name).mkdir(parents=True)
+    for number in range(3):
+        shutil.copy(DATASETS / "moon" / f"{number:03}.png", folder / "10_moon")
+        shutil.copy(DATASETS / "mysks" / f"{number:03}.png", folder / "2_bear")
+    for name in ("10_moon/001", "2_bear/002"):
+        Image.open(folder / f"{name}.png").convert("RGB").resize((112, 112)).save(folder / f"{name}-small.png")
+    page = visit(shared)
+    opened(page, "sky")
+
+    # how often each counts: typed, refused, undone
+    number = page.get_by_label("Repeats of 10_moon", exact=True)
+    number.fill("4")
+    number.press("Enter")
+    expect(page.get_by_label("Repeats of 4_moon", exact=True)).to_have_value("4")
+    assert (folder / "4_moon" / "000.png").is_file() and not (folder / "10_moon").exists()
+    number = page.get_by_label("Repeats of 4_moon", exact=True)
+    number.fill("0")
+    number.press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("Repeats: has to be 1 or more")
+    page.locator(".toast-close").first.click()
+    expect(number).to_have_value("4")
+    shot(page, "captions-repeats")
+    page.locator("#album-undo").click()
+    expect(page.get_by_label("Repeats of 10_moon", exact=True)).to_have_value("10")
+
+    # of near-duplicates the best stays: of one group, then of every
+    page.locator("#find > button").click()
+    page.locator("#find-twins").click()
+    expect(page.locator("#album-cards .album-card")).to_have_count(4, timeout=120_000)
+    expect(page.locator("#album-cards .album-about").first).to_contain_text("the best of 2")
+    shot(page, "captions-twins")
+    page.get_by_role("button", name="set the other aside").first.click()
+    expect(page.locator("#album-cards .album-card")).to_have_count(3)
+    page.locator("#album-undo").click()
+    expect(page.locator("#album-cards .album-card")).to_have_count(4)
+    page.locator("#find-thin").click()
+    expect(page.locator("#album-note")).to_contain_text("2 pictures are set aside")
+    assert not list(folder.glob("*/*-small.png")) and len(list(folder.glob("*/*.png"))) == 6
