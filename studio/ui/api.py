@@ -28,6 +28,7 @@ from studio.spec.sweep import SweepSpec, plan
 from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 from studio.store import gallery
+from studio.store.jobs import Job
 from studio.store.summary import summary
 from studio.ui import show
 from studio.ui.guard import Visitor, uploaded, who
@@ -40,18 +41,14 @@ def publish(desk: Desk) -> None:
     async def generate(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         request.check_used()
         id = desk.submit(request, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         made = job.result["pictures"]
         told = [{"file": Path(one["path"]).name, **{name: one[name] for name in ("seed", "digest", "seconds")}} for one in made]
         return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
 
     async def sweep(spec: SweepSpec, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         id, job_id = desk.submit_sweep(spec, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(job_id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, job_id)
         kept, stored = desk.sweeps.cells(id), desk.sweeps.get(id)
         cells = [(cell, kept[cell.key]) for cell in plan(stored.spec).cells] if stored else []
         told = [{"labels": list(cell.labels), "file": one.path.name if one.path else None, "seed": cell.request.seed,
@@ -61,9 +58,7 @@ def publish(desk: Desk) -> None:
 
     async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
         id = desk.submit_caption(spec, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         return {"job": id, **job.result}
 
     async def dataset(asked: DatasetRules, visitor: Visitor) -> dict[str, Any]:
@@ -73,16 +68,12 @@ def publish(desk: Desk) -> None:
 
     async def search(spec: SeeSpec, visitor: Visitor) -> dict[str, Any]:
         id = desk.submit_see(spec, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         return {"job": id, **job.result}
 
     async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         run, id = desk.submit_training(config, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         path = desk.settings.loras / f"{job.result['lora']}.safetensors"
         return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {"job": id, **job.result}
 
@@ -120,6 +111,14 @@ def publish(desk: Desk) -> None:
     for work, name in ((described, "generate"), *_on_pictures(desk, generate), (grids, "sweep"), (trainings, "train"),
                        (sets, "dataset"), (captions, "caption"), (searches, "search"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
+
+
+async def _done(desk: Desk, id: int) -> Job:
+    """The job when it is done. Raises StudioError if it does not come to that."""
+    [*_, job] = [job async for job in desk.jobs.watch(id)]
+    if job.state != "done":
+        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+    return job
 
 
 Made = tuple[list[FileDataDict], dict[str, Any]]
