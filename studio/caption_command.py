@@ -31,9 +31,12 @@ def job_of(folder: str, given: Mapping[str, Any], settings: Settings) -> dict[st
 
 
 def lines(result: Mapping[str, Any], as_json: bool) -> list[str]:
-    """What is printed: one JSON object, or a line for each picture."""
+    """What is printed: one JSON object, or a line for each picture; a sentence where there was nothing to do."""
     if as_json:
         return [json.dumps(result, ensure_ascii=False)]
+    if not result["rows"] and not result["failed"]:
+        every = "the picture has" if result["kept"] == 1 else f"all {result['kept']:,} pictures have"
+        return [f"Nothing to do: {every} a caption already. --mode replace writes all anew, --mode append adds to them."]
     arrow = result["dry_run"]
     said = [f"{row['file']}: {row['before']} → {row['after']}" if arrow else f"{row['file']}: {row['after']}"
             for row in result["rows"]]

@@ -1,6 +1,6 @@
 """`studio dataset FOLDER`: what lies there, what is wrong with it, as JSON or as a table.
 
-Knows: the words of that command's answer. Does not know: how a dataset is read (store/album.py) or judged (spec/caption_lint.py).
+Knows: the words of that command's answer. Does not know: what is told of a dataset (store/summary.py).
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from studio.errors import DatasetError
 from studio.settings import Settings
 from studio.spec.caption_lint import Rules
 from studio.store.album import Albums
-from studio.store.dataset import nothing
+from studio.store.summary import summary
 
 SHOWN = 12  # findings of a kind, and tags, that the table lists
 
@@ -23,14 +22,7 @@ def look(settings: Settings, folder: str, rules: Rules) -> dict[str, Any]:
     """What `--json` prints. `folder`: a path, or the name of a dataset. Raises DatasetError where there are no pictures."""
     path = Path(folder).expanduser()
     album = Albums(settings).open(path if path.is_dir() or len(path.parts) > 1 else folder)
-    if not album.pictures and not album.broken:
-        raise DatasetError(nothing(album.folder, []))
-    album.examine(_heard)
-    counts = album.counts()
-    return {"name": album.name, "folder": str(album.folder), "pictures": counts.pictures, "captioned": counts.captioned,
-            "layout": counts.layout, "repeats": dict(counts.repeats),
-            "broken": [{"file": file, "says": reason} for file, reason in album.broken],
-            "lint": [finding.json() for finding in album.lint(rules)], "tags": dict(album.tags()[:100]), "notes": album.notes}
+    return summary(album, rules, _heard)
 
 
 def in_words(found: dict[str, Any]) -> str:

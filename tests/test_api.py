@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_named_typed_endpoints_and_no_others(client: Client) -> None:
     told = client.view_api(return_format="dict", print_info=False)
     assert set(told["named_endpoints"]) == {
-        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/caption", "/inspect", "/jobs"}
+        "/generate", "/img2img", "/inpaint", "/outpaint", "/sweep", "/train", "/dataset", "/caption", "/search", "/inspect",
+        "/jobs"}
     assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
     assert [part["parameter_name"] for part in parameters] == list(GenerationRequest.model_fields)
@@ -236,3 +239,64 @@ def test_captions_of_a_dataset(client: Client, served: Served) -> None:
                        ({"dataset": "moon", "mode": "replace"}, "came with the studio")):
         with pytest.raises(AppError, match=words):
             client.predict(api_name="/caption", **bad)
+
+
+def test_what_is_in_a_dataset(client: Client, served: Served) -> None:
+    folder = served.home / "datasets" / "looked at"
+    shutil.copytree(shipped("assets") / "datasets" / "mysks", folder)
+    (folder / "bad.png").write_bytes(b"x")
+    (folder / "001.txt").write_text("a, a")
+    told = client.predict(api_name="/dataset", dataset="looked at", trigger="sks9", resolution=512)
+    by_command = subprocess.run([sys.executable, "-m", "studio", "dataset", "--home", str(served.home), "looked at", "--json",
+                                 "--trigger", "sks9", "--resolution", "512"], capture_output=True, text=True, check=True)
+    assert told == json.loads(by_command.stdout) and (told["pictures"], told["captioned"]) == (15, 15)
+    assert {"trigger", "small", "twice", "broken", "short"} == {one["kind"] for one in told["lint"]}
+    assert not client.predict(api_name="/dataset", dataset="mysks", words=0, trigger="mysks")["lint"]
+    for bad, words in (({"dataset": "lookd"}, "there is .*looked at"), ({"dataset": "../../home"}, "There is no dataset"),
+                       ({"dataset": "moon", "words": -1, "tokens": "x"}, "Tokens.*\n.*Words|Words.*\n.*Tokens")):
+        with pytest.raises(AppError, match=words):
+            client.predict(api_name="/dataset", **bad)
+
+
+def test_search_in_a_dataset(client: Client, served: Served) -> None:
+    folder = served.home / "datasets" / "seen"
+    shutil.copytree(shipped("assets") / "datasets" / "mysks", folder)
+    found = client.predict(api_name="/search", dataset="seen", words="a snowy landscape", limit=5)["found"]
+    assert len(found) == 5 and "snow" in (folder / found[0]["file"]).with_suffix(".txt").read_text()
+    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    like = client.predict(api_name="/search", dataset="seen", like="003.png", limit=1, pictures=["004.png", "003.png"])["found"]
+    assert [one["file"] for one in like] == ["004.png"]
+    for bad, words in (({}, "either words or a picture"), ({"words": "x", "like": "003.png"}, "either words"),
+                       ({"like": "gone.png"}, "no picture 'gone.png'"), ({"like": "0" * 64}, "send it again"),
+                       ({"words": "x", "clip": "nothing"}, "nothing"), ({"words": "x", "limit": 0}, "At most")):
+        with pytest.raises(AppError, match=words) as caught:
+            client.predict(api_name="/search", dataset="seen", **bad)
+        assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nonsense", ["", "\x00", "\"><img src=x onerror=alert(1)>", "../..", "日本", "a" * 100_000, 7, None,
+                                      [1], {}], ids=lambda one: repr(one)[:14])
+def test_nonsense_about_datasets(client: Client, served: Served, nonsense: Any) -> None:
+    said_before = len(served.log.read_text())
+    for name, asked in (("/dataset", {"dataset": nonsense}), ("/search", {"dataset": "mysks", "like": nonsense}),
+                        ("/dataset", {"dataset": "mysks", "trigger": nonsense, "words": nonsense}),
+                        ("/search", {"dataset": nonsense, "words": "x"}),
+                        ("/search", {"dataset": "mysks", "words": nonsense, "clip": nonsense, "pictures": nonsense})):
+        with pytest.raises(AppError) as caught:
+            client.predict(api_name=name, **asked)
+        assert "Something went wrong" not in str(caught.value) and "Traceback" not in str(caught.value)
+    assert "Traceback" not in served.log.read_text()[said_before:]
+
+
+def test_guests_ask_only_of_what_came_with_the_studio(client: Client, served: Served) -> None:
+    (served.home / "datasets" / "family").mkdir(parents=True)
+    shutil.copy(shipped("assets") / "datasets" / "mysks" / "000.png", served.home / "datasets" / "family")
+    with Browser(served, "192.168.7.9") as guest:
+        guest.get("/")
+        told = guest.ask("dataset", "mysks", "", 0, 77, 3).json()["data"][0]
+        assert told["pictures"] == 15 and str(served.home) not in json.dumps(told) and "folder" not in told
+        for asked, words in ((("dataset", "family", "", 0, 77, 3), "There is no dataset"),
+                             (("search", "mysks", "pocket", [], "a lake", "", 5), "only the owner"),
+                             (("search", "family", "pocket", [], "a lake", "", 5), "only the owner")):
+            answer = guest.ask(*asked)
+            assert answer.status_code == 500 and words in answer.json()["error"] and "000.png" not in answer.text

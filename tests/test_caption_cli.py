@@ -54,7 +54,11 @@ def test_shown_then_written_then_nothing_to_do(studio: Studio, folder: Path) -> 
     assert f"000.png: → {written['000.png']}".replace(": →", ":  →") == lines[0]
     assert (folder / "001.txt").read_text() == "mine\n"
     again = studio(str(folder))
-    assert again.returncode == 0 and not again.stdout
+    assert again.returncode == 0 and again.stdout.splitlines() == [
+        "Nothing to do: all 3 pictures have a caption already. --mode replace writes all anew, --mode append adds to them."]
+    assert "the picture has a caption" in studio(str(folder), "--picture", "001.png").stdout
+    told = json.loads(studio(str(folder), "--json").stdout)
+    assert (told["count"], told["made"], told["taken"], told["kept"], told["rows"], told["failed"]) == (3, 0, 0, 3, [], [])
 
 
 def test_a_dataset_by_name_and_some_of_its_pictures(studio: Studio, folder: Path, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_lines_are_joined() -> None:
 def test_every_kind_has_a_title_and_comes_back_from_json() -> None:
     fields: dict[str, dict[str, object]] = {
         "put": {"texts": {"a.png": "x"}}, "replace": {"find": "a"}, "rename_tags": {"tags": ["a"], "to": "b"},
-        "delete_tags": {"tags": ["a"]}, "add_tags": {"tags": ["a"]}, "set_aside": {"keys": ["a"]}}
+        "delete_tags": {"tags": ["a"]}, "add_tags": {"tags": ["a"]}, "set_aside": {"keys": ["a"]},
+        "set_repeats": {"folder": "10_moon", "repeats": 3}}
     for kind in EDITS:
         edit = edit_of({"kind": kind, **fields.get(kind, {})})
         assert title(edit) and edit_of(edit.model_dump(mode="json")) == edit
@@ -91,6 +92,7 @@ def test_every_kind_has_a_title_and_comes_back_from_json() -> None:
     ({"kind": "replace", "find": "(", "pattern": True}, "is no pattern"),
     ({"kind": "replace", "find": "a", "to": r"\2", "pattern": True}, "is no pattern"),
     ({"kind": "replace", "find": "a" * 2000}, "1000 characters"), ({"kind": "keep_tags", "count": 0}, "Tags: has to be 1 or more"),
+    ({"kind": "set_repeats", "folder": "", "repeats": 0}, "Repeats: has to be 1 or more"),
     ({"kind": "sort_tags", "by": "x", "keep": -1}, "Keep in front"), ({"kind": "clean", "more": 1}, "no such setting")])
 def test_what_is_refused(values: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidSpec) as caught:

@@ -30,6 +30,7 @@ from studio.ui import show
 from studio.ui.app import desk_of
 from studio.ui.tabs.captioning import CaptioningTab
 from studio.ui.tabs.captioning_find import listed
+from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import called
 from studio.ui.tabs.training import TrainingTab
 from studio.ui.widgets import Desk
@@ -67,10 +68,15 @@ def by(monkeypatch: pytest.MonkeyPatch) -> Any:
 def page(tab: CaptioningTab, name: str = "bears", **more: Any) -> dict[Any, Any]:
     """What the browser sends: the parts of the form with what they begin with."""
     values = {part: part.value for part in tab.form.inputs}
-    values |= {tab.view.dataset: name, tab.view.filter: "", tab.view.page: 0, tab.view.found: (), tab.captioner.scope: False}
+    values |= {tab.view.dataset: name, tab.view.filter: "", tab.view.page: 0, tab.view.found: (), tab.view.cards: []}
     values |= {part: part.value for tool in (tab.tools, tab.finder) for part in vars(tool).values()
                if isinstance(part, gr.Textbox | gr.Number | gr.Dropdown | gr.CheckboxGroup)}
     return values | {getattr(tab.tools, key): value for key, value in more.items()}
+
+
+def cards(tab: CaptioningTab, shown: dict[Any, Any]) -> list[dict[str, Any]]:
+    """What a page is told of its pictures."""
+    return list(shown[tab.view.cards].props["told"]["cards"])
 
 
 def typed(key: str, text: str, was: str, dataset: str = "bears") -> Any:
@@ -84,7 +90,7 @@ def text(desk: Desk, key: str) -> str:
 def test_a_caption_typed_is_kept_and_undone(tab: CaptioningTab, desk: Desk, by: Any) -> None:
     shown = tab.touched(page(tab), typed("001.png", "  a   bear\nby a lake ", "bear, number 1"), by(OWNER))
     assert text(desk, "001.txt") == "a bear by a lake"
-    card = next(card for card in shown[tab.view.cards] if card["key"] == "001.png")
+    card = next(card for card in cards(tab, shown) if card["key"] == "001.png")
     assert card["caption"] == "a bear by a lake" and card["by"] == "by hand" and not card["locked"]
     assert shown[tab.view.undo].interactive and not shown[tab.view.redo].interactive
     tab.view.undone(page(tab), by(OWNER))
@@ -104,13 +110,13 @@ def test_two_who_edit_one_caption_lose_neither(tab: CaptioningTab, desk: Desk, b
 def test_filters_pages_and_faults(tab: CaptioningTab, desk: Desk, by: Any) -> None:
     for filter, total in (("", 5), ("number", 5), ("tag:bear -3", 4), ("is:missing", 0)):
         shown = tab.view.filtered(page(tab) | {tab.view.filter: filter}, by(OWNER))
-        assert len(shown[tab.view.cards]) == total and f'data-total="{total}"' in shown[tab.view.count]
+        assert len(cards(tab, shown)) == total and f'data-total="{total}"' in shown[tab.view.count]
     shown = tab.view.filtered(page(tab) | {tab.view.filter: "tokens:>"}, by(OWNER))
-    assert "faults" in shown[tab.view.note] and len(shown[tab.view.cards]) == 5
+    assert "faults" in shown[tab.view.note] and len(cards(tab, shown)) == 5
     assert tab.view.turn_on(page(tab) | {tab.view.page: 900}, by(OWNER))[tab.view.page] == 0
-    found = (("003.png", "0.9"), ("gone.png", "0.8"), ("001.png", "0.7"))
+    found = (Find("003.png", "0.9"), Find("gone.png", "0.8"), Find("001.png", "0.7"))
     shown = tab.view.again(page(tab), OWNER, found=found)
-    assert [(card["key"], card["note"]) for card in shown[tab.view.cards]] == [("003.png", "0.9"), ("001.png", "0.7")]
+    assert [(card["key"], card["note"]) for card in cards(tab, shown)] == [("003.png", "0.9"), ("001.png", "0.7")]
 
 
 def test_only_what_changed_is_drawn_again(tab: CaptioningTab, desk: Desk, by: Any) -> None:
@@ -121,16 +127,16 @@ def test_only_what_changed_is_drawn_again(tab: CaptioningTab, desk: Desk, by: An
     values = page(tab) | {tab.view.seen: shown[tab.view.seen]}
     assert set(tab.view.look(values, by(OWNER))) == {tab.view.seen}
     Albums(desk.settings).open("bears").write({"002.png": "by a worker"}, Writer(by="model", model="pocket"))
-    assert "by a worker" in [card["caption"] for card in tab.view.look(values, by(OWNER))[tab.view.cards]]
+    assert "by a worker" in [card["caption"] for card in cards(tab, tab.view.look(values, by(OWNER)))]
 
 
 def test_guests_look_at_what_came_with_the_studio_and_change_nothing(tab: CaptioningTab, desk: Desk, by: Any) -> None:
     assert desk.shelf.names(ANN) == ["moon", "mysks"] and "bears" in desk.shelf.names(OWNER)
     shown = tab.open("mysks", ANN)
-    cards = shown[tab.view.cards]
-    assert len(cards) == 15 and all(card["locked"] and card["src"].startswith("data:image/webp") for card in cards)
+    rows = cards(tab, shown)
+    assert len(rows) == 15 and all(card["locked"] and card["src"].startswith("data:image/webp") for card in rows)
     assert "Copy" not in shown[tab.view.offers]
-    assert tab.open("bears", ANN)[tab.view.cards] == []
+    assert cards(tab, tab.open("bears", ANN)) == []
     was = text(desk, "001.txt")
     for refused in (lambda: tab.touched(page(tab), typed("001.png", "x", was), by(ANN)),
                     lambda: tab.act(page(tab), pressed("copy", "moon"), by(ANN)),
@@ -158,19 +164,19 @@ def test_a_shipped_dataset_stays_and_its_copy_is_edited(tab: CaptioningTab, desk
         tab.touched(page(tab, "mysks"), typed("001.png", "x", (PLUSH / "001.txt").read_text().strip(), "mysks"), by(OWNER))
     for name in ("my mysks", "my mysks 2"):
         shown = tab.act(page(tab, "mysks"), pressed("copy", "mysks"), by(OWNER))
-        assert shown[tab.form["dataset"]].value == name and not shown[tab.view.cards][0]["locked"]
+        assert shown[tab.form["dataset"]].value == name and not cards(tab, shown)[0]["locked"]
 
 
 def test_what_is_asked_of_a_captioner(tab: CaptioningTab, desk: Desk, by: Any) -> None:
     values = page(tab) | {tab.view.filter: "tag:bear", tab.view.trigger: "mysks"}
     shown = tab.captioner.submit(values, by(OWNER))
     job = desk.jobs.get(shown[tab.captioner.job])
-    assert job and job.kind == "caption" and job.spec["filter"] == "" and job.spec["trigger"] == "mysks"
+    assert job and job.kind == "caption" and job.spec["filter"] == "tag:bear" and job.spec["trigger"] == "mysks"
     assert show.what(job) == "captions for bears by pocket" and tab.captioner.last("bears", OWNER) == job.id
     assert tab.captioner.last("bears", ANN) == 0
     tab.captioner.cancel(job.id, by(OWNER))
     assert not desk.jobs.waiting()
-    values |= {tab.captioner.scope: True, tab.view.found: (("001.png", "1"),)}
+    values |= {tab.view.found: (("001.png", "1"), ("gone.png", "1"))}
     dry = desk.jobs.get(tab.captioner.submit_dry(values, by(OWNER))[tab.captioner.job])
     assert dry and dry.spec["dry_run"] and dry.spec["filter"] == "tag:bear" and dry.spec["pictures"] == ["001.png"]
     desk.jobs.claim("cpu")
@@ -244,7 +250,7 @@ def test_what_spoils_a_training_is_mended(tab: CaptioningTab, desk: Desk, by: An
     shown = tab.tools.mend(values, pressed("mend", json.dumps(["trigger", ""])), by(OWNER))
     assert text(desk, "004.txt") == "mysks, bear, number 4" and 'data-kind="trigger"' not in shown[tab.tools.findings]
     shown = tab.tools.mend(values, pressed("mend", json.dumps(["missing", "000.png"])), by(OWNER))
-    assert [card["key"] for card in shown[tab.view.cards]] == ["000.png"]
+    assert [card["key"] for card in cards(tab, shown)] == ["000.png"]
     assert "mended already" in tab.tools.mend(values, pressed("mend", json.dumps(["twice", ""])), by(OWNER))[tab.view.note]
     for nonsense in ("", "{}", "[1]", HOSTILE, "[" * 9000):
         with pytest.raises(gr.Error, match="does not know"):
@@ -254,10 +260,10 @@ def test_what_spoils_a_training_is_mended(tab: CaptioningTab, desk: Desk, by: An
 def test_answers_become_lists(desk: Desk, tab: CaptioningTab, by: Any) -> None:
     twins = {"question": "duplicates", "groups": [[{"file": "a", "like": 1.0, "same_file": True},
                                                    {"file": "b", "like": 0.98, "same_file": False}]]}
-    assert listed(twins) == (("a", "group 1, the largest"), ("b", "group 1, 0.98 alike"))
+    assert listed(twins) == (("a", "group 1, the best of 2", ("b",)), ("b", "group 1, 0.98 alike", ()))
     found = {"question": "classes", "found": [{"file": "001.png", "class": "sun", "share": 0.7},
                                               {"file": "002.png", "class": "moon", "share": 0.9}]}
-    assert listed(found) == (("002.png", "moon 90%"), ("001.png", "sun 70%"))
+    assert listed(found) == (Find("002.png", "moon 90%"), Find("001.png", "sun 70%"))
     with pytest.raises(gr.Error, match="either words or a picture"):
         tab.finder.searched(page(tab), by(OWNER))
     started = tab.finder.sorted(page(tab) | {tab.finder.classes: "moon / sun / other"}, by(OWNER))
@@ -268,9 +274,31 @@ def test_answers_become_lists(desk: Desk, tab: CaptioningTab, by: Any) -> None:
     desk.jobs.finish(id, "done", found)
     values = page(tab) | {tab.finder.job: id}
     shown = tab.finder.look(values, by(OWNER))
-    assert [card["key"] for card in shown[tab.view.cards]] == ["002.png", "001.png"] and shown[tab.finder.tag].visible
+    assert [card["key"] for card in cards(tab, shown)] == ["002.png", "001.png"] and shown[tab.finder.tag].visible
     tab.finder.tagged(values, by(OWNER))
     assert text(desk, "002.txt") == "bear, number 2, moon" and text(desk, "001.txt") == "bear, number 1, sun"
+
+
+def test_pictures_like_one_from_outside(desk: Desk, tab: CaptioningTab, by: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("studio.ui.guard.get_upload_folder", lambda: str(tmp_path))
+
+    def send(path: Path, visitor: Any = OWNER, name: str = "bears") -> Any:
+        sent = {"path": str(path), "orig_name": path.name}
+        return tab.finder.likened(page(tab, name) | {tab.finder.sent: sent}, by(visitor))
+
+    shutil.copy(PLUSH / "003.png", tmp_path / "mine.png")
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    shown = send(tmp_path / "mine.png")
+    job = desk.jobs.get(shown[tab.finder.job])
+    assert job and (job.kind, job.spec["question"]) == ("see", "search") and shown[tab.finder.sent] is None
+    assert desk.library.inputs.load(job.spec["like"]).size == (128, 128)
+    kept = len(list(desk.settings.inputs.iterdir()))
+    mine = tmp_path / "mine.png"
+    for path, visitor, name, said in ((tmp_path / "no.png", OWNER, "bears", "no.png"), (mine, ANN, "mysks", "owner"),
+                                      (Path("/etc/passwd"), OWNER, "bears", "Send a file"), (mine, OWNER, "", "no dataset")):
+        with pytest.raises(gr.Error, match=said):
+            send(path, visitor, name)
+    assert len(list(desk.settings.inputs.iterdir())) == kept
 
 
 @pytest.mark.parametrize("data", [{}, {"what": "put"}, {"what": HOSTILE, "subject": 7}, {"what": "aside", "dataset": "bears"},
@@ -310,3 +338,110 @@ def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Se
             assert browser.get(f"{API}/file={thumb}").status_code == expected
             for path in (own / "000.png", Path(str(thumb).replace("/datasets/", "/datasets/../datasets/"))):
                 assert guest.get(f"{API}/file={path}").status_code == 403
+
+
+def test_edits_are_for_what_is_ticked_else_for_what_is_shown(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    values = page(tab, find="bear", to="cat") | {tab.view.filter: "-3", tab.view.cards: ["003.png", "004.png", "gone.png", 7]}
+    assert 'data-count="2"' in tab.tools.previewed(values, by(OWNER))
+    shown = tab.tools.replaced(values, by(OWNER))
+    assert [text(desk, f"00{k}.txt")[:3] for k in range(5)] == ["bea", "bea", "bea", "cat", "cat"]
+    assert "value" not in shown[tab.view.cards].constructor_args  # ticks stay
+    spec = tab.captioner.read(values, OWNER)
+    assert (spec.pictures, spec.filter) == (("003.png", "004.png"), "")
+    assert (tab.captioner.read(values | {tab.view.cards: []}, OWNER).filter) == "-3"
+    chips = tab.tools.counted(values | {tab.view.filter: ""}, by(OWNER))
+    assert "cat <small>2" in chips and "bear" not in chips
+    tab.captioner.dressed(values | {tab.view.trigger: "mysks"}, by(OWNER))
+    assert [text(desk, f"00{k}.txt")[:5] for k in range(5)] == ["bear,", "bear,", "bear,", "mysks", "mysks"]
+    tab.tools.said(values | {tab.tools.author: "Ann"}, by(OWNER))
+    assert set(desk.shelf.open("bears", OWNER).sources()) == {"003.png", "004.png"}
+    with pytest.raises(gr.Error, match="no longer there"):
+        tab.tools.replaced(values | {tab.view.cards: ["gone.png"]}, by(OWNER))
+    found = values | {tab.view.cards: [], tab.view.filter: "", tab.view.found: (("001.png", "0.9"),)}  # what a search has found
+    tab.tools.replaced(found, by(OWNER))
+    assert [text(desk, f"00{k}.txt")[:3] for k in range(3)] == ["bea", "cat", "bea"]
+
+
+def test_ticking_all_that_are_shown_and_setting_them_aside(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    def press(values: dict[Any, Any], what: str, **more: Any) -> Any:
+        shown = tab.touched(values, gr.EventData(None, {"what": what, "dataset": "bears", **more}), by(OWNER))
+        return shown, shown[tab.view.cards].value
+
+    without = page(tab) | {tab.view.filter: "-3"}
+    assert press(without, "all", ticked=["003.png"])[1] == ["003.png", "000.png", "001.png", "002.png", "004.png"]
+    assert press(page(tab) | {tab.view.found: (("001.png", ""),)}, "all", ticked=[7, None])[1] == ["001.png"]
+    shown, left = press(page(tab), "aside", subject=None, ticked=["000.png", "001.png"])
+    assert "2 pictures are set aside" in shown[tab.view.note] and left == [] and len(cards(tab, shown)) == 3
+    shown, left = press(page(tab), "aside", subject="004.png", ticked=["003.png", "004.png"])
+    assert "004.png is set aside" in shown[tab.view.note] and left == ["003.png"]
+    for _ in range(2):
+        shown = tab.view.undone(page(tab), by(OWNER))
+    assert len(cards(tab, shown)) == 5
+    for nonsense in ({"subject": None, "ticked": []}, {"subject": None, "ticked": "all"}, {"subject": ["001.png"]}):
+        with pytest.raises(gr.Error):
+            press(page(tab), "aside", **nonsense)
+    assert tab.open("bears", OWNER)[tab.view.cards].value == []  # another dataset begins with none
+
+
+def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    def group(*files: str) -> list[dict[str, Any]]:
+        return [{"file": file, "like": 1.0, "same_file": False} for file in files]
+
+    job = desk.jobs.get(tab.finder.twinned(page(tab), by(OWNER))[tab.finder.job])
+    assert job
+    desk.jobs.claim("cpu")
+    desk.jobs.finish(job.id, "done", {"question": "duplicates", "groups": [group("001.png", "000.png", "gone.png"),
+                                                                         group("004.png", "002.png")]})
+    shown = tab.finder.look(page(tab) | {tab.finder.job: job.id}, by(OWNER))
+    assert [(card["key"], card["others"]) for card in cards(tab, shown)] == [("001.png", 1), ("000.png", 0), ("004.png", 1),
+                                                                             ("002.png", 0)]
+    assert shown[tab.finder.thin].visible and not shown[tab.finder.tag].visible
+    values = page(tab) | {tab.view.found: shown[tab.view.found], tab.view.cards: ["002.png", "003.png"]}
+    shown = tab.touched(values, gr.EventData(None, {"what": "others", "dataset": "bears", "subject": "004.png",
+                                                    "ticked": ["002.png", "003.png"]}), by(OWNER))
+    assert [card["key"] for card in cards(tab, shown)] == ["001.png", "000.png", "004.png"]
+    assert shown[tab.view.cards].value == ["003.png"] and "002.png is set aside" in shown[tab.view.note]
+    tab.view.undone(values, by(OWNER))
+    shown = tab.finder.thinned(values, by(OWNER))
+    assert "2 pictures are set aside; Undo" in shown[tab.view.note] and not shown[tab.finder.thin].visible
+    left = sorted(path.name for path in (desk.settings.home / "datasets" / "bears").glob("*.png"))
+    assert left == ["001.png", "003.png", "004.png"]
+    with pytest.raises(gr.Error, match="nothing to set aside"):
+        tab.finder.thinned(values, by(OWNER))
+    with pytest.raises(gr.Error, match="owner"):
+        tab.finder.thinned(values, by(ANN))
+    assert len(cards(tab, tab.view.undone(page(tab), by(OWNER)))) == 5  # both groups were one step
+
+
+def test_repeats_are_typed_where_they_are_shown(tab: CaptioningTab, desk: Desk, by: Any) -> None:
+    folder = desk.settings.home / "datasets" / "sky"
+    for name in ("10_moon", "3_<i>sun"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(PLUSH / "000.png", folder / name)
+
+    def repeat(name: str, count: Any, visitor: Any = OWNER, what: str = "repeats") -> Any:
+        data = {"what": what, "subject": name, "count": count}
+        return tab.repeat(page(tab, "sky"), gr.EventData(None, data), by(visitor))
+
+    shown = tab.open("sky", OWNER)[tab.found]
+    assert 'data-folder="10_moon"' in shown and "3_&lt;i&gt;sun" in shown and "<i>sun" not in shown
+    assert "<input" not in tab.open("mysks", OWNER)[tab.found]
+    shown = repeat("10_moon", "4")
+    assert 'data-folder="4_moon"' in shown[tab.found] and "Repeats of 10_moon: 4" in shown[tab.view.note]
+    assert [card["key"] for card in cards(tab, shown)] == ["3_<i>sun/000.png", "4_moon/000.png"]
+    for name, count, said in (("4_moon", "0", "1 or more"), ("4_moon", "x", "whole number"), ("4_moon", None, "Repeats"),
+                              ("../bears", "2", "no folder"), ("4_moon", "1e9", "Repeats"), ("10_moon", "2", "no folder")):
+        with pytest.raises(gr.Error, match=said):
+            repeat(name, count)
+    with pytest.raises(gr.Error, match="owner"):
+        repeat("4_moon", "2", ANN)
+    with pytest.raises(gr.Error, match="does not know"):
+        repeat("4_moon", "2", what="x")
+    id = desk.submit_caption(CaptionSpec(dataset="sky"), OWNER)
+    with pytest.raises(gr.Error, match="being captioned"):
+        repeat("4_moon", "2")
+    desk.jobs.cancel(id)
+    assert 'data-folder="2_moon"' in repeat("4_moon", "2")[tab.found]
+    for _ in range(2):
+        shown = tab.view.undone(page(tab, "sky"), by(OWNER))
+    assert 'data-folder="10_moon"' in shown[tab.found] and (folder / "10_moon" / "000.png").is_file()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import POCKET
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 from transformers import CLIPModel, CLIPProcessor
 
 from studio.engine import measure
@@ -187,8 +187,22 @@ def test_planted_duplicates_are_found_and_none_is_invented(bench: Bench) -> None
     assert found == {frozenset({one, other, *(["copy-third.png"] if one == "000.png" else [])}) for one, other in planted.items()}
     by_first = {group[0]["file"]: group for group in groups}
     assert "copy-double.png" in by_first and "002.png" in by_first  # the largest comes first
-    assert [one["same_file"] for one in by_first["000.png"]][:1] == [True] and all(
-        0.98 < one["like"] <= 1 for group in groups for one in group)
+    assert all(group[0]["same_file"] and 0.98 < one["like"] <= 1 for group in groups for one in group)
+
+
+def test_of_equally_large_copies_the_sharpest_is_the_best(bench: Bench) -> None:
+    folder = bench.settings.home / "datasets" / "blurred"
+    folder.mkdir()
+    for name in ("003", "009"):
+        image = Image.open(shipped("assets") / "datasets" / "mysks" / f"{name}.png").convert("RGB")
+        image.save(folder / f"{name}-m.png")
+        image.filter(ImageFilter.GaussianBlur(0.7)).save(folder / f"{name}-a.png")
+        image.save(folder / f"{name}-b.jpg", quality=92)  # its noise counts as sharp
+        image.resize((96, 96)).save(folder / f"{name}-c.png")
+    groups = see(bench, {"dataset": "blurred", "question": "duplicates"}, silent)["groups"]
+    assert {group[0]["file"] for group in groups} == {"003-m.png", "009-m.png"}
+    assert [sorted(one["file"][4] for one in group) for group in groups] == [list("abcm")] * 2
+    assert all(group[0]["same_file"] and 0.98 < one["like"] <= 1 and not one["same_file"] for group in groups for one in group[1:])
 
 
 def test_any_clip_in_the_home_and_each_remembers_for_itself(bench: Bench, looked: list[int]) -> None:

@@ -238,12 +238,20 @@ class SetSource(Value):
         return old.model_copy(update=self.model_dump(exclude={"kind"}, exclude_none=True))
 
 
+class SetRepeats(Value):
+    """How often an epoch shows each picture of one of kohya's folders: the number that the folder's name begins with."""
+
+    kind: Literal["set_repeats"] = "set_repeats"
+    folder: str = setting(..., title="Folder", help="Its name, such as 10_moon.", min_length=1, max_length=255)
+    repeats: int = setting(..., title="Repeats", help="So often each of its pictures counts in an epoch.", ge=1, le=10_000)
+
+
 TextEdit = (Put | Replace | RenameTags | DeleteTags | AddTags | SortTags | DedupeTags | KeepTags | Dress | Clean | JoinLines
             | Shorten)
-Edit = TextEdit | SetAside | SetSource
+Edit = TextEdit | SetAside | SetSource | SetRepeats
 EDITS: dict[str, type[Edit]] = {str(made.model_fields["kind"].default): made for made in (
     Put, Replace, RenameTags, DeleteTags, AddTags, SortTags, DedupeTags, KeepTags, Dress, Clean, JoinLines, Shorten,
-    SetAside, SetSource)}
+    SetAside, SetSource, SetRepeats)}
 
 
 def edit_of(values: Mapping[str, Any]) -> Edit:
@@ -300,4 +308,6 @@ def title(edit: Edit) -> str:
             return f"Set {len(edit.keys)} pictures aside"
         case SetSource():
             return "Source of pictures"
+        case SetRepeats():
+            return f"Repeats of {edit.folder:.60}: {edit.repeats:,}"
     return {"sort_tags": "Sort tags", "dedupe_tags": "Each tag once", "clean": "Clean up", "join_lines": "Join lines"}[edit.kind]

@@ -43,6 +43,13 @@ class Rules(Value):
     words: int = setting(3, title="Words", help="What a caption should have at least.", ge=0, le=1000)
 
 
+class DatasetRules(Rules):
+    """A dataset by its name, and what is asked of it."""
+
+    dataset: str = setting(..., title="Dataset", min_length=1, max_length=200,
+                           help="The name of a folder in home/datasets, or of one that came with the studio.")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`file` is the picture's key; `mend` an edit for that picture, or "caption": let a captioner write it, or do it by hand."""

@@ -174,9 +174,10 @@ class Album:
         """Keys of the pictures that a filter lets through, by name."""
         return [picture.key for picture in self._passing(filter)]
 
-    def tags(self, filter: str = "") -> list[tuple[str, int]]:
-        """Tags with how many captions have them, the most frequent first."""
-        return caption_text.counted(picture.caption for picture in self._passing(filter))
+    def tags(self, filter: str = "", keys: Sequence[str] | None = None) -> list[tuple[str, int]]:
+        """Tags with how many captions have them, the most frequent first; of all pictures or of those named."""
+        chosen = None if keys is None else set(keys)
+        return caption_text.counted(one.caption for one in self._passing(filter) if chosen is None or one.key in chosen)
 
     def _passing(self, filter: str) -> list[Picture]:
         test, pictures = caption_filter.parse(filter), self.pictures
@@ -186,8 +187,7 @@ class Album:
 
     def _rows(self, pictures: Sequence[Picture], tokens: bool) -> list[Row]:
         """Pictures as the pure functions see them."""
-        if tokens:
-            self.tokens.learn(picture.caption for picture in pictures)
+        self.tokens.learn(picture.caption for picture in pictures if tokens)
         return [row(picture, self.tokens(picture.caption) if tokens else 0) for picture in pictures]
 
     def lint(self, rules: Rules | None = None) -> list[Finding]:
@@ -295,6 +295,8 @@ class Album:
         chosen = [self.picture(key) for key in keys]
         if isinstance(edit, SetAside):
             return rewrite.moves(self.folder, chosen, self.pictures)
+        if isinstance(edit, caption_edits.SetRepeats):
+            return rewrite.repeats(self.folder, edit, self._found, self.pictures, self.sources())
         if isinstance(edit, caption_edits.SetSource):
             return rewrite.sources(edit, chosen, self.sources())
         return rewrite.texts(self.folder, edit, chosen, self.pictures, self.tokens)

@@ -11,7 +11,7 @@ is left as it is and named. One writer at a time: a lock that ends with its proc
     kind     file                      before, after
     file     a caption's own           its bytes; None where there is no file
     record   a metadata file           the text of one record, with its line's end; None where there is none
-    move     a picture or caption      before: its name below the folder; after: the new one
+    move     a picture or caption      before: its name below the folder; after: the new one; without a key: a whole folder
     source   (none)                    Source as JSON, None for none; kept in the journal itself
 """
 
@@ -132,16 +132,23 @@ class Journal:
         """What a step changed (or left, see Step.left), in order."""
         return [_change(row) for row in self._do("SELECT * FROM changes WHERE step = ? ORDER BY number", id)]
 
-    def written(self, folder: Path, key: str = "") -> Iterator[tuple[str, str, Step]]:
-        """(key, caption, step) of everything that stands done, the oldest first; of one picture, or of all."""
-        rows = self._do("""SELECT c.key, c.new, c.step FROM changes c JOIN steps s ON s.id = c.step
-                           WHERE s.folder = ? AND s.state = 'done' AND c.made AND c.kind IN ('file', 'record')
-                             AND (c.key = ? OR ? = '') ORDER BY c.step, c.number""", _blob(folder), key, key)
-        steps: dict[int, Step] = {}
-        for row in rows:
-            if row["step"] not in steps:
-                steps[row["step"]] = self._step(row["step"])
-            yield row["key"], row["new"], steps[row["step"]]
+    def written(self, folder: Path) -> Iterator[tuple[str, str, Step]]:
+        """(key, caption, step) of everything that stands done, the oldest first; by the keys that pictures have now."""
+        rows = self._do("""SELECT c.key, c.new, c.step, c.before, c.after FROM changes c JOIN steps s ON s.id = c.step
+                           WHERE s.folder = ? AND s.state = 'done' AND c.made
+                             AND (c.kind IN ('file', 'record') OR c.kind = 'move' AND c.key = '')
+                           ORDER BY c.step, c.number""", _blob(folder))
+        names, told = dict[str, str](), list[tuple[str, str, int]]()  # names: what a folder was called then → what it is called now
+        for row in reversed(rows):
+            if row["key"]:
+                part, slash, below = row["key"].partition("/")
+                told.append((f"{names.get(part, part)}{slash}{below}" if slash else part, row["new"], row["step"]))
+            else:
+                old, new = (os.fsdecode(name) for name in (row["before"], row["after"]))
+                names[old] = names.pop(new, new)
+        steps = {id: self._step(id) for id in {id for _, _, id in told}}
+        for key, caption, id in reversed(told):
+            yield key, caption, steps[id]
 
     def sources(self, folder: Path) -> dict[str, Source]:
         """What is said of pictures' origins, by key."""

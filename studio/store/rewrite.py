@@ -1,17 +1,18 @@
 """From an edit of captions to changes of files.
 
-Knows: where a picture's caption stands, and what a file or record becomes.
+Knows: where a picture's caption stands, what a file or record becomes, which files move.
 Does not know: how a change is carried out (carry.py), undo.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from studio.errors import DatasetError
 from studio.spec import caption_edits
-from studio.spec.caption_edits import JoinLines, SetSource, TextEdit
+from studio.spec.caption_edits import JoinLines, SetRepeats, SetSource, TextEdit
 from studio.spec.credits import NOBODY, Source
 from studio.store import captions, layout
 from studio.store.carry import Change
@@ -69,6 +70,29 @@ def _free(folder: Path, name: str) -> str:
         if not (folder / made).exists():
             return made.as_posix()
     raise DatasetError(f"{name} was set aside ten thousand times; empty the folder {ASIDE}.")
+
+
+def repeats(folder: Path, edit: SetRepeats, found: layout.Found, everything: Sequence[Picture],
+            known: Mapping[str, Source]) -> list[Change]:
+    """Another name for one of kohya's folders: one rename. What is said of its pictures' origins goes along.
+
+    Raises DatasetError for a folder that is not read as one of kohya's, and where one of the new name is there already.
+    """
+    inner = [name for name in found.repeats if name != "."]
+    if edit.folder not in inner:
+        raise DatasetError(f"{found.name(folder)} has no folder {edit.folder!r:.80} with repeats in its name; there is "
+                           f"{', '.join(inner[:5]) or 'none'}.")
+    if found.repeats[edit.folder] == edit.repeats:
+        return []
+    new = f"{edit.repeats}_{edit.folder.partition('_')[2]}"
+    if os.path.lexists(folder / new):
+        raise DatasetError(f"There is a folder {new} already; two cannot have one name.")
+    made = [Change("", "move", edit.folder, os.fsencode(edit.folder), os.fsencode(new))]
+    for picture in everything:
+        if (below := picture.key.removeprefix(f"{edit.folder}/")) != picture.key and picture.key in known:
+            said = known[picture.key].model_dump_json().encode()
+            made += [Change(picture.key, "source", "", said, None), Change(f"{new}/{below}", "source", "", None, said)]
+    return made
 
 
 def sources(edit: SetSource, chosen: Sequence[Picture], known: Mapping[str, Source]) -> list[Change]:

@@ -15,12 +15,23 @@ from studio.spec.caption_lint import Finding
 from studio.store.journal import Step
 from studio.store.pictures import Counts
 
+FOLDERS = 40  # whose repeats are listed
+# What the block with `found` does by itself: a number that was typed is sent, and stands there again as it is until it is changed.
+TYPED = """element.addEventListener('change', event => {
+  const box = event.target.closest('input[data-folder]');
+  if (!box) return;
+  trigger('click', {what: 'repeats', subject: box.dataset.folder, count: box.value});
+  box.value = box.defaultValue;
+});"""
 MOST = 12  # files that are named of many
 KINDS = {"missing": "without a caption", "short": "very short", "same": "all the same", "unreadable": "unreadable caption",
          "trigger": "without the trigger word", "long": "too long", "lines": "lines that are not read", "twice": "a tag twice",
          "untidy": "untidy", "small": "too small", "duplicate": "the same file twice", "broken": "cannot be used"}
 MENDS = {"trigger": "Put it in front", "long": "Shorten", "lines": "Join the lines", "twice": "Once is enough",
          "untidy": "Clean up", "small": "Set aside", "duplicate": "Set aside", "broken": "Set aside"}
+INVITATION = ('<div class="sweep-empty"><p><b>Captions decide what a LoRA learns.</b></p><p>Choose a dataset on the left, or drop '
+              "pictures there: they appear here with their captions beside them. What is typed is kept at once, and everything can "
+              "be undone.</p></div>")
 LAYOUTS = {"sidecar": "captions beside the pictures", "metadata": "captions in a metadata file", "kohya": "kohya's folders"}
 
 
@@ -33,18 +44,28 @@ def many(count: int, one: str) -> str:
     return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
-def found(counts: Counts, broken: Sequence[tuple[str, str]], notes: Sequence[str], looking: tuple[int, int] | None) -> str:
-    """What is in a dataset."""
-    repeats = sorted({count for count in counts.repeats.values() if count != 1})
+def found(counts: Counts, broken: Sequence[tuple[str, str]], notes: Sequence[str], looking: tuple[int, int] | None,
+          locked: bool = True) -> str:
+    """What is in a dataset; unless it is locked, the repeats of kohya's folders can be typed."""
     told = [f"<b>{many(counts.pictures, 'picture')}</b>",
             "all captioned" if counts.pictures and counts.captioned == counts.pictures else f"{counts.captioned:,} captioned",
             LAYOUTS.get(counts.layout, counts.layout)]
-    if repeats:
-        told.append("repeats " + ", ".join(f"{esc(name)} × {count}" for name, count in list(counts.repeats.items())[:6]))
+    told += [f"each × {count}" for name, count in counts.repeats.items() if name == "." and count > 1]
     at = f'<p class="nothing" role="status">Looking at the pictures: {looking[0]:,} of {looking[1]:,}</p>' if looking else ""
     return (f'<div class="album-found" data-pictures="{counts.pictures}" data-captioned="{counts.captioned}">'
-            f"<p>{' · '.join(told)}</p>{at}{left(broken, 'cannot be used')}"
+            f"<p>{' · '.join(told)}</p>{_repeats(counts.repeats, locked)}{at}{left(broken, 'cannot be used')}"
             f"{''.join(f'<p class=nothing>{esc(note)}</p>' for note in notes[:6])}</div>")
+
+
+def _repeats(repeats: Mapping[str, int], locked: bool) -> str:
+    """How often each picture of each folder counts in an epoch."""
+    inner = [(name, count) for name, count in repeats.items() if name != "."]
+    boxes = [f"<label>{esc(name)} <span>× " + (f"{count}" if locked else (
+        f'<input type="number" min="1" max="10000" value="{count}" data-folder="{esc(name)}" '
+        f'aria-label="Repeats of {esc(name)}" title="So often each of its pictures counts in an epoch">')) + "</span></label>"
+        for name, count in inner[:FOLDERS]]
+    more = f"<span>and {len(inner) - FOLDERS:,} more</span>" if len(inner) > FOLDERS else ""
+    return f'<p class="album-repeats">{"".join(boxes)}{more}</p>' if boxes else ""
 
 
 def left(rows: Sequence[tuple[str, str]], what: str) -> str:
@@ -54,6 +75,11 @@ def left(rows: Sequence[tuple[str, str]], what: str) -> str:
     lines = "".join(f"<li><b>{esc(file)}</b> {esc(why)}</li>" for file, why in rows[:MOST])
     more = f"<li>and {len(rows) - MOST:,} more</li>" if len(rows) > MOST else ""
     return f'<ul class="faults"><li>{many(len(rows), "file")} {what}:</li>{lines}{more}</ul>'
+
+
+def left_alone(step: Step | None) -> str:
+    """What a step could not change, file by file."""
+    return left(step.left, "left alone") if step else ""
 
 
 def doing(name: str, trigger: str, shipped: bool, guest: bool, ready: bool) -> str:

@@ -1,11 +1,12 @@
 """Named, typed endpoints for programs, the only public ones: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`,
-`caption`, `inspect`, `jobs`.
+`dataset`, `caption`, `search`, `inspect`, `jobs`.
 
 Knows: how a model becomes a function's signature. Does not know: the page.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect as reflection
 from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
@@ -19,12 +20,16 @@ from pydantic import BaseModel
 
 from studio.errors import InvalidSpec, StudioError
 from studio.spec.caption import CaptionSpec
+from studio.spec.caption_lint import DatasetRules
 from studio.spec.picture_rules import SIDES
 from studio.spec.request import GenerationRequest
+from studio.spec.seeing import SeeSpec
 from studio.spec.sweep import SweepSpec, plan
 from studio.spec.training import TrainingConfig
 from studio.spec.value import check, schema
 from studio.store import gallery
+from studio.store.jobs import Job
+from studio.store.summary import summary
 from studio.ui import show
 from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import Desk
@@ -36,18 +41,14 @@ def publish(desk: Desk) -> None:
     async def generate(request: GenerationRequest, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         request.check_used()
         id = desk.submit(request, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         made = job.result["pictures"]
         told = [{"file": Path(one["path"]).name, **{name: one[name] for name in ("seed", "digest", "seconds")}} for one in made]
         return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
 
     async def sweep(spec: SweepSpec, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         id, job_id = desk.submit_sweep(spec, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(job_id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, job_id)
         kept, stored = desk.sweeps.cells(id), desk.sweeps.get(id)
         cells = [(cell, kept[cell.key]) for cell in plan(stored.spec).cells] if stored else []
         told = [{"labels": list(cell.labels), "file": one.path.name if one.path else None, "seed": cell.request.seed,
@@ -57,16 +58,22 @@ def publish(desk: Desk) -> None:
 
     async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
         id = desk.submit_caption(spec, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
+        return {"job": id, **job.result}
+
+    async def dataset(asked: DatasetRules, visitor: Visitor) -> dict[str, Any]:
+        album = desk.shelf.open(asked.dataset, visitor)
+        told = await asyncio.to_thread(summary, album, asked)  # it may decode thousands of pictures
+        return {name: value for name, value in told.items() if name != "folder" or not visitor.guest}
+
+    async def search(spec: SeeSpec, visitor: Visitor) -> dict[str, Any]:
+        id = desk.submit_see(spec, visitor)
+        job = await _done(desk, id)
         return {"job": id, **job.result}
 
     async def train(config: TrainingConfig, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
         run, id = desk.submit_training(config, visitor)
-        [*_, job] = [job async for job in desk.jobs.watch(id)]
-        if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        job = await _done(desk, id)
         path = desk.settings.loras / f"{job.result['lora']}.safetensors"
         return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {"job": id, **job.result}
 
@@ -98,9 +105,20 @@ def publish(desk: Desk) -> None:
     grids = typed(SweepSpec, sweep, "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.")
     trainings = typed(TrainingConfig, train, "Train a LoRA on a dataset of the studio; return its file and the sample pictures.")
     captions = typed(CaptionSpec, caption, "Caption the pictures of a dataset; return each with its caption before and after.")
+    sets = typed(DatasetRules, dataset, "Say what is in a dataset and what could spoil a training.")
+    searches = typed(SeeSpec, search, "Find pictures of a dataset that are like words, or like a picture; return their scores.",
+                     only=("dataset", "words", "like", "limit", "clip", "pictures"))
     for work, name in ((described, "generate"), *_on_pictures(desk, generate), (grids, "sweep"), (trainings, "train"),
-                       (captions, "caption"), (inspect, "inspect"), (jobs, "jobs")):
+                       (sets, "dataset"), (captions, "caption"), (searches, "search"), (inspect, "inspect"), (jobs, "jobs")):
         endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
+
+
+async def _done(desk: Desk, id: int) -> Job:
+    """The job when it is done. Raises StudioError if it does not come to that."""
+    [*_, job] = [job async for job in desk.jobs.watch(id)]
+    if job.state != "done":
+        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+    return job
 
 
 Made = tuple[list[FileDataDict], dict[str, Any]]

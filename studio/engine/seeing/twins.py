@@ -1,6 +1,6 @@
 """Pictures that are nearly the same: resized, compressed, recoloured or slightly cut copies.
 
-Knows: when two are. Does not know: files, which of them is to stay.
+Knows: when two are. Does not know: files.
 
 Pictures that CLIP or a look from far away finds alike are laid over each other as thumbnails, whole and with a little cut from
 either, and have to agree almost everywhere. CLIP alone would take two pictures of the same thing for copies.
@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import laplace
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -33,10 +34,11 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def groups(sights: np.ndarray, thumbs: np.ndarray, beat: Callable[[], None] = lambda: None) -> list[list[tuple[int, float]]]:
-    """Rows that belong together, in order, each with how much it is like the first (0 to 1); a group has two rows at least.
+def groups(sights: np.ndarray, thumbs: np.ndarray, beat: Callable[[], None] = lambda: None,
+           best: Callable[[list[int]], int] = min) -> list[list[tuple[int, float]]]:
+    """Rows that belong together, the best first, each with how much it is like that (0 to 1); a group has two rows at least.
 
-    `sights` are CLIP's unit vectors (n, width), `thumbs` (n, SIDE, SIDE, 3). `beat` may raise to stop.
+    `sights` are CLIP's unit vectors (n, width), `thumbs` (n, SIDE, SIDE, 3). `beat` may raise to stop; `best` chooses of a group.
     """
     alike, ones, others = _Overlay(thumbs), list[int](), list[int]()
     for one, other in _candidates(sights, thumbs):
@@ -48,7 +50,20 @@ def groups(sights: np.ndarray, thumbs: np.ndarray, beat: Callable[[], None] = la
     found: dict[int, list[int]] = {}
     for row in sorted({*ones, *others}):
         found.setdefault(int(labels[row]), []).append(row)
-    return [[(row, 1.0 if row == members[0] else alike(members[0], row)) for row in members] for members in found.values()]
+    made = []
+    for members in found.values():
+        first = best(members)
+        made.append([(first, 1.0), *((row, alike(first, row)) for row in members if row != first)])
+    return made
+
+
+def sharpness(image: Image.Image) -> float:
+    """How sharp a picture is, to be compared with copies as large: the variance of its Laplacian (Pech-Pacheco et al. 2000).
+
+    Over the picture's own variance, so that contrast does not count. Copies compressed a little come out somewhat sharper.
+    """
+    grey = np.asarray(image.convert("L"), np.float32)
+    return float(laplace(grey).var() / max(1.0, grey.var()))
 
 
 def _candidates(sights: np.ndarray, thumbs: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -13,16 +13,18 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, Busy, InvalidSpec
 from studio.spec.caption import CaptionSpec
+from studio.spec.caption_edits import edit_of
 from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.tabs.captioning_find import Finder
+from studio.ui.tabs.captioning_place import Place
 from studio.ui.tabs.captioning_run import Captioner
 from studio.ui.tabs.captioning_tools import Tools
-from studio.ui.tabs.captioning_view import Place, View, called
+from studio.ui.tabs.captioning_view import View, called
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Tab, Updates
 
 ID = "captioning"
@@ -48,7 +50,7 @@ class CaptioningTab:
     def _choose(self) -> None:
         self.form.add("dataset", choices=[], value=None, allow_custom_value=True,
                       info="A folder in home/datasets, or one that came with the studio.")
-        self.found = gr.HTML(elem_id="album-found")
+        self.found = gr.HTML(js_on_load=words.TYPED, elem_id="album-found")
         self.offers = gr.HTML(js_on_load=BUTTONS, elem_id="album-offers")
 
     def _bring(self) -> None:
@@ -69,7 +71,8 @@ class CaptioningTab:
         self.files.upload(self.add, {self.files, self.into, *view.inputs}, [self.files, *self.opened_outputs],
                           preprocess=False, **SHORT)
         self.offers.click(self.act, view.inputs, self.opened_outputs, **SHORT)
-        view.cards.click(self.touched, view.inputs, view.outputs, **SHORT)
+        self.found.click(self.repeat, view.inputs, view.outputs, **SHORT)
+        view.cards.click(self.touched, {self.finder.clip, *view.inputs}, [*view.outputs, *self.finder.started], **SHORT)
 
     @property
     def opened_outputs(self) -> list[Any]:
@@ -86,7 +89,7 @@ class CaptioningTab:
     def open(self, name: str, visitor: Visitor) -> Updates:
         """A dataset is shown from its first page."""
         names = self.desk.shelf.names(visitor)
-        updates = self.view.shown(Place(name), visitor)
+        updates = self.view.shown(Place(name), visitor, ticked=[])
         album = self.desk.shelf.open(name, visitor) if name in names else None
         own = album is not None and not album.shipped
         return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None), self.view.filter: "",
@@ -144,11 +147,36 @@ class CaptioningTab:
             match data.get("what"):
                 case "put":
                     return self.view.put(values, data, visitor)
-                case "aside":
+                case "aside" | "others":
                     return self.view.aside(values, data, visitor)
+                case "all":
+                    return self.view.all_ticked(values, data, visitor)
                 case "like":
-                    return {self.view.seen: gr.skip()}  # asked of the finder
+                    return self.finder.liked(values, data, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
+
+    def repeat(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Other repeats for one of kohya's folders: it gets another name, which nobody may be reading meanwhile."""
+        with show.said():
+            visitor, data = who(request), event._data or {}
+            visitor.must_own("Editing datasets")
+            if data.get("what") != "repeats":
+                raise BadFile("The page asked for something that the studio does not know.")
+            album = self.desk.shelf.open(str(values[self.form["dataset"]] or ""), visitor)
+            edit = edit_of({"kind": "set_repeats", "folder": str(data.get("subject")), "repeats": data.get("count")})
+            if self._used(album.name):
+                raise Busy(f"{album.name} is being captioned or trained on, or waits for it; change repeats when that has ended.")
+            step = album.apply(edit)
+            return self.view.again(values, visitor, words.left_alone(step) or grid.note(f"{step.title}. Undo brings the old back."))
+
+    def _used(self, name: str) -> bool:
+        """Whether a job that is open reads or writes a dataset by the names of its files."""
+        for job in self.desk.jobs.waiting():
+            run = self.desk.runs.get(str(job.spec.get("run"))) if job.kind == "train" else None
+            spec = run.config.model_dump() if run else job.spec.get("config") if job.kind == "probe" else job.spec
+            if job.kind in ("caption", "see", "train", "probe") and isinstance(spec, dict) and spec.get("dataset") == name:
+                return True
+        return False
 
     def wanted(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
         """What Train on this hands to the Training tab: dataset, name and trigger word."""

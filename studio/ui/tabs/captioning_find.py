@@ -18,11 +18,12 @@ from studio.store.library import Unusable
 from studio.store.networks import Networks
 from studio.ui import album as words
 from studio.ui import grid, show
-from studio.ui.guard import Visitor, who
+from studio.ui.guard import Visitor, uploaded, who
+from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
-FOUND = {"search": "the likest first", "duplicates": "nearly the same, group by group", "fit": "the worst first",
+FOUND = {"search": "the likest first", "duplicates": "nearly the same, group by group, the best first", "fit": "the worst first",
          "classes": "class by class"}
 
 
@@ -35,6 +36,7 @@ class Finder:
             with gr.Row(elem_classes="turn"):
                 self.words = gr.Textbox(label="Words", max_lines=1, min_width=160, placeholder="a red boat", elem_id="find-words")
                 self.search = gr.Button("Search", size="sm", variant="primary", elem_id="find-search")
+            self.sent = gr.File(label="Or like a picture: drop it here", file_types=["image"], height=90, elem_id="find-sent")
             with gr.Row(elem_classes="turn"):
                 self.classes = gr.Textbox(label="Classes", max_lines=1, min_width=160, placeholder="moon / sun / other",
                                           elem_id="find-classes")
@@ -45,6 +47,7 @@ class Finder:
             self.clip = gr.Dropdown(self.choices(), value=DEFAULT_CLIP, label="CLIP model", allow_custom_value=True,
                                     elem_id="find-clip")
             self.tag = gr.Button("Put the classes into the captions as tags", size="sm", visible=False, elem_id="find-tag")
+            self.thin = gr.Button("Set aside all but the best of each group", size="sm", visible=False, elem_id="find-thin")
         self.doing = gr.HTML(elem_id="find-doing")
         self.job: gr.State = gr.State(0)
         self.clock = gr.Timer(0.4, active=False)
@@ -52,16 +55,22 @@ class Finder:
     def choices(self) -> list[str]:
         return [one.name for one in self.networks.clips() if not isinstance(one, Unusable)]
 
+    @property
+    def started(self) -> list[Any]:
+        """What changes when something is asked."""
+        return [self.job, self.clock, self.doing]
+
     def wire(self, view: View) -> None:
         self.view = view
-        inputs, started = {self.words, self.classes, self.clip, *view.inputs}, [self.job, self.clock, self.doing]
+        inputs, started = {self.words, self.classes, self.clip, *view.inputs}, self.started
         gr.on([self.search.click, self.words.submit], self.searched, inputs, started, **SHORT)
         gr.on([self.sort.click, self.classes.submit], self.sorted, inputs, started, **SHORT)
+        self.sent.upload(self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT)
         self.twins.click(self.twinned, inputs, started, **SHORT)
         self.fit.click(self.fitted, inputs, started, **SHORT)
-        view.cards.click(self.liked, inputs, started, **SHORT)
-        self.clock.tick(self.look, {self.job, *view.inputs}, [*started, self.tag, *view.outputs], **SILENT)
+        self.clock.tick(self.look, {self.job, *view.inputs}, [*started, self.tag, self.thin, *view.outputs], **SILENT)
         self.tag.click(self.tagged, {self.job, *view.inputs}, [self.tag, *view.outputs], **SHORT)
+        self.thin.click(self.thinned, view.meaning, [self.thin, *view.outputs], **SHORT)
 
     # ---- asked --------------------------------------------------------------------------------------------------
 
@@ -87,13 +96,18 @@ class Finder:
         with show.said():
             return self._ask(values, who(request), "fit")
 
-    def liked(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """Pictures like the one of a card."""
-        data = event._data or {}
-        if data.get("what") != "like":
-            return {self.doing: gr.skip()}
+    def liked(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
+        """Pictures like the one of a card. Raises what `Desk.submit_see` raises."""
+        return self._ask(values, visitor, "search", like=str(data.get("subject")))
+
+    def likened(self, values: Updates, request: gr.Request) -> Updates:
+        """Pictures like one from outside, which is kept in home/inputs."""
         with show.said():
-            return self._ask(values, who(request), "search", like=str(data.get("subject")))
+            visitor = who(request)
+            visitor.must_own("Searching a dataset")
+            self.desk.shelf.open(self.view.place(values).name, visitor)  # before anything is kept
+            like = self.desk.library.inputs.add(*uploaded(values[self.sent])).sha256
+            return {**self._ask(values, visitor, "search", like=like), self.sent: None}
 
     # ---- answered -----------------------------------------------------------------------------------------------
 
@@ -113,7 +127,9 @@ class Finder:
                                               at.total)}
         if job.state != "done" or not isinstance(job.result, dict):
             return {self.clock: off, self.doing: words.ended(job.state, job.error or "The search was stopped.")}
-        told = {self.clock: off, self.tag: gr.Button(visible=job.result.get("question") == "classes")}
+        asked = job.result.get("question")
+        told = {self.clock: off, self.tag: gr.Button(visible=asked == "classes"),
+                self.thin: gr.Button(visible=asked == "duplicates" and bool(job.result.get("groups")))}
         if job.spec.get("dataset") != self.view.place(values).name:
             return {**told, self.doing: ""}
         found = listed(job.result)
@@ -136,15 +152,22 @@ class Finder:
             said = grid.note(f"{words.many(count, 'caption')} got a class as a tag.")
             return {**self.view.again(values, visitor, said), self.tag: gr.Button(visible=False)}
 
+    def thinned(self, values: Updates, request: gr.Request) -> Updates:
+        """Of each group of near-duplicates the best stays, as one step."""
+        with show.said():
+            place = self.view.place(values)
+            return {**self.view.set_aside(values, place.name, place.others, who(request)), self.thin: gr.Button(visible=False)}
 
-def listed(result: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+
+def listed(result: dict[str, Any]) -> tuple[Find, ...]:
     """Pictures of an answer, each with what is said of it."""
     if result.get("question") == "duplicates":
-        return tuple((one["file"], f"group {number}, " + ("the same file" if one["same_file"] and at else
-                                                          f"{one['like']:.2f} alike" if at else "the largest"))
-                     for number, group in enumerate(result.get("groups", ()), 1) for at, one in enumerate(group))
+        return tuple(Find(one["file"], f"group {number}, " + (
+            f"the best of {len(group)}" if not at else "the same file" if one["same_file"] else f"{one['like']:.2f} alike"),
+            () if at else tuple(other["file"] for other in group[1:]))
+            for number, group in enumerate(result.get("groups", ()), 1) for at, one in enumerate(group))
     rows = list(result.get("found", ()))
     if result.get("question") == "classes":
         rows.sort(key=lambda one: (one["class"], -one["share"]))
-        return tuple((one["file"], f"{one['class']} {one['share']:.0%}") for one in rows)
-    return tuple((one["file"], f"{one.get('score', one.get('fit')):.3f}") for one in rows)
+        return tuple(Find(one["file"], f"{one['class']} {one['share']:.0%}") for one in rows)
+    return tuple(Find(one["file"], f"{one.get('score', one.get('fit')):.3f}") for one in rows)

@@ -21,7 +21,7 @@ from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.form import Form
 from studio.ui.guard import Visitor, who
-from studio.ui.tabs.captioning_view import View, left_alone
+from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
 ROWS = 50  # captions before and after that are shown
@@ -38,7 +38,6 @@ class Captioner:
                 form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=150, info="Who writes.")
                 form.add("mode", choices=MODES, min_width=150, info="What becomes of present ones.")
             form.add("trigger", max_lines=1, placeholder="mysks", info="A rare word that calls the new thing; put in front.")
-            self.scope = gr.Checkbox(False, label="Only the pictures shown (filter, search)", elem_id="caption-scope")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button("Caption", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="caption-start")
             self.dry = gr.Button("Only show", scale=2, elem_id="caption-dry")
@@ -73,7 +72,7 @@ class Captioner:
 
     def wire(self, view: View) -> None:
         self.view = view
-        inputs = {self.scope, *view.inputs, *self.form.inputs}
+        inputs = {*view.meaning, *self.form.inputs}
         self.start.click(self.submit, inputs, self.outputs, preprocess=False, **SHORT)
         self.dry.click(self.submit_dry, inputs, self.outputs, preprocess=False, **SHORT)
         self.stop.click(self.cancel, self.job, None, **SHORT)
@@ -82,14 +81,13 @@ class Captioner:
 
     # ---- asked for ----------------------------------------------------------------------------------------------
 
-    def read(self, values: Updates, dry: bool = False) -> CaptionSpec:
-        """What the page asks for. Raises InvalidSpec with all that is wrong."""
-        place, raw = self.view.place(values), self.form.raw(values) | {"dry_run": dry}
-        if values[self.scope]:
-            raw |= {"filter": place.filter, "pictures": [key for key, _ in place.found]}
+    def read(self, values: Updates, visitor: Visitor, dry: bool = False) -> CaptionSpec:
+        """What the page asks for, of those that are meant. Raises InvalidSpec with all that is wrong, DatasetError."""
+        raw = self.form.raw(values) | {"dry_run": dry}
         if not raw.get("dataset"):
             raise InvalidSpec(["Dataset: choose one, or send pictures."])
-        return check(CaptionSpec, raw)
+        keys, filter = self.view.meant(values, visitor)
+        return check(CaptionSpec, raw | {"filter": filter, "pictures": keys or ()})
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
         return self._submit(values, who(request), dry=False)
@@ -99,17 +97,17 @@ class Captioner:
 
     def _submit(self, values: Updates, visitor: Visitor, dry: bool) -> Updates:
         with show.said():
-            asked = self.read(values, dry)
+            asked = self.read(values, visitor, dry)
             if not dry:
                 self.desk.shelf.changeable(asked.dataset, visitor)
             return self.open(self.desk.submit_caption(asked, visitor), visitor)
 
     def dressed(self, values: Updates, request: gr.Request) -> Updates:
-        """The trigger word in front of all captions that lack it, as one step."""
+        """The trigger word in front of captions that lack it, as one step."""
         with show.said():
             visitor = who(request)
             asked = self.read({**values, self.form["captioner"]: DEFAULT_CAPTIONER, self.form["address"]: "",
-                               self.form["model"]: ""})
+                               self.form["model"]: ""}, visitor)
             if not asked.trigger.strip():
                 raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
             album = self.view.mine(values, visitor, "Editing captions")
@@ -119,7 +117,7 @@ class Captioner:
             said = f"{asked.trigger.strip()} was put into {words.many(step.changed, 'caption')}." if step.changed else (
                 f"All captions have {asked.trigger.strip()} already." if captioned else
                 "There is no caption yet to put it into; Caption puts it there by itself.")
-            return self.view.again(values, visitor, left_alone(step) or grid.note(said))
+            return self.view.again(values, visitor, words.left_alone(step) or grid.note(said))
 
     # ---- watched ------------------------------------------------------------------------------------------------
 

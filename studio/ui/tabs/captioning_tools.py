@@ -22,7 +22,8 @@ from studio.store.album import Album
 from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.guard import Visitor, who
-from studio.ui.tabs.captioning_view import View, left_alone
+from studio.ui.tabs.captioning_place import Find
+from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Updates
 
 ROWS = 30  # captions before and after that are shown
@@ -31,7 +32,7 @@ DOES = [("Rename", "rename_tags"), ("Delete", "delete_tags"), ("Add in front", "
 
 
 class Tools:
-    """One build of it. Edits work on what the filter shows; without a filter on all."""
+    """One build of it. Edits are for the pictures that are ticked; if none is, for those shown."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -78,34 +79,35 @@ class Tools:
 
     def wire(self, view: View) -> None:
         self.view = view
-        replacing = {self.find, self.to, self.how, *view.inputs}
+        replacing = {self.find, self.to, self.how, *view.meaning}
         self.preview.click(self.previewed, replacing, self.before, **SHORT)
         self.replace.click(self.replaced, replacing, [self.before, *view.outputs], **SHORT)
-        tagging = {self.tag, self.new, self.does, *view.inputs}
-        self.tags.expand(self.counted, view.inputs, self.chips, **SHORT)
+        tagging = {self.tag, self.new, self.does, *view.meaning}
+        self.tags.expand(self.counted, view.meaning, self.chips, **SHORT)
         self.chips.click(self.take_tag, self.tag, self.tag, **SHORT)
         self.carry.click(self.tagged, tagging, [self.chips, *view.outputs], **SHORT)
         checking = {self.resolution, self.words, self.tokens, *view.inputs}
         gr.on([self.checks.expand, self.check.click], self.checked, checking, self.findings, preprocess=False, **SHORT)
         self.findings.click(self.mend, checking, [self.findings, *view.outputs], preprocess=False, **SHORT)
-        saying = {self.source, self.author, self.licence, *view.inputs}
+        saying = {self.source, self.author, self.licence, *view.meaning}
         self.say.click(self.said, saying, [self.known, *view.outputs], **SHORT)
         self.export.click(self.exported, view.inputs, [self.file, self.known], **SHORT)
 
     # ---- one edit -----------------------------------------------------------------------------------------------
 
     def _before(self, values: Updates, edit: TextEdit, visitor: Visitor) -> str:
-        place = self.view.place(values)
-        found = self.desk.shelf.open(place.name, visitor).preview(edit, filter=place.filter)
+        keys, filter = self.view.meant(values, visitor)
+        found = self.desk.shelf.open(self.view.place(values).name, visitor).preview(edit, keys, filter)
         title = f"{words.many(len(found), 'caption')} would change" + (f", the first {ROWS}" if len(found) > ROWS else "")
         return words.changes([(one.key, one.old, one.new) for one in found[:ROWS]], len(found), title)
 
     def _done(self, values: Updates, edit: Edit, visitor: Visitor, keys: list[str] | None = None) -> Updates:
-        """Carried out, as one step, on what the filter shows or on those named."""
+        """Carried out, as one step, on those named or those that are meant."""
         album = self.view.mine(values, visitor, "Editing captions")
-        step = album.apply(edit, keys=keys, filter=self.view.place(values).filter if keys is None else "")
+        chosen, filter = self.view.meant(values, visitor) if keys is None else (keys, "")
+        step = album.apply(edit, keys=chosen, filter=filter)
         said = grid.note(f"{step.title}: {words.many(step.changed, 'change')}." if step.changed else "Nothing had to be changed.")
-        return self.view.again(values, visitor, left_alone(step) or said)
+        return self.view.again(values, visitor, words.left_alone(step) or said)
 
     def _replacing(self, values: Updates) -> TextEdit:
         how = values[self.how] or []
@@ -126,8 +128,10 @@ class Tools:
 
     def counted(self, values: Updates, request: gr.Request) -> str:
         with show.said():
-            place = self.view.place(values)
-            return words.tags(self.desk.shelf.open(place.name, who(request)).tags(place.filter)) if place.name else ""
+            if not (name := self.view.place(values).name):
+                return ""
+            keys, filter = self.view.meant(values, who(request))
+            return words.tags(self.desk.shelf.open(name, who(request)).tags(filter, keys))
 
     def take_tag(self, now: str, event: gr.EventData) -> str:
         """One more tag in hand, or one less."""
@@ -192,11 +196,11 @@ class Tools:
             return {**updates, self.findings: words.lint(self._found(values, visitor)[1])}
 
     def _by_captioner(self, values: Updates, meant: list[Finding], visitor: Visitor) -> Updates:
-        """What only words can mend: those pictures are shown, to be written by hand or by the captioner."""
-        found = tuple((one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
+        """What only words can mend: those pictures are shown and none is ticked, so that by hand or captioner they are meant."""
+        found = tuple(Find(one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
         said = grid.note(f"{words.many(len(found), 'picture')} to be captioned: write beside them, or choose “All anew”, "
-                         "tick “Only the pictures shown” and press Caption.")
-        return self.view.again(values, visitor, said, found=found, page=0, filter="")
+                         "and press Caption.")
+        return self.view.again(values, visitor, said, [], found=found, page=0, filter="")
 
     # ---- where from ---------------------------------------------------------------------------------------------
 

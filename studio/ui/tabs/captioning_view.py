@@ -7,7 +7,7 @@ edits of many captions, searches: their panes call `shown` when they have change
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -19,10 +19,11 @@ from studio.store.album import Album
 from studio.store.journal import Step
 from studio.store.pictures import Picture
 from studio.ui import album as words
+from studio.ui import cards as table
 from studio.ui import grid, show
-from studio.ui.cards import cards
 from studio.ui.guard import Visitor, who
 from studio.ui.shelf import addresses
+from studio.ui.tabs.captioning_place import Find, Place
 from studio.ui.tabs.training_open import sentences
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
@@ -30,16 +31,6 @@ PAGE = 24  # pictures
 STEPS = 30  # of the history that are listed
 HASH = re.compile(r" \([0-9a-f]{12}\)")  # of a captioner's weights, which the card of the dataset keeps
 MANY = 2000  # pictures up to which cards say who wrote their captions
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a page is: which dataset, what its filter says, which page, and what a search has found: ((key, note), …)."""
-
-    name: str = ""
-    filter: str = ""
-    page: int = 0
-    found: tuple[tuple[str, str], ...] = ()
 
 
 class View:
@@ -54,7 +45,7 @@ class View:
             self.redo = gr.Button("↷ Redo", size="sm", min_width=80, interactive=False, elem_id="album-redo")
         self.note = gr.HTML(elem_id="album-note")
         self.everything = gr.Button("Show all pictures again", size="sm", visible=False, elem_id="album-everything")
-        self.cards = cards(elem_id="album-cards")
+        self.cards = table.cards(elem_id="album-cards")
         with gr.Row(elem_classes="album-pager") as self.pager:
             self.back = gr.Button("← Back", size="sm", min_width=80, elem_id="album-back")
             self.count = gr.HTML(elem_id="album-count")
@@ -69,6 +60,11 @@ class View:
     @property
     def inputs(self) -> set[Any]:
         return {self.dataset, self.filter, self.page, self.found, self.trigger}
+
+    @property
+    def meaning(self) -> set[Any]:
+        """What an edit of many needs besides its own boxes: also which pictures are ticked."""
+        return {self.cards, *self.inputs}
 
     @property
     def outputs(self) -> list[Any]:
@@ -88,12 +84,26 @@ class View:
     def place(self, values: Updates) -> Place:
         """Where the page is, from what the browser sends."""
         return Place(str(values[self.dataset] or ""), str(values[self.filter] or ""), int(values[self.page] or 0),
-                     tuple(map(tuple, values[self.found] or ())))
+                     tuple(Find(*one) for one in values[self.found] or ()), table.keys(values.get(self.cards)))
+
+    def meant(self, values: Updates, visitor: Visitor) -> tuple[list[str] | None, str]:
+        """The pictures that an edit is for, as keys (None: all) and a filter: those ticked; if none is, those shown.
+
+        Raises DatasetError where none of the ticked ones is there any more.
+        """
+        place = self.place(values)
+        there = {one.key for one in self.desk.shelf.open(place.name, visitor).pictures}
+        if place.ticked:
+            if not (keys := [key for key in place.ticked if key in there]):
+                raise DatasetError("The ticked pictures are no longer there; tick others.")
+            return keys, ""
+        return [one.key for one in place.found if one.key in there] if place.found else None, place.filter
 
     # ---- what is shown ------------------------------------------------------------------------------------------
 
-    def shown(self, place: Place, visitor: Visitor, said: str = "", trigger: str | None = None) -> Updates:
-        """The page of a dataset, with a sentence above it; a filter that is none shows its fault."""
+    def shown(self, place: Place, visitor: Visitor, said: str = "", trigger: str | None = None,
+              ticked: list[str] | None = None) -> Updates:
+        """The page of a dataset, with a sentence above it; a filter that is none shows its fault. Ticks stay, if none are given."""
         if not place.name:
             return self.nothing()
         try:
@@ -110,14 +120,15 @@ class View:
         first = place.page * PAGE + 1
         paged = f"{first:,}–{first + len(pictures) - 1:,} of {total:,}" if total else self._none(place)
         states = {step.state for step in steps}
-        notes = dict(place.found)
         guessed = called(album) if trigger is None else trigger
         return {
-            self.cards: self._cards(album, pictures, visitor, locked, notes), self.note: fault or said,
+            self.cards: table.page(album.name, self._cards(album, pictures, visitor, locked, place), total,
+                                   total == len(album.pictures), locked, ticked),
+            self.note: fault or said,
             self.count: f'<p class="nothing" data-total="{total}">{paged}</p>', self.page: place.page, self.found: place.found,
             self.undo: gr.Button(interactive="done" in states and not locked),
             self.redo: gr.Button(interactive="undone" in states and not locked),
-            self.about: words.found(album.counts(), album.broken, album.notes, self.desk.shelf.looking(place.name)),
+            self.about: words.found(album.counts(), album.broken, album.notes, self.desk.shelf.looking(place.name), locked),
             self.offers: words.doing(place.name, guessed, album.shipped, visitor.guest,
                                      any(not one.reason for one in album.pictures)),
             self.everything: gr.Button(visible=bool(place.found)), self.back: gr.Button(interactive=place.page > 0),
@@ -127,7 +138,8 @@ class View:
     def nothing(self, said: str = "") -> Updates:
         """No dataset is open."""
         off = gr.Button(interactive=False)
-        return {self.cards: [], self.note: said or INVITATION, self.count: "", self.undo: off, self.redo: off, self.about: "",
+        return {self.cards: table.page("", (), 0, True, True, ()), self.note: said or words.INVITATION, self.count: "",
+                self.undo: off, self.redo: off, self.about: "",
                 self.offers: "", self.everything: gr.Button(visible=False), self.back: off, self.next: off, self.steps: "",
                 self.clock: gr.Timer(active=False), self.page: 0, self.found: ()}
 
@@ -135,7 +147,7 @@ class View:
         """The pictures of the page, how many there are in all, and the place with a page that exists."""
         if place.found:
             passing = {key: album.picture(key) for key in album.keys(place.filter)}
-            every = [passing[key] for key, _ in place.found if key in passing]
+            every = [passing[one.key] for one in place.found if one.key in passing]
             page = max(0, min(place.page, (len(every) - 1) // PAGE))
             return every[page * PAGE:(page + 1) * PAGE], len(every), replace(place, page=page)
         found = album.page(place.page * PAGE, PAGE, place.filter)
@@ -144,11 +156,13 @@ class View:
             found = album.page(page * PAGE, PAGE, place.filter)
         return list(found.pictures), found.total, replace(place, page=page)
 
-    def _cards(self, album: Album, pictures: list[Picture], visitor: Visitor, locked: bool,
-               notes: dict[str, str]) -> list[dict[str, Any]]:
+    def _cards(self, album: Album, pictures: list[Picture], visitor: Visitor, locked: bool, place: Place) -> list[dict[str, Any]]:
+        there, found = {one.key for one in album.pictures}, {one.key: one for one in place.found}
+        none = Find("", "")
         credits = album.credits() if len(album.pictures) <= MANY else {}
         shown = addresses(album, [one.key for one in pictures], visitor)
-        return [{"dataset": album.name, "key": one.key, "src": address, "caption": one.caption, "note": notes.get(one.key, ""),
+        return [{"dataset": album.name, "key": one.key, "src": address, "caption": one.caption,
+                 "note": found.get(one.key, none).note, "others": len(there.intersection(found.get(one.key, none).others)),
                  "about": f"{one.size[0]} × {one.size[1]}" if one.size[0] else "", "fault": one.reason or one.fault,
                  "by": HASH.sub("", str(credits[one.key][-1].writer)) if credits.get(one.key) and one.caption else "",
                  "locked": locked or bool(one.fault)}
@@ -179,9 +193,9 @@ class View:
         del updates[self.note]
         return updates
 
-    def again(self, values: Updates, visitor: Visitor, said: str = "", **changed: Any) -> Updates:
+    def again(self, values: Updates, visitor: Visitor, said: str = "", ticked: list[str] | None = None, **changed: Any) -> Updates:
         """The page after something was done, or in another place."""
-        return self.shown(replace(self.place(values), **changed), visitor, said, str(values[self.trigger] or "") or None)
+        return self.shown(replace(self.place(values), **changed), visitor, said, str(values[self.trigger] or "") or None, ticked)
 
     def filtered(self, values: Updates, request: gr.Request) -> Updates:
         return self.again(values, who(request), page=0)
@@ -222,14 +236,42 @@ class View:
         if now != was and now != one_line(str(text)):
             raise BadFile(f"The caption of {key} was changed meanwhile to {now!r}; what you typed stays in its box: {text!r}.")
         step = album.apply(Put(texts={str(key): str(text)}), keys=[str(key)])
-        return self.again(values, visitor, left_alone(step))
+        return self.again(values, visitor, words.left_alone(step))
+
+    def all_ticked(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
+        """All that are shown, besides those that were ticked before."""
+        ticked = table.keys(data.get("ticked"))
+        keys, filter = self.meant({**values, self.cards: ()}, visitor)
+        passing = self.desk.shelf.open(self.place(values).name, visitor).keys(filter)
+        chosen = passing if keys is None else set(passing).intersection(keys)
+        return {self.cards: gr.HTML(list(dict.fromkeys((*ticked, *sorted(chosen)))))}
 
     def aside(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """A picture taken out of the dataset; Undo brings it back."""
+        """A picture taken out of the dataset, or the others of its group, or all that are ticked; Undo brings them back."""
+        values = {**values, self.cards: table.keys(data.get("ticked"))}
+        match data.get("what"), data.get("subject"):
+            case "others", key:
+                keys = [other for one in self.place(values).found if one.key == key for other in one.others]
+            case _, None:
+                keys = list(self.place(values).ticked)
+            case _, key:
+                keys = [str(key)]
+        return self.set_aside(values, str(data.get("dataset")), keys, visitor)
+
+    def set_aside(self, values: Updates, name: str, keys: list[str], visitor: Visitor) -> Updates:
+        """Those pictures taken out of a dataset, as one step. Raises DatasetError where none of them is there."""
         visitor.must_own("Editing datasets")
-        key = str(data.get("subject"))
-        step = self.desk.shelf.open(str(data.get("dataset")), visitor).apply(SetAside(keys=(key,)))
-        return self.again(values, visitor, left_alone(step) or grid.note(f"{key} is set aside; Undo brings it back."))
+        album = self.desk.shelf.open(name, visitor)
+        there = {one.key for one in album.pictures}
+        meant = tuple(key for key in keys if key in there)
+        if not meant:
+            raise DatasetError("There is nothing to set aside: tick pictures that are there.")
+        step = album.apply(SetAside(keys=meant))
+        said = grid.note(f"{meant[0] if len(meant) == 1 else words.many(len(meant), 'picture')} "
+                         f"{'is' if len(meant) == 1 else 'are'} set aside; Undo brings {'it' if len(meant) == 1 else 'them'} back.")
+        there = {one.key for one in album.pictures}
+        return self.again(values, visitor, words.left_alone(step) or said,
+                          [one for one in self.place(values).ticked if one in there])
 
     def undone(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
@@ -242,11 +284,6 @@ class View:
             return self.again(values, who(request), _turned(step, "Done again"))
 
 
-INVITATION = ('<div class="sweep-empty"><p><b>Captions decide what a LoRA learns.</b></p><p>Choose a dataset on the left, or drop '
-              "pictures there: they appear here with their captions beside them. What is typed is kept at once, and everything can "
-              "be undone.</p></div>")
-
-
 def called(album: Album) -> str:
     """The trigger word that a dataset's captions seem to have: a first tag of one word which they all share."""
     captions = [picture.caption for picture in album.pictures if picture.caption]
@@ -254,12 +291,7 @@ def called(album: Album) -> str:
     return first[0] if first and " " not in first[0] and all(has_words(one, first[0]) for one in captions) else ""
 
 
-def left_alone(step: Step | None) -> str:
-    """What a step could not change, file by file."""
-    return words.left(step.left, "left alone") if step else ""
-
-
 def _turned(step: Step | None, verb: str) -> str:
     if step is None:
         return grid.note("There is nothing more.")
-    return left_alone(step) or grid.note(f"{verb}: {step.title}.")
+    return words.left_alone(step) or grid.note(f"{verb}: {step.title}.")
