@@ -291,6 +291,7 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
         shot(page, f"phone-{name.lower()}")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..., Page]) -> None:
     page = visit(studio)
     ask(page, prompt="a red ball", steps=60, count=3, seed=1)
@@ -305,6 +306,7 @@ def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..
     assert len(list((studio.home / "outputs").rglob("*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_page_comes_back_to_its_running_job(studio: Studio, visit: Callable[..., Page]) -> None:
     page = visit(studio)
     ask(page, prompt="a red ball", steps=150, count=2, seed=1)

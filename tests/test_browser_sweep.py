@@ -216,6 +216,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     plan_says(page, 2)
 
 
+@pytest.mark.slow
 def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -366,6 +367,7 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
     shot(page, "phone-sweep-done")
 
 
+@pytest.mark.slow
 def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     titles = list(TITLES.values())

@@ -49,6 +49,7 @@ def test_the_wheel_holds_the_studio_and_nothing_else(wheel: Path) -> None:
     assert wheel.stat().st_size < 100 * 2**20
 
 
+@pytest.mark.slow
 def test_it_paints_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=os.name != "nt")
     python, studio = (tmp_path / "venv" / BIN / name for name in ("python", "studio"))
