@@ -9,20 +9,17 @@
     python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
     python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
     python -m tests.bench latency                     an empty job through a real worker
-    python -m tests.bench page                        the page's start against a hello-world gradio app
+    python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from typing import Any
 from tests.bench.captioning import captioning
 from tests.bench.datasets import datasets
 from tests.bench.demos import demos
+from tests.bench.page import page
 from tests.bench.pictures import pictures
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
@@ -37,8 +35,6 @@ from tests.bench.training import training
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 PROMPT, STEPS = "a red boat by a lake", 20
-HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
-         "page.launch(server_port=int(sys.argv[1]), quiet=True)")
 
 
 def main() -> None:
@@ -134,21 +130,6 @@ def latency(flags: argparse.Namespace) -> None:
             jobs.close()
 
 
-def page(flags: argparse.Namespace) -> None:
-    """From start to the first answer of the page, against gradio alone."""
-    def hello(port: int, home: str) -> list[str]:
-        return [sys.executable, "-c", HELLO, str(port)]
-
-    def studio(port: int, home: str) -> list[str]:
-        return [sys.executable, "-m", "studio", "--port", str(port), "--home", home, "--device", flags.device]
-
-    times = _in_turns({"hello": lambda: _up(hello), "studio": lambda: _up(studio)}, max(3, flags.runs // 2))
-    print("page: seconds from start to the first answer")
-    for name, taken in times.items():
-        print(f"  {name:13s} {_spread(taken)}")
-    print(f"  ratio {statistics.median(times['studio']) / statistics.median(times['hello']):.3f} (goal ≤ 1.3)")
-
-
 def _in_turns(ways: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for run in range(runs + 1):  # the first one warms
@@ -187,27 +168,6 @@ def _empty(jobs: Any) -> float:
     while jobs.get(id).open:
         time.sleep(0.0005)
     return time.perf_counter() - began
-
-
-def _up(line: Callable[[int, str], list[str]]) -> float:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        began = time.perf_counter()
-        process = subprocess.Popen(line(port, home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while True:
-                if process.poll() is not None:
-                    raise SystemExit(f"{' '.join(line(port, home))} ended with {process.returncode}")
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                    return time.perf_counter() - began
-                except OSError:
-                    time.sleep(0.02)
-        finally:
-            process.terminate()
-            process.wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""The page against a hello-world gradio app: from its start to the first answer, and in Chromium until it has settled."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
+         "page.launch(server_port=int(sys.argv[1]), quiet=True)")
+QUIET = """() => new Promise(done => { let last = performance.now(), calm = 0; const look = () => { const now = performance.now();
+  calm = now - last < 60 ? calm + 1 : 0; last = now; calm > 20 ? done() : setTimeout(look, 20); }; look(); })"""
+TYPED = "a rather long name"
+
+
+def page(flags: argparse.Namespace) -> None:
+    """Print seconds to the first answer, then to a page that has settled, and what a typed letter costs among sixty fields."""
+    up: dict[str, list[float]] = {"hello": [], "studio": []}
+    settled: dict[str, list[float]] = {"hello": [], "studio": []}
+    letters: list[float] = []
+    for _ in range(max(3, flags.runs // 2)):
+        for name in up:
+            with _served(name, flags.device) as (address, took):
+                up[name].append(took)
+                if chromium := _chromium():
+                    time.sleep(8)  # a worker that starts would be in the way
+                    seconds, letter = _looked_at(chromium, address, name == "studio")
+                    settled[name].append(seconds)
+                    letters += letter
+    print("page: seconds from start to the first answer; until it has settled in Chromium")
+    for name, taken in (*up.items(), *((f"{name}, browser", taken) for name, taken in settled.items() if taken)):
+        print(f"  {name:16s} median {statistics.median(taken):.2f} s ({min(taken):.2f} … {max(taken):.2f}, {len(taken)} runs)")
+    print(f"  ratio {statistics.median(up['studio']) / statistics.median(up['hello']):.2f} (goal ≤ 1.3)")
+    if letters:
+        print(f"  a letter typed in the Training tab keeps the page busy for {statistics.median(letters):.0f} ms")
+
+
+@contextlib.contextmanager
+def _served(name: str, device: str) -> Iterator[tuple[str, float]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        line = ([sys.executable, "-c", HELLO, str(port)] if name == "hello" else
+                [sys.executable, "-m", "studio", "--port", str(port), "--home", home, "--device", device])
+        began = time.perf_counter()
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                if process.poll() is not None:
+                    raise SystemExit(f"{' '.join(line)} ended with {process.returncode}")
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+            yield f"http://127.0.0.1:{port}/", time.perf_counter() - began
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _looked_at(chromium: str, address: str, ours: bool) -> tuple[float, list[float]]:
+    """Seconds until nothing moves any more, and milliseconds of a typed letter."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        view = browser.new_page()
+        began = time.perf_counter()
+        view.goto(address)
+        view.wait_for_selector("button.primary")
+        if ours:
+            view.wait_for_function("document.querySelector('#estimate')?.innerText")
+        view.evaluate(QUIET)
+        took, letters = time.perf_counter() - began, []
+        if ours:
+            view.get_by_role("tab", name="Training", exact=True).click()
+            view.wait_for_function("document.querySelector('#tab-training')?.inert === false")
+            view.evaluate(QUIET)
+            meter = view.context.new_cdp_session(view)
+            meter.send("Performance.enable")
+            box = view.locator("#training-name").locator("input, textarea").first
+            box.click()
+            before = _busy(meter)
+            box.press_sequentially(TYPED, delay=80)
+            view.wait_for_timeout(1500)
+            letters = [(_busy(meter) - before) / len(TYPED) * 1000]
+        browser.close()
+    return took, letters
+
+
+def _busy(meter: Any) -> float:
+    """Seconds of work on the page's main thread so far."""
+    return next(float(one["value"]) for one in meter.send("Performance.getMetrics")["metrics"] if one["name"] == "TaskDuration")
+
+
+def _chromium() -> str | None:
+    return next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
