@@ -42,7 +42,7 @@ class Stage:
         self.picked = gr.State(None)
         self.paths: gr.State = gr.State([])
         self.seen: gr.State = gr.State(())
-        self.clock = gr.Timer(0.1, active=False)  # the page asks, so a slow line skips frames; pushed ones would pile up
+        self.clock = gr.Timer(0.2, active=False)  # the page asks, so a slow line skips frames; pushed ones would pile up
 
     def id(self, part: str) -> str:
         """An element's id; those of the first tab go without its name."""

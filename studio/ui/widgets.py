@@ -46,6 +46,11 @@ BUTTONS = """element.addEventListener('click', event => {
 });"""
 
 
+def while_seen(seconds: float) -> str:
+    """JavaScript of an HTML block: its event `submit` each so many seconds, while its tab is in view. A gr.Timer would go on."""
+    return f"setInterval(() => {{ if (element.offsetParent && !document.hidden) trigger('submit'); }}, {seconds * 1000:.0f});"
+
+
 @dataclass(frozen=True)
 class Desk:
     """What the tabs work with."""

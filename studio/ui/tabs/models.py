@@ -14,7 +14,7 @@ from studio.spec.tables import FAMILIES
 from studio.store.library import ModelInfo
 from studio.ui import loras, show
 from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
+from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, while_seen
 
 ID = "models"
 
@@ -26,17 +26,16 @@ class ModelsTab:
         self.desk = desk
         gr.HTML('<p class="nothing">Models are folders in diffusers layout with .safetensors weights, in <code>models</code> of '
                 'the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>')
-        self.cards = gr.HTML(js_on_load=BUTTONS, elem_id="models-list")
+        self.cards = gr.HTML(js_on_load=BUTTONS + while_seen(1.0), elem_id="models-list")
         self.shelf = gr.HTML(js_on_load=loras.USE, elem_id="loras-list")
         with gr.Row(elem_classes="shelf-do"):
             self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
             self.upload = gr.UploadButton("Add a LoRA file", size="sm", file_types=[".safetensors"], visible=False,
                                           elem_id="lora-upload")
         self.seen = gr.State(None)
-        self.clock = gr.Timer(1.0)
         self.refresh.click(self.again, None, [self.cards, self.shelf], **SHORT)
         self.upload.upload(self.take, {self.upload}, [self.shelf, self.upload], preprocess=False, **SHORT)
-        self.clock.tick(self.tick, self.seen, [self.cards, self.seen], **SILENT)
+        self.cards.submit(self.tick, self.seen, [self.cards, self.seen], **SILENT)
         self.cards.click(self.act, None, [self.cards], **SHORT)
 
     def render(self, visitor: Visitor) -> str:

@@ -13,7 +13,7 @@ import gradio as gr
 from studio.errors import BadFile
 from studio.ui import show
 from studio.ui.guard import Visitor, own, who
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
+from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, while_seen
 
 ID = "queue"
 SHOWN = 60
@@ -24,10 +24,9 @@ class QueueTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.rows = gr.HTML(js_on_load=BUTTONS, elem_id="queue-list")
+        self.rows = gr.HTML(js_on_load=BUTTONS + while_seen(0.5), elem_id="queue-list")
         self.seen = gr.State(None)
-        self.clock = gr.Timer(0.5)
-        self.clock.tick(self.tick, self.seen, [self.rows, self.seen], **SILENT)
+        self.rows.submit(self.tick, self.seen, [self.rows, self.seen], **SILENT)
         self.rows.click(self.act, None, [self.rows], **SHORT)
 
     def render(self, visitor: Visitor) -> str:
