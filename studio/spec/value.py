@@ -113,6 +113,8 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
                 below = math.floor(float(value) / unit) * unit
             except (ValueError, OverflowError):
                 return f"has to be a multiple of {unit}"
+            if below < 0:  # no field that has a unit goes below 0
+                return f"has to be a multiple of {unit}, 0 or more"
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
             return f"has to be {more['ge']} or more"
