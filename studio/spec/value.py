@@ -79,7 +79,7 @@ def above_guests(value: Value) -> list[str]:
     return faults
 
 
-EMPTY = ("missing", "string_type", "string_too_short", "int_type", "int_parsing", "float_type", "float_parsing")  # what pydantic calls it
+EMPTY = ("missing", "string_type", "string_too_short", "int_type", "int_parsing", "float_type", "float_parsing")  # to pydantic
 
 
 def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ class Strip:
         picked.change(self.cleared, None, [self.job, self.sheet], **SHORT)
 
     def cleared(self) -> Updates:
-        """Nothing of another picture. A SILENT event has to do it itself: gradio tells of a changed State only after queued ones."""
+        """Nothing of another picture. A SILENT event says so itself: gradio tells of a changed State only after queued ones."""
         return {self.job: 0, self.sheet: ""}
 
     def seen(self, there: bool) -> Updates:
