@@ -301,6 +301,16 @@ def test_pictures_like_one_from_outside(desk: Desk, tab: CaptioningTab, by: Any,
     assert len(list(desk.settings.inputs.iterdir())) == kept
 
 
+def test_a_new_dataset_is_shown_under_the_name_that_its_folder_got(desk: Desk, tab: CaptioningTab, by: Any, tmp_path: Path,
+                                                                   monkeypatch: Any) -> None:
+    monkeypatch.setattr("studio.ui.guard.get_upload_folder", lambda: str(tmp_path))
+    shutil.copy(PLUSH / "003.png", tmp_path / "mine.png")
+    sent = [{"path": str(tmp_path / "mine.png"), "orig_name": "mine.png"}]
+    shown = tab.add(page(tab) | {tab.files: sent, tab.into: "../a: bear?"}, by(OWNER))
+    assert (desk.settings.home / "datasets" / "a- bear" / "mine.png").is_file()
+    assert shown[tab.form["dataset"]].value == "a- bear" and "were added to a- bear." in shown[tab.taken]
+
+
 @pytest.mark.parametrize("data", [{}, {"what": "put"}, {"what": HOSTILE, "subject": 7}, {"what": "aside", "dataset": "bears"},
                                   {"what": "put", "dataset": "../..", "subject": "a", "text": "b", "was": ""},
                                   {"what": "put", "dataset": "bears", "subject": "../000.png", "text": "b", "was": ""}], ids=str)

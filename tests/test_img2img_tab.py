@@ -350,6 +350,18 @@ def test_whatever_a_browser_sends_is_a_sentence_at_most(kind: type[Any], desk: D
     assert not caplog.records  # where what is no sentence is written down
 
 
+def test_the_strip_of_another_picture_goes_when_a_new_one_comes(desk: Desk, img2img: Img2Img) -> None:
+    made, stage = kept(desk, GenerationRequest(prompt="a boat")), img2img.stage
+    id = desk.jobs.submit("generate", GenerationRequest(prompt="a boat", image="a" * 64).model_dump(mode="json"), owner=OWNER.id)
+    assert stage.strip.sheet not in stage.shown(OWNER, (), "/another.png")  # nothing has come yet
+    assert desk.jobs.claim("cpu")
+    desk.jobs.finish(id, "done", {"pictures": [{"path": str(made.path)}]})
+    came = stage.shown(OWNER, (), "/another.png")
+    assert came[stage.picked] == str(made.path) and came[stage.strip.sheet] == "" and came[stage.strip.job] == 0
+    assert {stage.strip.sheet, stage.strip.job} <= set(stage.watched)
+    assert stage.strip.sheet not in stage.shown(OWNER, (), str(made.path))  # its own stays
+
+
 def test_how_many_steps_of_a_strip_is_a_number(desk: Desk) -> None:
     made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
     with gr.Blocks():

@@ -138,7 +138,9 @@ def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[in
     ({"hires_scale": 4, "width": 2048, "height": 1024}, "Hires scale: 8192 × 4096 is too large for one piece"),
     ({"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512}, "Hires scale: 8192 × 8192 is too large; 64 million"),
     ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"), ({"invert_mask": "perhaps"}, "Invert mask: "),
-    ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12).")])
+    ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12)."),
+    ({"steps": None}, "Steps: is needed."), ({"guidance": ""}, "Guidance: is needed."),
+    ({"extend_left": -77}, "Extend left: has to be a multiple of 8, 0 or more (not -77).")])
 def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], sentence: str) -> None:
     (fault,) = faults(**values)
     assert fault.startswith(sentence)

@@ -79,6 +79,9 @@ def above_guests(value: Value) -> list[str]:
     return faults
 
 
+EMPTY = ("missing", "string_type", "string_too_short", "int_type", "int_parsing", "float_type", "float_parsing")  # to pydantic
+
+
 def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
     where, value, more = fault["loc"], fault["input"], fault.get("ctx", {})
     if not where:  # from a validator that looked at several fields: it wrote the whole sentence
@@ -87,7 +90,7 @@ def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
     title = (field.title if field else None) or f"{where[0]!s:.40}"
     if fault["type"] == "value_error":  # from a validator of one field: it says what is wrong, we say where
         return f"{title}: {more['error']}"
-    if value in (None, "") and fault["type"] in ("missing", "string_type", "string_too_short"):
+    if value in (None, "") and fault["type"] in EMPTY:
         return f"{title}: is needed."
     return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {_shown(value, 60)})."
 
@@ -113,6 +116,8 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
                 below = math.floor(float(value) / unit) * unit
             except (ValueError, OverflowError):
                 return f"has to be a multiple of {unit}"
+            if below < 0:  # no field that has a unit goes below 0
+                return f"has to be a multiple of {unit}, 0 or more"
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
             return f"has to be {more['ge']} or more"

@@ -7,7 +7,8 @@ addEventListener('keydown', event => {
 });
 
 // gradio looks through its whole page for every value that a handler reads, at every letter: where a form has sixty, a third of a
-// second. So it hears of typed text after a short pause, when the field is left, or when Enter is pressed, whichever comes first.
+// second. So it hears of typed text after a short pause, when the field is left, when Enter is pressed or when anything is clicked,
+// whichever comes first.
 const PAUSE = 250;  // ms
 const waiting = new Map();  // field → timer
 const fields = 'textarea[data-testid="textbox"], input[data-testid="textbox"], .gradio-container input[type="number"]';
@@ -26,4 +27,5 @@ const hold = event => {
 addEventListener('input', hold, true);
 addEventListener('focusout', event => tell(event.target), true);
 addEventListener('change', event => tell(event.target), true);
+addEventListener('click', () => [...waiting.keys()].forEach(tell), true);  // a tap or a screen reader's press need not leave the field
 addEventListener('keydown', event => event.key === 'Enter' && tell(event.target), true);

@@ -52,7 +52,7 @@ class Stage:
     def watched(self) -> list[Any]:
         """What changes while a job runs."""
         return [self.seen, self.clock, self.live, self.result, self.about, self.picked, self.paths, self.send, self.beside,
-                self.strip.place, *self.compare.outputs]
+                self.strip.place, self.strip.job, self.strip.sheet, *self.compare.outputs]
 
     def wire(self, stop: gr.Button) -> None:
         """`stop` ends the first job; it can be pressed while there is one."""
@@ -91,6 +91,8 @@ class Stage:
         paths = [made["path"] for made in show.pictures_of(shown)] if shown else []
         paths = [path for path in paths if Path(path).is_file()]
         before = list(seen) or [0, 0, 0, 0]
+        if paths and picked not in paths:
+            updates |= self.strip.cleared()
         if running and not paths and before[1] != running.id:
             updates |= {self.result: gr.Gallery(visible=False), self.about: "", self.send: gr.Row(visible=False),
                         **self.strip.seen(False), **self.compare.closed()}

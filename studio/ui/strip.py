@@ -37,7 +37,11 @@ class Strip:
     def wire(self, picked: gr.State) -> None:
         self.make.click(self.begin, [picked, self.every], [self.job, self.clock, self.sheet], preprocess=False, **SHORT)
         self.clock.tick(self.look, self.job, [self.clock, self.sheet], **SILENT)
-        picked.change(lambda: "", None, self.sheet, **SHORT)
+        picked.change(self.cleared, None, [self.job, self.sheet], **SHORT)
+
+    def cleared(self) -> Updates:
+        """Nothing of another picture. A SILENT event says so itself: gradio tells of a changed State only after queued ones."""
+        return {self.job: 0, self.sheet: ""}
 
     def seen(self, there: bool) -> Updates:
         """Shown only beside a picture."""

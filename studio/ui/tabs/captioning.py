@@ -16,6 +16,7 @@ import gradio as gr
 from studio.errors import BadFile, Busy, InvalidSpec
 from studio.spec.caption import CaptionSpec
 from studio.spec.caption_edits import edit_of
+from studio.store.files import safe_name
 from studio.ui import album as words
 from studio.ui import grid, show
 from studio.ui.form import Form
@@ -116,7 +117,7 @@ class CaptioningTab:
             visitor.must_own("Adding pictures to datasets")
             sent = values[self.files]
             brought = [uploaded(one) for one in (sent if isinstance(sent, list) else [sent])]
-            name = str(values[self.into] or "").strip() or _called(brought)
+            name = safe_name(str(values[self.into] or "").strip() or _called(brought))  # what the folder will be called
             taken = self.desk.shelf.albums.add(name, brought)
             said = f"{words.many(taken.pictures, 'picture')} and {words.many(taken.captions, 'caption')} were added to {name}."
             name = name if name in self.desk.shelf.names(visitor) else ""

@@ -36,7 +36,7 @@ class Finder:
             with gr.Row(elem_classes="turn"):
                 self.words = gr.Textbox(label="Words", max_lines=1, min_width=160, placeholder="a red boat", elem_id="find-words")
                 self.search = gr.Button("Search", size="sm", variant="primary", elem_id="find-search")
-            self.sent = gr.File(label="Or like a picture: drop it here", file_types=["image"], height=90, elem_id="find-sent")
+            self.sent = gr.File(label="Or like a picture: drop it here", file_types=["image"], height=110, elem_id="find-sent")
             with gr.Row(elem_classes="turn"):
                 self.classes = gr.Textbox(label="Classes", max_lines=1, min_width=160, placeholder="moon / sun / other",
                                           elem_id="find-classes")

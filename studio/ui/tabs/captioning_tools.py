@@ -59,11 +59,11 @@ class Tools:
                 self.carry = gr.Button("Do it", size="sm", variant="primary", elem_id="tool-carry")
         with gr.Accordion("Check: what could spoil a training", open=False, elem_id="tool-lint") as self.checks:
             with gr.Row(elem_classes="turn"):
-                self.resolution = gr.Number(label="Trained at, px", value=None, precision=0, min_width=110,
+                self.resolution = gr.Number(label="Trained at, px", value=None, precision=0, min_width=90,
                                             elem_id="tool-resolution")
-                self.words = gr.Number(label="Words at least", value=3, precision=0, min_width=110, elem_id="tool-words")
-                self.tokens = gr.Number(label="Tokens at most", value=77, precision=0, min_width=110, elem_id="tool-tokens")
-                self.check = gr.Button("Check", size="sm", elem_id="tool-check")
+                self.words = gr.Number(label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words")
+                self.tokens = gr.Number(label="Tokens at most", value=77, precision=0, min_width=90, elem_id="tool-tokens")
+                self.check = gr.Button("Check", size="sm", min_width=70, elem_id="tool-check")
             self.findings = gr.HTML(js_on_load=BUTTONS, elem_id="tool-findings")
         with gr.Accordion("Where the pictures come from, export", open=False, elem_id="tool-card"):
             with gr.Row():
