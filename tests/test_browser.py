@@ -225,6 +225,24 @@ def test_nonsense_is_refused_in_plain_words(shared: Studio, visit: Callable[...,
     assert page.title() == "Studio"
 
 
+def test_what_is_typed_is_what_counts(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    steps, estimate = page.locator("#txt2img-steps input[type=number]"), page.locator("#estimate")
+    put(page, steps=12)
+    expect(estimate).to_contain_text("12 steps")
+    put(page, steps="")  # gradio itself would make that the least there is
+    expect(steps).to_have_value("12")
+    expect(estimate).to_contain_text("12 steps")
+    put(page, steps=999)
+    expect(page.locator("#txt2img-steps .cut")).to_have_text("999 is cut to 150: it goes from 1 to 150.")
+    put(page, steps=3)
+    expect(page.locator("#txt2img-steps .cut")).to_have_count(0)
+    page.locator("#txt2img-prompt textarea").fill("a green fish")
+    page.evaluate("document.querySelector('#generate').click()")  # at once, and without leaving the field
+    state(page, "done")
+    expect(page.locator("#about")).to_contain_text("a green fish")
+
+
 def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[..., Page]) -> None:
     ann, bob = visit(shared), visit(shared)
     ask(ann, prompt="a red ball", steps=150, count=50, seed=1)

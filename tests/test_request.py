@@ -227,7 +227,7 @@ def test_loras_count_by_content_and_weight() -> None:
     (5, "LoRAs: has to be a list"), (None, "LoRAs: has to be a list"), ("moon", "LoRAs: 'moon' is no tag"),
     ([5], "LoRAs: number 1 has to be a name with weights"), (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
     (["a:1:2:3"], "too much"), (["a:te=1:te=2"], "too much"), (["a:nan"], "no weight"), (["a:1e999"], "has to be a number"),
-    (["a:4.5"], "4.0 or less"), ([{"name": "a", "unet": True}], "has to be a number"), ([{"nam": "a"}], "no such setting"),
+    (["a:4.5"], "4 or less"), ([{"name": "a", "unet": True}], "has to be a number"), ([{"nam": "a"}], "no such setting"),
     ([{"name": "a<b"}], "cannot hold"), ([{"name": " a"}], "cannot hold"), ([""], "Name: is needed"),
     ([{3: 4}], "a name with weights"),
     (["a", "a:0.5"], "a is there twice"), ([f"a{k}" for k in range(17)], "16 at most (not 17)"), ("\ud800", "LoRAs: "),

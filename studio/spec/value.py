@@ -104,6 +104,10 @@ def _shown(value: Any, most: int) -> str:
         return f"this {type(value).__name__}"
 
 
+def _bound(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
 def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
     match kind:
         case "extra_forbidden":
@@ -120,11 +124,11 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
                 return f"has to be a multiple of {unit}, 0 or more"
             return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
         case "greater_than_equal":
-            return f"has to be {more['ge']} or more"
+            return f"has to be {_bound(more['ge'])} or more"
         case "greater_than":
             return f"has to be above {more['gt']:g}"
         case "less_than_equal":
-            return f"has to be {more['le']} or less"
+            return f"has to be {_bound(more['le'])} or less"
         case "less_than":
             return f"has to be below {more['lt']}"
         case "int_type" | "int_parsing" | "int_parsing_size" | "int_from_float":

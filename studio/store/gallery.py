@@ -67,6 +67,15 @@ class Picture:
     owner: str
     created: float
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the file, which a second pass or outpainting makes larger than what was painted; None without it."""
+        try:
+            with Image.open(self.path) as opened:
+                return opened.size
+        except OSError:
+            return None
+
 
 class Gallery:
     """All pictures of a home. One connection behind one lock; worker and web process each open their own."""

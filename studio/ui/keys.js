@@ -10,9 +10,25 @@ addEventListener('keydown', event => {
 // second. So it hears of typed text after a short pause, when the field is left, when Enter is pressed or when anything is clicked,
 // whichever comes first.
 const PAUSE = 250;  // ms
-const waiting = new Map();  // field → timer
+const waiting = new Map(), lastly = new WeakMap();  // field → timer; field → what stood there when it was entered
 const fields = 'textarea[data-testid="textbox"], input[data-testid="textbox"], .gradio-container input[type="number"]';
 
+// gradio silently changes what a slider cannot show when its box is left: an empty box gets its last value back, and a cut is said.
+const judge = field => {
+  const block = field.closest?.('.block'), range = field.type === 'number' && block?.querySelector('input[type="range"]');
+  if (!range) return;
+  block.querySelector('.cut')?.remove();
+  const least = Number(range.min), most = Number(range.max), typed = Number(field.value);
+  if (field.value === '' && lastly.get(field)) {
+    field.value = lastly.get(field);
+    waiting.set(field, 0);  // so that it is told
+  } else if (typed < least || typed > most) {
+    const said = Object.assign(document.createElement('p'), {className: 'cut echo wrong', role: 'alert',
+      textContent: `${typed} is cut to ${typed < least ? least : most}: it goes from ${least} to ${most}.`});
+    block.append(said);
+    setTimeout(() => said.remove(), 8000);
+  }
+};
 const tell = field => {
   clearTimeout(waiting.get(field));
   if (waiting.delete(field)) field.dispatchEvent(new CustomEvent('input', {bubbles: true, detail: 'told'}));
@@ -25,7 +41,8 @@ const hold = event => {
   waiting.set(field, setTimeout(() => tell(field), PAUSE));
 };
 addEventListener('input', hold, true);
-addEventListener('focusout', event => tell(event.target), true);
+addEventListener('focus', event => { lastly.set(event.target, event.target.value); }, true);
+addEventListener('blur', event => { judge(event.target); tell(event.target); }, true);
 addEventListener('change', event => tell(event.target), true);
 addEventListener('click', () => [...waiting.keys()].forEach(tell), true);  // a tap or a screen reader's press need not leave the field
 addEventListener('keydown', event => event.key === 'Enter' && tell(event.target), true);

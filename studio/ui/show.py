@@ -116,10 +116,12 @@ def settings(picture: Picture | None) -> str:
     if picture is None:
         return ""
     request = picture.request
-    size = f"{request.width} × {request.height}"
+    painted = (request.width, request.height)
+    size = picture.size or painted
     steps = f"{request.steps}" if request.steps_run == request.steps else f"{request.steps_run} of {request.steps}"
-    rows = [("Model", request.model), ("Size", size), ("Steps", steps), ("Guidance", f"{request.guidance:g}"),
+    rows = [("Model", request.model), ("Size", f"{size[0]} × {size[1]}"), ("Steps", steps), ("Guidance", f"{request.guidance:g}"),
             ("Scheduler", f"{request.scheduler} · {request.schedule}"), ("Seed", request.seed), ("Took", duration(picture.seconds))]
+    rows += [("Painted at", f"{painted[0]} × {painted[1]}")] if size != painted else []
     rows += [("Clip skip", request.clip_skip)] if request.clip_skip > 1 else []
     rows += [("At once", request.batch)] if request.batch > 1 else []
     rows += [(f"LoRA {use.name}", weights(use)) for use in request.untagged().loras]

@@ -61,7 +61,7 @@ class GalleryTab:
 
     @property
     def listed(self) -> list[Any]:
-        return [self.grid, self.count, self.paths, self.page]
+        return [self.grid, self.count, self.paths, self.page, self.newer, self.older]
 
     @property
     def viewed(self) -> list[Any]:
@@ -91,7 +91,8 @@ class GalleryTab:
             said = f"{first}–{first + len(pictures) - 1} of {total}"
         else:
             said = "Nothing matches." if words else "No pictures yet: make one in the txt2img tab and it is kept here."
-        return {self.grid: [str(p.thumb if p.thumb.is_file() else p.path) for p in pictures], self.page: page,
+        return {self.newer: gr.Button(interactive=page > 0), self.older: gr.Button(interactive=(page + 1) * PAGE < total),
+                self.grid: [str(p.thumb if p.thumb.is_file() else p.path) for p in pictures], self.page: page,
                 self.count: f'<p class="nothing">{said}</p>', self.paths: [str(p.path) for p in pictures]}
 
     def turn_newer(self, words: str, page: int, request: gr.Request) -> Updates:

@@ -107,15 +107,23 @@ class Inpaint(OnPicture):
     def wire(self) -> None:
         super().wire()
         form = self.form
-        self.way.input(self.turn, self.telling, [*self.turned, *self.says], preprocess=False, **SHORT)
+        sized = [self.usual, form["width"], form["height"]]
+        self.way.input(self.turn_way, self.telling, [*self.turned, *self.says, form["inpaint_area"], *sized], preprocess=False,
+                       **SHORT)
         gr.on([form[name].change for name in (*SIDES, "extend_fill")], self.turn, self.telling, [*self.turned, *self.says],
               preprocess=False, trigger_mode="always_last", **SILENT)
         gr.on([form[name].change for name in AREA], lambda values: self.easel.tell(self._seen(values)), self.telling,
               self.easel.html, preprocess=False, trigger_mode="always_last", **SILENT)
         self.easel.html.input(self.frame, {*self.telling, self.easel.html}, self.easel.html, preprocess=False,
                               trigger_mode="always_last", **SILENT)
-        gr.on([self.way.input, *(form[name].input for name in ("inpaint_area", *SIDES))], self.fit_model, self.telling,
-              [self.usual, form["width"], form["height"]], preprocess=False, trigger_mode="always_last", **SHORT)
+        gr.on([form[name].input for name in ("inpaint_area", *SIDES)], self.fit_model, self.telling, sized, preprocess=False,
+              trigger_mode="always_last", **SHORT)
+
+    def turn_way(self, values: Updates) -> Updates:
+        """Another way begins with the whole picture: what was to be painted of the last one says nothing about it."""
+        area = self.form["inpaint_area"]
+        now = {**values, area: GenerationRequest.model_fields["inpaint_area"].default}
+        return {**self.turn(now), area: now[area], **self.fit_model(now)}
 
     def turn(self, values: Updates) -> Updates:
         """What belongs to the chosen way is shown, on the easel too."""

@@ -80,8 +80,8 @@ class SweepTab:
                 self.form.add("steps", min_width=200, info="More is slower and finer.")
                 self.form.add("guidance", min_width=200, info="CFG scale: obedience.")
             with gr.Row():
-                self.form.add("scheduler", min_width=140, info="Sampler.")
-                self.form.add("schedule", min_width=140, info="Noise levels; As shipped suits all.", value="As shipped")
+                self.form.add("scheduler", min_width=200, info="Sampler.")
+                self.form.add("schedule", min_width=200, info="Noise levels; As shipped suits all.", value="As shipped")
                 self.form.add("seed", min_width=120, info="-1 draws one for all.")
             self.loras = Chooser(self.desk, self.form)
         self.title = gr.Textbox(label="Title", placeholder="what stands over the sheet; by itself, what varies", max_lines=1,
