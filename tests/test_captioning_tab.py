@@ -28,6 +28,7 @@ from studio.store.pictures import Counts
 from studio.ui import album as words
 from studio.ui import show
 from studio.ui.app import desk_of
+from studio.ui.guard import Visitor
 from studio.ui.tabs.captioning import CaptioningTab
 from studio.ui.tabs.captioning_find import listed
 from studio.ui.tabs.captioning_place import Find
@@ -455,3 +456,17 @@ def test_repeats_are_typed_where_they_are_shown(tab: CaptioningTab, desk: Desk, 
     for _ in range(2):
         shown = tab.view.undone(page(tab, "sky"), by(OWNER))
     assert 'data-folder="10_moon"' in shown[tab.found] and (folder / "10_moon" / "000.png").is_file()
+
+
+def test_a_page_that_opens_takes_up_the_dataset_of_its_browser(tab: CaptioningTab, desk: Desk) -> None:
+    def shown(visitor: Visitor) -> str:
+        return tab.opened(visitor)[tab.view.dataset].value or ""
+
+    me, other = Visitor("me", guest=False), Visitor("other", guest=False)
+    assert shown(me) == ""
+    job = desk.jobs.submit("see", {"dataset": "bears", "words": "a bear"}, owner=me.id)
+    desk.jobs.cancel(job)
+    assert shown(me) == "bears"
+    assert shown(other) == ""
+    shutil.rmtree(desk.settings.home / "datasets" / "bears")
+    assert shown(me) == ""

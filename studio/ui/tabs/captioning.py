@@ -99,9 +99,10 @@ class CaptioningTab:
                 **self.captioner.open(self.captioner.last(name, visitor), visitor)}
 
     def opened(self, visitor: Visitor) -> Updates:
-        """A page that opens: the dataset that is being captioned, else none."""
-        running = next((str(job.spec.get("dataset")) for job in self.desk.jobs.waiting(visitor.sees, "caption")), "")
-        return {**self.open(running if running in self.desk.shelf.names(visitor) else "", visitor),
+        """A page that opens: the dataset that is being captioned, else the one that this browser captioned or searched last."""
+        jobs = [*self.desk.jobs.waiting(visitor.sees, "caption"), *self.desk.jobs.history(50, visitor.id)]
+        last = next((str(job.spec.get("dataset")) for job in jobs if job.kind in ("caption", "see")), "")
+        return {**self.open(last if last in self.desk.shelf.names(visitor) else "", visitor),
                 self.form["captioner"]: gr.Dropdown(self.captioner.choices())}
 
     def choose(self, values: Updates, request: gr.Request) -> Updates:
