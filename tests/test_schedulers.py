@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from studio.engine.pipelines import schedulers
 from studio.engine.pipelines.schedulers import build
 from studio.errors import InvalidSpec
 from studio.spec.tables import SCHEDULERS
@@ -107,6 +108,23 @@ def test_few_and_many_steps_are_numbers() -> None:
                 asked = scheduler.scale_model_input(latents, timestep)
                 latents = scheduler.step(0.9 * asked, timestep, latents, return_dict=False)[0]
             assert torch.isfinite(latents).all(), (name, schedule, steps)
+
+
+def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
+    """They are copies of one: bit for bit what a class newly made is, also after another was run to its end."""
+    for name, schedule in ((name, "As shipped") for name in SCHEDULERS):
+        used = ladder(name, schedule, 3)
+        latents = torch.ones(1, 4, 8, 8) * used.init_noise_sigma
+        for timestep in used.timesteps:
+            latents = used.step(0.9 * used.scale_model_input(latents, timestep), timestep, latents, return_dict=False)[0]
+        again = ladder(name, schedule, 4)
+        schedulers._first.cache_clear()
+        new = ladder(name, schedule, 4)
+        assert vars(again).keys() == vars(new).keys() and again.config == new.config
+        for key, value in vars(new).items():
+            same = torch.allclose(value, getattr(again, key), 0, 0, equal_nan=True) if isinstance(value, torch.Tensor) else (
+                key.startswith("_") or callable(value) or repr(value) == repr(getattr(again, key)))
+            assert same, (name, schedule, key)
 
 
 def test_too_many_steps_are_refused() -> None:

@@ -8,6 +8,7 @@
     python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
     python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
     python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
+    python -m tests.bench ladders                     a scheduler made ready, against a class newly made
     python -m tests.bench latency                     an empty job through a real worker
     python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 """
@@ -42,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
         "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "demos": demos,
-        "datasets": datasets, "captioning": captioning, "latency": latency, "page": page}
+        "datasets": datasets, "captioning": captioning, "ladders": ladders, "latency": latency, "page": page}
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -103,6 +104,25 @@ def picture(flags: argparse.Namespace) -> None:
         for name, goal in (("stock", ""), ("previews off", " (goal ≤ 1.03)"), ("previews on", " (goal ≤ 1.06)")):
             ratio = statistics.median(times[name]) / statistics.median(times["stock"])
             print(f"  {name:13s} {_spread(times[name])}  U-Net rows {rows[name]}  ratio {ratio:.3f}{goal}")
+
+
+def ladders(flags: argparse.Namespace) -> None:
+    """A scheduler with its ladder of 20 steps, ours against one whose class is made anew each time."""
+    from studio.engine.pipelines import schedulers
+    from studio.spec.tables import SCHEDULERS
+
+    def ours(name: Any) -> None:
+        schedulers.build(name, "As shipped", {}, STEPS, 1)
+
+    def anew(name: Any) -> None:
+        schedulers._first.cache_clear()
+        ours(name)
+
+    print("ladders: a scheduler made ready, milliseconds")
+    for name in SCHEDULERS:
+        times = _in_turns({"anew": lambda name=name: anew(name), "ours": lambda name=name: ours(name)}, flags.runs)
+        plain, quick = (statistics.median(times[way]) * 1000 for way in ("anew", "ours"))
+        print(f"  {name:13s} {plain:7.1f} : {quick:6.2f} = {plain / quick:.1f}")
 
 
 def latency(flags: argparse.Namespace) -> None:

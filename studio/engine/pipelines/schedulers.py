@@ -11,9 +11,12 @@ diffusers 0.42 and A1111's k-diffusion ladders, compared number by number.
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import diffusers
@@ -63,6 +66,20 @@ RECIPES: dict[Scheduler, Recipe] = {
 }
 
 
+def _fresh(kind: str, settings: str) -> Any:
+    """A new scheduler. diffusers makes a ladder of all 1000 steps for each, which takes DPM2 half a second: here once."""
+    first = _first(kind, settings)
+    made = copy.copy(first)
+    made.__dict__ = {name: value if name == "_internal_dict" else copy.deepcopy(value)  # its settings, which are frozen
+                     for name, value in vars(first).items()}
+    return made
+
+
+@lru_cache(maxsize=64)
+def _first(kind: str, settings: str) -> Any:
+    return getattr(diffusers, kind)(**json.loads(settings))
+
+
 def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], steps: int, seed: int) -> Any:
     """A scheduler with its ladder of `steps` set, all the noise it makes itself drawn from `seed`.
 
@@ -79,9 +96,9 @@ def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], 
         settings["timestep_spacing"] = "trailing" if schedule == "Simple" else "linspace"
     if schedule in SHAPES:
         settings[SHAPES[schedule]] = True
+    made = _fresh(recipe.kind, json.dumps(settings, sort_keys=True))
     if "noise_sampler_seed" in takes:  # it takes no generator and would draw from the global state
-        settings["noise_sampler_seed"] = seed
-    made = kind(**settings)
+        made.noise_sampler_seed = seed
     most = made.config.get("original_inference_steps", steps)
     if steps > most:
         raise InvalidSpec([f"Steps: {scheduler} can take {most} at most (not {steps}); it is made for 4 to 8."])
