@@ -31,7 +31,7 @@ def contrast(seed: int) -> float:
 
 
 def test_thing_and_ground_differ_in_lightness() -> None:
-    found = np.array([contrast(seed) for seed in range(70_000, 70_400)])
+    found = np.array([contrast(seed) for seed in range(70_000, 70_200)])
     # the median is over the whole thing, doors and tummies too, and after the style: a few watercolours at night fall a little short
     assert (found >= CONTRAST).mean() >= 0.98 and found.min() > 0.7 * CONTRAST
 
