@@ -12,9 +12,10 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily
 from studio.settings import Settings, shipped
@@ -25,7 +26,7 @@ from studio.store.hashes import Hashes
 from studio.store.inputs import Inputs
 from studio.store.loras import LoraInfo
 
-__all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look"]
+__all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look", "named"]
 
 CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionInpaintPipeline": "sd1",
                               "StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLInpaintPipeline": "sdxl"}
@@ -35,6 +36,7 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "fl
 LARGEST = 16_384  # pixels a side
 MOST_LORAS = 10_000
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,17 @@ class Unusable:
     problem: str
 
 
+def named(every: Mapping[str, T | Unusable], name: str, what: str, where: str) -> T:
+    """One of a shelf. Raises ModelNotFound, which names the nearest, or UnknownFamily, which says what is wrong with the folder."""
+    found = every.get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
+        raise ModelNotFound(f"There is no {what} {name!r:.80} in {where}; there is {', '.join(near) or 'none'}.")
+    if isinstance(found, Unusable):
+        raise UnknownFamily(f"The {what} {name} cannot be used: {found.problem}")
+    return found
+
+
 class Library:
     """The shelf. Every call looks at the disk: a model that was just copied there is there."""
 
@@ -88,14 +101,7 @@ class Library:
 
     def model(self, name: str) -> ModelInfo:
         """Raises ModelNotFound, which names the nearest, or UnknownFamily, which says what is wrong with the folder."""
-        every = {model.name: model for model in self.scan()}
-        model = every.get(name)
-        if model is None:
-            near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
-            raise ModelNotFound(f"There is no model {name!r:.80} in the library; there is {', '.join(near) or 'none'}.")
-        if isinstance(model, Unusable):
-            raise UnknownFamily(f"The model {name} cannot be used: {model.problem}")
-        return model
+        return named({model.name: model for model in self.scan()}, name, "model", "the library")
 
     def loras(self) -> list[LoraInfo | Unusable]:
         """All LoRA files in home/loras and its subfolders, by name."""

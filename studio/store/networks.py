@@ -8,17 +8,16 @@ Does not know: torch; models that paint (library.py), what is loaded.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import BadFile, ModelNotFound, UnknownFamily
+from studio.errors import BadFile
 from studio.settings import Settings, shipped
 from studio.spec.tables import CAPTIONERS, DEFAULT_CAPTIONER, DEFAULT_CLIP
 from studio.store.hashes import Hashes
-from studio.store.library import Unusable
+from studio.store.library import Unusable, named
 
 CLIP = ("clip",)
 READERS = ("processor_config.json", "preprocessor_config.json")  # how pictures are prepared
@@ -66,14 +65,7 @@ class Networks:
         return self._hashes.of(info.path, parts, info.path)
 
     def _named(self, name: str, kinds: Collection[str], what: str) -> NetworkInfo:
-        every = self._found(kinds)
-        found = every.get(name)
-        if found is None:
-            near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
-            raise ModelNotFound(f"There is no {what} {name!r:.80} in home/models; there is {', '.join(near)}.")
-        if isinstance(found, Unusable):
-            raise UnknownFamily(f"The {what} {name} cannot be used: {found.problem}")
-        return found
+        return named(self._found(kinds), name, what, "home/models")
 
     def _found(self, kinds: Collection[str]) -> dict[str, NetworkInfo | Unusable]:
         """The home's own come first and hide an embedded one of the same name."""

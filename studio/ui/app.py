@@ -103,6 +103,11 @@ def _opened(tab: Tab, visitor: guard.Visitor) -> Updates:
     return tab.opened(visitor) if tab.opened else {}
 
 
+def _handed(target: Tab, known: bool, filled: Updates, visitor: guard.Visitor) -> Updates:
+    """What is put into a tab, over what it would have been filled with if it was never seen."""
+    return filled if known else {**_opened(target, visitor), **filled}
+
+
 def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State, enlarge: bool = False) -> None:
     """A button under the picture of one tab that fills the form of another and goes there."""
     assert source.send
@@ -118,7 +123,7 @@ def _send(desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State, en
         if picture is None:
             return {bar: gr.skip()}
         filled = taking(picture, visitor) if taking else form.fill(picture.request)
-        return {**({} if known else _opened(target, visitor)), **filled, seen: True, bar: gr.Tabs(selected=target.id)}
+        return {**_handed(target, known, filled, visitor), seen: True, bar: gr.Tabs(selected=target.id)}
 
     outputs = [bar, seen, *target.outputs, *(target.filled if taking else form.outputs)]
     button.click(send, [source.picked, seen], list(dict.fromkeys(outputs)), **SHORT)
@@ -135,7 +140,7 @@ def _hand_over(source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State) -> None:
         if wanted is None or wanted[0] != target.id or target.take is None:
             return {bar: gr.skip()}
         filled = target.take(wanted[1], visitor)
-        return {**({} if known else _opened(target, visitor)), **filled, seen: True, bar: gr.Tabs(selected=target.id)}
+        return {**_handed(target, known, filled, visitor), seen: True, bar: gr.Tabs(selected=target.id)}
 
     block.click(go, seen, [bar, seen, *target.outputs], **SHORT)
 
