@@ -159,3 +159,31 @@ def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_predi
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
     index |= {"force_zeros_for_empty_prompt": True} if large else absent
     (folder / "model_index.json").write_text(json.dumps(index))
+
+
+@pytest.fixture
+def desk(settings: Settings) -> Iterator[Any]:
+    """What the tabs work with, on a home of its own; closed afterwards."""
+    from studio.store.jobs import Jobs
+    from studio.ui.app import desk_of
+
+    jobs = Jobs(settings.home / "jobs.sqlite")
+    desk = desk_of(settings, jobs)
+    yield desk
+    for store in (jobs, desk.gallery, desk.sweeps):
+        store.close()
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`studio …` in this process, on a home of its own."""
+    from studio.__main__ import main
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--home", str(tmp_path / "home"), "--device", "cpu"])
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+
+    return run

@@ -10,23 +10,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from studio.__main__ import main
 from studio.settings import shipped
 
 Studio = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
-def studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Studio:
+def studio(command: Studio) -> Studio:
     """`studio caption …` on a home of its own."""
-    def run(*words: str) -> CompletedProcess[str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["caption", *words, "--home", str(tmp_path / "home"), "--device", "cpu", "--keep-free", "0"])
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return CompletedProcess(words, ended.value.code, said.out, said.err)
-
-    return run
+    return lambda *words: command("caption", *words, "--keep-free", "0")
 
 
 @pytest.fixture

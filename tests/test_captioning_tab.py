@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from studio.spec.caption_lint import Finding
 from studio.spec.credits import Writer
 from studio.spec.seeing import SeeSpec
 from studio.store.album import Albums
-from studio.store.jobs import Jobs
 from studio.store.journal import Step
 from studio.store.pictures import Counts
 from studio.ui import album as words
 from studio.ui import show
-from studio.ui.app import desk_of
 from studio.ui.guard import Visitor
 from studio.ui.tabs.captioning import CaptioningTab
 from studio.ui.tabs.captioning_find import listed
@@ -40,17 +37,13 @@ PLUSH = shipped("assets") / "datasets" / "mysks"
 
 
 @pytest.fixture
-def desk(settings: Settings) -> Iterator[Desk]:
-    own = settings.home / "datasets" / "bears"
+def desk(desk: Desk) -> Desk:
+    own = desk.settings.home / "datasets" / "bears"
     own.mkdir(parents=True)
     for number in range(5):
         shutil.copy(PLUSH / f"{number:03}.png", own)
         (own / f"{number:03}.txt").write_text(f"bear, number {number}\n")
-    jobs = Jobs(settings.home / "jobs.sqlite")
-    desk = desk_of(settings, jobs)
-    yield desk
-    for store in (jobs, desk.gallery, desk.sweeps):
-        store.close()
+    return desk
 
 
 @pytest.fixture

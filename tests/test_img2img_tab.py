@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from studio.errors import BadPicture, InvalidSpec, StudioError
-from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
 from studio.store.gallery import Picture
-from studio.store.jobs import Jobs
-from studio.ui.app import desk_of
 from studio.ui.compare import before_of
 from studio.ui.easel import Source
 from studio.ui.guard import Visitor
@@ -43,13 +39,9 @@ NOBODY = gr.Request()  # not from HTTP: a guest without a name
 
 
 @pytest.fixture
-def desk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(settings.home / "uploads"))
-    jobs = Jobs(settings.home / "jobs.sqlite")
-    desk = desk_of(settings, jobs)
-    yield desk
-    for store in (jobs, desk.gallery, desk.sweeps):
-        store.close()
+def desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(desk.settings.home / "uploads"))
+    return desk
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
-from studio.__main__ import main
-
 Studio = Callable[..., CompletedProcess[str]]
 WORDS = """
 title = "Two by two"
@@ -31,16 +29,9 @@ values = "1-4 (+3)"
 
 
 @pytest.fixture
-def studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Studio:
+def studio(command: Studio) -> Studio:
     """`studio sweep …` on a home of its own."""
-    def run(*words: str) -> CompletedProcess[str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["sweep", *words, "--home", str(tmp_path / "home"), "--device", "cpu"])
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return CompletedProcess(words, ended.value.code, said.out, said.err)
-
-    return run
+    return lambda *words: command("sweep", *words)
 
 
 @pytest.fixture

@@ -21,11 +21,9 @@ from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.spec.sweep import Plan, SweepSpec, plan
 from studio.spec.value import check
-from studio.store.jobs import Jobs
 from studio.store.rates import note
 from studio.store.sweeps import Kept, Sweeps, Verdict
 from studio.ui import grid
-from studio.ui.app import desk_of
 from studio.ui.guard import COOKIE, Visitor
 from studio.ui.tabs.sweep import SweepTab
 from studio.ui.tabs.sweep_axes import BLANK, raw_of, read
@@ -41,15 +39,6 @@ def spec(*axes: dict[str, Any], **more: Any) -> SweepSpec:
 
 
 GRID = spec({"field": "scheduler", "values": ["Euler", "DDIM"]}, {"field": "steps", "values": "2-4"})
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Any:
-    jobs = Jobs(settings.home / "jobs.sqlite")
-    desk = desk_of(settings, jobs)
-    yield desk
-    for store in (jobs, desk.gallery, desk.sweeps):
-        store.close()
 
 
 @pytest.fixture

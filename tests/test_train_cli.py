@@ -10,7 +10,6 @@ from subprocess import CompletedProcess
 import pytest
 from safetensors import safe_open
 
-from studio.__main__ import main
 from studio.settings import load, shipped
 from studio.store.runs import Runs
 
@@ -30,16 +29,9 @@ seed = 5
 
 
 @pytest.fixture
-def studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Studio:
+def studio(command: Studio) -> Studio:
     """`studio train …` on a home of its own."""
-    def run(*words: str) -> CompletedProcess[str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["train", *words, "--home", str(tmp_path / "home"), "--device", "cpu", "--keep-free", "0"])
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return CompletedProcess(words, ended.value.code, said.out, said.err)
-
-    return run
+    return lambda *words: command("train", *words, "--keep-free", "0")
 
 
 @pytest.fixture

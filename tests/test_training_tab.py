@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
 from studio.settings import Settings
 from studio.spec.training import BASICS, TrainingConfig
 from studio.spec.value import check
-from studio.store.jobs import Jobs
 from studio.store.runs import Run, Runs, Sample
 from studio.ui import curves, show
-from studio.ui.app import desk_of
 from studio.ui.guard import COOKIE
 from studio.ui.tabs import training_plan
 from studio.ui.tabs.training import TrainingTab
@@ -33,15 +30,6 @@ MOON: dict[str, Any] = {"dataset": "moon", "name": "moon", "steps": 40, "batch":
 
 def config(**more: Any) -> TrainingConfig:
     return check(TrainingConfig, MOON | more)
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Iterator[Desk]:
-    jobs = Jobs(settings.home / "jobs.sqlite")
-    desk = desk_of(settings, jobs)
-    yield desk
-    for store in (jobs, desk.gallery, desk.sweeps):
-        store.close()
 
 
 @pytest.fixture
