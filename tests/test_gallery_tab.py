@@ -8,7 +8,6 @@ import gradio as gr
 import pytest
 from PIL import Image
 from test_sweep_tab import ANN, OWNER, Asked
-from test_training_tab import desk  # noqa: F401
 
 from studio.spec.request import GenerationRequest
 from studio.ui.tabs.gallery import GalleryTab
@@ -16,13 +15,13 @@ from studio.ui.widgets import Desk
 
 
 @pytest.fixture
-def tab(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> GalleryTab:  # noqa: F811
+def tab(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> GalleryTab:
     monkeypatch.setattr("studio.ui.tabs.gallery.who", lambda request: request.visitor)
     with gr.Blocks():
         return GalleryTab(desk)
 
 
-def test_a_picture_goes_into_a_dataset_with_its_prompt(tab: GalleryTab, desk: Desk) -> None:  # noqa: F811
+def test_a_picture_goes_into_a_dataset_with_its_prompt(tab: GalleryTab, desk: Desk) -> None:
     request = GenerationRequest(prompt="a red boat <b>", width=64, height=64, seed=7)
     path = str(desk.gallery.save(Image.new("RGB", (64, 64), "red"), request, "0" * 64, {}, 1.0, OWNER.id).path)
     asked: Any = Asked(OWNER)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from test_sweep_tab import ANN, BOB, HOSTILE, Asked
-from test_training_tab import by, config, desk, tab  # noqa: F401
+from test_training_tab import by, config, tab  # noqa: F401
 
 from studio.errors import BadFile
 from studio.spec.request import GenerationRequest
@@ -39,7 +39,7 @@ def found(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:  # noqa: F811
+def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
     id = desk.runs.add(config(trigger="moon", class_word="stone"), ANN.id)
     kept = desk.runs.get(id)
     assert kept
