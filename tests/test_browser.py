@@ -243,6 +243,7 @@ def test_what_is_typed_is_what_counts(shared: Studio, visit: Callable[..., Page]
     expect(page.locator("#about")).to_contain_text("a green fish")
 
 
+@pytest.mark.slow
 def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[..., Page]) -> None:
     ann, bob = visit(shared), visit(shared)
     ask(ann, prompt="a red ball", steps=150, count=50, seed=1)
@@ -263,6 +264,7 @@ def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[...
     state(ann, "cancelled")
 
 
+@pytest.mark.slow
 def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     ask(page, prompt="a teal lantern", steps=3, seed=77)

@@ -21,6 +21,7 @@ from studio.store.gallery import Gallery, recipe
 from studio.store.sweeps import Kept, Sweeps, Verdict
 from studio.ui.app import TITLES
 
+pytestmark = pytest.mark.slow
 SCHEDULERS = ("Euler", "DDIM", "DPM++ 2M")
 QUICK = {"prompt": "a photo of a red house by a lake", "width": 64, "height": 64, "seed": 7}
 
@@ -186,7 +187,6 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     store.close()
 
 
-@pytest.mark.slow
 def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -216,7 +216,6 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     plan_says(page, 2)
 
 
-@pytest.mark.slow
 def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -250,7 +249,6 @@ def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Calla
     expect(page.locator("#queue-list .job").first).to_contain_text(f"sweep of {kept + 2} cells: Seed")
 
 
-@pytest.mark.slow
 def test_by_keyboard_with_presets_sent_on_and_put_away(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     ask(page, prompt="a teal lantern", steps=2, seed=77, width=64, height=64)
@@ -318,7 +316,6 @@ def large(shared: Studio) -> str:  # noqa: F811
     return spec.title
 
 
-@pytest.mark.slow
 def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     go(page)
@@ -344,7 +341,6 @@ def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callab
     assert opened < 8 and picked < 4
 
 
-@pytest.mark.slow
 def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared, width=390)
     go(page)
@@ -367,7 +363,6 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
     shot(page, "phone-sweep-done")
 
 
-@pytest.mark.slow
 def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
     page = visit(shared)
     titles = list(TITLES.values())

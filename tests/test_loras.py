@@ -91,9 +91,9 @@ def test_every_format_is_bitwise_what_peft_computes(bench: Bench, toys: Path, tm
         name = path.relative_to(bench.settings.loras).with_suffix("").as_posix()
         for weight in (0, 0.5, 1):
             use = LoraUse(name=name, unet=weight, text_encoder=weight)
-            reference = expected[2 * weight if form == "no alpha" else weight]
-            assert torch.equal(ours(bench, model, loras=[use]), reference), f"{form} at {weight}"
-            assert torch.equal(ours(bench, model, loras=[use]), base) == (weight == 0)
+            reference, found = expected[2 * weight if form == "no alpha" else weight], ours(bench, model, loras=[use])
+            assert torch.equal(found, reference), f"{form} at {weight}"
+            assert torch.equal(found, base) == (weight == 0)
         assert torch.equal(ours(bench, model), base), f"the base after {form}"
 
 

@@ -47,12 +47,20 @@ def quiet(progress: Any) -> None:
     pass
 
 
-@pytest.fixture
-def home(tmp_path: Path, toys: Path) -> Path:
-    """With a LoRA for the embedded model, two of its size, and one for SDXL."""
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two LoRAs for the embedded model."""
+    shelf = tmp_path_factory.mktemp("shelf")
     for seed, name in enumerate(("moon", "sun")):
-        makers.kohya(home / "loras" / f"{name}.safetensors", makers.add(makers.stock(POCKET), seed=seed), 2)
+        makers.kohya(shelf / f"{name}.safetensors", makers.add(makers.stock(POCKET), seed=seed), 2)
+    return shelf
+
+
+@pytest.fixture
+def home(tmp_path: Path, toys: Path, shelf: Path) -> Path:
+    """With two LoRAs for the embedded model, and a model of another family."""
+    home = tmp_path / "home"
+    shutil.copytree(shelf, home / "loras")
     (home / "models").mkdir()
     (home / "models" / "toy-sdxl").symlink_to(toys / "toy-sdxl")
     return home
@@ -349,7 +357,7 @@ for line in sys.stdin:  # a process of its own for each run, with the model load
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_goes_on(desk: Bench, kills: int) -> None:
     """kill -9 at random moments, each run going on where the last one was cut off."""
     chance, many = random.Random(kills), 8 * kills
