@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import BaseModel
 
 from studio import __version__
-from studio.errors import BadFile, Busy, Cancelled, InvalidSpec, StudioError
+from studio.errors import Busy, Cancelled, InvalidSpec, StudioError
 from studio.spec.caption import CaptionSpec
 from studio.spec.request import GenerationRequest
 from studio.spec.value import schema
@@ -175,7 +175,7 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, Any]) -> None:
-    from studio.store import files
+    from studio import pictures_command
     from studio.store.gallery import Gallery
     gallery = Gallery(settings)
     for note in result.get("notes", ()):
@@ -183,68 +183,22 @@ def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, 
     for made in result["pictures"]:
         path, picture = Path(made["path"]), gallery.get(made["path"])
         if arguments.output:
-            path = _copy(path, arguments.output.expanduser().resolve(), files.write)
+            path = pictures_command.copied(path, arguments.output.expanduser().resolve())
         request = picture.request.model_dump(mode="json") if picture else result["request"]
         said = {"path": str(path), "request": request, "digest": made["digest"], "seconds": made["seconds"]}
         print(json.dumps(said, ensure_ascii=False) if arguments.json else path, flush=True)
 
 
-def _copy(path: Path, folder: Path, write: Callable[..., None]) -> Path:
-    for number in range(10_000):
-        target = folder / (f"{path.stem}-{number}{path.suffix}" if number else path.name)
-        try:
-            write(target, path.read_bytes(), replace=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The picture is at {path}.") from None
-        return target
-    raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")
-
-
 def sweep(arguments: argparse.Namespace) -> None:
-    """A stored sweep whose id and seed come from the file's own words: the same file is the same sweep, and goes on."""
-    from studio.spec.sweep import SweepSpec, plan
-    from studio.store.library import Library
-    from studio.store.presets import read
-    from studio.store.sweeps import Sweeps, from_words
-    spec = read(arguments.file.expanduser(), SweepSpec, f"The sweep {arguments.file.name}")
-    id, spec = from_words(spec.model_copy(update={"fast": spec.fast or arguments.fast}))
-    settings, planned = _settings(arguments), plan(spec)
-    library = Library(settings)
-    for request in planned.named:
-        library.check(request)  # a wrong name is said before anything is loaded
+    """Made, or taken from what was made before."""
+    from studio import sweep_command
+    settings = _settings(arguments)
+    id, spec = sweep_command.asked(arguments.file.expanduser(), arguments.fast, settings)
     if arguments.plan:
-        from studio.engine.bench import Bench
-        from studio.engine.sweeps.run import outline
-        print(json.dumps(outline(Bench.open(settings), spec), ensure_ascii=False))
+        print(json.dumps(sweep_command.planned(spec, settings), ensure_ascii=False))
         return
-    Sweeps(settings).add(spec, "command-line", id)
-    from studio.working import done
-    done(settings, "sweep", {"sweep": id, "title": spec.title, "cells": len(planned.cells)})
-    kept = Sweeps(settings).cells(id)
-    running = [(planned.cells[k], kept[planned.cells[k].key]) for k in planned.order]
-    _print_sweep(settings, id, [one.path for _, one in running if one.path], arguments.output)
-    failed = [f"{' · '.join(cell.labels)}: {one.error}" for cell, one in running if not one.done]
-    if failed:
-        raise StudioError("\n".join([f"{len(failed)} of {len(running)} cells could not be made; run the same again to try them "
-                                     "again.", *failed]))
-
-
-def _print_sweep(settings: Settings, id: str, pictures: Sequence[Path], output: Path | None) -> None:
-    """One path a line: the cells in the order of the plan, then sheet, viewer and index."""
-    from studio.store.sweeps import Sweeps
-    made = Sweeps(settings).files(id)
-    if output:
-        from studio.engine.bench import Bench
-        from studio.engine.sweeps.export import write
-        folder = output.expanduser().resolve()
-        try:
-            made = write(Bench.open(settings), id, folder=folder, copy=True)
-        except OSError as error:
-            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The pictures are in the gallery.") from None
-        pictures = [folder / "pictures" / path.name for path in pictures]
-    for path in (*pictures, *made):
+    output = arguments.output.expanduser().resolve() if arguments.output else None
+    for path in sweep_command.made(id, spec, settings, output):
         print(path, flush=True)
 
 
@@ -317,22 +271,18 @@ def doctor(arguments: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end the process with its status."""
     arguments = build().parse_args(words)
+    from studio.working import say
     try:
         arguments.command(arguments)
     except InvalidSpec as error:
-        sys.exit(_say(str(error), 2))
+        sys.exit(say(str(error), 2))
     except StudioError as error:
-        sys.exit(_say(str(error), 1))
+        sys.exit(say(str(error), 1))
     except (KeyboardInterrupt, Cancelled):
-        sys.exit(_say("stopped", 130))
+        sys.exit(say("stopped", 130))
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
-
-
-def _say(text: str, status: int) -> int:
-    print(f"studio: {text}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

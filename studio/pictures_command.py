@@ -1,4 +1,4 @@
-"""`studio generate` on pictures that exist: files on the command line become a home's inputs.
+"""`studio generate` and files: those on the command line become a home's inputs, those that are made are copied out.
 
 Knows: paths, folders, masks from transparency. Does not know: how the command is called, how pictures are made.
 """
@@ -14,6 +14,7 @@ from studio.errors import BadFile, StudioError
 from studio.settings import Settings
 from studio.spec.request import GenerationRequest
 from studio.spec.value import check
+from studio.store import files
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TRANSPARENCY = "transparency"  # in place of a mask's file: the picture's own
@@ -23,8 +24,8 @@ ANY = "0" * 64  # stands for a picture while the settings alone are judged
 def asked(given: Mapping[str, Any]) -> GenerationRequest:
     """The request behind the flags, with ANY for picture and mask. Raises InvalidSpec with all that is wrong, also for settings
     that would change nothing."""
-    files = {name: ANY for name in ("image", "mask") if given.get(name)}
-    request = check(GenerationRequest, {**given, **files})
+    standing = {name: ANY for name in ("image", "mask") if given.get(name)}
+    request = check(GenerationRequest, {**given, **standing})
     request.check_used(given)
     return request
 
@@ -72,3 +73,17 @@ def _files(image: str) -> list[Path | str]:
 
 def _known(name: str) -> bool:
     return bool(re.fullmatch("[0-9a-f]{64}", name)) and not Path(name).exists()
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """A picture's copy in a folder, with a number where its name is taken. Raises BadFile."""
+    for number in range(10_000):
+        target = folder / (f"{path.stem}-{number}{path.suffix}" if number else path.name)
+        try:
+            files.write(target, path.read_bytes(), replace=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The picture is at {path}.") from None
+        return target
+    raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")
