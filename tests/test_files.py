@@ -64,6 +64,8 @@ def test_without_replace_an_existing_file_stays(links: bool, tmp_path: Path, mon
     files.write(path, b"old", replace=False)
     with pytest.raises(FileExistsError):
         files.write(path, b"new", replace=False)
+    with pytest.raises(FileExistsError), files.writing(path, replace=False):
+        pytest.fail("a name that is taken is said before anything is written")
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.txt"]
 
 

@@ -6,6 +6,7 @@ Does not know: what is in the files.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -34,6 +35,8 @@ def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[B
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not replace and path.exists():  # said before anything is written; `_link` says it of one that comes meanwhile
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         with open(aside, "wb") as out:
             yield out
             out.flush()

@@ -103,22 +103,27 @@ def write(path: Path, layers: Layers, about: About, unet: Mapping[str, Any], dty
     Without `replace` an existing file raises FileExistsError.
     Raises StudioError for matrices that are no numbers (or none in `dtype`), BadFile if it came back differently.
     """
+    with files.writing(path, replace) as out:
+        tensors = _tensors(layers, about.family, unet, dtype)
+        body = _body(tensors)
+        header = _header(layers, about, _sha256(body.values()))
+        pieces = [_head(tensors, body, header), *body.values()]
+        out.writelines(pieces)
+        out.flush()
+        _compare(Path(out.name), path.name, tensors, header)
+    return _sha256(pieces)
+
+
+def _tensors(layers: Layers, family: Family, unet: Mapping[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    for key, stem in stems(layers, about.family, unet).items():
+    for key, stem in stems(layers, family, unet).items():
         pair = layers[key]
         for role, matrix in (("down", pair.down), ("up", pair.up)):
             tensors[f"{stem}.lora_{role}.weight"] = _cast(matrix, dtype, ".".join(key))
         tensors[f"{stem}.alpha"] = torch.tensor(float(pair.alpha))
     if len(tensors) != 3 * len(layers) or not layers:
         raise ValueError(f"{len(layers)} layers came to {len(tensors)} tensors")
-    body = _body(tensors)
-    header = _header(layers, about, _sha256(body.values()))
-    pieces = [_head(tensors, body, header), *body.values()]
-    with files.writing(path, replace) as out:
-        out.writelines(pieces)
-        out.flush()
-        _compare(Path(out.name), path.name, tensors, header)
-    return _sha256(pieces)
+    return tensors
 
 
 def settings_of(path: Path) -> dict[str, Any] | None:
