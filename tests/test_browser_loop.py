@@ -67,7 +67,10 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     expect(page.locator(f"#album-found [data-pictures='{len(PLUSH)}'][data-captioned='0']")).to_be_visible()
     expect(page.locator("#album-cards .album-card")).to_have_count(len(PLUSH))
 
-    # first shown, then written
+    # first shown, then written; what may stay empty is empty, also where it comes into view late
+    page.get_by_role("button", name="More settings of the captioner").click()
+    for name in ("tokens", "batch"):
+        expect(page.locator(f"#caption-{name} input")).to_have_value("")
     page.locator("#caption-dry").click()
     expect(page.locator(f"#caption-result .album-preview[data-count='{len(PLUSH)}']")).to_be_visible(timeout=120_000)
     folder = shared.home / "datasets" / "our plush"

@@ -42,7 +42,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the browser is told of every component that has an id."""
     home = load(home=tmp_path_factory.mktemp("form"))
     built = build(desk_of(home, Jobs(home.home / "jobs.sqlite"))).get_config_file()["components"]
-    return {part["props"]["elem_id"]: part["props"] for part in built if part["props"].get("elem_id")}
+    return {part["props"]["elem_id"]: part["props"] | {"type": part["type"]} for part in built if part["props"].get("elem_id")}
+
+
+def test_a_number_that_begins_empty_is_told_so(page: dict[str, dict[str, Any]]) -> None:
+    """Told None, gradio's page would show a 0 as soon as it is in view, and send it."""
+    numbers = {id: props["value"] for id, props in page.items() if props["type"] == "number"}
+    assert None not in numbers.values() and {"caption-tokens", "tool-resolution", "training-epochs"} <= numbers.keys()
+    assert numbers["caption-tokens"] == ""
 
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
@@ -99,7 +106,7 @@ def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationReq
         placed = form[name].get_config()
     told = form[name].get_config()
     assert told["label"] == placed["label"] == field["title"]
-    assert told["elem_id"] == f"trial-{name.replace('_', '-')}" and told["value"] == field["default"]
+    assert told["elem_id"] == f"trial-{name.replace('_', '-')}" and told["value"] == ("" if field["default"] is None else field["default"])
     assert told.get("info", field["description"]) == field["description"] and ("info" in told) == (field["type"] != "array")
     for part in (told, placed):
         if "enum" in field:

@@ -134,4 +134,12 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
     common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "precision": 0 if whole else None}
     if common.pop("slider", most < 200):
         return gr.Slider(**common)
-    return gr.Number(**common)
+    return number(**common)
+
+
+def number(**settings: Any) -> gr.Number:
+    """A number that may begin empty. For events with `preprocess=False`, which get "" or None where nothing stands."""
+    made = gr.Number(**settings)
+    if made.value is None:
+        made.value = ""  # of None gradio's page makes a 0 as soon as it is in view
+    return made

@@ -50,8 +50,8 @@ class Captioner:
                 form.add("suffix", max_lines=1, min_width=150, placeholder=", film grain", info="Behind, as written here.")
             form.add("instruction", lines=2)
             with gr.Row():
-                form.add("tokens", slider=False, min_width=150, info="Empty: the captioner's usual.")
-                form.add("batch", slider=False, min_width=150, info="Pictures in one call.")
+                form.add("tokens", slider=False, min_width=150, placeholder="its usual", info="Empty: the captioner's usual.")
+                form.add("batch", slider=False, min_width=150, placeholder="by itself", info="Pictures in one call.")
             with gr.Row():
                 form.add("address", max_lines=1, min_width=150, placeholder="http://127.0.0.1:1234/v1")
                 form.add("model", max_lines=1, min_width=150)

@@ -21,6 +21,7 @@ from studio.store import files
 from studio.store.album import Album
 from studio.ui import album as words
 from studio.ui import grid, show
+from studio.ui.form import number
 from studio.ui.guard import Visitor, who
 from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import View
@@ -59,8 +60,8 @@ class Tools:
                 self.carry = gr.Button("Do it", size="sm", variant="primary", elem_id="tool-carry")
         with gr.Accordion("Check: what could spoil a training", open=False, elem_id="tool-lint") as self.checks:
             with gr.Row(elem_classes="turn"):
-                self.resolution = gr.Number(label="Trained at, px", value=None, precision=0, min_width=90,
-                                            elem_id="tool-resolution")
+                self.resolution = number(label="Trained at, px", precision=0, min_width=90, placeholder="512",
+                                         elem_id="tool-resolution")
                 self.words = gr.Number(label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words")
                 self.tokens = gr.Number(label="Tokens at most", value=77, precision=0, min_width=90, elem_id="tool-tokens")
                 self.check = gr.Button("Check", size="sm", min_width=70, elem_id="tool-check")

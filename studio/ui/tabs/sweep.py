@@ -74,7 +74,7 @@ class SweepTab:
             self.form.add("negative_prompt", lines=1, placeholder="what no cell should show", info=None)
             with gr.Row():
                 self.form.add("model", choices=list(models), allow_custom_value=True, value=first, info="Checkpoint.", min_width=99)
-                for side in ("width", "height"):  # empty, it would begin with a 0
+                for side in ("width", "height"):
                     self.form.add(side, value=models.get(first), placeholder="model's own", info="Empty: its own.", min_width=90)
             with gr.Row():
                 self.form.add("steps", min_width=200, info="More is slower and finer.")

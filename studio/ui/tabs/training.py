@@ -246,8 +246,6 @@ class TrainingTab:
         more = {self.probe: trying, self.trying: gr.Timer(active=bool(trying))}
         run = self.view.mine(running or last, visitor)
         if run is None:
-            empty = {name: None for name, field in TrainingConfig.model_fields.items() if field.get_default() is None}
-            shelves |= self.form.put(empty)  # gradio shows 0 in a number that begins empty
             shelves |= {self.form["dataset"]: gr.Dropdown(names), self.shelf: self._shelf(visitor, "")}
             return {**shelves, **more, **self.view.close()}
         filled = self.fill(run.config, visitor)
