@@ -106,7 +106,8 @@ def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationReq
         placed = form[name].get_config()
     told = form[name].get_config()
     assert told["label"] == placed["label"] == field["title"]
-    assert told["elem_id"] == f"trial-{name.replace('_', '-')}" and told["value"] == ("" if field["default"] is None else field["default"])
+    assert told["elem_id"] == f"trial-{name.replace('_', '-')}"
+    assert told["value"] == ("" if field["default"] is None else field["default"])
     assert told.get("info", field["description"]) == field["description"] and ("info" in told) == (field["type"] != "array")
     for part in (told, placed):
         if "enum" in field:

@@ -149,8 +149,12 @@ def theme() -> Any:
     """Calm greys and one accent; fonts that are in the wheel, so that no other host is asked."""
     calm = gr.themes.Soft(primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", spacing_size="md", radius_size="md",
                           font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    line = "*border_color_primary"  # a thin line in place of shadows
     return calm.set(block_title_background_fill="none", block_title_text_color="*body_text_color", block_title_padding="0",
-                    block_label_background_fill="none", block_title_text_weight="600")
+                    block_label_background_fill="none", block_title_text_weight="600", block_padding="*spacing_xl 0",
+                    shadow_drop="none", shadow_drop_lg="none", input_border_width="1px", input_border_color=line,
+                    button_secondary_border_color=line, checkbox_border_color="*neutral_300",
+                    checkbox_label_border_color_selected="*primary_500", input_border_color_focus="*primary_400")
 
 
 def desk_of(settings: Settings, jobs: Jobs) -> Desk:
