@@ -34,6 +34,8 @@ TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint
                                            training.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = Path(__file__).with_name("keys.js")
+# On a phone gradio's edge is too wide; a style sheet reaches only what is inside of it.
+EDGE = "<style>@media (max-width: 640px) { .main.app.app { padding: 16px 12px !important } }</style>"
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -152,6 +154,8 @@ def theme() -> Any:
     line = "*border_color_primary"  # a thin line in place of shadows
     return calm.set(block_title_background_fill="none", block_title_text_color="*body_text_color", block_title_padding="0",
                     block_label_background_fill="none", block_title_text_weight="600", block_padding="*spacing_xl 0",
+                    block_background_fill="*body_background_fill", block_background_fill_dark="*body_background_fill",
+                    input_background_fill_dark="*neutral_900",
                     shadow_drop="none", shadow_drop_lg="none", input_border_width="1px", input_border_color=line,
                     button_secondary_border_color=line, checkbox_border_color="*neutral_300",
                     checkbox_label_border_color_selected="*primary_500", input_border_color_focus="*primary_400")
@@ -185,7 +189,7 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
     page.launch(
         server_name=settings.host, server_port=settings.port or None, share=settings.share, auth=login, inbrowser=open_browser,
         max_file_size="64mb", ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[], show_error=False,
-        quiet=True, head=f"<script type='module'>{KEYS.read_text('utf-8')}</script>", css_paths=[LOOK], theme=theme(),
+        quiet=True, head=f"{EDGE}<script type='module'>{KEYS.read_text('utf-8')}</script>", css_paths=[LOOK], theme=theme(),
         prevent_thread_lock=True,
         app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps, desk.runs)})
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -35,8 +35,8 @@ class Captioner:
         self.desk, self.form, self.networks = desk, form, Networks(desk.settings)
         with gr.Group(elem_id="caption-form"):
             with gr.Row():
-                form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=150, info="Who writes.")
-                form.add("mode", choices=MODES, min_width=150, info="What becomes of present ones.")
+                form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=170, info="Who writes.")
+                form.add("mode", choices=MODES, min_width=170, info="What becomes of present ones.")
             form.add("trigger", max_lines=1, placeholder="mysks", info="A rare word that calls the new thing; put in front.")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button("Caption", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="caption-start")
