@@ -123,7 +123,7 @@ class Maker:
                                               elem_id=self.id("preset-name"))
                 self.preset_save = gr.Button("Save", scale=1, min_width=80, elem_id=self.id("preset-save"))
         with gr.Accordion("Settings from a picture", open=False, elem_id=self.id("from-picture")):
-            self.drop = gr.File(label="Drop a PNG, JPEG or WebP that was made here, in A1111 or Forge", height=110,
+            self.drop = gr.File(label="A picture made here, in A1111 or Forge", height=110,
                                 elem_id=self.id("drop"), type="filepath")
         with gr.Accordion("For experts", open=False):
             self.form.add("clip_skip")
