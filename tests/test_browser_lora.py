@@ -159,7 +159,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     choose(page, "moon")
     row(page, "moon").get_by_role("spinbutton").fill("")
     page.locator("#generate").click()
-    expect(toast.first).to_contain_text("LoRAs: number 1: Weight in the U-Net: has to be a number")
+    expect(toast.first).to_contain_text("LoRAs: number 1: Weight in the U-Net: is needed")
     shot(page, "lora-refused")
     row(page, "moon").get_by_role("spinbutton").fill("1")
     (shelf.home / "loras" / "moon.safetensors").rename(shelf.home / "away")

@@ -15,8 +15,8 @@ const fields = 'textarea[data-testid="textbox"], input[data-testid="textbox"], .
 
 // gradio silently changes what a slider cannot show when its box is left: an empty box gets its last value back, and a cut is said.
 const judge = field => {
-  const block = field.closest?.('.block'), range = field.type === 'number' && block?.querySelector('input[type="range"]');
-  if (!range) return;
+  if (!field.matches?.('input[data-testid="number-input"]')) return;  // the weights of LoRAs are our own, and are judged when asked for
+  const block = field.closest('.block'), range = block.querySelector('input[type="range"]');
   block.querySelector('.cut')?.remove();
   const least = Number(range.min), most = Number(range.max), typed = Number(field.value);
   if (field.value === '' && lastly.get(field)) {
