@@ -83,7 +83,7 @@ class TrainingConfig(Value):
                                help="Which layers get a LoRA (target modules). Kohya's usual is attention + feed-forward; "
                                     "convolutions make it a LoCon.")
     patterns: str = setting("", title="Patterns", max_length=2000,
-                            help="With targets = patterns: which layers, such as unet.*.attn2.to_k, unet.*.attn2.to_v.")
+                            help="With targets = patterns: which layers, such as `unet.*.attn2.to_k`.")
     conv_rank: int | None = setting(None, title="Convolution rank", ge=1, le=512, guest=64,
                                     help="The rank of 3 × 3 convolutions (conv dim); empty is the rank.")
     conv_alpha: float | None = setting(None, title="Convolution alpha", gt=0, le=1024,
