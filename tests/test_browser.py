@@ -190,6 +190,7 @@ def test_watch_reload_and_stop(shared: Studio, visit: Callable[..., Page]) -> No
     expect(page.locator("#stop")).to_be_disabled()
 
 
+@pytest.mark.slow
 def test_a_picture_dropped_back_gives_its_settings(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit(shared)
     ask(page, prompt='a "small", yellow car: on a road\nSteps: 3', negative_prompt="fog", steps=4, guidance=3.5, seed=11)
@@ -225,6 +226,7 @@ def test_nonsense_is_refused_in_plain_words(shared: Studio, visit: Callable[...,
     assert page.title() == "Studio"
 
 
+@pytest.mark.slow
 def test_what_is_typed_is_what_counts(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     steps, estimate = page.locator("#txt2img-steps input[type=number]"), page.locator("#estimate")

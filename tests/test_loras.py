@@ -61,11 +61,13 @@ def shelf(bench: Bench, name: str) -> Path:
     return bench.settings.loras / f"{name}.safetensors"
 
 
+QUICK = [("pocket", "LoRA"), ("toy-sdxl", "LoRA"), ("toy-sdxl", "LoCon")]
 KINDS = {"LoRA": {}, "LoCon": {"convs": True}, "U-Net only": {"only": "unet"}, "text only": {"only": "text"}}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "kind"), [
+    (model, kind) if (model, kind) in QUICK else pytest.param(model, kind, marks=pytest.mark.slow)
+    for model in MODELS for kind in KINDS])
 def test_every_format_is_bitwise_what_peft_computes(bench: Bench, toys: Path, tmp_path: Path, model: str, kind: str) -> None:
     """At weights 0, ½ and 1; alpha 2 of rank 4 where the format can say it, else alpha is the rank."""
     base = ours(bench, model)

@@ -106,6 +106,7 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
     gallery.close()
 
 
+@pytest.mark.slow
 def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
         settings: Settings, jobs: Jobs, studio: Callable[[], subprocess.Popen[bytes]]) -> None:
     web = studio()
