@@ -38,11 +38,21 @@ def form() -> Form[GenerationRequest]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What the browser is told of every component that has an id."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     home = load(home=tmp_path_factory.mktemp("form"))
-    built = build(desk_of(home, Jobs(home.home / "jobs.sqlite"))).get_config_file()["components"]
-    return {part["props"]["elem_id"]: part["props"] | {"type": part["type"]} for part in built if part["props"].get("elem_id")}
+    return build(desk_of(home, Jobs(home.home / "jobs.sqlite")))
+
+
+@pytest.fixture(scope="module")
+def page(built: gr.Blocks) -> dict[str, dict[str, Any]]:
+    """What the browser is told of every component that has an id."""
+    parts = built.get_config_file()["components"]
+    return {part["props"]["elem_id"]: part["props"] | {"type": part["type"]} for part in parts if part["props"].get("elem_id")}
+
+
+def test_a_page_that_nobody_uses_rests(built: gr.Blocks) -> None:
+    """gradio would look for events a thousand times a second."""
+    assert 0.005 <= built._queue.sleep_when_free <= 0.02
 
 
 def test_a_number_that_begins_empty_is_told_so(page: dict[str, dict[str, Any]]) -> None:

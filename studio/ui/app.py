@@ -34,6 +34,7 @@ TABS: tuple[Callable[[Desk], Tab], ...] = (txt2img.build, img2img.build, inpaint
                                            training.build, gallery.build, models.build, queue.build)
 LOOK = Path(__file__).with_name("look.css")
 KEYS = Path(__file__).with_name("keys.js")
+IDLE = 0.01  # seconds between two looks for an event; gradio's 0.001 takes a tenth of a core while nobody asks for anything
 # On a phone gradio's edge is too wide; a style sheet reaches only what is inside of it.
 EDGE = "<style>@media (max-width: 640px) { .main.app.app { padding: 16px 12px !important } }</style>"
 
@@ -42,6 +43,7 @@ def build(desk: Desk) -> gr.Blocks:
     """The page, not yet served."""
     page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
+    page._queue.sleep_when_free = IDLE
     with page:
         gr.HTML('<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>', elem_id="head")
         tabs, places = [], []

@@ -1,4 +1,4 @@
-"""The page against a hello-world gradio app: from its start to the first answer, and in Chromium until it has settled."""
+"""The page against a hello-world gradio app: from its start to the first answer, in Chromium until it has settled, and idle."""
 
 from __future__ import annotations
 
@@ -15,37 +15,45 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
+
 HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
          "page.launch(server_port=int(sys.argv[1]), quiet=True)")
 QUIET = """() => new Promise(done => { let last = performance.now(), calm = 0; const look = () => { const now = performance.now();
   calm = now - last < 60 ? calm + 1 : 0; last = now; calm > 20 ? done() : setTimeout(look, 20); }; look(); })"""
 TYPED = "a rather long name"
+IDLE = 10.0  # seconds for which nobody asks for anything
 
 
 def page(flags: argparse.Namespace) -> None:
-    """Print seconds to the first answer, then to a page that has settled, and what a typed letter costs among sixty fields."""
+    """Print seconds to the first answer, then to a page that has settled, what a typed letter costs among sixty fields, and what
+    the page's process takes while nobody looks at it."""
     up: dict[str, list[float]] = {"hello": [], "studio": []}
     settled: dict[str, list[float]] = {"hello": [], "studio": []}
+    idle: dict[str, list[float]] = {"hello": [], "studio": []}
     letters: list[float] = []
     for _ in range(max(3, flags.runs // 2)):
         for name in up:
-            with _served(name, flags.device) as (address, took):
+            with _served(name, flags.device) as (process, address, took):
                 up[name].append(took)
                 if chromium := _chromium():
                     time.sleep(8)  # a worker that starts would be in the way
                     seconds, letter = _looked_at(chromium, address, name == "studio")
                     settled[name].append(seconds)
                     letters += letter
+                time.sleep(2)
+                idle[name].append(psutil.Process(process).cpu_percent(IDLE))
     print("page: seconds from start to the first answer; until it has settled in Chromium")
     for name, taken in (*up.items(), *((f"{name}, browser", taken) for name, taken in settled.items() if taken)):
         print(f"  {name:16s} median {statistics.median(taken):.2f} s ({min(taken):.2f} … {max(taken):.2f}, {len(taken)} runs)")
     print(f"  ratio {statistics.median(up['studio']) / statistics.median(up['hello']):.2f} (goal ≤ 1.3)")
+    print(f"  idle: {statistics.median(idle['studio']):.1f} % of a core; hello {statistics.median(idle['hello']):.1f} %")
     if letters:
         print(f"  a letter typed in the Training tab keeps the page busy for {statistics.median(letters):.0f} ms")
 
 
 @contextlib.contextmanager
-def _served(name: str, device: str) -> Iterator[tuple[str, float]]:
+def _served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,7 +71,7 @@ def _served(name: str, device: str) -> Iterator[tuple[str, float]]:
                     break
                 except OSError:
                     time.sleep(0.02)
-            yield f"http://127.0.0.1:{port}/", time.perf_counter() - began
+            yield process.pid, f"http://127.0.0.1:{port}/", time.perf_counter() - began
         finally:
             process.terminate()
             process.wait()
