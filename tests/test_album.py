@@ -378,7 +378,7 @@ EDITS = st.one_of(
     st.sampled_from(["undo", "redo"]))
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(EDITS, max_size=8))
 def test_undo_and_redo_are_exact(tmp_path_factory: pytest.TempPathFactory, deeds: list[object]) -> None:
     """Against a plain stack of states: whatever is done, undone and redone, all files are byte for byte what they were."""

@@ -39,7 +39,7 @@ def masks(draw: st.DrawFn) -> Image.Image:
     return mask
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masks(), st.booleans(), st.integers(-20, 20), st.integers(0, 20), st.integers(0, 60), st.tuples(PAINT, PAINT), st.booleans(),
        st.integers(0, 9))
 def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: bool, grow: int, blur: int, padding: int,

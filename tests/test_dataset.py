@@ -277,7 +277,7 @@ def test_content_is_what_a_training_sees(tmp_path: Path) -> None:
 CAPTION = st.text("ab, ()čß月\n\r\t\ufeff\u2028\"\\", max_size=40)
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(st.lists(CAPTION, min_size=1, max_size=4))
 def test_any_caption_comes_back(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     folder = tmp_path_factory.mktemp("set")

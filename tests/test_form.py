@@ -130,7 +130,7 @@ def test_a_field_says_everything_on_the_page(name: str, form: Form[GenerationReq
     assert "enum" not in field or [value for _, value in told["choices"]] == field["enum"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(request=requests)
 def test_nothing_is_lost_between_request_and_page(form: Form[GenerationRequest], request: GenerationRequest) -> None:
     sent = {part: json.loads(json.dumps(value)) for part, value in form.fill(request).items()}  # as the browser sends it

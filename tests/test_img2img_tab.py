@@ -102,7 +102,7 @@ def kept(desk: Desk, request: GenerationRequest, image: Image.Image | None = Non
 # ---- what is drawn --------------------------------------------------------------------------------------------------
 
 
-@trying(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@trying(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(width=st.integers(8, 40), height=st.integers(8, 40), seed=st.integers(0, 2**31))
 def test_a_drawing_changes_the_pixels_under_it_and_no_other(img2img: Img2Img, width: int, height: int, seed: int) -> None:
     below, over = noise(width, height, seed), noise(width, height, seed + 1, 4)

@@ -179,6 +179,19 @@ def test_a_size_that_is_a_lie(settings: Settings, tmp_path: Path, monkeypatch: p
     assert [name for name, _ in taken.left] == ["a.png"]
 
 
+def test_an_entry_whose_name_begins_with_a_nul(settings: Settings, tmp_path: Path) -> None:
+    """To Python's zipfile it has no name at all, and asking whether it is a folder fails."""
+    archive = packed(tmp_path / "s.zip", ("wrong.png", png(1)), ("b.png", png(2)))
+    archive.write_bytes(archive.read_bytes().replace(b"wrong.png", b"\0rong.png"))
+    taken, found = brought(settings, archive)
+    assert list(found) == ["b.png"] and taken.left == [("\0rong.png", "has a NUL in its name.")]
+
+
+def test_an_entry_without_a_name_is_said() -> None:
+    with pytest.raises(BadFile, match="has no name"):
+        unpack.judged("")
+
+
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip", b"PK\5\6" + bytes(18) + b"x", b"PK\5\6" + b"\xff" * 18,
                                   b"PK\6\7" + b"\xff" * 16 + b"PK\5\6" + b"\xff" * 18])
 def test_archives_that_are_none(settings: Settings, tmp_path: Path, data: bytes) -> None:
@@ -191,7 +204,7 @@ def test_archives_that_are_none(settings: Settings, tmp_path: Path, data: bytes)
     assert "new" not in Albums(settings).names()
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(st.data())
 def test_damaged_archives_say_so_and_nothing_else(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Bytes of a good archive changed, cut out or put in: taken in part, refused in words, never anything else."""

@@ -490,7 +490,7 @@ ANY = st.recursive(st.none() | st.booleans() | st.integers(-5, 3000) | st.floats
 NAMES = sorted({line.split(" = ")[0] for line in THESIS.splitlines() if " = " in line} | GUI.keys())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), ANY, max_size=8), st.booleans())
 def test_any_json_is_read_or_refused_in_words(values: dict[str, Any], as_meant: bool) -> None:
     text = json.dumps(values)
@@ -530,7 +530,7 @@ SANE = st.fixed_dictionaries({}, optional={
     "reg_data_dir": choice("", "/a/reg"), "prior_loss_weight": choice(1.0, 0.5), "gradient_checkpointing": st.booleans()})
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(SANE, st.booleans(), st.booleans())
 def test_what_kohya_takes_is_taken_and_every_key_is_said(values: dict[str, Any], as_meant: bool, by_gui: bool) -> None:
     given = BASE | values

@@ -408,7 +408,7 @@ PAIRS = st.sampled_from([name for name in VALUES if NEEDED.get(name, {}) in ({"s
                          and name not in (*SIDES, "resize_mode", "invert_mask", "hires_scale")])  # all that can be with a mask
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(PAIRS, st.sampled_from([None, 1, 2])), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
 def test_any_axes_come_to_all_their_cells_or_to_words(chosen: list[tuple[str, int | None]]) -> None:
     given = [axis(name, VALUES[name], group=group, **MORE.get(name, {})) for name, group in chosen]

@@ -114,7 +114,7 @@ def test_what_is_referred_to_stays(at: Callable[[], Home], how: str) -> None:
     assert tidy(home.settings, home.jobs) == 1 and home.there() == {names[0]}
 
 
-@trying(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@trying(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pictures=st.lists(st.tuples(st.lists(st.sampled_from(REFERRING), max_size=2), st.sampled_from([0.0, 0.9, 1.1, 500.0]),
                                    st.sampled_from([None, "ann", "api-1"])), max_size=8),
        dies=st.integers(0, 6))

@@ -81,7 +81,7 @@ def whole(plan: Plan, epoch: int = 0) -> list[list[str]]:
 # --- order -------------------------------------------------------------------------------------------------------------------
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4)), min_size=1, max_size=12), st.integers(1, 5),
        st.integers(0, 99))
 def test_an_epoch_shows_everything_once_in_batches_of_one_bucket(given_: Any, batch: int, seed: int) -> None:

@@ -187,7 +187,7 @@ def test_guests_may_ask_for_less() -> None:
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["Steps", "Batch", "Rank", "Resolution"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from([*FIELDS, "extra"]),
                        st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), st.lists)))
 def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ def test_rates_are_those_of_diffusers_and_transformers(schedule: str, values: di
     assert all(lr_at(made, step, total) == pytest.approx(other(step), rel=1e-12, abs=1e-15) for step in range(0, total, 7))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(NAMES)), st.integers(2, 3000), st.floats(0, 1), st.data())
 def test_a_rate_is_between_nothing_and_all(schedule: str, total: int, share: float, data: st.DataObject) -> None:
     warmup = int(share * (total - 1))

@@ -72,7 +72,7 @@ def members(archive: Path, name: str, left: list[tuple[str, str]]) -> Iterator[M
             raise BadFile(f"{name} has {len(packed.infolist()):,} entries; at most {MOST_ENTRIES:,} are taken.")
         for info in packed.infolist():
             spelled = _spelled(info)
-            if info.is_dir() or spelled.endswith(("/", "\\")):
+            if spelled.endswith(("/", "\\")):
                 continue
             try:
                 path = judged(spelled)
@@ -81,7 +81,7 @@ def members(archive: Path, name: str, left: list[tuple[str, str]]) -> Iterator[M
                 if fault := _fault(info):
                     raise BadFile(fault)
             except BadFile as error:
-                left.append((spelled, str(error)))
+                left.append((spelled or "a file", str(error)))
                 continue
             yield Member(spelled, path, partial(_opened, packed, info))
 
@@ -114,6 +114,8 @@ def judged(name: str) -> PurePosixPath | None:
 
     Raises BadFile, whose sentence goes on after the name.
     """
+    if not name:
+        raise BadFile("has no name.")
     if "\0" in name:
         raise BadFile("has a NUL in its name.")
     if any(0xD800 <= ord(letter) < 0xE000 for letter in name):
