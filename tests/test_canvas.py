@@ -60,7 +60,6 @@ def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: boo
     assert np.array_equal(np.asarray(after)[inside], back[inside])  # and what is fully masked is what was painted
 
 
-@settings(deadline=None)
 @given(masks(), st.integers(0, 20))
 def test_blur_is_that_of_a1111(mask: Image.Image, blur: int) -> None:
     """Nothing beyond int(2.5 · blur + 0.5) pixels changes; grown masks hold the mask, shrunk ones lie in it."""
@@ -106,7 +105,6 @@ def test_resizing(size: sizes.Size) -> None:
     assert (filled[:16] == filled[16]).all() and (filled[48:] == filled[47]).all() and not (filled[20] == filled[24]).all()
 
 
-@settings(deadline=None)
 @given(st.tuples(SIDE, SIDE), st.tuples(PAINT, PAINT))
 def test_a_window_goes_there_and_back(size: sizes.Size, paint: sizes.Size) -> None:
     y, x = np.mgrid[:size[1], :size[0]]
@@ -167,7 +165,6 @@ def test_masks_for_latents() -> None:
     assert not canvas.for_latents(mask.point(lambda value: value // 3), 8).any()
 
 
-@settings(deadline=None)
 @given(st.integers(9, 30), st.integers(9, 30), st.integers(8, 16), st.integers(0, 8))
 def test_tiles_that_are_left_alone_come_to_the_same_picture(across: int, down: int, side: int, overlap: int) -> None:
     size = (8 * across, 8 * down)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.errors import BadFile
@@ -114,7 +114,6 @@ def test_no_name_at_all(name: str) -> None:
         files.safe_name(name)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=200))
 @example("a" * 119 + "- b")
 def test_a_safe_name_is_one_plain_file(name: str) -> None:
@@ -175,7 +174,6 @@ def test_no_file(make: Callable[[Path], Any], tmp_path: Path) -> None:
         files.safetensors_header(tmp_path / "a.safetensors")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(safetensors))
 def test_never_anything_but_bad_file(data: bytes) -> None:
     import tempfile

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 from PIL.Image import Transpose
@@ -197,7 +197,6 @@ def test_cut_off_anywhere(kind: str) -> None:
     assert refused > 20 and ("damaged or cut off" in last or "no picture" in last)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=5))
 def test_never_anything_but_bad_picture(kind: str, changes: list[tuple[int, int]]) -> None:
     data = bytearray(WHOLE[kind])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from studio import __version__
@@ -136,7 +136,6 @@ def test_work_on_a_picture_as_others_write_it() -> None:
         "Hires upscaler 'Latent (nearest)' is not in this studio; latent is taken."]
 
 
-@settings(deadline=None)
 @given(requests(), st.sampled_from(["", "6ce0161689b3853acaa03779ec93eafe"]))
 def test_nothing_is_lost(request: GenerationRequest, model_hash: str) -> None:
     found = infotext.read(infotext.write(request, model_hash))
@@ -144,7 +143,6 @@ def test_nothing_is_lost(request: GenerationRequest, model_hash: str) -> None:
     assert found.notes == []
 
 
-@settings(deadline=None)
 @given(requests())
 def test_words_cannot_forge_settings_elsewhere(request: GenerationRequest) -> None:
     """What A1111 reads is the last line, and that begins with ours."""
@@ -225,7 +223,6 @@ def test_nonsense_is_refused(text: str) -> None:
 PARTS = st.sampled_from(["Steps: ", "Size: 9x9", "Seed: 1e9", ", ", '"', "\\", "Sampler: ", "Karras", "\n"])
 
 
-@settings(deadline=None)
 @given(st.text() | NASTY | st.lists(PARTS).map("".join))
 def test_never_anything_but_a_value_error(text: str) -> None:
     try:

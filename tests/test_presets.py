@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.errors import BadFile, InvalidSpec
@@ -64,7 +64,6 @@ def test_the_shipped_ones_are_listed_and_fit_the_embedded_model(presets: Presets
     assert first.width == first.height == look(shipped("assets") / "pocket").side
 
 
-@settings(deadline=None)
 @given(REQUESTS)
 @example(GenerationRequest(**OTHER))
 @example(GenerationRequest(prompt="\x01" * 10_000, negative_prompt="\U0001f680" * 10_000))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.spec.prompt import DEEPEST, parse
@@ -50,14 +50,12 @@ def test_stressed_words(text: str, expected: list[tuple[str, float]]) -> None:
     assert pieces(text) == expected
 
 
-@settings(deadline=None)
 @given(ANY.map(lambda text: "".join(character for character in text if character not in "()[]+-\\")))
 def test_plain_text_comes_back_letter_for_letter(text: str) -> None:
     assert parse(text).plain == text
     assert pieces(text) == ([(text, 1.0)] if text else [])
 
 
-@settings(deadline=None)
 @given(ANY)
 def test_escaped_text_comes_back_letter_for_letter(text: str) -> None:
     escaped = "".join(f"\\{character}" if character in "()[]+-\\" else character for character in text)
@@ -100,7 +98,6 @@ def test_words_that_only_look_refused() -> None:
     assert pieces("(" * 24 + "a" + ")" * 24) == [("a", 9.8497)]
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200) | GRAMMAR)
 def test_never_anything_but_a_value_error(text: str) -> None:
     try:

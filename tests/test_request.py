@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -82,7 +82,6 @@ def test_no_text_is_refused_with_the_fields_title(name: str, value: object) -> N
     fault.encode()  # what is shown can be shown
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*GenerationRequest.model_fields, "extra"]),
                        st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)))
 def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
@@ -153,7 +152,6 @@ def test_a_size_that_is_known_late_is_judged_then() -> None:
         request.resolved(512, 0, (1900, 900))
 
 
-@settings(deadline=None)
 @given(st.integers(0, MOST_SEEDS - 1), st.integers(1, 100), st.integers(1, 16))
 def test_expand_gives_one_request_per_picture(seed: int, count: int, batch: int) -> None:
     pictures = FULL.model_copy(update={"seed": seed, "count": count, "batch": batch}).expand()

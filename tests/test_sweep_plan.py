@@ -427,7 +427,6 @@ def test_any_axes_come_to_all_their_cells_or_to_words(chosen: list[tuple[str, in
                 assert getattr(cell.request, one.field) == one.parsed[k]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(
     st.sampled_from(["field", "values", "lora", "find", "group", "x"]),
     st.sampled_from(list(VALUES)) | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)))

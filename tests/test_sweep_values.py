@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.errors import InvalidSpec
@@ -157,7 +157,6 @@ def told(values: str | list[object], kind: AxisKind) -> tuple[tuple[int | float 
         return (), str(error)
 
 
-@settings(deadline=None)
 @given(st.text() | st.text("0123456789.,-+()[]e \n\"x"), st.sampled_from(KINDS))
 def test_any_text_is_read_or_refused_in_words(text: str, kind: AxisKind) -> None:
     found, said = told(text, kind)
@@ -167,7 +166,6 @@ def test_any_text_is_read_or_refused_in_words(text: str, kind: AxisKind) -> None
         assert said.endswith(".") and said.encode()
 
 
-@settings(deadline=None)
 @given(st.lists(ANY, max_size=5), st.sampled_from(KINDS))
 def test_any_list_is_read_or_refused_in_words(values: list[object], kind: AxisKind) -> None:
     found, said = told(values, kind)
