@@ -177,9 +177,10 @@ def generate(arguments: argparse.Namespace) -> None:
 def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, Any]) -> None:
     from studio import pictures_command
     from studio.store.gallery import Gallery
+    from studio.working import say
     gallery = Gallery(settings)
     for note in result.get("notes", ()):
-        print(f"studio: {note}", file=sys.stderr)
+        say(note, 0)
     for made in result["pictures"]:
         path, picture = Path(made["path"]), gallery.get(made["path"])
         if arguments.output:
@@ -192,13 +193,14 @@ def _print(arguments: argparse.Namespace, settings: Settings, result: dict[str, 
 def sweep(arguments: argparse.Namespace) -> None:
     """Made, or taken from what was made before."""
     from studio import sweep_command
+    id, found = sweep_command.asked(arguments.file.expanduser(), arguments.fast)
     settings = _settings(arguments)
-    id, spec = sweep_command.asked(arguments.file.expanduser(), arguments.fast, settings)
+    sweep_command.check(found, settings)
     if arguments.plan:
-        print(json.dumps(sweep_command.planned(spec, settings), ensure_ascii=False))
+        print(json.dumps(sweep_command.planned(found, settings), ensure_ascii=False))
         return
     output = arguments.output.expanduser().resolve() if arguments.output else None
-    for path in sweep_command.made(id, spec, settings, output):
+    for path in sweep_command.made(id, found, settings, output):
         print(path, flush=True)
 
 
@@ -216,8 +218,9 @@ def train(arguments: argparse.Namespace) -> None:
     from studio.store.runs import Runs
     Library(settings).model(config.model)
     Datasets(settings).open(config.dataset)
+    from studio.working import done, say
     for note in said:
-        print(f"studio: {note}", file=sys.stderr)
+        say(note, 0)
     runs = Runs(settings)
     before = None
     if arguments.resume:
@@ -226,10 +229,9 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.resume and before is None:
         raise StudioError(f"There is no run of these settings of {config.name} to go on with; leave --resume out to begin one.")
     id = before.id if before else runs.add(config, "command-line")
-    from studio.working import done
     result = done(settings, "train", {"run": id, "resume": True})
     for note in result.get("notes", ()):
-        print(f"studio: {note}", file=sys.stderr)
+        say(note, 0)
     print(settings.loras / f"{result['lora']}.safetensors", flush=True)
 
 

@@ -11,40 +11,44 @@ from typing import Any
 
 from studio.errors import BadFile, StudioError
 from studio.settings import Settings
-from studio.spec.sweep import SweepSpec, plan
+from studio.spec.sweep import Plan, SweepSpec, plan
 from studio.store.library import Library
 from studio.store.presets import read
 from studio.store.sweeps import Sweeps, from_words
 from studio.working import done
 
 
-def asked(path: Path, fast: bool, settings: Settings) -> tuple[str, SweepSpec]:
-    """Id and settings of the file's sweep. Raises InvalidSpec, BadFile, and what the library says of a model or LoRA it lacks."""
+def asked(path: Path, fast: bool) -> tuple[str, Plan]:
+    """Id and plan of the file's sweep. Raises InvalidSpec and BadFile."""
     spec = read(path, SweepSpec, f"The sweep {path.name}")
     id, spec = from_words(spec.model_copy(update={"fast": spec.fast or fast}))
+    return id, plan(spec)
+
+
+def check(found: Plan, settings: Settings) -> None:
+    """Raise what the library says of a model, LoRA or picture that it lacks: before anything is loaded."""
     library = Library(settings)
-    for request in plan(spec).named:
-        library.check(request)  # a wrong name is said before anything is loaded
-    return id, spec
+    for request in found.named:
+        library.check(request)
 
 
-def planned(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
+def planned(found: Plan, settings: Settings) -> dict[str, Any]:
     """Cells in order, their digests, what they will take; nothing is made."""
     from studio.engine.bench import Bench
     from studio.engine.sweeps.run import outline
-    return outline(Bench.open(settings), spec)
+    return outline(Bench.open(settings), found.spec)
 
 
-def made(id: str, spec: SweepSpec, settings: Settings, output: Path | None) -> Iterator[Path]:
+def made(id: str, found: Plan, settings: Settings, output: Path | None) -> Iterator[Path]:
     """The cells in the order in which they ran, then sheet, viewer and index; in `output` where it is given.
 
     Raises StudioError with all cells that failed, after the others are handed over; BadFile for a folder that takes no files.
     """
-    sweeps, cells = Sweeps(settings), plan(spec)
-    sweeps.add(spec, "command-line", id)
-    done(settings, "sweep", {"sweep": id, "title": spec.title, "cells": len(cells.cells)})
+    sweeps = Sweeps(settings)
+    sweeps.add(found.spec, "command-line", id)
+    done(settings, "sweep", {"sweep": id, "title": found.spec.title, "cells": len(found.cells)})
     kept = sweeps.cells(id)
-    ran = [(cells.cells[k], kept[cells.cells[k].key]) for k in cells.order]
+    ran = [(found.cells[k], kept[found.cells[k].key]) for k in found.order]
     pictures, files = [one.path for _, one in ran if one.path], sweeps.files(id)
     if output:
         from studio.engine.bench import Bench
