@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from packaging.requirements import Requirement
 
 from studio import __version__
 from studio.errors import BadFile
@@ -23,8 +24,7 @@ from studio.settings import Settings
 from studio.store import files, gallery, loras
 from studio.store.library import PICKLES, Library, Unusable, look
 
-NEEDED = ("torch", "gradio", "diffusers", "transformers", "peft", "accelerate", "compel", "pillow", "pydantic",
-          "pydantic-settings", "psutil", "scipy", "torchsde", "tomli-w")
+DISTRIBUTION = "picture-studio"
 LORA_SAYS = ("name", "family", "rank", "alpha", "layers", "networks", "bytes", "title", "base_model", "trigger_words")
 _ASK_TORCH = ("import json; from studio.engine.pipelines import devices; d = devices.resolve();"
               "print(json.dumps({'there': devices.there(), 'chosen': d.title, 'dtype': d.dtype_name, 'memory': d.memory()}))")
@@ -57,12 +57,14 @@ def look_at(path: Path) -> dict[str, Any]:
 
 def examine(settings: Settings) -> dict[str, Any]:
     """Python, packages, devices, memory, disk, models, and what is missing."""
-    versions = {name: _version(name) for name in NEEDED}
+    requirements = tested_requirements()
+    versions = {item.name: _version(item.name) for item in requirements}
     shelf = Library(settings).scan()
     missing = [name for name, version in versions.items() if version is None]
     return {"studio": __version__, "python": platform.python_version(), "system": platform.platform(), "home": str(settings.home),
             "versions": versions, "devices": _devices(), "memory": psutil.virtual_memory().total,
             "disk_free": shutil.disk_usage(settings.home).free, "missing": missing,
+            "untested": outside_tested_range(requirements, versions),
             "models": {item.name: item.problem if isinstance(item, Unusable) else item.family for item in shelf}}
 
 
@@ -75,8 +77,25 @@ def in_words(found: dict[str, Any]) -> str:
              f"disk      {found['disk_free'] / 2**30:.1f} GiB free at {found['home']}"]
     lines += [f"{name:<20}{version or 'MISSING'}" for name, version in found["versions"].items()]
     lines += [f"model     {name}: {about}" for name, about in found["models"].items()]
+    lines += [f"untested  {sentence}" for sentence in found["untested"]]
     lines.append("missing   " + (", ".join(found["missing"]) + " (pip install them)" if found["missing"] else "nothing"))
     return "\n".join(lines)
+
+
+def tested_requirements() -> list[Requirement]:
+    """Return what the installed studio asks for, with the versions it was tested on; extras are left out."""
+    parsed = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
+    return [item for item in parsed if item.marker is None or "extra" not in str(item.marker)]
+
+
+def outside_tested_range(requirements: list[Requirement], versions: dict[str, str | None]) -> list[str]:
+    """Return a sentence for every installed package whose version the studio was not tested with."""
+    return [
+        f"{item.name} {version} is installed; this studio was tested with {item.name}{item.specifier}. "
+        f"Run: pip install '{item.name}{item.specifier}'"
+        for item in requirements
+        if (version := versions[item.name]) and not item.specifier.contains(version, prereleases=True)
+    ]
 
 
 def _version(name: str) -> str | None:

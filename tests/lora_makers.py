@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
@@ -42,6 +42,12 @@ def networks(pipe: Any) -> dict[str, Any]:
     return {name: getattr(pipe, name) for name in ("unet", "text_encoder", "text_encoder_2") if getattr(pipe, name, None)}
 
 
+def attach(network: Any, config: LoraConfig) -> None:
+    """Put peft's layers into a stock network as its adapter `default`, by peft's own public function."""
+    inject_adapter_in_model(config, network, "default")
+    network.peft_config = {"default": config}
+
+
 def add(pipe: Any, *, rank: int = 4, alpha: float = 2, convs: bool = False, only: str = "", seed: int = 0) -> dict[str, Any]:
     """Put a random LoRA on a stock pipeline with peft; its tensors by network, under peft's names."""
     torch.manual_seed(seed)
@@ -50,7 +56,7 @@ def add(pipe: Any, *, rank: int = 4, alpha: float = 2, convs: bool = False, only
         if only and not name.startswith(only):
             continue
         targets = (ATTENTION + CONVS * convs) if name == "unet" else READER
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False))
+        attach(network, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False))
         for layer in (module for module in network.modules() if isinstance(module, LoraLayer)):
             for matrix in (*layer.lora_A.values(), *layer.lora_B.values()):
                 torch.nn.init.normal_(matrix.weight, std=0.15)

@@ -14,6 +14,7 @@ from conftest import Served
 from PIL import Image
 
 from studio.__main__ import build, main
+from studio.inspection import outside_tested_range, tested_requirements
 from studio.spec.picture_rules import SWITCHES
 from studio.spec.request import NEEDS, GenerationRequest
 from studio.spec.value import check
@@ -141,7 +142,16 @@ def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
     told = json.loads(studio("inspect", str(shipped("assets") / "pocket")).stdout)
     assert told["kind"] == "model" and told["family"] == "sd1" and told["dtype"] == "float16" and told["side"] == 128
     examined = json.loads(studio("doctor", "--json", home=tmp_path).stdout)
+    assert examined["untested"] == []
     assert examined["missing"] == [] and "cpu" in examined["devices"]["there"] and examined["models"]["pocket"] == "sd1"
+
+
+def test_doctor_names_a_version_outside_the_tested_range() -> None:
+    requirements = tested_requirements()
+    versions: dict[str, str | None] = {item.name: None for item in requirements} | {"transformers": "99.1", "gradio": "6.31.0"}
+    sentences = outside_tested_range(requirements, versions)
+    assert len(sentences) == 1
+    assert sentences[0].startswith("transformers 99.1 is installed; this studio was tested with transformers<5.")
 
 
 def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:

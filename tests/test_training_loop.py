@@ -65,8 +65,8 @@ def written_out(folder: Path, given: dict[str, Any], ours: dict[str, torch.Tenso
     for name, network in makers.networks(pipe).items():
         network.requires_grad_(False)
         if name == "unet" or reads:
-            network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=makers.ATTENTION if name == "unet"
-                                           else makers.READER))
+            targets = makers.ATTENTION if name == "unet" else makers.READER
+            makers.attach(network, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
     weights = {f"{name}|{key.replace('.lora_A.default.weight', '|down').replace('.lora_B.default.weight', '|up')}": weight
                for name, network in makers.networks(pipe).items() for key, weight in network.named_parameters() if "lora_" in key}
     assert weights.keys() == ours.keys()
