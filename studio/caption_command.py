@@ -26,7 +26,9 @@ def job_of(folder: str, given: Mapping[str, Any], settings: Settings) -> dict[st
     asked = check(CaptionSpec, {"dataset": shown(path.name) or "dataset", **given})
     place = path if path.is_dir() or len(path.parts) > 1 else Datasets(settings).folder(folder)
     if not place.is_dir():
-        raise DatasetError(f"There is no folder {shown(str(place))}; choose one with pictures in it.")
+        raise DatasetError(
+            f"There is no folder {shown(str(place))}; choose one with pictures in it."
+        )
     return asked.model_dump(mode="json") | {"folder": str(place.resolve())}
 
 
@@ -35,11 +37,19 @@ def lines(result: Mapping[str, Any], as_json: bool) -> list[str]:
     if as_json:
         return [json.dumps(result, ensure_ascii=False)]
     if not result["rows"] and not result["failed"]:
-        every = "the picture has" if result["kept"] == 1 else f"all {result['kept']:,} pictures have"
-        return [f"Nothing to do: {every} a caption already. --mode replace writes all anew, --mode append adds to them."]
+        every = (
+            "the picture has" if result["kept"] == 1 else f"all {result['kept']:,} pictures have"
+        )
+        return [
+            f"Nothing to do: {every} a caption already. --mode replace writes all anew, --mode append adds to them."
+        ]
     arrow = result["dry_run"]
-    said = [f"{row['file']}: {row['before']} → {row['after']}" if arrow else f"{row['file']}: {row['after']}"
-            for row in result["rows"]]
+    said = [
+        f"{row['file']}: {row['before']} → {row['after']}"
+        if arrow
+        else f"{row['file']}: {row['after']}"
+        for row in result["rows"]
+    ]
     return [*said, f"… and {result['more_rows']} more"] if result["more_rows"] else said
 
 
@@ -48,4 +58,12 @@ def complain(result: Mapping[str, Any]) -> None:
     if failed := result["failed"]:
         told = [f"{one['file']} {one['error']}" for one in failed[:SHOWN]]
         more = [f"… and {len(failed) - SHOWN} more."] if len(failed) > SHOWN else []
-        raise StudioError("\n".join([f"{len(failed)} picture{'s' * (len(failed) > 1)} could not be captioned:", *told, *more]))
+        raise StudioError(
+            "\n".join(
+                [
+                    f"{len(failed)} picture{'s' * (len(failed) > 1)} could not be captioned:",
+                    *told,
+                    *more,
+                ]
+            )
+        )

@@ -27,9 +27,16 @@ def look(settings: Settings, folder: str, rules: Rules) -> dict[str, Any]:
 
 def in_words(found: dict[str, Any]) -> str:
     """The same for people."""
-    told = ", ".join(f"{folder} x {count}" for folder, count in found["repeats"].items() if folder != "." or count > 1)
-    lines = [f"{found['name']}: {found['pictures']} pictures, {found['captioned']} with a caption ({found['layout']})",
-             *([f"repeats: {told}"] if told else []), *found["notes"]]
+    told = ", ".join(
+        f"{folder} x {count}"
+        for folder, count in found["repeats"].items()
+        if folder != "." or count > 1
+    )
+    lines = [
+        f"{found['name']}: {found['pictures']} pictures, {found['captioned']} with a caption ({found['layout']})",
+        *([f"repeats: {told}"] if told else []),
+        *found["notes"],
+    ]
     lines += [f"broken   {one['file']}  {one['says']}" for one in found["broken"]]
     kinds = Counter(finding["kind"] for finding in found["lint"] if finding["kind"] != "broken")
     for kind, count in kinds.most_common():
@@ -46,4 +53,9 @@ def in_words(found: dict[str, Any]) -> str:
 
 def _heard(done: int, of: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{done}/{of} pictures", end="" if done < of else "\r\033[K", file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{done}/{of} pictures",
+            end="" if done < of else "\r\033[K",
+            file=sys.stderr,
+            flush=True,
+        )

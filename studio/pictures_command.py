@@ -30,14 +30,16 @@ def asked(given: Mapping[str, Any]) -> GenerationRequest:
     return request
 
 
-def each(settings: Settings, request: GenerationRequest, image: str = "", mask: str = ""
-         ) -> Iterator[tuple[str, GenerationRequest | StudioError]]:
+def each(
+    settings: Settings, request: GenerationRequest, image: str = "", mask: str = ""
+) -> Iterator[tuple[str, GenerationRequest | StudioError]]:
     """The request for each picture (a file, those of a folder, or an input's sha256), or what is wrong with it, by its name.
 
     `mask` is a file, "transparency", or an input's sha256. Nothing but the request itself where there is no picture.
     """
     from studio.store.inputs import Inputs
     from studio.store.library import Library
+
     library, inputs = Library(settings), Inputs(settings)
     library.model(request.model)
     if not image:
@@ -51,7 +53,9 @@ def each(settings: Settings, request: GenerationRequest, image: str = "", mask: 
             if mask == TRANSPARENCY and isinstance(path, Path):
                 values["mask"] = inputs.add_transparency(path).sha256
             elif mask:
-                values["mask"] = mask if _known(mask) else inputs.add_mask(Path(mask).expanduser()).sha256
+                values["mask"] = (
+                    mask if _known(mask) else inputs.add_mask(Path(mask).expanduser()).sha256
+                )
             one = request.model_copy(update=values)
             library.check(one)
             yield name, one
@@ -65,7 +69,9 @@ def _files(image: str) -> list[Path | str]:
     path = Path(image).expanduser()
     if not path.is_dir():
         return [path]
-    found: list[Path | str] = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+    found: list[Path | str] = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in ENDINGS
+    )
     if not found:
         raise BadFile(f"{path} has no pictures in it ({', '.join(ENDINGS)}).")
     return found
@@ -84,6 +90,8 @@ def copied(path: Path, folder: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise BadFile(f"{folder} cannot be written to: {error.strerror}. The picture is at {path}.") from None
+            raise BadFile(
+                f"{folder} cannot be written to: {error.strerror}. The picture is at {path}."
+            ) from None
         return target
     raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")

@@ -36,6 +36,7 @@ def planned(found: Plan, settings: Settings) -> dict[str, Any]:
     """Cells in order, their digests, what they will take; nothing is made."""
     from studio.engine.bench import Bench
     from studio.engine.sweeps.run import outline
+
     return outline(Bench.open(settings), found.spec)
 
 
@@ -53,12 +54,21 @@ def made(id: str, found: Plan, settings: Settings, output: Path | None) -> Itera
     if output:
         from studio.engine.bench import Bench
         from studio.engine.sweeps.export import write
+
         try:
             files = write(Bench.open(settings), id, folder=output, copy=True)
         except OSError as error:
-            raise BadFile(f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery.") from None
+            raise BadFile(
+                f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."
+            ) from None
         pictures = [output / "pictures" / path.name for path in pictures]
     yield from (*pictures, *files)
     if failed := [f"{' · '.join(cell.labels)}: {one.error}" for cell, one in ran if not one.done]:
-        raise StudioError("\n".join([f"{len(failed)} of {len(ran)} cells could not be made; run the same again to try them again.",
-                                     *failed]))
+        raise StudioError(
+            "\n".join(
+                [
+                    f"{len(failed)} of {len(ran)} cells could not be made; run the same again to try them again.",
+                    *failed,
+                ]
+            )
+        )

@@ -25,12 +25,18 @@ def text_of(path: Path) -> str:
     """The settings that a file holds: its own text, or what a LoRA was made with. Raises BadFile."""
     if path.suffix == ".safetensors":
         try:
-            return json.dumps(json.loads(files.safetensors_header(path)["__metadata__"][OURS])["config"])
+            return json.dumps(
+                json.loads(files.safetensors_header(path)["__metadata__"][OURS])["config"]
+            )
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise BadFile(f"{path.name} carries no settings of a training of this studio.") from None
+            raise BadFile(
+                f"{path.name} carries no settings of a training of this studio."
+            ) from None
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BadFile(f"{path.name} is larger than {MOST_BYTES // 2**20} MiB: it holds no settings.")
+            raise BadFile(
+                f"{path.name} is larger than {MOST_BYTES // 2**20} MiB: it holds no settings."
+            )
         return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise BadFile(f"{path.name} cannot be read: {error}") from None
@@ -40,7 +46,9 @@ def planned(path: Path, as_meant: bool, typed: Sequence[str]) -> dict[str, Any]:
     """Config, steps, modules and notices, with what is not known as None."""
     text = text_of(path)
     if changes := _typed(typed):
-        text = json.dumps(_changed(text, path, as_meant, changes).model_dump(mode="json", exclude_none=True))
+        text = json.dumps(
+            _changed(text, path, as_meant, changes).model_dump(mode="json", exclude_none=True)
+        )
     return kohya.plan(text, path.name, as_meant)
 
 
@@ -66,6 +74,8 @@ def _changed(text: str, path: Path, as_meant: bool, changes: dict[str, Any]) -> 
 def _typed(words: Sequence[str]) -> dict[str, Any]:
     """`key=value`, each value as the field takes it. Raises InvalidSpec for what is no pair."""
     pairs = [word.partition("=") for word in words]
-    if wrong := [word for word, (key, equals, _) in zip(words, pairs) if not (key.strip() and equals)]:
+    if wrong := [
+        word for word, (key, equals, _) in zip(words, pairs) if not (key.strip() and equals)
+    ]:
         raise InvalidSpec([f"--set: {word!r:.60} has to be key=value." for word in wrong])
     return {key.strip().replace("-", "_"): value.strip() for key, _, value in pairs}

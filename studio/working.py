@@ -30,8 +30,14 @@ def done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def working(settings: Settings) -> Iterator[Work]:
     """What does jobs, one after the other: in place, or through the queue where a studio runs."""
-    studio, device, told = Lock(settings.home, "studio"), Lock(settings.home, f"worker-{settings.device}"), False
-    while studio.take():  # no page is open; one may open meanwhile, and its worker then waits for the device
+    studio, device, told = (
+        Lock(settings.home, "studio"),
+        Lock(settings.home, f"worker-{settings.device}"),
+        False,
+    )
+    while (
+        studio.take()
+    ):  # no page is open; one may open meanwhile, and its worker then waits for the device
         studio.drop()
         if device.take(wait=1.0):
             break
@@ -42,6 +48,7 @@ def working(settings: Settings) -> Iterator[Work]:
         return
     from studio.engine.bench import Bench
     from studio.engine.worker import WORKS, work_of
+
     try:
         bench, heard = Bench.open(settings), _heard()
         yield lambda kind, spec: dict(work_of(WORKS[kind])(bench, spec, heard))
@@ -66,7 +73,12 @@ def _heard() -> Callable[[Progress], None]:
             raise Cancelled
         if sys.stderr.isatty():
             left = f", about {progress.left:.0f} s left" if progress.left is not None else ""
-            print(f"\r\033[K{progress.note} {progress.step}/{progress.total}{left}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{progress.note} {progress.step}/{progress.total}{left}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return report
 
@@ -80,7 +92,11 @@ def _through_the_queue(jobs: Jobs, kind: str, spec: dict[str, Any]) -> dict[str,
         jobs.cancel(id)
         raise
     if job is None or job.state != "done":
-        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}" if job else "The job was removed.")
+        raise StudioError(
+            f"The job was {job.state}: {job.error or 'somebody stopped it'}"
+            if job
+            else "The job was removed."
+        )
     return dict(job.result)
 
 

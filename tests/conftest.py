@@ -9,7 +9,9 @@ import sys
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: more threads only wait for each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # small networks: more threads only wait for each other
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +36,9 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A fresh home on the CPU."""
-    return load(home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0)
+    return load(
+        home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0
+    )
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +59,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]
     (home / "models").mkdir()
     for toy in toys.iterdir():
         (home / "models" / toy.name).symlink_to(toy)
-    bench = Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    bench = Bench.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
     yield bench
     bench.gallery.close()
 
@@ -98,7 +104,18 @@ def open_studio() -> Iterator[Callable[..., Served]]:
     def open_studio(home: Path, *flags: str) -> Served:
         home.mkdir(parents=True, exist_ok=True)
         log = home.with_suffix(".log")
-        command = [sys.executable, "-m", "studio", "--port", "0", "--home", str(home), "--device", "cpu", *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "studio",
+            "--port",
+            "0",
+            "--home",
+            str(home),
+            "--device",
+            "cpu",
+            *flags,
+        ]
         with open(log, "wb") as out:
             processes.append(subprocess.Popen(command, stdout=out, stderr=out))
         homes.append(str(home))
@@ -113,7 +130,9 @@ def open_studio() -> Iterator[Callable[..., Served]]:
     for process in processes:
         process.kill()
         process.wait()
-    for process in psutil.process_iter(["cmdline"]):  # their workers would leave by themselves, but only after a while
+    for process in psutil.process_iter(
+        ["cmdline"]
+    ):  # their workers would leave by themselves, but only after a while
         if any(home in (process.info["cmdline"] or ()) for home in homes):
             process.kill()
 
@@ -127,42 +146,98 @@ def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPath
     return open_studio(home)
 
 
-def make_toy(folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction", channels: int = 4) -> None:
+def make_toy(
+    folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction", channels: int = 4
+) -> None:
     """A model folder of that kind of pipeline with random weights; `width` is that of its prompts, `channels` of its U-Net."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+    )
 
     torch.manual_seed(5)
     large = kind.startswith("StableDiffusionXL")
     tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
     # SD 2.x is told from SD 1.x by the width of its prompts
     width = width or (32 if large else 1024)
-    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=37, num_attention_heads=4,
-                          num_hidden_layers=4, projection_dim=32, bos_token_id=tokenizer.bos_token_id,
-                          eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=4,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    more = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 80,
+    }
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(
-            sample_size=8, in_channels=channels, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
+            sample_size=8,
+            in_channels=channels,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            layers_per_block=1,
             attention_head_dim=4,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=2 * width if large else width, use_linear_projection=True, **(more if large else {})),
-        "vae": AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
-                             up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=64),
-        "text_encoder": CLIPTextModel(text), "tokenizer": tokenizer,
-        "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-                                            timestep_spacing="leading", use_karras_sigmas=True) if large else
-        DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-                      steps_offset=1, prediction_type=prediction),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=2 * width if large else width,
+            use_linear_projection=True,
+            **(more if large else {}),
+        ),
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            norm_num_groups=4,
+            sample_size=64,
+        ),
+        "text_encoder": CLIPTextModel(text),
+        "tokenizer": tokenizer,
+        "scheduler": EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+            use_karras_sigmas=True,
+        )
+        if large
+        else DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction,
+        ),
     }
     if large:
         parts |= {"text_encoder_2": CLIPTextModelWithProjection(text), "tokenizer_2": tokenizer}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
-    index = {"_class_name": kind, "_diffusers_version": "0.42.1", "requires_safety_checker": False,
-             **{name: ["diffusers" if name in ("unet", "vae", "scheduler") else "transformers", type(part).__name__]
-                for name, part in parts.items()}}
+    index = {
+        "_class_name": kind,
+        "_diffusers_version": "0.42.1",
+        "requires_safety_checker": False,
+        **{
+            name: [
+                "diffusers" if name in ("unet", "vae", "scheduler") else "transformers",
+                type(part).__name__,
+            ]
+            for name, part in parts.items()
+        },
+    }
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
     index |= {"force_zeros_for_empty_prompt": True} if large else absent
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -182,7 +257,9 @@ def desk(settings: Settings) -> Iterator[Any]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`studio …` in this process, on a home of its own."""
     from studio.__main__ import main
 

@@ -58,7 +58,11 @@ def album(settings: Settings, folder: Path) -> Album:
 
 def held(folder: Path) -> dict[str, bytes]:
     """Every file of a dataset, hidden ones too."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def said(album: Album) -> dict[str, str]:
@@ -70,9 +74,20 @@ def do(album: Album, kind: str, **fields: object) -> object:
 
 
 def test_what_is_found(album: Album) -> None:
-    assert said(album) == {"a.png": "a red boat, lake", "b.png": "a blue boat", "c.png": "", "d.png": ""}
+    assert said(album) == {
+        "a.png": "a red boat, lake",
+        "b.png": "a blue boat",
+        "c.png": "",
+        "d.png": "",
+    }
     counts = album.counts()
-    assert (counts.pictures, counts.captioned, counts.broken, counts.layout, counts.unseen) == (4, 2, 0, "sidecar", 4)
+    assert (counts.pictures, counts.captioned, counts.broken, counts.layout, counts.unseen) == (
+        4,
+        2,
+        0,
+        "sidecar",
+        4,
+    )
     assert counts.repeats == {".": 1}
     one = album.picture("a.png")
     assert one.size == (80, 64) and one.bytes == one.path.stat().st_size and not one.content
@@ -102,7 +117,9 @@ def test_write_undo_redo_byte_for_byte(album: Album, folder: Path) -> None:
 
 def test_modes(album: Album) -> None:
     assert album.write({"a.png": "new", "d.png": "new"}, MODEL, "fill").changed == 1
-    assert album.write({"a.png": "new", "d.png": "new"}, MODEL, "append").changed == 1  # d says it already
+    assert (
+        album.write({"a.png": "new", "d.png": "new"}, MODEL, "append").changed == 1
+    )  # d says it already
     assert said(album)["a.png"] == "a red boat, lake, new" and said(album)["d.png"] == "new"
     nothing = album.write({"d.png": "other"}, MODEL, "fill", into=7)
     assert nothing.changed == 0 and nothing.id == 7 and len(album.history()) == 2
@@ -134,7 +151,9 @@ def test_undoing_several_writes_of_one_step(album: Album, folder: Path) -> None:
     assert album.redo() and said(album)["a.png"] == "three"
 
 
-def test_the_journal_survives_and_a_new_step_ends_redo(album: Album, settings: Settings, folder: Path) -> None:
+def test_the_journal_survives_and_a_new_step_ends_redo(
+    album: Album, settings: Settings, folder: Path
+) -> None:
     do(album, "replace", find="boat", to="ship")
     do(album, "dress", trigger="mysks")
     other = Albums(settings).open("boats")  # as another process would
@@ -157,7 +176,9 @@ def test_a_change_from_outside_is_never_overwritten(album: Album, folder: Path) 
     album.write({"a.png": "ours"}, MODEL)  # it has been seen now
     (folder / "a.txt").write_bytes(b"again")
     undone = album.undo()
-    assert undone and undone.left == (("a.png", carry.OUTSIDE),) and held(folder)["a.txt"] == b"again"
+    assert (
+        undone and undone.left == (("a.png", carry.OUTSIDE),) and held(folder)["a.txt"] == b"again"
+    )
     (folder / "d.txt").write_bytes(b"appeared")
     assert album.write({"d.png": "x"}, MODEL).left == (("d.png", carry.OUTSIDE),)
 
@@ -178,20 +199,34 @@ def test_records_of_metadata(settings: Settings, tmp_path: Path, ending: str, co
     for k, name in enumerate(("a.png", "b.png", "train/c.png", "d.png")):
         picture(made / name, colour=k)
     if ending == "jsonl":
-        lines = ['{"file_name": "a.png", "text": "ein Boot", "id": 1.50}', "", "{broken", '{"file_name":"b.png","caption":"two"}',
-                 '{"file_name": "train/c.png", "text": "three"}', '{"file_name": "d.png"}']
+        lines = [
+            '{"file_name": "a.png", "text": "ein Boot", "id": 1.50}',
+            "",
+            "{broken",
+            '{"file_name":"b.png","caption":"two"}',
+            '{"file_name": "train/c.png", "text": "three"}',
+            '{"file_name": "d.png"}',
+        ]
     else:
-        lines = ["id,file_name,text,more", "1.50,a.png,ein Boot,x", '2,b.png,"two, ""quoted""\nlines",', "", "3,train/c.png,three",
-                 "4,gone.png,x,y"]
+        lines = [
+            "id,file_name,text,more",
+            "1.50,a.png,ein Boot,x",
+            '2,b.png,"two, ""quoted""\nlines",',
+            "",
+            "3,train/c.png,three",
+            "4,gone.png,x,y",
+        ]
     file = made / f"metadata.{ending}"
     file.write_bytes("\r\n".join(lines).encode(codec))
     before = held(made)
     album = Albums(settings).open(made)
     assert album.layout == "metadata" and said(album)["a.png"] == "ein Boot"
-    step = album.write({"a.png": 'a "boat", čaj', "train/c.png": "tree", "d.png": "own file"}, MODEL)
+    step = album.write(
+        {"a.png": 'a "boat", čaj', "train/c.png": "tree", "d.png": "own file"}, MODEL
+    )
     assert step.changed == 3 and not step.left
     text = file.read_bytes().decode(codec)
-    assert "1.5" in text and text.split("\r\n")[1:-1 if ending == "csv" else 4][1:3] == lines[2:4]
+    assert "1.5" in text and text.split("\r\n")[1 : -1 if ending == "csv" else 4][1:3] == lines[2:4]
     assert said(album)["a.png"] == 'a "boat", čaj' and said(album)["train/c.png"] == "tree"
     assert (made / "d.txt").read_bytes() == b"own file\n"
     plain = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(codec, codec)
@@ -212,15 +247,22 @@ def test_kohya_and_endings(settings: Settings, tmp_path: Path) -> None:
     assert album.layout == "kohya" and album.counts().repeats == {"10_moon rock": 10, "3_sun": 3}
     assert said(album) == {"10_moon rock/a.png": "", "3_sun/b.png": "a sun", "3_sun/c.png": ""}
     album.write({"10_moon rock/a.png": "x", "3_sun/c.png": "y"}, MODEL)
-    assert (tmp_path / "img" / "10_moon rock" / "a.txt").exists() and (tmp_path / "img" / "3_sun" / "c.caption").exists()
+    assert (tmp_path / "img" / "10_moon rock" / "a.txt").exists() and (
+        tmp_path / "img" / "3_sun" / "c.caption"
+    ).exists()
     assert album.keys("repeats:10") == album.keys('concept:"moon rock"') == ["10_moon rock/a.png"]
 
 
 def test_shipped_sets_stay_as_they_are(settings: Settings) -> None:
     album = Albums(settings).open("moon")
     assert album.shipped and len(album.pictures) == 24
-    for deed in (lambda: album.write({album.pictures[0].key: "x"}, MODEL), album.undo, album.redo,
-                 lambda: do(album, "clean"), lambda: do(album, "set_aside", keys=[album.pictures[0].key])):
+    for deed in (
+        lambda: album.write({album.pictures[0].key: "x"}, MODEL),
+        album.undo,
+        album.redo,
+        lambda: do(album, "clean"),
+        lambda: do(album, "set_aside", keys=[album.pictures[0].key]),
+    ):
         with pytest.raises(NotAllowed, match="came with the studio"):
             deed()
 
@@ -229,13 +271,20 @@ def test_set_aside_and_back(album: Album, folder: Path) -> None:
     before = held(folder)
     step = do(album, "set_aside", keys=["a.png", "d.png"])
     assert sorted(said(album)) == ["b.png", "c.png"]
-    assert held(folder)[".aside/a.png"] == before["a.png"] and held(folder)[".aside/a.txt"] == before["a.txt"]
+    assert (
+        held(folder)[".aside/a.png"] == before["a.png"]
+        and held(folder)[".aside/a.txt"] == before["a.txt"]
+    )
     album.undo()
     assert {k: v for k, v in held(folder).items() if not k.startswith(".aside")} == before and step
     album.redo()
     picture(folder / "a.png", colour=99)  # another of that name came meanwhile
     undone = album.undo()
-    assert undone and ("a.png", "a.png is there already.") in undone.left and held(folder)[".aside/a.png"] == before["a.png"]
+    assert (
+        undone
+        and ("a.png", "a.png is there already.") in undone.left
+        and held(folder)[".aside/a.png"] == before["a.png"]
+    )
 
 
 def test_set_aside_from_metadata(settings: Settings, tmp_path: Path) -> None:
@@ -252,8 +301,12 @@ def test_set_aside_from_metadata(settings: Settings, tmp_path: Path) -> None:
 
 def test_sources(album: Album) -> None:
     do(album, "set_source", author="Jan", licence="CC0")
-    album.apply(edit_of({"kind": "set_source", "source": "gallery", "generated": True}), keys=["a.png"])
-    assert album.sources()["a.png"] == Source(author="Jan", licence="CC0", source="gallery", generated=True)
+    album.apply(
+        edit_of({"kind": "set_source", "source": "gallery", "generated": True}), keys=["a.png"]
+    )
+    assert album.sources()["a.png"] == Source(
+        author="Jan", licence="CC0", source="gallery", generated=True
+    )
     assert album.sources()["b.png"] == Source(author="Jan", licence="CC0")
     album.undo()
     assert album.sources()["a.png"] == Source(author="Jan", licence="CC0")
@@ -267,7 +320,8 @@ def test_scope_and_preview(album: Album, folder: Path) -> None:
     before = held(folder)
     edit = edit_of({"kind": "replace", "find": "boat", "to": "ship"})
     assert [(one.key, one.old, one.new) for one in album.preview(edit, filter="blue")] == [
-        ("b.png", "a blue boat", "a blue ship")]
+        ("b.png", "a blue boat", "a blue ship")
+    ]
     assert [one.key for one in album.preview(edit, keys=["a.png", "c.png"])] == ["a.png"]
     assert len(album.preview(edit)) == 2 and held(folder) == before and not album.history()
     assert album.apply(edit, filter="is:missing").changed == 0 and not album.history()
@@ -278,10 +332,20 @@ def test_scope_and_preview(album: Album, folder: Path) -> None:
 
 def test_pages(album: Album) -> None:
     page = album.page(1, 2)
-    assert [one.key for one in page.pictures] == ["b.png", "c.png"] and (page.total, page.offset) == (4, 1)
+    assert [one.key for one in page.pictures] == ["b.png", "c.png"] and (
+        page.total,
+        page.offset,
+    ) == (4, 1)
     assert album.page(sort="length", reverse=True).pictures[0].key == "a.png"
-    assert [one.key for one in album.page(sort="caption").pictures] == ["c.png", "d.png", "b.png", "a.png"]
-    assert album.page(filter="is:captioned").total == 2 and album.page(filter="tokens:<3").total == 2
+    assert [one.key for one in album.page(sort="caption").pictures] == [
+        "c.png",
+        "d.png",
+        "b.png",
+        "a.png",
+    ]
+    assert (
+        album.page(filter="is:captioned").total == 2 and album.page(filter="tokens:<3").total == 2
+    )
     with pytest.raises(InvalidSpec, match="Sort"):
         album.page(sort="colour")  # type: ignore[arg-type]
 
@@ -292,9 +356,15 @@ def test_broken_files_are_named(album: Album, folder: Path) -> None:
     (folder / "c.txt").write_bytes("čaj".encode("cp1250"))
     picture(folder / "line\nbreak.png")
     album.refresh()
-    assert {"text.jpg", "c.png", "line\nbreak.png"} <= dict(album.broken).keys() and "cut.png" not in dict(album.broken)
+    assert {"text.jpg", "c.png", "line\nbreak.png"} <= dict(
+        album.broken
+    ).keys() and "cut.png" not in dict(album.broken)
     album.examine()
-    assert "damaged" in dict(album.broken)["cut.png"] and album.keys("is:broken") == ["c.png", "cut.png", "text.jpg"]
+    assert "damaged" in dict(album.broken)["cut.png"] and album.keys("is:broken") == [
+        "c.png",
+        "cut.png",
+        "text.jpg",
+    ]
     before = held(folder)
     album.write({"c.png": "tea"}, MODEL)  # its bytes come back
     assert said(album)["c.png"] == "tea"
@@ -312,7 +382,9 @@ def test_what_no_caption_can_be(album: Album, folder: Path) -> None:
     assert held(folder)["a.txt"] == b"two lines here\n"
 
 
-def test_one_picture_is_not_opened_twice(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_picture_is_not_opened_twice(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Path] = []
     for name, real in (("look", looks.look), ("glance", looks.glance)):
         monkeypatch.setattr(looks, name, lambda path, real=real: calls.append(path) or real(path))
@@ -328,7 +400,9 @@ def test_one_picture_is_not_opened_twice(settings: Settings, folder: Path, monke
     assert Albums(settings).open("boats").picture("a.png").size == (90, 90) and len(calls) == 9
 
 
-def test_examining_can_be_stopped_and_keeps_what_it_has(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examining_can_be_stopped_and_keeps_what_it_has(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(looks, "BATCH", 1)
     album = Albums(settings).open("boats")
 
@@ -343,17 +417,24 @@ def test_examining_can_be_stopped_and_keeps_what_it_has(settings: Settings, fold
     assert seen[-1] == (2, 2)
 
 
-def test_a_full_disk_is_said_and_what_was_not_written_is_named(album: Album, folder: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_what_was_not_written_is_named(
+    album: Album, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes, replace: bool = True, settle: bool = True) -> None:
         if path.name == "b.txt":
-            raise BadFile(f"{path} could not be written: No space left on device. Is the disk full?")
+            raise BadFile(
+                f"{path} could not be written: No space left on device. Is the disk full?"
+            )
         real(path, data, replace, settle)
 
     real = carry.files.write
     monkeypatch.setattr(carry.files, "write", full)
     step = album.write({"a.png": "x", "b.png": "y"}, MODEL)
-    assert step.changed == 1 and "No space left" in step.left[0][1] and said(album)["b.png"] == "a blue boat"
+    assert (
+        step.changed == 1
+        and "No space left" in step.left[0][1]
+        and said(album)["b.png"] == "a blue boat"
+    )
 
 
 def test_another_writer(album: Album, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,20 +448,38 @@ def test_another_writer(album: Album, settings: Settings, monkeypatch: pytest.Mo
 
 
 EDITS = st.one_of(
-    st.builds(lambda find, to: {"kind": "replace", "find": find, "to": to}, st.sampled_from(["boat", "a", ",", "ship"]),
-              st.sampled_from(["", "ship", "boat, boat", "č\\"])),
-    st.builds(lambda texts: {"kind": "put", "texts": texts},
-              st.dictionaries(st.sampled_from(["a.png", "b.png", "c.png", "d.png"]), st.text("ab ,\n", max_size=9))),
-    st.sampled_from([{"kind": "clean"}, {"kind": "dedupe_tags"}, {"kind": "sort_tags", "by": "name"},
-                     {"kind": "dress", "prefix": "a photo of ", "trigger": "mysks"}, {"kind": "join_lines"},
-                     {"kind": "set_aside", "keys": ["c.png"]}, {"kind": "set_source", "author": "x"},
-                     {"kind": "shorten", "tokens": 5}]),
-    st.sampled_from(["undo", "redo"]))
+    st.builds(
+        lambda find, to: {"kind": "replace", "find": find, "to": to},
+        st.sampled_from(["boat", "a", ",", "ship"]),
+        st.sampled_from(["", "ship", "boat, boat", "č\\"]),
+    ),
+    st.builds(
+        lambda texts: {"kind": "put", "texts": texts},
+        st.dictionaries(
+            st.sampled_from(["a.png", "b.png", "c.png", "d.png"]), st.text("ab ,\n", max_size=9)
+        ),
+    ),
+    st.sampled_from(
+        [
+            {"kind": "clean"},
+            {"kind": "dedupe_tags"},
+            {"kind": "sort_tags", "by": "name"},
+            {"kind": "dress", "prefix": "a photo of ", "trigger": "mysks"},
+            {"kind": "join_lines"},
+            {"kind": "set_aside", "keys": ["c.png"]},
+            {"kind": "set_source", "author": "x"},
+            {"kind": "shorten", "tokens": 5},
+        ]
+    ),
+    st.sampled_from(["undo", "redo"]),
+)
 
 
 @hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(EDITS, max_size=8))
-def test_undo_and_redo_are_exact(tmp_path_factory: pytest.TempPathFactory, deeds: list[object]) -> None:
+def test_undo_and_redo_are_exact(
+    tmp_path_factory: pytest.TempPathFactory, deeds: list[object]
+) -> None:
     """Against a plain stack of states: whatever is done, undone and redone, all files are byte for byte what they were."""
     home = tmp_path_factory.mktemp("h")
     made = home / "datasets" / "s"
@@ -409,7 +508,7 @@ def test_undo_and_redo_are_exact(tmp_path_factory: pytest.TempPathFactory, deeds
                 continue  # a picture that was set aside
             assert not step.left
             if step.changed:
-                states[at + 1:] = [state()]
+                states[at + 1 :] = [state()]
                 at += 1
         assert state() == states[at]
     while album.undo():
@@ -417,7 +516,9 @@ def test_undo_and_redo_are_exact(tmp_path_factory: pytest.TempPathFactory, deeds
     assert state() == states[0]
 
 
-def test_thumbs_are_made_once_and_anew_for_a_changed_picture(album: Album, settings: Settings, folder: Path) -> None:
+def test_thumbs_are_made_once_and_anew_for_a_changed_picture(
+    album: Album, settings: Settings, folder: Path
+) -> None:
     picture(folder / "wide.png", (2000, 1000))
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:-60])
     album.refresh()
@@ -442,14 +543,18 @@ def test_stale(album: Album, folder: Path, settings: Settings) -> None:
     assert not album.stale() and said(album)["b.png"] == "another process's"
 
 
-def test_a_new_dataset_of_an_old_name_begins_anew(album: Album, settings: Settings, folder: Path, tmp_path: Path) -> None:
+def test_a_new_dataset_of_an_old_name_begins_anew(
+    album: Album, settings: Settings, folder: Path, tmp_path: Path
+) -> None:
     do(album, "set_source", author="Jan")
     do(album, "replace", find="boat", to="ship")
     shutil.rmtree(folder)
     albums = Albums(settings)
     albums.add("boats", [(picture(tmp_path / "a.png"), "a.png")])
     fresh = albums.open("boats")
-    assert not fresh.sources() and len([step for step in fresh.history() if step.state == "done"]) == 1
+    assert (
+        not fresh.sources() and len([step for step in fresh.history() if step.state == "done"]) == 1
+    )
     fresh.undo()
     assert fresh.undo() is None
 
@@ -463,7 +568,11 @@ def test_two_pictures_with_one_caption_file(settings: Settings, tmp_path: Path) 
     album.write({"a.png": "one"}, MODEL)
     assert said(album) == {"a.bmp": "one", "a.png": "one"}
     step = album.write({"a.png": "two", "a.bmp": "three"}, MODEL)
-    assert step.changed == 1 and "through another picture" in step.left[0][1] and len(set(said(album).values())) == 1
+    assert (
+        step.changed == 1
+        and "through another picture" in step.left[0][1]
+        and len(set(said(album).values())) == 1
+    )
 
 
 def test_captions_written_while_pictures_are_examined_stay(album: Album) -> None:
@@ -536,20 +645,28 @@ def killed(settings: Settings, times: int, seed: int) -> int:
         (made / f"{k}.txt").write_text("first\n")
     rng = random.Random(seed)
     for round in range(times):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(settings.home), f"w{round}"], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(settings.home), f"w{round}"], stdout=subprocess.PIPE
+        )
         assert process.stdout and process.stdout.readline() == b"ready\n"
         time.sleep(rng.random() * 0.25)
         process.kill()
         process.wait()
         process.stdout.close()
         with contextlib.closing(sqlite3.connect(settings.home / "captions.sqlite")) as db:
-            halves += db.execute("SELECT count(*) FROM steps WHERE state IN ('doing', 'undoing')").fetchone()[0]
+            halves += db.execute(
+                "SELECT count(*) FROM steps WHERE state IN ('doing', 'undoing')"
+            ).fetchone()[0]
         album = Albums(settings).open("many")  # completes what was begun
         assert len(whole(made)) == 1, "a step is either not begun or done"
         assert {one.caption for one in album.pictures if "first" not in one.caption} <= {
-            path.read_text().strip() for path in made.glob("*.txt")}
+            path.read_text().strip() for path in made.glob("*.txt")
+        }
         assert not [path for path in made.iterdir() if path.name.endswith(".tmp")]
-        assert all(step.state in ("done", "undone", "dropped") and not step.left for step in album.history(10_000))
+        assert all(
+            step.state in ("done", "undone", "dropped") and not step.left
+            for step in album.history(10_000)
+        )
     while album.undo():
         assert len(whole(made)) == 1
     assert whole(made) == {"first\n"}
@@ -567,8 +684,17 @@ def test_many_kills(settings: Settings) -> None:
 
 def test_two_processes_write_at_once(settings: Settings, folder: Path) -> None:
     """They take turns; nothing is torn, nothing is lost: what one did not see it leaves."""
-    code = KILLED.replace('"many"', '"boats"').replace("range(1000)", "range(12)").replace("number % 4", "0")
-    both = [subprocess.Popen([sys.executable, "-c", code, str(settings.home), word], stdout=subprocess.DEVNULL) for word in "xy"]
+    code = (
+        KILLED.replace('"many"', '"boats"')
+        .replace("range(1000)", "range(12)")
+        .replace("number % 4", "0")
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(settings.home), word], stdout=subprocess.DEVNULL
+        )
+        for word in "xy"
+    ]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     album = Albums(settings).open("boats")
     for one in album.pictures:
@@ -579,12 +705,16 @@ def test_two_processes_write_at_once(settings: Settings, folder: Path) -> None:
 
 @pytest.mark.parametrize("step", ["after the journal", "half of the files", "all files"])
 @pytest.mark.parametrize("way", ["write", "undo", "redo"])
-def test_a_death_at_each_point_is_completed(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str,
-                                            way: str) -> None:
+def test_a_death_at_each_point_is_completed(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, way: str
+) -> None:
     album = Albums(settings).open("boats")
     before = held(folder)
     deeds: dict[str, Callable[[], object]] = {
-        "write": lambda: album.write({f"{name}.png": "new" for name in "abcd"}, MODEL), "undo": album.undo, "redo": album.redo}
+        "write": lambda: album.write({f"{name}.png": "new" for name in "abcd"}, MODEL),
+        "undo": album.undo,
+        "redo": album.redo,
+    }
     for earlier in {"write": [], "undo": ["write"], "redo": ["write", "undo"]}[way]:
         deeds[earlier]()
     real, done = carry.out, []

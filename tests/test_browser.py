@@ -23,10 +23,25 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studio.settings import shipped
 from studio.store.gallery import recipe
 
-CHROMIUM = next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]
-SHOTS = os.environ.get("STUDIO_SHOTS")  # a folder: the tests leave screenshots there for whoever wants to look
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium-headless-shell", "chromium", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SHOTS = os.environ.get(
+    "STUDIO_SHOTS"
+)  # a folder: the tests leave screenshots there for whoever wants to look
 expect.set_options(timeout=30_000)
 
 
@@ -43,7 +58,9 @@ class Studio:
 
     def start(self) -> None:
         words = ["--home", str(self.home), "--device", "cpu", "--port", str(self.port)]
-        self.process = subprocess.Popen([sys.executable, "-m", "studio", *words], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "studio", *words], stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout
         assert self.url.rstrip("/") in self.process.stdout.readline()
 
@@ -52,8 +69,14 @@ class Studio:
         self.process.wait()
 
     def workers(self) -> list[psutil.Process]:
-        lines = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-        return [process for process, line in lines if "studio.engine.worker" in line and str(self.home) in line]
+        lines = [
+            (process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+        ]
+        return [
+            process
+            for process, line in lines
+            if "studio.engine.worker" in line and str(self.home) in line
+        ]
 
     def end(self) -> None:
         self.kill()
@@ -96,8 +119,14 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("request", lambda asked: faults.append(f"asked {asked.url}")
-                if not asked.url.startswith((studio.url, "data:", "blob:")) else None)
+        page.on(
+            "request",
+            lambda asked: (
+                faults.append(f"asked {asked.url}")
+                if not asked.url.startswith((studio.url, "data:", "blob:"))
+                else None
+            ),
+        )
         page.goto(studio.url)
         expect(page.locator("#generate")).to_be_visible()
         expect(page.locator("#estimate")).to_contain_text("steps")
@@ -118,7 +147,11 @@ def shot(page: Page, name: str) -> None:
 
 def put(page: Page, **fields: object) -> None:
     for name, value in fields.items():
-        box = page.locator(f"#txt2img-{name.replace('_', '-')}").locator("textarea, input[type=number]").first
+        box = (
+            page.locator(f"#txt2img-{name.replace('_', '-')}")
+            .locator("textarea, input[type=number]")
+            .first
+        )
         box.fill(str(value))
         box.blur()
 
@@ -149,7 +182,9 @@ def seen(data: bytes) -> tuple[str, ...]:
     return tuple(found[head][0] for head in ("colour", "thing", "place", "style"))
 
 
-def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(shared: Studio, visit: Callable[..., Page]) -> None:
+def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(
+    shared: Studio, visit: Callable[..., Page]
+) -> None:
     page = visit(shared)
     shot(page, "empty")
     put(page, seed=3, guidance=5)
@@ -158,17 +193,28 @@ def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(shared: Studio
     expect(page.locator("#live .making")).to_be_visible()
     state(page, "done")
     red = shown(page)
-    expect(page.locator("#estimate")).to_contain_text("20 steps · 40 U-Net rows · about")  # measured by now
+    expect(page.locator("#estimate")).to_contain_text(
+        "20 steps · 40 U-Net rows · about"
+    )  # measured by now
     shot(page, "done")
     files = list((shared.home / "outputs").rglob("*.png"))
     assert [file.read_bytes() for file in files] == [red]  # the very file, not one encoded again
     request = recipe(files[0]).values
-    assert (request["prompt"], request["seed"], request["steps"]) == ("a photo of a red ball on a beach", 3, 20)
+    assert (request["prompt"], request["seed"], request["steps"]) == (
+        "a photo of a red ball on a beach",
+        3,
+        20,
+    )
     expect(page.locator("#about")).to_contain_text("a red ball on a beach")
     ask(page, prompt="a cartoon of a blue house in a desert", seed=3, guidance=5)
     expect(page.locator("#about")).to_contain_text("blue")
     assert seen(red) == ("red", "ball", "on a beach", "photo")
-    assert seen(shown(page)) == ("blue", "house", "in a desert", "cartoon")  # no constant picture is both
+    assert seen(shown(page)) == (
+        "blue",
+        "house",
+        "in a desert",
+        "cartoon",
+    )  # no constant picture is both
     page.locator("#reuse-seed").click()
     expect(page.locator("#txt2img-seed input")).to_have_value("3")
 
@@ -191,9 +237,18 @@ def test_watch_reload_and_stop(shared: Studio, visit: Callable[..., Page]) -> No
 
 
 @pytest.mark.slow
-def test_a_picture_dropped_back_gives_its_settings(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_picture_dropped_back_gives_its_settings(
+    shared: Studio, visit: Callable[..., Page], tmp_path: Path
+) -> None:
     page = visit(shared)
-    ask(page, prompt='a "small", yellow car: on a road\nSteps: 3', negative_prompt="fog", steps=4, guidance=3.5, seed=11)
+    ask(
+        page,
+        prompt='a "small", yellow car: on a road\nSteps: 3',
+        negative_prompt="fog",
+        steps=4,
+        guidance=3.5,
+        seed=11,
+    )
     state(page, "done")
     file = tmp_path / "mine.png"
     file.write_bytes(shown(page))
@@ -201,7 +256,9 @@ def test_a_picture_dropped_back_gives_its_settings(shared: Studio, visit: Callab
     other = visit(shared)
     other.locator("#from-picture button").first.click()
     other.locator("#drop input[type=file]").set_input_files(file)
-    expect(other.locator("#txt2img-prompt textarea")).to_have_value('a "small", yellow car: on a road\nSteps: 3')
+    expect(other.locator("#txt2img-prompt textarea")).to_have_value(
+        'a "small", yellow car: on a road\nSteps: 3'
+    )
     expect(other.locator("#txt2img-negative-prompt textarea")).to_have_value("fog")
     for name, value in (("steps", "4"), ("guidance", "3.5"), ("seed", "11")):
         expect(other.locator(f"#txt2img-{name} input").first).to_have_value(value)
@@ -220,7 +277,9 @@ def test_nonsense_is_refused_in_plain_words(shared: Studio, visit: Callable[...,
     shot(page, "refused")
     expect(page.locator("#live .making")).to_have_count(0)
     page.locator(".toast-close").first.click()
-    ask(page, prompt="<img src=x onerror=document.title='pwned'> a ball", width=128, seed=1, steps=2)
+    ask(
+        page, prompt="<img src=x onerror=document.title='pwned'> a ball", width=128, seed=1, steps=2
+    )
     state(page, "done")
     expect(page.locator("#about")).to_contain_text("<img src=x")
     assert page.title() == "Studio"
@@ -236,11 +295,15 @@ def test_what_is_typed_is_what_counts(shared: Studio, visit: Callable[..., Page]
     expect(steps).to_have_value("12")
     expect(estimate).to_contain_text("12 steps")
     put(page, steps=999)
-    expect(page.locator("#txt2img-steps .cut")).to_have_text("999 is cut to 150: it goes from 1 to 150.")
+    expect(page.locator("#txt2img-steps .cut")).to_have_text(
+        "999 is cut to 150: it goes from 1 to 150."
+    )
     put(page, steps=3)
     expect(page.locator("#txt2img-steps .cut")).to_have_count(0)
     page.locator("#txt2img-prompt textarea").fill("a green fish")
-    page.evaluate("document.querySelector('#generate').click()")  # at once, and without leaving the field
+    page.evaluate(
+        "document.querySelector('#generate').click()"
+    )  # at once, and without leaving the field
     state(page, "done")
     expect(page.locator("#about")).to_contain_text("a green fish")
 
@@ -317,7 +380,9 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
 def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..., Page]) -> None:
     page = visit(studio)
     ask(page, prompt="a red ball", steps=60, count=3, seed=1)
-    expect(page.locator("#live")).to_contain_text(re.compile(r"step (6[5-9]|[7-9]\d|1\d\d) of 180"))  # the first picture is done
+    expect(page.locator("#live")).to_contain_text(
+        re.compile(r"step (6[5-9]|[7-9]\d|1\d\d) of 180")
+    )  # the first picture is done
     studio.workers()[0].kill()
     state(page, "interrupted")
     expect(page.locator("#live")).to_contain_text("killed")
@@ -329,7 +394,9 @@ def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..
 
 
 @pytest.mark.slow
-def test_a_killed_page_comes_back_to_its_running_job(studio: Studio, visit: Callable[..., Page]) -> None:
+def test_a_killed_page_comes_back_to_its_running_job(
+    studio: Studio, visit: Callable[..., Page]
+) -> None:
     page = visit(studio)
     ask(page, prompt="a red ball", steps=150, count=6, seed=1)
     expect(page.locator("#live .making img")).to_be_visible()

@@ -50,12 +50,18 @@ def caption(page: Page, at: int = 0) -> str:
 
 def captioned(page: Page) -> None:
     page.locator("#caption-start").click()
-    expect(page.locator("#caption-doing .album-doing[data-state=done]")).to_be_visible(timeout=120_000)
+    expect(page.locator("#caption-doing .album-doing[data-state=done]")).to_be_visible(
+        timeout=120_000
+    )
     expect(page.locator("#caption-stop")).to_be_disabled()
     expect(page.locator("#caption-start")).to_be_enabled()
 
 
-def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_from_a_folder_to_a_compared_grid(
+    shared: Studio,
+    visit: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
     page = visit(shared)
     go(page, "Captions")
     expect(page.locator("#album-note")).to_contain_text("Captions decide what a LoRA learns")
@@ -63,8 +69,12 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
 
     # pictures without captions
     send(page, "our plush", *PLUSH)
-    expect(page.locator("#album-taken")).to_contain_text(f"{len(PLUSH)} pictures and 0 captions were added to our plush")
-    expect(page.locator(f"#album-found [data-pictures='{len(PLUSH)}'][data-captioned='0']")).to_be_visible()
+    expect(page.locator("#album-taken")).to_contain_text(
+        f"{len(PLUSH)} pictures and 0 captions were added to our plush"
+    )
+    expect(
+        page.locator(f"#album-found [data-pictures='{len(PLUSH)}'][data-captioned='0']")
+    ).to_be_visible()
     expect(page.locator("#album-cards .album-card")).to_have_count(len(PLUSH))
 
     # first shown, then written; what may stay empty is empty, also where it comes into view late
@@ -72,14 +82,20 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     for name in ("tokens", "batch"):
         expect(page.locator(f"#caption-{name} input")).to_have_value("")
     page.locator("#caption-dry").click()
-    expect(page.locator(f"#caption-result .album-preview[data-count='{len(PLUSH)}']")).to_be_visible(timeout=120_000)
+    expect(
+        page.locator(f"#caption-result .album-preview[data-count='{len(PLUSH)}']")
+    ).to_be_visible(timeout=120_000)
     folder = shared.home / "datasets" / "our plush"
     assert not list(folder.glob("*.txt"))
     captioned(page)
     expect(page.locator(f"#album-found [data-captioned='{len(PLUSH)}']")).to_be_visible()
-    places = [picture.with_suffix(".txt").read_text().strip().split(" toy ")[1] for picture in PLUSH]
+    places = [
+        picture.with_suffix(".txt").read_text().strip().split(" toy ")[1] for picture in PLUSH
+    ]
     told = [(folder / picture.name).with_suffix(".txt").read_text() for picture in PLUSH]
-    assert sum(place in caption for place, caption in zip(places, told)) >= 0.8 * len(PLUSH)  # looked at: the places are right
+    assert sum(place in caption for place, caption in zip(places, told)) >= 0.8 * len(
+        PLUSH
+    )  # looked at: the places are right
     shot(page, "captions")
 
     # the word that calls it
@@ -90,11 +106,17 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
 
     # trained on
     page.locator("#album-offers").get_by_role("button", name="Train on this").click()
-    expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute(
+        "aria-selected", "true"
+    )
     expect(page.locator("#train-pictures")).to_contain_text("all captioned")
     expect(page.locator("#training-dataset input")).to_have_value("our plush")
-    expect(page.locator("#training-name").locator("input, textarea").first).to_have_value("our plush")
-    expect(page.locator("#training-trigger").locator("input, textarea").first).to_have_value("mysks")
+    expect(page.locator("#training-name").locator("input, textarea").first).to_have_value(
+        "our plush"
+    )
+    expect(page.locator("#training-trigger").locator("input, textarea").first).to_have_value(
+        "mysks"
+    )
     say(page, steps=40, rank=4, batch=2, resolution=64, learning_rate="0.001")
     expect(page.locator("#train-plan .sum[data-steps='40']")).to_be_visible()
     page.locator("#train-start").click()
@@ -121,13 +143,18 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     # swept with and without it, judged, taken along
     go(page, "Training")
     page.locator("#run-files li[data-lora='our plush'] button[data-do=sweep]").click()
-    expect(page.get_by_role("tab", name="Sweep", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Sweep", exact=True)).to_have_attribute(
+        "aria-selected", "true"
+    )
     expect(page.locator("#sweep-plan .plan[data-cells='12']")).to_be_visible()
     fill(page, "sweep-steps", "3")
     page.locator("#sweep-run").click()
     done(page, 12)
     expect(page.locator("#sweep-grid .tile[data-state=done]")).to_have_count(12)
-    images = [str(image.evaluate("image => image.src")) for image in page.locator("#sweep-grid .tile img").all()]
+    images = [
+        str(image.evaluate("image => image.src"))
+        for image in page.locator("#sweep-grid .tile img").all()
+    ]
     pictures = {page.request.get(image).body() for image in images}
     assert len(pictures) == 12  # weight and scheduler both change the picture
     page.locator("#sweep-grid .tile").nth(2).click()
@@ -135,7 +162,9 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     expect(page.locator("#sweep-grid .tile .marks", has_text="★★★★")).to_have_count(1)
     store = Sweeps(load(home=shared.home))
     (sweep,) = store.listing()
-    assert [kept.verdict.stars for kept in store.cells(sweep.id).values() if kept.verdict.stars] == [4]
+    assert [
+        kept.verdict.stars for kept in store.cells(sweep.id).values() if kept.verdict.stars
+    ] == [4]
     shot(page, "loop-swept")
     page.locator("#sweep-export button").first.click()
     page.locator("#sweep-do-export").click()
@@ -146,7 +175,11 @@ def test_from_a_folder_to_a_compared_grid(shared: Studio, visit: Callable[..., P
     assert Image.open(tmp_path / "sheet.png").width > 3 * 64
 
 
-def test_captions_are_edited_kept_and_undone(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_captions_are_edited_kept_and_undone(
+    shared: Studio,
+    visit: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
     archive = tmp_path / "bears.zip"
     with zipfile.ZipFile(archive, "w") as made:
         for picture in PLUSH[:6]:
@@ -155,7 +188,9 @@ def test_captions_are_edited_kept_and_undone(shared: Studio, visit: Callable[...
         made.writestr("broken.png", b"no picture")
     page = visit(shared)
     send(page, "", archive)
-    expect(page.locator("#album-taken")).to_contain_text("6 pictures and 6 captions were added to bears")
+    expect(page.locator("#album-taken")).to_contain_text(
+        "6 pictures and 6 captions were added to bears"
+    )
     expect(page.locator("#album-taken")).to_contain_text("broken.png")
     folder, box = shared.home / "datasets" / "bears", page.locator("#album-cards textarea").first
     before = caption(page)
@@ -163,7 +198,9 @@ def test_captions_are_edited_kept_and_undone(shared: Studio, visit: Callable[...
     # typed, kept when the box is left; markup stays text
     box.fill(f"a bear {HOSTILE}")
     box.press("Enter")
-    expect(page.locator("#album-cards .album-card").first).not_to_have_attribute("data-state", "unsaved")
+    expect(page.locator("#album-cards .album-card").first).not_to_have_attribute(
+        "data-state", "unsaved"
+    )
     expect(page.locator("#album-cards .album-about").first).to_contain_text("by hand")
     assert (folder / "000.txt").read_text().strip() == f"a bear {HOSTILE}"
     # what is being typed elsewhere is not drawn over meanwhile
@@ -210,11 +247,13 @@ def test_captions_are_edited_kept_and_undone(shared: Studio, visit: Callable[...
     assert page.title() == "Studio"
 
 
-def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared, width=390)
     opened(page, "mysks")
     expect(page.locator("#album-cards img").first).to_be_visible()
-    expect(page.locator("#album-cards textarea").first).not_to_be_editable()  # it came with the studio
+    expect(
+        page.locator("#album-cards textarea").first
+    ).not_to_be_editable()  # it came with the studio
     page.get_by_role("button", name="Copy it to edit").click()
     expect(page.locator("#caption-dataset input")).to_have_value("my mysks")
     expect(page.locator("#album-cards textarea").first).to_be_editable()
@@ -222,10 +261,12 @@ def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., P
     shot(page, "phone-captions")
 
 
-def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit(shared)
     send(page, "many", *PLUSH[:8], *(picture.with_suffix(".txt") for picture in PLUSH[:8]))
-    expect(page.locator("#album-taken")).to_contain_text("8 pictures and 8 captions were added to many")
+    expect(page.locator("#album-taken")).to_contain_text(
+        "8 pictures and 8 captions were added to many"
+    )
     folder = shared.home / "datasets" / "many"
 
     # replaced, after a look
@@ -268,7 +309,9 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     for kind in ("missing", "twice", "duplicate", "trigger"):
         expect(page.locator(f"#tool-findings [data-kind={kind}]")).to_be_visible()
     shot(page, "captions-lint")
-    page.locator("#tool-findings [data-kind=trigger]").get_by_role("button", name="Mend all").click()
+    page.locator("#tool-findings [data-kind=trigger]").get_by_role(
+        "button", name="Mend all"
+    ).click()
     expect(page.locator("#tool-findings [data-kind=duplicate]")).to_be_visible()
     expect(page.locator("#tool-findings [data-kind=trigger]")).to_have_count(0)
     page.locator("#tool-findings [data-kind=twice] li button").click()
@@ -288,10 +331,14 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     expect(page.locator("#album-everything")).to_be_visible(timeout=60_000)
     expect(page.locator("#album-cards .album-card").first).to_have_attribute("data-key", "001.png")
     shot(page, "captions-search")
-    page.locator("#album-cards .album-card").nth(3).get_by_role("button", name="more like it").click()
+    page.locator("#album-cards .album-card").nth(3).get_by_role(
+        "button", name="more like it"
+    ).click()
     expect(page.locator("#album-cards .album-card")).to_have_count(7, timeout=60_000)
     page.locator("#find-sent input[type=file]").set_input_files(PLUSH[5])
-    expect(page.locator("#album-cards .album-card").first).to_have_attribute("data-key", "005.png", timeout=60_000)
+    expect(page.locator("#album-cards .album-card").first).to_have_attribute(
+        "data-key", "005.png", timeout=60_000
+    )
     expect(page.locator("#album-cards .album-about").first).to_contain_text("1.000")
     page.locator("#find-fit").click()
     expect(page.locator("#album-note")).to_contain_text("the worst first", timeout=60_000)
@@ -310,5 +357,9 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     with zipfile.ZipFile(tmp_path / "many.zip") as exported:
         names = exported.namelist()
         assert sum(name.endswith(".png") for name in names) == 8
-        assert any(b"the studio's painter" in exported.read(name) for name in names if name.endswith((".md", ".json", ".jsonl")))
+        assert any(
+            b"the studio's painter" in exported.read(name)
+            for name in names
+            if name.endswith((".md", ".json", ".jsonl"))
+        )
     assert page.title() == "Studio"

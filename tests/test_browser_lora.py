@@ -33,16 +33,25 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     studio = Studio(tmp_path_factory.mktemp("shelf") / "home")
     loras, pipe = studio.home / "loras", makers.stock(POCKET)
     made = makers.add(pipe, rank=4, seed=3)
-    said = {"ss_base_model_version": "sd_v1", "ss_sd_model_name": "pocket", "modelspec.title": HOSTILE,
-            "modelspec.trigger_phrase": f"cratered, moon (near), {HOSTILE}",
-            "ss_tag_frequency": json.dumps({"4_moon": {"moon": 20, "night": 7, HOSTILE: 3}})}
+    said = {
+        "ss_base_model_version": "sd_v1",
+        "ss_sd_model_name": "pocket",
+        "modelspec.title": HOSTILE,
+        "modelspec.trigger_phrase": f"cratered, moon (near), {HOSTILE}",
+        "ss_tag_frequency": json.dumps({"4_moon": {"moon": 20, "night": 7, HOSTILE: 3}}),
+    }
     makers.kohya(loras / "moon.safetensors", made, 2, **said)
     makers.kohya(loras / "art" / "ink wash.safetensors", {"unet": made["unet"]}, 2)
     (loras / "cut.safetensors").write_bytes((loras / "moon.safetensors").read_bytes()[:200])
     (loras / "old.pt").write_bytes(b"\x80\x04")
     stem = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
-    save_file({f"{stem}.lora_down.weight": torch.ones(4, 2048), f"{stem}.lora_up.weight": torch.ones(640, 4)},
-              loras / "large.safetensors")
+    save_file(
+        {
+            f"{stem}.lora_down.weight": torch.ones(4, 2048),
+            f"{stem}.lora_up.weight": torch.ones(640, 4),
+        },
+        loras / "large.safetensors",
+    )
     yield studio
     studio.end()
 
@@ -70,7 +79,9 @@ def settings(tmp_path: Path, data: bytes) -> dict[str, Any]:
     return dict(recipe(tmp_path / "it.png").values)
 
 
-def test_added_by_clicking_weighed_and_in_the_picture(shelf: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_added_by_clicking_weighed_and_in_the_picture(
+    shelf: Studio, visit: Callable[..., Page], tmp_path: Path
+) -> None:
     page = visit(shelf)
     ask(page, prompt=PROMPT, **QUICK)
     state(page, "done")
@@ -85,10 +96,16 @@ def test_added_by_clicking_weighed_and_in_the_picture(shelf: Studio, visit: Call
             page.locator("#generate").click()
         expect(page.locator("#about")).to_contain_text("LoRA moon")
         state(page, "done")
-        expect(page.locator("#about dl > div", has_text="LoRA moon").locator("dd")).to_have_text(weight)
+        expect(page.locator("#about dl > div", has_text="LoRA moon").locator("dd")).to_have_text(
+            weight
+        )
         pictures[weight] = shown(page)
         (use,) = settings(tmp_path, pictures[weight])["loras"]
-        assert (use["name"], use["unet"], use["text_encoder"]) == ("moon", float(weight), float(weight))
+        assert (use["name"], use["unet"], use["text_encoder"]) == (
+            "moon",
+            float(weight),
+            float(weight),
+        )
     shot(page, "lora-made")
     assert np.array_equal(pixels(pictures["0"]), pixels(base))  # off is the base bit for bit
     assert len({pixels(data).tobytes() for data in pictures.values()}) == 3
@@ -96,17 +113,23 @@ def test_added_by_clicking_weighed_and_in_the_picture(shelf: Studio, visit: Call
     expect(row(page, "moon")).to_have_count(0)
 
 
-def test_weights_apart_trigger_words_and_a_way_back(shelf: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_weights_apart_trigger_words_and_a_way_back(
+    shelf: Studio, visit: Callable[..., Page], tmp_path: Path
+) -> None:
     page = visit(shelf)
     put(page, prompt="a boat", **QUICK)
     choose(page, "moon")
     choose(page, "ink wash")
-    expect(row(page, "ink wash").locator(".lora-link")).to_have_count(0)  # it has nothing to say to the text encoder
+    expect(row(page, "ink wash").locator(".lora-link")).to_have_count(
+        0
+    )  # it has nothing to say to the text encoder
     expect(row(page, "moon").locator(".chip")).to_have_text(["cratered", "moon (near)", HOSTILE])
     row(page, "moon").get_by_role("button", name="cratered").click()
     expect(page.locator("#txt2img-prompt textarea")).to_have_value("a boat, cratered")
     row(page, "moon").get_by_role("button", name="moon (near)").click()
-    expect(page.locator("#txt2img-prompt textarea")).to_have_value(r"a boat, cratered, moon \(near\)")
+    expect(page.locator("#txt2img-prompt textarea")).to_have_value(
+        r"a boat, cratered, moon \(near\)"
+    )
     row(page, "moon").get_by_role("button", name="set apart").click()
     row(page, "moon").get_by_label("Picture of moon", exact=True).fill("0.5")
     row(page, "moon").get_by_label("Text of moon", exact=True).fill("-0.25")
@@ -117,7 +140,10 @@ def test_weights_apart_trigger_words_and_a_way_back(shelf: Studio, visit: Callab
     page.locator("#generate").click()
     state(page, "done")
     made = shown(page)
-    told = [{"name": "moon", "unet": 0.5, "text_encoder": -0.25}, {"name": "ink wash", "unet": 0.75, "text_encoder": 0.75}]
+    told = [
+        {"name": "moon", "unet": 0.5, "text_encoder": -0.25},
+        {"name": "ink wash", "unet": 0.75, "text_encoder": 0.75},
+    ]
     assert settings(tmp_path, made)["loras"] == told
     expect(page.locator("#about")).to_contain_text("0.5 in the picture, -0.25 in the text")
     shot(page, "lora-two")
@@ -135,7 +161,10 @@ def test_weights_apart_trigger_words_and_a_way_back(shelf: Studio, visit: Callab
     other.locator("#generate").click()
     state(other, "done")
     uses = settings(tmp_path, shown(other))["loras"]
-    assert [(use["name"], use["unet"], use["text_encoder"]) for use in uses] == [("moon", 0.5, 0.5), ("ink wash", 0.75, 0.75)]
+    assert [(use["name"], use["unet"], use["text_encoder"]) for use in uses] == [
+        ("moon", 0.5, 0.5),
+        ("ink wash", 0.75, 0.75),
+    ]
     assert page.title() == other.title() == "Studio"
 
 
@@ -143,9 +172,14 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     page = visit(shelf)
     put(page, prompt=PROMPT, **QUICK)
     choose(page, "large")
-    expect(row(page, "large")).to_contain_text("It is made for Stable Diffusion XL, and pocket is not.")
+    expect(row(page, "large")).to_contain_text(
+        "It is made for Stable Diffusion XL, and pocket is not."
+    )
     toast = page.locator(".toast-body")
-    for prompt, said in ((PROMPT, "large is for Stable Diffusion XL"), (f"{PROMPT} <lora:large:1>", "large is there twice")):
+    for prompt, said in (
+        (PROMPT, "large is for Stable Diffusion XL"),
+        (f"{PROMPT} <lora:large:1>", "large is there twice"),
+    ):
         put(page, prompt=prompt)
         page.locator("#generate").click()
         expect(toast.first).to_contain_text(said)
@@ -184,8 +218,14 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
     tab.click()
     card = page.locator("#loras-list [data-lora=moon]")
     size = show.size((shelf.home / "loras" / "moon.safetensors").stat().st_size)
-    for words in (f"Stable Diffusion 1.x · rank 4 · alpha 2 · picture and text · {size}", "cratered", "moon (near)",
-                  HOSTILE, "made on pocket", "night"):
+    for words in (
+        f"Stable Diffusion 1.x · rank 4 · alpha 2 · picture and text · {size}",
+        "cratered",
+        "moon (near)",
+        HOSTILE,
+        "made on pocket",
+        "night",
+    ):
         expect(card).to_contain_text(words)
     expect(page.locator("#loras-list [data-lora=old]")).to_contain_text("can carry programs")
     expect(page.locator("#loras-list [data-lora=cut]")).to_contain_text("cut off")
@@ -200,21 +240,29 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
     assert page.title() == "Studio"
 
 
-def test_the_owner_adds_a_file_and_a_preset_keeps_it(shelf: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_the_owner_adds_a_file_and_a_preset_keeps_it(
+    shelf: Studio, visit: Callable[..., Page], tmp_path: Path
+) -> None:
     page = visit(shelf)
     page.get_by_role("tab", name="Models", exact=True).click()
-    (tmp_path / "fresh.safetensors").write_bytes((shelf.home / "loras" / "moon.safetensors").read_bytes())
+    (tmp_path / "fresh.safetensors").write_bytes(
+        (shelf.home / "loras" / "moon.safetensors").read_bytes()
+    )
     (tmp_path / "not.safetensors").write_bytes(b"hello")
     with page.expect_file_chooser() as chooser:
         page.locator("#lora-upload").click()
     chooser.value.set_files(tmp_path / "not.safetensors")
-    expect(page.locator(".toast-body").first).to_contain_text("not.safetensors is no safetensors file")
+    expect(page.locator(".toast-body").first).to_contain_text(
+        "not.safetensors is no safetensors file"
+    )
     page.locator(".toast-close").first.click()
     with page.expect_file_chooser() as chooser:
         page.locator("#lora-upload").click()
     chooser.value.set_files(tmp_path / "fresh.safetensors")
     expect(page.locator("#loras-list [data-lora=fresh]")).to_contain_text("rank 4")
-    assert (shelf.home / "loras" / "fresh.safetensors").read_bytes() == (tmp_path / "fresh.safetensors").read_bytes()
+    assert (shelf.home / "loras" / "fresh.safetensors").read_bytes() == (
+        tmp_path / "fresh.safetensors"
+    ).read_bytes()
     page.locator("#loras-list [data-lora=fresh] [data-do=use]").click()
     row(page, "fresh").get_by_role("spinbutton").fill("0.6")
     page.locator("#presets button").first.click()
@@ -233,7 +281,9 @@ def test_nothing_there_says_where_to_put_them(studio: Studio, visit: Callable[..
     expect(page.locator(".loras")).to_contain_text(f"Put LoRA files into {studio.home / 'loras'}")
     page.set_viewport_size({"width": 1280, "height": 1300})
     shot(page, "lora-none")
-    makers.kohya(studio.home / "loras" / "late.safetensors", makers.add(makers.stock(POCKET), only="unet"), 2)
+    makers.kohya(
+        studio.home / "loras" / "late.safetensors", makers.add(makers.stock(POCKET), only="unet"), 2
+    )
     page.locator("#txt2img-prompt textarea").click()
     page.locator("#txt2img-lora-choose input").click()  # looked for again by opening the list
     expect(page.get_by_role("option", name="late")).to_be_visible()
@@ -251,6 +301,9 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
     expect(page.locator("#lora-upload")).to_have_count(0)
     config = page.request.get(f"{studio.url}config").json()
     taken = next(one["id"] for one in config["dependencies"] if one["api_name"] == "take")
-    answer = page.request.post(f"{studio.url}gradio_api/run/predict", headers={"X-Forwarded-For": "192.168.7.7"},
-                               data={"fn_index": taken, "data": [None], "session_hash": "guest"})
+    answer = page.request.post(
+        f"{studio.url}gradio_api/run/predict",
+        headers={"X-Forwarded-For": "192.168.7.7"},
+        data={"fn_index": taken, "data": [None], "session_hash": "guest"},
+    )
     assert answer.status == 500 and "only the owner of this studio" in answer.json()["error"]

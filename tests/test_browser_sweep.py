@@ -48,7 +48,10 @@ def vary(page: Page, number: int, title: str, values: str) -> None:
     """The axis in that row, with values to type."""
     if number > 1 and not page.locator(f"#axis-{number}-field").first.is_visible():
         page.locator("#axis-add").click()
-    field, box = page.locator(f"#axis-{number}-field input"), page.locator(f"#axis-{number}-text").locator("textarea, input").first
+    field, box = (
+        page.locator(f"#axis-{number}-field input"),
+        page.locator(f"#axis-{number}-text").locator("textarea, input").first,
+    )
     if field.input_value() != title:
         field.click()
         page.get_by_role("option", name=title, exact=True).click()
@@ -70,12 +73,16 @@ def run(page: Page) -> None:
 
 
 def done(page: Page, cells: int, said: str = "done") -> None:
-    expect(page.locator(f".sweep-head[data-state={said}][data-done='{cells}']")).to_be_visible(timeout=90_000)
+    expect(page.locator(f".sweep-head[data-state={said}][data-done='{cells}']")).to_be_visible(
+        timeout=90_000
+    )
 
 
 def tile(page: Page, label: str) -> Locator:
     """The cell with that label, stars or not."""
-    return page.get_by_role("button", name=re.compile(rf"^{re.escape(label)}(,|$)")).and_(page.locator(".tile"))
+    return page.get_by_role("button", name=re.compile(rf"^{re.escape(label)}(,|$)")).and_(
+        page.locator(".tile")
+    )
 
 
 def body(page: Page, image: Locator) -> bytes:
@@ -88,8 +95,12 @@ def place(image: Locator) -> Path:
     return Path(unquote(urlsplit(str(image.get_attribute("src"))).path).split("file=", 1)[1])
 
 
-def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callable[..., Page], chromium: Browser,  # noqa: F811
-                                                   tmp_path: Path) -> None:
+def test_a_grid_from_the_first_click_to_the_viewer(
+    shared: Studio,
+    visit: Callable[..., Page],
+    chromium: Browser,
+    tmp_path: Path,
+) -> None:
     page = visit(shared)
     go(page)
     shot(page, "sweep-empty")
@@ -104,18 +115,25 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     run(page)
 
     # it fills while it runs
-    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(re.compile(r"\b([1-9]|1[01]) of 12 cells"))
+    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(
+        re.compile(r"\b([1-9]|1[01]) of 12 cells")
+    )
     assert 0 < page.locator(".tile[data-state=done]").count() < 12
     shot(page, "sweep-running")
     done(page, 12)
     expect(page.locator("#sweep-stop")).to_be_disabled()
 
     # a cell is the file that was made with what its label says
-    files = {(found["scheduler"], found["steps"]): file for file in (shared.home / "outputs").rglob("*.png")
-             if (found := recipe(file).values)["prompt"] == QUICK["prompt"]}
+    files = {
+        (found["scheduler"], found["steps"]): file
+        for file in (shared.home / "outputs").rglob("*.png")
+        if (found := recipe(file).values)["prompt"] == QUICK["prompt"]
+    }
     for scheduler, steps in (("DDIM", 3), ("DPM++ 2M", 40), ("Euler", 2)):
         tile(page, f"{scheduler} · Steps {steps}").click()
-        expect(page.locator("#sweep-about .cell-label")).to_have_text(f"{scheduler} · Steps {steps}")
+        expect(page.locator("#sweep-about .cell-label")).to_have_text(
+            f"{scheduler} · Steps {steps}"
+        )
         assert body(page, page.locator("#sweep-view img")) == files[scheduler, steps].read_bytes()
         expect(page.locator("#sweep-about")).to_contain_text("64 × 64")
     assert len({file.read_bytes() for file in files.values()}) == 12  # no constant picture
@@ -135,14 +153,19 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     expect(tile(page, "Euler · Steps 2")).to_have_class(re.compile("pinned"))
     tile(page, "Euler · Steps 40").click()
     expect(page.locator("#sweep-captions")).to_contain_text("pinned: Euler · Steps 2")
-    expect(page.locator("#sweep-judging .note")).to_have_value("")  # the other cell's note stays with the other cell
+    expect(page.locator("#sweep-judging .note")).to_have_value(
+        ""
+    )  # the other cell's note stays with the other cell
     expect(page.locator("#sweep-slider img")).to_have_count(2)
     both = {place(image) for image in page.locator("#sweep-slider img").all()}
     assert both == {files["Euler", 2], files["Euler", 40]}
     shot(page, "sweep-compare")
     page.locator("#sweep-how").get_by_label("Side by side").check()
     expect(page.locator("#sweep-sides img")).to_have_count(2)
-    assert [place(image) for image in page.locator("#sweep-sides img").all()] == [files["Euler", 2], files["Euler", 40]]
+    assert [place(image) for image in page.locator("#sweep-sides img").all()] == [
+        files["Euler", 2],
+        files["Euler", 40],
+    ]
 
     # axes change places, cells go with them
     heads, rows = page.locator("#sweep-grid thead th"), page.locator("#sweep-grid tbody th")
@@ -151,7 +174,9 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     expect(rows).to_have_text(list(SCHEDULERS))
     expect(heads).to_have_text(["Steps 2", "Steps 3", "Steps 4", "Steps 40"])
     second = page.locator("#sweep-grid tbody tr").nth(1).locator(".tile")
-    assert [str(one.get_attribute("aria-label")) for one in second.all()] == [f"DDIM · Steps {steps}" for steps in (2, 3, 4, 40)]
+    assert [str(one.get_attribute("aria-label")) for one in second.all()] == [
+        f"DDIM · Steps {steps}" for steps in (2, 3, 4, 40)
+    ]
 
     # sheet, viewer and index are taken along
     page.locator("#sweep-export button").first.click()
@@ -187,7 +212,7 @@ def test_a_grid_from_the_first_click_to_the_viewer(shared: Studio, visit: Callab
     store.close()
 
 
-def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     go(page)
     say(page, prompt="a (house", width=63)
@@ -204,7 +229,12 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     page.locator(".toast-close").first.click()
     say(page, prompt="a house", width=64, schedule="Karras")
     page.keyboard.press("Escape")
-    vary(page, 1, "Words in the prompt (prompt S/R)", "house, <img src=x onerror=document.title='pwned'>")
+    vary(
+        page,
+        1,
+        "Words in the prompt (prompt S/R)",
+        "house, <img src=x onerror=document.title='pwned'>",
+    )
     page.locator("#axis-1-find").locator("textarea, input").first.fill("boat")
     expect(page.locator("#sweep-plan .faults")).to_contain_text("'boat' is not in the prompts")
     page.locator("#axis-1-find").locator("textarea, input").first.fill("house")
@@ -216,23 +246,32 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     plan_says(page, 2)
 
 
-def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_a_reload_takes_the_sweep_up_and_it_goes_on(
+    shared: Studio,
+    visit: Callable[..., Page],
+) -> None:
     page = visit(shared)
     go(page)
     say(page, **QUICK | {"prompt": "a green boat", "steps": 40})
     vary(page, 1, "Seed", "1-40")
     plan_says(page, 40)
     run(page)
-    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(re.compile(r"\b([1-9]|1\d) of 40 cells"))
+    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(
+        re.compile(r"\b([1-9]|1\d) of 40 cells")
+    )
     page.reload()
     go(page)
-    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(re.compile(r"\b\d+ of 40 cells"))
+    expect(page.locator(".sweep-head[data-state=running]")).to_contain_text(
+        re.compile(r"\b\d+ of 40 cells")
+    )
     expect(page.locator("#sweep-prompt textarea")).to_have_value("a green boat")
     expect(page.locator("#axis-1-text").locator("textarea, input").first).to_have_value("1-40")
     before = page.locator(".tile[data-state=done]").count()
     expect(page.locator(".tile[data-state=done]")).not_to_have_count(before)  # still filling
     page.locator("#sweep-stop").click()
-    expect(page.locator(".sweep-head[data-state=cancelled]")).to_contain_text("what is made is kept")
+    expect(page.locator(".sweep-head[data-state=cancelled]")).to_contain_text(
+        "what is made is kept"
+    )
     kept = page.locator(".tile[data-state=done]").count()
     assert 0 < kept < 40
     shot(page, "sweep-stopped")
@@ -246,10 +285,15 @@ def test_a_reload_takes_the_sweep_up_and_it_goes_on(shared: Studio, visit: Calla
     done(page, kept + 2)
     assert len(list((shared.home / "outputs").rglob("*.png"))) == made + 2
     go(page, "Queue")
-    expect(page.locator("#queue-list .job").first).to_contain_text(f"sweep of {kept + 2} cells: Seed")
+    expect(page.locator("#queue-list .job").first).to_contain_text(
+        f"sweep of {kept + 2} cells: Seed"
+    )
 
 
-def test_by_keyboard_with_presets_sent_on_and_put_away(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_by_keyboard_with_presets_sent_on_and_put_away(
+    shared: Studio,
+    visit: Callable[..., Page],
+) -> None:
     page = visit(shared)
     ask(page, prompt="a teal lantern", steps=2, seed=77, width=64, height=64)
     state(page, "done")
@@ -298,12 +342,18 @@ def test_by_keyboard_with_presets_sent_on_and_put_away(shared: Studio, visit: Ca
 
 
 @pytest.fixture
-def large(shared: Studio) -> str:  # noqa: F811
+def large(shared: Studio) -> str:
     """A sweep of 400 cells that is done, as somebody else's; its title."""
     settings = Settings(home=shared.home)
     gallery, sweeps = Gallery(settings), Sweeps(settings)
-    spec = check(SweepSpec, {"title": "Four <hundred>", "base": QUICK, "axes": [
-        {"field": "steps", "values": "1-20"}, {"field": "guidance", "values": "1-20"}]})
+    spec = check(
+        SweepSpec,
+        {
+            "title": "Four <hundred>",
+            "base": QUICK,
+            "axes": [{"field": "steps", "values": "1-20"}, {"field": "guidance", "values": "1-20"}],
+        },
+    )
     id = sweeps.add(spec, "somebody")
     for cell in plan(spec).cells:
         at = cell.coordinates
@@ -316,7 +366,11 @@ def large(shared: Studio) -> str:  # noqa: F811
     return spec.title
 
 
-def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_four_hundred_cells_are_fluent(
+    shared: Studio,
+    large: str,
+    visit: Callable[..., Page],
+) -> None:
     page = visit(shared)
     go(page)
     page.locator("#sweep-shelf button").first.click()
@@ -341,7 +395,7 @@ def test_four_hundred_cells_are_fluent(shared: Studio, large: str, visit: Callab
     assert opened < 8 and picked < 4
 
 
-def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared, width=390)
     go(page)
     say(page, **QUICK)
@@ -363,10 +417,10 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
     shot(page, "phone-sweep-done")
 
 
-def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     titles = list(TITLES.values())
     for title in [*titles, titles[0]]:
         go(page, title)
         page.wait_for_timeout(300)  # what is wrong comes after the tab has been drawn
-        assert page.get_by_role("tab").all_inner_texts()[:len(titles)] == titles
+        assert page.get_by_role("tab").all_inner_texts()[: len(titles)] == titles

@@ -20,11 +20,13 @@ DATASETS = shipped("assets") / "datasets"
 
 
 @pytest.fixture
-def folder(shared: Studio) -> Path:  # noqa: F811
+def folder(shared: Studio) -> Path:
     folder = shared.home / "datasets" / "dots"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(COUNT):
-        Image.new("RGB", (64, 64), (8 * number, 90, 255 - 8 * number)).save(folder / f"{number:02}.png")
+        Image.new("RGB", (64, 64), (8 * number, 90, 255 - 8 * number)).save(
+            folder / f"{number:02}.png"
+        )
         (folder / f"{number:02}.txt").write_text(f"dot, {'even' if number % 2 == 0 else 'odd'}\n")
     return folder
 
@@ -41,7 +43,11 @@ def press(page: Page, name: str) -> None:
     page.locator(f"#album-cards .album-bar button[data-do={name}]").click()
 
 
-def test_ticked_pictures_and_what_is_done_to_them(shared: Studio, visit: Callable[..., Page], folder: Path) -> None:  # noqa: F811
+def test_ticked_pictures_and_what_is_done_to_them(
+    shared: Studio,
+    visit: Callable[..., Page],
+    folder: Path,
+) -> None:
     page = visit(shared)
     opened(page, "dots")
     bar = page.locator("#album-cards .album-bar")
@@ -112,7 +118,10 @@ def test_ticked_pictures_and_what_is_done_to_them(shared: Studio, visit: Callabl
     ticked(page, 15)
     first.focus()
     page.keyboard.press("Control+a")  # in a box that is the text's own
-    assert page.evaluate("getSelection().toString()") or first.evaluate("box => box.selectionEnd - box.selectionStart") > 0
+    assert (
+        page.evaluate("getSelection().toString()")
+        or first.evaluate("box => box.selectionEnd - box.selectionStart") > 0
+    )
 
     # set aside, and back
     fill(page, "album-filter", "")
@@ -131,10 +140,12 @@ def test_ticked_pictures_and_what_is_done_to_them(shared: Studio, visit: Callabl
     page.get_by_role("option", name="Add to them", exact=True).click()
     page.locator("#caption-start").click()
     expect(page.locator("#caption-doing")).to_contain_text("1 picture captioned", timeout=120_000)
-    assert [file.stem for file in sorted(folder.glob("*.txt")) if len(file.read_text()) > 12] == ["00"]
+    assert [file.stem for file in sorted(folder.glob("*.txt")) if len(file.read_text()) > 12] == [
+        "00"
+    ]
 
 
-def test_ticking_on_a_phone(shared: Studio, visit: Callable[..., Page], folder: Path) -> None:  # noqa: F811
+def test_ticking_on_a_phone(shared: Studio, visit: Callable[..., Page], folder: Path) -> None:
     page = visit(shared, width=390)
     opened(page, "dots")
     for key in ("00", "04"):
@@ -149,7 +160,7 @@ def test_ticking_on_a_phone(shared: Studio, visit: Callable[..., Page], folder: 
     shot(page, "phone-captions-ticked")
 
 
-def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page]) -> None:
     folder = shared.home / "datasets" / "sky"
     for name in ("10_moon", "2_bear"):
         (folder / name).mkdir(parents=True)
@@ -157,7 +168,9 @@ def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page])
         shutil.copy(DATASETS / "moon" / f"{number:03}.png", folder / "10_moon")
         shutil.copy(DATASETS / "mysks" / f"{number:03}.png", folder / "2_bear")
     for name in ("10_moon/001", "2_bear/002"):
-        Image.open(folder / f"{name}.png").convert("RGB").resize((112, 112)).save(folder / f"{name}-small.png")
+        Image.open(folder / f"{name}.png").convert("RGB").resize((112, 112)).save(
+            folder / f"{name}-small.png"
+        )
     page = visit(shared)
     opened(page, "sky")
 

@@ -36,15 +36,31 @@ def begin(page: Page, name: str, **fields: object) -> None:
     """The Moon, made short."""
     go(page, "Training")
     choose(page, "dataset", "moon")
-    say(page, name=name, trigger="moon", steps=40, resolution=64, rank=4, batch=2, learning_rate="0.001", **fields)
+    say(
+        page,
+        name=name,
+        trigger="moon",
+        steps=40,
+        resolution=64,
+        rank=4,
+        batch=2,
+        learning_rate="0.001",
+        **fields,
+    )
     expect(page.locator("#train-plan .sum[data-steps='40']")).to_be_visible()
 
 
 def run_is(page: Page, *states: str) -> None:
-    expect(page.locator("#run-head .run-head")).to_have_attribute("data-state", re.compile("|".join(states)), timeout=240_000)
+    expect(page.locator("#run-head .run-head")).to_have_attribute(
+        "data-state", re.compile("|".join(states)), timeout=240_000
+    )
 
 
-def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_the_moon_from_the_first_click_to_a_picture(
+    shared: Studio,
+    visit: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
     page = visit(shared)
     go(page, "Training")
     expect(page.locator(".training-empty")).to_contain_text("Teach a model something new")
@@ -55,8 +71,12 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     expect(page.locator("#train-pictures .dataset")).to_contain_text("24 pictures")
     expect(page.locator("#train-pictures")).to_contain_text("all captioned")
     expect(page.locator("#train-pictures img")).to_have_count(8)
-    expect(page.locator("#train-plan .sum")).to_contain_text("24 pictures × 1 repeat ÷ batch 4 × 41.7 epochs = 250 steps")
-    expect(page.locator("#training-name input, #training-name textarea").first).to_have_value("moon")
+    expect(page.locator("#train-plan .sum")).to_contain_text(
+        "24 pictures × 1 repeat ÷ batch 4 × 41.7 epochs = 250 steps"
+    )
+    expect(page.locator("#training-name input, #training-name textarea").first).to_have_value(
+        "moon"
+    )
 
     # the rest can be searched
     page.locator("#train-rest > button").click()
@@ -72,12 +92,24 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     shot(page, "training-settings")
 
     # short, and tried before it begins
-    say(page, steps=300, rank=4, batch=2, name="little moon", sample_every=100, checkpoint_every=100, validation_share=0.1,
-        sample_prompts=f"a photo of a moon in the night sky\na moon {HOSTILE}", validate_every=50)
+    say(
+        page,
+        steps=300,
+        rank=4,
+        batch=2,
+        name="little moon",
+        sample_every=100,
+        checkpoint_every=100,
+        validation_share=0.1,
+        sample_prompts=f"a photo of a moon in the night sky\na moon {HOSTILE}",
+        validate_every=50,
+    )
     page.locator("#train-rest > button").click()
     expect(page.locator("#train-plan .sum")).to_contain_text("= 300 steps")
     page.locator("#train-try").click()
-    expect(page.locator("#train-plan .cost")).to_contain_text(re.compile(r"About .* a step\) · .*iB of .*iB free"), timeout=90_000)
+    expect(page.locator("#train-plan .cost")).to_contain_text(
+        re.compile(r"About .* a step\) · .*iB of .*iB free"), timeout=90_000
+    )
     shot(page, "training-planned")
 
     # watched, and stopped
@@ -100,7 +132,9 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     page.reload()
     go(page, "Training")
     run_is(page, "cancelled")
-    expect(page.locator("#training-name").locator("input, textarea").first).to_have_value("little moon")
+    expect(page.locator("#training-name").locator("input, textarea").first).to_have_value(
+        "little moon"
+    )
     page.locator("#run-resume").click()
     run_is(page, "queued", "running")
     page.reload()
@@ -125,12 +159,16 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     with safe_open(file, "pt") as opened:
         assert opened.metadata()["ss_network_dim"] == "4"
     page.locator("#run-files li[data-step='100'] button").click()
-    expect(page.locator("#run-files li[data-lora='little moon-step000100']")).to_be_visible(timeout=60_000)
+    expect(page.locator("#run-files li[data-lora='little moon-step000100']")).to_be_visible(
+        timeout=60_000
+    )
     shot(page, "training-exported")
 
     # tried where pictures are made
     page.locator("#run-files li[data-lora='little moon'] button[data-do=try]").click()
-    expect(page.locator("#txt2img-prompt textarea")).to_have_value("a photo of a moon in the night sky")
+    expect(page.locator("#txt2img-prompt textarea")).to_have_value(
+        "a photo of a moon in the night sky"
+    )
     row = page.locator('#txt2img-loras .lora[data-lora="little moon"]')
     expect(row).to_contain_text("rank 4")
     expect(row.locator(".lora-problem")).to_have_count(0)
@@ -146,7 +184,7 @@ def test_the_moon_from_the_first_click_to_a_picture(shared: Studio, visit: Calla
     expect(page.locator("#queue-list")).to_contain_text("training of little moon: 300 steps")
 
 
-def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     go(page, "Training")
     choose(page, "dataset", "moon")
@@ -163,13 +201,19 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     say(page, name="moon", learning_rate="0.001", rank=4)
     expect(page.locator("#train-plan .faults")).to_contain_text("both decide the length")
     say(page, steps="")
-    expect(page.locator("#train-plan .sum")).to_contain_text("24 pictures × 1 repeat ÷ batch 1 × 3 epochs = 72 steps")
+    expect(page.locator("#train-plan .sum")).to_contain_text(
+        "24 pictures × 1 repeat ÷ batch 1 × 3 epochs = 72 steps"
+    )
     say(page, model=HOSTILE)
     expect(page.locator("#train-plan .faults")).to_contain_text("<img src=x")
     assert page.title() == "Studio"
 
 
-def test_a_kohya_file_is_taken_and_every_key_said(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_a_kohya_file_is_taken_and_every_key_said(
+    shared: Studio,
+    visit: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "moon <b>.toml"
     file.write_text(f"""pretrained_model_name_or_path = "pocket"
 train_data_dir = "{tmp_path}/moon"
@@ -200,7 +244,10 @@ network_module = "networks.lora"
     expect(page.locator("#train-plan .sum")).to_contain_text("× 20 epochs = 240 steps")
 
 
-def test_earlier_trainings_are_opened_and_deleted(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_earlier_trainings_are_opened_and_deleted(
+    shared: Studio,
+    visit: Callable[..., Page],
+) -> None:
     page = visit(shared)
     begin(page, "brief")
     page.locator("#train-start").click()
@@ -216,9 +263,15 @@ def test_earlier_trainings_are_opened_and_deleted(shared: Studio, visit: Callabl
     assert (shared.home / "loras" / "brief.safetensors").is_file()
 
 
-def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:  # noqa: F811
+def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared, width=390)
-    begin(page, "pocket moon", sample_prompts="a photo of a moon", sample_every=10, checkpoint_every=20)
+    begin(
+        page,
+        "pocket moon",
+        sample_prompts="a photo of a moon",
+        sample_every=10,
+        checkpoint_every=20,
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "phone-training-settings")
     page.locator("#train-rest > button").click()

@@ -17,17 +17,46 @@ def test_tables_are_kohyas() -> None:
     """The counts that kohya's own program gives; the members counted out from the rule."""
     large, small = table((1024, 1024), 256, 2048, 64), table((512, 512), 256, 1024, 64)
     assert len(large) == 41 and len(small) == 17
-    assert small == [(256, 832), (256, 896), (256, 960), (256, 1024), (320, 704), (320, 768), (384, 640), (448, 576), (512, 512),
-                     (576, 448), (640, 384), (704, 320), (768, 320), (832, 256), (896, 256), (960, 256), (1024, 256)]
+    assert small == [
+        (256, 832),
+        (256, 896),
+        (256, 960),
+        (256, 1024),
+        (320, 704),
+        (320, 768),
+        (384, 640),
+        (448, 576),
+        (512, 512),
+        (576, 448),
+        (640, 384),
+        (704, 320),
+        (768, 320),
+        (832, 256),
+        (896, 256),
+        (960, 256),
+        (1024, 256),
+    ]
     assert set(small) == mirrored(512, 256, 1024)
     assert set(large) == mirrored(1024, 256, 2048) and large == sorted(large)
-    assert {(1024, 1024), (832, 1216), (1216, 832), (896, 1152), (1344, 768), (2048, 512), (512, 2048)} <= set(large)
+    assert {
+        (1024, 1024),
+        (832, 1216),
+        (1216, 832),
+        (896, 1152),
+        (1344, 768),
+        (2048, 512),
+        (512, 2048),
+    } <= set(large)
 
 
 def mirrored(side: int, least: int, most: int) -> set[tuple[int, int]]:
     """By trying out every pair: the tallest for each width, and the same turned."""
     steps = range(least, most + 1, 64)
-    tallest = {(w, max(h for h in steps if w * h <= side * side)) for w in steps if w * least <= side * side}
+    tallest = {
+        (w, max(h for h in steps if w * h <= side * side))
+        for w in steps
+        if w * least <= side * side
+    }
     return tallest | {(h, w) for w, h in tallest} | {(side, side)}
 
 
@@ -61,20 +90,30 @@ def test_never_enlarged(width: int, height: int, side: int) -> None:
         assert max(width, height) > 50 * min(width, height)
 
 
-@pytest.mark.parametrize(("size", "no_upscale", "bucket", "resized"), [
-    ((1000, 1000), False, (1024, 1024), (1024, 1024)),
-    ((3000, 2000), False, (1216, 832), (1248, 832)),
-    ((2000, 3000), False, (832, 1216), (832, 1248)),
-    ((1920, 1080), False, (1344, 768), (1365, 768)),
-    ((100, 100), False, (1024, 1024), (1024, 1024)),
-    ((4000, 256), False, (2048, 256), (4000, 256)),
-    ((1000, 1000), True, (960, 960), (1000, 1000)),
-    ((3000, 2000), True, (1216, 832), (1248, 832)),
-    ((1920, 1080), True, (1344, 768), (1365, 768)),  # sides in steps: 1344 x 704 bends more than 1344 x 768
-    ((1080, 1920), True, (768, 1344), (768, 1365)),
-    ((70, 65), True, (64, 64), (70, 65)),
-])
-def test_chosen_sizes(size: tuple[int, int], no_upscale: bool, bucket: tuple[int, int], resized: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "no_upscale", "bucket", "resized"),
+    [
+        ((1000, 1000), False, (1024, 1024), (1024, 1024)),
+        ((3000, 2000), False, (1216, 832), (1248, 832)),
+        ((2000, 3000), False, (832, 1216), (832, 1248)),
+        ((1920, 1080), False, (1344, 768), (1365, 768)),
+        ((100, 100), False, (1024, 1024), (1024, 1024)),
+        ((4000, 256), False, (2048, 256), (4000, 256)),
+        ((1000, 1000), True, (960, 960), (1000, 1000)),
+        ((3000, 2000), True, (1216, 832), (1248, 832)),
+        (
+            (1920, 1080),
+            True,
+            (1344, 768),
+            (1365, 768),
+        ),  # sides in steps: 1344 x 704 bends more than 1344 x 768
+        ((1080, 1920), True, (768, 1344), (768, 1365)),
+        ((70, 65), True, (64, 64), (70, 65)),
+    ],
+)
+def test_chosen_sizes(
+    size: tuple[int, int], no_upscale: bool, bucket: tuple[int, int], resized: tuple[int, int]
+) -> None:
     """Worked out by hand from the published rules."""
     fit = Buckets((1024, 1024), no_upscale=no_upscale).fit(*size)
     assert fit and (fit.bucket, fit.resized) == (bucket, resized)

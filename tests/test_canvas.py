@@ -19,7 +19,9 @@ PAINT = st.integers(1, 12).map(lambda k: 8 * k)
 
 
 def noise(size: sizes.Size, seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    )
 
 
 def square(size: sizes.Size, box: sizes.Box) -> Image.Image:
@@ -35,15 +37,34 @@ def masks(draw: st.DrawFn) -> Image.Image:
     mask = Image.new("L", size)
     for _ in range(draw(st.integers(1, 3))):
         left, top = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
-        mask.paste(draw(st.integers(128, 255)), (left, top, left + draw(st.integers(1, 40)), top + draw(st.integers(1, 40))))
+        mask.paste(
+            draw(st.integers(128, 255)),
+            (left, top, left + draw(st.integers(1, 40)), top + draw(st.integers(1, 40))),
+        )
     return mask
 
 
 @settings(max_examples=200)
-@given(masks(), st.booleans(), st.integers(-20, 20), st.integers(0, 20), st.integers(0, 60), st.tuples(PAINT, PAINT), st.booleans(),
-       st.integers(0, 9))
-def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: bool, grow: int, blur: int, padding: int,
-                                                  paint: sizes.Size, only_masked: bool, seed: int) -> None:
+@given(
+    masks(),
+    st.booleans(),
+    st.integers(-20, 20),
+    st.integers(0, 20),
+    st.integers(0, 60),
+    st.tuples(PAINT, PAINT),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_outside_the_blurred_mask_every_bit_stays(
+    mask: Image.Image,
+    invert: bool,
+    grow: int,
+    blur: int,
+    padding: int,
+    paint: sizes.Size,
+    only_masked: bool,
+    seed: int,
+) -> None:
     before, painted = noise(mask.size, seed), noise(paint, seed + 1)
     soft = prepared(mask, invert, grow, blur)
     around = soft.getbbox()
@@ -56,8 +77,10 @@ def test_outside_the_blurred_mask_every_bit_stays(mask: Image.Image, invert: boo
     assert after.size == before.size
     assert np.array_equal(np.asarray(after)[outside], np.asarray(before)[outside])
     back = np.zeros_like(np.asarray(before))
-    back[box[1]:box[3], box[0]:box[2]] = np.asarray(window.back(painted))
-    assert np.array_equal(np.asarray(after)[inside], back[inside])  # and what is fully masked is what was painted
+    back[box[1] : box[3], box[0] : box[2]] = np.asarray(window.back(painted))
+    assert np.array_equal(
+        np.asarray(after)[inside], back[inside]
+    )  # and what is fully masked is what was painted
 
 
 @given(masks(), st.integers(0, 20))
@@ -72,10 +95,12 @@ def test_blur_is_that_of_a1111(mask: Image.Image, blur: int) -> None:
 
 def test_blur_of_an_edge_by_hand() -> None:
     """A straight edge blurred by 2: Gaussian weights over 2·int(2.5·2 + 0.5) + 1 = 11 pixels, summed up."""
-    weights = np.exp(-np.arange(-5, 6) ** 2 / 8)
+    weights = np.exp(-(np.arange(-5, 6) ** 2) / 8)
     weights /= weights.sum()
     soft = np.asarray(prepared(square((40, 40), (20, 0, 40, 40)), blur=2))[20]
-    expected = [round(255 * weights[max(0, 25 - x):].sum()) if x < 25 else 255 for x in range(10, 30)]
+    expected = [
+        round(255 * weights[max(0, 25 - x) :].sum()) if x < 25 else 255 for x in range(10, 30)
+    ]
     assert np.abs(soft[10:30].astype(int) - np.array(expected)).max() <= 1
     assert not soft[:15].any() and (soft[25:35] == 255).all()
 
@@ -84,7 +109,12 @@ def test_growing_is_round() -> None:
     grown = np.asarray(prepared(square((40, 40), (20, 20, 21, 21)), grow=5)) > 0
     y, x = np.mgrid[:40, :40]
     assert np.array_equal(grown, (y - 20) ** 2 + (x - 20) ** 2 <= 25)
-    assert prepared(square((40, 40), (0, 0, 8, 8)), grow=-4).getbbox() == (0, 0, 4, 4)  # the picture's edge is no edge
+    assert prepared(square((40, 40), (0, 0, 8, 8)), grow=-4).getbbox() == (
+        0,
+        0,
+        4,
+        4,
+    )  # the picture's edge is no edge
     assert prepared(square((40, 40), (10, 10, 13, 13)), grow=-2).getbbox() is None
     assert prepared(Image.new("L", (9, 9)), invert=True, grow=-5).getextrema() == (255, 255)
 
@@ -98,17 +128,29 @@ def test_resizing(size: sizes.Size) -> None:
         found = np.asarray(canvas.resized(image, (64, 64), mode)).astype(int)  # type: ignore[arg-type]
         assert found.shape == (64, 64, 3)
         assert (found[:, 0] == [255, 0, 0]).all() and (found[:, -1] == [0, 0, 255]).all()
-    wide = Image.fromarray(np.repeat(np.arange(0, 240, 2, np.uint8)[None, :, None], 60, 0).repeat(3, 2))  # 120 × 60, a ramp
-    assert np.ptp(np.asarray(canvas.resized(wide, (60, 60), "crop"))) < 130 < 230 < np.ptp(
-        np.asarray(canvas.resized(wide, (60, 60), "stretch")))
+    wide = Image.fromarray(
+        np.repeat(np.arange(0, 240, 2, np.uint8)[None, :, None], 60, 0).repeat(3, 2)
+    )  # 120 × 60, a ramp
+    assert (
+        np.ptp(np.asarray(canvas.resized(wide, (60, 60), "crop")))
+        < 130
+        < 230
+        < np.ptp(np.asarray(canvas.resized(wide, (60, 60), "stretch")))
+    )
     filled = np.asarray(canvas.resized(noise((60, 30), 1), (64, 64), "fill"))
-    assert (filled[:16] == filled[16]).all() and (filled[48:] == filled[47]).all() and not (filled[20] == filled[24]).all()
+    assert (
+        (filled[:16] == filled[16]).all()
+        and (filled[48:] == filled[47]).all()
+        and not (filled[20] == filled[24]).all()
+    )
 
 
 @given(st.tuples(SIDE, SIDE), st.tuples(PAINT, PAINT))
 def test_a_window_goes_there_and_back(size: sizes.Size, paint: sizes.Size) -> None:
-    y, x = np.mgrid[:size[1], :size[0]]
-    smooth = Image.fromarray(np.stack([x * 255 // size[0], y * 255 // size[1], (x + y) * 0 + 90], -1).astype(np.uint8))
+    y, x = np.mgrid[: size[1], : size[0]]
+    smooth = Image.fromarray(
+        np.stack([x * 255 // size[0], y * 255 // size[1], (x + y) * 0 + 90], -1).astype(np.uint8)
+    )
     window = Window.of((0, 0, *size), paint)
     there = window.cut(smooth)
     assert there.size == paint and window.back(there).size == size
@@ -134,7 +176,9 @@ def test_extending(fill: str) -> None:
         case "edge":
             assert (left == inside[:, :1]).all() and (below == inside[-1:]).all()
         case "mirror":
-            assert np.array_equal(below, inside[::-1]) and np.array_equal(left[:, 4:], inside[:, ::-1])
+            assert np.array_equal(below, inside[::-1]) and np.array_equal(
+                left[:, 4:], inside[:, ::-1]
+            )
         case "noise":
             again = canvas.extended(image, (24, 0, 8, 16), "noise", seed=6)
             assert 60 < left.std() < 90 and not np.array_equal(found, np.asarray(again))
@@ -143,7 +187,9 @@ def test_extending(fill: str) -> None:
     mask = np.asarray(new_area((20, 16), (24, 0, 8, 16), 1))
     new = np.ones((32, 52), bool)
     new[:16, 24:44] = False
-    assert (mask[new] == 255).all() and mask[0, 35] == 0 and 0 < mask[8, 27] < 255  # the seam is soft on the picture's side
+    assert (
+        (mask[new] == 255).all() and mask[0, 35] == 0 and 0 < mask[8, 27] < 255
+    )  # the seam is soft on the picture's side
 
 
 def test_what_is_masked_is_filled_from_around() -> None:
@@ -156,7 +202,9 @@ def test_what_is_masked_is_filled_from_around() -> None:
     assert np.array_equal(found[np.asarray(mask) == 0], np.asarray(image)[np.asarray(mask) == 0])
     assert found[..., 1].max() < 60  # nothing of the green
     assert found[20, 8, 0] > 150 > 90 > found[20, 53, 0]  # red from the left, blue from the right
-    assert np.ptp(np.asarray(canvas.filled(spoilt, Image.new("L", (61, 40), 255)))) == 0  # nothing around: grey
+    assert (
+        np.ptp(np.asarray(canvas.filled(spoilt, Image.new("L", (61, 40), 255)))) == 0
+    )  # nothing around: grey
 
 
 def test_masks_for_latents() -> None:
@@ -166,7 +214,9 @@ def test_masks_for_latents() -> None:
 
 
 @given(st.integers(9, 30), st.integers(9, 30), st.integers(8, 16), st.integers(0, 8))
-def test_tiles_that_are_left_alone_come_to_the_same_picture(across: int, down: int, side: int, overlap: int) -> None:
+def test_tiles_that_are_left_alone_come_to_the_same_picture(
+    across: int, down: int, side: int, overlap: int
+) -> None:
     size = (8 * across, 8 * down)
     whole = noise(size, 4)
     boxes = sizes.tiles(size, 8 * side, 8 * min(overlap, side // 2))
@@ -177,7 +227,12 @@ def test_tiles_that_are_left_alone_come_to_the_same_picture(across: int, down: i
 def test_tiles_fade_into_each_other() -> None:
     boxes = sizes.tiles((104, 104), 64, 24)
     values = [0, 80, 160, 240]
-    flat = [(box, Image.new("RGB", (64, 64), (value,) * 3)) for box, value in zip(boxes, values, strict=True)]
+    flat = [
+        (box, Image.new("RGB", (64, 64), (value,) * 3))
+        for box, value in zip(boxes, values, strict=True)
+    ]
     joined = np.asarray(canvas.joined((104, 104), flat)).astype(int)[..., 0]
     assert [joined[0, 0], joined[0, -1], joined[-1, 0], joined[-1, -1]] == values
-    assert max(np.abs(np.diff(joined, axis=axis)).max() for axis in (0, 1)) <= 240 / 24 + 1  # no seam
+    assert (
+        max(np.abs(np.diff(joined, axis=axis)).max() for axis in (0, 1)) <= 240 / 24 + 1
+    )  # no seam

@@ -40,39 +40,91 @@ def test_shown_then_written_then_nothing_to_do(studio: Studio, folder: Path) -> 
     assert lines[1].startswith("001.png: mine → mysks, a ")
     done = studio(str(folder), "--trigger", "mysks", "--json")
     told = json.loads(done.stdout)
-    assert (told["count"], told["made"], told["taken"], told["kept"], told["failed"]) == (3, 0, 2, 1, [])
+    assert (told["count"], told["made"], told["taken"], told["kept"], told["failed"]) == (
+        3,
+        0,
+        2,
+        1,
+        [],
+    )
     written = {row["file"]: row["after"] for row in told["rows"]}
-    assert written == {f"{name}.png": (folder / f"{name}.txt").read_text().strip() for name in ("000", "002")}
+    assert written == {
+        f"{name}.png": (folder / f"{name}.txt").read_text().strip() for name in ("000", "002")
+    }
     assert f"000.png: → {written['000.png']}".replace(": →", ":  →") == lines[0]
     assert (folder / "001.txt").read_text() == "mine\n"
     again = studio(str(folder))
     assert again.returncode == 0 and again.stdout.splitlines() == [
-        "Nothing to do: all 3 pictures have a caption already. --mode replace writes all anew, --mode append adds to them."]
+        "Nothing to do: all 3 pictures have a caption already. --mode replace writes all anew, --mode append adds to them."
+    ]
     assert "the picture has a caption" in studio(str(folder), "--picture", "001.png").stdout
     told = json.loads(studio(str(folder), "--json").stdout)
-    assert (told["count"], told["made"], told["taken"], told["kept"], told["rows"], told["failed"]) == (3, 0, 0, 3, [], [])
+    assert (
+        told["count"],
+        told["made"],
+        told["taken"],
+        told["kept"],
+        told["rows"],
+        told["failed"],
+    ) == (3, 0, 0, 3, [], [])
 
 
-def test_a_dataset_by_name_and_some_of_its_pictures(studio: Studio, folder: Path, tmp_path: Path) -> None:
+def test_a_dataset_by_name_and_some_of_its_pictures(
+    studio: Studio, folder: Path, tmp_path: Path
+) -> None:
     place = tmp_path / "home" / "datasets" / "plush"
     shutil.copytree(folder, place)
-    done = studio("plush", "--picture", "002.png", "--picture", "001.png", "--prefix", "x ", "--mode", "append")
-    assert done.returncode == 0 and [line[:12] for line in done.stdout.splitlines()] == ["002.png: x a", "001.png: min"]
-    assert (place / "001.txt").read_text().startswith("mine, x a ") and not (place / "000.txt").exists()
+    done = studio(
+        "plush",
+        "--picture",
+        "002.png",
+        "--picture",
+        "001.png",
+        "--prefix",
+        "x ",
+        "--mode",
+        "append",
+    )
+    assert done.returncode == 0 and [line[:12] for line in done.stdout.splitlines()] == [
+        "002.png: x a",
+        "001.png: min",
+    ]
+    assert (place / "001.txt").read_text().startswith("mine, x a ") and not (
+        place / "000.txt"
+    ).exists()
 
 
 def test_what_fails_is_named_and_the_rest_is_done(studio: Studio, folder: Path) -> None:
     (folder / "000.png").write_bytes((folder / "000.png").read_bytes()[:3000])
     done = studio(str(folder))
-    assert done.returncode == 1 and done.stdout.startswith("002.png: a ") and "000.png" in done.stderr and "damaged" in done.stderr
+    assert (
+        done.returncode == 1
+        and done.stdout.startswith("002.png: a ")
+        and "000.png" in done.stderr
+        and "damaged" in done.stderr
+    )
 
 
-@pytest.mark.parametrize(("words", "said", "status"), [
-    (["--mode", "fil", "--tokens", "x"], ("Mode: has to be one of", "Longest caption: has to be a whole number"), 2),
-    (["--captioner", "endpoint"], ("Address: is needed", "Model at the endpoint: is needed"), 2),
-    (["--captioner", "pokket"], ("no captioner 'pokket'", "there is pocket"), 1),
-    (["--filter", "is:nothing"], ("Filter",), 2)])
-def test_nonsense_in_plain_words(studio: Studio, folder: Path, words: list[str], said: tuple[str, ...], status: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "said", "status"),
+    [
+        (
+            ["--mode", "fil", "--tokens", "x"],
+            ("Mode: has to be one of", "Longest caption: has to be a whole number"),
+            2,
+        ),
+        (
+            ["--captioner", "endpoint"],
+            ("Address: is needed", "Model at the endpoint: is needed"),
+            2,
+        ),
+        (["--captioner", "pokket"], ("no captioner 'pokket'", "there is pocket"), 1),
+        (["--filter", "is:nothing"], ("Filter",), 2),
+    ],
+)
+def test_nonsense_in_plain_words(
+    studio: Studio, folder: Path, words: list[str], said: tuple[str, ...], status: int
+) -> None:
     done = studio(str(folder), *words)
     assert done.returncode == status and all(word in done.stderr for word in said), done.stderr
     assert "Traceback" not in done.stderr and not done.stdout

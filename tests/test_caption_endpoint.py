@@ -29,7 +29,11 @@ SECRET = "sk-very-secret"
 
 
 def said(words: Any) -> Answer:
-    return 200, {}, json.dumps({"choices": [{"message": {"role": "assistant", "content": words}}]}).encode()
+    return (
+        200,
+        {},
+        json.dumps({"choices": [{"message": {"role": "assistant", "content": words}}]}).encode(),
+    )
 
 
 class Server:
@@ -37,7 +41,9 @@ class Server:
 
     def __init__(self) -> None:
         self.came: list[dict[str, Any]] = []
-        self.behave: Callable[[int, int], Answer | None] = lambda colour, time: said(f'"picture {colour}"')
+        self.behave: Callable[[int, int], Answer | None] = lambda colour, time: said(
+            f'"picture {colour}"'
+        )
         self.times: Counter[int] = Counter()
         self._lock = threading.Lock()
         outer = self
@@ -51,8 +57,15 @@ class Server:
                 with outer._lock:
                     outer.times[colour] += 1
                     nth = outer.times[colour]
-                    outer.came.append({"path": self.path, "key": self.headers["authorization"], "body": body, "image": image,
-                                       "colour": colour})
+                    outer.came.append(
+                        {
+                            "path": self.path,
+                            "key": self.headers["authorization"],
+                            "body": body,
+                            "image": image,
+                            "colour": colour,
+                        }
+                    )
                 answer = outer.behave(colour, nth)
                 if answer is None:
                     self.close_connection = True
@@ -97,57 +110,114 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     folder = tmp_path / "home" / "datasets" / "shades"
     folder.mkdir(parents=True)
     for k in range(6):
-        Image.new("RGB", (2000, 80) if k == 5 else (80, 80), (20 * k, 0, 0)).save(folder / f"{k}.png")
-    bench = Bench.open(load(home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0))
+        Image.new("RGB", (2000, 80) if k == 5 else (80, 80), (20 * k, 0, 0)).save(
+            folder / f"{k}.png"
+        )
+    bench = Bench.open(
+        load(
+            home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0
+        )
+    )
     yield bench
     bench.gallery.close()
 
 
-def caption(bench: Bench, server: Server, report: Callable[[Progress], None] = lambda told: None, **spec: Any) -> dict[str, Any]:
-    asked = {"dataset": "shades", "captioner": "endpoint", "address": server.address, "model": "seer"}
+def caption(
+    bench: Bench,
+    server: Server,
+    report: Callable[[Progress], None] = lambda told: None,
+    **spec: Any,
+) -> dict[str, Any]:
+    asked = {
+        "dataset": "shades",
+        "captioner": "endpoint",
+        "address": server.address,
+        "model": "seer",
+    }
     return caption_folder(bench, {**asked, **spec}, report)
 
 
 def texts(bench: Bench) -> dict[str, str]:
-    return {path.stem: path.read_text().strip() for path in sorted((bench.settings.home / "datasets" / "shades").glob("*.txt"))}
+    return {
+        path.stem: path.read_text().strip()
+        for path in sorted((bench.settings.home / "datasets" / "shades").glob("*.txt"))
+    }
 
 
-def test_what_is_sent_once_each_and_what_comes_of_it(bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = caption(bench, server, instruction="Name the shade.", tokens=7, trigger="mysks", batch=3)
-    assert (result["made"], result["failed"]) == (6, []) and server.times == dict.fromkeys(range(6), 1)
+def test_what_is_sent_once_each_and_what_comes_of_it(
+    bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = caption(
+        bench, server, instruction="Name the shade.", tokens=7, trigger="mysks", batch=3
+    )
+    assert (result["made"], result["failed"]) == (6, []) and server.times == dict.fromkeys(
+        range(6), 1
+    )
     assert texts(bench) == {str(k): f'mysks, "picture {k}"' for k in range(6)}
     for one in server.came:
         body = one["body"]
         assert (one["path"], one["key"]) == ("/v1/chat/completions", f"Bearer {SECRET}")
-        assert (body["model"], body["max_tokens"], body["messages"][0]["content"][0]["text"]) == ("seer", 7, "Name the shade.")
-        assert one["image"].format == "JPEG" and max(one["image"].size) <= 1024 and not one["image"].getexif()
+        assert (body["model"], body["max_tokens"], body["messages"][0]["content"][0]["text"]) == (
+            "seer",
+            7,
+            "Name the shade.",
+        )
+        assert (
+            one["image"].format == "JPEG"
+            and max(one["image"].size) <= 1024
+            and not one["image"].getexif()
+        )
     (step,) = bench.albums.open("shades").history()
-    assert step.writer.model == f"seer at {server.address}" and step.writer.instruction == "Name the shade."
-    written = [path for path in bench.settings.home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert (
+        step.writer.model == f"seer at {server.address}"
+        and step.writer.instruction == "Name the shade."
+    )
+    written = [
+        path
+        for path in bench.settings.home.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
     assert not written and SECRET not in json.dumps(result)
     monkeypatch.delenv(endpoint.KEY)
     caption(bench, server, mode="replace")  # asked otherwise: the usual question, no limit, no key
     last = server.came[-1]
-    assert last["key"] is None and "max_tokens" not in last["body"] and endpoint.USUAL in json.dumps(last["body"])
+    assert (
+        last["key"] is None
+        and "max_tokens" not in last["body"]
+        and endpoint.USUAL in json.dumps(last["body"])
+    )
     caption(bench, server, mode="replace", model="other")
     assert len(server.came) == 18
     caption(bench, server, mode="replace", model="other")
     assert len(server.came) == 18  # all of it was answered before
 
 
-def test_what_passes_is_tried_again_and_no_answer_is_asked_for_twice(bench: Bench, server: Server) -> None:
-    bad: dict[int, list[Answer | None]] = {0: [(429, {"retry-after": "0.02"}, b"")], 1: [(500, {}, b"oops"), (503, {}, b"")],
-                                           2: [None], 3: [(502, {}, b""), None, (429, {"retry-after": "Wed"}, b"")]}
-    server.behave = lambda colour, nth: bad.get(colour, [])[nth - 1] if nth <= len(bad.get(colour, [])) else said(f"shade {colour}")
+def test_what_passes_is_tried_again_and_no_answer_is_asked_for_twice(
+    bench: Bench, server: Server
+) -> None:
+    bad: dict[int, list[Answer | None]] = {
+        0: [(429, {"retry-after": "0.02"}, b"")],
+        1: [(500, {}, b"oops"), (503, {}, b"")],
+        2: [None],
+        3: [(502, {}, b""), None, (429, {"retry-after": "Wed"}, b"")],
+    }
+    server.behave = lambda colour, nth: (
+        bad.get(colour, [])[nth - 1] if nth <= len(bad.get(colour, [])) else said(f"shade {colour}")
+    )
     result = caption(bench, server)
     assert result["made"] == 6 and texts(bench) == {str(k): f"shade {k}" for k in range(6)}
     assert server.times == {k: len(bad.get(k, [])) + 1 for k in range(6)}
 
 
-def test_it_gives_up_in_words_keeps_what_it_has_and_goes_on_later(bench: Bench, server: Server) -> None:
+def test_it_gives_up_in_words_keeps_what_it_has_and_goes_on_later(
+    bench: Bench, server: Server
+) -> None:
     busy: Answer = (503, {}, b'{"error": {"message": "overloaded"}}')
     server.behave = lambda colour, nth: busy if colour == 3 else said(f"shade {colour}")
-    with pytest.raises(StudioError, match=r"answers 503 \(overloaded\), also when tried 5 times. What was captioned is kept"):
+    with pytest.raises(
+        StudioError,
+        match=r"answers 503 \(overloaded\), also when tried 5 times. What was captioned is kept",
+    ):
         caption(bench, server, batch=2)
     assert server.times[3] == 5 and set(texts(bench)) >= {"0", "1"}
     server.behave = lambda colour, nth: said(f"shade {colour}")
@@ -171,32 +241,56 @@ def test_no_answer_in_time(bench: Bench, server: Server, monkeypatch: pytest.Mon
         caption(bench, server, mode="replace", model="another")
 
 
-def test_one_that_is_refused_is_named_and_all_refused_is_the_end(bench: Bench, server: Server) -> None:
-    odd: dict[int, Answer] = {1: (400, {}, b'{"error": {"message": "unsafe"}}'), 2: said(None), 3: (200, {}, b"<html>"),
-                              4: said("  "), 0: said("shade\u0000 0 \ud800")}
-    server.behave = lambda colour, nth: odd.get(colour) or said([{"type": "text", "text": f"shade\n {colour}"}])
+def test_one_that_is_refused_is_named_and_all_refused_is_the_end(
+    bench: Bench, server: Server
+) -> None:
+    odd: dict[int, Answer] = {
+        1: (400, {}, b'{"error": {"message": "unsafe"}}'),
+        2: said(None),
+        3: (200, {}, b"<html>"),
+        4: said("  "),
+        0: said("shade\u0000 0 \ud800"),
+    }
+    server.behave = lambda colour, nth: (
+        odd.get(colour) or said([{"type": "text", "text": f"shade\n {colour}"}])
+    )
     result = caption(bench, server)
     told = {one["file"]: one["error"] for one in result["failed"]}
-    assert set(told) == {"1.png", "2.png", "3.png", "4.png"} and "400 (unsafe)" in told["1.png"] and "said nothing" in told["2.png"]
-    assert texts(bench) == {"0": "shade 0", "5": "shade 5"} and server.times == dict.fromkeys(range(6), 1)
+    assert (
+        set(told) == {"1.png", "2.png", "3.png", "4.png"}
+        and "400 (unsafe)" in told["1.png"]
+        and "said nothing" in told["2.png"]
+    )
+    assert texts(bench) == {"0": "shade 0", "5": "shade 5"} and server.times == dict.fromkeys(
+        range(6), 1
+    )
     server.behave = lambda colour, nth: (400, {}, b'{"error": "no model seer"}')
     before = len(server.came)
-    with pytest.raises(StudioError, match=r"None of the first 3 pictures was captioned. .* 400 \(no model seer\)"):
+    with pytest.raises(
+        StudioError, match=r"None of the first 3 pictures was captioned. .* 400 \(no model seer\)"
+    ):
         caption(bench, server, mode="replace", instruction="again", batch=3)
     assert len(server.came) - before == 3
 
 
 def test_what_concerns_all_ends_it_at_once_and_nobody_else_is_asked(
-        bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = Server()
     monkeypatch.setenv("HTTP_PROXY", other.address)
     monkeypatch.setenv("ALL_PROXY", other.address)
     cases: list[tuple[Answer, str]] = [
-        ((401, {}, json.dumps({"error": {"message": f"Bad key \ud800 {SECRET}"}}).encode()),
-         r"answers 401 \(Bad key \? …\). Is the right key in the environment"),
+        (
+            (401, {}, json.dumps({"error": {"message": f"Bad key \ud800 {SECRET}"}}).encode()),
+            r"answers 401 \(Bad key \? …\). Is the right key in the environment",
+        ),
         ((404, {}, b""), "answers 404. Is the address right"),
-        ((307, {"location": f"{other.address}/chat/completions"}, b""), "sends on to 'http://127.0.0.1.*if you trust that"),
-        ((200, {}, b"x" * 2_000_000), "answers with more than 1 MiB")]
+        (
+            (307, {"location": f"{other.address}/chat/completions"}, b""),
+            "sends on to 'http://127.0.0.1.*if you trust that",
+        ),
+        ((200, {}, b"x" * 2_000_000), "answers with more than 1 MiB"),
+    ]
     try:
         for answer, words in cases:
             server.behave = lambda colour, nth, answer=answer: answer  # type: ignore[misc]
@@ -209,7 +303,9 @@ def test_what_concerns_all_ends_it_at_once_and_nobody_else_is_asked(
         other.close()
 
 
-def test_a_stop_is_heard_at_once_and_an_answer_after_it_is_kept(bench: Bench, server: Server) -> None:
+def test_a_stop_is_heard_at_once_and_an_answer_after_it_is_kept(
+    bench: Bench, server: Server
+) -> None:
     go = threading.Event()
 
     def late(colour: int, nth: int) -> Answer:
@@ -226,14 +322,21 @@ def test_a_stop_is_heard_at_once_and_an_answer_after_it_is_kept(bench: Bench, se
     began = time.perf_counter()
     go.set()
     answers = bench.settings.home / "cache" / "captions"
-    while len([line for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()]) < 2:
+    while (
+        len([line for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()])
+        < 2
+    ):
         assert time.perf_counter() - began < 10
         time.sleep(0.02)
     result = caption(bench, server, batch=2)
-    assert (result["taken"], result["made"]) == (2, 4) and server.times == dict.fromkeys(range(6), 1)
+    assert (result["taken"], result["made"]) == (2, 4) and server.times == dict.fromkeys(
+        range(6), 1
+    )
 
 
-def test_a_stop_ends_the_waiting_to_try_again(bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_ends_the_waiting_to_try_again(
+    bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(endpoint, "PAUSE", 30.0)
     server.behave = lambda colour, nth: (503, {}, b"")
 

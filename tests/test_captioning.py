@@ -49,7 +49,9 @@ def silent(progress: Any) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One bench for all, so that the captioner is loaded once."""
     home = tmp_path_factory.mktemp("captioning")
-    bench = Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    bench = Bench.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
     yield bench
     bench.gallery.close()
 
@@ -57,7 +59,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.fixture
 def bench(place: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A fresh home with eight pictures, of which 001 and 005 have captions."""
-    fresh = Bench.open(load(home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0))
+    fresh = Bench.open(
+        load(
+            home=tmp_path / "home", device="cpu", precision="float32", keep_free=0, preview_every=0
+        )
+    )
     folder = fresh.settings.home / "datasets" / "world"
     makers.dataset(folder, 8)
     (folder / "001.txt").write_text("mine\n")
@@ -81,39 +87,81 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def texts(bench: Bench) -> dict[str, str]:
     """What stands in the caption files."""
-    return {path.stem: path.read_text().strip() for path in sorted((bench.settings.home / "datasets" / "world").glob("*.txt"))}
+    return {
+        path.stem: path.read_text().strip()
+        for path in sorted((bench.settings.home / "datasets" / "world").glob("*.txt"))
+    }
 
 
 def caption(bench: Bench, **spec: Any) -> dict[str, Any]:
     return caption_folder(bench, {"dataset": "world", **spec}, silent)
 
 
-def test_fill_writes_where_nothing_is_several_at_once_with_time_left(bench: Bench, asked: list[int]) -> None:
+def test_fill_writes_where_nothing_is_several_at_once_with_time_left(
+    bench: Bench, asked: list[int]
+) -> None:
     seen: list[Progress] = []
     result = caption_folder(bench, {"dataset": "world", "batch": 4}, seen.append)
-    assert asked == [4, 2] and (result["count"], result["made"], result["taken"], result["kept"]) == (8, 6, 0, 2)
+    assert asked == [4, 2] and (
+        result["count"],
+        result["made"],
+        result["taken"],
+        result["kept"],
+    ) == (8, 6, 0, 2)
     after = {row["file"].removesuffix(".png"): row["after"] for row in result["rows"]}
-    assert texts(bench) == after | {"001": "mine", "005": "a plush toy, yours"} and len(set(after.values())) > 3
+    assert (
+        texts(bench) == after | {"001": "mine", "005": "a plush toy, yours"}
+        and len(set(after.values())) > 3
+    )
     steps = [one for one in seen if one.note == "Captioning"]
-    assert {one.total for one in steps} == {6} and [one.step for one in steps] == sorted(one.step for one in steps)
+    assert {one.total for one in steps} == {6} and [one.step for one in steps] == sorted(
+        one.step for one in steps
+    )
     assert all(one.left is not None for one in steps if one.step) and steps[-1].step >= 4
     again = caption(bench)
-    assert asked == [4, 2] and (again["count"], again["made"], again["kept"], again["step"]) == (8, 0, 8, 0)
+    assert asked == [4, 2] and (again["count"], again["made"], again["kept"], again["step"]) == (
+        8,
+        0,
+        8,
+        0,
+    )
 
 
 def test_replace_append_and_what_is_put_around(bench: Bench, asked: list[int]) -> None:
-    said = {row["file"]: row["after"] for row in caption(bench, dry_run=True, mode="replace")["rows"]}
+    said = {
+        row["file"]: row["after"] for row in caption(bench, dry_run=True, mode="replace")["rows"]
+    }
     assert asked == [8]
-    dressed = caption(bench, mode="replace", prefix="photo: ", suffix=", nice", trigger="mysks", pictures=["001.png"])
+    dressed = caption(
+        bench,
+        mode="replace",
+        prefix="photo: ",
+        suffix=", nice",
+        trigger="mysks",
+        pictures=["001.png"],
+    )
     assert texts(bench)["001"] == f"mysks, photo: {said['001.png']}, nice" and dressed["count"] == 1
     added = caption(bench, mode="append", pictures=["005.png", "001.png"], trigger="plush")
-    assert texts(bench)["005"] == f"a plush toy, yours, {said['005.png']}"  # it has the trigger already
-    assert texts(bench)["001"].startswith("plush, mysks, photo: ") and added["taken"] == 2 and asked == [8]
+    assert (
+        texts(bench)["005"] == f"a plush toy, yours, {said['005.png']}"
+    )  # it has the trigger already
+    assert (
+        texts(bench)["001"].startswith("plush, mysks, photo: ")
+        and added["taken"] == 2
+        and asked == [8]
+    )
     before = texts(bench)
     caption(bench, mode="append", pictures=["005.png"], trigger="plush")
     assert texts(bench) == before  # said once, however often it is asked
-    assert set(caption(bench, mode="replace", filter='tag:"yours"', dry_run=True)["rows"][0]) == {"file", "before", "after"}
-    assert [row["file"] for row in caption(bench, mode="replace", filter="tag:yours", dry_run=True)["rows"]] == ["005.png"]
+    assert set(caption(bench, mode="replace", filter='tag:"yours"', dry_run=True)["rows"][0]) == {
+        "file",
+        "before",
+        "after",
+    }
+    assert [
+        row["file"]
+        for row in caption(bench, mode="replace", filter="tag:yours", dry_run=True)["rows"]
+    ] == ["005.png"]
 
 
 def test_a_dry_run_writes_nothing_and_is_not_asked_again(bench: Bench, asked: list[int]) -> None:
@@ -128,14 +176,22 @@ def test_a_dry_run_writes_nothing_and_is_not_asked_again(bench: Bench, asked: li
     assert asked == [8, 8, 8]  # asked otherwise, or on purpose
 
 
-def test_one_step_to_undo_signed_by_who_wrote_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_to_undo_signed_by_who_wrote_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "WRITE_EVERY", 0.0)
     before = texts(bench)
     result = caption(bench, mode="replace", batch=2, instruction="a photo of", trigger="mysks")
     album = bench.albums.open("world")
     (step, *older) = album.history()
-    assert not older and step.id == result["step"] and step.changed == 8 and step.writer.by == "model"
-    assert step.writer.model.startswith("pocket (") and step.writer.instruction == "a photo of" and "mysks" in step.writer.settings
+    assert (
+        not older and step.id == result["step"] and step.changed == 8 and step.writer.by == "model"
+    )
+    assert (
+        step.writer.model.startswith("pocket (")
+        and step.writer.instruction == "a photo of"
+        and "mysks" in step.writer.settings
+    )
     album.undo()
     assert texts(bench) == before
 
@@ -144,10 +200,14 @@ def test_a_picture_that_is_there_twice_is_asked_about_once(bench: Bench, asked: 
     folder = bench.settings.home / "datasets" / "world"
     (folder / "009.png").write_bytes((folder / "000.png").read_bytes())
     result = caption(bench)
-    assert sum(asked) == 6 and texts(bench)["009"] == texts(bench)["000"] and len(result["rows"]) == 7
+    assert (
+        sum(asked) == 6 and texts(bench)["009"] == texts(bench)["000"] and len(result["rows"]) == 7
+    )
 
 
-def test_broken_pictures_and_others_edits_are_named_and_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_pictures_and_others_edits_are_named_and_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = bench.settings.home / "datasets" / "world"
     (folder / "000.png").write_bytes((folder / "000.png").read_bytes()[:2000])
     (folder / "002.txt").write_bytes(b"\xff\xfe\xff")
@@ -160,8 +220,15 @@ def test_broken_pictures_and_others_edits_are_named_and_left(bench: Bench, monke
     result = caption_folder(bench, {"dataset": "world", "batch": 2}, report)
     failed = {one["file"]: one["error"] for one in result["failed"]}
     assert set(failed) == {"000.png", "002.png", "004.png", "tiny.png"}, failed
-    assert "damaged" in failed["000.png"] and "UTF-" in failed["002.png"] and "20 x 20" in failed["tiny.png"]
-    assert texts_of(folder / "004.txt") == "typed meanwhile" and (folder / "002.txt").read_bytes() == b"\xff\xfe\xff"
+    assert (
+        "damaged" in failed["000.png"]
+        and "UTF-" in failed["002.png"]
+        and "20 x 20" in failed["tiny.png"]
+    )
+    assert (
+        texts_of(folder / "004.txt") == "typed meanwhile"
+        and (folder / "002.txt").read_bytes() == b"\xff\xfe\xff"
+    )
     assert sorted(row["file"] for row in result["rows"]) == ["003.png", "006.png", "007.png"]
 
 
@@ -169,7 +236,9 @@ def texts_of(path: Path) -> str:
     return path.read_text().strip()
 
 
-def test_a_stop_keeps_what_was_said_and_the_rest_is_made_later(bench: Bench, asked: list[int]) -> None:
+def test_a_stop_keeps_what_was_said_and_the_rest_is_made_later(
+    bench: Bench, asked: list[int]
+) -> None:
     def stop(progress: Progress) -> None:
         if progress.step >= 2:
             raise Cancelled
@@ -179,7 +248,11 @@ def test_a_stop_keeps_what_was_said_and_the_rest_is_made_later(bench: Bench, ask
     kept = texts(bench)
     assert len(kept) == 4 and asked == [2]
     result = caption(bench, batch=2)
-    assert (result["made"], result["kept"]) == (4, 4) and sum(asked) == 6 and texts(bench).items() >= kept.items()
+    assert (
+        (result["made"], result["kept"]) == (4, 4)
+        and sum(asked) == 6
+        and texts(bench).items() >= kept.items()
+    )
 
     def at_a_word(progress: Progress) -> None:
         if progress.note == "Captioning" and asked[2:]:
@@ -188,21 +261,35 @@ def test_a_stop_keeps_what_was_said_and_the_rest_is_made_later(bench: Bench, ask
     del asked[:]
     began = time.perf_counter()
     with pytest.raises(Cancelled):
-        caption_folder(bench, {"dataset": "world", "mode": "replace", "anew": True, "batch": 1}, at_a_word)
-    assert len(asked) == 3 and time.perf_counter() - began < 20  # in the middle of the third caption
+        caption_folder(
+            bench, {"dataset": "world", "mode": "replace", "anew": True, "batch": 1}, at_a_word
+        )
+    assert (
+        len(asked) == 3 and time.perf_counter() - began < 20
+    )  # in the middle of the third caption
 
 
 def test_a_short_job_slips_in_between(bench: Bench) -> None:
     needed: list[int] = []
-    caption_folder(replace(bench, between=lambda more: not needed.append(more)), {"dataset": "world", "batch": 2}, silent)
-    assert len(needed) == 3 and all(more > 1_000_000 for more in needed)  # what the captioner itself takes
+    caption_folder(
+        replace(bench, between=lambda more: not needed.append(more)),
+        {"dataset": "world", "batch": 2},
+        silent,
+    )
+    assert len(needed) == 3 and all(
+        more > 1_000_000 for more in needed
+    )  # what the captioner itself takes
 
 
-def test_a_worker_paints_a_picture_in_the_middle_of_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_paints_a_picture_in_the_middle_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "GLANCE", 0.0)
     jobs = Jobs(bench.settings.home / "jobs.sqlite")
     long = jobs.submit("caption", {"dataset": "world", "batch": 2})
-    short = jobs.submit("generate", {"prompt": "a boat", "steps": 1, "width": 64, "height": 64, "seed": 1})
+    short = jobs.submit(
+        "generate", {"prompt": "a boat", "steps": 1, "width": 64, "height": 64, "seed": 1}
+    )
     look = jobs.submit("see", {"dataset": "world", "words": "a red boat", "limit": 3})
     serving = worker._Worker("cpu", jobs, bench.settings)
     for id in (long, look):
@@ -210,7 +297,13 @@ def test_a_worker_paints_a_picture_in_the_middle_of_it(bench: Bench, monkeypatch
         assert job
         serving.run(job)
     captioned, painted, found = (jobs.get(id) for id in (long, short, look))
-    assert captioned and painted and found and captioned.result["made"] == 6 and captioned.state == painted.state == "done"
+    assert (
+        captioned
+        and painted
+        and found
+        and captioned.result["made"] == 6
+        and captioned.state == painted.state == "done"
+    )
     assert painted.ended and captioned.ended and painted.ended < captioned.ended
     assert len(found.result["found"]) == 3 and found.result["clip"] == "pocket"
     jobs.close()
@@ -218,13 +311,17 @@ def test_a_worker_paints_a_picture_in_the_middle_of_it(bench: Bench, monkeypatch
 
 def test_what_is_refused_before_anything_is_loaded(bench: Bench, tmp_path: Path) -> None:
     for spec, kind, words in (
-            ({"dataset": "moon"}, NotAllowed, "came with the studio"), ({"dataset": "wrld"}, DatasetError, "there is world"),
-            ({"pictures": ["999.png"]}, DatasetError, "no picture '999.png'"),
-            ({"filter": "tag:nothing"}, DatasetError, "no picture to caption in world that the filter"),
-            ({"captioner": "pokket"}, StudioError, "there is pocket")):
+        ({"dataset": "moon"}, NotAllowed, "came with the studio"),
+        ({"dataset": "wrld"}, DatasetError, "there is world"),
+        ({"pictures": ["999.png"]}, DatasetError, "no picture '999.png'"),
+        ({"filter": "tag:nothing"}, DatasetError, "no picture to caption in world that the filter"),
+        ({"captioner": "pokket"}, StudioError, "there is pocket"),
+    ):
         with pytest.raises(kind, match=words):
             caption(bench, **spec)
-    assert caption(bench, dataset="moon", mode="replace", dry_run=True)["made"] > 0  # looking is allowed
+    assert (
+        caption(bench, dataset="moon", mode="replace", dry_run=True)["made"] > 0
+    )  # looking is allowed
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
         caption_folder(bench, {"dataset": "empty", "folder": str(tmp_path / "empty")}, silent)
@@ -233,27 +330,70 @@ def test_what_is_refused_before_anything_is_loaded(bench: Bench, tmp_path: Path)
 
 def test_every_bad_field_at_once() -> None:
     with pytest.raises(InvalidSpec) as told:
-        check(CaptionSpec, {"mode": "fil", "prefix": "a\nb", "tokens": 0, "batch": 1000, "filter": "(", "address": "ftp://x",
-                            "dry_run": "perhaps", "colour": "red"})
+        check(
+            CaptionSpec,
+            {
+                "mode": "fil",
+                "prefix": "a\nb",
+                "tokens": 0,
+                "batch": 1000,
+                "filter": "(",
+                "address": "ftp://x",
+                "dry_run": "perhaps",
+                "colour": "red",
+            },
+        )
     assert {fault.split(":")[0] for fault in told.value.faults} == {
-        "Dataset", "Mode", "Prefix", "Longest caption", "At once", "Filter", "Address", "Only show", "colour"}
-    for given, words in (({"captioner": "endpoint"}, "Address: is needed.*\n.*Model at the endpoint: is needed"),
-                         ({"address": "http://x/v1"}, "only for the captioner endpoint"),
-                         ({"captioner": "endpoint", "model": "m", "address": "https://me:secret@host/v1"}, "carries a password")):
+        "Dataset",
+        "Mode",
+        "Prefix",
+        "Longest caption",
+        "At once",
+        "Filter",
+        "Address",
+        "Only show",
+        "colour",
+    }
+    for given, words in (
+        ({"captioner": "endpoint"}, "Address: is needed.*\n.*Model at the endpoint: is needed"),
+        ({"address": "http://x/v1"}, "only for the captioner endpoint"),
+        (
+            {"captioner": "endpoint", "model": "m", "address": "https://me:secret@host/v1"},
+            "carries a password",
+        ),
+    ):
         with pytest.raises(InvalidSpec, match=words) as told:
             check(CaptionSpec, {"dataset": "world", **given})
         assert "secret" not in str(told.value) or "password" in str(told.value)
     with pytest.raises(NotAllowed):
-        check(CaptionSpec, {"dataset": "world", "captioner": "endpoint", "model": "m", "address": "http://x/v1"}).check_guest()
+        check(
+            CaptionSpec,
+            {"dataset": "world", "captioner": "endpoint", "model": "m", "address": "http://x/v1"},
+        ).check_guest()
 
 
 CHANGED: dict[str, Any] = {
-    "dataset": "moon", "captioner": "toy", "mode": "append", "pictures": ("003.png",), "filter": "name:003*", "prefix": "x ",
-    "suffix": " y", "trigger": "mysks", "instruction": "a painting of", "tokens": 2, "batch": 3, "address": "http://x/v1",
-    "model": "m", "anew": True, "dry_run": True}
+    "dataset": "moon",
+    "captioner": "toy",
+    "mode": "append",
+    "pictures": ("003.png",),
+    "filter": "name:003*",
+    "prefix": "x ",
+    "suffix": " y",
+    "trigger": "mysks",
+    "instruction": "a painting of",
+    "tokens": 2,
+    "batch": 3,
+    "address": "http://x/v1",
+    "model": "m",
+    "anew": True,
+    "dry_run": True,
+}
 
 
-@pytest.mark.parametrize("name", [name for name in CaptionSpec.model_fields if name not in ("address", "model")])
+@pytest.mark.parametrize(
+    "name", [name for name in CaptionSpec.model_fields if name not in ("address", "model")]
+)
 def test_a_field_changes_something(name: str, bench: Bench, asked: list[int]) -> None:
     """What is said, what is written, or how it is asked; those of endpoints in test_caption_endpoint.py."""
     if name == "captioner":
@@ -269,18 +409,25 @@ def test_a_field_changes_something(name: str, bench: Bench, asked: list[int]) ->
     if name in ("batch", "anew"):
         extra = {"anew": True} if name == "batch" else {}
         caption_folder(bench, {**base, **extra, name: CHANGED[name]}, silent)
-        assert len(asked) > len(calls) and (name == "anew" or 3 in asked[len(calls):])
+        assert len(asked) > len(calls) and (name == "anew" or 3 in asked[len(calls) :])
     elif name == "dry_run":
         assert texts(bench) == before and changed["rows"] == [
-            {**row, "before": row["after"] if row["file"] != "000.png" else "other"} for row in plain["rows"]]
+            {**row, "before": row["after"] if row["file"] != "000.png" else "other"}
+            for row in plain["rows"]
+        ]
     else:
         assert changed["rows"] != plain["rows"] or changed["count"] != plain["count"]
 
 
-def killed(bench: Bench, mode: str, count: int, kills: int, after: Callable[[random.Random], float]) -> None:
+def killed(
+    bench: Bench, mode: str, count: int, kills: int, after: Callable[[random.Random], float]
+) -> None:
     """Kill it in the middle again and again; at any time every caption is the old or the new one, and all are made in the end."""
     folder, rng = bench.settings.home / "datasets" / "world", random.Random(count)
-    said = {row["file"]: row["after"] for row in caption(bench, mode=mode, trigger="mysks", dry_run=True, anew=True)["rows"]}
+    said = {
+        row["file"]: row["after"]
+        for row in caption(bench, mode=mode, trigger="mysks", dry_run=True, anew=True)["rows"]
+    }
     answers = next((bench.settings.home / "cache" / "captions").glob("*.jsonl"))
     answers.unlink()  # what it was told now is not to help the others
     old, deaths = texts(bench), 0

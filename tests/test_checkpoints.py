@@ -34,10 +34,22 @@ from studio.store import checkpoints
 from studio.store.jobs import Progress
 from studio.store.runs import Runs
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 PARTS = {"weights.safetensors": b"w" * 50, "state.json": b"{}"}
-LONG: dict[str, Any] = {"steps": 6, "checkpoint_every": 2, "keep_checkpoints": 2, "save_precision": "float32", "dropout": 0.2,
-                        "caption_dropout": 0.3, "schedule": "cosine", "accumulation": 2, "train_text_encoder": True}
+LONG: dict[str, Any] = {
+    "steps": 6,
+    "checkpoint_every": 2,
+    "keep_checkpoints": 2,
+    "save_precision": "float32",
+    "dropout": 0.2,
+    "caption_dropout": 0.3,
+    "schedule": "cosine",
+    "accumulation": 2,
+    "train_text_encoder": True,
+}
 OPERATIONS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
 
 
@@ -69,7 +81,10 @@ def trainer(bench: Bench) -> Trainer:
 
 
 def test_kept_found_pruned(tmp_path: Path) -> None:
-    assert checkpoints.newest(tmp_path / "none") == (None, []) and checkpoints.listing(tmp_path / "none") == []
+    assert (
+        checkpoints.newest(tmp_path / "none") == (None, [])
+        and checkpoints.listing(tmp_path / "none") == []
+    )
     for step in (5, 10, 100):
         made = checkpoints.save(tmp_path, step, PARTS)
         assert (made.step, made.path.name, made.bytes) == (step, f"step-{step:08d}", 52)
@@ -89,23 +104,57 @@ def spoil_state(path: Path) -> None:
     (path / "state.json").write_bytes(b"[]")
 
 
-@pytest.mark.parametrize(("spoil", "why"), [
-    (lambda path: (path / "weights.safetensors").write_bytes(b"w" * 49), "its weights.safetensors is missing or cut off"),
-    (lambda path: (path / "weights.safetensors").unlink(), "its weights.safetensors is missing or cut off"),
-    (spoil_state, "its state.json is not as it was written"),
-    (lambda path: (path / "manifest.json").unlink(), "it is no whole checkpoint"),
-    (lambda path: (path / "manifest.json").write_text("{"), "it is no whole checkpoint"),
-    (lambda path: (path / "manifest.json").write_text("[" * 100_000), "it is no whole checkpoint"),
-    (lambda path: (path / "manifest.json").write_text(json.dumps({"format": 1, "step": 7, "files": {}})), "it is no whole"),
-    (lambda path: (path / "manifest.json").write_text(
-        json.dumps({"format": 1, "step": 20, "files": {"../../x": {"bytes": 1, "sha256": ""}}})), "it is no whole checkpoint"),
-    (lambda path: (shutil.rmtree(path), path.write_text("a file")), "it is no whole checkpoint")])
-def test_torn_and_foreign_ones_are_skipped_and_named(tmp_path: Path, spoil: Callable[[Path], Any], why: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (
+            lambda path: (path / "weights.safetensors").write_bytes(b"w" * 49),
+            "its weights.safetensors is missing or cut off",
+        ),
+        (
+            lambda path: (path / "weights.safetensors").unlink(),
+            "its weights.safetensors is missing or cut off",
+        ),
+        (spoil_state, "its state.json is not as it was written"),
+        (lambda path: (path / "manifest.json").unlink(), "it is no whole checkpoint"),
+        (lambda path: (path / "manifest.json").write_text("{"), "it is no whole checkpoint"),
+        (
+            lambda path: (path / "manifest.json").write_text("[" * 100_000),
+            "it is no whole checkpoint",
+        ),
+        (
+            lambda path: (path / "manifest.json").write_text(
+                json.dumps({"format": 1, "step": 7, "files": {}})
+            ),
+            "it is no whole",
+        ),
+        (
+            lambda path: (path / "manifest.json").write_text(
+                json.dumps(
+                    {"format": 1, "step": 20, "files": {"../../x": {"bytes": 1, "sha256": ""}}}
+                )
+            ),
+            "it is no whole checkpoint",
+        ),
+        (
+            lambda path: (shutil.rmtree(path), path.write_text("a file")),
+            "it is no whole checkpoint",
+        ),
+    ],
+)
+def test_torn_and_foreign_ones_are_skipped_and_named(
+    tmp_path: Path, spoil: Callable[[Path], Any], why: str
+) -> None:
     checkpoints.save(tmp_path, 10, PARTS)
     spoil(checkpoints.save(tmp_path, 20, PARTS).path)
     (tmp_path / "notes").mkdir()
     one, notes = checkpoints.newest(tmp_path)
-    assert one and one.step == 10 and notes == [next(note for note in notes if note.startswith("step-00000020 is left aside"))]
+    assert (
+        one
+        and one.step == 10
+        and notes
+        == [next(note for note in notes if note.startswith("step-00000020 is left aside"))]
+    )
     assert why in notes[0]
 
 
@@ -129,8 +178,12 @@ def _breaking(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) ->
     return seen
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Dead()], ids=["full", "killed"])
-def test_whichever_operation_breaks_the_older_one_is_whole(tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), Dead()], ids=["full", "killed"]
+)
+def test_whichever_operation_breaks_the_older_one_is_whole(
+    tmp_path: Path, error: BaseException
+) -> None:
     """As SQLite tests itself: the first operation fails, then the second …, until a run passes untouched."""
     for at in range(1, 100):
         folder = tmp_path / str(at)
@@ -148,7 +201,10 @@ def test_whichever_operation_breaks_the_older_one_is_whole(tmp_path: Path, error
         one, notes = checkpoints.newest(folder)
         assert one and one.step in (2, 3) and checkpoints.read(one) == PARTS and not notes
         checkpoints.tidy(folder)
-        assert all(path.name.startswith("step-") for path in folder.iterdir()) and len(checkpoints.listing(folder)) >= 2
+        assert (
+            all(path.name.startswith("step-") for path in folder.iterdir())
+            and len(checkpoints.listing(folder)) >= 2
+        )
         if len(seen) < at:
             assert at > 10
             return
@@ -160,22 +216,37 @@ def test_whichever_operation_breaks_the_older_one_is_whole(tmp_path: Path, error
 
 def test_a_run_is_a_folder(settings: Settings) -> None:
     runs = Runs(settings)
-    config = check(TrainingConfig, QUICK | {"seed": -1, "sample_prompts": "a moon\na cat", "sample_every": 2})
+    config = check(
+        TrainingConfig, QUICK | {"seed": -1, "sample_prompts": "a moon\na cat", "sample_every": 2}
+    )
     first, second = runs.add(config, "ann"), runs.add(config, "bob")
     run = runs.get(first)
-    assert run and run.config.seed >= 0 and run.config == config.model_copy(update={"seed": run.config.seed})
-    assert [one.id for one in runs.listing()] == [second, first] and [one.id for one in runs.listing("ann")] == [first]
+    assert (
+        run
+        and run.config.seed >= 0
+        and run.config == config.model_copy(update={"seed": run.config.seed})
+    )
+    assert [one.id for one in runs.listing()] == [second, first] and [
+        one.id for one in runs.listing("ann")
+    ] == [first]
     runs.append(first, [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
     with open(run.folder / "log.jsonl", "ab") as out:
         out.write(b'{"step": 3, "lo')  # a kill in the middle of a line
-    assert [row["step"] for row in runs.log(first)] == [1, 2] and [row["step"] for row in runs.log(first, 1)] == [2]
+    assert [row["step"] for row in runs.log(first)] == [1, 2] and [
+        row["step"] for row in runs.log(first, 1)
+    ] == [2]
     (run.folder / "samples").mkdir()
     for name in ("00000000-1.png", "00000002-0.png", "00000002-2.png", "x.png"):
         (run.folder / "samples" / name).touch()
-    told = [(sample.step, sample.seed - run.config.seed, sample.prompt) for sample in runs.samples(first)]
+    told = [
+        (sample.step, sample.seed - run.config.seed, sample.prompt)
+        for sample in runs.samples(first)
+    ]
     assert told == [(0, 1, "a cat"), (2, 0, "a moon")]
     runs.restart(first, 1)
-    assert [row["step"] for row in runs.log(first)] == [1] and [sample.step for sample in runs.samples(first)] == [0]
+    assert [row["step"] for row in runs.log(first)] == [1] and [
+        sample.step for sample in runs.samples(first)
+    ] == [0]
     checkpoints.save(run.folder / "checkpoints", 5, PARTS)
     assert [one.step for one in runs.checkpoints(first)] == [5]
     runs.say(first, "result", lora={"lora": "moon"})
@@ -186,7 +257,9 @@ def test_a_run_is_a_folder(settings: Settings) -> None:
     assert runs.get(first) is None and [one.id for one in runs.listing()] == [second]
 
 
-@pytest.mark.parametrize("id", ["", "..", "../../x", "ABCDEF012345", "abcdefabcdef", "a" * 500, "abc\0"])
+@pytest.mark.parametrize(
+    "id", ["", "..", "../../x", "ABCDEF012345", "abcdefabcdef", "a" * 500, "abc\0"]
+)
 def test_no_such_run(settings: Settings, id: str) -> None:
     runs = Runs(settings)
     assert runs.get(id) is None
@@ -195,7 +268,10 @@ def test_no_such_run(settings: Settings, id: str) -> None:
             verb(id)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"config": {"steps": "x"}, "owner": "a", "created": 1}', "{" * 9999])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "7", '{"config": {"steps": "x"}, "owner": "a", "created": 1}', "{" * 9999],
+)
 def test_a_broken_run_is_not_there(settings: Settings, text: str) -> None:
     runs = Runs(settings)
     id = runs.add(check(TrainingConfig, QUICK), "ann")
@@ -220,13 +296,26 @@ class Stop:
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Adafactor (relative step)"])
-def test_stopped_everywhere_and_resumed_is_bit_for_bit_the_same(bench: Bench, whole: dict[str, torch.Tensor],
-                                                                optimizer: str) -> None:
+def test_stopped_everywhere_and_resumed_is_bit_for_bit_the_same(
+    bench: Bench, whole: dict[str, torch.Tensor], optimizer: str
+) -> None:
     """Stopped before each step, and between its two batches; each time a new trainer takes it up."""
-    values = LONG if optimizer == "AdamW" else LONG | {"optimizer": optimizer, "learning_rate": None, "schedule": "constant"}
-    wanted = whole if optimizer == "AdamW" else weights(bench, train(bench, {"run": add(bench, **values)}, silent)["lora"])
+    values = (
+        LONG
+        if optimizer == "AdamW"
+        else LONG | {"optimizer": optimizer, "learning_rate": None, "schedule": "constant"}
+    )
+    wanted = (
+        whole
+        if optimizer == "AdamW"
+        else weights(bench, train(bench, {"run": add(bench, **values)}, silent)["lora"])
+    )
     id = add(bench, name="stopped", **values)
-    stops = [(0, 1), (0, 2), (1, 2), (3, 1), (4, 2), (5, 2)] if optimizer == "AdamW" else [(1, 1), (3, 2)]
+    stops = (
+        [(0, 1), (0, 2), (1, 2), (3, 1), (4, 2), (5, 2)]
+        if optimizer == "AdamW"
+        else [(1, 1), (3, 2)]
+    )
     for step, time_ in stops:
         with pytest.raises(Cancelled):
             train(bench, {"run": id}, Stop(step, time_))
@@ -237,8 +326,12 @@ def test_stopped_everywhere_and_resumed_is_bit_for_bit_the_same(bench: Bench, wh
     assert [one.step for one in bench.runs.checkpoints(id)] == [max(4, stops[-1][0]), 6]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Dead()], ids=["full", "killed"])
-def test_broken_at_every_file_operation_and_resumed(bench: Bench, tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), Dead()], ids=["full", "killed"]
+)
+def test_broken_at_every_file_operation_and_resumed(
+    bench: Bench, tmp_path: Path, error: BaseException
+) -> None:
     """Each operation of a checkpoint breaks once; another trainer takes up what is there, and ends with the same numbers."""
     first, second = trainer(bench), trainer(bench)
     begun = beginning(first)
@@ -270,7 +363,9 @@ def test_broken_at_every_file_operation_and_resumed(bench: Bench, tmp_path: Path
     raise AssertionError("it never passed")
 
 
-def test_a_disk_that_refuses_is_told_in_words_and_the_job_goes_on_later(bench: Bench, whole: dict[str, torch.Tensor]) -> None:
+def test_a_disk_that_refuses_is_told_in_words_and_the_job_goes_on_later(
+    bench: Bench, whole: dict[str, torch.Tensor]
+) -> None:
     id = add(bench, name="refused", **LONG)
     refused = 0
     for at in (2, 9, 23, 41, 1000):
@@ -290,21 +385,32 @@ def test_another_dataset_or_other_settings_are_refused_or_begun_anew(bench: Benc
     caption = bench.settings.home / "datasets" / "other" / "004.txt"
     before = caption.read_text()
     caption.write_text("a cheese")
-    with pytest.raises(StudioError, match="The pictures, captions, model or settings are not those that this run was begun with"):
+    with pytest.raises(
+        StudioError,
+        match="The pictures, captions, model or settings are not those that this run was begun with",
+    ):
         train(bench, {"run": id}, silent)
     assert bench.runs.checkpoints(id)[-1].step == 5
     caption.write_text(before)
     said = bench.settings.runs / id / "run.json"
     told = json.loads(said.read_text())
     said.write_text(json.dumps(told | {"config": told["config"] | {"rank": 3}}))
-    with pytest.raises(StudioError, match="cannot go on from its checkpoint\\. Put them back, or begin it anew"):
+    with pytest.raises(
+        StudioError, match="cannot go on from its checkpoint\\. Put them back, or begin it anew"
+    ):
         train(bench, {"run": id}, silent)
     train(bench, {"run": id, "resume": False}, silent)
-    said.write_text(json.dumps(told | {"config": told["config"] | {"checkpoint_every": 4, "rank": 3}}))
-    assert train(bench, {"run": id}, silent)["steps"] == 6  # what does not change its steps may change
+    said.write_text(
+        json.dumps(told | {"config": told["config"] | {"checkpoint_every": 4, "rank": 3}})
+    )
+    assert (
+        train(bench, {"run": id}, silent)["steps"] == 6
+    )  # what does not change its steps may change
 
 
-def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(bench: Bench, whole: dict[str, torch.Tensor]) -> None:
+def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(
+    bench: Bench, whole: dict[str, torch.Tensor]
+) -> None:
     id = add(bench, name="spoilt", **LONG)
     with pytest.raises(Cancelled):
         train(bench, {"run": id}, Stop(5))
@@ -314,7 +420,8 @@ def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(bench: Bench, 
     newest.write_bytes(data)
     assert same(weights(bench, train(bench, {"run": id}, silent)["lora"]), whole)
     assert bench.runs.get(id).about["left_aside"] == [  # type: ignore[union-attr]
-        "step-00000005 is left aside: its optimizer.safetensors is not as it was written."]
+        "step-00000005 is left aside: its optimizer.safetensors is not as it was written."
+    ]
 
 
 def killed_and_resumed(bench: Bench, times: int, seed: int) -> str:
@@ -334,7 +441,12 @@ def killed_and_resumed(bench: Bench, times: int, seed: int) -> str:
 @pytest.fixture
 def undisturbed(bench: Bench) -> dict[str, torch.Tensor]:
     assert torch.get_num_threads() == 1  # conftest: a fork has but one thread
-    return weights(bench, train(bench, {"run": add(bench, name="undisturbed", **LONG | {"steps": 16})}, silent)["lora"])
+    return weights(
+        bench,
+        train(bench, {"run": add(bench, name="undisturbed", **LONG | {"steps": 16})}, silent)[
+            "lora"
+        ],
+    )
 
 
 def test_killed_at_any_moment(bench: Bench, undisturbed: dict[str, torch.Tensor]) -> None:

@@ -29,7 +29,10 @@ def picture(path: Path, size: tuple[int, int] = (80, 64), colour: int = 0, **mor
 
 
 def captions(folder: Path, **more: Any) -> dict[str, str]:
-    return {item.path.relative_to(folder).as_posix(): item.caption for item in read(folder, **more).items}
+    return {
+        item.path.relative_to(folder).as_posix(): item.caption
+        for item in read(folder, **more).items
+    }
 
 
 def reasons(folder: Path) -> dict[str, str]:
@@ -41,9 +44,16 @@ def test_shipped_sets(settings: Settings) -> None:
     assert shelf.names() == ["moon", "mysks"]
     for name, count in (("moon", 24), ("mysks", 15)):
         found = shelf.open(name)
-        assert len(found.items) == found.count == count and found.layout == "sidecar" and found.name == name
+        assert (
+            len(found.items) == found.count == count
+            and found.layout == "sidecar"
+            and found.name == name
+        )
         assert not found.broken and not found.notes
-        assert all(item.caption and (item.width, item.height, item.repeats) == (128, 128, 1) for item in found.items)
+        assert all(
+            item.caption and (item.width, item.height, item.repeats) == (128, 128, 1)
+            for item in found.items
+        )
         first = found.items[0]
         assert first.content == hashlib.sha256(first.path.read_bytes()).hexdigest()
         assert first.caption == first.path.with_suffix(".txt").read_text().strip()
@@ -75,11 +85,20 @@ def test_sidecars(tmp_path: Path) -> None:
     (tmp_path / "e.txt").write_text("")
     (tmp_path / "notes.txt").write_text("belongs to no picture")
     (tmp_path / ".DS_Store.png").write_bytes(b"x")
-    assert captions(tmp_path) == {"a.png": "a boat, red", "b.PNG": "loud", "c.jpg": "moře", "d.webp": "čaj", "e.bmp": "",
-                                  "f.jpeg": "", "g.png": ""}
+    assert captions(tmp_path) == {
+        "a.png": "a boat, red",
+        "b.PNG": "loud",
+        "c.jpg": "moře",
+        "d.webp": "čaj",
+        "e.bmp": "",
+        "f.jpeg": "",
+        "g.png": "",
+    }
     found = read(tmp_path)
     assert found.notes == ("3 of 7 pictures have no caption, such as e.bmp.",) and not found.broken
-    assert found.tag_frequency() == {tmp_path.name: {"a boat": 1, "red": 1, "loud": 1, "moře": 1, "čaj": 1}}
+    assert found.tag_frequency() == {
+        tmp_path.name: {"a boat": 1, "red": 1, "loud": 1, "moře": 1, "čaj": 1}
+    }
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -93,24 +112,48 @@ def test_metadata(tmp_path: Path, ending: str) -> None:
     if ending == "jsonl":
         rows = [json.dumps({"file_name": name, "text": text}) for name, text in told]
     else:
-        rows = ["file_name,text", *(f'{name},"{text.replace(chr(34), chr(34) * 2)}"' for name, text in told)]
+        rows = [
+            "file_name,text",
+            *(f'{name},"{text.replace(chr(34), chr(34) * 2)}"' for name, text in told),
+        ]
     (tmp_path / f"metadata.{ending}").write_text("\n".join(rows) + "\n")
     assert read(tmp_path).layout == "metadata" and not read(tmp_path).broken
-    assert captions(tmp_path) == {"a.png": 'said "so", twice', "b.png": "from its file", "d.png": "", "train/c.png": "deep"}
+    assert captions(tmp_path) == {
+        "a.png": 'said "so", twice',
+        "b.png": "from its file",
+        "d.png": "",
+        "train/c.png": "deep",
+    }
 
 
 def test_hostile_metadata(tmp_path: Path) -> None:
     picture(tmp_path / "set" / "a.png")
     picture(tmp_path / "secret.png")
-    lines = ["[1]", "{", "{}", '{"file_name": 3}', '{"file_name": ""}', '{"file_name": "a\\u0000.png"}', "[" * 100_000,
-             '{"file_name": "../secret.png"}', f'{{"file_name": "{tmp_path}/secret.png"}}', '{"file_name": "C:\\\\x.png"}',
-             '{"file_name": "gone.png"}', '{"file_name": "%s.png"}' % ("x" * 5000), '{"file_name": "a.txt"}',
-             '{"file_name": "a.png", "text": "\\ud800"}', '{"file_name": "a.png", "text": "a\\u0007"}',
-             '{"file_name": "a.png", "caption": "good"}', '{"file_name": "a.png", "text": "better"}']
+    lines = [
+        "[1]",
+        "{",
+        "{}",
+        '{"file_name": 3}',
+        '{"file_name": ""}',
+        '{"file_name": "a\\u0000.png"}',
+        "[" * 100_000,
+        '{"file_name": "../secret.png"}',
+        f'{{"file_name": "{tmp_path}/secret.png"}}',
+        '{"file_name": "C:\\\\x.png"}',
+        '{"file_name": "gone.png"}',
+        '{"file_name": "%s.png"}' % ("x" * 5000),
+        '{"file_name": "a.txt"}',
+        '{"file_name": "a.png", "text": "\\ud800"}',
+        '{"file_name": "a.png", "text": "a\\u0007"}',
+        '{"file_name": "a.png", "caption": "good"}',
+        '{"file_name": "a.png", "text": "better"}',
+    ]
     (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(lines))
     found = read(tmp_path / "set")
     assert [(item.path.name, item.caption) for item in found.items] == [("a.png", "better")]
-    assert [reason.split(":")[0] for _, reason in found.broken] == [f"line {k + 1}" for k in range(len(lines) - 2)]
+    assert [reason.split(":")[0] for _, reason in found.broken] == [
+        f"line {k + 1}" for k in range(len(lines) - 2)
+    ]
     assert all(file == "metadata.jsonl" and len(reason) < 300 for file, reason in found.broken)
     assert "a.png stands twice in metadata.jsonl; its last caption is used." in found.notes
     for bad in (b"\xff\xfe\x00", b"\x80abc", b"file_name\n" + b"x" * 200_000):
@@ -121,29 +164,66 @@ def test_hostile_metadata(tmp_path: Path) -> None:
 
 def test_kohyas_folders_from_above_and_from_within(tmp_path: Path) -> None:
     img = tmp_path / "img"
-    for k, name in enumerate(("10_moon rock/a.png", "10_moon rock/b.png", "3_/c.png", "7/d.png", "plain/e.png", "f.png",
-                              "0_none/g.png", "-2_less/h.png", "99999999_more/i.png")):
+    for k, name in enumerate(
+        (
+            "10_moon rock/a.png",
+            "10_moon rock/b.png",
+            "3_/c.png",
+            "7/d.png",
+            "plain/e.png",
+            "f.png",
+            "0_none/g.png",
+            "-2_less/h.png",
+            "99999999_more/i.png",
+        )
+    ):
         picture(img / name, colour=k)
     (img / "10_moon rock" / "b.txt").write_text("its own")
     found = read(img)
     assert found.layout == "kohya"
     assert [(item.path.name, item.repeats, item.concept, item.caption) for item in found.items] == [
-        ("a.png", 10, "moon rock", "moon rock"), ("b.png", 10, "moon rock", "its own"), ("c.png", 3, "", ""), ("d.png", 7, "", "")]
+        ("a.png", 10, "moon rock", "moon rock"),
+        ("b.png", 10, "moon rock", "its own"),
+        ("c.png", 3, "", ""),
+        ("d.png", 7, "", ""),
+    ]
     assert found.count == 30
     assert {name: reason.split(";")[0] for name, reason in found.broken} == {
-        "0_none": "its name asks for 0 repeats", "-2_less": "its name asks for -2 repeats",
-        "99999999_more": "its name asks for 99999999 repeats"}
-    assert found.notes[0] == "Only folders named like 10_concept are read; not read: 1 pictures beside them, the folder plain."
+        "0_none": "its name asks for 0 repeats",
+        "-2_less": "its name asks for -2 repeats",
+        "99999999_more": "its name asks for 99999999 repeats",
+    }
+    assert (
+        found.notes[0]
+        == "Only folders named like 10_concept are read; not read: 1 pictures beside them, the folder plain."
+    )
     within = read(img / "10_moon rock")
-    assert within.layout == "kohya" and within.count == 20 and within.items[0].caption == "moon rock"
+    assert (
+        within.layout == "kohya" and within.count == 20 and within.items[0].caption == "moon rock"
+    )
     assert within.notes[0].startswith("Each picture counts 10 times")
     assert read(img / "plain").layout == "sidecar" and read(img / "7").count == 1
 
 
-@pytest.mark.parametrize(("name", "meaning"), [
-    ("10_moon", (10, "moon")), ("10_a_b", (10, "a_b")), ("10_", (10, "")), ("10", (10, "")), ("+5_x", (5, "x")), (" 4_x", (4, "x")),
-    ("0_x", (0, "x")), ("moon_10", None), ("_x", None), ("", None), ("3d_x", None), ("1.5_x", None), ("ten_x", None),
-    ("9" * 5000 + "_x", None)])
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("10_moon", (10, "moon")),
+        ("10_a_b", (10, "a_b")),
+        ("10_", (10, "")),
+        ("10", (10, "")),
+        ("+5_x", (5, "x")),
+        (" 4_x", (4, "x")),
+        ("0_x", (0, "x")),
+        ("moon_10", None),
+        ("_x", None),
+        ("", None),
+        ("3d_x", None),
+        ("1.5_x", None),
+        ("ten_x", None),
+        ("9" * 5000 + "_x", None),
+    ],
+)
 def test_names_of_concepts(name: str, meaning: tuple[int, str] | None) -> None:
     assert repeats_and_concept(name) == meaning
 
@@ -172,10 +252,22 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [item.path.name for item in found.items] == ["good.png"]
     told = dict(found.broken)
     assert told.pop("pipe.png", "is no file.") == "is no file."
-    assert told.keys() == {"cut.png", "empty.png", "text.jpg", "tiny.png", "moving.gif", "huge.png", "wide.png", "folder.png"}
+    assert told.keys() == {
+        "cut.png",
+        "empty.png",
+        "text.jpg",
+        "tiny.png",
+        "moving.gif",
+        "huge.png",
+        "wide.png",
+        "folder.png",
+    }
     assert told["tiny.png"] == "is only 63 x 200 pixels large; each side needs 64."
-    assert told["cut.png"].startswith("is damaged") and told["moving.gif"] == \
-        "is a .gif file; save it as PNG, JPEG, WebP or BMP." and "pixels" in told["wide.png"]
+    assert (
+        told["cut.png"].startswith("is damaged")
+        and told["moving.gif"] == "is a .gif file; save it as PNG, JPEG, WebP or BMP."
+        and "pixels" in told["wide.png"]
+    )
     assert all(reason.endswith(".") and "Traceback" not in reason for reason in told.values())
 
 
@@ -202,8 +294,13 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     assert [item.path.name for item in found.items] == ["good.png", "own.png"]
     assert found.notes[-1] == "own.png is the same picture as good.png."
     told = dict(found.broken)
-    assert told.keys() == {"a.png", "loop.png", "nowhere.png", "told.png"} and "leads out" in told["a.png"]
-    assert told["told.png"] == "its caption told.txt leads out of the folder." and "root:" not in str(found)
+    assert (
+        told.keys() == {"a.png", "loop.png", "nowhere.png", "told.png"}
+        and "leads out" in told["a.png"]
+    )
+    assert told[
+        "told.png"
+    ] == "its caption told.txt leads out of the folder." and "root:" not in str(found)
     (inside / "metadata.jsonl").symlink_to(outside / "secret.txt")
     assert reasons(inside)["metadata.jsonl"] == "leads out of the folder."
     (tmp_path / "linked").symlink_to(inside)  # the folder itself is its owner's choice
@@ -213,8 +310,17 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     assert "leads out" in reasons(tmp_path / "img")["5_away"]
 
 
-@pytest.mark.parametrize("data", ["čaj".encode("cp1250"), b"\x00\x01\x02", b"a\x07b", b"\xff\xfe\x00", b"x" * 70_000,
-                                  b"\xed\xa0\x80"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "čaj".encode("cp1250"),
+        b"\x00\x01\x02",
+        b"a\x07b",
+        b"\xff\xfe\x00",
+        b"x" * 70_000,
+        b"\xed\xa0\x80",
+    ],
+)
 def test_captions_that_are_no_text(tmp_path: Path, data: bytes) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", colour=3)
@@ -253,9 +359,13 @@ def test_names_that_cannot_be_shown(tmp_path: Path) -> None:
     assert len(found.items) == len(found.broken) == 1
 
 
-def test_a_changed_picture_is_read_anew_and_an_unchanged_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_picture_is_read_anew_and_an_unchanged_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, index, calls = picture(tmp_path / "a.png"), Looks(), []
-    monkeypatch.setattr(looks, "look", lambda path, look=looks.look: calls.append(path) or look(path))
+    monkeypatch.setattr(
+        looks, "look", lambda path, look=looks.look: calls.append(path) or look(path)
+    )
     first = read(tmp_path, looks=index)
     assert read(tmp_path, looks=index) == first and len(calls) == 1
     picture(path, (90, 70), colour=200)
@@ -274,7 +384,7 @@ def test_content_is_what_a_training_sees(tmp_path: Path) -> None:
     assert read(one).content != read(other).content
 
 
-CAPTION = st.text("ab, ()čß月\n\r\t\ufeff\u2028\"\\", max_size=40)
+CAPTION = st.text('ab, ()čß月\n\r\t\ufeff\u2028"\\', max_size=40)
 
 
 @hypothesis_settings(max_examples=25)
@@ -285,7 +395,9 @@ def test_any_caption_comes_back(tmp_path_factory: pytest.TempPathFactory, texts:
         picture(folder / f"{k}.png", colour=k)
         (folder / f"{k}.txt").write_bytes(text.encode())
     found: tuple[Item, ...] = read(folder).items
-    expected = [text.removeprefix("\ufeff").replace("\r", "\n").split("\n")[0].strip() for text in texts]
+    expected = [
+        text.removeprefix("\ufeff").replace("\r", "\n").split("\n")[0].strip() for text in texts
+    ]
     assert [item.caption for item in found] == expected
 
 

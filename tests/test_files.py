@@ -26,7 +26,9 @@ def full(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace", "open"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "deep" / "a.txt"
     files.write(path, b"old")
     monkeypatch.setattr(*(("builtins.open", full) if broken == "open" else (os, broken, full)))
@@ -48,15 +50,19 @@ def test_what_the_writer_raises_comes_through_and_nothing_is_left(tmp_path: Path
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    code = ("import os, signal, sys\nfrom pathlib import Path\nfrom studio.store import files\n"
-            "with files.writing(Path(sys.argv[1])) as out:\n    out.write(b'x' * 10**6)\n    out.flush()\n"
-            "    os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom studio.store import files\n"
+        "with files.writing(Path(sys.argv[1])) as out:\n    out.write(b'x' * 10**6)\n    out.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode != 0
     assert path.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
-def test_without_replace_an_existing_file_stays(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_replace_an_existing_file_stays(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also on a disk that knows no links, as on many a USB stick."""
     if not links:
         monkeypatch.setattr(os, "link", full)
@@ -73,7 +79,9 @@ def test_threads_that_write_one_file_leave_one_whole_file(tmp_path: Path) -> Non
     path = tmp_path / "a.bin"
     contents = [bytes([k]) * 300_000 for k in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda content: files.write(path, content), contents * 5)) == [None] * 40
+        assert (
+            list(pool.map(lambda content: files.write(path, content), contents * 5)) == [None] * 40
+        )
         assert path.read_bytes() in contents and os.listdir(tmp_path) == ["a.bin"]
         taken = list(pool.map(lambda content: _new(tmp_path / "b.bin", content), contents))
     assert sum(taken) == 1 and (tmp_path / "b.bin").read_bytes() == contents[taken.index(True)]
@@ -96,19 +104,49 @@ def test_places_that_cannot_be_written(tmp_path: Path, replace: bool) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize(("name", "safe"), [
-    ("../../etc/passwd", "etc-passwd"), ("/etc/passwd", "etc-passwd"), ("C:\\x\\y", "C-x-y"), ("a\0b", "a-b"),
-    ("..hidden", "hidden"),
-    ("a/../b", "a-..-b"), ("Moon 3.5 - größe", "Moon 3.5 - größe"), ("end. ", "end"), ("x" * 500, "x" * 120),
-    ("é" * 100, "é" * 60), ('"><img src=x onerror=1>', "img src=x onerror=1"), ("a\n\tb", "a-b"), ("consul", "consul"),
-    ("a" * 119 + "/b", "a" * 119),
-    ("a\ud800b", "ab")])
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd", "etc-passwd"),
+        ("/etc/passwd", "etc-passwd"),
+        ("C:\\x\\y", "C-x-y"),
+        ("a\0b", "a-b"),
+        ("..hidden", "hidden"),
+        ("a/../b", "a-..-b"),
+        ("Moon 3.5 - größe", "Moon 3.5 - größe"),
+        ("end. ", "end"),
+        ("x" * 500, "x" * 120),
+        ("é" * 100, "é" * 60),
+        ('"><img src=x onerror=1>', "img src=x onerror=1"),
+        ("a\n\tb", "a-b"),
+        ("consul", "consul"),
+        ("a" * 119 + "/b", "a" * 119),
+        ("a\ud800b", "ab"),
+    ],
+)
 def test_safe_name(name: str, safe: str) -> None:
     assert files.safe_name(name) == safe
 
 
-@pytest.mark.parametrize("name", ["", " ", ".", "..", "../..", "/", "\0", "CON", "con.txt", "nul .txt", "Lpt9.tar.gz", "aux.",
-                                  "---", "\ud800"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        ".",
+        "..",
+        "../..",
+        "/",
+        "\0",
+        "CON",
+        "con.txt",
+        "nul .txt",
+        "Lpt9.tar.gz",
+        "aux.",
+        "---",
+        "\ud800",
+    ],
+)
 def test_no_name_at_all(name: str) -> None:
     with pytest.raises(BadFile, match="cannot be a file's name"):
         files.safe_name(name)
@@ -136,8 +174,20 @@ def test_inside(tmp_path: Path) -> None:
     (tmp_path / "outputs-2").mkdir()
     (tmp_path / "outputs-2" / "a.png").write_bytes(b"3")
     assert files.inside(folder, folder / ".." / "outputs" / "a.png") == good.resolve()
-    for path in (secret, folder / ".." / "secret.png", folder / "link.png", folder / "loop.png", folder, folder / "none.png",
-                 tmp_path / "outputs-2" / "a.png", "a\0b", folder / "a.png\0", folder / ("x" * 5000), "", "/etc/passwd"):
+    for path in (
+        secret,
+        folder / ".." / "secret.png",
+        folder / "link.png",
+        folder / "loop.png",
+        folder,
+        folder / "none.png",
+        tmp_path / "outputs-2" / "a.png",
+        "a\0b",
+        folder / "a.png\0",
+        folder / ("x" * 5000),
+        "",
+        "/etc/passwd",
+    ):
         with pytest.raises(BadFile, match="no such file here"):
             files.inside(folder, path)
 
@@ -154,20 +204,38 @@ def test_a_safetensors_header(tmp_path: Path) -> None:
     assert files.safetensors_header(tmp_path / "a.safetensors") == json.loads(GOOD)
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"abc", b"12345678", safetensors(GOOD)[:-5], safetensors(GOOD, length=2**63), safetensors(GOOD, length=0),
-    safetensors(GOOD, length=files.MOST_HEADER + 1), safetensors(b"no JSON at all"), safetensors(b"[1, 2]"),
-    safetensors(b"\xff\xfe{}"), safetensors(b"7 "), safetensors(b"[" * 100_000),
-    safetensors(json.dumps({f"{k}": {} for k in range(files.MOST_TENSORS + 1)}).encode()),
-    b"PK\x03\x04" + b"\0" * 100, b"\x80\x02}q\0." * 20], ids=lambda data: f"{data[:12]!r}… {len(data)}")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"abc",
+        b"12345678",
+        safetensors(GOOD)[:-5],
+        safetensors(GOOD, length=2**63),
+        safetensors(GOOD, length=0),
+        safetensors(GOOD, length=files.MOST_HEADER + 1),
+        safetensors(b"no JSON at all"),
+        safetensors(b"[1, 2]"),
+        safetensors(b"\xff\xfe{}"),
+        safetensors(b"7 "),
+        safetensors(b"[" * 100_000),
+        safetensors(json.dumps({f"{k}": {} for k in range(files.MOST_TENSORS + 1)}).encode()),
+        b"PK\x03\x04" + b"\0" * 100,
+        b"\x80\x02}q\0." * 20,
+    ],
+    ids=lambda data: f"{data[:12]!r}… {len(data)}",
+)
 def test_no_safetensors(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(data)
     with pytest.raises(BadFile, match=r"a\.safetensors"):
         files.safetensors_header(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, lambda path: path.symlink_to(path)],
-                         ids=["nothing", "folder", "circle"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: None, Path.mkdir, lambda path: path.symlink_to(path)],
+    ids=["nothing", "folder", "circle"],
+)
 def test_no_file(make: Callable[[Path], Any], tmp_path: Path) -> None:
     make(tmp_path / "a.safetensors")
     with pytest.raises(BadFile, match="cannot be read"):

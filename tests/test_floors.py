@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "studio"
 HEAVY = {"torch", "diffusers", "transformers", "peft", "compel", "accelerate", "torchvision"}
-MAY_USE = {"ui": {"ui", "store", "spec"}, "engine": {"engine", "store", "spec"}, "store": {"store", "spec"}, "spec": {"spec"}}
+MAY_USE = {
+    "ui": {"ui", "store", "spec"},
+    "engine": {"engine", "store", "spec"},
+    "store": {"store", "spec"},
+    "spec": {"spec"},
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

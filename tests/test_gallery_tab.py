@@ -23,19 +23,32 @@ def tab(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> GalleryTab:
 
 def test_a_picture_goes_into_a_dataset_with_its_prompt(tab: GalleryTab, desk: Desk) -> None:
     request = GenerationRequest(prompt="a red boat <b>", width=64, height=64, seed=7)
-    path = str(desk.gallery.save(Image.new("RGB", (64, 64), "red"), request, "0" * 64, {}, 1.0, OWNER.id).path)
+    path = str(
+        desk.gallery.save(
+            Image.new("RGB", (64, 64), "red"), request, "0" * 64, {}, 1.0, OWNER.id
+        ).path
+    )
     asked: Any = Asked(OWNER)
     tab.add_to(path, " boats ", asked)
     tab.add_to(path, "boats", asked)
     album = desk.shelf.open("boats", OWNER)
-    assert [picture.caption for picture in album.pictures] == ["a red boat <b>"] * 2  # nothing is overwritten
+    assert [picture.caption for picture in album.pictures] == [
+        "a red boat <b>"
+    ] * 2  # nothing is overwritten
     assert {source.generated for source in album.sources().values()} == {True}
-    for picked, name, visitor, words in ((path, "", OWNER, "Which dataset"), (None, "boats", OWNER, "gone"),
-                                         ("/etc/passwd", "boats", OWNER, "gone"), (path, "boats", ANN, "owner"),
-                                         (path, "moon", OWNER, "moon")):
+    for picked, name, visitor, words in (
+        (path, "", OWNER, "Which dataset"),
+        (None, "boats", OWNER, "gone"),
+        ("/etc/passwd", "boats", OWNER, "gone"),
+        (path, "boats", ANN, "owner"),
+        (path, "moon", OWNER, "moon"),
+    ):
         guest: Any = Asked(visitor)
         with pytest.raises(gr.Error, match=words):
             tab.add_to(picked, name, guest)
     assert len(desk.shelf.open("boats", OWNER).pictures) == 2
     tab.add_to(path, "../out", asked)
-    assert not (desk.settings.home / "out").exists() and len(desk.shelf.open("out", OWNER).pictures) == 1
+    assert (
+        not (desk.settings.home / "out").exists()
+        and len(desk.shelf.open("out", OWNER).pictures) == 1
+    )

@@ -16,14 +16,33 @@ from studio.engine.generation.generate import generate
 from studio.settings import load
 from studio.spec.request import GenerationRequest
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 POCKET = Path(__file__).parent.parent / "assets" / "pocket"
-CASES = [("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
-         ("Euler a", "Uniform", "EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}),
-         ("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler", {"timestep_spacing": "linspace", "use_karras_sigmas": True}),
-         ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-         ("UniPC", "Simple", "UniPCMultistepScheduler",
-          {"timestep_spacing": "trailing", "solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"})]
+CASES = [
+    ("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    ("Euler a", "Uniform", "EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    (
+        "DPM++ 2M",
+        "Karras",
+        "DPMSolverMultistepScheduler",
+        {"timestep_spacing": "linspace", "use_karras_sigmas": True},
+    ),
+    ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    (
+        "UniPC",
+        "Simple",
+        "UniPCMultistepScheduler",
+        {
+            "timestep_spacing": "trailing",
+            "solver_type": "bh1",
+            "solver_order": 3,
+            "final_sigmas_type": "sigma_min",
+        },
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=["float32", "float16", "bfloat16"])
@@ -33,20 +52,33 @@ def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def pixels(bench: Bench, **spec: Any) -> np.ndarray:
-    made = generate(bench, {"prompt": "a red boat by a lake", "seed": 7, "steps": 8, "guidance": 6, **spec}, lambda progress: None)
+    made = generate(
+        bench,
+        {"prompt": "a red boat by a lake", "seed": 7, "steps": 8, "guidance": 6, **spec},
+        lambda progress: None,
+    )
     return np.asarray(Image.open(made["pictures"][0]["path"]), float)
 
 
 @pytest.mark.parametrize(("name", "schedule", "kind", "settings"), CASES)
-def test_the_stock_picture(cuda: Bench, name: str, schedule: str, kind: str, settings: dict[str, Any]) -> None:
+def test_the_stock_picture(
+    cuda: Bench, name: str, schedule: str, kind: str, settings: dict[str, Any]
+) -> None:
     """Bitwise in float32; in half precision the autoencoder's format is ours, so nearly."""
     dtype = cuda.pipelines.device.dtype
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(POCKET, dtype=dtype).to("cuda")
     pipe.vae.to(cuda.pipelines.device.autoencoder_dtype)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **settings)
-    latents = pipe("a red boat by a lake", num_inference_steps=8, guidance_scale=6.0, height=128, width=128, output_type="latent",
-                   generator=torch.Generator().manual_seed(7)).images
+    latents = pipe(
+        "a red boat by a lake",
+        num_inference_steps=8,
+        guidance_scale=6.0,
+        height=128,
+        width=128,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(7),
+    ).images
     with torch.no_grad():
         image = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample
     reference = pipe.image_processor.postprocess(image, output_type="np")[0] * 255
@@ -58,7 +90,11 @@ def test_the_stock_picture(cuda: Bench, name: str, schedule: str, kind: str, set
 def test_memory_is_measured_and_given_back(cuda: Bench) -> None:
     pixels(cuda)
     with cuda.pipelines.borrow(GenerationRequest()) as parts:
-        assert {p.device.type for module in (parts.unet, parts.vae, *parts.text_encoders) for p in module.parameters()} == {"cuda"}
+        assert {
+            p.device.type
+            for module in (parts.unet, parts.vae, *parts.text_encoders)
+            for p in module.parameters()
+        } == {"cuda"}
         (held,) = cuda.pipelines.loaded
         assert held["bytes"] <= torch.cuda.memory_allocated()
     del parts
@@ -82,8 +118,14 @@ def test_work_on_pictures(cuda: Bench, tmp_path: Path) -> None:
     for bench in (cuda, there):
         given = {"image": bench.library.inputs.add(picture).sha256}
         masked = given | {"mask": bench.library.inputs.add_mask(mask).sha256, "mask_blur": 0}
-    works: list[dict[str, Any]] = [given, masked, {**masked, "inpaint_area": "only masked"}, {**given, "extend_left": 64},
-                                   {"hires_scale": 1.5}, {"hires_scale": 1.5, "hires_resize": "latent"}]
+    works: list[dict[str, Any]] = [
+        given,
+        masked,
+        {**masked, "inpaint_area": "only masked"},
+        {**given, "extend_left": 64},
+        {"hires_scale": 1.5},
+        {"hires_scale": 1.5, "hires_resize": "latent"},
+    ]
     for scheduler in ("Euler", "DDIM", "Heun", "UniPC", "PLMS"):
         for work in works:
             spec = {**work, "scheduler": scheduler, "schedule": "As shipped"}

@@ -34,7 +34,7 @@ from studio.ui.tabs.sweep import SweepTab
 from studio.ui.widgets import GUEST_JOBS, Desk
 
 OWNER, ANN = Visitor("owner", guest=False), Visitor("ann", guest=True)
-HOSTILE = "\"><img src=x onerror=alert(1)>.png"
+HOSTILE = '"><img src=x onerror=alert(1)>.png'
 NOBODY = gr.Request()  # not from HTTP: a guest without a name
 
 
@@ -83,8 +83,14 @@ def page(tab: Maker, updates: dict[Any, Any] | None = None, **fields: Any) -> di
     """What the browser would send, after these updates of an empty page and with these fields."""
     sent = {part: part.value for part in tab.asked}
     for part, update in (updates or {}).items():
-        if part in sent and (not isinstance(update, gr.components.Component) or "value" in update.constructor_args):
-            sent[part] = getattr(update, "value", update) if isinstance(update, gr.components.Component) else update
+        if part in sent and (
+            not isinstance(update, gr.components.Component) or "value" in update.constructor_args
+        ):
+            sent[part] = (
+                getattr(update, "value", update)
+                if isinstance(update, gr.components.Component)
+                else update
+            )
     return sent | {tab.form[name]: value for name, value in fields.items()}
 
 
@@ -96,18 +102,32 @@ def on(tab: Any, image: Image.Image, **fields: Any) -> tuple[dict[Any, Any], Sou
 
 def kept(desk: Desk, request: GenerationRequest, image: Image.Image | None = None) -> Picture:
     """A picture in the gallery as if it had been made so."""
-    return desk.gallery.save(image or noise(128, 128, 5), request.resolved(128, 7), "d" * 64, {"model": "x"}, 1.0, "owner")
+    return desk.gallery.save(
+        image or noise(128, 128, 5),
+        request.resolved(128, 7),
+        "d" * 64,
+        {"model": "x"},
+        1.0,
+        "owner",
+    )
 
 
 # ---- what is drawn --------------------------------------------------------------------------------------------------
 
 
-@trying(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@trying(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(width=st.integers(8, 40), height=st.integers(8, 40), seed=st.integers(0, 2**31))
-def test_a_drawing_changes_the_pixels_under_it_and_no_other(img2img: Img2Img, width: int, height: int, seed: int) -> None:
+def test_a_drawing_changes_the_pixels_under_it_and_no_other(
+    img2img: Img2Img, width: int, height: int, seed: int
+) -> None:
     below, over = noise(width, height, seed), noise(width, height, seed + 1, 4)
     pixels = np.array(over)
-    pixels[..., 3] = np.random.default_rng(seed).choice([0, 255, 128, 2], (height, width))  # 2: what a guarded browser may add
+    pixels[..., 3] = np.random.default_rng(seed).choice(
+        [0, 255, 128, 2], (height, width)
+    )  # 2: what a guarded browser may add
     sent, source = on(img2img, below)
     sent[img2img.easel.html] = {"drawn": layer(Image.fromarray(pixels))}
     made = np.array(img2img.desk.library.inputs.load(img2img.more_of(sent)["image"]))
@@ -123,7 +143,9 @@ def test_a_drawing_changes_the_pixels_under_it_and_no_other(img2img: Img2Img, wi
 def test_without_a_stroke_it_is_the_picture_itself(img2img: Img2Img) -> None:
     sent, source = on(img2img, noise(64, 64))
     assert img2img.read(sent).image == source.image
-    sent[img2img.easel.html] = {"drawn": layer(Image.new("RGBA", (64, 64)))}  # drawn, and all taken away again
+    sent[img2img.easel.html] = {
+        "drawn": layer(Image.new("RGBA", (64, 64)))
+    }  # drawn, and all taken away again
     assert img2img.read(sent).image == source.image
 
 
@@ -132,8 +154,12 @@ def test_a_blank_sheet_is_white_and_as_large_as_the_form_says(img2img: Img2Img) 
     updates = img2img.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)
     source = updates[img2img.easel.source]
     assert source.size == (96, 64)
-    assert img2img.desk.library.inputs.load(source.image).getcolors() == [(96 * 64, (255, 255, 255))]
-    updates = img2img.press(sent | {img2img.easel.source: source}, gr.EventData(None, {"what": "remove"}), NOBODY)
+    assert img2img.desk.library.inputs.load(source.image).getcolors() == [
+        (96 * 64, (255, 255, 255))
+    ]
+    updates = img2img.press(
+        sent | {img2img.easel.source: source}, gr.EventData(None, {"what": "remove"}), NOBODY
+    )
     assert updates[img2img.easel.source] is None and "url" not in updates[img2img.easel.html].value
 
 
@@ -149,38 +175,60 @@ def test_a_mask_comes_back_as_it_was_painted(inpaint: Inpaint) -> None:
     sent[inpaint.easel.html] = {"drawn": layer(Image.fromarray(farbled)), "invert": False}
     request = inpaint.read(sent)
     assert request.task == "inpaint" and request.image == source.image and not request.invert_mask
-    assert (np.array(inpaint.desk.library.inputs.load_mask(request.mask)) == np.array(mask.convert("L"))).all()
+    assert (
+        np.array(inpaint.desk.library.inputs.load_mask(request.mask)) == np.array(mask.convert("L"))
+    ).all()
     sent[inpaint.easel.html]["invert"] = True
     assert inpaint.read(sent).invert_mask and inpaint.read(sent).mask == request.mask
 
 
 @pytest.mark.parametrize(("shade", "invert"), [(0, False), (255, True), (3, False)])
-def test_where_nothing_is_to_be_painted_it_says_so(inpaint: Inpaint, shade: int, invert: bool) -> None:
+def test_where_nothing_is_to_be_painted_it_says_so(
+    inpaint: Inpaint, shade: int, invert: bool
+) -> None:
     sent, _ = on(inpaint, noise(64, 64))
     sent[inpaint.easel.html] = {"drawn": layer(Image.new("L", (64, 64), shade)), "invert": invert}
     with pytest.raises(InvalidSpec, match="nothing is painted yet"):
         inpaint.read(sent)
 
 
-@pytest.mark.parametrize("value", [
-    {"drawn": "data:image/png;base64,AAAA"}, {"drawn": "data:image/png;base64,%%%"}, {"drawn": "http://evil/mask.png"},
-    {"drawn": 5}, {"drawn": ["x"]}, {"drawn": layer(Image.new("L", (32, 64), 255))}, {"drawn": "file:///etc/passwd"},
-], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"drawn": "data:image/png;base64,AAAA"},
+        {"drawn": "data:image/png;base64,%%%"},
+        {"drawn": "http://evil/mask.png"},
+        {"drawn": 5},
+        {"drawn": ["x"]},
+        {"drawn": layer(Image.new("L", (32, 64), 255))},
+        {"drawn": "file:///etc/passwd"},
+    ],
+    ids=str,
+)
 def test_a_layer_that_is_none_is_a_sentence(value: Any, inpaint: Inpaint, img2img: Img2Img) -> None:
     for tab in (inpaint, img2img):
         sent, _ = on(tab, noise(64, 64), steps=0)
         sent[tab.easel.html] = value
         with pytest.raises(InvalidSpec) as caught:
             tab.read(sent)
-        assert len(caught.value.faults) == 2 and caught.value.faults[1].startswith("Steps")  # and what else is wrong
+        assert len(caught.value.faults) == 2 and caught.value.faults[1].startswith(
+            "Steps"
+        )  # and what else is wrong
 
 
-@pytest.mark.parametrize("value", [None, 5, "x", [], {"invert": "yes"}, {"url": "/etc/passwd", "key": 1}], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, 5, "x", [], {"invert": "yes"}, {"url": "/etc/passwd", "key": 1}], ids=str
+)
 def test_an_easel_that_sends_no_layer_is_as_it_was_shown(value: Any, inpaint: Inpaint) -> None:
     sent, source = on(inpaint, noise(64, 64))
     mask = inpaint.desk.library.inputs.add_mask(Image.new("L", (64, 64), 255)).sha256
-    sent |= {inpaint.easel.html: value, inpaint.easel.source: Source(**{**vars(source), "mask": mask})}
-    if value == {"invert": "yes"}:  # it says that it was turned: all white, inverted, is nothing; the mask is taken as it is
+    sent |= {
+        inpaint.easel.html: value,
+        inpaint.easel.source: Source(**{**vars(source), "mask": mask}),
+    }
+    if value == {
+        "invert": "yes"
+    }:  # it says that it was turned: all white, inverted, is nothing; the mask is taken as it is
         assert inpaint.read(sent).invert_mask
     else:
         assert inpaint.read(sent).mask == mask
@@ -197,10 +245,14 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
     assert masked
     seen = np.array(inpaint.desk.library.inputs.load_mask(masked.mask))
     assert (seen[:, :20] == 255).all() and not seen[:, 20:].any()
-    again = press({"what": "mask", **upload(Image.new("L", (64, 64), 255), "white.png")}, masked, (64, 64))
+    again = press(
+        {"what": "mask", **upload(Image.new("L", (64, 64), 255), "white.png")}, masked, (64, 64)
+    )
     assert again and again.mask != masked.mask and again.image == source.image
     with pytest.raises(BadPicture, match=r"white\.png is 32 × 64, and the picture is 64 × 64"):
-        press({"what": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")}, masked, (64, 64))
+        press(
+            {"what": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")}, masked, (64, 64)
+        )
     for what in ("mask", "picture"):
         with pytest.raises(Exception, match="Send a file"):
             press({"what": what, "path": "/etc/passwd", "name": "x"}, masked, (64, 64))
@@ -208,36 +260,57 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
         assert press(odd, None, (64, 64)) is None
 
 
-def test_what_a_guest_puts_on_an_easel_is_theirs_alone(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+def test_what_a_guest_puts_on_an_easel_is_theirs_alone(
+    img2img: Img2Img, inpaint: Inpaint, desk: Desk
+) -> None:
     inputs, me = desk.library.inputs, "api"  # who NOBODY is
     see_through = noise(64, 64, 3, 4)
     for tab in (img2img, inpaint):
-        source = tab.press(page(tab), gr.EventData(None, {"what": "picture", **upload(see_through)}), NOBODY)[tab.easel.source]
-        sent = page(tab, tab.easel.put(source)) | {tab.easel.html: {"drawn": layer(noise(64, 64, 9))}, tab.easel.source: source}
+        source = tab.press(
+            page(tab), gr.EventData(None, {"what": "picture", **upload(see_through)}), NOBODY
+        )[tab.easel.source]
+        sent = page(tab, tab.easel.put(source)) | {
+            tab.easel.html: {"drawn": layer(noise(64, 64, 9))},
+            tab.easel.source: source,
+        }
         request = tab.read(sent)
         named = [source.image, source.alpha, request.image, request.mask]
-        blank = tab.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)[tab.easel.source].image
+        blank = tab.press(sent, gr.EventData(None, {"what": "blank"}), NOBODY)[
+            tab.easel.source
+        ].image
         mask = {"what": "mask", **upload(noise(64, 64, 7))}
         masked = tab.press(sent, gr.EventData(None, mask), NOBODY)[tab.easel.source].mask
-        made = desk.gallery.save(noise(64, 64, 4), GenerationRequest(width=64, height=64, seed=1), "d" * 64, {}, 1.0, me)
+        made = desk.gallery.save(
+            noise(64, 64, 4), GenerationRequest(width=64, height=64, seed=1), "d" * 64, {}, 1.0, me
+        )
         again = page(tab, tab.sent(made, Visitor(me, guest=True)))[tab.easel.source].image
         for digest in filter(None, (*named, blank, masked, again)):
             assert inputs.path(digest, me).is_file()
             with pytest.raises(BadPicture, match="send it again"):
                 inputs.path(digest, "ann")
-        assert page(tab, tab.take(request, Visitor(me, guest=True)))[tab.easel.source].image == request.image
+        assert (
+            page(tab, tab.take(request, Visitor(me, guest=True)))[tab.easel.source].image
+            == request.image
+        )
         with pytest.warns(UserWarning, match="not in this home any more"):
             assert tab.take(request, ANN)[tab.easel.source] is None
         assert page(tab, tab.take(request, OWNER))[tab.easel.source].image == request.image
-    img2img.many.begin({part: part.value for part in img2img.form.inputs} | {
-        img2img.many.files: [upload(noise(64, 64, 11))], img2img.many.own: True}, NOBODY)
+    img2img.many.begin(
+        {part: part.value for part in img2img.form.inputs}
+        | {img2img.many.files: [upload(noise(64, 64, 11))], img2img.many.own: True},
+        NOBODY,
+    )
     assert inputs.path(desk.jobs.waiting(me)[0].spec["image"], me).is_file()
 
 
 FRAMES: tuple[dict[str, Any], ...] = (
-    {"mask_padding": 0, "mask_blur": 0}, {"mask_padding": 32, "mask_blur": 4}, {"mask_grow": 9, "mask_blur": 12},
-    {"mask_grow": -4, "mask_padding": 8, "width": 192, "height": 64}, {"invert": True, "mask_blur": 2},
-    {"sides": (0, 8, 64, 0), "seam_blur": 6, "mask_padding": 16})
+    {"mask_padding": 0, "mask_blur": 0},
+    {"mask_padding": 32, "mask_blur": 4},
+    {"mask_grow": 9, "mask_blur": 12},
+    {"mask_grow": -4, "mask_padding": 8, "width": 192, "height": 64},
+    {"invert": True, "mask_blur": 2},
+    {"sides": (0, 8, 64, 0), "seam_blur": 6, "mask_padding": 16},
+)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -252,10 +325,14 @@ def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk
     bench = Bench.open(desk.settings)
     with bench.pipelines.borrow(GenerationRequest()) as parts:
         for case in FRAMES:
-            fields = {name: value for name, value in case.items() if name not in ("invert", "sides")}
+            fields = {
+                name: value for name, value in case.items() if name not in ("invert", "sides")
+            }
             invert, sides = case.get("invert", False), case.get("sides", ())
             sent, _ = on(inpaint, noise(200, 120), inpaint_area="only masked", **fields)
-            sent |= {inpaint.form[name]: side for name, side in zip(SIDES, sides)} | {inpaint.way: AROUND if sides else WITHIN}
+            sent |= {inpaint.form[name]: side for name, side in zip(SIDES, sides)} | {
+                inpaint.way: AROUND if sides else WITHIN
+            }
             mask = ImageChops.invert(drawn) if invert else drawn
             sent[inpaint.easel.html] = {"key": "k", "drawn": layer(mask), "invert": invert}
             before = set(desk.settings.inputs.iterdir())
@@ -263,31 +340,69 @@ def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk
             assert set(desk.settings.inputs.iterdir()) == before  # a look keeps nothing
             request = desk.library.inputs.resolved(inpaint.read(sent), parts.info.side, 7)
             window = begin(parts, request, condition(parts, request), desk.library.inputs).window
-            assert window and told == {"key": "k", "at": list(window.box)} and window.box != (0, 0, 200, 120), case
+            assert (
+                window
+                and told == {"key": "k", "at": list(window.box)}
+                and window.box != (0, 0, 200, 120)
+            ), case
     bench.gallery.close()
 
 
-@pytest.mark.parametrize("value", [None, 5, "x", [], {"drawn": "x"}, {"drawn": layer(Image.new("L", (9, 9), 255))},
-                                   {"drawn": layer(Image.new("L", (64, 64)))}], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        5,
+        "x",
+        [],
+        {"drawn": "x"},
+        {"drawn": layer(Image.new("L", (9, 9), 255))},
+        {"drawn": layer(Image.new("L", (64, 64)))},
+    ],
+    ids=str,
+)
 def test_where_no_frame_can_be_there_is_none(value: Any, inpaint: Inpaint) -> None:
     white = {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}
     sent, _ = on(inpaint, noise(64, 64), inpaint_area="only masked", prompt="a (cat")
-    assert inpaint.part(sent | {inpaint.easel.html: white}) == (0, 0, 64, 64)  # other settings may be wrong
-    assert inpaint.frame(sent | {inpaint.easel.html: value})[inpaint.easel.html].constructor_args["box"] == {}
-    wrong: dict[str, Any] = {"mask_padding": "x", "mask_blur": float("nan"), "width": 63, "model": [],
-                             "inpaint_area": "whole picture"}
+    assert inpaint.part(sent | {inpaint.easel.html: white}) == (
+        0,
+        0,
+        64,
+        64,
+    )  # other settings may be wrong
+    assert (
+        inpaint.frame(sent | {inpaint.easel.html: value})[inpaint.easel.html].constructor_args[
+            "box"
+        ]
+        == {}
+    )
+    wrong: dict[str, Any] = {
+        "mask_padding": "x",
+        "mask_blur": float("nan"),
+        "width": 63,
+        "model": [],
+        "inpaint_area": "whole picture",
+    }
     for name, other in wrong.items():
-        assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.form[name]: other}) is None, name
-    assert inpaint.part(sent | {inpaint.easel.html: white, inpaint.way: AROUND}) is None  # nothing is added yet
+        assert (
+            inpaint.part(sent | {inpaint.easel.html: white, inpaint.form[name]: other}) is None
+        ), name
+    assert (
+        inpaint.part(sent | {inpaint.easel.html: white, inpaint.way: AROUND}) is None
+    )  # nothing is added yet
     assert inpaint.part(page(inpaint) | {inpaint.easel.html: white}) is None
 
 
 # ---- pictures that come in -------------------------------------------------------------------------------------------
 
 
-def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(inpaint: Inpaint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(
+    inpaint: Inpaint, capsys: pytest.CaptureFixture[str]
+) -> None:
     def taken(image: Image.Image | bytes, name: str = "a.png", **how: Any) -> Source:
-        source = inpaint.easel.pressed({"what": "picture", **upload(image, name, **how)}, None, (64, 64))
+        source = inpaint.easel.pressed(
+            {"what": "picture", **upload(image, name, **how)}, None, (64, 64)
+        )
         assert source
         return source
 
@@ -316,40 +431,83 @@ def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(inpaint: In
         taken(Image.new("1", (13000, 13000)))
 
 
-NONSENSE: tuple[Any, ...] = (None, [], {"a": {}}, float("nan"), float("inf"), 10**400, -1, 0.5, "1e309", "\0\ud800", [["x"]])
+NONSENSE: tuple[Any, ...] = (
+    None,
+    [],
+    {"a": {}},
+    float("nan"),
+    float("inf"),
+    10**400,
+    -1,
+    0.5,
+    "1e309",
+    "\0\ud800",
+    [["x"]],
+)
 
 
 @pytest.mark.parametrize("kind", [Img2Img, Inpaint])
-def test_whatever_a_browser_sends_is_a_sentence_at_most(kind: type[Any], desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_a_browser_sends_is_a_sentence_at_most(
+    kind: type[Any], desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     """Every field of the page, every event of the easel: a value no page sends is refused in words or passed over."""
     with gr.Blocks():
         tab = kind(desk)
     sent, _ = on(tab, noise(64, 64))
-    sent |= {tab.easel.html: {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}, tab.usual: tab.OWN}
+    sent |= {
+        tab.easel.html: {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"},
+        tab.usual: tab.OWN,
+    }
     sent |= {tab.form["inpaint_area"]: "only masked"} if kind is Inpaint else {tab.by: 1}
-    looks = tab.read, tab.fit_model, tab.take_size, *([tab.turn, tab.part] if kind is Inpaint else [tab.tell, tab.resize])
+    looks = (
+        tab.read,
+        tab.fit_model,
+        tab.take_size,
+        *([tab.turn, tab.part] if kind is Inpaint else [tab.tell, tab.resize]),
+    )
     for value in NONSENSE:
         for part in {*sent} - {tab.easel.source}:
             for look in looks:
                 with suppress(StudioError):  # anything else is no sentence
                     look(sent | {part: value})
         files: Any = {"what": "picture", "path": value, "name": value}
-        for event in (value, {"what": value}, files, {**files, "what": "mask"}, {"what": "blank", "path": value}):
+        for event in (
+            value,
+            {"what": value},
+            files,
+            {**files, "what": "mask"},
+            {"what": "blank", "path": value},
+        ):
             with suppress(gr.Error):
                 tab.press(sent, gr.EventData(None, event), NOBODY)
-        assert tab.stage.pick(["/a.png"], gr.SelectData(None, {"index": value, "value": value}))[tab.stage.picked] is None
+        assert (
+            tab.stage.pick(["/a.png"], gr.SelectData(None, {"index": value, "value": value}))[
+                tab.stage.picked
+            ]
+            is None
+        )
         tab.fit_schedule(value, value)
     assert not caplog.records  # where what is no sentence is written down
 
 
-def test_the_strip_of_another_picture_goes_when_a_new_one_comes(desk: Desk, img2img: Img2Img) -> None:
+def test_the_strip_of_another_picture_goes_when_a_new_one_comes(
+    desk: Desk, img2img: Img2Img
+) -> None:
     made, stage = kept(desk, GenerationRequest(prompt="a boat")), img2img.stage
-    id = desk.jobs.submit("generate", GenerationRequest(prompt="a boat", image="a" * 64).model_dump(mode="json"), owner=OWNER.id)
+    id = desk.jobs.submit(
+        "generate",
+        GenerationRequest(prompt="a boat", image="a" * 64).model_dump(mode="json"),
+        owner=OWNER.id,
+    )
     assert stage.strip.sheet not in stage.shown(OWNER, (), "/another.png")  # nothing has come yet
     assert desk.jobs.claim("cpu")
     desk.jobs.finish(id, "done", {"pictures": [{"path": str(made.path)}]})
     came = stage.shown(OWNER, (), "/another.png")
-    assert came[stage.picked] == str(made.path) and came[stage.strip.sheet] == "" and came[stage.strip.job] == 0
+    assert (
+        came[stage.picked] == str(made.path)
+        and came[stage.strip.sheet] == ""
+        and came[stage.strip.job] == 0
+    )
     assert {stage.strip.sheet, stage.strip.job} <= set(stage.watched)
     assert stage.strip.sheet not in stage.shown(OWNER, (), str(made.path))  # its own stays
 
@@ -371,21 +529,56 @@ def test_without_a_picture_all_faults_are_said_at_once(img2img: Img2Img, inpaint
     for tab in (img2img, inpaint):
         with pytest.raises(InvalidSpec) as caught:
             tab.read(page(tab, steps="many", prompt="a (cat"))
-        assert [fault.split(":")[0] for fault in caught.value.faults] == ["Picture", "Prompt", "Steps"]
+        assert [fault.split(":")[0] for fault in caught.value.faults] == [
+            "Picture",
+            "Prompt",
+            "Steps",
+        ]
 
 
-@pytest.mark.parametrize("wanted", [
-    {"strength": 0.35, "resize_mode": "crop", "width": 96, "height": 64},
-    {"strength": 0.0, "hires_scale": 2.0, "hires_strength": 0.3, "hires_steps": 9, "hires_tile": 128, "hires_overlap": 16},
-    {"mask": True, "invert_mask": True, "mask_blur": 9, "mask_grow": -3, "masked_content": "latent noise",
-     "inpaint_area": "only masked", "mask_padding": 16, "width": 128, "height": 128},
-    {"extend_left": 64, "extend_bottom": 8, "extend_fill": "colour", "extend_colour": "#102030", "seam_blur": 2},
-], ids=lambda wanted: ",".join(wanted))
-def test_a_request_survives_the_page(wanted: dict[str, Any], img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"strength": 0.35, "resize_mode": "crop", "width": 96, "height": 64},
+        {
+            "strength": 0.0,
+            "hires_scale": 2.0,
+            "hires_strength": 0.3,
+            "hires_steps": 9,
+            "hires_tile": 128,
+            "hires_overlap": 16,
+        },
+        {
+            "mask": True,
+            "invert_mask": True,
+            "mask_blur": 9,
+            "mask_grow": -3,
+            "masked_content": "latent noise",
+            "inpaint_area": "only masked",
+            "mask_padding": 16,
+            "width": 128,
+            "height": 128,
+        },
+        {
+            "extend_left": 64,
+            "extend_bottom": 8,
+            "extend_fill": "colour",
+            "extend_colour": "#102030",
+            "seam_blur": 2,
+        },
+    ],
+    ids=lambda wanted: ",".join(wanted),
+)
+def test_a_request_survives_the_page(
+    wanted: dict[str, Any], img2img: Img2Img, inpaint: Inpaint, desk: Desk
+) -> None:
     inputs = desk.library.inputs
     image = inputs.add(noise(128, 96)).sha256
     mask = {"mask": inputs.add_mask(noise(128, 96, 3)).sha256} if wanted.get("mask") else {}
-    request = check(GenerationRequest, {"prompt": "a cat", "seed": 9, "steps": 11, **wanted, "image": image, **mask})
+    request = check(
+        GenerationRequest,
+        {"prompt": "a cat", "seed": 9, "steps": 11, **wanted, "image": image, **mask},
+    )
     tab: Any = img2img if request.task == "img2img" else inpaint
     assert tab.read(page(tab, tab.take(request, OWNER))) == request
 
@@ -417,10 +610,24 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
     assert inpaint.own_size({**sent, inpaint.form["inpaint_area"]: "only masked"}) == (128, 128)
 
 
-@pytest.mark.parametrize(("steps", "strength", "words"), [
-    (20, 0.75, "15 of 20 steps"), (20, 1, "20 of 20"), (3, 0.5, "1 of 3"), (1, 0.5, "No step runs: more"), (20, 0, "only enlarged"),
-    (None, 0.5, ""), (20, None, ""), (10**400, 0.5, ""), ("20", "x", ""), (20, float("nan"), ""), (True, 1, ""), (20, 7, ""),
-], ids=str)
+@pytest.mark.parametrize(
+    ("steps", "strength", "words"),
+    [
+        (20, 0.75, "15 of 20 steps"),
+        (20, 1, "20 of 20"),
+        (3, 0.5, "1 of 3"),
+        (1, 0.5, "No step runs: more"),
+        (20, 0, "only enlarged"),
+        (None, 0.5, ""),
+        (20, None, ""),
+        (10**400, 0.5, ""),
+        ("20", "x", ""),
+        (20, float("nan"), ""),
+        (True, 1, ""),
+        (20, 7, ""),
+    ],
+    ids=str,
+)
 def test_the_steps_that_really_run_are_said(steps: Any, strength: Any, words: str) -> None:
     assert words in runs(steps, strength) and bool(words) == bool(runs(steps, strength))
 
@@ -438,36 +645,65 @@ def test_resize_by_computes_width_and_height(img2img: Img2Img) -> None:
 # ---- sent on ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_goes_with_its_settings_to_every_tab(img2img: Img2Img, inpaint: Inpaint, desk: Desk) -> None:
+def test_a_picture_goes_with_its_settings_to_every_tab(
+    img2img: Img2Img, inpaint: Inpaint, desk: Desk
+) -> None:
     before = desk.library.inputs.add(noise(128, 128, 8)).sha256
-    made = kept(desk, check(GenerationRequest, {"prompt": "a red boat", "steps": 9, "image": before, "strength": 0.4}))
+    made = kept(
+        desk,
+        check(
+            GenerationRequest,
+            {"prompt": "a red boat", "steps": 9, "image": before, "strength": 0.4},
+        ),
+    )
     for tab in (img2img, inpaint):
         updates = tab.sent(made, OWNER)
         sent = page(tab, updates)
         source = sent[tab.easel.source]
-        assert (np.array(desk.library.inputs.load(source.image)) == np.array(Image.open(made.path))).all()
+        assert (
+            np.array(desk.library.inputs.load(source.image)) == np.array(Image.open(made.path))
+        ).all()
         assert source.image != before and not source.mask
         raw = tab.form.raw(sent)
         assert (raw["prompt"], raw["steps"], raw["strength"]) == ("a red boat", 9, 0.4)
     with gr.Blocks():
         sweep = SweepTab(desk)
     filled = sweep.based(made.request)
-    sent = {part: part.value for part in sweep.asked} | {part: value for part, value in filled.items() if part in sweep.asked}
+    sent = {part: part.value for part in sweep.asked} | {
+        part: value for part, value in filled.items() if part in sweep.asked
+    }
     sent |= {sweep.rows.rows[0].text: "0.3, 0.6"}
     base = {**sweep.basis.raw(sent), **sweep.form.raw(sent)}
-    assert check(GenerationRequest, base) == made.request  # nothing is lost, also what the form has no field for
+    assert (
+        check(GenerationRequest, base) == made.request
+    )  # nothing is lost, also what the form has no field for
     assert sweep.basis.show(GenerationRequest())[sweep.basis.kept] == {}
 
 
 def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Desk) -> None:
     made = kept(desk, GenerationRequest(prompt="a boat"), noise(200, 120))
     request = img2img.read(page(img2img, img2img.enlarged(made, OWNER)))
-    assert (request.strength, request.hires_scale, request.width, request.height) == (0, 2, 200, 120)
+    assert (request.strength, request.hires_scale, request.width, request.height) == (
+        0,
+        2,
+        200,
+        120,
+    )
     assert request.steps_run == 0 and request.hires_steps_run and not request.hires_tile
-    large = img2img.read(page(img2img, img2img.enlarged(kept(desk, GenerationRequest(), noise(800, 400)), OWNER)))
+    large = img2img.read(
+        page(img2img, img2img.enlarged(kept(desk, GenerationRequest(), noise(800, 400)), OWNER))
+    )
     assert large.hires_tile == 1024 and (large.width, large.height) == (800, 400)
-    for steps, second in ((5, 0), (4, 5), (1, 5)):  # of a distilled model: at least one step of the second pass has to run
-        few = kept(desk, GenerationRequest(scheduler="LCM", schedule="As shipped", steps=steps), noise(64, 64))
+    for steps, second in (
+        (5, 0),
+        (4, 5),
+        (1, 5),
+    ):  # of a distilled model: at least one step of the second pass has to run
+        few = kept(
+            desk,
+            GenerationRequest(scheduler="LCM", schedule="As shipped", steps=steps),
+            noise(64, 64),
+        )
         request = img2img.read(page(img2img, img2img.enlarged(few, OWNER)))
         assert (request.hires_steps, request.hires_steps_run) == (second, 1)
 
@@ -475,26 +711,47 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: De
 def test_before_is_laid_out_as_after(desk: Desk) -> None:
     inputs = desk.library.inputs
     image = inputs.add(noise(128, 64)).sha256
-    same = kept(desk, check(GenerationRequest, {"image": image, "width": 256, "height": 128}), noise(256, 128))
+    same = kept(
+        desk,
+        check(GenerationRequest, {"image": image, "width": 256, "height": 128}),
+        noise(256, 128),
+    )
     assert before_of(desk, str(same.path)) == inputs.path(image)
-    framed = before_of(desk, str(kept(desk, check(GenerationRequest, {"image": image, "extend_left": 64}), noise(192, 64)).path))
+    framed = before_of(
+        desk,
+        str(
+            kept(
+                desk, check(GenerationRequest, {"image": image, "extend_left": 64}), noise(192, 64)
+            ).path
+        ),
+    )
     assert isinstance(framed, Image.Image) and framed.size == (192, 64)
     assert (np.array(framed)[:, 64:] == np.array(inputs.load(image))).all()
     for mode in ("stretch", "crop", "fill"):
-        square = check(GenerationRequest, {"image": image, "resize_mode": mode, "width": 128, "height": 128})
+        square = check(
+            GenerationRequest, {"image": image, "resize_mode": mode, "width": 128, "height": 128}
+        )
         shown = before_of(desk, str(kept(desk, square, noise(128, 128)).path))
         assert isinstance(shown, Image.Image) and shown.size == (128, 128)
     assert before_of(desk, None) is None
     assert before_of(desk, str(kept(desk, GenerationRequest()).path)) is None
-    assert before_of(desk, str(kept(desk, check(GenerationRequest, {"image": "b" * 64})).path)) is None  # gone from inputs
+    assert (
+        before_of(desk, str(kept(desk, check(GenerationRequest, {"image": "b" * 64})).path)) is None
+    )  # gone from inputs
 
 
 def test_two_pictures_of_the_gallery_are_compared(desk: Desk) -> None:
-    one, two = (kept(desk, GenerationRequest(prompt=words, seed=k), noise(64, 64, k)) for k, words in enumerate(("a", HOSTILE)))
+    one, two = (
+        kept(desk, GenerationRequest(prompt=words, seed=k), noise(64, 64, k))
+        for k, words in enumerate(("a", HOSTILE))
+    )
     with gr.Blocks():
         tab = GalleryTab(desk)
     pinned = tab.turn_pin(str(one.path), None)
-    assert pinned[tab.pinned] == str(one.path) and pinned[tab.compare.place].constructor_args["visible"] is False
+    assert (
+        pinned[tab.pinned] == str(one.path)
+        and pinned[tab.compare.place].constructor_args["visible"] is False
+    )
     both = tab.shown(str(two.path), str(one.path))
     assert both[tab.compare.slider] == (str(one.path), str(two.path))
     assert "<img" not in both[tab.compare.captions] and "pinned: a" in both[tab.compare.captions]
@@ -509,7 +766,11 @@ def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Desk) -> None:
         pane = Strip(desk, "trial")
     updates = pane.begin(str(made.path), 4, NOBODY)
     job = desk.jobs.get(updates[pane.job])
-    assert job and job.kind == "strip" and job.spec == {"request": made.request.model_dump(mode="json"), "every": 4}
+    assert (
+        job
+        and job.kind == "strip"
+        and job.spec == {"request": made.request.model_dump(mode="json"), "every": 4}
+    )
     theirs = desk.submit_strip(made.request, 4, OWNER)
     assert pane.look(theirs, NOBODY)[pane.sheet] == ""
     with pytest.raises(gr.Error, match="Choose a picture"):
@@ -519,38 +780,66 @@ def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Desk) -> None:
 # ---- many pictures ---------------------------------------------------------------------------------------------------
 
 
-def test_many_pictures_are_one_list_and_a_bad_one_stops_no_other(img2img: Img2Img, desk: Desk) -> None:
+def test_many_pictures_are_one_list_and_a_bad_one_stops_no_other(
+    img2img: Img2Img, desk: Desk
+) -> None:
     many = img2img.many
-    files = [upload(noise(64, 48, 1), "one.png"), upload(b"hello", HOSTILE), upload(noise(48, 64, 2), "two.png"),
-             {"path": "/etc/passwd", "orig_name": "passwd"}, None]
-    sent = {part: part.value for part in img2img.form.inputs} | {many.files: files, many.own: True, img2img.form["strength"]: 0.4}
+    files = [
+        upload(noise(64, 48, 1), "one.png"),
+        upload(b"hello", HOSTILE),
+        upload(noise(48, 64, 2), "two.png"),
+        {"path": "/etc/passwd", "orig_name": "passwd"},
+        None,
+    ]
+    sent = {part: part.value for part in img2img.form.inputs} | {
+        many.files: files,
+        many.own: True,
+        img2img.form["strength"]: 0.4,
+    }
     updates = many.begin(dict(sent), NOBODY)
     waiting = desk.jobs.waiting(kind="generate")
     assert [job.spec["strength"] for job in waiting] == [0.4, 0.4]
     assert [desk.library.inputs.size(job.spec["image"]) for job in waiting] == [(64, 48), (48, 64)]
     assert all(job.spec["width"] is None for job in waiting)
     shown = updates[many.list]
-    assert "0 of 5 done · 3 failed" in shown and "no picture that can be read" in shown and "<img src=x" not in shown
+    assert (
+        "0 of 5 done · 3 failed" in shown
+        and "no picture that can be read" in shown
+        and "<img src=x" not in shown
+    )
     job = desk.jobs.claim("cpu")
     assert job
     desk.jobs.finish(job.id, "failed", error="<b>It</b> broke.")
     visitor = Visitor("api", guest=True)
-    assert "4 failed" in many.shown(visitor)[many.list] and "&lt;b&gt;It" in many.shown(visitor)[many.list]
+    assert (
+        "4 failed" in many.shown(visitor)[many.list]
+        and "&lt;b&gt;It" in many.shown(visitor)[many.list]
+    )
     many.cancel(NOBODY)
     assert not desk.jobs.waiting(kind="generate") and "stopped" in many.shown(visitor)[many.list]
     assert many.shown(ANN)[many.list] == drawn([], {})  # nobody else's
-    assert list(many.look(many.shown(visitor)[many.seen], NOBODY)) == [many.seen]  # nothing new, nothing sent
+    assert list(many.look(many.shown(visitor)[many.seen], NOBODY)) == [
+        many.seen
+    ]  # nothing new, nothing sent
 
 
 def test_what_is_wrong_with_many_is_said_before_any_is_queued(img2img: Img2Img, desk: Desk) -> None:
     many = img2img.many
-    sent = {part: part.value for part in img2img.form.inputs} | {many.files: [upload(noise(64, 64))], many.own: False}
-    for change, why in (({img2img.form["steps"]: 0}, "Steps"), ({many.files: None}, "choose some first"),
-                        ({many.files: [None] * 501}, "500 at once")):
+    sent = {part: part.value for part in img2img.form.inputs} | {
+        many.files: [upload(noise(64, 64))],
+        many.own: False,
+    }
+    for change, why in (
+        ({img2img.form["steps"]: 0}, "Steps"),
+        ({many.files: None}, "choose some first"),
+        ({many.files: [None] * 501}, "500 at once"),
+    ):
         with pytest.raises(gr.Error, match=why):
             many.begin(sent | change, NOBODY)
     assert not desk.jobs.waiting()
-    many.begin(sent | {many.files: [upload(noise(64, 64, k)) for k in range(GUEST_JOBS + 1)]}, NOBODY)
+    many.begin(
+        sent | {many.files: [upload(noise(64, 64, k)) for k in range(GUEST_JOBS + 1)]}, NOBODY
+    )
     assert len(desk.jobs.waiting()) == GUEST_JOBS  # the last one's row says why it has to wait
     assert "which is all that a guest may have" in many.shown(Visitor("api", guest=True))[many.list]
 

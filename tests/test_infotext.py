@@ -14,7 +14,9 @@ from studio.spec.request import GenerationRequest, LoraUse
 from studio.spec.tables import SCHEDULERS
 from studio.spec.value import check
 
-REQUEST = GenerationRequest(prompt="a red boat, by a lake", negative_prompt="fog, rain", width=128, height=192, seed=7)
+REQUEST = GenerationRequest(
+    prompt="a red boat, by a lake", negative_prompt="fog, rain", width=128, height=192, seed=7
+)
 
 A1111 = """portrait of a woman, (detailed:1.2), city
 at night
@@ -33,17 +35,55 @@ Negative prompt: people
 Steps: 25, Size: 768x768, Sampler: UniPC, Seed: 99, CFG scale: 6, CFG rescale: 0.7, App: SD.Next, Version: 4f4ea77, \
 Operations: txt2img, Parser: native, Model: juggernaut, Model hash: 7a4dbba12f, Pipeline: StableDiffusionPipeline"""
 
-NASTY = st.lists(st.sampled_from(["Steps: 20, Sampler: Euler, Seed: 1", "Negative prompt:", "Negative prompt: x", "\u2028",
-                                  'Prompt: "no"', "\n", "\r\n", "\r", ",", '"', "\\\\", ":", " ", "\t", "a boat", "größe", "\x85",
-                                  "\x1f", "\U0001f680", "Version: studio 9", "Model: other, Size: 8x8"]) | st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=2), max_size=8).map("".join)
-PAIRS = st.sampled_from([(scheduler, schedule) for scheduler, info in SCHEDULERS.items() for schedule in info.schedules])
-MODELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20) | st.sampled_from(
-    ['"', '"a"', '"a', " a ", "a, Steps: 3", "a\nb", "a\\", "\\", "None", "v1:5"])
+NASTY = st.lists(
+    st.sampled_from(
+        [
+            "Steps: 20, Sampler: Euler, Seed: 1",
+            "Negative prompt:",
+            "Negative prompt: x",
+            "\u2028",
+            'Prompt: "no"',
+            "\n",
+            "\r\n",
+            "\r",
+            ",",
+            '"',
+            "\\\\",
+            ":",
+            " ",
+            "\t",
+            "a boat",
+            "größe",
+            "\x85",
+            "\x1f",
+            "\U0001f680",
+            "Version: studio 9",
+            "Model: other, Size: 8x8",
+        ]
+    )
+    | st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=2
+    ),
+    max_size=8,
+).map("".join)
+PAIRS = st.sampled_from(
+    [(scheduler, schedule) for scheduler, info in SCHEDULERS.items() for schedule in info.schedules]
+)
+MODELS = st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
+) | st.sampled_from(['"', '"a"', '"a', " a ", "a, Steps: 3", "a\nb", "a\\", "\\", "None", "v1:5"])
 
 WEIGHTS = st.floats(-4, 4)
-USES = st.builds(LoraUse, name=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="<>:"), min_size=1,
-                                       max_size=9).filter(lambda name: name == name.strip()), unet=WEIGHTS, text_encoder=WEIGHTS)
+USES = st.builds(
+    LoraUse,
+    name=st.text(
+        st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="<>:"),
+        min_size=1,
+        max_size=9,
+    ).filter(lambda name: name == name.strip()),
+    unet=WEIGHTS,
+    text_encoder=WEIGHTS,
+)
 
 
 @st.composite
@@ -51,17 +91,33 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
     """Any single picture's resolved request."""
     scheduler, schedule = draw(PAIRS)
     values: dict[str, Any] = {
-        "prompt": draw(NASTY), "negative_prompt": draw(NASTY), "model": draw(MODELS), "scheduler": scheduler,
-        "schedule": schedule, "width": draw(st.integers(8, 256)) * 8, "height": draw(st.integers(8, 256)) * 8,
-        "steps": draw(st.integers(1, 150)), "guidance": draw(st.floats(1, 30)), "seed": draw(st.integers(0, 2**32 - 1)),
-        "batch": draw(st.integers(1, 16)), "clip_skip": draw(st.integers(1, 12)),
-        "loras": draw(st.lists(USES, max_size=3, unique_by=lambda use: use.name))}
-    return check(GenerationRequest, values | draw(st.one_of(st.just({}), on_a_picture(draw(st.sampled_from(TASKS))))))
+        "prompt": draw(NASTY),
+        "negative_prompt": draw(NASTY),
+        "model": draw(MODELS),
+        "scheduler": scheduler,
+        "schedule": schedule,
+        "width": draw(st.integers(8, 256)) * 8,
+        "height": draw(st.integers(8, 256)) * 8,
+        "steps": draw(st.integers(1, 150)),
+        "guidance": draw(st.floats(1, 30)),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+        "batch": draw(st.integers(1, 16)),
+        "clip_skip": draw(st.integers(1, 12)),
+        "loras": draw(st.lists(USES, max_size=3, unique_by=lambda use: use.name)),
+    }
+    return check(
+        GenerationRequest,
+        values | draw(st.one_of(st.just({}), on_a_picture(draw(st.sampled_from(TASKS))))),
+    )
 
 
 SHA = "0123456789abcdef" * 4
 TASKS = ("txt2img", "img2img", "inpaint", "outpaint")
-SIDE, SHARE, EIGHTS = st.integers(0, 64), st.floats(0.3, 1), st.integers(1, 128).map(lambda k: 8 * k)
+SIDE, SHARE, EIGHTS = (
+    st.integers(0, 64),
+    st.floats(0.3, 1),
+    st.integers(1, 128).map(lambda k: 8 * k),
+)
 
 
 @st.composite
@@ -70,9 +126,15 @@ def on_a_picture(draw: st.DrawFn, task: str) -> dict[str, Any]:
     given: dict[str, Any] = {"steps": draw(st.integers(10, 150))}
     if task in ("txt2img", "img2img"):
         tile = draw(st.sampled_from([0, 64, 512]))
-        given |= {"width": 256, "height": 512, "hires_scale": draw(st.floats(1.1, 4)), "hires_steps": draw(st.integers(10, 150)),
-                  "hires_strength": draw(SHARE), "hires_tile": tile,
-                  "hires_resize": "pixel" if tile else draw(st.sampled_from(["pixel", "latent"]))}
+        given |= {
+            "width": 256,
+            "height": 512,
+            "hires_scale": draw(st.floats(1.1, 4)),
+            "hires_steps": draw(st.integers(10, 150)),
+            "hires_strength": draw(SHARE),
+            "hires_tile": tile,
+            "hires_resize": "pixel" if tile else draw(st.sampled_from(["pixel", "latent"])),
+        }
         given |= {"hires_overlap": draw(st.integers(0, 4)) * 8} if tile else {}
     if task != "txt2img":
         given |= {"image": SHA, "strength": draw(SHARE)}
@@ -83,11 +145,21 @@ def on_a_picture(draw: st.DrawFn, task: str) -> dict[str, Any]:
         given |= {"mask_padding": draw(SIDE)} if given["inpaint_area"] == "only masked" else {}
     if task == "inpaint":
         contents = st.sampled_from(["original", "fill", "latent noise", "latent nothing"])
-        given |= {"mask": SHA[::-1], "mask_blur": draw(SIDE), "mask_grow": draw(st.integers(-64, 64)),
-                  "invert_mask": draw(st.booleans()), "masked_content": draw(contents)}
+        given |= {
+            "mask": SHA[::-1],
+            "mask_blur": draw(SIDE),
+            "mask_grow": draw(st.integers(-64, 64)),
+            "invert_mask": draw(st.booleans()),
+            "masked_content": draw(contents),
+        }
     if task == "outpaint":
         fill = draw(st.sampled_from(["edge", "mirror", "noise", "colour"]))
-        given |= {"extend_left": draw(EIGHTS), "extend_bottom": draw(EIGHTS), "extend_fill": fill, "seam_blur": draw(SIDE)}
+        given |= {
+            "extend_left": draw(EIGHTS),
+            "extend_bottom": draw(EIGHTS),
+            "extend_fill": fill,
+            "seam_blur": draw(SIDE),
+        }
         given |= {"extend_colour": "#00ff7f"} if fill == "colour" else {}
     return given
 
@@ -99,41 +171,89 @@ def values(text: str) -> dict[str, Any]:
 def test_written_as_a1111_writes_it() -> None:
     assert infotext.write(REQUEST, "6ce0161689b3853acaa03779ec93eafe") == (
         "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, "
-        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, Version: studio {__version__}")
-    more = {"negative_prompt": "", "model": "v1.5: mine", "guidance": 6.5, "clip_skip": 2, "batch": 4, "schedule": "As shipped"}
+        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, Version: studio {__version__}"
+    )
+    more = {
+        "negative_prompt": "",
+        "model": "v1.5: mine",
+        "guidance": 6.5,
+        "clip_skip": 2,
+        "batch": 4,
+        "schedule": "As shipped",
+    }
     assert infotext.write(REQUEST.model_copy(update=more)) == (
         "a red boat, by a lake\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 6.5, Seed: 7, Size: 128x192, "
-        f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, Version: studio {__version__}')
+        f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, Version: studio {__version__}'
+    )
 
 
 def test_work_on_a_picture_as_a1111_writes_it() -> None:
     def told(**more: Any) -> str:
         made = check(GenerationRequest, {"width": 128, "height": 128, "seed": 7} | more)
-        return infotext.write(made).split("Model: pocket")[1].removesuffix(f", Version: studio {__version__}")
+        return (
+            infotext.write(made)
+            .split("Model: pocket")[1]
+            .removesuffix(f", Version: studio {__version__}")
+        )
 
     assert told() == told(strength=0.3, mask_blur=9) == ""  # nothing that changes nothing
     assert told(image=SHA, strength=0.4) == f", Init image: {SHA}, Denoising strength: 0.4"
-    assert told(image=SHA, mask=SHA, inpaint_area="only masked", invert_mask=True, masked_content="latent noise") == (
+    assert told(
+        image=SHA,
+        mask=SHA,
+        inpaint_area="only masked",
+        invert_mask=True,
+        masked_content="latent noise",
+    ) == (
         f", Init image: {SHA}, Mask: {SHA}, Denoising strength: 0.75, Mask blur: 4, Mask mode: Inpaint not masked, Masked content: "
-        "latent noise, Inpaint area: Only masked, Masked area padding: 32")
-    assert told(image=SHA, extend_right=64) == f", Init image: {SHA}, Denoising strength: 0.75, Extend right: 64"
+        "latent noise, Inpaint area: Only masked, Masked area padding: 32"
+    )
+    assert (
+        told(image=SHA, extend_right=64)
+        == f", Init image: {SHA}, Denoising strength: 0.75, Extend right: 64"
+    )
     assert told(hires_scale=2, hires_resize="latent", hires_steps=10) == (
-        ", Hires upscale: 2, Hires upscaler: Latent, Hires steps: 10, Denoising strength: 0.7")
+        ", Hires upscale: 2, Hires upscaler: Latent, Hires steps: 10, Denoising strength: 0.7"
+    )
 
 
 def test_work_on_a_picture_as_others_write_it() -> None:
-    found = infotext.read(OLD.replace(", Model hash: abc", ", Denoising strength: 0.4, Mask blur: 8, Inpaint area: Only masked, "
-                                      "Masked area padding: 48, Masked content: fill, Mask mode: Inpaint not masked"))
-    assert {"strength": 0.4, "mask_blur": 8, "inpaint_area": "only masked", "mask_padding": 48, "masked_content": "fill",
-            "invert_mask": True}.items() <= found.values.items()
+    found = infotext.read(
+        OLD.replace(
+            ", Model hash: abc",
+            ", Denoising strength: 0.4, Mask blur: 8, Inpaint area: Only masked, "
+            "Masked area padding: 48, Masked content: fill, Mask mode: Inpaint not masked",
+        )
+    )
+    assert {
+        "strength": 0.4,
+        "mask_blur": 8,
+        "inpaint_area": "only masked",
+        "mask_padding": 48,
+        "masked_content": "fill",
+        "invert_mask": True,
+    }.items() <= found.values.items()
     assert found.notes == ["It was made from another picture, which the text does not hold."]
-    found = infotext.read(OLD.replace(", Model hash: abc", ", Denoising strength: 0.6, Hires resize: 1024x1024, Hires steps: 12, "
-                                      "Hires upscaler: R-ESRGAN 4x+"))
-    assert {"hires_scale": 2.0, "hires_strength": 0.6, "hires_steps": 12, "hires_resize": "pixel"}.items() <= found.values.items()
+    found = infotext.read(
+        OLD.replace(
+            ", Model hash: abc",
+            ", Denoising strength: 0.6, Hires resize: 1024x1024, Hires steps: 12, "
+            "Hires upscaler: R-ESRGAN 4x+",
+        )
+    )
+    assert {
+        "hires_scale": 2.0,
+        "hires_strength": 0.6,
+        "hires_steps": 12,
+        "hires_resize": "pixel",
+    }.items() <= found.values.items()
     assert found.notes == ["Hires upscaler 'R-ESRGAN 4x+' is not in this studio; pixel is taken."]
-    assert infotext.read(OLD.replace("abc", "abc, Hires upscaler: Latent (nearest), Mask blur: soft")).notes == [
+    assert infotext.read(
+        OLD.replace("abc", "abc, Hires upscaler: Latent (nearest), Mask blur: soft")
+    ).notes == [
         "Mask blur: 'soft' is not a number; left as it is.",
-        "Hires upscaler 'Latent (nearest)' is not in this studio; latent is taken."]
+        "Hires upscaler 'Latent (nearest)' is not in this studio; latent is taken.",
+    ]
 
 
 @given(requests(), st.sampled_from(["", "6ce0161689b3853acaa03779ec93eafe"]))
@@ -155,24 +275,51 @@ def test_reads_a1111() -> None:
     found = infotext.read(A1111)
     assert found.values == {
         "prompt": "portrait of a woman, (detailed:1.2), city\nat night",
-        "negative_prompt": "blurry, [bad], text,\nwatermark", "steps": 28, "guidance": 6.5, "seed": 2943857261,
-        "width": 512, "height": 768, "scheduler": "Euler a", "schedule": "Uniform",
-        "clip_skip": 2, "model": "v1-5-pruned-emaonly", "loras": [], "hires_scale": 2.0, "hires_strength": 0.4}
+        "negative_prompt": "blurry, [bad], text,\nwatermark",
+        "steps": 28,
+        "guidance": 6.5,
+        "seed": 2943857261,
+        "width": 512,
+        "height": 768,
+        "scheduler": "Euler a",
+        "schedule": "Uniform",
+        "clip_skip": 2,
+        "model": "v1-5-pruned-emaonly",
+        "loras": [],
+        "hires_scale": 2.0,
+        "hires_strength": 0.4,
+    }
     assert found.notes == ["Not taken over: VAE."]
     check(GenerationRequest, found.values)
 
 
 def test_tags_of_loras_are_read_and_written_as_a1111_does() -> None:
-    text = A1111.replace("(detailed:1.2), city", "(detailed:1.2), <lora:moon:0.8> <lora:style/add:0.5:1>, city")
+    text = A1111.replace(
+        "(detailed:1.2), city", "(detailed:1.2), <lora:moon:0.8> <lora:style/add:0.5:1>, city"
+    )
     found = values(text)
     assert found["prompt"] == "portrait of a woman, (detailed:1.2),  , city\nat night"
-    assert found["loras"] == [{"name": "moon", "unet": 0.8, "text_encoder": 0.8},
-                              {"name": "style/add", "unet": 1.0, "text_encoder": 0.5}]
-    request = REQUEST.model_copy(update={"loras": (LoraUse(name="moon", unet=0.8, text_encoder=0.8), LoraUse(name="b", unet=0.5))})
-    assert infotext.write(request).split("\n")[0] == "a red boat, by a lake <lora:moon:0.8> <lora:b:1:0.5>"
-    assert infotext.write(request.model_copy(update={"prompt": ""})).split("\n")[0] == "<lora:moon:0.8> <lora:b:1:0.5>"
+    assert found["loras"] == [
+        {"name": "moon", "unet": 0.8, "text_encoder": 0.8},
+        {"name": "style/add", "unet": 1.0, "text_encoder": 0.5},
+    ]
+    request = REQUEST.model_copy(
+        update={
+            "loras": (LoraUse(name="moon", unet=0.8, text_encoder=0.8), LoraUse(name="b", unet=0.5))
+        }
+    )
+    assert (
+        infotext.write(request).split("\n")[0]
+        == "a red boat, by a lake <lora:moon:0.8> <lora:b:1:0.5>"
+    )
+    assert (
+        infotext.write(request.model_copy(update={"prompt": ""})).split("\n")[0]
+        == "<lora:moon:0.8> <lora:b:1:0.5>"
+    )
     broken = values(A1111.replace("city", "<lora:moon:x>"))
-    assert "<lora:moon:x>" in broken["prompt"] and broken["loras"] == []  # the form says what is wrong with it
+    assert (
+        "<lora:moon:x>" in broken["prompt"] and broken["loras"] == []
+    )  # the form says what is wrong with it
 
 
 def test_reads_forge_and_sdnext() -> None:
@@ -180,16 +327,35 @@ def test_reads_forge_and_sdnext() -> None:
     assert (forge.values["scheduler"], forge.values["schedule"]) == ("DPM++ 2M SDE", "SGM Uniform")
     assert (forge.values["prompt"], forge.values["negative_prompt"]) == ("a castle", "")
     assert forge.notes == ["Not taken over: Distilled CFG Scale."]
-    assert (sdnext.values["scheduler"], sdnext.values["width"], sdnext.values["seed"]) == ("UniPC", 768, 99)
-    assert sdnext.values["prompt"] == "a lighthouse" and sdnext.values["negative_prompt"] == "people"
-    assert len(sdnext.notes) == 1 and "CFG rescale" in sdnext.notes[0] and "Version" not in sdnext.notes[0]
+    assert (sdnext.values["scheduler"], sdnext.values["width"], sdnext.values["seed"]) == (
+        "UniPC",
+        768,
+        99,
+    )
+    assert (
+        sdnext.values["prompt"] == "a lighthouse" and sdnext.values["negative_prompt"] == "people"
+    )
+    assert (
+        len(sdnext.notes) == 1
+        and "CFG rescale" in sdnext.notes[0]
+        and "Version" not in sdnext.notes[0]
+    )
 
 
-@pytest.mark.parametrize(("sampler", "expected"), [
-    ("DPM++ 2M Karras", ("DPM++ 2M", "Karras")), ("DPM++ 2M SDE Exponential", ("DPM++ 2M SDE", "Exponential")),
-    ("DPM2 a Karras", ("DPM2 a", "Karras")), ("DPM++ 2M", ("DPM++ 2M", "Karras")), ("euler A", ("Euler a", "Uniform")),
-    ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Exponential")), ("Euler", ("Euler", "Uniform")), ("UniPC", ("UniPC", "SGM Uniform")),
-    ("LCM", ("LCM", "As shipped"))])
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ("DPM++ 2M Karras", ("DPM++ 2M", "Karras")),
+        ("DPM++ 2M SDE Exponential", ("DPM++ 2M SDE", "Exponential")),
+        ("DPM2 a Karras", ("DPM2 a", "Karras")),
+        ("DPM++ 2M", ("DPM++ 2M", "Karras")),
+        ("euler A", ("Euler a", "Uniform")),
+        ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Exponential")),
+        ("Euler", ("Euler", "Uniform")),
+        ("UniPC", ("UniPC", "SGM Uniform")),
+        ("LCM", ("LCM", "As shipped")),
+    ],
+)
 def test_samplers_before_schedules_had_a_name(sampler: str, expected: tuple[str, str]) -> None:
     found = infotext.read(OLD.replace("DPM++ 2M Karras", sampler))
     assert (found.values["scheduler"], found.values["schedule"]) == expected and found.notes == []
@@ -198,29 +364,56 @@ def test_samplers_before_schedules_had_a_name(sampler: str, expected: tuple[str,
 def test_what_is_not_here_is_noted() -> None:
     found = infotext.read(OLD.replace("DPM++ 2M Karras", "DPM adaptive"))
     assert "scheduler" not in found.values
-    assert found.notes == ["Sampler 'DPM adaptive' is not in this studio; the scheduler is left as it is."]
-    found = infotext.read(OLD.replace("DPM++ 2M Karras", "Euler a, Schedule type: Karras").replace("Steps: 20", "Steps: many"))
+    assert found.notes == [
+        "Sampler 'DPM adaptive' is not in this studio; the scheduler is left as it is."
+    ]
+    found = infotext.read(
+        OLD.replace("DPM++ 2M Karras", "Euler a, Schedule type: Karras").replace(
+            "Steps: 20", "Steps: many"
+        )
+    )
     assert found.values["schedule"] == "As shipped" and "steps" not in found.values
-    assert found.notes == ["Steps: 'many' is not a number; left as it is.",
-                           "Schedule type 'Karras' does not go with Euler a here; As shipped is taken."]
+    assert found.notes == [
+        "Steps: 'many' is not a number; left as it is.",
+        "Schedule type 'Karras' does not go with Euler a here; As shipped is taken.",
+    ]
 
 
 def test_lines_as_windows_ends_them_and_words_within_a_line() -> None:
     assert values(A1111.replace("\n", "\r\n")) == values(A1111)
-    assert values(OLD.replace("a cat", "a sign, Negative prompt: yes"))["prompt"] == "a sign, Negative prompt: yes"
+    assert (
+        values(OLD.replace("a cat", "a sign, Negative prompt: yes"))["prompt"]
+        == "a sign, Negative prompt: yes"
+    )
     assert values("Negative prompt: fog\n" + OLD.split("\n")[1])["negative_prompt"] == "fog"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "a boat", "Steps: 20", "a: b, c: d, e: f", "a boat\nSteps: 20, Seed: 5",
-                                  "a" * 1_000_000, "Steps:" + " " * 999_000, " " * 999_000 + "x", "ab: \"" * 190_000,
-                                  "x" * 1_000_001], ids=lambda text: f"{text[:6]}… {len(text)}")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "a boat",
+        "Steps: 20",
+        "a: b, c: d, e: f",
+        "a boat\nSteps: 20, Seed: 5",
+        "a" * 1_000_000,
+        "Steps:" + " " * 999_000,
+        " " * 999_000 + "x",
+        'ab: "' * 190_000,
+        "x" * 1_000_001,
+    ],
+    ids=lambda text: f"{text[:6]}… {len(text)}",
+)
 def test_nonsense_is_refused(text: str) -> None:
     """The long ones would run for hours if the pattern went back and forth."""
     with pytest.raises(ValueError, match=r"settings"):
         infotext.read(text)
 
 
-PARTS = st.sampled_from(["Steps: ", "Size: 9x9", "Seed: 1e9", ", ", '"', "\\", "Sampler: ", "Karras", "\n"])
+PARTS = st.sampled_from(
+    ["Steps: ", "Size: 9x9", "Seed: 1e9", ", ", '"', "\\", "Sampler: ", "Karras", "\n"]
+)
 
 
 @given(st.text() | NASTY | st.lists(PARTS).map("".join))
@@ -229,4 +422,6 @@ def test_never_anything_but_a_value_error(text: str) -> None:
         found = infotext.read(text)
     except ValueError:
         return
-    assert isinstance(found.values["prompt"], str) and all(isinstance(note, str) for note in found.notes)
+    assert isinstance(found.values["prompt"], str) and all(
+        isinstance(note, str) for note in found.notes
+    )

@@ -32,10 +32,17 @@ def test_the_same_pixels_are_the_same_file(inputs: Inputs, settings: Settings) -
     image = Image.linear_gradient("L").convert("RGB").crop((0, 0, 90, 60))
     told = PngInfo()
     told.add_text("parameters", "secret words")
-    one, other, third = inputs.add(bytes_of(image)), inputs.add(bytes_of(image, pnginfo=told)), inputs.add(image)
+    one, other, third = (
+        inputs.add(bytes_of(image)),
+        inputs.add(bytes_of(image, pnginfo=told)),
+        inputs.add(image),
+    )
     assert one == other == third and one.size == (90, 60) == inputs.size(one.sha256)
     (path,) = settings.inputs.iterdir()
-    assert path == inputs.path(one.sha256) and hashlib.sha256(path.read_bytes()).hexdigest() == one.sha256 == path.stem
+    assert (
+        path == inputs.path(one.sha256)
+        and hashlib.sha256(path.read_bytes()).hexdigest() == one.sha256 == path.stem
+    )
     assert b"secret" not in path.read_bytes()
     assert np.array_equal(np.asarray(inputs.load(one.sha256)), np.asarray(image))
 
@@ -50,11 +57,16 @@ def test_upright_and_without_transparency(inputs: Inputs) -> None:
     clear = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
     clear.paste((0, 0, 255, 255), (0, 0, 16, 8))
     taken = inputs.add(bytes_of(clear), "clear.png")
-    assert inputs.load(taken.sha256).getpixel((3, 12)) == (255, 255, 255) and "transparent" in taken.notes[0]
+    assert (
+        inputs.load(taken.sha256).getpixel((3, 12)) == (255, 255, 255)
+        and "transparent" in taken.notes[0]
+    )
     mask = inputs.load_mask(inputs.add_transparency(bytes_of(clear)).sha256)
     assert (mask.getpixel((3, 3)), mask.getpixel((3, 12))) == (0, 255)
     drawn = inputs.load_mask(inputs.add_mask(bytes_of(clear)).sha256)
-    assert drawn.getpixel((3, 12)) == 0 < drawn.getpixel((3, 3))  # transparent places of a mask are not masked
+    assert (
+        drawn.getpixel((3, 12)) == 0 < drawn.getpixel((3, 3))
+    )  # transparent places of a mask are not masked
     palette = bytes_of(Image.new("P", (16, 16)), transparency=0)
     assert inputs.load_mask(inputs.add_transparency(palette).sha256).getextrema() == (255, 255)
     with pytest.raises(BadPicture, match="has no transparent places"):
@@ -62,14 +74,22 @@ def test_upright_and_without_transparency(inputs: Inputs) -> None:
 
 
 @pytest.mark.parametrize("add", ["add", "add_mask", "add_transparency"])
-@pytest.mark.parametrize(("data", "sentence"), [
-    (b"", "no picture that can be read"), (b"<svg onload=alert(1)>", "no picture that can be read"),
-    (bytes_of(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut off"),
-    (bytes_of(Image.new("RGB", (4, 64))), "is only 4 x 64"),
-    (bytes_of(Image.new("1", (13_000, 13_000))), "13000 x 13000 pixels large"),
-    (bytes_of(Image.new("1", (17_000, 8))), "17000 x 8"),
-    (bytes_of(Image.new("RGB", (9, 9)), "TIFF"), "no picture that can be read")], ids=range(7))
-def test_hostile_pictures_are_refused(inputs: Inputs, settings: Settings, add: str, data: bytes, sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "no picture that can be read"),
+        (b"<svg onload=alert(1)>", "no picture that can be read"),
+        (bytes_of(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut off"),
+        (bytes_of(Image.new("RGB", (4, 64))), "is only 4 x 64"),
+        (bytes_of(Image.new("1", (13_000, 13_000))), "13000 x 13000 pixels large"),
+        (bytes_of(Image.new("1", (17_000, 8))), "17000 x 8"),
+        (bytes_of(Image.new("RGB", (9, 9)), "TIFF"), "no picture that can be read"),
+    ],
+    ids=range(7),
+)
+def test_hostile_pictures_are_refused(
+    inputs: Inputs, settings: Settings, add: str, data: bytes, sentence: str
+) -> None:
     with pytest.raises(BadPicture, match=sentence):
         getattr(inputs, add)(data, "x.png")
     assert not list(settings.inputs.iterdir())
@@ -100,5 +120,7 @@ def test_a_request_is_checked_against_its_files(inputs: Inputs) -> None:
     with pytest.raises(BadPicture, match="send it again"):
         inputs.check(GenerationRequest(image=one.sha256, mask="0" * 64))
     wide = inputs.add(Image.new("RGB", (16_000, 8)))
-    with pytest.raises(InvalidSpec, match="Extension: the picture would become 16512 × 8 pixels large"):
+    with pytest.raises(
+        InvalidSpec, match="Extension: the picture would become 16512 × 8 pixels large"
+    ):
         inputs.check(GenerationRequest(image=wide.sha256, extend_left=512))

@@ -46,7 +46,13 @@ def test_a_job_from_wish_to_result(jobs: Jobs) -> None:
     assert jobs.claim("cpu") is None and jobs.get(1) is None
     id = jobs.submit("generate", {"prompt": "größe"}, owner="ann")
     job = jobs.claim("cpu")
-    assert job and (job.id, job.kind, job.spec, job.owner, job.device) == (id, "generate", {"prompt": "größe"}, "ann", "cpu")
+    assert job and (job.id, job.kind, job.spec, job.owner, job.device) == (
+        id,
+        "generate",
+        {"prompt": "größe"},
+        "ann",
+        "cpu",
+    )
     assert job.open and job.started and jobs.claim("cpu") is None
     progress = Progress(3, 20, "painting", 1.5, ({"path": "a.png"},), b"jpeg")
     jobs.report(id, progress)
@@ -56,18 +62,32 @@ def test_a_job_from_wish_to_result(jobs: Jobs) -> None:
     assert jobs.get(id).progress.preview == b"jpeg"  # type: ignore[union-attr]  # the last one stays until the end
     jobs.finish(id, "done", {"pictures": [1]})
     end = jobs.get(id)
-    assert end and (end.state, end.result, end.error, end.open) == ("done", {"pictures": [1]}, None, False)
-    assert end.ended and end.progress.preview is None and jobs.last("ann", "generate") == end and jobs.history() == [end]
+    assert end and (end.state, end.result, end.error, end.open) == (
+        "done",
+        {"pictures": [1]},
+        None,
+        False,
+    )
+    assert (
+        end.ended
+        and end.progress.preview is None
+        and jobs.last("ann", "generate") == end
+        and jobs.history() == [end]
+    )
     jobs.finish(id, "failed", error="late")
     assert jobs.get(id) == end  # an ended job stays as it ended
 
 
 def test_the_same_key_is_the_same_job(jobs: Jobs) -> None:
     first = jobs.submit("generate", {"seed": 1}, key="click")
-    assert [jobs.submit("generate", {"seed": seed}, key="click") for seed in (1, 2, 3)] == [first] * 3
+    assert [jobs.submit("generate", {"seed": seed}, key="click") for seed in (1, 2, 3)] == [
+        first
+    ] * 3
     assert jobs.get(first).spec == {"seed": 1}  # type: ignore[union-attr]
     assert jobs.submit("generate", {"seed": 1}, key="other") != first
-    assert jobs.submit("generate", {}) != jobs.submit("generate", {})  # without a key each is its own
+    assert jobs.submit("generate", {}) != jobs.submit(
+        "generate", {}
+    )  # without a key each is its own
     assert len(jobs.history()) == 4
 
 
@@ -79,7 +99,13 @@ def test_order(jobs: Jobs) -> None:
     jobs.last_in_line(a)
     assert line(jobs) == [d, c, b, a]
     e = jobs.submit("generate", {})
-    assert line(jobs) == [d, c, b, e, a]  # put last behind those that wait; who comes later does not overtake them
+    assert line(jobs) == [
+        d,
+        c,
+        b,
+        e,
+        a,
+    ]  # put last behind those that wait; who comes later does not overtake them
     taken = [jobs.claim("cpu") for _ in range(5)]
     assert [job.id for job in taken if job] == [d, c, b, e, a]
     assert line(jobs) == [d, c, b, e, a]  # running ones come first
@@ -111,17 +137,32 @@ def test_report_of_a_job_that_is_not_running_stops_it(jobs: Jobs) -> None:
 
 
 def test_interrupt_and_retry(jobs: Jobs) -> None:
-    dead, alive, waiting = (jobs.submit("generate", {"k": k}, owner="ann", key=f"{k}") for k in range(3))
+    dead, alive, waiting = (
+        jobs.submit("generate", {"k": k}, owner="ann", key=f"{k}") for k in range(3)
+    )
     jobs.claim("cuda:0")
     jobs.claim("cuda:1")
     jobs.say("cuda:0", {"name": "gone"})
-    assert [jobs.retry(id) for id in (dead, waiting, 999)] == [None, None, None]  # none of them has ended
+    assert [jobs.retry(id) for id in (dead, waiting, 999)] == [
+        None,
+        None,
+        None,
+    ]  # none of them has ended
     jobs.interrupt("cuda:0", "the worker died")
-    assert [state(jobs, id) for id in (dead, alive, waiting)] == ["interrupted", "running", "queued"] and jobs.workers() == {}
+    assert [state(jobs, id) for id in (dead, alive, waiting)] == [
+        "interrupted",
+        "running",
+        "queued",
+    ] and jobs.workers() == {}
     again = jobs.retry(dead)
     assert again and again not in (dead, alive, waiting)
     job = jobs.get(again)
-    assert job and (job.state, job.spec, job.owner, job.progress) == ("queued", {"k": 0}, "ann", Progress())
+    assert job and (job.state, job.spec, job.owner, job.progress) == (
+        "queued",
+        {"k": 0},
+        "ann",
+        Progress(),
+    )
     assert jobs.get(jobs.retry(dead, "bob") or 0).owner == "bob"  # type: ignore[union-attr]
 
 
@@ -142,14 +183,23 @@ def test_watch_tells_each_change_and_ends(jobs: Jobs) -> None:
         return seen
 
     seen = asyncio.run(watched())
-    assert [(job.state, job.progress.step) for job in seen] == [("queued", 0), ("running", 0), ("running", 1), ("done", 1)]
+    assert [(job.state, job.progress.step) for job in seen] == [
+        ("queued", 0),
+        ("running", 0),
+        ("running", 1),
+        ("done", 1),
+    ]
 
 
 def test_a_beat_for_each_change(jobs: Jobs, tmp_path: Path) -> None:
     other = Jobs(tmp_path / "jobs.sqlite")
     beats = [jobs.beat(), jobs.beat()]
     assert beats[0] == beats[1]
-    for change in (lambda: jobs.submit("generate", {}), lambda: other.submit("generate", {}), lambda: other.claim("cpu")):
+    for change in (
+        lambda: jobs.submit("generate", {}),
+        lambda: other.submit("generate", {}),
+        lambda: other.claim("cpu"),
+    ):
         change()
         beats.append(jobs.beat())
     assert len(set(beats)) == 4
@@ -162,9 +212,11 @@ def test_a_beat_for_each_change(jobs: Jobs, tmp_path: Path) -> None:
 def test_four_processes_take_each_job_once(jobs: Jobs, tmp_path: Path) -> None:
     """None takes more than 60, so that all four are needed for 200, and really meet."""
     ids = [jobs.submit("generate", {}) for _ in range(200)]
-    code = ("jobs = Jobs(Path(sys.argv[1]))\nprint('ready', flush=True)\nsys.stdin.readline()\n"
-            "for _ in range(60):\n    job = jobs.claim(sys.argv[2])\n    if not job: break\n"
-            "    jobs.report(job.id, Progress(1, 1, preview=b'x' * 5000))\n    jobs.finish(job.id, 'done')\n    print(job.id)")
+    code = (
+        "jobs = Jobs(Path(sys.argv[1]))\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "for _ in range(60):\n    job = jobs.claim(sys.argv[2])\n    if not job: break\n"
+        "    jobs.report(job.id, Progress(1, 1, preview=b'x' * 5000))\n    jobs.finish(job.id, 'done')\n    print(job.id)"
+    )
     takers = [python(code, tmp_path / "jobs.sqlite", f"cuda:{k}") for k in range(4)]
     for taker in takers:
         assert taker.stdout and taker.stdout.readline() == "ready\n"
@@ -197,26 +249,40 @@ def test_threads_share_one_table(jobs: Jobs) -> None:
 def test_a_long_history_costs_nothing(jobs: Jobs) -> None:
     """What each frequent verb really asks of SQLite, with 100,000 ended jobs: an index each time, nothing sorted or scanned."""
     jobs._db.execute("BEGIN")
-    jobs._db.executemany("INSERT INTO jobs (kind, spec, owner, state, created, started, ended) "
-                         "VALUES ('generate', '{}', ?, 'done', 1, 1, ?)", ((f"{k % 50}", k) for k in range(100_000)))
+    jobs._db.executemany(
+        "INSERT INTO jobs (kind, spec, owner, state, created, started, ended) "
+        "VALUES ('generate', '{}', ?, 'done', 1, 1, ?)",
+        ((f"{k % 50}", k) for k in range(100_000)),
+    )
     jobs._db.execute("COMMIT")
     ids = [jobs.submit("generate", {}) for _ in range(20)]
     verbs: dict[str, Callable[[], Any]] = {
-        "claim": lambda: jobs.claim("cpu"), "report": lambda: jobs.report(ids[0], Progress()), "get": lambda: jobs.get(ids[0]),
-        "first": lambda: jobs.first(ids[9]), "last": lambda: jobs.last_in_line(ids[8]),
-        "finish": lambda: jobs.finish(ids[0], "done"), "latest": lambda: jobs.last("7", "generate"),
-        "interrupt": lambda: jobs.interrupt("cpu", "why"), "waiting": jobs.waiting,
-        "cancel": lambda: jobs.cancel(ids[7]), "retry": lambda: jobs.retry(ids[7])}
+        "claim": lambda: jobs.claim("cpu"),
+        "report": lambda: jobs.report(ids[0], Progress()),
+        "get": lambda: jobs.get(ids[0]),
+        "first": lambda: jobs.first(ids[9]),
+        "last": lambda: jobs.last_in_line(ids[8]),
+        "finish": lambda: jobs.finish(ids[0], "done"),
+        "latest": lambda: jobs.last("7", "generate"),
+        "interrupt": lambda: jobs.interrupt("cpu", "why"),
+        "waiting": jobs.waiting,
+        "cancel": lambda: jobs.cancel(ids[7]),
+        "retry": lambda: jobs.retry(ids[7]),
+    }
     for name, verb in verbs.items():
         said: list[str] = []
         jobs._db.set_trace_callback(said.append)
         verb()
         jobs._db.set_trace_callback(None)
         assert said
-        plan = [row["detail"] for sql in said for row in jobs._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        plan = [
+            row["detail"] for sql in said for row in jobs._db.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
         assert plan and not [step for step in plan if step.startswith("SCAN")], name
         if name == "claim":
-            assert "SEARCH jobs USING COVERING INDEX by_state (state=?)" in plan and not any("TEMP" in step for step in plan)
+            assert "SEARCH jobs USING COVERING INDEX by_state (state=?)" in plan and not any(
+                "TEMP" in step for step in plan
+            )
     assert state(jobs, ids[0]) == "done"
 
 
@@ -225,7 +291,9 @@ def test_a_later_studios_table_is_refused_and_left_alone(tmp_path: Path) -> None
     with sqlite3.connect(path) as later:
         later.executescript(f"CREATE TABLE jobs (future TEXT); PRAGMA user_version = {VERSION + 1}")
     later.close()
-    with pytest.raises(BadFile, match=rf"later studio \(tables {VERSION + 1}, this one knows {VERSION}\)"):
+    with pytest.raises(
+        BadFile, match=rf"later studio \(tables {VERSION + 1}, this one knows {VERSION}\)"
+    ):
         Jobs(path)
     later = sqlite3.connect(path)
     assert [row[0] for row in later.execute("SELECT name FROM sqlite_master")] == ["jobs"]
@@ -233,31 +301,45 @@ def test_a_later_studios_table_is_refused_and_left_alone(tmp_path: Path) -> None
 
 
 def test_no_table_at_all_is_said_plainly(tmp_path: Path) -> None:
-    (tmp_path / "jobs.sqlite").write_bytes(b"this is no database, but it is long enough to be looked at" * 100)
-    with pytest.raises(BadFile, match=r"jobs\.sqlite cannot be used: file is not a database\. Move it away"):
+    (tmp_path / "jobs.sqlite").write_bytes(
+        b"this is no database, but it is long enough to be looked at" * 100
+    )
+    with pytest.raises(
+        BadFile, match=r"jobs\.sqlite cannot be used: file is not a database\. Move it away"
+    ):
         Jobs(tmp_path / "jobs.sqlite")
     with pytest.raises(BadFile, match="cannot be used"):
         Jobs(tmp_path / "nowhere" / "jobs.sqlite")
 
 
 def test_a_kill_loses_no_row(jobs: Jobs, tmp_path: Path) -> None:
-    writer = python("jobs = Jobs(Path(sys.argv[1]))\nwhile True: print(jobs.submit('generate', {'a': 'x' * 500}), flush=True)",
-                    tmp_path / "jobs.sqlite")
+    writer = python(
+        "jobs = Jobs(Path(sys.argv[1]))\nwhile True: print(jobs.submit('generate', {'a': 'x' * 500}), flush=True)",
+        tmp_path / "jobs.sqlite",
+    )
     assert writer.stdout
     told = [int(writer.stdout.readline()) for _ in range(100)]
     writer.kill()  # SIGKILL, wherever it is
-    told += [int(word) for word in writer.stdout if word.endswith("\n")]  # communicate() would lose what was read ahead
+    told += [
+        int(word) for word in writer.stdout if word.endswith("\n")
+    ]  # communicate() would lose what was read ahead
     writer.communicate()
     assert len(told) >= 100 and all(state(jobs, id) == "queued" for id in told)
     check = sqlite3.connect(tmp_path / "jobs.sqlite")
     assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     check.close()
-    assert len(line(jobs)) - len(told) in (0, 1)  # it may have died between writing a row and saying so
+    assert len(line(jobs)) - len(told) in (
+        0,
+        1,
+    )  # it may have died between writing a row and saying so
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    holder = python("lock = Lock(Path(sys.argv[1]), 'cuda:0')\nassert lock.take()\nprint(os.getpid(), flush=True)\n"
-                    "time.sleep(600)", tmp_path)
+    holder = python(
+        "lock = Lock(Path(sys.argv[1]), 'cuda:0')\nassert lock.take()\nprint(os.getpid(), flush=True)\n"
+        "time.sleep(600)",
+        tmp_path,
+    )
     assert holder.stdout and int(holder.stdout.readline()) == holder.pid != os.getpid()
     lock = Lock(tmp_path, "cuda:0")
     assert not lock.take() and Lock(tmp_path, "cuda:1").take()
@@ -272,7 +354,11 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 def test_a_job_can_be_taken_out_of_turn(jobs: Jobs) -> None:
     first, picture, other = (jobs.submit(kind, {}) for kind in ("sweep", "generate", "generate"))
     waiting = jobs.next("generate")
-    assert waiting and (waiting.id, waiting.state) == (picture, "queued") and jobs.next("train") is None
+    assert (
+        waiting
+        and (waiting.id, waiting.state) == (picture, "queued")
+        and jobs.next("train") is None
+    )
     taken = jobs.claim("cpu", picture)
     assert taken and (taken.id, taken.state) == (picture, "running")
     assert jobs.claim("cpu", picture) is None  # it does not wait any more

@@ -23,46 +23,88 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 def weights(path: Path, dtype: object = "F16", tensors: int = 3) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = json.dumps({f"t{k}": {"dtype": dtype, "shape": [1], "data_offsets": [0, 2]} for k in range(tensors)}).encode()
+    header = json.dumps(
+        {f"t{k}": {"dtype": dtype, "shape": [1], "data_offsets": [0, 2]} for k in range(tensors)}
+    ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
 
 
-def make(path: Path, kind: str = "StableDiffusionPipeline", fp16: bool = False, prediction: str = "epsilon", **unet: Any) -> Path:
+def make(
+    path: Path,
+    kind: str = "StableDiffusionPipeline",
+    fp16: bool = False,
+    prediction: str = "epsilon",
+    **unet: Any,
+) -> Path:
     """A folder as the library sees it: configs, and weight files that are headers only."""
-    configs = {"model_index.json": {"_class_name": kind}, "scheduler/scheduler_config.json": {"prediction_type": prediction},
-               "unet/config.json": {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768} | unet,
-               "vae/config.json": {"block_out_channels": [128, 256, 512, 512]}}
+    configs = {
+        "model_index.json": {"_class_name": kind},
+        "scheduler/scheduler_config.json": {"prediction_type": prediction},
+        "unet/config.json": {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}
+        | unet,
+        "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
+    }
     for name, config in configs.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(json.dumps(config))
     ending = ".fp16.safetensors" if fp16 else ".safetensors"
     for part in ("unet", "vae", "text_encoder", *(["text_encoder_2"] if "XL" in kind else [])):
-        weights(path / part / f"{'diffusion_pytorch_model' if part in ('unet', 'vae') else 'model'}{ending}")
+        weights(
+            path
+            / part
+            / f"{'diffusion_pytorch_model' if part in ('unet', 'vae') else 'model'}{ending}"
+        )
     return path
 
 
 def test_the_embedded_model(settings: Settings) -> None:
     model = Library(settings).model(DEFAULT_MODEL)
     folder = shipped("assets") / "pocket"
-    assert (model.family, model.side, model.prediction, model.dtype, model.variant) == ("sd1", 128, "epsilon", "float16", None)
+    assert (model.family, model.side, model.prediction, model.dtype, model.variant) == (
+        "sd1",
+        128,
+        "epsilon",
+        "float16",
+        None,
+    )
     assert model.embedded and model.path == folder
-    assert model.bytes == sum(path.stat().st_size for part in ("unet", "vae", "text_encoder")
-                              for path in (folder / part).glob("*.safetensors"))
+    assert model.bytes == sum(
+        path.stat().st_size
+        for part in ("unet", "vae", "text_encoder")
+        for path in (folder / part).glob("*.safetensors")
+    )
 
 
 def test_families(settings: Settings) -> None:
     make(settings.models / "one")
-    make(settings.models / "two", cross_attention_dim=1024, sample_size=96, prediction="v_prediction")
-    make(settings.models / "large", "StableDiffusionXLPipeline", fp16=True, cross_attention_dim=2048, sample_size=128)
+    make(
+        settings.models / "two", cross_attention_dim=1024, sample_size=96, prediction="v_prediction"
+    )
+    make(
+        settings.models / "large",
+        "StableDiffusionXLPipeline",
+        fp16=True,
+        cross_attention_dim=2048,
+        sample_size=128,
+    )
     make(settings.models / "plain", sample_size=None)
     found = {model.name: model for model in Library(settings).models()}
-    told = {name: (model.family, model.side, model.prediction, model.variant, model.embedded) for name, model in found.items()}
-    assert told == {"one": ("sd1", 512, "epsilon", None, False), "two": ("sd2", 768, "v_prediction", None, False),
-                    "large": ("sdxl", 1024, "epsilon", "fp16", False), "plain": ("sd1", 512, "epsilon", None, False),
-                    "pocket": ("sd1", 128, "epsilon", None, True)}
+    told = {
+        name: (model.family, model.side, model.prediction, model.variant, model.embedded)
+        for name, model in found.items()
+    }
+    assert told == {
+        "one": ("sd1", 512, "epsilon", None, False),
+        "two": ("sd2", 768, "v_prediction", None, False),
+        "large": ("sdxl", 1024, "epsilon", "fp16", False),
+        "plain": ("sd1", 512, "epsilon", None, False),
+        "pocket": ("sd1", 128, "epsilon", None, True),
+    }
 
 
-@pytest.mark.parametrize(("dtype", "name"), [("F32", "float32"), ("F16", "float16"), ("BF16", "bfloat16"), ("I8", "I8")])
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("F32", "float32"), ("F16", "float16"), ("BF16", "bfloat16"), ("I8", "I8")]
+)
 def test_number_formats(dtype: str, name: str, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
     weights(folder / UNET, dtype)
@@ -76,7 +118,11 @@ def test_plain_weights_go_before_halves(tmp_path: Path) -> None:
     weights(folder / "unet" / "a.non_ema.safetensors", tensors=50)
     model = look(folder)
     plain = [path for path in folder.rglob("*.safetensors") if path.name.count(".") == 1]
-    assert model.variant is None and model.bytes == sum(path.stat().st_size for path in plain) and len(plain) == 3
+    assert (
+        model.variant is None
+        and model.bytes == sum(path.stat().st_size for path in plain)
+        and len(plain) == 3
+    )
 
 
 def edit(name: str, text: str) -> Callable[[Path], Any]:
@@ -101,22 +147,48 @@ def half(folder: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no unet": (lambda folder: shutil.rmtree(folder / "unet"), "its unet/config.json is missing."),
     "no weights": (lambda folder: (folder / UNET).unlink(), "its unet has no .safetensors file."),
-    "only .bin": (only_bin, "its vae has no .safetensors file, only .bin, which can carry programs; convert it first."),
+    "only .bin": (
+        only_bin,
+        "its vae has no .safetensors file, only .bin, which can carry programs; convert it first.",
+    ),
     "a link to nowhere": (nowhere, "its vae has no .safetensors file."),
-    "cut off": (half, "diffusion_pytorch_model.safetensors is no safetensors file, or was cut off while it was copied."),
-    "mixed": (lambda folder: (folder / UNET).rename(folder / "unet" / "a.fp16.safetensors"),
-              "its unet has only .fp16 weights and other parts have only plain ones; copy all of one kind."),
-    "another kind": (edit("model_index.json", '{"_class_name": "FluxPipeline"}'), "its kind is FluxPipeline; the studio runs "),
+    "cut off": (
+        half,
+        "diffusion_pytorch_model.safetensors is no safetensors file, or was cut off while it was copied.",
+    ),
+    "mixed": (
+        lambda folder: (folder / UNET).rename(folder / "unet" / "a.fp16.safetensors"),
+        "its unet has only .fp16 weights and other parts have only plain ones; copy all of one kind.",
+    ),
+    "another kind": (
+        edit("model_index.json", '{"_class_name": "FluxPipeline"}'),
+        "its kind is FluxPipeline; the studio runs ",
+    ),
     "no kind": (edit("model_index.json", "{}"), "its kind is None; the studio runs "),
-    "no JSON": (edit("model_index.json", "{"), "its broken/model_index.json cannot be read (JSONDecodeError)."),
+    "no JSON": (
+        edit("model_index.json", "{"),
+        "its broken/model_index.json cannot be read (JSONDecodeError).",
+    ),
     "a number": (edit("unet/config.json", "7"), "its unet/config.json cannot be read (TypeError)."),
-    "deep": (edit("vae/config.json", "[" * 100_000), "its vae/config.json cannot be read (RecursionError)."),
-    "editing": (edit("unet/config.json", '{"in_channels": 8}'),
-                "its U-Net takes 8 channels; the studio runs those of 4, and of 9 for inpainting."),
-    **{f"size {size}": (edit("unet/config.json", f'{{"in_channels": 4, "sample_size": {size}}}'),
-                        "its configs of U-Net and autoencoder name no size of picture that can be.")
-       for size in ('"big"', "[64, 64]", "1e999", "100000000", "-8")},
-    "no blocks": (edit("vae/config.json", '{"block_out_channels": 5}'), "its configs of U-Net and autoencoder name no size"),
+    "deep": (
+        edit("vae/config.json", "[" * 100_000),
+        "its vae/config.json cannot be read (RecursionError).",
+    ),
+    "editing": (
+        edit("unet/config.json", '{"in_channels": 8}'),
+        "its U-Net takes 8 channels; the studio runs those of 4, and of 9 for inpainting.",
+    ),
+    **{
+        f"size {size}": (
+            edit("unet/config.json", f'{{"in_channels": 4, "sample_size": {size}}}'),
+            "its configs of U-Net and autoencoder name no size of picture that can be.",
+        )
+        for size in ('"big"', "[64, 64]", "1e999", "100000000", "-8")
+    },
+    "no blocks": (
+        edit("vae/config.json", '{"block_out_channels": 5}'),
+        "its configs of U-Net and autoencoder name no size",
+    ),
 }
 
 
@@ -128,7 +200,10 @@ def test_a_broken_folder_is_unusable_and_says_why(how: str, settings: Settings) 
     library = Library(settings)
     (unusable,) = [model for model in library.scan() if isinstance(model, Unusable)]
     assert unusable.name == "broken" and unusable.problem.startswith(sentence)
-    assert [model.name for model in library.models()] == ["good", "pocket"]  # one broken folder hides no other
+    assert [model.name for model in library.models()] == [
+        "good",
+        "pocket",
+    ]  # one broken folder hides no other
     with pytest.raises(UnknownFamily) as caught:
         library.model("broken")
     assert str(caught.value) == f"The model broken cannot be used: {unusable.problem}"
@@ -146,7 +221,9 @@ def test_an_unknown_name_lists_the_nearest(settings: Settings) -> None:
     for name in ("moon-v1", "moon-v2", "zebra"):
         make(settings.models / name)
     library = Library(settings)
-    with pytest.raises(ModelNotFound, match=r"no model 'moon-v3' in the library; there is moon-v2, moon-v1\."):
+    with pytest.raises(
+        ModelNotFound, match=r"no model 'moon-v3' in the library; there is moon-v2, moon-v1\."
+    ):
         library.model("moon-v3")
     with pytest.raises(ModelNotFound, match=r"'pokket'.*there is pocket"):
         library.model("pokket")
@@ -201,7 +278,11 @@ def test_content_is_hashed_once(settings: Settings, hashed: list[str]) -> None:
     assert library.content(model, compute=False) == "" and hashed == []
     content = library.content(model)
     assert len(content) == 64 and len(hashed) == 7
-    assert [library.content(model), library.content(model, compute=False), Library(settings).content(model)] == [content] * 3
+    assert [
+        library.content(model),
+        library.content(model, compute=False),
+        Library(settings).content(model),
+    ] == [content] * 3
     assert len(hashed) == 7  # neither again nor by the next process
 
 
@@ -222,14 +303,35 @@ def test_content_is_of_names_and_bytes_only(settings: Settings) -> None:
     assert library.content(one) not in (content, changed)
 
 
-@pytest.mark.parametrize("cache", ["", "{", "[1]", "7", "null", '{"PATH": 5}', '{"PATH": {"stamp": STAMP}}', "[" * 100_000,
-                                   "\ud800"], ids=lambda cache: ascii(cache)[:20])
+@pytest.mark.parametrize(
+    "cache",
+    [
+        "",
+        "{",
+        "[1]",
+        "7",
+        "null",
+        '{"PATH": 5}',
+        '{"PATH": {"stamp": STAMP}}',
+        "[" * 100_000,
+        "\ud800",
+    ],
+    ids=lambda cache: ascii(cache)[:20],
+)
 def test_a_broken_cache_is_made_anew(cache: str, settings: Settings, hashed: list[str]) -> None:
     library = Library(settings)
     model = look(make(settings.models / "one"))
     content = library.content(model)
     file = settings.home / "hashes.json"
     stamp = json.loads(file.read_text())[str(model.path)]["stamp"]
-    file.write_bytes(cache.replace("PATH", str(model.path)).replace("STAMP", json.dumps(stamp)).encode(errors="surrogatepass"))
-    assert library.content(model, compute=False) == "" and library.content(model) == content and len(hashed) == 14
+    file.write_bytes(
+        cache.replace("PATH", str(model.path))
+        .replace("STAMP", json.dumps(stamp))
+        .encode(errors="surrogatepass")
+    )
+    assert (
+        library.content(model, compute=False) == ""
+        and library.content(model) == content
+        and len(hashed) == 14
+    )
     assert library.content(model, compute=False) == content

@@ -18,7 +18,10 @@ from studio.engine.pipelines.prompts import condition
 from studio.settings import load
 from studio.spec.request import GenerationRequest, LoraUse
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 PROMPT, SEED, GUIDANCE = "a red boat by a lake", 3, 5.0
 MODELS = ["pocket", "toy-sdxl"]
 
@@ -26,7 +29,13 @@ MODELS = ["pocket", "toy-sdxl"]
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
     """One of our own: LoRAs stay on a lent model."""
-    settings = load(home=tmp_path_factory.mktemp("loras"), device="cpu", precision="float32", keep_free=0, preview_every=0)
+    settings = load(
+        home=tmp_path_factory.mktemp("loras"),
+        device="cpu",
+        precision="float32",
+        keep_free=0,
+        preview_every=0,
+    )
     for toy in toys.iterdir():
         (settings.models / toy.name).symlink_to(toy)
     bench = Bench.open(settings)
@@ -40,8 +49,18 @@ def folder(model: str, toys: Path) -> Path:
 
 def ours(bench: Bench, model: str = "pocket", **values: Any) -> torch.Tensor:
     """The latents of a request."""
-    quick = {"prompt": PROMPT, "negative_prompt": "fog", "steps": 2, "width": 64, "height": 64, "guidance": GUIDANCE, "seed": SEED}
-    request = GenerationRequest(model=model, scheduler="Euler", schedule="Uniform", **quick | values)
+    quick = {
+        "prompt": PROMPT,
+        "negative_prompt": "fog",
+        "steps": 2,
+        "width": 64,
+        "height": 64,
+        "guidance": GUIDANCE,
+        "seed": SEED,
+    }
+    request = GenerationRequest(
+        model=model, scheduler="Euler", schedule="Uniform", **quick | values
+    )
     with bench.pipelines.borrow(request) as parts:
         one = request.resolved(parts.info.side, 0)
         return together(parts, one)[0]
@@ -51,10 +70,20 @@ def theirs(pipe: Any) -> torch.Tensor:
     """The same by a stock call."""
     from diffusers import EulerDiscreteScheduler
 
-    shipped = {key: value for key, value in pipe.scheduler.config.items() if key != "use_karras_sigmas"}
+    shipped = {
+        key: value for key, value in pipe.scheduler.config.items() if key != "use_karras_sigmas"
+    }
     pipe.scheduler = EulerDiscreteScheduler.from_config(shipped, timestep_spacing="linspace")
-    return pipe(PROMPT, negative_prompt="fog", num_inference_steps=2, guidance_scale=GUIDANCE, width=64, height=64,
-                generator=torch.Generator().manual_seed(SEED), output_type="latent").images
+    return pipe(
+        PROMPT,
+        negative_prompt="fog",
+        num_inference_steps=2,
+        guidance_scale=GUIDANCE,
+        width=64,
+        height=64,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="latent",
+    ).images
 
 
 def shelf(bench: Bench, name: str) -> Path:
@@ -62,13 +91,27 @@ def shelf(bench: Bench, name: str) -> Path:
 
 
 QUICK = [("pocket", "LoRA"), ("toy-sdxl", "LoRA"), ("toy-sdxl", "LoCon")]
-KINDS = {"LoRA": {}, "LoCon": {"convs": True}, "U-Net only": {"only": "unet"}, "text only": {"only": "text"}}
+KINDS = {
+    "LoRA": {},
+    "LoCon": {"convs": True},
+    "U-Net only": {"only": "unet"},
+    "text only": {"only": "text"},
+}
 
 
-@pytest.mark.parametrize(("model", "kind"), [
-    (model, kind) if (model, kind) in QUICK else pytest.param(model, kind, marks=pytest.mark.slow)
-    for model in MODELS for kind in KINDS])
-def test_every_format_is_bitwise_what_peft_computes(bench: Bench, toys: Path, tmp_path: Path, model: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (model, kind)
+        if (model, kind) in QUICK
+        else pytest.param(model, kind, marks=pytest.mark.slow)
+        for model in MODELS
+        for kind in KINDS
+    ],
+)
+def test_every_format_is_bitwise_what_peft_computes(
+    bench: Bench, toys: Path, tmp_path: Path, model: str, kind: str
+) -> None:
     """At weights 0, ½ and 1; alpha 2 of rank 4 where the format can say it, else alpha is the rank."""
     base = ours(bench, model)
     pipe = makers.stock(folder(model, toys))
@@ -79,12 +122,20 @@ def test_every_format_is_bitwise_what_peft_computes(bench: Bench, toys: Path, tm
         makers.weigh(pipe, weight)
         expected[weight] = theirs(pipe)
     assert torch.equal(expected[0], base)
-    names = {"kohya": makers.kohya(shelf(bench, f"{model} {kind} kohya"), made, 2),
-             "no alpha": makers.kohya(shelf(bench, f"{model} {kind} plain"), made, None),
-             "diffusers": makers.saved_by_diffusers(shelf(bench, f"{model} {kind} diffusers"), pipe, made),
-             "converted": makers.saved_by_diffusers(shelf(bench, f"{model} {kind} converted"), pipe, made, converted=True)}
+    names = {
+        "kohya": makers.kohya(shelf(bench, f"{model} {kind} kohya"), made, 2),
+        "no alpha": makers.kohya(shelf(bench, f"{model} {kind} plain"), made, None),
+        "diffusers": makers.saved_by_diffusers(
+            shelf(bench, f"{model} {kind} diffusers"), pipe, made
+        ),
+        "converted": makers.saved_by_diffusers(
+            shelf(bench, f"{model} {kind} converted"), pipe, made, converted=True
+        ),
+    }
     if "unet" in made:
-        peft = makers.saved_by_peft(bench.settings.loras / f"{model} {kind}", pipe, {"unet": made["unet"]})
+        peft = makers.saved_by_peft(
+            bench.settings.loras / f"{model} {kind}", pipe, {"unet": made["unet"]}
+        )
         if kind == "U-Net only":
             names["peft"] = peft
         if model == "toy-sdxl":
@@ -93,23 +144,40 @@ def test_every_format_is_bitwise_what_peft_computes(bench: Bench, toys: Path, tm
         name = path.relative_to(bench.settings.loras).with_suffix("").as_posix()
         for weight in (0, 0.5, 1):
             use = LoraUse(name=name, unet=weight, text_encoder=weight)
-            reference, found = expected[2 * weight if form == "no alpha" else weight], ours(bench, model, loras=[use])
+            reference, found = (
+                expected[2 * weight if form == "no alpha" else weight],
+                ours(bench, model, loras=[use]),
+            )
             assert torch.equal(found, reference), f"{form} at {weight}"
             assert torch.equal(found, base) == (weight == 0)
         assert torch.equal(ours(bench, model), base), f"the base after {form}"
 
 
-@pytest.mark.parametrize(("model", "kind", "form"), [
-    ("pocket", "LoRA", "kohya"), ("pocket", "LoRA", "diffusers"), ("pocket", "LoRA", "old"), ("pocket", "LoCon", "diffusers"),
-    ("toy-sdxl", "LoRA", "sgm"), ("toy-sdxl", "LoRA", "diffusers"), ("toy-sdxl", "LoCon", "sgm")])
-def test_bitwise_what_diffusers_loads(bench: Bench, toys: Path, model: str, kind: str, form: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "kind", "form"),
+    [
+        ("pocket", "LoRA", "kohya"),
+        ("pocket", "LoRA", "diffusers"),
+        ("pocket", "LoRA", "old"),
+        ("pocket", "LoCon", "diffusers"),
+        ("toy-sdxl", "LoRA", "sgm"),
+        ("toy-sdxl", "LoRA", "diffusers"),
+        ("toy-sdxl", "LoCon", "sgm"),
+    ],
+)
+def test_bitwise_what_diffusers_loads(
+    bench: Bench, toys: Path, model: str, kind: str, form: str
+) -> None:
     """The same file in `load_lora_weights`, weights apart in `set_adapters`. (It cannot read LoCon of SD 1.x in kohya's names.)"""
     donor, pipe = (makers.stock(folder(model, toys)) for _ in range(2))
     made = makers.add(donor, seed=3, **(KINDS[kind] if form != "old" else {"only": "unet"}))
     if form == "old":
         made = {"unet": {key: tensor for key, tensor in made["unet"].items() if ".attn" in key}}
     path = shelf(bench, f"stock {model} {kind} {form}")
-    saved = {"diffusers": lambda: makers.saved_by_diffusers(path, donor, made), "old": lambda: makers.old_diffusers(path, made)}
+    saved = {
+        "diffusers": lambda: makers.saved_by_diffusers(path, donor, made),
+        "old": lambda: makers.old_diffusers(path, made),
+    }
     saved.get(form, lambda: makers.kohya(path, made, 2, sgm=form == "sgm"))()
     pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name="it")
     readers = [name for name in made if name != "unet"]
@@ -132,15 +200,29 @@ def two(bench: Bench) -> dict[str, dict[str, Any]]:
 def test_two_at_once_and_weights_apart(bench: Bench, two: dict[str, Any]) -> None:
     pipe = makers.stock(POCKET)
     for name in two:
-        pipe.load_lora_weights(bench.settings.loras / "styles", weight_name=f"{name}.safetensors", adapter_name=name)
+        pipe.load_lora_weights(
+            bench.settings.loras / "styles", weight_name=f"{name}.safetensors", adapter_name=name
+        )
     weights = {"one": (0.5, 1.0), "two": (0.75, -0.25)}
-    pipe.set_adapters(list(weights), [{"unet": unet, "text_encoder": reader} for unet, reader in weights.values()])
-    uses = [LoraUse(name=name, unet=unet, text_encoder=reader) for name, (unet, reader) in weights.items()]
+    pipe.set_adapters(
+        list(weights), [{"unet": unet, "text_encoder": reader} for unet, reader in weights.values()]
+    )
+    uses = [
+        LoraUse(name=name, unet=unet, text_encoder=reader)
+        for name, (unet, reader) in weights.items()
+    ]
     both = ours(bench, loras=uses)
     assert torch.equal(both, theirs(pipe))
-    assert torch.equal(ours(bench, prompt=f"{PROMPT} <lora:one:1:0.5><lora:two:te=-0.25:unet=0.75>"), both)
-    assert torch.equal(ours(bench, prompt=f"<lora:two:-0.25:0.75>{PROMPT}", loras=["styles/one:1:0.5"]), both)
-    apart = [ours(bench, loras=[LoraUse(name="one", unet=unet, text_encoder=reader)]) for unet, reader in ((1, 0), (0, 1), (1, 1))]
+    assert torch.equal(
+        ours(bench, prompt=f"{PROMPT} <lora:one:1:0.5><lora:two:te=-0.25:unet=0.75>"), both
+    )
+    assert torch.equal(
+        ours(bench, prompt=f"<lora:two:-0.25:0.75>{PROMPT}", loras=["styles/one:1:0.5"]), both
+    )
+    apart = [
+        ours(bench, loras=[LoraUse(name="one", unet=unet, text_encoder=reader)])
+        for unet, reader in ((1, 0), (0, 1), (1, 1))
+    ]
     pictures = [ours(bench), *apart]
     assert all(not torch.equal(a, b) for k, a in enumerate(pictures) for b in pictures[:k])
 
@@ -168,7 +250,9 @@ def test_the_base_comes_back_after_anything(bench: Bench, two: dict[str, Any]) -
     assert torch.equal(ours(bench), base)
 
 
-def test_attached_once_counted_and_thrown_out(bench: Bench, two: dict[str, Any], toys: Path) -> None:
+def test_attached_once_counted_and_thrown_out(
+    bench: Bench, two: dict[str, Any], toys: Path
+) -> None:
     """The bytes are those of its matrices; it hangs on its model, and goes before it."""
     for held in bench.pipelines.loaded:
         bench.pipelines.unload(held["name"])
@@ -179,7 +263,9 @@ def test_attached_once_counted_and_thrown_out(bench: Bench, two: dict[str, Any],
         assert len(layers) * 2 == sum(map(len, two["one"].values()))
         held = {held["name"]: held for held in bench.pipelines.loaded}
         assert list(held) == ["LoRA one", "pocket"] and all(one["lent"] for one in held.values())
-        assert held["LoRA one"]["bytes"] == 4 * sum(t.numel() for made in two["one"].values() for t in made.values())
+        assert held["LoRA one"]["bytes"] == 4 * sum(
+            t.numel() for made in two["one"].values() for t in made.values()
+        )
         again = next(iter(layers.values()))
     with bench.pipelines.borrow(GenerationRequest(loras=["one"])) as parts:
         assert next(iter(parts.loras[0].adapter.layers.values())) is again
@@ -190,7 +276,9 @@ def test_attached_once_counted_and_thrown_out(bench: Bench, two: dict[str, Any],
     ours(bench, loras=["one"])
     assert bench.pipelines.unload("pocket") and bench.pipelines.loaded == []
     ours(bench, loras=["one:0"])
-    assert [held["name"] for held in bench.pipelines.loaded] == ["pocket"]  # one that is off is not even loaded
+    assert [held["name"] for held in bench.pipelines.loaded] == [
+        "pocket"
+    ]  # one that is off is not even loaded
 
 
 def test_conditionings_are_remembered_by_what_reads(bench: Bench, two: dict[str, Any]) -> None:
@@ -200,8 +288,13 @@ def test_conditionings_are_remembered_by_what_reads(bench: Bench, two: dict[str,
             return condition(parts, request).positive
 
     plain, strong = told(), told(LoraUse(name="one"))
-    assert told(LoraUse(name="one", text_encoder=0)) is plain and told(LoraUse(name="one", unet=0.5)) is strong
-    assert not torch.equal(plain, strong) and not torch.equal(told(LoraUse(name="one", text_encoder=0.5)), strong)
+    assert (
+        told(LoraUse(name="one", text_encoder=0)) is plain
+        and told(LoraUse(name="one", unet=0.5)) is strong
+    )
+    assert not torch.equal(plain, strong) and not torch.equal(
+        told(LoraUse(name="one", text_encoder=0.5)), strong
+    )
     assert told() is plain and not torch.equal(told(LoraUse(name="two")), strong)
 
 
@@ -211,12 +304,31 @@ def test_the_record_has_content_and_weights(bench: Bench, two: dict[str, Any]) -
         return generate(bench, spec, lambda progress: None)
 
     tagged, listed = made(prompt="a boat <lora:one:0.5>"), made(loras=["one:0.5"])
-    assert tagged["request"] == listed["request"] and tagged["request"]["prompt"] == "a boat" and tagged["notes"] == []
-    digests = [result["pictures"][0]["digest"] for result in (
-        tagged, listed, made(loras=["copy:0.5"]), made(loras=["one:0.75"]), made(), made(loras=["one:0"]))]
-    assert digests[0] == digests[1] == digests[2] and digests[4] == digests[5] and len(set(digests)) == 3
+    assert (
+        tagged["request"] == listed["request"]
+        and tagged["request"]["prompt"] == "a boat"
+        and tagged["notes"] == []
+    )
+    digests = [
+        result["pictures"][0]["digest"]
+        for result in (
+            tagged,
+            listed,
+            made(loras=["copy:0.5"]),
+            made(loras=["one:0.75"]),
+            made(),
+            made(loras=["one:0"]),
+        )
+    ]
+    assert (
+        digests[0] == digests[1] == digests[2]
+        and digests[4] == digests[5]
+        and len(set(digests)) == 3
+    )
     picture = bench.gallery.get(tagged["pictures"][0]["path"])
-    assert picture and picture.contents["lora one"] == bench.library.content(bench.library.lora("one"))
+    assert picture and picture.contents["lora one"] == bench.library.content(
+        bench.library.lora("one")
+    )
     assert picture.path in [found.path for found in bench.gallery.search("one boat")]
 
 
@@ -226,7 +338,11 @@ def test_many_attached_cost_no_more_to_switch(bench: Bench, two: dict[str, Any])
         makers.kohya(shelf(bench, f"many{k}"), makers.add(makers.stock(POCKET), seed=10 + k), 2)
         ours(bench, loras=[f"many{k}"])
     with bench.pipelines.borrow(GenerationRequest(loras=["one"])) as parts:
-        on = [layer for network in (parts.unet, *parts.text_encoders) for layer in network.modules()
-              if isinstance(layer, makers.LoraLayer)]
+        on = [
+            layer
+            for network in (parts.unet, *parts.text_encoders)
+            for layer in network.modules()
+            if isinstance(layer, makers.LoraLayer)
+        ]
         assert {tuple(layer.active_adapters) for layer in on} == {(parts.loras[0].content,)}
     assert {tuple(layer.active_adapters) for layer in on} == {()}

@@ -24,12 +24,20 @@ def test_a_line_that_a_kill_cut_off_costs_that_line_alone(tmp_path: Path) -> Non
     answers.keep({"a": "a red boat"})
     assert answers.all() == {"a": "a red boat", "c": "a cat"}
     file.write_bytes(file.read_bytes() + b'[1, 2]\n{"x": 3}\n["d"]\n\xff\n')
-    assert answers.all() == {"a": "a red boat", "c": "a cat"} and Answers(tmp_path, "other").all() == {}
+    assert (
+        answers.all() == {"a": "a red boat", "c": "a cat"}
+        and Answers(tmp_path, "other").all() == {}
+    )
 
 
 def test_many_threads_keep_whole_lines(tmp_path: Path) -> None:
     answers = Answers(tmp_path, "key")
-    threads = [threading.Thread(target=lambda k=k: [answers.keep({f"{k} {n}": "x" * 500}) for n in range(5)]) for k in range(8)]
+    threads = [
+        threading.Thread(
+            target=lambda k=k: [answers.keep({f"{k} {n}": "x" * 500}) for n in range(5)]
+        )
+        for k in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -42,7 +50,11 @@ def test_vectors_by_whom_and_of_what(tmp_path: Path) -> None:
     many = {f"{k:04}": bytes([k % 256]) for k in range(2 * AT_ONCE + 3)}
     memory.put("clip", many)
     memory.put("other", {"0001": b"mine"})
-    assert memory.get("clip", many) == many and memory.get("other", many) == {"0001": b"mine"} and memory.get("clip", []) == {}
+    assert (
+        memory.get("clip", many) == many
+        and memory.get("other", many) == {"0001": b"mine"}
+        and memory.get("clip", []) == {}
+    )
     memory.put("clip", {"0001": b"new"})
     assert Vectors(tmp_path).get("clip", ["0001", "9999", "0001"]) == {"0001": b"new"}
     memory.close()
@@ -63,6 +75,9 @@ def test_a_hash_is_remembered_until_a_file_changes(tmp_path: Path) -> None:
     first = hashes.of(folder, parts, folder)
     assert Hashes(tmp_path).of(folder, parts, folder, compute=False) == first
     parts[1].write_text("other")
-    assert hashes.of(folder, parts, folder, compute=False) == "" and hashes.of(folder, parts, folder) != first
+    assert (
+        hashes.of(folder, parts, folder, compute=False) == ""
+        and hashes.of(folder, parts, folder) != first
+    )
     (tmp_path / "hashes.json").write_text("{")
     assert len(hashes.of(folder, parts, folder)) == 64

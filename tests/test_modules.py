@@ -23,26 +23,71 @@ from studio.spec.modules import SHAPES, ModelShape, Targets, count, every_module
 from studio.spec.tables import Family
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
-CLASSIC: dict[str, Any] = {"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "cross_attention_dim": 768,
-                           "attention_head_dim": 8, "down_block_types": [CROSS] * 3 + [PLAIN],
-                           "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3}
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLASSIC: dict[str, Any] = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "down_block_types": [CROSS] * 3 + [PLAIN],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 UNETS: dict[Family, dict[str, Any]] = {  # the published configs, as far as they decide layers
     "sd1": CLASSIC,
-    "sd2": CLASSIC | {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
-    "sdxl": {"block_out_channels": [320, 640, 1280], "layers_per_block": 2, "cross_attention_dim": 2048,
-             "use_linear_projection": True, "attention_head_dim": [5, 10, 20], "transformer_layers_per_block": [1, 2, 10],
-             "down_block_types": [PLAIN, CROSS, CROSS], "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-             "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}}
+    "sd2": CLASSIC
+    | {
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+    },
+    "sdxl": {
+        "block_out_channels": [320, 640, 1280],
+        "layers_per_block": 2,
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "attention_head_dim": [5, 10, 20],
+        "transformer_layers_per_block": [1, 2, 10],
+        "down_block_types": [PLAIN, CROSS, CROSS],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
 ENCODERS: dict[Family, list[dict[str, Any]]] = {
     "sd1": [CLIP_L],
-    "sd2": [{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}],
-    "sdxl": [CLIP_L, {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}]}
+    "sd2": [
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 23,
+            "num_attention_heads": 16,
+        }
+    ],
+    "sdxl": [
+        CLIP_L,
+        {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 20,
+        },
+    ],
+}
 COUNTS: dict[tuple[Family, Targets], tuple[int, int]] = {
-    ("sd1", "attention"): (128, 48), ("sd1", "attention + feed-forward"): (192, 72),
-    ("sd1", "attention + feed-forward + convolutions"): (278, 72), ("sd2", "attention + feed-forward"): (192, 138),
-    ("sdxl", "attention"): (560, 176), ("sdxl", "attention + feed-forward"): (722, 264),
-    ("sdxl", "attention + feed-forward + convolutions"): (788, 264)}
+    ("sd1", "attention"): (128, 48),
+    ("sd1", "attention + feed-forward"): (192, 72),
+    ("sd1", "attention + feed-forward + convolutions"): (278, 72),
+    ("sd2", "attention + feed-forward"): (192, 138),
+    ("sdxl", "attention"): (560, 176),
+    ("sdxl", "attention + feed-forward"): (722, 264),
+    ("sdxl", "attention + feed-forward + convolutions"): (788, 264),
+}
 
 
 def layers(network: torch.nn.Module) -> dict[str, tuple[int, int, int]]:
@@ -59,14 +104,18 @@ def layers(network: torch.nn.Module) -> dict[str, tuple[int, int, int]]:
 @functools.cache
 def real(family: Family) -> tuple[torch.nn.Module, ...]:
     with torch.device("meta"):
-        encoders = [(CLIPTextModelWithProjection if number else CLIPTextModel)(CLIPTextConfig(**one))
-                    for number, one in enumerate(ENCODERS[family])]
+        encoders = [
+            (CLIPTextModelWithProjection if number else CLIPTextModel)(CLIPTextConfig(**one))
+            for number, one in enumerate(ENCODERS[family])
+        ]
         return UNet2DConditionModel(**UNETS[family]), *encoders
 
 
 def covered(unet: torch.nn.Module, convolutions: bool) -> set[str]:
     """What kohya's networks.lora takes from a U-Net, said by the classes of the real one."""
-    kinds = {"Transformer2DModel"} | ({"ResnetBlock2D", "Downsample2D", "Upsample2D"} if convolutions else set())
+    kinds = {"Transformer2DModel"} | (
+        {"ResnetBlock2D", "Downsample2D", "Upsample2D"} if convolutions else set()
+    )
     owners = [path for path, module in unet.named_modules() if type(module).__name__ in kinds]
     return {path for path in layers(unet) if any(path.startswith(f"{owner}.") for owner in owners)}
 
@@ -76,11 +125,19 @@ def test_names_and_shapes_are_those_of_the_real_networks(family: Family) -> None
     every = every_module(SHAPES[family])
     assert shape(UNETS[family], ENCODERS[family]) == SHAPES[family]
     for part, network in zip(("unet", "text_encoder", "text_encoder_2"), real(family)):
-        ours = {module.path: (module.inputs, module.outputs, module.kernel) for module in every if module.part == part}
+        ours = {
+            module.path: (module.inputs, module.outputs, module.kernel)
+            for module in every
+            if module.part == part
+        }
         theirs = layers(network)
         if part == "unet":
             assert set(ours) == covered(network, convolutions=True)
-            plain = {module.path for module in modules(SHAPES[family], "attention + feed-forward") if module.part == "unet"}
+            plain = {
+                module.path
+                for module in modules(SHAPES[family], "attention + feed-forward")
+                if module.part == "unet"
+            }
             assert plain == covered(network, convolutions=False)
         else:
             assert set(ours) == {path for path in theirs if path != "text_projection"}
@@ -92,8 +149,14 @@ def test_names_and_shapes_are_those_of_the_real_networks(family: Family) -> None
 def test_counts_are_those_of_kohyas_log(family: Family, targets: Targets) -> None:
     unet, encoders = COUNTS[family, targets]
     assert count(modules(SHAPES[family], targets)) == {"unet": unet, "text_encoders": encoders}
-    assert count(modules(SHAPES[family], targets, encoders=False)) == {"unet": unet, "text_encoders": 0}
-    assert count(modules(SHAPES[family], targets, unet=False)) == {"unet": 0, "text_encoders": encoders}
+    assert count(modules(SHAPES[family], targets, encoders=False)) == {
+        "unet": unet,
+        "text_encoders": 0,
+    }
+    assert count(modules(SHAPES[family], targets, unet=False)) == {
+        "unet": 0,
+        "text_encoders": encoders,
+    }
 
 
 @pytest.mark.parametrize(("family", "millions"), [("sd1", (13.6, 0)), ("sdxl", (85.1, 5.3, 23.6))])
@@ -108,12 +171,20 @@ def test_numbers_at_rank_32(family: Family, millions: tuple[float, ...]) -> None
 @pytest.mark.parametrize("name", ["pocket"])
 def test_the_embedded_model_from_its_configs(name: str) -> None:
     folder = shipped("assets") / name
-    unet, encoder = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "text_encoder"))
+    unet, encoder = (
+        json.loads((folder / part / "config.json").read_text()) for part in ("unet", "text_encoder")
+    )
     chosen = modules(shape(unet, [encoder]), "attention + feed-forward + convolutions")
     with torch.device("meta"):
-        network = UNet2DConditionModel(**{key: value for key, value in unet.items() if not key.startswith("_")})
+        network = UNet2DConditionModel(
+            **{key: value for key, value in unet.items() if not key.startswith("_")}
+        )
     found = layers(network)
-    ours = {module.path: (module.inputs, module.outputs, module.kernel) for module in chosen if module.part == "unet"}
+    ours = {
+        module.path: (module.inputs, module.outputs, module.kernel)
+        for module in chosen
+        if module.part == "unet"
+    }
     assert ours == {path: found[path] for path in covered(network, convolutions=True)}
     assert count(chosen)["text_encoders"] == 18
 
@@ -124,9 +195,16 @@ def test_diffusers_finds_every_sgm_name() -> None:
     chosen = [module for module in every_module(of) if module.part == "unet"]
     given = {f"{module.name}.lora_down.weight": module.path for module in chosen}
     mapped = _maybe_map_sgm_blocks_to_diffusers(dict(given), SimpleNamespace(layers_per_block=2))
-    names = {"in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_3": "conv2", "skip_connection": "conv_shortcut",
-             "downsamplers_0_op": "downsamplers_0_conv", "input_blocks": "down_blocks", "middle_block": "mid_block",
-             "output_blocks": "up_blocks"}
+    names = {
+        "in_layers_2": "conv1",
+        "emb_layers_1": "time_emb_proj",
+        "out_layers_3": "conv2",
+        "skip_connection": "conv_shortcut",
+        "downsamplers_0_op": "downsamplers_0_conv",
+        "input_blocks": "down_blocks",
+        "middle_block": "mid_block",
+        "output_blocks": "up_blocks",
+    }
     for name, path in mapped.items():
         for old, new in names.items():
             name = name.replace(old, new)
@@ -141,16 +219,29 @@ def test_diffusers_reads_a_file_of_these_names(family: Family) -> None:
     file = {}
     for module in chosen:
         wide = (1, 1) if module.kernel else ()
-        file[f"{module.name}.lora_down.weight"] = torch.empty(2, module.inputs, *wide, device="meta")
+        file[f"{module.name}.lora_down.weight"] = torch.empty(
+            2, module.inputs, *wide, device="meta"
+        )
         file[f"{module.name}.lora_up.weight"] = torch.empty(module.outputs, 2, *wide, device="meta")
         file[f"{module.name}.alpha"] = torch.tensor(1.0)
     if family == "sdxl":
         file = _maybe_map_sgm_blocks_to_diffusers(file, SimpleNamespace(layers_per_block=2))
     found, _ = _convert_non_diffusers_lora_to_diffusers(file)
-    read = {re.sub(r"(_lora|\.lora(_linear_layer)?)\.(up|down)\.weight$", "", key).replace(".processor", "") for key in found}
+    read = {
+        re.sub(r"(_lora|\.lora(_linear_layer)?)\.(up|down)\.weight$", "", key).replace(
+            ".processor", ""
+        )
+        for key in found
+    }
     paths = {f"{module.part}.{module.path}" for module in chosen}
-    old = {".self_attn.q_proj": ".self_attn.to_q", ".self_attn.k_proj": ".self_attn.to_k", ".self_attn.v_proj": ".self_attn.to_v",
-           ".self_attn.out_proj": ".self_attn.to_out", ".to_out.0": ".to_out", ".text_model": ""}  # names it uses in between
+    old = {
+        ".self_attn.q_proj": ".self_attn.to_q",
+        ".self_attn.k_proj": ".self_attn.to_k",
+        ".self_attn.v_proj": ".self_attn.to_v",
+        ".self_attn.out_proj": ".self_attn.to_out",
+        ".to_out.0": ".to_out",
+        ".text_model": "",
+    }  # names it uses in between
     for long, short in old.items():
         paths = {path.replace(long, short) for path in paths}
     assert {path.replace(".text_model", "") for path in read} == paths and len(paths) == len(chosen)
@@ -158,7 +249,9 @@ def test_diffusers_reads_a_file_of_these_names(family: Family) -> None:
 
 def test_patterns() -> None:
     of = SHAPES["sd1"]
-    chosen = modules(of, "patterns", "unet.*.attn2.to_k, unet.*.attn2.to_v,text_encoder.*.0.mlp.fc?")
+    chosen = modules(
+        of, "patterns", "unet.*.attn2.to_k, unet.*.attn2.to_v,text_encoder.*.0.mlp.fc?"
+    )
     assert count(chosen) == {"unet": 32, "text_encoders": 2}
     with pytest.raises(InvalidSpec, match="fits no layer; they are called such as unet"):
         modules(of, "patterns", "unet.*, unet.attn3")
@@ -170,9 +263,18 @@ def test_patterns() -> None:
         modules(of, "patterns", "*a" * 900 + "b")  # no pattern takes long
 
 
-@pytest.mark.parametrize("change", [{"down_block_types": ["AttnDownBlock2D"] * 4}, {"up_block_types": ["UpBlock2D"] * 4},
-                                    {"block_out_channels": "wide"}, {"cross_attention_dim": None}, {"mid_block_type": None},
-                                    {"transformer_layers_per_block": [1]}, {"down_block_types": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"down_block_types": ["AttnDownBlock2D"] * 4},
+        {"up_block_types": ["UpBlock2D"] * 4},
+        {"block_out_channels": "wide"},
+        {"cross_attention_dim": None},
+        {"mid_block_type": None},
+        {"transformer_layers_per_block": [1]},
+        {"down_block_types": 5},
+    ],
+)
 def test_another_build_is_refused_in_words(change: dict[str, Any]) -> None:
     with pytest.raises(UnknownFamily):
         shape(CLASSIC | change, [CLIP_L])

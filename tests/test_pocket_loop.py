@@ -19,7 +19,9 @@ def run(folder: Path, stops: list[int]) -> tuple[list[Tensor], list[int], list[b
         toy = nn.Linear(4, 2)
         clock = {"left": stop}
 
-        def loss(step: int, rng: np.random.Generator, toy: nn.Linear = toy, clock: dict[str, int] = clock) -> dict[str, Tensor]:
+        def loss(
+            step: int, rng: np.random.Generator, toy: nn.Linear = toy, clock: dict[str, int] = clock
+        ) -> dict[str, Tensor]:
             seen.append(step)
             if step + 1 >= clock["left"]:
                 loop.time.monotonic = lambda: 1e12  # type: ignore[attr-defined]
@@ -27,7 +29,15 @@ def run(folder: Path, stops: list[int]) -> tuple[list[Tensor], list[int], list[b
             return {"loss": (toy(x) - x[:, :2]).square().mean()}
 
         real = loop.time.monotonic
-        answers.append(train("toy", {"toy": toy}, loss, Plan(6, 1e-2, warmup=2), Place("cpu", folder, folder, 1e6)))
+        answers.append(
+            train(
+                "toy",
+                {"toy": toy},
+                loss,
+                Plan(6, 1e-2, warmup=2),
+                Place("cpu", folder, folder, 1e6),
+            )
+        )
         loop.time.monotonic = real
         weights = [p.detach().clone() for p in toy.parameters()]
     return weights, seen, answers

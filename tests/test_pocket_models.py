@@ -47,11 +47,13 @@ def test_small_safe_and_half() -> None:
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".txt", ".md", ".png"}
     for file in POCKET.rglob("*.safetensors"):
         with safe_open(file, "pt") as weights:
-            kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 (no dict)
+            kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
         assert kinds <= {"F16", "I64"}, file
 
 
-def test_the_judge_knows_drawings_and_not_noise(judge: Judge, drawn: tuple[np.ndarray, list[Scene]]) -> None:
+def test_the_judge_knows_drawings_and_not_noise(
+    judge: Judge, drawn: tuple[np.ndarray, list[Scene]]
+) -> None:
     pictures, scenes = drawn
     assert min(right(judge, to_tensor(pictures), scenes).values()) >= 0.97
     noise = torch.rand(len(scenes), 3, 128, 128, generator=torch.Generator().manual_seed(2)) * 2 - 1
@@ -59,13 +61,17 @@ def test_the_judge_knows_drawings_and_not_noise(judge: Judge, drawn: tuple[np.nd
     assert all(found[name] < 0.5 for name in ATTRIBUTES)
 
 
-def test_the_autoencoder_keeps_what_matters(judge: Judge, drawn: tuple[np.ndarray, list[Scene]]) -> None:
+def test_the_autoencoder_keeps_what_matters(
+    judge: Judge, drawn: tuple[np.ndarray, list[Scene]]
+) -> None:
     pictures, scenes = drawn
     vae, images = load_pipeline(PLACE).vae, to_tensor(pictures)
     with torch.inference_mode():
         latents = vae.encode(images).latent_dist.mode()
         back = vae.decode(latents).sample.clamp(-1, 1)
-    assert min(right(judge, back, scenes).values()) >= 0.93  # 45 of 48; `evaluate` asks 97 % of a larger set
+    assert (
+        min(right(judge, back, scenes).values()) >= 0.93
+    )  # 45 of 48; `evaluate` asks 97 % of a larger set
     assert abs(float((latents * vae.config.scaling_factor).std()) - 1) < 0.1
 
 
@@ -82,12 +88,20 @@ def test_unseen_prompts_are_followed_and_a_constant_picture_is_not(judge: Judge)
 
 def test_the_captioner_names_what_it_sees(drawn: tuple[np.ndarray, list[Scene]]) -> None:
     pictures, scenes = drawn
-    model = AutoModelForImageTextToText.from_pretrained(POCKET / "captioner", dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(
+        POCKET / "captioner", dtype=torch.float32
+    ).eval()
     reader = AutoProcessor.from_pretrained(POCKET / "captioner")
     inputs = reader(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
-    texts = reader.batch_decode(model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True)
-    hits = np.array([[a == b for a, b in zip(read(text), scene.combination, strict=True)]
-                     for text, scene in zip(texts, scenes, strict=True)])
+    texts = reader.batch_decode(
+        model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True
+    )
+    hits = np.array(
+        [
+            [a == b for a, b in zip(read(text), scene.combination, strict=True)]
+            for text, scene in zip(texts, scenes, strict=True)
+        ]
+    )
     assert hits.mean(0).min() >= 0.8, dict(zip(ATTRIBUTES, hits.mean(0)))
 
 
@@ -95,12 +109,20 @@ def test_clip_finds_the_picture_of_a_caption(drawn: tuple[np.ndarray, list[Scene
     pictures, scenes = drawn
     model = CLIPModel.from_pretrained(POCKET / "clip", dtype=torch.float32).eval()
     reader = CLIPProcessor.from_pretrained(POCKET / "clip")
-    inputs: Any = reader(text=[full(scene) for scene in scenes], images=[Image.fromarray(picture) for picture in pictures],
-                         return_tensors="pt", padding=True, truncation=True)
+    inputs: Any = reader(
+        text=[full(scene) for scene in scenes],
+        images=[Image.fromarray(picture) for picture in pictures],
+        return_tensors="pt",
+        padding=True,
+        truncation=True,
+    )
     with torch.inference_mode():
         likeness = model(**inputs).logits_per_text
     best = likeness.argmax(1).tolist()
-    assert np.mean([scenes[k].combination == scene.combination for k, scene in zip(best, scenes)]) >= 0.9
+    assert (
+        np.mean([scenes[k].combination == scene.combination for k, scene in zip(best, scenes)])
+        >= 0.9
+    )
 
 
 def test_the_demo_sets_are_what_their_names_say(judge: Judge) -> None:
@@ -116,7 +138,10 @@ def test_the_demo_sets_are_what_their_names_say(judge: Judge) -> None:
 
 
 def test_the_card_has_the_scores_that_were_measured() -> None:
-    scores, card = json.loads((POCKET / "scores.json").read_text()), (POCKET / "README.md").read_text()
+    scores, card = (
+        json.loads((POCKET / "scores.json").read_text()),
+        (POCKET / "README.md").read_text(),
+    )
     for group, values in scores.items():
         for name, value in values.items():
             assert f"| {group} | {name} | {value:.3f} |" in card

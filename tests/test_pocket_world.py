@@ -27,7 +27,9 @@ def contrast(seed: int) -> float:
     cover = mask(parts_of(scene)[1], SUPER * SIZE, SUPER) > 0.5
     inner, far = (10, 16) if scene.style == "cartoon" else (4, 10)
     ring = binary_dilation(cover, iterations=far) & ~binary_dilation(cover, iterations=inner)
-    return float(abs(np.median(light[binary_erosion(cover, iterations=2)]) - np.median(light[ring])))
+    return float(
+        abs(np.median(light[binary_erosion(cover, iterations=2)]) - np.median(light[ring]))
+    )
 
 
 def test_thing_and_ground_differ_in_lightness() -> None:
@@ -56,5 +58,9 @@ def test_nothing_held_out_is_trained_on() -> None:
 def test_demo_sets_show_their_concept_in_every_place() -> None:
     for concept, (count, _) in PICTURES.items():
         told = scenes_of(concept)
-        assert len(told) == count and len({scene.place for scene in told}) == 8 and {scene.concept for scene in told} == {concept}
+        assert (
+            len(told) == count
+            and len({scene.place for scene in told}) == 8
+            and {scene.concept for scene in told} == {concept}
+        )
         assert len({draw(scene).tobytes() for scene in told}) == count

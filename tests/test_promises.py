@@ -35,27 +35,72 @@ ROOT = Path(__file__).resolve().parent.parent
 FIELDS = list(GenerationRequest.model_fields)
 BASE: dict[str, Any] = {"prompt": "a red ball", "width": 64, "height": 64, "steps": 3, "seed": 7}
 CHANGED: dict[str, Any] = {
-    "prompt": "a blue boat", "negative_prompt": "red", "model": "toy-sd2", "width": 72, "height": 72, "steps": 4, "guidance": 3.5,
-    "scheduler": "Euler", "schedule": "Beta", "seed": 8, "count": 2, "batch": 2, "clip_skip": 2,
-    "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),)}
-SHAPE, AMOUNT = {"width", "height"}, {"count", "batch"}  # these decide the size, how many and how; all others the pixels
-A_PICTURE, A_MASK = "0123456789abcdef" * 4, "fedcba9876543210" * 4  # stand for inputs that `known` puts in their place
+    "prompt": "a blue boat",
+    "negative_prompt": "red",
+    "model": "toy-sd2",
+    "width": 72,
+    "height": 72,
+    "steps": 4,
+    "guidance": 3.5,
+    "scheduler": "Euler",
+    "schedule": "Beta",
+    "seed": 8,
+    "count": 2,
+    "batch": 2,
+    "clip_skip": 2,
+    "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),),
+}
+SHAPE, AMOUNT = (
+    {"width", "height"},
+    {"count", "batch"},
+)  # these decide the size, how many and how; all others the pixels
+A_PICTURE, A_MASK = (
+    "0123456789abcdef" * 4,
+    "fedcba9876543210" * 4,
+)  # stand for inputs that `known` puts in their place
 # What a setting of work on a picture needs to count, and another value of it.
 MASKED: dict[str, Any] = {"image": A_PICTURE, "mask": A_MASK}
 TWICE: dict[str, Any] = {"hires_scale": 2.0}
 ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
-    "image": ({}, A_PICTURE), "mask": ({"image": A_PICTURE}, A_MASK), "strength": ({"image": A_PICTURE}, 0.4),
-    "resize_mode": ({"image": A_PICTURE, "width": 128}, "crop"), "mask_blur": (MASKED, 0), "mask_grow": (MASKED, -8),
-    "invert_mask": (MASKED, True), "masked_content": (MASKED, "latent noise"),
+    "image": ({}, A_PICTURE),
+    "mask": ({"image": A_PICTURE}, A_MASK),
+    "strength": ({"image": A_PICTURE}, 0.4),
+    "resize_mode": ({"image": A_PICTURE, "width": 128}, "crop"),
+    "mask_blur": (MASKED, 0),
+    "mask_grow": (MASKED, -8),
+    "invert_mask": (MASKED, True),
+    "masked_content": (MASKED, "latent noise"),
     "inpaint_area": ({**MASKED, "mask_padding": 4}, "only masked"),
     "mask_padding": ({**MASKED, "inpaint_area": "only masked"}, 4),
-    **{f"extend_{side}": ({"image": A_PICTURE, "width": None, "height": None}, 64) for side in ("left", "top", "right", "bottom")},
-    **{name: ({"image": A_PICTURE, "extend_left": 64, "width": None, "height": None, **more}, value) for name, value, more in (
-        ("extend_fill", "noise", {}), ("extend_colour", "#00ff00", {"extend_fill": "colour"}), ("seam_blur", 12, {}))},
-    "hires_scale": ({}, 2.0), "hires_resize": (TWICE, "latent"), "hires_steps": (TWICE, 6), "hires_strength": (TWICE, 0.4),
-    "hires_tile": (TWICE, 64), "hires_overlap": ({**TWICE, "hires_tile": 64}, 0)}
-LARGER = {"extend_left": (128, 64), "extend_top": (64, 128), "extend_right": (128, 64), "extend_bottom": (64, 128),
-          "hires_scale": (128, 128)}
+    **{
+        f"extend_{side}": ({"image": A_PICTURE, "width": None, "height": None}, 64)
+        for side in ("left", "top", "right", "bottom")
+    },
+    **{
+        name: (
+            {"image": A_PICTURE, "extend_left": 64, "width": None, "height": None, **more},
+            value,
+        )
+        for name, value, more in (
+            ("extend_fill", "noise", {}),
+            ("extend_colour", "#00ff00", {"extend_fill": "colour"}),
+            ("seam_blur", 12, {}),
+        )
+    },
+    "hires_scale": ({}, 2.0),
+    "hires_resize": (TWICE, "latent"),
+    "hires_steps": (TWICE, 6),
+    "hires_strength": (TWICE, 0.4),
+    "hires_tile": (TWICE, 64),
+    "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
+}
+LARGER = {
+    "extend_left": (128, 64),
+    "extend_top": (64, 128),
+    "extend_right": (128, 64),
+    "extend_bottom": (64, 128),
+    "hires_scale": (128, 128),
+}
 
 
 @pytest.fixture
@@ -64,14 +109,22 @@ def known(bench: Bench) -> Callable[[dict[str, Any]], dict[str, Any]]:
     picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
     mask = Image.new("L", (64, 64))
     mask.paste(255, (16, 16, 48, 40))
-    there = {A_PICTURE: bench.library.inputs.add(picture).sha256, A_MASK: bench.library.inputs.add_mask(mask).sha256}
-    return lambda spec: {name: there.get(value, value) if isinstance(value, str) else value for name, value in spec.items()}
+    there = {
+        A_PICTURE: bench.library.inputs.add(picture).sha256,
+        A_MASK: bench.library.inputs.add_mask(mask).sha256,
+    }
+    return lambda spec: {
+        name: there.get(value, value) if isinstance(value, str) else value
+        for name, value in spec.items()
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def moon(bench: Bench) -> Iterator[None]:
     """A LoRA for pocket; afterwards it is taken off again."""
-    path = makers.kohya(bench.settings.loras / "moon.safetensors", makers.add(makers.stock(POCKET)), 2)
+    path = makers.kohya(
+        bench.settings.loras / "moon.safetensors", makers.add(makers.stock(POCKET)), 2
+    )
     yield
     path.unlink()
     bench.pipelines.unload("LoRA moon")
@@ -90,8 +143,9 @@ def unet_calls(bench: Bench, **spec: Any) -> int:
 
 
 @pytest.mark.parametrize("name", ON_A_PICTURE)
-def test_a_field_of_work_on_a_picture_changes_something(name: str, paint: Callable[..., Any],
-                                                        known: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def test_a_field_of_work_on_a_picture_changes_something(
+    name: str, paint: Callable[..., Any], known: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     needed, value = ON_A_PICTURE[name]
     base = known({**BASE, **needed})
     changed = known({**BASE, **needed, name: value})
@@ -100,7 +154,10 @@ def test_a_field_of_work_on_a_picture_changes_something(name: str, paint: Callab
     if name in LARGER:
         assert after.shape[1::-1] == LARGER[name] != before.shape[1::-1]
     else:
-        assert before.shape == after.shape and np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
+        assert (
+            before.shape == after.shape
+            and np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
+        )
     assert GenerationRequest(**changed).digest({}) != GenerationRequest(**base).digest({})
 
 
@@ -108,10 +165,14 @@ def test_a_field_of_work_on_a_picture_changes_something(name: str, paint: Callab
 def test_a_field_changes_something(name: str, bench: Bench, paint: Callable[..., Any]) -> None:
     changed = {**BASE, name: CHANGED[name]}
     if name == "batch":
-        assert unet_calls(bench, **BASE, count=2, batch=1) == 2 * unet_calls(bench, **BASE, count=2, batch=2)
+        assert unet_calls(bench, **BASE, count=2, batch=1) == 2 * unet_calls(
+            bench, **BASE, count=2, batch=2
+        )
     elif name == "count":
         first, second = paint(**changed)
-        assert np.array_equal(first, paint(**BASE)) and np.array_equal(second, paint(**BASE | {"seed": 8}))
+        assert np.array_equal(first, paint(**BASE)) and np.array_equal(
+            second, paint(**BASE | {"seed": 8})
+        )
     elif name in SHAPE:
         height, width, _ = paint(**changed).shape
         assert {"width": width, "height": height} == {key: changed[key] for key in SHAPE}
@@ -131,8 +192,10 @@ def test_every_field_has_a_case() -> None:
     assert all(getattr(default, name) != value for name, (_, value) in ON_A_PICTURE.items())
 
 
-ONE_BY_ONE = [*({name: CHANGED[name]} for name in CHANGED),
-              *({**needed, name: value} for name, (needed, value) in ON_A_PICTURE.items())]
+ONE_BY_ONE = [
+    *({name: CHANGED[name]} for name in CHANGED),
+    *({**needed, name: value} for name, (needed, value) in ON_A_PICTURE.items()),
+]
 
 
 def flag(name: str, value: Any) -> tuple[str, ...]:
@@ -140,11 +203,17 @@ def flag(name: str, value: Any) -> tuple[str, ...]:
     return (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
 
 
-@pytest.mark.parametrize("values", [CHANGED, {}, *ONE_BY_ONE], ids=lambda values: "+".join(values) if len(values) < 2 else "all")
+@pytest.mark.parametrize(
+    "values",
+    [CHANGED, {}, *ONE_BY_ONE],
+    ids=lambda values: "+".join(values) if len(values) < 2 else "all",
+)
 def test_every_field_survives(values: dict[str, Any], settings: Settings) -> None:
     request = GenerationRequest(**values)
     gallery = Gallery(settings)
-    picture = gallery.save(Image.new("RGB", (64, 64)), request.resolved(64, 5), "0" * 64, {}, 1.0, "ann")
+    picture = gallery.save(
+        Image.new("RGB", (64, 64)), request.resolved(64, 5), "0" * 64, {}, 1.0, "ann"
+    )
     assert recipe(picture.path).values == request.resolved(64, 5).model_dump(mode="json")
     assert gallery.search()[0].request == request.resolved(64, 5)
     gallery.close()
@@ -154,10 +223,17 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
     assert presets.load("mine") == request
 
     listed = {"loras": [("--lora", str(use)) for use in request.loras]}
-    words = [part for name, value in values.items()
-             for pair in listed.get(name, [flag(name, value)]) for part in pair if value is not None]
+    words = [
+        part
+        for name, value in values.items()
+        for pair in listed.get(name, [flag(name, value)])
+        for part in pair
+        if value is not None
+    ]
     given = vars(build().parse_args(["generate", *words]))
-    assert check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
+    assert (
+        check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
+    )
 
     async def work(asked: GenerationRequest, visitor: Any) -> GenerationRequest:
         return asked
@@ -177,11 +253,17 @@ def commands() -> list[list[str]]:
     """Every `studio …` and `python -m …` in README's code, as words."""
     prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
     blocks = "\n".join(FENCED).replace("\\\n", " ").splitlines()
-    code = [*blocks, *re.findall(r"`([^`\n]+)`", prose), *re.findall(r"^ {4}(.+)", prose, re.MULTILINE)]
+    code = [
+        *blocks,
+        *re.findall(r"`([^`\n]+)`", prose),
+        *re.findall(r"^ {4}(.+)", prose, re.MULTILINE),
+    ]
     found = []
     for part in (part for line in code for part in re.split(r"&&|\||;", line)):
         try:
-            words = [word for word in shlex.split(part, comments=True) if word not in ("$", "…", "...")]
+            words = [
+                word for word in shlex.split(part, comments=True) if word not in ("$", "…", "...")
+            ]
         except ValueError:
             continue  # no command: half a quotation
         if words and Path(words[0]).name == "studio":
@@ -193,16 +275,33 @@ def commands() -> list[list[str]]:
 
 @functools.cache
 def help_of(module: str) -> str:
-    asked = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    asked = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
     assert asked.returncode == 0, asked.stderr
     return asked.stdout
 
 
 def test_readme_has_the_two_commands() -> None:
-    both = [line for block in FENCED for line in block.replace("\\\n", " ").splitlines() if "pip install" in line]
-    assert any(re.search(r"-m venv .*bin/studio\b", line) for line in both), "one fenced line installs and opens the page"
-    assert any(re.search(r"-m venv .*-m pytest\b", line) for line in both), "one fenced line installs and tests"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    both = [
+        line
+        for block in FENCED
+        for line in block.replace("\\\n", " ").splitlines()
+        if "pip install" in line
+    ]
+    assert any(re.search(r"-m venv .*bin/studio\b", line) for line in both), (
+        "one fenced line installs and opens the page"
+    )
+    assert any(re.search(r"-m venv .*-m pytest\b", line) for line in both), (
+        "one fenced line installs and tests"
+    )
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert set(re.findall(r"\.\[([\w-]+)\]", README)) <= set(extras)
 
 

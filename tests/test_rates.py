@@ -14,7 +14,14 @@ from studio.store.gallery import Gallery
 from studio.store.library import Library
 from studio.store.rates import note, rates
 
-BASE: dict[str, Any] = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64, "schedule": "As shipped", "seed": 1}
+BASE: dict[str, Any] = {
+    "prompt": "a boat",
+    "steps": 2,
+    "width": 64,
+    "height": 64,
+    "schedule": "As shipped",
+    "seed": 1,
+}
 
 
 def known(settings: Settings, together: bool = False) -> Any:
@@ -28,10 +35,15 @@ def test_small_changes_are_not_written(settings: Settings) -> None:
     note(settings, "pocket", load=2.1, encode=0.45)
     assert (settings.home / "rates.json").stat().st_mtime_ns == before
     note(settings, "pocket", load=4.0)
-    assert (known(settings)["pocket"].load, known(settings)["pocket"].encode) == (4.0, 0.5) and "gone" not in known(settings)
+    assert (known(settings)["pocket"].load, known(settings)["pocket"].encode) == (
+        4.0,
+        0.5,
+    ) and "gone" not in known(settings)
 
 
-@pytest.mark.parametrize("broken", ["", "{", "[1]", '{"pocket": 5}', '{"pocket": {"load": "x"}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "broken", ["", "{", "[1]", '{"pocket": 5}', '{"pocket": {"load": "x"}}', "[" * 100_000]
+)
 def test_a_broken_memory_is_no_memory(settings: Settings, broken: str) -> None:
     (settings.home / "rates.json").write_text(broken)
     assert known(settings)["pocket"].load is None
@@ -44,13 +56,24 @@ def test_what_was_painted_foretells_what_comes(bench: Any) -> None:
 
     spec = check(SweepSpec, {"base": BASE, "axes": [{"field": "seed", "values": "1-4"}]})
     for batch in (1, 4):
-        generate(bench, BASE | {"prompt": f"measured {batch}", "count": batch, "batch": batch}, lambda progress: None)
+        generate(
+            bench,
+            BASE | {"prompt": f"measured {batch}", "count": batch, "batch": batch},
+            lambda progress: None,
+        )
     found = rates(bench.settings, bench.gallery, bench.library, ["pocket"])
     predicted = plan(spec, rates=found).predicted
-    assert predicted.seconds and predicted.seconds > 0 and predicted.memory and predicted.memory > found["pocket"].held  # type: ignore[operator]
+    assert (
+        predicted.seconds
+        and predicted.seconds > 0
+        and predicted.memory
+        and predicted.memory > found["pocket"].held
+    )  # type: ignore[operator]
     row = bench.gallery.rate("pocket")
     assert row and predicted.painting == pytest.approx(row * 4 * 4 * 64 * 64 / 1e6)
-    together = rates(bench.settings, bench.gallery, bench.library, ["pocket"], together=True)["pocket"].row
+    together = rates(bench.settings, bench.gallery, bench.library, ["pocket"], together=True)[
+        "pocket"
+    ].row
     assert together == bench.gallery.rate("pocket", together=True) != row
 
 
@@ -66,7 +89,9 @@ def test_memory_of_a_row_is_not_below_what_is_measured(bench: Any) -> None:
     class Peak(TorchDispatchMode):
         now = peak = 0
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             out = func(*args, **(kwargs or {}))
             torch.utils._pytree.tree_map_only(torch.Tensor, self.follow, out)
             return out
@@ -85,8 +110,16 @@ def test_memory_of_a_row_is_not_below_what_is_measured(bench: Any) -> None:
             followed.discard(where)
 
     followed: set[int] = set()
-    with bench.pipelines.borrow(GenerationRequest()) as parts, torch.inference_mode(), Peak() as peak:
+    with (
+        bench.pipelines.borrow(GenerationRequest()) as parts,
+        torch.inference_mode(),
+        Peak() as peak,
+    ):
         prompt = torch.randn(2, 77, parts.unet.config.cross_attention_dim)
-        parts.unet(torch.randn(2, *parts.latent_shape(128, 128)[1:]), torch.tensor([5.0, 5.0]), encoder_hidden_states=prompt)
+        parts.unet(
+            torch.randn(2, *parts.latent_shape(128, 128)[1:]),
+            torch.tensor([5.0, 5.0]),
+            encoder_hidden_states=prompt,
+        )
     row = peak.peak / 2 / 4 / 128**2  # numbers for a pixel
     assert row < parts.info.working < 4 * row

@@ -22,7 +22,9 @@ def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) ->
         picture(folder / name, colour=k)
     album = albums.open("sky")
     album.write({"10_moon rock/a.png": "a moon"}, Writer(by="model", model="pocket"))
-    album.apply(edit_of({"kind": "set_source", "author": "Jan"}), keys=["10_moon rock/a.png", "3_sun/a.png"])
+    album.apply(
+        edit_of({"kind": "set_source", "author": "Jan"}), keys=["10_moon rock/a.png", "3_sun/a.png"]
+    )
     before, about = held(folder), album.card()
 
     def repeat(name: str, count: int) -> Step:
@@ -30,15 +32,23 @@ def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) ->
 
     step = repeat("10_moon rock", 5)
     assert step.title == "Repeats of 10_moon rock: 5" and not step.left
-    assert album.counts().repeats == {"3_sun": 3, "5_moon rock": 5} and read(folder).count == 3 + 2 * 5  # as a training sees it
-    assert [one.key for one in album.pictures] == ["3_sun/a.png", "5_moon rock/a.png", "5_moon rock/b.png"]
+    assert (
+        album.counts().repeats == {"3_sun": 3, "5_moon rock": 5} and read(folder).count == 3 + 2 * 5
+    )  # as a training sees it
+    assert [one.key for one in album.pictures] == [
+        "3_sun/a.png",
+        "5_moon rock/a.png",
+        "5_moon rock/b.png",
+    ]
     album.write({"5_moon rock/a.png": "a moon, bright"}, Writer(by="hand"))
     repeat("5_moon rock", 7)
     told = album.card()
     (mine,) = (one for one in told["files"] if one["file"] == "7_moon rock/a.png")
     assert [one["by"] for one in mine["written"]] == ["model", "hand"] and mine["author"] == "Jan"
     assert set(album.sources()) == {"7_moon rock/a.png", "3_sun/a.png"}
-    picture(folder / "10_moon rock" / "new.png", colour=9)  # another folder of the first name: nothing was written there
+    picture(
+        folder / "10_moon rock" / "new.png", colour=9
+    )  # another folder of the first name: nothing was written there
     album.refresh()
     assert [one.writer.by for one in album.credits().get("10_moon rock/new.png", ())] == []
     with pytest.raises(DatasetError, match="10_moon rock already"):
@@ -55,7 +65,9 @@ def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) ->
             repeat(name, 2)
 
 
-def test_a_kill_while_repeats_are_changed_leaves_the_old_or_the_new(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_repeats_are_changed_leaves_the_old_or_the_new(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = settings.home / "datasets" / "sky"
     picture(folder / "10_moon" / "a.png")
     album = Albums(settings).open("sky")
@@ -65,6 +77,10 @@ def test_a_kill_while_repeats_are_changed_leaves_the_old_or_the_new(settings: Se
         album.apply(edit_of({"kind": "set_repeats", "folder": "10_moon", "repeats": 2}))
     monkeypatch.undo()
     again = Albums(settings).open("sky")  # who comes next completes it
-    assert [one.key for one in again.pictures] == ["2_moon/a.png"] and again.sources()["2_moon/a.png"].author == "Jan"
+    assert [one.key for one in again.pictures] == ["2_moon/a.png"] and again.sources()[
+        "2_moon/a.png"
+    ].author == "Jan"
     again.undo()
-    assert [one.key for one in again.pictures] == ["10_moon/a.png"] and set(again.sources()) == {"10_moon/a.png"}
+    assert [one.key for one in again.pictures] == ["10_moon/a.png"] and set(again.sources()) == {
+        "10_moon/a.png"
+    }

@@ -9,7 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.spec import report
-from studio.spec.report import CHECKPOINTS, KEEPS, SCENES, TEMPLATES, Point, called, scenes, spread, sweep, weigh
+from studio.spec.report import (
+    CHECKPOINTS,
+    KEEPS,
+    SCENES,
+    TEMPLATES,
+    Point,
+    called,
+    scenes,
+    spread,
+    sweep,
+    weigh,
+)
 from studio.spec.sweep import plan
 from studio.spec.training import TrainingConfig
 from studio.spec.value import check
@@ -19,18 +30,31 @@ def config(**more: Any) -> TrainingConfig:
     return check(TrainingConfig, {"dataset": "moon", "name": "moon", "steps": 4, **more})
 
 
-MOON = ["a photo of a white moon in the night sky", "a cartoon of a white moon by a lake", "pixel art of a white moon on a beach"]
+MOON = [
+    "a photo of a white moon in the night sky",
+    "a cartoon of a white moon by a lake",
+    "pixel art of a white moon on a beach",
+]
 
 
-@pytest.mark.parametrize(("more", "captions", "name"), [
-    ({"trigger": "moon"}, MOON, "white moon"),
-    ({"trigger": "mysks", "class_word": "plush toy"}, ["a mysks plush toy on a rug", "my mysks plush toy"], "mysks plush toy"),
-    ({"trigger": "mysks", "class_word": "plush toy"}, [], "mysks plush toy"),
-    ({"trigger": "ohwx"}, ["ohwx, girl, red hair", "smile, ohwx, blue eyes"], "ohwx"),
-    ({"trigger": "mysks"}, ["a toy", "another toy"], "mysks"),  # the captions do not say it
-    ({}, MOON, ""),
-])
-def test_it_is_called_as_the_captions_do(more: dict[str, Any], captions: list[str], name: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "captions", "name"),
+    [
+        ({"trigger": "moon"}, MOON, "white moon"),
+        (
+            {"trigger": "mysks", "class_word": "plush toy"},
+            ["a mysks plush toy on a rug", "my mysks plush toy"],
+            "mysks plush toy",
+        ),
+        ({"trigger": "mysks", "class_word": "plush toy"}, [], "mysks plush toy"),
+        ({"trigger": "ohwx"}, ["ohwx, girl, red hair", "smile, ohwx, blue eyes"], "ohwx"),
+        ({"trigger": "mysks"}, ["a toy", "another toy"], "mysks"),  # the captions do not say it
+        ({}, MOON, ""),
+    ],
+)
+def test_it_is_called_as_the_captions_do(
+    more: dict[str, Any], captions: list[str], name: str
+) -> None:
     assert called(config(**more), captions) == name
 
 
@@ -40,7 +64,9 @@ def test_scenes_are_new_ones() -> None:
     assert len(found) == SCENES - 1 and "a photo of a white moon in the snow" not in found
     assert all("white moon" in one for one in found)
     assert scenes(config(trigger="orb"), [])[0] == "a photo of an orb in the jungle"
-    style = scenes(config(sample_prompts="a house\na tree", sample_every=2), ["ink", "", "ink", "wash"])
+    style = scenes(
+        config(sample_prompts="a house\na tree", sample_every=2), ["ink", "", "ink", "wash"]
+    )
     assert style == ["a house", "a tree", "ink", "wash"] and scenes(config(), []) == []
     assert len(TEMPLATES) == SCENES
 
@@ -48,7 +74,11 @@ def test_scenes_are_new_ones() -> None:
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40, unique=True))
 def test_the_last_checkpoint_is_always_compared(steps: list[int]) -> None:
     found = spread(steps)
-    assert found[-1] == max(steps) and found == sorted(set(found)) and len(found) == min(len(steps), CHECKPOINTS)
+    assert (
+        found[-1] == max(steps)
+        and found == sorted(set(found))
+        and len(found) == min(len(steps), CHECKPOINTS)
+    )
 
 
 def test_the_comparison_paints_the_base_once_on_equal_seeds() -> None:
@@ -56,7 +86,11 @@ def test_the_comparison_paints_the_base_once_on_equal_seeds() -> None:
     base = [cell for cell in planned.cells if cell.coordinates[3] == 0]
     assert len(planned.cells) == 3 * 2 * len(report.WEIGHTS)
     assert len({cell.request.digest({"lora moon": "x", "lora moon-1": "y"}) for cell in base}) == 3
-    assert {(cell.request.prompt, cell.request.seed) for cell in planned.cells} == {("a", 999), ("b", 1000), ("c", 1001)}
+    assert {(cell.request.prompt, cell.request.seed) for cell in planned.cells} == {
+        ("a", 999),
+        ("b", 1000),
+        ("c", 1001),
+    }
 
 
 def point(step: int, weight: float, concept: float, following: float) -> Point:
@@ -67,31 +101,58 @@ BASE = point(0, 0, 0.0, 1.0)
 
 
 def test_it_recommends_what_shows_most_and_still_follows() -> None:
-    points = [point(100, 0.7, 0.2, 1), point(100, 1, 0.4, 1), point(200, 0.7, 0.7, 1), point(200, 1, 0.72, 0.5),
-              point(300, 0.7, 0.9, 0.4)]
+    points = [
+        point(100, 0.7, 0.2, 1),
+        point(100, 1, 0.4, 1),
+        point(200, 0.7, 0.7, 1),
+        point(200, 1, 0.72, 0.5),
+        point(300, 0.7, 0.9, 0.4),
+    ]
     found = weigh(points, BASE)
     assert found.best == points[2]
     said = " ".join(found.sentences)
     assert "moon-200 (step 200) at weight 0.7" in said and "70%" in said
-    assert "Above that, at weight 1, pictures stop following the prompt (50%)" in said and "from step 300 on" in said
+    assert (
+        "Above that, at weight 1, pictures stop following the prompt (50%)" in said
+        and "from step 300 on" in said
+    )
 
 
 def test_of_equals_the_plain_weight_and_the_shorter_training_win() -> None:
     points = [point(200, 1.3, 0.80, 1), point(300, 1, 0.79, 1), point(200, 1, 0.78, 1)]
-    assert weigh(points, BASE).best == points[2] and "None of the weights" in weigh(points, BASE).sentences[-1]
+    assert (
+        weigh(points, BASE).best == points[2]
+        and "None of the weights" in weigh(points, BASE).sentences[-1]
+    )
 
 
 def test_it_says_when_nothing_was_learned_or_nothing_follows() -> None:
     found = weigh([point(100, 1, 0.02, 1), point(100, 1.3, -0.1, 1)], BASE)
     assert found.best is None and "learned little" in found.sentences[0]
     found = weigh([point(100, 1, 0.9, 0.3), point(100, 0.4, 0.6, 0.5)], BASE)
-    assert found.best is not None and found.best.concept == 0.6 and "No setting both" in found.sentences[0]
+    assert (
+        found.best is not None
+        and found.best.concept == 0.6
+        and "No setting both" in found.sentences[0]
+    )
     assert weigh([], BASE).best is None
 
 
-@given(st.lists(st.tuples(st.sampled_from([100, 200]), st.sampled_from([0.4, 1.0]), st.floats(-1, 2), st.floats(0, 1)), max_size=8))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([100, 200]),
+            st.sampled_from([0.4, 1.0]),
+            st.floats(-1, 2),
+            st.floats(0, 1),
+        ),
+        max_size=8,
+    )
+)
 @example([(100, 0.4, 0.0625, 1.0), (100, 0.4, 0.125, 1.0)])
-def test_what_is_recommended_follows_if_anything_does(rows: list[tuple[int, float, float, float]]) -> None:
+def test_what_is_recommended_follows_if_anything_does(
+    rows: list[tuple[int, float, float, float]],
+) -> None:
     points = [point(*row) for row in rows]
     best = weigh(points, BASE).best
     keeping = [one for one in points if one.following >= KEEPS and one.concept >= report.LITTLE]

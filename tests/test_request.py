@@ -16,25 +16,77 @@ from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
 from studio.spec.value import check
 
 FULL = GenerationRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
-OTHER: dict[str, Any] = {"prompt": "a cat", "negative_prompt": "rain", "model": "other", "width": 256, "height": 64, "steps": 7,
-                         "guidance": 3.5, "scheduler": "Euler", "schedule": "Beta", "seed": 5, "count": 3, "batch": 2,
-                         "clip_skip": 2, "loras": (LoraUse(name="moon", unet=0.5),)}
+OTHER: dict[str, Any] = {
+    "prompt": "a cat",
+    "negative_prompt": "rain",
+    "model": "other",
+    "width": 256,
+    "height": 64,
+    "steps": 7,
+    "guidance": 3.5,
+    "scheduler": "Euler",
+    "schedule": "Beta",
+    "seed": 5,
+    "count": 3,
+    "batch": 2,
+    "clip_skip": 2,
+    "loras": (LoraUse(name="moon", unet=0.5),),
+}
 # What a setting of work on a picture needs to count, and another value of it.
 PINNED = "da0b681381c1f897d18a845ee9ed159e7a07072aab5f0c6b129bbe3725755de4"
 SHA = "0123456789abcdef" * 4
 ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
-    "image": ({}, SHA), "mask": ({"image": SHA}, SHA), "strength": ({"image": SHA}, 0.5), "resize_mode": ({"image": SHA}, "crop"),
-    **{name: ({"image": SHA, "mask": SHA}, value) for name, value in {
-        "mask_blur": 0, "mask_grow": -3, "invert_mask": True, "masked_content": "fill", "inpaint_area": "only masked"}.items()},
+    "image": ({}, SHA),
+    "mask": ({"image": SHA}, SHA),
+    "strength": ({"image": SHA}, 0.5),
+    "resize_mode": ({"image": SHA}, "crop"),
+    **{
+        name: ({"image": SHA, "mask": SHA}, value)
+        for name, value in {
+            "mask_blur": 0,
+            "mask_grow": -3,
+            "invert_mask": True,
+            "masked_content": "fill",
+            "inpaint_area": "only masked",
+        }.items()
+    },
     "mask_padding": ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, 8),
     **{f"extend_{side}": ({"image": SHA}, 64) for side in ("left", "top", "right", "bottom")},
-    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"), "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
-    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"), "hires_scale": ({}, 1.5),
-    **{name: ({"hires_scale": 2.0}, value) for name, value in {
-        "hires_resize": "latent", "hires_steps": 9, "hires_strength": 0.3, "hires_tile": 128}.items()},
-    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64)}
-NUMBERS = ["width", "height", "steps", "guidance", "seed", "count", "batch", "clip_skip", "strength", "mask_blur", "mask_grow",
-           "mask_padding", "extend_left", "seam_blur", "hires_scale", "hires_steps", "hires_strength", "hires_tile"]
+    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"),
+    "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
+    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"),
+    "hires_scale": ({}, 1.5),
+    **{
+        name: ({"hires_scale": 2.0}, value)
+        for name, value in {
+            "hires_resize": "latent",
+            "hires_steps": 9,
+            "hires_strength": 0.3,
+            "hires_tile": 128,
+        }.items()
+    },
+    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64),
+}
+NUMBERS = [
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "seed",
+    "count",
+    "batch",
+    "clip_skip",
+    "strength",
+    "mask_blur",
+    "mask_grow",
+    "mask_padding",
+    "extend_left",
+    "seam_blur",
+    "hires_scale",
+    "hires_steps",
+    "hires_strength",
+    "hires_tile",
+]
 CONTENTS = {"model": "aa", "dtype": "float32", "device": "cpu"}
 
 
@@ -55,17 +107,58 @@ def test_frozen() -> None:
 
 
 def test_every_bad_field_is_named_at_once() -> None:
-    told = faults(steps=0, guidance="much", width=130, seed=2**32, prompt="a AND b", scheduler="Eiler", colour="red", model="")
+    told = faults(
+        steps=0,
+        guidance="much",
+        width=130,
+        seed=2**32,
+        prompt="a AND b",
+        scheduler="Eiler",
+        colour="red",
+        model="",
+    )
     named = [fault.split(":")[0] for fault in told]
-    assert sorted(named) == ["Guidance", "Model", "Prompt", "Scheduler", "Seed", "Steps", "Width", "colour"]
+    assert sorted(named) == [
+        "Guidance",
+        "Model",
+        "Prompt",
+        "Scheduler",
+        "Seed",
+        "Steps",
+        "Width",
+        "colour",
+    ]
     by_title = {fault.split(":")[0]: fault for fault in told}
     assert "128 or 136" in by_title["Width"] and "130" in by_title["Width"]
-    assert "'Euler'" in by_title["Scheduler"] and "no such setting" in by_title["colour"] and "AND" in by_title["Prompt"]
+    assert (
+        "'Euler'" in by_title["Scheduler"]
+        and "no such setting" in by_title["colour"]
+        and "AND" in by_title["Prompt"]
+    )
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), "many", "", "9" * 5000, 10**400 + 1, -(10**5000),
-                                   10**5000, 1e300, True, False, [1], {"a": 1}, None], ids=lambda value: f"{type(value).__name__}")
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "many",
+        "",
+        "9" * 5000,
+        10**400 + 1,
+        -(10**5000),
+        10**5000,
+        1e300,
+        True,
+        False,
+        [1],
+        {"a": 1},
+        None,
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
 def test_no_number_is_refused_with_the_fields_title(name: str, value: object) -> None:
     if value is None and name in ("width", "height"):
         assert getattr(check(GenerationRequest, {name: None}), name) is None  # the model's own size
@@ -82,8 +175,12 @@ def test_no_text_is_refused_with_the_fields_title(name: str, value: object) -> N
     fault.encode()  # what is shown can be shown
 
 
-@given(st.dictionaries(st.sampled_from([*GenerationRequest.model_fields, "extra"]),
-                       st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)))
+@given(
+    st.dictionaries(
+        st.sampled_from([*GenerationRequest.model_fields, "extra"]),
+        st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists),
+    )
+)
 def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
     try:
         request = check(GenerationRequest, values)
@@ -99,14 +196,24 @@ def test_impossible_pairs_name_the_possible(scheduler: Scheduler) -> None:
     assert "As shipped" in possible and set(possible) <= set(every)
     for schedule in every:
         if schedule in possible:
-            assert check(GenerationRequest, {"scheduler": scheduler, "schedule": schedule}).schedule == schedule
+            assert (
+                check(GenerationRequest, {"scheduler": scheduler, "schedule": schedule}).schedule
+                == schedule
+            )
         else:
             (fault,) = faults(scheduler=scheduler, schedule=schedule)
-            assert scheduler in fault and schedule in fault and fault.endswith(f"choose {', '.join(possible)}.")
+            assert (
+                scheduler in fault
+                and schedule in fault
+                and fault.endswith(f"choose {', '.join(possible)}.")
+            )
 
 
 def test_names_in_any_case() -> None:
-    assert check(GenerationRequest, {"scheduler": " euler A", "schedule": "UNIFORM"}).scheduler == "Euler a"
+    assert (
+        check(GenerationRequest, {"scheduler": " euler A", "schedule": "UNIFORM"}).scheduler
+        == "Euler a"
+    )
 
 
 def test_resolved_leaves_nothing_open() -> None:
@@ -115,31 +222,70 @@ def test_resolved_leaves_nothing_open() -> None:
     assert FULL.resolved(side=512, seed=1) == FULL  # what was given stays
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ({}, (512, 512)), ({"image": SHA}, (200, 104)), ({"image": SHA, "width": 96}, (96, 64)),  # 48 would be too small
-    ({"image": SHA, "height": 200}, (400, 200)), ({"image": SHA, "extend_right": 56}, (256, 104)),
-    ({"image": SHA, "mask": SHA}, (200, 104)), ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, (512, 512)),
-    ({"image": SHA, "width": 64, "height": 64, "extend_top": 8}, (64, 64))])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, (512, 512)),
+        ({"image": SHA}, (200, 104)),
+        ({"image": SHA, "width": 96}, (96, 64)),  # 48 would be too small
+        ({"image": SHA, "height": 200}, (400, 200)),
+        ({"image": SHA, "extend_right": 56}, (256, 104)),
+        ({"image": SHA, "mask": SHA}, (200, 104)),
+        ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, (512, 512)),
+        ({"image": SHA, "width": 64, "height": 64, "extend_top": 8}, (64, 64)),
+    ],
+)
 def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[int, int]) -> None:
     full = check(GenerationRequest, values).resolved(512, 0, (200, 101))
     assert (full.width, full.height) == expected
     assert full.resolved(512, 0, (200, 101)) == full
 
 
-@pytest.mark.parametrize(("values", "sentence"), [
-    ({"image": SHA, "strength": 0.04}, "Strength: 0.04 of 20 steps is less than one; choose 0.05 or more, or more steps."),
-    ({"image": SHA, "strength": 0}, "Strength: 0 changes nothing"), ({"image": "SHA"}, "Picture: has to be the sha256"),
-    ({"image": SHA, "mask": SHA, "extend_left": 8}, "Mask: outpainting paints the new area and nothing else"),
-    ({"image": SHA, "mask": SHA, "hires_scale": 2}, "Hires scale: a second pass paints the whole picture again"),
-    ({"hires_scale": 2, "hires_strength": 0.3, "hires_steps": 2}, "Hires strength: 0.3 of 2 steps is less than one; choose 0.5"),
-    ({"hires_scale": 2, "hires_tile": 64, "hires_overlap": 40}, "Hires tile: has to be 64 or more and twice the overlap (not 64"),
-    ({"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"}, "Hires resize: tiles are cut from pixels"),
-    ({"hires_scale": 4, "width": 2048, "height": 1024}, "Hires scale: 8192 × 4096 is too large for one piece"),
-    ({"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512}, "Hires scale: 8192 × 8192 is too large; 64 million"),
-    ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"), ({"invert_mask": "perhaps"}, "Invert mask: "),
-    ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12)."),
-    ({"steps": None}, "Steps: is needed."), ({"guidance": ""}, "Guidance: is needed."),
-    ({"extend_left": -77}, "Extend left: has to be a multiple of 8, 0 or more (not -77).")])
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"image": SHA, "strength": 0.04},
+            "Strength: 0.04 of 20 steps is less than one; choose 0.05 or more, or more steps.",
+        ),
+        ({"image": SHA, "strength": 0}, "Strength: 0 changes nothing"),
+        ({"image": "SHA"}, "Picture: has to be the sha256"),
+        (
+            {"image": SHA, "mask": SHA, "extend_left": 8},
+            "Mask: outpainting paints the new area and nothing else",
+        ),
+        (
+            {"image": SHA, "mask": SHA, "hires_scale": 2},
+            "Hires scale: a second pass paints the whole picture again",
+        ),
+        (
+            {"hires_scale": 2, "hires_strength": 0.3, "hires_steps": 2},
+            "Hires strength: 0.3 of 2 steps is less than one; choose 0.5",
+        ),
+        (
+            {"hires_scale": 2, "hires_tile": 64, "hires_overlap": 40},
+            "Hires tile: has to be 64 or more and twice the overlap (not 64",
+        ),
+        (
+            {"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"},
+            "Hires resize: tiles are cut from pixels",
+        ),
+        (
+            {"hires_scale": 4, "width": 2048, "height": 1024},
+            "Hires scale: 8192 × 4096 is too large for one piece",
+        ),
+        (
+            {"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512},
+            "Hires scale: 8192 × 8192 is too large; 64 million",
+        ),
+        ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"),
+        ({"invert_mask": "perhaps"}, "Invert mask: "),
+        ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12)."),
+        ({"steps": None}, "Steps: is needed."),
+        ({"guidance": ""}, "Guidance: is needed."),
+        ({"extend_left": -77}, "Extend left: has to be a multiple of 8, 0 or more (not -77)."),
+    ],
+)
 def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], sentence: str) -> None:
     (fault,) = faults(**values)
     assert fault.startswith(sentence)
@@ -156,7 +302,10 @@ def test_a_size_that_is_known_late_is_judged_then() -> None:
 def test_expand_gives_one_request_per_picture(seed: int, count: int, batch: int) -> None:
     pictures = FULL.model_copy(update={"seed": seed, "count": count, "batch": batch}).expand()
     assert [picture.seed for picture in pictures] == [(seed + k) % MOST_SEEDS for k in range(count)]
-    assert all(picture.count == 1 and check(GenerationRequest, picture.model_dump()) == picture for picture in pictures)
+    assert all(
+        picture.count == 1 and check(GenerationRequest, picture.model_dump()) == picture
+        for picture in pictures
+    )
     assert {picture.model_copy(update={"seed": 7, "batch": 1}) for picture in pictures} == {FULL}
 
 
@@ -166,18 +315,30 @@ def test_expand_needs_a_seed() -> None:
 
 
 def test_digest_counts_every_field_that_decides_pixels() -> None:
-    assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)  # a new field has to be put here
-    digests = {name: FULL.model_copy(update={name: value}).digest(CONTENTS) for name, value in OTHER.items()}
+    assert set(OTHER) | set(ON_A_PICTURE) == set(
+        GenerationRequest.model_fields
+    )  # a new field has to be put here
+    digests = {
+        name: FULL.model_copy(update={name: value}).digest(CONTENTS)
+        for name, value in OTHER.items()
+    }
     same = {name for name, digest in digests.items() if digest == FULL.digest(CONTENTS)}
     assert same == NOT_IN_PIXELS == {"model", "count"}
     decide = [digest for name, digest in digests.items() if name not in NOT_IN_PIXELS]
-    assert len(set(decide)) == len(decide) and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in decide)
+    assert len(set(decide)) == len(decide) and all(
+        re.fullmatch("[0-9a-f]{64}", digest) for digest in decide
+    )
 
 
 def test_digest_leaves_out_what_changes_nothing() -> None:
     """So that pictures made before these settings came keep their digests: this one was computed then."""
-    assert FULL.digest(CONTENTS) == GenerationRequest(
-        prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7).digest(CONTENTS) == PINNED
+    assert (
+        FULL.digest(CONTENTS)
+        == GenerationRequest(
+            prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7
+        ).digest(CONTENTS)
+        == PINNED
+    )
     for name, (needed, value) in ON_A_PICTURE.items():
         base = FULL.model_copy(update=needed)
         changed = check(GenerationRequest, base.model_dump() | {name: value})
@@ -200,36 +361,89 @@ def test_digest_counts_contents_and_no_order() -> None:
 
 
 def test_tags_and_the_field_are_the_same_thing() -> None:
-    tagged = check(GenerationRequest, {"prompt": "a boat <lora:moon:0.5:1>, <lora:b:te=2>", "loras": "<lora:c:0>", "seed": 3})
+    tagged = check(
+        GenerationRequest,
+        {"prompt": "a boat <lora:moon:0.5:1>, <lora:b:te=2>", "loras": "<lora:c:0>", "seed": 3},
+    )
     told = [(use.name, use.text_encoder, use.unet) for use in tagged.resolved(64, 0).loras]
-    assert told == [("c", 0, 0), ("moon", 0.5, 1), ("b", 2, 2)] and tagged.resolved(64, 0).prompt == "a boat ,"
-    listed = check(GenerationRequest, {"prompt": "a boat ,", "seed": 3, "loras": [
-        "c:0", {"name": "moon", "text_encoder": 0.5}, LoraUse(name="b", unet=2, text_encoder=2)]})
+    assert (
+        told == [("c", 0, 0), ("moon", 0.5, 1), ("b", 2, 2)]
+        and tagged.resolved(64, 0).prompt == "a boat ,"
+    )
+    listed = check(
+        GenerationRequest,
+        {
+            "prompt": "a boat ,",
+            "seed": 3,
+            "loras": [
+                "c:0",
+                {"name": "moon", "text_encoder": 0.5},
+                LoraUse(name="b", unet=2, text_encoder=2),
+            ],
+        },
+    )
     assert tagged.untagged() == listed == listed.untagged() and tagged.expand() == listed.expand()
     assert tagged.digest(CONTENTS) == listed.digest(CONTENTS)
     for use in listed.loras:
-        assert check(GenerationRequest, {"loras": [str(use)]}).loras == check(GenerationRequest, {"loras": use.tag}).loras == (use,)
+        assert (
+            check(GenerationRequest, {"loras": [str(use)]}).loras
+            == check(GenerationRequest, {"loras": use.tag}).loras
+            == (use,)
+        )
 
 
 def test_loras_count_by_content_and_weight() -> None:
     def digest(*uses: str, **contents: str) -> str:
         found = {f"lora {name}": content for name, content in contents.items()}
-        return FULL.model_copy(update={"loras": check(GenerationRequest, {"loras": uses}).loras}).digest(CONTENTS | found)
+        return FULL.model_copy(
+            update={"loras": check(GenerationRequest, {"loras": uses}).loras}
+        ).digest(CONTENTS | found)
 
-    assert digest("moon:0.5", moon="aa") == digest("luna:0.5", luna="aa") != digest("moon:0.5", moon="bb")
-    assert len({digest("moon:0.5", moon="aa"), digest("moon:0.5:1", moon="aa"), digest("moon:1:0.5", moon="aa"), digest()}) == 4
+    assert (
+        digest("moon:0.5", moon="aa")
+        == digest("luna:0.5", luna="aa")
+        != digest("moon:0.5", moon="bb")
+    )
+    assert (
+        len(
+            {
+                digest("moon:0.5", moon="aa"),
+                digest("moon:0.5:1", moon="aa"),
+                digest("moon:1:0.5", moon="aa"),
+                digest(),
+            }
+        )
+        == 4
+    )
     assert digest("moon:0", moon="aa") == digest() == FULL.digest(CONTENTS)
 
 
-@pytest.mark.parametrize(("given", "sentence"), [
-    (5, "LoRAs: has to be a list"), (None, "LoRAs: has to be a list"), ("moon", "LoRAs: 'moon' is no tag"),
-    ([5], "LoRAs: number 1 has to be a name with weights"), (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
-    (["a:1:2:3"], "too much"), (["a:te=1:te=2"], "too much"), (["a:nan"], "no weight"), (["a:1e999"], "has to be a number"),
-    (["a:4.5"], "4 or less"), ([{"name": "a", "unet": True}], "has to be a number"), ([{"nam": "a"}], "no such setting"),
-    ([{"name": "a<b"}], "cannot hold"), ([{"name": " a"}], "cannot hold"), ([""], "Name: is needed"),
-    ([{3: 4}], "a name with weights"),
-    (["a", "a:0.5"], "a is there twice"), ([f"a{k}" for k in range(17)], "16 at most (not 17)"), ("\ud800", "LoRAs: "),
-    ([{"name": "\ud800"}], "has to be text")], ids=ascii)
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (5, "LoRAs: has to be a list"),
+        (None, "LoRAs: has to be a list"),
+        ("moon", "LoRAs: 'moon' is no tag"),
+        ([5], "LoRAs: number 1 has to be a name with weights"),
+        (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
+        (["a:1:2:3"], "too much"),
+        (["a:te=1:te=2"], "too much"),
+        (["a:nan"], "no weight"),
+        (["a:1e999"], "has to be a number"),
+        (["a:4.5"], "4 or less"),
+        ([{"name": "a", "unet": True}], "has to be a number"),
+        ([{"nam": "a"}], "no such setting"),
+        ([{"name": "a<b"}], "cannot hold"),
+        ([{"name": " a"}], "cannot hold"),
+        ([""], "Name: is needed"),
+        ([{3: 4}], "a name with weights"),
+        (["a", "a:0.5"], "a is there twice"),
+        ([f"a{k}" for k in range(17)], "16 at most (not 17)"),
+        ("\ud800", "LoRAs: "),
+        ([{"name": "\ud800"}], "has to be text"),
+    ],
+    ids=ascii,
+)
 def test_loras_that_cannot_be_are_refused_in_words(given: object, sentence: str) -> None:
     (fault,) = faults(loras=given)
     assert fault.startswith("LoRAs: ") and sentence in fault and len(fault) < 400
@@ -238,8 +452,13 @@ def test_loras_that_cannot_be_are_refused_in_words(given: object, sentence: str)
 
 def test_a_tag_among_the_listed_counts_too() -> None:
     assert "moon is there twice" in faults(prompt="<lora:moon:1>", loras=["moon:0.5"])[0]
-    assert "16 at most (not 17" in faults(prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])[0]
-    assert faults(negative_prompt="x <lora:moon:1>")[0].startswith("Negative prompt: the tag <lora:moon:1> belongs into the prompt")
+    assert (
+        "16 at most (not 17"
+        in faults(prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])[0]
+    )
+    assert faults(negative_prompt="x <lora:moon:1>")[0].startswith(
+        "Negative prompt: the tag <lora:moon:1> belongs into the prompt"
+    )
 
 
 def test_task() -> None:
@@ -253,19 +472,49 @@ def test_task() -> None:
 
 
 def test_guests_may_ask_for_less() -> None:
-    check(GenerationRequest, {"width": 1024, "steps": 60, "count": 8, "loras": ["a", "b", "c", "d"]}).check_guest()
+    check(
+        GenerationRequest, {"width": 1024, "steps": 60, "count": 8, "loras": ["a", "b", "c", "d"]}
+    ).check_guest()
     with pytest.raises(InvalidSpec) as caught:
-        check(GenerationRequest, {"width": 2048, "steps": 61, "count": 9, "batch": 5, "prompt": "<lora:e>",
-                                  "loras": ["a", "b", "c", "d"]}).check_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Width", "Steps", "Pictures", "At once", "LoRAs"]
+        check(
+            GenerationRequest,
+            {
+                "width": 2048,
+                "steps": 61,
+                "count": 9,
+                "batch": 5,
+                "prompt": "<lora:e>",
+                "loras": ["a", "b", "c", "d"],
+            },
+        ).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Width",
+        "Steps",
+        "Pictures",
+        "At once",
+        "LoRAs",
+    ]
 
 
 def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
     check(GenerationRequest, {"image": SHA, "extend_left": 512}).check_guest()
-    check(GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}).check_guest()
+    check(
+        GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}
+    ).check_guest()
     with pytest.raises(InvalidSpec) as caught:
-        check(GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}).check_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Extend left", "Extend bottom"]
+        check(
+            GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}
+        ).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Extend left",
+        "Extend bottom",
+    ]
     with pytest.raises(InvalidSpec) as caught:
-        check(GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}).check_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Hires scale", "Hires steps", "Hires tile"]
+        check(
+            GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}
+        ).check_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Hires scale",
+        "Hires steps",
+        "Hires tile",
+    ]

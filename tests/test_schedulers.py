@@ -20,34 +20,65 @@ from studio.engine.pipelines.schedulers import build
 from studio.errors import InvalidSpec
 from studio.spec.tables import SCHEDULERS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torchsde")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning:torchsde"
+)
 POCKET = Path(__file__).parent.parent / "assets" / "pocket"
 LIN, LEAD = {"timestep_spacing": "linspace"}, {"timestep_spacing": "leading", "steps_offset": 1}
-KARRAS, EXPONENTIAL, BETA = ({**LIN, f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta"))
+KARRAS, EXPONENTIAL, BETA = (
+    {**LIN, f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta")
+)
 TRAIL = {"timestep_spacing": "trailing"}
-SHAPED = {"As shipped": LEAD, "Karras": KARRAS, "Exponential": EXPONENTIAL, "Beta": BETA, "Simple": TRAIL}
+SHAPED = {
+    "As shipped": LEAD,
+    "Karras": KARRAS,
+    "Exponential": EXPONENTIAL,
+    "Beta": BETA,
+    "Simple": TRAIL,
+}
 SPACED = {"As shipped": LEAD, "Uniform": LIN, "Simple": TRAIL}
 SGM = {"SGM Uniform": LIN}
 STEPS, SEED, SIZE = 3, 7, 64
 PROMPT = "a red boat by a lake"
 # name → (class, what it always gets, ladder → what that gets)
 STOCK: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
-    "Euler": ("EulerDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN, "SGM Uniform": {"timesteps": [999.0, 666.0, 333.0]}}),
+    "Euler": (
+        "EulerDiscreteScheduler",
+        {},
+        {**SHAPED, "Uniform": LIN, "SGM Uniform": {"timesteps": [999.0, 666.0, 333.0]}},
+    ),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}, SPACED),
     "Heun": ("HeunDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
     "LMS": ("LMSDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
     "DPM2": ("KDPM2DiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
-    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "dpmsolver++"},
-                 {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}}),
-    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
-                     {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}}),
-    "DPM++ SDE": ("DPMSolverSDEScheduler", {"noise_sampler_seed": SEED}, {**SHAPED, "Uniform": LIN}),
-    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, {**SPACED, "Uniform": LEAD}),
+    "DPM++ 2M": (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 2, "algorithm_type": "dpmsolver++"},
+        {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}},
+    ),
+    "DPM++ 2M SDE": (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
+        {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}},
+    ),
+    "DPM++ SDE": (
+        "DPMSolverSDEScheduler",
+        {"noise_sampler_seed": SEED},
+        {**SHAPED, "Uniform": LIN},
+    ),
+    "DDIM": (
+        "DDIMScheduler",
+        {"clip_sample": False, "set_alpha_to_one": False},
+        {**SPACED, "Uniform": LEAD},
+    ),
     "DDPM": ("DDPMScheduler", {"clip_sample": False}, SPACED),
     "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}, {**SPACED, "Uniform": LEAD}),
-    "UniPC": ("UniPCMultistepScheduler", {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"},
-              {**SHAPED, **SGM}),
+    "UniPC": (
+        "UniPCMultistepScheduler",
+        {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+        {**SHAPED, **SGM},
+    ),
     "DEIS": ("DEISMultistepScheduler", {}, {**SHAPED, **SGM}),
     "LCM": ("LCMScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
     "TCD": ("TCDScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
@@ -69,34 +100,72 @@ def reference(pipe: Any, name: str, schedule: str) -> np.ndarray:
     kind, always, ladders = STOCK[name]
     shipped = json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text())
     settings = {**always, **ladders[schedule]}
-    steps = {"timesteps": settings.pop("timesteps")} if "timesteps" in settings else {"num_inference_steps": STEPS}
+    steps = (
+        {"timesteps": settings.pop("timesteps")}
+        if "timesteps" in settings
+        else {"num_inference_steps": STEPS}
+    )
     settings = {"timestep_spacing": "linspace", **settings} if "timesteps" in steps else settings
     pipe.scheduler = getattr(diffusers, kind).from_config(shipped, **settings)
-    image = pipe(PROMPT, height=SIZE, width=SIZE, guidance_scale=6.0, generator=torch.Generator().manual_seed(SEED),
-                 eta=ETA.get(name, 0.0), **steps).images[0]
+    image = pipe(
+        PROMPT,
+        height=SIZE,
+        width=SIZE,
+        guidance_scale=6.0,
+        generator=torch.Generator().manual_seed(SEED),
+        eta=ETA.get(name, 0.0),
+        **steps,
+    ).images[0]
     return np.asarray(image)
 
 
 def test_the_tables_agree() -> None:
-    assert {(name, schedule) for name, (_, _, ladders) in STOCK.items() for schedule in ladders} == set(PAIRS)
+    assert {
+        (name, schedule) for name, (_, _, ladders) in STOCK.items() for schedule in ladders
+    } == set(PAIRS)
 
 
-@pytest.mark.parametrize(("name", "schedule"), [
-    pair if pair[1] in ("As shipped", "Karras") else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS])
-def test_bitwise_the_stock_call(stock: Any, paint: Callable[..., Any], name: str, schedule: str) -> None:
-    ours = paint(prompt=PROMPT, seed=SEED, steps=STEPS, width=SIZE, height=SIZE, guidance=6, scheduler=name, schedule=schedule)
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        pair if pair[1] in ("As shipped", "Karras") else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in PAIRS
+    ],
+)
+def test_bitwise_the_stock_call(
+    stock: Any, paint: Callable[..., Any], name: str, schedule: str
+) -> None:
+    ours = paint(
+        prompt=PROMPT,
+        seed=SEED,
+        steps=STEPS,
+        width=SIZE,
+        height=SIZE,
+        guidance=6,
+        scheduler=name,
+        schedule=schedule,
+    )
     assert np.array_equal(ours, reference(stock, name, schedule))
     assert ours.std() > 5  # not one colour
 
 
 def ladder(name: Any, schedule: Any, steps: int) -> Any:
-    return build(name, schedule, json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text()), steps, 1)
+    return build(
+        name,
+        schedule,
+        json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text()),
+        steps,
+        1,
+    )
 
 
 def test_ladders_differ() -> None:
     """No ladder falls back to another."""
     for name in ("Euler", "DPM++ 2M", "UniPC", "Heun"):
-        made = [tuple(ladder(name, schedule, 6).sigmas.tolist()) for schedule in SCHEDULERS[name].schedules]
+        made = [
+            tuple(ladder(name, schedule, 6).sigmas.tolist())
+            for schedule in SCHEDULERS[name].schedules
+        ]
         assert len(set(made)) == len(made)
 
 
@@ -117,14 +186,26 @@ def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
         used = ladder(name, schedule, 3)
         latents = torch.ones(1, 4, 8, 8) * used.init_noise_sigma
         for timestep in used.timesteps:
-            latents = used.step(0.9 * used.scale_model_input(latents, timestep), timestep, latents, return_dict=False)[0]
+            latents = used.step(
+                0.9 * used.scale_model_input(latents, timestep),
+                timestep,
+                latents,
+                return_dict=False,
+            )[0]
         again = ladder(name, schedule, 4)
         schedulers._first.cache_clear()
         new = ladder(name, schedule, 4)
         assert vars(again).keys() == vars(new).keys() and again.config == new.config
         for key, value in vars(new).items():
-            same = torch.allclose(value, getattr(again, key), 0, 0, equal_nan=True) if isinstance(value, torch.Tensor) else (
-                key.startswith("_") or callable(value) or repr(value) == repr(getattr(again, key)))
+            same = (
+                torch.allclose(value, getattr(again, key), 0, 0, equal_nan=True)
+                if isinstance(value, torch.Tensor)
+                else (
+                    key.startswith("_")
+                    or callable(value)
+                    or repr(value) == repr(getattr(again, key))
+                )
+            )
             assert same, (name, schedule, key)
 
 
@@ -136,12 +217,25 @@ def test_too_many_steps_are_refused() -> None:
 
 def test_a_shipped_solver_does_not_leak() -> None:
     """A model that ships Karras and another solver's settings gets neither unless they are asked for."""
-    shipped = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-               "beta_end": 0.012, "use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++", "solver_order": 3,
-               "final_sigmas_type": "sigma_min", "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    shipped = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "use_karras_sigmas": True,
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_order": 3,
+        "final_sigmas_type": "sigma_min",
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }
     made = build("DPM++ 2M", "As shipped", shipped, 5, 1)
     kept = made.config
-    assert (kept.use_karras_sigmas, kept.algorithm_type, kept.solver_order) == (False, "dpmsolver++", 2)
+    assert (kept.use_karras_sigmas, kept.algorithm_type, kept.solver_order) == (
+        False,
+        "dpmsolver++",
+        2,
+    )
     assert kept.final_sigmas_type == "zero"
     assert (kept.prediction_type, kept.timestep_spacing) == ("v_prediction", "trailing")
     assert build("DPM++ 2M", "Exponential", shipped, 5, 1).config.use_karras_sigmas is False

@@ -23,7 +23,14 @@ from studio.engine.pocket.captions import article, full
 from studio.engine.pocket.world import Scene, draw, held_out, sample
 from studio.engine.seeing.see import see
 from studio.engine.worker import WORKS, work_of
-from studio.errors import BadPicture, Cancelled, DatasetError, InvalidSpec, ModelNotFound, UnknownFamily
+from studio.errors import (
+    BadPicture,
+    Cancelled,
+    DatasetError,
+    InvalidSpec,
+    ModelNotFound,
+    UnknownFamily,
+)
 from studio.settings import load, shipped
 from studio.spec.seeing import SeeSpec
 from studio.spec.value import check
@@ -40,7 +47,10 @@ def silent(progress: Any) -> None:
 def scenes() -> list[Scene]:
     """Of combinations that CLIP has not seen; some are sure to be red boats."""
     boats = [one for one in sorted(held_out()) if one[:2] == ("boat", "red")]
-    return [*makers.scenes(COUNT - BOATS), *(sample(96_000_000 + k, boats[k % len(boats)]) for k in range(BOATS))]
+    return [
+        *makers.scenes(COUNT - BOATS),
+        *(sample(96_000_000 + k, boats[k % len(boats)]) for k in range(BOATS)),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +64,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory, scenes: list[Scene]) -> Iter
         (folder / f"{k:03}.txt").write_text(full(scene))
     reader = CLIPProcessor.from_pretrained(POCKET / "clip")
     makers.clip(home / "models" / "toy-clip", reader.tokenizer)
-    bench = Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    bench = Bench.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
     yield bench
     bench.gallery.close()
 
@@ -78,22 +90,41 @@ def ask(bench: Bench, **spec: Any) -> dict[str, Any]:
 
 
 def test_vectors_are_a_stock_models(bench: Bench, scenes: list[Scene]) -> None:
-    for name, folder in (("pocket", POCKET / "clip"), ("toy-clip", bench.settings.models / "toy-clip")):
-        model, reader = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(), CLIPProcessor.from_pretrained(folder)
-        images, texts = [Image.fromarray(draw(scene)) for scene in scenes[:5]], [full(scene) for scene in scenes[:5]]
+    for name, folder in (
+        ("pocket", POCKET / "clip"),
+        ("toy-clip", bench.settings.models / "toy-clip"),
+    ):
+        model, reader = (
+            CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(),
+            CLIPProcessor.from_pretrained(folder),
+        )
+        images, texts = (
+            [Image.fromarray(draw(scene)) for scene in scenes[:5]],
+            [full(scene) for scene in scenes[:5]],
+        )
         with torch.inference_mode():
             said = model(**reader(images=images, text=texts, return_tensors="pt", padding=True))
         with measure.clip(bench.pipelines, name) as clip:
             assert np.allclose(clip.see(images), said.image_embeds.numpy(), atol=1e-6)
             assert np.allclose(clip.read(texts), said.text_embeds.numpy(), atol=1e-6)
-            assert np.allclose(clip.fit(images, texts), (said.image_embeds * said.text_embeds).sum(-1).numpy(), atol=1e-6)
+            assert np.allclose(
+                clip.fit(images, texts),
+                (said.image_embeds * said.text_embeds).sum(-1).numpy(),
+                atol=1e-6,
+            )
 
 
 def recall(bench: Bench, scenes: list[Scene], colour: str, thing: str) -> float:
     """The share of such pictures, ten at most, among the first ten that a search gives."""
-    there = {f"{k:03}.png" for k, scene in enumerate(scenes) if (scene.colour, scene.thing) == (colour, thing)}
+    there = {
+        f"{k:03}.png"
+        for k, scene in enumerate(scenes)
+        if (scene.colour, scene.thing) == (colour, thing)
+    }
     found = ask(bench, words=article(f"{colour} {thing}"), limit=10)["found"]
-    assert len(found) == 10 and [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    assert len(found) == 10 and [one["score"] for one in found] == sorted(
+        (one["score"] for one in found), reverse=True
+    )
     return len(there & {one["file"] for one in found}) / min(10, len(there))
 
 
@@ -104,17 +135,28 @@ def test_search_by_words(bench: Bench, scenes: list[Scene], looked: list[int]) -
     calls = len(looked)
     ask(bench, words="a blue cat")
     ask(bench, question="fit")
-    assert len(looked) == calls and sum(looked) in (0, COUNT)  # each was looked at once, by whichever test came first
+    assert len(looked) == calls and sum(looked) in (
+        0,
+        COUNT,
+    )  # each was looked at once, by whichever test came first
 
 
 def test_search_by_a_picture(bench: Bench, scenes: list[Scene]) -> None:
     found = ask(bench, like="000.png", limit=COUNT)["found"]
-    assert len(found) == COUNT - 1 and "000.png" not in {one["file"] for one in found}  # others that are like it
-    alike = [k for k, scene in enumerate(scenes) if k and (scene.thing, scene.place) == (scenes[0].thing, scenes[0].place)]
+    assert len(found) == COUNT - 1 and "000.png" not in {
+        one["file"] for one in found
+    }  # others that are like it
+    alike = [
+        k
+        for k, scene in enumerate(scenes)
+        if k and (scene.thing, scene.place) == (scenes[0].thing, scenes[0].place)
+    ]
     best = [int(one["file"][:3]) for one in found[:20]]
     assert not alike or set(alike) & set(best)
     assert np.mean([scenes[k].style == scenes[0].style for k in best]) > 0.5
-    assert [one["file"] for one in ask(bench, like="000.png", pictures=["005.png", "000.png"])["found"]] == ["005.png"]
+    assert [
+        one["file"] for one in ask(bench, like="000.png", pictures=["005.png", "000.png"])["found"]
+    ] == ["005.png"]
     data = (bench.settings.home / "datasets" / "world" / "007.png").read_bytes()
     sent = bench.settings.home / "inputs" / f"{hashlib.sha256(data).hexdigest()}.png"
     sent.parent.mkdir(exist_ok=True)
@@ -129,15 +171,22 @@ def test_search_by_a_picture(bench: Bench, scenes: list[Scene]) -> None:
 def test_classes_as_tags(bench: Bench, scenes: list[Scene]) -> None:
     """Seed 001: classify without training."""
     told = ask(bench, question="classes", classes="tree / house / other")
-    right = [one["class"] == (scene.thing if scene.thing in ("tree", "house") else "other")
-             for one, scene in zip(told["found"], scenes, strict=True)]
+    right = [
+        one["class"] == (scene.thing if scene.thing in ("tree", "house") else "other")
+        for one, scene in zip(told["found"], scenes, strict=True)
+    ]
     assert np.mean(right) >= 0.9 and sum(told["counts"].values()) == COUNT
     assert all(1 / 3 <= one["share"] <= 1 for one in told["found"])
     moons = ask(bench, question="classes", classes=["moon", "sun", "other"])
-    right = [one["class"] == (scene.thing if scene.thing in ("moon", "sun") else "other")
-             for one, scene in zip(moons["found"], scenes, strict=True)]
+    right = [
+        one["class"] == (scene.thing if scene.thing in ("moon", "sun") else "other")
+        for one, scene in zip(moons["found"], scenes, strict=True)
+    ]
     assert np.mean(right) >= 0.85
-    assert set(ask(bench, question="classes", classes=["a moon", "a boat"])["counts"]) == {"a moon", "a boat"}
+    assert set(ask(bench, question="classes", classes=["a moon", "a boat"])["counts"]) == {
+        "a moon",
+        "a boat",
+    }
 
 
 def test_how_well_captions_fit(bench: Bench, scenes: list[Scene]) -> None:
@@ -145,7 +194,11 @@ def test_how_well_captions_fit(bench: Bench, scenes: list[Scene]) -> None:
     shutil.copytree(bench.settings.home / "datasets" / "world", folder)
     wrong = {"010", "020", "030"}
     for name in wrong:
-        other = next(scene for scene in scenes if not set(scene.combination) & set(scenes[int(name)].combination))
+        other = next(
+            scene
+            for scene in scenes
+            if not set(scene.combination) & set(scenes[int(name)].combination)
+        )
         (folder / f"{name}.txt").write_text(full(other))
     (folder / "040.txt").unlink()
     (folder / "050.txt").write_text("moon " * 500)  # beyond what CLIP reads
@@ -160,10 +213,15 @@ def _jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "same": lambda image: image, "jpeg": lambda image: _jpeg(image, 30), "half": lambda image: image.resize((64, 64)),
-    "double": lambda image: image.resize((256, 256)), "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
-    "contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.2), "cut": lambda image: image.crop((2, 2, 126, 126)),
-    "wide": lambda image: image.resize((140, 128))}
+    "same": lambda image: image,
+    "jpeg": lambda image: _jpeg(image, 30),
+    "half": lambda image: image.resize((64, 64)),
+    "double": lambda image: image.resize((256, 256)),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+    "contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.2),
+    "cut": lambda image: image.crop((2, 2, 126, 126)),
+    "wide": lambda image: image.resize((140, 128)),
+}
 
 
 def test_planted_duplicates_are_found_and_none_is_invented(bench: Bench) -> None:
@@ -179,15 +237,22 @@ def test_planted_duplicates_are_found_and_none_is_invented(bench: Bench) -> None
     assert see(bench, {"dataset": "copies", "question": "duplicates"}, silent)["groups"] == []
     planted = {}
     for number, (name, copy) in enumerate(COPIES.items()):
-        copy(Image.open(folder / f"{number:03}.png").convert("RGB")).save(folder / f"copy-{name}.png")
+        copy(Image.open(folder / f"{number:03}.png").convert("RGB")).save(
+            folder / f"copy-{name}.png"
+        )
         planted[f"{number:03}.png"] = f"copy-{name}.png"
     _jpeg(Image.open(folder / "000.png").convert("RGB"), 60).save(folder / "copy-third.png")
     groups = see(bench, {"dataset": "copies", "question": "duplicates"}, silent)["groups"]
     found = {frozenset(one["file"] for one in group) for group in groups}
-    assert found == {frozenset({one, other, *(["copy-third.png"] if one == "000.png" else [])}) for one, other in planted.items()}
+    assert found == {
+        frozenset({one, other, *(["copy-third.png"] if one == "000.png" else [])})
+        for one, other in planted.items()
+    }
     by_first = {group[0]["file"]: group for group in groups}
     assert "copy-double.png" in by_first and "002.png" in by_first  # the largest comes first
-    assert all(group[0]["same_file"] and 0.98 < one["like"] <= 1 for group in groups for one in group)
+    assert all(
+        group[0]["same_file"] and 0.98 < one["like"] <= 1 for group in groups for one in group
+    )
 
 
 def test_of_equally_large_copies_the_sharpest_is_the_best(bench: Bench) -> None:
@@ -202,16 +267,27 @@ def test_of_equally_large_copies_the_sharpest_is_the_best(bench: Bench) -> None:
     groups = see(bench, {"dataset": "blurred", "question": "duplicates"}, silent)["groups"]
     assert {group[0]["file"] for group in groups} == {"003-m.png", "009-m.png"}
     assert [sorted(one["file"][4] for one in group) for group in groups] == [list("abcm")] * 2
-    assert all(group[0]["same_file"] and 0.98 < one["like"] <= 1 and not one["same_file"] for group in groups for one in group[1:])
+    assert all(
+        group[0]["same_file"] and 0.98 < one["like"] <= 1 and not one["same_file"]
+        for group in groups
+        for one in group[1:]
+    )
 
 
-def test_any_clip_in_the_home_and_each_remembers_for_itself(bench: Bench, looked: list[int]) -> None:
+def test_any_clip_in_the_home_and_each_remembers_for_itself(
+    bench: Bench, looked: list[int]
+) -> None:
     names = [info.name for info in bench.pipelines.networks.clips()]
     assert names == ["toy-clip", "pocket"]
     first = ask(bench, clip="toy-clip", words="a red boat")
     again = ask(bench, clip="toy-clip", words="a red boat")
-    assert sum(looked) >= COUNT and first["found"] == again["found"] != ask(bench, words="a red boat")["found"]
-    with pytest.raises(ModelNotFound, match="no CLIP model 'tooy-clip' in home/models; there is toy-clip"):
+    assert (
+        sum(looked) >= COUNT
+        and first["found"] == again["found"] != ask(bench, words="a red boat")["found"]
+    )
+    with pytest.raises(
+        ModelNotFound, match="no CLIP model 'tooy-clip' in home/models; there is toy-clip"
+    ):
         ask(bench, clip="tooy-clip", words="x")
     shutil.copytree(bench.settings.models / "toy-clip", bench.settings.models / "cut")
     (bench.settings.models / "cut" / "model.safetensors").unlink()
@@ -233,14 +309,22 @@ def test_a_stop_keeps_what_was_looked_at(bench: Bench, looked: list[int]) -> Non
         see(bench, {"dataset": "fresh", "words": "a cat"}, stop)
     assert looked == [16]
     told = see(bench, {"dataset": "fresh", "words": "a cat"}, silent)
-    assert sum(looked) == 39 and told["count"] == 39 and [one["file"] for one in told["failed"]] == ["000.png"]
+    assert (
+        sum(looked) == 39
+        and told["count"] == 39
+        and [one["file"] for one in told["failed"]] == ["000.png"]
+    )
 
 
 def test_bad_questions_in_words(bench: Bench) -> None:
-    for spec, words in (({}, "Words: a search needs"), ({"words": "x", "like": "y"}, "Words: a search needs"),
-                        ({"question": "classes", "classes": "moon"}, "Classes: name at least two"),
-                        ({"question": "fit", "words": "x"}, "Words: is only for the question search"),
-                        ({"question": "duplicate"}, "Question: has to be one of"), ({"words": "x", "limit": 0}, "At most")):
+    for spec, words in (
+        ({}, "Words: a search needs"),
+        ({"words": "x", "like": "y"}, "Words: a search needs"),
+        ({"question": "classes", "classes": "moon"}, "Classes: name at least two"),
+        ({"question": "fit", "words": "x"}, "Words: is only for the question search"),
+        ({"question": "duplicate"}, "Question: has to be one of"),
+        ({"words": "x", "limit": 0}, "At most"),
+    ):
         with pytest.raises(InvalidSpec, match=words):
             check(SeeSpec, {"dataset": "world", **spec})
     for spec in ({"like": "nothing.png"}, {"words": "x", "pictures": ["nothing.png"]}):
@@ -249,8 +333,16 @@ def test_bad_questions_in_words(bench: Bench) -> None:
     assert work_of(WORKS["see"]) is see
 
 
-CHANGED: dict[str, Any] = {"dataset": "moon", "question": "duplicates", "clip": "toy-clip", "pictures": ("003.png", "004.png"),
-                           "words": "a blue cat", "like": "001.png", "classes": "tree / house", "limit": 3}
+CHANGED: dict[str, Any] = {
+    "dataset": "moon",
+    "question": "duplicates",
+    "clip": "toy-clip",
+    "pictures": ("003.png", "004.png"),
+    "words": "a blue cat",
+    "like": "001.png",
+    "classes": "tree / house",
+    "limit": 3,
+}
 
 
 @pytest.mark.parametrize("name", SeeSpec.model_fields)
@@ -259,8 +351,11 @@ def test_a_field_changes_the_answer(name: str, bench: Bench) -> None:
     if name in ("question", "classes"):
         base = {"dataset": "world", "question": "classes", "classes": "moon / sun / other"}
     changed = base | {name: CHANGED[name]}
-    changed = {key: value for key, value in changed.items() if not (name == "like" and key == "words")
-               and not (name == "question" and key == "classes")}
+    changed = {
+        key: value
+        for key, value in changed.items()
+        if not (name == "like" and key == "words") and not (name == "question" and key == "classes")
+    }
     one, other = (see(bench, spec, silent) for spec in (base, changed))
     assert {**one, "seconds": 0} != {**other, "seconds": 0}
     assert one.get("found") != other.get("found")
@@ -272,9 +367,15 @@ def test_recall_on_200_unseen_pictures(bench: Bench) -> None:
     scenes = makers.dataset(folder, 200)
     found = {}
     for pair in sorted({(scene.colour, scene.thing) for scene in scenes}):
-        there = {f"{k:03}.png" for k, scene in enumerate(scenes) if (scene.colour, scene.thing) == pair}
-        first = see(bench, {"dataset": "two-hundred", "words": article(" ".join(pair)), "limit": 10}, silent)["found"]
+        there = {
+            f"{k:03}.png" for k, scene in enumerate(scenes) if (scene.colour, scene.thing) == pair
+        }
+        first = see(
+            bench, {"dataset": "two-hundred", "words": article(" ".join(pair)), "limit": 10}, silent
+        )["found"]
         found[pair] = len(there & {one["file"] for one in first}) / min(10, len(there))
-    print(f"\nrecall@10 of {len(found)} searches in 200 unseen pictures: {np.mean(list(found.values())):.3f}, "
-          f"a red boat {found['red', 'boat']:.2f}")
+    print(
+        f"\nrecall@10 of {len(found)} searches in 200 unseen pictures: {np.mean(list(found.values())):.3f}, "
+        f"a red boat {found['red', 'boat']:.2f}"
+    )
     assert found["red", "boat"] >= 0.9 and np.mean(list(found.values())) >= 0.9

@@ -38,9 +38,19 @@ from studio.spec.tables import FAST_BOUND, SCHEDULERS
 from studio.spec.value import check
 from studio.store.sweeps import Kept, Verdict
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
-BASE: dict[str, Any] = {"prompt": "a red boat by a lake", "width": 64, "height": 64, "steps": 3, "seed": 7, "scheduler": "Euler",
-                        "schedule": "As shipped"}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+BASE: dict[str, Any] = {
+    "prompt": "a red boat by a lake",
+    "width": 64,
+    "height": 64,
+    "steps": 3,
+    "seed": 7,
+    "scheduler": "Euler",
+    "schedule": "As shipped",
+}
 
 
 def quiet(progress: Any) -> None:
@@ -68,7 +78,9 @@ def home(tmp_path: Path, toys: Path, shelf: Path) -> Path:
 
 @pytest.fixture
 def desk(home: Path) -> Iterator[Bench]:
-    bench = Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    bench = Bench.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
     yield bench
     bench.gallery.close()
     bench.sweeps.close()
@@ -112,8 +124,12 @@ def test_exact_cells_are_the_single_pictures(desk: Bench) -> None:
 
 def test_exact_cells_of_lora_weights_sizes_prompts_and_models(desk: Bench) -> None:
     sizes = axis("size", ["64x64", "64x96"])
-    mixed = spec(axis("lora_weight", [0, 0.5, 1], lora="moon"), sizes, axis("prompt", ["a boat", "a tree"]))
-    loras = spec(axis("lora", ["None", "moon", "sun"]), axis("lora_text_encoder", [0, 1]), loras=["moon"])
+    mixed = spec(
+        axis("lora_weight", [0, 0.5, 1], lora="moon"), sizes, axis("prompt", ["a boat", "a tree"])
+    )
+    loras = spec(
+        axis("lora", ["None", "moon", "sun"]), axis("lora_text_encoder", [0, 1]), loras=["moon"]
+    )
     models = spec(axis("model", ["pocket", "toy-sdxl"]), axis("steps", [2, 3]))
     seen = []
     for one in (mixed, loras, models):
@@ -125,16 +141,24 @@ def test_exact_cells_of_lora_weights_sizes_prompts_and_models(desk: Bench) -> No
             seen.append(pixels(kept[cell.key].path))
             assert np.array_equal(pixels(single["path"]), seen[-1]), cell.labels
     base = generate(desk, BASE | {"prompt": "a boat"}, quiet)["pictures"][0]
-    assert np.array_equal(pixels(base["path"]), seen[0]) and not np.array_equal(seen[0], seen[4])  # weight 0 is the base
+    assert np.array_equal(pixels(base["path"]), seen[0]) and not np.array_equal(
+        seen[0], seen[4]
+    )  # weight 0 is the base
 
 
 def test_cells_that_are_the_same_picture_are_painted_once(desk: Bench) -> None:
-    one = spec(axis("lora", ["moon", "sun"]), axis("lora_weight", [0, 1]), axis("clip_skip", [1, 12]))
+    one = spec(
+        axis("lora", ["moon", "sun"]), axis("lora_weight", [0, 1]), axis("clip_skip", [1, 12])
+    )
     id, result = ran(desk, one)
     kept = {cell.labels: desk.sweeps.cells(id)[cell.key] for cell in plan(one).cells}
     assert counted(result) == (3, 1, 4) and desk.gallery.count() == 3
     assert kept["moon", "LoRA 0", "Clip skip 1"].path == kept["sun", "LoRA 0", "Clip skip 1"].path
-    assert kept["moon", "LoRA 0", "Clip skip 12"].error == kept["sun", "LoRA 0", "Clip skip 12"].error != ""
+    assert (
+        kept["moon", "LoRA 0", "Clip skip 12"].error
+        == kept["sun", "LoRA 0", "Clip skip 12"].error
+        != ""
+    )
 
 
 # ---- fast -----------------------------------------------------------------------------------------------------------
@@ -145,8 +169,17 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_fast_cells_are_within_the_bound(desk: Bench) -> None:
-    every = [{"scheduler": name, "schedule": "As shipped", "seed": k, "guidance": 1 + k % 4, "steps": 5 + k % 3,
-              "loras": [{"name": "moon", "unet": k % 5 / 4, "text_encoder": k % 3 / 2}]} for k, name in enumerate(SCHEDULERS)]
+    every = [
+        {
+            "scheduler": name,
+            "schedule": "As shipped",
+            "seed": k,
+            "guidance": 1 + k % 4,
+            "steps": 5 + k % 3,
+            "loras": [{"name": "moon", "unet": k % 5 / 4, "text_encoder": k % 3 / 2}],
+        }
+        for k, name in enumerate(SCHEDULERS)
+    ]
     requests = [GenerationRequest(**BASE | one) for one in every]
     with desk.pipelines.borrow(*requests) as parts:
         from studio.engine.pipelines import loras
@@ -162,7 +195,9 @@ def test_fast_cells_are_within_the_bound(desk: Bench) -> None:
         with desk.pipelines.borrow(request) as parts:
             (exact,) = together(parts, request)
         latents = fast[request.seed]
-        assert isinstance(latents, torch.Tensor) and apart(latents, exact) < FAST_BOUND, request.scheduler
+        assert isinstance(latents, torch.Tensor) and apart(latents, exact) < FAST_BOUND, (
+            request.scheduler
+        )
 
 
 def calls(lengths: list[int], most: int) -> int:
@@ -178,7 +213,10 @@ def calls(lengths: list[int], most: int) -> int:
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
 def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: Bench, most: int) -> None:
     steps = [5, 2, 7, 3, 3, 1, 4]
-    requests = [GenerationRequest(**BASE | {"steps": n, "seed": n, "guidance": 1 + n % 2, "batch": most}) for n in steps]
+    requests = [
+        GenerationRequest(**BASE | {"steps": n, "seed": n, "guidance": 1 + n % 2, "batch": most})
+        for n in steps
+    ]
     with desk.pipelines.borrow(*requests) as parts:
         each = [Trajectory(parts, request, condition(parts, request)) for request in requests]
         batcher, sizes = Batcher(parts, most), []
@@ -200,24 +238,38 @@ def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: Bench, most: int) -
 def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(desk: Bench) -> None:
     axes = axis("scheduler", ["Euler", "DDIM", "Heun", "UniPC"]), axis("guidance", [1, 4])
     _, fast = ran(desk, spec(*axes, fast=True))
-    assert counted(fast) == (8, 0, 0) and fast["calls"] == 5 and fast["rows"] == plan(spec(*axes)).predicted.rows
+    assert (
+        counted(fast) == (8, 0, 0)
+        and fast["calls"] == 5
+        and fast["rows"] == plan(spec(*axes)).predicted.rows
+    )
     exact_id, exact = ran(desk, spec(*axes))
-    assert counted(exact) == (8, 0, 0) and exact["calls"] == 3 * 3 * 2 + 5 * 2  # nothing taken from the batch
+    assert (
+        counted(exact) == (8, 0, 0) and exact["calls"] == 3 * 3 * 2 + 5 * 2
+    )  # nothing taken from the batch
     _, again = ran(desk, spec(axes[0], axis("guidance", [1, 4]), fast=True, title="again"))
     assert counted(again) == (0, 8, 0)
     _, other = ran(desk, spec(*axes, fast=True, seed=8))
     assert counted(other) == (8, 0, 0)
     shutil.rmtree(desk.settings.outputs)
     desk.settings.outputs.mkdir()
-    assert counted(run_sweep(desk, {"sweep": exact_id}, quiet)) == (8, 0, 0)  # whatever was thrown away is made again
+    assert counted(run_sweep(desk, {"sweep": exact_id}, quiet)) == (
+        8,
+        0,
+        0,
+    )  # whatever was thrown away is made again
 
 
 def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: Bench) -> None:
-    one = spec(axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True)
+    one = spec(
+        axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True
+    )
     batches = {cell.request.scheduler: cell.request.batch for cell in plan(one).cells}
     assert batches == {"Euler": 8, "DDIM": 8, "DPM2": 1, "DPM2 a": 1}
     _, result = ran(desk, one)
-    assert counted(result) == (8, 0, 0) and result["calls"] == 3 + 4 * 5  # four share three calls, four take five each
+    assert (
+        counted(result) == (8, 0, 0) and result["calls"] == 3 + 4 * 5
+    )  # four share three calls, four take five each
 
 
 def test_sizes_and_long_prompts_do_not_share_a_call(desk: Bench) -> None:
@@ -243,14 +295,23 @@ def test_memory_that_does_not_suffice_halves_the_batch(desk: Bench) -> None:
             id, result = ran(desk, spec(*axes, fast=True))
         finally:
             del parts.unet.forward
-    assert counted(result) == (8, 0, 0) and tried[:3] == [16, 8, 4] and set(tried[3:]) == {4} and result["rows"] == 8 * 3 * 2
+    assert (
+        counted(result) == (8, 0, 0)
+        and tried[:3] == [16, 8, 4]
+        and set(tried[3:]) == {4}
+        and result["rows"] == 8 * 3 * 2
+    )
     kept = desk.sweeps.cells(id)
     for cell in plan(spec(*axes, fast=True)).cells:
-        exact = generate(desk, cell.request.model_dump(mode="json") | {"batch": 1}, quiet)["pictures"][0]
+        exact = generate(desk, cell.request.model_dump(mode="json") | {"batch": 1}, quiet)[
+            "pictures"
+        ][0]
         assert np.abs(pixels(kept[cell.key].path).astype(int) - pixels(exact["path"])).max() <= 1
 
 
-def test_memory_bounds_the_batch_before_it_runs_out(desk: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_bounds_the_batch_before_it_runs_out(
+    desk: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = desk.library.model("pocket")
     one = info.working * 64 * 64 * 4 * 2
     monkeypatch.setattr(type(desk.pipelines), "room", property(lambda self: 3 * one + 5))
@@ -298,22 +359,39 @@ def test_a_changed_file_is_painted_anew(desk: Bench, home: Path) -> None:
     one = spec(axis("lora_weight", [0, 1], lora="moon"))
     id, _ = ran(desk, one)
     makers.kohya(home / "loras" / "moon.safetensors", makers.add(makers.stock(POCKET), seed=9), 2)
-    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (1, 1, 0)  # without the LoRA it is the same
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (
+        1,
+        1,
+        0,
+    )  # without the LoRA it is the same
 
 
 def test_a_failed_cell_says_why_and_the_others_go_on(desk: Bench, home: Path) -> None:
     tensors = makers.add(makers.stock(POCKET), seed=3)
-    makers.kohya(home / "loras" / "broken.safetensors", {net: {key: value * float("nan") for key, value in state.items()}
-                                                         for net, state in tensors.items()}, 2)
+    makers.kohya(
+        home / "loras" / "broken.safetensors",
+        {
+            net: {key: value * float("nan") for key, value in state.items()}
+            for net, state in tensors.items()
+        },
+        2,
+    )
     one = spec(axis("lora", ["None", "broken", "moon", "gone"]), axis("clip_skip", [1, 12]))
     id, result = ran(desk, one)
     kept = {cell.labels: desk.sweeps.cells(id)[cell.key] for cell in plan(one).cells}
     assert counted(result) == (2, 0, 6)
     assert kept["No LoRA", "Clip skip 1"].done and kept["moon", "Clip skip 1"].done
-    assert "no numbers" in kept["broken", "Clip skip 1"].error and "no LoRA 'gone'" in kept["gone", "Clip skip 1"].error
+    assert (
+        "no numbers" in kept["broken", "Clip skip 1"].error
+        and "no LoRA 'gone'" in kept["gone", "Clip skip 1"].error
+    )
     assert "Clip skip" in kept["No LoRA", "Clip skip 12"].error
     makers.kohya(home / "loras" / "gone.safetensors", makers.add(makers.stock(POCKET), seed=4), 2)
-    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (1, 2, 5)  # failed ones are tried again
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (
+        1,
+        2,
+        5,
+    )  # failed ones are tried again
 
 
 def test_guests_take_only_their_own(desk: Bench) -> None:
@@ -322,7 +400,9 @@ def test_guests_take_only_their_own(desk: Bench) -> None:
     guest = replace(desk, owner="guest")
     id = desk.sweeps.add(one, "guest")
     assert counted(run_sweep(guest, {"sweep": id, "guest": True}, quiet)) == (2, 0, 0)
-    assert {desk.gallery.get(kept.path or "").owner for kept in desk.sweeps.cells(id).values()} == {"guest"}  # type: ignore[union-attr]
+    assert {desk.gallery.get(kept.path or "").owner for kept in desk.sweeps.cells(id).values()} == {
+        "guest"
+    }  # type: ignore[union-attr]
 
 
 def test_a_sweep_that_is_gone(desk: Bench) -> None:
@@ -364,7 +444,9 @@ def test_killed_anywhere_it_goes_on(desk: Bench, kills: int) -> None:
     one = spec(axis("seed", f"1-{many}"), steps=1, guidance=1)
     id = desk.sweeps.add(one, "local")
     words = [sys.executable, "-c", CHILD, str(desk.settings.home), id]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as parent:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as parent:
         assert parent.stdin and parent.stdout
         for _ in range(kills):
             parent.stdin.write("go\n")
@@ -392,19 +474,42 @@ def test_killed_anywhere_it_goes_on(desk: Bench, kills: int) -> None:
 
 
 def test_sheet_viewer_and_index(desk: Bench) -> None:
-    one = spec(axis("scheduler", ["Euler", "DDIM"]), axis("steps", [1, 2, 3]), title="A <b>title</b>", width=128, height=128)
+    one = spec(
+        axis("scheduler", ["Euler", "DDIM"]),
+        axis("steps", [1, 2, 3]),
+        title="A <b>title</b>",
+        width=128,
+        height=128,
+    )
     id, _ = ran(desk, one)
     folder, keys = desk.sweeps.folder(id), [cell.key for cell in plan(one).cells]
-    assert {path.name for path in folder.iterdir()} == {"sheet.png", "viewer.html", "index.json", "index.csv"}
+    assert {path.name for path in folder.iterdir()} == {
+        "sheet.png",
+        "viewer.html",
+        "index.json",
+        "index.csv",
+    }
     before = Image.open(folder / "sheet.png").size
     desk.sweeps.judge(id, keys[1], Verdict(5, "best of all", True))
-    made = export(desk, {"sweep": id, "numbers": ["seconds", "prompt fit", "difference"], "reference": keys[0]}, quiet)
-    assert {Path(path).name for path in made["files"]} == {"sheet.png", "viewer.html", "index.json", "index.csv"}
+    made = export(
+        desk,
+        {"sweep": id, "numbers": ["seconds", "prompt fit", "difference"], "reference": keys[0]},
+        quiet,
+    )
+    assert {Path(path).name for path in made["files"]} == {
+        "sheet.png",
+        "viewer.html",
+        "index.json",
+        "index.csv",
+    }
     assert Image.open(folder / "sheet.png").size[1] > before[1]  # numbers under the cells
     index = json.loads((folder / "index.json").read_text())
     assert index["mode"].startswith("exact") and dict(index["fixed"])["Prompt"] == BASE["prompt"]
     first, second, *_ = index["cells"]
-    assert first["numbers"]["difference"] == 0 < second["numbers"]["difference"] and 0 < first["numbers"]["prompt fit"] <= 1
+    assert (
+        first["numbers"]["difference"] == 0 < second["numbers"]["difference"]
+        and 0 < first["numbers"]["prompt fit"] <= 1
+    )
     assert second["verdict"] == {"stars": 5, "note": "best of all", "best": True}
     assert (folder / first["picture"]).resolve() == desk.sweeps.cells(id)[keys[0]].path
     assert "<b>title" not in (folder / "viewer.html").read_text()
@@ -413,20 +518,36 @@ def test_sheet_viewer_and_index(desk: Bench) -> None:
 def test_fit_is_higher_for_the_prompt_that_was_painted(desk: Bench) -> None:
     from studio.engine import measure
 
-    painted = [generate(desk, {"prompt": f"a photo of a {what}", "seed": 5, "guidance": 3}, quiet)["pictures"][0]["path"]
-               for what in ("red ball on a beach", "green tree in the snow")]
+    painted = [
+        generate(desk, {"prompt": f"a photo of a {what}", "seed": 5, "guidance": 3}, quiet)[
+            "pictures"
+        ][0]["path"]
+        for what in ("red ball on a beach", "green tree in the snow")
+    ]
     images = [Image.open(path) for path in painted]
     with measure.clip(desk.pipelines) as clip:
-        right = clip.fit(images, ["a photo of a red ball on a beach", "a photo of a green tree in the snow"])
-        wrong = clip.fit(images, ["a photo of a green tree in the snow", "a photo of a red ball on a beach"])
+        right = clip.fit(
+            images, ["a photo of a red ball on a beach", "a photo of a green tree in the snow"]
+        )
+        wrong = clip.fit(
+            images, ["a photo of a green tree in the snow", "a photo of a red ball on a beach"]
+        )
     assert min(right) > max(wrong) + 0.2
-    assert measure.difference(images[0], images[0]) == 0 and measure.difference(Image.new("RGB", (4, 4)),
-                                                                                Image.new("RGB", (8, 8), "white")) == 100
+    assert (
+        measure.difference(images[0], images[0]) == 0
+        and measure.difference(Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8), "white")) == 100
+    )
 
 
-@pytest.mark.parametrize(("bad", "words"), [
-    ({"numbers": ["beauty"]}, "no 'beauty'"), ({"numbers": ["difference"]}, "choose the cell"), ({"x": 7}, "none in place 7"),
-    ({"sweep": "x"}, "no sweep 'x'")])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"numbers": ["beauty"]}, "no 'beauty'"),
+        ({"numbers": ["difference"]}, "choose the cell"),
+        ({"x": 7}, "none in place 7"),
+        ({"sweep": "x"}, "no sweep 'x'"),
+    ],
+)
 def test_nonsense_is_refused_in_words(desk: Bench, bad: dict[str, Any], words: str) -> None:
     id = desk.sweeps.add(spec(axis("seed", [1, 2])), "local")
     with pytest.raises(StudioError, match=words):
@@ -443,7 +564,9 @@ def test_a_store_keeps_lists_and_forgets(desk: Bench) -> None:
     store.add(spec(axis("seed", [3]), title="Two"), "bob")
     store.keep(id, "k", Kept(error="no"))
     store.measured(id, "seconds", {"k": 2.0})
-    assert [sweep.spec.title for sweep in store.listing()] == ["Two", "One"] and store.listing("ann")[0].spec == one
+    assert [sweep.spec.title for sweep in store.listing()] == ["Two", "One"] and store.listing(
+        "ann"
+    )[0].spec == one
     assert store.cells(id)["k"].error == "no" and store.cells(id)["k"].numbers == {"seconds": 2.0}
     store.delete(id)
     assert store.get(id) is None and store.cells(id) == {} and len(store.listing()) == 1

@@ -30,15 +30,27 @@ from studio.ui.tabs.sweep_axes import BLANK, raw_of, read
 from studio.ui.widgets import Desk, rates
 
 HOSTILE = "\"><img src=x onerror=\"document.title='pwned'\"><script>alert(1)</script>&amp;'"
-OWNER, ANN, BOB = Visitor("owner", guest=False), Visitor("ann", guest=True), Visitor("bob", guest=True)
-SMALL: dict[str, Any] = {"prompt": "a moon", "width": 64, "height": 64, "seed": 7, "schedule": "As shipped"}
+OWNER, ANN, BOB = (
+    Visitor("owner", guest=False),
+    Visitor("ann", guest=True),
+    Visitor("bob", guest=True),
+)
+SMALL: dict[str, Any] = {
+    "prompt": "a moon",
+    "width": 64,
+    "height": 64,
+    "seed": 7,
+    "schedule": "As shipped",
+}
 
 
 def spec(*axes: dict[str, Any], **more: Any) -> SweepSpec:
     return check(SweepSpec, {"base": SMALL, "axes": list(axes), **more})
 
 
-GRID = spec({"field": "scheduler", "values": ["Euler", "DDIM"]}, {"field": "steps", "values": "2-4"})
+GRID = spec(
+    {"field": "scheduler", "values": ["Euler", "DDIM"]}, {"field": "steps", "values": "2-4"}
+)
 
 
 @pytest.fixture
@@ -53,7 +65,10 @@ def page(tab: SweepTab, updates: dict[Any, Any] | None = None) -> dict[Any, Any]
     for part, update in (updates or {}).items():
         if part in sent:
             value = getattr(update, "value", update)
-            if not isinstance(update, gr.components.Component) or "value" in update.constructor_args:
+            if (
+                not isinstance(update, gr.components.Component)
+                or "value" in update.constructor_args
+            ):
                 sent[part] = value
     return sent
 
@@ -61,19 +76,31 @@ def page(tab: SweepTab, updates: dict[Any, Any] | None = None) -> dict[Any, Any]
 # ---- rows and axes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axis", [
-    {"field": "scheduler", "values": ["Euler", "DPM++ 2M"]}, {"field": "steps", "values": "10-40 (+10)"},
-    {"field": "guidance", "values": [3.5, 7]}, {"field": "lora", "values": ["None", "moon"]},
-    {"field": "size", "values": "64x64, 128x64"},
-    {"field": "lora_weight", "lora": "moon", "values": "0-1 (+0.5)"}, {"field": "model", "values": ["pocket", "other"]},
-    {"field": "prompt_replace", "find": "moon", "values": ["moon", "a cat, asleep", ""]},
-    {"field": "seed", "values": "7-9", "group": 5},
-], ids=lambda axis: axis["field"])
+@pytest.mark.parametrize(
+    "axis",
+    [
+        {"field": "scheduler", "values": ["Euler", "DPM++ 2M"]},
+        {"field": "steps", "values": "10-40 (+10)"},
+        {"field": "guidance", "values": [3.5, 7]},
+        {"field": "lora", "values": ["None", "moon"]},
+        {"field": "size", "values": "64x64, 128x64"},
+        {"field": "lora_weight", "lora": "moon", "values": "0-1 (+0.5)"},
+        {"field": "model", "values": ["pocket", "other"]},
+        {"field": "prompt_replace", "find": "moon", "values": ["moon", "a cat, asleep", ""]},
+        {"field": "seed", "values": "7-9", "group": 5},
+    ],
+    ids=lambda axis: axis["field"],
+)
 def test_an_axis_survives_the_page(axis: dict[str, Any], tab: SweepTab) -> None:
     (before,) = spec(axis).axes
     raw = raw_of(before, [before.group] if before.group is not None else [])
     again = check(type(before), read(raw))
-    assert (again.field, again.parsed, again.lora, again.find) == (before.field, before.parsed, before.lora, before.find)
+    assert (again.field, again.parsed, again.lora, again.find) == (
+        before.field,
+        before.parsed,
+        before.lora,
+        before.find,
+    )
     assert (again.group is None) == (before.group is None)
     assert tab.read(page(tab, tab.fill(spec(axis), OWNER))).axes[0].parsed == before.parsed
 
@@ -88,21 +115,38 @@ def test_presets_fill_the_page_and_come_back_from_it(tab: SweepTab, desk: Desk) 
 
 
 def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
-    sent = page(tab, tab.fill(GRID, OWNER)) | {tab.form["width"]: 63, tab.rows.rows[1].text: "2-x, 4", tab.form["prompt"]: "a (cat"}
+    sent = page(tab, tab.fill(GRID, OWNER)) | {
+        tab.form["width"]: 63,
+        tab.rows.rows[1].text: "2-x, 4",
+        tab.form["prompt"]: "a (cat",
+    }
     with pytest.raises(InvalidSpec) as caught:
         tab.read(sent)
     said = "\n".join(caught.value.faults)
-    assert all(word in said for word in ("Base: Prompt", "Base: Width", "Axis 2: Steps: value 1, '2-x'"))
+    assert all(
+        word in said for word in ("Base: Prompt", "Base: Width", "Axis 2: Steps: value 1, '2-x'")
+    )
     three = page(tab, tab.rows.show([*(raw_of(axis, []) for axis in GRID.axes), dict(BLANK)]))
     with pytest.raises(InvalidSpec, match="Axis 3: choose what varies"):
         tab.read(three | {tab.rows.fields: ["scheduler", "steps", None]})
 
 
-def test_a_guest_sweeps_over_no_picture_that_somebody_else_brought(tab: SweepTab, desk: Desk) -> None:
-    theirs, own = (desk.library.inputs.add(Image.new("RGB", (64, 64), colour), by=by).sha256
-                   for colour, by in (("red", "ann"), ("blue", "api")))
-    strengths, nobody = {"field": "strength", "values": [0.6, 0.9]}, gr.Request()  # nobody is the guest api
-    for image, axis in ((theirs, strengths), (own, {"field": "image", "values": [own, theirs]}), (own, strengths)):
+def test_a_guest_sweeps_over_no_picture_that_somebody_else_brought(
+    tab: SweepTab, desk: Desk
+) -> None:
+    theirs, own = (
+        desk.library.inputs.add(Image.new("RGB", (64, 64), colour), by=by).sha256
+        for colour, by in (("red", "ann"), ("blue", "api"))
+    )
+    strengths, nobody = (
+        {"field": "strength", "values": [0.6, 0.9]},
+        gr.Request(),
+    )  # nobody is the guest api
+    for image, axis in (
+        (theirs, strengths),
+        (own, {"field": "image", "values": [own, theirs]}),
+        (own, strengths),
+    ):
         wanted = check(SweepSpec, {"base": SMALL | {"image": image}, "axes": [axis]})
         sent = page(tab, tab.fill(wanted, BOB))
         if theirs in wanted.model_dump_json():
@@ -112,14 +156,23 @@ def test_a_guest_sweeps_over_no_picture_that_somebody_else_brought(tab: SweepTab
         else:
             open_ = tab.submit(sent, nobody)[tab.view.current]
             with pytest.raises(gr.Error, match="send it again"):
-                tab.submit_more(sent | {tab.view.current: open_, tab.basis.kept: {"image": theirs}}, nobody)
+                tab.submit_more(
+                    sent | {tab.view.current: open_, tab.basis.kept: {"image": theirs}}, nobody
+                )
             assert len(desk.jobs.waiting()) == 1
 
 
-@pytest.mark.parametrize("value", [None, [], {}, 5, float("nan"), "x" * 3000, ["Euler", None], "\0"], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, [], {}, 5, float("nan"), "x" * 3000, ["Euler", None], "\0"], ids=str
+)
 def test_whatever_a_browser_sends_is_a_sentence_at_most(value: Any, tab: SweepTab) -> None:
     whole = page(tab, tab.fill(GRID, OWNER))
-    for part in (*tab.rows.rows[0].inputs.values(), *tab.rows.rows[1].inputs.values(), tab.title, *tab.form.inputs):
+    for part in (
+        *tab.rows.rows[0].inputs.values(),
+        *tab.rows.rows[1].inputs.values(),
+        tab.title,
+        *tab.form.inputs,
+    ):
         with suppress(InvalidSpec):
             tab.read(whole | {part: value})
         tab.rows.echo(whole | {part: value})
@@ -152,27 +205,57 @@ def made(planned: Plan, **kept: Kept) -> grid.Board:
 
 
 def test_every_text_is_escaped() -> None:
-    planned = plan(check(SweepSpec, {"title": HOSTILE, "base": SMALL | {"prompt": "moon"}, "axes": [
-        {"field": "prompt_replace", "find": "moon", "values": ["moon", HOSTILE]},
-        {"field": "negative_prompt", "values": [HOSTILE, ""]},
-        {"field": "seed", "values": "1-2"}]}))
+    planned = plan(
+        check(
+            SweepSpec,
+            {
+                "title": HOSTILE,
+                "base": SMALL | {"prompt": "moon"},
+                "axes": [
+                    {"field": "prompt_replace", "find": "moon", "values": ["moon", HOSTILE]},
+                    {"field": "negative_prompt", "values": [HOSTILE, ""]},
+                    {"field": "seed", "values": "1-2"},
+                ],
+            },
+        )
+    )
     key = planned.cells[-1].key
-    board = made(planned, **{key: Kept(error=HOSTILE, verdict=Verdict(3, HOSTILE, True), numbers={HOSTILE: 1.0})})
-    blocks = [grid.grid(board, 0, 1, key, key), grid.grid(board, 1, 2), grid.judging(key, Verdict(3, HOSTILE, True)),
-              grid.head(planned.spec, 1, 1, 4, HOSTILE, 0.5, "running"), grid.planned(planned, HOSTILE, "exact", 2),
-              grid.faults([HOSTILE]), grid.echo([HOSTILE]), grid.note(HOSTILE),
-              grid.compared((HOSTILE, HOSTILE), (HOSTILE, HOSTILE)), grid.captions(HOSTILE, HOSTILE),
-              grid.downloads([(HOSTILE, HOSTILE + ".png", 5)]), grid.empty([HOSTILE]),
-              grid.shelf([("1", planned.spec, 0.0, 1, 2, True)]), grid.shelf([("1", planned.spec, 0.0, 1, 2, True)], asked="1")]
+    board = made(
+        planned,
+        **{key: Kept(error=HOSTILE, verdict=Verdict(3, HOSTILE, True), numbers={HOSTILE: 1.0})},
+    )
+    blocks = [
+        grid.grid(board, 0, 1, key, key),
+        grid.grid(board, 1, 2),
+        grid.judging(key, Verdict(3, HOSTILE, True)),
+        grid.head(planned.spec, 1, 1, 4, HOSTILE, 0.5, "running"),
+        grid.planned(planned, HOSTILE, "exact", 2),
+        grid.faults([HOSTILE]),
+        grid.echo([HOSTILE]),
+        grid.note(HOSTILE),
+        grid.compared((HOSTILE, HOSTILE), (HOSTILE, HOSTILE)),
+        grid.captions(HOSTILE, HOSTILE),
+        grid.downloads([(HOSTILE, HOSTILE + ".png", 5)]),
+        grid.empty([HOSTILE]),
+        grid.shelf([("1", planned.spec, 0.0, 1, 2, True)]),
+        grid.shelf([("1", planned.spec, 0.0, 1, 2, True)], asked="1"),
+    ]
     for block in blocks:
         found = Found(block)
-        assert "script" not in found.tags and not any(name.startswith("on") for _, name, _ in found.attributes)
+        assert "script" not in found.tags and not any(
+            name.startswith("on") for _, name, _ in found.attributes
+        )
         assert not any(name == "src" and value == "x" for _, name, value in found.attributes)
 
 
 def test_every_cell_is_where_its_heads_say() -> None:
-    planned = plan(spec({"field": "scheduler", "values": ["Euler", "DDIM"]}, {"field": "steps", "values": "2-4"},
-                        {"field": "seed", "values": "1-2"}))
+    planned = plan(
+        spec(
+            {"field": "scheduler", "values": ["Euler", "DDIM"]},
+            {"field": "steps", "values": "2-4"},
+            {"field": "seed", "values": "1-2"},
+        )
+    )
     board = made(planned)
     keys = {cell.labels: cell.key for cell in planned.cells}
     for across, down in ((0, 1), (1, 0), (0, 2), (2, 1)):
@@ -183,15 +266,30 @@ def test_every_cell_is_where_its_heads_say() -> None:
             named = "" if label.startswith(board.axes[over][0]) else f"{board.axes[over][0]}: "
             assert section.startswith(f"{named}{label}</h4>")
             order = re.findall('data-subject="([0-9a-f]{64})"', section)
-            labels = [{across: x, down: y, over: label} for y, x in product(board.axes[down][1], board.axes[across][1])]
-            assert order == [keys[tuple(at[axis] for axis in range(3))] for at in labels], (across, down, k)
+            labels = [
+                {across: x, down: y, over: label}
+                for y, x in product(board.axes[down][1], board.axes[across][1])
+            ]
+            assert order == [keys[tuple(at[axis] for axis in range(3))] for at in labels], (
+                across,
+                down,
+                k,
+            )
 
 
 def test_axes_hand_in_hand_are_one_and_a_single_one_flows() -> None:
-    zipped = plan(spec({"field": "scheduler", "values": ["Euler", "DDIM"], "group": 1}, {"field": "guidance", "values": "1-3"},
-                       {"field": "steps", "values": "2, 4", "group": 1}))
+    zipped = plan(
+        spec(
+            {"field": "scheduler", "values": ["Euler", "DDIM"], "group": 1},
+            {"field": "guidance", "values": "1-3"},
+            {"field": "steps", "values": "2, 4", "group": 1},
+        )
+    )
     board = made(zipped)
-    assert [title for title, _ in board.axes] == ["Scheduler + Steps", "Guidance"] and board.places == (0, 1)
+    assert [title for title, _ in board.axes] == [
+        "Scheduler + Steps",
+        "Guidance",
+    ] and board.places == (0, 1)
     assert board.axes[0][1] == ("Euler · Steps 2", "DDIM · Steps 4") and len(board.tiles) == 6
     alone = grid.grid(made(plan(spec({"field": "steps", "values": "2-9"}))), 0, None)
     assert "<table" not in alone and alone.count("<figcaption>") == 8
@@ -201,20 +299,43 @@ def test_what_a_cell_came_to_is_seen() -> None:
     planned = plan(GRID)
     keys = [cell.key for cell in planned.cells]
     gone = Kept(Path("/nowhere.png"), "d", 1.0)
-    board = made(planned, **{keys[0]: Kept(error="too dear"), keys[1]: Kept(), keys[2]: gone,
-                             keys[3]: Kept(Path(__file__), "d", 1.0, verdict=Verdict(4, "", True), numbers={"difference": 1.234})})
+    board = made(
+        planned,
+        **{
+            keys[0]: Kept(error="too dear"),
+            keys[1]: Kept(),
+            keys[2]: gone,
+            keys[3]: Kept(
+                Path(__file__),
+                "d",
+                1.0,
+                verdict=Verdict(4, "", True),
+                numbers={"difference": 1.234},
+            ),
+        },
+    )
     text = grid.grid(board, 0, 1, picked=keys[3], pinned=keys[4])
     states = dict(re.findall('data-subject="([0-9a-f]{64})" data-state="([a-z]+)"', text))
     assert [states[key] for key in keys] == ["failed", "missing", "missing", "done", "done", "done"]
     assert "too dear" in text and "★★★★ ♥" in text and "Δ 1.23" in text
-    assert text.count('tabindex="0"') == 1 and text.count('class="tile now"') == 1 and text.count('class="tile pinned"') == 1
+    assert (
+        text.count('tabindex="0"') == 1
+        and text.count('class="tile now"') == 1
+        and text.count('class="tile pinned"') == 1
+    )
 
 
 def test_many_cells_stay_quick_and_few() -> None:
-    board = made(plan(spec({"field": "steps", "values": "1-100"}, {"field": "seed", "values": "1-100"})))
+    board = made(
+        plan(spec({"field": "steps", "values": "1-100"}, {"field": "seed", "values": "1-100"}))
+    )
     text = grid.grid(board, 0, 1)
     assert text.count("<button") - 3 <= grid.MOST_TILES and "of 10,000 cells" in text
-    small = grid.grid(made(plan(spec({"field": "steps", "values": "1-20"}, {"field": "seed", "values": "1-20"}))), 0, 1)
+    small = grid.grid(
+        made(plan(spec({"field": "steps", "values": "1-20"}, {"field": "seed", "values": "1-20"}))),
+        0,
+        1,
+    )
     assert small.count('loading="lazy"') == 400 and len(small) < 160_000
 
 
@@ -253,7 +374,10 @@ def test_a_guest_sees_and_changes_only_own_sweeps(tab: SweepTab, desk: Desk, by:
     for verb in ("open", "ask", "delete"):
         with pytest.raises(gr.Error, match="no such sweep"):
             tab.from_shelf("", pressed(verb, id), by(BOB))
-    for refused in (lambda: tab.go_on(id, by(BOB)), lambda: tab.view.submit_export(id, (0, 1), [], "", "", by(BOB))):
+    for refused in (
+        lambda: tab.go_on(id, by(BOB)),
+        lambda: tab.view.submit_export(id, (0, 1), [], "", "", by(BOB)),
+    ):
         with pytest.raises(gr.Error, match="no such sweep"):
             refused()
     tab.view.cancel(id, by(BOB))
@@ -285,7 +409,10 @@ def test_more_values_go_on_with_the_same_sweep_and_seed(tab: SweepTab, desk: Des
     cells = plan(stored.spec).cells
     for cell in cells[:4]:
         desk.sweeps.keep(id, cell.key, Kept(Path(__file__), "d", 1.0))
-    more = page(tab, tab.fill(open_seed, OWNER)) | {tab.rows.rows[1].text: "2-5", tab.view.current: id}
+    more = page(tab, tab.fill(open_seed, OWNER)) | {
+        tab.rows.rows[1].text: "2-5",
+        tab.view.current: id,
+    }
     told = tab.tell(more, by(OWNER))[tab.plan]
     assert "2 × 4 = 8" in told and "4 new, 4 made already" in told
     tab.submit_more(more, by(OWNER))
@@ -296,7 +423,13 @@ def test_more_values_go_on_with_the_same_sweep_and_seed(tab: SweepTab, desk: Des
 
 
 def test_a_guest_is_told_the_limit_before_anything_is_planned(tab: SweepTab, by: Any) -> None:
-    huge = check(SweepSpec, {"base": SMALL, "axes": [{"field": "seed", "values": "1-100"}, {"field": "steps", "values": "1-100"}]})
+    huge = check(
+        SweepSpec,
+        {
+            "base": SMALL,
+            "axes": [{"field": "seed", "values": "1-100"}, {"field": "steps", "values": "1-100"}],
+        },
+    )
     sent = page(tab, tab.fill(huge, OWNER))
     assert "64 cells at most" in tab.tell(sent, by(ANN))[tab.plan]
     fewer = sent | {tab.rows.rows[1].text: "1-2"}
@@ -311,9 +444,16 @@ def test_time_is_said_only_where_it_was_measured(tab: SweepTab, desk: Desk, by: 
     assert "once loaded" in tab.tell(sent, by(OWNER))[tab.plan]
     desk.jobs.say("cpu", {"loaded": [{"name": "pocket", "bytes": 1}]})
     note(desk.settings, "pocket", load=9.0, encode=0.1)
-    assert re.search(r"about 3\.8 s<", tab.tell(sent, by(OWNER))[tab.plan])  # 36 rows at 0.1 s, two prompts, in memory already
+    assert re.search(
+        r"about 3\.8 s<", tab.tell(sent, by(OWNER))[tab.plan]
+    )  # 36 rows at 0.1 s, two prompts, in memory already
     (found,) = rates(desk, ["pocket"], together=False).values()
-    assert found.side == 128 and found.row and found.load == 0 and "none" not in rates(desk, ["none"], together=False)
+    assert (
+        found.side == 128
+        and found.row
+        and found.load == 0
+        and "none" not in rates(desk, ["none"], together=False)
+    )
 
 
 def test_a_deleted_sweep_is_gone_with_its_files(tab: SweepTab, desk: Desk, by: Any) -> None:
@@ -324,7 +464,11 @@ def test_a_deleted_sweep_is_gone_with_its_files(tab: SweepTab, desk: Desk, by: A
     assert "stay in the gallery" in tab.from_shelf(id, pressed("ask", id), by(OWNER))[tab.shelf]
     assert desk.sweeps.get(id)
     updates = tab.from_shelf(id, pressed("delete", id), by(OWNER))
-    assert desk.sweeps.get(id) is None and not desk.sweeps.folder(id).exists() and updates[tab.view.current] == ""
+    assert (
+        desk.sweeps.get(id) is None
+        and not desk.sweeps.folder(id).exists()
+        and updates[tab.view.current] == ""
+    )
     with pytest.raises(BadFile):
         tab.view.must(id, OWNER)
 
@@ -341,9 +485,20 @@ def test_a_guest_reads_only_own_sheets(served: Served) -> None:
             files[-1].parent.mkdir(parents=True)
             files[-1].write_text("<p>a sheet</p>")
         file, address = files[0], f"{API}/file={files[0]}"
-        assert owner.get(address).status_code == guest.get(f"{API}/file={files[1]}").status_code == 200
-        for way in (address, f"{API}/file/{file}", f"{address}?v=1", f"{API}/file={file.parent}/../{theirs}/viewer.html"):
+        assert (
+            owner.get(address).status_code == guest.get(f"{API}/file={files[1]}").status_code == 200
+        )
+        for way in (
+            address,
+            f"{API}/file/{file}",
+            f"{address}?v=1",
+            f"{API}/file={file.parent}/../{theirs}/viewer.html",
+        ):
             assert guest.get(way).status_code == 403
-        for odd in (sweeps.folder(""), sweeps.folder(theirs), sweeps.folder("none") / "viewer.html"):
+        for odd in (
+            sweeps.folder(""),
+            sweeps.folder(theirs),
+            sweeps.folder("none") / "viewer.html",
+        ):
             assert guest.get(f"{API}/file={odd}").status_code == 403
     sweeps.close()

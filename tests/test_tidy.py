@@ -61,31 +61,58 @@ class Home:
         other = "0" * 64
         match how:
             case "a job" | "an ended job" | "another's job":
-                id = self.jobs.submit("generate", request, owner="bob" if how == "another's job" else "ann")
+                id = self.jobs.submit(
+                    "generate", request, owner="bob" if how == "another's job" else "ann"
+                )
                 if how == "an ended job":
                     self.jobs.cancel(id)
             case "a mask":
-                self.jobs.submit("strip", {"request": {"image": other, "mask": name}, "every": 3}, owner="ann")
+                self.jobs.submit(
+                    "strip", {"request": {"image": other, "mask": name}, "every": 3}, owner="ann"
+                )
             case "a search":
                 self.jobs.submit("see", {"dataset": "moon", "picture": name}, owner="ann")
             case "a sweep":
-                self.sweeps.add(check(SweepSpec, {"base": request | {"seed": 1}, "axes": STEPS}), "ann")
+                self.sweeps.add(
+                    check(SweepSpec, {"base": request | {"seed": 1}, "axes": STEPS}), "ann"
+                )
             case "an axis" | "an axis as text":
                 values: Any = f"{other}, {name}" if how == "an axis as text" else [other, name]
                 axis = {"field": "image", "values": values}
-                self.sweeps.add(check(SweepSpec, {"base": {"seed": 1, "image": other}, "axes": [axis]}), "ann")
+                self.sweeps.add(
+                    check(SweepSpec, {"base": {"seed": 1, "image": other}, "axes": [axis]}), "ann"
+                )
             case "a picture" | "an unlisted picture":
-                made = self.gallery.save(Image.new("RGB", (8, 8)), check(GenerationRequest, request | {
-                    "seed": 5, "width": 64, "height": 64}), "d" * 64, {}, 1.0, "ann")
+                made = self.gallery.save(
+                    Image.new("RGB", (8, 8)),
+                    check(GenerationRequest, request | {"seed": 5, "width": 64, "height": 64}),
+                    "d" * 64,
+                    {},
+                    1.0,
+                    "ann",
+                )
                 if how == "an unlisted picture":
                     self.gallery._do("DELETE FROM pictures WHERE path = ?", str(made.path))
             case "a preset":
                 own = self.settings.presets / "pictures"
-                Presets(GenerationRequest, own, own).save(f"on {name[:8]}", check(GenerationRequest, request))
+                Presets(GenerationRequest, own, own).save(
+                    f"on {name[:8]}", check(GenerationRequest, request)
+                )
 
 
-REFERRING = ("a job", "an ended job", "another's job", "a mask", "a search", "a sweep", "an axis", "an axis as text", "a picture",
-             "an unlisted picture", "a preset")
+REFERRING = (
+    "a job",
+    "an ended job",
+    "another's job",
+    "a mask",
+    "a search",
+    "a sweep",
+    "an axis",
+    "an axis as text",
+    "a picture",
+    "an unlisted picture",
+    "a preset",
+)
 
 
 @pytest.fixture
@@ -95,7 +122,15 @@ def at(tmp_path: Path) -> Iterator[Callable[[], Home]]:
 
     def at() -> Home:
         settings = load(home=tmp_path / f"home{len(made)}", device="cpu")
-        made.append(Home(settings, Jobs(settings.home / "jobs.sqlite"), Inputs(settings), Sweeps(settings), Gallery(settings)))
+        made.append(
+            Home(
+                settings,
+                Jobs(settings.home / "jobs.sqlite"),
+                Inputs(settings),
+                Sweeps(settings),
+                Gallery(settings),
+            )
+        )
         return made[-1]
 
     yield at
@@ -114,11 +149,24 @@ def test_what_is_referred_to_stays(at: Callable[[], Home], how: str) -> None:
     assert tidy(home.settings, home.jobs) == 1 and home.there() == {names[0]}
 
 
-@trying(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(pictures=st.lists(st.tuples(st.lists(st.sampled_from(REFERRING), max_size=2), st.sampled_from([0.0, 0.9, 1.1, 500.0]),
-                                   st.sampled_from([None, "ann", "api-1"])), max_size=8),
-       dies=st.integers(0, 6))
-def test_only_what_is_old_and_in_no_use_goes_whenever_it_dies(at: Callable[[], Home], pictures: list[Any], dies: int) -> None:
+@trying(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    pictures=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(REFERRING), max_size=2),
+            st.sampled_from([0.0, 0.9, 1.1, 500.0]),
+            st.sampled_from([None, "ann", "api-1"]),
+        ),
+        max_size=8,
+    ),
+    dies=st.integers(0, 6),
+)
+def test_only_what_is_old_and_in_no_use_goes_whenever_it_dies(
+    at: Callable[[], Home], pictures: list[Any], dies: int
+) -> None:
     home = at()
     stay = set()
     for seed, (ways, days, by) in enumerate(pictures):
@@ -143,7 +191,9 @@ def test_only_what_is_old_and_in_no_use_goes_whenever_it_dies(at: Callable[[], H
             assert home.there() >= stay
     tidy(home.settings, home.jobs)
     assert home.there() == stay
-    assert {path.name.split(".")[0] for path in home.settings.inputs.iterdir()} == stay  # nor marks of what is gone
+    assert {
+        path.name.split(".")[0] for path in home.settings.inputs.iterdir()
+    } == stay  # nor marks of what is gone
     assert tidy(home.settings, home.jobs) == 0
 
 
@@ -164,12 +214,18 @@ def test_what_is_brought_again_meanwhile_stays(at: Callable[[], Home]) -> None:
     assert home.bring(1) == name and not home.inputs.tidy(iter(()))  # it begins anew
 
 
-def test_if_anything_cannot_be_read_nothing_goes(at: Callable[[], Home], caplog: pytest.LogCaptureFixture) -> None:
+def test_if_anything_cannot_be_read_nothing_goes(
+    at: Callable[[], Home], caplog: pytest.LogCaptureFixture
+) -> None:
     home = at()
     name = home.bring(1)
     home.age(name, 9 * DAY)
     (home.settings.presets / "pictures" / "odd.toml").mkdir()
-    assert tidy(home.settings, home.jobs) == 0 and home.there() == {name} and "was thrown away" in caplog.text
+    assert (
+        tidy(home.settings, home.jobs) == 0
+        and home.there() == {name}
+        and "was thrown away" in caplog.text
+    )
 
 
 def test_other_files_are_left_alone(at: Callable[[], Home]) -> None:
@@ -189,7 +245,9 @@ def test_a_damaged_picture_is_whole_again_when_it_is_sent_again(at: Callable[[],
 
 
 @pytest.mark.slow
-def test_a_studio_tidies_when_it_opens(at: Callable[[], Home], open_studio: Callable[..., Served]) -> None:
+def test_a_studio_tidies_when_it_opens(
+    at: Callable[[], Home], open_studio: Callable[..., Served]
+) -> None:
     home = at()
     names = [home.bring(seed) for seed in (1, 2, 3)]
     home.refer("a picture", names[0])

@@ -46,7 +46,10 @@ def test_a_lora_from_a_file_and_the_same_from_the_lora(studio: Studio, spec: Pat
     assert made.returncode == 0, made.stderr
     path = Path(made.stdout.strip())
     with safe_open(path, "pt") as file:
-        assert file.metadata()["ss_network_dim"] == "2" and any(key.endswith(".alpha") for key in file.keys())  # noqa: SIM118
+        assert file.metadata()["ss_network_dim"] == "2" and any(
+            key.endswith(".alpha")
+            for key in file.keys()  # noqa: SIM118
+        )
     planned = json.loads(studio(str(path), "--plan").stdout)
     assert planned["config"]["dataset"] == "moon" and planned["steps"] == 3
     again = studio(str(path), "--set", "name=again")
@@ -63,17 +66,27 @@ def test_a_run_is_gone_on_with(studio: Studio, spec: Path, tmp_path: Path) -> No
     assert len(Runs(load(home=tmp_path / "home")).listing()) == 1
 
 
-@pytest.mark.parametrize("preset", sorted((shipped("presets") / "training").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "preset", sorted((shipped("presets") / "training").glob("*.toml")), ids=lambda path: path.stem
+)
 def test_every_preset_is_planned_without_weights_and_data(studio: Studio, preset: Path) -> None:
     planned = json.loads(studio(str(preset), "--plan").stdout)
     assert planned["steps"] > 0 and planned["config"]["name"]
 
 
-@pytest.mark.parametrize(("words", "said", "status"), [
-    (["--set", "steps=0", "--set", "rank=x"], ("Steps", "Rank"), 2), (["--set", "nonsense"], ("key=value",), 2),
-    (["--set", "stepz=3"], ("stepz",), 2), (["--set", "model=nowhere"], ("no model 'nowhere'",), 1),
-    (["--set", "dataset=nothing"], ("nothing",), 1)])
-def test_nonsense_in_plain_words(studio: Studio, spec: Path, words: list[str], said: tuple[str, ...], status: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "said", "status"),
+    [
+        (["--set", "steps=0", "--set", "rank=x"], ("Steps", "Rank"), 2),
+        (["--set", "nonsense"], ("key=value",), 2),
+        (["--set", "stepz=3"], ("stepz",), 2),
+        (["--set", "model=nowhere"], ("no model 'nowhere'",), 1),
+        (["--set", "dataset=nothing"], ("nothing",), 1),
+    ],
+)
+def test_nonsense_in_plain_words(
+    studio: Studio, spec: Path, words: list[str], said: tuple[str, ...], status: int
+) -> None:
     done = studio(str(spec), *words)
     assert done.returncode == status and all(word in done.stderr for word in said), done.stderr
     assert "Traceback" not in done.stderr and not done.stdout

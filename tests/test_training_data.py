@@ -34,16 +34,27 @@ from studio.store import files
 from studio.store.dataset import Item, read
 from studio.store.library import look
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
-SMALL = DataOptions(resolution=(64, 64), least_bucket=32, most_bucket=128, bucket_step=32, batch=2, seed=5)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+SMALL = DataOptions(
+    resolution=(64, 64), least_bucket=32, most_bucket=128, bucket_step=32, batch=2, seed=5
+)
 SIZES = [(64, 64), (100, 64), (64, 100), (200, 150), (90, 90), (64, 128)]
 
 
 @pytest.fixture(scope="module")
 def parts(toys: Path) -> dict[str, Parts]:
     device = devices.resolve("cpu", "float32")
-    return {name: families.load(look(folder), name, device) for name, folder in
-            (("pocket", POCKET), ("toy-sdxl", toys / "toy-sdxl"), ("toy-sd2", toys / "toy-sd2"))}
+    return {
+        name: families.load(look(folder), name, device)
+        for name, folder in (
+            ("pocket", POCKET),
+            ("toy-sdxl", toys / "toy-sdxl"),
+            ("toy-sd2", toys / "toy-sd2"),
+        )
+    }
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +64,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k, (width, height) in enumerate(SIZES):
         rough = Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         rough.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{k}.png")
-        (folder / f"{k}.txt").write_text(f"a boat number {k}, red, in the city, by a lake, at night")
+        (folder / f"{k}.txt").write_text(
+            f"a boat number {k}, red, in the city, by a lake, at night"
+        )
     return folder
 
 
@@ -62,12 +75,23 @@ def items(pictures: Path) -> list[Item]:
     return list(read(pictures).items)
 
 
-def made(count: int, repeats: int = 1, size: tuple[int, int] = (64, 64), caption: str = "") -> list[Item]:
+def made(
+    count: int, repeats: int = 1, size: tuple[int, int] = (64, 64), caption: str = ""
+) -> list[Item]:
     """Items without files."""
-    return [Item(Path(f"/nowhere/{k}.png"), caption, repeats, "", *size, f"{k:064d}") for k in range(count)]
+    return [
+        Item(Path(f"/nowhere/{k}.png"), caption, repeats, "", *size, f"{k:064d}")
+        for k in range(count)
+    ]
 
 
-def data(items: list[Item], parts: Parts, options: DataOptions = SMALL, cache: Cache | None = None, **more: Any) -> Data:
+def data(
+    items: list[Item],
+    parts: Parts,
+    options: DataOptions = SMALL,
+    cache: Cache | None = None,
+    **more: Any,
+) -> Data:
     found = Data(Plan(items, options), cache or Cache(), parts, **more)
     found.prepare(parts)
     return found
@@ -75,22 +99,33 @@ def data(items: list[Item], parts: Parts, options: DataOptions = SMALL, cache: C
 
 def whole(plan: Plan, epoch: int = 0) -> list[list[str]]:
     size = plan.batches_per_epoch
-    return [[sample.key for sample in plan.at(step)] for step in range(epoch * size, (epoch + 1) * size)]
+    return [
+        [sample.key for sample in plan.at(step)] for step in range(epoch * size, (epoch + 1) * size)
+    ]
 
 
 # --- order -------------------------------------------------------------------------------------------------------------------
 
 
 @hypothesis_settings(max_examples=40)
-@given(st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4)), min_size=1, max_size=12), st.integers(1, 5),
-       st.integers(0, 99))
-def test_an_epoch_shows_everything_once_in_batches_of_one_bucket(given_: Any, batch: int, seed: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4)), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.integers(0, 99),
+)
+def test_an_epoch_shows_everything_once_in_batches_of_one_bucket(
+    given_: Any, batch: int, seed: int
+) -> None:
     items = [replace(made(k + 1, repeats, size)[k]) for k, (size, repeats) in enumerate(given_)]
     plan = Plan(items, replace(SMALL, batch=batch, seed=seed))
     for epoch in (0, 3):
         steps = [plan.at(epoch * plan.batches_per_epoch + k) for k in range(plan.batches_per_epoch)]
-        assert sorted(one.key for step in steps for one in step) == sorted(one.key for one in plan.samples)
-        assert all(len({one.fit.bucket for one in step}) == 1 and 1 <= len(step) <= batch for step in steps)
+        assert sorted(one.key for step in steps for one in step) == sorted(
+            one.key for one in plan.samples
+        )
+        assert all(
+            len({one.fit.bucket for one in step}) == 1 and 1 <= len(step) <= batch for step in steps
+        )
     often = Counter(one.item.path for one in plan.samples)
     assert often == {item.path: item.repeats for item in items}
 
@@ -103,10 +138,17 @@ def test_order_is_a_pure_function_of_seed_step_and_contents() -> None:
     random.Random(2).shuffle(steps)
     asked = {step: [one.key for one in moved.at(step)] for step in steps}
     assert all(asked[step] == [one.key for one in plan.at(step)] for step in range(40))
-    assert whole(plan) != whole(plan, 1) and whole(plan) != whole(Plan(items, replace(SMALL, seed=6)))
+    assert whole(plan) != whole(plan, 1) and whole(plan) != whole(
+        Plan(items, replace(SMALL, seed=6))
+    )
     named = [replace(item, path=Path(f"/other/{9 - k}.png")) for k, item in enumerate(items)]
     assert whole(Plan(named, SMALL)) == whole(plan)
-    for changed in (replace(SMALL, seed=9), replace(SMALL, batch=3), replace(SMALL, flip=True), replace(SMALL, trigger="x")):
+    for changed in (
+        replace(SMALL, seed=9),
+        replace(SMALL, batch=3),
+        replace(SMALL, flip=True),
+        replace(SMALL, trigger="x"),
+    ):
         assert Plan(items, changed).fingerprint != plan.fingerprint
     assert Plan(items, replace(SMALL, cache="disk")).fingerprint == plan.fingerprint
     assert Plan([replace(items[0], caption="x"), *items[1:]], SMALL).fingerprint != plan.fingerprint
@@ -114,9 +156,13 @@ def test_order_is_a_pure_function_of_seed_step_and_contents() -> None:
 
 def test_order_has_not_changed_since_it_was_written_down() -> None:
     """A run that was begun with an older studio goes on with the same pictures."""
-    assert [[int(key.split()[0]) for key in batch] for batch in whole(Plan(made(6), SMALL))] == ORDER
+    assert [
+        [int(key.split()[0]) for key in batch] for batch in whole(Plan(made(6), SMALL))
+    ] == ORDER
     first = torch.randn(2, generator=draws.generator(5, 7, "a", "noise")).tolist()
-    assert first == pytest.approx(NOISE, abs=1e-6) and draws.number(5, 7, "a", "flip") == pytest.approx(NUMBER, abs=1e-12)
+    assert first == pytest.approx(NOISE, abs=1e-6) and draws.number(
+        5, 7, "a", "flip"
+    ) == pytest.approx(NUMBER, abs=1e-12)
 
 
 ORDER = [[0, 3], [2, 4], [5, 1]]
@@ -132,24 +178,42 @@ def test_draws() -> None:
     first = noise(0, 0, "a", "noise")
     torch.manual_seed(2)
     assert noise(0, 0, "a", "noise") == first
-    others = [(1, 0, "a", "noise"), (0, 1, "a", "noise"), (0, 0, "b", "noise"), (0, 0, "a", "crop"), (10, 0, "a", "noise"),
-              (-1, 0, "a", "noise"), (0, 0, "0\0a", "noise"), (2**70, 0, "a", "noise"), (0, 0, "\ud800", "noise")]
+    others = [
+        (1, 0, "a", "noise"),
+        (0, 1, "a", "noise"),
+        (0, 0, "b", "noise"),
+        (0, 0, "a", "crop"),
+        (10, 0, "a", "noise"),
+        (-1, 0, "a", "noise"),
+        (0, 0, "0\0a", "noise"),
+        (2**70, 0, "a", "noise"),
+        (0, 0, "\ud800", "noise"),
+    ]
     assert len({noise(*other) for other in others} | {first}) == len(others) + 1
     numbers = [draws.number(3, step, "a", "x") for step in range(4000)]
     assert min(numbers) >= 0 and max(numbers) < 1 and abs(sum(numbers) / 4000 - 0.5) < 0.02
     assert Counter(draws.choice(4, 3, step, "a", "x") for step in range(400)).keys() == {0, 1, 2, 3}
     rows = draws.normal((2, 3), 1, 2, ["a", "b"], "noise")
-    assert rows.shape == (2, 2, 3) and torch.equal(rows[1:], draws.normal((2, 3), 1, 2, ["b"], "noise"))
+    assert rows.shape == (2, 2, 3) and torch.equal(
+        rows[1:], draws.normal((2, 3), 1, 2, ["b"], "noise")
+    )
 
 
 def test_class_pictures_are_mixed_in_as_many_as_the_others() -> None:
-    classes = [replace(item, path=Path(f"/class/{k}.png"), caption="a boat") for k, item in enumerate(made(3))]
+    classes = [
+        replace(item, path=Path(f"/class/{k}.png"), caption="a boat")
+        for k, item in enumerate(made(3))
+    ]
     plan = Plan(made(4, 2), replace(SMALL, trigger="mysks"), classes, 0.7)
     kinds = Counter((one.prior, one.weight) for one in plan.samples)
-    assert kinds == {(False, 1.0): 8, (True, 0.7): 8} and len({one.key for one in plan.samples}) == 16
+    assert (
+        kinds == {(False, 1.0): 8, (True, 0.7): 8} and len({one.key for one in plan.samples}) == 16
+    )
     assert {plan.caption(0, one) for one in plan.samples if one.prior} == {"a boat"}
     assert {plan.caption(0, one) for one in plan.samples if not one.prior} == {"mysks"}
-    assert len({one.item.path for one in Plan(made(2), SMALL, classes).samples if one.prior}) == 2  # the surplus is left out
+    assert (
+        len({one.item.path for one in Plan(made(2), SMALL, classes).samples if one.prior}) == 2
+    )  # the surplus is left out
     assert sum(one.prior for one in Plan(made(2), SMALL).samples) == 0
     same = Plan(made(2), SMALL, made(2))
     assert len({one.key for one in same.samples}) == 4
@@ -159,8 +223,14 @@ def test_pictures_that_no_bucket_takes_are_named() -> None:
     shrink = DataOptions(resolution=(512, 512), no_upscale=True)
     items = [*made(1, size=(600, 600)), replace(made(2)[1], width=63, height=500)]
     plan = Plan(items, shrink)
-    assert len(plan.samples) == 1 and plan.left_out[0][0] == items[1].path and "63 x 500" in plan.left_out[0][1]
-    with pytest.raises(DatasetError, match=r"None of the 1 pictures can be trained on. 1.png is too small"):
+    assert (
+        len(plan.samples) == 1
+        and plan.left_out[0][0] == items[1].path
+        and "63 x 500" in plan.left_out[0][1]
+    )
+    with pytest.raises(
+        DatasetError, match=r"None of the 1 pictures can be trained on. 1.png is too small"
+    ):
         Plan(items[1:], shrink)
     with pytest.raises(DatasetError, match="None of the 0 pictures"):
         Plan([], shrink)
@@ -175,7 +245,9 @@ def test_split(count: int, share: float, seed: int) -> None:
         assert 1 <= len(valid) < count and abs(len(valid) - share * count) <= 1
     else:
         assert not valid
-    again, _ = split([replace(item, path=Path("/x") / item.path.name) for item in reversed(items)], share, seed)
+    again, _ = split(
+        [replace(item, path=Path("/x") / item.path.name) for item in reversed(items)], share, seed
+    )
     assert {item.content for item in again} == {item.content for item in train}
     twice = split([*items, *items], share, seed)
     assert {item.content for item in twice[0]}.isdisjoint({item.content for item in twice[1]})
@@ -188,20 +260,41 @@ def test_captions() -> None:
     words = "a boat, red,, by a lake , at night, in fog"
     plan = Plan(made(3, caption=words), SMALL)
     assert {plan.caption(step, one) for step in range(9) for one in plan.samples} == {words}
-    mixed = Plan(made(3, caption=words), replace(SMALL, shuffle_caption=True, keep_tokens=2, trigger="mysks", caption_dropout=0.25))
+    mixed = Plan(
+        made(3, caption=words),
+        replace(SMALL, shuffle_caption=True, keep_tokens=2, trigger="mysks", caption_dropout=0.25),
+    )
     said = [mixed.caption(step, one) for step in range(400) for one in mixed.samples]
     assert 0.2 < said.count("") / len(said) < 0.3
-    assert all(text.startswith("mysks, a boat, red, ") and sorted(text.split(", ")) == sorted(
-        ["mysks", "a boat", "red", "by a lake", "at night", "in fog"]) for text in said if text)
+    assert all(
+        text.startswith("mysks, a boat, red, ")
+        and sorted(text.split(", "))
+        == sorted(["mysks", "a boat", "red", "by a lake", "at night", "in fog"])
+        for text in said
+        if text
+    )
     assert set(said) == set(mixed.captions()) and 6 <= len(set(said)) <= 1 + 3 * SHUFFLES
     assert said == [mixed.caption(step, one) for step in range(400) for one in mixed.samples]
-    assert Plan(made(1, caption="x"), replace(SMALL, caption_dropout=1.0)).caption(0, mixed.samples[0]) == ""
+    assert (
+        Plan(made(1, caption="x"), replace(SMALL, caption_dropout=1.0)).caption(0, mixed.samples[0])
+        == ""
+    )
     assert mixed.options.still == replace(SMALL, keep_tokens=2, trigger="mysks")
 
 
-@pytest.mark.parametrize(("caption", "trigger", "expected"), [
-    ("a moon", "moon", "a moon"), ("Moon, old", "moon", "Moon, old"), ("moonlight", "moon", "moon, moonlight"),
-    ("", "moon", "moon"), ("a (b", "(b", "a (b"), ("a", " ", "a"), ("a cat", "sks dog", "sks dog, a cat"), ("", "", "")])
+@pytest.mark.parametrize(
+    ("caption", "trigger", "expected"),
+    [
+        ("a moon", "moon", "a moon"),
+        ("Moon, old", "moon", "Moon, old"),
+        ("moonlight", "moon", "moon, moonlight"),
+        ("", "moon", "moon"),
+        ("a (b", "(b", "a (b"),
+        ("a", " ", "a"),
+        ("a cat", "sks dog", "sks dog, a cat"),
+        ("", "", ""),
+    ],
+)
 def test_trigger(caption: str, trigger: str, expected: str) -> None:
     plan = Plan(made(1, caption=caption), replace(SMALL, trigger=trigger))
     assert plan.caption(0, plan.samples[0]) == expected
@@ -211,7 +304,9 @@ def test_trigger(caption: str, trigger: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
-def test_latents_are_bitwise_the_stock_autoencoders(model: str, parts: dict[str, Parts], items: list[Item]) -> None:
+def test_latents_are_bitwise_the_stock_autoencoders(
+    model: str, parts: dict[str, Parts], items: list[Item]
+) -> None:
     """Pixels by PIL and diffusers' image processor, the posterior and its sample by AutoencoderKL itself."""
     from diffusers.image_processor import VaeImageProcessor
 
@@ -223,18 +318,24 @@ def test_latents_are_bitwise_the_stock_autoencoders(model: str, parts: dict[str,
         for sample, latents in zip(batch.samples, batch.latents):
             bucket, resized = sample.fit.bucket, sample.fit.resized
             shrinks = resized[0] <= sample.item.width
-            image = Image.open(sample.item.path).resize(resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+            image = Image.open(sample.item.path).resize(
+                resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS
+            )
             left, top = (resized[0] - bucket[0]) // 2, (resized[1] - bucket[1]) // 2
             image = image.crop((left, top, left + bucket[0], top + bucket[1]))
             with torch.no_grad():
-                told = pipe.vae.encode(VaeImageProcessor().preprocess(image).contiguous()).latent_dist
+                told = pipe.vae.encode(
+                    VaeImageProcessor().preprocess(image).contiguous()
+                ).latent_dist
             noise = told.sample(draws.generator(5, step, sample.key, "posterior"))[0]
             assert torch.equal(latents, noise * pipe.vae.config.scaling_factor)
             seen += 1
     assert seen == len(items)
 
 
-def test_latents_shifted_by_the_autoencoders_own_mean(parts: dict[str, Parts], items: list[Item]) -> None:
+def test_latents_shifted_by_the_autoencoders_own_mean(
+    parts: dict[str, Parts], items: list[Item]
+) -> None:
     """What `Parts.decode` turns back."""
     own = parts["pocket"]
     before = data(items, own).batch(0).latents / own.vae.config.scaling_factor
@@ -242,19 +343,31 @@ def test_latents_shifted_by_the_autoencoders_own_mean(parts: dict[str, Parts], i
     try:
         after = data(items, own).batch(0).latents
         config = own.vae.config
-        mean, std = (torch.tensor(numbers).view(1, 4, 1, 1) for numbers in (config.latents_mean, config.latents_std))
+        mean, std = (
+            torch.tensor(numbers).view(1, 4, 1, 1)
+            for numbers in (config.latents_mean, config.latents_std)
+        )
         assert torch.allclose(after * std / config.scaling_factor + mean, before, atol=1e-5)
     finally:
         own.vae.register_to_config(latents_mean=None, latents_std=None)
 
 
-def test_every_step_draws_its_own_and_the_same_again(parts: dict[str, Parts], items: list[Item]) -> None:
+def test_every_step_draws_its_own_and_the_same_again(
+    parts: dict[str, Parts], items: list[Item]
+) -> None:
     one, other = data(items[:2], parts["pocket"]), data(items[:2], parts["pocket"])
     again = {step: other.batch(step) for step in (3, 0, 2, 1)}
     for step in range(4):
         batch = one.batch(step)
-        assert torch.equal(batch.latents, again[step].latents) and batch.captions == again[step].captions
-        assert batch.rows is not None and again[step].rows is not None and torch.equal(batch.rows, again[step].rows)
+        assert (
+            torch.equal(batch.latents, again[step].latents)
+            and batch.captions == again[step].captions
+        )
+        assert (
+            batch.rows is not None
+            and again[step].rows is not None
+            and torch.equal(batch.rows, again[step].rows)
+        )
     drawn = {}
     for step in range(8):
         for sample, latents in zip(one.batch(step).samples, one.batch(step).latents):
@@ -262,7 +375,9 @@ def test_every_step_draws_its_own_and_the_same_again(parts: dict[str, Parts], it
     assert all(not torch.equal(rows[0], row) for rows in drawn.values() for row in rows[1:])
 
 
-def test_a_flipped_picture_has_latents_of_its_own(parts: dict[str, Parts], items: list[Item]) -> None:
+def test_a_flipped_picture_has_latents_of_its_own(
+    parts: dict[str, Parts], items: list[Item]
+) -> None:
     """Those of the mirrored picture, not the mirrored latents."""
     own, plan = parts["pocket"], Plan(items[:1], replace(SMALL, flip=True))
     assert [view.flip for view in plan.views()] == [False, True]
@@ -272,12 +387,18 @@ def test_a_flipped_picture_has_latents_of_its_own(parts: dict[str, Parts], items
     image = Image.open(items[0].path)
     for flip, latents in seen.items():
         turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
-        mean = own.vae.encode(torch.from_numpy(np.array(turned)).permute(2, 0, 1)[None].float() / 255 * 2 - 1).latent_dist.mean[0]
-        assert (latents / own.vae.config.scaling_factor - mean).abs().mean() < 0.5 * (seen[not flip] - latents).abs().mean()
+        mean = own.vae.encode(
+            torch.from_numpy(np.array(turned)).permute(2, 0, 1)[None].float() / 255 * 2 - 1
+        ).latent_dist.mean[0]
+        assert (latents / own.vae.config.scaling_factor - mean).abs().mean() < 0.5 * (
+            seen[not flip] - latents
+        ).abs().mean()
     assert len(seen) == 2 and not torch.allclose(seen[True], seen[False].flip(-1), atol=0.05)
 
 
-def test_random_crops_stay_in_the_picture_and_are_told_to_sdxl(parts: dict[str, Parts], items: list[Item]) -> None:
+def test_random_crops_stay_in_the_picture_and_are_told_to_sdxl(
+    parts: dict[str, Parts], items: list[Item]
+) -> None:
     options = replace(SMALL, resolution=(64, 64), buckets=False, crop="random", flip=True, batch=1)
     wide = next(item for item in items if (item.width, item.height) == (100, 64))
     plan = Plan([wide], options)
@@ -290,7 +411,9 @@ def test_random_crops_stay_in_the_picture_and_are_told_to_sdxl(parts: dict[str, 
         assert view.time_ids == (64, 100, 0, 36 - view.left if view.flip else view.left, 64, 64)
     found = data([wide], parts["toy-sdxl"], options)
     batch = found.batch(0)
-    assert batch.time_ids is not None and batch.time_ids.tolist() == [list(plan.view(0, plan.samples[0]).time_ids)]
+    assert batch.time_ids is not None and batch.time_ids.tolist() == [
+        list(plan.view(0, plan.samples[0]).time_ids)
+    ]
     assert batch.pooled is not None and batch.pooled.shape == (1, 32)
     square = Plan([replace(wide, width=64)], options)
     assert len({(view.left, view.top) for view in square.views()}) == 1
@@ -298,7 +421,11 @@ def test_random_crops_stay_in_the_picture_and_are_told_to_sdxl(parts: dict[str, 
 
 def test_sides_that_the_latents_do_not_fit_are_refused(parts: dict[str, Parts]) -> None:
     with pytest.raises(InvalidSpec, match="steps of 8 pixels"):
-        Data(Plan(made(1), replace(SMALL, resolution=(60, 60), buckets=False)), Cache(), parts["pocket"])
+        Data(
+            Plan(made(1), replace(SMALL, resolution=(60, 60), buckets=False)),
+            Cache(),
+            parts["pocket"],
+        )
 
 
 # --- texts -------------------------------------------------------------------------------------------------------------------
@@ -307,28 +434,44 @@ CAPTION = "a (red:1.3) boat by a lake, AND a moon"
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sd2", "toy-sdxl"])
-def test_text_is_bitwise_what_the_stock_pipeline_reads(model: str, parts: dict[str, Parts], items: list[Item]) -> None:
+def test_text_is_bitwise_what_the_stock_pipeline_reads(
+    model: str, parts: dict[str, Parts], items: list[Item]
+) -> None:
     own, pipe = parts[model], makers.stock(parts[model].info.path)
     for caption in (CAPTION, "", "boat " * 200):
-        said = pipe.encode_prompt(caption, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        said = pipe.encode_prompt(
+            caption, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
         with torch.no_grad():
-            rows, pooled = texts.encode(own.info.family, own.text_encoders, texts.tokens(own.tokenizers, [caption]))
+            rows, pooled = texts.encode(
+                own.info.family, own.text_encoders, texts.tokens(own.tokenizers, [caption])
+            )
         assert torch.equal(rows, said[0])
-        assert (pooled is None) == (model != "toy-sdxl") and (pooled is None or torch.equal(pooled, said[2]))
+        assert (pooled is None) == (model != "toy-sdxl") and (
+            pooled is None or torch.equal(pooled, said[2])
+        )
     batch = data([replace(items[0], caption=CAPTION)], own).batch(0)
-    said = pipe.encode_prompt(CAPTION, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    said = pipe.encode_prompt(
+        CAPTION, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     assert batch.rows is not None and torch.equal(batch.rows, said[0])
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sd2", "toy-sdxl"])
 @pytest.mark.parametrize("skip", [1, 2])
-def test_text_is_what_the_studio_reads_when_it_makes_pictures(model: str, skip: int, parts: dict[str, Parts]) -> None:
+def test_text_is_what_the_studio_reads_when_it_makes_pictures(
+    model: str, skip: int, parts: dict[str, Parts]
+) -> None:
     """With clip skip."""
     own = parts[model]
     with torch.no_grad():
-        rows, pooled = texts.encode(own.info.family, own.text_encoders, texts.tokens(own.tokenizers, ["a red boat"]), skip)
+        rows, pooled = texts.encode(
+            own.info.family, own.text_encoders, texts.tokens(own.tokenizers, ["a red boat"]), skip
+        )
     told = condition(own, GenerationRequest(model=model, prompt="a red boat", clip_skip=skip))
-    assert torch.equal(rows, told.positive) and (pooled is None or (told.pooled is not None and torch.equal(pooled, told.pooled)))
+    assert torch.equal(rows, told.positive) and (
+        pooled is None or (told.pooled is not None and torch.equal(pooled, told.pooled))
+    )
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
@@ -343,10 +486,12 @@ def test_long_captions_are_read_in_chunks_of_75(model: str, parts: dict[str, Par
     with torch.no_grad():
         rows, pooled = texts.encode(own.info.family, own.text_encoders, ids)
     for k in range(3):
-        piece = pipe.tokenizer.decode(words[75 * k:75 * k + 75])
-        if pipe.tokenizer(piece, add_special_tokens=False).input_ids == words[75 * k:75 * k + 75]:
-            said = pipe.encode_prompt(piece, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
-            assert torch.allclose(rows[:1, 77 * k:77 * k + 77], said[0], atol=1e-5), k
+        piece = pipe.tokenizer.decode(words[75 * k : 75 * k + 75])
+        if pipe.tokenizer(piece, add_special_tokens=False).input_ids == words[75 * k : 75 * k + 75]:
+            said = pipe.encode_prompt(
+                piece, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+            assert torch.allclose(rows[:1, 77 * k : 77 * k + 77], said[0], atol=1e-5), k
             assert k or pooled is None or torch.allclose(pooled[:1], said[2], atol=1e-5)
 
 
@@ -364,7 +509,11 @@ def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, Parts]) -> 
         weight.requires_grad_(False)
         weight.grad = None
     alone, alone_pooled = texts.encode("sdxl", own.text_encoders, [number[1:] for number in ids])
-    assert torch.allclose(rows[1:], alone, atol=1e-5) and pooled is not None and torch.allclose(pooled[1:], alone_pooled, atol=1e-5)
+    assert (
+        torch.allclose(rows[1:], alone, atol=1e-5)
+        and pooled is not None
+        and torch.allclose(pooled[1:], alone_pooled, atol=1e-5)
+    )
     with pytest.raises(InvalidSpec, match="from 1 to 3"):
         texts.encode("sdxl", own.text_encoders, ids, 4)
 
@@ -372,7 +521,12 @@ def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, Parts]) -> 
 def test_trained_encoders_read_for_themselves(parts: dict[str, Parts], items: list[Item]) -> None:
     found = data(items[:2], parts["pocket"], read_text=False)
     batch = found.batch(0)
-    assert batch.rows is None and batch.pooled is None and batch.time_ids is None and batch.captions[0].startswith("a boat")
+    assert (
+        batch.rows is None
+        and batch.pooled is None
+        and batch.time_ids is None
+        and batch.captions[0].startswith("a boat")
+    )
     assert batch.weights.tolist() == [1.0] * len(batch.keys)
 
 
@@ -403,8 +557,9 @@ class Counting:
         return found
 
 
-def test_computed_once_and_again_only_where_something_changed(parts: dict[str, Parts], pictures: Path, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computed_once_and_again_only_where_something_changed(
+    parts: dict[str, Parts], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     for path in pictures.iterdir():
@@ -438,14 +593,23 @@ def test_computed_once_and_again_only_where_something_changed(parts: dict[str, P
     assert count.calls == (0, 6)
     run(replace(SMALL, caption_dropout=0.5))
     assert count.calls == (0, 1)
-    monkeypatch.setattr("studio.engine.training.cache.content", lambda info, *names: "another model")
+    monkeypatch.setattr(
+        "studio.engine.training.cache.content", lambda info, *names: "another model"
+    )
     run()
     assert count.calls == (6, 6)
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped bit", "empty", "other's", "text", "pickle", "folder", "huge header"])
-def test_a_torn_or_foreign_file_is_made_anew(parts: dict[str, Parts], items: list[Item], tmp_path: Path, harm: str,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "harm", ["cut", "flipped bit", "empty", "other's", "text", "pickle", "folder", "huge header"]
+)
+def test_a_torn_or_foreign_file_is_made_anew(
+    parts: dict[str, Parts],
+    items: list[Item],
+    tmp_path: Path,
+    harm: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     own = parts["pocket"]
     good = data(items[:2], own, cache=Cache(tmp_path)).batch(0)
     paths = sorted(tmp_path.rglob("*.safetensors"))
@@ -457,9 +621,17 @@ def test_a_torn_or_foreign_file_is_made_anew(parts: dict[str, Parts], items: lis
             path.unlink()
             path.mkdir()
             continue
-        path.write_bytes({"cut": before[:-3], "flipped bit": before[:-9] + bytes([before[-9] ^ 4]) + before[-8:], "empty": b"",
-                          "other's": whole[paths[0] if path != paths[0] else paths[1]], "text": b"hello" * 9,
-                          "pickle": b"\x80\x04" + before, "huge header": b"\xff" * 8 + before}[harm])
+        path.write_bytes(
+            {
+                "cut": before[:-3],
+                "flipped bit": before[:-9] + bytes([before[-9] ^ 4]) + before[-8:],
+                "empty": b"",
+                "other's": whole[paths[0] if path != paths[0] else paths[1]],
+                "text": b"hello" * 9,
+                "pickle": b"\x80\x04" + before,
+                "huge header": b"\xff" * 8 + before,
+            }[harm]
+        )
     if harm == "folder":
         for path in paths:
             path.rmdir()
@@ -490,7 +662,9 @@ def test_what_is_small_stays_in_memory_and_what_is_large_leaves_it(tmp_path: Pat
     assert only.bytes == 3604
 
 
-def test_a_full_disk_is_noted_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noted_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes, replace: bool = True) -> None:
         raise BadFile(f"{path} could not be written: No space left on device. Is the disk full?")
 
@@ -498,25 +672,38 @@ def test_a_full_disk_is_noted_and_training_goes_on(tmp_path: Path, monkeypatch: 
     cache = Cache(tmp_path, keep=10)
     for k in range(3):
         cache.put(key(k), {"a": torch.full((100,), float(k))})
-    assert cache.note.startswith("The cache is kept in memory only") and all(cache.get(key(k)) for k in range(3))
+    assert cache.note.startswith("The cache is kept in memory only") and all(
+        cache.get(key(k)) for k in range(3)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_any_format_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
-    tensors = {"mean": torch.randn(4, 8, 8).to(dtype).transpose(1, 2), "std": torch.zeros(0, 3).to(dtype)}
+    tensors = {
+        "mean": torch.randn(4, 8, 8).to(dtype).transpose(1, 2),
+        "std": torch.zeros(0, 3).to(dtype),
+    }
     Cache(tmp_path).put(key("x"), tensors)
     found = Cache(tmp_path).get(key("x"))
-    assert found is not None and all(torch.equal(found[name], tensors[name]) and found[name].dtype == dtype for name in tensors)
+    assert found is not None and all(
+        torch.equal(found[name], tensors[name]) and found[name].dtype == dtype for name in tensors
+    )
     assert Cache(tmp_path).get(key("y")) is None
 
 
 def test_content_is_that_of_a_part(toys: Path) -> None:
     sdxl, pocket = look(toys / "toy-sdxl"), look(POCKET)
     assert content(sdxl, "vae") == content(look(toys / "toy-sdxl"), "vae") != content(pocket, "vae")
-    assert content(sdxl, "text_encoder") != content(sdxl, "text_encoder_2") != content(sdxl, "text_encoder", "text_encoder_2")
+    assert (
+        content(sdxl, "text_encoder")
+        != content(sdxl, "text_encoder_2")
+        != content(sdxl, "text_encoder", "text_encoder_2")
+    )
 
 
-def test_a_picture_that_changed_or_broke_is_named(parts: dict[str, Parts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_changed_or_broke_is_named(
+    parts: dict[str, Parts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "a.png")
     items = list(read(tmp_path).items)
     Image.new("RGB", (64, 64), (200, 9, 9)).save(tmp_path / "a.png")
@@ -529,11 +716,15 @@ def test_a_picture_that_changed_or_broke_is_named(parts: dict[str, Parts], tmp_p
     own = parts["pocket"]
     inner = own.vae.encode
     monkeypatch.setattr(own.vae, "encode", lambda pixels: inner(pixels * float("nan")))
-    with pytest.raises(DatasetError, match=r"a\.png: the autoencoder of pocket makes no numbers of it in float32"):
+    with pytest.raises(
+        DatasetError, match=r"a\.png: the autoencoder of pocket makes no numbers of it in float32"
+    ):
         data(items, own)
 
 
-def test_prepare_reports_and_can_be_stopped(parts: dict[str, Parts], items: list[Item], tmp_path: Path) -> None:
+def test_prepare_reports_and_can_be_stopped(
+    parts: dict[str, Parts], items: list[Item], tmp_path: Path
+) -> None:
     seen: list[tuple[int, int]] = []
     found = Data(Plan(items, SMALL), Cache(tmp_path), parts["pocket"])
 

@@ -31,7 +31,10 @@ from studio.spec.training import TrainingConfig
 from studio.spec.training_steps import lr_at
 from studio.spec.value import check
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +53,30 @@ def trainer(bench: Bench, **values: Any) -> Trainer:
     data = Data(found.plan, Cache(), own.parts, not own.reads)
     data.prepare(own.parts)
     chance = torch.Generator().manual_seed(3)
-    own.set({name: 0.1 * torch.randn(tensor.shape, generator=chance) for name, tensor in own.tensors().items()})
+    own.set(
+        {
+            name: 0.1 * torch.randn(tensor.shape, generator=chance)
+            for name, tensor in own.tensors().items()
+        }
+    )
     return Trainer(own, data, found.config, found.total)
 
 
 # ---- one step, written out with stock libraries ---------------------------------------------------------------------
 
 
-def written_out(folder: Path, given: dict[str, Any], ours: dict[str, torch.Tensor], *, large: bool, reads: bool, gamma: float,
-                offset: float, rank: int, alpha: float) -> tuple[float, dict[str, torch.Tensor]]:
+def written_out(
+    folder: Path,
+    given: dict[str, Any],
+    ours: dict[str, torch.Tensor],
+    *,
+    large: bool,
+    reads: bool,
+    gamma: float,
+    offset: float,
+    rank: int,
+    alpha: float,
+) -> tuple[float, dict[str, torch.Tensor]]:
     """diffusers' train_text_to_image_lora(_sdxl).py, one step: the loss and the gradients, by our names. Chance is `given`."""
     pipe = makers.stock(folder)
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
@@ -67,22 +85,35 @@ def written_out(folder: Path, given: dict[str, Any], ours: dict[str, torch.Tenso
         if name == "unet" or reads:
             targets = makers.ATTENTION if name == "unet" else makers.READER
             makers.attach(network, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
-    weights = {f"{name}|{key.replace('.lora_A.default.weight', '|down').replace('.lora_B.default.weight', '|up')}": weight
-               for name, network in makers.networks(pipe).items() for key, weight in network.named_parameters() if "lora_" in key}
+    weights = {
+        f"{name}|{key.replace('.lora_A.default.weight', '|down').replace('.lora_B.default.weight', '|up')}": weight
+        for name, network in makers.networks(pipe).items()
+        for key, weight in network.named_parameters()
+        if "lora_" in key
+    }
     assert weights.keys() == ours.keys()
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(ours[name])
         pixels = torch.stack(given["pixels"])
         posterior = pipe.vae.encode(pixels).latent_dist
-        latents = (posterior.mean + posterior.std * given["posterior"]) * pipe.vae.config.scaling_factor
+        latents = (
+            posterior.mean + posterior.std * given["posterior"]
+        ) * pipe.vae.config.scaling_factor
     noise = given["noise"] + offset * given["offset"]
     timesteps = given["timesteps"]
     noisy = scheduler.add_noise(latents, noise, timesteps)
     rows, pooled = [], None
-    for name, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))[:1 + large]:
-        ids = getattr(pipe, tokenizer)(given["captions"], max_length=77, padding="max_length", truncation=True,
-                                       return_tensors="pt").input_ids
+    for name, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))[
+        : 1 + large
+    ]:
+        ids = getattr(pipe, tokenizer)(
+            given["captions"],
+            max_length=77,
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
         said = getattr(pipe, name)(ids, output_hidden_states=large)
         rows.append(said.hidden_states[-2] if large else said[0])
         pooled = said[0]
@@ -91,8 +122,15 @@ def written_out(folder: Path, given: dict[str, Any], ours: dict[str, torch.Tenso
     velocity = scheduler.config.prediction_type == "v_prediction"
     wanted = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
     snr = compute_snr(scheduler, timesteps)
-    weight = torch.stack([snr, gamma * torch.ones_like(timesteps)], dim=1).min(dim=1)[0] / (snr + 1 if velocity else snr)
-    loss = torch.nn.functional.mse_loss(predicted.float(), wanted.float(), reduction="none").mean(dim=[1, 2, 3]) * weight
+    weight = torch.stack([snr, gamma * torch.ones_like(timesteps)], dim=1).min(dim=1)[0] / (
+        snr + 1 if velocity else snr
+    )
+    loss = (
+        torch.nn.functional.mse_loss(predicted.float(), wanted.float(), reduction="none").mean(
+            dim=[1, 2, 3]
+        )
+        * weight
+    )
     loss.mean().backward()
     return float(loss.mean()), {name: weight.grad for name, weight in weights.items()}
 
@@ -100,25 +138,51 @@ def written_out(folder: Path, given: dict[str, Any], ours: dict[str, torch.Tenso
 @pytest.mark.parametrize("reads", [False, True], ids=["unet", "both"])
 @pytest.mark.parametrize("model", ["tiny", "tiny-v", "toy-sdxl", "pocket"])
 def test_one_step_is_the_one_that_is_written_out(bench: Bench, model: str, reads: bool) -> None:
-    one = trainer(bench, model=model, train_text_encoder=reads, min_snr_gamma=5.0, noise_offset=0.1, rank=3, alpha=2.0,
-                  buckets=False)
+    one = trainer(
+        bench,
+        model=model,
+        train_text_encoder=reads,
+        min_snr_gamma=5.0,
+        noise_offset=0.1,
+        rank=3,
+        alpha=2.0,
+        buckets=False,
+    )
     batch = one.data.batch(0)
     loss = one.losses(batch).mean()
     loss.backward()
     shape, keys = tuple(batch.latents.shape[1:]), batch.keys
 
     def picture(path: Path) -> torch.Tensor:
-        raw = torch.tensor(list(Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BOX).tobytes()))
+        raw = torch.tensor(
+            list(Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BOX).tobytes())
+        )
         return (raw.view(64, 64, 3).permute(2, 0, 1) / 127.5 - 1).contiguous()
 
-    given = {"pixels": [picture(sample.item.path) for sample in batch.samples], "captions": batch.captions,
-             "posterior": draws.normal(shape, 7, 0, keys, "posterior"), "noise": draws.normal(shape, 7, 0, keys, "noise"),
-             "offset": draws.normal((4, 1, 1), 7, 0, keys, "noise offset"),
-             "timesteps": torch.tensor([draws.choice(1000, 7, 0, key, "timestep") for key in keys]),
-             "time_ids": torch.tensor([[128, 128, 0, 0, 64, 64]] * 2)}
-    large, folder = model == "toy-sdxl", POCKET if model == "pocket" else bench.settings.models / model
-    value, gradients = written_out(folder, given, one.network.tensors(), large=large, reads=reads, gamma=5.0, offset=0.1, rank=3,
-                                   alpha=2.0)
+    given = {
+        "pixels": [picture(sample.item.path) for sample in batch.samples],
+        "captions": batch.captions,
+        "posterior": draws.normal(shape, 7, 0, keys, "posterior"),
+        "noise": draws.normal(shape, 7, 0, keys, "noise"),
+        "offset": draws.normal((4, 1, 1), 7, 0, keys, "noise offset"),
+        "timesteps": torch.tensor([draws.choice(1000, 7, 0, key, "timestep") for key in keys]),
+        "time_ids": torch.tensor([[128, 128, 0, 0, 64, 64]] * 2),
+    }
+    large, folder = (
+        model == "toy-sdxl",
+        POCKET if model == "pocket" else bench.settings.models / model,
+    )
+    value, gradients = written_out(
+        folder,
+        given,
+        one.network.tensors(),
+        large=large,
+        reads=reads,
+        gamma=5.0,
+        offset=0.1,
+        rank=3,
+        alpha=2.0,
+    )
     assert float(loss) == pytest.approx(value, rel=2e-5)
     for (network, path), layer in one.network.layers.items():
         for role, held in (("down", layer.lora_A), ("up", layer.lora_B)):
@@ -127,16 +191,28 @@ def test_one_step_is_the_one_that_is_written_out(bench: Bench, model: str, reads
             if theirs is None:  # the last layer of a text encoder that says the one before it
                 assert mine is None or not mine.any()
                 continue
-            assert float((mine - theirs).norm()) <= 2e-3 * float(theirs.norm()) + 1e-7, (network, path, role)
+            assert float((mine - theirs).norm()) <= 2e-3 * float(theirs.norm()) + 1e-7, (
+                network,
+                path,
+                role,
+            )
 
 
 def test_weights_of_samples_and_noise_levels() -> None:
-    noising = Noising({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, "epsilon", torch.device("cpu"))
+    noising = Noising(
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+        "epsilon",
+        torch.device("cpu"),
+    )
     times = torch.tensor([0, 500, 999])
     snr = noising.kept[times] / (1 - noising.kept[times])
     assert noising.weights(times, None).tolist() == [1, 1, 1]
     assert torch.allclose(noising.weights(times, 5.0), torch.minimum(snr, torch.tensor(5.0)) / snr)
-    zero = Noising({"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}, "v_prediction", torch.device("cpu"))
+    zero = Noising(
+        {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True},
+        "v_prediction",
+        torch.device("cpu"),
+    )
     assert torch.isfinite(zero.weights(times, 5.0)).all() and zero.kept[-1] < 1e-6
     with pytest.raises(UnknownFamily, match="predicts 'sample' cannot be trained"):
         Noising({}, "sample", torch.device("cpu"))
@@ -146,14 +222,23 @@ def test_class_pictures_weigh_what_they_are_told_to(bench: Bench) -> None:
     one = trainer(bench)
     batch = one.data.batch(0)
     plain = one.losses(batch)
-    assert torch.allclose(one.losses(replace(batch, weights=torch.tensor([1.0, 0.25]))), plain * torch.tensor([1.0, 0.25]))
+    assert torch.allclose(
+        one.losses(replace(batch, weights=torch.tensor([1.0, 0.25]))),
+        plain * torch.tensor([1.0, 0.25]),
+    )
 
 
 # ---- chance is no accident ------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_drawn_from_global_state_and_nothing_there_changes(bench: Bench) -> None:
-    values = {"dropout": 0.3, "train_text_encoder": True, "noise_offset": 0.1, "caption_dropout": 0.5, "flip": True}
+    values = {
+        "dropout": 0.3,
+        "train_text_encoder": True,
+        "noise_offset": 0.1,
+        "caption_dropout": 0.5,
+        "flip": True,
+    }
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = trained(bench, **values)
@@ -167,9 +252,14 @@ def test_dropout_is_of_seed_batch_sample_and_layer(bench: Bench) -> None:
     one = trainer(bench, dropout=0.4, train_text_encoder=True)
     batch = one.data.batch(0)
     first = one.losses(batch)
-    assert torch.equal(first, one.losses(batch)) and not torch.equal(first, one.losses(replace(batch, step=1)))
+    assert torch.equal(first, one.losses(batch)) and not torch.equal(
+        first, one.losses(replace(batch, step=1))
+    )
     mask = one.network.dropout.mask(torch.ones(4, 50, 20), "a")  # two rows a sample
-    assert set(mask.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.6))} and 0.5 < float((mask > 0).float().mean()) < 0.7
+    assert (
+        set(mask.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.6))}
+        and 0.5 < float((mask > 0).float().mean()) < 0.7
+    )
     one.network.dropout.keys = batch.keys[:1]
     assert torch.equal(one.network.dropout.mask(torch.ones(2, 50, 20), "a"), mask[:2])
     assert not torch.equal(one.network.dropout.mask(torch.ones(2, 50, 20), "b"), mask[:2])
@@ -188,8 +278,12 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: Bench) -> 
     for mine, theirs in zip(plain.weights, thrifty.weights):
         assert (mine.grad is None) == (theirs.grad is None)
         assert mine.grad is None or torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-8)
-    assert not any(module.training for network in (thrifty.parts.unet, *thrifty.parts.text_encoders)
-                   for module in network.modules() if isinstance(module, torch.nn.Dropout))
+    assert not any(
+        module.training
+        for network in (thrifty.parts.unet, *thrifty.parts.text_encoders)
+        for module in network.modules()
+        if isinstance(module, torch.nn.Dropout)
+    )
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
@@ -200,10 +294,14 @@ def test_accumulation_is_a_larger_batch(bench: Bench) -> None:
     two = [one.losses(one.data.batch(k)).mean() for k in (0, 1)]
     wanted = torch.autograd.grad(sum(two) / 2, one.weights)  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
-    one.optimizer.step = lambda *given, **more: seen.extend(weight.grad.clone() for weight in one.weights)
+    one.optimizer.step = lambda *given, **more: seen.extend(
+        weight.grad.clone() for weight in one.weights
+    )
     between: list[int] = []
     one.step(lambda: between.append(one.done))
-    assert between == [0] and all(torch.allclose(a, b, rtol=1e-4, atol=1e-8) for a, b in zip(seen, wanted))
+    assert between == [0] and all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-8) for a, b in zip(seen, wanted)
+    )
     (row,) = one.read()
     assert row["loss"] == pytest.approx(float(sum(two)) / 2, rel=1e-5)
 
@@ -213,26 +311,48 @@ def test_the_gradient_has_a_limit(bench: Bench) -> None:
         one = trainer(bench, max_grad_norm=limit)
         norms: list[float] = []
         one.optimizer.step = lambda *given, one=one, norms=norms, **more: norms.append(
-            float(torch.stack([weight.grad.norm() for weight in one.weights]).norm()))
+            float(torch.stack([weight.grad.norm() for weight in one.weights]).norm())
+        )
         one.step()
         assert least <= norms[0] <= most
 
 
-@pytest.mark.parametrize(("values", "make"), [
-    ({"optimizer": "AdamW", "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "weight_decay": 0.1},
-     lambda weights: torch.optim.AdamW(weights, lr=1e-2, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.1)),
-    ({"optimizer": "Adafactor", "learning_rate": 1e-3}, lambda weights: _adafactor(weights, lr=1e-3, relative_step=False,
-                                                                                   scale_parameter=False)),
-    ({"optimizer": "Adafactor (relative step)", "learning_rate": None}, lambda weights: _adafactor(weights, lr=None))])
+@pytest.mark.parametrize(
+    ("values", "make"),
+    [
+        (
+            {"optimizer": "AdamW", "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "weight_decay": 0.1},
+            lambda weights: torch.optim.AdamW(
+                weights, lr=1e-2, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.1
+            ),
+        ),
+        (
+            {"optimizer": "Adafactor", "learning_rate": 1e-3},
+            lambda weights: _adafactor(
+                weights, lr=1e-3, relative_step=False, scale_parameter=False
+            ),
+        ),
+        (
+            {"optimizer": "Adafactor (relative step)", "learning_rate": None},
+            lambda weights: _adafactor(weights, lr=None),
+        ),
+    ],
+)
 def test_the_optimizer_is_the_stock_one(bench: Bench, values: dict[str, Any], make: Any) -> None:
-    one, other = trainer(bench, max_grad_norm=0, **values), trainer(bench, max_grad_norm=0, **values)
+    one, other = (
+        trainer(bench, max_grad_norm=0, **values),
+        trainer(bench, max_grad_norm=0, **values),
+    )
     stock = make(other.weights)
     for step in range(3):
         one.step()
         other.losses(other.data.batch(step)).mean().backward()
         stock.step()
         stock.zero_grad()
-    assert max(float((mine - theirs).abs().max()) for mine, theirs in zip(one.weights, other.weights)) < 1e-6
+    assert (
+        max(float((mine - theirs).abs().max()) for mine, theirs in zip(one.weights, other.weights))
+        < 1e-6
+    )
     rows = one.read()
     assert [row["step"] for row in rows] == [1, 2, 3] and rows[-1]["rate"] > 0
 
@@ -244,18 +364,29 @@ def _adafactor(weights: Any, **more: Any) -> Any:
 
 
 def test_the_rate_follows_the_schedule_and_each_part_has_its_own(bench: Bench) -> None:
-    values = {"schedule": "cosine", "warmup": 2, "steps": 6, "train_text_encoder": True, "text_encoder_rate": 1e-3}
+    values = {
+        "schedule": "cosine",
+        "warmup": 2,
+        "steps": 6,
+        "train_text_encoder": True,
+        "text_encoder_rate": 1e-3,
+    }
     one = trainer(bench, **values)
     for step in range(6):
         one.step()
         rates = [group["lr"] for group in one.optimizer.param_groups]
         factor = lr_at(one.config, step, 6)
         assert rates == pytest.approx([1e-2 * factor, 1e-3 * factor])
-    assert [len(group["params"]) for group in one.optimizer.param_groups] == [len(each) for each in one.network.groups]
+    assert [len(group["params"]) for group in one.optimizer.param_groups] == [
+        len(each) for each in one.network.groups
+    ]
 
 
 def test_eight_bits_need_what_is_not_here(bench: Bench) -> None:
-    with pytest.raises(InvalidSpec, match=r"AdamW 8-bit runs on CUDA only, and this is CPU, \d+ threads?; choose AdamW"):
+    with pytest.raises(
+        InvalidSpec,
+        match=r"AdamW 8-bit runs on CUDA only, and this is CPU, \d+ threads?; choose AdamW",
+    ):
         train(bench, {"run": add(bench, optimizer="AdamW 8-bit")}, silent)
 
 
@@ -268,7 +399,9 @@ def test_smoothing_forgets_where_it_began(bench: Bench) -> None:
         (row,) = one.read()
         losses.append(row["loss"])
         weight = [0.02 * 0.98 ** (len(losses) - 1 - k) for k in range(len(losses))]
-        assert row["smoothed"] == pytest.approx(sum(w * loss for w, loss in zip(weight, losses)) / sum(weight), rel=1e-6)
+        assert row["smoothed"] == pytest.approx(
+            sum(w * loss for w, loss in zip(weight, losses)) / sum(weight), rel=1e-6
+        )
 
 
 # ---- numbers that break ---------------------------------------------------------------------------------------------
@@ -304,26 +437,38 @@ def _switched(told: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("read_every", "saved"), [(1, 2), (3, 2), (3, None)])
-def test_broken_numbers_are_named_and_the_run_goes_back_once(bench: Bench, breaking: dict[str, Any], read_every: int,
-                                                             saved: int | None) -> None:
-    breaking |= {"batches": {4: 99}, "read_every": read_every}  # at the fifth step, each time it comes
+def test_broken_numbers_are_named_and_the_run_goes_back_once(
+    bench: Bench, breaking: dict[str, Any], read_every: int, saved: int | None
+) -> None:
+    breaking |= {
+        "batches": {4: 99},
+        "read_every": read_every,
+    }  # at the fifth step, each time it comes
     said: list[str] = []
     id = add(bench, steps=8, checkpoint_every=saved)
     train(bench, {"run": id}, lambda progress: said.append(progress.note))
     found = trainer(bench).data.plan.at(4)
     names = [sample.item.path.name for sample in found]
     back = 4 if saved else 0
-    assert f"Step 5 came to no numbers (pictures {', '.join(names)}); back to step {back}, and on without it" in said
+    assert (
+        f"Step 5 came to no numbers (pictures {', '.join(names)}); back to step {back}, and on without it"
+        in said
+    )
     log = bench.runs.log(id)
     assert [(row["broke"], row["pictures"]) for row in log if "broke" in row] == [(5, names)]
     assert [row["step"] for row in log if "loss" in row] == [1, 2, 3, 4, 6, 7, 8]
     assert all(abs(row["loss"]) < 1e9 for row in log if "loss" in row)
 
 
-def test_broken_twice_is_the_end_and_what_was_sound_is_there(bench: Bench, breaking: dict[str, Any]) -> None:
+def test_broken_twice_is_the_end_and_what_was_sound_is_there(
+    bench: Bench, breaking: dict[str, Any]
+) -> None:
     breaking["batches"] = {2: 99, 5: 99}
     id = add(bench, steps=8, checkpoint_every=2)
-    with pytest.raises(StudioError, match=r"broke a second time, in step 6 \(pictures .*\.png.*\): the loss is no number"):
+    with pytest.raises(
+        StudioError,
+        match=r"broke a second time, in step 6 \(pictures .*\.png.*\): the loss is no number",
+    ):
         train(bench, {"run": id}, silent)
     assert [one.step for one in bench.runs.checkpoints(id)] == [2, 4]
 

@@ -34,7 +34,10 @@ from studio.spec.value import check
 from studio.store.jobs import Jobs, Progress
 from studio.store.presets import Presets
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 FIELDS = list(TrainingConfig.model_fields)
 PAINTED = 3  # steps of a sample
 
@@ -46,12 +49,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     wide.mkdir()
     for k, (width, height) in enumerate(((160, 64), (64, 160), (96, 80))):
         noise = np.random.default_rng(k).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(wide / f"{k}.png")
+        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(
+            wide / f"{k}.png"
+        )
         (wide / f"{k}.txt").write_text("a boat, red, by a lake, at night")
     bench = open_bench(home)
     with pytest.MonkeyPatch.context() as patch:
         hasten(patch)
-        patch.setattr("studio.engine.training.watch.GenerationRequest", partial(GenerationRequest, steps=PAINTED))
+        patch.setattr(
+            "studio.engine.training.watch.GenerationRequest",
+            partial(GenerationRequest, steps=PAINTED),
+        )
         yield bench
     bench.gallery.close()
 
@@ -62,49 +70,88 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 # known of the run before its first step, `files` what lies on the disk afterwards, `header` what the file says of itself.
 WIDE: dict[str, Any] = {"dataset": "wide", "batch": 1}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "model": ({}, {"model": "tiny-v"}, "weights"), "dataset": ({}, {"dataset": "other"}, "weights"),
-    "name": ({}, {"name": "luna"}, "files"), "trigger": ({}, {"trigger": "mysks"}, "weights"),
+    "model": ({}, {"model": "tiny-v"}, "weights"),
+    "dataset": ({}, {"dataset": "other"}, "weights"),
+    "name": ({}, {"name": "luna"}, "files"),
+    "trigger": ({}, {"trigger": "mysks"}, "weights"),
     "class_word": ({"dataset": "bare"}, {"class_word": "rock"}, "weights"),
     "class_pictures": ({"class_word": "rock"}, {"class_pictures": 2}, "weights"),
     "prior_weight": ({"class_word": "rock", "class_pictures": 2}, {"prior_weight": 0.1}, "weights"),
-    "steps": ({}, {"steps": 2}, "weights"), "epochs": ({"steps": None, "epochs": 1}, {"epochs": 2}, "plan"),
-    "batch": ({}, {"batch": 1}, "weights"), "accumulation": ({}, {"accumulation": 2}, "weights"),
-    "repeats": ({"steps": None, "epochs": 1}, {"repeats": 2}, "plan"), "rank": ({}, {"rank": 3}, "weights"),
-    "alpha": ({}, {"alpha": 1.0}, "weights"), "dropout": ({}, {"dropout": 0.3}, "weights"),
+    "steps": ({}, {"steps": 2}, "weights"),
+    "epochs": ({"steps": None, "epochs": 1}, {"epochs": 2}, "plan"),
+    "batch": ({}, {"batch": 1}, "weights"),
+    "accumulation": ({}, {"accumulation": 2}, "weights"),
+    "repeats": ({"steps": None, "epochs": 1}, {"repeats": 2}, "plan"),
+    "rank": ({}, {"rank": 3}, "weights"),
+    "alpha": ({}, {"alpha": 1.0}, "weights"),
+    "dropout": ({}, {"dropout": 0.3}, "weights"),
     "targets": ({}, {"targets": "attention"}, "weights"),
-    "patterns": ({"targets": "patterns", "patterns": "*.attn2.to_k"}, {"patterns": "*.attn2.to_v"}, "weights"),
-    "conv_rank": ({"targets": "attention + feed-forward + convolutions"}, {"conv_rank": 1}, "weights"),
-    "conv_alpha": ({"targets": "attention + feed-forward + convolutions"}, {"conv_alpha": 1.0}, "weights"),
+    "patterns": (
+        {"targets": "patterns", "patterns": "*.attn2.to_k"},
+        {"patterns": "*.attn2.to_v"},
+        "weights",
+    ),
+    "conv_rank": (
+        {"targets": "attention + feed-forward + convolutions"},
+        {"conv_rank": 1},
+        "weights",
+    ),
+    "conv_alpha": (
+        {"targets": "attention + feed-forward + convolutions"},
+        {"conv_alpha": 1.0},
+        "weights",
+    ),
     "train_unet": ({"train_text_encoder": True}, {"train_unet": False}, "weights"),
-    "train_text_encoder": ({}, {"train_text_encoder": True}, "weights"), "learning_rate": ({}, {"learning_rate": 1e-3}, "weights"),
+    "train_text_encoder": ({}, {"train_text_encoder": True}, "weights"),
+    "learning_rate": ({}, {"learning_rate": 1e-3}, "weights"),
     "text_encoder_rate": ({"train_text_encoder": True}, {"text_encoder_rate": 1e-4}, "weights"),
-    "optimizer": ({}, {"optimizer": "Adafactor"}, "weights"), "weight_decay": ({}, {"weight_decay": 0.5}, "weights"),
-    "beta1": ({}, {"beta1": 0.5}, "weights"), "beta2": ({}, {"beta2": 0.5}, "weights"), "eps": ({}, {"eps": 1e-3}, "weights"),
+    "optimizer": ({}, {"optimizer": "Adafactor"}, "weights"),
+    "weight_decay": ({}, {"weight_decay": 0.5}, "weights"),
+    "beta1": ({}, {"beta1": 0.5}, "weights"),
+    "beta2": ({}, {"beta2": 0.5}, "weights"),
+    "eps": ({}, {"eps": 1e-3}, "weights"),
     "scale_parameter": ({"optimizer": "Adafactor"}, {"scale_parameter": True}, "weights"),
-    "schedule": ({}, {"schedule": "linear"}, "weights"), "warmup": ({"schedule": "linear"}, {"warmup": 2}, "weights"),
+    "schedule": ({}, {"schedule": "linear"}, "weights"),
+    "warmup": ({"schedule": "linear"}, {"warmup": 2}, "weights"),
     "cycles": ({"schedule": "cosine with restarts"}, {"cycles": 2}, "weights"),
-    "power": ({"schedule": "polynomial"}, {"power": 2.0}, "weights"), "max_grad_norm": ({}, {"max_grad_norm": 0.001}, "weights"),
-    "min_snr_gamma": ({}, {"min_snr_gamma": 0.02}, "weights"), "noise_offset": ({}, {"noise_offset": 0.1}, "weights"),
-    "caption_dropout": ({}, {"caption_dropout": 0.9}, "weights"), "shuffle_caption": (WIDE, {"shuffle_caption": True}, "weights"),
+    "power": ({"schedule": "polynomial"}, {"power": 2.0}, "weights"),
+    "max_grad_norm": ({}, {"max_grad_norm": 0.001}, "weights"),
+    "min_snr_gamma": ({}, {"min_snr_gamma": 0.02}, "weights"),
+    "noise_offset": ({}, {"noise_offset": 0.1}, "weights"),
+    "caption_dropout": ({}, {"caption_dropout": 0.9}, "weights"),
+    "shuffle_caption": (WIDE, {"shuffle_caption": True}, "weights"),
     "keep_tokens": (WIDE | {"shuffle_caption": True}, {"keep_tokens": 3}, "weights"),
     "clip_skip": ({}, {"clip_skip": 2}, "weights"),
-    "resolution": ({}, {"resolution": 32}, "weights"), "flip": ({}, {"flip": True}, "weights"),
+    "resolution": ({}, {"resolution": 32}, "weights"),
+    "flip": ({}, {"flip": True}, "weights"),
     "crop": (WIDE | {"buckets": False, "cache_latents": "off"}, {"crop": "random"}, "weights"),
     "buckets": (WIDE, {"buckets": False}, "weights"),
     "bucket_min": (WIDE | {"bucket_step": 8}, {"bucket_min": 48}, "plan"),
     "bucket_max": (WIDE | {"bucket_step": 8}, {"bucket_max": 80}, "plan"),
-    "bucket_step": (WIDE, {"bucket_step": 32}, "plan"), "bucket_no_upscale": (WIDE, {"bucket_no_upscale": True}, "plan"),
-    "precision": ({}, {"precision": "bfloat16"}, "weights"), "save_precision": ({}, {"save_precision": "bfloat16"}, "files"),
+    "bucket_step": (WIDE, {"bucket_step": 32}, "plan"),
+    "bucket_no_upscale": (WIDE, {"bucket_no_upscale": True}, "plan"),
+    "precision": ({}, {"precision": "bfloat16"}, "weights"),
+    "save_precision": ({}, {"save_precision": "bfloat16"}, "files"),
     "gradient_checkpointing": ({}, {"gradient_checkpointing": True}, "memory"),
-    "cache_latents": ({}, {"cache_latents": "disk"}, "files"), "seed": ({}, {"seed": 8}, "weights"),
-    "sample_prompts": ({"sample_prompts": "a moon", "sample_every": 2}, {"sample_prompts": "a cat"}, "files"),
+    "cache_latents": ({}, {"cache_latents": "disk"}, "files"),
+    "seed": ({}, {"seed": 8}, "weights"),
+    "sample_prompts": (
+        {"sample_prompts": "a moon", "sample_every": 2},
+        {"sample_prompts": "a cat"},
+        "files",
+    ),
     "sample_every": ({"sample_prompts": "a moon", "sample_every": 2}, {"sample_every": 3}, "files"),
-    "sample_every_epochs": ({"sample_prompts": "a moon", "sample_every_epochs": 1}, {"sample_every_epochs": 2}, "files"),
+    "sample_every_epochs": (
+        {"sample_prompts": "a moon", "sample_every_epochs": 1},
+        {"sample_every_epochs": 2},
+        "files",
+    ),
     "checkpoint_every": ({}, {"checkpoint_every": 2}, "files"),
     "checkpoint_every_epochs": ({}, {"checkpoint_every_epochs": 1}, "files"),
     "keep_checkpoints": ({"checkpoint_every": 1}, {"keep_checkpoints": 1}, "files"),
     "validation_share": ({}, {"validation_share": 0.5}, "plan"),
-    "validate_every": ({"validation_share": 0.5}, {"validate_every": 3}, "files")}
+    "validate_every": ({"validation_share": 0.5}, {"validate_every": 3}, "files"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +173,28 @@ def came(bench: Bench) -> Callable[[dict[str, Any]], dict[str, Any]]:
             assert run
             with safe_open(bench.settings.loras / f"{name}.safetensors", "pt") as file:
                 header = file.metadata()
-            lies = [path.relative_to(run.folder).as_posix() for path in sorted(run.folder.rglob("*.*"))]
+            lies = [
+                path.relative_to(run.folder).as_posix() for path in sorted(run.folder.rglob("*.*"))
+            ]
             painted = [Image.open(sample.path).tobytes() for sample in bench.runs.samples(id)]
-            known[key] = {"weights": weights(bench, name), "header": header, "memory": run.about["cost"]["working"],
-                          "plan": [run.about[key] for key in ("steps", "showings", "buckets", "validation_pictures")],
-                          "files": [lies, painted, header["ss_output_name"].partition("-")[0], header.get("modelspec.title"),
-                                    {tensor.dtype for tensor in weights(bench, name).values()},
-                                    len(set((bench.settings.home / "cache").rglob("*")) - cached),
-                                    [row["step"] for row in bench.runs.log(id) if "validation" in row]]}
+            known[key] = {
+                "weights": weights(bench, name),
+                "header": header,
+                "memory": run.about["cost"]["working"],
+                "plan": [
+                    run.about[key]
+                    for key in ("steps", "showings", "buckets", "validation_pictures")
+                ],
+                "files": [
+                    lies,
+                    painted,
+                    header["ss_output_name"].partition("-")[0],
+                    header.get("modelspec.title"),
+                    {tensor.dtype for tensor in weights(bench, name).values()},
+                    len(set((bench.settings.home / "cache").rglob("*")) - cached),
+                    [row["step"] for row in bench.runs.log(id) if "validation" in row],
+                ],
+            }
             known[key]["files"][3] = None  # has a number where the name is taken
         return known[key]
 
@@ -152,7 +213,9 @@ def test_every_setting_changes_the_file_the_plan_or_what_lies_there(came: Any, f
     else:
         assert one[where] != two[where]
     if field in NO_MATTER - {"save_precision"}:
-        assert same(one["weights"], two["weights"])  # what does not matter to its identity does not change a bit
+        assert same(
+            one["weights"], two["weights"]
+        )  # what does not matter to its identity does not change a bit
 
 
 def test_every_setting_has_a_case() -> None:
@@ -160,14 +223,22 @@ def test_every_setting_has_a_case() -> None:
 
 
 def test_kept_or_not_latents_are_the_same(bench: Bench) -> None:
-    assert same(trained(bench, cache_latents="off", flip=True), trained(bench, cache_latents="disk", flip=True))
+    assert same(
+        trained(bench, cache_latents="off", flip=True),
+        trained(bench, cache_latents="disk", flip=True),
+    )
 
 
 @pytest.mark.parametrize("name", ["moon-pocket", "plush-pocket"])
 def test_the_shipped_miniatures_can_begin(bench: Bench, name: str) -> None:
-    config = Presets(TrainingConfig, shipped("presets") / "training", bench.settings.home).load(name)
+    config = Presets(TrainingConfig, shipped("presets") / "training", bench.settings.home).load(
+        name
+    )
     found = prepare(bench, config, silent)
-    assert found.total == config.steps and len(found.plan.samples) == {"moon-pocket": 24, "plush-pocket": 15}[name]
+    assert (
+        found.total == config.steps
+        and len(found.plan.samples) == {"moon-pocket": 24, "plush-pocket": 15}[name]
+    )
 
 
 # ---- what a run says and leaves -------------------------------------------------------------------------------------
@@ -175,39 +246,83 @@ def test_the_shipped_miniatures_can_begin(bench: Bench, name: str) -> None:
 
 def test_samples_validation_log_and_what_is_reported(bench: Bench) -> None:
     said: list[Progress] = []
-    id = add(bench, sample_prompts="a moon <lora:none:1>\na cat", sample_every=3, validation_share=0.25, validate_every=2,
-             checkpoint_every=2, keep_checkpoints=0)
+    id = add(
+        bench,
+        sample_prompts="a moon <lora:none:1>\na cat",
+        sample_every=3,
+        validation_share=0.25,
+        validate_every=2,
+        checkpoint_every=2,
+        keep_checkpoints=0,
+    )
     result = train(bench, {"run": id}, said.append)
-    assert [(one.step, one.number) for one in bench.runs.samples(id)] == [(step, k) for step in (0, 3, 4) for k in (0, 1)]
+    assert [(one.step, one.number) for one in bench.runs.samples(id)] == [
+        (step, k) for step in (0, 3, 4) for k in (0, 1)
+    ]
     first, last = (Image.open(bench.runs.samples(id)[k].path) for k in (0, 4))
     assert first.size == (64, 64) and first.tobytes() != last.tobytes()
     assert first.text["parameters"].startswith("a moon") and "Seed: 7" in first.text["parameters"]  # type: ignore[attr-defined]
-    untrained = generate(bench, {"model": "tiny", "prompt": "a moon", "seed": 7, "steps": PAINTED}, silent)["pictures"][0]["path"]
+    untrained = generate(
+        bench, {"model": "tiny", "prompt": "a moon", "seed": 7, "steps": PAINTED}, silent
+    )["pictures"][0]["path"]
     difference = np.abs(np.asarray(Image.open(untrained), int) - np.asarray(first, int)).max()
-    assert difference <= 1  # before the first step it is the model's own picture, but for rounding in a batch
+    assert (
+        difference <= 1
+    )  # before the first step it is the model's own picture, but for rounding in a batch
     log = bench.runs.log(id)
     assert [row["step"] for row in log if "validation" in row] == [0, 2, 4]
-    assert all(set(row) == {"step", "loss", "smoothed", "rate", "speed"} for row in log if "loss" in row)
+    assert all(
+        set(row) == {"step", "loss", "smoothed", "rate", "speed"} for row in log if "loss" in row
+    )
     assert [one.step for one in bench.runs.checkpoints(id)] == [2, 4]
     notes = list(dict.fromkeys(one.note for one in said))
-    assert notes == ["Reading the pictures", "Loading the model", "Encoding the pictures", "Trying a few steps", "Validating",
-                     "Painting samples of step 0", "Training", "Painting samples of step 3", "Painting samples of step 4",
-                     "Writing the LoRA"]
+    assert notes == [
+        "Reading the pictures",
+        "Loading the model",
+        "Encoding the pictures",
+        "Trying a few steps",
+        "Validating",
+        "Painting samples of step 0",
+        "Training",
+        "Painting samples of step 3",
+        "Painting samples of step 4",
+        "Writing the LoRA",
+    ]
     training = [one for one in said if one.note == "Training"]
-    assert [one.step for one in training] == [0, 1, 2, 3] and all(one.total == 4 for one in training)
-    assert training[-1].left is not None and set(training[-1].numbers) == {"loss", "smoothed", "rate", "speed", "validation"}
-    assert not bench.pipelines.loaded or all("training" not in held["name"] for held in bench.pipelines.loaded)
+    assert [one.step for one in training] == [0, 1, 2, 3] and all(
+        one.total == 4 for one in training
+    )
+    assert training[-1].left is not None and set(training[-1].numbers) == {
+        "loss",
+        "smoothed",
+        "rate",
+        "speed",
+        "validation",
+    }
+    assert not bench.pipelines.loaded or all(
+        "training" not in held["name"] for held in bench.pipelines.loaded
+    )
     path = bench.settings.loras / f"{result['lora']}.safetensors"
     told = settings_of(path)
     assert told and check(TrainingConfig, told["config"]) == bench.runs.get(id).config  # type: ignore[union-attr]
     with safe_open(path, "pt") as file:
         header = file.metadata()
-    assert json.loads(header["ss_tag_frequency"])["small"] and header["ss_network_dim"] == "2" and header["ss_steps"] == "4"
+    assert (
+        json.loads(header["ss_tag_frequency"])["small"]
+        and header["ss_network_dim"] == "2"
+        and header["ss_steps"] == "4"
+    )
     assert header["modelspec.date"] == bench.runs.get(id).date  # type: ignore[union-attr]
 
 
 def test_the_lora_that_comes_out_paints_what_the_last_sample_shows(bench: Bench) -> None:
-    id = add(bench, sample_prompts="a moon", sample_every=4, train_text_encoder=True, save_precision="float32")
+    id = add(
+        bench,
+        sample_prompts="a moon",
+        sample_every=4,
+        train_text_encoder=True,
+        save_precision="float32",
+    )
     name = train(bench, {"run": id}, silent)["lora"]
     asked = {"model": "tiny", "prompt": f"a moon <lora:{name}:1>", "seed": 7, "steps": PAINTED}
     made = generate(bench, asked, silent)["pictures"][0]["path"]
@@ -217,15 +332,28 @@ def test_the_lora_that_comes_out_paints_what_the_last_sample_shows(bench: Bench)
 
 
 def test_no_run_writes_over_another_s_file(bench: Bench) -> None:
-    first, second = add(bench, name="mine", steps=1, checkpoint_every=1), add(bench, name="mine", steps=1, seed=8)
+    first, second = (
+        add(bench, name="mine", steps=1, checkpoint_every=1),
+        add(bench, name="mine", steps=1, seed=8),
+    )
     one, two = (train(bench, {"run": id}, silent) for id in (first, second))
     assert (one["lora"], one["notes"]) == ("mine", [])
-    assert (two["lora"], two["notes"]) == ("mine-2", ["There was a LoRA mine already, so this one is called mine-2."])
+    assert (two["lora"], two["notes"]) == (
+        "mine-2",
+        ["There was a LoRA mine already, so this one is called mine-2."],
+    )
     before = (bench.settings.loras / "mine.safetensors").read_bytes()
-    assert train(bench, {"run": first}, silent)["lora"] == "mine" and train(bench, {"run": second}, silent)["lora"] == "mine-2"
-    assert (bench.settings.loras / "mine.safetensors").read_bytes() == before  # to the byte, header and date included
+    assert (
+        train(bench, {"run": first}, silent)["lora"] == "mine"
+        and train(bench, {"run": second}, silent)["lora"] == "mine-2"
+    )
+    assert (
+        bench.settings.loras / "mine.safetensors"
+    ).read_bytes() == before  # to the byte, header and date included
     made = export_checkpoint(bench, {"run": first, "step": 1}, silent)
-    assert made["lora"] == "mine-step000001" and same(weights(bench, made["lora"]), weights(bench, "mine"))
+    assert made["lora"] == "mine-step000001" and same(
+        weights(bench, made["lora"]), weights(bench, "mine")
+    )
     with pytest.raises(StudioError, match=r"mine has no checkpoint of step 9; there is 1\."):
         export_checkpoint(bench, {"run": first, "step": 9}, silent)
     with pytest.raises(StudioError, match="There is no training run 'x' here any more"):
@@ -237,7 +365,11 @@ def test_class_pictures_are_painted_once(bench: Bench) -> None:
     said: list[str] = []
     train(bench, {"run": add(bench, **values)}, lambda progress: said.append(progress.note))
     train(bench, {"run": add(bench, **values)}, silent)
-    (folder,) = [path for path in (bench.settings.home / "class_pictures").iterdir() if len(list(path.iterdir())) >= 3]
+    (folder,) = [
+        path
+        for path in (bench.settings.home / "class_pictures").iterdir()
+        if len(list(path.iterdir())) >= 3
+    ]
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     (folder / "0001.png").unlink()
     train(bench, {"run": add(bench, **values)}, silent)
@@ -252,39 +384,73 @@ def test_class_pictures_are_painted_once(bench: Bench) -> None:
 # ---- what cannot be -------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_trained_is_said_before_anything_is_loaded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     thin = bench.settings.home / "datasets" / "thin"
     thin.mkdir()
     Image.new("RGB", (700, 64)).save(thin / "thin.png")
     tiny = bench.settings.home / "datasets" / "speck"
     tiny.mkdir()
     Image.new("RGB", (20, 20)).save(tiny / "speck.png")
-    make_toy(bench.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9)
-    monkeypatch.setattr("studio.engine.pipelines.families.load", lambda *given: pytest.fail("it was loaded"))
+    make_toy(
+        bench.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9
+    )
+    monkeypatch.setattr(
+        "studio.engine.pipelines.families.load", lambda *given: pytest.fail("it was loaded")
+    )
     for values, error, sentence in (
-            ({"dataset": "nowhere"}, DatasetError, "There is no dataset 'nowhere' in home/datasets; there is"),
-            ({"dataset": "speck"}, DatasetError, "speck.png is only 20 x 20 pixels large"),
-            ({"dataset": "thin", "bucket_no_upscale": True, "bucket_step": 128}, DatasetError, "thin.png is too small or too"),
-            ({"dataset": "thin", "validation_share": 0.5}, DatasetError, "thin has only one picture, so none can be put aside"),
-            ({"model": "nope"}, ModelNotFound, "There is no model 'nope'"),
-            ({"model": "nine"}, InvalidSpec, "Model: nine is made for inpainting"),
-            ({"precision": "float16"}, InvalidSpec, "Precision: a CPU cannot compute in float16"),
-            ({"targets": "patterns", "patterns": "*.attn9"}, InvalidSpec, "fits no layer; they are called such as unet."),
-            ({"model": "toy-sdxl", "clip_skip": 2}, InvalidSpec, "Clip skip: ")):
+        (
+            {"dataset": "nowhere"},
+            DatasetError,
+            "There is no dataset 'nowhere' in home/datasets; there is",
+        ),
+        ({"dataset": "speck"}, DatasetError, "speck.png is only 20 x 20 pixels large"),
+        (
+            {"dataset": "thin", "bucket_no_upscale": True, "bucket_step": 128},
+            DatasetError,
+            "thin.png is too small or too",
+        ),
+        (
+            {"dataset": "thin", "validation_share": 0.5},
+            DatasetError,
+            "thin has only one picture, so none can be put aside",
+        ),
+        ({"model": "nope"}, ModelNotFound, "There is no model 'nope'"),
+        ({"model": "nine"}, InvalidSpec, "Model: nine is made for inpainting"),
+        ({"precision": "float16"}, InvalidSpec, "Precision: a CPU cannot compute in float16"),
+        (
+            {"targets": "patterns", "patterns": "*.attn9"},
+            InvalidSpec,
+            "fits no layer; they are called such as unet.",
+        ),
+        ({"model": "toy-sdxl", "clip_skip": 2}, InvalidSpec, "Clip skip: "),
+    ):
         with pytest.raises(error, match=sentence.replace(".", r"\.")):
             train(bench, {"run": add(bench, **values)}, silent)
 
 
-def test_what_will_not_fit_is_refused_with_what_to_lower(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_will_not_fit_is_refused_with_what_to_lower(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(bench.pipelines), "room", property(lambda self: 1_000_000))
     with pytest.raises(OutOfMemory) as told:
         train(bench, {"run": add(bench, train_text_encoder=True)}, silent)
-    assert str(told.value).endswith("Lower the batch (now 2), the resolution (now 64) or the rank (now 2), switch gradient "
-                                    "checkpointing on, leave the text encoders out.")
-    assert "It needs about 0.0" in str(told.value) and not [held for held in bench.pipelines.loaded if "training" in held["name"]]
+    assert str(told.value).endswith(
+        "Lower the batch (now 2), the resolution (now 64) or the rank (now 2), switch gradient "
+        "checkpointing on, leave the text encoders out."
+    )
+    assert "It needs about 0.0" in str(told.value) and not [
+        held for held in bench.pipelines.loaded if "training" in held["name"]
+    ]
     monkeypatch.undo()
-    monkeypatch.setattr("studio.engine.training.loop.Trainer.step", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-    with pytest.raises(OutOfMemory, match=r"The memory does not suffice for this training\. Lower the batch"):
+    monkeypatch.setattr(
+        "studio.engine.training.loop.Trainer.step",
+        lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError()),
+    )
+    with pytest.raises(
+        OutOfMemory, match=r"The memory does not suffice for this training\. Lower the batch"
+    ):
         train(bench, {"run": add(bench)}, silent)
 
 
@@ -295,8 +461,11 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: Bench) -> No
     assert 0 < told["cost"]["seconds"] < 10 and told["cost"]["total"] == 4 * told["cost"]["seconds"]
     larger = probe(bench, {"config": QUICK | {"batch": 4}}, silent)["cost"]["working"]
     assert larger > 1.5 * told["cost"]["working"] and len(bench.runs.listing()) == before
-    assert probing.too_much(check(TrainingConfig, QUICK | {"gradient_checkpointing": True, "batch": 1})).args == (
-        "The memory does not suffice for this training. Lower the resolution (now 64) or the rank (now 2).",)
+    assert probing.too_much(
+        check(TrainingConfig, QUICK | {"gradient_checkpointing": True, "batch": 1})
+    ).args == (
+        "The memory does not suffice for this training. Lower the resolution (now 64) or the rank (now 2).",
+    )
     with pytest.raises(InvalidSpec, match="Rank"):
         probe(bench, {"config": QUICK | {"rank": 0}}, silent)
 
@@ -309,7 +478,13 @@ def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: Bench) -
     values = {"steps": 4, "train_text_encoder": True, "dropout": 0.2, "accumulation": 2}
     wanted = trained(bench, **values)
     lora = train(bench, {"run": add(bench, name="meanwhile", steps=1)}, silent)["lora"]
-    spec = {"model": "tiny", "prompt": f"a moon <lora:{lora}:1>", "seed": 3, "steps": 3, "scheduler": "DPM++ SDE"}
+    spec = {
+        "model": "tiny",
+        "prompt": f"a moon <lora:{lora}:1>",
+        "seed": 3,
+        "steps": 3,
+        "scheduler": "DPM++ SDE",
+    }
 
     def picture() -> bytes:
         return Image.open(generate(bench, spec, silent)["pictures"][0]["path"]).tobytes()
@@ -324,7 +499,9 @@ def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: Bench) -
 
     busy = replace(bench, between=between)
     assert same(trained(busy, **values), wanted)
-    assert len(meanwhile) == 8 and set(meanwhile) == {alone}  # before each of four steps of two batches
+    assert len(meanwhile) == 8 and set(meanwhile) == {
+        alone
+    }  # before each of four steps of two batches
     bench.pipelines.unload(f"LoRA {lora}")
 
 
@@ -336,21 +513,32 @@ def test_the_worker_paints_between_two_steps(bench: Bench, tmp_path: Path) -> No
     settings = load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
     jobs = Jobs(home / "jobs.sqlite")
     own = open_bench(home)
-    id = own.runs.add(check(TrainingConfig, QUICK | {"steps": 60, "save_precision": "float32"}), "ann")
+    id = own.runs.add(
+        check(TrainingConfig, QUICK | {"steps": 60, "save_precision": "float32"}), "ann"
+    )
     training = jobs.submit("train", {"run": id}, "ann")
     worker = _Worker("cpu", jobs, settings)
     claimed = jobs.claim("cpu")
     assert claimed and claimed.id == training
     quick = {"model": "tiny", "prompt": "a cat", "steps": 2, "seed": 1}
-    first, long, wrong, last = (jobs.submit("generate", quick | more, "bob") for more in (
-        {}, {"steps": 150, "count": 50}, {"model": "nope"}, {}))
+    first, long, wrong, last = (
+        jobs.submit("generate", quick | more, "bob")
+        for more in ({}, {"steps": 150, "count": 50}, {"model": "nope"}, {})
+    )
     thread = threading.Thread(target=worker.run, args=(claimed,))
-    jobs.last_in_line(long)  # behind the others: it waits for the training's end, and they do not wait for it
+    jobs.last_in_line(
+        long
+    )  # behind the others: it waits for the training's end, and they do not wait for it
     thread.start()
     thread.join(120)
     done = {one: jobs.get(one) for one in (training, first, long, wrong, last)}
-    assert {one: job.state for one, job in done.items() if job} == {training: "done", first: "done", wrong: "failed",
-                                                                   last: "done", long: "queued"}
+    assert {one: job.state for one, job in done.items() if job} == {
+        training: "done",
+        first: "done",
+        wrong: "failed",
+        last: "done",
+        long: "queued",
+    }
     assert done[training].ended > done[last].ended  # type: ignore[union-attr,operator]
     assert own.gallery.search()[0].owner == "bob"
     assert same(weights(own, done[training].result["lora"]), trained(bench, steps=60))  # type: ignore[union-attr]

@@ -24,37 +24,78 @@ from studio.store.presets import Presets
 
 NEEDED = {"dataset": "moon", "name": "a"}
 FIELDS = list(TrainingConfig.model_fields)
-NAMES = {"constant": "constant", "constant with warm-up": "constant_with_warmup", "linear": "linear", "cosine": "cosine",
-         "cosine with restarts": "cosine_with_restarts", "polynomial": "polynomial"}
+NAMES = {
+    "constant": "constant",
+    "constant with warm-up": "constant_with_warmup",
+    "linear": "linear",
+    "cosine": "cosine",
+    "cosine with restarts": "cosine_with_restarts",
+    "polynomial": "polynomial",
+}
 # What changes each field, with what it needs beside it; a new field has to be put here.
 CHANGED: dict[str, dict[str, Any]] = {
-    "model": {"model": "b"}, "dataset": {"dataset": "b"}, "name": {"name": "b"}, "trigger": {"trigger": "mysks"},
-    "class_word": {"class_word": "toy"}, "class_pictures": {"class_pictures": 9, "class_word": "toy"},
-    "prior_weight": {"prior_weight": 0.5, "class_pictures": 9, "class_word": "toy"}, "steps": {"steps": 7},
-    "epochs": {"epochs": 7}, "batch": {"batch": 2}, "accumulation": {"accumulation": 2}, "repeats": {"repeats": 2},
-    "rank": {"rank": 8}, "alpha": {"alpha": 2.0}, "dropout": {"dropout": 0.1}, "targets": {"targets": "attention"},
+    "model": {"model": "b"},
+    "dataset": {"dataset": "b"},
+    "name": {"name": "b"},
+    "trigger": {"trigger": "mysks"},
+    "class_word": {"class_word": "toy"},
+    "class_pictures": {"class_pictures": 9, "class_word": "toy"},
+    "prior_weight": {"prior_weight": 0.5, "class_pictures": 9, "class_word": "toy"},
+    "steps": {"steps": 7},
+    "epochs": {"epochs": 7},
+    "batch": {"batch": 2},
+    "accumulation": {"accumulation": 2},
+    "repeats": {"repeats": 2},
+    "rank": {"rank": 8},
+    "alpha": {"alpha": 2.0},
+    "dropout": {"dropout": 0.1},
+    "targets": {"targets": "attention"},
     "patterns": {"targets": "patterns", "patterns": "unet.*.to_k"},
     "conv_rank": {"targets": "attention + feed-forward + convolutions", "conv_rank": 4},
     "conv_alpha": {"targets": "attention + feed-forward + convolutions", "conv_alpha": 4.0},
-    "train_unet": {"train_unet": False, "train_text_encoder": True}, "train_text_encoder": {"train_text_encoder": True},
-    "learning_rate": {"learning_rate": 2e-4}, "text_encoder_rate": {"text_encoder_rate": 5e-5, "train_text_encoder": True},
-    "optimizer": {"optimizer": RELATIVE}, "weight_decay": {"weight_decay": 0.1}, "beta1": {"beta1": 0.8},
-    "beta2": {"beta2": 0.99}, "eps": {"eps": 1e-6}, "scale_parameter": {"optimizer": "Adafactor", "scale_parameter": True},
-    "schedule": {"schedule": "cosine"}, "warmup": {"warmup": 0.1, "schedule": "constant with warm-up"},
-    "cycles": {"cycles": 3, "schedule": "cosine with restarts"}, "power": {"power": 2.0, "schedule": "polynomial"},
-    "max_grad_norm": {"max_grad_norm": 0.0}, "min_snr_gamma": {"min_snr_gamma": 5.0}, "noise_offset": {"noise_offset": 0.1},
-    "caption_dropout": {"caption_dropout": 0.1}, "shuffle_caption": {"shuffle_caption": True},
-    "keep_tokens": {"keep_tokens": 1, "shuffle_caption": True}, "clip_skip": {"clip_skip": 2}, "resolution": {"resolution": 64},
-    "flip": {"flip": True}, "crop": {"crop": "random", "cache_latents": "off"}, "buckets": {"buckets": False},
-    "bucket_min": {"bucket_min": 128}, "bucket_max": {"bucket_max": 2048}, "bucket_step": {"bucket_step": 32},
-    "bucket_no_upscale": {"bucket_no_upscale": True}, "precision": {"precision": "float32"},
-    "save_precision": {"save_precision": "float32"}, "gradient_checkpointing": {"gradient_checkpointing": True},
-    "cache_latents": {"cache_latents": "disk"}, "seed": {"seed": 5},
+    "train_unet": {"train_unet": False, "train_text_encoder": True},
+    "train_text_encoder": {"train_text_encoder": True},
+    "learning_rate": {"learning_rate": 2e-4},
+    "text_encoder_rate": {"text_encoder_rate": 5e-5, "train_text_encoder": True},
+    "optimizer": {"optimizer": RELATIVE},
+    "weight_decay": {"weight_decay": 0.1},
+    "beta1": {"beta1": 0.8},
+    "beta2": {"beta2": 0.99},
+    "eps": {"eps": 1e-6},
+    "scale_parameter": {"optimizer": "Adafactor", "scale_parameter": True},
+    "schedule": {"schedule": "cosine"},
+    "warmup": {"warmup": 0.1, "schedule": "constant with warm-up"},
+    "cycles": {"cycles": 3, "schedule": "cosine with restarts"},
+    "power": {"power": 2.0, "schedule": "polynomial"},
+    "max_grad_norm": {"max_grad_norm": 0.0},
+    "min_snr_gamma": {"min_snr_gamma": 5.0},
+    "noise_offset": {"noise_offset": 0.1},
+    "caption_dropout": {"caption_dropout": 0.1},
+    "shuffle_caption": {"shuffle_caption": True},
+    "keep_tokens": {"keep_tokens": 1, "shuffle_caption": True},
+    "clip_skip": {"clip_skip": 2},
+    "resolution": {"resolution": 64},
+    "flip": {"flip": True},
+    "crop": {"crop": "random", "cache_latents": "off"},
+    "buckets": {"buckets": False},
+    "bucket_min": {"bucket_min": 128},
+    "bucket_max": {"bucket_max": 2048},
+    "bucket_step": {"bucket_step": 32},
+    "bucket_no_upscale": {"bucket_no_upscale": True},
+    "precision": {"precision": "float32"},
+    "save_precision": {"save_precision": "float32"},
+    "gradient_checkpointing": {"gradient_checkpointing": True},
+    "cache_latents": {"cache_latents": "disk"},
+    "seed": {"seed": 5},
     "sample_prompts": {"sample_prompts": "a moon", "sample_every": 9},
     "sample_every": {"sample_prompts": "a moon", "sample_every": 9},
-    "sample_every_epochs": {"sample_prompts": "a moon", "sample_every_epochs": 9}, "checkpoint_every": {"checkpoint_every": 9},
-    "checkpoint_every_epochs": {"checkpoint_every_epochs": 9}, "keep_checkpoints": {"checkpoint_every": 9, "keep_checkpoints": 0},
-    "validation_share": {"validation_share": 0.1}, "validate_every": {"validation_share": 0.1, "validate_every": 9}}
+    "sample_every_epochs": {"sample_prompts": "a moon", "sample_every_epochs": 9},
+    "checkpoint_every": {"checkpoint_every": 9},
+    "checkpoint_every_epochs": {"checkpoint_every_epochs": 9},
+    "keep_checkpoints": {"checkpoint_every": 9, "keep_checkpoints": 0},
+    "validation_share": {"validation_share": 0.1},
+    "validate_every": {"validation_share": 0.1, "validate_every": 9},
+}
 
 
 def config(**values: Any) -> TrainingConfig:
@@ -77,7 +118,9 @@ def title(name: str) -> str:
 def test_every_setting_is_explained() -> None:
     assert len(BASICS) == 8 and set(BASICS) <= set(FIELDS)
     titles = [title(name) for name in FIELDS]
-    assert len(set(titles)) == len(titles) and all(field.description for field in TrainingConfig.model_fields.values())
+    assert len(set(titles)) == len(titles) and all(
+        field.description for field in TrainingConfig.model_fields.values()
+    )
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -95,10 +138,14 @@ def test_no_case_is_left_over() -> None:
 
 def test_naming_epochs_is_enough() -> None:
     assert config().steps == 1000 and config(epochs=3).steps is None
-    assert config(optimizer=RELATIVE).learning_rate is None and config(optimizer=RELATIVE).rates == (None, None)
+    assert config(optimizer=RELATIVE).learning_rate is None and config(
+        optimizer=RELATIVE
+    ).rates == (None, None)
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\nb", " a", "", "CON:", "x" * 101, "a*"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".hidden", "a\\b", "a\nb", " a", "", "CON:", "x" * 101, "a*"]
+)
 def test_a_name_is_a_files_name(name: str) -> None:
     assert len(told := faults(name=name)) == 1 and told[0].startswith("Name: ")
 
@@ -109,15 +156,31 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"steps": 5, "epochs": 3}, "Steps: 5 steps and 3 epochs both decide"),
     ({"steps": None}, "Steps: is needed, or epochs instead."),
     ({"train_unet": False}, "Train the U-Net: nothing would be trained"),
-    ({"train_unet": False, "train_text_encoder": True, "targets": "attention + feed-forward + convolutions"}, "Targets: only the"),
+    (
+        {
+            "train_unet": False,
+            "train_text_encoder": True,
+            "targets": "attention + feed-forward + convolutions",
+        },
+        "Targets: only the",
+    ),
     ({"text_encoder_rate": 1e-5}, "Text encoders' rate: they are not trained"),
-    ({"text_encoder_rate": 1e-5, "train_text_encoder": True, "train_unet": False}, "Text encoders' rate: where only they"),
+    (
+        {"text_encoder_rate": 1e-5, "train_text_encoder": True, "train_unet": False},
+        "Text encoders' rate: where only they",
+    ),
     ({"conv_rank": 4}, "Convolution rank: attention + feed-forward has no"),
     ({"conv_alpha": 4, "targets": "attention"}, "Convolution alpha: attention has no"),
     ({"targets": "patterns", "patterns": " , "}, "Patterns: is needed"),
     ({"patterns": "unet.*"}, "Patterns: count only with"),
-    ({"optimizer": RELATIVE, "learning_rate": 1e-4}, "Learning rate: Adafactor with relative step finds its own"),
-    ({"optimizer": RELATIVE, "schedule": "cosine"}, "Rate schedule: Adafactor with relative step has its own"),
+    (
+        {"optimizer": RELATIVE, "learning_rate": 1e-4},
+        "Learning rate: Adafactor with relative step finds its own",
+    ),
+    (
+        {"optimizer": RELATIVE, "schedule": "cosine"},
+        "Rate schedule: Adafactor with relative step has its own",
+    ),
     ({"learning_rate": None}, "Learning rate: AdamW needs one"),
     ({"optimizer": "Adafactor", "beta1": 0.9}, "Beta 1: only AdamW"),
     ({"optimizer": "Adafactor", "beta2": 0.9}, "Beta 2: only AdamW"),
@@ -126,7 +189,10 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"warmup": 5}, "Warm-up: the constant schedule has none"),
     ({"schedule": "constant with warm-up"}, "Warm-up: is needed"),
     ({"schedule": "cosine", "warmup": 2.5}, "Warm-up: has to be a share below 1 or a whole"),
-    ({"schedule": "cosine", "warmup": 1000}, "Warm-up: has to be at least 1 step and fewer than all 1000"),
+    (
+        {"schedule": "cosine", "warmup": 1000},
+        "Warm-up: has to be at least 1 step and fewer than all 1000",
+    ),
     ({"schedule": "cosine", "warmup": 0.0001}, "Warm-up: has to be at least 1 step"),
     ({"schedule": "cosine", "cycles": 2}, "Restarts: cosine has none"),
     ({"schedule": "cosine", "power": 2}, "Power: only the polynomial"),
@@ -138,31 +204,67 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"buckets": False, "bucket_min": 64}, "Shortest side: there are no buckets"),
     ({"buckets": False, "bucket_step": 64}, "Bucket step: there are no buckets"),
     ({"buckets": False, "bucket_no_upscale": True}, "Never enlarge: counts only with buckets"),
-    ({"bucket_no_upscale": True, "bucket_max": 2048}, "Longest side: counts only where small pictures are enlarged"),
-    ({"bucket_min": 100, "bucket_step": 64}, "Shortest side: has to be a multiple of the bucket step 64"),
-    ({"bucket_min": 512, "bucket_max": 256}, "Shortest side: has to be at most the longest side 256"),
+    (
+        {"bucket_no_upscale": True, "bucket_max": 2048},
+        "Longest side: counts only where small pictures are enlarged",
+    ),
+    (
+        {"bucket_min": 100, "bucket_step": 64},
+        "Shortest side: has to be a multiple of the bucket step 64",
+    ),
+    (
+        {"bucket_min": 512, "bucket_max": 256},
+        "Shortest side: has to be at most the longest side 256",
+    ),
     ({"bucket_min": 512, "resolution": 256}, "Shortest side: has to be at most the resolution 256"),
     ({"bucket_max": 256, "resolution": 512}, "Longest side: has to be at least the resolution 512"),
     ({"sample_prompts": "a moon"}, "Samples every: is needed"),
     ({"sample_every": 5}, "Sample prompts: there are none"),
-    ({"sample_prompts": "a moon", "sample_every": 5, "sample_every_epochs": 1}, "Samples every: is given in steps and in epochs"),
-    ({"checkpoint_every": 5, "checkpoint_every_epochs": 1}, "Checkpoint every: is given in steps and in epochs"),
+    (
+        {"sample_prompts": "a moon", "sample_every": 5, "sample_every_epochs": 1},
+        "Samples every: is given in steps and in epochs",
+    ),
+    (
+        {"checkpoint_every": 5, "checkpoint_every_epochs": 1},
+        "Checkpoint every: is given in steps and in epochs",
+    ),
     ({"keep_checkpoints": 5}, "Keep checkpoints: there is only the last"),
     ({"validate_every": 5}, "Validate every: no pictures are put aside"),
     ({"sample_prompts": "a moon\na AND b", "sample_every": 5}, "Sample prompts: AND"),
-    ({"trigger": "a\nb"}, "Trigger word: has to be words on one line")]
+    ({"trigger": "a\nb"}, "Trigger word: has to be words on one line"),
+]
 
 
-@pytest.mark.parametrize(("values", "sentence"), TOGETHER, ids=lambda value: value[:40] if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("values", "sentence"), TOGETHER, ids=lambda value: value[:40] if isinstance(value, str) else ""
+)
 def test_what_does_not_go_together_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
     (told,) = faults(**values)
     assert told.startswith(sentence) and told.endswith((".", "?"))
 
 
 def test_everything_wrong_is_said_at_once() -> None:
-    told = faults(name="a/b", steps=5, epochs=3, rank=9999, warmup=3, colour=1, cycles=2, conv_rank=3, learning_rate="fast")
-    assert [fault.split(":")[0] for fault in told] == ["Name", "Rank", "Learning rate", "colour", "Steps", "Convolution rank",
-                                                       "Warm-up", "Restarts"]
+    told = faults(
+        name="a/b",
+        steps=5,
+        epochs=3,
+        rank=9999,
+        warmup=3,
+        colour=1,
+        cycles=2,
+        conv_rank=3,
+        learning_rate="fast",
+    )
+    assert [fault.split(":")[0] for fault in told] == [
+        "Name",
+        "Rank",
+        "Learning rate",
+        "colour",
+        "Steps",
+        "Convolution rank",
+        "Warm-up",
+        "Restarts",
+    ]
     with pytest.raises(InvalidSpec) as caught:
         check(TrainingConfig, {"cycles": 2})
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["Dataset", "Name", "Restarts"]
@@ -172,7 +274,9 @@ def test_everything_wrong_is_said_at_once() -> None:
 def test_family() -> None:
     for_family(config(clip_skip=2), "sd1")
     for_family(config(), "sdxl")
-    with pytest.raises(InvalidSpec, match="Clip skip: Stable Diffusion XL always reads the last layer but one"):
+    with pytest.raises(
+        InvalidSpec, match="Clip skip: Stable Diffusion XL always reads the last layer but one"
+    ):
         for_family(config(clip_skip=2), "sdxl")
     for_family(config(), "sd1", inpainting=False)
     with pytest.raises(InvalidSpec, match="Model: pocket is made for inpainting") as caught:
@@ -184,12 +288,23 @@ def test_guests_may_ask_for_less() -> None:
     config().check_guest()
     with pytest.raises(InvalidSpec) as caught:
         config(steps=2001, rank=65, batch=5, resolution=2048).check_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["Steps", "Batch", "Rank", "Resolution"]
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Steps",
+        "Batch",
+        "Rank",
+        "Resolution",
+    ]
 
 
 @settings(max_examples=40)
-@given(st.dictionaries(st.sampled_from([*FIELDS, "extra"]),
-                       st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), st.lists)))
+@given(
+    st.dictionaries(
+        st.sampled_from([*FIELDS, "extra"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), st.lists
+        ),
+    )
+)
 def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
     told: tuple[str, ...] = ()
     try:
@@ -203,7 +318,11 @@ def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("value", [float("nan"), 10**5000, [1], {"a": 1}, "\ud800"], ids=["nan", "huge", "list", "table", "half"])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), 10**5000, [1], {"a": 1}, "\ud800"],
+    ids=["nan", "huge", "list", "table", "half"],
+)
 def test_nonsense_is_refused_with_the_fields_title(name: str, value: object) -> None:
     told = faults(**{name: value})
     assert told[0].startswith(f"{title(name)}: ") and all(len(fault) < 400 for fault in told)
@@ -216,37 +335,67 @@ def test_nonsense_is_refused_with_the_fields_title(name: str, value: object) -> 
 def test_length_as_kohya_rounds() -> None:
     assert steps(config(steps=1600), 1344) == 1600
     assert steps(config(epochs=20), 1344) == 26880
-    assert steps(config(epochs=2, batch=4), 15) == 8 and steps(config(epochs=2, batch=4, accumulation=3), 15) == 4
+    assert (
+        steps(config(epochs=2, batch=4), 15) == 8
+        and steps(config(epochs=2, batch=4, accumulation=3), 15) == 4
+    )
     assert steps(config(epochs=1, repeats=3), {"40_moon": (10, 40), "mare": (5, 1)}) == 3 * 405
-    assert steps(config(epochs=1, batch=4), 9, buckets=[5, 3, 1]) == 4  # where a batch is of one shape
+    assert (
+        steps(config(epochs=1, batch=4), 9, buckets=[5, 3, 1]) == 4
+    )  # where a batch is of one shape
     with pytest.raises(InvalidSpec, match="Dataset: moon has no pictures"):
         steps(config(epochs=1), 0)
 
 
-@pytest.mark.parametrize(("values", "warmup"), [({}, 0), ({"warmup": 100}, 100), ({"warmup": 0.1}, 40), ({"warmup": 1}, 1)])
+@pytest.mark.parametrize(
+    ("values", "warmup"),
+    [({}, 0), ({"warmup": 100}, 100), ({"warmup": 0.1}, 40), ({"warmup": 1}, 1)],
+)
 @pytest.mark.parametrize("schedule", NAMES)
 @pytest.mark.parametrize("more", [{}, {"cycles": 3}, {"power": 2.5}])
-def test_rates_are_those_of_diffusers_and_transformers(schedule: str, values: dict[str, Any], warmup: int,
-                                                       more: dict[str, Any]) -> None:
+def test_rates_are_those_of_diffusers_and_transformers(
+    schedule: str, values: dict[str, Any], warmup: int, more: dict[str, Any]
+) -> None:
     total = 400
     needs = {"constant": not values, "constant with warm-up": bool(values)}.get(schedule, True)
-    if not needs or more.keys() - {{"cosine with restarts": "cycles", "polynomial": "power"}.get(schedule, "")}:
+    if not needs or more.keys() - {
+        {"cosine with restarts": "cycles", "polynomial": "power"}.get(schedule, "")
+    }:
         return
     made = config(schedule=schedule, steps=total, **values, **more)
     assert warmup_steps(made, total) == warmup
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=made.learning_rate)
-    told = get_scheduler(NAMES[schedule], optimizer, num_warmup_steps=warmup, num_training_steps=total,
-                         num_cycles=more.get("cycles", 1), power=more.get("power", 1.0)).lr_lambdas[0]
+    told = get_scheduler(
+        NAMES[schedule],
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=total,
+        num_cycles=more.get("cycles", 1),
+        power=more.get("power", 1.0),
+    ).lr_lambdas[0]
     for step in range(total + 3):
         assert lr_at(made, step, total) == pytest.approx(told(step), rel=1e-12, abs=1e-15), step
-    extra = {"num_cycles": more["cycles"]} if "cycles" in more else {"power": more["power"]} if "power" in more else {}
-    other = transformers.get_scheduler(NAMES[schedule], optimizer, warmup, total, scheduler_specific_kwargs=extra).lr_lambdas[0]
-    assert all(lr_at(made, step, total) == pytest.approx(other(step), rel=1e-12, abs=1e-15) for step in range(0, total, 7))
+    extra = (
+        {"num_cycles": more["cycles"]}
+        if "cycles" in more
+        else {"power": more["power"]}
+        if "power" in more
+        else {}
+    )
+    other = transformers.get_scheduler(
+        NAMES[schedule], optimizer, warmup, total, scheduler_specific_kwargs=extra
+    ).lr_lambdas[0]
+    assert all(
+        lr_at(made, step, total) == pytest.approx(other(step), rel=1e-12, abs=1e-15)
+        for step in range(0, total, 7)
+    )
 
 
 @settings(max_examples=40)
 @given(st.sampled_from(sorted(NAMES)), st.integers(2, 3000), st.floats(0, 1), st.data())
-def test_a_rate_is_between_nothing_and_all(schedule: str, total: int, share: float, data: st.DataObject) -> None:
+def test_a_rate_is_between_nothing_and_all(
+    schedule: str, total: int, share: float, data: st.DataObject
+) -> None:
     warmup = int(share * (total - 1))
     schedule = "constant with warm-up" if schedule == "constant" and warmup else schedule
     if schedule == "constant with warm-up" and not warmup:
@@ -260,19 +409,40 @@ def test_a_rate_is_between_nothing_and_all(schedule: str, total: int, share: flo
 
 
 def test_usual_values() -> None:
-    assert config().decay == 0.01 and config(optimizer="Adafactor").decay == 0.0 and config(weight_decay=0.5).decay == 0.5
+    assert (
+        config().decay == 0.01
+        and config(optimizer="Adafactor").decay == 0.0
+        and config(weight_decay=0.5).decay == 0.5
+    )
     assert config().betas == (0.9, 0.999) and config(beta1=0.0).betas == (0.0, 0.999)
     assert config(optimizer=RELATIVE).scaled and not config(optimizer="Adafactor").scaled
     assert config(optimizer="Adafactor", scale_parameter=True).scaled
     assert config(train_text_encoder=True).rates == (1e-4, 1e-4)
     assert config(train_text_encoder=True, text_encoder_rate=5e-5).rates == (1e-4, 5e-5)
-    assert config().checkpoints_kept == 3 and config(checkpoint_every=5, keep_checkpoints=0).checkpoints_kept == 0
-    assert config(sample_every=5, sample_prompts=" a moon \n\n a boat").samples == ("a moon", "a boat")
-    assert config().resolved(64, 2**32 + 3).seed == 3 and config(seed=5, resolution=128).resolved(64, 3).resolution == 128
+    assert (
+        config().checkpoints_kept == 3
+        and config(checkpoint_every=5, keep_checkpoints=0).checkpoints_kept == 0
+    )
+    assert config(sample_every=5, sample_prompts=" a moon \n\n a boat").samples == (
+        "a moon",
+        "a boat",
+    )
+    assert (
+        config().resolved(64, 2**32 + 3).seed == 3
+        and config(seed=5, resolution=128).resolved(64, 3).resolution == 128
+    )
 
 
-@pytest.mark.parametrize(("side", "expected"), [(1024, (256, 2048, 64)), (512, (256, 1024, 64)), (64, (32, 128, 8)),
-                                                (128, (64, 256, 16)), (32, (16, 64, 8))])
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [
+        (1024, (256, 2048, 64)),
+        (512, (256, 1024, 64)),
+        (64, (32, 128, 8)),
+        (128, (64, 256, 16)),
+        (32, (16, 64, 8)),
+    ],
+)
 def test_buckets_of_every_size(side: int, expected: tuple[int, int, int]) -> None:
     found = config(resolution=side).bucketing()
     assert found and (found.least, found.most, found.step) == expected and not found.no_upscale
@@ -285,18 +455,44 @@ def test_rank_and_alpha_of_convolutions() -> None:
     layers = {module.kernel: module for module in every_module(SHAPES["sd1"])}
     locon = {"targets": "attention + feed-forward + convolutions", "rank": 32, "alpha": 8}
     made = config(**locon, conv_rank=4)
-    assert [made.rank_and_alpha(layers[kernel]) for kernel in (0, 1, 3)] == [(32, 8.0), (32, 8.0), (4, 4.0)]
+    assert [made.rank_and_alpha(layers[kernel]) for kernel in (0, 1, 3)] == [
+        (32, 8.0),
+        (32, 8.0),
+        (4, 4.0),
+    ]
     assert config(**locon, conv_rank=4, conv_alpha=1).rank_and_alpha(layers[3]) == (4, 1.0)
-    assert config(**locon).rank_and_alpha(layers[3]) == (32, 8.0) and config().rank_and_alpha(layers[0]) == (16, 16.0)
+    assert config(**locon).rank_and_alpha(layers[3]) == (32, 8.0) and config().rank_and_alpha(
+        layers[0]
+    ) == (16, 16.0)
 
 
 def test_captions() -> None:
-    plain, named, both = config(), config(trigger="mysks"), config(trigger="mysks", class_word="plush toy")
-    assert plain.caption("a toy", "folder") == "a toy" and plain.caption("", "plush toy") == "plush toy" and plain.caption() == ""
-    assert named.caption("a toy") == "mysks, a toy" and named.caption("a MYSKS toy") == "a MYSKS toy"
-    assert named.caption("mysksy") == "mysks, mysksy" and named.caption() == "mysks" and named.caption("", "toy") == "mysks, toy"
-    assert both.caption() == both.caption("", "toy") == "a photo of mysks plush toy" and "plush toy" in both.class_prompt
-    assert config(class_word="sks girl").caption("", "folder") == "sks girl" and plain.class_prompt == ""
+    plain, named, both = (
+        config(),
+        config(trigger="mysks"),
+        config(trigger="mysks", class_word="plush toy"),
+    )
+    assert (
+        plain.caption("a toy", "folder") == "a toy"
+        and plain.caption("", "plush toy") == "plush toy"
+        and plain.caption() == ""
+    )
+    assert (
+        named.caption("a toy") == "mysks, a toy" and named.caption("a MYSKS toy") == "a MYSKS toy"
+    )
+    assert (
+        named.caption("mysksy") == "mysks, mysksy"
+        and named.caption() == "mysks"
+        and named.caption("", "toy") == "mysks, toy"
+    )
+    assert (
+        both.caption() == both.caption("", "toy") == "a photo of mysks plush toy"
+        and "plush toy" in both.class_prompt
+    )
+    assert (
+        config(class_word="sks girl").caption("", "folder") == "sks girl"
+        and plain.class_prompt == ""
+    )
 
 
 # ---- presets --------------------------------------------------------------------------------------------------------
@@ -310,8 +506,17 @@ def test_every_shipped_preset_loads(name: str, tmp_path: Path) -> None:
     text = (SHIPPED / f"{name}.toml").read_text("utf-8")
     assert text.startswith("#") and made.name and steps(made, 24) > 0
     if name.endswith("-pocket"):
-        assert made.model == "pocket" and (shipped("assets") / "datasets" / made.dataset).is_dir() and made.resolution == 128
+        assert (
+            made.model == "pocket"
+            and (shipped("assets") / "datasets" / made.dataset).is_dir()
+            and made.resolution == 128
+        )
 
 
 def test_all_four_are_there() -> None:
-    assert {path.stem for path in SHIPPED.glob("*.toml")} >= {"moon-sdxl", "plush-sd15", "moon-pocket", "plush-pocket"}
+    assert {path.stem for path in SHIPPED.glob("*.toml")} >= {
+        "moon-sdxl",
+        "plush-sd15",
+        "moon-pocket",
+        "plush-pocket",
+    }

@@ -25,7 +25,14 @@ from studio.ui.tabs.training import TrainingTab
 from studio.ui.tabs.training_rest import GROUPS
 from studio.ui.widgets import Desk
 
-MOON: dict[str, Any] = {"dataset": "moon", "name": "moon", "steps": 40, "batch": 2, "resolution": 64, "seed": 7}
+MOON: dict[str, Any] = {
+    "dataset": "moon",
+    "name": "moon",
+    "steps": 40,
+    "batch": 2,
+    "resolution": 64,
+    "seed": 7,
+}
 
 
 def config(**more: Any) -> TrainingConfig:
@@ -51,8 +58,16 @@ def test_every_setting_stands_on_the_page_once(tab: TrainingTab) -> None:
     assert tab.form.inputs == {tab.form[name] for name in TrainingConfig.model_fields}
 
 
-@pytest.mark.parametrize("values", [{}, {"scale_parameter": False, "optimizer": "Adafactor"}, {"steps": None, "epochs": 3},
-                                    {"scale_parameter": True, "optimizer": "Adafactor"}], ids=str)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"scale_parameter": False, "optimizer": "Adafactor"},
+        {"steps": None, "epochs": 3},
+        {"scale_parameter": True, "optimizer": "Adafactor"},
+    ],
+    ids=str,
+)
 def test_settings_survive_the_page(values: dict[str, Any], tab: TrainingTab) -> None:
     wanted = config(**values)
     assert tab.form.read(tab.form.fill(wanted)) == wanted
@@ -60,11 +75,16 @@ def test_settings_survive_the_page(values: dict[str, Any], tab: TrainingTab) -> 
 
 def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Desk) -> None:
     told = training_plan.told(desk, config(steps=None, epochs=10, repeats=2), OWNER)
-    assert "24 pictures × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told and "not known yet" in told
+    assert (
+        "24 pictures × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told
+        and "not known yet" in told
+    )
     job = desk.submit_probe(config(), OWNER)
     desk.jobs.claim("cpu")
     desk.jobs.finish(job, "done", {"cost": {"seconds": 0.5, "working": 2**30, "room": 2**33}})
-    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in training_plan.told(desk, config(learning_rate=1.0), OWNER)
+    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in training_plan.told(
+        desk, config(learning_rate=1.0), OWNER
+    )
     assert "not known yet" in training_plan.told(desk, config(rank=32), OWNER)
     assert "not known yet" in training_plan.told(desk, config(), ANN)  # somebody else's try
 
@@ -80,11 +100,15 @@ def test_what_cannot_begin_is_refused_in_words(desk: Desk) -> None:
     assert desk.check_training(config(dataset="family"), OWNER).count == 1
     with pytest.raises(DatasetError, match="guests may train on"):
         desk.submit_training(config(dataset="family"), ANN)
-    assert "guests may train on" in training_plan.look(desk, "family", ANN) and desk.datasets_of(ANN) == ["moon", "mysks"]
+    assert "guests may train on" in training_plan.look(desk, "family", ANN) and desk.datasets_of(
+        ANN
+    ) == ["moon", "mysks"]
 
 
 def test_a_model_made_for_inpainting_is_not_offered_and_refused_in_words(desk: Desk) -> None:
-    make_toy(desk.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9)
+    make_toy(
+        desk.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9
+    )
     with gr.Blocks():
         tab = TrainingTab(desk)
     assert [name for name, _ in tab.form["model"].choices] == ["pocket"]
@@ -104,7 +128,10 @@ def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Desk, by
     with pytest.raises(gr.Error, match="still runs"):
         tab.from_shelf("", pressed("delete", id), by(ANN))
     tab.view.cancel(id, by(ANN))
-    for refused in (lambda: desk.submit_training(None, BOB, id), lambda: desk.submit_checkpoint(id, 1, BOB)):
+    for refused in (
+        lambda: desk.submit_training(None, BOB, id),
+        lambda: desk.submit_checkpoint(id, 1, BOB),
+    ):
         with pytest.raises(BadFile, match="no such training"):
             refused()
     assert show.what(desk.jobs.get(job)) == "training of moon: 40 steps"  # type: ignore[arg-type]
@@ -113,13 +140,23 @@ def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Desk, by
 
 def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
     run = Run("0" * 12, "ann", time.time(), config(trigger="m"), tmp_path, {}, {})
-    rows = [{"step": k, "loss": 1 / k, "smoothed": 1 / k} for k in range(1, 900)] + [{"step": 9, "validation": 0.2}]
-    texts = [curves.head(run, HOSTILE, 0.5, HOSTILE, [(HOSTILE, HOSTILE)]), curves.shelf([(run, HOSTILE, 1, True)]),
-             curves.samples([Sample(0, 0, 1, HOSTILE, tmp_path / HOSTILE.replace("/", ""))], show.address, ""),
-             curves.files([(HOSTILE, HOSTILE, 5, 1)], [], []), curves.notes([HOSTILE], HOSTILE), curves.curve(rows, 900),
-             curves.imported(HOSTILE, [], [HOSTILE]), curves.plan(run.config, 24, 0, 40, HOSTILE, True)]
+    rows = [{"step": k, "loss": 1 / k, "smoothed": 1 / k} for k in range(1, 900)] + [
+        {"step": 9, "validation": 0.2}
+    ]
+    texts = [
+        curves.head(run, HOSTILE, 0.5, HOSTILE, [(HOSTILE, HOSTILE)]),
+        curves.shelf([(run, HOSTILE, 1, True)]),
+        curves.samples(
+            [Sample(0, 0, 1, HOSTILE, tmp_path / HOSTILE.replace("/", ""))], show.address, ""
+        ),
+        curves.files([(HOSTILE, HOSTILE, 5, 1)], [], []),
+        curves.notes([HOSTILE], HOSTILE),
+        curves.curve(rows, 900),
+        curves.imported(HOSTILE, [], [HOSTILE]),
+        curves.plan(run.config, 24, 0, 40, HOSTILE, True),
+    ]
     for text in texts:
-        assert "<script" not in text and "<img src=x" not in text and "onerror=\"" not in text
+        assert "<script" not in text and "<img src=x" not in text and 'onerror="' not in text
     assert len(curves.thinned([(float(k), float(k % 7)) for k in range(5000)])) <= 400
     assert curves.curve([], 10) == "" and "polyline" in curves.curve([{"step": 1, "loss": 0.0}], 10)
 

@@ -31,9 +31,11 @@ def jobs(settings: Settings) -> Iterator[Jobs]:
 @pytest.fixture
 def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """`studio()` starts a process that lives as a studio does: holds its lock and supervises. All are ended at the end."""
-    code = ("import sys; from pathlib import Path; from studio.engine.worker import supervise; from studio.settings import load; "
-            "from studio.store.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
-            "assert lock.take(wait=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))")
+    code = (
+        "import sys; from pathlib import Path; from studio.engine.worker import supervise; from studio.settings import load; "
+        "from studio.store.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
+        "assert lock.take(wait=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
+    )
     started: list[subprocess.Popen[bytes]] = []
 
     def studio() -> subprocess.Popen[bytes]:
@@ -98,7 +100,10 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
     assert said[bug].startswith("Something went wrong inside the studio (TypeError")
     assert "\n" not in said[bug]
     assert "cannot do 'bake' jobs" in said[unknown]
-    assert [jobs.get(id).result for id in (nothing, freed)] == [{"unloaded": []}, {"unloaded": ["pocket"]}]  # type: ignore[union-attr]
+    assert [jobs.get(id).result for id in (nothing, freed)] == [
+        {"unloaded": []},
+        {"unloaded": ["pocket"]},
+    ]  # type: ignore[union-attr]
     from studio.store.gallery import Gallery
 
     gallery = Gallery(settings)
@@ -108,7 +113,8 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
 
 @pytest.mark.slow
 def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
-        settings: Settings, jobs: Jobs, studio: Callable[[], subprocess.Popen[bytes]]) -> None:
+    settings: Settings, jobs: Jobs, studio: Callable[[], subprocess.Popen[bytes]]
+) -> None:
     web = studio()
     assert ended(jobs, jobs.submit("unload", {"models": []})).state == "done"
     said = jobs.workers()["cpu"]
@@ -134,7 +140,10 @@ def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
     until(lambda: jobs.get(id).progress.step > 2)  # type: ignore[union-attr]
     first.kill()
     job = ended(jobs, id)
-    assert (job.state, job.error) == ("interrupted", "The worker died.")  # not this studio's child: it cannot know how
+    assert (job.state, job.error) == (
+        "interrupted",
+        "The worker died.",
+    )  # not this studio's child: it cannot know how
     assert ended(jobs, behind).state == "done"  # by the next one, which this studio started
 
     id = jobs.submit("generate", LONG)
@@ -143,7 +152,9 @@ def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
     second.kill()
     job = ended(jobs, id)
     assert (job.state, job.error) == ("interrupted", "The worker was killed (SIGKILL).")
-    jobs.note("version", "0.0.0")  # another studio has come: this one's worker leaves when it is idle
+    jobs.note(
+        "version", "0.0.0"
+    )  # another studio has come: this one's worker leaves when it is idle
     assert ended(jobs, jobs.submit("generate", QUICK)).state == "done"
     (third,) = workers(settings)
     until(lambda: not third.is_running() or third.status() == psutil.STATUS_ZOMBIE)
@@ -152,7 +163,12 @@ def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
 def test_a_device_that_is_not_there_is_said_in_every_job(settings: Settings, jobs: Jobs) -> None:
     id = jobs.submit("generate", QUICK)
     line = [part if part != "cpu" else "cuda:7" for part in command(settings)]
-    assert subprocess.run([*line, "--linger", "0.1"], stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [*line, "--linger", "0.1"], stderr=subprocess.DEVNULL, timeout=60, check=False
+        ).returncode
+        == 0
+    )
     job = jobs.get(id)
     assert job
     assert job.state == "failed"
@@ -181,7 +197,9 @@ def test_ten_rows_a_second_but_nothing_lost(jobs: Jobs) -> None:
 
 
 def test_the_web_process_gets_no_torch() -> None:
-    code = ("import sys, studio.engine.worker, studio.store.jobs, studio.store.gallery, studio.store.library; "
-            "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'compel', 'gradio'} & set(sys.modules); "
-            "sys.exit(f'{heavy}' if heavy else 0)")
+    code = (
+        "import sys, studio.engine.worker, studio.store.jobs, studio.store.gallery, studio.store.library; "
+        "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'compel', 'gradio'} & set(sys.modules); "
+        "sys.exit(f'{heavy}' if heavy else 0)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -28,14 +28,27 @@ class Pressed:
 
 
 def point(step: int, weight: float, **more: Any) -> dict[str, Any]:
-    return {"lora": "moon", "step": step, "weight": weight, "concept": 0.5, "following": 0.75, "fit": 0.3,
-            "judged": {"concept": 1.0, "place": 0.5}} | more
+    return {
+        "lora": "moon",
+        "step": step,
+        "weight": weight,
+        "concept": 0.5,
+        "following": 0.75,
+        "fit": 0.3,
+        "judged": {"concept": 1.0, "place": 0.5},
+    } | more
 
 
 def found(**more: Any) -> dict[str, Any]:
-    return {"sweep": "a" * 12, "prompts": ["a moon"], "base": point(0, 0, lora=""), "points": [point(100, 0.7), point(100, 1)],
-            "best": point(100, 0.7), "sentences": ["Recommended: moon.", "None stops."],
-            "pairs": [{"prompt": "a moon", "before": "/x/1.png", "after": "/x/2.png"}]} | more
+    return {
+        "sweep": "a" * 12,
+        "prompts": ["a moon"],
+        "base": point(0, 0, lora=""),
+        "points": [point(100, 0.7), point(100, 1)],
+        "best": point(100, 0.7),
+        "sentences": ["Recommended: moon.", "None stops."],
+        "pairs": [{"prompt": "a moon", "before": "/x/1.png", "after": "/x/2.png"}],
+    } | more
 
 
 @pytest.fixture
@@ -50,31 +63,53 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
     return kept
 
 
-def files(tab: TrainingTab, run: Run) -> str:  # noqa: F811
+def files(tab: TrainingTab, run: Run) -> str:
     return str(tab.view._files(run, tab.view.jobs(ANN, run.id), tab.desk.runs.checkpoints(run.id)))
 
 
-def test_it_is_asked_for_watched_and_read(tab: TrainingTab, desk: Desk, run: Run, by: Any) -> None:  # noqa: F811
+def test_it_is_asked_for_watched_and_read(tab: TrainingTab, desk: Desk, run: Run, by: Any) -> None:
     assert 'data-do="report"' in files(tab, run) and "Find out" in files(tab, run)
     tab.view.act(run.id, Pressed("report", run.id), Asked(ANN))  # type: ignore[arg-type]
     (job,) = desk.jobs.waiting(ANN.id, "report")
-    assert job.spec["run"] == run.id and "Waiting for its turn" in files(tab, run) and "Find out" not in files(tab, run)
+    assert (
+        job.spec["run"] == run.id
+        and "Waiting for its turn" in files(tab, run)
+        and "Find out" not in files(tab, run)
+    )
     desk.jobs.claim("cpu", job.id)
     desk.jobs.finish(job.id, "failed", error="There is no <dataset> any more.")
-    assert "There is no &lt;dataset&gt; any more." in files(tab, run) and "Find out" in files(tab, run)
+    assert "There is no &lt;dataset&gt; any more." in files(tab, run) and "Find out" in files(
+        tab, run
+    )
     (run.folder / "report.json").write_text(json.dumps(found()))
     said = files(tab, run)
-    assert "Recommended: moon." in said and 'data-do="compare"' in said and "deleted" in said  # its pictures are not in the gallery
+    assert (
+        "Recommended: moon." in said and 'data-do="compare"' in said and "deleted" in said
+    )  # its pictures are not in the gallery
     with pytest.raises(BadFile):
         desk.submit_report(run.id, BOB)
 
 
-def test_its_buttons_lead_to_other_tabs(tab: TrainingTab, desk: Desk, run: Run, by: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr(type(desk.library), "lora", lambda self, name: type("Lora", (), {"name": name}))
+def test_its_buttons_lead_to_other_tabs(
+    tab: TrainingTab,
+    desk: Desk,
+    run: Run,
+    by: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        type(desk.library), "lora", lambda self, name: type("Lora", (), {"name": name})
+    )
     (run.folder / "report.json").write_text(json.dumps(found()))
     place, asked = tab.view.wanted(Pressed("try", "moon"), ANN) or ("", None)  # type: ignore[arg-type]
-    assert place == "txt2img" and isinstance(asked, GenerationRequest) and asked.prompt == "a photo of a moon stone"
-    assert [(use.name, use.unet, use.text_encoder) for use in asked.loras] == [("moon", 0.7, 0.7)]  # as the report recommends
+    assert (
+        place == "txt2img"
+        and isinstance(asked, GenerationRequest)
+        and asked.prompt == "a photo of a moon stone"
+    )
+    assert [(use.name, use.unet, use.text_encoder) for use in asked.loras] == [
+        ("moon", 0.7, 0.7)
+    ]  # as the report recommends
     place, sweep = tab.view.wanted(Pressed("sweep", "moon"), ANN) or ("", None)  # type: ignore[arg-type]
     assert place == "sweep" and isinstance(sweep, SweepSpec)
     requests = [cell.request for cell in plan(sweep).cells]
@@ -85,19 +120,30 @@ def test_its_buttons_lead_to_other_tabs(tab: TrainingTab, desk: Desk, run: Run, 
 
 
 def test_what_people_wrote_is_escaped() -> None:
-    bad = found(sentences=[HOSTILE, HOSTILE], pairs=[{"prompt": HOSTILE, "before": HOSTILE, "after": "/x/2.png"}],
-                best=point(100, 0.7, lora=HOSTILE), points=[point(100, 0.7, lora=HOSTILE)])
+    bad = found(
+        sentences=[HOSTILE, HOSTILE],
+        pairs=[{"prompt": HOSTILE, "before": HOSTILE, "after": "/x/2.png"}],
+        best=point(100, 0.7, lora=HOSTILE),
+        points=[point(100, 0.7, lora=HOSTILE)],
+    )
     said = worth.told(HOSTILE, bad, {HOSTILE: (HOSTILE, HOSTILE)}, [(HOSTILE, HOSTILE)])
     for text in (said, worth.invitation(HOSTILE, HOSTILE), worth.going(HOSTILE, 1, 2)):
         assert "<script" not in text and "<img src=x" not in text and HOSTILE not in text
 
 
 def test_one_without_a_recommendation_shows_what_has_most() -> None:
-    said = worth.told("x", found(best=None, points=[point(100, 0.7), point(100, 1, concept=0.9)]), {}, [])
+    said = worth.told(
+        "x", found(best=None, points=[point(100, 0.7), point(100, 1, concept=0.9)]), {}, []
+    )
     assert said.count("class=best") == 1 and "at 1;" in said
 
 
-def test_a_card_is_offered_where_it_lies(tab: TrainingTab, desk: Desk, run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_card_is_offered_where_it_lies(
+    tab: TrainingTab,
+    desk: Desk,
+    run: Run,
+    tmp_path: Path,
+) -> None:
     (run.folder / "report.json").write_text(json.dumps(found()))
     assert "moon.md" not in files(tab, run)
     desk.settings.loras.mkdir(exist_ok=True)

@@ -23,8 +23,17 @@ from studio.spec.training import TrainingConfig
 from studio.spec.value import check
 from studio.store.jobs import Progress
 
-QUICK: dict[str, Any] = {"model": "tiny", "dataset": "small", "name": "moon", "steps": 4, "batch": 2, "rank": 2, "resolution": 64,
-                         "learning_rate": 1e-2, "seed": 7}
+QUICK: dict[str, Any] = {
+    "model": "tiny",
+    "dataset": "small",
+    "name": "moon",
+    "steps": 4,
+    "batch": 2,
+    "rank": 2,
+    "resolution": 64,
+    "learning_rate": 1e-2,
+    "seed": 7,
+}
 
 
 def silent(progress: Progress) -> None:
@@ -33,9 +42,11 @@ def silent(progress: Progress) -> None:
 
 def make_home(home: Path) -> Path:
     """tiny (SD 1.x), tiny-v (the same, v-prediction), toy-sdxl; the dataset small, and other with other pictures."""
-    for name, kind, width, prediction in (("tiny", "StableDiffusionPipeline", 32, "epsilon"),
-                                          ("tiny-v", "StableDiffusionPipeline", 32, "v_prediction"),
-                                          ("toy-sdxl", "StableDiffusionXLPipeline", 32, "")):
+    for name, kind, width, prediction in (
+        ("tiny", "StableDiffusionPipeline", 32, "epsilon"),
+        ("tiny-v", "StableDiffusionPipeline", 32, "v_prediction"),
+        ("toy-sdxl", "StableDiffusionXLPipeline", 32, ""),
+    ):
         make_toy(home / "models" / name, kind, width, prediction)
     for name, first in (("small", 0), ("other", 4)):
         folder = home / "datasets" / name
@@ -48,7 +59,9 @@ def make_home(home: Path) -> Path:
 
 def open_bench(home: Path) -> Bench:
     """On the CPU in float32."""
-    return Bench.open(load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0))
+    return Bench.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
 
 
 def hasten(patch: pytest.MonkeyPatch) -> None:
@@ -69,9 +82,14 @@ def add(bench: Bench, **values: Any) -> str:
     return bench.runs.add(check(TrainingConfig, QUICK | values), "ann")
 
 
-def trained(bench: Bench, report: Callable[[Progress], None] = silent, **values: Any) -> dict[str, torch.Tensor]:
+def trained(
+    bench: Bench, report: Callable[[Progress], None] = silent, **values: Any
+) -> dict[str, torch.Tensor]:
     """The numbers of the file that a quick run writes, in float32."""
-    return weights(bench, train(bench, {"run": add(bench, **{"save_precision": "float32"} | values)}, report)["lora"])
+    return weights(
+        bench,
+        train(bench, {"run": add(bench, **{"save_precision": "float32"} | values)}, report)["lora"],
+    )
 
 
 def weights(bench: Bench, name: str) -> dict[str, torch.Tensor]:

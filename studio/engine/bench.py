@@ -41,5 +41,13 @@ class Bench:
     def open(cls, settings: Settings) -> Self:
         """Raises InvalidSpec for a device that is not there."""
         library = Library(settings)
-        return cls(settings, PipelineManager(settings, library), Gallery(settings), library,
-                   Sweeps(settings), Runs(settings), Datasets(settings), Albums(settings))
+        return cls(
+            settings,
+            PipelineManager(settings, library),
+            Gallery(settings),
+            library,
+            Sweeps(settings),
+            Runs(settings),
+            Datasets(settings),
+            Albums(settings),
+        )

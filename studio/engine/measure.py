@@ -36,18 +36,26 @@ class Clip:
         """Pictures as unit vectors (n, width), float32."""
         parts = []
         for first in range(0, len(images), TOGETHER):
-            some = [image.convert("RGB") for image in images[first:first + TOGETHER]]
+            some = [image.convert("RGB") for image in images[first : first + TOGETHER]]
             seen = self.reader.image_processor(images=some, return_tensors="pt")["pixel_values"]
-            parts.append(self.model.get_image_features(pixel_values=seen.to(self.device, self.model.dtype)).pooler_output)
+            parts.append(
+                self.model.get_image_features(
+                    pixel_values=seen.to(self.device, self.model.dtype)
+                ).pooler_output
+            )
         return _unit(torch.cat(parts))
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Texts as unit vectors (n, width), float32. Words beyond what the model can read are cut off."""
         longest = self.model.config.text_config.max_position_embeddings
-        words = self.reader.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        said = self.model.get_text_features(input_ids=words["input_ids"].to(self.device),
-                                            attention_mask=words["attention_mask"].to(self.device))
+        words = self.reader.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        said = self.model.get_text_features(
+            input_ids=words["input_ids"].to(self.device),
+            attention_mask=words["attention_mask"].to(self.device),
+        )
         return _unit(said.pooler_output)
 
     def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:

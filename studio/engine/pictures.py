@@ -19,9 +19,12 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
-def ahead(pictures: Iterable[P], prepare: Callable[[P], T], most: int) -> Generator[tuple[P, T | StudioError], None, None]:
+def ahead(
+    pictures: Iterable[P], prepare: Callable[[P], T], most: int
+) -> Generator[tuple[P, T | StudioError], None, None]:
     """Each picture with what `prepare` makes of it, in order; at most `most` are waiting. One that cannot be used comes with its
     error. Close it (or go to the end): nothing is begun any more then."""
+
     def one(picture: P) -> T | StudioError:
         try:
             return prepare(picture)
@@ -35,7 +38,9 @@ def ahead(pictures: Iterable[P], prepare: Callable[[P], T], most: int) -> Genera
         while waiting:
             picture, future = waiting.popleft()
             yield picture, future.result()
-            waiting.extend((following, pool.submit(one, following)) for following in islice(rest, 1))
+            waiting.extend(
+                (following, pool.submit(one, following)) for following in islice(rest, 1)
+            )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -53,7 +53,9 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
     captions = [item.caption for item in data.items]
     prompts = spec_of.scenes(run.config, captions, _templates(run))
     if not prompts:
-        raise StudioError(f"{run.config.name} has neither a trigger word nor captions nor sample prompts to ask it with.")
+        raise StudioError(
+            f"{run.config.name} has neither a trigger word nor captions nor sample prompts to ask it with."
+        )
     loras = _loras(bench, run, say)
     asked = spec_of.sweep(run.config, list(loras), prompts)
     before = bench.runs.report(run.id)
@@ -66,9 +68,16 @@ def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]
     (cells, pictures), (_, bases) = _pictures(bench, id), _pictures(bench, others)
     say(Progress(len(cells), len(cells), "Judging the pictures"))
     with measure.clip(bench.pipelines, eyes) as clip:
-        points, base = _points(clip, cells, pictures, loras, prompts, (own, bases), _judged(run, pictures, own))
+        points, base = _points(
+            clip, cells, pictures, loras, prompts, (own, bases), _judged(run, pictures, own)
+        )
     verdict = spec_of.weigh(points, base)
-    found = {"sweep": id, "references": others, "prompts": prompts, **spec_of.told(points, base, verdict)}
+    found = {
+        "sweep": id,
+        "references": others,
+        "prompts": prompts,
+        **spec_of.told(points, base, verdict),
+    }
     shown = verdict.best or max(points, key=lambda one: one.concept)
     found["pairs"] = _pairs(cells, pictures, shown, prompts)
     files.write(run.folder / "report.json", json.dumps(found, ensure_ascii=False).encode())
@@ -80,10 +89,16 @@ def _clip(bench: Bench, run: Run) -> str:
     """Whose eyes judge: the embedded CLIP knows the embedded model's world, the home's own know the real one."""
     if run.config.model == DEFAULT_MODEL:
         return DEFAULT_CLIP
-    own = [one.name for one in bench.pipelines.networks.clips() if isinstance(one, NetworkInfo) and not one.embedded]
+    own = [
+        one.name
+        for one in bench.pipelines.networks.clips()
+        if isinstance(one, NetworkInfo) and not one.embedded
+    ]
     if not own:
-        raise StudioError(f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
-                          f"that of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models.")
+        raise StudioError(
+            f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
+            f"that of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models."
+        )
     return own[0]
 
 
@@ -91,8 +106,15 @@ def _templates(run: Run) -> tuple[str, ...]:
     """Scenes of the world that the model knows: the embedded one's is small."""
     if run.config.model != DEFAULT_MODEL:
         return spec_of.TEMPLATES
-    styles = [STYLE_NAMES[(k + turn) % len(STYLE_NAMES)] for turn in range(len(STYLE_NAMES)) for k in range(len(PLACE_NAMES))]
-    return tuple(f"{OPENINGS[style][0]} a {{}} {PLACE_NAMES[k % len(PLACE_NAMES)]}" for k, style in enumerate(styles))
+    styles = [
+        STYLE_NAMES[(k + turn) % len(STYLE_NAMES)]
+        for turn in range(len(STYLE_NAMES))
+        for k in range(len(PLACE_NAMES))
+    ]
+    return tuple(
+        f"{OPENINGS[style][0]} a {{}} {PLACE_NAMES[k % len(PLACE_NAMES)]}"
+        for k, style in enumerate(styles)
+    )
 
 
 def _loras(bench: Bench, run: Run, say: Report) -> dict[str, int]:
@@ -102,7 +124,9 @@ def _loras(bench: Bench, run: Run, say: Report) -> dict[str, int]:
         raise StudioError(f"{run.config.name} has no checkpoint yet; train it first.")
     found: dict[str, int] = {}
     for step in spec_of.spread(steps):
-        kept = next((str(one["lora"]) for one in run.result.values() if one.get("step") == step), "")
+        kept = next(
+            (str(one["lora"]) for one in run.result.values() if one.get("step") == step), ""
+        )
         if not kept or not (bench.settings.loras / f"{kept}.safetensors").is_file():
             kept = str(export_checkpoint(bench, {"run": run.id, "step": step}, say)["lora"])
         found[kept] = step
@@ -117,34 +141,67 @@ def _pictures(bench: Bench, id: str) -> tuple[list[Cell], list[Path]]:
     for cell in cells:
         one = kept.get(cell.key)
         if one is None or not one.path:
-            raise StudioError(f"A picture of the comparison could not be made: {one.error if one else 'it is not there'}")
+            raise StudioError(
+                f"A picture of the comparison could not be made: {one.error if one else 'it is not there'}"
+            )
         paths.append(one.path)
     return cells, paths
 
 
-def _points(clip: Clip, cells: Sequence[Cell], paths: Sequence[Path], loras: Mapping[str, int], prompts: Sequence[str],
-            pairs: tuple[Sequence[Path], Sequence[Path]], judged: Sequence[Mapping[str, float]]) -> tuple[list[Point], Point]:
+def _points(
+    clip: Clip,
+    cells: Sequence[Cell],
+    paths: Sequence[Path],
+    loras: Mapping[str, int],
+    prompts: Sequence[str],
+    pairs: tuple[Sequence[Path], Sequence[Path]],
+    judged: Sequence[Mapping[str, float]],
+) -> tuple[list[Point], Point]:
     """One point for each LoRA and weight, and the base model's. `pairs` are the dataset's pictures and the base model's of their
     captions: comparing pictures of the same words leaves over what only the training can bring."""
     names, weights = list(loras), spec_of.WEIGHTS
-    way = measure.discriminant(*(clip.see([images.load(path).image for path in side]) for side in pairs))
-    once = {path: images.load(path).image for path in paths}  # weight 0 is one picture in several cells
+    way = measure.discriminant(
+        *(clip.see([images.load(path).image for path in side]) for side in pairs)
+    )
+    once = {
+        path: images.load(path).image for path in paths
+    }  # weight 0 is one picture in several cells
     seen = dict(zip(once, clip.see(list(once.values()))))
     plain = np.array([weights[cell.coordinates[3]] == 0 for cell in cells])
-    start = {cell.coordinates[0]: seen[path] for cell, path, alone in zip(cells, paths, plain) if alone}
-    gains = np.array([(seen[path] - start[cell.coordinates[0]]) @ way for cell, path in zip(cells, paths)])
+    start = {
+        cell.coordinates[0]: seen[path] for cell, path, alone in zip(cells, paths, plain) if alone
+    }
+    gains = np.array(
+        [(seen[path] - start[cell.coordinates[0]]) @ way for cell, path in zip(cells, paths)]
+    )
     fits = np.stack([seen[path] for path in paths]) @ clip.read(prompts).T
     scene = np.array([cell.coordinates[0] for cell in cells])
     follows, fit = fits.argmax(1) == scene, fits[np.arange(len(cells)), scene]
 
     def point(name: str, weight: float, which: np.ndarray) -> Point:
-        shares = {key: float(np.mean([judged[k][key] for k in which.nonzero()[0]])) for key in (judged[0] if judged else {})}
-        concept, following, fitting = (round(float(numbers[which].mean()), 4) for numbers in (gains, follows, fit))
-        return Point(name, loras.get(name, 0), weight, concept, following, fitting,
-                     {key: round(share, 4) for key, share in shares.items()})
+        shares = {
+            key: float(np.mean([judged[k][key] for k in which.nonzero()[0]]))
+            for key in (judged[0] if judged else {})
+        }
+        concept, following, fitting = (
+            round(float(numbers[which].mean()), 4) for numbers in (gains, follows, fit)
+        )
+        return Point(
+            name,
+            loras.get(name, 0),
+            weight,
+            concept,
+            following,
+            fitting,
+            {key: round(share, 4) for key, share in shares.items()},
+        )
 
-    points = [point(name, weight, np.array([cell.coordinates[2:] == (k, j) for cell in cells]))
-              for k, name in enumerate(names) for j, weight in enumerate(weights) if weight]
+    points = [
+        point(name, weight, np.array([cell.coordinates[2:] == (k, j) for cell in cells]))
+        for k, name in enumerate(names)
+        for j, weight in enumerate(weights)
+        if weight
+    ]
     return points, point("", 0.0, plain)
 
 
@@ -156,23 +213,43 @@ def _judged(run: Run, paths: Sequence[Path], own: Sequence[Path]) -> list[dict[s
     concept = Counter(judge.verdicts(_tensor(own))["concept"]).most_common(1)[0][0]
     asked = [images.load(path).text.get("parameters", "").partition("\n")[0] for path in paths]
     found = judge.verdicts(_tensor(paths))
-    rows = [{"concept": float(a == concept), "place": float(b in text), "style": float(text.startswith(OPENINGS[c][0]))}
-            for a, b, c, text in zip(found["concept"], found["place"], found["style"], asked)]
+    rows = [
+        {
+            "concept": float(a == concept),
+            "place": float(b in text),
+            "style": float(text.startswith(OPENINGS[c][0])),
+        }
+        for a, b, c, text in zip(found["concept"], found["place"], found["style"], asked)
+    ]
     return rows if concept else [{key: row[key] for key in ("place", "style")} for row in rows]
 
 
 def _tensor(paths: Sequence[Path]) -> torch.Tensor:
-    pixels = [np.asarray(images.load(path).image.resize((128, 128), Image.Resampling.LANCZOS)) for path in paths]
+    pixels = [
+        np.asarray(images.load(path).image.resize((128, 128), Image.Resampling.LANCZOS))
+        for path in paths
+    ]
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _pairs(cells: Sequence[Cell], paths: Sequence[Path], best: Point, prompts: Sequence[str]) -> list[dict[str, str]]:
+def _pairs(
+    cells: Sequence[Cell], paths: Sequence[Path], best: Point, prompts: Sequence[str]
+) -> list[dict[str, str]]:
     """For each scene the base model's picture and the one with the LoRA."""
-    def of(scene: int, weight: float) -> str:
-        return next(str(path) for cell, path in zip(cells, paths) if cell.coordinates[0] == scene
-                    and spec_of.WEIGHTS[cell.coordinates[3]] == weight and (not weight or cell.labels[2] == best.lora))
 
-    return [{"prompt": prompt, "before": of(k, 0.0), "after": of(k, best.weight)} for k, prompt in enumerate(prompts)]
+    def of(scene: int, weight: float) -> str:
+        return next(
+            str(path)
+            for cell, path in zip(cells, paths)
+            if cell.coordinates[0] == scene
+            and spec_of.WEIGHTS[cell.coordinates[3]] == weight
+            and (not weight or cell.labels[2] == best.lora)
+        )
+
+    return [
+        {"prompt": prompt, "before": of(k, 0.0), "after": of(k, best.weight)}
+        for k, prompt in enumerate(prompts)
+    ]
 
 
 def _card(bench: Bench, run: Run, found: Mapping[str, Any], shown: Point) -> list[Path]:
@@ -181,21 +258,26 @@ def _card(bench: Bench, run: Run, found: Mapping[str, Any], shown: Point) -> lis
     strip = Image.new("RGB", (SIDE * len(pairs), SIDE * 2), "white")
     for k, pair in enumerate(pairs):
         for row, which in enumerate(("before", "after")):
-            strip.paste(images.load(Path(pair[which])).image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (k * SIDE, row * SIDE))
+            strip.paste(
+                images.load(Path(pair[which])).image.resize((SIDE, SIDE), Image.Resampling.LANCZOS),
+                (k * SIDE, row * SIDE),
+            )
     picture, card = (bench.settings.loras / f"{shown.lora}.{ending}" for ending in ("png", "md"))
     with files.writing(picture) as out:
         strip.save(out, "PNG")
     prompts = "\n".join(f"{k}. {prompt}" for k, prompt in enumerate(found["prompts"], 1))
     prompt = f"{found['prompts'][0]} <lora:{shown.lora}:{shown.weight:g}>"
-    rows = "\n".join(f"| {one['step']:,} | {one['weight']:g} | {one['concept']:.0%} | {one['following']:.0%} |" for one in
-                     (found["base"], *found["points"]))
+    rows = "\n".join(
+        f"| {one['step']:,} | {one['weight']:g} | {one['concept']:.0%} | {one['following']:.0%} |"
+        for one in (found["base"], *found["points"])
+    )
     text = f"""# {shown.lora}
 
-{' '.join(found['sentences'])}
+{" ".join(found["sentences"])}
 
-- Made for: {config.model} ({run.about.get('family', '')})
-- Trigger word: {config.trigger or 'none'}; prompt: `{prompt}`
-- Learned from: {config.dataset}, {run.about.get('showings', '?')} pictures, {shown.step:,} steps
+- Made for: {config.model} ({run.about.get("family", "")})
+- Trigger word: {config.trigger or "none"}; prompt: `{prompt}`
+- Learned from: {config.dataset}, {run.about.get("showings", "?")} pictures, {shown.step:,} steps
 - Rank {config.rank}, seed {config.seed}, made on {run.date}
 
 ![Above without, below with the LoRA]({picture.name})

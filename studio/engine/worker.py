@@ -33,12 +33,19 @@ from studio.spec.value import check
 from studio.store.jobs import Job, Jobs, Lock, Progress
 
 Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
-WORKS = {"generate": "studio.engine.generation.generate:generate", "unload": "studio.engine.worker:unload",
-         "sweep": "studio.engine.sweeps.run:run_sweep", "export": "studio.engine.sweeps.export:export",
-         "strip": "studio.engine.sweeps.strip:strip",
-         "train": "studio.engine.training.run:train", "probe": "studio.engine.training.run:probe",
-         "export_checkpoint": "studio.engine.training.run:export_checkpoint", "report": "studio.engine.report:report",
-         "caption": "studio.engine.captioning.run:caption_folder", "see": "studio.engine.seeing.see:see"}
+WORKS = {
+    "generate": "studio.engine.generation.generate:generate",
+    "unload": "studio.engine.worker:unload",
+    "sweep": "studio.engine.sweeps.run:run_sweep",
+    "export": "studio.engine.sweeps.export:export",
+    "strip": "studio.engine.sweeps.strip:strip",
+    "train": "studio.engine.training.run:train",
+    "probe": "studio.engine.training.run:probe",
+    "export_checkpoint": "studio.engine.training.run:export_checkpoint",
+    "report": "studio.engine.report:report",
+    "caption": "studio.engine.captioning.run:caption_folder",
+    "see": "studio.engine.seeing.see:see",
+}
 LONG = ("train", "caption")  # works that let a short job in between
 SHORT = 500  # steps of all pictures of a job that may be done between two steps of a long work
 POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
@@ -56,7 +63,9 @@ def main(settings: Settings, linger: float = LINGER) -> int:
         return 3  # another worker has the device
     jobs.interrupt(label, "The worker died.")
     jobs.say(label, {"state": "starting", "version": __version__, "loaded": []})
-    worker = _Worker(label, jobs, settings)  # slow (torch), and before the first claim: a waiting job can be cancelled
+    worker = _Worker(
+        label, jobs, settings
+    )  # slow (torch), and before the first claim: a waiting job can be cancelled
     last_needed = last_look = time.monotonic()
     while worker.sound:
         if (job := jobs.claim(label)) is not None:
@@ -100,13 +109,23 @@ class _Worker:
 
     def tell(self) -> None:
         """Tell the other processes what this one runs on and has loaded, if that has changed."""
-        said: dict[str, Any] = {"state": "broken", "error": str(self._fault), "version": __version__, "loaded": []}
+        said: dict[str, Any] = {
+            "state": "broken",
+            "error": str(self._fault),
+            "version": __version__,
+            "loaded": [],
+        }
         if not self._fault:
             pipelines = self._bench.pipelines
             total, free = pipelines.device.memory()
-            said = {"state": "ready", "device": pipelines.device.title, "dtype": pipelines.device.dtype_name,
-                    "version": __version__, "loaded": pipelines.loaded,
-                    "memory": {"total": total, "free": round(free / 2**28) * 2**28}}
+            said = {
+                "state": "ready",
+                "device": pipelines.device.title,
+                "dtype": pipelines.device.dtype_name,
+                "version": __version__,
+                "loaded": pipelines.loaded,
+                "memory": {"total": total, "free": round(free / 2**28) * 2**28},
+            }
         if said != self._said:
             self._said = said
             self._jobs.say(self._label, said)
@@ -117,8 +136,14 @@ class _Worker:
             if self._fault:
                 raise self._fault
             if job.kind not in self._works:
-                raise StudioError(f"This studio cannot do {job.kind!r} jobs; it is version {__version__}.")
-            bench = replace(self._bench, owner=job.owner, **({"between": self.between} if job.kind in LONG else {}))
+                raise StudioError(
+                    f"This studio cannot do {job.kind!r} jobs; it is version {__version__}."
+                )
+            bench = replace(
+                self._bench,
+                owner=job.owner,
+                **({"between": self.between} if job.kind in LONG else {}),
+            )
             result = self._works[job.kind](bench, job.spec, Reporter(self._jobs, job.id))
             self._jobs.finish(job.id, "done", result)
         except Cancelled:
@@ -127,10 +152,16 @@ class _Worker:
             self._jobs.finish(job.id, "failed", error=str(error))
         except Exception as error:
             log.exception("job %d (%s)", job.id, job.kind)
-            self.sound = type(error).__name__ != "AcceleratorError"  # after one, CUDA fails this process for good
+            self.sound = (
+                type(error).__name__ != "AcceleratorError"
+            )  # after one, CUDA fails this process for good
             place = f"worker-{self._label.replace(':', '-')}.log"
-            self._jobs.finish(job.id, "failed", error=f"Something went wrong inside the studio ({type(error).__name__}: "
-                                                      f"{error!s:.200}). {place} in the home folder has the details.")
+            self._jobs.finish(
+                job.id,
+                "failed",
+                error=f"Something went wrong inside the studio ({type(error).__name__}: "
+                f"{error!s:.200}). {place} in the home folder has the details.",
+            )
         self.tell()
 
     def between(self, needed: int) -> bool:
@@ -142,7 +173,11 @@ class _Worker:
             return False
         self._glanced = time.monotonic()
         waiting = self._jobs.next("generate")
-        if waiting is None or not self._short(waiting, needed) or (job := self._jobs.claim(self._label, waiting.id)) is None:
+        if (
+            waiting is None
+            or not self._short(waiting, needed)
+            or (job := self._jobs.claim(self._label, waiting.id)) is None
+        ):
             return False
         self.run(job)
         return True
@@ -150,7 +185,9 @@ class _Worker:
     def _short(self, job: Job, needed: int) -> bool:
         try:
             request = check(GenerationRequest, job.spec)
-            return all_steps(request) * request.count <= SHORT and bool(self._bench.pipelines.fits(request, needed))
+            return all_steps(request) * request.count <= SHORT and bool(
+                self._bench.pipelines.fits(request, needed)
+            )
         except StudioError:
             return True  # it says so itself, at once
 
@@ -166,7 +203,9 @@ class Reporter:
     def __call__(self, progress: Progress) -> None:
         """Raises Cancelled once somebody has asked for a stop; it is heard within REPORT seconds."""
         self._preview = progress.preview or self._preview
-        same = progress.note == self._last.note and len(progress.pictures) == len(self._last.pictures)
+        same = progress.note == self._last.note and len(progress.pictures) == len(
+            self._last.pictures
+        )
         if same and time.monotonic() - self._at < REPORT:
             return
         self._last, self._at = progress, time.monotonic()
@@ -176,7 +215,9 @@ class Reporter:
 
 def unload(bench: Any, spec: dict[str, Any], report: Callable[[Progress], None]) -> dict[str, Any]:
     """The work behind Unload: throw the named models out of memory."""
-    return {"unloaded": [name for name in spec.get("models", []) if bench.pipelines.unload(str(name))]}
+    return {
+        "unloaded": [name for name in spec.get("models", []) if bench.pipelines.unload(str(name))]
+    }
 
 
 def supervise(settings: Settings, jobs: Jobs) -> None:
@@ -193,18 +234,44 @@ def supervise(settings: Settings, jobs: Jobs) -> None:
         lock.drop()
         time.sleep(pause)
         begun = time.monotonic()
-        with open(settings.home / f"worker-{label.replace(':', '-')}.log", "ab") as out:  # a pipe would break with this process
-            child = subprocess.Popen(command(settings), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        with open(
+            settings.home / f"worker-{label.replace(':', '-')}.log", "ab"
+        ) as out:  # a pipe would break with this process
+            child = subprocess.Popen(
+                command(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         code = child.wait()  # its own session: Ctrl+C in the terminal ends the page, not the job
-        why = f"The worker was killed ({signal.Signals(-code).name})." if code < 0 else f"The worker ended ({code})."
-        pause = min(30.0, 2 * pause + 0.5) if time.monotonic() - begun < 5.0 else 0.0  # broken from the start: do not spin
+        why = (
+            f"The worker was killed ({signal.Signals(-code).name})."
+            if code < 0
+            else f"The worker ended ({code})."
+        )
+        pause = (
+            min(30.0, 2 * pause + 0.5) if time.monotonic() - begun < 5.0 else 0.0
+        )  # broken from the start: do not spin
 
 
 def command(settings: Settings) -> list[str]:
     """The command line of a worker with these settings."""
-    return [sys.executable, "-m", "studio.engine.worker", "--home", str(settings.home), "--device", settings.device,
-            "--precision", settings.precision, "--keep-free", str(settings.keep_free),
-            "--preview-every", str(settings.preview_every)]
+    return [
+        sys.executable,
+        "-m",
+        "studio.engine.worker",
+        "--home",
+        str(settings.home),
+        "--device",
+        settings.device,
+        "--precision",
+        settings.precision,
+        "--keep-free",
+        str(settings.keep_free),
+        "--preview-every",
+        str(settings.preview_every),
+    ]
 
 
 def work_of(place: str) -> Any:
@@ -214,13 +281,17 @@ def work_of(place: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m studio.engine.worker", description="Serve the queue of a home folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m studio.engine.worker", description="Serve the queue of a home folder."
+    )
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision")
     parser.add_argument("--keep-free", type=float)
     parser.add_argument("--preview-every", type=int)
-    parser.add_argument("--linger", type=float, default=LINGER, help="seconds to stay when idle and no studio lives")
+    parser.add_argument(
+        "--linger", type=float, default=LINGER, help="seconds to stay when idle and no studio lives"
+    )
     return parser
 
 

@@ -63,21 +63,41 @@ class Put(Value):
 
     kind: Literal["put"] = "put"
     texts: dict[str, str]
-    mode: Mode = setting("replace", title="Mode", help="fill: only where there is none; replace: all; append: after what is there.")
-    separator: str = setting(", ", title="Separator", help="Between the old caption and what is appended.", max_length=20)
+    mode: Mode = setting(
+        "replace",
+        title="Mode",
+        help="fill: only where there is none; replace: all; append: after what is there.",
+    )
+    separator: str = setting(
+        ", ", title="Separator", help="Between the old caption and what is appended.", max_length=20
+    )
 
     def on(self, row: Row, see: See) -> str:
         new = self.texts.get(row.key)
-        return row.caption if new is None else text.merged(row.caption, text.one_line(new), self.mode, self.separator)
+        return (
+            row.caption
+            if new is None
+            else text.merged(row.caption, text.one_line(new), self.mode, self.separator)
+        )
 
 
 class Replace(Value):
     """Search and replace."""
 
     kind: Literal["replace"] = "replace"
-    find: str = setting(..., title="Find", help="Text, or a pattern.", min_length=1, max_length=caption_pattern.LONGEST)
-    to: str = setting("", title="Replace by", help=r"In a pattern \1 or \g<name> stand for its groups.",
-                      max_length=caption_pattern.LONGEST)
+    find: str = setting(
+        ...,
+        title="Find",
+        help="Text, or a pattern.",
+        min_length=1,
+        max_length=caption_pattern.LONGEST,
+    )
+    to: str = setting(
+        "",
+        title="Replace by",
+        help=r"In a pattern \1 or \g<name> stand for its groups.",
+        max_length=caption_pattern.LONGEST,
+    )
     pattern: bool = setting(False, title="Pattern", help="Read it as a regular expression.")
     capitals: bool = setting(True, title="Capitals count", help="Boat is not boat.")
     words: bool = setting(False, title="Whole words", help="Find boat, but not in boathouse.")
@@ -88,11 +108,15 @@ class Replace(Value):
             if self.pattern:
                 caption_pattern.check(self.find, self.to, self.capitals, self.words)
         except ValueError as error:
-            raise ValueError(f"Find: {self.find!r:.60} is no pattern that can be used: {error}.") from None
+            raise ValueError(
+                f"Find: {self.find!r:.60} is no pattern that can be used: {error}."
+            ) from None
         return self
 
     def on(self, row: Row, see: See) -> str:
-        made = caption_pattern.compiled(self.find, self.pattern, self.capitals, self.words)  # those seen before are kept
+        made = caption_pattern.compiled(
+            self.find, self.pattern, self.capitals, self.words
+        )  # those seen before are kept
         try:
             if (left := see.until - time.monotonic()) <= 0:
                 raise TimeoutError
@@ -100,8 +124,12 @@ class Replace(Value):
             new = str(made.sub(to, row.caption, timeout=left, concurrent=True))
             return row.caption if new == row.caption else text.one_line(new)
         except TimeoutError:
-            raise InvalidSpec([f"Find: the pattern {self.find!r:.60} takes longer than {PATIENCE:g} seconds (at {row.key:.80}); "
-                               "use a simpler one."]) from None
+            raise InvalidSpec(
+                [
+                    f"Find: the pattern {self.find!r:.60} takes longer than {PATIENCE:g} seconds (at {row.key:.80}); "
+                    "use a simpler one."
+                ]
+            ) from None
 
 
 class RenameTags(Value):
@@ -109,7 +137,9 @@ class RenameTags(Value):
 
     kind: Literal["rename_tags"] = "rename_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    to: str = setting(..., title="New name", help="The tag that they become.", min_length=1, max_length=500)
+    to: str = setting(
+        ..., title="New name", help="The tag that they become.", min_length=1, max_length=500
+    )
 
     def on(self, row: Row, see: See) -> str:
         return text.renamed(row.caption, {text.folded(tag) for tag in self.tags}, self.to.strip())
@@ -130,7 +160,9 @@ class AddTags(Value):
 
     kind: Literal["add_tags"] = "add_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    first: bool = setting(False, title="In front", help="Before the other tags instead of after them.")
+    first: bool = setting(
+        False, title="In front", help="Before the other tags instead of after them."
+    )
 
     def on(self, row: Row, see: See) -> str:
         return text.added(row.caption, self.tags, self.first)
@@ -140,16 +172,26 @@ class SortTags(Value):
     """Tags in another order."""
 
     kind: Literal["sort_tags"] = "sort_tags"
-    by: Literal["name", "count", "reverse"] = setting("count", title="By", help="Name; how many captions have it; or turned round.")
-    keep: int = setting(0, title="Keep in front", help="So many tags stay where they are.", ge=0, le=100)
+    by: Literal["name", "count", "reverse"] = setting(
+        "count", title="By", help="Name; how many captions have it; or turned round."
+    )
+    keep: int = setting(
+        0, title="Keep in front", help="So many tags stay where they are.", ge=0, le=100
+    )
 
     def on(self, row: Row, see: See) -> str:
         found = text.tags(row.caption)
-        kept, rest = found[:self.keep], found[self.keep:]
+        kept, rest = found[: self.keep], found[self.keep :]
         if self.by == "reverse":
             rest = rest[::-1]
         else:
-            rest = sorted(rest, key=lambda tag: (-see.counts.get(text.folded(tag), 0) * (self.by == "count"), text.folded(tag)))
+            rest = sorted(
+                rest,
+                key=lambda tag: (
+                    -see.counts.get(text.folded(tag), 0) * (self.by == "count"),
+                    text.folded(tag),
+                ),
+            )
         return row.caption if kept + rest == found else text.joined(kept + rest)
 
 
@@ -166,20 +208,31 @@ class KeepTags(Value):
     """Only the first tags."""
 
     kind: Literal["keep_tags"] = "keep_tags"
-    count: int = setting(10, title="Tags", help="So many of the first tags stay; the others go.", ge=1, le=1000)
+    count: int = setting(
+        10, title="Tags", help="So many of the first tags stay; the others go.", ge=1, le=1000
+    )
 
     def on(self, row: Row, see: See) -> str:
         found = text.tags(row.caption)
-        return row.caption if len(found) <= self.count else text.joined(found[:self.count])
+        return row.caption if len(found) <= self.count else text.joined(found[: self.count])
 
 
 class Dress(Value):
     """Words before and after, and a trigger word where it is missing; nothing is put twice."""
 
     kind: Literal["dress"] = "dress"
-    prefix: str = setting("", title="Prefix", help="Put before the caption as it is written here.", max_length=2000)
-    suffix: str = setting("", title="Suffix", help="Put after the caption as it is written here.", max_length=2000)
-    trigger: str = setting("", title="Trigger word", help="Put in front, with a comma, where the caption lacks it.", max_length=200)
+    prefix: str = setting(
+        "", title="Prefix", help="Put before the caption as it is written here.", max_length=2000
+    )
+    suffix: str = setting(
+        "", title="Suffix", help="Put after the caption as it is written here.", max_length=2000
+    )
+    trigger: str = setting(
+        "",
+        title="Trigger word",
+        help="Put in front, with a comma, where the caption lacks it.",
+        max_length=200,
+    )
 
     def on(self, row: Row, see: See) -> str:
         new = text.dressed(row.caption, self.prefix, self.suffix, self.trigger)
@@ -208,12 +261,17 @@ class Shorten(Value):
     """The longest beginning, whole tags if it can be, else whole words, that has no more tokens than that."""
 
     kind: Literal["shorten"] = "shorten"
-    tokens: int = setting(77, title="Tokens", help="With the two that mark begin and end.", ge=3, le=100_000)
+    tokens: int = setting(
+        77, title="Tokens", help="With the two that mark begin and end.", ge=3, le=100_000
+    )
 
     def on(self, row: Row, see: See) -> str:
         if see.tokens(row.caption) <= self.tokens:
             return row.caption
-        return next((one for one in text.beginnings(row.caption) if see.tokens(one) <= self.tokens), row.caption)
+        return next(
+            (one for one in text.beginnings(row.caption) if see.tokens(one) <= self.tokens),
+            row.caption,
+        )
 
 
 class SetAside(Value):
@@ -242,16 +300,53 @@ class SetRepeats(Value):
     """How often an epoch shows each picture of one of kohya's folders: the number that the folder's name begins with."""
 
     kind: Literal["set_repeats"] = "set_repeats"
-    folder: str = setting(..., title="Folder", help="Its name, such as 10_moon.", min_length=1, max_length=255)
-    repeats: int = setting(..., title="Repeats", help="So often each of its pictures counts in an epoch.", ge=1, le=10_000)
+    folder: str = setting(
+        ..., title="Folder", help="Its name, such as 10_moon.", min_length=1, max_length=255
+    )
+    repeats: int = setting(
+        ...,
+        title="Repeats",
+        help="So often each of its pictures counts in an epoch.",
+        ge=1,
+        le=10_000,
+    )
 
 
-TextEdit = (Put | Replace | RenameTags | DeleteTags | AddTags | SortTags | DedupeTags | KeepTags | Dress | Clean | JoinLines
-            | Shorten)
+TextEdit = (
+    Put
+    | Replace
+    | RenameTags
+    | DeleteTags
+    | AddTags
+    | SortTags
+    | DedupeTags
+    | KeepTags
+    | Dress
+    | Clean
+    | JoinLines
+    | Shorten
+)
 Edit = TextEdit | SetAside | SetSource | SetRepeats
-EDITS: dict[str, type[Edit]] = {str(made.model_fields["kind"].default): made for made in (
-    Put, Replace, RenameTags, DeleteTags, AddTags, SortTags, DedupeTags, KeepTags, Dress, Clean, JoinLines, Shorten,
-    SetAside, SetSource, SetRepeats)}
+EDITS: dict[str, type[Edit]] = {
+    str(made.model_fields["kind"].default): made
+    for made in (
+        Put,
+        Replace,
+        RenameTags,
+        DeleteTags,
+        AddTags,
+        SortTags,
+        DedupeTags,
+        KeepTags,
+        Dress,
+        Clean,
+        JoinLines,
+        Shorten,
+        SetAside,
+        SetSource,
+        SetRepeats,
+    )
+}
 
 
 def edit_of(values: Mapping[str, Any]) -> Edit:
@@ -262,8 +357,12 @@ def edit_of(values: Mapping[str, Any]) -> Edit:
     return check(EDITS[kind], values)
 
 
-def changed(edit: TextEdit, rows: Iterable[Row], everything: Iterable[Row] = (),
-            tokens: Callable[[str], int] = len) -> dict[str, str]:
+def changed(
+    edit: TextEdit,
+    rows: Iterable[Row],
+    everything: Iterable[Row] = (),
+    tokens: Callable[[str], int] = len,
+) -> dict[str, str]:
     """New captions of those rows that the edit changes, by key.
 
     `everything`: all rows of the dataset, for counts of tags; `tokens` counts those of a caption. Raises InvalidSpec for a pattern
@@ -271,15 +370,25 @@ def changed(edit: TextEdit, rows: Iterable[Row], everything: Iterable[Row] = (),
     """
     counts: dict[str, int] = {}
     if isinstance(edit, SortTags) and edit.by == "count":
-        counts = {text.folded(tag): count for tag, count in text.counted(row.caption for row in everything)}
+        counts = {
+            text.folded(tag): count
+            for tag, count in text.counted(row.caption for row in everything)
+        }
     see, made = See(counts, tokens, time.monotonic() + PATIENCE), {}
     for row in rows:
         new = edit.on(row, see)
         if len(new) > LONGEST:
-            raise InvalidSpec([f"The caption of {row.key:.80} would become {len(new):,} characters long; "
-                               f"at most {LONGEST:,} can be."])
-        if new != row.caption or (isinstance(edit, JoinLines) and row.below) or (
-                isinstance(edit, Put) and edit.texts.get(row.key) == "" and not row.written):
+            raise InvalidSpec(
+                [
+                    f"The caption of {row.key:.80} would become {len(new):,} characters long; "
+                    f"at most {LONGEST:,} can be."
+                ]
+            )
+        if (
+            new != row.caption
+            or (isinstance(edit, JoinLines) and row.below)
+            or (isinstance(edit, Put) and edit.texts.get(row.key) == "" and not row.written)
+        ):
             made[row.key] = new
     return made
 
@@ -288,7 +397,11 @@ def title(edit: Edit) -> str:
     """What an edit is called in the history."""
     match edit:
         case Put():
-            return f"{len(edit.texts)} captions" if len(edit.texts) != 1 else f"Caption of {next(iter(edit.texts)):.60}"
+            return (
+                f"{len(edit.texts)} captions"
+                if len(edit.texts) != 1
+                else f"Caption of {next(iter(edit.texts)):.60}"
+            )
         case Replace():
             return f"Replace {edit.find!r:.40} by {edit.to!r:.40}"
         case RenameTags():
@@ -310,4 +423,9 @@ def title(edit: Edit) -> str:
             return "Source of pictures"
         case SetRepeats():
             return f"Repeats of {edit.folder:.60}: {edit.repeats:,}"
-    return {"sort_tags": "Sort tags", "dedupe_tags": "Each tag once", "clean": "Clean up", "join_lines": "Join lines"}[edit.kind]
+    return {
+        "sort_tags": "Sort tags",
+        "dedupe_tags": "Each tag once",
+        "clean": "Clean up",
+        "join_lines": "Join lines",
+    }[edit.kind]

@@ -24,18 +24,37 @@ from studio.spec.caption_edits import Row
 from studio.spec.caption_text import tags
 
 LONGEST, DEEPEST = 2000, 40  # characters of a filter, brackets within brackets
-_TOKEN = re.compile(r'\s*(?:(?P<open>\()|(?P<close>\))|(?P<minus>-(?=[^\s)]))|(?P<field>[A-Za-z]+):(?P<value>"[^"]*"|[^\s()"]*)'
-                    r'|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))')
-_COUNT = re.compile(r"(?P<sign><=|>=|<|>|=)?(?P<number>\d{1,12})|(?P<least>\d{1,12})-(?P<most>\d{1,12})")
-_SIGNS: dict[str, Callable[[int, int], bool]] = {"": operator.eq, "=": operator.eq, "<": operator.lt, "<=": operator.le,
-                                                 ">": operator.gt, ">=": operator.ge}
+_TOKEN = re.compile(
+    r'\s*(?:(?P<open>\()|(?P<close>\))|(?P<minus>-(?=[^\s)]))|(?P<field>[A-Za-z]+):(?P<value>"[^"]*"|[^\s()"]*)'
+    r'|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))'
+)
+_COUNT = re.compile(
+    r"(?P<sign><=|>=|<|>|=)?(?P<number>\d{1,12})|(?P<least>\d{1,12})-(?P<most>\d{1,12})"
+)
+_SIGNS: dict[str, Callable[[int, int], bool]] = {
+    "": operator.eq,
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 COUNTS: dict[str, Callable[[Row], int]] = {
-    "tokens": lambda row: row.tokens, "words": lambda row: len(row.caption.split()), "tags": lambda row: len(tags(row.caption)),
-    "chars": lambda row: len(row.caption), "width": lambda row: row.width, "height": lambda row: row.height,
-    "side": lambda row: min(row.width, row.height), "repeats": lambda row: row.repeats, "bytes": lambda row: row.bytes}
+    "tokens": lambda row: row.tokens,
+    "words": lambda row: len(row.caption.split()),
+    "tags": lambda row: len(tags(row.caption)),
+    "chars": lambda row: len(row.caption),
+    "width": lambda row: row.width,
+    "height": lambda row: row.height,
+    "side": lambda row: min(row.width, row.height),
+    "repeats": lambda row: row.repeats,
+    "bytes": lambda row: row.bytes,
+}
 STATES: dict[str, Callable[[Row], bool]] = {
-    "missing": lambda row: not row.caption, "captioned": lambda row: bool(row.caption),
-    "broken": lambda row: bool(row.reason or row.fault)}
+    "missing": lambda row: not row.caption,
+    "captioned": lambda row: bool(row.caption),
+    "broken": lambda row: bool(row.reason or row.fault),
+}
 Test = Callable[[Row], bool]
 
 
@@ -104,7 +123,9 @@ class _Reader:
             raise InvalidSpec([f"Filter: something to look for is missing before {self.shown()}."])
         self.depth += 1
         if self.depth > DEEPEST:
-            raise InvalidSpec([f"Filter: more than {DEEPEST} brackets or nots lie within each other."])
+            raise InvalidSpec(
+                [f"Filter: more than {DEEPEST} brackets or nots lie within each other."]
+            )
         try:
             piece = self.left.pop()
             if piece["minus"] or (piece["word"] or "").upper() == "NOT":
@@ -117,7 +138,9 @@ class _Reader:
                 self.left.pop()
                 return inner
             if piece["field"]:
-                return self.field(piece["field"].lower(), piece["value"].strip('"'), piece.group().strip())
+                return self.field(
+                    piece["field"].lower(), piece["value"].strip('"'), piece.group().strip()
+                )
             wanted = (piece["quoted"] if piece["quoted"] is not None else piece["word"]).casefold()
             return lambda row: wanted in row.caption.casefold()
         finally:
@@ -129,19 +152,27 @@ class _Reader:
             return _counting(COUNTS[name], value, shown)
         if name == "is":
             if value.lower() not in STATES:
-                raise InvalidSpec([f"Filter: {shown!r:.60} is unknown; is: takes {', '.join(STATES)}."])
+                raise InvalidSpec(
+                    [f"Filter: {shown!r:.60} is unknown; is: takes {', '.join(STATES)}."]
+                )
             return STATES[value.lower()]
         wanted = value.casefold()
         if name == "tag":
             return lambda row: any(fnmatchcase(tag.casefold(), wanted) for tag in tags(row.caption))
         if name == "name":
-            return lambda row: fnmatchcase(row.key.casefold(), wanted) or wanted in row.key.casefold()
+            return lambda row: (
+                fnmatchcase(row.key.casefold(), wanted) or wanted in row.key.casefold()
+            )
         if name == "caption":
             return lambda row: wanted in row.caption.casefold()
         if name == "concept":
             return lambda row: row.concept.casefold() == wanted
-        raise InvalidSpec([f"Filter: there is no {name!r:.40} to look for; there is tag, name, caption, concept, is, "
-                           f"{', '.join(COUNTS)}. Write words with a colon in quotes."])
+        raise InvalidSpec(
+            [
+                f"Filter: there is no {name!r:.40} to look for; there is tag, name, caption, concept, is, "
+                f"{', '.join(COUNTS)}. Write words with a colon in quotes."
+            ]
+        )
 
 
 def _counting(count: Callable[[Row], int], value: str, shown: str) -> Test:

@@ -26,7 +26,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from studio.spec import caption_text as text
-from studio.spec.caption_edits import Clean, DedupeTags, Dress, Edit, JoinLines, Row, SetAside, Shorten
+from studio.spec.caption_edits import (
+    Clean,
+    DedupeTags,
+    Dress,
+    Edit,
+    JoinLines,
+    Row,
+    SetAside,
+    Shorten,
+)
 from studio.spec.value import Value, setting
 
 Mend = Edit | Literal["caption"]
@@ -36,18 +45,39 @@ LEAST_ALIKE = 3  # pictures with one caption before that is told
 class Rules(Value):
     """What is asked of a dataset; 0 or nothing leaves a rule out."""
 
-    trigger: str = setting("", title="Trigger word", help="Has to stand in every caption.", max_length=200)
-    resolution: int = setting(0, title="Resolution", help="Pictures with fewer pixels than its square are enlarged.",
-                              ge=0, le=16384, unit="px")
-    tokens: int = setting(77, title="Tokens", help="What a caption may have, begin and end included.", ge=0, le=100_000)
-    words: int = setting(3, title="Words", help="What a caption should have at least.", ge=0, le=1000)
+    trigger: str = setting(
+        "", title="Trigger word", help="Has to stand in every caption.", max_length=200
+    )
+    resolution: int = setting(
+        0,
+        title="Resolution",
+        help="Pictures with fewer pixels than its square are enlarged.",
+        ge=0,
+        le=16384,
+        unit="px",
+    )
+    tokens: int = setting(
+        77,
+        title="Tokens",
+        help="What a caption may have, begin and end included.",
+        ge=0,
+        le=100_000,
+    )
+    words: int = setting(
+        3, title="Words", help="What a caption should have at least.", ge=0, le=1000
+    )
 
 
 class DatasetRules(Rules):
     """A dataset by its name, and what is asked of it."""
 
-    dataset: str = setting(..., title="Dataset", min_length=1, max_length=200,
-                           help="The name of a folder in home/datasets, or of one that came with the studio.")
+    dataset: str = setting(
+        ...,
+        title="Dataset",
+        min_length=1,
+        max_length=200,
+        help="The name of a folder in home/datasets, or of one that came with the studio.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +103,10 @@ def lint(rows: Sequence[Row], rules: Rules) -> list[Finding]:
     kept = _kept(rows)
     found: list[Finding] = []
     for row in rows:
-        told = [*_picture(row, rules, kept), *(() if row.reason else _caption(row, rules, same, often, len(rows)))]
+        told = [
+            *_picture(row, rules, kept),
+            *(() if row.reason else _caption(row, rules, same, often, len(rows))),
+        ]
         found += [Finding(kind, row.key, says, mend) for kind, says, mend in told]
     return found
 
@@ -92,7 +125,9 @@ def _kept(rows: Sequence[Row]) -> dict[str, str]:
     """Of equal files the one that stays: the first with a caption, else the first. By content."""
     kept: dict[str, Row] = {}
     for row in rows:
-        if row.content and (row.content not in kept or (row.caption and not kept[row.content].caption)):
+        if row.content and (
+            row.content not in kept or (row.caption and not kept[row.content].caption)
+        ):
             kept[row.content] = row
     return {content: row.key for content, row in kept.items()}
 
@@ -104,17 +139,29 @@ def _picture(row: Row, rules: Rules, kept: dict[str, str]) -> Iterable[tuple[str
         return
     if row.content and kept[row.content] != row.key:
         yield "duplicate", f"is the same file as {kept[row.content]}.", aside
-    if row.width * row.height < rules.resolution ** 2:
-        yield "small", (f"is {row.width} x {row.height} pixels large, fewer than {rules.resolution} x {rules.resolution}: "
-                        "it would be enlarged."), aside
+    if row.width * row.height < rules.resolution**2:
+        yield (
+            "small",
+            (
+                f"is {row.width} x {row.height} pixels large, fewer than {rules.resolution} x {rules.resolution}: "
+                "it would be enlarged."
+            ),
+            aside,
+        )
 
 
-def _caption(row: Row, rules: Rules, same: str | None, often: int, many: int) -> Iterable[tuple[str, str, Mend]]:
+def _caption(
+    row: Row, rules: Rules, same: str | None, often: int, many: int
+) -> Iterable[tuple[str, str, Mend]]:
     if row.fault:
         yield "unreadable", row.fault, "caption"
         return
     if not row.caption:
-        instead = f"; {row.concept!r}, its folder's name, would be used" if row.concept and not row.written else ""
+        instead = (
+            f"; {row.concept!r}, its folder's name, would be used"
+            if row.concept and not row.written
+            else ""
+        )
         yield "missing", f"has no caption{instead}.", "caption"
         return
     if row.caption == same:
@@ -124,10 +171,20 @@ def _caption(row: Row, rules: Rules, same: str | None, often: int, many: int) ->
     if rules.trigger.strip() and not text.has_words(row.caption, rules.trigger):
         yield "trigger", f"its caption lacks {rules.trigger.strip()}.", Dress(trigger=rules.trigger)
     if rules.tokens and row.tokens > rules.tokens:
-        yield "long", f"its caption has {row.tokens} tokens; {rules.tokens} are read.", Shorten(tokens=max(3, rules.tokens))
+        yield (
+            "long",
+            f"its caption has {row.tokens} tokens; {rules.tokens} are read.",
+            Shorten(tokens=max(3, rules.tokens)),
+        )
     if row.below:
-        yield "lines", "its caption has lines below the first; trainers read only the first.", JoinLines()
+        yield (
+            "lines",
+            "its caption has lines below the first; trainers read only the first.",
+            JoinLines(),
+        )
     if text.deduplicated(row.caption) != row.caption:
         yield "twice", "its caption has a tag twice.", DedupeTags()
-    if text.one_line(row.caption) != row.caption or any(not part.strip() for part in row.caption.split(",")):
+    if text.one_line(row.caption) != row.caption or any(
+        not part.strip() for part in row.caption.split(",")
+    ):
         yield "untidy", "its caption has double spaces or empty tags.", Clean()

@@ -28,7 +28,14 @@ def compiled(find: str, pattern: bool, capitals: bool, words: bool) -> Any:
     body = rf"(?<!\w)(?:{body})(?!\w)" if words else body
     try:
         return regex.compile(body, 0 if capitals else regex.IGNORECASE)
-    except (regex.error, RecursionError, IndexError, ValueError, MemoryError, OverflowError) as error:
+    except (
+        regex.error,
+        RecursionError,
+        IndexError,
+        ValueError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"{error!s:.100}") from None
 
 
@@ -39,7 +46,14 @@ def check(find: str, to: str, capitals: bool = True, words: bool = False) -> Non
         regex.compile(f"(?:{find})|").sub(to, "", timeout=0.2)
     except TimeoutError:
         pass
-    except (regex.error, RecursionError, IndexError, ValueError, MemoryError, OverflowError) as error:
+    except (
+        regex.error,
+        RecursionError,
+        IndexError,
+        ValueError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"{error!s:.100}") from None
 
 

@@ -83,7 +83,9 @@ def deduplicated(caption: str) -> str:
 
 def has_words(caption: str, words: str) -> bool:
     """Whether words stand in a caption as whole words, whatever their capitals."""
-    return re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", caption, re.IGNORECASE) is not None
+    return (
+        re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", caption, re.IGNORECASE) is not None
+    )
 
 
 def dressed(caption: str, prefix: str = "", suffix: str = "", trigger: str = "") -> str:
@@ -121,5 +123,7 @@ def beginnings(caption: str) -> list[str]:
     """Ever shorter beginnings of a caption: first without its last tags, then without its last words."""
     parts = tags(caption)
     words = (parts[0] if parts else "").split()
-    return [*(joined(parts[:count]) for count in range(len(parts) - 1, 0, -1)),
-            *(" ".join(words[:count]) for count in range(len(words) - 1, 0, -1))]
+    return [
+        *(joined(parts[:count]) for count in range(len(parts) - 1, 0, -1)),
+        *(" ".join(words[:count]) for count in range(len(words) - 1, 0, -1)),
+    ]

@@ -29,15 +29,28 @@ _PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE = re.compile(r"^Negative prompt:", re.MULTILINE)
 _SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
 # What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
-_AUTOMATIC: dict[str, Schedule] = {"DPM++ 2M": "Karras", "DPM++ SDE": "Karras", "DPM2": "Karras", "DPM2 a": "Karras",
-                                   "DPM++ 2M SDE": "Exponential", "UniPC": "SGM Uniform"}
+_AUTOMATIC: dict[str, Schedule] = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "UniPC": "SGM Uniform",
+}
 _OURS = f"studio {__version__}"
 # Settings of work on a picture, under A1111's names where it has them; written where they differ from the default, some always.
-_ON_A_PICTURE = {name: str(extra(GenerationRequest, name)["infotext"]) for name in GenerationRequest.model_fields
-                 if name in NEEDS or name in SWITCHES}
+_ON_A_PICTURE = {
+    name: str(extra(GenerationRequest, name)["infotext"])
+    for name in GenerationRequest.model_fields
+    if name in NEEDS or name in SWITCHES
+}
 _ALWAYS = ("strength", "mask_blur", "mask_padding", "hires_resize")
-_SAID = {("invert_mask", True): "Inpaint not masked", ("inpaint_area", "only masked"): "Only masked",
-         ("hires_resize", "latent"): "Latent", ("hires_resize", "pixel"): "Lanczos"}
+_SAID = {
+    ("invert_mask", True): "Inpaint not masked",
+    ("inpaint_area", "only masked"): "Only masked",
+    ("hires_resize", "latent"): "Latent",
+    ("hires_resize", "pixel"): "Lanczos",
+}
 _UNSAID = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "Init image hash")
 
 
@@ -66,9 +79,14 @@ def write(request: GenerationRequest, model_hash: str = "") -> str:
         "Version": _OURS,
     }
     text = _text(request, pairs)
-    if not _same_words(request, text):  # words that look like settings or end in blanks: say them twice, safely
+    if not _same_words(
+        request, text
+    ):  # words that look like settings or end in blanks: say them twice, safely
         tags = _tags(request) or None
-        text = _text(request, {"Prompt": request.prompt, "Negative": request.negative_prompt, "Loras": tags} | pairs)
+        text = _text(
+            request,
+            {"Prompt": request.prompt, "Negative": request.negative_prompt, "Loras": tags} | pairs,
+        )
     return text
 
 
@@ -82,7 +100,10 @@ def read(text: str) -> Found:
         raise ValueError("there are no settings in it.")
     found = Found()
     own = pairs.pop("Version", "").startswith("studio ")
-    words, negative, *_ = [*_NEGATIVE.split("\n".join(lines if own else map(str.strip, lines)), 1), ""]
+    words, negative, *_ = [
+        *_NEGATIVE.split("\n".join(lines if own else map(str.strip, lines)), 1),
+        "",
+    ]
     _take_prompt(words.removesuffix("\n"), pairs, found)
     found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
     _take(pairs, found, own)
@@ -93,26 +114,43 @@ def _on_a_picture(request: GenerationRequest) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, key in _ON_A_PICTURE.items():
         value = getattr(request, name)
-        if name not in request.idle and (name in _ALWAYS or value != GenerationRequest.model_fields[name].default):
-            found[key] = _SAID.get((name, value)) or (f"{value!r}".removesuffix(".0") if isinstance(value, float) else value)
+        if name not in request.idle and (
+            name in _ALWAYS or value != GenerationRequest.model_fields[name].default
+        ):
+            found[key] = _SAID.get((name, value)) or (
+                f"{value!r}".removesuffix(".0") if isinstance(value, float) else value
+            )
     if request.hires and not request.image:  # A1111 has one name for both strengths
         found["Denoising strength"] = found.pop("Hires strength", request.hires_strength)
     return found
 
 
 def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
-    words = f"{request.prompt} {_tags(request)}" if request.prompt and request.loras else request.prompt or _tags(request)
+    words = (
+        f"{request.prompt} {_tags(request)}"
+        if request.prompt and request.loras
+        else request.prompt or _tags(request)
+    )
     lines = [words] if words else []
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quoted(key, str(value))}" for key, value in pairs.items() if value is not None))
+    lines.append(
+        ", ".join(
+            f"{key}: {_quoted(key, str(value))}"
+            for key, value in pairs.items()
+            if value is not None
+        )
+    )
     return "\n".join(lines)
 
 
 def _same_words(request: GenerationRequest, text: str) -> bool:
     values = read(text).values
-    return bool(values["prompt"] == request.prompt and values["negative_prompt"] == request.negative_prompt
-                and values.get("loras", []) == request.model_dump(mode="json")["loras"])
+    return bool(
+        values["prompt"] == request.prompt
+        and values["negative_prompt"] == request.negative_prompt
+        and values.get("loras", []) == request.model_dump(mode="json")["loras"]
+    )
 
 
 def _tags(request: GenerationRequest) -> str:
@@ -123,14 +161,20 @@ def _take_prompt(words: str, pairs: dict[str, str], found: Found) -> None:
     """The prompt, with its tags as LoRAs. Tags that cannot be read stay where they are: the form says what is wrong."""
     safe = pairs.pop("Prompt", None)
     try:
-        found.values["prompt"], uses = loras.lift(words) if safe is None else (safe, loras.read(pairs.pop("Loras", "")))
+        found.values["prompt"], uses = (
+            loras.lift(words) if safe is None else (safe, loras.read(pairs.pop("Loras", "")))
+        )
     except ValueError:
         found.values["prompt"], uses = words, ()
     found.values["loras"] = [use.model_dump() for use in uses]
 
 
 def _quoted(key: str, value: str) -> str:
-    plain = key not in ("Prompt", "Negative") and value == value.strip() and not any(c in value for c in ',\n:"')
+    plain = (
+        key not in ("Prompt", "Negative")
+        and value == value.strip()
+        and not any(c in value for c in ',\n:"')
+    )
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -146,8 +190,14 @@ def _unquoted(value: str) -> str:
 
 def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
     """Turn A1111's pairs into fields; what is left over is noted."""
-    for key, name, turn in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int),
-                            ("Clip skip", "clip_skip", int), ("Model", "model", str), ("Batch size", "batch", int)):
+    for key, name, turn in (
+        ("Steps", "steps", int),
+        ("CFG scale", "guidance", float),
+        ("Seed", "seed", int),
+        ("Clip skip", "clip_skip", int),
+        ("Model", "model", str),
+        ("Batch size", "batch", int),
+    ):
         if key in pairs:
             value = pairs.pop(key)
             try:
@@ -168,7 +218,10 @@ def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
 
 
 def _take_on_a_picture(pairs: dict[str, str], found: Found, own: bool) -> None:
-    hires, said = "Hires upscale" in pairs or "Hires resize" in pairs, {wrote: value for (_, value), wrote in _SAID.items()}
+    hires, said = (
+        "Hires upscale" in pairs or "Hires resize" in pairs,
+        {wrote: value for (_, value), wrote in _SAID.items()},
+    )
     if hires and "Init image" not in pairs and "Denoising strength" in pairs:
         pairs["Hires strength"] = pairs.pop("Denoising strength")
     if not own and not hires and "Denoising strength" in pairs:
@@ -187,17 +240,24 @@ def _take_on_a_picture(pairs: dict[str, str], found: Found, own: bool) -> None:
             found.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
     if (upscaler := found.values.get("hires_resize")) not in (None, "latent", "pixel"):
         found.values["hires_resize"] = "latent" if str(upscaler).startswith("Latent") else "pixel"
-        found.notes.append(f"Hires upscaler {upscaler!r:.40} is not in this studio; {found.values['hires_resize']} is taken.")
+        found.notes.append(
+            f"Hires upscaler {upscaler!r:.40} is not in this studio; {found.values['hires_resize']} is taken."
+        )
 
 
 def _take_sampler(sampler: str, schedule: str, found: Found, own: bool) -> None:
-    for ending in ("Karras", "Exponential"):  # before v1.9 the ladder was part of the sampler's name
+    for ending in (
+        "Karras",
+        "Exponential",
+    ):  # before v1.9 the ladder was part of the sampler's name
         if not schedule and sampler.endswith(f" {ending}"):
             sampler, schedule = sampler.removesuffix(f" {ending}"), ending
     known: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
     scheduler = known.get(sampler.casefold())
     if scheduler is None:
-        found.notes.append(f"Sampler {sampler!r:.40} is not in this studio; the scheduler is left as it is.")
+        found.notes.append(
+            f"Sampler {sampler!r:.40} is not in this studio; the scheduler is left as it is."
+        )
         return
     possible = SCHEDULERS[scheduler].schedules
     if schedule in ("", "Automatic"):
@@ -206,6 +266,8 @@ def _take_sampler(sampler: str, schedule: str, found: Found, own: bool) -> None:
     else:
         wanted = {name.casefold(): name for name in possible}.get(schedule.casefold(), "")
     if not wanted:
-        found.notes.append(f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is taken.")
+        found.notes.append(
+            f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is taken."
+        )
         wanted = "As shipped"
     found.values["scheduler"], found.values["schedule"] = scheduler, wanted

@@ -48,7 +48,9 @@ def read(text: str, name: str = "", as_meant: bool = False, dataset: str = "") -
     given = parse(text)
     if given.form == "own":
         config = check(TrainingConfig, given.values)
-        return Imported(config, config.model_dump(mode="json"), (), (), kohya_rules.guess(config.model))
+        return Imported(
+            config, config.model_dump(mode="json"), (), (), kohya_rules.guess(config.model)
+        )
     if dataset:
         given = _with(given, parse(dataset))
     taker = Reader(given, as_meant)
@@ -62,7 +64,11 @@ def read(text: str, name: str = "", as_meant: bool = False, dataset: str = "") -
         kohya_rules.settle(taker)
         kohya_data.watching(taker)
     else:
-        taker.cannot("model", "pretrained_model_name_or_path", "a dataset_config says nothing of model, LoRA, rate and length.")
+        taker.cannot(
+            "model",
+            "pretrained_model_name_or_path",
+            "a dataset_config says nothing of model, LoRA, rate and length.",
+        )
     kohya_data.batches(taker)
     kohya_data.captions(taker)
     kohya_data.pictures(taker)
@@ -72,8 +78,15 @@ def read(text: str, name: str = "", as_meant: bool = False, dataset: str = "") -
     return _imported(taker, family)
 
 
-def plan(text: str, name: str = "", as_meant: bool = False, *, dataset: str = "", shape: ModelShape | None = None,
-         pictures: int | Mapping[str, tuple[int, int]] | None = None) -> dict[str, Any]:
+def plan(
+    text: str,
+    name: str = "",
+    as_meant: bool = False,
+    *,
+    dataset: str = "",
+    shape: ModelShape | None = None,
+    pictures: int | Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
     """What `studio train FILE --plan` prints: config, steps, modules, and notices of every key.
 
     Works without weights and data: what is not known is None, with the reason among the notices. Whoever has the model or the
@@ -84,31 +97,58 @@ def plan(text: str, name: str = "", as_meant: bool = False, *, dataset: str = ""
     complete = _complete(found.values)
     total, layers = None, None
     if found.values["steps"] is None and (found.values["epochs"] is None or pictures is None):
-        notices.append({"key": "steps", "kind": "unknown", "note": "depend on how many pictures there are: epochs × pictures × "
-                                                                   "repeats ÷ "
-                        "batch ÷ accumulation."})
+        notices.append(
+            {
+                "key": "steps",
+                "kind": "unknown",
+                "note": "depend on how many pictures there are: epochs × pictures × "
+                "repeats ÷ "
+                "batch ÷ accumulation.",
+            }
+        )
     else:
         total = steps(complete, pictures or 0)
     shape = shape or (SHAPES[found.family] if found.family else None)
     if shape is None:
-        notices.append({"key": "modules", "kind": "unknown", "note": "depend on the model's family, which neither the file nor the "
-                        "names in it tell."})
+        notices.append(
+            {
+                "key": "modules",
+                "kind": "unknown",
+                "note": "depend on the model's family, which neither the file nor the "
+                "names in it tell.",
+            }
+        )
     elif found.values["targets"] is None:
-        notices.append({"key": "modules", "kind": "unknown", "note": "the studio has no such kind of LoRA."})
+        notices.append(
+            {"key": "modules", "kind": "unknown", "note": "the studio has no such kind of LoRA."}
+        )
     else:
-        layers = count(modules(shape, complete.targets, complete.patterns, unet=complete.train_unet,
-                               encoders=complete.train_text_encoder))
+        layers = count(
+            modules(
+                shape,
+                complete.targets,
+                complete.patterns,
+                unet=complete.train_unet,
+                encoders=complete.train_text_encoder,
+            )
+        )
     return {"config": found.values, "steps": total, "modules": layers, "notices": notices}
 
 
 def _with(given: Given, beside: Given) -> Given:
     """A dataset_config decides over the pictures; what it overrides is said."""
     if beside.form != "dataset" or given.form == "dataset":
-        raise InvalidSpec(["dataset_config: the second file has to be a dataset_config, with [[datasets]], beside training "
-                           "settings."])
+        raise InvalidSpec(
+            [
+                "dataset_config: the second file has to be a dataset_config, with [[datasets]], beside training "
+                "settings."
+            ]
+        )
     for key in ("train_data_dir", "reg_data_dir", "in_json", *beside.values):
         if given.values.pop(key, None) is not None:
-            given.said.append(("conflicting", given.names.get(key, key), "the dataset_config decides over it."))
+            given.said.append(
+                ("conflicting", given.names.get(key, key), "the dataset_config decides over it.")
+            )
     given.values.pop("dataset_config", None)
     given.values |= beside.values
     given.names |= beside.names
@@ -119,12 +159,20 @@ def _with(given: Given, beside: Given) -> Given:
 def _elsewhere(taker: Reader) -> None:
     for key, family in ELSEWHERE.items():
         if taker.any(key):
-            taker.cannot("model", key, f"is for {family}; the studio trains Stable Diffusion 1.x, 2.x and XL.")
+            taker.cannot(
+                "model",
+                key,
+                f"is for {family}; the studio trains Stable Diffusion 1.x, 2.x and XL.",
+            )
 
 
 def _complete(values: Mapping[str, Any]) -> TrainingConfig:
     """With something in place of what is not known, so that the rest can be checked."""
-    known = {key: value for key, value in values.items() if value is not None or key in ("steps", "learning_rate")}
+    known = {
+        key: value
+        for key, value in values.items()
+        if value is not None or key in ("steps", "learning_rate")
+    }
     return check(TrainingConfig, {"dataset": "?", "name": "unknown"} | known)
 
 
@@ -134,7 +182,13 @@ def _imported(taker: Reader, family: Family | None) -> Imported:
     try:
         made = check(TrainingConfig, {"dataset": "?", "name": "unknown"} | given)
     except InvalidSpec as error:
-        raise InvalidSpec([f"As settings of the studio: {fault}" for fault in error.faults]) from None
+        raise InvalidSpec(
+            [f"As settings of the studio: {fault}" for fault in error.faults]
+        ) from None
     values = made.model_dump(mode="json") | dict.fromkeys(unknown)
-    faults = tuple(dict.fromkeys(shown(sentence) if len(sentence) > 400 else sentence for sentence in unknown.values()))
+    faults = tuple(
+        dict.fromkeys(
+            shown(sentence) if len(sentence) > 400 else sentence for sentence in unknown.values()
+        )
+    )
     return Imported(None if unknown else made, values, faults, tuple(taker.notices), family)

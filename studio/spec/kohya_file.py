@@ -20,12 +20,30 @@ Form = Literal["training", "gui", "dataset", "own"]
 LONGEST = 500_000  # characters; the GUI's files have 6,000
 MOST_KEYS = 2000
 MOST_REPEATS = 1_000_000
-GUI_NAMES = {"optimizer": "optimizer_type", "max_resolution": "resolution", "sdxl_no_half_vae": "no_half_vae",
-             "sdxl_cache_text_encoder_outputs": "cache_text_encoder_outputs"}
-_LORA_TYPES = {"Standard": ("networks.lora", ""), "Kohya LoCon": ("networks.lora", ""), "LoCon": ("lycoris.kohya", "locon"),
-               "LyCORIS/LoCon": ("lycoris.kohya", "locon")}
-_NETWORK_ARGS = ("rank_dropout", "module_dropout", "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold",
-                 "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas")
+GUI_NAMES = {
+    "optimizer": "optimizer_type",
+    "max_resolution": "resolution",
+    "sdxl_no_half_vae": "no_half_vae",
+    "sdxl_cache_text_encoder_outputs": "cache_text_encoder_outputs",
+}
+_LORA_TYPES = {
+    "Standard": ("networks.lora", ""),
+    "Kohya LoCon": ("networks.lora", ""),
+    "LoCon": ("lycoris.kohya", "locon"),
+    "LyCORIS/LoCon": ("lycoris.kohya", "locon"),
+}
+_NETWORK_ARGS = (
+    "rank_dropout",
+    "module_dropout",
+    "down_lr_weight",
+    "mid_lr_weight",
+    "up_lr_weight",
+    "block_lr_zero_threshold",
+    "block_dims",
+    "block_alphas",
+    "conv_block_dims",
+    "conv_block_alphas",
+)
 _DATASET_NAMES = {"batch_size": "train_batch_size"}
 
 
@@ -52,15 +70,25 @@ def concept(folder: str) -> tuple[int, str] | None:
 def parse(text: str) -> Given:
     """Raises InvalidSpec, in a plain sentence, for what is no such file."""
     if len(text) > LONGEST:
-        raise InvalidSpec([f"The file has {len(text):,} characters: training settings have a few thousand ({LONGEST:,} at most)."])
+        raise InvalidSpec(
+            [
+                f"The file has {len(text):,} characters: training settings have a few thousand ({LONGEST:,} at most)."
+            ]
+        )
     is_json = text.lstrip("\ufeff \t\r\n").startswith("{")
     try:
-        read = json.loads(text.lstrip("\ufeff"), object_pairs_hook=_once) if is_json else tomllib.loads(text.lstrip("\ufeff"))
+        read = (
+            json.loads(text.lstrip("\ufeff"), object_pairs_hook=_once)
+            if is_json
+            else tomllib.loads(text.lstrip("\ufeff"))
+        )
     except RecursionError:
         raise InvalidSpec(["The file is nested too deeply to be training settings."]) from None
     except ValueError as error:
         told = str(error) if len(str(error)) < 200 else f"{str(error)[:200]} …"
-        raise InvalidSpec([f"The file is no {'JSON' if is_json else 'TOML'}: {told.rstrip('.')}."]) from None
+        raise InvalidSpec(
+            [f"The file is no {'JSON' if is_json else 'TOML'}: {told.rstrip('.')}."]
+        ) from None
     if not read:
         raise InvalidSpec(["The file is empty: there are no settings in it."])
     if isinstance(read.get("dataset"), str):
@@ -69,7 +97,11 @@ def parse(text: str) -> Given:
         return _dataset(read)
     given = _gui(read) if is_json else _sections(read)
     if len(given.values) > MOST_KEYS:
-        raise InvalidSpec([f"The file has {len(given.values):,} keys: training settings have {MOST_KEYS:,} at most."])
+        raise InvalidSpec(
+            [
+                f"The file has {len(given.values):,} keys: training settings have {MOST_KEYS:,} at most."
+            ]
+        )
     return given
 
 
@@ -80,7 +112,12 @@ def off(value: Any) -> bool:
             return not value.strip() or float(value) == 0
         except ValueError:
             return False
-    return value is None or value is False or (isinstance(value, int | float) and value == 0) or value in ([], {})
+    return (
+        value is None
+        or value is False
+        or (isinstance(value, int | float) and value == 0)
+        or value in ([], {})
+    )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,7 +135,13 @@ def _sections(read: Mapping[str, Any]) -> Given:
     for key, value in read.items():
         for name, inner in value.items() if isinstance(value, dict) else [(key, value)]:
             if name in given.values:
-                given.said.append(("conflicting", name, "stands in two sections; kohya takes the last one, in silence."))
+                given.said.append(
+                    (
+                        "conflicting",
+                        name,
+                        "stands in two sections; kohya takes the last one, in silence.",
+                    )
+                )
             given.values[name] = inner
     return given
 
@@ -121,17 +164,25 @@ def _gui(read: Mapping[str, Any]) -> Given:
         if isinstance(value := given.values.get(key), str):
             given.values[key] = value.replace('"', "").split()
     noise = given.values.get("noise_offset_type", "Original")
-    for key in ("multires_noise_iterations", "multires_noise_discount") if noise != "Multires" else ("noise_offset",
-                                                                                                      "adaptive_noise_scale"):
+    for key in (
+        ("multires_noise_iterations", "multires_noise_discount")
+        if noise != "Multires"
+        else ("noise_offset", "adaptive_noise_scale")
+    ):
         if given.values.pop(key, None) is not None:
-            given.said.append(("inert", key, f"the GUI does not hand it on with noise_offset_type {noise!r:.20}."))
+            given.said.append(
+                ("inert", key, f"the GUI does not hand it on with noise_offset_type {noise!r:.20}.")
+            )
     return given
 
 
 def _gui_length(given: Given, read: Mapping[str, Any]) -> None:
     values = given.values
     if "lr_warmup" in values:
-        values["lr_warmup_steps"], given.names["lr_warmup_steps"] = values.pop("lr_warmup"), "lr_warmup"
+        values["lr_warmup_steps"], given.names["lr_warmup_steps"] = (
+            values.pop("lr_warmup"),
+            "lr_warmup",
+        )
     counted = {"max_train_steps", "max_train_epochs"} & values.keys()
     if not counted and "epoch" in values and off(read.get("dataset_config")):
         values["max_train_epochs"], given.names["max_train_epochs"] = values.pop("epoch"), "epoch"
@@ -140,21 +191,38 @@ def _gui_length(given: Given, read: Mapping[str, Any]) -> None:
 def _gui_rates(given: Given, read: Mapping[str, Any]) -> None:
     unet, encoder = not off(read.get("unet_lr")), not off(read.get("text_encoder_lr"))
     if (unet or encoder) and given.values.pop("learning_rate", None) is not None:
-        given.said.append(("inert", "learning_rate", "the GUI hands on unet_lr and text_encoder_lr instead."))
+        given.said.append(
+            ("inert", "learning_rate", "the GUI hands on unet_lr and text_encoder_lr instead.")
+        )
     for key in ("network_train_unet_only", "network_train_text_encoder_only"):
         if given.values.pop(key, None) is not None:
             given.said.append(("inert", key, "the GUI says it by a rate of 0."))
     if unet and not encoder:
-        given.values["network_train_unet_only"], given.names["network_train_unet_only"] = True, "text_encoder_lr"
+        given.values["network_train_unet_only"], given.names["network_train_unet_only"] = (
+            True,
+            "text_encoder_lr",
+        )
     if encoder and not unet:
-        given.values["network_train_text_encoder_only"], given.names["network_train_text_encoder_only"] = True, "unet_lr"
+        (
+            given.values["network_train_text_encoder_only"],
+            given.names["network_train_text_encoder_only"],
+        ) = True, "unet_lr"
 
 
 def _gui_network(given: Given, read: Mapping[str, Any]) -> None:
     kind = given.values.pop("LoRA_type", "Standard")
-    module, algorithm = _LORA_TYPES.get(kind if isinstance(kind, str) else "", (f"LoRA_type {kind!r:.40}", ""))
-    given.values["network_module"], given.names["network_module"] = module, "LoRA_type" if "LoRA_type" in read else "network_module"
-    arguments = [f"algo={algorithm}", f"preset={read.get('LyCORIS_preset') or 'full'!s:.60}"] if algorithm else []
+    module, algorithm = _LORA_TYPES.get(
+        kind if isinstance(kind, str) else "", (f"LoRA_type {kind!r:.40}", "")
+    )
+    given.values["network_module"], given.names["network_module"] = (
+        module,
+        "LoRA_type" if "LoRA_type" in read else "network_module",
+    )
+    arguments = (
+        [f"algo={algorithm}", f"preset={read.get('LyCORIS_preset') or 'full'!s:.60}"]
+        if algorithm
+        else []
+    )
     for key in ("conv_dim", "conv_alpha", *_NETWORK_ARGS):
         value = given.values.pop(key, None)
         if value is None:
@@ -174,33 +242,66 @@ def _dataset(read: Mapping[str, Any]) -> Given:
     """A dataset_config: what stands lower counts more. Of several folders the first one's settings are taken, and that is said."""
     given = Given("dataset", {})
     general, datasets = read.get("general", {}), read["datasets"]
-    if not isinstance(general, dict) or not isinstance(datasets, list) or not datasets or len(datasets) > MOST_KEYS:
-        raise InvalidSpec(["datasets: has to be a list of tables ([[datasets]]), and general a table."])
+    if (
+        not isinstance(general, dict)
+        or not isinstance(datasets, list)
+        or not datasets
+        or len(datasets) > MOST_KEYS
+    ):
+        raise InvalidSpec(
+            ["datasets: has to be a list of tables ([[datasets]]), and general a table."]
+        )
     folders: list[dict[str, Any]] = []
     for number, one in enumerate(datasets, 1):
         subsets = one.get("subsets") if isinstance(one, dict) else None
-        if not isinstance(subsets, list) or not subsets or not all(isinstance(subset, dict) for subset in subsets):
-            raise InvalidSpec([f"datasets: number {number} has to have a list of tables [[datasets.subsets]]."])
+        if (
+            not isinstance(subsets, list)
+            or not subsets
+            or not all(isinstance(subset, dict) for subset in subsets)
+        ):
+            raise InvalidSpec(
+                [f"datasets: number {number} has to have a list of tables [[datasets.subsets]]."]
+            )
         shared = {**general, **{key: value for key, value in one.items() if key != "subsets"}}
         folders += [{**shared, **subset} for subset in subsets]
     if len(folders) > MOST_KEYS:
         raise InvalidSpec([f"datasets: there are {len(folders):,} folders; {MOST_KEYS:,} at most."])
     learned = [folder for folder in folders if folder.get("is_reg") is not True]
     if len(learned) < len(folders):
-        given.said.append(("unsupported", "is_reg", f"{len(folders) - len(learned)} folders of class pictures are left out; the "
-                           "studio makes them itself (class pictures)."))
+        given.said.append(
+            (
+                "unsupported",
+                "is_reg",
+                f"{len(folders) - len(learned)} folders of class pictures are left out; the "
+                "studio makes them itself (class pictures).",
+            )
+        )
     if not learned:
-        raise InvalidSpec(["datasets: all folders are of class pictures (is_reg); there is nothing to learn."])
-    given.said += [("unsupported", key, "is not one of dataset_config's tables.")
-                   for key in read if key not in ("general", "datasets")]
+        raise InvalidSpec(
+            ["datasets: all folders are of class pictures (is_reg); there is nothing to learn."]
+        )
+    given.said += [
+        ("unsupported", key, "is not one of dataset_config's tables.")
+        for key in read
+        if key not in ("general", "datasets")
+    ]
     for key in dict.fromkeys(key for folder in learned for key in folder):
         every = [folder.get(key) for folder in learned]
         if key == "is_reg":
             continue
         if key != "image_dir" and any(value != every[0] for value in every):
-            given.said.append(("unsupported", key, "differs between the folders; the studio takes the first one's for all."
-                               + " Name the folders 40_moon for repeats of their own." * (key == "num_repeats")))
+            given.said.append(
+                (
+                    "unsupported",
+                    key,
+                    "differs between the folders; the studio takes the first one's for all."
+                    + " Name the folders 40_moon for repeats of their own."
+                    * (key == "num_repeats"),
+                )
+            )
         name = _DATASET_NAMES.get(key, key)
         given.names |= {name: key} if name != key else {}
-        given.values[name] = every if key == "image_dir" else next(value for value in every if value is not None)
+        given.values[name] = (
+            every if key == "image_dir" else next(value for value in every if value is not None)
+        )
     return given

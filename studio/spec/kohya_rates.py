@@ -12,10 +12,20 @@ from studio.spec.kohya_reader import Reader
 from studio.spec.training import RELATIVE, Optimizer, RateSchedule
 
 SCHEDULES: dict[str, RateSchedule] = {
-    "constant": "constant", "constant_with_warmup": "constant with warm-up", "linear": "linear", "cosine": "cosine",
-    "cosine_with_restarts": "cosine with restarts", "polynomial": "polynomial"}
-OPTIMIZERS: dict[str, Optimizer] = {"": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW 8-bit", "pagedadamw8bit": "AdamW 8-bit",
-                                    "adafactor": "Adafactor"}
+    "constant": "constant",
+    "constant_with_warmup": "constant with warm-up",
+    "linear": "linear",
+    "cosine": "cosine",
+    "cosine_with_restarts": "cosine with restarts",
+    "polynomial": "polynomial",
+}
+OPTIMIZERS: dict[str, Optimizer] = {
+    "": "AdamW",
+    "adamw": "AdamW",
+    "adamw8bit": "AdamW 8-bit",
+    "pagedadamw8bit": "AdamW 8-bit",
+    "adafactor": "Adafactor",
+}
 
 
 def optimizer(read: Reader) -> None:
@@ -27,12 +37,24 @@ def optimizer(read: Reader) -> None:
     kind = OPTIMIZERS.get(told.casefold().rsplit(".", 1)[-1])
     relative = kind == "Adafactor" and _relative(read, arguments)
     if kind is None:
-        read.cannot("optimizer", "optimizer_type", f"the studio has {', '.join(dict.fromkeys(OPTIMIZERS.values()))}, not "
-                                                   f"{told:.60}. "
-                    "Choose AdamW and a rate of about 0.0001.")
+        read.cannot(
+            "optimizer",
+            "optimizer_type",
+            f"the studio has {', '.join(dict.fromkeys(OPTIMIZERS.values()))}, not "
+            f"{told:.60}. "
+            "Choose AdamW and a rate of about 0.0001.",
+        )
     elif not relative:
-        read.take("optimizer_type", "optimizer", kind, "not in the file: kohya's own" if not told else
-                  "its memory is not paged" if "paged" in told.casefold() else "")
+        read.take(
+            "optimizer_type",
+            "optimizer",
+            kind,
+            "not in the file: kohya's own"
+            if not told
+            else "its memory is not paged"
+            if "paged" in told.casefold()
+            else "",
+        )
     _optimizer_arguments(read, arguments, kind or "AdamW")
     _rates(read, relative)
     _schedule(read, relative)
@@ -45,22 +67,43 @@ def _relative(read: Reader, arguments: dict[str, str]) -> bool:
     scaled = arguments.pop("scale_parameter", "").casefold()
     relative = given != "false" or warm
     if warm:
-        read.say("unsupported", "optimizer_args", "warmup_init=True is not to be had; as in kohya it makes relative_step true.")
+        read.say(
+            "unsupported",
+            "optimizer_args",
+            "warmup_init=True is not to be had; as in kohya it makes relative_step true.",
+        )
     rates = any(read.has(key) for key in ("learning_rate", "unet_lr", "text_encoder_lr"))
     meant = relative and read.as_meant and rates and not given and not warm
     if meant:
         relative, scaled = False, scaled or "false"
-        read.say("conflicting", "optimizer_type", "as meant: at the given rate (relative_step and scale_parameter off). Kohya "
-                                                  "would let "
-                 "Adafactor find its own, as optimizer_args do not say relative_step=False.")
+        read.say(
+            "conflicting",
+            "optimizer_type",
+            "as meant: at the given rate (relative_step and scale_parameter off). Kohya "
+            "would let "
+            "Adafactor find its own, as optimizer_args do not say relative_step=False.",
+        )
     if (scaled != "false") != relative:  # Adafactor scales unless it is told not to
         read.values["scale_parameter"] = not relative
     if relative:
-        why = "relative_step=True" if given or warm else "optimizer_args do not say relative_step=False, so kohya sets it"
-        read.take("optimizer_type", "optimizer", RELATIVE, f"{why}: Adafactor finds its own rate, max(0.001, RMS of the weights) × "
-                  "min(0.01, 1 ÷ √step). The other reading is a fixed rate (as meant)")
+        why = (
+            "relative_step=True"
+            if given or warm
+            else "optimizer_args do not say relative_step=False, so kohya sets it"
+        )
+        read.take(
+            "optimizer_type",
+            "optimizer",
+            RELATIVE,
+            f"{why}: Adafactor finds its own rate, max(0.001, RMS of the weights) × "
+            "min(0.01, 1 ÷ √step). The other reading is a fixed rate (as meant)",
+        )
     if given or (scaled and not meant):
-        read.say("taken", "optimizer_args", f"relative_step={relative}, scale_parameter={scaled != 'false'}.")
+        read.say(
+            "taken",
+            "optimizer_args",
+            f"relative_step={relative}, scale_parameter={scaled != 'false'}.",
+        )
     return relative
 
 
@@ -75,8 +118,11 @@ def _optimizer_arguments(read: Reader, arguments: dict[str, str], kind: str) -> 
         elif name == "eps" and len(numbers) == 1 and kind != "Adafactor":
             read.take("optimizer_args", "eps", numbers[0])
         else:
-            read.say("unsupported", "optimizer_args", f"{name:.40}={value:.40} is not taken; the studio's {kind} has no such "
-                                                      "setting.")
+            read.say(
+                "unsupported",
+                "optimizer_args",
+                f"{name:.40}={value:.40} is not taken; the studio's {kind} has no such setting.",
+            )
 
 
 def _numbers(text: str) -> list[float]:
@@ -89,10 +135,18 @@ def _numbers(text: str) -> list[float]:
 def _rates(read: Reader, relative: bool) -> None:
     if relative:
         for key in ("learning_rate", "unet_lr", "text_encoder_lr"):
-            if read.has(key) and (rate := _encoders_rate(read) if key == "text_encoder_lr" else read.number(key)) is not None:
-                read.say("conflicting", key, f"{rate:g} is not applied: Adafactor with relative step drops it and finds its own "
-                                             "rate. "
-                         "As meant, it would be the rate.")
+            if (
+                read.has(key)
+                and (rate := _encoders_rate(read) if key == "text_encoder_lr" else read.number(key))
+                is not None
+            ):
+                read.say(
+                    "conflicting",
+                    key,
+                    f"{rate:g} is not applied: Adafactor with relative step drops it and finds its own "
+                    "rate. "
+                    "As meant, it would be the rate.",
+                )
         read.values["learning_rate"] = None
         return
     base = read.number("learning_rate")
@@ -101,17 +155,33 @@ def _rates(read: Reader, relative: bool) -> None:
     for key, rate in own.items():
         if rate == 0 and all(read.values.get(part, True) for part in parts.values()):
             read.values[parts[key]] = False
-            read.say("conflicting", key, "at 0 nothing is learned there; the studio leaves that part alone instead.")
+            read.say(
+                "conflicting",
+                key,
+                "at 0 nothing is learned there; the studio leaves that part alone instead.",
+            )
     trained = [key for key, part in parts.items() if read.values.get(part, True)]
-    rates = {key: (2e-6 if base is None else base) if rate is None else rate for key, rate in own.items()}
+    rates = {
+        key: (2e-6 if base is None else base) if rate is None else rate for key, rate in own.items()
+    }
     main = trained[0] if trained else "unet_lr"
     if rates[main] == 0:
-        read.cannot("learning_rate", main if own[main] == 0 else "learning_rate", "at 0 nothing is learned.")
+        read.cannot(
+            "learning_rate", main if own[main] == 0 else "learning_rate", "at 0 nothing is learned."
+        )
         return
-    read.take("learning_rate" if own[main] is None else main, "learning_rate", rates[main],
-              "not in the file: kohya's own" if own[main] is None and base is None else "")
+    read.take(
+        "learning_rate" if own[main] is None else main,
+        "learning_rate",
+        rates[main],
+        "not in the file: kohya's own" if own[main] is None and base is None else "",
+    )
     if len(trained) > 1 and len(set(rates.values())) > 1:
-        read.take("learning_rate" if own[trained[1]] is None else trained[1], "text_encoder_rate", rates[trained[1]])
+        read.take(
+            "learning_rate" if own[trained[1]] is None else trained[1],
+            "text_encoder_rate",
+            rates[trained[1]],
+        )
     elif len(trained) > 1 and own[trained[1]] is not None:
         read.say("taken", trained[1], "the same as the U-Net's.")
     for key in own.keys() - set(trained):
@@ -126,7 +196,11 @@ def _encoders_rate(read: Reader) -> float | None:
     if isinstance(given, list) and given:
         read.left["text_encoder_lr"] = given[0]
         if any(one != given[0] for one in given):
-            read.say("unsupported", "text_encoder_lr", "the text encoders have one rate; the first one's is taken.")
+            read.say(
+                "unsupported",
+                "text_encoder_lr",
+                "the text encoders have one rate; the first one's is taken.",
+            )
     return read.number("text_encoder_lr")
 
 
@@ -136,32 +210,58 @@ def _schedule(read: Reader, relative: bool) -> None:
     name = told.casefold() or "constant"
     if relative:
         if told:
-            read.say("conflicting", "lr_scheduler", f"{told:.40} is not applied: kohya puts Adafactor's own schedule in its place.")
+            read.say(
+                "conflicting",
+                "lr_scheduler",
+                f"{told:.40} is not applied: kohya puts Adafactor's own schedule in its place.",
+            )
         if warmup:
-            read.say("conflicting", "lr_warmup_steps", "is not applied: Adafactor with relative step has no warm-up.")
+            read.say(
+                "conflicting",
+                "lr_warmup_steps",
+                "is not applied: Adafactor with relative step has no warm-up.",
+            )
         name, warmup = "constant", 0.0
     elif name not in SCHEDULES:
-        read.cannot("schedule", "lr_scheduler", f"the studio has {', '.join(SCHEDULES)}, not {told:.40}.")
+        read.cannot(
+            "schedule", "lr_scheduler", f"the studio has {', '.join(SCHEDULES)}, not {told:.40}."
+        )
         if warmup:
-            read.say("unknown", "lr_warmup_steps", f"{warmup:g} goes with a schedule that there is not.")
+            read.say(
+                "unknown", "lr_warmup_steps", f"{warmup:g} goes with a schedule that there is not."
+            )
         name, warmup = "constant", 0.0
     elif name == "constant" and warmup and read.as_meant:
         name = "constant_with_warmup"
-        read.take("lr_scheduler", "schedule", SCHEDULES[name], "as meant, as there is a warm-up; kohya's constant has none")
+        read.take(
+            "lr_scheduler",
+            "schedule",
+            SCHEDULES[name],
+            "as meant, as there is a warm-up; kohya's constant has none",
+        )
     elif name == "constant" and warmup:
-        read.say("conflicting", "lr_warmup_steps", "the schedule constant has no warm-up, so it is not applied (as meant, it "
-                                                   "would be).")
+        read.say(
+            "conflicting",
+            "lr_warmup_steps",
+            "the schedule constant has no warm-up, so it is not applied (as meant, it would be).",
+        )
         warmup = 0.0
     elif name == "constant_with_warmup" and not warmup:
-        read.say("conflicting", "lr_scheduler", "without lr_warmup_steps it is the schedule constant.")
+        read.say(
+            "conflicting", "lr_scheduler", "without lr_warmup_steps it is the schedule constant."
+        )
         name = "constant"
     elif told:
         read.take("lr_scheduler", "schedule", SCHEDULES[name])
     read.values["schedule"] = SCHEDULES[name]
     if warmup:
-        read.take("lr_warmup_steps", "warmup", warmup, "a share of all steps" if warmup < 1 else "steps")
-    for key, value, field, whose in (("lr_scheduler_num_cycles", cycles, "cycles", "cosine_with_restarts"),
-                                     ("lr_scheduler_power", power, "power", "polynomial")):
+        read.take(
+            "lr_warmup_steps", "warmup", warmup, "a share of all steps" if warmup < 1 else "steps"
+        )
+    for key, value, field, whose in (
+        ("lr_scheduler_num_cycles", cycles, "cycles", "cosine_with_restarts"),
+        ("lr_scheduler_power", power, "power", "polynomial"),
+    ):
         if value is not None and name == whose:
             read.take(key, field, value)
         elif value is not None:

@@ -27,7 +27,9 @@ class Notice(Value):
 
     key: str
     note: str
-    kind: Kind = setting("taken", title="Kind", help="taken, inert, conflicting, unsupported or unknown.")
+    kind: Kind = setting(
+        "taken", title="Kind", help="taken, inert, conflicting, unsupported or unknown."
+    )
 
 
 class Reader:
@@ -38,7 +40,9 @@ class Reader:
         self.left = dict(given.values)
         self.values: dict[str, Any] = {}
         self.unknown: dict[str, str] = {}  # settings that cannot be filled in, and why
-        self.notices = [Notice(key=shown(key), note=note, kind=kind) for kind, key, note in given.said]
+        self.notices = [
+            Notice(key=shown(key), note=note, kind=kind) for kind, key, note in given.said
+        ]
         self.faults: list[str] = []
         self._given, self._asked = dict(given.values), set[str]()
 
@@ -52,8 +56,18 @@ class Reader:
     def take(self, key: str, field: str, value: Any, more: str = "") -> None:
         """The key gives this setting."""
         self.values[field] = value
-        told = ("off", "on")[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value!s:.80}"
-        self.say("taken", key, f"{TrainingConfig.model_fields[field].title}: {told}{f'; {more}' if more else ''}.")
+        told = (
+            ("off", "on")[value]
+            if isinstance(value, bool)
+            else f"{value:g}"
+            if isinstance(value, float)
+            else f"{value!s:.80}"
+        )
+        self.say(
+            "taken",
+            key,
+            f"{TrainingConfig.model_fields[field].title}: {told}{f'; {more}' if more else ''}.",
+        )
 
     def cannot(self, field: str, key: str, why: str) -> None:
         """What decides how the run goes, but is not known or not to be had: there is no config without it."""
@@ -75,7 +89,11 @@ class Reader:
         if value is None or value == "":
             return None
         try:
-            found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+            found = (
+                float(value)
+                if isinstance(value, int | float | str) and not isinstance(value, bool)
+                else math.nan
+            )
         except (ValueError, OverflowError):
             found = math.nan
         if not abs(found) <= LARGEST:  # nor for NaN
@@ -105,7 +123,9 @@ class Reader:
         if value is None:
             return ""
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            self.fault(key, "has to be text" if not isinstance(value, str) else "is too long", value)
+            self.fault(
+                key, "has to be text" if not isinstance(value, str) else "is too long", value
+            )
             return ""
         return value.strip()
 
@@ -115,10 +135,15 @@ class Reader:
         listed = value.split() if isinstance(value, str) else value
         if listed is None:
             return {}
-        if not isinstance(listed, list) or not all(isinstance(one, str) and "=" in one for one in listed):
+        if not isinstance(listed, list) or not all(
+            isinstance(one, str) and "=" in one for one in listed
+        ):
             self.fault(key, "has to be a list of texts such as weight_decay=0.1", value)
             return {}
-        return {name.strip(): found.strip(" \"'") for name, _, found in (one.partition("=") for one in listed)}
+        return {
+            name.strip(): found.strip(" \"'")
+            for name, _, found in (one.partition("=") for one in listed)
+        }
 
     def fault(self, key: str, wrong: str, value: Any) -> None:
         self.faults.append(f"{shown(self.name(key))}: {wrong} (not {shown(value)}).")
@@ -137,7 +162,9 @@ class Reader:
                 if acts:
                     self.say("unsupported", key, f"the studio has no such variant of {owner}.")
                 else:
-                    self.say("inert", key, f"acts only with {owner}{f' {when[0]}' if when else ''}.")
+                    self.say(
+                        "inert", key, f"acts only with {owner}{f' {when[0]}' if when else ''}."
+                    )
             elif key in UNSUPPORTED:
                 why, usual = UNSUPPORTED[key]
                 if off(value) or value == usual or str(value) == str(usual):
@@ -149,7 +176,11 @@ class Reader:
             else:
                 near = difflib.get_close_matches(key[:60], known, 1, 0.8)
                 guess = f" Did you mean {near[0]}?" if near else ""
-                self.say("unsupported", key, f"is not known here; sd-scripts passes over keys that it does not know.{guess}")
+                self.say(
+                    "unsupported",
+                    key,
+                    f"is not known here; sd-scripts passes over keys that it does not know.{guess}",
+                )
         told = {notice.key for notice in self.notices}
         for key in sorted(self._given):
             if shown(self.name(key)) not in told:

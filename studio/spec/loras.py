@@ -25,28 +25,53 @@ from studio.spec.value import Value, check, setting
 MOST = 16  # LoRAs at once
 LONGEST = 10_000  # characters of a text of tags
 _TAG = re.compile(r"<\s*(?:lora|lyco)\s*(?:>|:([^<>]*)(>?))", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*[+-]?(?:\d{1,9}\.?\d{0,20}|\.\d{1,20})(?:e[+-]?\d{1,3})?\s*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\s*[+-]?(?:\d{1,9}\.?\d{0,20}|\.\d{1,20})(?:e[+-]?\d{1,3})?\s*", re.IGNORECASE
+)
 
 
 class LoraUse(Value):
     """One LoRA with its weights. Weight w paints base + w · (effect − base): 0 is the base, 1 the LoRA as it was trained."""
 
-    name: str = setting(..., title="Name", min_length=1, max_length=200,
-                        help="A file in home/loras without its ending; in a subfolder also folder/name.")
-    unet: float = setting(1.0, title="Weight in the U-Net", ge=-4, le=4, step=0.05, help="How strong it is in the picture.")
-    text_encoder: float = setting(1.0, title="Weight in the text encoder", ge=-4, le=4, step=0.05,
-                                  help="How strong it is in the reading of the prompt.")
+    name: str = setting(
+        ...,
+        title="Name",
+        min_length=1,
+        max_length=200,
+        help="A file in home/loras without its ending; in a subfolder also folder/name.",
+    )
+    unet: float = setting(
+        1.0,
+        title="Weight in the U-Net",
+        ge=-4,
+        le=4,
+        step=0.05,
+        help="How strong it is in the picture.",
+    )
+    text_encoder: float = setting(
+        1.0,
+        title="Weight in the text encoder",
+        ge=-4,
+        le=4,
+        step=0.05,
+        help="How strong it is in the reading of the prompt.",
+    )
 
     @field_validator("name")
     @classmethod
     def _can_be_written(cls, name: str) -> str:
         if name != name.strip() or re.search(r"[<>:\x00-\x1f]", name):
-            raise ValueError(f"{name!r:.60} has characters that a tag cannot hold (<, >, :, blanks at an end).")
+            raise ValueError(
+                f"{name!r:.60} has characters that a tag cannot hold (<, >, :, blanks at an end)."
+            )
         return name
 
     def __str__(self) -> str:
         """As short as it can be written: `read` gives the same back, to the last bit."""
-        unet, encoder = f"{self.unet!r}".removesuffix(".0"), f"{self.text_encoder!r}".removesuffix(".0")
+        unet, encoder = (
+            f"{self.unet!r}".removesuffix(".0"),
+            f"{self.text_encoder!r}".removesuffix(".0"),
+        )
         return f"{self.name}:{unet}" if unet == encoder else f"{self.name}:{encoder}:{unet}"
 
     @property
@@ -77,7 +102,9 @@ def read(given: Any) -> tuple[LoraUse, ...]:
     """A list of uses, mappings or texts, or one text of tags. Raises ValueError that names what is wrong."""
     if isinstance(given, str):
         if len(given) > LONGEST:
-            raise ValueError(f"has to be at most {LONGEST:,} characters long, but has {len(given):,}.")
+            raise ValueError(
+                f"has to be at most {LONGEST:,} characters long, but has {len(given):,}."
+            )
         rest, uses = lift(given)
         if rest.strip(" ,\n\t"):
             raise ValueError(f"{rest.strip(' ,')!r:.40} is no tag; write <lora:name:0.8>.")
@@ -108,8 +135,11 @@ def _one(item: Any, number: int) -> LoraUse:
 def _tagged(tag: re.Match[str]) -> LoraUse:
     where = f"{tag[0]!r:.60} at character {tag.start() + 1}"
     if tag[2] != ">":
-        raise ValueError(f"the tag {where} is never closed; write <lora:name:0.8>." if tag[1] is not None else
-                         f"the tag {where} names no LoRA; write <lora:name:0.8>.")
+        raise ValueError(
+            f"the tag {where} is never closed; write <lora:name:0.8>."
+            if tag[1] is not None
+            else f"the tag {where} names no LoRA; write <lora:name:0.8>."
+        )
     try:
         return _parsed(tag[1])
     except (InvalidSpec, ValueError) as error:
@@ -124,13 +154,17 @@ def _parsed(text: str) -> LoraUse:
     for part in parts:
         key, equals, number = part.rpartition("=")
         if not _NUMBER.fullmatch(number):
-            raise ValueError(f"{number.strip()!r:.40} is no weight; write name:0.8 or name:te:unet.")
+            raise ValueError(
+                f"{number.strip()!r:.40} is no weight; write name:0.8 or name:te:unet."
+            )
         if equals and key.strip() in ("te", "unet") and key.strip() not in named:
             named[key.strip()] = float(number)
         elif not equals and not named and len(plain) < 2:
             plain.append(float(number))
         else:
-            raise ValueError(f"{part.strip()!r:.40} is too much; write name:0.8, name:te:unet or name:te=0.5:unet=1.")
+            raise ValueError(
+                f"{part.strip()!r:.40} is too much; write name:0.8, name:te:unet or name:te=0.5:unet=1."
+            )
     encoder = named.get("te", plain[0] if plain else 1.0)
     unet = named.get("unet", plain[1] if len(plain) > 1 else encoder)
     return check(LoraUse, {"name": name.strip(), "unet": unet, "text_encoder": encoder})

@@ -19,14 +19,25 @@ from typing import Any, Literal
 from studio.errors import InvalidSpec, UnknownFamily
 from studio.spec.tables import Family
 
-Targets = Literal["attention", "attention + feed-forward", "attention + feed-forward + convolutions", "patterns"]
+Targets = Literal[
+    "attention", "attention + feed-forward", "attention + feed-forward + convolutions", "patterns"
+]
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
 
 MOST_PATTERNS = 50
 _ATTENTION = re.compile(r"\.(to_[qkv]|to_out\.0|[qkv]_proj|out_proj)$")
-_LEVELS: tuple[Targets, ...] = ("attention", "attention + feed-forward", "attention + feed-forward + convolutions")
+_LEVELS: tuple[Targets, ...] = (
+    "attention",
+    "attention + feed-forward",
+    "attention + feed-forward + convolutions",
+)
 _WITHIN = {"resnets": "0", "attentions": "1"}  # sgm's places within a block
-_SGM = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+_SGM = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,9 @@ class UNetShape:
     middle: int
     layers: int
     context: int
-    linear: bool  # whether the transformers' projections are linear layers (else 1 × 1 convolutions)
+    linear: (
+        bool  # whether the transformers' projections are linear layers (else 1 × 1 convolutions)
+    )
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,17 @@ class ModelShape:
 
 _CLIP_L = EncoderShape(12, 768, 3072)
 SHAPES: dict[Family, ModelShape] = {
-    "sd1": ModelShape(UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 768, False), (_CLIP_L,)),
-    "sd2": ModelShape(UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 1024, True), (EncoderShape(23, 1024, 4096),)),
-    "sdxl": ModelShape(UNetShape((320, 640, 1280), (0, 2, 10), 10, 2, 2048, True), (_CLIP_L, EncoderShape(32, 1280, 5120, True))),
+    "sd1": ModelShape(
+        UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 768, False), (_CLIP_L,)
+    ),
+    "sd2": ModelShape(
+        UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 1024, True),
+        (EncoderShape(23, 1024, 4096),),
+    ),
+    "sdxl": ModelShape(
+        UNetShape((320, 640, 1280), (0, 2, 10), 10, 2, 2048, True),
+        (_CLIP_L, EncoderShape(32, 1280, 5120, True)),
+    ),
 }
 
 
@@ -87,24 +108,61 @@ def shape(unet: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> Mod
     """From the config.json of a U-Net and of its text encoders. Raises UnknownFamily for one of another build."""
     try:
         down, channels = list(unet["down_block_types"]), tuple(map(int, unet["block_out_channels"]))
-        deep, layers = unet.get("transformer_layers_per_block") or 1, unet.get("layers_per_block", 2)
-        depths = [int(deep)] * len(channels) if isinstance(deep, int) else [int(one) for one in deep]
-        mirrored = [kind.replace("Down", "Up") for kind in reversed(down)] == list(unet["up_block_types"])
-        plain = set(down) <= {"DownBlock2D", "CrossAttnDownBlock2D"} and len(channels) == len(depths) == len(down)
-        if not (plain and mirrored and unet.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn"):
-            raise UnknownFamily("The U-Net is not built as Stable Diffusion's; LoRAs can be trained for 1.x, 2.x and XL.")
+        deep, layers = (
+            unet.get("transformer_layers_per_block") or 1,
+            unet.get("layers_per_block", 2),
+        )
+        depths = (
+            [int(deep)] * len(channels) if isinstance(deep, int) else [int(one) for one in deep]
+        )
+        mirrored = [kind.replace("Down", "Up") for kind in reversed(down)] == list(
+            unet["up_block_types"]
+        )
+        plain = set(down) <= {"DownBlock2D", "CrossAttnDownBlock2D"} and len(channels) == len(
+            depths
+        ) == len(down)
+        if not (
+            plain
+            and mirrored
+            and unet.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn"
+        ):
+            raise UnknownFamily(
+                "The U-Net is not built as Stable Diffusion's; LoRAs can be trained for 1.x, 2.x and XL."
+            )
         return ModelShape(
-            UNetShape(channels, tuple(depth * ("CrossAttn" in kind) for depth, kind in zip(depths, down)), depths[-1], int(layers),
-                      int(unet["cross_attention_dim"]), bool(unet.get("use_linear_projection"))),
-            tuple(EncoderShape(int(one["num_hidden_layers"]), int(one["hidden_size"]), int(one["intermediate_size"]), bool(number))
-                  for number, one in enumerate(encoders)))
+            UNetShape(
+                channels,
+                tuple(depth * ("CrossAttn" in kind) for depth, kind in zip(depths, down)),
+                depths[-1],
+                int(layers),
+                int(unet["cross_attention_dim"]),
+                bool(unet.get("use_linear_projection")),
+            ),
+            tuple(
+                EncoderShape(
+                    int(one["num_hidden_layers"]),
+                    int(one["hidden_size"]),
+                    int(one["intermediate_size"]),
+                    bool(number),
+                )
+                for number, one in enumerate(encoders)
+            ),
+        )
     except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error!s:.80}"
-        raise UnknownFamily(f"The configs of U-Net and text encoders cannot be read ({told}).") from None
+        raise UnknownFamily(
+            f"The configs of U-Net and text encoders cannot be read ({told})."
+        ) from None
 
 
-def modules(of: ModelShape, targets: Targets, patterns: str = "", *,
-            unet: bool = True, encoders: bool = True) -> tuple[Module, ...]:
+def modules(
+    of: ModelShape,
+    targets: Targets,
+    patterns: str = "",
+    *,
+    unet: bool = True,
+    encoders: bool = True,
+) -> tuple[Module, ...]:
     """The layers that get a LoRA, in no order that means anything.
 
     `patterns` are for targets "patterns": names such as unet.*.attn2.to_k, with * and ? and commas between, for the part and the
@@ -112,30 +170,50 @@ def modules(of: ModelShape, targets: Targets, patterns: str = "", *,
     """
     every = every_module(of)
     if targets == "patterns":
-        wanted = [pattern.strip() for pattern in patterns.replace("\n", ",").split(",") if pattern.strip()]
+        wanted = [
+            pattern.strip() for pattern in patterns.replace("\n", ",").split(",") if pattern.strip()
+        ]
         if len(wanted) > MOST_PATTERNS:
-            raise InvalidSpec([f"Patterns: there can be {MOST_PATTERNS} at most (not {len(wanted)})."])
+            raise InvalidSpec(
+                [f"Patterns: there can be {MOST_PATTERNS} at most (not {len(wanted)})."]
+            )
         paths = [f"{module.part}.{module.path}" for module in every]
         idle = [one for one in wanted if not any(fnmatchcase(path, one) for path in paths)]
         if idle:
-            raise InvalidSpec([f"Patterns: {one!r:.60} fits no layer; they are called such as {paths[0]}." for one in idle])
-        chosen = [module for module, path in zip(every, paths) if any(fnmatchcase(path, one) for one in wanted)]
+            raise InvalidSpec(
+                [
+                    f"Patterns: {one!r:.60} fits no layer; they are called such as {paths[0]}."
+                    for one in idle
+                ]
+            )
+        chosen = [
+            module
+            for module, path in zip(every, paths)
+            if any(fnmatchcase(path, one) for one in wanted)
+        ]
     else:
         chosen = [module for module in every if _level(module) <= _LEVELS.index(targets)]
     trained = tuple(module for module in chosen if (unet if module.part == "unet" else encoders))
     if not trained:
-        raise InvalidSpec(["Targets: no layer is left to train; choose other targets, or train the other part."])
+        raise InvalidSpec(
+            ["Targets: no layer is left to train; choose other targets, or train the other part."]
+        )
     return trained
 
 
 def every_module(of: ModelShape) -> tuple[Module, ...]:
     """All layers that kohya's LoCon covers, the U-Net's first."""
     sgm = len(of.encoders) > 1
-    found = [Module("unet", path, kohya_name("unet", path, layers=of.unet.layers, sgm=sgm), *sizes)
-             for path, *sizes in _unet(of.unet)]
+    found = [
+        Module("unet", path, kohya_name("unet", path, layers=of.unet.layers, sgm=sgm), *sizes)
+        for path, *sizes in _unet(of.unet)
+    ]
     for number, encoder in enumerate(of.encoders):
         part: Part = "text_encoder_2" if number else "text_encoder"
-        found += [Module(part, path, kohya_name(part, path, layers=0, sgm=sgm), *sizes) for path, *sizes in _encoder(encoder)]
+        found += [
+            Module(part, path, kohya_name(part, path, layers=0, sgm=sgm), *sizes)
+            for path, *sizes in _encoder(encoder)
+        ]
     return tuple(found)
 
 
@@ -158,16 +236,26 @@ def _sgm_path(path: str, layers: int) -> str:
     block, *rest = path.split(".")
     if block == "mid_block":
         kind, number, *inside = rest
-        return ".".join(["middle_block", "1" if kind == "attentions" else "02"[int(number)], *_inside(kind, inside)])
+        return ".".join(
+            [
+                "middle_block",
+                "1" if kind == "attentions" else "02"[int(number)],
+                *_inside(kind, inside),
+            ]
+        )
     level, kind, number, *inside = rest
     first = int(level) * (layers + 1)
     if block == "down_blocks":
         if kind == "downsamplers":
             return f"input_blocks.{first + layers + 1}.0.op"
-        return ".".join(["input_blocks", str(first + 1 + int(number)), _WITHIN[kind], *_inside(kind, inside)])
+        return ".".join(
+            ["input_blocks", str(first + 1 + int(number)), _WITHIN[kind], *_inside(kind, inside)]
+        )
     if kind == "upsamplers":
         return f"output_blocks.{first + layers}.2.conv"
-    return ".".join(["output_blocks", str(first + int(number)), _WITHIN[kind], *_inside(kind, inside)])
+    return ".".join(
+        ["output_blocks", str(first + int(number)), _WITHIN[kind], *_inside(kind, inside)]
+    )
 
 
 def _inside(kind: str, names: Sequence[str]) -> list[str]:
@@ -201,7 +289,12 @@ def _unet(of: UNetShape) -> Iterator[Sized]:
     for level, (width, depth) in enumerate(zip(reversed(of.channels), reversed(of.depths))):
         block, skipped = f"up_blocks.{level}", of.channels[max(0, last - level - 1)]
         for number in range(of.layers + 1):
-            yield from _resnet(f"{block}.resnets.{number}", before + (skipped if number == of.layers else width), width, time)
+            yield from _resnet(
+                f"{block}.resnets.{number}",
+                before + (skipped if number == of.layers else width),
+                width,
+                time,
+            )
             yield from _transformer(f"{block}.attentions.{number}", width, depth, of)
             before = width
         if level < last:

@@ -19,11 +19,18 @@ ExtendFill = Literal["edge", "mirror", "noise", "colour"]
 HiresResize = Literal["latent", "pixel"]
 Task = Literal["txt2img", "img2img", "inpaint", "outpaint"]
 
-NAMES = [name for kind in (ResizeMode, MaskedContent, InpaintArea, ExtendFill, HiresResize) for name in get_args(kind)]
+NAMES = [
+    name
+    for kind in (ResizeMode, MaskedContent, InpaintArea, ExtendFill, HiresResize)
+    for name in get_args(kind)
+]
 UNIT = 8  # pixels: what widths and heights are multiples of
 LEAST, MOST = 64, 2048  # pixels a side that are painted at first
 MOST_WHOLE = 4096  # pixels a side that a second pass paints in one piece
-MOST_SIDE, MOST_PIXELS = 16_384, 64_000_000  # of a picture that comes out; the same as of one that comes in
+MOST_SIDE, MOST_PIXELS = (
+    16_384,
+    64_000_000,
+)  # of a picture that comes out; the same as of one that comes in
 
 
 def steps_run(steps: int, strength: float) -> int:
@@ -55,9 +62,13 @@ def box(mask: Box, padding: int, picture: Size, paint: Size) -> Box:
     top, bottom = max(mask[1] - padding, 0), min(mask[3] + padding, picture[1])
     ratio = paint[0] / paint[1]
     if (right - left) / (bottom - top) > ratio:
-        top, bottom = _widened(top, bottom, int((right - left) / ratio - (bottom - top)), picture[1])
+        top, bottom = _widened(
+            top, bottom, int((right - left) / ratio - (bottom - top)), picture[1]
+        )
     else:
-        left, right = _widened(left, right, int((bottom - top) * ratio - (right - left)), picture[0])
+        left, right = _widened(
+            left, right, int((bottom - top) * ratio - (right - left)), picture[0]
+        )
     return left, top, right, bottom
 
 

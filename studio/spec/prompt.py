@@ -76,30 +76,50 @@ def parse(text: str) -> Prompt:
 def _parsed(text: str) -> Prompt:
     for place, character in enumerate(text, 1):
         if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
-            raise ValueError(f"character {place} is not text (U+{ord(character):04X}); take it out.")
+            raise ValueError(
+                f"character {place} is not text (U+{ord(character):04X}); take it out."
+            )
     for pattern, name in _NOT_BUILT:
         if found := pattern.search(text):
-            raise ValueError(f"{name} cannot be used yet: {found[0]!r:.40} at character {found.start() + 1}.")
+            raise ValueError(
+                f"{name} cannot be used yet: {found[0]!r:.40} at character {found.start() + 1}."
+            )
     if call := _CALL.match(text):
         return _joined(*call.groups())
     if found := re.search(r'"\s*\)\s*\.(and|blend)\s*\(', text):
-        raise ValueError(f".{found[1]}() at character {found.start(1)} has to be the whole prompt: (\"a\", \"b\").{found[1]}().")
+        raise ValueError(
+            f'.{found[1]}() at character {found.start(1)} has to be the whole prompt: ("a", "b").{found[1]}().'
+        )
     return Prompt((tuple(_merged(_Reader(text).all())),))
 
 
 def _joined(quoted: str, join: str, numbers: str) -> Prompt:
     if not _LISTED.fullmatch(quoted):
-        raise ValueError(f".{join}() joins prompts in quotes with commas between them: (\"a\", \"b\").{join}().")
+        raise ValueError(
+            f'.{join}() joins prompts in quotes with commas between them: ("a", "b").{join}().'
+        )
     texts = [re.sub(r'\\"', '"', found[1]) for found in _QUOTED.finditer(quoted)]
     try:
-        weights = tuple(float(number) for number in numbers.split(",") if number.strip()) or (1.0,) * len(texts)
+        weights = tuple(float(number) for number in numbers.split(",") if number.strip()) or (
+            1.0,
+        ) * len(texts)
     except ValueError:
         raise ValueError(f".{join}({numbers}) has to list numbers.") from None
     if len(weights) != len(texts):
-        raise ValueError(f".{join}() has {len(weights)} weights for {len(texts)} prompts; give one for each.")
-    if any(not 0 <= weight <= MOST for weight in weights) or (join == "blend" and sum(weights) == 0):
-        raise ValueError(f".{join}({numbers}): weights go from 0 to {MOST:g}, and not all may be 0.")
-    return Prompt(tuple(tuple(_merged(_Reader(part).all())) for part in texts), "and" if join == "and" else "blend", weights)
+        raise ValueError(
+            f".{join}() has {len(weights)} weights for {len(texts)} prompts; give one for each."
+        )
+    if any(not 0 <= weight <= MOST for weight in weights) or (
+        join == "blend" and sum(weights) == 0
+    ):
+        raise ValueError(
+            f".{join}({numbers}): weights go from 0 to {MOST:g}, and not all may be 0."
+        )
+    return Prompt(
+        tuple(tuple(_merged(_Reader(part).all())) for part in texts),
+        "and" if join == "and" else "blend",
+        weights,
+    )
 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
@@ -108,7 +128,9 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
     for piece in pieces:
         weight = round(piece.weight, 6)
         if not 0 <= weight <= MOST:
-            raise ValueError(f"the weight {weight:g} of {piece.text.strip()!r:.40} has to lie between 0 and {MOST:g}.")
+            raise ValueError(
+                f"the weight {weight:g} of {piece.text.strip()!r:.40} has to lie between 0 and {MOST:g}."
+            )
         if merged and merged[-1].weight == weight:
             merged[-1] = Piece(merged[-1].text + piece.text, weight)
         elif piece.text:
@@ -133,7 +155,7 @@ class _Reader:
         word = ""
         while self.at < len(self.text):
             character = self.text[self.at]
-            if character == "\\" and self.text[self.at + 1:self.at + 2] in tuple(_ESCAPED):
+            if character == "\\" and self.text[self.at + 1 : self.at + 2] in tuple(_ESCAPED):
                 word += self.text[self.at + 1]
                 self.at += 2
             elif character == closing:
@@ -145,7 +167,11 @@ class _Reader:
             elif character in "([":
                 pieces += [Piece(word, 1.0), *self._bracket(character)]
                 word = ""
-            elif character in "+-" and _ends_word(word) and (found := _SIGNS.match(self.text, self.at)):
+            elif (
+                character in "+-"
+                and _ends_word(word)
+                and (found := _SIGNS.match(self.text, self.at))
+            ):
                 start = max(word.rfind(space) for space in (" ", "\n", "\t", ",")) + 1
                 pieces += [Piece(word[:start], 1.0), Piece(word[start:], _signs(found[1]))]
                 word = ""
@@ -154,8 +180,10 @@ class _Reader:
                 word += character
                 self.at += 1
         if closing:
-            raise ValueError(f"the '{self.text[opened]}' at character {opened + 1} is never closed; write "
-                             f"\\{self.text[opened]} for the character itself.")
+            raise ValueError(
+                f"the '{self.text[opened]}' at character {opened + 1} is never closed; write "
+                f"\\{self.text[opened]} for the character itself."
+            )
         return [*pieces, Piece(word, 1.0)], None
 
     def _bracket(self, character: str) -> list[Piece]:
@@ -176,11 +204,15 @@ class _Reader:
         return [Piece(piece.text, piece.weight * factor) for piece in inner]
 
     def _refuse_edits(self, opened: int) -> None:
-        written = self.text[opened:self.at]
+        written = self.text[opened : self.at]
         if re.search(rf":\s*{_NUMBER}\s*\]$", written):
-            raise ValueError(f"prompt editing [from:to:when] cannot be used yet: {written!r:.40} at character {opened + 1}.")
+            raise ValueError(
+                f"prompt editing [from:to:when] cannot be used yet: {written!r:.40} at character {opened + 1}."
+            )
         if "|" in written:
-            raise ValueError(f"alternating words [a|b] cannot be used yet: {written!r:.40} at character {opened + 1}.")
+            raise ValueError(
+                f"alternating words [a|b] cannot be used yet: {written!r:.40} at character {opened + 1}."
+            )
 
 
 def _ends_word(text: str) -> bool:
@@ -188,5 +220,6 @@ def _ends_word(text: str) -> bool:
 
 
 def _signs(signs: str) -> float:
-    return float((STRESS if signs[0] == "+" else 0.9) ** min(len(signs), 1000))  # 8000 would be beyond a float
-
+    return float(
+        (STRESS if signs[0] == "+" else 0.9) ** min(len(signs), 1000)
+    )  # 8000 would be beyond a float

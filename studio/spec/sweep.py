@@ -41,13 +41,19 @@ _LAST = ("lora", *LORA_WEIGHTS, "prompt_replace")  # what has to wait for the ot
 
 class _Named(Value):
     title: str = setting("", title="Title", max_length=200, help="What stands over the sheet.")
-    fast: bool = setting(False, title="Fast", help="Several cells in one U-Net call: quicker, and the last bits may differ.")
+    fast: bool = setting(
+        False,
+        title="Fast",
+        help="Several cells in one U-Net call: quicker, and the last bits may differ.",
+    )
 
 
 class SweepSpec(_Named):
     """A request and what varies in it."""
 
-    base: GenerationRequest = setting(GenerationRequest(), title="Base", help="What all cells share.")
+    base: GenerationRequest = setting(
+        GenerationRequest(), title="Base", help="What all cells share."
+    )
     axes: tuple[Axis, ...] = setting(..., title="Axes", help="What varies.")
 
     @model_validator(mode="before")
@@ -60,12 +66,21 @@ class SweepSpec(_Named):
         values, listed = dict(given), given.get("axes")
         base = values["base"] = _checked(GenerationRequest, values.get("base", {}), "Base", faults)
         if base and base.count > 1:
-            faults.append(f"Base: Pictures: a cell is one picture (not {base.count}); add an axis of seeds for more.")
+            faults.append(
+                f"Base: Pictures: a cell is one picture (not {base.count}); add an axis of seeds for more."
+            )
         if not isinstance(listed, list | tuple) or not 1 <= len(listed) <= MOST_AXES:
             faults.append(f"Axes: a sweep needs a list of 1 to {MOST_AXES} axes.")
         else:
-            values["axes"] = [_checked(Axis, axis, f"Axis {k}", faults) for k, axis in enumerate(listed, 1)]
-        _checked(_Named, {key: value for key, value in values.items() if key not in ("base", "axes")}, "", faults)
+            values["axes"] = [
+                _checked(Axis, axis, f"Axis {k}", faults) for k, axis in enumerate(listed, 1)
+            ]
+        _checked(
+            _Named,
+            {key: value for key, value in values.items() if key not in ("base", "axes")},
+            "",
+            faults,
+        )
         if faults:
             raise InvalidSpec(faults)
         return values
@@ -78,19 +93,34 @@ class SweepSpec(_Named):
         for axis in self.axes:
             twice = [thing for thing in sorted(axis.sets) if thing in decided]
             if twice:
-                faults.append(f"{decided[twice[0]]} and {axis.title} both decide {twice[0]}; leave one out.")
+                faults.append(
+                    f"{decided[twice[0]]} and {axis.title} both decide {twice[0]}; leave one out."
+                )
             decided |= dict.fromkeys(axis.sets, axis.title)
-            if axis.field in LORA_WEIGHTS and not axis.lora and not self.base.untagged().loras and "lora" not in fields:
-                faults.append(f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or an axis of LoRAs.")
+            if (
+                axis.field in LORA_WEIGHTS
+                and not axis.lora
+                and not self.base.untagged().loras
+                and "lora" not in fields
+            ):
+                faults.append(
+                    f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or an axis of LoRAs."
+                )
         counts = self.counts
         for group in self.groups:
             first, *others = group
-            faults += [f"{self.axes[first].title} has {counts[first]} values and {self.axes[k].title} has {counts[k]}: axes of one "
-                       "group go hand in hand and need equally many." for k in others if counts[k] != counts[first]]
+            faults += [
+                f"{self.axes[first].title} has {counts[first]} values and {self.axes[k].title} has {counts[k]}: axes of one "
+                "group go hand in hand and need equally many."
+                for k in others
+                if counts[k] != counts[first]
+            ]
         factors = [counts[group[0]] for group in self.groups]
         if (cells := math.prod(factors)) > MOST_CELLS:
-            faults.append(f"{' × '.join(map('{:,}'.format, factors))} values make {cells:,} cells; "
-                          f"a sweep has {MOST_CELLS:,} at most.")
+            faults.append(
+                f"{' × '.join(map('{:,}'.format, factors))} values make {cells:,} cells; "
+                f"a sweep has {MOST_CELLS:,} at most."
+            )
         if faults:
             raise InvalidSpec(faults)
         return self
@@ -112,7 +142,9 @@ class SweepSpec(_Named):
         """Raise InvalidSpec if a visitor who is not the owner asks for too many cells; known before they are built."""
         counts = self.counts
         if (many := math.prod(counts[group[0]] for group in self.groups)) > MOST_FOR_GUESTS:
-            raise InvalidSpec([f"Axes: guests may ask for {MOST_FOR_GUESTS} cells at most (not {many:,})."])
+            raise InvalidSpec(
+                [f"Axes: guests may ask for {MOST_FOR_GUESTS} cells at most (not {many:,})."]
+            )
 
     @property
     def open(self) -> bool:
@@ -122,12 +154,19 @@ class SweepSpec(_Named):
 
     def settled(self, seed: int) -> Self:
         """With no seed left open: the base's -1 becomes `seed`; on an axis of seeds, a -1 in place k (from 0) `seed` + k."""
+
         def drawn(axis: Axis) -> Axis:
             given = axis.parsed if axis.field == "seed" else ()
-            seeds = tuple((seed + k) % MOST_SEEDS if value == -1 else value for k, value in enumerate(given))
+            seeds = tuple(
+                (seed + k) % MOST_SEEDS if value == -1 else value for k, value in enumerate(given)
+            )
             return axis.model_copy(update={"values": seeds}) if -1 in given else axis
 
-        base = self.base.model_copy(update={"seed": seed % MOST_SEEDS}) if self.base.seed < 0 else self.base
+        base = (
+            self.base.model_copy(update={"seed": seed % MOST_SEEDS})
+            if self.base.seed < 0
+            else self.base
+        )
         return self.model_copy(update={"base": base, "axes": tuple(map(drawn, self.axes))})
 
 
@@ -156,13 +195,26 @@ class Plan(Value):
     @property
     def named(self) -> list[GenerationRequest]:
         """One request for each model with each set of LoRAs and each picture: what has to be in the library."""
-        return list({(cell.request.model, tuple(use.name for use in cell.request.untagged().loras), cell.request.image,
-                      cell.request.mask, cell.request.extension): cell.request for cell in self.cells}.values())
+        return list(
+            {
+                (
+                    cell.request.model,
+                    tuple(use.name for use in cell.request.untagged().loras),
+                    cell.request.image,
+                    cell.request.mask,
+                    cell.request.extension,
+                ): cell.request
+                for cell in self.cells
+            }.values()
+        )
 
     def check_guest(self) -> None:
         """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
         faults: list[str] = []
-        for check_one in (self.spec.check_guest, *(cell.request.check_guest for cell in self.cells)):
+        for check_one in (
+            self.spec.check_guest,
+            *(cell.request.check_guest for cell in self.cells),
+        ):
             try:
                 check_one()
             except InvalidSpec as error:
@@ -171,7 +223,9 @@ class Plan(Value):
             raise InvalidSpec(faults[:MOST_FAULTS])
 
 
-def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates] | None = None) -> Plan:
+def plan(
+    spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates] | None = None
+) -> Plan:
     """Build and validate every cell. Raises InvalidSpec with all that is wrong in any of them.
 
     `seed` is the one drawn for -1, `rates` what was measured with each model.
@@ -189,16 +243,26 @@ def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates]
     for index, at in enumerate(_coordinates(spec)):
         shown = tuple(label[k] for label, k in zip(labels, at))
         try:
-            asked = _values(base, [(axis, value[k]) for axis, value, k in zip(spec.axes, values, at)])
+            asked = _values(
+                base, [(axis, value[k]) for axis, value, k in zip(spec.axes, values, at)]
+            )
             characters += sum(len(str(asked[name])) for name in _PROMPTS)
             request = check(GenerationRequest, asked)
-            request = request.model_copy(update={"batch": 1}) if SCHEDULERS[request.scheduler].alone else request
+            request = (
+                request.model_copy(update={"batch": 1})
+                if SCHEDULERS[request.scheduler].alone
+                else request
+            )
             cells.append(Cell(index=index, coordinates=at, labels=shown, request=request))
         except InvalidSpec as error:
             where = f"Cell {', '.join(str(k + 1) for k in at)} ({' · '.join(f'{label:.60}' for label in shown)})"
             faults += [(where, fault) for fault in error.faults]
         if characters > MOST_CHARACTERS:
-            raise InvalidSpec([f"The prompts of all cells have more than {MOST_CHARACTERS:,} characters: too many to read."])
+            raise InvalidSpec(
+                [
+                    f"The prompts of all cells have more than {MOST_CHARACTERS:,} characters: too many to read."
+                ]
+            )
     if told := [*_together(faults), *_moot(spec, cells)]:
         raise InvalidSpec(told)
     running = order([cell.request for cell in cells])
@@ -208,8 +272,11 @@ def plan(spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates]
 
 def _moot(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
     """A sentence for every axis that changes nothing in any cell."""
-    return [f"{axis.title}: changes nothing without {NEEDS[axis.field]}." for axis in spec.axes
-            if axis.field in NEEDS and cells and all(axis.field in cell.request.idle for cell in cells)]
+    return [
+        f"{axis.title}: changes nothing without {NEEDS[axis.field]}."
+        for axis in spec.axes
+        if axis.field in NEEDS and cells and all(axis.field in cell.request.idle for cell in cells)
+    ]
 
 
 def _coordinates(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
@@ -234,7 +301,9 @@ def _values(base: Mapping[str, Any], chosen: Sequence[tuple[Axis, Plain]]) -> di
                 loras = {name: kept | {"name": name} for name in [named(value)] if name}
             case "lora_weight" | "lora_unet" | "lora_text_encoder":
                 for name in [axis.lora] if axis.lora else list(loras):
-                    loras.setdefault(name, {"name": name}).update(dict.fromkeys(LORA_WEIGHTS[axis.field], value))
+                    loras.setdefault(name, {"name": name}).update(
+                        dict.fromkeys(LORA_WEIGHTS[axis.field], value)
+                    )
             case "prompt_replace":
                 words[axis.find] = str(value)
             case field:
@@ -259,8 +328,13 @@ def _replaced(values: dict[str, Any], words: Mapping[str, str]) -> dict[str, Any
 
     for name in _PROMPTS:
         text = str(values[name])
-        if len(text) + sum(text.count(find) * len(new) for find, new in words.items()) > 10 * _LONGEST_PROMPT:
-            raise InvalidSpec([f"Replace: the prompt becomes far longer than {_LONGEST_PROMPT:,} characters."])
+        if (
+            len(text) + sum(text.count(find) * len(new) for find, new in words.items())
+            > 10 * _LONGEST_PROMPT
+        ):
+            raise InvalidSpec(
+                [f"Replace: the prompt becomes far longer than {_LONGEST_PROMPT:,} characters."]
+            )
         values[name] = pattern.sub(other, text)
     if missed := [find for find in words if find not in met]:
         raise InvalidSpec([f"Replace: {find!r:.60} is not in the prompts." for find in missed])
@@ -272,11 +346,16 @@ def _together(faults: Sequence[tuple[str, str]]) -> list[str]:
     where: dict[str, list[str]] = {}
     for cell, fault in faults:
         where.setdefault(fault, []).append(cell)
-    lines = [f"{cells[0]}: {fault}" + (f" The same in {len(cells) - 1:,} more cells." if len(cells) > 1 else "")
-             for fault, cells in where.items()]
+    lines = [
+        f"{cells[0]}: {fault}"
+        + (f" The same in {len(cells) - 1:,} more cells." if len(cells) > 1 else "")
+        for fault, cells in where.items()
+    ]
     if len(lines) > MOST_FAULTS:
-        lines[MOST_FAULTS:] = [f"{len(lines) - MOST_FAULTS:,} more faults like these, in {len({cell for cell, _ in faults}):,} "
-                               "cells altogether."]
+        lines[MOST_FAULTS:] = [
+            f"{len(lines) - MOST_FAULTS:,} more faults like these, in {len({cell for cell, _ in faults}):,} "
+            "cells altogether."
+        ]
     return lines
 
 

@@ -18,8 +18,15 @@ from studio.spec.sweep_values import Plain
 from studio.spec.tables import AXES, AxisInfo, AxisKind
 from studio.spec.value import Value, extra, setting
 
-LORA_WEIGHTS = {"lora_weight": ("unet", "text_encoder"), "lora_unet": ("unet",), "lora_text_encoder": ("text_encoder",)}
-_NO_AXES = {"count": "a cell is one picture; vary the seed for more", "batch": "how many are painted together is no axis; see fast"}
+LORA_WEIGHTS = {
+    "lora_weight": ("unet", "text_encoder"),
+    "lora_unet": ("unet",),
+    "lora_text_encoder": ("text_encoder",),
+}
+_NO_AXES = {
+    "count": "a cell is one picture; vary the seed for more",
+    "batch": "how many are painted together is no axis; see fast",
+}
 _KINDS: dict[Any, AxisKind] = {int: "whole", float: "number", str: "text", bool: "text"}
 _SAY_ENOUGH = ("prompt", "model", "scheduler", "schedule")  # their values need no title
 
@@ -28,12 +35,23 @@ def axes() -> dict[str, AxisInfo]:
     """All that can be varied, by the name that an axis has as its `field`."""
     found = {}
     for name, field in GenerationRequest.model_fields.items():
-        inner = set(get_args(field.annotation)) - {NoneType} if NoneType in get_args(field.annotation) else {field.annotation}
+        inner = (
+            set(get_args(field.annotation)) - {NoneType}
+            if NoneType in get_args(field.annotation)
+            else {field.annotation}
+        )
         kind = inner.pop()
-        choices = get_args(kind) if get_origin(kind) is Literal else ("no", "yes") if kind is bool else ()
+        choices = (
+            get_args(kind) if get_origin(kind) is Literal else ("no", "yes") if kind is bool else ()
+        )
         if name not in _NO_AXES and not inner and (choices or kind in _KINDS):
-            cost, about = int(extra(GenerationRequest, name).get("cost", 0)), field.description or ""
-            found[name] = AxisInfo(str(field.title), "text" if choices else _KINDS[kind], cost, about, choices=choices)
+            cost, about = (
+                int(extra(GenerationRequest, name).get("cost", 0)),
+                field.description or "",
+            )
+            found[name] = AxisInfo(
+                str(field.title), "text" if choices else _KINDS[kind], cost, about, choices=choices
+            )
     return found | AXES
 
 
@@ -43,11 +61,29 @@ _AXES = axes()
 class Axis(Value):
     """One thing that varies, and its values: a list, or a text in the syntax of `sweep_values`."""
 
-    field: str = setting(..., title="Field", help="What varies: a setting's name, size, lora, lora_weight or prompt_replace.")
-    values: tuple[Plain, ...] | str = setting(..., title="Values", help="A list, or a text such as 10-40 (+10).")
-    lora: str = setting("", title="LoRA", max_length=200, help="Which LoRA a weight is for; empty is whichever the cell has.")
-    find: str = setting("", title="Find", max_length=200, help="The words in the prompts that prompt_replace replaces.")
-    group: int | None = setting(None, title="Group", help="Axes of the same group go hand in hand instead of multiplying.")
+    field: str = setting(
+        ...,
+        title="Field",
+        help="What varies: a setting's name, size, lora, lora_weight or prompt_replace.",
+    )
+    values: tuple[Plain, ...] | str = setting(
+        ..., title="Values", help="A list, or a text such as 10-40 (+10)."
+    )
+    lora: str = setting(
+        "",
+        title="LoRA",
+        max_length=200,
+        help="Which LoRA a weight is for; empty is whichever the cell has.",
+    )
+    find: str = setting(
+        "",
+        title="Find",
+        max_length=200,
+        help="The words in the prompts that prompt_replace replaces.",
+    )
+    group: int | None = setting(
+        None, title="Group", help="Axes of the same group go hand in hand instead of multiplying."
+    )
 
     @field_validator("field")
     @classmethod
@@ -64,7 +100,9 @@ class Axis(Value):
         if not isinstance(values, str | list | tuple):
             raise ValueError("have to be a list or a text.")
         try:
-            sweep_values.read([values] if isinstance(values, str) else values or [""], "text")  # are they text and numbers?
+            sweep_values.read(
+                [values] if isinstance(values, str) else values or [""], "text"
+            )  # are they text and numbers?
         except InvalidSpec as error:
             raise ValueError(" ".join(error.faults)) from None
         return values
@@ -96,7 +134,13 @@ class Axis(Value):
     @property
     def title(self) -> str:
         """What stands over a sheet's axis."""
-        about = self.find if self.field == "prompt_replace" else self.lora if self.field != "lora" else ""
+        about = (
+            self.find
+            if self.field == "prompt_replace"
+            else self.lora
+            if self.field != "lora"
+            else ""
+        )
         return f"{_AXES[self.field].title} {about:.60}".rstrip()
 
     @property
@@ -115,7 +159,10 @@ class Axis(Value):
             case "lora":
                 return frozenset({"the LoRAs"})
         if self.field in LORA_WEIGHTS:
-            return frozenset(f"the {part} weight of {self.lora or 'all LoRAs'}" for part in LORA_WEIGHTS[self.field])
+            return frozenset(
+                f"the {part} weight of {self.lora or 'all LoRAs'}"
+                for part in LORA_WEIGHTS[self.field]
+            )
         return frozenset({self.field})
 
     def _label(self, value: Plain) -> str:
@@ -132,8 +179,14 @@ class Axis(Value):
             case "image" | "mask":
                 return f"{self.title} {told[:8]}" if told else f"no {self.title.lower()}"
         if info.kind == "text":
-            return (told or "no prompt") if self.field in _SAY_ENOUGH else f"{info.title}: {told or 'none'}"
-        unit = extra(GenerationRequest, self.field).get("unit", "") if self.field not in AXES else ""
+            return (
+                (told or "no prompt")
+                if self.field in _SAY_ENOUGH
+                else f"{info.title}: {told or 'none'}"
+            )
+        unit = (
+            extra(GenerationRequest, self.field).get("unit", "") if self.field not in AXES else ""
+        )
         return f"{self.title} {told} {unit}".rstrip()
 
 

@@ -21,10 +21,14 @@ __all__ = ["Prediction", "Rates", "order", "pixels", "predict", "rows", "size_of
 class Rates(Value):
     """What was measured with one model on this machine; None where nothing was."""
 
-    side: int | None = None  # of the pictures it was made for, for requests that leave the size open
+    side: int | None = (
+        None  # of the pictures it was made for, for requests that leave the size open
+    )
     load: float | None = None  # seconds until it is ready
     encode: float | None = None  # seconds for one prompt
-    row: float | None = None  # seconds for a million pixels through the U-Net once, as the gallery measures
+    row: float | None = (
+        None  # seconds for a million pixels through the U-Net once, as the gallery measures
+    )
     held: int | None = None  # bytes that it takes
     pixel: float | None = None  # bytes more for each pixel of a picture that is being painted
 
@@ -52,8 +56,13 @@ def order(requests: Sequence[GenerationRequest]) -> tuple[int, ...]:
     """Indexes of the requests as they are to run: the dearer a change, the rarer; else they stay in turn."""
     levels = sorted(_levels(), key=lambda level: -level[0])
     ranks: list[dict[Any, int]] = [{} for _ in levels]
-    keys = [tuple(rank.setdefault(what, len(rank)) for rank, what in zip(ranks, (see(request) for _, see in levels)))
-            for request in requests]
+    keys = [
+        tuple(
+            rank.setdefault(what, len(rank))
+            for rank, what in zip(ranks, (see(request) for _, see in levels))
+        )
+        for request in requests
+    ]
     return tuple(sorted(range(len(requests)), key=keys.__getitem__))
 
 
@@ -62,8 +71,11 @@ def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) ->
     models = [request.model for request in running]
     loaded = [model for before, model in zip([None, *models], models) if model != before]
     # As the engine does it: both prompts, guided or not, each once for as long as the model stays.
-    encoded = {(request.model, text_encoder(request), request.clip_skip, text)
-               for request in running for text in (request.prompt, request.negative_prompt)}
+    encoded = {
+        (request.model, text_encoder(request), request.clip_skip, text)
+        for request in running
+        for text in (request.prompt, request.negative_prompt)
+    }
 
     def rate(model: str) -> Rates:
         return rates.get(model, Rates())
@@ -80,15 +92,25 @@ def predict(running: Sequence[GenerationRequest], rates: Mapping[str, Rates]) ->
     most = [memory(request) for request in running]
     known = [bytes_ for bytes_ in most if bytes_ is not None]
     return Prediction(
-        cells=len(running), loads=len(loaded), encodes=len(encoded), rows=sum(map(rows, running)),
-        loading=_sum(rate(model).load for model in loaded), encoding=_sum(rate(model).encode for model, *_ in encoded),
-        painting=_sum(map(painting, running)), memory=round(max(known)) if known and len(known) == len(most) else None)
+        cells=len(running),
+        loads=len(loaded),
+        encodes=len(encoded),
+        rows=sum(map(rows, running)),
+        loading=_sum(rate(model).load for model in loaded),
+        encoding=_sum(rate(model).encode for model, *_ in encoded),
+        painting=_sum(map(painting, running)),
+        memory=round(max(known)) if known and len(known) == len(most) else None,
+    )
 
 
 def pixels(request: GenerationRequest, rates: Rates) -> float | None:
     """Of one picture at its largest; None where its size is not known."""
     found = size_of(request, rates)
-    return None if found is None else found[0] * found[1] * max((area for _, area in passes(request)), default=1.0)
+    return (
+        None
+        if found is None
+        else found[0] * found[1] * max((area for _, area in passes(request)), default=1.0)
+    )
 
 
 def size_of(request: GenerationRequest, rates: Rates) -> Size | None:
@@ -100,7 +122,9 @@ def size_of(request: GenerationRequest, rates: Rates) -> Size | None:
 
 def text_encoder(request: GenerationRequest) -> tuple[tuple[str, float], ...]:
     """What LoRAs do to the text encoder: each with its weight there."""
-    return tuple(sorted((lora.name, lora.text_encoder) for lora in _loras(request) if lora.text_encoder))
+    return tuple(
+        sorted((lora.name, lora.text_encoder) for lora in _loras(request) if lora.text_encoder)
+    )
 
 
 def _levels() -> list[tuple[int, Callable[[GenerationRequest], Any]]]:
@@ -108,7 +132,10 @@ def _levels() -> list[tuple[int, Callable[[GenerationRequest], Any]]]:
     levels: list[tuple[int, Callable[[GenerationRequest], Any]]] = [
         (AXES["lora"].cost, lambda request: tuple(sorted(lora.name for lora in _loras(request)))),
         (AXES["lora_text_encoder"].cost, text_encoder),
-        (AXES["lora_unet"].cost, lambda request: tuple(sorted((lora.name, lora.unet) for lora in _loras(request)))),
+        (
+            AXES["lora_unet"].cost,
+            lambda request: tuple(sorted((lora.name, lora.unet) for lora in _loras(request))),
+        ),
     ]
     for name in GenerationRequest.model_fields:
         cost = extra(GenerationRequest, name).get("cost", 0)

@@ -58,7 +58,13 @@ def read(values: str | Sequence[object], kind: AxisKind) -> tuple[Plain, ...]:
         try:
             if broken:
                 raise _Bad(broken)
-            found += _words(token) if kind == "text" else _sizes(token) if kind == "size" else _numbers(token, kind == "whole")
+            found += (
+                _words(token)
+                if kind == "text"
+                else _sizes(token)
+                if kind == "size"
+                else _numbers(token, kind == "whole")
+            )
         except _Bad as bad:
             faults.append(f"value {place}, {_shown(token)}, {bad}.")
         if len(found) > MOST_VALUES or len(faults) > MOST_VALUES:
@@ -75,7 +81,12 @@ def write(values: Iterable[Plain]) -> str:
     shown = []
     for value in values:
         text = plain(value)
-        special = not text or text != text.strip() or text[0] == '"' or any(character in text for character in ",\n")
+        special = (
+            not text
+            or text != text.strip()
+            or text[0] == '"'
+            or any(character in text for character in ",\n")
+        )
         shown.append('"' + text.replace('"', '""') + '"' if special else text)
     return ", ".join(shown)
 
@@ -105,23 +116,30 @@ def _tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]]:
     while at < end:
         while at < end and values[at] in " \t\r":
             at += 1
-        if values[at:at + 1] == '"':
+        if values[at : at + 1] == '"':
             closing = at + 1
-            while (closing := values.find('"', closing)) >= 0 and values[closing + 1:closing + 2] == '"':
+            while (closing := values.find('"', closing)) >= 0 and values[
+                closing + 1 : closing + 2
+            ] == '"':
                 closing += 2
             if closing < 0:
                 yield values[at:], "has no closing quote"
                 return
             between = _BETWEEN.search(values, closing + 1)
             stop = between.start() if between else end
-            after = values[closing + 1:stop].strip()
-            yield ((values[at:stop], f"goes on after its closing quote with {after!r:.40}") if after else
-                   (values[at + 1:closing].replace('""', '"'), ""))
+            after = values[closing + 1 : stop].strip()
+            yield (
+                (values[at:stop], f"goes on after its closing quote with {after!r:.40}")
+                if after
+                else (values[at + 1 : closing].replace('""', '"'), "")
+            )
         else:
             between = _BETWEEN.search(values, at)
             stop = between.start() if between else end
             token = values[at:stop].strip()
-            if token or (values[stop:stop + 1] == ","):  # an empty line, or nothing after the last comma, is no value
+            if token or (
+                values[stop : stop + 1] == ","
+            ):  # an empty line, or nothing after the last comma, is no value
                 yield token, "" if token else 'is empty: leave out a comma, or write "" for no text'
         at = stop + 1
 
@@ -138,7 +156,11 @@ def _words(token: object) -> list[Plain]:
 
 
 def _sizes(token: object) -> list[Plain]:
-    found = _SIZE.fullmatch(token.strip()) if isinstance(token, str) and len(token) <= _LONGEST_NUMBER else None
+    found = (
+        _SIZE.fullmatch(token.strip())
+        if isinstance(token, str) and len(token) <= _LONGEST_NUMBER
+        else None
+    )
     if not found:
         raise _Bad("is no size such as 512x768")
     return [f"{int(found[1])}x{int(found[2])}"]
@@ -153,7 +175,11 @@ def _numbers(token: object, whole: bool) -> list[Plain]:
             if _ONE.fullmatch(token):
                 return [_number(_exact(token), whole)]
         raise _Bad("is no number, and no range such as 1-10 (+2)")
-    if isinstance(token, bool) or not isinstance(token, int | float) or not (isinstance(token, int) or isfinite(token)):
+    if (
+        isinstance(token, bool)
+        or not isinstance(token, int | float)
+        or not (isinstance(token, int) or isfinite(token))
+    ):
         raise _Bad("is no number")
     if abs(token) >= _LARGEST:
         raise _Bad("is too large")
@@ -210,7 +236,9 @@ def _even(first: Decimal, last: Decimal, many: int, whole: bool) -> list[Decimal
         if not span:
             raise _Bad("has only one number to give")
         digits = Decimal(1) if whole else Decimal(1).scaleb(min(0, span.adjusted()) - 7)
-        values = [(first + span * k / (many - 1)).quantize(digits, ROUND_HALF_UP) for k in range(many)]
+        values = [
+            (first + span * k / (many - 1)).quantize(digits, ROUND_HALF_UP) for k in range(many)
+        ]
         values[-1] = last
     if len(set(values)) < many:
         raise _Bad(f"has fewer than {many} {'whole ' * whole}numbers to give")
@@ -220,5 +248,8 @@ def _even(first: Decimal, last: Decimal, many: int, whole: bool) -> list[Decimal
 def _shown(token: object) -> str:
     try:
         return f"{token!r:.40}".encode(errors="replace").decode()
-    except (ValueError, RecursionError):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
+    except (
+        ValueError,
+        RecursionError,
+    ):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
         return f"this {type(token).__name__}"

@@ -9,19 +9,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Scheduler = Literal["Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "DDIM",
-                    "DDPM", "PLMS", "UniPC", "DEIS", "LCM", "TCD", "SA-Solver"]
-Schedule = Literal["As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"]
+Scheduler = Literal[
+    "Euler",
+    "Euler a",
+    "Heun",
+    "LMS",
+    "DPM2",
+    "DPM2 a",
+    "DPM++ 2M",
+    "DPM++ 2M SDE",
+    "DPM++ SDE",
+    "DDIM",
+    "DDPM",
+    "PLMS",
+    "UniPC",
+    "DEIS",
+    "LCM",
+    "TCD",
+    "SA-Solver",
+]
+Schedule = Literal[
+    "As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
+]
 Family = Literal["sd1", "sd2", "sdxl"]
 
 DEFAULT_MODEL = "pocket"  # the embedded one
 FAST_BOUND = 1e-3  # how far latents of several pictures in one U-Net call may be from single ones (relative, float32)
 
 _ALL: tuple[Schedule, ...] = get_args(Schedule)
-_SPACED: tuple[Schedule, ...] = ("As shipped", "Uniform", "Simple")  # only the spacing of the timesteps can be chosen
+_SPACED: tuple[Schedule, ...] = (
+    "As shipped",
+    "Uniform",
+    "Simple",
+)  # only the spacing of the timesteps can be chosen
 _SHAPED: tuple[Schedule, ...] = ("As shipped", "Karras", "Exponential", "Beta", "Uniform", "Simple")
 _TRAINED: tuple[Schedule, ...] = ("As shipped",)  # distilled along a ladder of their own
-_SOLVER: tuple[Schedule, ...] = ("As shipped", "Karras", "Exponential", "Beta", "SGM Uniform", "Simple")
+_SOLVER: tuple[Schedule, ...] = (
+    "As shipped",
+    "Karras",
+    "Exponential",
+    "Beta",
+    "SGM Uniform",
+    "Simple",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +67,11 @@ class SchedulerInfo:
 
     def asks(self, steps: int, of: int = 0) -> int:
         """How often it asks the U-Net in the last so many steps of `of` (0: in all steps)."""
-        return self.calls * steps - (self.calls - 1) + (self.again and max(steps, of) > 1) if steps else 0
+        return (
+            self.calls * steps - (self.calls - 1) + (self.again and max(steps, of) > 1)
+            if steps
+            else 0
+        )
 
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
@@ -49,14 +83,20 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "DPM2 a": SchedulerInfo(_SHAPED, "DPM2 with fresh noise", True, calls=2, alone=True),
     "DPM++ 2M": SchedulerInfo(_ALL, "good pictures in few steps: the usual choice"),
     "DPM++ 2M SDE": SchedulerInfo(_ALL, "DPM++ 2M with fresh noise: more detail", True),
-    "DPM++ SDE": SchedulerInfo(_SHAPED, "fresh noise, twice the work a step: detailed", True, calls=2),
+    "DPM++ SDE": SchedulerInfo(
+        _SHAPED, "fresh noise, twice the work a step: detailed", True, calls=2
+    ),
     "DDIM": SchedulerInfo(_SPACED, "the classic; repeatable"),
     "DDPM": SchedulerInfo(_SPACED, "the original way; wants many steps", True),
     "PLMS": SchedulerInfo(_SPACED, "the first fast one", again=True),
     "UniPC": SchedulerInfo(_SOLVER, "predicts and corrects: good in 8 to 15 steps"),
     "DEIS": SchedulerInfo(_SOLVER, "good in few steps"),
-    "LCM": SchedulerInfo(_TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True),
-    "TCD": SchedulerInfo(_TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True),
+    "LCM": SchedulerInfo(
+        _TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True
+    ),
+    "TCD": SchedulerInfo(
+        _TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True
+    ),
     "SA-Solver": SchedulerInfo(_SOLVER, "fresh noise, predicts and corrects", True),
 }
 
@@ -67,11 +107,21 @@ class FamilyInfo:
 
     title: str
     size: int
-    sizes: tuple[tuple[int, int], ...]  # usual (width, height) at `size`; other sizes are scaled from these
+    sizes: tuple[
+        tuple[int, int], ...
+    ]  # usual (width, height) at `size`; other sizes are scaled from these
 
 
 _CLASSIC = ((512, 512), (512, 768), (768, 512), (512, 640), (640, 512))
-_LARGE = ((1024, 1024), (832, 1216), (1216, 832), (896, 1152), (1152, 896), (768, 1344), (1344, 768))
+_LARGE = (
+    (1024, 1024),
+    (832, 1216),
+    (1216, 832),
+    (896, 1152),
+    (1152, 896),
+    (768, 1344),
+    (1344, 768),
+)
 
 FAMILIES: dict[Family, FamilyInfo] = {
     "sd1": FamilyInfo("Stable Diffusion 1.x", 512, _CLASSIC),
@@ -83,7 +133,10 @@ FAMILIES: dict[Family, FamilyInfo] = {
 def usual_sizes(family: Family, side: int) -> list[tuple[int, int]]:
     """The family's usual sizes for a model made for pictures of `side` pixels, each a multiple of 8."""
     base = FAMILIES[family].sizes[0][0]
-    return [(round(w * side / base / 8) * 8, round(h * side / base / 8) * 8) for w, h in FAMILIES[family].sizes]
+    return [
+        (round(w * side / base / 8) * 8, round(h * side / base / 8) * 8)
+        for w, h in FAMILIES[family].sizes
+    ]
 
 
 AxisKind = Literal["whole", "number", "text", "size"]
@@ -104,11 +157,31 @@ class AxisInfo:
 # Axes that are no field of the request; every numeric, choice and text field of it is one without a line here.
 AXES: dict[str, AxisInfo] = {
     "size": AxisInfo("Size", "size", 10, "width and height together: 512x768"),
-    "lora": AxisInfo("LoRA", "text", 60, "one LoRA, or a checkpoint of a training run, in place of all; None is none"),
-    "lora_weight": AxisInfo("LoRA weight", "number", 30, "how strong the LoRA is in the U-Net and the text encoder"),
-    "lora_unet": AxisInfo("LoRA weight in the U-Net", "number", 5, "how strong the LoRA is in the U-Net alone"),
-    "lora_text_encoder": AxisInfo("LoRA weight in the text encoder", "number", 30, "how strong it is in the text encoder alone"),
-    "prompt_replace": AxisInfo("Replace", "text", 20, "other words in place of those to find, in both prompts", needs="find"),
+    "lora": AxisInfo(
+        "LoRA",
+        "text",
+        60,
+        "one LoRA, or a checkpoint of a training run, in place of all; None is none",
+    ),
+    "lora_weight": AxisInfo(
+        "LoRA weight", "number", 30, "how strong the LoRA is in the U-Net and the text encoder"
+    ),
+    "lora_unet": AxisInfo(
+        "LoRA weight in the U-Net", "number", 5, "how strong the LoRA is in the U-Net alone"
+    ),
+    "lora_text_encoder": AxisInfo(
+        "LoRA weight in the text encoder",
+        "number",
+        30,
+        "how strong it is in the text encoder alone",
+    ),
+    "prompt_replace": AxisInfo(
+        "Replace",
+        "text",
+        20,
+        "other words in place of those to find, in both prompts",
+        needs="find",
+    ),
 }
 
 
@@ -120,16 +193,28 @@ class CaptionerInfo:
     about: str
     batch: int  # pictures at once
     tokens: int | None  # that a caption has at most; None leaves it to the captioner
-    asked: Literal["opening", "task", "words"]  # an instruction is how captions begin, one of `tasks`, or what is asked for
+    asked: Literal[
+        "opening", "task", "words"
+    ]  # an instruction is how captions begin, one of `tasks`, or what is asked for
     tasks: tuple[str, ...] = ()
 
 
 # By `model_type` in a folder's config.json, which is also the module in engine/captioning; "endpoint" has no folder.
 CAPTIONERS: dict[str, CaptionerInfo] = {
-    "git": CaptionerInfo("GIT", "one short sentence; the embedded captioner is one", 16, 50, "opening"),
+    "git": CaptionerInfo(
+        "GIT", "one short sentence; the embedded captioner is one", 16, 50, "opening"
+    ),
     "blip": CaptionerInfo("BLIP", "one short sentence", 8, 75, "opening"),
-    "florence2": CaptionerInfo("Florence-2", "a sentence or a paragraph", 8, 512, "task",
-                               ("caption", "detailed caption", "more detailed caption")),
-    "endpoint": CaptionerInfo("An endpoint", "whatever its model can be told in words", 4, None, "words"),
+    "florence2": CaptionerInfo(
+        "Florence-2",
+        "a sentence or a paragraph",
+        8,
+        512,
+        "task",
+        ("caption", "detailed caption", "more detailed caption"),
+    ),
+    "endpoint": CaptionerInfo(
+        "An endpoint", "whatever its model can be told in words", 4, None, "words"
+    ),
 }
 ENDPOINT, DEFAULT_CAPTIONER, DEFAULT_CLIP = "endpoint", "pocket", "pocket"

@@ -14,7 +14,11 @@ from studio.spec.training import TrainingConfig
 LOWEST_RATE = 1e-7  # where a polynomial decay ends, in diffusers and transformers
 
 
-def steps(config: TrainingConfig, pictures: int | Mapping[str, tuple[int, int]], buckets: Iterable[int] = ()) -> int:
+def steps(
+    config: TrainingConfig,
+    pictures: int | Mapping[str, tuple[int, int]],
+    buckets: Iterable[int] = (),
+) -> int:
     """How many steps a run has: the given ones, or epochs × pictures × repeats ÷ batch ÷ accumulation, rounded as kohya does.
 
     `pictures` is how many are trained on, or folder → (count, its own repeats). A batch holds pictures of one bucket, so each
@@ -54,9 +58,15 @@ def lr_at(config: TrainingConfig, step: int, total: int) -> float:
         case "cosine":
             return max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
         case "cosine with restarts":
-            return 0.0 if done >= 1 else max(0.0, 0.5 * (1 + math.cos(math.pi * (((config.cycles or 1) * done) % 1))))
+            return (
+                0.0
+                if done >= 1
+                else max(0.0, 0.5 * (1 + math.cos(math.pi * (((config.cycles or 1) * done) % 1))))
+            )
         case "polynomial":
             rate = config.learning_rate or 1.0
-            left = 1 - (step - warmup) / (total - warmup) if total > warmup and step <= total else 0.0
+            left = (
+                1 - (step - warmup) / (total - warmup) if total > warmup and step <= total else 0.0
+            )
             return ((rate - LOWEST_RATE) * math.pow(left, config.power or 1.0) + LOWEST_RATE) / rate
     return 1.0  # constant with warm-up, after it

@@ -35,16 +35,40 @@ class Value(BaseModel):
         return value
 
 
-def setting(default: Any, *, title: str, help: str, infotext: str = "", unit: str = "", step: float | None = None,
-            cost: int = 0, guest: float | None = None, needs: str = "", **limits: Any) -> Any:
+def setting(
+    default: Any,
+    *,
+    title: str,
+    help: str,
+    infotext: str = "",
+    unit: str = "",
+    step: float | None = None,
+    cost: int = 0,
+    guest: float | None = None,
+    needs: str = "",
+    **limits: Any,
+) -> Any:
     """A field with everything that page, API, command line, PNG text and sweeps need to know about it.
 
     `infotext` is its name in A1111's text; `cost` orders sweep axes (the higher, the dearer a change); `guest` is the
     most that a visitor who is not the owner may ask for; `step` and `unit` are for sliders and help; `needs` is what has to
     be there for it to change anything.
     """
-    extra = {"infotext": infotext, "unit": unit, "step": step, "cost": cost, "guest": guest, "needs": needs}
-    return Field(default, title=title, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **limits)
+    extra = {
+        "infotext": infotext,
+        "unit": unit,
+        "step": step,
+        "cost": cost,
+        "guest": guest,
+        "needs": needs,
+    }
+    return Field(
+        default,
+        title=title,
+        description=help,
+        json_schema_extra={k: v for k, v in extra.items() if v},
+        **limits,
+    )
 
 
 def check(model: type[M], values: Mapping[str, Any]) -> M:
@@ -79,7 +103,15 @@ def above_guests(value: Value) -> list[str]:
     return faults
 
 
-EMPTY = ("missing", "string_type", "string_too_short", "int_type", "int_parsing", "float_type", "float_parsing")  # to pydantic
+EMPTY = (
+    "missing",
+    "string_type",
+    "string_too_short",
+    "int_type",
+    "int_parsing",
+    "float_type",
+    "float_parsing",
+)  # to pydantic
 
 
 def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
@@ -88,7 +120,9 @@ def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
         return str(more.get("error", fault["msg"]))
     field = model.model_fields.get(str(where[0]))
     title = (field.title if field else None) or f"{where[0]!s:.40}"
-    if fault["type"] == "value_error":  # from a validator of one field: it says what is wrong, we say where
+    if (
+        fault["type"] == "value_error"
+    ):  # from a validator of one field: it says what is wrong, we say where
         return f"{title}: {more['error']}"
     if value in (None, "") and fault["type"] in EMPTY:
         return f"{title}: is needed."
@@ -100,7 +134,10 @@ def _shown(value: Any, most: int) -> str:
         return f"{value[:40]!r} …"
     try:
         return f"{value!r:.{most}}"
-    except (ValueError, RecursionError):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
+    except (
+        ValueError,
+        RecursionError,
+    ):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
         return f"this {type(value).__name__}"
 
 
@@ -132,7 +169,9 @@ def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
         case "less_than":
             return f"has to be below {more['lt']}"
         case "int_type" | "int_parsing" | "int_parsing_size" | "int_from_float":
-            return "has to be a whole number" + " that is not so large" * (kind == "int_parsing_size")
+            return "has to be a whole number" + " that is not so large" * (
+                kind == "int_parsing_size"
+            )
         case "float_type" | "float_parsing" | "finite_number":
             return "has to be a number"
         case "string_too_long":

@@ -57,7 +57,12 @@ class Albums:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.shelf = settings, Datasets(settings)
-        self._journal, self._looks, self._tokens, self._thumbs = Journal(settings), Looks(settings), Tokens(), Thumbs(settings)
+        self._journal, self._looks, self._tokens, self._thumbs = (
+            Journal(settings),
+            Looks(settings),
+            Tokens(),
+            Thumbs(settings),
+        )
 
     def names(self) -> list[str]:
         """All datasets of the home and those that came with the studio."""
@@ -68,16 +73,25 @@ class Albums:
         folder = which if isinstance(which, Path) else self.shelf.folder(which)
         name = shown(which.name) if isinstance(which, Path) else which
         if not folder.is_dir():
-            raise DatasetError(f"There is no folder {shown(str(folder))}; choose one with pictures in it.")
+            raise DatasetError(
+                f"There is no folder {shown(str(folder))}; choose one with pictures in it."
+            )
         return Album(folder.resolve(), name, self._journal, self._looks, self._tokens, self._thumbs)
 
-    def add(self, name: str, brought: Sequence[tuple[Path, str]], source: Source = NOBODY,
-            report: intake.Report | None = None) -> Taken:
+    def add(
+        self,
+        name: str,
+        brought: Sequence[tuple[Path, str]],
+        source: Source = NOBODY,
+        report: intake.Report | None = None,
+    ) -> Taken:
         """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
         with intake.growing(self.shelf, self._journal, name) as folder:
             return intake.bring(folder, self._journal, brought, source, report)
 
-    def add_made(self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True) -> Taken:
+    def add_made(
+        self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True
+    ) -> Taken:
         """Add pictures of the gallery, marked as generated, with their prompts as captions."""
         with intake.growing(self.shelf, self._journal, name) as folder:
             return intake.bring_made(folder, self._journal, pictures, prompts)
@@ -93,8 +107,22 @@ class Album:
     Several threads may use one: writers take turns, and readers see one state or the next.
     """
 
-    def __init__(self, folder: Path, name: str, journal: Journal, looks: Looks, tokens: Tokens, thumbs: Thumbs) -> None:
-        self.folder, self.name, self._journal, self._looks, self.tokens = folder, name, journal, looks, tokens
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        journal: Journal,
+        looks: Looks,
+        tokens: Tokens,
+        thumbs: Thumbs,
+    ) -> None:
+        self.folder, self.name, self._journal, self._looks, self.tokens = (
+            folder,
+            name,
+            journal,
+            looks,
+            tokens,
+        )
         self._thumbs, self._lock, self._by_key = thumbs, threading.RLock(), dict[str, Picture]()
         self.shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
         self.refresh()
@@ -122,14 +150,19 @@ class Album:
         paths = {picture.key: picture.path for picture in self.pictures}
         looks = dict(zip(paths, self._looks.of(list(paths.values()), True, report)))
         with self._lock:  # captions may have been written meanwhile
-            self._take([picture.entry for picture in self.pictures],
-                       [looks.get(picture.key, picture.look) for picture in self.pictures])
+            self._take(
+                [picture.entry for picture in self.pictures],
+                [looks.get(picture.key, picture.look) for picture in self.pictures],
+            )
 
     def _take(self, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
         known = [self._by_key.get(entry.key) for entry in entries]
         self.pictures = tuple(
-            old if old and old.entry is entry and old.look is look else
-            Picture(entry.key, entry.path, entry.caption or "", entry, look) for old, entry, look in zip(known, entries, looks))
+            old
+            if old and old.entry is entry and old.look is look
+            else Picture(entry.key, entry.path, entry.caption or "", entry, look)
+            for old, entry, look in zip(known, entries, looks)
+        )
         self._by_key = {picture.key: picture for picture in self.pictures}
 
     # ---- looking --------------------------------------------------------------------------------------------------
@@ -137,18 +170,33 @@ class Album:
     @property
     def broken(self) -> list[tuple[str, str]]:
         """(file, why it cannot be used): pictures, captions, lines of metadata files."""
-        return [*self._found.broken, *((picture.key, picture.reason or picture.fault) for picture in self.pictures
-                                       if picture.reason or picture.fault)]
+        return [
+            *self._found.broken,
+            *(
+                (picture.key, picture.reason or picture.fault)
+                for picture in self.pictures
+                if picture.reason or picture.fault
+            ),
+        ]
 
     @property
     def notes(self) -> list[str]:
         """Sentences that the owner should know."""
-        return [*self._found.notes, *(note for picture in self.pictures for note in picture.look.notes)]
+        return [
+            *self._found.notes,
+            *(note for picture in self.pictures for note in picture.look.notes),
+        ]
 
     def counts(self) -> Counts:
         good = [picture for picture in self.pictures if not picture.reason]
-        return Counts(len(good), sum(picture.captioned for picture in good), len(self.broken),
-                      sum(not picture.look.full for picture in self.pictures), self.layout, dict(self._found.repeats))
+        return Counts(
+            len(good),
+            sum(picture.captioned for picture in good),
+            len(self.broken),
+            sum(not picture.look.full for picture in self.pictures),
+            self.layout,
+            dict(self._found.repeats),
+        )
 
     def picture(self, key: str) -> Picture:
         """Raises DatasetError for one that is not there."""
@@ -161,10 +209,17 @@ class Album:
         picture = self.picture(key)
         return picture.content or self._looks.of([picture.path])[0].content
 
-    def page(self, offset: int = 0, limit: int = 60, filter: str = "", sort: Order = "name", reverse: bool = False) -> Page:
+    def page(
+        self,
+        offset: int = 0,
+        limit: int = 60,
+        filter: str = "",
+        sort: Order = "name",
+        reverse: bool = False,
+    ) -> Page:
         """Pictures that a filter (spec/caption_filter.py) lets through. Raises InvalidSpec for a filter or order that is none."""
         found = in_order(self._passing(filter), sort, reverse)
-        return Page(tuple(found[offset:offset + limit]), len(found), offset)
+        return Page(tuple(found[offset : offset + limit]), len(found), offset)
 
     def thumbs(self, keys: Sequence[str]) -> list[Path | None]:
         """Small pictures to be shown, at most 320 pixels a side; None for one that cannot be read."""
@@ -177,13 +232,19 @@ class Album:
     def tags(self, filter: str = "", keys: Sequence[str] | None = None) -> list[tuple[str, int]]:
         """Tags with how many captions have them, the most frequent first; of all pictures or of those named."""
         chosen = None if keys is None else set(keys)
-        return caption_text.counted(one.caption for one in self._passing(filter) if chosen is None or one.key in chosen)
+        return caption_text.counted(
+            one.caption for one in self._passing(filter) if chosen is None or one.key in chosen
+        )
 
     def _passing(self, filter: str) -> list[Picture]:
         test, pictures = caption_filter.parse(filter), self.pictures
         if not filter.strip():
             return list(pictures)
-        return [picture for picture, seen in zip(pictures, self._rows(pictures, test.asks_tokens)) if test.holds(seen)]
+        return [
+            picture
+            for picture, seen in zip(pictures, self._rows(pictures, test.asks_tokens))
+            if test.holds(seen)
+        ]
 
     def _rows(self, pictures: Sequence[Picture], tokens: bool) -> list[Row]:
         """Pictures as the pure functions see them."""
@@ -207,24 +268,42 @@ class Album:
     def export(self, to: Path) -> Path:
         """The dataset with its card as a zip: captions beside the pictures and in metadata.jsonl. Raises BadFile."""
         about = self.card()
-        return card.pack(to, about, [picture for picture in self.pictures if not picture.reason], files.safe_name(self.name))
+        return card.pack(
+            to,
+            about,
+            [picture for picture in self.pictures if not picture.reason],
+            files.safe_name(self.name),
+        )
 
     # ---- changing -------------------------------------------------------------------------------------------------
 
-    def write(self, texts: Mapping[str, str], writer: Writer, mode: Mode = "replace", into: int = 0, title: str = "",
-              separator: str = ", ") -> Step:
+    def write(
+        self,
+        texts: Mapping[str, str],
+        writer: Writer,
+        mode: Mode = "replace",
+        into: int = 0,
+        title: str = "",
+        separator: str = ", ",
+    ) -> Step:
         """Captions by key, as one step. `into`: a step that this goes on with, if it is still the last one.
 
         Raises DatasetError for a key that is not there, NotAllowed for a dataset that came with the studio, Busy, BadFile.
         """
         put = Put(texts=dict(texts), mode=mode, separator=separator)
-        return self._do(put, list(texts), writer, into, title or f"{writer}: {caption_edits.title(put)}")
+        return self._do(
+            put, list(texts), writer, into, title or f"{writer}: {caption_edits.title(put)}"
+        )
 
-    def preview(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "") -> list[Change]:
+    def preview(
+        self, edit: Edit, keys: Sequence[str] | None = None, filter: str = ""
+    ) -> list[Change]:
         """What an edit would change: (key, old, new) of each. Nothing is written. Raises InvalidSpec."""
         return self._changes(edit, self._scope(edit, keys, filter))
 
-    def apply(self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND) -> Step:
+    def apply(
+        self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND
+    ) -> Step:
         """Carry an edit out on those pictures (all without keys and filter), as one step."""
         return self._do(edit, self._scope(edit, keys, filter), writer, 0, caption_edits.title(edit))
 
@@ -252,10 +331,24 @@ class Album:
 
     def _scope(self, edit: Edit, keys: Sequence[str] | None, filter: str) -> list[str]:
         """The pictures that are meant: those named, by the edit itself or beside it (else all), that the filter lets through."""
-        own: Iterable[str] = edit.texts if isinstance(edit, Put) else edit.keys if isinstance(edit, SetAside) else self._by_key
+        own: Iterable[str] = (
+            edit.texts
+            if isinstance(edit, Put)
+            else edit.keys
+            if isinstance(edit, SetAside)
+            else self._by_key
+        )
         passed, named = set(self.keys(filter)), set(own)
-        chosen = own if keys is None else [key for key in keys if key in named or key not in self._by_key]
-        return [self.picture(key).key for key in dict.fromkeys(chosen) if key in passed or key not in self._by_key]
+        chosen = (
+            own
+            if keys is None
+            else [key for key in keys if key in named or key not in self._by_key]
+        )
+        return [
+            self.picture(key).key
+            for key in dict.fromkeys(chosen)
+            if key in passed or key not in self._by_key
+        ]
 
     def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
         with self._writing():
@@ -268,7 +361,9 @@ class Album:
     def _turned(self, step: Step | None) -> Step | None:
         if step:
             changes = self._journal.changes(step.id)
-            done = changes if step.state == "done" else [change.back() for change in reversed(changes)]
+            done = (
+                changes if step.state == "done" else [change.back() for change in reversed(changes)]
+            )
             self._follow(None if step.left else done)
         return step
 
@@ -277,14 +372,20 @@ class Album:
         if changes is None or any(change.kind not in ("file", "source") for change in changes):
             self.refresh()
             return
-        after = {self.folder / change.file: change.after for change in changes if change.kind == "file"}
-        self._take(layout.followed([picture.entry for picture in self.pictures], after),
-                   [picture.look for picture in self.pictures])
+        after = {
+            self.folder / change.file: change.after for change in changes if change.kind == "file"
+        }
+        self._take(
+            layout.followed([picture.entry for picture in self.pictures], after),
+            [picture.look for picture in self.pictures],
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if self.shipped:
-            raise NotAllowed(f"{self.name} came with the studio and stays as it is; copy it under another name and edit that.")
+            raise NotAllowed(
+                f"{self.name} came with the studio and stays as it is; copy it under another name and edit that."
+            )
         with self._lock:
             stale = self.stale()
             yield

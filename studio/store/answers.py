@@ -42,15 +42,22 @@ class Answers:
 
     def keep(self, answers: Mapping[str, str]) -> None:
         """Add some, from whatever thread. Raises BadFile when the disk does not take them."""
-        data = "".join(json.dumps([content, words], ensure_ascii=False) + "\n" for content, words in answers.items()).encode()
+        data = "".join(
+            json.dumps([content, words], ensure_ascii=False) + "\n"
+            for content, words in answers.items()
+        ).encode()
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._writing, open(self._file, "a+b") as out:
                 if out.tell():
                     out.seek(-1, os.SEEK_END)
-                    data = data if out.read(1) == b"\n" else b"\n" + data  # after a line that was cut off
+                    data = (
+                        data if out.read(1) == b"\n" else b"\n" + data
+                    )  # after a line that was cut off
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
         except OSError as error:
-            raise BadFile(f"{self._file} could not be written: {error.strerror or error}. Is the disk full?") from None
+            raise BadFile(
+                f"{self._file} could not be written: {error.strerror or error}. Is the disk full?"
+            ) from None

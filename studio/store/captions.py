@@ -80,12 +80,16 @@ def entry(row: Any) -> tuple[PurePosixPath, str | None]:
     """The picture that a record names, as a path below its folder, and its caption if it has one. Raises DatasetError."""
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name or "\0" in name:
-        raise DatasetError('it names no picture; write {"file_name": "009.png", "text": "a photo of …"}.')
+        raise DatasetError(
+            'it names no picture; write {"file_name": "009.png", "text": "a photo of …"}.'
+        )
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or ":" in str(inner.parts[:1]):
         raise DatasetError(f"{name!r:.80} leads out of the folder.")
     caption = next((row[key] for key in KEYS if isinstance(row.get(key), str)), None)
-    return inner, None if caption is None else checked(caption.strip(), f"the caption of {name!r:.80}")
+    return inner, None if caption is None else checked(
+        caption.strip(), f"the caption of {name!r:.80}"
+    )
 
 
 def with_caption(record: Record, caption: str) -> str:
@@ -107,7 +111,13 @@ def decoded(data: bytes, most: int, what: str) -> tuple[str, str]:
     """Bytes as text in UTF-8, or UTF-16 with its mark, and the codec that writes them back. Raises DatasetError."""
     if len(data) > most:
         raise DatasetError(f"{what} is no file of at most {most // 2**10:,} KiB.")
-    codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
+    codec = (
+        "utf-16"
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        else "utf-8-sig"
+        if data[:3] == b"\xef\xbb\xbf"
+        else "utf-8"
+    )
     try:
         return data.decode(codec), codec
     except UnicodeDecodeError:
@@ -117,7 +127,9 @@ def decoded(data: bytes, most: int, what: str) -> tuple[str, str]:
 def checked(caption: str, what: str) -> str:
     """The caption, if text can hold it. Raises DatasetError."""
     if len(caption) > MOST_CAPTION or _ODD.search(caption):
-        raise DatasetError(f"{what} has characters that no text has, or is far too long; write it anew.")
+        raise DatasetError(
+            f"{what} has characters that no text has, or is far too long; write it anew."
+        )
     return caption
 
 
@@ -149,5 +161,10 @@ def _csv(text: str) -> Iterator[Record]:
         if row and not header:
             header = row
         elif row:
-            yield Record(rows.line_num, "".join(lines[start:rows.line_num]), dict(zip(header, row)), tuple(header))
+            yield Record(
+                rows.line_num,
+                "".join(lines[start : rows.line_num]),
+                dict(zip(header, row)),
+                tuple(header),
+            )
         start = rows.line_num

@@ -48,7 +48,9 @@ def date(when: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
-def credits_of(pictures: Sequence[Picture], written: Iterable[tuple[str, str, Step]]) -> dict[str, list[Credit]]:
+def credits_of(
+    pictures: Sequence[Picture], written: Iterable[tuple[str, str, Step]]
+) -> dict[str, list[Credit]]:
     """Who wrote the caption of each picture that has one. `written`: (key, caption, step), the oldest first."""
     steps: dict[str, list[tuple[str, Step]]] = {}
     for key, caption, step in written:
@@ -58,7 +60,9 @@ def credits_of(pictures: Sequence[Picture], written: Iterable[tuple[str, str, St
         if not picture.caption:
             continue
         known = steps.get(picture.key, [])
-        start = next((place + 1 for place in range(len(known) - 1, -1, -1) if not known[place][0]), 0)  # emptied: begun anew
+        start = next(
+            (place + 1 for place in range(len(known) - 1, -1, -1) if not known[place][0]), 0
+        )  # emptied: begun anew
         told = [Credit(step.writer, step.made, step.title) for _, step in known[start:]]
         if not told:
             told = [Credit(Writer(by="file"), 0.0, "came with the pictures")]
@@ -68,41 +72,96 @@ def credits_of(pictures: Sequence[Picture], written: Iterable[tuple[str, str, St
     return found
 
 
-def card(name: str, pictures: Sequence[Picture], credits: Mapping[str, Sequence[Credit]], sources: Mapping[str, Source],
-         repeats: Mapping[str, int]) -> dict[str, Any]:
+def card(
+    name: str,
+    pictures: Sequence[Picture],
+    credits: Mapping[str, Sequence[Credit]],
+    sources: Mapping[str, Source],
+    repeats: Mapping[str, int],
+) -> dict[str, Any]:
     """All that is known of a dataset, as JSON. `pictures`: those that can be used."""
     rows = []
     for picture in pictures:
-        source = {key: value for key, value in sources.get(picture.key, NOBODY).model_dump().items() if value}
-        rows.append({"file": picture.key, "sha256": picture.content, "width": picture.size[0], "height": picture.size[1],
-                     "caption": picture.caption, "written": [credit.json() for credit in credits.get(picture.key, ())],
-                     **source})
+        source = {
+            key: value
+            for key, value in sources.get(picture.key, NOBODY).model_dump().items()
+            if value
+        }
+        rows.append(
+            {
+                "file": picture.key,
+                "sha256": picture.content,
+                "width": picture.size[0],
+                "height": picture.size[1],
+                "caption": picture.caption,
+                "written": [credit.json() for credit in credits.get(picture.key, ())],
+                **source,
+            }
+        )
     last = [credits[picture.key][-1] for picture in pictures if picture.key in credits]
-    return {"name": name, "made": date(time.time()), "pictures": len(pictures), "captioned": len(last), "repeats": dict(repeats),
-            "generated": sum(bool(row.get("generated")) for row in rows),
-            "licences": dict(Counter(str(row.get("licence", "")) for row in rows).most_common()),
-            "authors": dict(Counter(str(row.get("author", "")) for row in rows).most_common()),
-            "writers": dict(Counter(str(credit.writer) for credit in last).most_common()), "files": rows}
+    return {
+        "name": name,
+        "made": date(time.time()),
+        "pictures": len(pictures),
+        "captioned": len(last),
+        "repeats": dict(repeats),
+        "generated": sum(bool(row.get("generated")) for row in rows),
+        "licences": dict(Counter(str(row.get("licence", "")) for row in rows).most_common()),
+        "authors": dict(Counter(str(row.get("author", "")) for row in rows).most_common()),
+        "writers": dict(Counter(str(credit.writer) for credit in last).most_common()),
+        "files": rows,
+    }
 
 
 def markdown(about: Mapping[str, Any]) -> str:
     """The card for people."""
-    def listed(counts: Mapping[str, int], nothing: str) -> list[str]:
-        return [f"- {_cell(name) or nothing}: {count}" for name, count in counts.items()] or ["- none"]
 
-    lines = [f"# {_cell(about['name'])}", "", f"{about['pictures']} pictures, {about['captioned']} with a caption, "
-             f"{about['generated']} made by a model. Card of {about['made']}.", "",
-             "## Licences", "", *listed(about["licences"], "**not said**"), "", "## Authors", "",
-             *listed(about["authors"], "**not said**"), "",
-             "## Who wrote the captions, last", "", *listed(about["writers"], ""), "",
-             "## How often a picture counts in an epoch", "",
-             *(f"- {_cell(folder)}: {count}" for folder, count in about["repeats"].items()), "",
-             "## Pictures", "", "| file | caption | written | source | author | licence | made by a model |",
-             "|---|---|---|---|---|---|---|"]
+    def listed(counts: Mapping[str, int], nothing: str) -> list[str]:
+        return [f"- {_cell(name) or nothing}: {count}" for name, count in counts.items()] or [
+            "- none"
+        ]
+
+    lines = [
+        f"# {_cell(about['name'])}",
+        "",
+        f"{about['pictures']} pictures, {about['captioned']} with a caption, "
+        f"{about['generated']} made by a model. Card of {about['made']}.",
+        "",
+        "## Licences",
+        "",
+        *listed(about["licences"], "**not said**"),
+        "",
+        "## Authors",
+        "",
+        *listed(about["authors"], "**not said**"),
+        "",
+        "## Who wrote the captions, last",
+        "",
+        *listed(about["writers"], ""),
+        "",
+        "## How often a picture counts in an epoch",
+        "",
+        *(f"- {_cell(folder)}: {count}" for folder, count in about["repeats"].items()),
+        "",
+        "## Pictures",
+        "",
+        "| file | caption | written | source | author | licence | made by a model |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in about["files"][:SHOWN]:
-        told = " → ".join(f"{one['what']}" + (f" ({one['when']})" if "when" in one else "") for one in row["written"])
-        cells = [row["file"], row["caption"], told, row.get("source", ""), row.get("author", ""), row.get("licence", ""),
-                 "yes" if row.get("generated") else ""]
+        told = " → ".join(
+            f"{one['what']}" + (f" ({one['when']})" if "when" in one else "")
+            for one in row["written"]
+        )
+        cells = [
+            row["file"],
+            row["caption"],
+            told,
+            row.get("source", ""),
+            row.get("author", ""),
+            row.get("licence", ""),
+            "yes" if row.get("generated") else "",
+        ]
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     if len(about["files"]) > SHOWN:
         lines.append(f"\n… and {len(about['files']) - SHOWN:,} more in card.json.")
@@ -117,12 +176,20 @@ def pack(to: Path, about: Mapping[str, Any], pictures: Sequence[Picture], concep
             rows = []
             for picture in pictures:
                 name = _place(picture, concept, used)
-                with open(picture.path, "rb") as source, zipped.open(_info(name), "w", force_zip64=True) as into:
+                with (
+                    open(picture.path, "rb") as source,
+                    zipped.open(_info(name), "w", force_zip64=True) as into,
+                ):
                     while chunk := source.read(2**20):
                         into.write(chunk)
                 if picture.caption:
-                    zipped.writestr(_info(os.path.splitext(name)[0] + ".txt"), picture.caption + "\n")
-                rows.append(json.dumps({"file_name": name, "text": picture.caption}, ensure_ascii=False) + "\n")
+                    zipped.writestr(
+                        _info(os.path.splitext(name)[0] + ".txt"), picture.caption + "\n"
+                    )
+                rows.append(
+                    json.dumps({"file_name": name, "text": picture.caption}, ensure_ascii=False)
+                    + "\n"
+                )
             zipped.writestr(_info("metadata.jsonl"), "".join(rows))
             zipped.writestr(_info("README.md"), markdown(about))
             zipped.writestr(_info("card.json"), json.dumps(about, ensure_ascii=False, indent=1))
@@ -134,7 +201,11 @@ def pack(to: Path, about: Mapping[str, Any], pictures: Sequence[Picture], concep
 def _place(picture: Picture, concept: str, used: set[str]) -> str:
     """A name in the zip that no other has, whatever the system that unpacks it."""
     key = PurePosixPath(picture.key)
-    folder = key.parts[0] if picture.entry.concept and len(key.parts) > 1 else f"{picture.entry.repeats}_{concept}"
+    folder = (
+        key.parts[0]
+        if picture.entry.concept and len(key.parts) > 1
+        else f"{picture.entry.repeats}_{concept}"
+    )
     inner = key.parts[1:] if len(key.parts) > 1 and key.parts[0] == folder else key.parts
     stem, end = os.path.splitext("-".join(inner))
     made, number = f"{folder}/{stem}", 2
@@ -153,4 +224,7 @@ def _info(name: str) -> zipfile.ZipInfo:
 def _cell(text: object) -> str:
     """Text in a table of Markdown: nothing in it may be more than text."""
     plain = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{letter}" if letter in "\\|`*_[]#!" else " " if letter in "\r\n" else letter for letter in plain)
+    return "".join(
+        f"\\{letter}" if letter in "\\|`*_[]#!" else " " if letter in "\r\n" else letter
+        for letter in plain
+    )

@@ -104,7 +104,9 @@ def _records(path: Path, changes: Sequence[Change]) -> list[str]:
     pieces.append(text[start:])
     reasons = []
     for one in changes:
-        before, after = (None if half is None else half.decode() for half in (one.before, one.after))
+        before, after = (
+            None if half is None else half.decode() for half in (one.before, one.after)
+        )
         if before is not None and at.get(before):
             place = at[before].pop()  # of equal ones the last counts
             pieces[place] = after or ""

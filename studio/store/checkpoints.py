@@ -42,7 +42,10 @@ def save(folder: Path, step: int, parts: Mapping[str, bytes]) -> Checkpoint:
     """Write a checkpoint. Raises BadFile when the disk does not take it; then nothing has changed."""
     path = folder / f"step-{step:08d}"
     aside = folder / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
-    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in parts.items()}
+    entries = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in parts.items()
+    }
     manifest = {"format": FORMAT, "step": step, "files": entries}
     try:
         for name, data in parts.items():
@@ -79,7 +82,9 @@ def read(one: Checkpoint) -> dict[str, bytes]:
         try:
             data = (one.path / name).read_bytes()
         except OSError as error:
-            raise BadFile(f"{one.path.name} is left aside: its {name} cannot be read ({error.strerror}).") from None
+            raise BadFile(
+                f"{one.path.name} is left aside: its {name} cannot be read ({error.strerror})."
+            ) from None
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise BadFile(f"{one.path.name} is left aside: its {name} is not as it was written.")
         found[name] = data
@@ -89,7 +94,9 @@ def read(one: Checkpoint) -> dict[str, bytes]:
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` that look whole; 0 keeps all."""
     for one in listing(folder)[:-keep] if keep else ():
-        gone = one.path.with_name(f".{one.path.name}.old")  # first its name: half of it is not to be taken for a checkpoint
+        gone = one.path.with_name(
+            f".{one.path.name}.old"
+        )  # first its name: half of it is not to be taken for a checkpoint
         try:
             os.rename(one.path, gone)
         except OSError:
@@ -125,8 +132,15 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         told = json.loads((path / MANIFEST).read_bytes())
         names = list(told["files"])
-        whole = told["format"] == FORMAT and _NAME.fullmatch(path.name) is not None and told["step"] == _step_of(path.name)
-        whole = whole and all(isinstance(told["files"][name]["bytes"], int) and Path(name).name == name for name in names)
+        whole = (
+            told["format"] == FORMAT
+            and _NAME.fullmatch(path.name) is not None
+            and told["step"] == _step_of(path.name)
+        )
+        whole = whole and all(
+            isinstance(told["files"][name]["bytes"], int) and Path(name).name == name
+            for name in names
+        )
         whole = whole and all(isinstance(told["files"][name]["sha256"], str) for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
@@ -137,8 +151,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path, told: Mapping[str, Any]) -> Checkpoint:
     entries = told["files"]
-    return Checkpoint(int(told["step"]), path, sum(entry["bytes"] for entry in entries.values()),
-                      str(entries.get("weights.safetensors", {}).get("sha256", "")))
+    return Checkpoint(
+        int(told["step"]),
+        path,
+        sum(entry["bytes"] for entry in entries.values()),
+        str(entries.get("weights.safetensors", {}).get("sha256", "")),
+    )
 
 
 def _step_of(name: str) -> int:

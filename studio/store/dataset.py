@@ -61,7 +61,9 @@ class Dataset:
         found: dict[str, Counter[str]] = {}
         for item in self.items:
             tags = (tag.strip().lower() for tag in item.caption.split(","))
-            found.setdefault(shown(item.path.parent.name), Counter()).update(tag for tag in tags if tag)
+            found.setdefault(shown(item.path.parent.name), Counter()).update(
+                tag for tag in tags if tag
+            )
         return {folder: dict(tags.most_common()) for folder, tags in found.items()}
 
 
@@ -82,7 +84,9 @@ class Datasets:
         every = self._found()
         if name not in every:
             near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
-            raise DatasetError(f"There is no dataset {name!r:.80} in home/datasets; there is {', '.join(near) or 'none'}.")
+            raise DatasetError(
+                f"There is no dataset {name!r:.80} in home/datasets; there is {', '.join(near) or 'none'}."
+            )
         return every[name]
 
     def open(self, name: str) -> Dataset:
@@ -102,17 +106,28 @@ def read(folder: Path, name: str = "", looks: Looks | None = None) -> Dataset:
     """Read a folder. `looks` remembers pictures from call to call. Raises DatasetError if there is nothing to train on."""
     found = layout.walk(folder)
     items: list[Item] = []
-    for entry, look in zip(found.entries, (looks or Looks()).of([entry.path for entry in found.entries])):
+    for entry, look in zip(
+        found.entries, (looks or Looks()).of([entry.path for entry in found.entries])
+    ):
         if look.reason or entry.fault:
             found.broken.append((found.name(entry.path), look.reason or entry.fault))
             continue
         caption = entry.concept if entry.caption is None else entry.caption
-        items.append(Item(entry.path, caption, entry.repeats, entry.concept, *look.size, look.content))
+        items.append(
+            Item(entry.path, caption, entry.repeats, entry.concept, *look.size, look.content)
+        )
         found.notes += look.notes
     if not items:
         raise DatasetError(nothing(folder, found.broken))
     found.notes += _about(items)
-    return Dataset(name or shown(folder.name), folder, tuple(items), tuple(found.broken), found.layout, tuple(found.notes))
+    return Dataset(
+        name or shown(folder.name),
+        folder,
+        tuple(items),
+        tuple(found.broken),
+        found.layout,
+        tuple(found.notes),
+    )
 
 
 def _about(items: list[Item]) -> list[str]:
@@ -120,11 +135,15 @@ def _about(items: list[Item]) -> list[str]:
     notes = []
     bare = [item for item in items if not item.caption]
     if bare:
-        notes.append(f"{len(bare)} of {len(items)} pictures have no caption, such as {shown(bare[0].path.name)}.")
+        notes.append(
+            f"{len(bare)} of {len(items)} pictures have no caption, such as {shown(bare[0].path.name)}."
+        )
     first: dict[str, Item] = {}
     for item in items:
         if item.content in first:
-            notes.append(f"{shown(item.path.name)} is the same picture as {shown(first[item.content].path.name)}.")
+            notes.append(
+                f"{shown(item.path.name)} is the same picture as {shown(first[item.content].path.name)}."
+            )
         first.setdefault(item.content, item)
     return notes
 
@@ -135,7 +154,17 @@ def nothing(folder: Path, broken: list[tuple[str, str]]) -> str:
         reasons = " ".join(f"{file} {reason}" for file, reason in broken[:3])
         return f"None of the pictures in {shown(str(folder))} can be used. {reasons}"
     inner = [one for one in folders.listing(folder) if folders.is_dir(one)]
-    below = [one for one in inner if any(folders.ending(child.name) in layout.TAKEN or layout.repeats_and_concept(child.name)
-                                         for child in folders.listing(Path(one.path)))]
-    hint = f" Choose its folder {shown(below[0].name)} instead." if below else " Put PNG, JPEG, WebP or BMP files into it."
+    below = [
+        one
+        for one in inner
+        if any(
+            folders.ending(child.name) in layout.TAKEN or layout.repeats_and_concept(child.name)
+            for child in folders.listing(Path(one.path))
+        )
+    ]
+    hint = (
+        f" Choose its folder {shown(below[0].name)} instead."
+        if below
+        else " Put PNG, JPEG, WebP or BMP files into it."
+    )
     return f"There are no pictures in {shown(str(folder))}.{hint}"

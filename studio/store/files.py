@@ -22,7 +22,13 @@ from studio.errors import BadFile
 
 MOST_HEADER = 32 * 2**20  # bytes; the largest real ones are below 2 MB
 MOST_TENSORS = 20_000
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{k}" for name in ("com", "lpt") for k in range(1, 10))}
+_RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{name}{k}" for name in ("com", "lpt") for k in range(1, 10)),
+}
 
 
 @contextmanager
@@ -35,7 +41,9 @@ def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[B
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not replace and path.exists():  # said before anything is written; `_link` says it of one that comes meanwhile
+        if (
+            not replace and path.exists()
+        ):  # said before anything is written; `_link` says it of one that comes meanwhile
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         with open(aside, "wb") as out:
             yield out
@@ -50,7 +58,9 @@ def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[B
     except OSError as error:
         if isinstance(error, FileExistsError) and not replace and path.exists():
             raise
-        raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
+        raise BadFile(
+            f"{path} could not be written: {error.strerror or error}. Is the disk full?"
+        ) from error
     finally:
         with suppress(OSError):
             os.unlink(aside)
@@ -84,7 +94,9 @@ def publish(aside: Path, path: Path) -> None:
         os.rename(aside, path)
         sync(path.parent)
     except OSError as error:
-        raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
+        raise BadFile(
+            f"{path} could not be written: {error.strerror or error}. Is the disk full?"
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -116,12 +128,18 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             size = os.fstat(file.fileno()).st_size
             (length,) = struct.unpack("<Q", first := file.read(8)) if size >= 8 else (size,)
             if size >= 8 and length > size and first.startswith((b"\x80", b"PK")):
-                raise BadFile(f"{path.name} is a pickle under another name, which can carry programs; it is not opened.")
+                raise BadFile(
+                    f"{path.name} is a pickle under another name, which can carry programs; it is not opened."
+                )
             if not 2 <= length <= min(MOST_HEADER, size - 8):
-                raise BadFile(f"{path.name} is no safetensors file, or was cut off while it was copied.")
+                raise BadFile(
+                    f"{path.name} is no safetensors file, or was cut off while it was copied."
+                )
             header = json.loads(file.read(length))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{path.name} cannot be read as a safetensors file: {type(error).__name__}.") from None
+        raise BadFile(
+            f"{path.name} cannot be read as a safetensors file: {type(error).__name__}."
+        ) from None
     if not isinstance(header, dict) or len(header) > MOST_TENSORS:
         raise BadFile(f"{path.name} is no safetensors file of a model: its header is odd.")
     return header

@@ -18,9 +18,14 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
     """A folder's entries by name, without hidden ones (which systems put there for themselves). Raises DatasetError."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted(
+                (entry for entry in entries if not entry.name.startswith(".")),
+                key=lambda entry: entry.name,
+            )
     except OSError as error:
-        raise DatasetError(f"The folder {shown(str(folder))} cannot be read ({error.strerror or error}).") from None
+        raise DatasetError(
+            f"The folder {shown(str(folder))} cannot be read ({error.strerror or error})."
+        ) from None
 
 
 def is_dir(one: os.DirEntry[str]) -> bool:

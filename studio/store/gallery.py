@@ -83,7 +83,12 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.outputs, self.thumbs = settings.outputs.resolve(), settings.thumbs
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(settings.home / "gallery.sqlite", isolation_level=None, check_same_thread=False, timeout=5)
+        self._db = sqlite3.connect(
+            settings.home / "gallery.sqlite",
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5,
+        )
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -92,12 +97,25 @@ class Gallery:
     def close(self) -> None:
         self._db.close()
 
-    def save(self, image: Image.Image, request: GenerationRequest, digest: str, contents: Mapping[str, str],
-             seconds: float, owner: str) -> Picture:
+    def save(
+        self,
+        image: Image.Image,
+        request: GenerationRequest,
+        digest: str,
+        contents: Mapping[str, str],
+        seconds: float,
+        owner: str,
+    ) -> Picture:
         """Write the PNG and its thumbnail, then the index. `request` is one picture's, resolved."""
         now = time.time()
-        said = {"request": request.model_dump(mode="json"), "digest": digest, "contents": dict(contents),
-                "seconds": round(seconds, 3), "owner": owner, "created": round(now, 3)}
+        said = {
+            "request": request.model_dump(mode="json"),
+            "digest": digest,
+            "contents": dict(contents),
+            "seconds": round(seconds, 3),
+            "owner": owner,
+            "created": round(now, 3),
+        }
         info = PngInfo()
         info.add_itxt("parameters", infotext.write(request, contents.get("model", "")))
         info.add_itxt("studio", json.dumps(said, ensure_ascii=False))
@@ -109,10 +127,17 @@ class Gallery:
         self._thumb(path, image)
         return self._enter(path, said)
 
-    def search(self, words: str = "", owner: str | None = None, limit: int = 60, offset: int = 0) -> list[Picture]:
+    def search(
+        self, words: str = "", owner: str | None = None, limit: int = 60, offset: int = 0
+    ) -> list[Picture]:
         """Pictures whose prompts, model or scheduler hold all the words; the newest first."""
         sql, values = self._where(words, owner)
-        rows = self._do(f"SELECT * FROM pictures {sql} ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?", *values, limit, offset)
+        rows = self._do(
+            f"SELECT * FROM pictures {sql} ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?",
+            *values,
+            limit,
+            offset,
+        )
         return [self._picture(Path(row["path"]), json.loads(row["said"])) for row in rows]
 
     def count(self, words: str = "", owner: str | None = None) -> int:
@@ -126,8 +151,11 @@ class Gallery:
 
     def with_digest(self, digest: str, owner: str | None = None) -> Picture | None:
         """A picture (of that owner) that was made exactly so, if there is one."""
-        for row in self._do("SELECT * FROM pictures WHERE digest = ? AND owner = coalesce(?, owner) ORDER BY created DESC", digest,
-                            owner):
+        for row in self._do(
+            "SELECT * FROM pictures WHERE digest = ? AND owner = coalesce(?, owner) ORDER BY created DESC",
+            digest,
+            owner,
+        ):
             if Path(row["path"]).is_file():
                 return self._picture(Path(row["path"]), json.loads(row["said"]))
         return None
@@ -145,7 +173,11 @@ class Gallery:
     def said(self, page: int = 1000) -> Iterator[str]:
         """What every picture says of itself, as JSON."""
         last = 0
-        while rows := self._do("SELECT rowid AS id, said FROM pictures WHERE rowid > ? ORDER BY rowid LIMIT ?", last, page):
+        while rows := self._do(
+            "SELECT rowid AS id, said FROM pictures WHERE rowid > ? ORDER BY rowid LIMIT ?",
+            last,
+            page,
+        ):
             last = rows[-1]["id"]
             yield from (row["said"] for row in rows)
 
@@ -159,7 +191,9 @@ class Gallery:
     def sync(self) -> tuple[int, int]:
         """Make the index agree with the files; (added, removed). A killed worker may have left a file unlisted."""
         listed = {row["path"] for row in self._do("SELECT path FROM pictures")}
-        there = {str(path): path for path in self.outputs.rglob("*.png") if not path.name.startswith(".")}
+        there = {
+            str(path): path for path in self.outputs.rglob("*.png") if not path.name.startswith(".")
+        }
         for gone in listed - there.keys():
             self._do("DELETE FROM pictures WHERE path = ?", gone)
         added = 0
@@ -180,9 +214,16 @@ class Gallery:
 
     @staticmethod
     def _where(words: str, owner: str | None) -> tuple[str, list[str]]:
-        parts = [word.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") for word in words.split()]
-        sql = " AND ".join([r"words LIKE ? ESCAPE '\'"] * len(parts) + ["owner = ?"] * (owner is not None))
-        return (f"WHERE {sql}" if sql else ""), [f"%{part}%" for part in parts] + ([owner] if owner is not None else [])
+        parts = [
+            word.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+            for word in words.split()
+        ]
+        sql = " AND ".join(
+            [r"words LIKE ? ESCAPE '\'"] * len(parts) + ["owner = ?"] * (owner is not None)
+        )
+        return (f"WHERE {sql}" if sql else ""), [f"%{part}%" for part in parts] + (
+            [owner] if owner is not None else []
+        )
 
     def _write_new(self, folder: Path, stem: str, data: bytes) -> Path:
         for number in range(10_000):
@@ -206,15 +247,38 @@ class Gallery:
 
     def _enter(self, path: Path, said: dict[str, Any]) -> Picture:
         request = said["request"]
-        words = " ".join([*(str(request.get(name, "")) for name in ("prompt", "negative_prompt", "model", "scheduler", "seed")),
-                          *(str(use["name"]) for use in request.get("loras", ()))])
-        self._do("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", str(path), said["digest"], said["created"],
-                 said["owner"], request["model"], words, json.dumps(said))
+        words = " ".join(
+            [
+                *(
+                    str(request.get(name, ""))
+                    for name in ("prompt", "negative_prompt", "model", "scheduler", "seed")
+                ),
+                *(str(use["name"]) for use in request.get("loras", ())),
+            ]
+        )
+        self._do(
+            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
+            str(path),
+            said["digest"],
+            said["created"],
+            said["owner"],
+            request["model"],
+            words,
+            json.dumps(said),
+        )
         return self._picture(path, said)
 
     def _picture(self, path: Path, said: dict[str, Any]) -> Picture:
-        return Picture(path, self._thumb_of(path), GenerationRequest.model_validate(said["request"]), said["digest"],
-                       said["contents"], said["seconds"], said["owner"], said["created"])
+        return Picture(
+            path,
+            self._thumb_of(path),
+            GenerationRequest.model_validate(said["request"]),
+            said["digest"],
+            said["contents"],
+            said["seconds"],
+            said["owner"],
+            said["created"],
+        )
 
 
 def _said(text: Mapping[str, str]) -> dict[str, Any]:
@@ -249,7 +313,11 @@ def recipe(path: Path, name: str = "") -> Recipe:
     loaded = images.load(path, name)
     text = loaded.text.get("parameters", "")
     try:
-        return Recipe(check(GenerationRequest, _said(loaded.text)["request"]).model_dump(mode="json"), "studio", text)
+        return Recipe(
+            check(GenerationRequest, _said(loaded.text)["request"]).model_dump(mode="json"),
+            "studio",
+            text,
+        )
     except (BadPicture, InvalidSpec):
         pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
     try:

@@ -26,7 +26,11 @@ class Hashes:
         sha256, as other programs and sites show it. Without `compute` an unknown one is "" (gigabytes take a while)."""
         stamp = [[str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
         known = self._known().get(str(name), {})
-        if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
+        if (
+            isinstance(known, dict)
+            and known.get("stamp") == stamp
+            and isinstance(known.get("sha256"), str)
+        ):
             return str(known["sha256"])
         if not compute:
             return ""

@@ -30,7 +30,9 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load(source: Path | bytes, name: str = "", background: tuple[int, int, int] = (255, 255, 255)) -> Loaded:
+def load(
+    source: Path | bytes, name: str = "", background: tuple[int, int, int] = (255, 255, 255)
+) -> Loaded:
     """Read a picture upright and as RGB; transparent places show `background`. Raises BadPicture."""
     name = name or (source.name if isinstance(source, Path) else "The picture")
     with _opened(source, name) as image:
@@ -46,7 +48,9 @@ def load(source: Path | bytes, name: str = "", background: tuple[int, int, int] 
             rgb = _rgb(upright, background, notes, name)
             rgb = _srgb(rgb, profile) if profile and upright.mode in ("RGB", "RGBA", "P") else rgb
         except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
-            raise BadPicture(f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it.") from None
+            raise BadPicture(
+                f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it."
+            ) from None
     return Loaded(rgb, text, tuple(notes))
 
 
@@ -63,7 +67,9 @@ def transparent(source: Path | bytes, name: str = "") -> Image.Image | None:
                 return None
             seen = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
         except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
-            raise BadPicture(f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it.") from None
+            raise BadPicture(
+                f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it."
+            ) from None
     return None if seen.getextrema() == (255, 255) else ImageOps.invert(seen)
 
 
@@ -84,28 +90,50 @@ def _opened(source: Path | bytes, name: str) -> Image.Image:
     try:
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         if size > MOST_BYTES:
-            raise BadPicture(f"{name} is {size / 2**20:.0f} MiB large; at most {MOST_BYTES // 2**20} MiB are taken.")
+            raise BadPicture(
+                f"{name} is {size / 2**20:.0f} MiB large; at most {MOST_BYTES // 2**20} MiB are taken."
+            )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is judged below, more strictly
-            image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # the size is judged below, more strictly
+            image = Image.open(
+                source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS
+            )
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        ValueError,
+        SyntaxError,
+    ) as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise BadPicture(f"{name} has too many pixels; at most {MOST_PIXELS // 10**6} million are taken.") from None
+            raise BadPicture(
+                f"{name} has too many pixels; at most {MOST_PIXELS // 10**6} million are taken."
+            ) from None
         if isinstance(error, FileNotFoundError):
             raise BadPicture(f"{name} is not there.") from None
-        raise BadPicture(f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF.") from None
+        raise BadPicture(
+            f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."
+        ) from None
     width, height = image.size
     if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
         image.close()
-        raise BadPicture(f"{name} is {width} x {height} pixels large; at most {MOST_PIXELS // 10**6} million pixels and "
-                         f"{MOST_SIDE} a side are taken.")
+        raise BadPicture(
+            f"{name} is {width} x {height} pixels large; at most {MOST_PIXELS // 10**6} million pixels and "
+            f"{MOST_SIDE} a side are taken."
+        )
     if min(width, height) < LEAST_SIDE:
         image.close()
-        raise BadPicture(f"{name} is only {width} x {height} pixels large; each side needs {LEAST_SIDE}.")
+        raise BadPicture(
+            f"{name} is only {width} x {height} pixels large; each side needs {LEAST_SIDE}."
+        )
     return image
 
 
-def _rgb(image: Image.Image, background: tuple[int, int, int], notes: list[str], name: str) -> Image.Image:
+def _rgb(
+    image: Image.Image, background: tuple[int, int, int], notes: list[str], name: str
+) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: `convert` would clip nearly all of it to white
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
@@ -113,8 +141,12 @@ def _rgb(image: Image.Image, background: tuple[int, int, int], notes: list[str],
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         if layer.getchannel("A").getextrema() != (255, 255):
-            notes.append(f"{name} has transparent places: they are filled with the colour {background}.")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer).convert("RGB")
+            notes.append(
+                f"{name} has transparent places: they are filled with the colour {background}."
+            )
+        return Image.alpha_composite(
+            Image.new("RGBA", layer.size, (*background, 255)), layer
+        ).convert("RGB")
     return image.convert("RGB")
 
 
@@ -122,7 +154,9 @@ def _srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Colours as sRGB; a profile that cannot be read is as good as none."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        turned = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        turned = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
     return turned or image

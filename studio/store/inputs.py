@@ -26,7 +26,9 @@ from studio.spec.picture import MOST_PIXELS, MOST_SIDE, Size
 from studio.spec.request import GenerationRequest
 from studio.store import files, images
 
-KEPT = 24 * 3600.0  # seconds that a picture is kept after it was last brought, although nothing refers to it
+KEPT = (
+    24 * 3600.0
+)  # seconds that a picture is kept after it was last brought, although nothing refers to it
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Inputs:
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.inputs
 
-    def add(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
+    def add(
+        self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None
+    ) -> Input:
         """Take in a picture: upright, RGB, transparent places white. `by` is the guest who brings it.
 
         Raises BadPicture, or BadFile for a full disk.
@@ -54,11 +58,15 @@ class Inputs:
         loaded = images.load(source, name)
         return self._keep(loaded.image, loaded.notes, by)
 
-    def add_mask(self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None) -> Input:
+    def add_mask(
+        self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None
+    ) -> Input:
         """Take in a mask: white is repainted; colours become greys, transparent places black. Raises what `add` raises."""
         if isinstance(source, Image.Image):
             return self._keep(source.convert("L"), (), by)
-        return self._keep(images.load(source, name, background=(0, 0, 0)).image.convert("L"), (), by)
+        return self._keep(
+            images.load(source, name, background=(0, 0, 0)).image.convert("L"), (), by
+        )
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
@@ -83,14 +91,18 @@ class Inputs:
             with Image.open(path, formats=["PNG"]) as image:
                 return image.size
         except (OSError, ValueError, SyntaxError):
-            raise BadPicture(f"{path.name} in {self._folder} is damaged; send the picture again.") from None
+            raise BadPicture(
+                f"{path.name} in {self._folder} is damaged; send the picture again."
+            ) from None
 
     def load(self, sha256: str) -> Image.Image:
         """The picture, RGB. Raises BadPicture where it is missing or is not what it was."""
         path = self.path(sha256)
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise BadPicture(f"{path.name} in {self._folder} is not the picture it was; send it again.")
+            raise BadPicture(
+                f"{path.name} in {self._folder} is not the picture it was; send it again."
+            )
         return images.load(data, path.name).image
 
     def load_mask(self, sha256: str) -> Image.Image:
@@ -103,13 +115,21 @@ class Inputs:
             return
         width, height = self.size(request.image)
         if request.task == "inpaint" and (mask := self.size(request.mask)) != (width, height):
-            raise InvalidSpec([f"Mask: is {mask[0]} × {mask[1]} pixels large, and the picture {width} × {height}; they have to be "
-                               "equally large."])
+            raise InvalidSpec(
+                [
+                    f"Mask: is {mask[0]} × {mask[1]} pixels large, and the picture {width} × {height}; they have to be "
+                    "equally large."
+                ]
+            )
         left, top, right, bottom = request.extension
         whole = width + left + right, height + top + bottom
         if max(whole) > MOST_SIDE or whole[0] * whole[1] > MOST_PIXELS:
-            raise InvalidSpec([f"Extension: the picture would become {whole[0]} × {whole[1]} pixels large; at most "
-                               f"{MOST_PIXELS // 10**6} million and {MOST_SIDE} a side are possible."])
+            raise InvalidSpec(
+                [
+                    f"Extension: the picture would become {whole[0]} × {whole[1]} pixels large; at most "
+                    f"{MOST_PIXELS // 10**6} million and {MOST_SIDE} a side are possible."
+                ]
+            )
 
     def resolved(self, request: GenerationRequest, side: int, seed: int) -> GenerationRequest:
         """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
@@ -121,7 +141,9 @@ class Inputs:
         `referring` is read to its end before the first goes, and after it was seen which are old: what is brought meanwhile stays.
         """
         of: dict[str, list[Path]] = {}
-        for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".png"):  # the picture before its marks
+        for path in sorted(
+            self._folder.iterdir(), key=lambda path: path.suffix != ".png"
+        ):  # the picture before its marks
             if re.fullmatch(r"[0-9a-f]{64}\.[^.]+", path.name):
                 of.setdefault(path.stem, []).append(path)
         old = {name for name, paths in of.items() if _rests(paths)}
@@ -137,7 +159,9 @@ class Inputs:
 
     def _keep(self, image: Image.Image, notes: tuple[str, ...], by: str | None = None) -> Input:
         out = io.BytesIO()
-        Image.frombytes(image.mode, image.size, image.tobytes()).save(out, "PNG")  # the pixels and nothing else
+        Image.frombytes(image.mode, image.size, image.tobytes()).save(
+            out, "PNG"
+        )  # the pixels and nothing else
         name = hashlib.sha256(out.getvalue()).hexdigest()
         path = self._folder / f"{name}.png"
         if path.is_file() and path.read_bytes() == out.getvalue():

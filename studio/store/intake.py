@@ -35,7 +35,9 @@ from studio.store.unpack import Budget, Member, Refused
 ADDED, COMING = ".added", ".incoming"
 BROUGHT = Writer(by="file")
 PROMPT = Writer(by="prompt")
-Used = dict[str, int]  # stems that are taken, in small letters, with the last number that was tried after each
+Used = dict[
+    str, int
+]  # stems that are taken, in small letters, with the last number that was tried after each
 Report = Callable[[int, int], None]
 
 
@@ -49,8 +51,13 @@ class Taken:
     step: Step | None = None
 
 
-def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], source: Source = NOBODY,
-          report: Report | None = None) -> Taken:
+def bring(
+    folder: Path,
+    journal: Journal,
+    brought: Sequence[tuple[Path, str]],
+    source: Source = NOBODY,
+    report: Report | None = None,
+) -> Taken:
     """Add files to a dataset: (where it lies, what its owner calls it) of pictures, captions, metadata files, zip archives.
 
     `report(pictures looked at, of how many)`. What it raises stops everything, and BadFile is raised for an archive that is none or
@@ -65,7 +72,11 @@ def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], s
         for path, name in brought:
             zipped = path.suffix.lower() == ".zip" or name.lower().endswith(".zip")
             budget = Budget(shown(name), path.stat().st_size if zipped else None, folder)
-            members = unpack.members(path, shown(name), taken.left) if zipped else _single(path, name, taken.left)
+            members = (
+                unpack.members(path, shown(name), taken.left)
+                if zipped
+                else _single(path, name, taken.left)
+            )
             for member in members:
                 _stage(member, aside, budget, found, taken)
         return _place(folder, journal, _looked(found, taken, report), source, taken)
@@ -75,7 +86,9 @@ def bring(folder: Path, journal: Journal, brought: Sequence[tuple[Path, str]], s
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def bring_made(folder: Path, journal: Journal, pictures: Iterable[Picture], prompts: bool = True) -> Taken:
+def bring_made(
+    folder: Path, journal: Journal, pictures: Iterable[Picture], prompts: bool = True
+) -> Taken:
     """Add pictures of the gallery, marked as generated; their prompts become captions if so wished."""
     taken, changes, used = Taken(), [], _used(folder)
     token = secrets.token_hex(4)
@@ -86,19 +99,39 @@ def bring_made(folder: Path, journal: Journal, pictures: Iterable[Picture], prom
         try:
             shutil.copyfile(picture.path, folder / added)
         except OSError as error:
-            taken.left.append((picture.path.name, f"could not be copied: {error.strerror or error}."))
+            taken.left.append(
+                (picture.path.name, f"could not be copied: {error.strerror or error}.")
+            )
             continue
-        about = Source(source="made in this studio", author=picture.owner, generated=True,
-                       note=f"model {picture.request.model}, seed {picture.request.seed}, digest {picture.digest}")
+        about = Source(
+            source="made in this studio",
+            author=picture.owner,
+            generated=True,
+            note=f"model {picture.request.model}, seed {picture.request.seed}, digest {picture.digest}",
+        )
         prompt = " ".join(picture.request.prompt.split())
-        changes += [Change(to, "move", to, added.encode(), to.encode()),
-                    Change(to, "source", "", None, about.model_dump_json().encode())]
+        changes += [
+            Change(to, "move", to, added.encode(), to.encode()),
+            Change(to, "source", "", None, about.model_dump_json().encode()),
+        ]
         if prompts and prompt:
-            changes.append(Change(to, "file", f"{stem}.txt", None, captions.with_first_line(None, prompt), "", prompt))
+            changes.append(
+                Change(
+                    to,
+                    "file",
+                    f"{stem}.txt",
+                    None,
+                    captions.with_first_line(None, prompt),
+                    "",
+                    prompt,
+                )
+            )
             taken.captions += 1
         taken.pictures += 1
     if changes:
-        taken.step = journal.make(folder, f"Add {taken.pictures} pictures from the gallery", PROMPT, changes)
+        taken.step = journal.make(
+            folder, f"Add {taken.pictures} pictures from the gallery", PROMPT, changes
+        )
     return taken
 
 
@@ -109,7 +142,9 @@ def growing(shelf: Datasets, journal: Journal, name: str) -> Iterator[Path]:
     folder = shelf.own / name
     if not folder.is_dir():
         if name in shelf.names():
-            raise NotAllowed(f"{name} came with the studio and stays as it is; copy it, or take another name.")
+            raise NotAllowed(
+                f"{name} came with the studio and stays as it is; copy it, or take another name."
+            )
         folder.mkdir(parents=True)
         journal.begin(folder.resolve())
     try:
@@ -124,8 +159,11 @@ def copy(shelf: Datasets, journal: Journal, name: str, new: str) -> str:
 
     Raises DatasetError for a name that is not there or taken, BadFile where the disk does not take it.
     """
+
     def passed_over(at: str, names: list[str]) -> list[str]:
-        return [name for name in names if name.startswith(".") or os.path.islink(os.path.join(at, name))]
+        return [
+            name for name in names if name.startswith(".") or os.path.islink(os.path.join(at, name))
+        ]
 
     folder, new = shelf.folder(name), files.safe_name(new)
     if new in shelf.names():
@@ -138,13 +176,17 @@ def copy(shelf: Datasets, journal: Journal, name: str, new: str) -> str:
         shutil.copytree(folder, aside, ignore=passed_over)
         os.rename(aside, shelf.own / new)
     except OSError as error:
-        raise BadFile(f"{shown(folder.name)} could not be copied: {error.strerror or error}.") from None
+        raise BadFile(
+            f"{shown(folder.name)} could not be copied: {error.strerror or error}."
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return new
 
 
-def places(names: Sequence[PurePosixPath], used: Used, shape: str = "") -> dict[PurePosixPath, PurePosixPath]:
+def places(
+    names: Sequence[PurePosixPath], used: Used, shape: str = ""
+) -> dict[PurePosixPath, PurePosixPath]:
     """Where files go, by where they come from. `used`: stems ("10_moon/a") that are taken; it grows.
 
     `shape` is that of the dataset that they join: empty for a new one, "." for pictures in one folder, or one of kohya's folders,
@@ -152,11 +194,21 @@ def places(names: Sequence[PurePosixPath], used: Used, shape: str = "") -> dict[
     two differ in capitals only.
     """
     heads = {path.parts[0] for path in names if len(path.parts) > 1}
-    if len(heads) == 1 and all(len(path.parts) > 1 for path in names) and not _concept(next(iter(heads))):
+    if (
+        len(heads) == 1
+        and all(len(path.parts) > 1 for path in names)
+        and not _concept(next(iter(heads)))
+    ):
         inner = places([PurePosixPath(*path.parts[1:]) for path in names], used, shape)
         return {path: inner[PurePosixPath(*path.parts[1:])] for path in names}
-    kohya = shape != "." and (shape != "" or any(_concept(part) for path in names for part in path.parts[:-1]))
-    described = not shape and not kohya and any(path.name.lower() in METADATA and len(path.parts) == 1 for path in names)
+    kohya = shape != "." and (
+        shape != "" or any(_concept(part) for path in names for part in path.parts[:-1])
+    )
+    described = (
+        not shape
+        and not kohya
+        and any(path.name.lower() in METADATA and len(path.parts) == 1 for path in names)
+    )
     stems: dict[PurePosixPath, str] = {}
     made = {}
     for path in names:
@@ -181,8 +233,12 @@ def _home(path: PurePosixPath, shape: str) -> str:
 def _shape(folder: Path) -> str:
     """What `places` calls the shape of a dataset that is there."""
     inside = [one for one in os.scandir(folder) if not one.name.startswith(".")]
-    concepts = sorted(one.name for one in inside if one.is_dir(follow_symlinks=False) and _concept(one.name))
-    return concepts[0] if concepts else "." if any(ending(one.name) in TAKEN for one in inside) else ""
+    concepts = sorted(
+        one.name for one in inside if one.is_dir(follow_symlinks=False) and _concept(one.name)
+    )
+    return (
+        concepts[0] if concepts else "." if any(ending(one.name) in TAKEN for one in inside) else ""
+    )
 
 
 def _concept(part: str) -> bool:
@@ -209,10 +265,22 @@ def _single(path: Path, name: str, left: list[tuple[str, str]]) -> Iterable[Memb
     return [Member(shown(name), judged, lambda: open(path, "rb"))] if judged else []
 
 
-def _stage(member: Member, aside: Path, budget: Budget, found: dict[PurePosixPath, tuple[Path, str]], taken: Taken) -> None:
+def _stage(
+    member: Member,
+    aside: Path,
+    budget: Budget,
+    found: dict[PurePosixPath, tuple[Path, str]],
+    taken: Taken,
+) -> None:
     """Copy one file aside, if it is one that a dataset has."""
     end, name = ending(member.path.name), member.path.name.lower()
-    most = images.MOST_BYTES if end in TAKEN else captions.MOST_METADATA if name in METADATA else captions.MOST_CAPTION
+    most = (
+        images.MOST_BYTES
+        if end in TAKEN
+        else captions.MOST_METADATA
+        if name in METADATA
+        else captions.MOST_CAPTION
+    )
     to = aside / secrets.token_hex(8)
     try:
         if end in OTHERS:
@@ -228,39 +296,67 @@ def _stage(member: Member, aside: Path, budget: Budget, found: dict[PurePosixPat
         taken.left.append((member.name, str(error)))
 
 
-def _looked(found: Mapping[PurePosixPath, tuple[Path, str]], taken: Taken,
-            report: Report | None) -> dict[PurePosixPath, tuple[Path, str]]:
+def _looked(
+    found: Mapping[PurePosixPath, tuple[Path, str]], taken: Taken, report: Report | None
+) -> dict[PurePosixPath, tuple[Path, str]]:
     """Without pictures that are broken; each of those is named."""
     pictures = [path for path in found if ending(path.name) in TAKEN]
     good = dict(found)
-    for path, look in zip(pictures, looks.Looks().of([found[path][0] for path in pictures], True, report)):
+    for path, look in zip(
+        pictures, looks.Looks().of([found[path][0] for path in pictures], True, report)
+    ):
         if look.reason:
             taken.left.append((found[path][1], look.reason))
             del good[path]
     return good
 
 
-def _place(folder: Path, journal: Journal, good: Mapping[PurePosixPath, tuple[Path, str]], source: Source, taken: Taken) -> Taken:
+def _place(
+    folder: Path,
+    journal: Journal,
+    good: Mapping[PurePosixPath, tuple[Path, str]],
+    source: Source,
+    taken: Taken,
+) -> Taken:
     """Move everything to its place as one step."""
     used = _used(folder)
     units = {path.with_suffix("") for path in good if ending(path.name) in TAKEN}
-    bare = [path for path in good if ending(path.name) in CAPTIONS and path.with_suffix("") not in units]
+    bare = [
+        path for path in good if ending(path.name) in CAPTIONS and path.with_suffix("") not in units
+    ]
     targets = places([path for path in good if path not in bare], used, _shape(folder))
     for path in bare:  # a caption that comes alone: for a picture that is there and has none
-        at = next((folder / f"{path.stem}{end}" for end in TAKEN if (folder / f"{path.stem}{end}").is_file()), None)
+        at = next(
+            (
+                folder / f"{path.stem}{end}"
+                for end in TAKEN
+                if (folder / f"{path.stem}{end}").is_file()
+            ),
+            None,
+        )
         if at and not any(at.with_suffix(end).exists() for end in CAPTIONS):
             targets[path] = PurePosixPath(path.name)
         else:
-            taken.left.append((good[path][1], "belongs to no picture, or to one that has a caption already."))
-    taken.left += [(good[path][1], "is not read above folders like 10_moon; captions have to lie beside the pictures there.")
-                   for path in good if path not in targets and path not in bare]
+            taken.left.append(
+                (good[path][1], "belongs to no picture, or to one that has a caption already.")
+            )
+    taken.left += [
+        (
+            good[path][1],
+            "is not read above folders like 10_moon; captions have to lie beside the pictures there.",
+        )
+        for path in good
+        if path not in targets and path not in bare
+    ]
     changes: list[Change] = []
     described: set[str] = set()
     token = secrets.token_hex(4)
     for number, (path, target) in enumerate(targets.items()):
         key = target.as_posix()
         if target.name in METADATA and ((folder / target).exists() or key in described):
-            taken.left.append((good[path][1], "is there already; write its captions beside the pictures."))
+            taken.left.append(
+                (good[path][1], "is there already; write its captions beside the pictures.")
+            )
             continue
         described |= {key} if target.name in METADATA else set()
         added = f"{ADDED}/{token}/{number}"
@@ -281,10 +377,17 @@ def _place(folder: Path, journal: Journal, good: Mapping[PurePosixPath, tuple[Pa
 def _used(folder: Path) -> Used:
     """Stems that are taken in the dataset and one folder below."""
     found: Used = {}
-    for part in (folder, *(Path(one.path) for one in os.scandir(folder) if one.is_dir(follow_symlinks=False))):
+    for part in (
+        folder,
+        *(Path(one.path) for one in os.scandir(folder) if one.is_dir(follow_symlinks=False)),
+    ):
         below = "" if part == folder else f"{part.name}/"
         with suppress(OSError):
-            found |= {f"{below}{os.path.splitext(one.name)[0]}".casefold(): 1 for one in os.scandir(part) if one.is_file()}
+            found |= {
+                f"{below}{os.path.splitext(one.name)[0]}".casefold(): 1
+                for one in os.scandir(part)
+                if one.is_file()
+            }
     return found
 
 
@@ -294,5 +397,10 @@ def _sweep(folder: Path) -> None:
         raise DatasetError(f"There is no folder {shown(str(folder))}.")
     for one in list(os.scandir(folder)):
         parts = one.name.split("-")
-        if parts[0] == COMING and len(parts) == 3 and parts[1].isdigit() and not psutil.pid_exists(int(parts[1])):
+        if (
+            parts[0] == COMING
+            and len(parts) == 3
+            and parts[1].isdigit()
+            and not psutil.pid_exists(int(parts[1]))
+        ):
             shutil.rmtree(one.path, ignore_errors=True)

@@ -84,28 +84,40 @@ class Jobs:
         """Raises BadFile for a file that is no job table, or one of a later studio."""
         self._lock = threading.Lock()
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5.0
+            )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")  # readers never wait for the writer
-            self._db.execute("PRAGMA synchronous = NORMAL")  # kill -9 loses nothing; a power cut loses the last moment
+            self._db.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # kill -9 loses nothing; a power cut loses the last moment
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
-                raise BadFile(f"{path} was written by a later studio (tables {version}, this one knows {VERSION}).")
+                raise BadFile(
+                    f"{path} was written by a later studio (tables {version}, this one knows {VERSION})."
+                )
             self._db.executescript(SCHEMA)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
-            raise BadFile(f"{path} cannot be used: {error}. Move it away; the pictures are not in it.") from None
+            raise BadFile(
+                f"{path} cannot be used: {error}. Move it away; the pictures are not in it."
+            ) from None
 
     def close(self) -> None:
         self._db.close()
 
     def _do(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._lock:
-            return self._db.execute(sql, values).fetchall()  # to the end: only then is an UPDATE … RETURNING committed
+            return self._db.execute(
+                sql, values
+            ).fetchall()  # to the end: only then is an UPDATE … RETURNING committed
 
     # ---- who asks for work --------------------------------------------------------------------------------------
 
-    def submit(self, kind: str, spec: dict[str, Any], owner: str = "", key: str | None = None) -> int:
+    def submit(
+        self, kind: str, spec: dict[str, Any], owner: str = "", key: str | None = None
+    ) -> int:
         """Put a job in the queue. `owner` is whose it is; the same `key` twice is the same job."""
         sql = """INSERT INTO jobs (kind, spec, owner, key, created) VALUES (?, ?, ?, ?, ?)
                  ON CONFLICT (key) DO UPDATE SET key = key RETURNING id"""
@@ -160,7 +172,9 @@ class Jobs:
     def specs(self, page: int = 1000) -> Iterator[str]:
         """What every job asks for, as JSON."""
         last = 0
-        while rows := self._do("SELECT id, spec FROM jobs WHERE id > ? ORDER BY id LIMIT ?", last, page):
+        while rows := self._do(
+            "SELECT id, spec FROM jobs WHERE id > ? ORDER BY id LIMIT ?", last, page
+        ):
             last = rows[-1]["id"]
             yield from (row["spec"] for row in rows)
 
@@ -183,7 +197,9 @@ class Jobs:
 
     def claim(self, device: str, id: int | None = None) -> Job | None:
         """Take the first waiting job, or that one if it still waits. One UPDATE: two workers can never take the same one."""
-        if not self._do("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1"):  # looking takes no write lock
+        if not self._do(
+            "SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1"
+        ):  # looking takes no write lock
             return None
         sql = """UPDATE jobs SET state = 'running', device = ?, started = ?, beat = beat + 1 WHERE id =
                  (SELECT id FROM jobs WHERE state = 'queued' AND id = coalesce(?, id) ORDER BY rank, id LIMIT 1) RETURNING *"""
@@ -192,7 +208,9 @@ class Jobs:
 
     def next(self, kind: str) -> Job | None:
         """The first waiting job of a kind, left where it is."""
-        rows = self._do("SELECT * FROM jobs WHERE state = 'queued' AND kind = ? ORDER BY rank, id LIMIT 1", kind)
+        rows = self._do(
+            "SELECT * FROM jobs WHERE state = 'queued' AND kind = ? ORDER BY rank, id LIMIT 1", kind
+        )
         return _job(rows[0]) if rows else None
 
     def report(self, id: int, progress: Progress) -> None:
@@ -225,11 +243,18 @@ class Jobs:
 
     def workers(self) -> dict[str, dict[str, Any]]:
         """What each living worker last said."""
-        return {row["device"]: json.loads(row["said"]) for row in self._do("SELECT * FROM workers ORDER BY device")}
+        return {
+            row["device"]: json.loads(row["said"])
+            for row in self._do("SELECT * FROM workers ORDER BY device")
+        }
 
     def note(self, name: str, value: str) -> None:
         """Keep a word for the other processes."""
-        self._do("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", name, value)
+        self._do(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            name,
+            value,
+        )
 
     def noted(self, name: str) -> str | None:
         rows = self._do("SELECT value FROM meta WHERE name = ?", name)
@@ -239,10 +264,21 @@ class Jobs:
 def _job(row: sqlite3.Row) -> Job:
     said = json.loads(row["progress"])
     said["pictures"] = tuple(said.get("pictures", ()))
-    return Job(id=row["id"], kind=row["kind"], spec=json.loads(row["spec"]), owner=row["owner"], state=row["state"],
-               device=row["device"], error=row["error"], result=json.loads(row["result"] or "null"), beat=row["beat"],
-               progress=Progress(**said, preview=row["preview"]), created=row["created"], started=row["started"],
-               ended=row["ended"])
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        spec=json.loads(row["spec"]),
+        owner=row["owner"],
+        state=row["state"],
+        device=row["device"],
+        error=row["error"],
+        result=json.loads(row["result"] or "null"),
+        beat=row["beat"],
+        progress=Progress(**said, preview=row["preview"]),
+        created=row["created"],
+        started=row["started"],
+        ended=row["ended"],
+    )
 
 
 class Lock:
@@ -253,7 +289,9 @@ class Lock:
     """
 
     def __init__(self, home: Path, name: str) -> None:
-        self._db = sqlite3.connect(home / f"{name.replace(':', '-')}.lock", isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(
+            home / f"{name.replace(':', '-')}.lock", isolation_level=None, check_same_thread=False
+        )
 
     def take(self, wait: float = 0.0) -> bool:
         """True if it is ours now; False if somebody alive still holds it after `wait` seconds."""

@@ -74,13 +74,19 @@ class Found:
 
     def name(self, path: Path) -> str:
         """A file's path below the folder, as it can be shown."""
-        return shown(path.relative_to(self.folder).as_posix()) if path != self.folder else shown(path.name)
+        return (
+            shown(path.relative_to(self.folder).as_posix())
+            if path != self.folder
+            else shown(path.name)
+        )
 
 
 def walk(folder: Path) -> Found:
     """What lies in a folder; pictures are listed by path and not opened. Raises DatasetError if it is none."""
     if not folder.is_dir():
-        raise DatasetError(f"There is no folder {shown(str(folder))}; choose one with pictures in it.")
+        raise DatasetError(
+            f"There is no folder {shown(str(folder))}; choose one with pictures in it."
+        )
     walking = _Walk(folder)
     for part, repeats, concept in walking.parts():
         walking.found.repeats["." if part == folder else shown(part.name)] = repeats
@@ -108,10 +114,17 @@ def followed(entries: Sequence[Entry], after: Mapping[Path, bytes | None]) -> li
         if file in after:
             try:
                 data = after[file]
-                caption, fault = None if data is None else captions.first_line(data, f"its caption {shown(file.name)}"), ""
+                caption, fault = (
+                    None
+                    if data is None
+                    else captions.first_line(data, f"its caption {shown(file.name)}"),
+                    "",
+                )
             except DatasetError as error:
                 caption, fault = None, str(error)
-            entry = replace(entry, place=replace(entry.place, data=data), caption=caption, fault=fault)
+            entry = replace(
+                entry, place=replace(entry.place, data=data), caption=caption, fault=fault
+            )
         made.append(entry)
     return made
 
@@ -126,19 +139,29 @@ class _Walk:
     def parts(self) -> list[tuple[Path, int, str]]:
         """The folders to read, each with its repeats and concept."""
         inside = listing(self.folder)
-        children = [(Path(one.path), repeats_and_concept(one.name)) for one in inside if is_dir(one)]
-        parts = [(path, *found) for path, found in children if found and self._can_be(path, found[0])]
+        children = [
+            (Path(one.path), repeats_and_concept(one.name)) for one in inside if is_dir(one)
+        ]
+        parts = [
+            (path, *found) for path, found in children if found and self._can_be(path, found[0])
+        ]
         if parts or any(found for _, found in children):
             others = [shown(path.name) for path, found in children if not found]
             loose = sum(ending(one.name) in TAKEN for one in inside)
             if others or loose:
-                what = [f"{loose} pictures beside them"] * bool(loose) + [f"the folder {other}" for other in others[:5]]
-                self.found.notes.append(f"Only folders named like 10_concept are read; not read: {', '.join(what)}.")
+                what = [f"{loose} pictures beside them"] * bool(loose) + [
+                    f"the folder {other}" for other in others[:5]
+                ]
+                self.found.notes.append(
+                    f"Only folders named like 10_concept are read; not read: {', '.join(what)}."
+                )
             self.found.layout = "kohya"
             return parts
         own = repeats_and_concept(self.folder.name) if "_" in self.folder.name else None
         if own and self._can_be(self.folder, own[0]):
-            self.found.notes.append(f"Each picture counts {own[0]} times an epoch, as the folder's name says.")
+            self.found.notes.append(
+                f"Each picture counts {own[0]} times an epoch, as the folder's name says."
+            )
             self.found.layout = "kohya"
             return [(self.folder, *own)]
         return [(self.folder, 1, "")]
@@ -156,27 +179,44 @@ class _Walk:
             elif end in CAPTIONS:
                 beside[one.name.lower()] = one
             elif end in OTHERS:
-                self.found.broken.append((self.found.name(Path(one.path)), f"is a {end} file; save it as PNG, JPEG, WebP or BMP."))
+                self.found.broken.append(
+                    (
+                        self.found.name(Path(one.path)),
+                        f"is a {end} file; save it as PNG, JPEG, WebP or BMP.",
+                    )
+                )
         used = [name.endswith(".caption") for name in beside]
-        usual = ".caption" if used and all(used) else ".txt"  # the ending of captions that are still to be written
+        usual = (
+            ".caption" if used and all(used) else ".txt"
+        )  # the ending of captions that are still to be written
         below = "" if part == self.folder else f"{part.name}/"
         for stem, count in Counter(os.path.splitext(name)[0].lower() for name in pictures).items():
             if count > 1:
-                self.found.notes.append(f"{count} pictures are called {shown(below + stem)} and have one caption file together.")
+                self.found.notes.append(
+                    f"{count} pictures are called {shown(below + stem)} and have one caption file together."
+                )
         for name in pictures | dict.fromkeys(described, True):
             path, record = part / name, described.get(name)
             if pictures.get(name, True) and not self.fence.holds(path):
-                self.found.broken.append((self.found.name(path), "leads out of the folder; copy the picture into it."))
+                self.found.broken.append(
+                    (self.found.name(path), "leads out of the folder; copy the picture into it.")
+                )
             elif record is not None and (caption := captions.entry(record.says)[1]) is not None:
-                yield Entry(below + name, path, repeats, concept, Place(file, None, record), caption)
+                yield Entry(
+                    below + name, path, repeats, concept, Place(file, None, record), caption
+                )
             else:
                 place, caption, fault = self._beside(path, beside, usual)
                 yield Entry(below + name, path, repeats, concept, place, caption, fault)
 
-    def _beside(self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str) -> tuple[Place, str | None, str]:
+    def _beside(
+        self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str
+    ) -> tuple[Place, str | None, str]:
         """Where a picture's own caption file is, what it says, and why it cannot be read."""
         stem = os.path.splitext(path.name)[0]
-        one = next((beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None)
+        one = next(
+            (beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None
+        )
         if one is None:
             return Place(path.with_name(stem + usual)), None, ""
         file, data, what = Path(one.path), None, f"its caption {shown(one.name)}"
@@ -190,10 +230,16 @@ class _Walk:
 
     def _can_be(self, path: Path, repeats: int) -> bool:
         if not self.fence.holds(path):
-            self.found.broken.append((self.found.name(path), "leads out of the folder; copy the pictures into it."))
+            self.found.broken.append(
+                (self.found.name(path), "leads out of the folder; copy the pictures into it.")
+            )
         elif not 1 <= repeats <= MOST_REPEATS:
-            self.found.broken.append((self.found.name(path),
-                                      f"its name asks for {repeats} repeats; 1 to {MOST_REPEATS:,} can be."))
+            self.found.broken.append(
+                (
+                    self.found.name(path),
+                    f"its name asks for {repeats} repeats; 1 to {MOST_REPEATS:,} can be.",
+                )
+            )
         else:
             return True
         return False
@@ -212,10 +258,14 @@ class _Walk:
                 try:
                     name = self._named(part, record)
                     if name in found:
-                        self.found.notes.append(f"{shown(name)} stands twice in {file.name}; its last caption is used.")
+                        self.found.notes.append(
+                            f"{shown(name)} stands twice in {file.name}; its last caption is used."
+                        )
                     found[name] = record
                 except DatasetError as error:
-                    self.found.broken.append((self.found.name(file), f"line {record.number}: {error}"))
+                    self.found.broken.append(
+                        (self.found.name(file), f"line {record.number}: {error}")
+                    )
         except DatasetError as error:
             self.found.broken.append((self.found.name(file), str(error)))
         return found

@@ -28,10 +28,17 @@ from studio.store.loras import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "look", "named"]
 
-CLASSES: dict[str, Family] = {"StableDiffusionPipeline": "sd1", "StableDiffusionInpaintPipeline": "sd1",
-                              "StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLInpaintPipeline": "sdxl"}
-PARTS: dict[Family, tuple[str, ...]] = {"sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
-                                        "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
+CLASSES: dict[str, Family] = {
+    "StableDiffusionPipeline": "sd1",
+    "StableDiffusionInpaintPipeline": "sd1",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionXLInpaintPipeline": "sdxl",
+}
+PARTS: dict[Family, tuple[str, ...]] = {
+    "sd1": ("unet", "vae", "text_encoder"),
+    "sd2": ("unet", "vae", "text_encoder"),
+    "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8"}
 LARGEST = 16_384  # pixels a side
 MOST_LORAS = 10_000
@@ -71,7 +78,9 @@ def named(every: Mapping[str, T | Unusable], name: str, what: str, where: str) -
     found = every.get(name)
     if found is None:
         near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
-        raise ModelNotFound(f"There is no {what} {name!r:.80} in {where}; there is {', '.join(near) or 'none'}.")
+        raise ModelNotFound(
+            f"There is no {what} {name!r:.80} in {where}; there is {', '.join(near) or 'none'}."
+        )
     if isinstance(found, Unusable):
         raise UnknownFamily(f"The {what} {name} cannot be used: {found.problem}")
     return found
@@ -84,7 +93,9 @@ class Library:
         self._folders, self._loras = (settings.models, shipped("assets")), settings.loras
         self.inputs = Inputs(settings)
         self._hashes = Hashes(settings.home)
-        self._looked: dict[Path, tuple[Any, LoraInfo | str]] = {}  # by file: its stamp, and what it is or what is wrong
+        self._looked: dict[
+            Path, tuple[Any, LoraInfo | str]
+        ] = {}  # by file: its stamp, and what it is or what is wrong
 
     def scan(self) -> list[ModelInfo | Unusable]:
         """All model folders by name; the home's own come first and hide a shipped one of the same name."""
@@ -121,10 +132,21 @@ class Library:
         every = self._lora_files()
         path = every.get(name) or {self._relative(path): path for path in every.values()}.get(name)
         if path is None:
-            ends = [known for known in every if known.rpartition("/")[2] == name]  # in several folders
+            ends = [
+                known for known in every if known.rpartition("/")[2] == name
+            ]  # in several folders
             folded = {known.casefold(): known for known in every}
-            near = ends or [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 3, 0.4)] or list(every)[:5]
-            raise LoraNotFound(f"There is no LoRA {name!r:.80} in the library; there is {_shown(', '.join(near)) or 'none'}.")
+            near = (
+                ends
+                or [
+                    folded[one]
+                    for one in difflib.get_close_matches(name.casefold(), folded, 3, 0.4)
+                ]
+                or list(every)[:5]
+            )
+            raise LoraNotFound(
+                f"There is no LoRA {name!r:.80} in the library; there is {_shown(', '.join(near)) or 'none'}."
+            )
         return self._look_lora(name, path)
 
     def add_lora(self, source: Path, name: str) -> LoraInfo:
@@ -153,8 +175,10 @@ class Library:
         for use in request.untagged().loras:
             lora = self.lora(use.name)
             if lora.family not in (None, model.family):
-                raise LoraMismatch(f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} is "
-                                   f"{FAMILIES[model.family].title}; choose another of them.")
+                raise LoraMismatch(
+                    f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} is "
+                    f"{FAMILIES[model.family].title}; choose another of them."
+                )
         return model
 
     def content(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:
@@ -176,22 +200,38 @@ class Library:
         for folder, folders, names in os.walk(self._loras, followlinks=True):
             real = os.path.realpath(folder)
             folders[:] = () if real in seen or len(every) > MOST_LORAS else sorted(folders)
-            every += [path for name in names if real not in seen and not name.startswith(".") and name.lower().endswith(
-                (".safetensors", *PICKLES)) and os.path.isfile(path := Path(folder, name))]
+            every += [
+                path
+                for name in names
+                if real not in seen
+                and not name.startswith(".")
+                and name.lower().endswith((".safetensors", *PICKLES))
+                and os.path.isfile(path := Path(folder, name))
+            ]
             seen.add(real)
         often = Counter(path.stem for path in every)
-        return {path.stem if often[path.stem] == 1 else self._relative(path): path for path in sorted(every)}
+        return {
+            path.stem if often[path.stem] == 1 else self._relative(path): path
+            for path in sorted(every)
+        }
 
     def _look_lora(self, name: str, path: Path) -> LoraInfo:
         try:
             LoraUse(name=name)
         except ValueError:
-            raise BadFile("its name has characters that a tag cannot hold (<, >, :, blanks at an end), or is too long; "
-                          "rename it.") from None
+            raise BadFile(
+                "its name has characters that a tag cannot hold (<, >, :, blanks at an end), or is too long; "
+                "rename it."
+            ) from None
         if path.suffix.lower() != ".safetensors":
-            raise BadFile(f"{path.name} can carry programs and is not opened; only .safetensors is.")
+            raise BadFile(
+                f"{path.name} can carry programs and is not opened; only .safetensors is."
+            )
         try:
-            stamp = (name, *((one.stat().st_size, one.stat().st_mtime_ns) for one in loras.files_of(path)))
+            stamp = (
+                name,
+                *((one.stat().st_size, one.stat().st_mtime_ns) for one in loras.files_of(path)),
+            )
             if self._looked.get(path, (None,))[0] != stamp:
                 self._looked[path] = stamp, loras.look(path, name)
         except OSError as error:
@@ -219,9 +259,15 @@ def _parts(item: ModelInfo | LoraInfo) -> list[Path]:
     if isinstance(item, LoraInfo):
         return loras.files_of(item.path)
     folders = (*PARTS[item.family], "scheduler", "tokenizer", "tokenizer_2")
-    return [item.path / "model_index.json", *sorted(
-        path for name in folders for path in (item.path / name).rglob("*")
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))]
+    return [
+        item.path / "model_index.json",
+        *sorted(
+            path
+            for name in folders
+            for path in (item.path / name).rglob("*")
+            if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model")
+        ),
+    ]
 
 
 def look(path: Path, embedded: bool = False) -> ModelInfo:
@@ -231,22 +277,38 @@ def look(path: Path, embedded: bool = False) -> ModelInfo:
     if kind not in CLASSES:
         titles = ", ".join(info.title for info in FAMILIES.values())
         raise UnknownFamily(f"its kind is {kind:.60}; the studio runs {titles}.")
-    unet, scheduler, vae = (_json(path / part) for part in ("unet/config.json", "scheduler/scheduler_config.json",
-                                                            "vae/config.json"))
+    unet, scheduler, vae = (
+        _json(path / part)
+        for part in ("unet/config.json", "scheduler/scheduler_config.json", "vae/config.json")
+    )
     family = CLASSES[kind]
     if family == "sd1" and unet.get("cross_attention_dim") == 1024:
         family = "sd2"
     if unet.get("in_channels") not in (4, 9):
-        raise UnknownFamily(f"its U-Net takes {unet.get('in_channels')} channels; the studio runs those of 4, and of 9 for "
-                            "inpainting.")
+        raise UnknownFamily(
+            f"its U-Net takes {unet.get('in_channels')} channels; the studio runs those of 4, and of 9 for "
+            "inpainting."
+        )
     weights = {part: _weights(path / part) for part in PARTS[family]}
     halves = [part for part, found in weights.items() if ".fp16." in found[0].name]
     if halves and len(halves) < len(weights):
-        raise BadFile(f"its {halves[0]} has only .fp16 weights and other parts have only plain ones; copy all of one kind.")
+        raise BadFile(
+            f"its {halves[0]} has only .fp16 weights and other parts have only plain ones; copy all of one kind."
+        )
     variant = "fp16" if halves else None
-    return ModelInfo(path.name, path, family, str(scheduler.get("prediction_type", "epsilon")), _side(family, unet, vae),
-                     _dtype(weights["unet"][0]), sum(f.stat().st_size for found in weights.values() for f in found), variant,
-                     embedded, _working(unet, vae), unet["in_channels"] == 9)
+    return ModelInfo(
+        path.name,
+        path,
+        family,
+        str(scheduler.get("prediction_type", "epsilon")),
+        _side(family, unet, vae),
+        _dtype(weights["unet"][0]),
+        sum(f.stat().st_size for found in weights.values() for f in found),
+        variant,
+        embedded,
+        _working(unet, vae),
+        unet["in_channels"] == 9,
+    )
 
 
 def _side(family: Family, unet: dict[str, Any], vae: dict[str, Any]) -> int:
@@ -265,7 +327,9 @@ def _working(unet: dict[str, Any], vae: dict[str, Any]) -> int:
     try:
         channels = [int(width) for width in unet.get("block_out_channels", (320, 640, 1280, 1280))]
         layers = int(unet.get("layers_per_block", 2))
-        held = 20 * channels[0] + sum((layers + 1) * width / 4.0**level for level, width in enumerate(channels))
+        held = 20 * channels[0] + sum(
+            (layers + 1) * width / 4.0**level for level, width in enumerate(channels)
+        )
         scale = 1 << (len(vae.get("block_out_channels", "1234")) - 1)
         return max(1, math.ceil(held / scale**2))
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -278,23 +342,42 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise BadFile(f"its {path.parent.name}/{path.name} is missing.") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise BadFile(f"its {path.parent.name}/{path.name} cannot be read ({type(error).__name__}).") from None
+        raise BadFile(
+            f"its {path.parent.name}/{path.name} cannot be read ({type(error).__name__})."
+        ) from None
 
 
 def _weights(folder: Path) -> list[Path]:
     """The safetensors files of one part: the plain ones, else those that end in .fp16."""
-    every = sorted(path for path in folder.glob("*.safetensors") if path.is_file())  # a link may lead nowhere
+    every = sorted(
+        path for path in folder.glob("*.safetensors") if path.is_file()
+    )  # a link may lead nowhere
     plain = [path for path in every if ".fp16." not in path.name and ".non_ema." not in path.name]
     found = plain or [path for path in every if ".fp16." in path.name]
     if not found:
-        others = sorted({path.suffix for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".pt", ".msgpack")})
-        raise BadFile(f"its {folder.name} has no .safetensors file" + (
-            f", only {', '.join(others)}, which can carry programs; convert it first." if others else "."))
+        others = sorted(
+            {
+                path.suffix
+                for path in folder.glob("*")
+                if path.suffix in (".bin", ".ckpt", ".pt", ".msgpack")
+            }
+        )
+        raise BadFile(
+            f"its {folder.name} has no .safetensors file"
+            + (
+                f", only {', '.join(others)}, which can carry programs; convert it first."
+                if others
+                else "."
+            )
+        )
     return found
 
 
 def _dtype(path: Path) -> str:
-    kinds = Counter(str(entry["dtype"]) for name, entry in files.safetensors_header(path).items()
-                    if name != "__metadata__" and isinstance(entry, dict) and "dtype" in entry)
+    kinds = Counter(
+        str(entry["dtype"])
+        for name, entry in files.safetensors_header(path).items()
+        if name != "__metadata__" and isinstance(entry, dict) and "dtype" in entry
+    )
     most = kinds.most_common(1)[0][0] if kinds else "?"
     return DTYPES.get(most, most)

@@ -65,7 +65,12 @@ class Looks:
     def close(self) -> None:
         self._db.close()
 
-    def of(self, paths: Sequence[Path], full: bool = True, report: Callable[[int, int], None] | None = None) -> list[Look]:
+    def of(
+        self,
+        paths: Sequence[Path],
+        full: bool = True,
+        report: Callable[[int, int], None] | None = None,
+    ) -> list[Look]:
         """A look at each path, in their order; only those that changed are opened, several at once.
 
         Without `full` a glance does where no full look is known. `report(done, of how many)` hears of those that are opened; what
@@ -77,7 +82,12 @@ class Looks:
         found: list[Look | None] = []
         for name, stamp in zip(names, stamps):
             kept = known.get(name)
-            good = kept is not None and stamp is not None and kept[0] == stamp and (kept[1].full or not full)
+            good = (
+                kept is not None
+                and stamp is not None
+                and kept[0] == stamp
+                and (kept[1].full or not full)
+            )
             found.append(kept[1] if good and kept else None)
         todo = [place for place, look in enumerate(found) if look is None]
         for done, batch in enumerate(_batches(todo)):
@@ -96,18 +106,29 @@ class Looks:
         known: dict[str, tuple[Stamp, Look]] = {}
         for folder in folders:
             with self._lock:
-                rows = self._db.execute("SELECT name, size, modified, changed, said FROM looks WHERE folder = ?",
-                                        (os.fsencode(folder),)).fetchall()
+                rows = self._db.execute(
+                    "SELECT name, size, modified, changed, said FROM looks WHERE folder = ?",
+                    (os.fsencode(folder),),
+                ).fetchall()
             for name, size, modified, changed, said in rows:
                 width, height, content, notes, reason = json.loads(said)
-                known[os.path.join(folder, os.fsdecode(name))] = ((size, modified, changed),
-                                                                  Look((width, height), content, tuple(notes), reason, size))
+                known[os.path.join(folder, os.fsdecode(name))] = (
+                    (size, modified, changed),
+                    Look((width, height), content, tuple(notes), reason, size),
+                )
         return known
 
     def _remember(self, looks: Sequence[tuple[str, Stamp | None, Look]]) -> None:
-        rows = [(os.fsencode(os.path.dirname(name)), os.fsencode(os.path.basename(name)), *stamp,
-                 json.dumps([*one.size, one.content, one.notes, one.reason]))
-                for name, stamp, one in looks if stamp and not one.reason.startswith("cannot be read")]
+        rows = [
+            (
+                os.fsencode(os.path.dirname(name)),
+                os.fsencode(os.path.basename(name)),
+                *stamp,
+                json.dumps([*one.size, one.content, one.notes, one.reason]),
+            )
+            for name, stamp, one in looks
+            if stamp and not one.reason.startswith("cannot be read")
+        ]
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -147,7 +168,10 @@ def glance(path: Path) -> Look:
 
 def _sized(size: tuple[int, int], content: str, notes: tuple[str, ...], many: int) -> Look:
     if min(size) < LEAST_SIDE:
-        return Look(reason=f"is only {size[0]} x {size[1]} pixels large; each side needs {LEAST_SIDE}.", bytes=many)
+        return Look(
+            reason=f"is only {size[0]} x {size[1]} pixels large; each side needs {LEAST_SIDE}.",
+            bytes=many,
+        )
     return Look(size, content, notes, "", many)
 
 
@@ -161,4 +185,4 @@ def _stamp(path: str) -> Stamp | None:
 
 def _batches(places: list[int]) -> Iterator[list[int]]:
     for start in range(0, len(places), BATCH):
-        yield places[start:start + BATCH]
+        yield places[start : start + BATCH]

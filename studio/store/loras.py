@@ -39,16 +39,29 @@ FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f", "F8_E4M3": "", "
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _WHOLE = {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 _VERSIONS: dict[str, Family] = {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}
-_OTHERS = {"hada": "LoHa", "lokr": "LoKr", "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lora_mid": "Tucker LoCon",
-           "oft": "OFT", "boft": "BOFT"}
+_OTHERS = {
+    "hada": "LoHa",
+    "lokr": "LoKr",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lora_mid": "Tucker LoCon",
+    "oft": "OFT",
+    "boft": "BOFT",
+}
 _OTHER = re.compile(rf"\.({'|'.join(_OTHERS)})(?:_\w+)?(?:\.\w+)*$")
-_ROLE = re.compile(r"(.+?)(?:\.lora_(down|up|A|B)(?:\.default)?\.weight|[._]lora(?:_linear_layer)?\.(down|up)\.weight|\.(alpha))")
-_NETWORK = re.compile(r"(?:base_model\.model\.)?(?:lora_(unet|te1|te2|te)_|(unet|text_encoder_2|text_encoder)\.|diffusion_model\.)?"
-                      r"(?:base_model\.model\.)?(.+)")
+_ROLE = re.compile(
+    r"(.+?)(?:\.lora_(down|up|A|B)(?:\.default)?\.weight|[._]lora(?:_linear_layer)?\.(down|up)\.weight|\.(alpha))"
+)
+_NETWORK = re.compile(
+    r"(?:base_model\.model\.)?(?:lora_(unet|te1|te2|te)_|(unet|text_encoder_2|text_encoder)\.|diffusion_model\.)?"
+    r"(?:base_model\.model\.)?(.+)"
+)
 _NETWORKS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 # Where a layer of a U-Net can be, in diffusers' names and in sgm's. Other architectures (Flux, SD 3, Wan) have none of it.
-_UNET = re.compile(r"(?:down_blocks|up_blocks|input_blocks|output_blocks)_\d|mid_block_|middle_block_|time_embed|label_emb_|"
-                   r"add_embedding_|conv_(?:in|out)$|out_2$")
+_UNET = re.compile(
+    r"(?:down_blocks|up_blocks|input_blocks|output_blocks)_\d|mid_block_|middle_block_|time_embed|label_emb_|"
+    r"add_embedding_|conv_(?:in|out)$|out_2$"
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,9 @@ class LoraInfo:
     bytes: int
     networks: tuple[str, ...]
     trigger_words: tuple[str, ...]
-    tags: tuple[tuple[str, int], ...]  # of its training captions, with how often; the most frequent first
+    tags: tuple[
+        tuple[str, int], ...
+    ]  # of its training captions, with how often; the most frequent first
     title: str
     base_model: str
 
@@ -93,12 +108,33 @@ def look(path: Path, name: str = "") -> LoraInfo:
     layers, _, header = _parsed(path)
     told = _told(header)
     rank, alpha = Counter((layer.rank, layer.alpha) for layer in layers).most_common(1)[0][0]
-    words = [_text(word) for word in told.get("modelspec.trigger_phrase", "")[:MOST_TAGS * LONGEST].split(",")]
-    base = next((told[key] for key in ("ss_sd_model_name", "modelspec.architecture", "ss_base_model_version") if told.get(key)), "")
+    words = [
+        _text(word)
+        for word in told.get("modelspec.trigger_phrase", "")[: MOST_TAGS * LONGEST].split(",")
+    ]
+    base = next(
+        (
+            told[key]
+            for key in ("ss_sd_model_name", "modelspec.architecture", "ss_base_model_version")
+            if told.get(key)
+        ),
+        "",
+    )
     title = told.get("modelspec.title") or told.get("ss_output_name") or ""
-    return LoraInfo(name or path.stem, path, _family(layers, told), rank, alpha, len(layers), path.stat().st_size,
-                    tuple(dict.fromkeys(layer.network for layer in layers)), tuple(word for word in words[:MOST_TAGS] if word),
-                    _tags(told.get("ss_tag_frequency", "")), _text(title), _text(base))
+    return LoraInfo(
+        name or path.stem,
+        path,
+        _family(layers, told),
+        rank,
+        alpha,
+        len(layers),
+        path.stat().st_size,
+        tuple(dict.fromkeys(layer.network for layer in layers)),
+        tuple(word for word in words[:MOST_TAGS] if word),
+        _tags(told.get("ss_tag_frequency", "")),
+        _text(title),
+        _text(base),
+    )
 
 
 def read(path: Path) -> tuple[list[Layer], list[str]]:
@@ -135,11 +171,15 @@ def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str
         else:
             strays += keys.values()
     if not layers:
-        raise BadFile(f"{path.name} is no LoRA: none of its {len(strays)} tensors belongs to a LoRA's layer.")
+        raise BadFile(
+            f"{path.name} is no LoRA: none of its {len(strays)} tensors belongs to a LoRA's layer."
+        )
     pictures = [layer for layer in layers if layer.network == "unet"]
     if pictures and not any(_UNET.match(layer.name) for layer in pictures):
-        raise BadFile(f"{path.name} is made for another kind of model than {', '.join(info.title for info in FAMILIES.values())}: "
-                      f"none of its layers is one of theirs. Such as {pictures[0].stem:.80}.")
+        raise BadFile(
+            f"{path.name} is made for another kind of model than {', '.join(info.title for info in FAMILIES.values())}: "
+            f"none of its layers is one of theirs. Such as {pictures[0].stem:.80}."
+        )
     return layers, strays, header
 
 
@@ -147,7 +187,9 @@ def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     """The header, and where the tensors begin; all of them are there, under names that can be shown."""
     size, (length,) = path.stat().st_size, struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
     if MOST_HEADER < length <= size:
-        raise BadFile(f"{path.name} has a header of {length / 2**20:.0f} MiB; that of a LoRA has {MOST_HEADER // 2**20} at most.")
+        raise BadFile(
+            f"{path.name} has a header of {length / 2**20:.0f} MiB; that of a LoRA has {MOST_HEADER // 2**20} at most."
+        )
     header = files.safetensors_header(path)
     for key, entry in header.items():
         if len(key) > LONGEST_KEY or not key.isprintable():
@@ -155,15 +197,26 @@ def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
         if key != "__metadata__":
             _, end = _place(path, key, entry)
             if end > size - 8 - length:
-                raise BadFile(f"{path.name} was cut off while it was copied: {key:.100} is not all there.")
-        if not key.startswith("bundle_emb.") and (other := _OTHER.search(key)):  # OneTrainer's embeddings have any name
-            raise BadFile(f"{path.name} is a {_OTHERS[other[1]]}, a relative of LoRA that cannot be used yet.")
+                raise BadFile(
+                    f"{path.name} was cut off while it was copied: {key:.100} is not all there."
+                )
+        if not key.startswith("bundle_emb.") and (
+            other := _OTHER.search(key)
+        ):  # OneTrainer's embeddings have any name
+            raise BadFile(
+                f"{path.name} is a {_OTHERS[other[1]]}, a relative of LoRA that cannot be used yet."
+            )
     return header, 8 + length
 
 
 def _place(path: Path, key: str, entry: Any) -> tuple[int, int]:
     place = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if not isinstance(place, list) or len(place) != 2 or any(type(at) is not int for at in place) or not 0 <= place[0] <= place[1]:
+    if (
+        not isinstance(place, list)
+        or len(place) != 2
+        or any(type(at) is not int for at in place)
+        or not 0 <= place[0] <= place[1]
+    ):
         raise BadFile(f"{path.name} does not say where {key:.100} lies.")
     return place[0], place[1]
 
@@ -174,13 +227,23 @@ def files_of(path: Path) -> list[Path]:
     return [path, config] if path.stem == "adapter_model" and config.is_file() else [path]
 
 
-def _layer(path: Path, header: Mapping[str, Any], stem: str, keys: Mapping[str, str], alpha: float | None,
-           configs: Mapping[str, Mapping[str, Any]]) -> Layer:
+def _layer(
+    path: Path,
+    header: Mapping[str, Any],
+    stem: str,
+    keys: Mapping[str, str],
+    alpha: float | None,
+    configs: Mapping[str, Mapping[str, Any]],
+) -> Layer:
     down, up = (_shape(path, header, keys[role]) for role in ("down", "up"))
     if len(down) < 2 or len(up) < 2 or up[1] != down[0] or any(side != 1 for side in up[2:]):
-        raise BadFile(f"{path.name}: the two matrices of {stem:.100} do not belong together ({down} and {up}).")
+        raise BadFile(
+            f"{path.name}: the two matrices of {stem:.100} do not belong together ({down} and {up})."
+        )
     if down[0] > MOST_RANK:
-        raise BadFile(f"{path.name} has rank {down[0]:,} in {stem:.100}; the studio takes up to {MOST_RANK:,}.")
+        raise BadFile(
+            f"{path.name} has rank {down[0]:,} in {stem:.100}; the studio takes up to {MOST_RANK:,}."
+        )
     for key, shape in ((keys["down"], down), (keys["up"], up)):
         begin, end = header[key]["data_offsets"]
         if end - begin != math.prod(shape) * BYTES[header[key]["dtype"]]:
@@ -188,25 +251,45 @@ def _layer(path: Path, header: Mapping[str, Any], stem: str, keys: Mapping[str, 
     prefix, dotted, rest = _NETWORK.fullmatch(stem).groups()  # type: ignore[union-attr]  # it matches any text
     name = rest.replace(".processor.", ".").replace(".", "_")
     name = re.sub(r"(_attn[12]_to_out)$", r"\1_0", name).removeprefix("text_model_")
-    name = re.sub(r"_self_attn_to_(q|k|v|out)$", r"_self_attn_\1_proj", name)  # diffusers, before peft
+    name = re.sub(
+        r"_self_attn_to_(q|k|v|out)$", r"_self_attn_\1_proj", name
+    )  # diffusers, before peft
     bare = "text_encoder" if name.startswith("encoder_layers_") else "unet"
     network = _NETWORKS.get(prefix or "", prefix) or dotted or bare
     config = configs.get(network, configs.get("", {}))
     if alpha is None:
         alpha = _alpha(config, rest)
     if alpha is not None and abs(alpha) > MOST_ALPHA:
-        raise BadFile(f"{path.name} has alpha {alpha:g} in {stem:.100}; the studio takes up to {MOST_ALPHA:,}.")
-    return Layer(stem, network, name, keys["down"], keys["up"], down[0], tuple(down[1:2] if set(down[2:]) <= {1} else down[1:]),
-                 up[0], float(down[0]) if alpha is None else alpha, bool(config.get("use_rslora")) and "alpha" not in keys)
+        raise BadFile(
+            f"{path.name} has alpha {alpha:g} in {stem:.100}; the studio takes up to {MOST_ALPHA:,}."
+        )
+    return Layer(
+        stem,
+        network,
+        name,
+        keys["down"],
+        keys["up"],
+        down[0],
+        tuple(down[1:2] if set(down[2:]) <= {1} else down[1:]),
+        up[0],
+        float(down[0]) if alpha is None else alpha,
+        bool(config.get("use_rslora")) and "alpha" not in keys,
+    )
 
 
 def _shape(path: Path, header: Mapping[str, Any], key: str) -> list[int]:
     entry = header[key]
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    if not isinstance(shape, list) or len(shape) > 4 or any(type(side) is not int or side < 1 for side in shape):
+    if (
+        not isinstance(shape, list)
+        or len(shape) > 4
+        or any(type(side) is not int or side < 1 for side in shape)
+    ):
         raise BadFile(f"{path.name}: the shape of {key:.100} is none.")
     if entry.get("dtype") not in FORMATS:
-        raise BadFile(f"{path.name}: {key:.100} holds {entry.get('dtype')!s:.20} instead of fractions.")
+        raise BadFile(
+            f"{path.name}: {key:.100} holds {entry.get('dtype')!s:.20} instead of fractions."
+        )
     return shape
 
 
@@ -239,10 +322,14 @@ def _configs(path: Path, told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             config = found.setdefault(network if dot else "", {})
             config[name if dot else key] = value
         for config in found.values():
-            config["lora_alpha"] = _number(config["lora_alpha"]) if config.get("lora_alpha") is not None else None
+            config["lora_alpha"] = (
+                _number(config["lora_alpha"]) if config.get("lora_alpha") is not None else None
+            )
             config["alpha_pattern"] = _endings(config.get("alpha_pattern") or {})
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        raise BadFile(f"{path.name}: the settings that peft wrote with it cannot be read, so its alpha is not known.") from None
+        raise BadFile(
+            f"{path.name}: the settings that peft wrote with it cannot be read, so its alpha is not known."
+        ) from None
     if any(config.get("use_dora") for config in found.values()):
         raise BadFile(f"{path.name} is a DoRA, a relative of LoRA that cannot be used yet.")
     return found
@@ -269,14 +356,20 @@ def _endings(patterns: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
 def _alpha(config: Mapping[str, Any], name: str) -> float | None:
     """What the settings say of one layer."""
     endings, parts = config.get("alpha_pattern", {}), name.split(".")
-    fitting = [endings[ending] for k in range(len(parts)) if (ending := ".".join(parts[k:])) in endings]
+    fitting = [
+        endings[ending] for k in range(len(parts)) if (ending := ".".join(parts[k:])) in endings
+    ]
     alpha: float | None = min(fitting)[1] if fitting else config.get("lora_alpha")
     return alpha
 
 
 def _told(header: Mapping[str, Any]) -> dict[str, str]:
     told = header.get("__metadata__")
-    return {str(key): value for key, value in told.items() if isinstance(value, str)} if isinstance(told, dict) else {}
+    return (
+        {str(key): value for key, value in told.items() if isinstance(value, str)}
+        if isinstance(told, dict)
+        else {}
+    )
 
 
 def _family(layers: list[Layer], told: Mapping[str, str]) -> Family | None:
@@ -284,8 +377,14 @@ def _family(layers: list[Layer], told: Mapping[str, str]) -> Family | None:
     deep = re.compile(r"(?:attentions_\d+|blocks_\d+_1|middle_block_1)_transformer_blocks_[1-9]")
     if any(layer.network == "text_encoder_2" or deep.search(layer.name) for layer in layers):
         return "sdxl"
-    told_by = [WIDTHS.get(layer.shape[0]) for layer in layers if re.search(r"attn2_to_[kv]$", layer.name)]
-    told_by += [READERS.get(layer.shape[0]) for layer in layers if re.match(r"lora_te_.*q_proj$", layer.stem)]
+    told_by = [
+        WIDTHS.get(layer.shape[0]) for layer in layers if re.search(r"attn2_to_[kv]$", layer.name)
+    ]
+    told_by += [
+        READERS.get(layer.shape[0])
+        for layer in layers
+        if re.match(r"lora_te_.*q_proj$", layer.stem)
+    ]
     if family := next((family for family in told_by if family), None):
         return family
     version = told.get("ss_base_model_version", "") + told.get("modelspec.architecture", "")

@@ -33,7 +33,11 @@ def painted_box(request: GenerationRequest, mask: Image.Image) -> Box | None:
     around = mask.getbbox()
     assert request.width
     assert request.height
-    return box(around, request.mask_padding, mask.size, (request.width, request.height)) if around else None
+    return (
+        box(around, request.mask_padding, mask.size, (request.width, request.height))
+        if around
+        else None
+    )
 
 
 def prepared(mask: Image.Image, invert: bool = False, grow: int = 0, blur: int = 0) -> Image.Image:
@@ -44,7 +48,10 @@ def prepared(mask: Image.Image, invert: bool = False, grow: int = 0, blur: int =
         return Image.new("L", mask.size)
     reach = abs(grow) + int(2.5 * blur + 0.5) + 1
     rows, columns = (np.flatnonzero(white.any(axis)) for axis in (1, 0))
-    part = (slice(max(0, rows[0] - reach), rows[-1] + reach + 1), slice(max(0, columns[0] - reach), columns[-1] + reach + 1))
+    part = (
+        slice(max(0, rows[0] - reach), rows[-1] + reach + 1),
+        slice(max(0, columns[0] - reach), columns[-1] + reach + 1),
+    )
     soft = _blurred(_grown(white[part], grow), blur)  # only there anything changes
     whole = np.zeros(white.shape, np.uint8)
     whole[part] = soft
@@ -67,7 +74,11 @@ def _grown(white: np.ndarray, by: int) -> np.ndarray:
     """By so many pixels in all directions; below 0 smaller. Beyond the picture's edge it goes on as at the edge."""
     if by > 0:
         return np.asarray(ndimage.distance_transform_edt(~white) <= by)
-    return np.asarray(ndimage.distance_transform_edt(white) > -by) if by < 0 and not white.all() else white
+    return (
+        np.asarray(ndimage.distance_transform_edt(white) > -by)
+        if by < 0 and not white.all()
+        else white
+    )
 
 
 def _blurred(white: np.ndarray, blur: int) -> np.ndarray:

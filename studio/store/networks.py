@@ -61,7 +61,9 @@ class Networks:
 
     def content(self, info: NetworkInfo) -> str:
         """sha256 over all files of it, remembered until one changes."""
-        parts = sorted(path for path in info.path.iterdir() if path.is_file() and path.suffix in ENDINGS)
+        parts = sorted(
+            path for path in info.path.iterdir() if path.is_file() and path.suffix in ENDINGS
+        )
         return self._hashes.of(info.path, parts, info.path)
 
     def _named(self, name: str, kinds: Collection[str], what: str) -> NetworkInfo:
@@ -71,13 +73,19 @@ class Networks:
         """The home's own come first and hide an embedded one of the same name."""
         own = sorted(self._models.iterdir()) if self._models.is_dir() else []
         places = [(path.name, path) for path in own if not path.name.startswith(".")]
-        places.append((DEFAULT_CLIP, self._pocket / "clip") if "clip" in kinds else (DEFAULT_CAPTIONER, self._pocket / "captioner"))
+        places.append(
+            (DEFAULT_CLIP, self._pocket / "clip")
+            if "clip" in kinds
+            else (DEFAULT_CAPTIONER, self._pocket / "captioner")
+        )
         found: dict[str, NetworkInfo | Unusable] = {}
         for name, path in places:
             kind = _kind(path)
             if kind in kinds and name not in found:
                 try:
-                    found[name] = NetworkInfo(name, path, kind, _bytes(path), path.parent == self._pocket)
+                    found[name] = NetworkInfo(
+                        name, path, kind, _bytes(path), path.parent == self._pocket
+                    )
                 except BadFile as error:
                     found[name] = Unusable(name, path, str(error))
                 except OSError as error:

@@ -83,17 +83,36 @@ class Counts:
 def row(picture: Picture, tokens: int = 0) -> Row:
     """A picture as edits, filters and lint see it."""
     entry, data = picture.entry, picture.entry.place.data
-    below = captions.below(data) if data and not entry.fault and (b"\n" in data[:-1] or b"\r" in data[:-1]) else ""
-    return Row(picture.key, picture.caption, entry.concept, entry.repeats, *picture.size, picture.bytes, picture.content, tokens,
-               below, entry.fault, picture.reason, entry.caption is not None)
+    below = (
+        captions.below(data)
+        if data and not entry.fault and (b"\n" in data[:-1] or b"\r" in data[:-1])
+        else ""
+    )
+    return Row(
+        picture.key,
+        picture.caption,
+        entry.concept,
+        entry.repeats,
+        *picture.size,
+        picture.bytes,
+        picture.content,
+        tokens,
+        below,
+        entry.fault,
+        picture.reason,
+        entry.caption is not None,
+    )
 
 
 def in_order(pictures: list[Picture], order: Order, reverse: bool) -> list[Picture]:
     """By that order, those alike by name."""
     keys: dict[Order, Callable[[Picture], Any]] = {
-        "name": lambda picture: (), "caption": lambda picture: folded(picture.caption),
-        "length": lambda picture: len(picture.caption), "size": lambda picture: picture.size[0] * picture.size[1],
-        "repeats": lambda picture: picture.entry.repeats}
+        "name": lambda picture: (),
+        "caption": lambda picture: folded(picture.caption),
+        "length": lambda picture: len(picture.caption),
+        "size": lambda picture: picture.size[0] * picture.size[1],
+        "repeats": lambda picture: picture.entry.repeats,
+    }
     if order not in keys:
         raise InvalidSpec([f"Sort: has to be one of {', '.join(keys)} (not {order!r:.40})."])
     if order == "name":
@@ -107,4 +126,8 @@ def unnameable(key: str) -> str:
         key.encode()
     except UnicodeEncodeError:
         return "has a name that is not written in UTF-8; rename it."
-    return "has a line break in its name; rename it." if any(ord(letter) < 32 for letter in key) else ""
+    return (
+        "has a line break in its name; rename it."
+        if any(ord(letter) < 32 for letter in key)
+        else ""
+    )

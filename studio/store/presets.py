@@ -48,7 +48,9 @@ class Presets(Generic[V]):
         """Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields."""
         path = self._files().get(name)
         if path is None:
-            raise BadFile(f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}.")
+            raise BadFile(
+                f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}."
+            )
         return read(path, self.model, f"The preset {name}")
 
     def save(self, name: str, value: V) -> Path:
@@ -60,5 +62,10 @@ class Presets(Generic[V]):
 
     def _files(self) -> dict[str, Path]:
         """Names are only ever looked up here, so that none leads to another folder."""
-        return {path.stem: path for folder in self._folders[::-1] if folder.is_dir()
-                for path in folder.glob("*.toml") if path.is_file() and not path.name.startswith(".")}
+        return {
+            path.stem: path
+            for folder in self._folders[::-1]
+            if folder.is_dir()
+            for path in folder.glob("*.toml")
+            if path.is_file() and not path.name.startswith(".")
+        }

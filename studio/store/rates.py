@@ -29,15 +29,25 @@ def note(settings: Settings, model: str, **seconds: float) -> None:
         files.write(_file(settings), json.dumps(known).encode())
 
 
-def rates(settings: Settings, gallery: Gallery, library: Library, models: Iterable[str],
-          together: bool = False) -> dict[str, Rates]:
+def rates(
+    settings: Settings,
+    gallery: Gallery,
+    library: Library,
+    models: Iterable[str],
+    together: bool = False,
+) -> dict[str, Rates]:
     """What was measured with those models; `together` asks for painting several at once, if that was ever done."""
     known, there = _read(_file(settings)), {model.name: model for model in library.models()}
     found = {}
     for name in {name for name in models if name in there}:
         row = (gallery.rate(name, together=True) if together else None) or gallery.rate(name)
-        found[name] = Rates(side=there[name].side, row=row, held=there[name].bytes, pixel=2.0 * BYTES * there[name].working,
-                            **{key: known.get(name, {}).get(key) for key in MEASURED})
+        found[name] = Rates(
+            side=there[name].side,
+            row=row,
+            held=there[name].bytes,
+            pixel=2.0 * BYTES * there[name].working,
+            **{key: known.get(name, {}).get(key) for key in MEASURED},
+        )
     return found
 
 
@@ -47,7 +57,9 @@ def _file(settings: Settings) -> Path:
 
 def _read(file: Path) -> dict[str, dict[str, float]]:
     try:
-        return {str(model): {name: float(told[name]) for name in MEASURED if told.get(name, -1) >= 0}
-                for model, told in json.loads(file.read_bytes()).items()}
+        return {
+            str(model): {name: float(told[name]) for name in MEASURED if told.get(name, -1) >= 0}
+            for model, told in json.loads(file.read_bytes()).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # only a memory: what is lost or broken is measured again

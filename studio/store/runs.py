@@ -73,7 +73,11 @@ class Runs:
 
     def add(self, config: TrainingConfig, owner: str) -> str:
         """Store a run; a seed left open is drawn now, so that it is the same run whenever it is taken up. Its id."""
-        config = config if config.seed >= 0 else config.model_copy(update={"seed": secrets.randbelow(MOST_SEEDS)})
+        config = (
+            config
+            if config.seed >= 0
+            else config.model_copy(update={"seed": secrets.randbelow(MOST_SEEDS)})
+        )
         id, now = secrets.token_hex(6), time.time()
         said = {"owner": owner, "created": round(now, 3), "config": config.model_dump(mode="json")}
         files.write(self._folder / id / "run.json", json.dumps(said, ensure_ascii=False).encode())
@@ -87,14 +91,25 @@ class Runs:
         said = _json(folder / "run.json")
         try:
             config = check(TrainingConfig, said["config"])
-            return Run(id, str(said["owner"]), float(said["created"]), config, folder, _json(folder / "about.json"),
-                       _json(folder / "result.json"))
+            return Run(
+                id,
+                str(said["owner"]),
+                float(said["created"]),
+                config,
+                folder,
+                _json(folder / "about.json"),
+                _json(folder / "result.json"),
+            )
         except (InvalidSpec, KeyError, TypeError, ValueError):
             return None
 
     def listing(self, owner: str | None = None) -> list[Run]:
         """The newest first."""
-        ids = [path.name for path in self._folder.iterdir() if path.is_dir()] if self._folder.is_dir() else []
+        ids = (
+            [path.name for path in self._folder.iterdir() if path.is_dir()]
+            if self._folder.is_dir()
+            else []
+        )
         found = [run for id in ids if (run := self.get(id)) and owner in (None, run.owner)]
         return sorted(found, key=lambda run: (run.created, run.id), reverse=True)
 
@@ -110,7 +125,15 @@ class Runs:
             match = _SAMPLE.fullmatch(path.name)
             if run and match and int(match[2]) < len(run.config.samples):
                 step, number = int(match[1]), int(match[2])
-                found.append(Sample(step, number, sample_seed(run.config, number), run.config.samples[number], path))
+                found.append(
+                    Sample(
+                        step,
+                        number,
+                        sample_seed(run.config, number),
+                        run.config.samples[number],
+                        path,
+                    )
+                )
         return found
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
@@ -130,7 +153,10 @@ class Runs:
     def restart(self, id: str, step: int = -1) -> None:
         """Forget what the log and the samples say of later steps; without a step everything, the checkpoints too."""
         folder = self._at(id)
-        files.write(folder / "log.jsonl", _written(row for row in _lines(folder / "log.jsonl") if row["step"] <= step))
+        files.write(
+            folder / "log.jsonl",
+            _written(row for row in _lines(folder / "log.jsonl") if row["step"] <= step),
+        )
         for sample in self.samples(id):
             if sample.step > step:
                 sample.path.unlink(missing_ok=True)
@@ -144,7 +170,9 @@ class Runs:
             with open(path, "ab") as out:
                 out.write(_written(rows))
         except OSError as error:
-            raise BadFile(f"{path} could not be written: {error.strerror or error}. Is the disk full?") from error
+            raise BadFile(
+                f"{path} could not be written: {error.strerror or error}. Is the disk full?"
+            ) from error
 
     def say(self, id: str, name: str, **said: Any) -> None:
         """Add to about.json or result.json."""

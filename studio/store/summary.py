@@ -14,7 +14,9 @@ from studio.store.album import Album
 from studio.store.dataset import nothing
 
 
-def summary(album: Album, rules: Rules, report: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def summary(
+    album: Album, rules: Rules, report: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     """Pictures, captions, repeats, what is broken, what to mend, the most frequent tags. Every picture is decoded once: `report`.
 
     Raises DatasetError where there are no pictures.
@@ -23,7 +25,15 @@ def summary(album: Album, rules: Rules, report: Callable[[int, int], None] | Non
         raise DatasetError(nothing(album.folder, []))
     album.examine(report)
     counts = album.counts()
-    return {"name": album.name, "folder": str(album.folder), "pictures": counts.pictures, "captioned": counts.captioned,
-            "layout": counts.layout, "repeats": dict(counts.repeats),
-            "broken": [{"file": file, "says": reason} for file, reason in album.broken],
-            "lint": [finding.json() for finding in album.lint(rules)], "tags": dict(album.tags()[:100]), "notes": album.notes}
+    return {
+        "name": album.name,
+        "folder": str(album.folder),
+        "pictures": counts.pictures,
+        "captioned": counts.captioned,
+        "layout": counts.layout,
+        "repeats": dict(counts.repeats),
+        "broken": [{"file": file, "says": reason} for file, reason in album.broken],
+        "lint": [finding.json() for finding in album.lint(rules)],
+        "tags": dict(album.tags()[:100]),
+        "notes": album.notes,
+    }

@@ -96,13 +96,17 @@ class Sweeps:
         self._folder, self._lock = settings.home / "sweeps", threading.Lock()
         path = settings.home / "sweeps.sqlite"
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=5
+            )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise BadFile(f"{path} cannot be used: {error}. Move it away; the pictures are not in it.") from None
+            raise BadFile(
+                f"{path} cannot be used: {error}. Move it away; the pictures are not in it."
+            ) from None
 
     def close(self) -> None:
         self._db.close()
@@ -125,8 +129,11 @@ class Sweeps:
 
     def listing(self, owner: str | None = None, limit: int = 50) -> list[Sweep]:
         """The latest changed first."""
-        return self._listed("SELECT * FROM sweeps WHERE owner = coalesce(?, owner) ORDER BY changed DESC, rowid DESC LIMIT ?",
-                            owner, limit)
+        return self._listed(
+            "SELECT * FROM sweeps WHERE owner = coalesce(?, owner) ORDER BY changed DESC, rowid DESC LIMIT ?",
+            owner,
+            limit,
+        )
 
     def specs(self) -> list[str]:
         """What every sweep asks for, as JSON, those of a later studio too."""
@@ -146,15 +153,26 @@ class Sweeps:
     def files(self, id: str) -> list[Path]:
         """Sheets, viewer and index, as far as they were written."""
         kinds = (".png", ".html", ".json", ".csv")
-        there = [path for path in self.folder(id).glob("*") if path.suffix in kinds and not path.name.startswith(".")]
+        there = [
+            path
+            for path in self.folder(id).glob("*")
+            if path.suffix in kinds and not path.name.startswith(".")
+        ]
         return sorted(there, key=lambda path: (kinds.index(path.suffix), path.name))
 
     # ---- what came of it ----------------------------------------------------------------------------------------
 
     def keep(self, id: str, key: str, kept: Kept) -> None:
         """What a cell came to, in place of what it was before."""
-        self._do("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", id, key, str(kept.path or ""), kept.digest,
-                 kept.seconds, kept.error)
+        self._do(
+            "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)",
+            id,
+            key,
+            str(kept.path or ""),
+            kept.digest,
+            kept.seconds,
+            kept.error,
+        )
 
     def measured(self, id: str, name: str, values: Mapping[str, float]) -> None:
         """A number for each of some cells, by their keys, in place of all of that name."""
@@ -164,24 +182,46 @@ class Sweeps:
 
     def judge(self, id: str, key: str, verdict: Verdict) -> None:
         """Raises InvalidSpec for what is no verdict."""
-        faults = [] if 0 <= verdict.stars <= MOST_STARS else [f"Stars: has to be 0 to {MOST_STARS} (not {verdict.stars})."]
+        faults = (
+            []
+            if 0 <= verdict.stars <= MOST_STARS
+            else [f"Stars: has to be 0 to {MOST_STARS} (not {verdict.stars})."]
+        )
         if len(verdict.note) > LONGEST_NOTE:
-            faults.append(f"Note: has to be at most {LONGEST_NOTE:,} characters long, but has {len(verdict.note):,}.")
+            faults.append(
+                f"Note: has to be at most {LONGEST_NOTE:,} characters long, but has {len(verdict.note):,}."
+            )
         if faults:
             raise InvalidSpec(faults)
-        self._do("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)", id, key, verdict.stars, verdict.note, verdict.best)
+        self._do(
+            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
+            id,
+            key,
+            verdict.stars,
+            verdict.note,
+            verdict.best,
+        )
 
     def cells(self, id: str) -> dict[str, Kept]:
         """What is known of a sweep's cells, by the keys of their requests."""
         numbers: dict[str, dict[str, float]] = {}
         for row in self._do("SELECT * FROM numbers WHERE sweep = ?", id):
             numbers.setdefault(row["key"], {})[row["name"]] = row["value"]
-        verdicts = {row["key"]: Verdict(row["stars"], row["note"], bool(row["best"]))
-                    for row in self._do("SELECT * FROM verdicts WHERE sweep = ?", id)}
+        verdicts = {
+            row["key"]: Verdict(row["stars"], row["note"], bool(row["best"]))
+            for row in self._do("SELECT * FROM verdicts WHERE sweep = ?", id)
+        }
         found = {key: Kept(verdict=verdict) for key, verdict in verdicts.items()}
         for row in self._do("SELECT * FROM cells WHERE sweep = ?", id):
             key, path = row["key"], Path(row["path"]) if row["path"] else None
-            found[key] = Kept(path, row["digest"], row["seconds"], row["error"], numbers.get(key, {}), verdicts.get(key, NONE))
+            found[key] = Kept(
+                path,
+                row["digest"],
+                row["seconds"],
+                row["error"],
+                numbers.get(key, {}),
+                verdicts.get(key, NONE),
+            )
         return found
 
     def _do(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -207,7 +247,9 @@ def exported_verdicts(text: str, id: str) -> dict[str, Verdict]:
         found = {str(entry["key"]): _verdict(entry) for entry in read["verdicts"]}  # type: ignore[index]
         sweep = read["sweep"]  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        raise BadFile("This is no file of verdicts; use what the viewer's Export button gave.") from None
+        raise BadFile(
+            "This is no file of verdicts; use what the viewer's Export button gave."
+        ) from None
     if sweep != id:
         raise BadFile(f"These verdicts are of another sweep ({sweep!r:.80}).")
     return found
@@ -222,5 +264,7 @@ def _verdict(entry: Mapping[str, Any]) -> Verdict:
 
 def from_words(spec: SweepSpec) -> tuple[str, SweepSpec]:
     """An id, and the spec with its seed drawn, from nothing but the spec: the same file is the same sweep, and goes on."""
-    digest = hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()
     return digest[:12], spec.settled(int(digest[12:20], 16))

@@ -37,7 +37,9 @@ class Thumbs:
     def _one(self, path: Path) -> Path | None:
         try:
             about = os.stat(path)
-            name = hashlib.sha256(f"{about.st_size} {about.st_mtime_ns} ".encode() + os.fsencode(path.absolute())).hexdigest()[:40]
+            name = hashlib.sha256(
+                f"{about.st_size} {about.st_mtime_ns} ".encode() + os.fsencode(path.absolute())
+            ).hexdigest()[:40]
             thumb = self._folder / name[:2] / f"{name}.webp"
             if not thumb.is_file():
                 image = images.load(path).image

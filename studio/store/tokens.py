@@ -29,7 +29,9 @@ class Tokens:
     def __call__(self, caption: str) -> int:
         """Tokens of a caption, begin and end included."""
         if caption not in self._known:
-            self._known[caption] = len(self._engine.encode(caption, add_special_tokens=False).ids) + 2
+            self._known[caption] = (
+                len(self._engine.encode(caption, add_special_tokens=False).ids) + 2
+            )
         return self._known[caption]
 
     def learn(self, captions: Iterable[str]) -> None:
@@ -45,12 +47,31 @@ def _load(folder: Path) -> Tokenizer:
             return Tokenizer.from_file(str(folder / "tokenizer.json"))
         vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
         lines = (folder / "merges.txt").read_text("utf-8").split("\n")
-        merges = [(a, b) for line in lines if not line.startswith("#version") and len(pair := line.split()) == 2 for a, b in [pair]]
-        engine = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", continuing_subword_prefix="", fuse_unk=False,
-                                      unk_token="<|endoftext|>"))
+        merges = [
+            (a, b)
+            for line in lines
+            if not line.startswith("#version") and len(pair := line.split()) == 2
+            for a, b in [pair]
+        ]
+        engine = Tokenizer(
+            models.BPE(
+                vocabulary,
+                merges,
+                end_of_word_suffix="</w>",
+                continuing_subword_prefix="",
+                fuse_unk=False,
+                unk_token="<|endoftext|>",
+            )
+        )
     except Exception as error:  # the library raises nothing narrower
         raise BadFile(f"The tokenizer in {folder} cannot be read: {error!s:.120}") from None
-    engine.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
-    engine.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    engine.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     return engine

@@ -54,10 +54,14 @@ class Budget:
         """Raises BadFile where it is used up."""
         self._done += count
         if self._done > self._most:
-            raise BadFile(f"{self._name} unpacks to more than {self._most / 2**20:,.0f} MiB, which no set of pictures of its size "
-                          "does; it is not taken.")
+            raise BadFile(
+                f"{self._name} unpacks to more than {self._most / 2**20:,.0f} MiB, which no set of pictures of its size "
+                "does; it is not taken."
+            )
         if shutil.disk_usage(self._folder).free < LEAST_FREE:
-            raise BadFile(f"The disk is nearly full, so {self._name} is not taken; free some space and try again.")
+            raise BadFile(
+                f"The disk is nearly full, so {self._name} is not taken; free some space and try again."
+            )
 
 
 def members(archive: Path, name: str, left: list[tuple[str, str]]) -> Iterator[Member]:
@@ -65,11 +69,22 @@ def members(archive: Path, name: str, left: list[tuple[str, str]]) -> Iterator[M
     try:
         _judge_directory(archive, name)
         packed = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError) as error:
-        raise BadFile(f"{name} is no zip file that can be read, or was cut off; pack it again.") from error
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        NotImplementedError,
+        struct.error,
+        EOFError,
+    ) as error:
+        raise BadFile(
+            f"{name} is no zip file that can be read, or was cut off; pack it again."
+        ) from error
     with packed:
         if len(packed.infolist()) > MOST_ENTRIES:
-            raise BadFile(f"{name} has {len(packed.infolist()):,} entries; at most {MOST_ENTRIES:,} are taken.")
+            raise BadFile(
+                f"{name} has {len(packed.infolist()):,} entries; at most {MOST_ENTRIES:,} are taken."
+            )
         for info in packed.infolist():
             spelled = _spelled(info)
             if spelled.endswith(("/", "\\")):
@@ -99,7 +114,15 @@ def copied(member: Member, to: Path, most: int, budget: Budget) -> None:
                 out.write(chunk)
             out.flush()
             os.fsync(out.fileno())
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ):
         raise Refused("is damaged in the archive.") from None
     except OSError as error:
         raise Refused(f"could not be copied: {error.strerror or error}.") from None
@@ -122,15 +145,23 @@ def judged(name: str) -> PurePosixPath | None:
         raise BadFile("has a name that is no text.")
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or (parts and len(parts[0]) > 1 and parts[0][1] == ":"):
+    if (
+        name.startswith("/")
+        or ".." in parts
+        or (parts and len(parts[0]) > 1 and parts[0][1] == ":")
+    ):
         raise BadFile("leads out of the archive.")
-    if not parts or any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in parts):
+    if not parts or any(
+        part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in parts
+    ):
         return None
     if len(parts) > 20:
         raise BadFile("lies more than 20 folders deep.")
     stem, end = os.path.splitext(parts[-1])
     try:
-        return PurePosixPath(*[files.safe_name(part) for part in parts[:-1]], f"{files.safe_name(stem)}{end}")
+        return PurePosixPath(
+            *[files.safe_name(part) for part in parts[:-1]], f"{files.safe_name(stem)}{end}"
+        )
     except BadFile:
         raise BadFile("has a name that no system takes; rename it.") from None
 
@@ -174,7 +205,11 @@ def _judge_directory(archive: Path, name: str) -> None:
         if at < 0 or len(tail) - at < 22:
             raise zipfile.BadZipFile
         count, directory = struct.unpack_from("<HI", tail, at + 10)
-        if (count == 0xFFFF or directory == 0xFFFFFFFF) and at >= 20 and tail[at - 20:at - 16] == b"PK\x06\x07":
+        if (
+            (count == 0xFFFF or directory == 0xFFFFFFFF)
+            and at >= 20
+            and tail[at - 20 : at - 16] == b"PK\x06\x07"
+        ):
             (offset,) = struct.unpack_from("<Q", tail, at - 12)
             file.seek(min(offset, size))
             record = file.read(56)
@@ -182,5 +217,7 @@ def _judge_directory(archive: Path, name: str) -> None:
                 raise zipfile.BadZipFile
             count, directory = struct.unpack_from("<QQ", record, 32)
     if count > MOST_ENTRIES or directory > MOST_DIRECTORY:
-        raise BadFile(f"{name} has {count:,} entries in a list of {directory / 2**20:.1f} MiB; at most {MOST_ENTRIES:,} and "
-                      f"{MOST_DIRECTORY / 2**20:g} MiB are taken. Pack fewer at a time.")
+        raise BadFile(
+            f"{name} has {count:,} entries in a list of {directory / 2**20:.1f} MiB; at most {MOST_ENTRIES:,} and "
+            f"{MOST_DIRECTORY / 2**20:g} MiB are taken. Pack fewer at a time."
+        )

@@ -28,7 +28,9 @@ class Vectors:
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(SCHEMA)
         except (OSError, sqlite3.DatabaseError) as error:
-            raise BadFile(f"{path} cannot be used: {error}. Delete it; all in it can be computed again.") from None
+            raise BadFile(
+                f"{path} cannot be used: {error}. Delete it; all in it can be computed again."
+            ) from None
 
     def close(self) -> None:
         self._db.close()
@@ -37,7 +39,7 @@ class Vectors:
         """Those that are known."""
         wanted, found = list(dict.fromkeys(contents)), dict[str, bytes]()
         for first in range(0, len(wanted), AT_ONCE):
-            some = wanted[first:first + AT_ONCE]
+            some = wanted[first : first + AT_ONCE]
             sql = f"SELECT content, data FROM vectors WHERE by = ? AND content IN ({', '.join('?' * len(some))})"
             found.update(self._db.execute(sql, (by, *some)).fetchall())
         return found
@@ -45,6 +47,8 @@ class Vectors:
     def put(self, by: str, vectors: Mapping[str, bytes]) -> None:
         """All of them or, after a kill, none."""
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-                             [(by, content, data) for content, data in vectors.items()])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+            [(by, content, data) for content, data in vectors.items()],
+        )
         self._db.execute("COMMIT")

@@ -43,19 +43,33 @@ class Basis:
         """Keep what the form has no field for and what is not at its default."""
         if not request.image and not request.hires:  # nothing else would change anything
             return {self.kept: {}, self.html: gr.HTML(visible=False)}
-        kept = {name: value for name, field in FIELDS.items() if name not in self.form.parts
-                and (value := getattr(request, name)) != field.get_default()}
+        kept = {
+            name: value
+            for name, field in FIELDS.items()
+            if name not in self.form.parts
+            and (value := getattr(request, name)) != field.get_default()
+        }
         return {self.kept: kept, self.html: gr.HTML(self._told(request, kept), visible=True)}
 
     def _told(self, request: GenerationRequest, kept: Mapping[str, Any]) -> str:
-        words = [f"{FIELDS[name].title}: {value}" for name, value in kept.items() if name not in ("image", "mask")]
+        words = [
+            f"{FIELDS[name].title}: {value}"
+            for name, value in kept.items()
+            if name not in ("image", "mask")
+        ]
         picture = ""
         try:
             if request.image:
                 picture = f'<img alt="" src="{show.address(self.desk.library.inputs.path(request.image))}">'
         except BadPicture:
             words.insert(0, "The picture is not in this home any more.")
-        head = {"txt2img": "With a second pass", "img2img": "On this picture", "inpaint": "On this picture, where it is masked",
-                "outpaint": "Around this picture"}[request.task]
-        return (f'<div class="basis">{picture}<div><b>{head}</b><small>{html.escape(" · ".join(words))}</small></div>'
-                '<button type="button" class="do" data-do="away" data-subject="">Take away</button></div>')
+        head = {
+            "txt2img": "With a second pass",
+            "img2img": "On this picture",
+            "inpaint": "On this picture, where it is masked",
+            "outpaint": "Around this picture",
+        }[request.task]
+        return (
+            f'<div class="basis">{picture}<div><b>{head}</b><small>{html.escape(" · ".join(words))}</small></div>'
+            '<button type="button" class="do" data-do="away" data-subject="">Take away</button></div>'
+        )

@@ -20,20 +20,42 @@ def cards(**settings: Any) -> gr.HTML:
     Its click says {what: put | like | aside | others | all, dataset, subject: a picture's key, text, was, ticked}; without a
     subject those ticked are meant.
     """
-    return gr.HTML(value=[], html_template='<div class="album-bar" hidden></div><div class="album-cards"></div>', js_on_load=SCRIPT,
-                   apply_default_css=False, told={}, **settings)
+    return gr.HTML(
+        value=[],
+        html_template='<div class="album-bar" hidden></div><div class="album-cards"></div>',
+        js_on_load=SCRIPT,
+        apply_default_css=False,
+        told={},
+        **settings,
+    )
 
 
-def page(dataset: str, rows: Sequence[dict[str, Any]], shown: int, whole: bool, locked: bool,
-         ticked: Sequence[str] | None = None) -> gr.HTML:
+def page(
+    dataset: str,
+    rows: Sequence[dict[str, Any]],
+    shown: int,
+    whole: bool,
+    locked: bool,
+    ticked: Sequence[str] | None = None,
+) -> gr.HTML:
     """What the component shows next: the cards of a page, how many the filter lets through, whether those are all.
 
     Without `ticked` what is ticked stays so: only the browser knows it while somebody ticks.
     """
-    told = {"dataset": dataset, "cards": list(rows), "shown": shown, "whole": whole, "locked": locked}
+    told = {
+        "dataset": dataset,
+        "cards": list(rows),
+        "shown": shown,
+        "whole": whole,
+        "locked": locked,
+    }
     return gr.HTML(told=told) if ticked is None else gr.HTML(list(ticked), told=told)
 
 
 def keys(given: Any) -> tuple[str, ...]:
     """The keys that the browser says are ticked; whatever else it says is nothing."""
-    return tuple(key for key in given if isinstance(key, str)) if isinstance(given, (list, tuple)) else ()
+    return (
+        tuple(key for key in given if isinstance(key, str))
+        if isinstance(given, (list, tuple))
+        else ()
+    )

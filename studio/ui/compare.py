@@ -26,8 +26,16 @@ class Compare:
     def __init__(self, name: str) -> None:
         with gr.Column(visible=False, elem_id=name, elem_classes="compare") as self.place:
             self.captions = gr.HTML(elem_id=f"{name}-captions")
-            self.slider = gr.ImageSlider(show_label=False, type="filepath", interactive=False, height=480, max_height=480,
-                                         elem_id=f"{name}-slider", buttons=["fullscreen"], elem_classes="slider")
+            self.slider = gr.ImageSlider(
+                show_label=False,
+                type="filepath",
+                interactive=False,
+                height=480,
+                max_height=480,
+                elem_id=f"{name}-slider",
+                buttons=["fullscreen"],
+                elem_classes="slider",
+            )
 
     @property
     def outputs(self) -> list[Any]:
@@ -37,8 +45,13 @@ class Compare:
         return {self.place: gr.Column(visible=False)}
 
     def shown(self, left: Side, right: Side) -> Updates:
-        return {self.place: gr.Column(visible=True), self.captions: grid.captions(left[1], right[1]),
-                self.slider: tuple(one if isinstance(one, Image.Image) else str(one) for one, _ in (left, right))}
+        return {
+            self.place: gr.Column(visible=True),
+            self.captions: grid.captions(left[1], right[1]),
+            self.slider: tuple(
+                one if isinstance(one, Image.Image) else str(one) for one, _ in (left, right)
+            ),
+        }
 
 
 def before_of(desk: Desk, path: str | None) -> Path | Image.Image | None:
@@ -49,7 +62,10 @@ def before_of(desk: Desk, path: str | None) -> Path | Image.Image | None:
     request = made.request
     try:
         source = desk.library.inputs.path(request.image)
-        (width, height), size = desk.library.inputs.size(request.image), images.load(made.path).image.size
+        (width, height), size = (
+            desk.library.inputs.size(request.image),
+            images.load(made.path).image.size,
+        )
         if request.task == "outpaint":
             left, top, right, bottom = request.extension
             framed = Image.new("RGB", (width + left + right, height + top + bottom), GREY)

@@ -58,8 +58,16 @@ class Easel:
 
     def __init__(self, desk: Desk, name: str, mode: str) -> None:
         self.inputs, self.mode = desk.library.inputs, mode
-        self.html = gr.HTML({}, html_template=easel_html.template(mode), js_on_load=easel_html.SCRIPT, apply_default_css=False,
-                            elem_id=f"{name}-easel", elem_classes="easel-place", told={}, box={})
+        self.html = gr.HTML(
+            {},
+            html_template=easel_html.template(mode),
+            js_on_load=easel_html.SCRIPT,
+            apply_default_css=False,
+            elem_id=f"{name}-easel",
+            elem_classes="easel-place",
+            told={},
+            box={},
+        )
         self.source: gr.State = gr.State(None)
 
     @property
@@ -72,9 +80,18 @@ class Easel:
         """Show a picture with the mask it came with; None clears the easel. `told` is as for `tell`."""
         value: dict[str, Any] = {"key": secrets.token_hex(8)}
         if source:
-            value |= {"url": self._address(source.image), "width": source.width, "height": source.height, "invert": source.invert,
-                      "layer": self._address(source.mask) if source.mask else "", "alpha": bool(source.alpha)}
-        return {self.html: gr.HTML(value, told=told) if told else gr.HTML(value), self.source: source}
+            value |= {
+                "url": self._address(source.image),
+                "width": source.width,
+                "height": source.height,
+                "invert": source.invert,
+                "layer": self._address(source.mask) if source.mask else "",
+                "alpha": bool(source.alpha),
+            }
+        return {
+            self.html: gr.HTML(value, told=told) if told else gr.HTML(value),
+            self.source: source,
+        }
 
     def tell(self, told: dict[str, Any]) -> Updates:
         """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`.
@@ -99,15 +116,24 @@ class Easel:
         if max(image.size) > MOST:
             image = image.copy()
             image.thumbnail((MOST, MOST), Image.Resampling.LANCZOS)
-            notes.append(f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; it is worked on at {image.width} × "
-                         f"{image.height}.")
+            notes.append(
+                f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; it is worked on at {image.width} × "
+                f"{image.height}."
+            )
             alpha = alpha.resize(image.size) if alpha else None
         for note in notes:
             gr.Info(html.escape(note))
-        return Source(self.inputs.add(image, by=by).sha256, *image.size, name or path.name,
-                      self.inputs.add_mask(alpha, by=by).sha256 if alpha else "", by=by)
+        return Source(
+            self.inputs.add(image, by=by).sha256,
+            *image.size,
+            name or path.name,
+            self.inputs.add_mask(alpha, by=by).sha256 if alpha else "",
+            by=by,
+        )
 
-    def known(self, digest: str, mask: str = "", invert: bool = False, by: str | None = None) -> Source | None:
+    def known(
+        self, digest: str, mask: str = "", invert: bool = False, by: str | None = None
+    ) -> Source | None:
         """One that is in inputs/ already, as a request names it; None if it is gone, or that guest never brought it."""
         try:
             for one in filter(None, (digest, mask)):
@@ -118,11 +144,19 @@ class Easel:
 
     def blank(self, width: int, height: int, by: str | None = None) -> Source:
         """A white sheet."""
-        return Source(self.inputs.add(Image.new("RGB", (width, height), "white"), by=by).sha256, width, height, "A sheet", by=by)
+        return Source(
+            self.inputs.add(Image.new("RGB", (width, height), "white"), by=by).sha256,
+            width,
+            height,
+            "A sheet",
+            by=by,
+        )
 
     # ---- what a press there means -------------------------------------------------------------------------------
 
-    def pressed(self, data: Any, source: Source | None, size: tuple[int, int], by: str | None = None) -> Source | None:
+    def pressed(
+        self, data: Any, source: Source | None, size: tuple[int, int], by: str | None = None
+    ) -> Source | None:
         """What is on the easel after a button was pressed or a file dropped; `size` is a blank sheet's, `by` the guest who did it.
 
         Raises StudioError.
@@ -144,8 +178,10 @@ class Easel:
     def _mask_of(self, path: Path, name: str, source: Source) -> str:
         mask = self.inputs.add_mask(path, name, source.by)
         if mask.size != source.size:
-            raise BadPicture(f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is {source.width} × {source.height}; a "
-                             "mask has to be as large as its picture.")
+            raise BadPicture(
+                f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is {source.width} × {source.height}; a "
+                "mask has to be as large as its picture."
+            )
         return mask.sha256
 
     # ---- what comes back ----------------------------------------------------------------------------------------
@@ -156,15 +192,22 @@ class Easel:
         if data is None:
             return source.image
         below = self.inputs.load(source.image)
-        drawn, clear = images.load(data, "The drawing").image, images.transparent(data, "The drawing")
+        drawn, clear = (
+            images.load(data, "The drawing").image,
+            images.transparent(data, "The drawing"),
+        )
         if drawn.size != below.size:
-            raise BadPicture("The drawing has another size than its picture; choose the picture again.")
+            raise BadPicture(
+                "The drawing has another size than its picture; choose the picture again."
+            )
         if clear is None:
             return self.inputs.add(drawn, by=source.by).sha256
         # what it shows over white, less that white, and the picture through what is clear: where all is clear, the picture itself
         clear = clear.point(lambda value: 255 if value > 255 - NOISE else value)
         ink = ImageChops.subtract(drawn, clear.convert("RGB"))
-        return self.inputs.add(ImageChops.add(ink, ImageChops.multiply(below, clear.convert("RGB"))), by=source.by).sha256
+        return self.inputs.add(
+            ImageChops.add(ink, ImageChops.multiply(below, clear.convert("RGB"))), by=source.by
+        ).sha256
 
     def mask(self, value: Any, source: Source) -> tuple[str, bool]:
         """The hash of the mask, empty if nothing is painted, and whether it is inverted. Raises BadPicture."""
@@ -180,10 +223,15 @@ class Easel:
         data = _drawn(value)
         if data is None:
             return self.inputs.load_mask(source.mask) if source.mask else None, invert
-        mask = images.load(data, "The mask").image.convert("L").point(
-            lambda value: 0 if value < NOISE else 255 if value > 255 - NOISE else value)
+        mask = (
+            images.load(data, "The mask")
+            .image.convert("L")
+            .point(lambda value: 0 if value < NOISE else 255 if value > 255 - NOISE else value)
+        )
         if mask.size != source.size:
-            raise BadPicture("The mask has another size than its picture; choose the picture again.")
+            raise BadPicture(
+                "The mask has another size than its picture; choose the picture again."
+            )
         return mask, invert
 
 
@@ -198,8 +246,12 @@ def _drawn(value: Any) -> bytes | None:
     if not drawn:
         return None
     if not isinstance(drawn, str) or not drawn.startswith(PREFIX) or len(drawn) > MOST_DRAWN:
-        raise BadPicture("What was painted did not arrive as a picture; reload the page and paint again.")
+        raise BadPicture(
+            "What was painted did not arrive as a picture; reload the page and paint again."
+        )
     try:
-        return base64.b64decode(drawn[len(PREFIX):], validate=True)
+        return base64.b64decode(drawn[len(PREFIX) :], validate=True)
     except (binascii.Error, ValueError):
-        raise BadPicture("What was painted did not arrive as a picture; reload the page and paint again.") from None
+        raise BadPicture(
+            "What was painted did not arrive as a picture; reload the page and paint again."
+        ) from None

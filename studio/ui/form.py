@@ -37,7 +37,9 @@ class Form(Generic[M]):
 
     def add(self, name: str, **settings: Any) -> Any:
         """Place a field here: its title, range, step, help and default choose the component."""
-        made = _component(self._schema[name], {"elem_id": f"{self.name}-{name.replace('_', '-')}"} | settings)
+        made = _component(
+            self._schema[name], {"elem_id": f"{self.name}-{name.replace('_', '-')}"} | settings
+        )
         self.parts[name] = made
         return made
 
@@ -54,8 +56,11 @@ class Form(Generic[M]):
 
     def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """What the browser sent, by field name, unjudged."""
-        return {name: None if values[part] == "" and self._open(name) else values[part]
-                for name, part in self.parts.items() if part in values}
+        return {
+            name: None if values[part] == "" and self._open(name) else values[part]
+            for name, part in self.parts.items()
+            if part in values
+        }
 
     def read(self, values: Mapping[Any, Any]) -> M:
         """The object on the page. Raises InvalidSpec, which lists every bad field."""
@@ -67,32 +72,48 @@ class Form(Generic[M]):
 
     def put(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         """Put values of some fields on the page, which were judged where they come from; None only where a field may be empty."""
-        return {part: self._shown(name, values[name]) for name, part in self.parts.items()
-                if name in values and (values[name] is not None or self._open(name))}
+        return {
+            part: self._shown(name, values[name])
+            for name, part in self.parts.items()
+            if name in values and (values[name] is not None or self._open(name))
+        }
 
     def _open(self, name: str) -> bool:
         """Whether the field may be left empty."""
         return any(kind.get("type") == "null" for kind in self._schema[name].get("anyOf", ()))
 
     def _shown(self, name: str, value: Any) -> Any:
-        if isinstance(self.parts[name], gr.Dropdown) and (isinstance(value, bool) or (value is None and self._open(name))):
+        if isinstance(self.parts[name], gr.Dropdown) and (
+            isinstance(value, bool) or (value is None and self._open(name))
+        ):
             return {None: "", True: "on", False: "off"}[value]
         return _shown(value)
 
-    def fill_some(self, values: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[Any, Any], list[str]]:
+    def fill_some(
+        self, values: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> tuple[dict[Any, Any], list[str]]:
         """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
         page, _ = self._most({}, now)
         taken, faults = self._most(page, values)
         made = check(self.model, {**page, **taken})
-        return {self.parts[name]: self._shown(name, getattr(made, name)) for name in taken if name in self.parts}, faults
+        return {
+            self.parts[name]: self._shown(name, getattr(made, name))
+            for name in taken
+            if name in self.parts
+        }, faults
 
-    def _most(self, base: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def _most(
+        self, base: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
         """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""
         taken: dict[str, Any] = {}
         faults: list[str] = []
         for name, value in wanted.items():
             said: tuple[str, ...] = ()
-            for partner in ({}, *({other: wanted[other]} for other in wanted)):  # some go only together: Euler a and Simple
+            for partner in (
+                {},
+                *({other: wanted[other]} for other in wanted),
+            ):  # some go only together: Euler a and Simple
                 try:
                     check(self.model, {**base, **taken, name: value, **partner})
                 except InvalidSpec as error:
@@ -114,13 +135,22 @@ def _shown(value: Any) -> Any:
 
 def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
     empty = any(kind.get("type") == "null" for kind in field.get("anyOf", ()))
-    field = {**field, **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})}
-    common = {"label": field["title"], "value": field.get("default"), "info": field.get("description")} | settings
+    field = {
+        **field,
+        **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {}),
+    }
+    common = {
+        "label": field["title"],
+        "value": field.get("default"),
+        "info": field.get("description"),
+    } | settings
     if "choices" in common or "enum" in field:
         common.setdefault("choices", field.get("enum"))
         return gr.Dropdown(**common)
     if field["type"] == "boolean" and empty:  # a box that is ticked or not cannot be left open
-        return gr.Dropdown(**common | {"choices": [("by itself", ""), ("on", "on"), ("off", "off")], "value": ""})
+        return gr.Dropdown(
+            **common | {"choices": [("by itself", ""), ("on", "on"), ("off", "off")], "value": ""}
+        )
     if field["type"] == "boolean":
         return gr.Checkbox(**common)
     if field["type"] == "array":  # of LoRAs: so far the only list that a spec has
@@ -129,9 +159,16 @@ def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
         return gr.Textbox(**common)
     whole = field["type"] == "integer"
     step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
-    most = field.get("maximum", field.get("exclusiveMaximum", math.inf) - (1 if whole else common.get("step", step)))
+    most = field.get(
+        "maximum",
+        field.get("exclusiveMaximum", math.inf) - (1 if whole else common.get("step", step)),
+    )
     common = {"step": step} | common
-    common |= {"minimum": field.get("minimum"), "maximum": most if most < math.inf else None, "precision": 0 if whole else None}
+    common |= {
+        "minimum": field.get("minimum"),
+        "maximum": most if most < math.inf else None,
+        "precision": 0 if whole else None,
+    }
     if common.pop("slider", most < 200):
         return gr.Slider(**common)
     return number(**common)

@@ -42,7 +42,9 @@ from studio.store.sweeps import Sweeps
 COOKIE = "studio-visitor"
 SAFE = ("GET", "HEAD", "OPTIONS")
 PICTURES = ("image", "mask")  # fields of a request that name a file of inputs/
-FILES = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)  # gradio still answers to the old spelling
+FILES = re.compile(
+    "/gradio_api/file[=/](.*)", re.DOTALL
+)  # gradio still answers to the old spelling
 YEAR = 365 * 24 * 3600
 
 
@@ -61,18 +63,26 @@ class Visitor:
     def may_touch(self, job: Job) -> None:
         """Raise NotAllowed unless this visitor may cancel, move or retry that job."""
         if self.guest and job.owner != self.id:
-            raise NotAllowed(f"Job {job.id} is somebody else's; only they and the owner of this studio may change it.")
+            raise NotAllowed(
+                f"Job {job.id} is somebody else's; only they and the owner of this studio may change it."
+            )
 
     def must_own(self, what: str) -> None:
         """Raise NotAllowed for a guest."""
         if self.guest:
-            raise NotAllowed(f"{what}: only the owner of this studio may do that, at the machine itself.")
+            raise NotAllowed(
+                f"{what}: only the owner of this studio may do that, at the machine itself."
+            )
 
     def must_have(self, inputs: Inputs, asked: GenerationRequest | SweepSpec) -> None:
         """Raise BadPicture for a picture or mask that this guest names and never brought: what came of it would show it to them."""
         base = asked.base if isinstance(asked, SweepSpec) else asked
         axes = asked.axes if isinstance(asked, SweepSpec) else ()
-        named = {base.image, base.mask, *(str(value) for axis in axes if axis.field in PICTURES for value in axis.parsed)}
+        named = {
+            base.image,
+            base.mask,
+            *(str(value) for axis in axes if axis.field in PICTURES for value in axis.parsed),
+        }
         for digest in sorted(named - {""}) if self.guest else ():
             inputs.path(digest, self.sees)
 
@@ -88,8 +98,14 @@ def visitor(scope: Scope) -> Visitor:
     """The visitor behind an ASGI request. The owner's programs, which have no cookie, are called api, guests' by address."""
     headers = Headers(scope=scope)
     address = (scope.get("client") or ("", 0))[0]
-    forwarded = headers.get("x-forwarded-for", headers.get("forwarded"))  # came through somebody's proxy
-    guest = forwarded is not None or not is_local(address) or not is_local(_host(headers.get("host", "")))
+    forwarded = headers.get(
+        "x-forwarded-for", headers.get("forwarded")
+    )  # came through somebody's proxy
+    guest = (
+        forwarded is not None
+        or not is_local(address)
+        or not is_local(_host(headers.get("host", "")))
+    )
     cookie = _cookie(headers.get("cookie", ""))
     code = hashlib.sha256((cookie or f"{address} {forwarded}").encode()).hexdigest()[:16]
     return Visitor(code if cookie else f"api-{code}" if guest else "api", guest)
@@ -135,7 +151,9 @@ def login(settings: Settings) -> tuple[str, str] | None:
 class Guard:
     """ASGI middleware in front of everything: Host, Origin, the visitor's cookie, guests' files."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, gallery: Gallery, sweeps: Sweeps, runs: Runs) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, gallery: Gallery, sweeps: Sweeps, runs: Runs
+    ) -> None:
         self.app = app
         self.share = settings.share
         self.hosts = {settings.host}
@@ -154,7 +172,11 @@ class Guard:
         if refusal:
             await PlainTextResponse(refusal, 403)(scope, receive, send)
             return
-        fresh = None if _cookie(headers.get("cookie", "")) or scope["path"] != "/" else secrets.token_urlsafe(24)
+        fresh = (
+            None
+            if _cookie(headers.get("cookie", "")) or scope["path"] != "/"
+            else secrets.token_urlsafe(24)
+        )
 
         async def with_cookie(message: Message) -> None:
             if fresh and message["type"] == "http.response.start":
@@ -169,7 +191,11 @@ class Guard:
         if not self._known(_host(host)):
             return "This studio does not answer to that host name."
         origin = headers.get("origin")
-        if scope["method"] not in SAFE and origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        if (
+            scope["method"] not in SAFE
+            and origin is not None
+            and urllib.parse.urlsplit(origin).netloc != host
+        ):
             return "This studio takes no requests from other sites' pages."
         file = FILES.search(scope["path"])
         if file and not self._may_read(file[1], visitor(scope)):
@@ -196,19 +222,35 @@ class Guard:
         except (OSError, ValueError):
             return False
         if path.is_relative_to(self.sheets):
-            sweep = self.sweeps.get(path.relative_to(self.sheets).parts[0]) if path != self.sheets else None
+            sweep = (
+                self.sweeps.get(path.relative_to(self.sheets).parts[0])
+                if path != self.sheets
+                else None
+            )
             return sweep is not None and sweep.owner == asks.id
         if path.is_relative_to(self.trainings):
-            run = self.runs.get(path.relative_to(self.trainings).parts[0]) if path != self.trainings else None
+            run = (
+                self.runs.get(path.relative_to(self.trainings).parts[0])
+                if path != self.trainings
+                else None
+            )
             return run is not None and run.owner == asks.id
-        if path.is_relative_to(self.loras):  # the owner's collection, and what this guest has trained
-            made = {known.get("lora") for run in self.runs.listing(asks.id) for known in run.result.values()}
+        if path.is_relative_to(
+            self.loras
+        ):  # the owner's collection, and what this guest has trained
+            made = {
+                known.get("lora")
+                for run in self.runs.listing(asks.id)
+                for known in run.result.values()
+            }
             return path.relative_to(self.loras).with_suffix("").as_posix() in made
         if path.is_relative_to(self.brought):
             return self._has_brought(path, asks)
         for folder in self.served:
             if path.is_relative_to(folder):
-                picture = self.gallery.get(self.served[0] / path.relative_to(folder).with_suffix(".png"))
+                picture = self.gallery.get(
+                    self.served[0] / path.relative_to(folder).with_suffix(".png")
+                )
                 return picture is not None and picture.owner == asks.id
         return True
 
@@ -253,5 +295,7 @@ def free_port(settings: Settings) -> None:
         try:
             trial.bind((settings.host, settings.port))
         except OSError as error:
-            raise Busy(f"The page cannot be opened at {settings.host}:{settings.port} ({error.strerror}); choose another "
-                       "--port, or 0 for any free one.") from None
+            raise Busy(
+                f"The page cannot be opened at {settings.host}:{settings.port} ({error.strerror}); choose another "
+                "--port, or 0 for any free one."
+            ) from None

@@ -85,6 +85,10 @@ def rows(**settings: Any) -> Component:
     """The component for a list of LoRAs. Its value goes in and comes out as [{"name": …, "unet": …, "text_encoder": …}, …]."""
     unet = schema(LoraUse)["unet"]
     limits = f'data-min="{unet["minimum"]}" data-max="{unet["maximum"]}" data-step="{unet["step"]}"'
-    made: Component = gr.HTML(html_template=f'<div class="lora-rows" {limits}></div>', js_on_load=ROWS, apply_default_css=False,
-                              **settings)
+    made: Component = gr.HTML(
+        html_template=f'<div class="lora-rows" {limits}></div>',
+        js_on_load=ROWS,
+        apply_default_css=False,
+        **settings,
+    )
     return made

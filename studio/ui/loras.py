@@ -45,8 +45,15 @@ class Chooser:
         self.desk, self.form = desk, form
         with gr.Column(elem_classes="loras"):
             with gr.Row(elem_classes="lora-choose"):
-                self.choose = gr.Dropdown([], value=None, label="LoRAs", scale=4, min_width=160, elem_id=f"{form.name}-lora-choose",
-                                          info="Small additions that paint along.")
+                self.choose = gr.Dropdown(
+                    [],
+                    value=None,
+                    label="LoRAs",
+                    scale=4,
+                    min_width=160,
+                    elem_id=f"{form.name}-lora-choose",
+                    info="Small additions that paint along.",
+                )
                 self.add = gr.Button("Add", scale=0, min_width=72, elem_id=f"{form.name}-lora-add")
             self.empty = gr.HTML(visible=False)
             self.rows = form.add("loras")
@@ -62,10 +69,14 @@ class Chooser:
         self.choose.focus(self._open, [model, self.seen], self.outputs, **SHORT)
         for moment in (model.change, self.choose.blur):
             moment(self._again, [model, self.seen], self.outputs, **SHORT)
-        self.add.click(self.put, {self.choose, self.rows}, [self.choose, self.rows], preprocess=False, **SHORT)
+        self.add.click(
+            self.put, {self.choose, self.rows}, [self.choose, self.rows], preprocess=False, **SHORT
+        )
         self.rows.click(self.word, self.form["prompt"], self.form["prompt"], **SHORT)
 
-    def look(self, model: Any, visitor: Visitor, seen: str = "", open: bool = False, **rows: Any) -> Updates:
+    def look(
+        self, model: Any, visitor: Visitor, seen: str = "", open: bool = False, **rows: Any
+    ) -> Updates:
         """What there is to choose, those for the model first, and what is known of each; nothing if that is as `seen`.
 
         A `value` of the rows goes along: a handler can give each component only one update. An `open` list is not shortened
@@ -73,8 +84,12 @@ class Chooser:
         """
         chosen = next((one for one in self.desk.library.models() if one.name == model), None)
         shelf = [item for item in self.desk.library.loras() if isinstance(item, LoraInfo)]
-        choices = [(label, name) for _, label, name in sorted((_foreign(item, chosen), _label(item, chosen), item.name)
-                                                              for item in shelf)]
+        choices = [
+            (label, name)
+            for _, label, name in sorted(
+                (_foreign(item, chosen), _label(item, chosen), item.name) for item in shelf
+            )
+        ]
         known = {item.name: told(item, chosen) for item in shelf}
         now = json.dumps([choices, known])
         if now == seen:
@@ -83,8 +98,11 @@ class Chooser:
         nothing = "There are no LoRAs in this studio yet." if visitor.guest else place
         updates: Updates = {self.rows: gr.HTML(told={"known": known}, **rows)}
         if not (open and len(choices) < len(json.loads(seen)[0])):
-            updates |= {self.choose: gr.Dropdown(choices), self.seen: now,
-                        self.empty: gr.HTML(f'<p class="nothing">{nothing}</p>', visible=not shelf)}
+            updates |= {
+                self.choose: gr.Dropdown(choices),
+                self.seen: now,
+                self.empty: gr.HTML(f'<p class="nothing">{nothing}</p>', visible=not shelf),
+            }
         return updates
 
     def _again(self, model: Any, seen: str, request: gr.Request) -> Updates:
@@ -112,7 +130,9 @@ class Chooser:
         data = event._data if isinstance(event._data, dict) else {}
         if data.get("what") != "word":
             return gr.skip()
-        word = re.sub(r"([()\[\]])", r"\\\1", str(data.get("subject"))[:300])  # a bracket in it is no stress
+        word = re.sub(
+            r"([()\[\]])", r"\\\1", str(data.get("subject"))[:300]
+        )  # a bracket in it is no stress
         start = (prompt or "").rstrip().rstrip(",")
         return f"{start}, {word}" if start else word
 
@@ -120,9 +140,17 @@ class Chooser:
 def told(item: LoraInfo, model: ModelInfo | None = None) -> dict[str, Any]:
     """What a row says of its LoRA."""
     family = FAMILIES[item.family].title if item.family else ""
-    problem = f"It is made for {family}, and {model.name} is not." if model and _foreign(item, model) else ""
-    return {"about": " · ".join(part for part in (family, f"rank {item.rank}") if part), "words": list(item.trigger_words[:WORDS]),
-            "reads": any(network != "unet" for network in item.networks), "problem": problem}
+    problem = (
+        f"It is made for {family}, and {model.name} is not."
+        if model and _foreign(item, model)
+        else ""
+    )
+    return {
+        "about": " · ".join(part for part in (family, f"rank {item.rank}") if part),
+        "words": list(item.trigger_words[:WORDS]),
+        "reads": any(network != "unet" for network in item.networks),
+        "problem": problem,
+    }
 
 
 def card(item: LoraInfo | Unusable) -> dict[str, Any]:
@@ -132,9 +160,14 @@ def card(item: LoraInfo | Unusable) -> dict[str, Any]:
     family = FAMILIES[item.family].title if item.family else "family not said"
     trains = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
     parts = dict.fromkeys(trains[network] for network in sorted(item.networks, reverse=True))
-    return {"name": item.name, "words": item.trigger_words, "tags": item.tags, "base": item.base_model,
-            "title": item.title if item.title != item.name else "",
-            "about": f"{family} · rank {item.rank} · alpha {item.alpha:g} · {' and '.join(parts)} · {show.size(item.bytes)}"}
+    return {
+        "name": item.name,
+        "words": item.trigger_words,
+        "tags": item.tags,
+        "base": item.base_model,
+        "title": item.title if item.title != item.name else "",
+        "about": f"{family} · rank {item.rank} · alpha {item.alpha:g} · {' and '.join(parts)} · {show.size(item.bytes)}",
+    }
 
 
 def _foreign(item: LoraInfo, model: ModelInfo | None) -> bool:
@@ -142,4 +175,8 @@ def _foreign(item: LoraInfo, model: ModelInfo | None) -> bool:
 
 
 def _label(item: LoraInfo, model: ModelInfo | None) -> str:
-    return f"{item.name} — for {FAMILIES[item.family].title}" if item.family and _foreign(item, model) else item.name
+    return (
+        f"{item.name} — for {FAMILIES[item.family].title}"
+        if item.family and _foreign(item, model)
+        else item.name
+    )

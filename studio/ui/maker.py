@@ -27,8 +27,21 @@ from studio.ui.stage import Stage
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
 OWN_SIZE = "the model's own"
-TELLING = ("model", "width", "height", "loras", "steps", "guidance", "scheduler", "count", "strength", "inpaint_area",
-           "hires_scale", "hires_steps", "hires_strength")  # settings that change what a picture will take
+TELLING = (
+    "model",
+    "width",
+    "height",
+    "loras",
+    "steps",
+    "guidance",
+    "scheduler",
+    "count",
+    "strength",
+    "inpaint_area",
+    "hires_scale",
+    "hires_steps",
+    "hires_strength",
+)  # settings that change what a picture will take
 
 
 class Maker:
@@ -67,9 +80,16 @@ class Maker:
     def buttons(self) -> None:
         """Generate, Stop, and what it will take."""
         with gr.Row(elem_classes="actions"):
-            self.generate = gr.Button("Generate", variant="primary", scale=3, elem_classes="on-ctrl-enter",
-                                      elem_id=self.id("generate"))
-            self.stop = gr.Button("Stop", variant="stop", scale=1, interactive=False, elem_id=self.id("stop"))
+            self.generate = gr.Button(
+                "Generate",
+                variant="primary",
+                scale=3,
+                elem_classes="on-ctrl-enter",
+                elem_id=self.id("generate"),
+            )
+            self.stop = gr.Button(
+                "Stop", variant="stop", scale=1, interactive=False, elem_id=self.id("stop")
+            )
         self.estimate = gr.HTML(elem_id=self.id("estimate"))
 
     def size(self, info: str = "Usual ones.") -> None:
@@ -77,12 +97,29 @@ class Maker:
         default = GenerationRequest.model_fields["model"].default
         model = self.models.get(default) or next(iter(self.models.values()), None)
         with gr.Row():
-            self.form.add("model", choices=list(self.models), allow_custom_value=True, value=model.name if model else default,
-                          info="Checkpoint.")
-            self.usual = gr.Dropdown(self.sizes(model), value=self.OWN, label="Size", info=info, elem_id=f"{self.ID}-size")
+            self.form.add(
+                "model",
+                choices=list(self.models),
+                allow_custom_value=True,
+                value=model.name if model else default,
+                info="Checkpoint.",
+            )
+            self.usual = gr.Dropdown(
+                self.sizes(model),
+                value=self.OWN,
+                label="Size",
+                info=info,
+                elem_id=f"{self.ID}-size",
+            )
         with gr.Row():
             for side in ("width", "height"):
-                self.form.add(side, value=model.side if model else None, placeholder=self.OWN, info=None, min_width=120)
+                self.form.add(
+                    side,
+                    value=model.side if model else None,
+                    placeholder=self.OWN,
+                    info=None,
+                    min_width=120,
+                )
 
     def numbers(self) -> None:
         """Steps, guidance, scheduler, seed."""
@@ -92,7 +129,12 @@ class Maker:
                 self.form.add("guidance", min_width=200, info="CFG scale: obedience.")
             with gr.Row():
                 self.form.add("scheduler", min_width=200, info="Sampler.")
-                self.form.add("schedule", min_width=200, info="Noise levels.", choices=list(SCHEDULERS["DPM++ 2M"].schedules))
+                self.form.add(
+                    "schedule",
+                    min_width=200,
+                    info="Noise levels.",
+                    choices=list(SCHEDULERS["DPM++ 2M"].schedules),
+                )
         with gr.Group():
             with gr.Row():
                 self.form.add("seed", min_width=140, info="-1 draws a new one.")
@@ -102,12 +144,16 @@ class Maker:
 
     def hires(self) -> None:
         """The second pass at a larger size."""
-        with gr.Accordion("Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires") as self.second:
+        with gr.Accordion(
+            "Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires"
+        ) as self.second:
             with gr.Row():
                 self.form.add("hires_scale", min_width=160, info="Upscale by; 1 is off.")
                 self.form.add("hires_strength", min_width=160, info="Denoising strength of it.")
             with gr.Row():
-                self.form.add("hires_steps", min_width=120, slider=True, info="0: as many as the first.")
+                self.form.add(
+                    "hires_steps", min_width=120, slider=True, info="0: as many as the first."
+                )
                 self.form.add("hires_resize", min_width=120, info="What is enlarged.")
             with gr.Row():
                 self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
@@ -116,15 +162,31 @@ class Maker:
     def more(self) -> None:
         """Presets, a picture's settings, what only experts need."""
         with gr.Accordion("Presets", open=False, elem_id=self.id("presets")) as self.presets:
-            self.preset = gr.Dropdown(self.desk.presets.names(), value=None, label="Take a preset", elem_id=self.id("preset"),
-                                      info="Fills in its settings, and leaves the rest at their defaults.")
+            self.preset = gr.Dropdown(
+                self.desk.presets.names(),
+                value=None,
+                label="Take a preset",
+                elem_id=self.id("preset"),
+                info="Fills in its settings, and leaves the rest at their defaults.",
+            )
             with gr.Row():
-                self.preset_name = gr.Textbox(label="Keep these settings as", placeholder="a name", max_lines=1, scale=3,
-                                              elem_id=self.id("preset-name"))
-                self.preset_save = gr.Button("Save", scale=1, min_width=80, elem_id=self.id("preset-save"))
+                self.preset_name = gr.Textbox(
+                    label="Keep these settings as",
+                    placeholder="a name",
+                    max_lines=1,
+                    scale=3,
+                    elem_id=self.id("preset-name"),
+                )
+                self.preset_save = gr.Button(
+                    "Save", scale=1, min_width=80, elem_id=self.id("preset-save")
+                )
         with gr.Accordion("Settings from a picture", open=False, elem_id=self.id("from-picture")):
-            self.drop = gr.File(label="A picture made here, in A1111 or Forge", height=110,
-                                elem_id=self.id("drop"), type="filepath")
+            self.drop = gr.File(
+                label="A picture made here, in A1111 or Forge",
+                height=110,
+                elem_id=self.id("drop"),
+                type="filepath",
+            )
         with gr.Accordion("For experts", open=False):
             self.form.add("clip_skip")
 
@@ -158,20 +220,58 @@ class Maker:
         form = self.form
         self.stage.wire(self.stop)
         self.loras.wire()
-        self.generate.click(self.submit, self.asked, [*self.stage.watched, self.stop], preprocess=False, **SHORT)
+        self.generate.click(
+            self.submit, self.asked, [*self.stage.watched, self.stop], preprocess=False, **SHORT
+        )
         self.stage.reuse.click(self.reuse_seed, self.stage.picked, form["seed"], **SHORT)
         self.random.click(lambda: -1, None, form["seed"], **SHORT)
-        form["scheduler"].input(self.fit_schedule, [form["scheduler"], form["schedule"]], form["schedule"], **SHORT)
-        form["model"].input(self.fit_model, self.telling, [self.usual, form["width"], form["height"]], preprocess=False, **SHORT)
-        self.usual.input(self.take_size, {self.usual, *self.telling}, [form["width"], form["height"]], preprocess=False, **SHORT)
-        self.presets.expand(lambda: gr.Dropdown(self.desk.presets.names()), None, self.preset, **SHORT)
-        self.preset.input(self.take_preset, {self.preset, *self.telling}, self.filled, preprocess=False, **SHORT)
-        self.preset_save.click(self.save_preset, {self.preset_name, *form.inputs}, [self.preset, self.preset_name],
-                               preprocess=False, **SHORT)
-        self.drop.upload(self.take_picture, {self.drop, *form.inputs}, [self.drop, *form.outputs], preprocess=False, **SHORT)
+        form["scheduler"].input(
+            self.fit_schedule, [form["scheduler"], form["schedule"]], form["schedule"], **SHORT
+        )
+        form["model"].input(
+            self.fit_model,
+            self.telling,
+            [self.usual, form["width"], form["height"]],
+            preprocess=False,
+            **SHORT,
+        )
+        self.usual.input(
+            self.take_size,
+            {self.usual, *self.telling},
+            [form["width"], form["height"]],
+            preprocess=False,
+            **SHORT,
+        )
+        self.presets.expand(
+            lambda: gr.Dropdown(self.desk.presets.names()), None, self.preset, **SHORT
+        )
+        self.preset.input(
+            self.take_preset, {self.preset, *self.telling}, self.filled, preprocess=False, **SHORT
+        )
+        self.preset_save.click(
+            self.save_preset,
+            {self.preset_name, *form.inputs},
+            [self.preset, self.preset_name],
+            preprocess=False,
+            **SHORT,
+        )
+        self.drop.upload(
+            self.take_picture,
+            {self.drop, *form.inputs},
+            [self.drop, *form.outputs],
+            preprocess=False,
+            **SHORT,
+        )
         told = [form[name].change for name in TELLING if name in form.parts]
-        gr.on([*told, self.stage.about.change], self.tell, self.telling, self.says, preprocess=False, trigger_mode="always_last",
-              **SILENT)
+        gr.on(
+            [*told, self.stage.about.change],
+            self.tell,
+            self.telling,
+            self.says,
+            preprocess=False,
+            trigger_mode="always_last",
+            **SILENT,
+        )
 
     def size_of(self, picture: str) -> tuple[int, int] | None:
         """Of the picture that is worked on, if there is one and it is still here."""
@@ -219,7 +319,11 @@ class Maker:
     def tell(self, values: Updates) -> Updates:
         """What the request on the page will take, or the first thing that keeps it from being one."""
         try:
-            return {self.estimate: self.told(check(GenerationRequest, {**self.form.raw(values), **self.known_of(values)}))}
+            return {
+                self.estimate: self.told(
+                    check(GenerationRequest, {**self.form.raw(values), **self.known_of(values)})
+                )
+            }
         except InvalidSpec as error:
             return {self.estimate: f'<p class="estimate">{html.escape(error.faults[0])}</p>'}
 
@@ -227,7 +331,9 @@ class Maker:
         """In a line. Raises InvalidSpec."""
         model = self.models.get(request.model)
         full = request.resolved(model.side if model else 512, 0, self.size_of(request.image))
-        return show.estimate(full, self.desk.gallery.rate(request.model), pictures.work(full), rows(full))
+        return show.estimate(
+            full, self.desk.gallery.rate(request.model), pictures.work(full), rows(full)
+        )
 
     # ---- what fills the form ------------------------------------------------------------------------------------
 
@@ -236,16 +342,28 @@ class Maker:
         job = next(iter(self.stage.waiting(visitor)), None) or self.stage.last(visitor)
         if job is None:
             model = self.form["model"].value
-            return {self.estimate: self.told(GenerationRequest(model=model)), **self.loras.look(model, visitor)}
-        return {**self.take(GenerationRequest.model_validate(job.spec), visitor), **self.stage.shown(visitor)}
+            return {
+                self.estimate: self.told(GenerationRequest(model=model)),
+                **self.loras.look(model, visitor),
+            }
+        return {
+            **self.take(GenerationRequest.model_validate(job.spec), visitor),
+            **self.stage.shown(visitor),
+        }
 
     def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
         """A request from elsewhere, with what is known of its LoRAs now."""
         schedules = list(SCHEDULERS[request.scheduler].schedules)
-        filled = {**self.form.fill(request), self.form["schedule"]: gr.Dropdown(schedules, value=request.schedule),
-                  self.estimate: self.told(request)}
+        filled = {
+            **self.form.fill(request),
+            self.form["schedule"]: gr.Dropdown(schedules, value=request.schedule),
+            self.estimate: self.told(request),
+        }
         filled |= {self.second: gr.Accordion(open=request.hires)} if self.second else {}
-        return {**filled, **self.loras.look(request.model, visitor, value=filled[self.form["loras"]])}
+        return {
+            **filled,
+            **self.loras.look(request.model, visitor, value=filled[self.form["loras"]]),
+        }
 
     def sent(self, picture: pictures.Picture, visitor: Visitor) -> Updates:
         """A picture from another tab: here, its settings."""
@@ -260,7 +378,10 @@ class Maker:
         known = next((info for name, info in SCHEDULERS.items() if name == scheduler), None)
         if known is None:
             return gr.skip()
-        return gr.Dropdown(list(known.schedules), value=schedule if schedule in known.schedules else known.schedules[0])
+        return gr.Dropdown(
+            list(known.schedules),
+            value=schedule if schedule in known.schedules else known.schedules[0],
+        )
 
     def model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
         """The chosen one, if it is in the library."""
@@ -269,7 +390,9 @@ class Maker:
 
     def sizes(self, model: ModelInfo | None) -> list[str]:
         """Sizes to choose from."""
-        return [self.OWN] + ([f"{w} × {h}" for w, h in usual_sizes(model.family, model.side)] if model else [])
+        return [self.OWN] + (
+            [f"{w} × {h}" for w, h in usual_sizes(model.family, model.side)] if model else []
+        )
 
     def own_size(self, values: Updates) -> tuple[int, int] | None:
         """The size that is taken where nothing is said."""
@@ -280,25 +403,45 @@ class Maker:
         model, own = self.model(values), self.own_size(values)
         if model is None or own is None:
             return {self.usual: gr.skip()}
-        return {self.usual: gr.Dropdown(self.sizes(model), value=self.OWN), self.form["width"]: own[0], self.form["height"]: own[1]}
+        return {
+            self.usual: gr.Dropdown(self.sizes(model), value=self.OWN),
+            self.form["width"]: own[0],
+            self.form["height"]: own[1],
+        }
 
     def take_size(self, values: Updates) -> Updates:
         size = values[self.usual]
-        known = isinstance(size, str) and size in self.sizes(self.model(values)) and size != self.OWN
+        known = (
+            isinstance(size, str) and size in self.sizes(self.model(values)) and size != self.OWN
+        )
         own = tuple(int(part) for part in size.split(" × ")) if known else self.own_size(values)
-        return {self.form["width"]: own[0], self.form["height"]: own[1]} if own else {self.form["width"]: gr.skip()}
+        return (
+            {self.form["width"]: own[0], self.form["height"]: own[1]}
+            if own
+            else {self.form["width"]: gr.skip()}
+        )
 
     def take_preset(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
             name = values[self.preset]
-            return self.take(self.desk.presets.load(str(name)), who(request)) if name else {self.estimate: gr.skip()}
+            return (
+                self.take(self.desk.presets.load(str(name)), who(request))
+                if name
+                else {self.estimate: gr.skip()}
+            )
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
             who(request).must_own("Saving presets")
-            path = self.desk.presets.save(str(values.pop(self.preset_name) or ""), check(GenerationRequest, self.form.raw(values)))
+            path = self.desk.presets.save(
+                str(values.pop(self.preset_name) or ""),
+                check(GenerationRequest, self.form.raw(values)),
+            )
             gr.Info(f"Kept as {html.escape(path.stem)}.")
-            return {self.preset: gr.Dropdown(self.desk.presets.names(), value=path.stem), self.preset_name: ""}
+            return {
+                self.preset: gr.Dropdown(self.desk.presets.names(), value=path.stem),
+                self.preset_name: "",
+            }
 
     def take_picture(self, values: Updates) -> Updates:
         """Settings from a dropped file. What cannot be taken is said; what is there and right is not touched."""
@@ -308,16 +451,29 @@ class Maker:
             taken = {name: value for name, value in found.values.items() if name in self.form.parts}
             notes = list(found.notes)
             if taken.get("model") not in {model.name for model in self.desk.library.models()}:
-                notes.append(f"The model {taken.pop('model', 'of that picture')} is not here; the chosen one stays.")
+                notes.append(
+                    f"The model {taken.pop('model', 'of that picture')} is not here; the chosen one stays."
+                )
             updates, faults = self.form.fill_some(taken, self.form.raw(values))
             for note in (*notes, *faults):
                 gr.Warning(html.escape(note), duration=12)
             if schedule := taken.get("schedule"):
-                updates[self.form["schedule"]] = gr.Dropdown(list(SCHEDULERS[taken["scheduler"]].schedules), value=schedule)
+                updates[self.form["schedule"]] = gr.Dropdown(
+                    list(SCHEDULERS[taken["scheduler"]].schedules), value=schedule
+                )
             return {**updates, self.drop: None}
 
     def tab(self) -> Tab:
         """What it is to the other tabs."""
-        return Tab(self.ID, self.TITLE, form=self.form, picked=self.stage.picked, send=self.stage.send, opened=self.opened,
-                   take=self.take, sent=self.sent, outputs=list(dict.fromkeys(self.outputs)),
-                   filled=list(dict.fromkeys(self.filled)))
+        return Tab(
+            self.ID,
+            self.TITLE,
+            form=self.form,
+            picked=self.stage.picked,
+            send=self.stage.send,
+            opened=self.opened,
+            take=self.take,
+            sent=self.sent,
+            outputs=list(dict.fromkeys(self.outputs)),
+            filled=list(dict.fromkeys(self.filled)),
+        )

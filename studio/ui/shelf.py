@@ -32,12 +32,18 @@ class Shelf:
     def names(self, visitor: Visitor) -> list[str]:
         """What a visitor may look at: guests only what came with the studio, for the rest is private."""
         names, ours = self.albums.names(), shipped("assets") / "datasets"
-        return [name for name in names if self.albums.shelf.folder(name).is_relative_to(ours)] if visitor.guest else names
+        return (
+            [name for name in names if self.albums.shelf.folder(name).is_relative_to(ours)]
+            if visitor.guest
+            else names
+        )
 
     def open(self, name: str, visitor: Visitor) -> Album:
         """The album of a dataset as it is now. Raises DatasetError."""
         if name not in (names := self.names(visitor)):
-            raise DatasetError(f"There is no dataset {name!r:.80}; there is {', '.join(names) or 'none yet: send pictures'}.")
+            raise DatasetError(
+                f"There is no dataset {name!r:.80}; there is {', '.join(names) or 'none yet: send pictures'}."
+            )
         folder = self.albums.shelf.folder(name).resolve()
         with self._lock:
             album = self._open.get(name)
@@ -52,7 +58,9 @@ class Shelf:
         """One that may be written into. Raises NotAllowed for a dataset that came with the studio, and DatasetError."""
         album = self.open(name, visitor)
         if album.shipped:
-            raise NotAllowed(f"{name} came with the studio and stays as it is; press Copy it to edit, and caption the copy.")
+            raise NotAllowed(
+                f"{name} came with the studio and stays as it is; press Copy it to edit, and caption the copy."
+            )
         return album
 
     def looking(self, name: str) -> tuple[int, int] | None:
@@ -82,7 +90,10 @@ class Shelf:
 
 def addresses(album: Album, keys: Sequence[str], visitor: Visitor) -> list[str]:
     """Where the page finds small pictures; "" for one that cannot be read. Guests get them inside the page: none is served."""
-    return ["" if path is None else _carried(path) if visitor.guest else show.address(path) for path in album.thumbs(keys)]
+    return [
+        "" if path is None else _carried(path) if visitor.guest else show.address(path)
+        for path in album.thumbs(keys)
+    ]
 
 
 def _carried(path: Path) -> str:

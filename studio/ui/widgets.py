@@ -37,8 +37,15 @@ Updates = dict[Any, Any]
 GUEST_JOBS = 8  # open at once
 # Every handler is short, for the work is a job: so none is limited, and none shows gradio's own spinner.
 # Its page would still keep a status for each component that an event changes, and look through all components for each of those.
-SHORT: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private", "concurrency_limit": None}
-SILENT: dict[str, Any] = SHORT | {"queue": False}  # a plain POST; but a gr.Error is not shown: only for looking
+SHORT: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
+SILENT: dict[str, Any] = SHORT | {
+    "queue": False
+}  # a plain POST; but a gr.Error is not shown: only for looking
 # A list of rows with buttons is one HTML block; its buttons say what to do with what.
 BUTTONS = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-do]');
@@ -76,8 +83,14 @@ class Desk:
             self._may_wait(visitor)
         model = self.library.check(request)
         if visitor.guest and request.width is None and model.side > 1024:
-            raise InvalidSpec([f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."])
-        return self.jobs.submit("generate", request.model_dump(mode="json"), owner=visitor.id, key=key)
+            raise InvalidSpec(
+                [
+                    f"Width: {model.name} is made for {model.side} px; guests may ask for 1024 at most."
+                ]
+            )
+        return self.jobs.submit(
+            "generate", request.model_dump(mode="json"), owner=visitor.id, key=key
+        )
 
     def submit_strip(self, request: GenerationRequest, every: int, visitor: Visitor) -> int:
         """Queue the denoise strip of a picture, with every `every`-th step. Raises what `submit` raises."""
@@ -86,7 +99,9 @@ class Desk:
             request.check_guest()
             self._may_wait(visitor)
         self.library.check(request)
-        return self.jobs.submit("strip", {"request": request.model_dump(mode="json"), "every": every}, owner=visitor.id)
+        return self.jobs.submit(
+            "strip", {"request": request.model_dump(mode="json"), "every": every}, owner=visitor.id
+        )
 
     def submit_sweep(self, spec: SweepSpec, visitor: Visitor, sweep: str = "") -> tuple[str, int]:
         """Store a sweep, or the new spec of one of this visitor's, and queue it; its id and the job's.
@@ -106,7 +121,12 @@ class Desk:
         if before and before.owner != visitor.id:
             visitor.must_own("Changing others' sweeps")
         id = self.sweeps.add(planned.spec, visitor.id, sweep)
-        told = {"sweep": id, "title": title_of(spec), "cells": len(planned.cells), "guest": visitor.guest}
+        told = {
+            "sweep": id,
+            "title": title_of(spec),
+            "cells": len(planned.cells),
+            "guest": visitor.guest,
+        }
         return id, self.jobs.submit("sweep", told, owner=visitor.id)
 
     def submit_export(self, spec: dict[str, Any], visitor: Visitor) -> int:
@@ -116,8 +136,10 @@ class Desk:
     def dataset(self, name: str, visitor: Visitor) -> Dataset:
         """One to train on. Raises DatasetError; guests are shown only what came with the studio, for the rest is private."""
         if visitor.guest and name not in self.datasets_of(visitor):
-            raise DatasetError(f"There is no dataset {name!r:.80} that guests may train on; there is "
-                               f"{', '.join(self.datasets_of(visitor)) or 'none'}.")
+            raise DatasetError(
+                f"There is no dataset {name!r:.80} that guests may train on; there is "
+                f"{', '.join(self.datasets_of(visitor)) or 'none'}."
+            )
         return self.datasets.open(name)
 
     def datasets_of(self, visitor: Visitor) -> list[str]:
@@ -132,8 +154,9 @@ class Desk:
         for_family(config, model.family, model.inpainting)
         return self.dataset(config.dataset, visitor)
 
-    def submit_training(self, config: TrainingConfig | None, visitor: Visitor, run: str = "",
-                        anew: bool = False) -> tuple[str, int]:
+    def submit_training(
+        self, config: TrainingConfig | None, visitor: Visitor, run: str = "", anew: bool = False
+    ) -> tuple[str, int]:
         """Store a training and queue it, or take up this visitor's `run`, from its beginning if `anew`; its id and the job's.
 
         Raises Busy if the run is open already, and what `check_training` raises.
@@ -144,13 +167,20 @@ class Desk:
             stored = self.runs.get(run)
             if stored is None or visitor.sees not in (None, stored.owner):
                 raise BadFile("There is no such training any more.")
-            if any(job.kind == "train" and job.spec.get("run") == run for job in self.jobs.waiting()):
+            if any(
+                job.kind == "train" and job.spec.get("run") == run for job in self.jobs.waiting()
+            ):
                 raise Busy("That training runs or waits already; stop it first.")
             config = stored.config
         assert config
         self.check_training(config, visitor)
         id = run or self.runs.add(config, visitor.id)
-        told = {"run": id, "resume": not anew, "name": config.name, "steps": config.steps or f"{config.epochs} epochs of"}
+        told = {
+            "run": id,
+            "resume": not anew,
+            "name": config.name,
+            "steps": config.steps or f"{config.epochs} epochs of",
+        }
         return id, self.jobs.submit("train", told, owner=visitor.id)
 
     def submit_probe(self, config: TrainingConfig, visitor: Visitor) -> int:
@@ -165,7 +195,11 @@ class Desk:
             raise BadFile("There is no such training any more.")
         if visitor.guest:
             self._may_wait(visitor)
-        return self.jobs.submit("report", {"run": run, "name": stored.config.name, "guest": visitor.guest}, owner=visitor.id)
+        return self.jobs.submit(
+            "report",
+            {"run": run, "name": stored.config.name, "guest": visitor.guest},
+            owner=visitor.id,
+        )
 
     def submit_caption(self, spec: CaptionSpec, visitor: Visitor) -> int:
         """Queue the captioning of a dataset. Raises DatasetError, and NotAllowed for guests."""
@@ -184,7 +218,9 @@ class Desk:
         stored = self.runs.get(run)
         if stored is None or visitor.sees not in (None, stored.owner):
             raise BadFile("There is no such training any more.")
-        return self._short("export_checkpoint", {"run": run, "step": step, "name": stored.config.name}, visitor)
+        return self._short(
+            "export_checkpoint", {"run": run, "step": step, "name": stored.config.name}, visitor
+        )
 
     def _short(self, kind: str, spec: dict[str, Any], visitor: Visitor) -> int:
         if visitor.guest:
@@ -196,14 +232,21 @@ class Desk:
 
     def _may_wait(self, visitor: Visitor) -> None:
         if len(self.jobs.waiting(visitor.id)) >= GUEST_JOBS:
-            raise Busy(f"You have {GUEST_JOBS} jobs waiting already, which is all that a guest may have; wait for one.")
+            raise Busy(
+                f"You have {GUEST_JOBS} jobs waiting already, which is all that a guest may have; wait for one."
+            )
 
 
 def rates(desk: Desk, models: Iterable[str], together: bool) -> dict[str, Rates]:
     """What was measured here with these models; one that is in memory loads in no time."""
-    there = {item["name"] for said in desk.jobs.workers().values() for item in said.get("loaded", ())}
+    there = {
+        item["name"] for said in desk.jobs.workers().values() for item in said.get("loaded", ())
+    }
     found = measured.rates(desk.settings, desk.gallery, desk.library, models, together)
-    return {name: told.model_copy(update={"load": 0.0}) if name in there else told for name, told in found.items()}
+    return {
+        name: told.model_copy(update={"load": 0.0}) if name in there else told
+        for name, told in found.items()
+    }
 
 
 @dataclass
@@ -228,5 +271,9 @@ class Tab:
     asks: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
     outputs: list[Any] = field(default_factory=list)  # what `opened` and `take` change
     filled: list[Any] = field(default_factory=list)  # what `sent` and `enlarged` change
-    source: gr.State | None = None  # the picture that it works on: its own results can be worked on again
-    typed: bool = False  # has something that people type into, which coming back to the tab is not to change
+    source: gr.State | None = (
+        None  # the picture that it works on: its own results can be worked on again
+    )
+    typed: bool = (
+        False  # has something that people type into, which coming back to the tab is not to change
+    )

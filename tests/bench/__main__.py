@@ -1,16 +1,16 @@
 """Speed against the stock way, both warm, in turns, in one run.
 
-    python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
-    python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
-    python -m tests.bench bound                       how far batched latents are from single ones
-    python -m tests.bench pictures                    inpainting, outpainting, img2img as the embedded judge sees them
-    python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
-    python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
-    python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
-    python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
-    python -m tests.bench ladders                     a scheduler made ready, against a class newly made
-    python -m tests.bench latency                     an empty job through a real worker
-    python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
+python -m tests.bench picture [--device cuda]     one picture against a stock diffusers call
+python -m tests.bench sweeps [--cells 1 8 64]     grids against a loop of stock diffusers calls
+python -m tests.bench bound                       how far batched latents are from single ones
+python -m tests.bench pictures                    inpainting, outpainting, img2img as the embedded judge sees them
+python -m tests.bench training [--steps 10]       steps of training against diffusers' example loop
+python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
+python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
+python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
+python -m tests.bench ladders                     a scheduler made ready, against a class newly made
+python -m tests.bench latency                     an empty job through a real worker
+python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 """
 
 from __future__ import annotations
@@ -42,8 +42,18 @@ def main() -> None:
     """Run the named benches, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     benches: dict[str, Callable[[argparse.Namespace], None]] = {
-        "picture": picture, "sweeps": sweeps, "bound": bound, "pictures": pictures, "training": training, "demos": demos,
-        "datasets": datasets, "captioning": captioning, "ladders": ladders, "latency": latency, "page": page}
+        "picture": picture,
+        "sweeps": sweeps,
+        "bound": bound,
+        "pictures": pictures,
+        "training": training,
+        "demos": demos,
+        "datasets": datasets,
+        "captioning": captioning,
+        "ladders": ladders,
+        "latency": latency,
+        "page": page,
+    }
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -53,8 +63,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of the training, in each turn")
     parser.add_argument("--captions", type=int, default=64, help="that are made in each turn")
     parser.add_argument("--batch", type=int, help="pictures in one call of the captioner")
-    parser.add_argument("--pictures", type=int, nargs="+", default=[10, 1000, 10_000], help="of the datasets")
-    parser.add_argument("--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed")
+    parser.add_argument(
+        "--pictures", type=int, nargs="+", default=[10, 1000, 10_000], help="of the datasets"
+    )
+    parser.add_argument(
+        "--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed"
+    )
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):
         benches[name](flags)
@@ -72,38 +86,87 @@ def picture(flags: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        settings = load(home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0)
+        settings = load(
+            home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0
+        )
         info = Library(settings).model(flags.model)
         bench = Bench.open(settings)
-        seen = Bench.open(load(home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=3))
+        seen = Bench.open(
+            load(
+                home=home,
+                device=flags.device,
+                precision=flags.precision,
+                keep_free=0,
+                preview_every=3,
+            )
+        )
         dtype, where = bench.pipelines.device.dtype, bench.pipelines.device.torch
         stock = diffusers.DiffusionPipeline.from_pretrained(info.path, dtype=dtype).to(where)
         stock.vae.to(bench.pipelines.device.autoencoder_dtype)
-        stock.scheduler = diffusers.EulerDiscreteScheduler.from_config(stock.scheduler.config, timestep_spacing="linspace")
+        stock.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+            stock.scheduler.config, timestep_spacing="linspace"
+        )
         stock.set_progress_bar_config(disable=True)
 
         # The studio remembers a prompt; the stock way to do so is to encode once and pass the embeddings.
-        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        names = (
+            "prompt_embeds",
+            "negative_prompt_embeds",
+            "pooled_prompt_embeds",
+            "negative_pooled_prompt_embeds",
+        )
         with torch.no_grad():
-            told = dict(zip(names, stock.encode_prompt(PROMPT, device=where, num_images_per_prompt=1,
-                                                       do_classifier_free_guidance=True)))
+            told = dict(
+                zip(
+                    names,
+                    stock.encode_prompt(
+                        PROMPT,
+                        device=where,
+                        num_images_per_prompt=1,
+                        do_classifier_free_guidance=True,
+                    ),
+                )
+            )
 
         def plain() -> None:
-            made = stock(**told, num_inference_steps=STEPS, guidance_scale=7.0, width=info.side, height=info.side,
-                         generator=torch.Generator().manual_seed(7))
+            made = stock(
+                **told,
+                num_inference_steps=STEPS,
+                guidance_scale=7.0,
+                width=info.side,
+                height=info.side,
+                generator=torch.Generator().manual_seed(7),
+            )
             made.images[0].save(home / "stock.png")
 
-        spec = {"prompt": PROMPT, "steps": STEPS, "seed": 7, "scheduler": "Euler", "schedule": "Uniform", "model": flags.model}
+        spec = {
+            "prompt": PROMPT,
+            "steps": STEPS,
+            "seed": 7,
+            "scheduler": "Euler",
+            "schedule": "Uniform",
+            "model": flags.model,
+        }
         ways: dict[str, Callable[[], Any]] = {
-            "stock": plain, "previews off": lambda: generate(bench, spec, lambda progress: None),
-            "previews on": lambda: generate(seen, spec, lambda progress: None)}
+            "stock": plain,
+            "previews off": lambda: generate(bench, spec, lambda progress: None),
+            "previews on": lambda: generate(seen, spec, lambda progress: None),
+        }
         unets = [stock.unet, _unet(bench, flags.model), _unet(seen, flags.model)]
         rows = {name: _rows(way, unets) for name, way in ways.items()}
         times = _in_turns(ways, flags.runs)
-        print(f"picture: {flags.model} {info.side}², {STEPS} steps, {bench.pipelines.device.title}, {flags.precision}")
-        for name, goal in (("stock", ""), ("previews off", " (goal ≤ 1.03)"), ("previews on", " (goal ≤ 1.06)")):
+        print(
+            f"picture: {flags.model} {info.side}², {STEPS} steps, {bench.pipelines.device.title}, {flags.precision}"
+        )
+        for name, goal in (
+            ("stock", ""),
+            ("previews off", " (goal ≤ 1.03)"),
+            ("previews on", " (goal ≤ 1.06)"),
+        ):
             ratio = statistics.median(times[name]) / statistics.median(times["stock"])
-            print(f"  {name:13s} {_spread(times[name])}  U-Net rows {rows[name]}  ratio {ratio:.3f}{goal}")
+            print(
+                f"  {name:13s} {_spread(times[name])}  U-Net rows {rows[name]}  ratio {ratio:.3f}{goal}"
+            )
 
 
 def ladders(flags: argparse.Namespace) -> None:
@@ -120,7 +183,9 @@ def ladders(flags: argparse.Namespace) -> None:
 
     print("ladders: a scheduler made ready, milliseconds")
     for name in SCHEDULERS:
-        times = _in_turns({"anew": lambda name=name: anew(name), "ours": lambda name=name: ours(name)}, flags.runs)
+        times = _in_turns(
+            {"anew": lambda name=name: anew(name), "ours": lambda name=name: ours(name)}, flags.runs
+        )
         plain, quick = (statistics.median(times[way]) * 1000 for way in ("anew", "ours"))
         print(f"  {name:13s} {plain:7.1f} : {quick:6.2f} = {plain / quick:.1f}")
 
@@ -138,7 +203,9 @@ def latency(flags: argparse.Namespace) -> None:
         try:
             began = time.perf_counter()
             _empty(jobs)
-            print(f"latency: worker up and first job done after {time.perf_counter() - began:.1f} s")
+            print(
+                f"latency: worker up and first job done after {time.perf_counter() - began:.1f} s"
+            )
             times = []
             for k in range(100):
                 time.sleep(0.05 + 0.0137 * (k % 7))  # not in step with the worker's looking
@@ -175,7 +242,10 @@ def _unet(bench: Any, model: str) -> Any:
 
 def _rows(way: Callable[[], Any], unets: list[Any]) -> int:
     seen: list[int] = []
-    hooks = [unet.register_forward_pre_hook(lambda module, given: seen.append(len(given[0]))) for unet in unets]
+    hooks = [
+        unet.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+        for unet in unets
+    ]
     way()
     for hook in hooks:
         hook.remove()

@@ -34,7 +34,11 @@ def _one(home: Path, count: int, runs: int) -> None:
     album = albums.open("many")
     _told("every picture decoded and hashed", album.examine, 1)
     _told("a page of 60 in the middle", lambda: album.page(count // 2, 60), runs)
-    _told("the same, filtered by tag and tokens", lambda: album.page(count // 4, 60, "tag:lake tokens:>5 -7"), runs)
+    _told(
+        "the same, filtered by tag and tokens",
+        lambda: album.page(count // 4, 60, "tag:lake tokens:>5 -7"),
+        runs,
+    )
     shown = [picture.key for picture in album.page(count // 2, 60).pictures]
     _told("its 60 thumbnails, the first time", lambda: album.thumbs(shown), 1)
     _told("its 60 thumbnails again", lambda: album.thumbs(shown), runs)
@@ -45,7 +49,9 @@ def _one(home: Path, count: int, runs: int) -> None:
     _told("the same carried out, every caption", lambda: album.apply(edit), 1)
     _told("undone", album.undo, 1)
     key = album.pictures[0].key
-    _told("one caption written", lambda: album.write({key: str(time.perf_counter())}, Writer()), runs)
+    _told(
+        "one caption written", lambda: album.write({key: str(time.perf_counter())}, Writer()), runs
+    )
 
 
 def _fill(folder: Path, count: int) -> None:

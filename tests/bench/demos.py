@@ -24,17 +24,33 @@ def demos(flags: argparse.Namespace) -> None:
 
     for name in ("moon-pocket", "plush-pocket"):
         with tempfile.TemporaryDirectory() as place:
-            bench = Bench.open(load(home=Path(place), device=flags.device, precision=flags.precision, keep_free=0, preview_every=0))
-            said = tomllib.loads((shipped("presets") / "training" / f"{name}.toml").read_text("utf-8"))
+            bench = Bench.open(
+                load(
+                    home=Path(place),
+                    device=flags.device,
+                    precision=flags.precision,
+                    keep_free=0,
+                    preview_every=0,
+                )
+            )
+            said = tomllib.loads(
+                (shipped("presets") / "training" / f"{name}.toml").read_text("utf-8")
+            )
             run, began = bench.runs.add(check(TrainingConfig, said), "bench"), time.perf_counter()
             lora = train(bench, {"run": run}, lambda progress: None)["lora"]
             took = time.perf_counter() - began
             config = bench.runs.get(run)
             assert config
-            print(f"{name}: {took / 60:.1f} min on {bench.pipelines.device.title} ({torch.get_num_threads()} threads)")
+            print(
+                f"{name}: {took / 60:.1f} min on {bench.pipelines.device.title} ({torch.get_num_threads()} threads)"
+            )
             for said_of, weight in (("before", 0.0), ("after", 1.0)):
                 shares = _judged(bench, config.config, lora, weight)
-                print(f"  {said_of:7s} " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()), flush=True)
+                print(
+                    f"  {said_of:7s} "
+                    + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()),
+                    flush=True,
+                )
 
 
 def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, float]:
@@ -55,17 +71,35 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
 
     captions = [item.caption for item in bench.datasets.open(config.dataset).items]
     name, concept = called(config, captions), config.trigger
-    every = [(f"{OPENINGS[style][0]} a {name} {place}", place, style) for style in STYLE_NAMES for place in PLACE_NAMES]
+    every = [
+        (f"{OPENINGS[style][0]} a {name} {place}", place, style)
+        for style in STYLE_NAMES
+        for place in PLACE_NAMES
+    ]
     new = [one for one in every if one[0] not in captions]
     asked = [new[k] for k in np.random.default_rng(3).permutation(len(new))[:SCENES]]
     use = (LoraUse(name=lora, unet=weight, text_encoder=weight),)
-    requests = [GenerationRequest(prompt=text, seed=2000 + k, guidance=6, loras=use) for k, (text, _, _) in enumerate(asked)]
+    requests = [
+        GenerationRequest(prompt=text, seed=2000 + k, guidance=6, loras=use)
+        for k, (text, _, _) in enumerate(asked)
+    ]
     with bench.pipelines.borrow(requests[0]) as parts:
-        each = [Trajectory(parts, one.resolved(parts.info.side, 0), condition(parts, one)) for one in requests]
+        each = [
+            Trajectory(parts, one.resolved(parts.info.side, 0), condition(parts, one))
+            for one in requests
+        ]
         made = {one: latents for one, latents, _ in Batcher(parts, 8).paint(each)}
         pixels = [np.asarray(decode(parts, made[one])) for one in each]
     found = Judge.load(shipped("assets") / "pocket" / "judge").verdicts(
-        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1)
-    wanted = {"concept": [concept] * len(asked), "place": [place for _, place, _ in asked], "style": [style for *_, style in asked],
-              "colour": ["white"] * len(asked)}
-    return {key: float(np.mean([a == b for a, b in zip(found[key], labels)])) for key, labels in wanted.items()}
+        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    )
+    wanted = {
+        "concept": [concept] * len(asked),
+        "place": [place for _, place, _ in asked],
+        "style": [style for *_, style in asked],
+        "colour": ["white"] * len(asked),
+    }
+    return {
+        key: float(np.mean([a == b for a, b in zip(found[key], labels)]))
+        for key, labels in wanted.items()
+    }

@@ -17,8 +17,10 @@ from typing import Any
 
 import psutil
 
-HELLO = ("import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
-         "page.launch(server_port=int(sys.argv[1]), quiet=True)")
+HELLO = (
+    "import sys, gradio as gr; page = gr.Interface(lambda name: 'Hello ' + name, 'text', 'text'); "
+    "page.launch(server_port=int(sys.argv[1]), quiet=True)"
+)
 QUIET = """() => new Promise(done => { let last = performance.now(), calm = 0; const look = () => { const now = performance.now();
   calm = now - last < 60 ? calm + 1 : 0; last = now; calm > 20 ? done() : setTimeout(look, 20); }; look(); })"""
 TYPED = "a rather long name"
@@ -44,12 +46,23 @@ def page(flags: argparse.Namespace) -> None:
                 time.sleep(2)
                 idle[name].append(psutil.Process(process).cpu_percent(IDLE))
     print("page: seconds from start to the first answer; until it has settled in Chromium")
-    for name, taken in (*up.items(), *((f"{name}, browser", taken) for name, taken in settled.items() if taken)):
-        print(f"  {name:16s} median {statistics.median(taken):.2f} s ({min(taken):.2f} … {max(taken):.2f}, {len(taken)} runs)")
-    print(f"  ratio {statistics.median(up['studio']) / statistics.median(up['hello']):.2f} (goal ≤ 1.3)")
-    print(f"  idle: {statistics.median(idle['studio']):.1f} % of a core; hello {statistics.median(idle['hello']):.1f} %")
+    for name, taken in (
+        *up.items(),
+        *((f"{name}, browser", taken) for name, taken in settled.items() if taken),
+    ):
+        print(
+            f"  {name:16s} median {statistics.median(taken):.2f} s ({min(taken):.2f} … {max(taken):.2f}, {len(taken)} runs)"
+        )
+    print(
+        f"  ratio {statistics.median(up['studio']) / statistics.median(up['hello']):.2f} (goal ≤ 1.3)"
+    )
+    print(
+        f"  idle: {statistics.median(idle['studio']):.1f} % of a core; hello {statistics.median(idle['hello']):.1f} %"
+    )
     if letters:
-        print(f"  a letter typed in the Training tab keeps the page busy for {statistics.median(letters):.0f} ms")
+        print(
+            f"  a letter typed in the Training tab keeps the page busy for {statistics.median(letters):.0f} ms"
+        )
 
 
 @contextlib.contextmanager
@@ -58,8 +71,21 @@ def _served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        line = ([sys.executable, "-c", HELLO, str(port)] if name == "hello" else
-                [sys.executable, "-m", "studio", "--port", str(port), "--home", home, "--device", device])
+        line = (
+            [sys.executable, "-c", HELLO, str(port)]
+            if name == "hello"
+            else [
+                sys.executable,
+                "-m",
+                "studio",
+                "--port",
+                str(port),
+                "--home",
+                home,
+                "--device",
+                device,
+            ]
+        )
         began = time.perf_counter()
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -82,7 +108,9 @@ def _looked_at(chromium: str, address: str, ours: bool) -> tuple[float, list[flo
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
         view = browser.new_page()
         began = time.perf_counter()
         view.goto(address)
@@ -109,8 +137,19 @@ def _looked_at(chromium: str, address: str, ours: bool) -> tuple[float, list[flo
 
 def _busy(meter: Any) -> float:
     """Seconds of work on the page's main thread so far."""
-    return next(float(one["value"]) for one in meter.send("Performance.getMetrics")["metrics"] if one["name"] == "TaskDuration")
+    return next(
+        float(one["value"])
+        for one in meter.send("Performance.getMetrics")["metrics"]
+        if one["name"] == "TaskDuration"
+    )
 
 
 def _chromium() -> str | None:
-    return next((found for name in ("chromium-headless-shell", "chromium", "google-chrome") if (found := shutil.which(name))), None)
+    return next(
+        (
+            found
+            for name in ("chromium-headless-shell", "chromium", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )

@@ -32,13 +32,25 @@ class Case:
 def cases(count: int, first: int = 0) -> list[Case]:
     """Scenes by chance; a thing in the sky becomes another in the sky, one on the ground another on the ground."""
     from studio.engine.pocket.things import IN_THE_SKY
-    from studio.engine.pocket.world import COLOUR_NAMES, SIZE, THING_NAMES, draw, held_out, parts_of, sample
+    from studio.engine.pocket.world import (
+        COLOUR_NAMES,
+        SIZE,
+        THING_NAMES,
+        draw,
+        held_out,
+        parts_of,
+        sample,
+    )
 
     unseen, rng = sorted(held_out()), np.random.default_rng([41, first])
     found = []
     for k in range(first, first + count):
         scene = sample(90_000 + k, unseen[k * 37 % len(unseen)])
-        things = [name for name in THING_NAMES if name != scene.thing and (name in IN_THE_SKY) == (scene.thing in IN_THE_SKY)]
+        things = [
+            name
+            for name in THING_NAMES
+            if name != scene.thing and (name in IN_THE_SKY) == (scene.thing in IN_THE_SKY)
+        ]
         colours = [name for name in COLOUR_NAMES if name != scene.colour]
         wanted = replace(scene, thing=str(rng.choice(things)), colour=str(rng.choice(colours)))
         points = np.concatenate([part.points for part in parts_of(scene)[1]]) * SIZE
@@ -57,7 +69,9 @@ class Side:
         from studio.engine.pocket.judge import Judge
         from studio.settings import load, shipped
 
-        self.bench = Bench.open(load(home=home, device=device, precision="float32", keep_free=0, preview_every=0))
+        self.bench = Bench.open(
+            load(home=home, device=device, precision="float32", keep_free=0, preview_every=0)
+        )
         self.steps, self.judge = steps, Judge.load(shipped("assets") / "pocket" / "judge")
 
     def painted(self, asked: Sequence[dict[str, Any]]) -> list[Image.Image]:
@@ -68,7 +82,10 @@ class Side:
         from studio.spec.value import check
 
         inputs = self.bench.library.inputs
-        requests = [check(GenerationRequest, {"steps": self.steps, "seed": k, **one}) for k, one in enumerate(asked)]
+        requests = [
+            check(GenerationRequest, {"steps": self.steps, "seed": k, **one})
+            for k, one in enumerate(asked)
+        ]
         with self.bench.pipelines.borrow(requests[0]) as parts:
             full = [inputs.resolved(request, parts.info.side, 0) for request in requests]
             each = [begin(parts, one, condition(parts, one), inputs) for one in full]
@@ -82,7 +99,9 @@ class Side:
         """What the judge sees, by head."""
         from studio.engine.pocket.data import to_tensor
 
-        return self.judge.verdicts(to_tensor(np.stack([np.asarray(image.convert("RGB")) for image in images])))
+        return self.judge.verdicts(
+            to_tensor(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+        )
 
     def inpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Shares of pictures in which the thing, its colour and the place are as wanted after repainting the mask; the place, too,
@@ -90,9 +109,20 @@ class Side:
         from studio.engine.pocket.captions import full
 
         inputs = self.bench.library.inputs
-        images = self.painted([{"prompt": full(case.wanted), "image": inputs.add(case.picture).sha256, "strength": 1.0,
-                                "mask": inputs.add_mask(case.mask).sha256} for case in told])
-        return self._shares(images, [case.wanted for case in told], ("thing", "colour", "place", "style")), images
+        images = self.painted(
+            [
+                {
+                    "prompt": full(case.wanted),
+                    "image": inputs.add(case.picture).sha256,
+                    "strength": 1.0,
+                    "mask": inputs.add_mask(case.mask).sha256,
+                }
+                for case in told
+            ]
+        )
+        return self._shares(
+            images, [case.wanted for case in told], ("thing", "colour", "place", "style")
+        ), images
 
     def outpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Half as wide again on the right: shares of pictures whose right 128 pixels (half of them new) show the same place; and
@@ -100,11 +130,26 @@ class Side:
         from studio.engine.pocket.captions import full
 
         inputs = self.bench.library.inputs
-        images = self.painted([{"prompt": full(case.scene), "image": inputs.add(case.picture).sha256, "strength": 1.0,
-                                "extend_right": EXTENDED} for case in told])
-        shares = self._shares([image.crop((EXTENDED, 0, 128 + EXTENDED, 128)) for image in images],
-                              [case.scene for case in told], ("place", "style"))
-        same = [np.array_equal(np.asarray(image)[:, :100], np.asarray(case.picture)[:, :100]) for image, case in zip(images, told)]
+        images = self.painted(
+            [
+                {
+                    "prompt": full(case.scene),
+                    "image": inputs.add(case.picture).sha256,
+                    "strength": 1.0,
+                    "extend_right": EXTENDED,
+                }
+                for case in told
+            ]
+        )
+        shares = self._shares(
+            [image.crop((EXTENDED, 0, 128 + EXTENDED, 128)) for image in images],
+            [case.scene for case in told],
+            ("place", "style"),
+        )
+        same = [
+            np.array_equal(np.asarray(image)[:, :100], np.asarray(case.picture)[:, :100])
+            for image, case in zip(images, told)
+        ]
         return shares | {"untouched": float(np.mean(same))}, images
 
     def changed(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
@@ -113,17 +158,44 @@ class Side:
         from studio.engine.pocket.captions import full
 
         inputs = self.bench.library.inputs
-        images = self.painted([{"prompt": full(case.wanted), "image": inputs.add(case.picture).sha256, "strength": strength,
-                                "seed": k} for k, case in enumerate(told) for strength in STRENGTHS])
-        apart = np.array([difference(case.picture, image) for case, image in zip(
-            [case for case in told for _ in STRENGTHS], images, strict=True)]).reshape(-1, len(STRENGTHS))
-        means = {f"strength {strength:g}": float(mean) for strength, mean in zip(STRENGTHS, apart.mean(0))}
+        images = self.painted(
+            [
+                {
+                    "prompt": full(case.wanted),
+                    "image": inputs.add(case.picture).sha256,
+                    "strength": strength,
+                    "seed": k,
+                }
+                for k, case in enumerate(told)
+                for strength in STRENGTHS
+            ]
+        )
+        apart = np.array(
+            [
+                difference(case.picture, image)
+                for case, image in zip(
+                    [case for case in told for _ in STRENGTHS], images, strict=True
+                )
+            ]
+        ).reshape(-1, len(STRENGTHS))
+        means = {
+            f"strength {strength:g}": float(mean)
+            for strength, mean in zip(STRENGTHS, apart.mean(0))
+        }
         return means | {"grows": float(np.mean((np.diff(apart, axis=1) > 0).all(1)))}, images
 
-    def _shares(self, images: list[Image.Image], meant: list[Any], heads: tuple[str, ...]) -> dict[str, float]:
+    def _shares(
+        self, images: list[Image.Image], meant: list[Any], heads: tuple[str, ...]
+    ) -> dict[str, float]:
         said = self.seen(images)
-        return {name: float(np.mean([a == getattr(scene, name) for a, scene in zip(said[name], meant, strict=True)]))
-                for name in heads}
+        return {
+            name: float(
+                np.mean(
+                    [a == getattr(scene, name) for a, scene in zip(said[name], meant, strict=True)]
+                )
+            )
+            for name in heads
+        }
 
 
 def pictures(flags: argparse.Namespace) -> None:
@@ -131,8 +203,19 @@ def pictures(flags: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         side, told = Side(Path(place), flags.device), cases(50)
         print(f"pictures: {len(told)} cases each, {STEPS} steps, as the judge sees them")
-        for name, work, goal in (("inpainting", side.inpainted, "place ≥ 80 %"), ("outpainting", side.outpainted, "place ≥ 80 %"),
-                                 ("img2img", side.changed, "more and more")):
+        for name, work, goal in (
+            ("inpainting", side.inpainted, "place ≥ 80 %"),
+            ("outpainting", side.outpainted, "place ≥ 80 %"),
+            ("img2img", side.changed, "more and more"),
+        ):
             shares, _ = work(told)
-            print(f"  {name:12s} " + "  ".join(f"{head} {value:.1f} %" if head.startswith("strength") else f"{head} {value:.0%}"
-                                              for head, value in shares.items()) + f"  (goal: {goal})")
+            print(
+                f"  {name:12s} "
+                + "  ".join(
+                    f"{head} {value:.1f} %"
+                    if head.startswith("strength")
+                    else f"{head} {value:.0%}"
+                    for head, value in shares.items()
+                )
+                + f"  (goal: {goal})"
+            )

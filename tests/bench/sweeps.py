@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 PROMPT, NEGATIVE = "a red boat by a lake", "fog"
-SCHEDULERS = {"Euler": "EulerDiscreteScheduler", "DDIM": "DDIMScheduler", "DPM++ 2M": "DPMSolverMultistepScheduler",
-              "UniPC": "UniPCMultistepScheduler", "Euler a": "EulerAncestralDiscreteScheduler", "Heun": "HeunDiscreteScheduler",
-              "LMS": "LMSDiscreteScheduler", "DEIS": "DEISMultistepScheduler"}
+SCHEDULERS = {
+    "Euler": "EulerDiscreteScheduler",
+    "DDIM": "DDIMScheduler",
+    "DPM++ 2M": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+    "Euler a": "EulerAncestralDiscreteScheduler",
+    "Heun": "HeunDiscreteScheduler",
+    "LMS": "LMSDiscreteScheduler",
+    "DEIS": "DEISMultistepScheduler",
+}
 WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
 
 
@@ -27,10 +34,21 @@ def cases(cells: int) -> dict[str, list[dict[str, Any]]]:
     """What varies in each, for so many cells; longer ones go on with other seeds."""
     k = range(cells)
     names = list(SCHEDULERS)
-    return {"schedulers": [{"scheduler": names[n % 8]} for n in k], "guidance": [{"guidance": 2.0 + n % 8} for n in k],
-            "steps": [{"steps": 8 + 2 * (n % 8)} for n in k], "LoRA weight": [{"weight": WEIGHTS[n % 8]} for n in k],
-            "mixed": [{"scheduler": names[n % 8], "steps": (8, 12, 10, 9, 7, 6, 15, 11)[n % 8], "weight": WEIGHTS[n * 3 % 8],
-                       "guidance": (3.0, 5.0, 7.5, 9.0, 4.0, 6.0, 1.0, 1.0)[n % 8]} for n in k]}
+    return {
+        "schedulers": [{"scheduler": names[n % 8]} for n in k],
+        "guidance": [{"guidance": 2.0 + n % 8} for n in k],
+        "steps": [{"steps": 8 + 2 * (n % 8)} for n in k],
+        "LoRA weight": [{"weight": WEIGHTS[n % 8]} for n in k],
+        "mixed": [
+            {
+                "scheduler": names[n % 8],
+                "steps": (8, 12, 10, 9, 7, 6, 15, 11)[n % 8],
+                "weight": WEIGHTS[n * 3 % 8],
+                "guidance": (3.0, 5.0, 7.5, 9.0, 4.0, 6.0, 1.0, 1.0)[n % 8],
+            }
+            for n in k
+        ],
+    }
 
 
 def sweeps(flags: argparse.Namespace) -> None:
@@ -40,7 +58,9 @@ def sweeps(flags: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     with tempfile.TemporaryDirectory() as place:
         side = _Side(Path(place), flags)
-        print(f"{side.title}, {torch.get_num_threads()} threads, {flags.precision}, {side.info.side} px, {flags.runs} runs")
+        print(
+            f"{side.title}, {torch.get_num_threads()} threads, {flags.precision}, {side.info.side} px, {flags.runs} runs"
+        )
         for cells in flags.cells:
             for name, wanted in cases(cells).items():
                 if flags.case in (None, name):
@@ -58,21 +78,46 @@ class _Side:
         from studio.settings import load
         from studio.store.library import Library
 
-        settings = load(home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0)
+        settings = load(
+            home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0
+        )
         self.info = Library(settings).model(flags.model)
-        lora_makers.kohya(settings.loras / "moon.safetensors", lora_makers.add(lora_makers.stock(self.info.path)), 2)
+        lora_makers.kohya(
+            settings.loras / "moon.safetensors",
+            lora_makers.add(lora_makers.stock(self.info.path)),
+            2,
+        )
         self.bench, self._seeds = Bench.open(settings), count(1000)
         device = self.bench.pipelines.device
         self.title, self._where = device.title, device.torch
-        self.stock: Any = diffusers.DiffusionPipeline.from_pretrained(self.info.path, dtype=device.dtype).to(device.torch)
+        self.stock: Any = diffusers.DiffusionPipeline.from_pretrained(
+            self.info.path, dtype=device.dtype
+        ).to(device.torch)
         self.stock.vae.to(device.autoencoder_dtype)
         self.stock.set_progress_bar_config(disable=True)
-        self.stock.load_lora_weights(settings.loras, weight_name="moon.safetensors", adapter_name="moon")
+        self.stock.load_lora_weights(
+            settings.loras, weight_name="moon.safetensors", adapter_name="moon"
+        )
         self._shipped, self._home = dict(self.stock.scheduler.config), home
         self.stock.disable_lora()
-        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-        self._told = dict(zip(names, self.stock.encode_prompt(PROMPT, device=device.torch, num_images_per_prompt=1,
-                                                              do_classifier_free_guidance=True, negative_prompt=NEGATIVE)))
+        names = (
+            "prompt_embeds",
+            "negative_prompt_embeds",
+            "pooled_prompt_embeds",
+            "negative_pooled_prompt_embeds",
+        )
+        self._told = dict(
+            zip(
+                names,
+                self.stock.encode_prompt(
+                    PROMPT,
+                    device=device.torch,
+                    num_images_per_prompt=1,
+                    do_classifier_free_guidance=True,
+                    negative_prompt=NEGATIVE,
+                ),
+            )
+        )
 
     def loop(self, cells: list[dict[str, Any]]) -> None:
         """One stock call after the other, each with its scheduler, LoRA weight and PNG."""
@@ -88,8 +133,14 @@ class _Side:
             else:
                 self.stock.disable_lora()
             noise = torch.Generator().manual_seed(next(self._seeds))
-            made = self.stock(**self._told, num_inference_steps=cell.get("steps", 12), guidance_scale=cell.get("guidance", 5.0),
-                              width=self.info.side, height=self.info.side, generator=noise)
+            made = self.stock(
+                **self._told,
+                num_inference_steps=cell.get("steps", 12),
+                guidance_scale=cell.get("guidance", 5.0),
+                width=self.info.side,
+                height=self.info.side,
+                generator=noise,
+            )
             made.images[0].save(self._home / f"stock-{k}.png")
 
     def ours(self, cells: list[dict[str, Any]], fast: bool) -> dict[str, Any]:
@@ -98,16 +149,32 @@ class _Side:
         from studio.spec.sweep import SweepSpec
         from studio.spec.value import check
 
-        base = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "steps": 12, "guidance": 5.0, "scheduler": "Euler",
-                "schedule": "As shipped", "model": self.info.name}
+        base = {
+            "prompt": PROMPT,
+            "negative_prompt": NEGATIVE,
+            "steps": 12,
+            "guidance": 5.0,
+            "scheduler": "Euler",
+            "schedule": "As shipped",
+            "model": self.info.name,
+        }
         axes = [{"field": "seed", "values": [next(self._seeds) for _ in cells], "group": 1}]
         for field in ("scheduler", "steps", "guidance"):
             if field in cells[0]:
                 axes.append({"field": field, "values": [cell[field] for cell in cells], "group": 1})
         if "weight" in cells[0]:
-            axes.append({"field": "lora_unet", "lora": "moon", "values": [cell["weight"] for cell in cells], "group": 1})
+            axes.append(
+                {
+                    "field": "lora_unet",
+                    "lora": "moon",
+                    "values": [cell["weight"] for cell in cells],
+                    "group": 1,
+                }
+            )
             base["loras"] = [{"name": "moon", "text_encoder": 0.0}]
-        id = self.bench.sweeps.add(check(SweepSpec, {"base": base, "axes": axes, "fast": fast}), "local")
+        id = self.bench.sweeps.add(
+            check(SweepSpec, {"base": base, "axes": axes, "fast": fast}), "local"
+        )
         return run_sweep(self.bench, {"sweep": id}, lambda progress: None)
 
     def bare(self, sizes: list[int], cells: int, lora: bool) -> None:
@@ -121,10 +188,17 @@ class _Side:
             shape = parts.latent_shape(self.info.side, self.info.side)
             for rows in sizes:
                 latents = torch.randn(rows, *shape[1:]).to(self._where, parts.device.dtype)
-                added = parts.added(self._told.get("pooled_prompt_embeds"), self.info.side, self.info.side)
-                parts.unet(latents, torch.full((rows,), 500.0, device=self._where), return_dict=False,
-                           encoder_hidden_states=self._told["prompt_embeds"].expand(rows, -1, -1),
-                           added_cond_kwargs={key: value.expand(rows, -1) for key, value in added.items()} or None)
+                added = parts.added(
+                    self._told.get("pooled_prompt_embeds"), self.info.side, self.info.side
+                )
+                parts.unet(
+                    latents,
+                    torch.full((rows,), 500.0, device=self._where),
+                    return_dict=False,
+                    encoder_hidden_states=self._told["prompt_embeds"].expand(rows, -1, -1),
+                    added_cond_kwargs={key: value.expand(rows, -1) for key, value in added.items()}
+                    or None,
+                )
             for _ in range(cells):
                 parts.decode(torch.randn(shape).to(self._where, parts.device.dtype)).float().cpu()
 
@@ -134,18 +208,27 @@ class _Side:
 
         seen: list[int] = []
         with self.bench.pipelines.borrow(GenerationRequest(model=self.info.name)) as parts:
-            hook = parts.unet.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+            hook = parts.unet.register_forward_pre_hook(
+                lambda module, given: seen.append(len(given[0]))
+            )
         self.ours(cells, fast)
         hook.remove()
         return seen
 
     def measure(self, name: str, cells: list[dict[str, Any]], runs: int) -> None:
-        exact, fast = self.sizes(cells, False), self.sizes(cells, True)  # which also warms everything up
+        exact, fast = (
+            self.sizes(cells, False),
+            self.sizes(cells, True),
+        )  # which also warms everything up
         self.loop(cells)
         lora = "weight" in cells[0]
         ways: dict[str, Callable[[], Any]] = {
-            "loop": lambda: self.loop(cells), "exact": lambda: self.ours(cells, False), "fast": lambda: self.ours(cells, True),
-            "bare exact": lambda: self.bare(exact, len(cells), lora), "bare fast": lambda: self.bare(fast, len(cells), lora)}
+            "loop": lambda: self.loop(cells),
+            "exact": lambda: self.ours(cells, False),
+            "fast": lambda: self.ours(cells, True),
+            "bare exact": lambda: self.bare(exact, len(cells), lora),
+            "bare fast": lambda: self.bare(fast, len(cells), lora),
+        }
         took: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(runs):
             for way, work in ways.items():
@@ -153,10 +236,22 @@ class _Side:
                 work()
                 took[way].append(time.perf_counter() - began)
         middle = {way: statistics.median(seconds) for way, seconds in took.items()}
-        ratios = {way: sorted(loop / ours for loop, ours in zip(took["loop"], took[way])) for way in ("exact", "fast")}
-        said = [f"{name:22s} rows {sum(exact):5d}", *(f"{way} {middle[way]:6.2f} s" for way in ("loop", "exact", "fast"))]
-        said += [f"loop/{way} {statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})" for way, found in ratios.items()]
-        said += [f"over bare: {way} {middle[way] / middle[f'bare {way}']:.3f}" for way in ("exact", "fast")]
+        ratios = {
+            way: sorted(loop / ours for loop, ours in zip(took["loop"], took[way]))
+            for way in ("exact", "fast")
+        }
+        said = [
+            f"{name:22s} rows {sum(exact):5d}",
+            *(f"{way} {middle[way]:6.2f} s" for way in ("loop", "exact", "fast")),
+        ]
+        said += [
+            f"loop/{way} {statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+            for way, found in ratios.items()
+        ]
+        said += [
+            f"over bare: {way} {middle[way] / middle[f'bare {way}']:.3f}"
+            for way in ("exact", "fast")
+        ]
         print("  ".join(said), flush=True)
 
 
@@ -172,18 +267,46 @@ def bound(flags: argparse.Namespace) -> None:
 
     counts = (5, 10, 20)
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench.open(load(home=Path(place), device=flags.device, precision=flags.precision, keep_free=0, preview_every=0))
-        print(f"{bench.pipelines.device.title}, {flags.precision}: largest of 8 relative differences; steps {counts}, guidance 5")
+        bench = Bench.open(
+            load(
+                home=Path(place),
+                device=flags.device,
+                precision=flags.precision,
+                keep_free=0,
+                preview_every=0,
+            )
+        )
+        print(
+            f"{bench.pipelines.device.title}, {flags.precision}: largest of 8 relative differences; steps {counts}, guidance 5"
+        )
         for name in EVERY:
             worst = []
             for steps in counts:
-                requests = [GenerationRequest(prompt=PROMPT, model=flags.model, scheduler=name, schedule="As shipped", steps=steps,
-                                              guidance=5, seed=seed) for seed in range(8)]
+                requests = [
+                    GenerationRequest(
+                        prompt=PROMPT,
+                        model=flags.model,
+                        scheduler=name,
+                        schedule="As shipped",
+                        steps=steps,
+                        guidance=5,
+                        seed=seed,
+                    )
+                    for seed in range(8)
+                ]
                 with bench.pipelines.borrow(*requests) as parts:
-                    def painted(most: int, requests: list[GenerationRequest] = requests, parts: Any = parts) -> dict[int, Any]:
+
+                    def painted(
+                        most: int, requests: list[GenerationRequest] = requests, parts: Any = parts
+                    ) -> dict[int, Any]:
                         each = [Trajectory(parts, one, condition(parts, one)) for one in requests]
-                        return {one.request.seed: latents for one, latents, _ in Batcher(parts, most).paint(each)}
+                        return {
+                            one.request.seed: latents
+                            for one, latents, _ in Batcher(parts, most).paint(each)
+                        }
 
                     exact, fast = painted(1), painted(8)
-                worst.append(max(float((fast[k] - exact[k]).norm() / exact[k].norm()) for k in exact))
+                worst.append(
+                    max(float((fast[k] - exact[k]).norm() / exact[k].norm()) for k in exact)
+                )
             print(f"{name:14s} " + "  ".join(f"{value:.1e}" for value in worst), flush=True)

@@ -25,15 +25,25 @@ def training(flags: argparse.Namespace) -> None:
     from studio.settings import load
 
     with tempfile.TemporaryDirectory() as place:
-        settings = load(home=Path(place), device=flags.device, precision=flags.precision, keep_free=0, preview_every=0)
+        settings = load(
+            home=Path(place),
+            device=flags.device,
+            precision=flags.precision,
+            keep_free=0,
+            preview_every=0,
+        )
         bench = Bench.open(settings)
-        print(f"training: pocket 128², moon, rank {RANK}, batch {BATCH}, attention, {bench.pipelines.device.title}, "
-              f"{flags.precision}, {flags.runs} turns of {flags.steps} steps")
+        print(
+            f"training: pocket 128², moon, rank {RANK}, batch {BATCH}, attention, {bench.pipelines.device.title}, "
+            f"{flags.precision}, {flags.runs} turns of {flags.steps} steps"
+        )
         for reads, goal in ((False, 1.5), (True, 1.2)):
             ours, bare = _ours(bench, flags, reads)
             ways = {"diffusers": _theirs(bench, flags, reads), "ours": ours, "bare": bare}
             times: dict[str, list[float]] = {name: [] for name in ways}
-            busy = dict.fromkeys(ways, 0.0)  # of this process: tells more than the clock where others share the cores
+            busy = dict.fromkeys(
+                ways, 0.0
+            )  # of this process: tells more than the clock where others share the cores
             for turn in range(flags.runs + 1):  # the first one warms
                 for name, way in ways.items():
                     began, worked = time.perf_counter(), time.process_time()
@@ -44,24 +54,42 @@ def training(flags: argparse.Namespace) -> None:
             print(f" {'U-Net and text encoder' if reads else 'U-Net only'}")
             middle = {name: statistics.median(taken) for name, taken in times.items()}
             for name, taken in times.items():
-                print(f"  {name:10s} {middle[name] * 1000:7.1f} ms a step ({min(taken) * 1000:.1f} … {max(taken) * 1000:.1f})")
+                print(
+                    f"  {name:10s} {middle[name] * 1000:7.1f} ms a step ({min(taken) * 1000:.1f} … {max(taken) * 1000:.1f})"
+                )
             least = {name: min(taken) for name, taken in times.items()}
-            print(f"  diffusers ÷ ours {middle['diffusers'] / middle['ours']:.2f}, of the quickest turns "
-                  f"{least['diffusers'] / least['ours']:.2f} (goal ≥ {goal}); ours ÷ bare {middle['ours'] / middle['bare']:.3f}, "
-                  f"of the quickest {least['ours'] / least['bare']:.3f} (goal ≤ 1.05); in processor time "
-                  f"{busy['diffusers'] / busy['ours']:.2f} and {busy['ours'] / busy['bare']:.3f}")
+            print(
+                f"  diffusers ÷ ours {middle['diffusers'] / middle['ours']:.2f}, of the quickest turns "
+                f"{least['diffusers'] / least['ours']:.2f} (goal ≥ {goal}); ours ÷ bare {middle['ours'] / middle['bare']:.3f}, "
+                f"of the quickest {least['ours'] / least['bare']:.3f} (goal ≤ 1.05); in processor time "
+                f"{busy['diffusers'] / busy['ours']:.2f} and {busy['ours'] / busy['bare']:.3f}"
+            )
 
 
 def _config(flags: argparse.Namespace, reads: bool) -> Any:
     from studio.spec.training import TrainingConfig
     from studio.spec.value import check
 
-    return check(TrainingConfig, {"dataset": "moon", "name": "moon", "batch": BATCH, "rank": RANK, "steps": 1_000_000,
-                                  "targets": "attention", "train_text_encoder": reads, "buckets": False, "seed": 7,
-                                  "precision": flags.precision})
+    return check(
+        TrainingConfig,
+        {
+            "dataset": "moon",
+            "name": "moon",
+            "batch": BATCH,
+            "rank": RANK,
+            "steps": 1_000_000,
+            "targets": "attention",
+            "train_text_encoder": reads,
+            "buckets": False,
+            "seed": 7,
+            "precision": flags.precision,
+        },
+    )
 
 
-def _ours(bench: Any, flags: argparse.Namespace, reads: bool) -> tuple[Callable[[int], None], Callable[[int], None]]:
+def _ours(
+    bench: Any, flags: argparse.Namespace, reads: bool
+) -> tuple[Callable[[int], None], Callable[[int], None]]:
     """Our steps, with report and log, and the arithmetic alone: one batch forward, backward, clipped, stepped."""
     import torch
 
@@ -84,13 +112,23 @@ def _ours(bench: Any, flags: argparse.Namespace, reads: bool) -> tuple[Callable[
     jobs.claim("cpu", job)
 
     def trainer() -> Any:
-        own = Network(families.load(found.info, found.content, found.device), found.config, found.modules)
+        own = Network(
+            families.load(found.info, found.content, found.device), found.config, found.modules
+        )
         data = Data(found.plan, Cache(), own.parts, not own.reads)
         data.prepare(own.parts)
         return Trainer(own, data, found.config, found.total)
 
     one, plain = trainer(), trainer()
-    watcher = Watcher(bench, run, found, Keeper(Path(bench.settings.home / "none"), "", 0), None, Reporter(jobs, job), 0)
+    watcher = Watcher(
+        bench,
+        run,
+        found,
+        Keeper(Path(bench.settings.home / "none"), "", 0),
+        None,
+        Reporter(jobs, job),
+        0,
+    )
     watcher.due = lambda step: False  # type: ignore[method-assign]
 
     def ours(steps: int) -> None:
@@ -99,14 +137,21 @@ def _ours(bench: Any, flags: argparse.Namespace, reads: bool) -> tuple[Callable[
 
     batch = plain.data.batch(0)
     ids = plain._tokens(batch.captions) if reads else []
-    noise, times = torch.randn_like(batch.latents), torch.randint(0, 1000, (len(batch.samples),), device=batch.latents.device)
+    noise, times = (
+        torch.randn_like(batch.latents),
+        torch.randint(0, 1000, (len(batch.samples),), device=batch.latents.device),
+    )
     parts, dtype = plain.parts, plain.device.dtype
 
     def bare(steps: int) -> None:
         """Nothing but the networks: no chance, no noise, no log."""
         for _ in range(steps):
             with torch.autocast(plain.device.kind, dtype, enabled=dtype != torch.float32):
-                rows = parts.text_encoders[0](ids[0].flatten(0, 1).to(noise.device))[0] if reads else batch.rows
+                rows = (
+                    parts.text_encoders[0](ids[0].flatten(0, 1).to(noise.device))[0]
+                    if reads
+                    else batch.rows
+                )
                 said = parts.unet(batch.latents.to(dtype), times, rows, return_dict=False)[0]
             torch.nn.functional.mse_loss(said.float(), noise).backward()
             torch.nn.utils.clip_grad_norm_(plain.weights, 1.0)
@@ -128,7 +173,9 @@ def _theirs(bench: Any, flags: argparse.Namespace, reads: bool) -> Callable[[int
     from tqdm.auto import tqdm
 
     info = bench.library.model("pocket")
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[flags.precision]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+        flags.precision
+    ]
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[flags.precision]
     accelerator = Accelerator(cpu=flags.device == "cpu", mixed_precision=mixed)
     pipe = DiffusionPipeline.from_pretrained(info.path, dtype=dtype)
@@ -136,18 +183,37 @@ def _theirs(bench: Any, flags: argparse.Namespace, reads: bool) -> Callable[[int
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
     for network in (unet, vae, encoder):
         network.requires_grad_(False).to(accelerator.device)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian",
-                                target_modules=["to_k", "to_q", "to_v", "to_out.0"]))
+    unet.add_adapter(
+        LoraConfig(
+            r=RANK,
+            lora_alpha=RANK,
+            init_lora_weights="gaussian",
+            target_modules=["to_k", "to_q", "to_v", "to_out.0"],
+        )
+    )
     if reads:
-        encoder.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian",
-                                       target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]))
-    weights = [weight for network in (unet, encoder) for weight in network.parameters() if weight.requires_grad]
+        encoder.add_adapter(
+            LoraConfig(
+                r=RANK,
+                lora_alpha=RANK,
+                init_lora_weights="gaussian",
+                target_modules=["q_proj", "k_proj", "v_proj", "out_proj"],
+            )
+        )
+    weights = [
+        weight
+        for network in (unet, encoder)
+        for weight in network.parameters()
+        if weight.requires_grad
+    ]
     for weight in weights:
         weight.data = weight.data.float()
     optimizer = torch.optim.AdamW(weights, lr=1e-4)
     rates = get_scheduler("constant", optimizer)
     loader = torch.utils.data.DataLoader(_Pictures(bench, pipe.tokenizer), BATCH, shuffle=True)
-    unet, encoder, optimizer, loader, rates = accelerator.prepare(unet, encoder, optimizer, loader, rates)
+    unet, encoder, optimizer, loader, rates = accelerator.prepare(
+        unet, encoder, optimizer, loader, rates
+    )
     batches = _endless(loader)
     unet.train()
     encoder.train(reads)
@@ -157,12 +223,19 @@ def _theirs(bench: Any, flags: argparse.Namespace, reads: bool) -> Callable[[int
         for _ in range(many):
             batch = next(batches)
             with accelerator.accumulate(unet):
-                latents = vae.encode(batch["pixels"].to(dtype)).latent_dist.sample() * vae.config.scaling_factor
+                latents = (
+                    vae.encode(batch["pixels"].to(dtype)).latent_dist.sample()
+                    * vae.config.scaling_factor
+                )
                 noise = torch.randn_like(latents)
-                timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=latents.device).long()
+                timesteps = torch.randint(
+                    0, scheduler.config.num_train_timesteps, (len(latents),), device=latents.device
+                ).long()
                 noisy = scheduler.add_noise(latents, noise, timesteps)
                 predicted = unet(noisy, timesteps, encoder(batch["ids"])[0]).sample
-                loss = torch.nn.functional.mse_loss(predicted.float(), noise.float(), reduction="mean")
+                loss = torch.nn.functional.mse_loss(
+                    predicted.float(), noise.float(), reduction="mean"
+                )
                 total += accelerator.gather(loss.repeat(BATCH)).mean().item()
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
@@ -185,7 +258,10 @@ class _Pictures:
         from PIL import Image
 
         self._tokenizer = tokenizer
-        self._items = [(Image.open(item.path).convert("RGB"), item.caption) for item in bench.datasets.open("moon").items]
+        self._items = [
+            (Image.open(item.path).convert("RGB"), item.caption)
+            for item in bench.datasets.open("moon").items
+        ]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -195,8 +271,17 @@ class _Pictures:
         import torch
 
         image, caption = self._items[k]
-        pixels = torch.from_numpy(np.asarray(image.resize((128, 128), 2)).copy()).permute(2, 0, 1).contiguous().float() / 127.5 - 1
-        ids = self._tokenizer(caption, max_length=77, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
+        pixels = (
+            torch.from_numpy(np.asarray(image.resize((128, 128), 2)).copy())
+            .permute(2, 0, 1)
+            .contiguous()
+            .float()
+            / 127.5
+            - 1
+        )
+        ids = self._tokenizer(
+            caption, max_length=77, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids[0]
         return {"pixels": pixels, "ids": ids}
 
 

@@ -32,7 +32,11 @@ KEY = "STUDIO_CAPTION_KEY"
 USUAL = "Describe this picture in one plain sentence, as a caption for training. Answer with the caption alone."
 SIDE, QUALITY = 1024, 92  # of the JPEG that is sent
 CONNECT, ANSWER = 10.0, 180.0  # seconds to reach it; for the whole answer
-TRIES, PAUSE, LONGEST_PAUSE = 5, 1.0, 60.0  # the pause doubles from try to try, unless the endpoint names one
+TRIES, PAUSE, LONGEST_PAUSE = (
+    5,
+    1.0,
+    60.0,
+)  # the pause doubles from try to try, unless the endpoint names one
 MOST_BYTES = 2**20  # of an answer
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 REFUSED = {400, 413, 415, 422}  # one picture or question is not taken; others may be
@@ -53,8 +57,12 @@ class Captioner:
         key = os.environ.get(KEY, "").strip()
         # The machine's own proxy is the user's choice for the outside world; what is on this machine is asked directly.
         outside = self._url.host not in ("localhost", "127.0.0.1", "::1")
-        self._client = httpx.Client(timeout=httpx.Timeout(ANSWER, connect=CONNECT), follow_redirects=False, trust_env=outside,
-                                    headers={"Authorization": f"Bearer {key}"} if key else {})
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(ANSWER, connect=CONNECT),
+            follow_redirects=False,
+            trust_env=outside,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
 
     def look(self, picture: Image.Image, asked: CaptionSpec) -> str:
         """A picture as it is sent."""
@@ -63,17 +71,24 @@ class Captioner:
         small.save(out := io.BytesIO(), "JPEG", quality=QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
-    def caption(self, looks: Sequence[str], asked: CaptionSpec, beat: Callable[[], None], heard: Heard) -> dict[int, str]:
+    def caption(
+        self, looks: Sequence[str], asked: CaptionSpec, beat: Callable[[], None], heard: Heard
+    ) -> dict[int, str]:
         """Tell `heard` each answer when it comes, from whatever thread. Gives the pictures that were refused, with the reason.
 
         `beat` is called ten times a second and may raise. Raises StudioError for what concerns all pictures.
         """
-        ended, pool = threading.Event(), ThreadPoolExecutor(min(len(looks), asked.batch or CAPTIONERS[ENDPOINT].batch))
+        ended, pool = (
+            threading.Event(),
+            ThreadPoolExecutor(min(len(looks), asked.batch or CAPTIONERS[ENDPOINT].batch)),
+        )
 
         def one(number: int, look: str) -> None:
             heard({number: self._asked(look, asked, ended)})
 
-        sent: dict[Future[None], int] = {pool.submit(one, number, look): number for number, look in enumerate(looks)}
+        sent: dict[Future[None], int] = {
+            pool.submit(one, number, look): number for number, look in enumerate(looks)
+        }
         try:
             open_ = set(sent)
             while open_:
@@ -84,13 +99,27 @@ class Captioner:
                 beat()
         finally:
             ended.set()  # what waits to try again need not
-            pool.shutdown(wait=False, cancel_futures=True)  # what is on its way may still be answered, and is then told
-        return {number: str(error) for future, number in sent.items() if (error := future.exception())}
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # what is on its way may still be answered, and is then told
+        return {
+            number: str(error) for future, number in sent.items() if (error := future.exception())
+        }
 
     def _asked(self, look: str, asked: CaptionSpec, ended: threading.Event) -> str:
         """One picture's caption, after as many tries as it takes. Raises Refused and StudioError."""
-        told: dict[str, Any] = {"model": asked.model, "messages": [{"role": "user", "content": [
-            {"type": "text", "text": asked.instruction or USUAL}, {"type": "image_url", "image_url": {"url": look}}]}]}
+        told: dict[str, Any] = {
+            "model": asked.model,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": asked.instruction or USUAL},
+                        {"type": "image_url", "image_url": {"url": look}},
+                    ],
+                }
+            ],
+        }
         if asked.tokens:
             told["max_tokens"] = asked.tokens
         for tried in range(1, TRIES + 1):
@@ -110,8 +139,10 @@ class Captioner:
                 pause = _asked_pause(headers, pause)
             if tried < TRIES and ended.wait(pause):
                 break
-        raise StudioError(f"The endpoint {self._named} {why}, also when tried {TRIES} times. What was captioned is kept; "
-                          "caption again later, and it goes on there.")
+        raise StudioError(
+            f"The endpoint {self._named} {why}, also when tried {TRIES} times. What was captioned is kept; "
+            "caption again later, and it goes on there."
+        )
 
     def _sent(self, told: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         """Status, headers and body of one request. Raises httpx.TransportError."""
@@ -120,8 +151,10 @@ class Captioner:
             for part in answer.iter_bytes():
                 body += part
                 if len(body) > MOST_BYTES:
-                    raise StudioError(f"The endpoint {self._named} answers with more than {MOST_BYTES // 2**20} MiB; "
-                                      "is it the right address?")
+                    raise StudioError(
+                        f"The endpoint {self._named} answers with more than {MOST_BYTES // 2**20} MiB; "
+                        "is it the right address?"
+                    )
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout(f"no whole answer in {ANSWER:.0f} s")
             return answer.status_code, answer.headers, body
@@ -138,7 +171,9 @@ def _words(body: bytes) -> str:
         if isinstance(said, list):  # in parts
             said = " ".join(str(part["text"]) for part in said if part.get("type") == "text")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise Refused(f"The endpoint's answer is not one of chat completions: {body[:80]!r}.") from None
+        raise Refused(
+            f"The endpoint's answer is not one of chat completions: {body[:80]!r}."
+        ) from None
     if not isinstance(said, str) or not said.strip():
         raise Refused("The endpoint said nothing about it.")
     return said
@@ -158,8 +193,11 @@ def _reason(body: bytes) -> str:
 
 def _hint(status: int, headers: httpx.Headers) -> str:
     if status in (401, 403):
-        return f" Is the right key in the environment, as {KEY}?" if os.environ.get(KEY) else \
-            f" Give its key in the environment, as {KEY}, and start the studio again."
+        return (
+            f" Is the right key in the environment, as {KEY}?"
+            if os.environ.get(KEY)
+            else f" Give its key in the environment, as {KEY}, and start the studio again."
+        )
     if 300 <= status < 400:
         return f" It sends on to {headers.get('location', 'nowhere')!r:.120}; if you trust that, give it as the address."
     return " Is the address right, such as http://127.0.0.1:1234/v1, and the model?"

@@ -14,8 +14,12 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from studio.engine.captioning.local import Local
 
-TASKS = {"": "<CAPTION>", "caption": "<CAPTION>", "detailed caption": "<DETAILED_CAPTION>",
-         "more detailed caption": "<MORE_DETAILED_CAPTION>"}
+TASKS = {
+    "": "<CAPTION>",
+    "caption": "<CAPTION>",
+    "detailed caption": "<DETAILED_CAPTION>",
+    "more detailed caption": "<MORE_DETAILED_CAPTION>",
+}
 BLANK = Image.new("RGB", (8, 8))
 
 

@@ -49,15 +49,25 @@ class Local:
         return self.reader.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
     @torch.inference_mode()
-    def caption(self, looks: Sequence[torch.Tensor], asked: CaptionSpec, beat: Callable[[], None], heard: Heard) -> dict[int, str]:
+    def caption(
+        self,
+        looks: Sequence[torch.Tensor],
+        asked: CaptionSpec,
+        beat: Callable[[], None],
+        heard: Heard,
+    ) -> dict[int, str]:
         """Tell `heard` what is said about each, by number. `beat` is called at each token and may raise. Gives those that could
         not be captioned, with the reason: none."""
         where, words = self.device.torch, self.words(asked.instruction)
         told = {name: each.repeat(len(looks), 1).to(where) for name, each in words.items()}
         usual = CAPTIONERS[self.kind].tokens or 1
-        ids = self.model.generate(pixel_values=torch.stack(list(looks)).to(where, self.device.dtype), **told, do_sample=False,
-                                  max_new_tokens=max(1, min(asked.tokens or usual, self.room(words))),
-                                  stopping_criteria=StoppingCriteriaList([_Beat(beat)]))
+        ids = self.model.generate(
+            pixel_values=torch.stack(list(looks)).to(where, self.device.dtype),
+            **told,
+            do_sample=False,
+            max_new_tokens=max(1, min(asked.tokens or usual, self.room(words))),
+            stopping_criteria=StoppingCriteriaList([_Beat(beat)]),
+        )
         heard(dict(enumerate(self.texts(ids, asked.instruction))))
         return {}
 

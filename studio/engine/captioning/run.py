@@ -53,12 +53,17 @@ def caption_folder(bench: Bench, spec: Mapping[str, Any], report: Report) -> dic
     report(Progress(0, 0, "Reading the pictures"))
     album = bench.albums.open(Path(folder) if folder else asked.dataset)
     if album.shipped and not asked.dry_run:
-        raise NotAllowed(f"{album.name} came with the studio and stays as it is; copy it under another name and caption that.")
+        raise NotAllowed(
+            f"{album.name} came with the studio and stays as it is; copy it under another name and caption that."
+        )
     run = _Run(album, asked, report)
     if run.wanted:
         with _lent(bench, asked, report) as (captioner, by, key, size):
             run.all(captioner, by, Answers(bench.settings.home, key), lambda: bench.between(size))
-    return run.result() | {"captioner": asked.captioner, "seconds": round(time.perf_counter() - began, 3)}
+    return run.result() | {
+        "captioner": asked.captioner,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
 
 
 @contextmanager
@@ -66,7 +71,13 @@ def _lent(bench: Bench, asked: CaptionSpec, report: Report) -> Iterator[tuple[An
     """The captioner, what its captions are signed with, the key of its answers, and about what a call takes in bytes."""
     if asked.captioner == ENDPOINT:
         module = _module(ENDPOINT)
-        told = [ENDPOINT, asked.address, asked.model, asked.instruction or module.USUAL, asked.tokens]
+        told = [
+            ENDPOINT,
+            asked.address,
+            asked.model,
+            asked.instruction or module.USUAL,
+            asked.tokens,
+        ]
         yield module.Captioner(asked.address), f"{asked.model} at {asked.address}", _hash(told), 0
         return
     networks, device = bench.pipelines.networks, bench.pipelines.device
@@ -75,7 +86,9 @@ def _lent(bench: Bench, asked: CaptionSpec, report: Report) -> Iterator[tuple[An
     module, content = _module(info.kind), networks.content(info)
     key = f"captioner {content} {device.dtype_name}"
     report(Progress(0, 0, "Loading the captioner"))
-    with bench.pipelines.hold(key, lambda: module.Captioner.load(info, device), 2 * info.bytes, f"Captioner {info.name}") as lent:
+    with bench.pipelines.hold(
+        key, lambda: module.Captioner.load(info, device), 2 * info.bytes, f"Captioner {info.name}"
+    ) as lent:
         told = [key, asked.instruction, asked.tokens or CAPTIONERS[info.kind].tokens]
         yield lent, f"{info.name} ({content[:12]})", _hash(told), info.bytes
 
@@ -105,7 +118,9 @@ class _Run:
         self.wanted: list[Picture] = []
         self.rows: list[dict[str, str]] = []
         self.failed: list[dict[str, str]] = []
-        self.made = self.taken = self.kept = 0  # captioned now; from what was said before; that have a caption and keep it
+        self.made = self.taken = self.kept = (
+            0  # captioned now; from what was said before; that have a caption and keep it
+        )
         self.done = self.refused = 0  # of those wanted
         self.step = 0  # of the album's journal
         self._known: dict[str, str] = {}  # words by content
@@ -115,7 +130,9 @@ class _Run:
 
     def _choose(self) -> None:
         passed = set(self.album.keys(self.asked.filter))
-        for picture in [self.album.picture(key) for key in self.asked.pictures] or self.album.pictures:
+        for picture in [
+            self.album.picture(key) for key in self.asked.pictures
+        ] or self.album.pictures:
             if picture.key not in passed:
                 continue
             if fault := picture.reason or picture.fault:
@@ -125,22 +142,40 @@ class _Run:
             else:
                 self.wanted.append(picture)
         if not (self.wanted or self.kept or self.failed):
-            raise DatasetError(f"There is no picture to caption in {self.album.name}" + (
-                f" that the filter {self.asked.filter!r:.60} lets through." if self.asked.filter else "."))
+            raise DatasetError(
+                f"There is no picture to caption in {self.album.name}"
+                + (
+                    f" that the filter {self.asked.filter!r:.60} lets through."
+                    if self.asked.filter
+                    else "."
+                )
+            )
 
     def result(self) -> dict[str, Any]:
         """What came of it, as plain data."""
-        return {"count": len(self.wanted) + self.kept, "made": self.made, "taken": self.taken, "kept": self.kept,
-                "failed": self.failed, "rows": self.rows[:MOST_ROWS], "more_rows": max(0, len(self.rows) - MOST_ROWS),
-                "step": self.step, "dry_run": self.asked.dry_run}
+        return {
+            "count": len(self.wanted) + self.kept,
+            "made": self.made,
+            "taken": self.taken,
+            "kept": self.kept,
+            "failed": self.failed,
+            "rows": self.rows[:MOST_ROWS],
+            "more_rows": max(0, len(self.rows) - MOST_ROWS),
+            "step": self.step,
+            "dry_run": self.asked.dry_run,
+        }
 
     def all(self, captioner: Any, by: str, answers: Answers, between: Callable[[], bool]) -> None:
         """Group by group. What was said is written now and then, at the end, and when a stop or an error comes."""
         size = self.asked.batch or CAPTIONERS[captioner.kind].batch
         self._known = {} if self.asked.anew else answers.all()
         self._began = self._wrote = time.perf_counter()
-        group: dict[str, tuple[Any, list[Picture]]] = {}  # by content: a picture that is there twice is asked about once
-        looked = pictures.ahead(self.wanted, lambda picture: self._look(captioner, picture), 2 * size)
+        group: dict[
+            str, tuple[Any, list[Picture]]
+        ] = {}  # by content: a picture that is there twice is asked about once
+        looked = pictures.ahead(
+            self.wanted, lambda picture: self._look(captioner, picture), 2 * size
+        )
         try:
             for picture, look in looked:
                 if isinstance(look, StudioError):
@@ -172,17 +207,30 @@ class _Run:
             raise BadPicture(f"cannot be read ({error.strerror or error}).") from None
         content = hashlib.sha256(data).hexdigest()
         known = content in self._known
-        return _Look(content, None if known else captioner.look(images.load(data, picture.path.name).image, self.asked))
+        return _Look(
+            content,
+            None
+            if known
+            else captioner.look(images.load(data, picture.path.name).image, self.asked),
+        )
 
-    def _ask(self, captioner: Any, group: Mapping[str, tuple[Any, list[Picture]]], answers: Answers) -> None:
+    def _ask(
+        self, captioner: Any, group: Mapping[str, tuple[Any, list[Picture]]], answers: Answers
+    ) -> None:
         contents = list(group)
 
-        def hear(found: Mapping[int, str]) -> None:  # from whatever thread, and perhaps after a stop
-            words = {contents[number]: clean for number, text in found.items() if (clean := _clean(text))}
+        def hear(
+            found: Mapping[int, str],
+        ) -> None:  # from whatever thread, and perhaps after a stop
+            words = {
+                contents[number]: clean for number, text in found.items() if (clean := _clean(text))
+            }
             answers.keep(words)
             self._known.update(words)
 
-        refused = captioner.caption([look for look, _ in group.values()], self.asked, self._beat, hear)
+        refused = captioner.caption(
+            [look for look, _ in group.values()], self.asked, self._beat, hear
+        )
         for number, (content, (_, members)) in enumerate(group.items()):
             for picture in members:
                 if content in self._known:
@@ -192,7 +240,9 @@ class _Run:
                     self.refused += 1
                     self._fail(picture, refused.get(number, "The captioner said nothing about it."))
         if not self.made + self.taken and self.refused >= HOPELESS:
-            raise StudioError(f"None of the first {self.refused} pictures was captioned. {self.failed[-1]['error']}")
+            raise StudioError(
+                f"None of the first {self.refused} pictures was captioned. {self.failed[-1]['error']}"
+            )
 
     def _say(self, picture: Picture, words: str) -> None:
         self.done += 1
@@ -212,10 +262,16 @@ class _Run:
 
     def _write(self, by: str, at_once: bool = False) -> None:
         began = time.perf_counter()
-        if self.asked.dry_run or not self._ready or not (at_once or began - self._wrote > self._pause):
+        if (
+            self.asked.dry_run
+            or not self._ready
+            or not (at_once or began - self._wrote > self._pause)
+        ):
             return
         ready, self._ready = self._ready, {}
-        step = self.album.write(ready, self._writer(by), "replace", into=self.step, title=self._title())
+        step = self.album.write(
+            ready, self._writer(by), "replace", into=self.step, title=self._title()
+        )
         self.step = step.id or self.step
         left = {key: why for key, why in step.left if key in ready}
         self.failed += [{"file": key, "error": why} for key, why in left.items()]
@@ -224,9 +280,15 @@ class _Run:
         self._pause = max(WRITE_EVERY, 10 * (self._wrote - began))
 
     def _writer(self, by: str) -> Writer:
-        told = {name: getattr(self.asked, name) for name in ("tokens", "prefix", "suffix", "trigger")}
-        return Writer(by="model", model=by[:200], instruction=self.asked.instruction,
-                      settings=", ".join(f"{name} {value!r}" for name, value in told.items() if value))
+        told = {
+            name: getattr(self.asked, name) for name in ("tokens", "prefix", "suffix", "trigger")
+        }
+        return Writer(
+            by="model",
+            model=by[:200],
+            instruction=self.asked.instruction,
+            settings=", ".join(f"{name} {value!r}" for name, value in told.items() if value),
+        )
 
     def _title(self) -> str:
         return f"{self.asked.captioner:.60}: {self.asked.mode} {len(self.wanted)} captions"
@@ -234,5 +296,9 @@ class _Run:
 
 def _clean(text: str) -> str:
     """What a captioner said as one line of text that any file takes."""
-    plain = "".join(letter for letter in text.encode("utf-8", "ignore").decode() if letter.isprintable() or letter.isspace())
+    plain = "".join(
+        letter
+        for letter in text.encode("utf-8", "ignore").decode()
+        if letter.isprintable() or letter.isspace()
+    )
     return one_line(plain)[:LONGEST]

@@ -26,8 +26,12 @@ def shares(one: Trajectory) -> tuple[Any, ...]:
     """What has to be equal for two trajectories on one U-Net (so of one number format and one count of input channels) to
     share its calls: size of the latents, length of the prompts, what the U-Net is told besides, which LoRAs there are (plain
     ones of whatever weight; the library refuses all other kinds)."""
-    return (one.shape, one.conditioning.positive.shape[1], tuple(sorted(one.added[1])),
-            frozenset(active.content for active in one.loras))
+    return (
+        one.shape,
+        one.conditioning.positive.shape[1],
+        tuple(sorted(one.added[1])),
+        frozenset(active.content for active in one.loras),
+    )
 
 
 @dataclass(eq=False)
@@ -49,8 +53,9 @@ class Batcher:
         self.calls = self.rows = 0
         self._told: tuple[list[_Running], dict[str, Any]] = [], {}
 
-    def paint(self, waiting: Iterable[Trajectory], on_call: Callable[[], Any] = lambda: None
-              ) -> Iterator[tuple[Trajectory, torch.Tensor | StudioError, float]]:
+    def paint(
+        self, waiting: Iterable[Trajectory], on_call: Callable[[], Any] = lambda: None
+    ) -> Iterator[tuple[Trajectory, torch.Tensor | StudioError, float]]:
         """Each trajectory as soon as it ends, with its latents, or with why there are none, and its share of the seconds.
 
         They are taken from `waiting` in turn, one when there is room. After each U-Net call comes `on_call`; what it raises
@@ -60,20 +65,27 @@ class Batcher:
         following = next(source, None)
         running: list[_Running] = []
         while running or following is not None:
-            while following is not None and len(running) < self.most and (
-                    not running or shares(running[0].trajectory) == shares(following)):
+            while (
+                following is not None
+                and len(running) < self.most
+                and (not running or shares(running[0].trajectory) == shares(following))
+            ):
                 running.append(_begun(following))
                 following = next(source, None)
-            began, asked = time.perf_counter(), running[:self.most]
+            began, asked = time.perf_counter(), running[: self.most]
             predictions = self._predict(asked)
-            if predictions is None:  # memory did not suffice: those left over wait, and lose nothing
+            if (
+                predictions is None
+            ):  # memory did not suffice: those left over wait, and lose nothing
                 self.parts.device.empty_cache()
                 self.most = len(asked) // 2
                 continue
             ended = _send(asked, predictions)
             took = time.perf_counter() - began
             for one in asked:
-                one.seconds += took * one.trajectory.rows / sum(other.trajectory.rows for other in asked)
+                one.seconds += (
+                    took * one.trajectory.rows / sum(other.trajectory.rows for other in asked)
+                )
             running = [one for one in running if one not in ended]
             on_call()
             for one, came in ended.items():
@@ -84,12 +96,19 @@ class Batcher:
         """One U-Net call for all that is asked; None if memory does not suffice for so many."""
         if self._told[0] != asked:  # otherwise the rows are those of the call before
             self._told = asked, _told([one.trajectory for one in asked])
-        loras.switch(self.parts, loras.by_row([one.trajectory.loras for one in asked for _ in range(one.trajectory.rows)]))
+        loras.switch(
+            self.parts,
+            loras.by_row(
+                [one.trajectory.loras for one in asked for _ in range(one.trajectory.rows)]
+            ),
+        )
         rows = [one.ask for one in asked for _ in range(one.trajectory.rows)]
         timesteps = torch.tensor([float(ask.timestep) for ask in rows]).to(self.parts.device.torch)
         latents = torch.cat([ask.latents for ask in rows])
         try:
-            out = iter(self.parts.unet(latents, timesteps, return_dict=False, **self._told[1])[0].split(1))
+            out = iter(
+                self.parts.unet(latents, timesteps, return_dict=False, **self._told[1])[0].split(1)
+            )
         except torch.OutOfMemoryError:
             if len(asked) == 1:
                 raise
@@ -105,7 +124,9 @@ def _begun(trajectory: Trajectory) -> _Running:
 
 
 @torch.inference_mode()
-def _send(asked: list[_Running], predictions: list[Prediction]) -> dict[_Running, torch.Tensor | StudioError]:
+def _send(
+    asked: list[_Running], predictions: list[Prediction]
+) -> dict[_Running, torch.Tensor | StudioError]:
     """Hand the predictions out; what those that end with them came to."""
     ended: dict[_Running, torch.Tensor | StudioError] = {}
     for one, prediction in zip(asked, predictions, strict=True):

@@ -56,7 +56,12 @@ class Window:
         part = image.crop(self.box)
         size = self.inner[2] - self.inner[0], self.inner[3] - self.inner[1]
         part = part if part.size == size else part.resize(size, LANCZOS)
-        around = (self.inner[0], self.inner[1], self.paint[0] - self.inner[2], self.paint[1] - self.inner[3])
+        around = (
+            self.inner[0],
+            self.inner[1],
+            self.paint[0] - self.inner[2],
+            self.paint[1] - self.inner[3],
+        )
         return extended(part, around, "edge") if any(around) else part
 
     def back(self, painted: Image.Image) -> Image.Image:
@@ -67,23 +72,34 @@ class Window:
         return painted.resize(size, LANCZOS, box=self.inner)
 
 
-def composed(picture: Image.Image, painted: Image.Image, mask: Image.Image, window: Window) -> Image.Image:
+def composed(
+    picture: Image.Image, painted: Image.Image, mask: Image.Image, window: Window
+) -> Image.Image:
     """The picture with what was painted in the window, through the mask. Where that is black, pixels stay what they were."""
     out = picture.copy()
     out.paste(window.back(painted), window.box[:2], mask.crop(window.box))
     return out
 
 
-def extended(image: Image.Image, sides: tuple[int, int, int, int], fill: ExtendFill, colour: str = "#808080", seed: int = 0
-             ) -> Image.Image:
+def extended(
+    image: Image.Image,
+    sides: tuple[int, int, int, int],
+    fill: ExtendFill,
+    colour: str = "#808080",
+    seed: int = 0,
+) -> Image.Image:
     """With more pixels on its sides (left, top, right, bottom), filled in one of four ways; noise comes from `seed`."""
     left, top, right, bottom = sides
     if fill in _PADS:
         depth = ((0, 0),) * (image.mode != "L")
-        return Image.fromarray(np.pad(np.asarray(image), ((top, bottom), (left, right), *depth), mode=_PADS[fill]))  # type: ignore[call-overload]
+        return Image.fromarray(
+            np.pad(np.asarray(image), ((top, bottom), (left, right), *depth), mode=_PADS[fill])
+        )  # type: ignore[call-overload]
     size = image.width + left + right, image.height + top + bottom
     if fill == "noise":
-        out = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
+        out = Image.fromarray(
+            np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+        )
     else:
         out = Image.new("RGB", size, colour)
     out.paste(image, (left, top))
@@ -93,14 +109,18 @@ def extended(image: Image.Image, sides: tuple[int, int, int, int], fill: ExtendF
 def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
     """What is masked replaced by colours from around: averages over ever larger squares, until one reaches the unmasked."""
     weight = 1 - np.asarray(mask, np.float32)[..., None] / 255
-    return Image.fromarray(np.rint(_drawn_in(np.asarray(image, np.float32), weight)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.rint(_drawn_in(np.asarray(image, np.float32), weight)).clip(0, 255).astype(np.uint8)
+    )
 
 
 def for_latents(mask: Image.Image, scale: int) -> np.ndarray:
     """(height / scale, width / scale) of 0 and 1: 1 where any of a latent's pixels is at least half masked."""
     hard = np.asarray(mask) >= HALF
     height, width = hard.shape
-    return hard.reshape(height // scale, scale, width // scale, scale).any((1, 3)).astype(np.float32)
+    return (
+        hard.reshape(height // scale, scale, width // scale, scale).any((1, 3)).astype(np.float32)
+    )
 
 
 def joined(size: Size, tiles: Sequence[tuple[Box, Image.Image]]) -> Image.Image:
@@ -122,8 +142,8 @@ def joined(size: Size, tiles: Sequence[tuple[Box, Image.Image]]) -> Image.Image:
 def _faded(size: Size, left: int, top: int) -> Image.Image:
     """White, growing from black over so many pixels on the left and above."""
     fade = np.full((size[1], size[0]), 255.0)
-    fade[:, :max(0, left)] *= (np.arange(max(0, left)) + 0.5) / max(1, left)
-    fade[:max(0, top)] *= ((np.arange(max(0, top)) + 0.5) / max(1, top))[:, None]
+    fade[:, : max(0, left)] *= (np.arange(max(0, left)) + 0.5) / max(1, left)
+    fade[: max(0, top)] *= ((np.arange(max(0, top)) + 0.5) / max(1, top))[:, None]
     return Image.fromarray(np.rint(fade).astype(np.uint8))
 
 
@@ -140,5 +160,10 @@ def _drawn_in(colours: np.ndarray, weight: np.ndarray) -> np.ndarray:
     halves = (shares.shape[0] // 2, 2, shares.shape[1] // 2, 2, -1)
     share, part = shares.reshape(halves).sum((1, 3)), parts.reshape(halves).sum((1, 3))
     small = _drawn_in(part / np.maximum(share, 1e-6), np.minimum(share, 1))
-    channels = [np.asarray(Image.fromarray(small[..., k]).resize((width, height), Image.Resampling.BILINEAR)) for k in range(3)]
+    channels = [
+        np.asarray(
+            Image.fromarray(small[..., k]).resize((width, height), Image.Resampling.BILINEAR)
+        )
+        for k in range(3)
+    ]
     return weight * colours + (1 - weight) * np.stack(channels, -1)

@@ -37,23 +37,34 @@ def generate(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str,
     request = check(GenerationRequest, spec)
     report(Progress(0, picture_rules.all_steps(request) * request.count, "Loading the model"))
     with bench.pipelines.borrow(request) as parts:
-        request = bench.library.inputs.resolved(request, parts.info.side, secrets.randbelow(MOST_SEEDS))
+        request = bench.library.inputs.resolved(
+            request, parts.info.side, secrets.randbelow(MOST_SEEDS)
+        )
         run = _Run(bench, parts, request, report)
         pictures = run.all()
-    return {"pictures": pictures, "request": request.model_dump(mode="json"), "notes": run.notes,
-            "seconds": round(time.perf_counter() - began, 3)}
+    return {
+        "pictures": pictures,
+        "request": request.model_dump(mode="json"),
+        "notes": run.notes,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
 
 
 class _Run:
     """The pictures of one request, and how far they are."""
 
-    def __init__(self, bench: Bench, parts: Parts, request: GenerationRequest, report: Report) -> None:
+    def __init__(
+        self, bench: Bench, parts: Parts, request: GenerationRequest, report: Report
+    ) -> None:
         self.bench, self.parts, self.request, self._report = bench, parts, request, report
         self.contents = bench.pipelines.contents(request)
         self.notes = [one.adapter.note for one in parts.loras if one.adapter and one.adapter.note]
         self.pictures: list[dict[str, Any]] = []
         self.each = picture_rules.all_steps(request)  # steps of one picture
-        self.total, self.before = self.each * request.count, 0  # steps of all pictures; of those in earlier groups
+        self.total, self.before = (
+            self.each * request.count,
+            0,
+        )  # steps of all pictures; of those in earlier groups
         self.began = 0.0
 
     def all(self) -> list[dict[str, Any]]:
@@ -65,8 +76,12 @@ class _Run:
         each = self.request.expand()
         self.began = time.perf_counter()
         for first in range(0, len(each), self.request.batch):
-            self._group([begin(self.parts, one, conditioning, self.bench.library.inputs)
-                         for one in each[first:first + self.request.batch]])
+            self._group(
+                [
+                    begin(self.parts, one, conditioning, self.bench.library.inputs)
+                    for one in each[first : first + self.request.batch]
+                ]
+            )
         return self.pictures
 
     def say(self, step: int, note: str, shown: bytes | None = None) -> None:
@@ -102,6 +117,15 @@ class _Run:
 
     def _save(self, image: Image.Image, request: GenerationRequest, seconds: float) -> None:
         digest = request.digest(self.contents)
-        kept = self.bench.gallery.save(image, request, digest, self.contents, seconds, self.bench.owner)
-        self.pictures.append({"path": str(kept.path), "thumb": str(kept.thumb), "digest": digest, "seconds": round(seconds, 3),
-                              "seed": request.seed})
+        kept = self.bench.gallery.save(
+            image, request, digest, self.contents, seconds, self.bench.owner
+        )
+        self.pictures.append(
+            {
+                "path": str(kept.path),
+                "thumb": str(kept.thumb),
+                "digest": digest,
+                "seconds": round(seconds, 3),
+                "seed": request.seed,
+            }
+        )

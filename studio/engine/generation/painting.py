@@ -52,20 +52,31 @@ class Painting:
         return at.estimate() if at else None
 
 
-def begin(parts: Parts, request: GenerationRequest, conditioning: Conditioning, inputs: Inputs) -> Painting:
+def begin(
+    parts: Parts, request: GenerationRequest, conditioning: Conditioning, inputs: Inputs
+) -> Painting:
     """`request` is one picture's, resolved. Raises InvalidSpec for a mask without anything in it, BadPicture."""
     if request.task == "txt2img":
         return Painting(request, conditioning, Trajectory(parts, request, conditioning))
-    picture, size = inputs.load(request.image), (request.width or parts.info.side, request.height or parts.info.side)
+    picture, size = (
+        inputs.load(request.image),
+        (request.width or parts.info.side, request.height or parts.info.side),
+    )
     if request.task == "img2img":
         picture = canvas.resized(picture, size, request.resize_mode)
         if not request.steps_run:
             return Painting(request, conditioning, None, picture)
         start = Start(request.strength, pixels(picture))
-        return Painting(request, conditioning, Trajectory(parts, request, conditioning, start), picture)
-    mask = masks.used(request, picture.size, inputs.load_mask(request.mask) if request.task == "inpaint" else None)
+        return Painting(
+            request, conditioning, Trajectory(parts, request, conditioning, start), picture
+        )
+    mask = masks.used(
+        request, picture.size, inputs.load_mask(request.mask) if request.task == "inpaint" else None
+    )
     if request.task == "outpaint":
-        picture = canvas.extended(picture, request.extension, request.extend_fill, request.extend_colour, request.seed)
+        picture = canvas.extended(
+            picture, request.extension, request.extend_fill, request.extend_colour, request.seed
+        )
     if (box := masks.painted_box(request, mask)) is None:
         raise InvalidSpec([EMPTY])
     window = Window.of(box, size)
@@ -76,9 +87,22 @@ def begin(parts: Parts, request: GenerationRequest, conditioning: Conditioning, 
     if request.task == "inpaint" and request.masked_content == "fill":
         shown = canvas.filled(shown, hidden)
     hard = torch.from_numpy(canvas.for_latents(hidden, 1))[None, None]
-    start = Start(request.strength, pixels(shown), None, hard, for_latents.to(parts.device.torch, parts.device.dtype),
-                  request.masked_content if request.task == "inpaint" else "original")
-    return Painting(request, conditioning, Trajectory(parts, request, conditioning, start), picture, mask, window)
+    start = Start(
+        request.strength,
+        pixels(shown),
+        None,
+        hard,
+        for_latents.to(parts.device.torch, parts.device.dtype),
+        request.masked_content if request.task == "inpaint" else "original",
+    )
+    return Painting(
+        request,
+        conditioning,
+        Trajectory(parts, request, conditioning, start),
+        picture,
+        mask,
+        window,
+    )
 
 
 class Painter:
@@ -97,8 +121,9 @@ class Painter:
     def rows(self) -> int:
         return self._first.rows + self._second.rows
 
-    def paint(self, waiting: Iterable[Painting], on_call: Callable[[], Any] = lambda: None
-              ) -> Iterator[tuple[Painting, Image.Image | StudioError, float]]:
+    def paint(
+        self, waiting: Iterable[Painting], on_call: Callable[[], Any] = lambda: None
+    ) -> Iterator[tuple[Painting, Image.Image | StudioError, float]]:
         """Each picture as soon as it is ready, or why there is none, and its share of the seconds; as Batcher.paint."""
         by_trajectory: dict[Trajectory, Painting] = {}
         only_enlarged: list[Painting] = []
@@ -120,40 +145,66 @@ class Painter:
         for one in only_enlarged:
             yield one, *self._finished(one, None, 0.0, on_call)
 
-    def _finished(self, one: Painting, latents: torch.Tensor | None, seconds: float, on_call: Callable[[], Any]
-                  ) -> tuple[Image.Image | StudioError, float]:
+    def _finished(
+        self,
+        one: Painting,
+        latents: torch.Tensor | None,
+        seconds: float,
+        on_call: Callable[[], Any],
+    ) -> tuple[Image.Image | StudioError, float]:
         began = time.perf_counter()
         image: Image.Image | StudioError
         try:
-            image = self._enlarged(one, latents, on_call) if one.request.hires or latents is None else decode(self.parts, latents)
+            image = (
+                self._enlarged(one, latents, on_call)
+                if one.request.hires or latents is None
+                else decode(self.parts, latents)
+            )
         except StudioError as error:
             image = error
         if one.window and one.picture and one.mask and isinstance(image, Image.Image):
             image = canvas.composed(one.picture, image, one.mask, one.window)
         return image, seconds + time.perf_counter() - began
 
-    def _enlarged(self, one: Painting, latents: torch.Tensor | None, on_call: Callable[[], Any]) -> Image.Image:
+    def _enlarged(
+        self, one: Painting, latents: torch.Tensor | None, on_call: Callable[[], Any]
+    ) -> Image.Image:
         """The second pass, over the first one's latents or (without them) over the picture itself. Raises StudioError."""
         request, first = one.request, (one.request.width or 0, one.request.height or 0)
         size = sizes.enlarged(first, request.hires_scale)
-        again = request.model_copy(update={"width": size[0], "height": size[1], "steps": request.hires_steps or request.steps})
+        again = request.model_copy(
+            update={
+                "width": size[0],
+                "height": size[1],
+                "steps": request.hires_steps or request.steps,
+            }
+        )
         if request.hires_resize == "latent":
             if latents is None:
                 assert one.picture
                 latents = _encoded(self.parts, one.picture, request.seed)
-            larger = torch.nn.functional.interpolate(latents, self.parts.latent_shape(*size)[2:], mode="bilinear")
+            larger = torch.nn.functional.interpolate(
+                latents, self.parts.latent_shape(*size)[2:], mode="bilinear"
+            )
             return self._again(one, again, Start(request.hires_strength, latents=larger), on_call)
         image = decode(self.parts, latents) if latents is not None else one.picture
         assert image
         image, painted = image.resize(size, canvas.LANCZOS), []
         for k, box in enumerate(picture_rules.hires_tiles(request)):
-            tile = again.model_copy(update={"width": box[2] - box[0], "height": box[3] - box[1],
-                                            "seed": (request.seed + k) % MOST_SEEDS})
+            tile = again.model_copy(
+                update={
+                    "width": box[2] - box[0],
+                    "height": box[3] - box[1],
+                    "seed": (request.seed + k) % MOST_SEEDS,
+                }
+            )
             start = Start(request.hires_strength, pixels(image.crop(box)))
             painted.append((box, self._again(one, tile, start, on_call)))
         return canvas.joined(size, painted)
 
-    def _again(self, one: Painting, request: GenerationRequest, start: Start, on_call: Callable[[], Any]) -> Image.Image:
+    def _again(
+        self, one: Painting, request: GenerationRequest, start: Start, on_call: Callable[[], Any]
+    ) -> Image.Image:
         one.showing = Trajectory(self.parts, request, one.conditioning, start)
         ((_, latents, _),) = self._second.paint([one.showing], on_call)
         if isinstance(latents, StudioError):
@@ -177,7 +228,9 @@ def pixels(image: Image.Image) -> torch.Tensor:
 @torch.inference_mode()
 def decode(parts: Parts, latents: torch.Tensor) -> Image.Image:
     """Latents → picture."""
-    return VaeImageProcessor(vae_scale_factor=parts.scale).postprocess(parts.decode(latents), output_type="pil")[0]
+    return VaeImageProcessor(vae_scale_factor=parts.scale).postprocess(
+        parts.decode(latents), output_type="pil"
+    )[0]
 
 
 @torch.inference_mode()

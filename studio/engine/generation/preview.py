@@ -16,7 +16,11 @@ from PIL import Image
 from studio.engine.pipelines.families import Parts
 
 SIDE = 256  # pixels; small latents are enlarged to about this
-SAMPLES, CELLS, SPREAD = 16, 16, 1.5  # fitted on 16 smooth random pictures of 16 × 16 latents, about as strong as real ones
+SAMPLES, CELLS, SPREAD = (
+    16,
+    16,
+    1.5,
+)  # fitted on 16 smooth random pictures of 16 × 16 latents, about as strong as real ones
 
 
 @torch.inference_mode()
@@ -25,7 +29,9 @@ def jpeg(parts: Parts, latents: Sequence[torch.Tensor]) -> bytes:
     colours = _colours(parts)
     pictures = []
     for one in latents:
-        flat = torch.cat([one[0].float().flatten(1), torch.ones(1, one[0, 0].numel(), device=one.device)])
+        flat = torch.cat(
+            [one[0].float().flatten(1), torch.ones(1, one[0, 0].numel(), device=one.device)]
+        )
         rgb = (colours @ flat).view(3, *one.shape[2:]).clamp(-1, 1)
         pictures.append(((rgb + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
     columns = math.ceil(math.sqrt(len(pictures)))
@@ -35,7 +41,9 @@ def jpeg(parts: Parts, latents: Sequence[torch.Tensor]) -> bytes:
         sheet.paste(Image.fromarray(picture), (k % columns * width, k // columns * height))
     enlarge = max(1, SIDE // max(sheet.size))
     out = io.BytesIO()
-    sheet.resize((sheet.width * enlarge, sheet.height * enlarge), Image.Resampling.BICUBIC).save(out, "JPEG", quality=80)
+    sheet.resize((sheet.width * enlarge, sheet.height * enlarge), Image.Resampling.BICUBIC).save(
+        out, "JPEG", quality=80
+    )
     return out.getvalue()
 
 
@@ -48,10 +56,20 @@ def _colours(parts: Parts) -> torch.Tensor:
 
 def _fit(parts: Parts) -> torch.Tensor:
     """Least squares between smooth random latents and what the autoencoder shows, averaged over each latent's pixels."""
-    seeds = torch.randn(SAMPLES, parts.channels, 4, 4, generator=torch.Generator().manual_seed(0)) * SPREAD
+    seeds = (
+        torch.randn(SAMPLES, parts.channels, 4, 4, generator=torch.Generator().manual_seed(0))
+        * SPREAD
+    )
     latents = torch.nn.functional.interpolate(seeds, size=CELLS, mode="bilinear")
-    shown = torch.cat([parts.decode(one[None].to(parts.device.torch)).float().cpu() for one in latents])
-    colours = torch.nn.functional.avg_pool2d(shown, parts.scale).clamp(-1, 1).movedim(1, -1).reshape(-1, 3)
+    shown = torch.cat(
+        [parts.decode(one[None].to(parts.device.torch)).float().cpu() for one in latents]
+    )
+    colours = (
+        torch.nn.functional.avg_pool2d(shown, parts.scale)
+        .clamp(-1, 1)
+        .movedim(1, -1)
+        .reshape(-1, 3)
+    )
     points = latents.movedim(1, -1).reshape(-1, parts.channels)
     points = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
     return torch.linalg.lstsq(points, colours).solution.T.contiguous().to(parts.device.torch)

@@ -25,7 +25,9 @@ from studio.errors import StudioError
 from studio.spec.picture import MaskedContent, steps_run
 from studio.spec.request import GenerationRequest
 
-Prediction = tuple[torch.Tensor | None, torch.Tensor]  # for the negative prompt (None if unguided) and for the prompt
+Prediction = tuple[
+    torch.Tensor | None, torch.Tensor
+]  # for the negative prompt (None if unguided) and for the prompt
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,37 @@ class Start:
 class Trajectory:
     """One picture on its way. Its noise comes from its own seed alone, whatever runs beside it."""
 
-    def __init__(self, parts: Parts, request: GenerationRequest, conditioning: Conditioning, start: Start | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        request: GenerationRequest,
+        conditioning: Conditioning,
+        start: Start | None = None,
+    ) -> None:
         """`request` is one picture's, resolved. `start` has a strength of at least one step."""
         width, height = request.width or parts.info.side, request.height or parts.info.side
         self.request, self.conditioning = request, conditioning
         self.shape = parts.latent_shape(width, height)
-        self.added = (parts.added(conditioning.negative_pooled, width, height), parts.added(conditioning.pooled, width, height))
+        self.added = (
+            parts.added(conditioning.negative_pooled, width, height),
+            parts.added(conditioning.pooled, width, height),
+        )
         self.loras = active(parts, request)
         self._parts = parts
-        self._scheduler = build(request.scheduler, request.schedule, parts.shipped, request.steps, request.seed)
+        self._scheduler = build(
+            request.scheduler, request.schedule, parts.shipped, request.steps, request.seed
+        )
         self._start, self._timesteps = start, self._scheduler.timesteps
         if start is not None:
-            first = (request.steps - steps_run(request.steps, start.strength)) * self._scheduler.order
+            first = (
+                request.steps - steps_run(request.steps, start.strength)
+            ) * self._scheduler.order
             self._timesteps = self._timesteps[first:]
             if hasattr(self._scheduler, "set_begin_index"):
                 self._scheduler.set_begin_index(first)
-        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # latents, timestep, and the noise found in them
+        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = (
+            None  # latents, timestep, and the noise found in them
+        )
 
     @property
     def asks(self) -> int:
@@ -90,26 +107,44 @@ class Trajectory:
 
     def run(self) -> Generator[Ask, Prediction, torch.Tensor]:
         """The coroutine; returns the finished latents. Raises StudioError if they are no numbers."""
-        generator = torch.Generator().manual_seed(self.request.seed)  # on the CPU: the same noise on every device
-        own = {"generator": generator} if "generator" in inspect.signature(self._scheduler.step).parameters else {}
+        generator = torch.Generator().manual_seed(
+            self.request.seed
+        )  # on the CPU: the same noise on every device
+        own = (
+            {"generator": generator}
+            if "generator" in inspect.signature(self._scheduler.step).parameters
+            else {}
+        )
         device, mask = self._parts.device, self._start.mask if self._start else None
         latents, noise, picture, seen = self._begin(generator)
         for k, timestep in enumerate(self._timesteps):
             shown = self._scheduler.scale_model_input(latents, timestep)
-            negative, positive = yield Ask(torch.cat([shown, *seen], dim=1) if seen else shown, timestep)
-            found = positive if negative is None else negative + self.request.guidance * (positive - negative)
+            negative, positive = yield Ask(
+                torch.cat([shown, *seen], dim=1) if seen else shown, timestep
+            )
+            found = (
+                positive
+                if negative is None
+                else negative + self.request.guidance * (positive - negative)
+            )
             self._last = shown, timestep, found
-            latents = self._scheduler.step(found, timestep, latents, **own, return_dict=False)[0].to(device.dtype)
+            latents = self._scheduler.step(found, timestep, latents, **own, return_dict=False)[
+                0
+            ].to(device.dtype)
             if mask is not None and picture is not None and not seen:
                 if k + 1 < len(self._timesteps):
-                    around = self._scheduler.add_noise(picture, noise, self._timesteps[k + 1:k + 2])
+                    around = self._scheduler.add_noise(
+                        picture, noise, self._timesteps[k + 1 : k + 2]
+                    )
                 else:
                     around = picture
                 latents = (1 - mask) * around + mask * latents
         if not bool(torch.isfinite(latents).all()):
-            raise StudioError(f"The picture of seed {self.request.seed} broke: {self.request.scheduler} on {self.request.schedule} "
-                              f"came to no numbers in {self.request.steps} steps with {device.dtype_name}. Choose other steps, "
-                              "another scheduler or --precision float32.")
+            raise StudioError(
+                f"The picture of seed {self.request.seed} broke: {self.request.scheduler} on {self.request.schedule} "
+                f"came to no numbers in {self.request.steps} steps with {device.dtype_name}. Choose other steps, "
+                "another scheduler or --precision float32."
+            )
         return latents
 
     def estimate(self) -> torch.Tensor | None:
@@ -118,29 +153,45 @@ class Trajectory:
             return None
         (latents, timestep, noise), kind = self._last, self._scheduler.config.prediction_type
         kept = self._scheduler.alphas_cumprod[int(timestep)].item()
-        signal, spread = kept ** 0.5, (1 - kept) ** 0.5
+        signal, spread = kept**0.5, (1 - kept) ** 0.5
         if kind == "epsilon":
             return (latents - spread * noise) / max(signal, 1e-3)
         return noise if kind == "sample" else signal * latents - spread * noise
 
-    def _begin(self, generator: torch.Generator
-               ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    def _begin(
+        self, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...]]:
         """The first latents; the noise in them; the picture's own; what the U-Net is shown besides."""
         parts, start = self._parts, self._start
         where = {"device": parts.device.torch, "dtype": parts.device.dtype}
-        alone = start is None or (start.strength == 1 and (start.mask is not None or parts.sees_mask))  # noise and nothing else
+        alone = start is None or (
+            start.strength == 1 and (start.mask is not None or parts.sees_mask)
+        )  # noise and nothing else
         picture = start.latents if start else None
         if start and start.pixels is not None and not (alone and parts.sees_mask):
             picture = parts.encode(start.pixels, generator)
-            picture = picture.contiguous() if start.mask is not None else picture  # the last bits depend on the order in memory
+            picture = (
+                picture.contiguous() if start.mask is not None else picture
+            )  # the last bits depend on the order in memory
         noise = randn_tensor(self.shape, generator, **where)
         seen: tuple[torch.Tensor, ...] = ()
         if parts.sees_mask:
             seen = self._seen(generator)
         elif start and start.mask is not None:
-            randn_tensor(self.shape, generator, **where)  # stock pipelines encode what is left of the picture here, unused
-        if picture is not None and start and start.mask is not None and start.content.startswith("latent"):
-            other = randn_tensor(self.shape, generator, **where) if start.content == "latent noise" else 0.0
+            randn_tensor(
+                self.shape, generator, **where
+            )  # stock pipelines encode what is left of the picture here, unused
+        if (
+            picture is not None
+            and start
+            and start.mask is not None
+            and start.content.startswith("latent")
+        ):
+            other = (
+                randn_tensor(self.shape, generator, **where)
+                if start.content == "latent noise"
+                else 0.0
+            )
             picture = (1 - start.mask) * picture + start.mask * other
         if alone or picture is None:
             return noise * self._scheduler.init_noise_sigma, noise, picture, seen
@@ -150,7 +201,16 @@ class Trajectory:
         """For a U-Net made for inpainting: the mask, and the latents of what is left of the picture; without a mask nothing is."""
         _, _, height, width = self.shape
         device, start = self._parts.device, self._start
-        if start and start.mask is not None and start.hidden is not None and start.pixels is not None:
+        if (
+            start
+            and start.mask is not None
+            and start.hidden is not None
+            and start.pixels is not None
+        ):
             return start.mask, self._parts.encode(start.pixels * (start.hidden < 0.5), generator)
-        nothing = torch.zeros(1, height * self._parts.scale, width * self._parts.scale, 3).movedim(-1, 1)  # as pictures lie
-        return torch.ones(1, 1, height, width).to(device.torch, device.dtype), self._parts.encode(nothing, generator)
+        nothing = torch.zeros(1, height * self._parts.scale, width * self._parts.scale, 3).movedim(
+            -1, 1
+        )  # as pictures lie
+        return torch.ones(1, 1, height, width).to(device.torch, device.dtype), self._parts.encode(
+            nothing, generator
+        )

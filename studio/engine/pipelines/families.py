@@ -30,7 +30,10 @@ from studio.store.library import ModelInfo
 ENCODERS: dict[Family, tuple[tuple[str, str, type], ...]] = {
     "sd1": (("tokenizer", "text_encoder", CLIPTextModel),),
     "sd2": (("tokenizer", "text_encoder", CLIPTextModel),),
-    "sdxl": (("tokenizer", "text_encoder", CLIPTextModel), ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection)),
+    "sdxl": (
+        ("tokenizer", "text_encoder", CLIPTextModel),
+        ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
+    ),
 }
 
 
@@ -45,13 +48,19 @@ class Parts:
     tokenizers: list[CLIPTokenizer]
     text_encoders: list[torch.nn.Module]
     shipped: Mapping[str, Any]  # its scheduler_config.json as it came
-    zeros_for_empty: bool  # an empty negative prompt is zeros (SDXL) instead of the encoded empty text
+    zeros_for_empty: (
+        bool  # an empty negative prompt is zeros (SDXL) instead of the encoded empty text
+    )
     device: Device
-    remembered: OrderedDict[Any, Any] = field(default_factory=OrderedDict)  # conditionings, by prompts.py
+    remembered: OrderedDict[Any, Any] = field(
+        default_factory=OrderedDict
+    )  # conditionings, by prompts.py
     colours: torch.Tensor | None = None  # latents → RGB for previews, by generation/preview.py
     encoding: float = 0.0  # seconds that reading a prompt took last, by prompts.py
     loras: tuple[Any, ...] = ()  # those that are on, by loras.py
-    adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)  # of the present borrow: name → content, adapter
+    adapters: Mapping[str, tuple[str, Any]] = field(
+        default_factory=dict
+    )  # of the present borrow: name → content, adapter
 
     @property
     def channels(self) -> int:
@@ -71,11 +80,15 @@ class Parts:
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         return 1, self.channels, height // self.scale, width // self.scale
 
-    def added(self, pooled: torch.Tensor | None, width: int, height: int) -> dict[str, torch.Tensor]:
+    def added(
+        self, pooled: torch.Tensor | None, width: int, height: int
+    ) -> dict[str, torch.Tensor]:
         """What the U-Net is told besides the prompt: for SDXL the pooled prompt and the sizes, else nothing."""
         if pooled is None:
             return {}
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.device.dtype).to(self.device.torch)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.device.dtype).to(
+            self.device.torch
+        )
         return {"text_embeds": pooled, "time_ids": sizes}
 
     def encode(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -110,31 +123,55 @@ def load(info: ModelInfo, content: str, device: Device) -> Parts:
     diffusers.utils.logging.disable_progress_bar()
     unet = _part(UNet2DConditionModel, info, "unet", device, device.dtype)
     if unet.config.time_cond_proj_dim is not None:
-        raise UnknownFamily(f"The model {info.name} cannot be used: its U-Net wants the guidance as an input (a distilled model); "
-                            "take the model's LCM LoRA or another model.")
+        raise UnknownFamily(
+            f"The model {info.name} cannot be used: its U-Net wants the guidance as an input (a distilled model); "
+            "take the model's LCM LoRA or another model."
+        )
     vae = _part(AutoencoderKL, info, "vae", device, device.autoencoder_dtype)
     tokenizers, encoders = [], []
     for tokenizer, encoder, kind in ENCODERS[info.family]:
         try:
-            tokenizers.append(CLIPTokenizer.from_pretrained(info.path, subfolder=tokenizer, local_files_only=True))
+            tokenizers.append(
+                CLIPTokenizer.from_pretrained(info.path, subfolder=tokenizer, local_files_only=True)
+            )
         except (OSError, ValueError, TypeError) as error:
             raise BadFile(f"The tokenizer of {info.name} cannot be read: {error!s:.200}") from error
         encoders.append(_part(kind, info, encoder, device, device.dtype))
     index = json.loads((info.path / "model_index.json").read_text("utf-8"))
     shipped = json.loads((info.path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    return Parts(info, content, unet, vae, tokenizers, encoders, shipped,
-                 info.family == "sdxl" and bool(index.get("force_zeros_for_empty_prompt", True)), device)
+    return Parts(
+        info,
+        content,
+        unet,
+        vae,
+        tokenizers,
+        encoders,
+        shipped,
+        info.family == "sdxl" and bool(index.get("force_zeros_for_empty_prompt", True)),
+        device,
+    )
 
 
 def _part(kind: Any, info: ModelInfo, name: str, device: Device, dtype: torch.dtype) -> Any:
     try:
-        part, told = kind.from_pretrained(info.path, subfolder=name, variant=info.variant, dtype=dtype, use_safetensors=True,
-                                          local_files_only=True, output_loading_info=True)
+        part, told = kind.from_pretrained(
+            info.path,
+            subfolder=name,
+            variant=info.variant,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BadFile(f"The {name} of {info.name} cannot be read ({type(error).__name__}: {error!s:.200}). "
-                      "Copy the model again.") from error
+        raise BadFile(
+            f"The {name} of {info.name} cannot be read ({type(error).__name__}: {error!s:.200}). "
+            "Copy the model again."
+        ) from error
     missing = sorted(key for key in told["missing_keys"] if not key.endswith("position_ids"))
     if missing or told["mismatched_keys"]:
-        raise BadFile(f"The {name} of {info.name} lacks weights, such as {(missing or list(told['mismatched_keys']))[0]!s:.100}. "
-                      "Copy the model again.")
+        raise BadFile(
+            f"The {name} of {info.name} lacks weights, such as {(missing or list(told['mismatched_keys']))[0]!s:.100}. "
+            "Copy the model again."
+        )
     return part.eval().requires_grad_(False).to(device.torch)

@@ -29,8 +29,12 @@ from studio.store.loras import Layer, LoraInfo
 
 NAMED = 5  # layers that a note names
 # A residual block's layers under sgm's names.
-_INSIDE = {"_conv1": "_in_layers_2", "_conv2": "_out_layers_3", "_time_emb_proj": "_emb_layers_1",
-           "_conv_shortcut": "_skip_connection"}
+_INSIDE = {
+    "_conv1": "_in_layers_2",
+    "_conv2": "_out_layers_3",
+    "_time_emb_proj": "_emb_layers_1",
+    "_conv_shortcut": "_skip_connection",
+}
 
 
 @dataclass(eq=False)
@@ -89,14 +93,18 @@ def attach(parts: Parts, info: LoraInfo, content: str) -> Adapter:
                 adapter.layers[network, path] = held
                 base = held.get_base_layer().weight
                 flat = (1,) * (base.ndim - 2)
-                for added, key, shape in ((held.lora_A, layer.down, (layer.rank, *base.shape[1:])),
-                                          (held.lora_B, layer.up, (layer.outputs, layer.rank, *flat))):
+                for added, key, shape in (
+                    (held.lora_A, layer.down, (layer.rank, *base.shape[1:])),
+                    (held.lora_B, layer.up, (layer.outputs, layer.rank, *flat)),
+                ):
                     tensor = _finite(file.get_tensor(key).reshape(shape), base, info, layer)
                     added[content].weight = torch.nn.Parameter(tensor, requires_grad=False)
                     adapter.weights.append(added[content])
         whole = True
     except (SafetensorError, OSError) as error:
-        raise BadFile(f"{info.path.name} cannot be read ({type(error).__name__}: {error!s:.100}). Copy it again.") from error
+        raise BadFile(
+            f"{info.path.name} cannot be read ({type(error).__name__}: {error!s:.100}). Copy it again."
+        ) from error
     finally:
         if not whole:
             detach(parts, adapter)
@@ -113,8 +121,11 @@ def detach(parts: Parts, adapter: Adapter) -> None:
 
 def active(parts: Parts, request: GenerationRequest) -> tuple[Active, ...]:
     """The LoRAs of a request, as they are on for it. It is one of those that the parts were borrowed for."""
-    return tuple(Active(use.name, content, use.unet, use.text_encoder, None if use.off else adapter)
-                 for use in request.untagged().loras for content, adapter in [parts.adapters[use.name]])
+    return tuple(
+        Active(use.name, content, use.unet, use.text_encoder, None if use.off else adapter)
+        for use in request.untagged().loras
+        for content, adapter in [parts.adapters[use.name]]
+    )
 
 
 def by_row(rows: Sequence[tuple[Active, ...]]) -> tuple[Active, ...]:
@@ -122,8 +133,19 @@ def by_row(rows: Sequence[tuple[Active, ...]]) -> tuple[Active, ...]:
     if all(row == rows[0] for row in rows):
         return rows[0]
     known = {one.content: one for row in rows for one in row if one.adapter}
-    return tuple(replace(one, unet=tuple(sum(float(other.unet) for other in row if other.content == content and other.adapter)
-                                         for row in rows), text_encoder=0.0) for content, one in known.items())
+    return tuple(
+        replace(
+            one,
+            unet=tuple(
+                sum(
+                    float(other.unet) for other in row if other.content == content and other.adapter
+                )
+                for row in rows
+            ),
+            text_encoder=0.0,
+        )
+        for content, one in known.items()
+    )
 
 
 @contextmanager
@@ -139,8 +161,11 @@ def switched(parts: Parts, on: Sequence[Active]) -> Iterator[None]:
 
 def reading(parts: Parts) -> tuple[tuple[str, float], ...]:
     """What of the present LoRAs changes the reading of a prompt: conditionings are remembered by it."""
-    return tuple((one.content, one.text_encoder) for one in parts.loras
-                 if one.adapter and one.adapter.reads and one.text_encoder)
+    return tuple(
+        (one.content, one.text_encoder)
+        for one in parts.loras
+        if one.adapter and one.adapter.reads and one.text_encoder
+    )
 
 
 def switch(parts: Parts, on: tuple[Active, ...]) -> None:
@@ -153,7 +178,9 @@ def switch(parts: Parts, on: tuple[Active, ...]) -> None:
             held.__dict__.pop("forward", None)
     parts.loras = on
     for adapter in dict.fromkeys(one.adapter for one in on if one.adapter):
-        same = [one for one in on if one.adapter is adapter]  # one file under two names: their weights add up
+        same = [
+            one for one in on if one.adapter is adapter
+        ]  # one file under two names: their weights add up
         encoder = sum(one.text_encoder for one in same)
         given = same[0].unet if len(same) == 1 else sum(float(one.unet) for one in same)  # type: ignore[arg-type]
         unet = PerRow(torch.tensor(given)) if isinstance(given, tuple) else given
@@ -206,9 +233,14 @@ def _finite(tensor: torch.Tensor, base: torch.Tensor, info: LoraInfo, layer: Lay
     given = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     tensor = given.to(base)
     if not bool(torch.isfinite(tensor).all()):
-        what = f"values too large for {str(base.dtype).removeprefix('torch.')}" if bool(torch.isfinite(given).all()) else (
-            "values that are no numbers")
-        raise BadFile(f"{info.path.name} holds {what}, in {layer.stem:.100}; it would spoil every picture.")
+        what = (
+            f"values too large for {str(base.dtype).removeprefix('torch.')}"
+            if bool(torch.isfinite(given).all())
+            else ("values that are no numbers")
+        )
+        raise BadFile(
+            f"{info.path.name} holds {what}, in {layer.stem:.100}; it would spoil every picture."
+        )
     return tensor
 
 
@@ -227,8 +259,10 @@ def _fitting(parts: Parts, info: LoraInfo) -> tuple[dict[tuple[str, str], Layer]
         else:
             left.append(layer.stem)
     if not found:
-        raise LoraMismatch(f"None of the {len(layers)} layers of the LoRA {info.name} fits {parts.info.name}; it was made for "
-                           f"another kind of model. Such as {', '.join(f'{name:.80}' for name in left[:2])}.")
+        raise LoraMismatch(
+            f"None of the {len(layers)} layers of the LoRA {info.name} fits {parts.info.name}; it was made for "
+            f"another kind of model. Such as {', '.join(f'{name:.80}' for name in left[:2])}."
+        )
     return found, left
 
 
@@ -240,22 +274,34 @@ def _fits(base: torch.nn.Module, layer: Layer) -> bool:
 
 def _names(network: torch.nn.Module) -> dict[str, str]:
     """kohya's name → path, of all layers that a LoRA can be on."""
-    paths = [path.removesuffix(".base_layer") for path, module in network.named_modules()
-             if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and ".lora_" not in path]
+    paths = [
+        path.removesuffix(".base_layer")
+        for path, module in network.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and ".lora_" not in path
+    ]
     return {path.removeprefix("text_model.").replace(".", "_"): path for path in paths}
 
 
 def _sgm(unet: Any, names: dict[str, str]) -> dict[str, str]:
     """The same layers by the names that SDXL's own code gives them."""
-    blocks = {"time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
-              "label_emb_0_0": "add_embedding_linear_1", "label_emb_0_2": "add_embedding_linear_2",
-              "input_blocks_0_0": "conv_in", "out_2": "conv_out", "middle_block_0": "mid_block_resnets_0",
-              "middle_block_1": "mid_block_attentions_0", "middle_block_2": "mid_block_resnets_1"}
+    blocks = {
+        "time_embed_0": "time_embedding_linear_1",
+        "time_embed_2": "time_embedding_linear_2",
+        "label_emb_0_0": "add_embedding_linear_1",
+        "label_emb_0_2": "add_embedding_linear_2",
+        "input_blocks_0_0": "conv_in",
+        "out_2": "conv_out",
+        "middle_block_0": "mid_block_resnets_0",
+        "middle_block_1": "mid_block_attentions_0",
+        "middle_block_2": "mid_block_resnets_1",
+    }
     at = 1
     for k, block in enumerate(unet.down_blocks):
         for which in range(len(block.resnets)):
-            blocks |= {f"input_blocks_{at}_0": f"down_blocks_{k}_resnets_{which}",
-                       f"input_blocks_{at}_1": f"down_blocks_{k}_attentions_{which}"}
+            blocks |= {
+                f"input_blocks_{at}_0": f"down_blocks_{k}_resnets_{which}",
+                f"input_blocks_{at}_1": f"down_blocks_{k}_attentions_{which}",
+            }
             at += 1
         if block.downsamplers:
             blocks[f"input_blocks_{at}_0_op"] = f"down_blocks_{k}_downsamplers_0_conv"
@@ -263,11 +309,15 @@ def _sgm(unet: Any, names: dict[str, str]) -> dict[str, str]:
     at = 0
     for k, block in enumerate(unet.up_blocks):
         for which in range(len(block.resnets)):
-            blocks |= {f"output_blocks_{at}_0": f"up_blocks_{k}_resnets_{which}",
-                       f"output_blocks_{at}_1": f"up_blocks_{k}_attentions_{which}"}
+            blocks |= {
+                f"output_blocks_{at}_0": f"up_blocks_{k}_resnets_{which}",
+                f"output_blocks_{at}_1": f"up_blocks_{k}_attentions_{which}",
+            }
             at += 1
         if block.upsamplers:
-            blocks[f"output_blocks_{at - 1}_{1 + hasattr(block, 'attentions')}_conv"] = f"up_blocks_{k}_upsamplers_0_conv"
+            blocks[f"output_blocks_{at - 1}_{1 + hasattr(block, 'attentions')}_conv"] = (
+                f"up_blocks_{k}_upsamplers_0_conv"
+            )
     found = {}
     for theirs, ours in blocks.items():
         for name, path in names.items():
@@ -281,5 +331,7 @@ def _note(parts: Parts, info: LoraInfo, fit: int, left: list[str]) -> str:
     if not left:
         return ""
     more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-    return (f"Of the LoRA {info.name}, {fit} of {fit + len(left)} layers fit {parts.info.name}; left out: "
-            f"{', '.join(f'{name:.80}' for name in left[:NAMED])}{more}.")
+    return (
+        f"Of the LoRA {info.name}, {fit} of {fit + len(left)} layers fit {parts.info.name}; left out: "
+        f"{', '.join(f'{name:.80}' for name in left[:NAMED])}{more}."
+    )

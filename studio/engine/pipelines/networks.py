@@ -22,13 +22,22 @@ def load(model: Any, reader: Any, info: NetworkInfo, device: Device) -> tuple[An
     """
     transformers.utils.logging.disable_progress_bar()  # its home is a terminal, not a worker's log
     try:
-        made, told = model.from_pretrained(info.path, dtype=device.dtype, use_safetensors=True, local_files_only=True,
-                                           output_loading_info=True)
+        made, told = model.from_pretrained(
+            info.path,
+            dtype=device.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
         eyes = reader.from_pretrained(info.path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise BadFile(f"{info.name} cannot be read ({type(error).__name__}: {error!s:.200}). Copy the folder again.") from error
+        raise BadFile(
+            f"{info.name} cannot be read ({type(error).__name__}: {error!s:.200}). Copy the folder again."
+        ) from error
     missing = sorted(key for key in told["missing_keys"] if not key.endswith("position_ids"))
     if missing or told["mismatched_keys"]:
-        raise BadFile(f"{info.name} lacks weights, such as {(missing or list(told['mismatched_keys']))[0]!s:.100}. "
-                      "Copy the folder again.")
+        raise BadFile(
+            f"{info.name} lacks weights, such as {(missing or list(told['mismatched_keys']))[0]!s:.100}. "
+            "Copy the folder again."
+        )
     return made.eval().requires_grad_(False).to(device.torch), eyes

@@ -42,21 +42,40 @@ class Encoder(EmbeddingsProvider):  # type: ignore[misc]
 
     def __init__(self, parts: Parts, which: int, skip: int) -> None:
         encoder = parts.text_encoders[which]
-        super().__init__(parts.tokenizers[which], encoder, truncate=False, device=parts.device.torch,
-                         dtype_for_device_getter=lambda device: parts.device.dtype)
-        self._penultimate = parts.info.family == "sdxl"  # its U-Net was trained on that layer, without the final norm
+        super().__init__(
+            parts.tokenizers[which],
+            encoder,
+            truncate=False,
+            device=parts.device.torch,
+            dtype_for_device_getter=lambda device: parts.device.dtype,
+        )
+        self._penultimate = (
+            parts.info.family == "sdxl"
+        )  # its U-Net was trained on that layer, without the final norm
         self._skip = skip
         most = int(encoder.config.num_hidden_layers) - self._penultimate
         if skip > most:
-            raise InvalidSpec([f"Clip skip: the text encoder of {parts.info.name} goes up to {most} (not {skip})."])
+            raise InvalidSpec(
+                [
+                    f"Clip skip: the text encoder of {parts.info.name} goes up to {most} (not {skip})."
+                ]
+            )
 
-    def _encode_token_ids_to_embeddings(self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def _encode_token_ids_to_embeddings(
+        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None  # as the stock pipeline calls it
-        said = self.text_encoder(token_ids, attention_mask, output_hidden_states=True, return_dict=True)
+        said = self.text_encoder(
+            token_ids, attention_mask, output_hidden_states=True, return_dict=True
+        )
         if self._penultimate:
             return said.hidden_states[-self._skip - 1]
-        return said.last_hidden_state if self._skip == 1 else self.text_encoder.final_layer_norm(said.hidden_states[-self._skip])
+        return (
+            said.last_hidden_state
+            if self._skip == 1
+            else self.text_encoder.final_layer_norm(said.hidden_states[-self._skip])
+        )
 
 
 @torch.no_grad()  # not inference_mode: these are remembered, and training may use them later
@@ -70,8 +89,10 @@ def condition(parts: Parts, request: GenerationRequest) -> Conditioning:
     longest = max(positive.shape[1], negative.shape[1])
     if positive.shape[1] != negative.shape[1]:  # the shorter one goes on with chunks of nothing
         nothing, _ = _encoded(parts, "", request.clip_skip)
-        positive, negative = (torch.cat([text, *[nothing] * ((longest - text.shape[1]) // nothing.shape[1])], dim=1)
-                              for text in (positive, negative))
+        positive, negative = (
+            torch.cat([text, *[nothing] * ((longest - text.shape[1]) // nothing.shape[1])], dim=1)
+            for text in (positive, negative)
+        )
     return Conditioning(negative, positive, negative_pooled, pooled)
 
 
@@ -79,7 +100,13 @@ def _encoded(parts: Parts, text: str, skip: int) -> tuple[torch.Tensor, torch.Te
     key = (text, skip, reading(parts))
     if key not in parts.remembered:
         prompt, began = parse(text), time.perf_counter()
-        rows = torch.cat([_read(Encoder(parts, which, skip), prompt) for which in range(len(parts.text_encoders))], dim=-1)
+        rows = torch.cat(
+            [
+                _read(Encoder(parts, which, skip), prompt)
+                for which in range(len(parts.text_encoders))
+            ],
+            dim=-1,
+        )
         parts.remembered[key] = rows.to(parts.device.dtype), _pooled(parts, prompt)
         parts.encoding = time.perf_counter() - began
         if len(parts.remembered) > REMEMBERED:
@@ -89,18 +116,28 @@ def _encoded(parts: Parts, text: str, skip: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _read(encoder: Encoder, prompt: Prompt) -> torch.Tensor:
-    compel = Compel(encoder.tokenizer, encoder.text_encoder, truncate_long_prompts=False, device=encoder.device)
+    compel = Compel(
+        encoder.tokenizer, encoder.text_encoder, truncate_long_prompts=False, device=encoder.device
+    )
     compel.conditioning_provider = encoder
     texts = [_flat(encoder, part) for part in prompt.parts]
     weights = list(prompt.weights)
-    whole = Conjunction([Blend(texts, weights)]) if prompt.join == "blend" else Conjunction(texts, weights)
+    whole = (
+        Conjunction([Blend(texts, weights)])
+        if prompt.join == "blend"
+        else Conjunction(texts, weights)
+    )
     rows, _ = compel.build_conditioning_tensor_for_conjunction(whole)
     return rows
 
 
 def _flat(encoder: Encoder, pieces: tuple[Piece, ...]) -> Any:
     """compel's form of our pieces, without those that come to no token: compel stumbles over them."""
-    worded = [piece for piece in pieces if encoder.get_token_ids([piece.text], include_start_and_end_markers=False)[0]]
+    worded = [
+        piece
+        for piece in pieces
+        if encoder.get_token_ids([piece.text], include_start_and_end_markers=False)[0]
+    ]
     return FlattenedPrompt([(piece.text, float(piece.weight)) for piece in worded] or [("", 1.0)])
 
 
@@ -109,6 +146,11 @@ def _pooled(parts: Parts, prompt: Prompt) -> torch.Tensor | None:
     if parts.info.family != "sdxl":
         return None
     tokenizer, encoder = parts.tokenizers[-1], parts.text_encoders[-1]
-    tokens = tokenizer(prompt.plain, padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
-                       return_tensors="pt").input_ids
+    tokens = tokenizer(
+        prompt.plain,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
     return encoder(tokens.to(parts.device.torch)).text_embeds

@@ -34,7 +34,9 @@ class Resident:
 class Residency:
     """A cache without locks: a worker is one thread."""
 
-    def __init__(self, limit: Callable[[], int], on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, limit: Callable[[], int], on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._limit, self._on_change = limit, on_change
         self._held: dict[str, Resident] = {}  # in the order of their last use
 
@@ -42,13 +44,22 @@ class Residency:
     def bytes(self) -> int:
         return sum(held.bytes for held in self._held.values())
 
-    def get(self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = "") -> Any:
+    def get(
+        self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = ""
+    ) -> Any:
         """The thing of that key, loaded if it is not there. Raises OutOfMemory if it cannot fit."""
         return self._get(key, load, expected_bytes, name).thing
 
     @contextmanager
-    def lend(self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = "", of: str = "",
-             undo: Callable[[Any], None] | None = None) -> Iterator[Any]:
+    def lend(
+        self,
+        key: str,
+        load: Callable[[], Any],
+        expected_bytes: int = 0,
+        name: str = "",
+        of: str = "",
+        undo: Callable[[Any], None] | None = None,
+    ) -> Iterator[Any]:
         """The same, and it stays at least until the block is left.
 
         `of` is the key of what it hangs on (an adapter on a model), `undo` what takes it off.
@@ -80,11 +91,20 @@ class Residency:
 
     def listing(self) -> list[dict[str, Any]]:
         """What is here, the least recently used first."""
-        return [{"key": held.key, "name": held.name, "bytes": held.bytes, "lent": bool(held.lent)}
-                for held in self._held.values()]
+        return [
+            {"key": held.key, "name": held.name, "bytes": held.bytes, "lent": bool(held.lent)}
+            for held in self._held.values()
+        ]
 
-    def _get(self, key: str, load: Callable[[], Any], expected_bytes: int, name: str, of: str = "",
-             undo: Callable[[Any], None] | None = None) -> Resident:
+    def _get(
+        self,
+        key: str,
+        load: Callable[[], Any],
+        expected_bytes: int,
+        name: str,
+        of: str = "",
+        undo: Callable[[Any], None] | None = None,
+    ) -> Resident:
         held = self._held.pop(key, None)
         if held is None:
             self._make_room(expected_bytes, name or key)
@@ -104,12 +124,20 @@ class Residency:
     def _make_room(self, more: int, name: str, keep: Resident | None = None) -> None:
         """Throw out the least recently used until `more` bytes than now are within the limit."""
         while self.bytes + more > (limit := self._limit()):
-            idle = next((key for key, held in self._held.items() if not held.lent and held is not keep), None)
+            idle = next(
+                (key for key, held in self._held.items() if not held.lent and held is not keep),
+                None,
+            )
             if idle is None:
-                needed, others = (keep.bytes if keep else more), self.bytes - (keep.bytes if keep else 0)
-                raise OutOfMemory(f"{name} needs {needed / GIB:.2f} GiB and {max(0, limit - others) / GIB:.2f} GiB are left for "
-                                  "it. Choose a smaller model, a lower --precision or a smaller --keep-free, or close other "
-                                  "programs.")
+                needed, others = (
+                    (keep.bytes if keep else more),
+                    self.bytes - (keep.bytes if keep else 0),
+                )
+                raise OutOfMemory(
+                    f"{name} needs {needed / GIB:.2f} GiB and {max(0, limit - others) / GIB:.2f} GiB are left for "
+                    "it. Choose a smaller model, a lower --precision or a smaller --keep-free, or close other "
+                    "programs."
+                )
             self.drop(idle)
 
 

@@ -26,9 +26,23 @@ from studio.errors import InvalidSpec
 from studio.spec.tables import Schedule, Scheduler
 
 # What a scheduler_config.json says of the model itself; the rest is its author's choice of solver.
-OF_THE_MODEL = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-                "rescale_betas_zero_snr", "timestep_spacing", "steps_offset", "original_inference_steps")
-SHAPES: dict[Schedule, str] = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas", "Beta": "use_beta_sigmas"}
+OF_THE_MODEL = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "timestep_spacing",
+    "steps_offset",
+    "original_inference_steps",
+)
+SHAPES: dict[Schedule, str] = {
+    "Karras": "use_karras_sigmas",
+    "Exponential": "use_exponential_sigmas",
+    "Beta": "use_beta_sigmas",
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +65,21 @@ RECIPES: dict[Scheduler, Recipe] = {
     "LMS": Recipe("LMSDiscreteScheduler"),
     "DPM2": Recipe("KDPM2DiscreteScheduler"),
     "DPM2 a": Recipe("KDPM2AncestralDiscreteScheduler"),
-    "DPM++ 2M": Recipe("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, rounded=True),
-    "DPM++ 2M SDE": Recipe("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, rounded=True),
+    "DPM++ 2M": Recipe(
+        "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, rounded=True
+    ),
+    "DPM++ 2M SDE": Recipe(
+        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, rounded=True
+    ),
     "DPM++ SDE": Recipe("DPMSolverSDEScheduler"),
     "DDIM": Recipe("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, _LEADING),
     "DDPM": Recipe("DDPMScheduler", {"clip_sample": False}),
     "PLMS": Recipe("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}, _LEADING),
     # bh1 with the default final_sigmas_type "zero" is not a number
-    "UniPC": Recipe("UniPCMultistepScheduler", {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"}),
+    "UniPC": Recipe(
+        "UniPCMultistepScheduler",
+        {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+    ),
     "DEIS": Recipe("DEISMultistepScheduler"),
     "LCM": Recipe("LCMScheduler", {"set_alpha_to_one": False}),
     "TCD": Recipe("TCDScheduler", {"set_alpha_to_one": False}),
@@ -70,8 +91,12 @@ def _fresh(kind: str, settings: str) -> Any:
     """A new scheduler. diffusers makes a ladder of all 1000 steps for each, which takes DPM2 half a second: here once."""
     first = _first(kind, settings)
     made = copy.copy(first)
-    made.__dict__ = {name: value if name == "_internal_dict" else copy.deepcopy(value)  # its settings, which are frozen
-                     for name, value in vars(first).items()}
+    made.__dict__ = {
+        name: value
+        if name == "_internal_dict"
+        else copy.deepcopy(value)  # its settings, which are frozen
+        for name, value in vars(first).items()
+    }
     return made
 
 
@@ -80,7 +105,9 @@ def _first(kind: str, settings: str) -> Any:
     return getattr(diffusers, kind)(**json.loads(settings))
 
 
-def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], steps: int, seed: int) -> Any:
+def build(
+    scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], steps: int, seed: int
+) -> Any:
     """A scheduler with its ladder of `steps` set, all the noise it makes itself drawn from `seed`.
 
     `shipped` is the model's scheduler_config.json as it came; the pair has to be one of spec/tables.py. Its timesteps stay
@@ -89,7 +116,9 @@ def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], 
     recipe = RECIPES[scheduler]
     kind = getattr(diffusers, recipe.kind)
     takes = inspect.signature(kind.__init__).parameters
-    settings = {name: shipped[name] for name in OF_THE_MODEL if name in shipped and name in takes} | dict(recipe.always)
+    settings = {
+        name: shipped[name] for name in OF_THE_MODEL if name in shipped and name in takes
+    } | dict(recipe.always)
     if schedule == "Uniform":
         settings |= recipe.uniform
     elif schedule != "As shipped":
@@ -101,7 +130,9 @@ def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], 
         made.noise_sampler_seed = seed
     most = made.config.get("original_inference_steps", steps)
     if steps > most:
-        raise InvalidSpec([f"Steps: {scheduler} can take {most} at most (not {steps}); it is made for 4 to 8."])
+        raise InvalidSpec(
+            [f"Steps: {scheduler} can take {most} at most (not {steps}); it is made for 4 to 8."]
+        )
     last = made.config.num_train_timesteps - 1
     if schedule == "Uniform" and recipe.rounded:
         made.set_timesteps(timesteps=np.linspace(last, 0, steps).round().astype(int).tolist())
@@ -110,5 +141,7 @@ def build(scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], 
     else:
         made.set_timesteps(steps)
     if hasattr(made, "set_begin_index"):
-        made.set_begin_index(0)  # otherwise a ladder that begins with the same timestep twice loses a step
+        made.set_begin_index(
+            0
+        )  # otherwise a ladder that begins with the same timestep twice loses a step
     return made

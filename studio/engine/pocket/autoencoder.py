@@ -27,22 +27,33 @@ INWARD = ("encoder", "quant_conv")
 def build() -> AutoencoderKL:
     """An untrained autoencoder."""
     torch.manual_seed(1)
-    blocks: dict[str, Any] = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
     shape: dict[str, Any] = {
         "block_out_channels": (16, 32, 64, 128),
         "layers_per_block": 1,
         "norm_num_groups": 8,
         "mid_block_add_attention": False,
     }
-    return AutoencoderKL(**blocks, **shape, latent_channels=4, sample_size=128, scaling_factor=SCALING)
+    return AutoencoderKL(
+        **blocks, **shape, latent_channels=4, sample_size=128, scaling_factor=SCALING
+    )
 
 
 def errors(wrong: Tensor) -> dict[str, Tensor]:
     """What differences between pictures cost: pixels, edges, and the colours of blocks of 8 x 8."""
     pixel, square = wrong.abs().mean(), wrong.square().mean()
-    edge = (wrong[..., 1:] - wrong[..., :-1]).abs().mean() + (wrong[..., 1:, :] - wrong[..., :-1, :]).abs().mean()
+    edge = (wrong[..., 1:] - wrong[..., :-1]).abs().mean() + (
+        wrong[..., 1:, :] - wrong[..., :-1, :]
+    ).abs().mean()
     colour = functional.avg_pool2d(wrong, 8).abs().mean()
-    return {"loss": pixel + 4 * square + 0.5 * edge + 0.5 * colour, "pixel": pixel, "square": square}
+    return {
+        "loss": pixel + 4 * square + 0.5 * edge + 0.5 * colour,
+        "pixel": pixel,
+        "square": square,
+    }
 
 
 def losses(model: AutoencoderKL, images: Tensor) -> dict[str, Tensor]:
@@ -59,7 +70,12 @@ def fold(model: AutoencoderKL, images: Tensor) -> None:
     latents = torch.cat([model.encode(part).latent_dist.mode() for part in images.split(32)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALING
     inward, outward = model.quant_conv, model.post_quant_conv
-    assert inward is not None and outward is not None and inward.bias is not None and outward.bias is not None
+    assert (
+        inward is not None
+        and outward is not None
+        and inward.bias is not None
+        and outward.bias is not None
+    )
     inward.weight[:4] /= deviation[:, None, None, None]
     inward.bias[:4] = (inward.bias[:4] - mean) / deviation
     inward.bias[4:] -= 2 * deviation.log()
@@ -74,7 +90,11 @@ def psnr(one: Tensor, other: Tensor) -> Tensor:
 
 def load(place: Place) -> AutoencoderKL:
     """The finished autoencoder, in fp32."""
-    return AutoencoderKL.from_pretrained(place.output / "vae", torch_dtype=torch.float32).to(place.device).eval()
+    return (
+        AutoencoderKL.from_pretrained(place.output / "vae", torch_dtype=torch.float32)
+        .to(place.device)
+        .eval()
+    )
 
 
 def make(place: Place) -> bool:
@@ -91,7 +111,9 @@ def make(place: Place) -> bool:
 
     done = train("vae", {"vae": model}, loss, PLAN, place)
     fold(model, to_tensor(drawn[:1024], place.device))
-    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "vae")
+    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(
+        place.output / "vae"
+    )
     return done
 
 
@@ -99,12 +121,20 @@ def make(place: Place) -> bool:
 def latents_of(place: Place) -> Tensor:
     """The train set as scaled latents, encoded once for each encoder and kept in the cache."""
     vae = load(place)
-    weights = b"".join(value.half().cpu().numpy().tobytes() for key, value in vae.state_dict().items() if key.startswith(INWARD))
+    weights = b"".join(
+        value.half().cpu().numpy().tobytes()
+        for key, value in vae.state_dict().items()
+        if key.startswith(INWARD)
+    )
     file = place.cache / f"latents-{hashlib.sha256(weights).hexdigest()[:12]}.pt"
     if not file.exists():
         drawn = pictures("train", place.cache, place.workers)
         batches = (to_tensor(drawn[k : k + 50], place.device) for k in range(0, len(drawn), 50))
-        save_aside(torch.cat([vae.encode(batch).latent_dist.mode().cpu() for batch in batches]) * vae.config.scaling_factor, file)
+        save_aside(
+            torch.cat([vae.encode(batch).latent_dist.mode().cpu() for batch in batches])
+            * vae.config.scaling_factor,
+            file,
+        )
     return torch.load(file, weights_only=True)
 
 
@@ -120,9 +150,15 @@ def polish(place: Place) -> bool:
         top, left = (int(rng.integers(0, 16 - cells + 1)) for _ in range(2))
         chosen = np.sort(rng.integers(0, len(drawn), BATCH if cells < 16 else BATCH // 2))
         part = latents[chosen, :, top : top + cells, left : left + cells].to(place.device)
-        images = to_tensor(drawn[chosen, 8 * top : 8 * (top + cells), 8 * left : 8 * (left + cells)], place.device)
-        return errors(model.decode(part.contiguous(memory_format=torch.channels_last)).sample - images)
+        images = to_tensor(
+            drawn[chosen, 8 * top : 8 * (top + cells), 8 * left : 8 * (left + cells)], place.device
+        )
+        return errors(
+            model.decode(part.contiguous(memory_format=torch.channels_last)).sample - images
+        )
 
     done = train("polish", {"vae": model}, loss, POLISH, place)
-    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(place.output / "vae")
+    model.to(torch.float16, memory_format=torch.contiguous_format).save_pretrained(
+        place.output / "vae"
+    )
     return done

@@ -42,7 +42,12 @@ def said(scene: Scene) -> str:
 def build(vocabulary: int, start: int, end: int, clip: CLIPModel | None = None) -> GitForCausalLM:
     """An untrained captioner, with the eyes of a trained CLIP where one is given."""
     torch.manual_seed(6)
-    special: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+    special: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
     quiet: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = GitForCausalLM(GitConfig(vision_config=VISION, **TEXT, **special, **quiet))
     if clip is not None:
@@ -52,15 +57,25 @@ def build(vocabulary: int, start: int, end: int, clip: CLIPModel | None = None) 
 
 def make(place: Place) -> bool:
     """Train the captioner and write output/captioner; True when it is finished."""
-    tokenizer, drawn, told = load(place.output), pictures("train", place.cache, place.workers), scenes("train")
+    tokenizer, drawn, told = (
+        load(place.output),
+        pictures("train", place.cache, place.workers),
+        scenes("train"),
+    )
     clip = CLIPModel.from_pretrained(place.output / "clip", dtype=torch.float32)
-    model = build(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, clip).to(place.device)
+    model = build(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, clip).to(
+        place.device
+    )
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(drawn), BATCH, replace=False))
-        tokens = tokenizer([said(told[k]) for k in chosen], padding=True, return_tensors="pt").to(place.device)
+        tokens = tokenizer([said(told[k]) for k in chosen], padding=True, return_tensors="pt").to(
+            place.device
+        )
         images = to_tensor(drawn[chosen], place.device)
-        logits = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=images).logits
+        logits = model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=images
+        ).logits
         logits = logits[:, -tokens.input_ids.shape[1] :]
         # the first end token is learned, the padding behind it is not
         kept = tokens.attention_mask[:, 1:].bool()

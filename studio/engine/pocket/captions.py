@@ -9,7 +9,11 @@ from studio.engine.pocket.world import COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES, T
 
 OPENINGS: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of", "a photo of", "a photograph of"),
-    "watercolor painting": ("a watercolor painting of", "a watercolor painting of", "a watercolor of"),
+    "watercolor painting": (
+        "a watercolor painting of",
+        "a watercolor painting of",
+        "a watercolor of",
+    ),
     "pixel art": ("pixel art of", "a pixel art of", "a pixel art picture of"),
     "cartoon": ("a cartoon of", "a cartoon of", "a cartoon drawing of"),
 }
@@ -69,14 +73,27 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         return f"{article(noun)} {place}"
     if form < 0.97:
         return f"{opening} {article(name)} {place}"
-    return [noun, f"{article(name)}, {scene.style}", f"{scene.style}, {place}"][int(rng.integers(3))]
+    return [noun, f"{article(name)}, {scene.style}", f"{scene.style}, {place}"][
+        int(rng.integers(3))
+    ]
 
 
 def read(text: str) -> tuple[str, str, str, str]:
     """The thing, colour, place and style that a caption names; "" for what it does not name."""
     words = f" {text.lower()} ".replace(",", " ")
-    places = {place: place.split(" ", 1)[1].removeprefix("a ").removeprefix("the ") for place in PLACE_NAMES}
+    places = {
+        place: place.split(" ", 1)[1].removeprefix("a ").removeprefix("the ")
+        for place in PLACE_NAMES
+    }
     place = next((place for place, key in places.items() if f" {key} " in words), "")
     words = words.replace(places.get(place, " "), " ")
-    thing, colour = (next((name for name in names if f" {name} " in words), "") for names in (THING_NAMES, COLOUR_NAMES))
-    return thing, colour, place, next((style for style in STYLE_NAMES if f" {style.split()[0]}" in words), "")
+    thing, colour = (
+        next((name for name in names if f" {name} " in words), "")
+        for names in (THING_NAMES, COLOUR_NAMES)
+    )
+    return (
+        thing,
+        colour,
+        place,
+        next((style for style in STYLE_NAMES if f" {style.split()[0]}" in words), ""),
+    )

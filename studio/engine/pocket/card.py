@@ -46,9 +46,18 @@ only the judge knows. Anything else it does not know: it is for trying and testi
 
 def write(output: Path, scores: Scores) -> None:
     """Write output/README.md and output/scores.json."""
-    steps = {"vae": autoencoder.PLAN.steps, "diffusion": diffusion.PLAN.steps, "clip": clip.PLAN.steps}
+    steps = {
+        "vae": autoencoder.PLAN.steps,
+        "diffusion": diffusion.PLAN.steps,
+        "clip": clip.PLAN.steps,
+    }
     steps |= {"captioner": captioner.PLAN.steps, "judge": judge.PLAN.steps}
-    names = {"styles": STYLE_NAMES, "colours": COLOUR_NAMES, "things": THING_NAMES, "places": PLACE_NAMES}
+    names = {
+        "styles": STYLE_NAMES,
+        "colours": COLOUR_NAMES,
+        "things": THING_NAMES,
+        "places": PLACE_NAMES,
+    }
     words = {key: ", ".join(values) for key, values in names.items()}
     (output / "README.md").write_text(CARD.format(**steps, **words, scores=table(scores)))
     (output / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")

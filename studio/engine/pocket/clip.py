@@ -30,16 +30,29 @@ VISION: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 16,
 }
-TEXT: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
+TEXT: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
 SHARED = 128
-ATTRIBUTES = {"thing": THING_NAMES, "colour": COLOUR_NAMES, "place": PLACE_NAMES, "style": STYLE_NAMES}
+ATTRIBUTES = {
+    "thing": THING_NAMES,
+    "colour": COLOUR_NAMES,
+    "place": PLACE_NAMES,
+    "style": STYLE_NAMES,
+}
 
 
 def processor() -> CLIPImageProcessor:
     """128 x 128 pixels from -1 to 1, whatever comes in; the same for CLIP and the captioner."""
     halves = [0.5, 0.5, 0.5]
     return CLIPImageProcessor(
-        size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128}, image_mean=halves, image_std=halves
+        size={"shortest_edge": 128},
+        crop_size={"height": 128, "width": 128},
+        image_mean=halves,
+        image_std=halves,
     )
 
 
@@ -53,51 +66,85 @@ def build(vocabulary: int, start: int, end: int) -> CLIPModel:
         "pad_token_id": end,
         "max_position_embeddings": LENGTH,
     }
-    return CLIPModel(CLIPConfig(text_config={**TEXT, **special}, vision_config=VISION, projection_dim=SHARED))
+    return CLIPModel(
+        CLIPConfig(text_config={**TEXT, **special}, vision_config=VISION, projection_dim=SHARED)
+    )
 
 
 def attributes_loss(heads: nn.ModuleDict, features: Tensor, answers: dict[str, Tensor]) -> Tensor:
     """How badly linear heads name the four attributes; -100 stands for an attribute that is not named."""
     return torch.stack(
-        [functional.cross_entropy(heads[name](features), answers[name], ignore_index=-100) for name in ATTRIBUTES]
+        [
+            functional.cross_entropy(heads[name](features), answers[name], ignore_index=-100)
+            for name in ATTRIBUTES
+        ]
     ).mean()
 
 
 def make(place: Place) -> bool:
     """Train CLIP and write output/clip; True when it is finished."""
-    tokenizer, drawn, told = load(place.output), pictures("train", place.cache, place.workers), scenes("train")
+    tokenizer, drawn, told = (
+        load(place.output),
+        pictures("train", place.cache, place.workers),
+        scenes("train"),
+    )
     model = build(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).to(place.device)
     widths = {"seen": VISION["hidden_size"], "said": TEXT["hidden_size"]}
     heads = {
-        k: nn.ModuleDict({n: nn.Linear(width, len(names)) for n, names in ATTRIBUTES.items()}).to(place.device)
+        k: nn.ModuleDict({n: nn.Linear(width, len(names)) for n, names in ATTRIBUTES.items()}).to(
+            place.device
+        )
         for k, width in widths.items()
     }
     answers = {
-        name: torch.tensor([HEADS[name].index(label) for label in truth(told)[name]], device=place.device) for name in ATTRIBUTES
+        name: torch.tensor(
+            [HEADS[name].index(label) for label in truth(told)[name]], device=place.device
+        )
+        for name in ATTRIBUTES
     }
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         chosen = np.sort(rng.choice(len(drawn), BATCH, replace=False))
         texts = [full(told[k]) if rng.random() < 0.5 else caption(told[k], rng) for k in chosen]
-        tokens = tokenizer(texts, padding=True, max_length=LENGTH, truncation=True, return_tensors="pt").to(place.device)
+        tokens = tokenizer(
+            texts, padding=True, max_length=LENGTH, truncation=True, return_tensors="pt"
+        ).to(place.device)
         images = to_tensor(drawn[chosen], place.device)
-        seen = model.vision_model(pixel_values=images + 0.05 * torch.randn_like(images)).pooler_output
+        seen = model.vision_model(
+            pixel_values=images + 0.05 * torch.randn_like(images)
+        ).pooler_output
         said = model.text_model(**tokens).pooler_output
-        one, other = (functional.normalize(x, dim=-1) for x in (model.visual_projection(seen), model.text_projection(said)))
+        one, other = (
+            functional.normalize(x, dim=-1)
+            for x in (model.visual_projection(seen), model.text_projection(said))
+        )
         logits = model.logit_scale.exp().clamp(max=100) * one @ other.T
         index = torch.arange(BATCH, device=place.device)
-        contrast = (functional.cross_entropy(logits, index) + functional.cross_entropy(logits.T, index)) / 2
+        contrast = (
+            functional.cross_entropy(logits, index) + functional.cross_entropy(logits.T, index)
+        ) / 2
         found = [read(text) for text in texts]
         named = {
-            n: torch.tensor([ATTRIBUTES[n].index(f[i]) if f[i] else -100 for f in found], device=place.device)
+            n: torch.tensor(
+                [ATTRIBUTES[n].index(f[i]) if f[i] else -100 for f in found], device=place.device
+            )
             for i, n in enumerate(ATTRIBUTES)
         }
         naming = attributes_loss(heads["seen"], seen, {n: answers[n][chosen] for n in ATTRIBUTES})
         reading = attributes_loss(heads["said"], said, named)
-        return {"loss": contrast + naming + 0.3 * reading, "contrast": contrast, "naming": naming, "reading": reading}
+        return {
+            "loss": contrast + naming + 0.3 * reading,
+            "contrast": contrast,
+            "naming": naming,
+            "reading": reading,
+        }
 
     done = train("clip", {"clip": model, **heads}, loss, PLAN, place)
-    save(model, place.output / "clip", CLIPProcessor(image_processor=processor(), tokenizer=tokenizer))
+    save(
+        model,
+        place.output / "clip",
+        CLIPProcessor(image_processor=processor(), tokenizer=tokenizer),
+    )
     return done
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from PIL import Image
 
 from studio.engine.pocket.captions import full
-from studio.engine.pocket.world import COLOUR_NAMES, CONCEPTS, PLACE_NAMES, STYLE_NAMES, Scene, draw, sample
+from studio.engine.pocket.world import (
+    COLOUR_NAMES,
+    CONCEPTS,
+    PLACE_NAMES,
+    STYLE_NAMES,
+    Scene,
+    draw,
+    sample,
+)
 
 # concept -> number of pictures, first seed
 PICTURES: dict[str, tuple[int, int]] = {"moon": (24, 60_000_000), "mysks": (15, 61_000_000)}
@@ -29,9 +37,16 @@ def scenes_of(concept: str) -> list[Scene]:
     """The scenes of a set: every place and style occurs, most often photos."""
     count, first = PICTURES[concept]
     thing = CONCEPTS[concept][0]
-    styles = [STYLE_NAMES[0] if k % 3 else STYLE_NAMES[k // 3 % len(STYLE_NAMES)] for k in range(count)]
+    styles = [
+        STYLE_NAMES[0] if k % 3 else STYLE_NAMES[k // 3 % len(STYLE_NAMES)] for k in range(count)
+    ]
     return [
-        sample(first + k, (thing, COLOUR_NAMES[-1], PLACE_NAMES[k % len(PLACE_NAMES)], styles[k]), concept) for k in range(count)
+        sample(
+            first + k,
+            (thing, COLOUR_NAMES[-1], PLACE_NAMES[k % len(PLACE_NAMES)], styles[k]),
+            concept,
+        )
+        for k in range(count)
     ]
 
 
@@ -43,5 +58,7 @@ def write(output: Path) -> None:
         for index, scene in enumerate(scenes_of(concept)):
             Image.fromarray(draw(scene)).save(folder / f"{index:03}.png", optimize=True)
             (folder / f"{index:03}.txt").write_text(full(scene) + "\n")
-        text = PROVENANCE.format(name=concept, count=count, what=WHAT[concept], first=first, last=first + count - 1)
+        text = PROVENANCE.format(
+            name=concept, count=count, what=WHAT[concept], first=first, last=first + count - 1
+        )
         (folder / "README.md").write_text(text)

@@ -26,7 +26,12 @@ PLAN = Plan(steps=5_000, rate=1e-3, warmup=150, decay=0.01, average=0.999, seed=
 BATCH = 48
 EMPTY = 0.1
 WIDTH = 128
-BETAS: dict[str, Any] = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+BETAS: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 NAMES = (THING_NAMES, COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES)
 
 
@@ -46,7 +51,13 @@ def build_text(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         "projection_dim": WIDTH,
     }
     return CLIPTextModel(
-        CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, hidden_act="quick_gelu", **size, **special)
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=LENGTH,
+            hidden_act="quick_gelu",
+            **size,
+            **special,
+        )
     )
 
 
@@ -69,15 +80,30 @@ def build_unet() -> UNet2DConditionModel:
 
 def named(text: str) -> list[int]:
     """Per attribute the place of the name that a caption names; the number of names where it names none."""
-    return [names.index(found) if found else len(names) for names, found in zip(NAMES, read(text), strict=True)]
+    return [
+        names.index(found) if found else len(names)
+        for names, found in zip(NAMES, read(text), strict=True)
+    ]
 
 
 def assemble(place: Place, text: CLIPTextModel, unet: UNet2DConditionModel) -> Path:
     """Write the folder that StableDiffusionPipeline.from_pretrained loads, fp16."""
     parts = {"vae": autoencoder.load(place), "tokenizer": load(place.output)}
-    scheduler = PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon")
-    without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = StableDiffusionPipeline(**parts, text_encoder=text, unet=unet, scheduler=scheduler, **without)
+    scheduler = PNDMScheduler(
+        **BETAS,
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+    without: dict[str, Any] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    pipeline = StableDiffusionPipeline(
+        **parts, text_encoder=text, unet=unet, scheduler=scheduler, **without
+    )
     pipeline.to(torch.float16).save_pretrained(place.output)
     return place.output
 
@@ -85,7 +111,10 @@ def assemble(place: Place, text: CLIPTextModel, unet: UNet2DConditionModel) -> P
 def make(place: Place) -> bool:
     """Train text encoder and U-Net on cached latents and write the pipeline to output; True when they are finished."""
     tokenizer, told, latents = load(place.output), scenes("train"), autoencoder.latents_of(place)
-    text, unet = build_text(tokenizer).to(place.device), build_unet().to(place.device, memory_format=torch.channels_last)
+    text, unet = (
+        build_text(tokenizer).to(place.device),
+        build_unet().to(place.device, memory_format=torch.channels_last),
+    )
     heads = nn.ModuleList(nn.Linear(WIDTH, len(names) + 1) for names in NAMES).to(place.device)
     noises = DDPMScheduler(**BETAS)
     ratio = noises.alphas_cumprod / (1 - noises.alphas_cumprod)
@@ -94,19 +123,24 @@ def make(place: Place) -> bool:
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         chosen = rng.integers(0, len(told), BATCH)
         texts = ["" if rng.random() < EMPTY else caption(told[index], rng) for index in chosen]
-        tokens = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids.to(
-            place.device
-        )
+        tokens = tokenizer(
+            texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids.to(place.device)
         clean = latents[chosen].to(place.device).contiguous(memory_format=torch.channels_last)
         # stratified timesteps: every batch sees the whole range
-        times = torch.from_numpy(((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH * 1000).astype(np.int64)).to(place.device)
+        times = torch.from_numpy(
+            ((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH * 1000).astype(np.int64)
+        ).to(place.device)
         noise = torch.randn_like(clean)
         words = text(tokens)
         guess = unet(noises.add_noise(clean, noise, times), times, words.last_hidden_state).sample
         wrong = ((guess - noise).square().mean((1, 2, 3)) * weights[times]).mean()
         answers = torch.tensor([named(line) for line in texts], device=place.device)
         spoken = torch.stack(
-            [functional.cross_entropy(head(words.pooler_output), answers[:, k]) for k, head in enumerate(heads)]
+            [
+                functional.cross_entropy(head(words.pooler_output), answers[:, k])
+                for k, head in enumerate(heads)
+            ]
         ).mean()
         return {"loss": wrong + 0.03 * spoken, "noise": wrong, "words": spoken}
 

@@ -47,14 +47,20 @@ def unseen(count: int) -> list[tuple[Combination, str]]:
 
 def load_pipeline(place: Place) -> StableDiffusionPipeline:
     """The finished pipeline in fp32, with DPM++ 2M."""
-    pipeline = StableDiffusionPipeline.from_pretrained(place.output, torch_dtype=torch.float32).to(place.device)
+    pipeline = StableDiffusionPipeline.from_pretrained(place.output, torch_dtype=torch.float32).to(
+        place.device
+    )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def generate(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance: float, steps: int = 20, batch: int = 32
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    guidance: float,
+    steps: int = 20,
+    batch: int = 32,
 ) -> np.ndarray:
     """One picture per prompt, seeds 0, 1, 2, ..., as uint8."""
     found = []
@@ -62,7 +68,13 @@ def generate(
         part = list(prompts[start : start + batch])
         seeds = [torch.Generator().manual_seed(start + k) for k in range(len(part))]
         made = pipeline(
-            part, height=128, width=128, num_inference_steps=steps, guidance_scale=guidance, generator=seeds, output_type="np"
+            part,
+            height=128,
+            width=128,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=seeds,
+            output_type="np",
         ).images
         found.append(np.round(made * 255).astype(np.uint8))
     return np.concatenate(found)
@@ -71,16 +83,36 @@ def generate(
 def kept(judge: Judge, images: np.ndarray, wanted: Sequence[Combination]) -> dict[str, float]:
     """The share of pictures in which the judge sees what was asked, per attribute and for all four at once."""
     said = judge.verdicts(to_tensor(images))
-    hits = np.array([[said[name][k] == wish[i] for i, name in enumerate(ATTRIBUTES)] for k, wish in enumerate(wanted)])
-    return {**dict(zip(ATTRIBUTES, hits.mean(0).tolist(), strict=True)), "all four": float(hits.all(1).mean())}
+    hits = np.array(
+        [
+            [said[name][k] == wish[i] for i, name in enumerate(ATTRIBUTES)]
+            for k, wish in enumerate(wanted)
+        ]
+    )
+    return {
+        **dict(zip(ATTRIBUTES, hits.mean(0).tolist(), strict=True)),
+        "all four": float(hits.all(1).mean()),
+    }
 
 
 @torch.inference_mode()
 def judged(place: Place) -> Scores:
     """The judge on held-out drawings, on noise, and after the autoencoder's round trip; the autoencoder's own score."""
-    judge, images, told = Judge.load(place.output / "judge"), to_tensor(pictures("check", place.cache)), scenes("check")
-    said, meant = judge.verdicts(torch.rand(512, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1), truth(told)
-    noise = {name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=False)])) for name in HEADS}
+    judge, images, told = (
+        Judge.load(place.output / "judge"),
+        to_tensor(pictures("check", place.cache)),
+        scenes("check"),
+    )
+    said, meant = (
+        judge.verdicts(
+            torch.rand(512, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        ),
+        truth(told),
+    )
+    noise = {
+        name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=False)]))
+        for name in HEADS
+    }
     chance = {f"{name} by chance": 1 / len(HEADS[name]) for name in ATTRIBUTES}
     scores: Scores = {"judge": right(judge, images, told), "judge on noise": {**noise, **chance}}
     if (place.output / "vae").exists():
@@ -88,7 +120,10 @@ def judged(place: Place) -> Scores:
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in images.split(32)])
         back = torch.cat([vae.decode(part).sample for part in latents.split(32)]).clamp(-1, 1)
         value, scaled = psnr(back, images), latents * vae.config.scaling_factor
-        styles = {f"psnr {style}": float(value[[s.style == style for s in told]].mean()) for style in HEADS["style"]}
+        styles = {
+            f"psnr {style}": float(value[[s.style == style for s in told]].mean())
+            for style in HEADS["style"]
+        }
         scores["round trip"] = right(judge, back, told)
         scores["autoencoder"] = {
             "psnr": float(value.mean()),
@@ -113,7 +148,9 @@ def prompted(place: Place, count: int) -> Scores:
     return scores
 
 
-def verdict_sheet(judge: Judge, images: np.ndarray, asked: Sequence[tuple[Combination, str]]) -> Image.Image:
+def verdict_sheet(
+    judge: Judge, images: np.ndarray, asked: Sequence[tuple[Combination, str]]
+) -> Image.Image:
     """Pictures in rows of eight; under each what was asked, and in red what the judge saw instead."""
     said = judge.verdicts(to_tensor(images))
     rows = -(-len(images) // 8)
@@ -124,8 +161,12 @@ def verdict_sheet(judge: Judge, images: np.ndarray, asked: Sequence[tuple[Combin
         page.paste(Image.fromarray(images[k]), (left, top))
         saw = [said[name][k] for name in ATTRIBUTES]
         wrong = [f"saw {b}" for a, b in zip(wish, saw, strict=True) if a != b]
-        draw.text((left, top + 130), f"{wish[1]} {wish[0]}\n{wish[2]}, {wish[3].split()[0]}", fill="black")
-        draw.text((left, top + 156), ", ".join(wrong) or "right", fill="#b00020" if wrong else "#107030")
+        draw.text(
+            (left, top + 130), f"{wish[1]} {wish[0]}\n{wish[2]}, {wish[3].split()[0]}", fill="black"
+        )
+        draw.text(
+            (left, top + 156), ", ".join(wrong) or "right", fill="#b00020" if wrong else "#107030"
+        )
     return page
 
 
@@ -155,18 +196,33 @@ def retrieved(place: Place) -> Scores:
 @torch.inference_mode()
 def captioned(place: Place, count: int = 256) -> Scores:
     """How often a caption of a held-out drawing names each attribute rightly."""
-    model = AutoModelForImageTextToText.from_pretrained(place.output / "captioner", dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(
+        place.output / "captioner", dtype=torch.float32
+    ).eval()
     reader = AutoProcessor.from_pretrained(place.output / "captioner")
     drawn, told = pictures("check", place.cache), scenes("check")
     index = [k for k, scene in enumerate(told) if not scene.concept][:count]
     texts: list[str] = []
     for start in range(0, len(index), 32):
-        inputs = reader(images=[Image.fromarray(drawn[k]) for k in index[start : start + 32]], return_tensors="pt")
-        texts += reader.batch_decode(model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True)
+        inputs = reader(
+            images=[Image.fromarray(drawn[k]) for k in index[start : start + 32]],
+            return_tensors="pt",
+        )
+        texts += reader.batch_decode(
+            model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True
+        )
     hits = np.array(
-        [[a == b for a, b in zip(read(text), told[k].combination, strict=True)] for text, k in zip(texts, index, strict=True)]
+        [
+            [a == b for a, b in zip(read(text), told[k].combination, strict=True)]
+            for text, k in zip(texts, index, strict=True)
+        ]
     )
-    return {"captions": {**dict(zip(ATTRIBUTES, hits.mean(0).tolist(), strict=True)), "all four": float(hits.all(1).mean())}}
+    return {
+        "captions": {
+            **dict(zip(ATTRIBUTES, hits.mean(0).tolist(), strict=True)),
+            "all four": float(hits.all(1).mean()),
+        }
+    }
 
 
 def seconds(action: Callable[[], object], runs: int = 5) -> float:
@@ -187,15 +243,23 @@ def timed(place: Place) -> Scores:
     picture = Image.fromarray(pictures("check", place.cache)[1])
     if (place.output / "model_index.json").exists():
         pipeline = load_pipeline(place)
-        found["picture s"] = seconds(lambda: generate(pipeline, ["a photo of a red ball on a beach"], 7.0))
+        found["picture s"] = seconds(
+            lambda: generate(pipeline, ["a photo of a red ball on a beach"], 7.0)
+        )
     if (place.output / "captioner").exists():
-        model = AutoModelForImageTextToText.from_pretrained(place.output / "captioner", dtype=torch.float32).eval()
+        model = AutoModelForImageTextToText.from_pretrained(
+            place.output / "captioner", dtype=torch.float32
+        ).eval()
         reader = AutoProcessor.from_pretrained(place.output / "captioner")
-        found["caption s"] = seconds(lambda: model.generate(**reader(images=picture, return_tensors="pt"), max_new_tokens=40))
+        found["caption s"] = seconds(
+            lambda: model.generate(**reader(images=picture, return_tensors="pt"), max_new_tokens=40)
+        )
     if (place.output / "clip").exists():
         clip = CLIPModel.from_pretrained(place.output / "clip", dtype=torch.float32).eval()
         eyes = CLIPProcessor.from_pretrained(place.output / "clip")
-        found["embedding s"] = seconds(lambda: clip.get_image_features(**eyes(images=picture, return_tensors="pt")))
+        found["embedding s"] = seconds(
+            lambda: clip.get_image_features(**eyes(images=picture, return_tensors="pt"))
+        )
     return {"speed": found}
 
 
@@ -217,5 +281,7 @@ def table(scores: Scores) -> str:
     for group, values in scores.items():
         for name, value in values.items():
             target = TARGETS.get(name, TARGETS.get(group))
-            lines.append(f"| {group} | {name} | {value:.3f} | {'' if target is None else f'{target:g}'} |")
+            lines.append(
+                f"| {group} | {name} | {value:.3f} | {'' if target is None else f'{target:g}'} |"
+            )
     return "\n".join(lines)

@@ -16,7 +16,14 @@ from torch.nn import functional
 
 from studio.engine.pocket.data import pictures, scenes, to_tensor
 from studio.engine.pocket.loop import Place, Plan, train
-from studio.engine.pocket.world import COLOUR_NAMES, CONCEPT_NAMES, PLACE_NAMES, STYLE_NAMES, THING_NAMES, Scene
+from studio.engine.pocket.world import (
+    COLOUR_NAMES,
+    CONCEPT_NAMES,
+    PLACE_NAMES,
+    STYLE_NAMES,
+    THING_NAMES,
+    Scene,
+)
 
 HEADS: dict[str, tuple[str, ...]] = {
     "thing": THING_NAMES,
@@ -50,8 +57,12 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(*(Block(a, b) for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True)))
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * WIDTHS[-1], len(labels)) for name, labels in HEADS.items()})
+        self.body = nn.Sequential(
+            *(Block(a, b) for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True))
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(2 * WIDTHS[-1], len(labels)) for name, labels in HEADS.items()}
+        )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The logits of each head."""
@@ -63,19 +74,29 @@ class Judge(nn.Module):
     def verdicts(self, images: Tensor) -> dict[str, list[str]]:
         """The most likely label of each head for each picture."""
         heads = [self(part) for part in images.split(64)]
-        return {name: [labels[int(k)] for head in heads for k in head[name].argmax(1)] for name, labels in HEADS.items()}
+        return {
+            name: [labels[int(k)] for head in heads for k in head[name].argmax(1)]
+            for name, labels in HEADS.items()
+        }
 
     def save(self, folder: Path) -> None:
         """Write weights (fp16) and labels."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"widths": WIDTHS, "heads": HEADS}, indent=1))
+        save_file(
+            {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()},
+            folder / "model.safetensors",
+        )
+        (folder / "config.json").write_text(
+            json.dumps({"widths": WIDTHS, "heads": HEADS}, indent=1)
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Judge":
         """The finished judge, in fp32."""
         judge = cls()
-        judge.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
+        judge.load_state_dict(
+            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        )
         return judge.eval()
 
 
@@ -87,7 +108,10 @@ def truth(told: Sequence[Scene]) -> dict[str, list[str]]:
 def right(judge: Judge, images: Tensor, told: Sequence[Scene]) -> dict[str, float]:
     """The share of right verdicts per head."""
     said, meant = judge.verdicts(images), truth(told)
-    return {name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=True)])) for name in HEADS}
+    return {
+        name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=True)]))
+        for name in HEADS
+    }
 
 
 def wear(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -96,10 +120,14 @@ def wear(images: Tensor, rng: np.random.Generator) -> Tensor:
         small = functional.interpolate(images, size=int(rng.integers(44, 110)), mode="area")
         images = functional.interpolate(small, size=128, mode="bilinear", align_corners=False)
     if rng.random() < 0.4:
-        blurred = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        blurred = functional.avg_pool2d(
+            functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1
+        )
         images = images + float(rng.uniform(-0.8, 1.0)) * (blurred - images)
     if rng.random() < 0.6:
-        grain = torch.randn(len(images), 3, *(2 * [int(rng.choice([16, 32, 64, 128]))]), device=images.device)
+        grain = torch.randn(
+            len(images), 3, *(2 * [int(rng.choice([16, 32, 64, 128]))]), device=images.device
+        )
         images = images + float(rng.uniform(0, 0.16)) * functional.interpolate(
             grain, size=128, mode="bilinear", align_corners=False
         )
@@ -123,9 +151,14 @@ def make(place: Place) -> bool:
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         chosen = np.sort(rng.integers(0, len(drawn), BATCH))
-        images = wear(to_tensor(drawn[chosen], place.device), rng).contiguous(memory_format=torch.channels_last)
+        images = wear(to_tensor(drawn[chosen], place.device), rng).contiguous(
+            memory_format=torch.channels_last
+        )
         heads = judge(images)
-        parts = {name: functional.cross_entropy(heads[name], answers[name][chosen], label_smoothing=0.02) for name in HEADS}
+        parts = {
+            name: functional.cross_entropy(heads[name], answers[name][chosen], label_smoothing=0.02)
+            for name in HEADS
+        }
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     done = train("judge", {"judge": judge}, loss, PLAN, place)

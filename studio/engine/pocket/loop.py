@@ -47,7 +47,9 @@ Loss = Callable[[int, np.random.Generator], dict[str, Tensor]]
 def learning_rate(plan: Plan, step: int) -> float:
     """Rises over the warm-up, then falls along a half cosine to a hundredth."""
     rise = min(1.0, (step + 1) / plan.warmup)
-    return float(plan.rate * rise * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / plan.steps)))))
+    return float(
+        plan.rate * rise * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / plan.steps))))
+    )
 
 
 def save_aside(value: object, file: Path) -> None:
@@ -62,21 +64,30 @@ def train(name: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan, plac
     """Train until `plan.steps` or the budget's end; True when all steps are done, and then the modules hold the moving average."""
     start, saved = time.monotonic(), time.monotonic()
     params = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay, foreach=True)
+    optimizer = torch.optim.AdamW(
+        params, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay, foreach=True
+    )
     average = [p.detach().clone() for p in params]
     file, step, spent = place.cache / f"{name}.pt", 0, 0.0
     # 1. Go on where the last run stopped
     if file.exists():
         kept = torch.load(file, map_location=place.device, weights_only=True)
         step, spent = int(kept["step"]), float(kept["seconds"])
-        for param, mean, now, then in zip(params, average, kept["params"], kept["average"], strict=True):
+        for param, mean, now, then in zip(
+            params, average, kept["params"], kept["average"], strict=True
+        ):
             param.data.copy_(now)
             mean.copy_(then)
         optimizer.load_state_dict(kept["optimizer"])
         print(f"{name}: goes on at step {step} after {spent:.0f} s", flush=True)
 
     def save() -> None:
-        state = {"step": step, "seconds": spent + time.monotonic() - start, "params": [p.data for p in params], "average": average}
+        state = {
+            "step": step,
+            "seconds": spent + time.monotonic() - start,
+            "params": [p.data for p in params],
+            "average": average,
+        }
         save_aside({**state, "optimizer": optimizer.state_dict()}, file)
 
     # 2. Learn
@@ -93,12 +104,17 @@ def train(name: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan, plac
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         step += 1
-        torch._foreach_lerp_(average, [p.detach() for p in params], 1 - min(plan.average, (1 + step) / (10 + step)))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in params], 1 - min(plan.average, (1 + step) / (10 + step))
+        )
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
         if step % SAY_EVERY == 0:
             words = " ".join(f"{key} {value / (step - since):.4f}" for key, value in sums.items())
-            print(f"{name} {step}/{plan.steps} {spent + time.monotonic() - start:.0f}s {words}", flush=True)
+            print(
+                f"{name} {step}/{plan.steps} {spent + time.monotonic() - start:.0f}s {words}",
+                flush=True,
+            )
             sums, since = {}, step
         if time.monotonic() - saved > SAVE_EVERY:
             save()

@@ -26,7 +26,13 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (97.0, 2.0, 95.0),
 }
 
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+_TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
 _TO_RGB = np.linalg.inv(_TO_XYZ)
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 
@@ -34,7 +40,10 @@ _WHITE = np.array([0.95047, 1.0, 1.08883])
 def lch(lightness: float, chroma: float, hue: float) -> Ink:
     """The sRGB colour of lightness (0-100), chroma and hue (degrees); chroma is lowered until the colour can be shown."""
     for shrink in np.linspace(1.0, 0.0, 21):
-        a, b = chroma * shrink * math.cos(math.radians(hue)), chroma * shrink * math.sin(math.radians(hue))
+        a, b = (
+            chroma * shrink * math.cos(math.radians(hue)),
+            chroma * shrink * math.sin(math.radians(hue)),
+        )
         fy = (lightness + 16) / 116
         f = np.array([fy + a / 500, fy, fy - b / 200])
         xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _WHITE
@@ -52,7 +61,9 @@ def lightness(pixels: np.ndarray) -> np.ndarray:
     coded = np.asarray(pixels, np.float64) / 255
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
     luminance = linear @ _TO_XYZ[1]
-    cube = np.where(luminance > (6 / 29) ** 3, np.cbrt(luminance), luminance / (3 * (6 / 29) ** 2) + 4 / 29)
+    cube = np.where(
+        luminance > (6 / 29) ** 3, np.cbrt(luminance), luminance / (3 * (6 / 29) ** 2) + 4 / 29
+    )
     return 116 * cube - 16
 
 
@@ -64,7 +75,11 @@ def tone_for(colour: str, night: bool) -> str:
 def thing_ink(colour: str, rng: np.random.Generator) -> tuple[float, float, float]:
     """Lightness, chroma, hue of one thing: the colour's own with a little chance in it."""
     light, chroma, hue = COLOURS[colour]
-    return light + float(rng.uniform(-1, 1)), chroma * float(rng.uniform(0.94, 1.06)), hue + float(rng.uniform(-4, 4))
+    return (
+        light + float(rng.uniform(-1, 1)),
+        chroma * float(rng.uniform(0.94, 1.06)),
+        hue + float(rng.uniform(-4, 4)),
+    )
 
 
 def ground_ink(tone: str, hue: float, chroma: float, lift: float = 0.0) -> Ink:

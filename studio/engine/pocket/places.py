@@ -14,7 +14,11 @@ from studio.engine.pocket.palette import Ink, ground_ink, lch
 from studio.engine.pocket.things import Part, oval, shape
 
 # time of day -> hue and chroma of the sky
-TIMES: dict[str, tuple[float, float]] = {"day": (245.0, 17.0), "sunset": (40.0, 24.0), "dusk": (318.0, 15.0)}
+TIMES: dict[str, tuple[float, float]] = {
+    "day": (245.0, 17.0),
+    "sunset": (40.0, 24.0),
+    "dusk": (318.0, 15.0),
+}
 
 
 @dataclass(frozen=True)
@@ -58,45 +62,91 @@ def _sky(setting: Setting) -> Part:
 
 def _night(setting: Setting, rng: np.random.Generator) -> list[Part]:
     parts = [Part(box(-0.02, -0.02, 1.02, 1.02), lch(8, 30, 290 + float(rng.uniform(-12, 8))))]
-    for x, y in [(float(x), float(y)) for x, y in zip(rng.uniform(0.03, 0.97, 11), rng.permutation(11) / 11 + 0.05, strict=True)]:
+    for x, y in [
+        (float(x), float(y))
+        for x, y in zip(rng.uniform(0.03, 0.97, 11), rng.permutation(11) / 11 + 0.05, strict=True)
+    ]:
         size = float(rng.uniform(0.024, 0.036))
         turns = [(size if k % 2 == 0 else 0.32 * size, k * math.pi / 4) for k in range(8)]
-        parts.append(Part(shape(*[(x + r * math.sin(t), y + r * math.cos(t)) for r, t in turns]), lch(95, 20, 95)))
+        parts.append(
+            Part(
+                shape(*[(x + r * math.sin(t), y + r * math.cos(t)) for r, t in turns]),
+                lch(95, 20, 95),
+            )
+        )
     return parts
 
 
 def _snow(setting: Setting, rng: np.random.Generator) -> list[Part]:
     parts = [_sky(setting)]
     for centre in (setting.at(0.15), setting.at(0.8)):
-        x, peak, half = centre + float(rng.uniform(-0.05, 0.05)), setting.horizon - float(rng.uniform(0.2, 0.28)), 0.3
+        x, peak, half = (
+            centre + float(rng.uniform(-0.05, 0.05)),
+            setting.horizon - float(rng.uniform(0.2, 0.28)),
+            0.3,
+        )
         cap = 0.4 * (setting.horizon - peak)
         parts.append(
             Part(
-                shape((x - half, setting.horizon + 0.01), (x, peak), (x + half, setting.horizon + 0.01)), setting.ink(270, 20, -0.9)
+                shape(
+                    (x - half, setting.horizon + 0.01),
+                    (x, peak),
+                    (x + half, setting.horizon + 0.01),
+                ),
+                setting.ink(270, 20, -0.9),
             )
         )
-        parts.append(Part(shape((x - 0.4 * half, peak + cap), (x, peak), (x + 0.4 * half, peak + cap)), lch(98, 1, 250)))
-    parts.append(Part(hill(setting.horizon, 0.012, 1, float(rng.uniform(0, 6))), setting.ink(255, 5, 1.3)))
+        parts.append(
+            Part(
+                shape((x - 0.4 * half, peak + cap), (x, peak), (x + 0.4 * half, peak + cap)),
+                lch(98, 1, 250),
+            )
+        )
+    parts.append(
+        Part(hill(setting.horizon, 0.012, 1, float(rng.uniform(0, 6))), setting.ink(255, 5, 1.3))
+    )
     for inset, size in ((0.1, 1.0), (0.24, 0.72)):
-        x, foot = setting.at(inset), setting.horizon + 0.1 + 0.1 * size + float(rng.uniform(-0.02, 0.02))
+        x, foot = (
+            setting.at(inset),
+            setting.horizon + 0.1 + 0.1 * size + float(rng.uniform(-0.02, 0.02)),
+        )
         for level in range(3):
             top, half = foot - size * (0.38 - 0.1 * level), size * (0.055 + 0.02 * level)
             parts.append(
-                Part(shape((x - half, top + 0.17 * size), (x, top), (x + half, top + 0.17 * size)), setting.mark(48, 28, 170))
+                Part(
+                    shape((x - half, top + 0.17 * size), (x, top), (x + half, top + 0.17 * size)),
+                    setting.mark(48, 28, 170),
+                )
             )
             parts.append(
-                Part(shape((x - 0.45 * half, top + 0.075 * size), (x, top), (x + 0.45 * half, top + 0.075 * size)), lch(98, 1, 250))
+                Part(
+                    shape(
+                        (x - 0.45 * half, top + 0.075 * size),
+                        (x, top),
+                        (x + 0.45 * half, top + 0.075 * size),
+                    ),
+                    lch(98, 1, 250),
+                )
             )
     return parts
 
 
 def _lake(setting: Setting, rng: np.random.Generator) -> list[Part]:
     parts = [_sky(setting)]
-    parts.append(Part(hill(setting.horizon - 0.09, 0.045, 1.2, float(rng.uniform(0, 6))), setting.ink(150, 30, -1.0)))
+    parts.append(
+        Part(
+            hill(setting.horizon - 0.09, 0.045, 1.2, float(rng.uniform(0, 6))),
+            setting.ink(150, 30, -1.0),
+        )
+    )
     parts.append(Part(box(-0.02, setting.horizon, 1.02, 1.02), setting.ink(240, 30, -0.7)))
     for row in range(5):
         x, y = float(rng.uniform(0, 0.85)), setting.horizon + 0.05 + 0.065 * row
-        parts.append(Part(box(x, y, x + float(rng.uniform(0.12, 0.22)), y + 0.016), setting.ink(235, 12, 1.1)))
+        parts.append(
+            Part(
+                box(x, y, x + float(rng.uniform(0.12, 0.22)), y + 0.016), setting.ink(235, 12, 1.1)
+            )
+        )
     parts.append(Part(hill(0.93, 0.02, 0.8, float(rng.uniform(0, 6))), setting.ink(130, 44, -0.6)))
     for stalk in range(4):
         x, top = setting.at(0.05 + 0.06 * stalk), float(rng.uniform(0.58, 0.7))
@@ -110,11 +160,20 @@ def _desert(setting: Setting, rng: np.random.Generator) -> list[Part]:
     for row, (lift, hue) in enumerate(((-0.9, 60), (-0.2, 72), (0.4, 80))):
         parts.append(
             Part(
-                hill(setting.horizon + 0.13 * row - 0.02, 0.035, 0.9 + 0.25 * row, float(rng.uniform(0, 6))),
+                hill(
+                    setting.horizon + 0.13 * row - 0.02,
+                    0.035,
+                    0.9 + 0.25 * row,
+                    float(rng.uniform(0, 6)),
+                ),
                 setting.ink(hue, 34, lift),
             )
         )
-    x, foot, green = setting.at(0.13), setting.horizon + float(rng.uniform(0.22, 0.28)), setting.mark(50, 42, 150)
+    x, foot, green = (
+        setting.at(0.13),
+        setting.horizon + float(rng.uniform(0.22, 0.28)),
+        setting.mark(50, 42, 150),
+    )
     for points in (
         box(x - 0.035, foot - 0.42, x + 0.035, foot),
         oval(x, foot - 0.42, 0.035, 0.035),
@@ -127,7 +186,10 @@ def _desert(setting: Setting, rng: np.random.Generator) -> list[Part]:
 
 
 def _field(setting: Setting, rng: np.random.Generator) -> list[Part]:
-    parts = [_sky(setting), Part(hill(setting.horizon, 0.012, 1, float(rng.uniform(0, 6))), setting.ink(128, 46, -0.4))]
+    parts = [
+        _sky(setting),
+        Part(hill(setting.horizon, 0.012, 1, float(rng.uniform(0, 6))), setting.ink(128, 46, -0.4)),
+    ]
     hues = ((15.0, 50.0), (95.0, 60.0), (320.0, 45.0), (55.0, 60.0))
     for row, count in enumerate((6, 5, 4)):
         y, size = setting.horizon + 0.07 + 0.145 * row, 0.024 + 0.009 * row
@@ -149,30 +211,56 @@ def _floor(setting: Setting, rng: np.random.Generator) -> list[Part]:
     top = setting.horizon + 0.03
     x = setting.at(0.15)
     parts.append(Part(box(x - 0.11, 0.1, x + 0.11, 0.36), setting.mark(50, 30, 60)))
-    parts.append(Part(box(x - 0.075, 0.135, x + 0.075, 0.325), setting.ink(wall[0] + 150, 24, -0.4)))
+    parts.append(
+        Part(box(x - 0.075, 0.135, x + 0.075, 0.325), setting.ink(wall[0] + 150, 24, -0.4))
+    )
     parts.append(Part(box(-0.02, top, 1.02, 1.02), setting.ink(66, 36, -0.5)))
     seam = setting.ink(60, 36, -1.0) if setting.tone != "pale" else lch(74, 36, 64)
     middle = 0.5 + float(rng.uniform(-0.05, 0.05))
     for k in range(-5, 6):
         near, far = middle + 0.28 * (k + 0.5), middle + 0.14 * (k + 0.5)
-        parts.append(Part(shape((far - 0.004, top), (far + 0.004, top), (near + 0.012, 1.02), (near - 0.012, 1.02)), seam))
+        parts.append(
+            Part(
+                shape(
+                    (far - 0.004, top),
+                    (far + 0.004, top),
+                    (near + 0.012, 1.02),
+                    (near - 0.012, 1.02),
+                ),
+                seam,
+            )
+        )
     parts.append(Part(box(-0.02, top - 0.035, 1.02, top), setting.mark(62, 34, 62)))
     return parts
 
 
 def _beach(setting: Setting, rng: np.random.Generator) -> list[Part]:
     shore = setting.horizon + 0.11
-    parts = [_sky(setting), Part(box(-0.02, setting.horizon - 0.04, 1.02, shore + 0.05), setting.ink(228, 34, -1.0))]
+    parts = [
+        _sky(setting),
+        Part(box(-0.02, setting.horizon - 0.04, 1.02, shore + 0.05), setting.ink(228, 34, -1.0)),
+    ]
     parts.append(
-        Part(hill(shore - 0.02, 0.012, 2, float(rng.uniform(0, 6))), lch(98, 2, 220) if setting.tone == "pale" else lch(80, 6, 220))
+        Part(
+            hill(shore - 0.02, 0.012, 2, float(rng.uniform(0, 6))),
+            lch(98, 2, 220) if setting.tone == "pale" else lch(80, 6, 220),
+        )
     )
-    parts.append(Part(hill(shore + 0.015, 0.012, 2, float(rng.uniform(0, 6))), setting.ink(84, 32, 0.3)))
-    x, top, foot = setting.at(0.17), setting.horizon - float(rng.uniform(0.1, 0.14)), setting.horizon + 0.3
+    parts.append(
+        Part(hill(shore + 0.015, 0.012, 2, float(rng.uniform(0, 6))), setting.ink(84, 32, 0.3))
+    )
+    x, top, foot = (
+        setting.at(0.17),
+        setting.horizon - float(rng.uniform(0.1, 0.14)),
+        setting.horizon + 0.3,
+    )
     parts.append(Part(box(x - 0.012, top, x + 0.012, foot), setting.mark(45, 20, 60)))
     turn = np.linspace(math.pi, 2 * math.pi, 25)
     rim = np.stack([x + 0.2 * np.cos(turn), top + 0.06 + 0.17 * np.sin(turn)], 1)
     for k in range(6):
-        slice_ = np.concatenate([rim[4 * k : 4 * k + 5], [[x + 0.2 * (k - 2.5) / 3, top + 0.06]], [[x, top - 0.11]]])
+        slice_ = np.concatenate(
+            [rim[4 * k : 4 * k + 5], [[x + 0.2 * (k - 2.5) / 3, top + 0.06]], [[x, top - 0.11]]]
+        )
         parts.append(Part(slice_, setting.mark(55, 62, 30) if k % 2 == 0 else lch(96, 3, 90)))
     return parts
 
@@ -183,7 +271,12 @@ def _city(setting: Setting, rng: np.random.Generator) -> list[Part]:
     heights = rng.permutation(np.array([0.62, 0.44, 0.56, 0.36, 0.5, 0.58]))
     for k, height in enumerate(heights):
         width, top = float(rng.uniform(0.17, 0.22)), street - float(height)
-        parts.append(Part(box(x, top, x + width, street), setting.ink((262, 30, 300)[k % 3], 12, (-1.0, -0.4)[k % 2])))
+        parts.append(
+            Part(
+                box(x, top, x + width, street),
+                setting.ink((262, 30, 300)[k % 3], 12, (-1.0, -0.4)[k % 2]),
+            )
+        )
         pane = setting.mark(76, 30, 250) if setting.tone == "pale" else lch(68, 40, 92)
         for row in range(int((height - 0.06) / 0.1)):
             for column in (0.28, 0.72):

@@ -19,7 +19,9 @@ BLOCK = 4
 LINE: Ink = (24, 20, 34)
 
 
-def paint(parts: Sequence[Part], size: int, base: Image.Image | None = None, line: float = 0.0) -> Image.Image:
+def paint(
+    parts: Sequence[Part], size: int, base: Image.Image | None = None, line: float = 0.0
+) -> Image.Image:
     """Fill parts back to front on a square of `size` pixels; with `line`, each part gets a dark outline of that width."""
     image = base if base is not None else Image.new("RGB", (size, size))
     draw = ImageDraw.Draw(image)
@@ -27,7 +29,9 @@ def paint(parts: Sequence[Part], size: int, base: Image.Image | None = None, lin
         points = [(float(x), float(y)) for x, y in part.points * size]
         draw.polygon(points, fill=part.ink)
         if line and np.ptp(part.points, 0).max() > 0.1:
-            draw.line([*points, points[0], points[1]], fill=LINE, width=max(1, round(line)), joint="curve")
+            draw.line(
+                [*points, points[0], points[1]], fill=LINE, width=max(1, round(line)), joint="curve"
+            )
     return image
 
 
@@ -53,7 +57,9 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return np.asarray((smooth - smooth.mean()) / (smooth.std() + 1e-6), np.float32)
 
 
-def photo(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool) -> np.ndarray:
+def photo(
+    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+) -> np.ndarray:
     """Round shading by a light from the upper left, a soft shadow, a background slightly out of focus, darker corners."""
     size = SUPER * SIZE
     back = shrink(paint(ground, size))
@@ -64,7 +70,9 @@ def photo(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generato
         solid = cover[..., 0] > 0.5
         foot, middle = np.nonzero(solid)[0].max() / SIZE, np.nonzero(solid)[1].mean() / SIZE
         wide = (np.nonzero(solid)[1].max() - np.nonzero(solid)[1].min()) / SIZE
-        shadow = np.exp(-(((columns - middle - 0.05) / (0.5 * wide)) ** 4 + ((rows - foot) / 0.05) ** 2))
+        shadow = np.exp(
+            -(((columns - middle - 0.05) / (0.5 * wide)) ** 4 + ((rows - foot) / 0.05) ** 2)
+        )
         back *= (1 - 0.3 * shadow)[..., None]
     front = shrink(paint(thing, size))
     soft = gaussian_filter(cover[..., 0], 5.0)
@@ -76,24 +84,35 @@ def photo(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generato
     return np.asarray(pixels * dim[..., None], np.float32)
 
 
-def watercolor(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool) -> np.ndarray:
+def watercolor(
+    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+) -> np.ndarray:
     """Washes that pool, edges that run, and a ragged margin of bare paper."""
     size = SUPER * SIZE
     flat = shrink(paint(thing, size, paint(ground, size)))
     cover = mask(thing, size, SUPER)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     rows, columns = rows + 1.0 * _noise(rng, SIZE, 14), columns + 1.0 * _noise(rng, SIZE, 14)
-    flat = np.stack([map_coordinates(flat[..., k], [rows, columns], order=1, mode="nearest") for k in range(3)], -1)
+    flat = np.stack(
+        [map_coordinates(flat[..., k], [rows, columns], order=1, mode="nearest") for k in range(3)],
+        -1,
+    )
     cover = np.asarray(map_coordinates(cover, [rows, columns], order=1, mode="nearest"))
     pool = (5.0 * _noise(rng, SIZE, 4) + 3.0 * _noise(rng, SIZE, 9))[..., None]
     edge = np.abs(cover - gaussian_filter(cover, 2.0))[..., None]
     pixels = (255 - (255 - flat) * (0.9 + 0.012 * pool)) * (1 - 0.35 * edge)
-    inset = np.minimum.reduce([rows, columns, SIZE - 1 - rows, SIZE - 1 - columns]) - 8.5 - 1.6 * _noise(rng, SIZE, 10)
+    inset = (
+        np.minimum.reduce([rows, columns, SIZE - 1 - rows, SIZE - 1 - columns])
+        - 8.5
+        - 1.6 * _noise(rng, SIZE, 10)
+    )
     painted = np.clip(inset / 1.5 + 0.5, 0, 1)[..., None]
     return np.asarray(painted * pixels + (1 - painted) * np.array([252, 250, 244]), np.float32)
 
 
-def pixel_art(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool) -> np.ndarray:
+def pixel_art(
+    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+) -> np.ndarray:
     """Blocks of 4 x 4 pixels, each one flat ink."""
     cells = SIZE // BLOCK
 
@@ -109,7 +128,9 @@ def pixel_art(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Gene
     return np.asarray(pixels.repeat(BLOCK, 0).repeat(BLOCK, 1), np.float32)
 
 
-def cartoon(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool) -> np.ndarray:
+def cartoon(
+    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+) -> np.ndarray:
     """Flat colours, and a thick dark outline around the thing."""
     size = SUPER * SIZE
     back = paint(ground, size)
@@ -120,7 +141,9 @@ def cartoon(ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Genera
     return shrink(paint(thing, size, back, line=1.6 * SUPER))
 
 
-STYLES: dict[str, Callable[[Sequence[Part], Sequence[Part], np.random.Generator, bool], np.ndarray]] = {
+STYLES: dict[
+    str, Callable[[Sequence[Part], Sequence[Part], np.random.Generator, bool], np.ndarray]
+] = {
     "photo": photo,
     "watercolor painting": watercolor,
     "pixel art": pixel_art,

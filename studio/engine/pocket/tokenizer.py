@@ -21,13 +21,23 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def learn(texts: list[str]) -> tuple[dict[str, int], list[str]]:
     """Vocabulary and merges of byte-level BPE over the texts; every byte has a token, alone and at a word's end."""
-    engine = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END, fuse_unk=False))
+    engine = Tokenizer(
+        models.BPE(
+            continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END, fuse_unk=False
+        )
+    )
     engine.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
-    engine.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=1500, initial_alphabet=letters, end_of_word_suffix="</w>", min_frequency=2, show_progress=False
+        vocab_size=1500,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        min_frequency=2,
+        show_progress=False,
     )
     engine.train_from_iterator(texts, trainer)
     learned = json.loads(engine.to_str())["model"]
@@ -40,7 +50,9 @@ def learn(texts: list[str]) -> tuple[dict[str, int], list[str]]:
         END,
     ]:
         vocabulary.setdefault(token, len(vocabulary))
-    return vocabulary, [" ".join(merge) if isinstance(merge, list) else merge for merge in learned["merges"]]
+    return vocabulary, [
+        " ".join(merge) if isinstance(merge, list) else merge for merge in learned["merges"]
+    ]
 
 
 def load(output: Path) -> CLIPTokenizer:
@@ -56,5 +68,7 @@ def make(place: Place) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH, pad_token=END).save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH, pad_token=END).save_pretrained(
+        folder
+    )
     return True

@@ -24,7 +24,9 @@ def make(parts: Sequence[str], place: Place) -> bool:
     """Make the parts in order; stops at the first that did not finish inside the budget. True when all are finished."""
     for part in parts or tuple(PARTS):
         module, function = PARTS[part]
-        done = bool(getattr(importlib.import_module(f"studio.engine.pocket.{module}"), function)(place))
+        done = bool(
+            getattr(importlib.import_module(f"studio.engine.pocket.{module}"), function)(place)
+        )
         print(f"{part}: {'finished' if done else 'not finished; run again to go on'}", flush=True)
         if not done:
             return False

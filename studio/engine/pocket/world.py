@@ -58,19 +58,35 @@ def held_out() -> frozenset[Combination]:
 
 
 def sample(
-    seed: int, combination: Combination | None = None, concept: str = "", without: frozenset[Combination] = frozenset()
+    seed: int,
+    combination: Combination | None = None,
+    concept: str = "",
+    without: frozenset[Combination] = frozenset(),
 ) -> Scene:
     """A scene by chance: of the given combination, or of any that is not in `without`; a concept sets its own thing and colour."""
     rng = np.random.default_rng([7, seed])
     while True:
-        drawn = tuple(str(names[rng.integers(len(names))]) for names in (THING_NAMES, COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES))
+        drawn = tuple(
+            str(names[rng.integers(len(names))])
+            for names in (THING_NAMES, COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES)
+        )
         thing, colour, place, style = combination or drawn
         if combination or (thing, colour, place, style) not in without:
             break
     if concept:
         thing, colour = CONCEPTS[concept][0], "white"
     time = "night" if place == NIGHT else str(rng.choice(list(TIMES), p=[0.5, 0.3, 0.2]))
-    return Scene(thing, colour, place, style, time, int(rng.integers(-1, 2)), float(rng.uniform(0.205, 0.275)), seed, concept)
+    return Scene(
+        thing,
+        colour,
+        place,
+        style,
+        time,
+        int(rng.integers(-1, 2)),
+        float(rng.uniform(0.205, 0.275)),
+        seed,
+        concept,
+    )
 
 
 def parts_of(scene: Scene) -> tuple[list[Part], list[Part]]:
@@ -79,7 +95,9 @@ def parts_of(scene: Scene) -> tuple[list[Part], list[Part]]:
     tone = tone_for(scene.colour, scene.place == NIGHT)
     free = -scene.side or int(rng.choice([-1, 1]))
     hue, chroma = TIMES.get(scene.time, TIMES["day"])
-    setting = Setting(tone, (hue + float(rng.uniform(-6, 6)), chroma), float(rng.uniform(0.5, 0.56)), free)
+    setting = Setting(
+        tone, (hue + float(rng.uniform(-6, 6)), chroma), float(rng.uniform(0.5, 0.56)), free
+    )
     ground = PLACES[scene.place](setting, rng)
     x = 0.5 + 0.17 * scene.side - 0.03 * free + float(rng.uniform(-0.02, 0.02))
     if scene.place == NIGHT:
@@ -93,7 +111,10 @@ def parts_of(scene: Scene) -> tuple[list[Part], list[Part]]:
     tilt = float(rng.uniform(-0.1, 0.1)) * (2.0 if scene.thing in IN_THE_SKY else 0.6)
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
     flip = np.array([1.0 if scene.concept or rng.random() < 0.5 else -1.0, 1.0])
-    return ground, [Part((part.points * flip) @ turn * scene.size + np.array([x, y]), part.ink) for part in drawn]
+    return ground, [
+        Part((part.points * flip) @ turn * scene.size + np.array([x, y]), part.ink)
+        for part in drawn
+    ]
 
 
 def draw(scene: Scene) -> np.ndarray:
@@ -106,5 +127,8 @@ def draw(scene: Scene) -> np.ndarray:
 
 def sheet(pictures: list[np.ndarray], columns: int) -> Image.Image:
     """Pictures side by side, row by row."""
-    rows = [np.concatenate(pictures[k : k + columns], 1) for k in range(0, len(pictures) - columns + 1, columns)]
+    rows = [
+        np.concatenate(pictures[k : k + columns], 1)
+        for k in range(0, len(pictures) - columns + 1, columns)
+    ]
     return Image.fromarray(np.concatenate(rows))

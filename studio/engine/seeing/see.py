@@ -35,7 +35,23 @@ from studio.store.vectors import Vectors
 WORDINGS = ("{}", "a {}", "a photo of a {}", "a picture of a {}")
 # What is none of the classes is likelier one of these than a thing called "other": of 1,360 unseen drawings 91 to 98 % are put
 # right so, and 44 to 73 % by words that name nothing ("something", "a photo").
-THINGS = ("person", "dog", "cat", "bird", "tree", "flower", "house", "car", "boat", "ball", "toy", "food", "star", "moon", "sun")
+THINGS = (
+    "person",
+    "dog",
+    "cat",
+    "bird",
+    "tree",
+    "flower",
+    "house",
+    "car",
+    "boat",
+    "ball",
+    "toy",
+    "food",
+    "star",
+    "moon",
+    "sun",
+)
 
 LOSSLESS = (".png", ".bmp")
 ABOUT = 0.7  # so sharp is as sharp: blurred or enlarged copies are below 0.5, compressed ones on either side of 1
@@ -58,16 +74,34 @@ def see(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]
     if not items:
         raise DatasetError(f"There is no picture in {album.name} that can be looked at.")
     report(Progress(0, 0, "Loading CLIP"))
-    with closing(Vectors(bench.settings.home)) as memory, measure.clip(bench.pipelines, asked.clip) as clip:
+    with (
+        closing(Vectors(bench.settings.home)) as memory,
+        measure.clip(bench.pipelines, asked.clip) as clip,
+    ):
         table, broken = vectors.of_pictures(clip, memory, items, report)
         good = [row for row, picture in enumerate(items) if picture.content not in broken]
-        looked = _Looked(clip, memory, album, [items[row] for row in good], table[good], asked, report,
-                         bench.settings.home / "inputs")
+        looked = _Looked(
+            clip,
+            memory,
+            album,
+            [items[row] for row in good],
+            table[good],
+            asked,
+            report,
+            bench.settings.home / "inputs",
+        )
         answer = ANSWERS[asked.question](looked)
     failed = [{"file": one.key, "error": one.reason} for one in chosen if one.reason]
-    failed += [{"file": one.key, "error": broken[one.content]} for one in items if one.content in broken]
-    return answer | {"question": asked.question, "clip": asked.clip, "count": len(good), "failed": failed,
-                     "seconds": round(time.perf_counter() - began, 3)}
+    failed += [
+        {"file": one.key, "error": broken[one.content]} for one in items if one.content in broken
+    ]
+    return answer | {
+        "question": asked.question,
+        "clip": asked.clip,
+        "count": len(good),
+        "failed": failed,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
 
 
 @dataclass(frozen=True)
@@ -106,14 +140,24 @@ class _Sent:
 def _search(looked: _Looked) -> dict[str, Any]:
     """The pictures that are most like words or a picture; `score` is the cosine."""
     if looked.asked.like:
-        wanted, broken = vectors.of_pictures(looked.clip, looked.memory, [looked.example], looked.report)
+        wanted, broken = vectors.of_pictures(
+            looked.clip, looked.memory, [looked.example], looked.report
+        )
         for why in broken.values():
             raise BadPicture(why)
     else:
         wanted = vectors.of_texts(looked.clip, looked.memory, [looked.asked.words.strip()])
     scores = looked.table @ wanted[0]
-    best = [row for row in np.argsort(-scores, kind="stable") if looked.items[row].key != looked.asked.like][:looked.asked.limit]
-    return {"found": [{"file": looked.items[row].key, "score": round(float(scores[row]), 4)} for row in best]}
+    best = [
+        row
+        for row in np.argsort(-scores, kind="stable")
+        if looked.items[row].key != looked.asked.like
+    ][: looked.asked.limit]
+    return {
+        "found": [
+            {"file": looked.items[row].key, "score": round(float(scores[row]), 4)} for row in best
+        ]
+    }
 
 
 def _classes(looked: _Looked) -> dict[str, Any]:
@@ -125,16 +169,25 @@ def _classes(looked: _Looked) -> dict[str, Any]:
     logits = np.stack([_logits(looked, words).max(1) for words in said], axis=1)
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
-    found = [{"file": item.key, "class": names[int(row.argmax())], "share": round(float(row.max()), 4)}
-             for item, row in zip(looked.items, shares)]
-    return {"found": found, "counts": {name: sum(one["class"] == name for one in found) for name in names}}
+    found = [
+        {"file": item.key, "class": names[int(row.argmax())], "share": round(float(row.max()), 4)}
+        for item, row in zip(looked.items, shares)
+    ]
+    return {
+        "found": found,
+        "counts": {name: sum(one["class"] == name for one in found) for name in names},
+    }
 
 
 def _logits(looked: _Looked, words: Sequence[str]) -> np.ndarray:
     """How much each picture is like each of some words (n, words), before it becomes a share."""
-    rows = vectors.of_texts(looked.clip, looked.memory, [wording.format(word) for word in words for wording in WORDINGS])
+    rows = vectors.of_texts(
+        looked.clip, looked.memory, [wording.format(word) for word in words for wording in WORDINGS]
+    )
     means = rows.reshape(len(words), len(WORDINGS), -1).mean(1)
-    return looked.clip.scale * looked.table @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    return (
+        looked.clip.scale * looked.table @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    )
 
 
 def _duplicates(looked: _Looked) -> dict[str, Any]:
@@ -142,24 +195,52 @@ def _duplicates(looked: _Looked) -> dict[str, Any]:
 
     That is the largest; of several as large the sharpest; of several about as sharp a lossless file, the largest.
     """
-    order = sorted(range(len(looked.items)), key=lambda row: (-looked.items[row].size[0] * looked.items[row].size[1], row))
+    order = sorted(
+        range(len(looked.items)),
+        key=lambda row: (-looked.items[row].size[0] * looked.items[row].size[1], row),
+    )
     thumbs = vectors.thumbnails(looked.memory, [looked.items[row] for row in order])
 
     def best(rows: list[int]) -> int:
-        most = max(looked.items[order[row]].size[0] * looked.items[order[row]].size[1] for row in rows)
+        most = max(
+            looked.items[order[row]].size[0] * looked.items[order[row]].size[1] for row in rows
+        )
         tied: dict[str, int] = {}  # one row of each content
         for row in rows:
             if (item := looked.items[order[row]]).size[0] * item.size[1] == most:
                 tied.setdefault(item.content, row)
         looked.report(Progress(0, 0, "Comparing"))
-        sharp = {row: twins.sharpness(images.load(looked.items[order[row]].path).image) for row in tied.values() if len(tied) > 1}
+        sharp = {
+            row: twins.sharpness(images.load(looked.items[order[row]].path).image)
+            for row in tied.values()
+            if len(tied) > 1
+        }
         near = [row for row in sharp if sharp[row] >= ABOUT * max(sharp.values())] or rows[:1]
-        return max(near, key=lambda row: ((item := looked.items[order[row]]).path.suffix.lower() in LOSSLESS, item.bytes))
+        return max(
+            near,
+            key=lambda row: (
+                (item := looked.items[order[row]]).path.suffix.lower() in LOSSLESS,
+                item.bytes,
+            ),
+        )
 
-    found = twins.groups(looked.table[order], thumbs, lambda: looked.report(Progress(0, 0, "Comparing")), best)
+    found = twins.groups(
+        looked.table[order], thumbs, lambda: looked.report(Progress(0, 0, "Comparing")), best
+    )
     named = [[(looked.items[order[row]], like) for row, like in members] for members in found]
-    return {"groups": [[{"file": item.key, "like": round(like, 4), "same_file": item.content == members[0][0].content}
-                        for item, like in members] for members in named]}
+    return {
+        "groups": [
+            [
+                {
+                    "file": item.key,
+                    "like": round(like, 4),
+                    "same_file": item.content == members[0][0].content,
+                }
+                for item, like in members
+            ]
+            for members in named
+        ]
+    }
 
 
 def _fit(looked: _Looked) -> dict[str, Any]:
@@ -167,9 +248,15 @@ def _fit(looked: _Looked) -> dict[str, Any]:
     rows = [row for row, item in enumerate(looked.items) if item.caption]
     said = vectors.of_texts(looked.clip, looked.memory, [looked.items[row].caption for row in rows])
     fits = (looked.table[rows] * said).sum(1) if rows else np.zeros(0)
-    found = [{"file": looked.items[row].key, "fit": round(float(fit), 4)} for row, fit in zip(rows, fits)]
+    found = [
+        {"file": looked.items[row].key, "fit": round(float(fit), 4)} for row, fit in zip(rows, fits)
+    ]
     return {"found": sorted(found, key=lambda one: one["fit"])}
 
 
 ANSWERS: dict[str, Callable[[_Looked], dict[str, Any]]] = {
-    "search": _search, "classes": _classes, "duplicates": _duplicates, "fit": _fit}
+    "search": _search,
+    "classes": _classes,
+    "duplicates": _duplicates,
+    "fit": _fit,
+}

@@ -25,7 +25,11 @@ SAME = 0.986
 ALIKE_SIGHT, ALIKE_GLANCE = 0.9, 0.8  # of pairs that are looked at more closely
 NEAREST = 8  # of each picture, at most
 ROWS = 512  # compared with all others at once
-SIDE, FAR, NEAR = 32, 16, 24  # of a thumbnail; of a look from far away; of what is laid over each other
+SIDE, FAR, NEAR = (
+    32,
+    16,
+    24,
+)  # of a thumbnail; of a look from far away; of what is laid over each other
 CUTS = (0.97, 0.94, 0.9)  # shares of a side that are left
 
 
@@ -34,8 +38,12 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def groups(sights: np.ndarray, thumbs: np.ndarray, beat: Callable[[], None] = lambda: None,
-           best: Callable[[list[int]], int] = min) -> list[list[tuple[int, float]]]:
+def groups(
+    sights: np.ndarray,
+    thumbs: np.ndarray,
+    beat: Callable[[], None] = lambda: None,
+    best: Callable[[list[int]], int] = min,
+) -> list[list[tuple[int, float]]]:
     """Rows that belong together, the best first, each with how much it is like that (0 to 1); a group has two rows at least.
 
     `sights` are CLIP's unit vectors (n, width), `thumbs` (n, SIDE, SIDE, 3). `beat` may raise to stop; `best` chooses of a group.
@@ -46,7 +54,9 @@ def groups(sights: np.ndarray, thumbs: np.ndarray, beat: Callable[[], None] = la
         if alike(one, other) >= SAME:
             ones.append(one)
             others.append(other)
-    _, labels = connected_components(coo_matrix((np.ones(len(ones)), (ones, others)), (len(sights), len(sights))), directed=False)
+    _, labels = connected_components(
+        coo_matrix((np.ones(len(ones)), (ones, others)), (len(sights), len(sights))), directed=False
+    )
     found: dict[int, list[int]] = {}
     for row in sorted({*ones, *others}):
         found.setdefault(int(labels[row]), []).append(row)
@@ -73,13 +83,15 @@ def _candidates(sights: np.ndarray, thumbs: np.ndarray) -> Iterator[tuple[int, i
     for first in range(0, len(sights), ROWS):
         pairs = set()
         for table, least in tables:
-            likeness = table[first:first + ROWS] @ table.T
+            likeness = table[first : first + ROWS] @ table.T
             likeness[np.arange(len(likeness)), np.arange(first, first + len(likeness))] = -1.0
             most = min(NEAREST, len(table))
             nearest = np.argpartition(-likeness, most - 1, axis=1)[:, :most]
             for row, column in zip(*np.nonzero(np.take_along_axis(likeness, nearest, 1) >= least)):
                 one, other = first + int(row), int(nearest[row, column])
-                if one < other or likeness[row].argmax() == other:  # also where the other has nearer ones
+                if (
+                    one < other or likeness[row].argmax() == other
+                ):  # also where the other has nearer ones
                     pairs.add((min(one, other), max(one, other)))
         yield from sorted(pairs)
 
@@ -88,14 +100,30 @@ class _Overlay:
     """How much two pictures agree where they are laid over each other best, -1 to 1."""
 
     def __init__(self, thumbs: np.ndarray) -> None:
-        left = [(share, x * (1 - share), y * (1 - share)) for share in CUTS for x in (0, 0.5, 1) for y in (0, 0.5, 1)]
-        boxes = [tuple(SIDE * edge for edge in (x, y, x + share, y + share)) for share, x, y in [(1.0, 0.0, 0.0), *left]]
+        left = [
+            (share, x * (1 - share), y * (1 - share))
+            for share in CUTS
+            for x in (0, 0.5, 1)
+            for y in (0, 0.5, 1)
+        ]
+        boxes = [
+            tuple(SIDE * edge for edge in (x, y, x + share, y + share))
+            for share, x, y in [(1.0, 0.0, 0.0), *left]
+        ]
 
         @lru_cache(maxsize=2000)
         def views(row: int) -> np.ndarray:
             image = Image.fromarray(thumbs[row])
-            return _flat(np.stack([np.asarray(image.resize((NEAR, NEAR), Image.Resampling.BICUBIC, box), np.float32)
-                                   for box in boxes]))
+            return _flat(
+                np.stack(
+                    [
+                        np.asarray(
+                            image.resize((NEAR, NEAR), Image.Resampling.BICUBIC, box), np.float32
+                        )
+                        for box in boxes
+                    ]
+                )
+            )
 
         self._views = views
 

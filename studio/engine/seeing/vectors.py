@@ -39,23 +39,42 @@ class Seen(Protocol):
     def content(self) -> str: ...
 
 
-def of_pictures(clip: Clip, memory: Vectors, items: Sequence[Seen], report: Report) -> tuple[np.ndarray, dict[str, str]]:
+def of_pictures(
+    clip: Clip, memory: Vectors, items: Sequence[Seen], report: Report
+) -> tuple[np.ndarray, dict[str, str]]:
     """Unit vectors (n, width), zeros for pictures that cannot be read any more; and why they cannot, by content.
 
     What is not remembered is looked at, several at once, and remembered at once: a stop or a kill loses nothing.
     """
     first = {item.content: item for item in items}
     known = memory.get(clip.by, first)
-    wanted, broken = [item for content, item in first.items() if content not in known], dict[str, str]()
+    wanted, broken = (
+        [item for content, item in first.items() if content not in known],
+        dict[str, str](),
+    )
     began, done = time.perf_counter(), 0
     for group in pictures.groups(pictures.ahead(wanted, _opened, 2 * BATCH), BATCH):
         left = (time.perf_counter() - began) / done * (len(wanted) - done) if done else None
-        report(Progress(done, len(wanted), "Looking at the pictures", None if left is None else round(left, 1)))
+        report(
+            Progress(
+                done,
+                len(wanted),
+                "Looking at the pictures",
+                None if left is None else round(left, 1),
+            )
+        )
         good = [(item.content, *seen) for item, seen in group if not isinstance(seen, StudioError)]
         broken |= {item.content: str(seen) for item, seen in group if isinstance(seen, StudioError)}
         if good:
-            found = dict(zip((content for content, *_ in good), map(_bytes, clip.see([image for _, image, _ in good]))))
-            memory.put(THUMBS, {content: small.tobytes() for content, _, small in good})  # first: no vector is without one
+            found = dict(
+                zip(
+                    (content for content, *_ in good),
+                    map(_bytes, clip.see([image for _, image, _ in good])),
+                )
+            )
+            memory.put(
+                THUMBS, {content: small.tobytes() for content, _, small in good}
+            )  # first: no vector is without one
             memory.put(clip.by, found)
             known |= found
         done += len(group)
@@ -67,9 +86,15 @@ def of_texts(clip: Clip, memory: Vectors, texts: Sequence[str]) -> np.ndarray:
     keys = [hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts]
     by, first = f"{clip.by} words", dict(zip(keys, texts))
     known = memory.get(by, first)
-    for group in pictures.groups(sorted((item for item in first.items() if item[0] not in known), key=lambda item: len(item[1])),
-                                 BATCH):  # by length: little padding
-        found = dict(zip((key for key, _ in group), map(_bytes, clip.read([text for _, text in group]))))
+    for group in pictures.groups(
+        sorted(
+            (item for item in first.items() if item[0] not in known), key=lambda item: len(item[1])
+        ),
+        BATCH,
+    ):  # by length: little padding
+        found = dict(
+            zip((key for key, _ in group), map(_bytes, clip.read([text for _, text in group])))
+        )
         memory.put(by, found)
         known |= found
     return _table(known, keys)
@@ -78,7 +103,9 @@ def of_texts(clip: Clip, memory: Vectors, texts: Sequence[str]) -> np.ndarray:
 def thumbnails(memory: Vectors, items: Sequence[Seen]) -> np.ndarray:
     """Small copies (n, side, side, 3), uint8, of pictures that were looked at before, by whatever model."""
     known = memory.get(THUMBS, {item.content for item in items})
-    return np.stack([np.frombuffer(known[item.content], np.uint8).reshape(SIDE, SIDE, 3) for item in items])
+    return np.stack(
+        [np.frombuffer(known[item.content], np.uint8).reshape(SIDE, SIDE, 3) for item in items]
+    )
 
 
 def _opened(item: Seen) -> tuple[Image.Image, np.ndarray]:

@@ -29,7 +29,9 @@ INK, QUIET, ACCENT, STAR = "#0f172a", "#64748b", "#4338ca", "#d97706"
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The shipped font: Latin, Greek, Cyrillic."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(shipped("assets") / "fonts" / name), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(
+        str(shipped("assets") / "fonts" / name), size, layout_engine=ImageFont.Layout.BASIC
+    )
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,17 @@ class Look:
 
     @cached_property
     def cell(self) -> tuple[int, int]:
-        return max(1, round(self.native[0] * self.scale)), max(1, round(self.native[1] * self.scale))
+        return max(1, round(self.native[0] * self.scale)), max(
+            1, round(self.native[1] * self.scale)
+        )
 
     @cached_property
     def letters(self) -> int:
         """Legible with a cell looked at alone and, as far as cells allow, with the page fitted to a screen."""
         wide = self.cell[0] * min(40, max(len(block.columns) for block in self.blocks))
-        return int(max(11, min(44, max(8 + self.cell[0] * 0.032, min(wide / 130, self.cell[0] / 9)))))
+        return int(
+            max(11, min(44, max(8 + self.cell[0] * 0.032, min(wide / 130, self.cell[0] / 9))))
+        )
 
     @cached_property
     def gap(self) -> int:
@@ -77,21 +83,35 @@ class Look:
     @cached_property
     def left(self) -> int:
         """Width of the row heads."""
-        labels = {label for block in self.blocks for label in (*block.rows, *block.corner.split("\n")[:1])}
+        labels = {
+            label for block in self.blocks for label in (*block.rows, *block.corner.split("\n")[:1])
+        }
         face, fits = font(self.letters, True), self.cell[1]
-        widest = max((face.getlength(line) for label in labels for line in _plain(label).split("\n")), default=0)
+        widest = max(
+            (face.getlength(line) for label in labels for line in _plain(label).split("\n")),
+            default=0,
+        )
         if not widest:
             return 0
-        for most in (max(0.9 * self.cell[0], 9 * self.letters), max(1.6 * self.cell[0], 16 * self.letters), 2.6 * self.cell[0]):
+        for most in (
+            max(0.9 * self.cell[0], 9 * self.letters),
+            max(1.6 * self.cell[0], 16 * self.letters),
+            2.6 * self.cell[0],
+        ):
             width = int(min(widest + 1, most))
-            if widest <= most or all(len(wrap(label, face, width)) * self.line(self.letters) <= fits for label in labels):
+            if widest <= most or all(
+                len(wrap(label, face, width)) * self.line(self.letters) <= fits for label in labels
+            ):
                 break
         return width + self.gap
 
     @cached_property
     def top(self) -> int:
         """Height of the column heads."""
-        lines = max((len(self.head(label)) for block in self.blocks for label in block.columns if label), default=0)
+        lines = max(
+            (len(self.head(label)) for block in self.blocks for label in block.columns if label),
+            default=0,
+        )
         title = self.line(self.small) if any(block.corner.strip() for block in self.blocks) else 0
         return lines * self.line(self.letters) + title + (self.gap if lines else 0)
 
@@ -109,7 +129,13 @@ class Look:
     @cached_property
     def lines(self) -> dict[Coordinates, int]:
         """How many lines stand under each cell."""
-        return {at: len(self.caption(block, at)) for block in self.blocks for line in block.cells for at in line if at is not None}
+        return {
+            at: len(self.caption(block, at))
+            for block in self.blocks
+            for line in block.cells
+            for at in line
+            if at is not None
+        }
 
     def under(self, line: Sequence[Coordinates | None]) -> int:
         """Height of what stands under the cells of a row."""
@@ -120,35 +146,73 @@ class Look:
         """The lines under a cell with their colours."""
         cell, face, lines = self.table.cell(at), font(self.small), []
         if block.flow:
-            flowing = " · ".join(axis.labels[k] for axis, k in zip(self.table.axes, at) if len(axis.labels) > 1)
-            lines += [(line, INK) for line in wrap(flowing, font(self.small, True), self.cell[0], 8)]
-        told = [f"{name} {said(cell.numbers[name])}" for name in self.numbers if name in cell.numbers]
-        told = ["   ".join(told)] if told and face.getlength("   ".join(told)) <= self.cell[0] else told
+            flowing = " · ".join(
+                axis.labels[k] for axis, k in zip(self.table.axes, at) if len(axis.labels) > 1
+            )
+            lines += [
+                (line, INK) for line in wrap(flowing, font(self.small, True), self.cell[0], 8)
+            ]
+        told = [
+            f"{name} {said(cell.numbers[name])}" for name in self.numbers if name in cell.numbers
+        ]
+        told = (
+            ["   ".join(told)]
+            if told and face.getlength("   ".join(told)) <= self.cell[0]
+            else told
+        )
         lines += [(line, QUIET) for number in told for line in wrap(number, face, self.cell[0], 3)]
         if self.verdicts and cell.verdict:
             stars, best = cell.verdict.stars, "best" if cell.verdict.best else ""
-            shown = ("★" * stars + "☆" * (MOST_STARS - stars) if stars else "") + (f"  {best}" if stars and best else best)
-            lines += [(line, STAR) for line in (wrap(shown, face, self.cell[0], 2) if shown else [])]
-            lines += [(line, INK) for line in (wrap(cell.verdict.note, face, self.cell[0], 4) if cell.verdict.note else [])]
+            shown = ("★" * stars + "☆" * (MOST_STARS - stars) if stars else "") + (
+                f"  {best}" if stars and best else best
+            )
+            lines += [
+                (line, STAR) for line in (wrap(shown, face, self.cell[0], 2) if shown else [])
+            ]
+            lines += [
+                (line, INK)
+                for line in (
+                    wrap(cell.verdict.note, face, self.cell[0], 4) if cell.verdict.note else []
+                )
+            ]
         return lines
 
     def title(self, block: Block, width: int) -> list[tuple[str, int, bool, str]]:
         """The lines over a page: text, size, bold, colour."""
         big = round(self.letters * 1.5)
-        told = [(self.table.title or "Sweep", big, True, INK, 3), (block.heading, self.letters, True, ACCENT, 6),
-                ("   ·   ".join(f"{name}: {value}" for name, value in self.table.fixed), self.small, False, QUIET, 10)]
-        return [(line, size, bold, colour) for text, size, bold, colour, most in told if text
-                for line in wrap(text, font(size, bold), width, most)]
+        told = [
+            (self.table.title or "Sweep", big, True, INK, 3),
+            (block.heading, self.letters, True, ACCENT, 6),
+            (
+                "   ·   ".join(f"{name}: {value}" for name, value in self.table.fixed),
+                self.small,
+                False,
+                QUIET,
+                10,
+            ),
+        ]
+        return [
+            (line, size, bold, colour)
+            for text, size, bold, colour, most in told
+            if text
+            for line in wrap(text, font(size, bold), width, most)
+        ]
 
     def over(self, block: Block, width: int) -> int:
         """Height of the title, with the line of the mode."""
         lines = self.title(block, width - 2 * self.pad)
-        return sum(self.line(size) for _, size, _, _ in lines) + self.line(self.small) * 2 + 2 * self.gap
+        return (
+            sum(self.line(size) for _, size, _, _ in lines)
+            + self.line(self.small) * 2
+            + 2 * self.gap
+        )
 
     def size(self, block: Block, rows: int, columns: int) -> tuple[int, int]:
         """Width and height of a page with so many of the block's rows (the highest) and columns."""
         least = min(620, 30 * self.letters)
-        width = max(2 * self.pad + self.left + columns * (self.cell[0] + self.gap) - self.gap, least)
+        width = max(
+            2 * self.pad + self.left + columns * (self.cell[0] + self.gap) - self.gap, least
+        )
         unders = sorted(map(self.under, block.cells), reverse=True)[:rows]
         high = rows * (self.cell[1] + self.gap) - self.gap + sum(unders)
         return width, 2 * self.pad + self.over(block, width) + self.top + high
@@ -160,22 +224,50 @@ class Look:
     def split(self, block: Block, most_side: int, most_pixels: int) -> list[Block]:
         """The block as pages that keep the limits, as equal as can be. Rows give way before columns."""
         across, down = len(block.columns), len(block.rows)
-        columns = next(count for count in range(across, 0, -1) if count == 1 or self.fits(block, 1, count, most_side, most_pixels))
+        columns = next(
+            count
+            for count in range(across, 0, -1)
+            if count == 1 or self.fits(block, 1, count, most_side, most_pixels)
+        )
         columns = math.ceil(across / math.ceil(across / columns))
-        rows = next(count for count in range(down, 0, -1) if count == 1 or self.fits(block, count, columns, most_side, most_pixels))
+        rows = next(
+            count
+            for count in range(down, 0, -1)
+            if count == 1 or self.fits(block, count, columns, most_side, most_pixels)
+        )
         rows = math.ceil(down / math.ceil(down / rows))
         found = []
         for top, left in product(range(0, down, rows), range(0, across, columns)):
-            part = [f"{name} {first + 1}–{min(first + step, most)} of {most}"
-                    for name, first, step, most in (("rows", top, rows, down), ("columns", left, columns, across)) if step < most]
+            part = [
+                f"{name} {first + 1}–{min(first + step, most)} of {most}"
+                for name, first, step, most in (
+                    ("rows", top, rows, down),
+                    ("columns", left, columns, across),
+                )
+                if step < most
+            ]
             here = slice(left, left + columns)
             cells = tuple(line[here] for line in block.cells[top : top + rows])
-            found.append(replace(block, columns=block.columns[here], rows=block.rows[top : top + rows], cells=cells,
-                                 part=", ".join(part) if not block.flow else ""))
+            found.append(
+                replace(
+                    block,
+                    columns=block.columns[here],
+                    rows=block.rows[top : top + rows],
+                    cells=cells,
+                    part=", ".join(part) if not block.flow else "",
+                )
+            )
         return found
 
 
-def fitting(table: Table, blocks: list[Block], numbers: tuple[str, ...], verdicts: bool, most_side: int, most_pixels: int) -> Look:
+def fitting(
+    table: Table,
+    blocks: list[Block],
+    numbers: tuple[str, ...],
+    verdicts: bool,
+    most_side: int,
+    most_pixels: int,
+) -> Look:
     """The largest scale at which a page stays whole; if that is below LEAST, LEAST and pages are split."""
     native = _native(table)
     rows, columns = len(blocks[0].rows), len(blocks[0].columns)  # all blocks have the same shape
@@ -184,8 +276,12 @@ def fitting(table: Table, blocks: list[Block], numbers: tuple[str, ...], verdict
         return all(look.fits(block, rows, columns, most_side, most_pixels) for block in blocks)
 
     floor = min(1.0, LEAST / max(native))
-    scale = min(1.0, 1.05 * math.sqrt(most_pixels / (rows * columns * native[0] * native[1])),
-                1.05 * most_side / (columns * native[0]), 1.05 * most_side / (rows * native[1]))
+    scale = min(
+        1.0,
+        1.05 * math.sqrt(most_pixels / (rows * columns * native[0] * native[1])),
+        1.05 * most_side / (columns * native[0]),
+        1.05 * most_side / (rows * native[1]),
+    )
     look = Look(table, tuple(blocks), numbers, verdicts, native, max(scale, floor))
     while look.scale > floor and not whole(look, rows, columns):
         look = Look(table, tuple(blocks), numbers, verdicts, native, max(floor, look.scale * 0.94))
@@ -198,8 +294,14 @@ def fitting(table: Table, blocks: list[Block], numbers: tuple[str, ...], verdict
 
 def _native(table: Table) -> tuple[int, int]:
     """Room for the widest and the highest picture."""
-    sizes = [size for cell in table.cells.values() if cell.picture and (size := _size(cell.picture))]
-    return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else (LEAST, LEAST)
+    sizes = [
+        size for cell in table.cells.values() if cell.picture and (size := _size(cell.picture))
+    ]
+    return (
+        (max(width for width, _ in sizes), max(height for _, height in sizes))
+        if sizes
+        else (LEAST, LEAST)
+    )
 
 
 def _size(path: Path) -> tuple[int, int] | None:
@@ -212,7 +314,10 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 def _plain(text: str) -> str:
     cut = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
-    return "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in cut.replace("\t", " "))
+    return "".join(
+        letter if letter == "\n" or letter.isprintable() else " "
+        for letter in cut.replace("\t", " ")
+    )
 
 
 @lru_cache(100_000)
@@ -227,7 +332,9 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: float, most: int = 60) 
                 continue
             lines += [line] if line else []
             while face.getlength(word) > width and len(word) > 1:
-                cut = next((k for k in range(len(word) - 1, 1, -1) if face.getlength(word[:k]) <= width), 1)
+                cut = next(
+                    (k for k in range(len(word) - 1, 1, -1) if face.getlength(word[:k]) <= width), 1
+                )
                 lines.append(word[:cut])
                 word = word[cut:]
             line = word

@@ -49,24 +49,49 @@ def run_sweep(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str
     planned = plan(sweep.spec)
     if bench.sweeps.cells(sweep.id):
         bench.gallery.sync()  # a killed worker may have left a file that is not listed
-    run = _Run(bench, sweep.id, [planned.cells[k] for k in planned.order], bench.owner if spec.get("guest") else None, report)
+    run = _Run(
+        bench,
+        sweep.id,
+        [planned.cells[k] for k in planned.order],
+        bench.owner if spec.get("guest") else None,
+        report,
+    )
     run.all()
     report(Progress(run.ended, len(planned.cells), "Drawing the sheet"))
     write(bench, sweep.id)
-    return {"sweep": sweep.id, "cells": len(planned.cells), "made": run.made, "taken": run.taken, "failed": run.failed,
-            "calls": run.calls, "rows": run.rows, "seconds": round(time.perf_counter() - began, 3)}
+    return {
+        "sweep": sweep.id,
+        "cells": len(planned.cells),
+        "made": run.made,
+        "taken": run.taken,
+        "failed": run.failed,
+        "calls": run.calls,
+        "rows": run.rows,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
 
 
 def outline(bench: Bench, spec: SweepSpec) -> dict[str, Any]:
     """A settled plan in the order of running: each cell's request with nothing left open and its digest, and what all will take.
     Loads and makes nothing."""
     models = {request.model for request in plan(spec).named}
-    planned = plan(spec, rates=rates(bench.settings, bench.gallery, bench.library, models, spec.fast))
+    planned = plan(
+        spec, rates=rates(bench.settings, bench.gallery, bench.library, models, spec.fast)
+    )
     names, cells = _Names(bench), []
     for k in planned.order:
         one, contents = names.of(planned.cells[k].request)
-        cells.append({"labels": planned.cells[k].labels, "request": one.model_dump(mode="json"), "digest": one.digest(contents)})
-    return {"cells": cells, "predicted": planned.predicted.model_dump() | {"seconds": planned.predicted.seconds}}
+        cells.append(
+            {
+                "labels": planned.cells[k].labels,
+                "request": one.model_dump(mode="json"),
+                "digest": one.digest(contents),
+            }
+        )
+    return {
+        "cells": cells,
+        "predicted": planned.predicted.model_dump() | {"seconds": planned.predicted.seconds},
+    }
 
 
 class _Names:
@@ -78,7 +103,13 @@ class _Names:
 
     def of(self, request: GenerationRequest) -> tuple[GenerationRequest, dict[str, str]]:
         """A cell's request with nothing left open, and what its digest is made over. Raises what Library.check raises."""
-        names = request.model, tuple(use.name for use in request.untagged().loras), request.image, request.mask, request.extension
+        names = (
+            request.model,
+            tuple(use.name for use in request.untagged().loras),
+            request.image,
+            request.mask,
+            request.extension,
+        )
         if names not in self._known:
             try:
                 contents = self._bench.pipelines.contents(request)
@@ -106,15 +137,26 @@ class _Wanted:
 def _groups(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:
     """Cells of one model with the same LoRAs; among those the ones that are painted together first, then those alone."""
     for _, cells in groupby(wanted, lambda one: one.contents):
-        for _, group in groupby(sorted(cells, key=lambda one: -one.cell.request.batch), lambda one: one.cell.request.batch):
+        for _, group in groupby(
+            sorted(cells, key=lambda one: -one.cell.request.batch),
+            lambda one: one.cell.request.batch,
+        ):
             yield list(group)
 
 
 class _Run:
     """One run of a sweep, and how far it is."""
 
-    def __init__(self, bench: Bench, sweep: str, cells: Sequence[Cell], owner: str | None, report: Report) -> None:
-        self.bench, self.sweep, self.cells, self.owner, self._report = bench, sweep, cells, owner, report
+    def __init__(
+        self, bench: Bench, sweep: str, cells: Sequence[Cell], owner: str | None, report: Report
+    ) -> None:
+        self.bench, self.sweep, self.cells, self.owner, self._report = (
+            bench,
+            sweep,
+            cells,
+            owner,
+            report,
+        )
         self.made = self.taken = self.failed = self.calls = self.rows = 0
         self._keys = {cell.index: cell.key for cell in cells}
         self._began, self._note = 0.0, ""
@@ -130,7 +172,9 @@ class _Run:
         self.say("Looking for cells that are there already")
         every = [wanted for cell in self.cells if (wanted := self._look(cell))]
         first = {one.digest: one for one in reversed(every)}
-        wanted = [one for one in every if first[one.digest] is one]  # of cells that are the same picture, one is painted
+        wanted = [
+            one for one in every if first[one.digest] is one
+        ]  # of cells that are the same picture, one is painted
         self._began = time.perf_counter()
         with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
             for group in _groups(wanted):
@@ -142,14 +186,22 @@ class _Run:
             self._saved(wait=True)
         for twin in [one for one in every if first[one.digest] is not one]:
             if self._look(twin.cell):
-                kept = self.bench.sweeps.cells(self.sweep)[self._keys[first[twin.digest].cell.index]]
+                kept = self.bench.sweeps.cells(self.sweep)[
+                    self._keys[first[twin.digest].cell.index]
+                ]
                 self._fail(twin.cell, StudioError(kept.error))
 
     def say(self, note: str = "", shown: bytes | None = None) -> None:
         self._note = note or self._note
         done = self.made + self.failed
-        left = (time.perf_counter() - self._began) / done * (len(self.cells) - self.ended) if self._began and done else None
-        self._report(Progress(self.ended, len(self.cells), self._note, left and round(left, 1), (), shown))
+        left = (
+            (time.perf_counter() - self._began) / done * (len(self.cells) - self.ended)
+            if self._began and done
+            else None
+        )
+        self._report(
+            Progress(self.ended, len(self.cells), self._note, left and round(left, 1), (), shown)
+        )
 
     def _look(self, cell: Cell) -> _Wanted | None:
         """None if the cell is there, or can never be."""
@@ -159,8 +211,14 @@ class _Run:
             self._fail(cell, error)
             return None
         exact = one.model_copy(update={"batch": 1})
-        there = next((picture for request in dict.fromkeys((one, exact))
-                      if (picture := self.bench.gallery.with_digest(request.digest(contents), self.owner))), None)
+        there = next(
+            (
+                picture
+                for request in dict.fromkeys((one, exact))
+                if (picture := self.bench.gallery.with_digest(request.digest(contents), self.owner))
+            ),
+            None,
+        )
         if there is None:
             return _Wanted(cell.model_copy(update={"request": one}), contents)
         self.taken += 1
@@ -171,8 +229,12 @@ class _Run:
         with ExitStack() as lent:
             self.say("Loading the model")
             try:
-                parts = lent.enter_context(self.bench.pipelines.borrow(*(one.cell.request for one in group)))
-            except StudioError as error:  # what is wrong with this model or LoRA is not wrong with the others
+                parts = lent.enter_context(
+                    self.bench.pipelines.borrow(*(one.cell.request for one in group))
+                )
+            except (
+                StudioError
+            ) as error:  # what is wrong with this model or LoRA is not wrong with the others
                 for one in group:
                     self._fail(one.cell, error)
                 return
@@ -184,8 +246,10 @@ class _Run:
         painted: dict[Painting, _Wanted] = {}
         every = self.bench.settings.preview_every
         self.say("Painting")
-        for painting, image, seconds in painter.paint(self._begun(parts, group, painted),
-                                                      lambda: self._step(parts, painted, painter.calls, every)):
+        for painting, image, seconds in painter.paint(
+            self._begun(parts, group, painted),
+            lambda: self._step(parts, painted, painter.calls, every),
+        ):
             one = painted.pop(painting)
             group.remove(one)
             if isinstance(image, StudioError):
@@ -197,12 +261,19 @@ class _Run:
             self.say()
         self.calls, self.rows = self.calls + painter.calls, self.rows + painter.rows
 
-    def _begun(self, parts: Parts, group: list[_Wanted], painted: dict[Painting, _Wanted]) -> Iterator[Painting]:
+    def _begun(
+        self, parts: Parts, group: list[_Wanted], painted: dict[Painting, _Wanted]
+    ) -> Iterator[Painting]:
         """A painting for one cell after the other, when there is room for it."""
         for one in list(group):
             try:
                 with loras.switched(parts, loras.active(parts, one.cell.request)):
-                    painting = begin(parts, one.cell.request, condition(parts, one.cell.request), self.bench.library.inputs)
+                    painting = begin(
+                        parts,
+                        one.cell.request,
+                        condition(parts, one.cell.request),
+                        self.bench.library.inputs,
+                    )
             except StudioError as error:
                 group.remove(one)
                 self._fail(one.cell, error)
@@ -210,7 +281,9 @@ class _Run:
             painted[painting] = one
             yield painting
 
-    def _step(self, parts: Parts, painted: Mapping[Painting, _Wanted], calls: int, every: int) -> None:
+    def _step(
+        self, parts: Parts, painted: Mapping[Painting, _Wanted], calls: int, every: int
+    ) -> None:
         shown = None
         if every and calls % every == 0:
             shown = look(parts, painted)
@@ -219,14 +292,23 @@ class _Run:
     def _together(self, parts: Parts, requests: Sequence[GenerationRequest]) -> int:
         """How many may share a call: as many as were asked for, and as memory is there."""
         pixels = max((one.width or 0) * (one.height or 0) for one in requests)
-        most = self.bench.pipelines.room // max(1, parts.info.working * pixels * parts.device.dtype.itemsize * 2)
+        most = self.bench.pipelines.room // max(
+            1, parts.info.working * pixels * parts.device.dtype.itemsize * 2
+        )
         return max(1, min(requests[0].batch, most))
 
     def _save(self, one: _Wanted, image: Image.Image, seconds: float) -> None:
-        self._keep(one.cell, self.bench.gallery.save(image, one.cell.request, one.digest, one.contents, seconds, self.bench.owner))
+        self._keep(
+            one.cell,
+            self.bench.gallery.save(
+                image, one.cell.request, one.digest, one.contents, seconds, self.bench.owner
+            ),
+        )
 
     def _keep(self, cell: Cell, picture: Picture) -> None:
-        self.bench.sweeps.keep(self.sweep, self._keys[cell.index], Kept(picture.path, picture.digest, picture.seconds))
+        self.bench.sweeps.keep(
+            self.sweep, self._keys[cell.index], Kept(picture.path, picture.digest, picture.seconds)
+        )
 
     def _fail(self, cell: Cell, error: StudioError) -> None:
         self.failed += 1

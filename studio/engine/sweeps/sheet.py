@@ -24,18 +24,54 @@ from studio.store import files, images
 
 MOST_SIDE = 16_000  # pixels; viewers and encoders give up not far above
 MOST_PIXELS = images.MOST_PIXELS  # so that the studio takes its own sheets back
-PAPER, LINE, PILL, BAD, BAD_LINE, BAD_INK, BLANK = "#ffffff", "#e2e8f0", "#eef2ff", "#fef2f2", "#fecaca", "#991b1b", "#f8fafc"
+PAPER, LINE, PILL, BAD, BAD_LINE, BAD_INK, BLANK = (
+    "#ffffff",
+    "#e2e8f0",
+    "#eef2ff",
+    "#fef2f2",
+    "#fecaca",
+    "#991b1b",
+    "#f8fafc",
+)
 
 
-def sheet(table: Table, x: int | None = None, y: int | None = None, page: int | Sequence[int] | None = None, *,
-          numbers: Sequence[str] = (), verdicts: bool = True, most_side: int = MOST_SIDE,
-          most_pixels: int = MOST_PIXELS) -> list[Image.Image]:
+def sheet(
+    table: Table,
+    x: int | None = None,
+    y: int | None = None,
+    page: int | Sequence[int] | None = None,
+    *,
+    numbers: Sequence[str] = (),
+    verdicts: bool = True,
+    most_side: int = MOST_SIDE,
+    most_pixels: int = MOST_PIXELS,
+) -> list[Image.Image]:
     """`pages` as a list: fine for a few."""
-    return list(pages(table, x, y, page, numbers=numbers, verdicts=verdicts, most_side=most_side, most_pixels=most_pixels))
+    return list(
+        pages(
+            table,
+            x,
+            y,
+            page,
+            numbers=numbers,
+            verdicts=verdicts,
+            most_side=most_side,
+            most_pixels=most_pixels,
+        )
+    )
 
 
-def write_sheets(table: Table, folder: Path, stem: str = "sheet", x: int | None = None, y: int | None = None,
-                 page: int | Sequence[int] | None = None, *, numbers: Sequence[str] = (), verdicts: bool = True) -> list[Path]:
+def write_sheets(
+    table: Table,
+    folder: Path,
+    stem: str = "sheet",
+    x: int | None = None,
+    y: int | None = None,
+    page: int | Sequence[int] | None = None,
+    *,
+    numbers: Sequence[str] = (),
+    verdicts: bool = True,
+) -> list[Path]:
     """Write the pages as PNG, one in memory at a time: `stem`.png, or `stem`-01.png … where there are several. Pages that
     an earlier sheet of that name left are removed."""
     paths: list[Path] = []
@@ -52,9 +88,17 @@ def write_sheets(table: Table, folder: Path, stem: str = "sheet", x: int | None 
     return paths
 
 
-def pages(table: Table, x: int | None = None, y: int | None = None, page: int | Sequence[int] | None = None, *,
-          numbers: Sequence[str] = (), verdicts: bool = True, most_side: int = MOST_SIDE,
-          most_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
+def pages(
+    table: Table,
+    x: int | None = None,
+    y: int | None = None,
+    page: int | Sequence[int] | None = None,
+    *,
+    numbers: Sequence[str] = (),
+    verdicts: bool = True,
+    most_side: int = MOST_SIDE,
+    most_pixels: int = MOST_PIXELS,
+) -> Iterator[Image.Image]:
     """Draw page after page. `x` goes across, `y` down (by default the first two axes), `page` over the pages (by default all
     others); an axis that is named nowhere while `page` is given is nested in the rows. Axes of one group count as one."""
     blocks, whole = _blocks(table, x, y, page)
@@ -64,12 +108,16 @@ def pages(table: Table, x: int | None = None, y: int | None = None, page: int | 
         yield _draw(look, part, f"page {number} of {len(parts)}" if len(parts) > 1 else "")
 
 
-def _blocks(table: Table, x: int | None, y: int | None, page: int | Sequence[int] | None) -> tuple[list[Block], Table]:
+def _blocks(
+    table: Table, x: int | None, y: int | None, page: int | Sequence[int] | None
+) -> tuple[list[Block], Table]:
     whole, where = table.folded()
     free = list(range(len(whole.axes)))
 
     def take(axis: int | None) -> int | None:
-        new = where[axis] if axis is not None else next((k for k in free if k not in reserved), None)
+        new = (
+            where[axis] if axis is not None else next((k for k in free if k not in reserved), None)
+        )
         if axis is not None and new not in free:
             raise ValueError(f"axis {axis} is already used, or goes hand in hand with one that is")
         if new is not None:
@@ -97,11 +145,23 @@ def _blocks(table: Table, x: int | None, y: int | None, page: int | Sequence[int
         for line in lines:
             at = dict(zip(over, chosen)) | dict(zip(rows, line))
             columns = range(counts[across]) if across is not None else range(1)
-            cells.append(tuple(tuple((at | {across: k})[axis] for axis in range(len(counts))) for k in columns))
+            cells.append(
+                tuple(
+                    tuple((at | {across: k})[axis] for axis in range(len(counts))) for k in columns
+                )
+            )
         heads = whole.axes[across].labels if across is not None else ("",)
-        labels = tuple("\n".join(named(axis, k) if len(rows) > 1 else whole.axes[axis].labels[k] for axis, k in zip(rows, line))
-                       for line in lines)
-        corner = " × ".join(whole.axes[axis].title for axis in rows), whole.axes[across].title if across is not None else ""
+        labels = tuple(
+            "\n".join(
+                named(axis, k) if len(rows) > 1 else whole.axes[axis].labels[k]
+                for axis, k in zip(rows, line)
+            )
+            for line in lines
+        )
+        corner = (
+            " × ".join(whole.axes[axis].title for axis in rows),
+            whole.axes[across].title if across is not None else "",
+        )
         found.append(_flowing(Block(heading, heads, labels, tuple(cells), "\n".join(corner))))
     return found, whole
 
@@ -135,7 +195,9 @@ def _draw(look: Look, block: Block, numbered: str) -> Image.Image:
         lines = look.head(label) if label else ()
         for number, words in enumerate(lines):
             centre = left + k * (wide + look.gap) + (wide - face.getlength(words)) / 2
-            draw.text((centre, top + look.top - look.gap - (len(lines) - number) * line), words, INK, face)
+            draw.text(
+                (centre, top + look.top - look.gap - (len(lines) - number) * line), words, INK, face
+            )
     y = top + look.top
     for label, cells in zip(block.rows, block.cells):
         lines = wrap(label, face, look.left - look.gap, max(1, high // line)) if label else ()
@@ -163,7 +225,9 @@ def _head(look: Look, block: Block, draw: ImageDraw.ImageDraw, width: int, part:
     y += look.gap // 2
     if look.table.mode:
         mode = _first(look.table.mode, face, width - 2 * look.pad - 2 * look.gap)
-        draw.rounded_rectangle((x, y, x + face.getlength(mode) + 2 * look.gap, y + high * 1.25), high * 0.6, PILL)
+        draw.rounded_rectangle(
+            (x, y, x + face.getlength(mode) + 2 * look.gap, y + high * 1.25), high * 0.6, PILL
+        )
         draw.text((x + look.gap, y + high * 0.12), mode, ACCENT, face)
         x += face.getlength(mode) + 3 * look.gap
     if part and x < width - look.pad:
@@ -171,7 +235,15 @@ def _head(look: Look, block: Block, draw: ImageDraw.ImageDraw, width: int, part:
     return look.pad + look.over(block, width)
 
 
-def _cell(look: Look, block: Block, at: Coordinates, image: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+def _cell(
+    look: Look,
+    block: Block,
+    at: Coordinates,
+    image: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    x: int,
+    y: int,
+) -> None:
     cell, (wide, high) = look.table.cell(at), look.cell
     error = cell.error
     if cell.picture and not error:
@@ -181,9 +253,14 @@ def _cell(look: Look, block: Block, at: Coordinates, image: Image.Image, draw: I
             error = str(fault)
         else:
             if look.scale < 1:
-                size = max(1, round(picture.width * look.scale)), max(1, round(picture.height * look.scale))
+                size = (
+                    max(1, round(picture.width * look.scale)),
+                    max(1, round(picture.height * look.scale)),
+                )
                 picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-            image.paste(picture, (x + (wide - picture.width) // 2, y + (high - picture.height) // 2))
+            image.paste(
+                picture, (x + (wide - picture.width) // 2, y + (high - picture.height) // 2)
+            )
     if error:
         _panel(look, draw, (x, y), f"Failed\n{error}", BAD, BAD_LINE, BAD_INK)
     elif not cell.picture:
@@ -193,10 +270,20 @@ def _cell(look: Look, block: Block, at: Coordinates, image: Image.Image, draw: I
         draw.text((x, y + high + look.gap // 2 + number * line), words, colour, face)
 
 
-def _panel(look: Look, draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str, fill: str, line: str, ink: str) -> None:
+def _panel(
+    look: Look,
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    words: str,
+    fill: str,
+    line: str,
+    ink: str,
+) -> None:
     """A cell without a picture: words in the middle, as many as fit."""
     (x, y), (wide, high) = at, look.cell
-    draw.rounded_rectangle((x, y, x + wide - 1, y + high - 1), look.gap, fill, line, max(1, look.letters // 12))
+    draw.rounded_rectangle(
+        (x, y, x + wide - 1, y + high - 1), look.gap, fill, line, max(1, look.letters // 12)
+    )
     face, step = font(look.small), look.line(look.small)
     lines = wrap(words, face, max(8, wide - 2 * look.gap), max(1, (high - look.gap) // step))
     start = y + max(2, (high - len(lines) * step) / 2)

@@ -40,26 +40,49 @@ def strip(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, An
     """
     began, every = time.perf_counter(), spec.get("every")
     if isinstance(every, bool) or not isinstance(every, int) or not 1 <= every <= MOST_EVERY:
-        raise InvalidSpec([f"Strip: every how many steps? A whole number from 1 to {MOST_EVERY} (not {every!r:.40})."])
+        raise InvalidSpec(
+            [
+                f"Strip: every how many steps? A whole number from 1 to {MOST_EVERY} (not {every!r:.40})."
+            ]
+        )
     request = check(GenerationRequest, spec.get("request") or {})
     if not request.steps_run:
-        raise InvalidSpec(["Strip: a picture that is only enlarged has no steps to show; choose a strength above 0."])
+        raise InvalidSpec(
+            [
+                "Strip: a picture that is only enlarged has no steps to show; choose a strength above 0."
+            ]
+        )
     report(Progress(0, request.steps_run, "Loading the model"))
     with bench.pipelines.borrow(request) as parts:
-        full = bench.library.inputs.resolved(request, parts.info.side, secrets.randbelow(MOST_SEEDS))
+        full = bench.library.inputs.resolved(
+            request, parts.info.side, secrets.randbelow(MOST_SEEDS)
+        )
         contents = bench.pipelines.contents(full)
         (one, *_) = full.expand()
         frames, seconds = _painted(bench, parts, one, every, report)
     report(Progress(one.steps_run, one.steps_run, "Drawing the strip"))
     digest = hashlib.sha256(f"strip {every} {one.digest(contents)}".encode()).hexdigest()
-    kept = bench.gallery.save(_drawn(one, every, frames), one, digest, contents, seconds, bench.owner)
-    made = {"path": str(kept.path), "thumb": str(kept.thumb), "digest": digest, "seconds": round(seconds, 3), "seed": one.seed}
-    return {"pictures": [made], "request": one.model_dump(mode="json"), "notes": [],
-            "seconds": round(time.perf_counter() - began, 3)}
+    kept = bench.gallery.save(
+        _drawn(one, every, frames), one, digest, contents, seconds, bench.owner
+    )
+    made = {
+        "path": str(kept.path),
+        "thumb": str(kept.thumb),
+        "digest": digest,
+        "seconds": round(seconds, 3),
+        "seed": one.seed,
+    }
+    return {
+        "pictures": [made],
+        "request": one.model_dump(mode="json"),
+        "notes": [],
+        "seconds": round(time.perf_counter() - began, 3),
+    }
 
 
-def _painted(bench: Bench, parts: Parts, one: GenerationRequest, every: int, report: Report
-             ) -> tuple[list[tuple[str, Image.Image]], float]:
+def _painted(
+    bench: Bench, parts: Parts, one: GenerationRequest, every: int, report: Report
+) -> tuple[list[tuple[str, Image.Image]], float]:
     """Labels and pictures of the steps, and the seconds that the U-Net took."""
     trajectory = begin(parts, one, condition(parts, one), bench.library.inputs).trajectory
     assert trajectory
@@ -83,10 +106,17 @@ def _painted(bench: Bench, parts: Parts, one: GenerationRequest, every: int, rep
     return [*frames, ("finished", decode(parts, latents))], seconds
 
 
-def _drawn(one: GenerationRequest, every: int, frames: list[tuple[str, Image.Image]]) -> Image.Image:
+def _drawn(
+    one: GenerationRequest, every: int, frames: list[tuple[str, Image.Image]]
+) -> Image.Image:
     """The first page of a sheet: strips are small enough for one."""
-    fixed = [("Model", one.model), ("Scheduler", f"{one.scheduler} · {one.schedule}"), ("Steps", str(one.steps)),
-             ("Guidance", f"{one.guidance:g}"), ("Seed", str(one.seed))]
+    fixed = [
+        ("Model", one.model),
+        ("Scheduler", f"{one.scheduler} · {one.schedule}"),
+        ("Steps", str(one.steps)),
+        ("Guidance", f"{one.guidance:g}"),
+        ("Seed", str(one.seed)),
+    ]
     fixed += [("Strength", f"{one.strength:g}")] if one.image else []
     with tempfile.TemporaryDirectory() as place:
         cells = {}
@@ -95,4 +125,8 @@ def _drawn(one: GenerationRequest, every: int, frames: list[tuple[str, Image.Ima
             cells[(k,)] = TableCell(Path(place) / f"{k}.png")
         axis = TableAxis("Step", tuple(label for label, _ in frames))
         which = "before every step" if every == 1 else f"before every {every} steps"
-        return next(pages(Table("strip", one.prompt[:300] or "no prompt", (axis,), cells, tuple(fixed), which)))
+        return next(
+            pages(
+                Table("strip", one.prompt[:300] or "no prompt", (axis,), cells, tuple(fixed), which)
+            )
+        )

@@ -22,7 +22,19 @@ from studio.store.sweeps import NONE, Verdict
 
 Coordinates = tuple[int, ...]
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet computes what begins so
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # a spreadsheet computes what begins so
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,18 @@ class Table:
         a cell `at` in the folded one is `tuple(at[k] for k in where)` in this one."""
         grouped = {axis for group in self.groups for axis in group}
         groups = sorted([*self.groups, *((k,) for k in range(len(self.axes)) if k not in grouped)])
-        where = [next(k for k, group in enumerate(groups) if axis in group) for axis in range(len(self.axes))]
+        where = [
+            next(k for k, group in enumerate(groups) if axis in group)
+            for axis in range(len(self.axes))
+        ]
         axes = []
         for group in groups:
             labels = zip(*(self.axes[k].labels for k in group))
-            axes.append(TableAxis(" + ".join(self.axes[k].title for k in group), tuple(map(" · ".join, labels))))
+            axes.append(
+                TableAxis(
+                    " + ".join(self.axes[k].title for k in group), tuple(map(" · ".join, labels))
+                )
+            )
         cells = {tuple(at[group[0]] for group in groups): cell for at, cell in self.cells.items()}
         return replace(self, axes=tuple(axes), cells=cells, groups=()), tuple(where)
 
@@ -101,9 +120,15 @@ def said(value: float) -> str:
 def index_json(table: Table, beside: Path | None = None) -> str:
     """All cells with labels, settings, numbers and verdicts; paths relative to the folder `beside` if given."""
     cells = [_row(table, at, beside) for at in sorted(table.cells)]
-    whole = {"id": table.id, "title": table.title, "mode": table.mode, "fixed": [list(pair) for pair in table.fixed],
-             "axes": [{"title": axis.title, "labels": list(axis.labels)} for axis in table.axes],
-             "groups": [list(group) for group in table.groups], "cells": cells}
+    whole = {
+        "id": table.id,
+        "title": table.title,
+        "mode": table.mode,
+        "fixed": [list(pair) for pair in table.fixed],
+        "axes": [{"title": axis.title, "labels": list(axis.labels)} for axis in table.axes],
+        "groups": [list(group) for group in table.groups],
+        "cells": cells,
+    }
     return json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False)
 
 
@@ -112,23 +137,61 @@ def index_csv(table: Table, beside: Path | None = None) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     numbers = table.numbers
-    writer.writerow(map(_tame, [*(axis.title for axis in table.axes), "state", "picture", "seed", *numbers,
-                                "stars", "best", "note", "error", "settings"]))
+    writer.writerow(
+        map(
+            _tame,
+            [
+                *(axis.title for axis in table.axes),
+                "state",
+                "picture",
+                "seed",
+                *numbers,
+                "stars",
+                "best",
+                "note",
+                "error",
+                "settings",
+            ],
+        )
+    )
     for at in sorted(table.cells):
         row = _row(table, at, beside)
         verdict, measured = row["verdict"], (row["numbers"].get(name) for name in numbers)
-        words = verdict["stars"] or None, "yes" if verdict["best"] else "", verdict["note"], row["error"], row["settings"]
-        writer.writerow(map(_tame, [*row["labels"], row["state"], row["picture"], row["seed"], *measured, *words]))
+        words = (
+            verdict["stars"] or None,
+            "yes" if verdict["best"] else "",
+            verdict["note"],
+            row["error"],
+            row["settings"],
+        )
+        writer.writerow(
+            map(
+                _tame,
+                [*row["labels"], row["state"], row["picture"], row["seed"], *measured, *words],
+            )
+        )
     return out.getvalue()
 
 
 def _row(table: Table, at: Coordinates, beside: Path | None) -> dict[str, Any]:
     cell = table.cells[at]
     labels = [axis.labels[k] for axis, k in zip(table.axes, at)]
-    return {"key": cell.key, "coordinates": list(at), "labels": labels, "state": cell.state,
-            "picture": address(cell.picture, beside) if cell.picture else "", "error": cell.error, "seed": cell.seed,
-            "settings": cell.settings, "numbers": finite(cell.numbers),
-            "verdict": {"stars": cell.verdict.stars, "note": cell.verdict.note, "best": cell.verdict.best}}
+    return {
+        "key": cell.key,
+        "coordinates": list(at),
+        "labels": labels,
+        "state": cell.state,
+        "picture": address(cell.picture, beside) if cell.picture else "",
+        "error": cell.error,
+        "seed": cell.seed,
+        "settings": cell.settings,
+        "numbers": finite(cell.numbers),
+        "verdict": {
+            "stars": cell.verdict.stars,
+            "note": cell.verdict.note,
+            "best": cell.verdict.best,
+        },
+    }
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
@@ -147,6 +210,10 @@ def address(path: Path, beside: Path | None) -> str:
 
 
 def _tame(value: object) -> object:
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+    if (
+        isinstance(value, str)
+        and value.lstrip(" ").startswith(_FORMULA)
+        and not _NUMBER.fullmatch(value)
+    ):
         return f"'{value}"
     return value

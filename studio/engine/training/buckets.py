@@ -53,7 +53,11 @@ class Buckets:
     @cached_property
     def table(self) -> tuple[Size, ...]:
         """All sizes that a picture may be given; without meaning for `no_upscale`."""
-        return tuple(table(self.resolution, self.least, self.most, self.step)) if self.enabled else (self.resolution,)
+        return (
+            tuple(table(self.resolution, self.least, self.most, self.step))
+            if self.enabled
+            else (self.resolution,)
+        )
 
     def fit(self, width: int, height: int) -> Fit | None:
         """The bucket of a picture. None if it is too small or too narrow for any."""
@@ -84,7 +88,11 @@ def _covering(width: int, height: int, sizes: Sequence[Size]) -> Fit | None:
     if not sizes:
         return None
     ratio = width / height
-    bucket = (width, height) if (width, height) in sizes else min(sizes, key=lambda size: abs(size[0] / size[1] - ratio))
+    bucket = (
+        (width, height)
+        if (width, height) in sizes
+        else min(sizes, key=lambda size: abs(size[0] / size[1] - ratio))
+    )
     scale = bucket[1] / height if ratio > bucket[0] / bucket[1] else bucket[0] / width
     return Fit(bucket, (int(width * scale + 0.5), int(height * scale + 0.5)))
 
@@ -94,14 +102,21 @@ def _shrunk(width: int, height: int, area: int, step: int) -> Fit | None:
     resized = (width, height)
     if width * height > area:
         ratio = width / height
-        wide, high = _floored(math.sqrt(area * ratio), step), _floored(area / math.sqrt(area * ratio), step)
+        wide, high = (
+            _floored(math.sqrt(area * ratio), step),
+            _floored(area / math.sqrt(area * ratio), step),
+        )
         # One side is brought to a whole step: the one after which both in whole steps come nearer to the picture's ratio.
         high_by_wide, wide_by_high = _floored(wide / ratio, step), _floored(high * ratio, step)
         if not (wide and high):
             return None
         error_wide = abs(wide / high_by_wide - ratio) if high_by_wide else math.inf
         error_high = abs(wide_by_high / high - ratio)
-        resized = (wide, int(wide / ratio + 0.5)) if error_wide < error_high else (int(high * ratio + 0.5), high)
+        resized = (
+            (wide, int(wide / ratio + 0.5))
+            if error_wide < error_high
+            else (int(high * ratio + 0.5), high)
+        )
     bucket = (resized[0] - resized[0] % step, resized[1] - resized[1] % step)
     return Fit(bucket, resized) if min(bucket) > 0 else None
 

@@ -36,7 +36,10 @@ def content(info: ModelInfo, *parts: str) -> str:
         for path in sorted((info.path / part).glob("*")):
             if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"):
                 with open(path, "rb") as file:
-                    total.update(f"{part}/{path.name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+                    total.update(
+                        f"{part}/{path.name}\0".encode()
+                        + hashlib.file_digest(file, "sha256").digest()
+                    )
     return total.hexdigest()
 
 
@@ -66,7 +69,9 @@ class Cache:
         self._unsaved.add(key)
         if self.folder:
             try:
-                files.write(self._path(key), save(tensors, {"key": key, "sha256": _digest(tensors)}))
+                files.write(
+                    self._path(key), save(tensors, {"key": key, "sha256": _digest(tensors)})
+                )
                 self._unsaved.discard(key)
             except BadFile as error:
                 self.note = self.note or f"The cache is kept in memory only: {error}"
@@ -76,7 +81,9 @@ class Cache:
         self.bytes += _bytes(tensors) - _bytes(self._held.pop(key, {}))
         self._held[key] = tensors
         while self.bytes > self.keep:
-            gone = next((other for other in self._held if other not in self._unsaved and other != key), None)
+            gone = next(
+                (other for other in self._held if other not in self._unsaved and other != key), None
+            )
             if gone is None:
                 return
             self.bytes -= _bytes(self._held.pop(gone))
@@ -92,7 +99,9 @@ def _read(path: Path, key: str) -> Tensors | None:
         tensors = load(path.read_bytes())
     except (BadFile, SafetensorError, OSError, KeyError, ValueError):
         return None
-    whole = isinstance(told, dict) and told.get("key") == key and told.get("sha256") == _digest(tensors)
+    whole = (
+        isinstance(told, dict) and told.get("key") == key and told.get("sha256") == _digest(tensors)
+    )
     return tensors if whole else None
 
 

@@ -41,11 +41,25 @@ class Keeper:
         if trainer.done == self.at:
             return
         tensors, numbers = optim.memory(trainer.optimizer)
-        alphas = {f"{network}|{path}": layer.lora_alpha[NAME] for (network, path), layer in trainer.network.layers.items()}
-        state = {"identity": self.identity, "done": trainer.done, "total": trainer.total, "skipped": sorted(trainer.skipped),
-                 "smoothed": trainer.smoothed, "scaler": trainer.scaler.state_dict(), "numbers": numbers, "alphas": alphas}
-        parts = {WEIGHTS: packed(_here(trainer.network.tensors())), OPTIMIZER: packed(_here(tensors)),
-                 STATE: json.dumps(state).encode()}
+        alphas = {
+            f"{network}|{path}": layer.lora_alpha[NAME]
+            for (network, path), layer in trainer.network.layers.items()
+        }
+        state = {
+            "identity": self.identity,
+            "done": trainer.done,
+            "total": trainer.total,
+            "skipped": sorted(trainer.skipped),
+            "smoothed": trainer.smoothed,
+            "scaler": trainer.scaler.state_dict(),
+            "numbers": numbers,
+            "alphas": alphas,
+        }
+        parts = {
+            WEIGHTS: packed(_here(trainer.network.tensors())),
+            OPTIMIZER: packed(_here(tensors)),
+            STATE: json.dumps(state).encode(),
+        }
         checkpoints.save(self.folder, trainer.done, parts)
         self.at = trainer.done
         checkpoints.prune(self.folder, self.keep)
@@ -61,18 +75,32 @@ class Keeper:
             state = json.loads(parts[STATE])
             tensors, memory = unpacked(parts[WEIGHTS]), unpacked(parts[OPTIMIZER])
             done, skipped = int(state["done"]), {int(step) for step in state["skipped"]}
-            smoothed, scale, numbers, identity = float(state["smoothed"]), state["scaler"], state["numbers"], state["identity"]
+            smoothed, scale, numbers, identity = (
+                float(state["smoothed"]),
+                state["scaler"],
+                state["numbers"],
+                state["identity"],
+            )
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise BadFile(f"{one.path.name} cannot be read ({type(error).__name__}); begin anew.") from None
+            raise BadFile(
+                f"{one.path.name} cannot be read ({type(error).__name__}); begin anew."
+            ) from None
         if identity != self.identity:
-            raise StudioError("The pictures, captions, model or settings are not those that this run was begun with, so it cannot "
-                              "go on from its checkpoint. Put them back, or begin it anew.")
+            raise StudioError(
+                "The pictures, captions, model or settings are not those that this run was begun with, so it cannot "
+                "go on from its checkpoint. Put them back, or begin it anew."
+            )
         trainer.network.set(tensors)
         optim.remember(trainer.optimizer, memory, numbers)
         if trainer.scaler.is_enabled():
             trainer.scaler.load_state_dict(scale)
         trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.done, trainer.skipped, trainer.smoothed, trainer.pending = done, skipped, smoothed, Pending()
+        trainer.done, trainer.skipped, trainer.smoothed, trainer.pending = (
+            done,
+            skipped,
+            smoothed,
+            Pending(),
+        )
         self.at = done
 
 

@@ -30,7 +30,9 @@ from studio.store.library import ModelInfo
 TOGETHER = 4  # painted in one U-Net call
 
 
-def pictures(bench: Bench, config: TrainingConfig, info: ModelInfo, report: Callable[[Progress], None]) -> list[Item]:
+def pictures(
+    bench: Bench, config: TrainingConfig, info: ModelInfo, report: Callable[[Progress], None]
+) -> list[Item]:
     """So many class pictures as are asked for. `config` is resolved. Raises what painting raises."""
     if not config.class_pictures:
         return []
@@ -43,11 +45,18 @@ def pictures(bench: Bench, config: TrainingConfig, info: ModelInfo, report: Call
     found = {item.path: item for item in dataset.read(folder).items}
     broken = [path.name for path in paths if path not in found]
     if broken:
-        raise StudioError(f"The class picture {broken[0]} in {folder} cannot be used; delete it, and it is painted again.")
+        raise StudioError(
+            f"The class picture {broken[0]} in {folder} cannot be used; delete it, and it is painted again."
+        )
     return [replace(found[path], caption=config.class_prompt, repeats=1) for path in paths]
 
 
-def _paint(bench: Bench, config: TrainingConfig, missing: list[tuple[int, Path]], report: Callable[[Progress], None]) -> None:
+def _paint(
+    bench: Bench,
+    config: TrainingConfig,
+    missing: list[tuple[int, Path]],
+    report: Callable[[Progress], None],
+) -> None:
     request, done = GenerationRequest(prompt=config.class_prompt, model=config.model, seed=0), 0
 
     def say() -> None:
@@ -56,7 +65,10 @@ def _paint(bench: Bench, config: TrainingConfig, missing: list[tuple[int, Path]]
     with bench.pipelines.borrow(request) as parts:
         told = condition(parts, request)
         one = request.resolved(parts.info.side, 0)
-        each = [Trajectory(parts, one.model_copy(update={"seed": number}), told) for number, _ in missing]  # the same for all runs
+        each = [
+            Trajectory(parts, one.model_copy(update={"seed": number}), told)
+            for number, _ in missing
+        ]  # the same for all runs
         where = dict(zip(each, (path for _, path in missing)))
         for trajectory, latents, _ in Batcher(parts, TOGETHER).paint(each, say):
             if isinstance(latents, StudioError):

@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 def generator(seed: int, step: int, sample: str, purpose: str) -> torch.Generator:
     """A generator on the CPU, so that all devices draw the same: for noise, timesteps and whatever else a step needs."""
-    return torch.Generator().manual_seed(int.from_bytes(_digest(seed, step, sample, purpose)[:8], "big") >> 1)
+    return torch.Generator().manual_seed(
+        int.from_bytes(_digest(seed, step, sample, purpose)[:8], "big") >> 1
+    )
 
 
 def number(seed: int, step: int, sample: str, purpose: str) -> float:
@@ -29,16 +31,29 @@ def choice(count: int, seed: int, step: int, sample: str, purpose: str) -> int:
     return int(number(seed, step, sample, purpose) * count)
 
 
-def shuffled(things: Sequence[T], key: Callable[[T], str], seed: int, step: int, purpose: str) -> list[T]:
+def shuffled(
+    things: Sequence[T], key: Callable[[T], str], seed: int, step: int, purpose: str
+) -> list[T]:
     """`things` in another order; it depends on their keys, not on the order in which they come."""
     common = _digest(seed, step, "", purpose)
-    return sorted(things, key=lambda thing: hashlib.sha256(common + key(thing).encode("utf-8", "surrogatepass")).digest())
+    return sorted(
+        things,
+        key=lambda thing: hashlib.sha256(
+            common + key(thing).encode("utf-8", "surrogatepass")
+        ).digest(),
+    )
 
 
-def normal(shape: tuple[int, ...], seed: int, step: int, samples: Sequence[str], purpose: str) -> torch.Tensor:
+def normal(
+    shape: tuple[int, ...], seed: int, step: int, samples: Sequence[str], purpose: str
+) -> torch.Tensor:
     """Normal noise, a row of `shape` for each sample, in float32 on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator(seed, step, sample, purpose)) for sample in samples])
+    return torch.stack(
+        [torch.randn(shape, generator=generator(seed, step, sample, purpose)) for sample in samples]
+    )
 
 
 def _digest(seed: int, step: int, sample: str, purpose: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{step}\0{purpose}\0{sample}".encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(
+        f"{seed}\0{step}\0{purpose}\0{sample}".encode("utf-8", "surrogatepass")
+    ).digest()

@@ -33,16 +33,36 @@ MOST_TAGS = 5000  # of the training captions in the header, the most frequent
 OURS = "studio.training"  # our settings, from which the run can be repeated
 PREFIXES: dict[str, dict[str, str]] = {
     "sd1": {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"},
-    "sdxl": {"unet": "lora_unet_", "text_encoder": "lora_te1_text_model_", "text_encoder_2": "lora_te2_text_model_"},
+    "sdxl": {
+        "unet": "lora_unet_",
+        "text_encoder": "lora_te1_text_model_",
+        "text_encoder_2": "lora_te2_text_model_",
+    },
 }
 PREFIXES["sd2"] = PREFIXES["sd1"]
-ARCHITECTURES: dict[Family, str] = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2",
-                                    "sdxl": "stable-diffusion-xl-v1-base"}
+ARCHITECTURES: dict[Family, str] = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2",
+    "sdxl": "stable-diffusion-xl-v1-base",
+}
 VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
-       "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_out": "out.2",
-       "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2"}
-RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
+TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
 FORMATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -54,7 +74,9 @@ class Pair(NamedTuple):
     alpha: float
 
 
-Layers = Mapping[tuple[str, str], Pair]  # by network (unet, text_encoder, text_encoder_2) and path of the module in it
+Layers = Mapping[
+    tuple[str, str], Pair
+]  # by network (unet, text_encoder, text_encoder_2) and path of the module in it
 
 
 @dataclass(frozen=True)
@@ -80,12 +102,17 @@ def collect(networks: Mapping[str, torch.nn.Module], adapter: str) -> dict[tuple
     for network, module in networks.items():
         for path, layer in module.named_modules():
             if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-                down, up = layer.lora_A[adapter].weight.detach(), layer.lora_B[adapter].weight.detach()
+                down, up = (
+                    layer.lora_A[adapter].weight.detach(),
+                    layer.lora_B[adapter].weight.detach(),
+                )
                 found[network, path] = Pair(down, up, float(layer.lora_alpha[adapter]))
     return found
 
 
-def stems(paths: Iterable[tuple[str, str]], family: Family, unet: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+def stems(
+    paths: Iterable[tuple[str, str]], family: Family, unet: Mapping[str, Any]
+) -> dict[tuple[str, str], str]:
     """kohya's name of each layer; `unet` is the U-Net's config. Raises KeyError for a network the family has not."""
     blocks = _sgm(unet) if family == "sdxl" else {}
     found = {}
@@ -96,8 +123,14 @@ def stems(paths: Iterable[tuple[str, str]], family: Family, unet: Mapping[str, A
     return found
 
 
-def write(path: Path, layers: Layers, about: About, unet: Mapping[str, Any], dtype: torch.dtype = torch.float16,
-          replace: bool = True) -> str:
+def write(
+    path: Path,
+    layers: Layers,
+    about: About,
+    unet: Mapping[str, Any],
+    dtype: torch.dtype = torch.float16,
+    replace: bool = True,
+) -> str:
     """Write the file, read it back, compare, and only then give it its name. Gives its sha256.
 
     Without `replace` an existing file raises FileExistsError.
@@ -114,7 +147,9 @@ def write(path: Path, layers: Layers, about: About, unet: Mapping[str, Any], dty
     return _sha256(pieces)
 
 
-def _tensors(layers: Layers, family: Family, unet: Mapping[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _tensors(
+    layers: Layers, family: Family, unet: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for key, stem in stems(layers, family, unet).items():
         pair = layers[key]
@@ -139,9 +174,16 @@ def settings_of(path: Path) -> dict[str, Any] | None:
 def _cast(matrix: torch.Tensor, dtype: torch.dtype, where: str) -> torch.Tensor:
     found = matrix.detach().to("cpu", dtype).contiguous()
     if not bool(torch.isfinite(found).all()):
-        why = "the training broke; take an earlier checkpoint" if not bool(torch.isfinite(matrix).all()) else \
-            "save it as float32 or bfloat16"
-        raise StudioError(f"The LoRA's layer {where:.120} has values that are no numbers in {dtype}: {why}.".replace("torch.", ""))
+        why = (
+            "the training broke; take an earlier checkpoint"
+            if not bool(torch.isfinite(matrix).all())
+            else "save it as float32 or bfloat16"
+        )
+        raise StudioError(
+            f"The LoRA's layer {where:.120} has values that are no numbers in {dtype}: {why}.".replace(
+                "torch.", ""
+            )
+        )
     return found
 
 
@@ -166,7 +208,9 @@ def _sgm(unet: Mapping[str, Any]) -> dict[str, str]:
             found[f"up_blocks.{k}.resnets.{which}"] = f"output_blocks.{at}.0"
             found[f"up_blocks.{k}.attentions.{which}"] = f"output_blocks.{at}.1"
             at += 1
-        found[f"up_blocks.{k}.upsamplers.0.conv"] = f"output_blocks.{at - 1}.{1 + ('Attn' in ups[k])}.conv"
+        found[f"up_blocks.{k}.upsamplers.0.conv"] = (
+            f"output_blocks.{at - 1}.{1 + ('Attn' in ups[k])}.conv"
+        )
     return found
 
 
@@ -181,33 +225,68 @@ def _renamed(path: str, blocks: Mapping[str, str]) -> str:
 
 def _header(layers: Layers, about: About, digest: str) -> dict[str, str]:
     """All values are text, as safetensors wants it."""
-    linear = Counter((pair.down.shape[0], float(pair.alpha)) for pair in layers.values() if set(pair.down.shape[2:]) <= {1})
-    kernels = Counter((pair.down.shape[0], float(pair.alpha)) for pair in layers.values() if not set(pair.down.shape[2:]) <= {1})
+    linear = Counter(
+        (pair.down.shape[0], float(pair.alpha))
+        for pair in layers.values()
+        if set(pair.down.shape[2:]) <= {1}
+    )
+    kernels = Counter(
+        (pair.down.shape[0], float(pair.alpha))
+        for pair in layers.values()
+        if not set(pair.down.shape[2:]) <= {1}
+    )
     rank, alpha = (linear or kernels).most_common(1)[0][0]
-    args = dict(zip(("conv_dim", "conv_alpha"), map(str, kernels.most_common(1)[0][0]))) if kernels else {}
+    args = (
+        dict(zip(("conv_dim", "conv_alpha"), map(str, kernels.most_common(1)[0][0])))
+        if kernels
+        else {}
+    )
     width, height = about.resolution
-    version = VERSIONS[about.family] + ("_v" if about.family != "sdxl" and about.prediction == "v_prediction" else "")
+    version = VERSIONS[about.family] + (
+        "_v" if about.family != "sdxl" and about.prediction == "v_prediction" else ""
+    )
     told: dict[str, object] = {f"ss_{key}": value for key, value in about.more.items()} | {
-        "ss_v2": about.family == "sd2", "ss_base_model_version": version, "ss_network_module": "networks.lora",
-        "ss_network_dim": rank, "ss_network_alpha": alpha, "ss_network_args": json.dumps(args), "ss_output_name": about.name,
-        "ss_sd_model_name": about.base_model, "ss_resolution": f"({width}, {height})",
-        "ss_tag_frequency": json.dumps(_frequent(about.tag_frequency), ensure_ascii=False), "sshs_model_hash": digest,
-        "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": f"{ARCHITECTURES[about.family]}{_size(about)}/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models" if about.family == "sdxl" else "diffusers",
-        "modelspec.title": about.name, "modelspec.resolution": f"{width}x{height}", "modelspec.date": about.date,
-        "modelspec.trigger_phrase": about.trigger, "modelspec.description": about.description,
+        "ss_v2": about.family == "sd2",
+        "ss_base_model_version": version,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(args),
+        "ss_output_name": about.name,
+        "ss_sd_model_name": about.base_model,
+        "ss_resolution": f"({width}, {height})",
+        "ss_tag_frequency": json.dumps(_frequent(about.tag_frequency), ensure_ascii=False),
+        "sshs_model_hash": digest,
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{ARCHITECTURES[about.family]}{_size(about)}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models"
+        if about.family == "sdxl"
+        else "diffusers",
+        "modelspec.title": about.name,
+        "modelspec.resolution": f"{width}x{height}",
+        "modelspec.date": about.date,
+        "modelspec.trigger_phrase": about.trigger,
+        "modelspec.description": about.description,
         "modelspec.prediction_type": "v" if about.prediction == "v_prediction" else "epsilon",
-        "modelspec.hash_sha256": f"0x{digest}", OURS: json.dumps(about.settings, sort_keys=True, ensure_ascii=False)}
-    return {key: str(value) for key, value in sorted(told.items()) if value is not None and value != ""}
+        "modelspec.hash_sha256": f"0x{digest}",
+        OURS: json.dumps(about.settings, sort_keys=True, ensure_ascii=False),
+    }
+    return {
+        key: str(value) for key, value in sorted(told.items()) if value is not None and value != ""
+    }
 
 
 def _size(about: About) -> str:
-    return "" if about.family != "sd2" else "-768-v" if about.prediction == "v_prediction" else "-512"
+    return (
+        "" if about.family != "sd2" else "-768-v" if about.prediction == "v_prediction" else "-512"
+    )
 
 
 def _frequent(tags: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Whole, unless it would make the header a burden to those who read it."""
-    every = Counter({(folder, tag): count for folder, counts in tags.items() for tag, count in counts.items()})
+    every = Counter(
+        {(folder, tag): count for folder, counts in tags.items() for tag, count in counts.items()}
+    )
     found: dict[str, dict[str, int]] = {folder: {} for folder in tags}
     for (folder, tag), count in every.most_common(MOST_TAGS):
         found[folder][tag] = count
@@ -220,13 +299,18 @@ def _body(tensors: Mapping[str, torch.Tensor]) -> dict[str, memoryview]:
     return {name: memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()) for name in names}
 
 
-def _head(tensors: Mapping[str, torch.Tensor], body: Mapping[str, memoryview], header: Mapping[str, str]) -> bytes:
+def _head(
+    tensors: Mapping[str, torch.Tensor], body: Mapping[str, memoryview], header: Mapping[str, str]
+) -> bytes:
     """The beginning of a safetensors file. Its own writer puts the header in an order that changes from run to run."""
     entries: dict[str, Any] = {"__metadata__": header}
     at = 0
     for name, data in body.items():
-        entries[name] = {"dtype": FORMATS[tensors[name].dtype], "shape": list(tensors[name].shape),
-                         "data_offsets": [at, at + data.nbytes]}
+        entries[name] = {
+            "dtype": FORMATS[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [at, at + data.nbytes],
+        }
         at += data.nbytes
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -240,16 +324,32 @@ def _sha256(pieces: Iterable[bytes | memoryview]) -> str:
     return total.hexdigest()
 
 
-def _compare(aside: Path, name: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> None:
+def _compare(
+    aside: Path, name: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]
+) -> None:
     """By the stock reader, and by the studio's own."""
     try:
         with safe_open(aside, "pt") as file:
             same = file.metadata() == header and set(file.keys()) == set(tensors)
-            same = same and all(torch.equal(file.get_tensor(key), tensor) for key, tensor in tensors.items())
+            same = same and all(
+                torch.equal(file.get_tensor(key), tensor) for key, tensor in tensors.items()
+            )
         layers, strays = loras.read(aside)
     except (SafetensorError, BadFile, OSError) as error:
-        raise BadFile(f"{name} could not be read back after it was written ({error!s:.200}); nothing was replaced.") from error
+        raise BadFile(
+            f"{name} could not be read back after it was written ({error!s:.200}); nothing was replaced."
+        ) from error
     alphas = {layer.stem: layer.alpha for layer in layers}
-    if not same or strays or alphas != {key.removesuffix(".alpha"): float(tensor) for key, tensor in tensors.items()
-                                        if key.endswith(".alpha")}:
-        raise BadFile(f"{name} came back from the disk differently than it was written; nothing was replaced. Is the disk sound?")
+    if (
+        not same
+        or strays
+        or alphas
+        != {
+            key.removesuffix(".alpha"): float(tensor)
+            for key, tensor in tensors.items()
+            if key.endswith(".alpha")
+        }
+    ):
+        raise BadFile(
+            f"{name} came back from the disk differently than it was written; nothing was replaced. Is the disk sound?"
+        )

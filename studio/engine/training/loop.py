@@ -38,15 +38,24 @@ class Noising:
     def __init__(self, shipped: Any, prediction: str, device: torch.device) -> None:
         """Raises UnknownFamily for a model that predicts something else."""
         if prediction not in ("epsilon", "v_prediction"):
-            raise UnknownFamily(f"A model that predicts {prediction!r:.40} cannot be trained; epsilon and v_prediction can.")
-        self.kept = build("DDPM", "As shipped", shipped, 1, 0).alphas_cumprod.to(device, torch.float32)
+            raise UnknownFamily(
+                f"A model that predicts {prediction!r:.40} cannot be trained; epsilon and v_prediction can."
+            )
+        self.kept = build("DDPM", "As shipped", shipped, 1, 0).alphas_cumprod.to(
+            device, torch.float32
+        )
         self.steps, self.velocity = len(self.kept), prediction == "v_prediction"
 
-    def noisy(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def noisy(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the U-Net sees, and what it ought to say."""
         kept = self.kept[timesteps].view(-1, 1, 1, 1)
-        signal, spread = kept ** 0.5, (1 - kept) ** 0.5
-        return signal * latents + spread * noise, signal * noise - spread * latents if self.velocity else noise
+        signal, spread = kept**0.5, (1 - kept) ** 0.5
+        return (
+            signal * latents + spread * noise,
+            signal * noise - spread * latents if self.velocity else noise,
+        )
 
     def weights(self, timesteps: torch.Tensor, gamma: float | None) -> torch.Tensor:
         """Of the losses at these noise levels (min-SNR); without gamma all are alike."""
@@ -85,7 +94,9 @@ class Trainer:
         self.noising = Noising(self.parts.shipped, self.parts.info.prediction, self.device.torch)
         self.weights = network.parameters
         self.optimizer = optim.make(config, network.groups, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.kind, enabled=self.device.dtype == torch.float16)  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(
+            self.device.kind, enabled=self.device.dtype == torch.float16
+        )  # type: ignore[attr-defined]
         self.done, self.skipped = 0, set[int]()
         self.smoothed = 0.0
         self.read_every = 1 if self.device.kind == "cpu" else READ_EVERY
@@ -100,10 +111,23 @@ class Trainer:
         self.network.dropout.step, self.network.dropout.keys = at
         noise = draws.normal(tuple(batch.latents.shape[1:]), seed, *at, "noise")
         if config.noise_offset:
-            noise += config.noise_offset * draws.normal((noise.shape[1], 1, 1), seed, *at, "noise offset")
-        times = torch.tensor([draws.choice(self.noising.steps, seed, batch.step, key, "timestep") for key in batch.keys])
-        noise, times = (tensor.to(self.device.torch, non_blocking=True) for tensor in (noise, times))
-        return self.errors(batch, noise, times) * self.noising.weights(times, config.min_snr_gamma) * batch.weights
+            noise += config.noise_offset * draws.normal(
+                (noise.shape[1], 1, 1), seed, *at, "noise offset"
+            )
+        times = torch.tensor(
+            [
+                draws.choice(self.noising.steps, seed, batch.step, key, "timestep")
+                for key in batch.keys
+            ]
+        )
+        noise, times = (
+            tensor.to(self.device.torch, non_blocking=True) for tensor in (noise, times)
+        )
+        return (
+            self.errors(batch, noise, times)
+            * self.noising.weights(times, config.min_snr_gamma)
+            * batch.weights
+        )
 
     def errors(self, batch: Batch, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Mean square error of the U-Net's words about this noise, for each sample."""
@@ -112,9 +136,17 @@ class Trainer:
         with torch.autocast(self.device.kind, dtype) if dtype != torch.float32 else nullcontext():
             rows, pooled = batch.rows, batch.pooled
             if rows is None:
-                rows, pooled = texts.encode(self.parts.info.family, self.parts.text_encoders, self._tokens(batch.captions),
-                                            self.config.clip_skip)
-            added = None if pooled is None or batch.time_ids is None else {"text_embeds": pooled, "time_ids": batch.time_ids}
+                rows, pooled = texts.encode(
+                    self.parts.info.family,
+                    self.parts.text_encoders,
+                    self._tokens(batch.captions),
+                    self.config.clip_skip,
+                )
+            added = (
+                None
+                if pooled is None or batch.time_ids is None
+                else {"text_embeds": pooled, "time_ids": batch.time_ids}
+            )
             said = unet(seen.to(dtype), times, rows, added_cond_kwargs=added, return_dict=False)[0]
         return (said.float() - wanted).square().mean(dim=(1, 2, 3))
 
@@ -134,10 +166,14 @@ class Trainer:
             self.pending.seconds += time.perf_counter() - began
         began = time.perf_counter()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
+        norm = torch.nn.utils.get_total_norm(
+            [weight.grad for weight in self.weights if weight.grad is not None]
+        )
         if config.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.weights, config.max_grad_norm, norm)
-        if not self.scaler.is_enabled():  # a scaled loss overflows now and then; that step is left out by itself
+        if (
+            not self.scaler.is_enabled()
+        ):  # a scaled loss overflows now and then; that step is left out by itself
             total = total + 0 * norm
         optim.set_rates(self.optimizer, config, self.done, self.total)
         if self.done + 1 not in self.skipped:
@@ -163,14 +199,26 @@ class Trainer:
             if not abs(loss) < float("inf"):
                 raise Broken(step, self.pictures(step))
             before = self.smoothed * (1 - SMOOTH ** (step - 1))
-            self.smoothed = (SMOOTH * before + (1 - SMOOTH) * loss) / (1 - SMOOTH ** step)  # as if it had begun with this loss
-            rows.append({"step": step, "loss": loss, "smoothed": self.smoothed, "rate": rate, "speed": speed})
+            self.smoothed = (SMOOTH * before + (1 - SMOOTH) * loss) / (
+                1 - SMOOTH**step
+            )  # as if it had begun with this loss
+            rows.append(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "smoothed": self.smoothed,
+                    "rate": rate,
+                    "speed": speed,
+                }
+            )
         return rows
 
     def _tokens(self, captions: list[str]) -> list[torch.Tensor]:
         for caption in captions:
             if caption not in self._ids:
-                self._ids[caption] = texts.tokens(self.parts.tokenizers, [caption], self.data.plan.options.chunks)
+                self._ids[caption] = texts.tokens(
+                    self.parts.tokenizers, [caption], self.data.plan.options.chunks
+                )
         return [torch.cat(each) for each in zip(*(self._ids[caption] for caption in captions))]
 
     def pictures(self, step: int) -> list[str]:
@@ -186,8 +234,16 @@ class Trainer:
         for number in range(data.plan.batches_per_epoch):
             batch = data.batch(number)
             for level in times:
-                noise = draws.normal(tuple(batch.latents.shape[1:]), self.config.seed, 0, batch.keys, f"validation {level}")
-                at = torch.full((len(batch.samples),), int(level * self.noising.steps), device=self.device.torch)
+                noise = draws.normal(
+                    tuple(batch.latents.shape[1:]),
+                    self.config.seed,
+                    0,
+                    batch.keys,
+                    f"validation {level}",
+                )
+                at = torch.full(
+                    (len(batch.samples),), int(level * self.noising.steps), device=self.device.torch
+                )
                 found.append(self.errors(batch, noise.to(self.device.torch), at))
         return float(torch.cat(found).mean())
 
@@ -245,10 +301,14 @@ def fit(trainer: Trainer, watch: Watch) -> None:
 
 
 def _back(trainer: Trainer, watch: Watch, broken: Broken) -> None:
-    shown = ", ".join(broken.pictures[:4]) + (f" and {len(broken.pictures) - 4} more" if len(broken.pictures) > 4 else "")
+    shown = ", ".join(broken.pictures[:4]) + (
+        f" and {len(broken.pictures) - 4} more" if len(broken.pictures) > 4 else ""
+    )
     if trainer.skipped:
-        raise StudioError(f"The training broke a second time, in step {broken.step} (pictures {shown}): the loss is no number. "
-                          "What was saved before is sound. Choose a lower learning rate, or float32 as precision.")
+        raise StudioError(
+            f"The training broke a second time, in step {broken.step} (pictures {shown}): the loss is no number. "
+            "What was saved before is sound. Choose a lower learning rate, or float32 as precision."
+        )
     trainer.pending = Pending()
     watch.back(trainer, broken)
     trainer.skipped.add(broken.step)

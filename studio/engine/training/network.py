@@ -55,16 +55,28 @@ def targets(config: TrainingConfig, info: ModelInfo) -> tuple[tuple[Module, ...]
 
     Raises InvalidSpec, UnknownFamily.
     """
+
     def read(part: str) -> dict[str, Any]:
         try:
             return dict(json.loads((info.path / part / "config.json").read_bytes()))
         except (OSError, ValueError, TypeError) as error:
-            raise BadFile(f"The {part} of {info.name} cannot be read ({type(error).__name__}). Copy the model again.") from None
+            raise BadFile(
+                f"The {part} of {info.name} cannot be read ({type(error).__name__}). Copy the model again."
+            ) from None
 
     encoders, unet = [read(encoder) for _, encoder, _ in ENCODERS[info.family]], read("unet")
-    chosen = modules(shape(unet, encoders), config.targets, config.patterns, unet=config.train_unet,
-                     encoders=config.train_text_encoder)
-    return chosen, {name: unet[name] for name in ("down_block_types", "up_block_types", "layers_per_block") if name in unet}
+    chosen = modules(
+        shape(unet, encoders),
+        config.targets,
+        config.patterns,
+        unet=config.train_unet,
+        encoders=config.train_text_encoder,
+    )
+    return chosen, {
+        name: unet[name]
+        for name in ("down_block_types", "up_block_types", "layers_per_block")
+        if name in unet
+    }
 
 
 class Network:
@@ -73,12 +85,16 @@ class Network:
     def __init__(self, parts: Parts, config: TrainingConfig, chosen: Sequence[Module]) -> None:
         self.parts, self.config = parts, config
         self.dropout = Dropout(config.dropout, config.seed)
-        self.reads = any(module.part != "unet" for module in chosen)  # whether captions have to be read anew at every step
+        self.reads = any(
+            module.part != "unet" for module in chosen
+        )  # whether captions have to be read anew at every step
         self.layers: dict[tuple[str, str], Any] = {}
         every = networks(parts)
         for module in chosen:
             rank, alpha = config.rank_and_alpha(module)
-            self.layers[module.part, module.path] = self._put(every[module.part], module, rank, alpha)
+            self.layers[module.part, module.path] = self._put(
+                every[module.part], module, rank, alpha
+            )
         if config.gradient_checkpointing:
             for name, network in every.items():
                 if name == "unet" or self.reads:
@@ -99,15 +115,22 @@ class Network:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The LoRA's numbers by names that need no network: part|path|down and …|up."""
-        return {f"{network}|{path}|{role}": held[NAME].weight.detach() for (network, path), layer in self.layers.items()
-                for role, held in (("down", layer.lora_A), ("up", layer.lora_B))}
+        return {
+            f"{network}|{path}|{role}": held[NAME].weight.detach()
+            for (network, path), layer in self.layers.items()
+            for role, held in (("down", layer.lora_A), ("up", layer.lora_B))
+        }
 
     @torch.no_grad()
     def set(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take numbers back. Raises BadFile if they are not of this LoRA."""
         mine = self.tensors()
-        if mine.keys() != tensors.keys() or any(mine[name].shape != tensors[name].shape for name in mine):
-            raise BadFile("The checkpoint is of another LoRA: its layers are not those of the settings.")
+        if mine.keys() != tensors.keys() or any(
+            mine[name].shape != tensors[name].shape for name in mine
+        ):
+            raise BadFile(
+                "The checkpoint is of another LoRA: its layers are not those of the settings."
+            )
         for name, weight in mine.items():
             weight.copy_(tensors[name])
 
@@ -148,18 +171,26 @@ class Network:
         torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=chance)
         up = torch.zeros(layer.lora_B[NAME].weight.shape)
         for held, numbers in ((layer.lora_A, down), (layer.lora_B, up)):
-            held[NAME].weight = torch.nn.Parameter(numbers.to(self.parts.device.torch))  # float32, whatever the model is in
+            held[NAME].weight = torch.nn.Parameter(
+                numbers.to(self.parts.device.torch)
+            )  # float32, whatever the model is in
         if self.config.dropout:
             layer.lora_dropout[NAME] = self.dropout.of(f"{module.part} {module.path}")
         network.set_submodule(module.path, layer.eval())
         return layer
 
 
-def pairs(tensors: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> dict[tuple[str, str], Pair]:
+def pairs(
+    tensors: Mapping[str, torch.Tensor], alphas: Mapping[str, float]
+) -> dict[tuple[str, str], Pair]:
     """A checkpoint's numbers as the exporter takes them."""
     names = dict.fromkeys(name.rpartition("|")[0] for name in tensors)
-    return {(name.partition("|")[0], name.partition("|")[2]): Pair(tensors[f"{name}|down"], tensors[f"{name}|up"], alphas[name])
-            for name in names}
+    return {
+        (name.partition("|")[0], name.partition("|")[2]): Pair(
+            tensors[f"{name}|down"], tensors[f"{name}|up"], alphas[name]
+        )
+        for name in names
+    }
 
 
 class Dropout:
@@ -182,8 +213,13 @@ class Dropout:
         masks = []
         for key in self.keys:
             seed = draws.generator(self.seed, self.step, f"{key} {layer}", "dropout").initial_seed()
-            chance = torch.Generator(inputs.device).manual_seed(seed)  # on the device: masks are large
-            masks.append(torch.rand((rows, *inputs.shape[1:]), generator=chance, device=inputs.device) >= self.share)
+            chance = torch.Generator(inputs.device).manual_seed(
+                seed
+            )  # on the device: masks are large
+            masks.append(
+                torch.rand((rows, *inputs.shape[1:]), generator=chance, device=inputs.device)
+                >= self.share
+            )
         return torch.cat(masks).to(inputs.dtype) / (1 - self.share)
 
 
@@ -206,4 +242,3 @@ def _checkpointed(network: Any) -> None:
                 module.training = True
     else:
         network.enable_gradient_checkpointing()
-

@@ -21,9 +21,17 @@ from studio.spec.training_steps import lr_at
 FUSED = ("cuda", "cpu", "mps")
 
 
-def make(config: TrainingConfig, groups: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]], device: Device) -> Any:
+def make(
+    config: TrainingConfig,
+    groups: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]],
+    device: Device,
+) -> Any:
     """The optimizer for the U-Net's and the text encoders' weights. Raises InvalidSpec for one that cannot be had here."""
-    given = [{"params": weights, "lr": rate, "usual": rate} for weights, rate in zip(groups, config.rates) if weights]
+    given = [
+        {"params": weights, "lr": rate, "usual": rate}
+        for weights, rate in zip(groups, config.rates)
+        if weights
+    ]
     adam = {"betas": config.betas, "eps": config.eps or 1e-8, "weight_decay": config.decay}
     if config.optimizer == "AdamW":
         return torch.optim.AdamW(given, **adam, fused=device.kind in FUSED)  # type: ignore[arg-type]
@@ -32,8 +40,14 @@ def make(config: TrainingConfig, groups: tuple[list[torch.nn.Parameter], list[to
         from bitsandbytes.optim import AdamW8bit
 
         return AdamW8bit(given, **adam)
-    return Adafactor(given, lr=None, scale_parameter=config.scaled, relative_step=config.optimizer == RELATIVE,
-                     warmup_init=False, weight_decay=config.decay)
+    return Adafactor(
+        given,
+        lr=None,
+        scale_parameter=config.scaled,
+        relative_step=config.optimizer == RELATIVE,
+        warmup_init=False,
+        weight_decay=config.decay,
+    )
 
 
 def check(config: TrainingConfig, device: Device) -> None:
@@ -41,12 +55,18 @@ def check(config: TrainingConfig, device: Device) -> None:
     if config.optimizer != "AdamW 8-bit":
         return
     if device.kind != "cuda":
-        raise InvalidSpec([f"Optimizer: AdamW 8-bit runs on CUDA only, and this is {device.title}; choose AdamW."])
+        raise InvalidSpec(
+            [f"Optimizer: AdamW 8-bit runs on CUDA only, and this is {device.title}; choose AdamW."]
+        )
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise InvalidSpec(["Optimizer: AdamW 8-bit needs the package bitsandbytes, which is not installed "
-                           "(pip install bitsandbytes); or choose AdamW."]) from None
+        raise InvalidSpec(
+            [
+                "Optimizer: AdamW 8-bit needs the package bitsandbytes, which is not installed "
+                "(pip install bitsandbytes); or choose AdamW."
+            ]
+        ) from None
 
 
 def set_rates(optimizer: Any, config: TrainingConfig, step: int, total: int) -> None:
@@ -62,13 +82,21 @@ def rate(optimizer: Any) -> float:
     group = optimizer.param_groups[0]
     if group.get("relative_step"):
         known = optimizer.state.get(group["params"][0], {})
-        return float(max(group["eps"][1], float(known["RMS"])) * min(1e-2, 1 / math.sqrt(known["step"]))) if known else 0.0
+        return (
+            float(
+                max(group["eps"][1], float(known["RMS"])) * min(1e-2, 1 / math.sqrt(known["step"]))
+            )
+            if known
+            else 0.0
+        )
     return float(group["lr"])
 
 
 def bytes_of(config: TrainingConfig, weights: int) -> int:
     """What gradients and the optimizer's memory of so many float32 weights take."""
-    memory = {"AdamW": 8, "AdamW 8-bit": 2}.get(config.optimizer, 1)  # Adafactor keeps rows and columns
+    memory = {"AdamW": 8, "AdamW 8-bit": 2}.get(
+        config.optimizer, 1
+    )  # Adafactor keeps rows and columns
     return weights * (4 + memory)
 
 
@@ -84,13 +112,19 @@ def memory(optimizer: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, numbers
 
 
-def remember(optimizer: Any, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
+def remember(
+    optimizer: Any, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
+) -> None:
     """Give it its memory back. Raises BadFile if it is another optimizer's."""
     state: dict[int, dict[str, Any]] = {}
     try:
         for name, value in [*tensors.items(), *numbers.items()]:
             index, _, what = name.partition("|")
             state.setdefault(int(index), {})[what] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
     except (KeyError, ValueError, RuntimeError) as error:
-        raise BadFile(f"The checkpoint's optimizer is not the one of the settings ({error!s:.100}).") from None
+        raise BadFile(
+            f"The checkpoint's optimizer is not the one of the settings ({error!s:.100})."
+        ) from None

@@ -47,7 +47,14 @@ class DataOptions:
 
     @property
     def sizes(self) -> Buckets:
-        return Buckets(self.resolution, self.least_bucket, self.most_bucket, self.bucket_step, self.no_upscale, self.buckets)
+        return Buckets(
+            self.resolution,
+            self.least_bucket,
+            self.most_bucket,
+            self.bucket_step,
+            self.no_upscale,
+            self.buckets,
+        )
 
     @property
     def still(self) -> DataOptions:
@@ -69,7 +76,14 @@ class View:
     def time_ids(self) -> tuple[int, ...]:
         """What SDXL is told: original size, place of the crop, size; heights before widths."""
         left = self.fit.spare[0] - self.left if self.flip else self.left
-        return self.item.height, self.item.width, self.top, left, self.fit.bucket[1], self.fit.bucket[0]
+        return (
+            self.item.height,
+            self.item.width,
+            self.top,
+            left,
+            self.fit.bucket[1],
+            self.fit.bucket[0],
+        )
 
 
 @dataclass(frozen=True)
@@ -90,30 +104,53 @@ class Plan:
     are fewer, and the surplus is left out. `left_out` names pictures that no bucket takes. Raises DatasetError if none is left.
     """
 
-    def __init__(self, items: Sequence[Item], options: DataOptions, prior: Sequence[Item] = (), prior_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        options: DataOptions,
+        prior: Sequence[Item] = (),
+        prior_weight: float = 1.0,
+    ) -> None:
         self.options = options
         self.left_out: list[tuple[Path, str]] = []
         fits = self._fits([*items, *prior])
         taken = [(item, k) for item in items if item.path in fits for k in range(item.repeats)]
         classes = [item for item in prior if item.path in fits]
-        extra = [(classes[k % len(classes)], k // len(classes)) for k in range(len(taken) if classes else 0)]
+        extra = [
+            (classes[k % len(classes)], k // len(classes))
+            for k in range(len(taken) if classes else 0)
+        ]
         if not taken:
             reasons = " ".join(f"{path.name} {why}" for path, why in self.left_out[:3])
-            raise DatasetError(f"None of the {len(items)} pictures can be trained on. {reasons}".strip())
+            raise DatasetError(
+                f"None of the {len(items)} pictures can be trained on. {reasons}".strip()
+            )
         self._seen: dict[str, int] = {}
-        self.samples = tuple([Sample(self._key(item), item, fits[item.path]) for item, _ in taken]
-                             + [Sample(self._key(item, "class "), item, fits[item.path], prior_weight, True) for item, _ in extra])
+        self.samples = tuple(
+            [Sample(self._key(item), item, fits[item.path]) for item, _ in taken]
+            + [
+                Sample(self._key(item, "class "), item, fits[item.path], prior_weight, True)
+                for item, _ in extra
+            ]
+        )
         self.of_bucket: dict[Size, list[Sample]] = {}
         for sample in self.samples:
             self.of_bucket.setdefault(sample.fit.bucket, []).append(sample)
-        self.batches_per_epoch = sum(batches((sample.fit.bucket for sample in self.samples), options.batch).values())
+        self.batches_per_epoch = sum(
+            batches((sample.fit.bucket for sample in self.samples), options.batch).values()
+        )
         self._epoch: tuple[int, list[list[Sample]]] = (-1, [])
 
     @property
     def fingerprint(self) -> str:
         """sha256 over all that decides the order and the content of the batches: a run may only go on with the same."""
-        rows = sorted([one.key, one.item.caption, one.weight, one.prior, one.item.width, one.item.height] for one in self.samples)
-        options = astuple(replace(self.options, cache="memory"))  # where things are kept changes nothing
+        rows = sorted(
+            [one.key, one.item.caption, one.weight, one.prior, one.item.width, one.item.height]
+            for one in self.samples
+        )
+        options = astuple(
+            replace(self.options, cache="memory")
+        )  # where things are kept changes nothing
         return hashlib.sha256(json.dumps([options, rows]).encode()).hexdigest()
 
     def at(self, step: int) -> list[Sample]:
@@ -128,63 +165,100 @@ class Plan:
         options = self.options
         places = self._places(sample.item, sample.fit)
         left, top = places[draws.choice(len(places), options.seed, step, sample.key, "crop")]
-        return View(sample.item, sample.fit, left, top, options.flip and draws.number(options.seed, step, sample.key, "flip") < 0.5)
+        return View(
+            sample.item,
+            sample.fit,
+            left,
+            top,
+            options.flip and draws.number(options.seed, step, sample.key, "flip") < 0.5,
+        )
 
     def views(self) -> list[View]:
         """All that `view` may ever give, by picture."""
         flips = (False, True) if self.options.flip else (False,)
         pictures = {sample.item.path: sample for sample in self.samples}
-        return [View(sample.item, sample.fit, left, top, flip) for sample in pictures.values()
-                for left, top in self._places(sample.item, sample.fit) for flip in flips]
+        return [
+            View(sample.item, sample.fit, left, top, flip)
+            for sample in pictures.values()
+            for left, top in self._places(sample.item, sample.fit)
+            for flip in flips
+        ]
 
     def caption(self, step: int, sample: Sample) -> str:
         """What is said about a sample at a step; nothing where it is dropped."""
         options = self.options
-        if draws.number(options.seed, step, sample.key, "caption dropout") < options.caption_dropout:
+        if (
+            draws.number(options.seed, step, sample.key, "caption dropout")
+            < options.caption_dropout
+        ):
             return ""
-        order = draws.choice(SHUFFLES, options.seed, step, sample.key, "caption") if options.shuffle_caption else 0
+        order = (
+            draws.choice(SHUFFLES, options.seed, step, sample.key, "caption")
+            if options.shuffle_caption
+            else 0
+        )
         return self._words(sample.item, sample.prior, order)
 
     def captions(self) -> list[str]:
         """All that `caption` may ever give."""
         orders = range(SHUFFLES if self.options.shuffle_caption else 1)
         pictures = {(sample.prior, sample.item.path): sample.item for sample in self.samples}
-        said = {self._words(item, prior, order) for (prior, _), item in pictures.items() for order in orders}
+        said = {
+            self._words(item, prior, order)
+            for (prior, _), item in pictures.items()
+            for order in orders
+        }
         return sorted(said | ({""} if self.options.caption_dropout else set()))
 
     def _words(self, item: Item, prior: bool, order: int) -> str:
         options, caption = self.options, item.caption
         if options.shuffle_caption:
             tags = [tag for tag in (part.strip() for part in caption.split(",")) if tag]
-            kept, rest = tags[:options.keep_tokens], list(enumerate(tags[options.keep_tokens:]))
-            rest = draws.shuffled(rest, lambda tag: f"{item.content} {tag[0]}", options.seed, order, "order of words")
+            kept, rest = tags[: options.keep_tokens], list(enumerate(tags[options.keep_tokens :]))
+            rest = draws.shuffled(
+                rest, lambda tag: f"{item.content} {tag[0]}", options.seed, order, "order of words"
+            )
             caption = ", ".join([*kept, *(tag for _, tag in rest)])
         trigger = "" if prior else options.trigger.strip()
-        there = not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE)
+        there = not trigger or re.search(
+            rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE
+        )
         return caption if there else ", ".join(filter(None, [trigger, caption]))
 
     def _places(self, item: Item, fit: Fit) -> list[tuple[int, int]]:
         if self.options.crop == "centre":
             return [fit.centre]
         across, down = fit.spare
-        return sorted({(draws.choice(across + 1, self.options.seed, k, item.content, "crop across"),
-                        draws.choice(down + 1, self.options.seed, k, item.content, "crop down")) for k in range(CROPS)})
+        return sorted(
+            {
+                (
+                    draws.choice(across + 1, self.options.seed, k, item.content, "crop across"),
+                    draws.choice(down + 1, self.options.seed, k, item.content, "crop down"),
+                )
+                for k in range(CROPS)
+            }
+        )
 
     def _order(self, epoch: int) -> list[list[Sample]]:
         seed, size = self.options.seed, self.options.batch
         found = []
         for bucket, samples in sorted(self.of_bucket.items()):
             mixed = draws.shuffled(samples, lambda sample: sample.key, seed, epoch, "samples")
-            found += [(f"{bucket} {k}", mixed[k:k + size]) for k in range(0, len(mixed), size)]
-        return [batch for _, batch in draws.shuffled(found, lambda named: named[0], seed, epoch, "batches")]
+            found += [(f"{bucket} {k}", mixed[k : k + size]) for k in range(0, len(mixed), size)]
+        return [
+            batch
+            for _, batch in draws.shuffled(found, lambda named: named[0], seed, epoch, "batches")
+        ]
 
     def _fits(self, items: Sequence[Item]) -> dict[Path, Fit]:
         found, sizes = {}, self.options.sizes
         for item in items:
             fit = sizes.fit(item.width, item.height)
             if fit is None:
-                why = (f"is too small or too narrow ({item.width} x {item.height} pixels) for buckets in steps of "
-                       f"{self.options.bucket_step}; allow enlarging, or take another picture.")
+                why = (
+                    f"is too small or too narrow ({item.width} x {item.height} pixels) for buckets in steps of "
+                    f"{self.options.bucket_step}; allow enlarging, or take another picture."
+                )
                 self.left_out.append((item.path, why))
             else:
                 found[item.path] = fit
@@ -205,4 +279,6 @@ def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], l
     contents = sorted({item.content for item in items})
     count = min(max(round(share * len(contents)), 1), len(contents) - 1) if share > 0 else 0
     chosen = set(draws.shuffled(contents, lambda content: content, seed, 0, "validation")[:count])
-    return [item for item in items if item.content not in chosen], [item for item in items if item.content in chosen]
+    return [item for item in items if item.content not in chosen], [
+        item for item in items if item.content in chosen
+    ]

@@ -27,8 +27,19 @@ from studio.store.library import ModelInfo
 
 Report = Callable[[Progress], None]
 # What changes neither weights nor order: a run may go on although one of these is another.
-NO_MATTER = {"name", "save_precision", "sample_prompts", "sample_every", "sample_every_epochs", "checkpoint_every",
-             "checkpoint_every_epochs", "keep_checkpoints", "cache_latents", "validate_every", "gradient_checkpointing"}
+NO_MATTER = {
+    "name",
+    "save_precision",
+    "sample_prompts",
+    "sample_every",
+    "sample_every_epochs",
+    "checkpoint_every",
+    "checkpoint_every_epochs",
+    "keep_checkpoints",
+    "cache_latents",
+    "validate_every",
+    "gradient_checkpointing",
+}
 
 
 @dataclass(frozen=True)
@@ -56,23 +67,49 @@ class Setup:
     def identity(self) -> str:
         """sha256 over all that decides the run's steps."""
         said = self.config.model_dump(mode="json", exclude=NO_MATTER)
-        fingerprints = [self.plan.fingerprint, self.held.fingerprint if self.held else "", self.content, self.total]
+        fingerprints = [
+            self.plan.fingerprint,
+            self.held.fingerprint if self.held else "",
+            self.content,
+            self.total,
+        ]
         return hashlib.sha256(json.dumps([said, fingerprints], sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         """For the run's about.json: all that the exporter will want to know, whatever becomes of model and pictures."""
         own = [sample for sample in self.plan.samples if not sample.prior]
-        return {"model": self.info.name, "model_content": self.content, "family": self.info.family,
-                "prediction": self.info.prediction, "resolution": self.config.resolution, "steps": self.total,
-                "steps_per_epoch": self.per_epoch, "batches_per_epoch": self.plan.batches_per_epoch,
-                "pictures": len({sample.item.content for sample in own}), "showings": len(own),
-                "class_pictures": len({sample.item.content for sample in self.plan.samples if sample.prior}),
-                "validation_pictures": len({sample.item.content for sample in self.held.samples}) if self.held else 0,
-                "modules": {part: sum(module.part == part for module in self.modules)
-                            for part in dict.fromkeys(module.part for module in self.modules)},
-                "buckets": {f"{width}x{height}": len(samples) for (width, height), samples in sorted(self.plan.of_bucket.items())},
-                "dataset_content": self.dataset.content, "tag_frequency": self.dataset.tag_frequency(),
-                "unet": self.unet, "precision": self.device.dtype_name, "device": self.device.title, "notes": list(self.notes)}
+        return {
+            "model": self.info.name,
+            "model_content": self.content,
+            "family": self.info.family,
+            "prediction": self.info.prediction,
+            "resolution": self.config.resolution,
+            "steps": self.total,
+            "steps_per_epoch": self.per_epoch,
+            "batches_per_epoch": self.plan.batches_per_epoch,
+            "pictures": len({sample.item.content for sample in own}),
+            "showings": len(own),
+            "class_pictures": len(
+                {sample.item.content for sample in self.plan.samples if sample.prior}
+            ),
+            "validation_pictures": len({sample.item.content for sample in self.held.samples})
+            if self.held
+            else 0,
+            "modules": {
+                part: sum(module.part == part for module in self.modules)
+                for part in dict.fromkeys(module.part for module in self.modules)
+            },
+            "buckets": {
+                f"{width}x{height}": len(samples)
+                for (width, height), samples in sorted(self.plan.of_bucket.items())
+            },
+            "dataset_content": self.dataset.content,
+            "tag_frequency": self.dataset.tag_frequency(),
+            "unet": self.unet,
+            "precision": self.device.dtype_name,
+            "device": self.device.title,
+            "notes": list(self.notes),
+        }
 
 
 def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
@@ -90,36 +127,69 @@ def prepare(bench: Bench, config: TrainingConfig, report: Report) -> Setup:
     items = [_item(config, item) for item in dataset.items]
     shown, aside = split(items, config.validation_share, config.seed)
     if config.validation_share and not aside:
-        raise DatasetError(f"{dataset.name} has only one picture, so none can be put aside to validate with; "
-                           "choose 0 as validation share.")
+        raise DatasetError(
+            f"{dataset.name} has only one picture, so none can be put aside to validate with; "
+            "choose 0 as validation share."
+        )
     opts = options(config)
     Plan(shown, opts)  # what cannot be trained on is said before class pictures are painted
     prior = classes.pictures(bench, config, info, report)
     plan = Plan(shown, opts, prior, 1.0 if config.prior_weight is None else config.prior_weight)
     held = Plan([replace(item, repeats=1) for item in aside], opts.still) if aside else None
-    total = training_steps.steps(config, len(plan.samples), [len(samples) for samples in plan.of_bucket.values()])
+    total = training_steps.steps(
+        config, len(plan.samples), [len(samples) for samples in plan.of_bucket.values()]
+    )
     left = [f"{path.name} {why}" for each in (plan, held) if each for path, why in each.left_out]
     broken = [f"{name} {why}" for name, why in dataset.broken]
-    return Setup(config, info, bench.library.content(info), device, unet, chosen, dataset, plan, held, total,
-                 (*broken, *left, *dataset.notes))
+    return Setup(
+        config,
+        info,
+        bench.library.content(info),
+        device,
+        unet,
+        chosen,
+        dataset,
+        plan,
+        held,
+        total,
+        (*broken, *left, *dataset.notes),
+    )
 
 
 def options(config: TrainingConfig) -> DataOptions:
     """The data's options. `config` is resolved."""
     assert config.resolution
     limits = config.bucketing()
-    sizes = {} if limits is None else {"least_bucket": limits.least, "most_bucket": limits.most, "bucket_step": limits.step,
-                                       "no_upscale": limits.no_upscale}
+    sizes = (
+        {}
+        if limits is None
+        else {
+            "least_bucket": limits.least,
+            "most_bucket": limits.most,
+            "bucket_step": limits.step,
+            "no_upscale": limits.no_upscale,
+        }
+    )
     return DataOptions(
-        resolution=(config.resolution, config.resolution), buckets=limits is not None, batch=config.batch, seed=config.seed,
-        flip=config.flip, crop="random" if config.crop == "random" else "centre", trigger=config.trigger,
-        shuffle_caption=config.shuffle_caption, keep_tokens=config.keep_tokens, caption_dropout=config.caption_dropout,
-        clip_skip=config.clip_skip, cache="disk" if config.cache_latents == "disk" else "memory", **sizes)  # type: ignore[arg-type]
+        resolution=(config.resolution, config.resolution),
+        buckets=limits is not None,
+        batch=config.batch,
+        seed=config.seed,
+        flip=config.flip,
+        crop="random" if config.crop == "random" else "centre",
+        trigger=config.trigger,
+        shuffle_caption=config.shuffle_caption,
+        keep_tokens=config.keep_tokens,
+        caption_dropout=config.caption_dropout,
+        clip_skip=config.clip_skip,
+        cache="disk" if config.cache_latents == "disk" else "memory",
+        **sizes,
+    )  # type: ignore[arg-type]
 
 
 def _item(config: TrainingConfig, item: Item) -> Item:
     """As it is trained on: its caption, or what is known without one, and its repeats."""
     written = "" if item.caption == item.concept else item.caption
-    return replace(item, caption=config.caption(written, item.concept), repeats=item.repeats * config.repeats)
-
-
+    return replace(
+        item, caption=config.caption(written, item.concept), repeats=item.repeats * config.repeats
+    )

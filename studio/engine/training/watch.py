@@ -34,23 +34,47 @@ TOGETHER = 4  # samples that are painted in one U-Net call, if memory allows
 class Watcher:
     """One run's watch (see loop.Watch). `working` are the bytes that its steps need."""
 
-    def __init__(self, bench: Bench, run: Run, setup: Setup, keeper: Keeper, held: Data | None, report: Report,
-                 working: int) -> None:
-        self.bench, self.run, self.setup, self.keeper, self.held, self.report = bench, run, setup, keeper, held, report
+    def __init__(
+        self,
+        bench: Bench,
+        run: Run,
+        setup: Setup,
+        keeper: Keeper,
+        held: Data | None,
+        report: Report,
+        working: int,
+    ) -> None:
+        self.bench, self.run, self.setup, self.keeper, self.held, self.report = (
+            bench,
+            run,
+            setup,
+            keeper,
+            held,
+            report,
+        )
         self.working = working
         self.numbers: dict[str, float] = {}
-        self.first: dict[str, Any] | None = None  # weights, memory: of a run that has no checkpoint to go back to
+        self.first: dict[str, Any] | None = (
+            None  # weights, memory: of a run that has no checkpoint to go back to
+        )
         config, epoch = setup.config, setup.per_epoch
         self._sampled = config.sample_every or (config.sample_every_epochs or 0) * epoch
         self._saved = config.checkpoint_every or (config.checkpoint_every_epochs or 0) * epoch
         self._validated = (config.validate_every or epoch) if held else 0
-        self._pace: tuple[float, int] | None = None  # since when, and from which step, steps are counted
+        self._pace: tuple[float, int] | None = (
+            None  # since when, and from which step, steps are counted
+        )
 
     def say(self, step: int, note: str) -> None:
         """Raises Cancelled where a stop was asked for."""
         left = None
         if self._pace and step > self._pace[1]:
-            left = round((time.perf_counter() - self._pace[0]) / (step - self._pace[1]) * (self.setup.total - step), 1)
+            left = round(
+                (time.perf_counter() - self._pace[0])
+                / (step - self._pace[1])
+                * (self.setup.total - step),
+                1,
+            )
         self.report(Progress(step, self.setup.total, note, left, numbers=dict(self.numbers)))
 
     def ready(self, trainer: Trainer) -> None:
@@ -62,8 +86,9 @@ class Watcher:
             self._wait(time.perf_counter() - began)
 
     def due(self, step: int) -> bool:
-        return step in (0, self.setup.total) or any(every and not step % every
-                                                    for every in (self._sampled, self._saved, self._validated))
+        return step in (0, self.setup.total) or any(
+            every and not step % every for every in (self._sampled, self._saved, self._validated)
+        )
 
     def rows(self, rows: list[dict[str, float]]) -> None:
         if rows:
@@ -73,7 +98,11 @@ class Watcher:
     def reached(self, trainer: Trainer) -> None:
         began, step, total = time.perf_counter(), trainer.done, self.setup.total
         if self.held and (step in (0, total) or not step % self._validated):
-            known = [row for row in self.bench.runs.log(self.run.id, step - 1) if "validation" in row and row["step"] == step]
+            known = [
+                row
+                for row in self.bench.runs.log(self.run.id, step - 1)
+                if "validation" in row and row["step"] == step
+            ]
             if not known:
                 self.say(step, "Validating")
                 loss = trainer.validate(self.held, LEVELS)
@@ -96,9 +125,14 @@ class Watcher:
         elif self.first is not None:
             restart(trainer, self.first)
         self.bench.runs.restart(self.run.id, trainer.done)
-        self.bench.runs.append(self.run.id, [{"step": trainer.done, "broke": broken.step, "pictures": broken.pictures}])
-        self.say(trainer.done, f"Step {broken.step} came to no numbers (pictures {', '.join(broken.pictures[:3])}); "
-                               f"back to step {trainer.done}, and on without it")
+        self.bench.runs.append(
+            self.run.id, [{"step": trainer.done, "broke": broken.step, "pictures": broken.pictures}]
+        )
+        self.say(
+            trainer.done,
+            f"Step {broken.step} came to no numbers (pictures {', '.join(broken.pictures[:3])}); "
+            f"back to step {trainer.done}, and on without it",
+        )
 
     def _wait(self, seconds: float) -> None:
         """What is no training is not counted in what is left."""
@@ -109,18 +143,32 @@ class Watcher:
         """The sample prompts that are not painted yet for this step."""
         config, step = self.setup.config, trainer.done
         folder = self.run.folder / "samples"
-        wanted = [number for number in range(len(config.samples)) if not _path(folder, step, number).is_file()]
+        wanted = [
+            number
+            for number in range(len(config.samples))
+            if not _path(folder, step, number).is_file()
+        ]
         if not wanted:
             return
         self.say(step, f"Painting samples of step {step}")
         with trainer.network.showing() as parts:
-            requests = [GenerationRequest(prompt=config.samples[number], model=config.model, seed=sample_seed(config, number))
-                        .resolved(parts.info.side, 0).model_copy(update={"loras": ()}) for number in wanted]
+            requests = [
+                GenerationRequest(
+                    prompt=config.samples[number],
+                    model=config.model,
+                    seed=sample_seed(config, number),
+                )
+                .resolved(parts.info.side, 0)
+                .model_copy(update={"loras": ()})
+                for number in wanted
+            ]
             each = [Trajectory(parts, one, condition(parts, one)) for one in requests]
             number_of = dict(zip(each, wanted))
-            most = self.bench.pipelines.room // max(1, 8 * parts.info.working * parts.info.side ** 2)
+            most = self.bench.pipelines.room // max(1, 8 * parts.info.working * parts.info.side**2)
             batcher = Batcher(parts, max(1, min(TOGETHER, most)))
-            for trajectory, latents, _ in batcher.paint(each, lambda: self.say(step, f"Painting samples of step {step}")):
+            for trajectory, latents, _ in batcher.paint(
+                each, lambda: self.say(step, f"Painting samples of step {step}")
+            ):
                 if isinstance(latents, StudioError):
                     raise latents
                 info, out = PngInfo(), io.BytesIO()

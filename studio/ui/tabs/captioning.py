@@ -45,20 +45,36 @@ class CaptioningTab:
                 self.finder = Finder(desk)
                 self.tools = Tools(desk)
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage album-stage"):
-                self.view = View(desk, self.form["dataset"], self.form["trigger"], self.found, self.offers)
+                self.view = View(
+                    desk, self.form["dataset"], self.form["trigger"], self.found, self.offers
+                )
         self.wire()
 
     def _choose(self) -> None:
-        self.form.add("dataset", choices=[], value=None, allow_custom_value=True,
-                      info="A folder in home/datasets, or one that came with the studio.")
+        self.form.add(
+            "dataset",
+            choices=[],
+            value=None,
+            allow_custom_value=True,
+            info="A folder in home/datasets, or one that came with the studio.",
+        )
         self.found = gr.HTML(js_on_load=words.TYPED, elem_id="album-found")
         self.offers = gr.HTML(js_on_load=BUTTONS, elem_id="album-offers")
 
     def _bring(self) -> None:
         with gr.Accordion("Bring pictures", open=True, elem_id="album-bring") as self.bring:
-            self.into = gr.Textbox(label="Into the dataset", max_lines=1, placeholder="a new name, or one of yours",
-                                   elem_id="album-into")
-            self.files = gr.File(label="Pictures, captions, zip", file_count="multiple", height=110, elem_id="album-files")
+            self.into = gr.Textbox(
+                label="Into the dataset",
+                max_lines=1,
+                placeholder="a new name, or one of yours",
+                elem_id="album-into",
+            )
+            self.files = gr.File(
+                label="Pictures, captions, zip",
+                file_count="multiple",
+                height=110,
+                elem_id="album-files",
+            )
         self.taken = gr.HTML(elem_id="album-taken")
 
     def wire(self) -> None:
@@ -69,17 +85,35 @@ class CaptioningTab:
         self.tools.wire(view)
         dataset = self.form["dataset"]
         dataset.input(self.choose, view.inputs, self.opened_outputs, **SHORT)
-        self.files.upload(self.add, {self.files, self.into, *view.inputs}, [self.files, *self.opened_outputs],
-                          preprocess=False, **SHORT)
+        self.files.upload(
+            self.add,
+            {self.files, self.into, *view.inputs},
+            [self.files, *self.opened_outputs],
+            preprocess=False,
+            **SHORT,
+        )
         self.offers.click(self.act, view.inputs, self.opened_outputs, **SHORT)
         self.found.click(self.repeat, view.inputs, view.outputs, **SHORT)
-        view.cards.click(self.touched, {self.finder.clip, *view.inputs}, [*view.outputs, *self.finder.started], **SHORT)
+        view.cards.click(
+            self.touched,
+            {self.finder.clip, *view.inputs},
+            [*view.outputs, *self.finder.started],
+            **SHORT,
+        )
 
     @property
     def opened_outputs(self) -> list[Any]:
         """What changes when another dataset is opened."""
-        return [self.form["dataset"], self.form["trigger"], self.into, self.bring, self.taken, self.view.filter, *self.view.outputs,
-                *self.captioner.outputs]
+        return [
+            self.form["dataset"],
+            self.form["trigger"],
+            self.into,
+            self.bring,
+            self.taken,
+            self.view.filter,
+            *self.view.outputs,
+            *self.captioner.outputs,
+        ]
 
     @property
     def outputs(self) -> list[Any]:
@@ -93,17 +127,30 @@ class CaptioningTab:
         updates = self.view.shown(Place(name), visitor, ticked=[])
         album = self.desk.shelf.open(name, visitor) if name in names else None
         own = album is not None and not album.shipped
-        return {**updates, self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None), self.view.filter: "",
-                self.form["trigger"]: called(album) if album else "", self.into: name if own else "",
-                self.bring: gr.Accordion(open=album is None, visible=not visitor.guest), self.taken: "",
-                **self.captioner.open(self.captioner.last(name, visitor), visitor)}
+        return {
+            **updates,
+            self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None),
+            self.view.filter: "",
+            self.form["trigger"]: called(album) if album else "",
+            self.into: name if own else "",
+            self.bring: gr.Accordion(open=album is None, visible=not visitor.guest),
+            self.taken: "",
+            **self.captioner.open(self.captioner.last(name, visitor), visitor),
+        }
 
     def opened(self, visitor: Visitor) -> Updates:
         """A page that opens: the dataset that is being captioned, else the one that this browser captioned or searched last."""
-        jobs = [*self.desk.jobs.waiting(visitor.sees, "caption"), *self.desk.jobs.history(50, visitor.id)]
-        last = next((str(job.spec.get("dataset")) for job in jobs if job.kind in ("caption", "see")), "")
-        return {**self.open(last if last in self.desk.shelf.names(visitor) else "", visitor),
-                self.form["captioner"]: gr.Dropdown(self.captioner.choices())}
+        jobs = [
+            *self.desk.jobs.waiting(visitor.sees, "caption"),
+            *self.desk.jobs.history(50, visitor.id),
+        ]
+        last = next(
+            (str(job.spec.get("dataset")) for job in jobs if job.kind in ("caption", "see")), ""
+        )
+        return {
+            **self.open(last if last in self.desk.shelf.names(visitor) else "", visitor),
+            self.form["captioner"]: gr.Dropdown(self.captioner.choices()),
+        }
 
     def choose(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
@@ -118,12 +165,18 @@ class CaptioningTab:
             visitor.must_own("Adding pictures to datasets")
             sent = values[self.files]
             brought = [uploaded(one) for one in (sent if isinstance(sent, list) else [sent])]
-            name = safe_name(str(values[self.into] or "").strip() or _called(brought))  # what the folder will be called
+            name = safe_name(
+                str(values[self.into] or "").strip() or _called(brought)
+            )  # what the folder will be called
             taken = self.desk.shelf.albums.add(name, brought)
             said = f"{words.many(taken.pictures, 'picture')} and {words.many(taken.captions, 'caption')} were added to {name}."
             name = name if name in self.desk.shelf.names(visitor) else ""
             opened = self.open(name, visitor) if name else {}
-            return {**opened, self.files: None, self.taken: grid.note(said) + words.left(taken.left, "left out")}
+            return {
+                **opened,
+                self.files: None,
+                self.taken: grid.note(said) + words.left(taken.left, "left out"),
+            }
 
     # ---- buttons ------------------------------------------------------------------------------------------------
 
@@ -138,7 +191,11 @@ class CaptioningTab:
                     visitor.must_own("Copying datasets")
                     self.desk.shelf.open(name, visitor)
                     names = self.desk.shelf.names(visitor)
-                    new = next(one for k in itertools.count(1) if (one := f"my {name}" + (f" {k}" if k > 1 else "")) not in names)
+                    new = next(
+                        one
+                        for k in itertools.count(1)
+                        if (one := f"my {name}" + (f" {k}" if k > 1 else "")) not in names
+                    )
                     return self.open(self.desk.shelf.albums.copy(name, new).name, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
 
@@ -165,18 +222,40 @@ class CaptioningTab:
             if data.get("what") != "repeats":
                 raise BadFile("The page asked for something that the studio does not know.")
             album = self.desk.shelf.open(str(values[self.form["dataset"]] or ""), visitor)
-            edit = edit_of({"kind": "set_repeats", "folder": str(data.get("subject")), "repeats": data.get("count")})
+            edit = edit_of(
+                {
+                    "kind": "set_repeats",
+                    "folder": str(data.get("subject")),
+                    "repeats": data.get("count"),
+                }
+            )
             if self._used(album.name):
-                raise Busy(f"{album.name} is being captioned or trained on, or waits for it; change repeats when that has ended.")
+                raise Busy(
+                    f"{album.name} is being captioned or trained on, or waits for it; change repeats when that has ended."
+                )
             step = album.apply(edit)
-            return self.view.again(values, visitor, words.left_alone(step) or grid.note(f"{step.title}. Undo brings the old back."))
+            return self.view.again(
+                values,
+                visitor,
+                words.left_alone(step) or grid.note(f"{step.title}. Undo brings the old back."),
+            )
 
     def _used(self, name: str) -> bool:
         """Whether a job that is open reads or writes a dataset by the names of its files."""
         for job in self.desk.jobs.waiting():
             run = self.desk.runs.get(str(job.spec.get("run"))) if job.kind == "train" else None
-            spec = run.config.model_dump() if run else job.spec.get("config") if job.kind == "probe" else job.spec
-            if job.kind in ("caption", "see", "train", "probe") and isinstance(spec, dict) and spec.get("dataset") == name:
+            spec = (
+                run.config.model_dump()
+                if run
+                else job.spec.get("config")
+                if job.kind == "probe"
+                else job.spec
+            )
+            if (
+                job.kind in ("caption", "see", "train", "probe")
+                and isinstance(spec, dict)
+                and spec.get("dataset") == name
+            ):
                 return True
         return False
 
@@ -203,4 +282,11 @@ def _called(brought: list[tuple[Path, str]]) -> str:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = CaptioningTab(desk)
-    return Tab(ID, "Captions", opened=tab.opened, outputs=tab.outputs, typed=True, asks=(tab.offers, tab.wanted))
+    return Tab(
+        ID,
+        "Captions",
+        opened=tab.opened,
+        outputs=tab.outputs,
+        typed=True,
+        asks=(tab.offers, tab.wanted),
+    )

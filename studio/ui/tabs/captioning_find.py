@@ -23,8 +23,12 @@ from studio.ui.tabs.captioning_place import Find
 from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
-FOUND = {"search": "the likest first", "duplicates": "nearly the same, group by group, the best first", "fit": "the worst first",
-         "classes": "class by class"}
+FOUND = {
+    "search": "the likest first",
+    "duplicates": "nearly the same, group by group, the best first",
+    "fit": "the worst first",
+    "classes": "class by class",
+}
 
 
 class Finder:
@@ -34,20 +38,53 @@ class Finder:
         self.desk, self.networks = desk, Networks(desk.settings)
         with gr.Accordion("Search by what is seen", open=False, elem_id="find"):
             with gr.Row(elem_classes="turn"):
-                self.words = gr.Textbox(label="Words", max_lines=1, min_width=160, placeholder="a red boat", elem_id="find-words")
-                self.search = gr.Button("Search", size="sm", variant="primary", elem_id="find-search")
-            self.sent = gr.File(label="Or like a picture: drop it here", file_types=["image"], height=110, elem_id="find-sent")
+                self.words = gr.Textbox(
+                    label="Words",
+                    max_lines=1,
+                    min_width=160,
+                    placeholder="a red boat",
+                    elem_id="find-words",
+                )
+                self.search = gr.Button(
+                    "Search", size="sm", variant="primary", elem_id="find-search"
+                )
+            self.sent = gr.File(
+                label="Or like a picture: drop it here",
+                file_types=["image"],
+                height=110,
+                elem_id="find-sent",
+            )
             with gr.Row(elem_classes="turn"):
-                self.classes = gr.Textbox(label="Classes", max_lines=1, min_width=160, placeholder="moon / sun / other",
-                                          elem_id="find-classes")
+                self.classes = gr.Textbox(
+                    label="Classes",
+                    max_lines=1,
+                    min_width=160,
+                    placeholder="moon / sun / other",
+                    elem_id="find-classes",
+                )
                 self.sort = gr.Button("Tell apart", size="sm", elem_id="find-sort")
             with gr.Row():
                 self.twins = gr.Button("Near-duplicates", size="sm", elem_id="find-twins")
                 self.fit = gr.Button("Captions that fit worst", size="sm", elem_id="find-fit")
-            self.clip = gr.Dropdown(self.choices(), value=DEFAULT_CLIP, label="CLIP model", allow_custom_value=True,
-                                    elem_id="find-clip")
-            self.tag = gr.Button("Put the classes into the captions as tags", size="sm", visible=False, elem_id="find-tag")
-            self.thin = gr.Button("Set aside all but the best of each group", size="sm", visible=False, elem_id="find-thin")
+            self.clip = gr.Dropdown(
+                self.choices(),
+                value=DEFAULT_CLIP,
+                label="CLIP model",
+                allow_custom_value=True,
+                elem_id="find-clip",
+            )
+            self.tag = gr.Button(
+                "Put the classes into the captions as tags",
+                size="sm",
+                visible=False,
+                elem_id="find-tag",
+            )
+            self.thin = gr.Button(
+                "Set aside all but the best of each group",
+                size="sm",
+                visible=False,
+                elem_id="find-thin",
+            )
         self.doing = gr.HTML(elem_id="find-doing")
         self.job: gr.State = gr.State(0)
         self.clock = gr.Timer(0.4, active=False)
@@ -65,20 +102,38 @@ class Finder:
         inputs, started = {self.words, self.classes, self.clip, *view.inputs}, self.started
         gr.on([self.search.click, self.words.submit], self.searched, inputs, started, **SHORT)
         gr.on([self.sort.click, self.classes.submit], self.sorted, inputs, started, **SHORT)
-        self.sent.upload(self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT)
+        self.sent.upload(
+            self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT
+        )
         self.twins.click(self.twinned, inputs, started, **SHORT)
         self.fit.click(self.fitted, inputs, started, **SHORT)
-        self.clock.tick(self.look, {self.job, *view.inputs}, [*started, self.tag, self.thin, *view.outputs], **SILENT)
+        self.clock.tick(
+            self.look,
+            {self.job, *view.inputs},
+            [*started, self.tag, self.thin, *view.outputs],
+            **SILENT,
+        )
         self.tag.click(self.tagged, {self.job, *view.inputs}, [self.tag, *view.outputs], **SHORT)
         self.thin.click(self.thinned, view.meaning, [self.thin, *view.outputs], **SHORT)
 
     # ---- asked --------------------------------------------------------------------------------------------------
 
     def _ask(self, values: Updates, visitor: Visitor, question: str, **more: Any) -> Updates:
-        spec = check(SeeSpec, {"dataset": self.view.place(values).name, "question": question,
-                               "clip": values[self.clip] or DEFAULT_CLIP, **more})
+        spec = check(
+            SeeSpec,
+            {
+                "dataset": self.view.place(values).name,
+                "question": question,
+                "clip": values[self.clip] or DEFAULT_CLIP,
+                **more,
+            },
+        )
         id = self.desk.submit_see(spec, visitor)
-        return {self.job: id, self.clock: gr.Timer(active=True), self.doing: words.running("Waiting for its turn", 0, 0)}
+        return {
+            self.job: id,
+            self.clock: gr.Timer(active=True),
+            self.doing: words.running("Waiting for its turn", 0, 0),
+        }
 
     def searched(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
@@ -123,17 +178,32 @@ class Finder:
             return {self.clock: off, self.doing: ""}
         if job.open:
             at = job.progress
-            return {self.doing: words.running("Waiting for its turn" if job.state == "queued" else at.note or "Looking", at.step,
-                                              at.total)}
+            return {
+                self.doing: words.running(
+                    "Waiting for its turn" if job.state == "queued" else at.note or "Looking",
+                    at.step,
+                    at.total,
+                )
+            }
         if job.state != "done" or not isinstance(job.result, dict):
-            return {self.clock: off, self.doing: words.ended(job.state, job.error or "The search was stopped.")}
+            return {
+                self.clock: off,
+                self.doing: words.ended(job.state, job.error or "The search was stopped."),
+            }
         asked = job.result.get("question")
-        told = {self.clock: off, self.tag: gr.Button(visible=asked == "classes"),
-                self.thin: gr.Button(visible=asked == "duplicates" and bool(job.result.get("groups")))}
+        told = {
+            self.clock: off,
+            self.tag: gr.Button(visible=asked == "classes"),
+            self.thin: gr.Button(visible=asked == "duplicates" and bool(job.result.get("groups"))),
+        }
         if job.spec.get("dataset") != self.view.place(values).name:
             return {**told, self.doing: ""}
         found = listed(job.result)
-        said = f"{words.many(len(found), 'picture')}, {FOUND[str(job.result['question'])]}." if found else "Nothing was found."
+        said = (
+            f"{words.many(len(found), 'picture')}, {FOUND[str(job.result['question'])]}."
+            if found
+            else "Nothing was found."
+        )
         updates = self.view.again(values, visitor, grid.note(said), found=found, page=0)
         return {**updates, **told, self.doing: words.ended("done", said)}
 
@@ -143,11 +213,17 @@ class Finder:
             visitor = who(request)
             album = self.view.mine(values, visitor, "Editing captions")
             job, count = self._mine(values[self.job], visitor), 0
-            theirs = job is not None and isinstance(job.result, dict) and job.spec.get("dataset") == album.name
+            theirs = (
+                job is not None
+                and isinstance(job.result, dict)
+                and job.spec.get("dataset") == album.name
+            )
             found = job.result.get("found", ()) if job and theirs else ()
             there = {one.key for one in album.pictures}
             for name in dict.fromkeys(one["class"] for one in found if "class" in one):
-                keys = [one["file"] for one in found if one["class"] == name and one["file"] in there]
+                keys = [
+                    one["file"] for one in found if one["class"] == name and one["file"] in there
+                ]
                 count += album.apply(AddTags(tags=(name,)), keys=keys).changed if keys else 0
             said = grid.note(f"{words.many(count, 'caption')} got a class as a tag.")
             return {**self.view.again(values, visitor, said), self.tag: gr.Button(visible=False)}
@@ -156,16 +232,31 @@ class Finder:
         """Of each group of near-duplicates the best stays, as one step."""
         with show.said():
             place = self.view.place(values)
-            return {**self.view.set_aside(values, place.name, place.others, who(request)), self.thin: gr.Button(visible=False)}
+            return {
+                **self.view.set_aside(values, place.name, place.others, who(request)),
+                self.thin: gr.Button(visible=False),
+            }
 
 
 def listed(result: dict[str, Any]) -> tuple[Find, ...]:
     """Pictures of an answer, each with what is said of it."""
     if result.get("question") == "duplicates":
-        return tuple(Find(one["file"], f"group {number}, " + (
-            f"the best of {len(group)}" if not at else "the same file" if one["same_file"] else f"{one['like']:.2f} alike"),
-            () if at else tuple(other["file"] for other in group[1:]))
-            for number, group in enumerate(result.get("groups", ()), 1) for at, one in enumerate(group))
+        return tuple(
+            Find(
+                one["file"],
+                f"group {number}, "
+                + (
+                    f"the best of {len(group)}"
+                    if not at
+                    else "the same file"
+                    if one["same_file"]
+                    else f"{one['like']:.2f} alike"
+                ),
+                () if at else tuple(other["file"] for other in group[1:]),
+            )
+            for number, group in enumerate(result.get("groups", ()), 1)
+            for at, one in enumerate(group)
+        )
     rows = list(result.get("found", ()))
     if result.get("question") == "classes":
         rows.sort(key=lambda one: (one["class"], -one["share"]))

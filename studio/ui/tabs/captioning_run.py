@@ -35,25 +35,77 @@ class Captioner:
         self.desk, self.form, self.networks = desk, form, Networks(desk.settings)
         with gr.Group(elem_id="caption-form"):
             with gr.Row():
-                form.add("captioner", choices=self.choices(), allow_custom_value=True, min_width=170, info="Who writes.")
+                form.add(
+                    "captioner",
+                    choices=self.choices(),
+                    allow_custom_value=True,
+                    min_width=170,
+                    info="Who writes.",
+                )
                 form.add("mode", choices=MODES, min_width=170, info="What becomes of present ones.")
-            form.add("trigger", max_lines=1, placeholder="mysks", info="A rare word that calls the new thing; put in front.")
+            form.add(
+                "trigger",
+                max_lines=1,
+                placeholder="mysks",
+                info="A rare word that calls the new thing; put in front.",
+            )
         with gr.Row(elem_classes="actions"):
-            self.start = gr.Button("Caption", variant="primary", scale=3, elem_classes="on-ctrl-enter", elem_id="caption-start")
+            self.start = gr.Button(
+                "Caption",
+                variant="primary",
+                scale=3,
+                elem_classes="on-ctrl-enter",
+                elem_id="caption-start",
+            )
             self.dry = gr.Button("Only show", scale=2, elem_id="caption-dry")
-            self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=70, interactive=False, elem_id="caption-stop")
-        self.dress = gr.Button("Put the trigger word into present captions", size="sm", elem_id="caption-dress")
+            self.stop = gr.Button(
+                "Stop",
+                variant="stop",
+                scale=1,
+                min_width=70,
+                interactive=False,
+                elem_id="caption-stop",
+            )
+        self.dress = gr.Button(
+            "Put the trigger word into present captions", size="sm", elem_id="caption-dress"
+        )
         self.doing = gr.HTML(elem_id="caption-doing")
         with gr.Accordion("More settings of the captioner", open=False, elem_id="caption-more"):
             with gr.Row():
-                form.add("prefix", max_lines=1, min_width=150, placeholder="a photo of ", info="Before, as written here.")
-                form.add("suffix", max_lines=1, min_width=150, placeholder=", film grain", info="Behind, as written here.")
+                form.add(
+                    "prefix",
+                    max_lines=1,
+                    min_width=150,
+                    placeholder="a photo of ",
+                    info="Before, as written here.",
+                )
+                form.add(
+                    "suffix",
+                    max_lines=1,
+                    min_width=150,
+                    placeholder=", film grain",
+                    info="Behind, as written here.",
+                )
             form.add("instruction", lines=2)
             with gr.Row():
-                form.add("tokens", slider=False, min_width=150, placeholder="its usual", info="Empty: the captioner's usual.")
-                form.add("batch", slider=False, min_width=150, placeholder="by itself", info="Pictures in one call.")
+                form.add(
+                    "tokens",
+                    slider=False,
+                    min_width=150,
+                    placeholder="its usual",
+                    info="Empty: the captioner's usual.",
+                )
+                form.add(
+                    "batch",
+                    slider=False,
+                    min_width=150,
+                    placeholder="by itself",
+                    info="Pictures in one call.",
+                )
             with gr.Row():
-                form.add("address", max_lines=1, min_width=150, placeholder="http://127.0.0.1:1234/v1")
+                form.add(
+                    "address", max_lines=1, min_width=150, placeholder="http://127.0.0.1:1234/v1"
+                )
                 form.add("model", max_lines=1, min_width=150)
             form.add("anew")
         self.result = gr.HTML(elem_id="caption-result")
@@ -64,11 +116,23 @@ class Captioner:
     def choices(self) -> list[tuple[str, str]]:
         """Those on this machine, and an endpoint."""
         there = [one for one in self.networks.captioners() if not isinstance(one, Unusable)]
-        return [*((f"{one.name} ({CAPTIONERS[one.kind].title})", one.name) for one in there), ("an endpoint", ENDPOINT)]
+        return [
+            *((f"{one.name} ({CAPTIONERS[one.kind].title})", one.name) for one in there),
+            ("an endpoint", ENDPOINT),
+        ]
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.doing, self.result, self.start, self.dry, self.stop, self.job, self.seen, self.clock]
+        return [
+            self.doing,
+            self.result,
+            self.start,
+            self.dry,
+            self.stop,
+            self.job,
+            self.seen,
+            self.clock,
+        ]
 
     def wire(self, view: View) -> None:
         self.view = view
@@ -106,17 +170,30 @@ class Captioner:
         """The trigger word in front of captions that lack it, as one step."""
         with show.said():
             visitor = who(request)
-            asked = self.read({**values, self.form["captioner"]: DEFAULT_CAPTIONER, self.form["address"]: "",
-                               self.form["model"]: ""}, visitor)
+            asked = self.read(
+                {
+                    **values,
+                    self.form["captioner"]: DEFAULT_CAPTIONER,
+                    self.form["address"]: "",
+                    self.form["model"]: "",
+                },
+                visitor,
+            )
             if not asked.trigger.strip():
                 raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
             album = self.view.mine(values, visitor, "Editing captions")
             captioned = [one.key for one in album.pictures if one.caption]
             meant = [key for key in asked.pictures or captioned if key in set(captioned)]
             step = album.apply(Dress(trigger=asked.trigger), meant, filter=asked.filter)
-            said = f"{asked.trigger.strip()} was put into {words.many(step.changed, 'caption')}." if step.changed else (
-                f"All captions have {asked.trigger.strip()} already." if captioned else
-                "There is no caption yet to put it into; Caption puts it there by itself.")
+            said = (
+                f"{asked.trigger.strip()} was put into {words.many(step.changed, 'caption')}."
+                if step.changed
+                else (
+                    f"All captions have {asked.trigger.strip()} already."
+                    if captioned
+                    else "There is no caption yet to put it into; Caption puts it there by itself."
+                )
+            )
             return self.view.again(values, visitor, words.left_alone(step) or grid.note(said))
 
     # ---- watched ------------------------------------------------------------------------------------------------
@@ -130,7 +207,14 @@ class Captioner:
 
     def last(self, name: str, visitor: Visitor) -> int:
         """The captioning of a dataset that runs or waits; 0 if none does."""
-        return next((job.id for job in self.desk.jobs.waiting(visitor.sees, "caption") if job.spec.get("dataset") == name), 0)
+        return next(
+            (
+                job.id
+                for job in self.desk.jobs.waiting(visitor.sees, "caption")
+                if job.spec.get("dataset") == name
+            ),
+            0,
+        )
 
     def open(self, id: int, visitor: Visitor) -> Updates:
         """A job is shown from now on; 0: none."""
@@ -143,20 +227,41 @@ class Captioner:
     def _shown(self, id: int, seen: str, visitor: Visitor) -> Updates:
         job = self.desk.jobs.get(int(id or 0))
         if job is None or job.kind != "caption" or visitor.sees not in (None, job.owner):
-            return {self.doing: "", self.result: "", self.clock: gr.Timer(active=False), **self._buttons(False), self.job: 0}
+            return {
+                self.doing: "",
+                self.result: "",
+                self.clock: gr.Timer(active=False),
+                **self._buttons(False),
+                self.job: 0,
+            }
         state = f"{job.id} {job.state} {job.beat}"
         if state == seen:
             return {self.seen: gr.skip()}
-        told = {self.job: job.id, self.seen: state, self.clock: gr.Timer(active=job.open), **self._buttons(job.open)}
+        told = {
+            self.job: job.id,
+            self.seen: state,
+            self.clock: gr.Timer(active=job.open),
+            **self._buttons(job.open),
+        }
         if job.open:
-            return {**told, self.doing: words.running(_words(job), job.progress.step, job.progress.total), self.result: ""}
+            return {
+                **told,
+                self.doing: words.running(_words(job), job.progress.step, job.progress.total),
+                self.result: "",
+            }
         found = job.result if isinstance(job.result, dict) else {}
-        return {**told, self.doing: words.ended(job.state, _ended(job, found), found.get("failed") or ()),
-                self.result: _rows(found)}
+        return {
+            **told,
+            self.doing: words.ended(job.state, _ended(job, found), found.get("failed") or ()),
+            self.result: _rows(found),
+        }
 
     def _buttons(self, busy: bool) -> Updates:
-        return {self.start: gr.Button(interactive=not busy), self.dry: gr.Button(interactive=not busy),
-                self.stop: gr.Button(interactive=busy)}
+        return {
+            self.start: gr.Button(interactive=not busy),
+            self.dry: gr.Button(interactive=not busy),
+            self.stop: gr.Button(interactive=busy),
+        }
 
 
 def _words(job: Job) -> str:
@@ -164,7 +269,11 @@ def _words(job: Job) -> str:
         return "Waiting for its turn"
     at = job.progress
     counted = f" · {at.step:,} of {at.total:,}" if at.total else ""
-    return (at.note or "Getting ready") + counted + (f" · about {show.duration(at.left)} left" if at.left is not None else "")
+    return (
+        (at.note or "Getting ready")
+        + counted
+        + (f" · about {show.duration(at.left)} left" if at.left is not None else "")
+    )
 
 
 def _ended(job: Job, found: dict[str, Any]) -> str:
@@ -172,7 +281,10 @@ def _ended(job: Job, found: dict[str, Any]) -> str:
         return "Stopped. What was captioned is kept; Caption goes on from there."
     if job.state != "done":
         return job.error or "It failed."
-    wrote, failed = int(found.get("made", 0)) + int(found.get("taken", 0)), len(found.get("failed") or ())
+    wrote, failed = (
+        int(found.get("made", 0)) + int(found.get("taken", 0)),
+        len(found.get("failed") or ()),
+    )
     said = f"{words.many(wrote, 'picture')} captioned in {show.duration(float(found.get('seconds', 0)))}"
     said += f", {found['kept']:,} had a caption already and keep it" if found.get("kept") else ""
     said += f", {failed:,} not" if failed else ""
@@ -180,9 +292,13 @@ def _ended(job: Job, found: dict[str, Any]) -> str:
 
 
 def _rows(found: dict[str, Any]) -> str:
-    rows = [(str(one["file"]), str(one["before"]), str(one["after"])) for one in found.get("rows") or ()]
+    rows = [
+        (str(one["file"]), str(one["before"]), str(one["after"])) for one in found.get("rows") or ()
+    ]
     if not rows or not found.get("dry_run"):
         return ""
     more = len(rows) + int(found.get("more_rows") or 0)
-    title = f"What {found.get('captioner')} would write" + (f", the first {ROWS} of {more:,}" if more > ROWS else "")
+    title = f"What {found.get('captioner')} would write" + (
+        f", the first {ROWS} of {more:,}" if more > ROWS else ""
+    )
     return words.changes(rows[:ROWS], more, title)

@@ -28,8 +28,16 @@ from studio.ui.tabs.captioning_view import View
 from studio.ui.widgets import BUTTONS, SHORT, Desk, Updates
 
 ROWS = 30  # captions before and after that are shown
-DOES = [("Rename", "rename_tags"), ("Delete", "delete_tags"), ("Add in front", "first"), ("Add at the end", "add_tags"),
-        ("Sort by count", "count"), ("Sort by name", "name"), ("Each only once", "dedupe_tags"), ("Keep the first …", "keep_tags")]
+DOES = [
+    ("Rename", "rename_tags"),
+    ("Delete", "delete_tags"),
+    ("Add in front", "first"),
+    ("Add at the end", "add_tags"),
+    ("Sort by count", "count"),
+    ("Sort by name", "name"),
+    ("Each only once", "dedupe_tags"),
+    ("Keep the first …", "keep_tags"),
+]
 
 
 class Tools:
@@ -39,44 +47,99 @@ class Tools:
         self.desk = desk
         with gr.Accordion("Search and replace", open=False, elem_id="tool-replace"):
             with gr.Row():
-                self.find = gr.Textbox(label="Find", max_lines=1, min_width=130, elem_id="tool-find")
-                self.to = gr.Textbox(label="Replace by", max_lines=1, min_width=130, elem_id="tool-to")
-            self.how = gr.CheckboxGroup([("Capitals count", "capitals"), ("Whole words", "words"),
-                                         ("A pattern (regex)", "pattern")],
-                                        value=["capitals"], show_label=False, elem_id="tool-how", elem_classes="ticks")
+                self.find = gr.Textbox(
+                    label="Find", max_lines=1, min_width=130, elem_id="tool-find"
+                )
+                self.to = gr.Textbox(
+                    label="Replace by", max_lines=1, min_width=130, elem_id="tool-to"
+                )
+            self.how = gr.CheckboxGroup(
+                [
+                    ("Capitals count", "capitals"),
+                    ("Whole words", "words"),
+                    ("A pattern (regex)", "pattern"),
+                ],
+                value=["capitals"],
+                show_label=False,
+                elem_id="tool-how",
+                elem_classes="ticks",
+            )
             with gr.Row():
                 self.preview = gr.Button("Show first", size="sm", elem_id="tool-preview")
-                self.replace = gr.Button("Replace", size="sm", variant="primary", elem_id="tool-apply")
+                self.replace = gr.Button(
+                    "Replace", size="sm", variant="primary", elem_id="tool-apply"
+                )
             self.before = gr.HTML(elem_id="tool-before")
         with gr.Accordion("Tags", open=False, elem_id="tool-tags") as self.tags:
             self.chips = gr.HTML(js_on_load=BUTTONS, elem_id="tool-chips")
             with gr.Row():
-                self.tag = gr.Textbox(label="Tags", max_lines=1, min_width=130, placeholder="red, blue", elem_id="tool-tag",
-                                      info="Click above, or write; commas between.")
-                self.new = gr.Textbox(label="New name, or how many", max_lines=1, min_width=130, elem_id="tool-new",
-                                      info="For Rename and Keep.")
+                self.tag = gr.Textbox(
+                    label="Tags",
+                    max_lines=1,
+                    min_width=130,
+                    placeholder="red, blue",
+                    elem_id="tool-tag",
+                    info="Click above, or write; commas between.",
+                )
+                self.new = gr.Textbox(
+                    label="New name, or how many",
+                    max_lines=1,
+                    min_width=130,
+                    elem_id="tool-new",
+                    info="For Rename and Keep.",
+                )
             with gr.Row(elem_classes="turn"):
-                self.does = gr.Dropdown(DOES, value="rename_tags", label="Do", min_width=130, elem_id="tool-does")
+                self.does = gr.Dropdown(
+                    DOES, value="rename_tags", label="Do", min_width=130, elem_id="tool-does"
+                )
                 self.carry = gr.Button("Do it", size="sm", variant="primary", elem_id="tool-carry")
-        with gr.Accordion("Check: what could spoil a training", open=False, elem_id="tool-lint") as self.checks:
+        with gr.Accordion(
+            "Check: what could spoil a training", open=False, elem_id="tool-lint"
+        ) as self.checks:
             with gr.Row(elem_classes="turn"):
-                self.resolution = number(label="Trained at, px", precision=0, min_width=90, placeholder="512",
-                                         elem_id="tool-resolution")
-                self.words = gr.Number(label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words")
-                self.tokens = gr.Number(label="Tokens at most", value=77, precision=0, min_width=90, elem_id="tool-tokens")
+                self.resolution = number(
+                    label="Trained at, px",
+                    precision=0,
+                    min_width=90,
+                    placeholder="512",
+                    elem_id="tool-resolution",
+                )
+                self.words = gr.Number(
+                    label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words"
+                )
+                self.tokens = gr.Number(
+                    label="Tokens at most",
+                    value=77,
+                    precision=0,
+                    min_width=90,
+                    elem_id="tool-tokens",
+                )
                 self.check = gr.Button("Check", size="sm", min_width=70, elem_id="tool-check")
             self.findings = gr.HTML(js_on_load=BUTTONS, elem_id="tool-findings")
         with gr.Accordion("Where the pictures come from, export", open=False, elem_id="tool-card"):
             with gr.Row():
-                self.source = gr.Textbox(label="Source", max_lines=1, min_width=110, elem_id="tool-source")
-                self.author = gr.Textbox(label="Author", max_lines=1, min_width=110, elem_id="tool-author")
-                self.licence = gr.Textbox(label="Licence", max_lines=1, min_width=110, placeholder="CC BY 4.0",
-                                          elem_id="tool-licence")
+                self.source = gr.Textbox(
+                    label="Source", max_lines=1, min_width=110, elem_id="tool-source"
+                )
+                self.author = gr.Textbox(
+                    label="Author", max_lines=1, min_width=110, elem_id="tool-author"
+                )
+                self.licence = gr.Textbox(
+                    label="Licence",
+                    max_lines=1,
+                    min_width=110,
+                    placeholder="CC BY 4.0",
+                    elem_id="tool-licence",
+                )
             with gr.Row():
                 self.say = gr.Button("Say so of these pictures", size="sm", elem_id="tool-say")
-                self.export = gr.Button("Export with its data card", size="sm", variant="primary", elem_id="tool-export")
+                self.export = gr.Button(
+                    "Export with its data card", size="sm", variant="primary", elem_id="tool-export"
+                )
             self.known = gr.HTML(elem_id="tool-known")
-            self.file = gr.File(label="The dataset", visible=False, interactive=False, elem_id="tool-file")
+            self.file = gr.File(
+                label="The dataset", visible=False, interactive=False, elem_id="tool-file"
+            )
 
     def wire(self, view: View) -> None:
         self.view = view
@@ -88,8 +151,17 @@ class Tools:
         self.chips.click(self.take_tag, self.tag, self.tag, **SHORT)
         self.carry.click(self.tagged, tagging, [self.chips, *view.outputs], **SHORT)
         checking = {self.resolution, self.words, self.tokens, *view.inputs}
-        gr.on([self.checks.expand, self.check.click], self.checked, checking, self.findings, preprocess=False, **SHORT)
-        self.findings.click(self.mend, checking, [self.findings, *view.outputs], preprocess=False, **SHORT)
+        gr.on(
+            [self.checks.expand, self.check.click],
+            self.checked,
+            checking,
+            self.findings,
+            preprocess=False,
+            **SHORT,
+        )
+        self.findings.click(
+            self.mend, checking, [self.findings, *view.outputs], preprocess=False, **SHORT
+        )
         saying = {self.source, self.author, self.licence, *view.meaning}
         self.say.click(self.said, saying, [self.known, *view.outputs], **SHORT)
         self.export.click(self.exported, view.inputs, [self.file, self.known], **SHORT)
@@ -98,22 +170,40 @@ class Tools:
 
     def _before(self, values: Updates, edit: TextEdit, visitor: Visitor) -> str:
         keys, filter = self.view.meant(values, visitor)
-        found = self.desk.shelf.open(self.view.place(values).name, visitor).preview(edit, keys, filter)
-        title = f"{words.many(len(found), 'caption')} would change" + (f", the first {ROWS}" if len(found) > ROWS else "")
-        return words.changes([(one.key, one.old, one.new) for one in found[:ROWS]], len(found), title)
+        found = self.desk.shelf.open(self.view.place(values).name, visitor).preview(
+            edit, keys, filter
+        )
+        title = f"{words.many(len(found), 'caption')} would change" + (
+            f", the first {ROWS}" if len(found) > ROWS else ""
+        )
+        return words.changes(
+            [(one.key, one.old, one.new) for one in found[:ROWS]], len(found), title
+        )
 
-    def _done(self, values: Updates, edit: Edit, visitor: Visitor, keys: list[str] | None = None) -> Updates:
+    def _done(
+        self, values: Updates, edit: Edit, visitor: Visitor, keys: list[str] | None = None
+    ) -> Updates:
         """Carried out, as one step, on those named or those that are meant."""
         album = self.view.mine(values, visitor, "Editing captions")
         chosen, filter = self.view.meant(values, visitor) if keys is None else (keys, "")
         step = album.apply(edit, keys=chosen, filter=filter)
-        said = grid.note(f"{step.title}: {words.many(step.changed, 'change')}." if step.changed else "Nothing had to be changed.")
+        said = grid.note(
+            f"{step.title}: {words.many(step.changed, 'change')}."
+            if step.changed
+            else "Nothing had to be changed."
+        )
         return self.view.again(values, visitor, words.left_alone(step) or said)
 
     def _replacing(self, values: Updates) -> TextEdit:
         how = values[self.how] or []
-        made = edit_of({"kind": "replace", "find": values[self.find] or "", "to": values[self.to] or "",
-                        **{name: name in how for name in ("capitals", "words", "pattern")}})
+        made = edit_of(
+            {
+                "kind": "replace",
+                "find": values[self.find] or "",
+                "to": values[self.to] or "",
+                **{name: name in how for name in ("capitals", "words", "pattern")},
+            }
+        )
         assert not made.kind.startswith("set_")
         return made  # type: ignore[return-value]
 
@@ -143,7 +233,10 @@ class Tools:
     def tagged(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
             visitor = who(request)
-            return {**self._done(values, self._tag_edit(values), visitor), self.chips: self.counted(values, request)}
+            return {
+                **self._done(values, self._tag_edit(values), visitor),
+                self.chips: self.counted(values, request),
+            }
 
     def _tag_edit(self, values: Updates) -> Edit:
         held = [one.strip() for one in (values[self.tag] or "").split(",") if one.strip()]
@@ -155,16 +248,24 @@ class Tools:
         if does == "keep_tags" and not new.isdecimal():
             raise InvalidSpec([f"How many: has to be a whole number (not {new!r:.40})."])
         made: dict[str, dict[str, Any]] = {
-            "rename_tags": {"kind": does, "tags": held, "to": new}, "delete_tags": {"kind": does, "tags": held},
-            "add_tags": {"kind": does, "tags": held}, "first": {"kind": "add_tags", "tags": held, "first": True},
-            "dedupe_tags": {"kind": does}, "keep_tags": {"kind": does, "count": new}}
+            "rename_tags": {"kind": does, "tags": held, "to": new},
+            "delete_tags": {"kind": does, "tags": held},
+            "add_tags": {"kind": does, "tags": held},
+            "first": {"kind": "add_tags", "tags": held, "first": True},
+            "dedupe_tags": {"kind": does},
+            "keep_tags": {"kind": does, "count": new},
+        }
         return edit_of(made.get(does) or {"kind": "sort_tags", "by": does})
 
     # ---- what spoils --------------------------------------------------------------------------------------------
 
     def _found(self, values: Updates, visitor: Visitor) -> tuple[Album, list[Finding]]:
-        raw = {"trigger": values[self.view.trigger] or "", "resolution": values[self.resolution] or 0,
-               "tokens": values[self.tokens] or 0, "words": values[self.words] or 0}
+        raw = {
+            "trigger": values[self.view.trigger] or "",
+            "resolution": values[self.resolution] or 0,
+            "tokens": values[self.tokens] or 0,
+            "words": values[self.words] or 0,
+        }
         rules = check(Rules, raw)
         album = self.desk.shelf.open(self.view.place(values).name, visitor)
         return album, album.lint(rules)
@@ -175,7 +276,11 @@ class Tools:
                 return ""
             told = words.lint(self._found(values, who(request))[1])
             looking = self.desk.shelf.looking(name)
-            return told + (grid.note("Its pictures are still being looked at; check again in a moment.") if looking else "")
+            return told + (
+                grid.note("Its pictures are still being looked at; check again in a moment.")
+                if looking
+                else ""
+            )
 
     def mend(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """One finding, or all of a kind; what the button says comes from the browser, so it is only words."""
@@ -184,12 +289,20 @@ class Tools:
             try:
                 kind, file = json.loads(str((event._data or {}).get("subject")))
             except (ValueError, TypeError, RecursionError):
-                raise BadFile("The page asked for something that the studio does not know.") from None
+                raise BadFile(
+                    "The page asked for something that the studio does not know."
+                ) from None
             visitor.must_own("Editing captions")
-            meant = [one for one in self._found(values, visitor)[1] if one.kind == kind and file in ("", one.file)]
+            meant = [
+                one
+                for one in self._found(values, visitor)[1]
+                if one.kind == kind and file in ("", one.file)
+            ]
             if not meant:
-                return {self.findings: words.lint(self._found(values, visitor)[1]),
-                        self.view.note: grid.note("That is mended already.")}
+                return {
+                    self.findings: words.lint(self._found(values, visitor)[1]),
+                    self.view.note: grid.note("That is mended already."),
+                }
             done = together(meant)
             if done is None:
                 return self._by_captioner(values, meant, visitor)
@@ -199,16 +312,21 @@ class Tools:
     def _by_captioner(self, values: Updates, meant: list[Finding], visitor: Visitor) -> Updates:
         """What only words can mend: those pictures are shown and none is ticked, so that by hand or captioner they are meant."""
         found = tuple(Find(one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
-        said = grid.note(f"{words.many(len(found), 'picture')} to be captioned: write beside them, or choose “All anew”, "
-                         "and press Caption.")
+        said = grid.note(
+            f"{words.many(len(found), 'picture')} to be captioned: write beside them, or choose “All anew”, "
+            "and press Caption."
+        )
         return self.view.again(values, visitor, said, [], found=found, page=0, filter="")
 
     # ---- where from ---------------------------------------------------------------------------------------------
 
     def said(self, values: Updates, request: gr.Request) -> Updates:
         with show.said():
-            given = {name: text.strip() for name in ("source", "author", "licence")
-                     if (text := str(values[getattr(self, name)] or "")).strip()}
+            given = {
+                name: text.strip()
+                for name in ("source", "author", "licence")
+                if (text := str(values[getattr(self, name)] or "")).strip()
+            }
             if not given:
                 raise InvalidSpec(["Source, author, licence: write at least one of them."])
             updates = self._done(values, edit_of({"kind": "set_source", **given}), who(request))
@@ -218,7 +336,9 @@ class Tools:
         album = self.desk.shelf.open(self.view.place(values).name, visitor)
         sources = album.sources()
         said = sum(one.key in sources for one in album.pictures)
-        return grid.note(f"Of {said:,} of {words.many(len(album.pictures), 'picture')} it is said where they come from.")
+        return grid.note(
+            f"Of {said:,} of {words.many(len(album.pictures), 'picture')} it is said where they come from."
+        )
 
     def exported(self, values: Updates, request: gr.Request) -> Updates:
         """The dataset as a zip, with captions, who wrote them, and where pictures come from."""
@@ -226,6 +346,11 @@ class Tools:
             visitor = who(request)
             visitor.must_own("Exporting datasets")
             album = self.desk.shelf.open(self.view.place(values).name, visitor)
-            folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))  # gradio's own, which it empties after a day
+            folder = Path(
+                tempfile.mkdtemp(dir=get_upload_folder())
+            )  # gradio's own, which it empties after a day
             path = album.export(folder / f"{files.safe_name(album.name)}.zip")
-            return {self.file: gr.File(str(path), visible=True), self.known: self._known(values, visitor)}
+            return {
+                self.file: gr.File(str(path), visible=True),
+                self.known: self._known(values, visitor),
+            }

@@ -32,25 +32,57 @@ class GalleryTab:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=7, min_width=320):
                 with gr.Row(elem_classes="search-row"):
-                    self.words = gr.Textbox(placeholder="Search prompts, models, schedulers, seeds", show_label=False, scale=4,
-                                            max_lines=1, elem_id="gallery-search", container=False)
+                    self.words = gr.Textbox(
+                        placeholder="Search prompts, models, schedulers, seeds",
+                        show_label=False,
+                        scale=4,
+                        max_lines=1,
+                        elem_id="gallery-search",
+                        container=False,
+                    )
                     self.newer = gr.Button("← Newer", size="sm", min_width=80)
                     self.older = gr.Button("Older →", size="sm", min_width=80)
                 self.count = gr.HTML(elem_id="gallery-count")
-                self.grid = gr.Gallery(columns=5, fit_columns=False, allow_preview=False, show_label=False, object_fit="cover",
-                                       height="auto", elem_id="gallery-grid", interactive=False, buttons=[])
+                self.grid = gr.Gallery(
+                    columns=5,
+                    fit_columns=False,
+                    allow_preview=False,
+                    show_label=False,
+                    object_fit="cover",
+                    height="auto",
+                    elem_id="gallery-grid",
+                    interactive=False,
+                    buttons=[],
+                )
             with gr.Column(scale=5, min_width=320, elem_classes="stage"):
-                self.view = gr.Image(show_label=False, type="filepath", image_mode=None, interactive=False, visible=False,
-                                     buttons=["download", "fullscreen"], elem_id="gallery-view", height=480)
+                self.view = gr.Image(
+                    show_label=False,
+                    type="filepath",
+                    image_mode=None,
+                    interactive=False,
+                    visible=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="gallery-view",
+                    height=480,
+                )
                 self.compare = Compare("gallery-compare")
-                self.about = gr.HTML('<p class="nothing">Choose a picture to see it large, with its settings.</p>',
-                                     elem_id="gallery-about")
+                self.about = gr.HTML(
+                    '<p class="nothing">Choose a picture to see it large, with its settings.</p>',
+                    elem_id="gallery-about",
+                )
                 with gr.Row(visible=False, elem_classes="send") as self.send:
                     self.pin = gr.Button(PIN, size="sm", elem_id="gallery-pin")
-                    self.delete = gr.Button("Delete", size="sm", variant="stop", elem_id="gallery-delete")
+                    self.delete = gr.Button(
+                        "Delete", size="sm", variant="stop", elem_id="gallery-delete"
+                    )
                 with gr.Row(visible=False, elem_classes="strip-row") as self.learn:
-                    self.dataset = gr.Textbox(label="Add to a dataset", placeholder="its name; a new one is begun", max_lines=1,
-                                              scale=4, elem_id="gallery-dataset")
+                    self.dataset = gr.Textbox(
+                        label="Add to a dataset",
+                        placeholder="its name; a new one is begun",
+                        max_lines=1,
+                        scale=4,
+                        elem_id="gallery-dataset",
+                    )
                     self.add = gr.Button("Add", size="sm", min_width=80, elem_id="gallery-add")
                 self.strip = Strip(self.desk, "gallery-strip")
         self.page = gr.State(0)
@@ -65,8 +97,17 @@ class GalleryTab:
 
     @property
     def viewed(self) -> list[Any]:
-        return [self.view, self.about, self.picked, self.pinned, self.pin, self.send, self.learn, self.strip.place,
-                *self.compare.outputs]
+        return [
+            self.view,
+            self.about,
+            self.picked,
+            self.pinned,
+            self.pin,
+            self.send,
+            self.learn,
+            self.strip.place,
+            *self.compare.outputs,
+        ]
 
     def wire(self) -> None:
         self.strip.wire(self.picked)
@@ -76,7 +117,9 @@ class GalleryTab:
         self.grid.select(self.pick, [self.paths, self.pinned], self.viewed, **SHORT)
         self.pin.click(self.turn_pin, [self.picked, self.pinned], self.viewed, **SHORT)
         self.add.click(self.add_to, [self.picked, self.dataset], None, **SHORT)
-        self.delete.click(self.remove, [self.picked, self.words, self.page], [*self.listed, *self.viewed], **SHORT)
+        self.delete.click(
+            self.remove, [self.picked, self.words, self.page], [*self.listed, *self.viewed], **SHORT
+        )
 
     def find(self, words: str, request: gr.Request) -> Updates:
         return self.found(words, 0, who(request))
@@ -90,10 +133,19 @@ class GalleryTab:
         if total:
             said = f"{first}–{first + len(pictures) - 1} of {total}"
         else:
-            said = "Nothing matches." if words else "No pictures yet: make one in the txt2img tab and it is kept here."
-        return {self.newer: gr.Button(interactive=page > 0), self.older: gr.Button(interactive=(page + 1) * PAGE < total),
-                self.grid: [str(p.thumb if p.thumb.is_file() else p.path) for p in pictures], self.page: page,
-                self.count: f'<p class="nothing">{said}</p>', self.paths: [str(p.path) for p in pictures]}
+            said = (
+                "Nothing matches."
+                if words
+                else "No pictures yet: make one in the txt2img tab and it is kept here."
+            )
+        return {
+            self.newer: gr.Button(interactive=page > 0),
+            self.older: gr.Button(interactive=(page + 1) * PAGE < total),
+            self.grid: [str(p.thumb if p.thumb.is_file() else p.path) for p in pictures],
+            self.page: page,
+            self.count: f'<p class="nothing">{said}</p>',
+            self.paths: [str(p.path) for p in pictures],
+        }
 
     def turn_newer(self, words: str, page: int, request: gr.Request) -> Updates:
         return self.found(words, page - 1, who(request))
@@ -102,7 +154,12 @@ class GalleryTab:
         return self.found(words, page + 1, who(request))
 
     def pick(self, paths: list[str], pinned: str | None, event: gr.SelectData) -> Updates:
-        return self.shown(paths[event.index] if isinstance(event.index, int) and 0 <= event.index < len(paths) else None, pinned)
+        return self.shown(
+            paths[event.index]
+            if isinstance(event.index, int) and 0 <= event.index < len(paths)
+            else None,
+            pinned,
+        )
 
     def turn_pin(self, picked: str | None, pinned: str | None) -> Updates:
         """Keep the one in view to compare others with, or let the kept one go."""
@@ -116,15 +173,34 @@ class GalleryTab:
         other = other if other and other.path.is_file() else None
         kept = {self.pinned: str(other.path) if other else None, self.pin: UNPIN if other else PIN}
         if picture is None or not picture.path.is_file():
-            return {**kept, self.view: gr.Image(visible=False), self.about: '<p class="nothing">That picture is gone.</p>',
-                    self.picked: None, self.send: gr.Row(visible=False), self.learn: gr.Row(visible=False),
-                    **self.strip.seen(False), **self.compare.closed()}
+            return {
+                **kept,
+                self.view: gr.Image(visible=False),
+                self.about: '<p class="nothing">That picture is gone.</p>',
+                self.picked: None,
+                self.send: gr.Row(visible=False),
+                self.learn: gr.Row(visible=False),
+                **self.strip.seen(False),
+                **self.compare.closed(),
+            }
         two = other is not None and other.path != picture.path
-        sides = self.compare.shown((other.path, f"pinned: {_called(other)}"), (picture.path, _called(picture))) if (
-            other and two) else self.compare.closed()
-        return {**kept, self.view: gr.Image(str(picture.path), visible=not two), self.about: show.settings(picture),
-                self.picked: str(picture.path), self.send: gr.Row(visible=True), self.learn: gr.Row(visible=True),
-                **self.strip.seen(True), **sides}
+        sides = (
+            self.compare.shown(
+                (other.path, f"pinned: {_called(other)}"), (picture.path, _called(picture))
+            )
+            if (other and two)
+            else self.compare.closed()
+        )
+        return {
+            **kept,
+            self.view: gr.Image(str(picture.path), visible=not two),
+            self.about: show.settings(picture),
+            self.picked: str(picture.path),
+            self.send: gr.Row(visible=True),
+            self.learn: gr.Row(visible=True),
+            **self.strip.seen(True),
+            **sides,
+        }
 
     def add_to(self, picked: str | None, name: str, request: gr.Request) -> None:
         """The picture in view, marked as generated, with its prompt as its caption."""
@@ -149,7 +225,11 @@ class GalleryTab:
             if picture.owner != visitor.id:
                 visitor.must_own("Deleting others' pictures")
             self.desk.gallery.delete(Path(picture.path))
-            return {**self.found(words, page, visitor), **self.shown(None, None), self.about: '<p class="nothing">Deleted.</p>'}
+            return {
+                **self.found(words, page, visitor),
+                **self.shown(None, None),
+                self.about: '<p class="nothing">Deleted.</p>',
+            }
 
 
 def _called(picture: Picture) -> str:
@@ -161,5 +241,11 @@ def _called(picture: Picture) -> str:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = GalleryTab(desk)
-    return Tab(ID, "Gallery", picked=tab.picked, send=tab.send, opened=lambda visitor: tab.found("", 0, visitor),
-               outputs=tab.listed)
+    return Tab(
+        ID,
+        "Gallery",
+        picked=tab.picked,
+        send=tab.send,
+        opened=lambda visitor: tab.found("", 0, visitor),
+        outputs=tab.listed,
+    )

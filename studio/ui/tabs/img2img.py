@@ -27,8 +27,11 @@ LEAST, MOST = 0.25, 4  # times that a picture can be resized by
 TIMES = 2.0  # as large as Enlarge asks for, until somebody says otherwise
 LIGHTLY = 0.2  # strength of its second pass: finer, not other (at 0.35 each tile begins to paint the prompt's things into itself)
 PIECE = 1024  # pixels a side from which on it is made in tiles
-EMPTY = show.empty("What becomes of it will appear here.", "Put a picture on the easel or draw one, say what it should show, and "
-                   "press Generate. Strength says how much may change.")
+EMPTY = show.empty(
+    "What becomes of it will appear here.",
+    "Put a picture on the easel or draw one, say what it should show, and "
+    "press Generate. Strength says how much may change.",
+)
 
 
 class Img2Img(OnPicture):
@@ -50,8 +53,16 @@ class Img2Img(OnPicture):
                 with gr.Group():
                     self.size("As the picture, or a usual one.")
                     with gr.Row():
-                        self.by = gr.Slider(LEAST, MOST, 1, step=0.05, label="Resize by", info="Computes width and height.",
-                                            elem_id="img2img-by", min_width=160)
+                        self.by = gr.Slider(
+                            LEAST,
+                            MOST,
+                            1,
+                            step=0.05,
+                            label="Resize by",
+                            info="Computes width and height.",
+                            elem_id="img2img-by",
+                            min_width=160,
+                        )
                         self.form.add("resize_mode", min_width=160, info="If the shape differs.")
                 self.loras = Chooser(self.desk, self.form)
                 self.numbers()
@@ -71,7 +82,13 @@ class Img2Img(OnPicture):
 
     def wire(self) -> None:
         super().wire()
-        self.by.input(self.resize, {self.by, *self.telling}, [self.form["width"], self.form["height"]], preprocess=False, **SHORT)
+        self.by.input(
+            self.resize,
+            {self.by, *self.telling},
+            [self.form["width"], self.form["height"]],
+            preprocess=False,
+            **SHORT,
+        )
         self.many.wire(self)
 
     def more_of(self, values: Updates) -> dict[str, Any]:
@@ -85,9 +102,13 @@ class Img2Img(OnPicture):
     def resize(self, values: Updates) -> Updates:
         """So many times the picture's own size."""
         source, times = values[self.easel.source], values[self.by]
-        if source is None or not isinstance(times, int | float) or not LEAST <= times <= MOST:  # NaN is not either
+        if (
+            source is None or not isinstance(times, int | float) or not LEAST <= times <= MOST
+        ):  # NaN is not either
             return {self.form["width"]: gr.skip()}
-        width, height = paint_size((None, None), (round(source.width * times), round(source.height * times)))
+        width, height = paint_size(
+            (None, None), (round(source.width * times), round(source.height * times))
+        )
         return {self.form["width"]: width, self.form["height"]: height}
 
     @property
@@ -104,20 +125,37 @@ class Img2Img(OnPicture):
         """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
         with show.said():
             large = TIMES * max(images.measure(picture.path)) > PIECE
-            steps = 0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)  # at least one has to run
-        return self.sent(picture, visitor, as_it_is=True, strength=0.0, hires_scale=TIMES, hires_strength=LIGHTLY,
-                         hires_resize="pixel", hires_steps=steps, hires_tile=PIECE if large else 0,
-                         hires_overlap=64 if large else 32)
+            steps = (
+                0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)
+            )  # at least one has to run
+        return self.sent(
+            picture,
+            visitor,
+            as_it_is=True,
+            strength=0.0,
+            hires_scale=TIMES,
+            hires_strength=LIGHTLY,
+            hires_resize="pixel",
+            hires_steps=steps,
+            hires_tile=PIECE if large else 0,
+            hires_overlap=64 if large else 32,
+        )
 
 
 def runs(steps: Any, strength: Any) -> str:
     """How many steps really run, in words."""
-    numbers = not isinstance(steps, bool) and isinstance(steps, int) and isinstance(strength, int | float)
+    numbers = (
+        not isinstance(steps, bool) and isinstance(steps, int) and isinstance(strength, int | float)
+    )
     if not numbers or not 1 <= steps <= MOST_STEPS or not 0 <= strength <= 1:
         return ""
     run = steps_run(steps, strength)
     if not run:
-        words = "No step runs: the picture is only enlarged." if not strength else "No step runs: more strength, or more steps."
+        words = (
+            "No step runs: the picture is only enlarged."
+            if not strength
+            else "No step runs: more strength, or more steps."
+        )
     else:
         words = f"{run} of {steps} steps really run."
     return f'<p class="estimate" data-runs="{run}">{words}</p>'

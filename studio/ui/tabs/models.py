@@ -24,28 +24,50 @@ class ModelsTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        gr.HTML('<p class="nothing">Models are folders in diffusers layout with .safetensors weights, in <code>models</code> of '
-                'the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>')
+        gr.HTML(
+            '<p class="nothing">Models are folders in diffusers layout with .safetensors weights, in <code>models</code> of '
+            "the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>"
+        )
         self.cards = gr.HTML(js_on_load=BUTTONS + while_seen(1.0), elem_id="models-list")
         self.shelf = gr.HTML(js_on_load=loras.USE, elem_id="loras-list")
         with gr.Row(elem_classes="shelf-do"):
             self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
-            self.upload = gr.UploadButton("Add a LoRA file", size="sm", file_types=[".safetensors"], visible=False,
-                                          elem_id="lora-upload")
+            self.upload = gr.UploadButton(
+                "Add a LoRA file",
+                size="sm",
+                file_types=[".safetensors"],
+                visible=False,
+                elem_id="lora-upload",
+            )
         self.seen = gr.State(None)
         self.refresh.click(self.again, None, [self.cards, self.shelf], **SHORT)
-        self.upload.upload(self.take, {self.upload}, [self.shelf, self.upload], preprocess=False, **SHORT)
+        self.upload.upload(
+            self.take, {self.upload}, [self.shelf, self.upload], preprocess=False, **SHORT
+        )
         self.cards.submit(self.tick, self.seen, [self.cards, self.seen], **SILENT)
         self.cards.click(self.act, None, [self.cards], **SHORT)
 
     def render(self, visitor: Visitor) -> str:
         workers = self.desk.jobs.workers()
-        loaded = {item["name"]: item["bytes"] for said in workers.values() for item in said.get("loaded", ())}
+        loaded = {
+            item["name"]: item["bytes"]
+            for said in workers.values()
+            for item in said.get("loaded", ())
+        }
         cards: list[dict[str, Any]] = []
         for model in self.desk.library.scan():
             if isinstance(model, ModelInfo):
-                cards.append({"name": model.name, "family": FAMILIES[model.family].title, "side": model.side, "bytes": model.bytes,
-                              "dtype": model.dtype, "prediction": model.prediction, "loaded": loaded.get(model.name)})
+                cards.append(
+                    {
+                        "name": model.name,
+                        "family": FAMILIES[model.family].title,
+                        "side": model.side,
+                        "bytes": model.bytes,
+                        "dtype": model.dtype,
+                        "prediction": model.prediction,
+                        "loaded": loaded.get(model.name),
+                    }
+                )
             else:
                 cards.append({"name": model.name, "problem": model.problem})
         return show.models(cards, workers, may_unload=not visitor.guest)
@@ -54,8 +76,11 @@ class ModelsTab:
         return show.loras([loras.card(item) for item in self.desk.library.loras()])
 
     def opened(self, visitor: Visitor) -> Updates:
-        return {self.cards: self.render(visitor), self.shelf: self.render_loras(),
-                self.upload: gr.UploadButton(visible=not visitor.guest)}
+        return {
+            self.cards: self.render(visitor),
+            self.shelf: self.render_loras(),
+            self.upload: gr.UploadButton(visible=not visitor.guest),
+        }
 
     def again(self, request: gr.Request) -> Updates:
         return {self.cards: self.render(who(request)), self.shelf: self.render_loras()}
@@ -65,14 +90,20 @@ class ModelsTab:
         with show.said():
             who(request).must_own("Adding LoRAs")
             file = values[self.upload]
-            made = self.desk.library.add_lora(*uploaded(file[0] if isinstance(file, list) and file else file))
+            made = self.desk.library.add_lora(
+                *uploaded(file[0] if isinstance(file, list) and file else file)
+            )
             gr.Info(f"{html.escape(made.name)} is on the shelf.")
             return {self.shelf: self.render_loras(), self.upload: None}
 
     def tick(self, seen: Any, request: gr.Request) -> Updates:
         """Only what workers say changes by itself; the disk is looked at when somebody asks."""
         now = repr(self.desk.jobs.workers())
-        return {self.seen: gr.skip()} if now == seen else {self.cards: self.render(who(request)), self.seen: now}
+        return (
+            {self.seen: gr.skip()}
+            if now == seen
+            else {self.cards: self.render(who(request)), self.seen: now}
+        )
 
     def act(self, event: gr.EventData, request: gr.Request) -> Updates:
         with show.said():

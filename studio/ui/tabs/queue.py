@@ -36,21 +36,32 @@ class QueueTab:
 
     def tick(self, seen: Any, request: gr.Request) -> Updates:
         now = self.desk.jobs.beat()
-        return {self.seen: gr.skip()} if now == seen else {self.rows: self.render(who(request)), self.seen: now}
+        return (
+            {self.seen: gr.skip()}
+            if now == seen
+            else {self.rows: self.render(who(request)), self.seen: now}
+        )
 
     def act(self, event: gr.EventData, request: gr.Request) -> Updates:
         with show.said():
             visitor, data = who(request), event._data or {}
             verb, subject = data.get("what"), str(data.get("subject"))
-            job = self.desk.jobs.get(int(subject)) if subject.isdecimal() and len(subject) < 19 else None
+            job = (
+                self.desk.jobs.get(int(subject))
+                if subject.isdecimal() and len(subject) < 19
+                else None
+            )
             if job is None:
                 raise BadFile(f"There is no job {subject:.20} any more.")
             visitor.may_touch(job)
             if verb == "first":
                 visitor.must_own("Jumping the queue")
             verbs: dict[Any, Callable[[int], object]] = {
-                "cancel": self.desk.jobs.cancel, "first": self.desk.jobs.first, "last": self.desk.jobs.last_in_line,
-                "retry": self.desk.jobs.retry}
+                "cancel": self.desk.jobs.cancel,
+                "first": self.desk.jobs.first,
+                "last": self.desk.jobs.last_in_line,
+                "retry": self.desk.jobs.retry,
+            }
             if verb in verbs:
                 verbs[verb](job.id)
             return {self.rows: self.render(visitor)}
@@ -59,4 +70,6 @@ class QueueTab:
 def build(desk: Desk) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = QueueTab(desk)
-    return Tab(ID, "Queue", opened=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows])
+    return Tab(
+        ID, "Queue", opened=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows]
+    )

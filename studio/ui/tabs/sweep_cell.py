@@ -26,33 +26,75 @@ class CellPane:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._judging = threading.Lock()  # stars and a note may come at once; neither may take the other back
+        self._judging = (
+            threading.Lock()
+        )  # stars and a note may come at once; neither may take the other back
         self.key: gr.State = gr.State("")
         self.pinned: gr.State = gr.State("")
         self.picked: gr.State = gr.State(None)
-        with gr.Column(visible=False, elem_id="sweep-cell") as self.place, gr.Row(elem_classes="cell-row"):
+        with (
+            gr.Column(visible=False, elem_id="sweep-cell") as self.place,
+            gr.Row(elem_classes="cell-row"),
+        ):
             with gr.Column(scale=5, min_width=260) as self.left:
-                self.view = gr.Image(show_label=False, type="filepath", image_mode=None, interactive=False, height=400,
-                                     buttons=["download", "fullscreen"], elem_id="sweep-view")
+                self.view = gr.Image(
+                    show_label=False,
+                    type="filepath",
+                    image_mode=None,
+                    interactive=False,
+                    height=400,
+                    buttons=["download", "fullscreen"],
+                    elem_id="sweep-view",
+                )
             with gr.Column(scale=6, min_width=280, elem_classes="cell-side"):
                 self.about = gr.HTML(elem_id="sweep-about")
                 self.judging = gr.HTML(js_on_load=grid.SCRIPT, elem_id="sweep-judging")
                 with gr.Row(elem_classes="send") as self.send:
                     self.pin = gr.Button("Pin to compare", size="sm", elem_id="sweep-pin")
                     self.base = gr.Button("Use as base", size="sm", elem_id="sweep-as-base")
-        with gr.Column(visible=False, elem_id="sweep-compare", elem_classes="compare") as self.compare:
+        with gr.Column(
+            visible=False, elem_id="sweep-compare", elem_classes="compare"
+        ) as self.compare:
             with gr.Row(elem_classes="compare-row"):
-                self.how = gr.Radio([SLIDER, SIDES], value=SLIDER, label="The pinned and the chosen cell", elem_id="sweep-how")
-                self.unpin = gr.Button("Unpin", size="sm", scale=0, min_width=90, elem_id="sweep-unpin")
+                self.how = gr.Radio(
+                    [SLIDER, SIDES],
+                    value=SLIDER,
+                    label="The pinned and the chosen cell",
+                    elem_id="sweep-how",
+                )
+                self.unpin = gr.Button(
+                    "Unpin", size="sm", scale=0, min_width=90, elem_id="sweep-unpin"
+                )
             self.captions = gr.HTML(elem_id="sweep-captions")
-            self.slider = gr.ImageSlider(show_label=False, type="filepath", interactive=False, height=420, max_height=420,
-                                         elem_id="sweep-slider", buttons=["fullscreen"])
+            self.slider = gr.ImageSlider(
+                show_label=False,
+                type="filepath",
+                interactive=False,
+                height=420,
+                max_height=420,
+                elem_id="sweep-slider",
+                buttons=["fullscreen"],
+            )
             self.sides = gr.HTML(visible=False, elem_id="sweep-sides")
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.key, self.pinned, self.picked, self.place, self.left, self.send, self.view, self.about, self.judging, self.pin,
-                self.compare, self.captions, self.slider, self.sides]
+        return [
+            self.key,
+            self.pinned,
+            self.picked,
+            self.place,
+            self.left,
+            self.send,
+            self.view,
+            self.about,
+            self.judging,
+            self.pin,
+            self.compare,
+            self.captions,
+            self.slider,
+            self.sides,
+        ]
 
     def wire(self, pin: Any, unpin: Any, how: Any, inputs: list[Any], more: list[Any]) -> None:
         """The tab's handlers for a press on Pin and Unpin, which change `more`, and for another way to compare."""
@@ -62,8 +104,13 @@ class CellPane:
 
     def closed(self) -> Updates:
         """Nothing is looked at, as when another sweep is opened."""
-        return {self.key: "", self.pinned: "", self.picked: None, self.place: gr.Column(visible=False),
-                self.compare: gr.Column(visible=False)}
+        return {
+            self.key: "",
+            self.pinned: "",
+            self.picked: None,
+            self.place: gr.Column(visible=False),
+            self.compare: gr.Column(visible=False),
+        }
 
     def shown(self, id: str, plan: Plan, key: str, pinned: str, how: str) -> Updates:
         """A cell, and the comparison if another is pinned."""
@@ -74,28 +121,50 @@ class CellPane:
         one = kept.get(key, Kept())
         picture = self.desk.gallery.get(one.path) if one.done and one.path else None
         label = f'<p class="cell-label">{html.escape(" · ".join(cell.labels))}</p>'
-        said = show.settings(picture) if picture else grid.faults([one.error]) if one.error else (
-            '<p class="nothing">Not made yet.</p>')
+        said = (
+            show.settings(picture)
+            if picture
+            else grid.faults([one.error])
+            if one.error
+            else ('<p class="nothing">Not made yet.</p>')
+        )
         return {
-            self.key: key, self.pinned: pinned if pinned in cells else "", self.picked: str(picture.path) if picture else None,
-            self.place: gr.Column(visible=True), self.about: label + said,
-            self.left: gr.Column(visible=picture is not None), self.send: gr.Row(visible=picture is not None),
+            self.key: key,
+            self.pinned: pinned if pinned in cells else "",
+            self.picked: str(picture.path) if picture else None,
+            self.place: gr.Column(visible=True),
+            self.about: label + said,
+            self.left: gr.Column(visible=picture is not None),
+            self.send: gr.Row(visible=picture is not None),
             self.view: str(picture.path) if picture else None,
             self.judging: grid.judging(key, one.verdict, picture is not None),
-            self.pin: "Unpin" if key == pinned else "Pin to compare", **self._compared(cells, kept, pinned, key, how)}
+            self.pin: "Unpin" if key == pinned else "Pin to compare",
+            **self._compared(cells, kept, pinned, key, how),
+        }
 
-    def _compared(self, cells: dict[str, Cell], kept: dict[str, Kept], pinned: str, key: str, how: str) -> Updates:
-        both = [(path, " · ".join(cells[one].labels)) for one in (pinned, key)
-                if one in cells and kept.get(one, Kept()).done and (path := kept[one].path)]
+    def _compared(
+        self, cells: dict[str, Cell], kept: dict[str, Kept], pinned: str, key: str, how: str
+    ) -> Updates:
+        both = [
+            (path, " · ".join(cells[one].labels))
+            for one in (pinned, key)
+            if one in cells and kept.get(one, Kept()).done and (path := kept[one].path)
+        ]
         if len(both) < 2 or pinned == key:
             return {self.compare: gr.Column(visible=False)}
         (left, left_label), (right, right_label) = both
         left_label, beside = f"pinned: {left_label}", how == SIDES
-        return {self.compare: gr.Column(visible=True),
-                self.captions: gr.HTML(grid.captions(left_label, right_label), visible=not beside),
-                self.slider: gr.ImageSlider((str(left), str(right)), visible=not beside),
-                self.sides: gr.HTML(grid.compared((show.address(left), left_label), (show.address(right), right_label)) if beside
-                                    else "", visible=beside)}
+        return {
+            self.compare: gr.Column(visible=True),
+            self.captions: gr.HTML(grid.captions(left_label, right_label), visible=not beside),
+            self.slider: gr.ImageSlider((str(left), str(right)), visible=not beside),
+            self.sides: gr.HTML(
+                grid.compared((show.address(left), left_label), (show.address(right), right_label))
+                if beside
+                else "",
+                visible=beside,
+            ),
+        }
 
     def judged(self, id: str, key: str, verb: str, value: Any) -> Verdict:
         """Change one part of a cell's verdict, at once and for good. Raises InvalidSpec for what is none."""

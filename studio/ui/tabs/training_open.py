@@ -22,8 +22,14 @@ from studio.ui.guard import Visitor, who
 from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Updates
 
 KINDS = ("train", "export_checkpoint", "report")
-SWEEP = ({"field": "lora_weight", "values": "0, 0.4, 0.7, 1"}, {"field": "scheduler", "values": ["DPM++ 2M", "Euler a", "DDIM"]})
-STARTS = (("moon-pocket", "The Moon, in a few minutes"), ("plush-pocket", "One plush toy by its name"))  # presets to begin with
+SWEEP = (
+    {"field": "lora_weight", "values": "0, 0.4, 0.7, 1"},
+    {"field": "scheduler", "values": ["DPM++ 2M", "Euler a", "DDIM"]},
+)
+STARTS = (
+    ("moon-pocket", "The Moon, in a few minutes"),
+    ("plush-pocket", "One plush toy by its name"),
+)  # presets to begin with
 
 
 class OpenRun:
@@ -37,17 +43,26 @@ class OpenRun:
         self.clock = gr.Timer(0.7, active=False)  # the page asks, so a slow line skips frames
         self.head = gr.HTML(elem_id="run-head")
         with gr.Row(elem_classes="second run-do"):
-            self.resume = gr.Button("Resume", variant="primary", size="sm", visible=False, elem_id="run-resume")
+            self.resume = gr.Button(
+                "Resume", variant="primary", size="sm", visible=False, elem_id="run-resume"
+            )
             self.anew = gr.Button("Start anew", size="sm", visible=False, elem_id="run-anew")
-            self.sure = gr.Button("Yes, forget its steps and begin again", size="sm", variant="stop", visible=False,
-                                  elem_id="run-sure")
+            self.sure = gr.Button(
+                "Yes, forget its steps and begin again",
+                size="sm",
+                variant="stop",
+                visible=False,
+                elem_id="run-sure",
+            )
         self.curve = gr.HTML(elem_id="run-curve")
         self.strips = gr.HTML(elem_id="run-samples")
         self.files = gr.HTML(js_on_load=BUTTONS, elem_id="run-files")
         self.empty = gr.HTML(self.invitation(), js_on_load=BUTTONS, elem_id="run-empty")
 
     def invitation(self) -> str:
-        return curves.empty([start for start in STARTS if start[0] in self.desk.training_presets.names()])
+        return curves.empty(
+            [start for start in STARTS if start[0] in self.desk.training_presets.names()]
+        )
 
     @property
     def blocks(self) -> list[gr.HTML]:
@@ -57,7 +72,16 @@ class OpenRun:
     @property
     def watched(self) -> list[Any]:
         """What changes while it runs."""
-        return [self.seen, self.drawn, self.clock, self.stop, self.resume, self.anew, self.sure, *self.blocks]
+        return [
+            self.seen,
+            self.drawn,
+            self.clock,
+            self.stop,
+            self.resume,
+            self.anew,
+            self.sure,
+            *self.blocks,
+        ]
 
     @property
     def outputs(self) -> list[Any]:
@@ -68,8 +92,12 @@ class OpenRun:
         self.stop.click(self.cancel, self.current, None, **SHORT)
         self.resume.click(self.go_on, self.current, self.outputs, **SHORT)
         self.sure.click(self.begin_again, self.current, self.outputs, **SHORT)
-        self.anew.click(lambda: {self.anew: gr.Button(visible=False), self.sure: gr.Button(visible=True)}, None,
-                        [self.anew, self.sure], **SHORT)
+        self.anew.click(
+            lambda: {self.anew: gr.Button(visible=False), self.sure: gr.Button(visible=True)},
+            None,
+            [self.anew, self.sure],
+            **SHORT,
+        )
         self.files.click(self.act, self.current, self.watched, **SHORT)
 
     # ---- as it runs ---------------------------------------------------------------------------------------------
@@ -80,7 +108,11 @@ class OpenRun:
         run = self.mine(id, visitor)
         if run is None:
             return {self.clock: gr.Timer(active=False)}
-        return {self.seen: gr.skip()} if self._state(visitor, id) == seen else self._shown(visitor, run, drawn)
+        return (
+            {self.seen: gr.skip()}
+            if self._state(visitor, id) == seen
+            else self._shown(visitor, run, drawn)
+        )
 
     def _state(self, visitor: Visitor, id: str) -> str:
         return repr([(job.id, job.state, job.beat) for job in self.jobs(visitor, id)])
@@ -94,28 +126,64 @@ class OpenRun:
         state = training.state if training else state_of(run, last)
         at = max([row["step"] for row in rows] + [one.step for one in kept], default=0)
         words, share = _doing(training) if training else (_ended(run, state, last, at), None)
-        total = int(run.about.get("steps") or (training.progress.total if training else 0) or run.config.steps or 0)
-        expected = "Samples are painted at the start and on the way." if run.config.samples and training else ""
-        said = curves.notes([*map(str, run.about.get("notes") or ()), *map(str, run.about.get("left_aside") or ())])
-        texts = [curves.head(run, words, share, state, _numbers(rows, training, at, total)) + said, curves.curve(rows, total),
-                 curves.samples(self.desk.runs.samples(run.id), show.address, expected), self._files(run, jobs, kept)]
+        total = int(
+            run.about.get("steps")
+            or (training.progress.total if training else 0)
+            or run.config.steps
+            or 0
+        )
+        expected = (
+            "Samples are painted at the start and on the way."
+            if run.config.samples and training
+            else ""
+        )
+        said = curves.notes(
+            [*map(str, run.about.get("notes") or ()), *map(str, run.about.get("left_aside") or ())]
+        )
+        texts = [
+            curves.head(run, words, share, state, _numbers(rows, training, at, total)) + said,
+            curves.curve(rows, total),
+            curves.samples(self.desk.runs.samples(run.id), show.address, expected),
+            self._files(run, jobs, kept),
+        ]
         now = {str(k): str(hash(text)) for k, text in enumerate(texts)}
-        changed = {block: text for k, (block, text) in enumerate(zip(self.blocks, texts)) if drawn.get(str(k)) != now[str(k)]}
+        changed = {
+            block: text
+            for k, (block, text) in enumerate(zip(self.blocks, texts))
+            if drawn.get(str(k)) != now[str(k)]
+        }
         stopped = training is None and state != "done"
-        return {self.seen: seen, self.drawn: now, self.clock: gr.Timer(active=bool(jobs)),
-                self.stop: gr.Button(interactive=training is not None), self.sure: gr.Button(visible=False),
-                self.resume: gr.Button(_resume(at), visible=stopped),
-                self.anew: gr.Button(visible=training is None and at > 0), **changed}
+        return {
+            self.seen: seen,
+            self.drawn: now,
+            self.clock: gr.Timer(active=bool(jobs)),
+            self.stop: gr.Button(interactive=training is not None),
+            self.sure: gr.Button(visible=False),
+            self.resume: gr.Button(_resume(at), visible=stopped),
+            self.anew: gr.Button(visible=training is None and at > 0),
+            **changed,
+        }
 
     def open(self, visitor: Visitor, id: str) -> Updates:
         """A run is shown from now on."""
-        return {self.current: id, self.empty: gr.HTML(visible=False), **self._shown(visitor, self.must(id, visitor), {})}
+        return {
+            self.current: id,
+            self.empty: gr.HTML(visible=False),
+            **self._shown(visitor, self.must(id, visitor), {}),
+        }
 
     def close(self) -> Updates:
         """No run is open."""
         hidden = gr.Button(visible=False)
-        return {self.current: "", self.drawn: {}, self.empty: gr.HTML(self.invitation(), visible=True), self.resume: hidden,
-                self.anew: hidden, self.sure: hidden, **dict.fromkeys(self.blocks, "")}
+        return {
+            self.current: "",
+            self.drawn: {},
+            self.empty: gr.HTML(self.invitation(), visible=True),
+            self.resume: hidden,
+            self.anew: hidden,
+            self.sure: hidden,
+            **dict.fromkeys(self.blocks, ""),
+        }
 
     def cancel(self, id: str, request: gr.Request) -> None:
         for job in self.jobs(who(request), id):
@@ -163,13 +231,20 @@ class OpenRun:
             asked = self._asked(str(subject), visitor)
             if verb == "try":
                 return "txt2img", asked
-            base, title = asked.model_dump() | {"schedule": "As shipped"}, f"{asked.loras[0].name}: weight and scheduler"
-            return "sweep", check(SweepSpec, {"base": base, "axes": list(SWEEP), "title": title})  # a schedule that suits all
+            base, title = (
+                asked.model_dump() | {"schedule": "As shipped"},
+                f"{asked.loras[0].name}: weight and scheduler",
+            )
+            return "sweep", check(
+                SweepSpec, {"base": base, "axes": list(SWEEP), "title": title}
+            )  # a schedule that suits all
 
     def _asked(self, lora: str, visitor: Visitor) -> GenerationRequest:
         """A picture with a LoRA: its model, its trigger in the prompt, a seed that stays, the weight that its report recommends."""
         name = self.desk.library.lora(lora).name
-        run = next((run for run in self.desk.runs.listing(visitor.sees) if name in _made(run)), None)
+        run = next(
+            (run for run in self.desk.runs.listing(visitor.sees) if name in _made(run)), None
+        )
         if run is None:
             raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
         config, model = run.config, self.desk.library.model(run.config.model)
@@ -177,11 +252,19 @@ class OpenRun:
         first = next(iter(config.samples), f"a photo of a {called}" if called else "")
         best = self.desk.runs.report(run.id).get("best") or {}
         weight = float(best["weight"]) if best.get("lora") == name else 1.0
-        return GenerationRequest(model=config.model, prompt=first, width=model.side, height=model.side, seed=config.seed,
-                                 loras=(LoraUse(name=name, unet=weight, text_encoder=weight),))
+        return GenerationRequest(
+            model=config.model,
+            prompt=first,
+            width=model.side,
+            height=model.side,
+            seed=config.seed,
+            loras=(LoraUse(name=name, unet=weight, text_encoder=weight),),
+        )
 
     def _files(self, run: Run, jobs: list[Job], kept: list[Any]) -> str:
-        waiting = [int(job.spec.get("step") or 0) for job in jobs if job.kind == "export_checkpoint"]
+        waiting = [
+            int(job.spec.get("step") or 0) for job in jobs if job.kind == "export_checkpoint"
+        ]
         made = []
         for name, step in sorted(_made(run).items(), key=lambda one: -one[1]):
             path = self.desk.settings.loras / f"{name}.safetensors"
@@ -197,17 +280,34 @@ class OpenRun:
             left = f" · about {show.duration(at.left)} left" if at.left is not None else ""
             return worth.going(f"{at.note or 'Waiting for its turn'}{left}", at.step, at.total)
         found = self.desk.runs.report(run.id)
-        said = next((job.error for job in self.desk.jobs.history(50, run.owner) if job.kind == "report"
-                     and job.spec.get("run") == run.id), "")
+        said = next(
+            (
+                job.error
+                for job in self.desk.jobs.history(50, run.owner)
+                if job.kind == "report" and job.spec.get("run") == run.id
+            ),
+            "",
+        )
         if any(job.kind == "train" for job in jobs):
             return ""
         if not found:
             return worth.invitation(run.id, said or "")
-        pictures = {path: picture for pair in found["pairs"] for path in (pair["before"], pair["after"])
-                    if (picture := self.desk.gallery.get(path))}
-        shown = {path: (show.address(one.thumb), show.address(one.path)) for path, one in pictures.items()}
+        pictures = {
+            path: picture
+            for pair in found["pairs"]
+            for path in (pair["before"], pair["after"])
+            if (picture := self.desk.gallery.get(path))
+        }
+        shown = {
+            path: (show.address(one.thumb), show.address(one.path))
+            for path, one in pictures.items()
+        }
         best = found["best"] or max(found["points"], key=lambda one: one["concept"])
-        card = [path for ending in ("md", "png") if (path := self.desk.settings.loras / f"{best['lora']}.{ending}").is_file()]
+        card = [
+            path
+            for ending in ("md", "png")
+            if (path := self.desk.settings.loras / f"{best['lora']}.{ending}").is_file()
+        ]
         return worth.told(run.id, found, shown, [(path.name, show.address(path)) for path in card])
 
     # ---- what is whose ------------------------------------------------------------------------------------------
@@ -226,11 +326,22 @@ class OpenRun:
 
     def jobs(self, visitor: Visitor, id: str) -> list[Job]:
         """What is still to be done for a run."""
-        return [job for job in self.desk.jobs.waiting(visitor.sees) if job.kind in KINDS and job.spec.get("run") == id]
+        return [
+            job
+            for job in self.desk.jobs.waiting(visitor.sees)
+            if job.kind in KINDS and job.spec.get("run") == id
+        ]
 
     def _last(self, visitor: Visitor, id: str) -> Job | None:
         every = self.desk.jobs.history(200, visitor.sees)
-        return next((job for job in every if job.kind == "train" and job.spec.get("run") == id and not job.open), None)
+        return next(
+            (
+                job
+                for job in every
+                if job.kind == "train" and job.spec.get("run") == id and not job.open
+            ),
+            None,
+        )
 
 
 def state_of(run: Run, last: Job | None) -> str:
@@ -250,24 +361,44 @@ def _ended(run: Run, state: str, last: Job | None, at: int) -> str:
     match state:
         case "done":
             took = last.result.get("seconds") if last and isinstance(last.result, dict) else None
-            return f"Finished in {show.duration(took)}; try it below." if took else "Finished; try it below."
+            return (
+                f"Finished in {show.duration(took)}; try it below."
+                if took
+                else "Finished; try it below."
+            )
         case "cancelled":
-            return f"Stopped after step {at:,}. All is kept: Resume goes on from there." if at else "Stopped before its first step."
+            return (
+                f"Stopped after step {at:,}. All is kept: Resume goes on from there."
+                if at
+                else "Stopped before its first step."
+            )
         case "interrupted":
             return f"Interrupted ({last.error if last else ''}). Resume goes on from the newest checkpoint."
     return (last.error if last else "") or "It failed."
 
 
-def _numbers(rows: list[dict[str, Any]], job: Job | None, at: int, total: int) -> list[tuple[str, str]]:
+def _numbers(
+    rows: list[dict[str, Any]], job: Job | None, at: int, total: int
+) -> list[tuple[str, str]]:
     """The latest of each."""
     now: dict[str, float] = {}
     for row in rows:
-        now |= {name: row[name] for name in ("smoothed", "rate", "speed", "validation") if name in row}
+        now |= {
+            name: row[name] for name in ("smoothed", "rate", "speed", "validation") if name in row
+        }
     step = job.progress.step if job and job.progress.total else at
     said = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
-    named = (("Loss, smoothed", "smoothed", ".4f"), ("Learning rate", "rate", ".3g"), ("Pictures a second", "speed", ".3g"),
-             ("Validation loss", "validation", ".4f"))
-    return said + [(title, format(now[name], form)) for title, name, form in named if isinstance(now.get(name), int | float)]
+    named = (
+        ("Loss, smoothed", "smoothed", ".4f"),
+        ("Learning rate", "rate", ".3g"),
+        ("Pictures a second", "speed", ".3g"),
+        ("Validation loss", "validation", ".4f"),
+    )
+    return said + [
+        (title, format(now[name], form))
+        for title, name, form in named
+        if isinstance(now.get(name), int | float)
+    ]
 
 
 def _resume(at: int) -> str:

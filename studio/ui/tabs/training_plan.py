@@ -25,10 +25,32 @@ from studio.ui.widgets import Desk
 
 THUMBS, SIDE = 8, 104  # pictures of a dataset that are shown, and how large
 # What the time and memory of a step depend on; the rest of the settings changes neither.
-COSTLY = frozenset({
-    "model", "dataset", "batch", "accumulation", "rank", "targets", "patterns", "conv_rank", "dropout", "train_unet",
-    "train_text_encoder", "optimizer", "resolution", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale",
-    "precision", "gradient_checkpointing", "class_pictures", "validation_share"})
+COSTLY = frozenset(
+    {
+        "model",
+        "dataset",
+        "batch",
+        "accumulation",
+        "rank",
+        "targets",
+        "patterns",
+        "conv_rank",
+        "dropout",
+        "train_unet",
+        "train_text_encoder",
+        "optimizer",
+        "resolution",
+        "buckets",
+        "bucket_min",
+        "bucket_max",
+        "bucket_step",
+        "bucket_no_upscale",
+        "precision",
+        "gradient_checkpointing",
+        "class_pictures",
+        "validation_share",
+    }
+)
 
 
 def told(desk: Desk, config: TrainingConfig, visitor: Visitor) -> str:
@@ -37,7 +59,9 @@ def told(desk: Desk, config: TrainingConfig, visitor: Visitor) -> str:
     pictures, aside, total = length(config, found)
     shapes = {(item.width, item.height) for item in found.items}
     guess = config.steps is None and config.buckets and config.batch > 1 and len(shapes) > 1
-    return curves.plan(config, pictures, aside, total, said(measured(desk, config, visitor), total), guess)
+    return curves.plan(
+        config, pictures, aside, total, said(measured(desk, config, visitor), total), guess
+    )
 
 
 def length(config: TrainingConfig, found: Dataset) -> tuple[int, int, int]:
@@ -52,7 +76,14 @@ def length(config: TrainingConfig, found: Dataset) -> tuple[int, int, int]:
 def measured(desk: Desk, config: TrainingConfig, visitor: Visitor) -> Mapping[str, Any] | None:
     """What a step of such a training takes: from a try, or from a run with the same costly settings."""
     wanted = config.model_dump(mode="json", include=set(COSTLY))
-    return next((cost for known, cost in _costs(desk, visitor) if {name: known.get(name) for name in COSTLY} == wanted), None)
+    return next(
+        (
+            cost
+            for known, cost in _costs(desk, visitor)
+            if {name: known.get(name) for name in COSTLY} == wanted
+        ),
+        None,
+    )
 
 
 def _costs(desk: Desk, visitor: Visitor) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:

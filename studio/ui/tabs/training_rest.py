@@ -16,15 +16,69 @@ from studio.ui.form import Form
 # Where the settings that are no basics stand. One that is named nowhere comes last, so that none can be forgotten.
 GROUPS = (
     ("Length", ("epochs", "batch", "accumulation", "repeats")),
-    ("The LoRA", ("alpha", "dropout", "targets", "patterns", "conv_rank", "conv_alpha", "train_unet", "train_text_encoder")),
-    ("Learning", ("text_encoder_rate", "optimizer", "schedule", "warmup", "cycles", "power", "weight_decay", "beta1", "beta2",
-                  "eps", "scale_parameter", "max_grad_norm", "min_snr_gamma", "noise_offset")),
-    ("Captions and class", ("class_word", "class_pictures", "prior_weight", "caption_dropout", "shuffle_caption", "keep_tokens",
-                            "clip_skip")),
-    ("Pictures", ("flip", "crop", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale")),
-    ("Watching", ("sample_prompts", "sample_every", "sample_every_epochs", "checkpoint_every", "checkpoint_every_epochs",
-                  "keep_checkpoints", "validation_share", "validate_every")),
-    ("Machine", ("precision", "save_precision", "gradient_checkpointing", "cache_latents", "seed")))
+    (
+        "The LoRA",
+        (
+            "alpha",
+            "dropout",
+            "targets",
+            "patterns",
+            "conv_rank",
+            "conv_alpha",
+            "train_unet",
+            "train_text_encoder",
+        ),
+    ),
+    (
+        "Learning",
+        (
+            "text_encoder_rate",
+            "optimizer",
+            "schedule",
+            "warmup",
+            "cycles",
+            "power",
+            "weight_decay",
+            "beta1",
+            "beta2",
+            "eps",
+            "scale_parameter",
+            "max_grad_norm",
+            "min_snr_gamma",
+            "noise_offset",
+        ),
+    ),
+    (
+        "Captions and class",
+        (
+            "class_word",
+            "class_pictures",
+            "prior_weight",
+            "caption_dropout",
+            "shuffle_caption",
+            "keep_tokens",
+            "clip_skip",
+        ),
+    ),
+    (
+        "Pictures",
+        ("flip", "crop", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale"),
+    ),
+    (
+        "Watching",
+        (
+            "sample_prompts",
+            "sample_every",
+            "sample_every_epochs",
+            "checkpoint_every",
+            "checkpoint_every_epochs",
+            "keep_checkpoints",
+            "validation_share",
+            "validate_every",
+        ),
+    ),
+    ("Machine", ("precision", "save_precision", "gradient_checkpointing", "cache_latents", "seed")),
+)
 # Shows only the settings whose name, title or help has all the words.
 FIND = """element.addEventListener('input', event => {
   const wanted = event.target.value.toLowerCase().split(/\\s+/).filter(Boolean);
@@ -44,11 +98,17 @@ FIND = """element.addEventListener('input', event => {
 def lay_out(form: Form[TrainingConfig]) -> None:
     """Put them into the Blocks that is being built."""
     named = {name for _, names in GROUPS for name in names}
-    others = tuple(name for name in TrainingConfig.model_fields if name not in named and name not in BASICS)
+    others = tuple(
+        name for name in TrainingConfig.model_fields if name not in named and name not in BASICS
+    )
     many = len(TrainingConfig.model_fields) - len(BASICS)
     with gr.Accordion(f"All other settings ({many})", open=False, elem_id="train-rest"):
-        gr.HTML('<input type="search" class="find" placeholder="Search: warm-up, buckets, samples …" '
-                'aria-label="Search the settings">', js_on_load=FIND, elem_id="train-find")
+        gr.HTML(
+            '<input type="search" class="find" placeholder="Search: warm-up, buckets, samples …" '
+            'aria-label="Search the settings">',
+            js_on_load=FIND,
+            elem_id="train-find",
+        )
         for title, names in (*GROUPS, ("More", others)):
             if names:
                 with gr.Column(elem_classes="training-group"):
