@@ -67,7 +67,9 @@ def ours(bench: Bench, model: str = "pocket", **values: Any) -> torch.Tensor:
 
 
 def theirs(pipe: Any) -> torch.Tensor:
-    """The same by a stock call."""
+    """The same by a stock call, its weights as ours for inference: torch multiplies those that want a gradient another way."""
+    for network in makers.networks(pipe).values():
+        network.requires_grad_(False)
     from diffusers import EulerDiscreteScheduler
 
     shipped = {
