@@ -1,7 +1,7 @@
 """Settings of this installation: where the home is, which device computes, who may connect.
 
 Knows: the order defaults < studio.toml in the home < STUDIO_* variables < flags, and where the shipped files lie.
-Does not know: what a picture needs (spec/), what a device can do (engine/pipelines/devices.py).
+Does not know: what a picture needs (spec/), what a device can do (engine/models/devices.py).
 """
 
 from __future__ import annotations

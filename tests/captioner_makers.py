@@ -28,7 +28,7 @@ from transformers import (
     GitProcessor,
 )
 
-from studio.engine.pocket.world import Scene, draw, held_out, sample
+from studio.pocket.world import Scene, draw, held_out, sample
 
 WORDS = [
     "[PAD]",

@@ -53,7 +53,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
     """A bench on the CPU in float32 that finds pocket, toy-sd2 and toy-sdxl."""
-    from studio.engine.bench import Bench
+    from studio.engine.context import Bench
 
     home = tmp_path_factory.mktemp("home")
     (home / "models").mkdir()
@@ -72,7 +72,7 @@ def paint(bench: Any) -> Callable[..., Any]:
     import numpy as np
     from PIL import Image
 
-    from studio.engine.generation.generate import generate
+    from studio.engine.generation.job import generate
 
     def paint(**spec: Any) -> Any:
         made = generate(bench, spec, lambda progress: None)["pictures"]
@@ -246,7 +246,7 @@ def make_toy(
 @pytest.fixture
 def desk(settings: Settings) -> Iterator[Any]:
     """What the tabs work with, on a home of its own; closed afterwards."""
-    from studio.store.jobs import Jobs
+    from studio.storage.jobs import Jobs
     from studio.ui.app import desk_of
 
     jobs = Jobs(settings.home / "jobs.sqlite")
@@ -261,7 +261,7 @@ def command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`studio …` in this process, on a home of its own."""
-    from studio.__main__ import main
+    from studio.cli.main import main
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         with pytest.raises(SystemExit) as ended:

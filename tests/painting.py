@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from studio.core.generation.request import GenerationRequest
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import Trajectory
-from studio.engine.pipelines.families import Parts
-from studio.engine.pipelines.prompts import condition
-from studio.spec.request import GenerationRequest
+from studio.engine.models.families import Parts
+from studio.engine.models.prompt_encoding import condition
 
 
 def together(parts: Parts, *requests: GenerationRequest) -> list[torch.Tensor]:

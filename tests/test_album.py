@@ -21,13 +21,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from studio.core.captions.edits import edit_of
+from studio.core.captions.provenance import Source, Writer
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, NotAllowed
 from studio.settings import Settings, load, shipped
-from studio.spec.caption_edits import edit_of
-from studio.spec.credits import Source, Writer
-from studio.store import carry, journal, looks
-from studio.store.album import Album, Albums
-from studio.store.jobs import Lock
+from studio.storage.datasets import file_changes, history, image_index
+from studio.storage.datasets.dataset import Album, Albums
+from studio.storage.jobs import Lock
 
 MODEL = Writer(by="model", model="pocket", instruction="describe")
 
@@ -171,16 +171,18 @@ def test_the_journal_survives_and_a_new_step_ends_redo(
 def test_a_change_from_outside_is_never_overwritten(album: Album, folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"somebody else")
     step = album.write({"a.png": "ours", "b.png": "ours"}, MODEL)
-    assert step.left == (("a.png", carry.OUTSIDE),) and step.changed == 1
+    assert step.left == (("a.png", file_changes.OUTSIDE),) and step.changed == 1
     assert held(folder)["a.txt"] == b"somebody else" and said(album)["a.png"] == "somebody else"
     album.write({"a.png": "ours"}, MODEL)  # it has been seen now
     (folder / "a.txt").write_bytes(b"again")
     undone = album.undo()
     assert (
-        undone and undone.left == (("a.png", carry.OUTSIDE),) and held(folder)["a.txt"] == b"again"
+        undone
+        and undone.left == (("a.png", file_changes.OUTSIDE),)
+        and held(folder)["a.txt"] == b"again"
     )
     (folder / "d.txt").write_bytes(b"appeared")
-    assert album.write({"d.png": "x"}, MODEL).left == (("d.png", carry.OUTSIDE),)
+    assert album.write({"d.png": "x"}, MODEL).left == (("d.png", file_changes.OUTSIDE),)
 
 
 def test_a_file_that_appeared_or_went_meanwhile(album: Album, folder: Path) -> None:
@@ -386,8 +388,10 @@ def test_one_picture_is_not_opened_twice(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Path] = []
-    for name, real in (("look", looks.look), ("glance", looks.glance)):
-        monkeypatch.setattr(looks, name, lambda path, real=real: calls.append(path) or real(path))
+    for name, real in (("look", image_index.look), ("glance", image_index.glance)):
+        monkeypatch.setattr(
+            image_index, name, lambda path, real=real: calls.append(path) or real(path)
+        )
     album = Albums(settings).open("boats")
     assert len(calls) == 4
     Albums(settings).open("boats").refresh()
@@ -403,7 +407,7 @@ def test_one_picture_is_not_opened_twice(
 def test_examining_can_be_stopped_and_keeps_what_it_has(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "BATCH", 1)
+    monkeypatch.setattr(image_index, "BATCH", 1)
     album = Albums(settings).open("boats")
 
     def stop(done: int, of: int) -> None:
@@ -427,8 +431,8 @@ def test_a_full_disk_is_said_and_what_was_not_written_is_named(
             )
         real(path, data, replace, settle)
 
-    real = carry.files.write
-    monkeypatch.setattr(carry.files, "write", full)
+    real = file_changes.atomic.write
+    monkeypatch.setattr(file_changes.atomic, "write", full)
     step = album.write({"a.png": "x", "b.png": "y"}, MODEL)
     assert (
         step.changed == 1
@@ -440,7 +444,7 @@ def test_a_full_disk_is_said_and_what_was_not_written_is_named(
 def test_another_writer(album: Album, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Lock(settings.home, "captions")
     assert other.take()
-    monkeypatch.setattr(journal, "WAIT", 0.05)
+    monkeypatch.setattr(history, "WAIT", 0.05)
     with pytest.raises(Busy, match="writing captions"):
         album.write({"a.png": "x"}, MODEL)
     other.drop()
@@ -610,8 +614,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from studio.settings import load
-from studio.spec.credits import Writer
-from studio.store.album import Albums
+from studio.core.captions.provenance import Writer
+from studio.storage.datasets.dataset import Albums
 home, word = sys.argv[1], sys.argv[2]
 album = Albums(load(home=Path(home), device="cpu")).open("many")
 print("ready", flush=True)
@@ -717,7 +721,7 @@ def test_a_death_at_each_point_is_completed(
     }
     for earlier in {"write": [], "undo": ["write"], "redo": ["write", "undo"]}[way]:
         deeds[earlier]()
-    real, done = carry.out, []
+    real, done = file_changes.out, []
 
     def dies(*arguments: object) -> list[str]:
         if step == "after the journal" or (step == "half of the files" and len(done) >= 2):
@@ -726,9 +730,9 @@ def test_a_death_at_each_point_is_completed(
         return real(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(carry, "out", dies)
+        patch.setattr(file_changes, "out", dies)
         if step == "all files":
-            patch.setattr(journal.Journal, "_mark", lambda *_: (_ for _ in ()).throw(SystemExit()))
+            patch.setattr(history.Journal, "_mark", lambda *_: (_ for _ in ()).throw(SystemExit()))
         with pytest.raises(SystemExit):
             deeds[way]()
     fresh = Albums(settings).open("boats")

@@ -19,10 +19,10 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from test_guard import API, Browser
 
+from studio.core.generation.request import NEEDS, GenerationRequest
+from studio.core.generation.rules import SWITCHES
+from studio.imaging.decode import load
 from studio.settings import shipped
-from studio.spec.picture_rules import SWITCHES
-from studio.spec.request import NEEDS, GenerationRequest
-from studio.store.images import load
 from studio.ui.api import FOR
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}

@@ -21,7 +21,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from studio.settings import shipped
-from studio.store.gallery import recipe
+from studio.storage.gallery import recipe
 
 CHROMIUM = next(
     (
@@ -174,8 +174,8 @@ def shown(page: Page) -> bytes:
 
 def seen(data: bytes) -> tuple[str, ...]:
     """What the judge, which never learned from generated pictures, sees in it: colour, thing, place, style."""
-    from studio.engine.pocket.data import to_tensor
-    from studio.engine.pocket.judge import Judge
+    from studio.pocket.data import to_tensor
+    from studio.pocket.judge import Judge
 
     judge = Judge.load(shipped("assets") / "pocket" / "judge")
     found = judge.verdicts(to_tensor(np.array(Image.open(BytesIO(data)).convert("RGB"))[None]))

@@ -17,7 +17,7 @@ from test_browser_sweep import done, go
 from test_browser_training import HOSTILE, run_is, say
 
 from studio.settings import load, shipped
-from studio.store.sweeps import Sweeps
+from studio.storage.sweeps import Sweeps
 
 pytestmark = pytest.mark.slow
 

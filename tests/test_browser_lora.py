@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 from test_browser import Studio, ask, chromium, put, shot, shown, state, studio, visit
 
-from studio.store.gallery import recipe
+from studio.storage.gallery import recipe
 from studio.ui import show
 
 __all__ = ["chromium", "studio", "visit"]  # fixtures

@@ -16,10 +16,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from test_browser import Studio, ask, chromium, shared, shot, state, visit  # noqa: F401
 from test_browser_sweep import body, go, place
 
+from studio.core.generation.request import GenerationRequest
 from studio.settings import load
-from studio.spec.request import GenerationRequest
-from studio.store.gallery import recipe
-from studio.store.inputs import Inputs
+from studio.storage.gallery import recipe
+from studio.storage.inputs import Inputs
 
 
 def easel(page: Page, tab: str) -> Locator:

@@ -13,13 +13,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_browser import Studio, ask, chromium, shared, shot, shown, state, visit  # noqa: F401
 
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec, plan
 from studio.settings import Settings, load
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec, plan
-from studio.spec.value import check
-from studio.store.gallery import Gallery, recipe
-from studio.store.sweeps import Kept, Sweeps, Verdict
-from studio.ui.app import TITLES
+from studio.storage.gallery import Gallery, recipe
+from studio.storage.sweeps import Kept, Sweeps, Verdict
+from studio.ui.app import TABS
 
 pytestmark = pytest.mark.slow
 SCHEDULERS = ("Euler", "DDIM", "DPM++ 2M")
@@ -419,7 +419,7 @@ def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> N
 
 def test_every_tab_keeps_its_title(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
-    titles = list(TITLES.values())
+    titles = [title for title, _ in TABS.values()]
     for title in [*titles, titles[0]]:
         go(page, title)
         page.wait_for_timeout(300)  # what is wrong comes after the tab has been drawn

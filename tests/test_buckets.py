@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.engine.training.buckets import Buckets, batches, table
+from studio.core.training.buckets import Buckets, batches, table
 
 SIDES = st.integers(64, 9000)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from studio.engine.generation import canvas
-from studio.engine.generation.canvas import Window
-from studio.spec import picture as sizes
-from studio.store.masks import new_area, prepared
+from studio.core.generation import geometry as sizes
+from studio.imaging import canvas
+from studio.imaging.canvas import Window
+from studio.imaging.masks import new_area, prepared
 
 SIDE = st.integers(8, 90)
 PAINT = st.integers(1, 12).map(lambda k: 8 * k)

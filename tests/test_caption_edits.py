@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from studio.core.captions import edits, filter
+from studio.core.captions import text as caption_text
+from studio.core.captions.edits import EDITS, Put, Row, SetAside, changed, edit_of, title
+from studio.core.captions.lint import Rules, lint, together
 from studio.errors import InvalidSpec
-from studio.spec import caption_edits, caption_filter, caption_text
-from studio.spec.caption_edits import EDITS, Put, Row, SetAside, changed, edit_of, title
-from studio.spec.caption_lint import Rules, lint, together
-from studio.store.tokens import Tokens
+from studio.storage.models.token_counter import Tokens
 
 CAPTION = st.text("ab, BČ月\\.1", max_size=30)
 
@@ -146,7 +147,7 @@ def test_what_is_refused(values: dict[str, object], says: str) -> None:
     [r"(a|a)*$", r"(a|aa)+$", r"(\w+\s?)*!", r"((a*)*)*b", r"(?:a?){40}a{40}$", r"(.*?,){30}X"],
 )
 def test_no_pattern_hangs(find: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_edits, "PATIENCE", 0.3)
+    monkeypatch.setattr(edits, "PATIENCE", 0.3)
     rows = [Row(f"{k}.png", "a" * 60 + "a, " * 200 + "a" * 40 + "?") for k in range(50)]
     edit = edit_of({"kind": "replace", "find": find, "to": "", "pattern": True})
     start = time.monotonic()
@@ -191,7 +192,7 @@ def test_braces_that_are_fine(find: str, after: str) -> None:
 
 
 def test_a_hanging_pattern_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_edits, "PATIENCE", 0.2)
+    monkeypatch.setattr(edits, "PATIENCE", 0.2)
     with pytest.raises(
         InvalidSpec,
         match=r"the pattern '\(a\|a\)\*\$' takes longer than 0\.2 seconds \(at x\.png\)",
@@ -286,7 +287,7 @@ ROWS = [
     ],
 )
 def test_filters(text: str, keys: str) -> None:
-    assert "".join(row.key[-5] for row in ROWS if caption_filter.parse(text).holds(row)) == keys
+    assert "".join(row.key[-5] for row in ROWS if filter.parse(text).holds(row)) == keys
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_filters(text: str, keys: str) -> None:
 )
 def test_filters_that_are_none(text: str) -> None:
     with pytest.raises(InvalidSpec, match=r"^Filter: "):
-        caption_filter.parse(text)
+        filter.parse(text)
 
 
 @hypothesis_settings(max_examples=300)
@@ -323,7 +324,7 @@ def test_filters_that_are_none(text: str) -> None:
 def test_any_text_is_a_filter_or_refused_in_words(text: str) -> None:
     said = ""
     try:
-        found = caption_filter.parse(text)
+        found = filter.parse(text)
     except InvalidSpec as error:
         said = str(error)
     assert (
@@ -404,9 +405,8 @@ def test_captions_that_are_all_the_same() -> None:
 
 
 def test_tokens_are_those_of_the_models_own_tokenizer(tmp_path: object) -> None:
+    from conftest import POCKET
     from transformers import CLIPTokenizer
-
-    from tests.conftest import POCKET
 
     stock = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
     texts = [
@@ -426,8 +426,9 @@ def test_tokenizers_of_older_folders(tmp_path_factory: pytest.TempPathFactory) -
     """vocab.json and merges.txt alone, as most SD 1.5 folders have it."""
     import shutil
 
+    from conftest import POCKET
+
     from studio.errors import BadFile
-    from tests.conftest import POCKET
 
     model = tmp_path_factory.mktemp("model")
     (model / "tokenizer").mkdir()

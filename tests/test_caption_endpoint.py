@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from studio.engine.bench import Bench
-from studio.engine.captioning import endpoint
-from studio.engine.captioning.run import caption_folder
+from studio.engine.captioning import openai_endpoint
+from studio.engine.captioning.job import caption_folder
+from studio.engine.context import Bench
 from studio.errors import Cancelled, StudioError
 from studio.settings import load
-from studio.store.jobs import Progress
+from studio.storage.jobs import Progress
 
 Answer = tuple[int, dict[str, str], bytes]
 SECRET = "sk-very-secret"
@@ -105,8 +105,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Six pictures, each of one shade; waiting takes no time."""
-    monkeypatch.setenv(endpoint.KEY, SECRET)
-    monkeypatch.setattr(endpoint, "PAUSE", 0.01)
+    monkeypatch.setenv(openai_endpoint.KEY, SECRET)
+    monkeypatch.setattr(openai_endpoint, "PAUSE", 0.01)
     folder = tmp_path / "home" / "datasets" / "shades"
     folder.mkdir(parents=True)
     for k in range(6):
@@ -178,13 +178,13 @@ def test_what_is_sent_once_each_and_what_comes_of_it(
         if path.is_file() and SECRET.encode() in path.read_bytes()
     ]
     assert not written and SECRET not in json.dumps(result)
-    monkeypatch.delenv(endpoint.KEY)
+    monkeypatch.delenv(openai_endpoint.KEY)
     caption(bench, server, mode="replace")  # asked otherwise: the usual question, no limit, no key
     last = server.came[-1]
     assert (
         last["key"] is None
         and "max_tokens" not in last["body"]
-        and endpoint.USUAL in json.dumps(last["body"])
+        and openai_endpoint.USUAL in json.dumps(last["body"])
     )
     caption(bench, server, mode="replace", model="other")
     assert len(server.came) == 18
@@ -228,7 +228,7 @@ def test_it_gives_up_in_words_keeps_what_it_has_and_goes_on_later(
 
 
 def test_no_answer_in_time(bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "ANSWER", 0.3)
+    monkeypatch.setattr(openai_endpoint, "ANSWER", 0.3)
 
     def slow(colour: int, nth: int) -> Answer:
         time.sleep(1.0 if colour == 4 and nth <= 2 else 0)
@@ -337,7 +337,7 @@ def test_a_stop_is_heard_at_once_and_an_answer_after_it_is_kept(
 def test_a_stop_ends_the_waiting_to_try_again(
     bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "PAUSE", 30.0)
+    monkeypatch.setattr(openai_endpoint, "PAUSE", 30.0)
     server.behave = lambda colour, nth: (503, {}, b"")
 
     def stop(progress: Progress) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,15 +23,15 @@ from transformers import (
     GitProcessor,
 )
 
-from studio.engine.bench import Bench
-from studio.engine.captioning.run import caption_folder
-from studio.engine.pocket import data
-from studio.engine.pocket.captions import read
-from studio.engine.pocket.world import Scene, draw
+from studio.core.catalog import CAPTIONERS, ENDPOINT
+from studio.engine.captioning.job import _module, caption_folder
+from studio.engine.context import Bench
 from studio.errors import BadFile, InvalidSpec, ModelNotFound, UnknownFamily
+from studio.pocket import data
+from studio.pocket.captions import read
+from studio.pocket.world import Scene, draw
 from studio.settings import load
-from studio.spec.tables import CAPTIONERS, ENDPOINT
-from studio.store.library import Unusable
+from studio.storage.models.library import Unusable
 
 LOCAL = [kind for kind in CAPTIONERS if kind != ENDPOINT]
 SHORT = 12
@@ -145,7 +144,7 @@ def test_what_a_stock_call_says_in_any_batch(kind: str, told: bool, bench: Bench
 
 def test_every_kind_has_a_module_and_every_toy_is_found(bench: Bench) -> None:
     for kind in CAPTIONERS:
-        assert importlib.import_module(f"studio.engine.captioning.{kind}").Captioner
+        assert _module(kind).Captioner
     assert set(makers.MAKERS) == set(STOCK) == set(LOCAL)
     found = bench.pipelines.networks.captioners()
     assert sorted(info.name for info in found) == [

@@ -15,29 +15,29 @@ import captioner_makers as makers
 import pytest
 from PIL import Image
 
+from studio.core.base import check
+from studio.core.captions.spec import CaptionSpec
 from studio.engine import worker
-from studio.engine.bench import Bench
-from studio.engine.captioning import run
+from studio.engine.captioning import job as run
 from studio.engine.captioning.git import Captioner
-from studio.engine.captioning.run import caption_folder
+from studio.engine.captioning.job import caption_folder
+from studio.engine.context import Bench
 from studio.engine.worker import WORKS, work_of
 from studio.errors import Cancelled, DatasetError, InvalidSpec, NotAllowed, StudioError
 from studio.settings import load
-from studio.spec.caption import CaptionSpec
-from studio.spec.value import check
-from studio.store.jobs import Jobs, Progress
+from studio.storage.jobs import Jobs, Progress
 
 # pictures that the embedded captioner asked itself about, in a process that dies in between
 KILLED = """
 import sys, time
 from pathlib import Path
-from studio.engine.bench import Bench
-from studio.engine.captioning import run
+from studio.engine.context import Bench
+from studio.engine.captioning import job
 from studio.settings import load
-run.WRITE_EVERY = 0.0
+job.WRITE_EVERY = 0.0
 bench = Bench.open(load(home=Path(sys.argv[1]), device="cpu", precision="float32", keep_free=0))
 spec = {"dataset": "world", "mode": sys.argv[2], "trigger": "mysks", "batch": 4}
-run.caption_folder(bench, spec, lambda progress: print(progress.step, flush=True))
+job.caption_folder(bench, spec, lambda progress: print(progress.step, flush=True))
 """
 
 

@@ -27,11 +27,11 @@ from test_captioning_tab import (
     typed,
 )
 
-from studio.spec.credits import Writer
-from studio.store import files
-from studio.store.album import Albums
-from studio.ui.tabs.captioning import CaptioningTab
-from studio.ui.tabs.captioning_place import Find
+from studio.core.captions.provenance import Writer
+from studio.storage import atomic
+from studio.storage.datasets.dataset import Albums
+from studio.ui.tabs.captioning.state import Find
+from studio.ui.tabs.captioning.tab import CaptioningTab
 from studio.ui.widgets import Desk
 
 HUGE = "a, " * 350_000  # a megabyte
@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on a read-only disk; tests may run as root, whom no mode of a folder stops."""
-    folder, real, rename = desk.settings.home / "datasets" / "bears", files.write, os.rename
+    folder, real, rename = desk.settings.home / "datasets" / "bears", atomic.write, os.rename
 
     def write(path: Path, *rest: Any, **more: Any) -> None:
         if path.is_relative_to(folder):
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_written(
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         rename(old, new, *rest, **more)
 
-    monkeypatch.setattr(files, "write", write)
+    monkeypatch.setattr(atomic, "write", write)
     monkeypatch.setattr(os, "rename", move)
     shown = tab.touched(page(tab), typed("001.png", "new", "bear, number 1"), by(OWNER))
     assert "Read-only file system" in shown[tab.view.note]

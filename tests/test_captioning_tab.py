@@ -14,23 +14,23 @@ from conftest import Served
 from test_guard import API, Browser
 from test_sweep_tab import ANN, HOSTILE, OWNER, Asked, pressed
 
+from studio.core.captions.clip_query import SeeSpec
+from studio.core.captions.lint import Finding
+from studio.core.captions.provenance import Writer
+from studio.core.captions.spec import CaptionSpec
 from studio.errors import DatasetError, NotAllowed
 from studio.settings import Settings, shipped
-from studio.spec.caption import CaptionSpec
-from studio.spec.caption_lint import Finding
-from studio.spec.credits import Writer
-from studio.spec.seeing import SeeSpec
-from studio.store.album import Albums
-from studio.store.journal import Step
-from studio.store.pictures import Counts
-from studio.ui import album as words
+from studio.storage.datasets.dataset import Albums
+from studio.storage.datasets.history import Step
+from studio.storage.datasets.items import Counts
 from studio.ui import show
 from studio.ui.guard import Visitor
-from studio.ui.tabs.captioning import CaptioningTab
-from studio.ui.tabs.captioning_find import listed
-from studio.ui.tabs.captioning_place import Find
-from studio.ui.tabs.captioning_view import called
-from studio.ui.tabs.training import TrainingTab
+from studio.ui.tabs.captioning.browser import called
+from studio.ui.tabs.captioning.search import listed
+from studio.ui.tabs.captioning.state import Find
+from studio.ui.tabs.captioning.tab import CaptioningTab
+from studio.ui.tabs.training.tab import TrainingTab
+from studio.ui.views import dataset as words
 from studio.ui.widgets import Desk
 
 PLUSH = shipped("assets") / "datasets" / "mysks"
@@ -55,11 +55,11 @@ def tab(desk: Desk) -> CaptioningTab:
 @pytest.fixture
 def by(monkeypatch: pytest.MonkeyPatch) -> Any:
     for module in (
-        "captioning",
-        "captioning_view",
-        "captioning_run",
-        "captioning_tools",
-        "captioning_find",
+        "captioning.tab",
+        "captioning.browser",
+        "captioning.captioner",
+        "captioning.tools",
+        "captioning.search",
     ):
         monkeypatch.setattr(f"studio.ui.tabs.{module}.who", lambda request: request.visitor)
     return Asked

@@ -16,23 +16,23 @@ import pytest
 import torch
 from trainings import QUICK, add, hasten, make_home, open_bench, same, silent, weights
 
-from studio.engine.bench import Bench
-from studio.engine.pipelines import families
-from studio.engine.training import setup
-from studio.engine.training.cache import Cache
+from studio.core.base import check
+from studio.core.training.config import TrainingConfig
+from studio.engine.context import Bench
+from studio.engine.models import families
+from studio.engine.training import prepare
 from studio.engine.training.checkpoint import Keeper
-from studio.engine.training.data import Data
-from studio.engine.training.loop import Trainer
-from studio.engine.training.network import Network
-from studio.engine.training.run import train
-from studio.engine.training.watch import beginning, restart
+from studio.engine.training.data_loader import Data
+from studio.engine.training.job import train
+from studio.engine.training.latent_cache import Cache
+from studio.engine.training.lora_network import Network
+from studio.engine.training.monitor import beginning, restart
+from studio.engine.training.trainer import Trainer
 from studio.errors import BadFile, Cancelled, StudioError
 from studio.settings import Settings
-from studio.spec.training import TrainingConfig
-from studio.spec.value import check
-from studio.store import checkpoints
-from studio.store.jobs import Progress
-from studio.store.runs import Runs
+from studio.storage.jobs import Progress
+from studio.storage.training import checkpoints
+from studio.storage.training.runs import Runs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -70,7 +70,7 @@ def whole(bench: Bench) -> dict[str, torch.Tensor]:
 
 def trainer(bench: Bench) -> Trainer:
     """Alone, without a run."""
-    found = setup.prepare(bench, check(TrainingConfig, QUICK), silent)
+    found = prepare.prepare(bench, check(TrainingConfig, QUICK), silent)
     parts = families.load(found.info, "", found.device)
     data = Data(found.plan, Cache(), parts)
     data.prepare(parts)

@@ -13,12 +13,12 @@ import pytest
 from conftest import Served
 from PIL import Image
 
-from studio.__main__ import build, main
-from studio.inspection import outside_tested_range, tested_requirements
-from studio.spec.picture_rules import SWITCHES
-from studio.spec.request import NEEDS, GenerationRequest
-from studio.spec.value import check
-from studio.store.jobs import Jobs
+from studio.cli.inspect import outside_tested_range, tested_requirements
+from studio.cli.main import build, main
+from studio.core.base import check
+from studio.core.generation.request import NEEDS, GenerationRequest
+from studio.core.generation.rules import SWITCHES
+from studio.storage.jobs import Jobs
 
 OTHER = {
     "prompt": "a cat",
@@ -61,7 +61,7 @@ def studio(*words: str, home: Path | None = None) -> subprocess.CompletedProcess
 
 def test_help_answers_without_torch_and_gradio() -> None:
     code = (
-        "import sys\nfrom studio.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom studio.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'torch', 'gradio', 'diffusers', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from studio.errors import DatasetError
+from studio.imaging import decode
 from studio.settings import Settings, shipped
-from studio.store import images, looks
-from studio.store.dataset import Datasets, Item, read
-from studio.store.layout import repeats_and_concept
-from studio.store.looks import Looks
+from studio.storage.datasets import image_index
+from studio.storage.datasets.image_index import Looks
+from studio.storage.datasets.layout import repeats_and_concept
+from studio.storage.datasets.training_set import Datasets, Item, read
 
 
 def picture(path: Path, size: tuple[int, int] = (80, 64), colour: int = 0, **more: Any) -> Path:
@@ -242,9 +243,9 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "folder.png").mkdir()
     picture(tmp_path / "tiny.png", (63, 200))
     picture(tmp_path / "moving.gif")
-    monkeypatch.setattr(images, "MOST_BYTES", 5000)
+    monkeypatch.setattr(decode, "MOST_BYTES", 5000)
     (tmp_path / "huge.png").write_bytes(b"\0" * 6000)
-    monkeypatch.setattr(images, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 100_000)
     picture(tmp_path / "wide.png", (400, 300))
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.png")
@@ -364,7 +365,7 @@ def test_a_changed_picture_is_read_anew_and_an_unchanged_one_is_not(
 ) -> None:
     path, index, calls = picture(tmp_path / "a.png"), Looks(), []
     monkeypatch.setattr(
-        looks, "look", lambda path, look=looks.look: calls.append(path) or look(path)
+        image_index, "look", lambda path, look=image_index.look: calls.append(path) or look(path)
     )
     first = read(tmp_path, looks=index)
     assert read(tmp_path, looks=index) == first and len(calls) == 1

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_album import held, picture
 
 from studio.settings import shipped
-from tests.test_album import held, picture
 
 
 def studio(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -97,7 +97,7 @@ def test_what_cannot_be(tmp_path: Path, words: list[str], status: int, says: str
 
 def test_torch_stays_away(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom studio.__main__ import main\n"
+        "import sys\nfrom studio.cli.main import main\n"
         f"try: main(['dataset', 'moon', '--home', {str(tmp_path / 'home')!r}])\nexcept SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'gradio', 'diffusers', 'transformers', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )

@@ -18,13 +18,14 @@ from painting import together
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from studio.engine.bench import Bench
-from studio.engine.training import export
-from studio.engine.training.export import About, Pair, collect, settings_of, stems, write
+from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.engine.context import Bench
+from studio.engine.training import lora_export
+from studio.engine.training.lora_export import About, Pair, collect, settings_of, stems, write
 from studio.errors import BadFile, StudioError
 from studio.settings import load
-from studio.spec.request import GenerationRequest, LoraUse
-from studio.store import files, loras
+from studio.storage import atomic
+from studio.storage.models import lora_file
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -414,7 +415,7 @@ def test_tensors_and_header(tmp_path: Path, layers: Any) -> None:
         and told["sshs_model_hash"] == hashlib.sha256(data[8 + length :]).hexdigest()
     )
     assert told["modelspec.hash_sha256"] == f"0x{told['sshs_model_hash']}"
-    info = loras.look(path)
+    info = lora_file.look(path)
     assert (info.family, info.title, info.trigger_words, info.base_model) == (
         "sdxl",
         "mjesec",
@@ -433,7 +434,7 @@ def test_the_same_run_makes_the_same_bytes(tmp_path: Path, layers: Any) -> None:
         write(other, layers, replace(ABOUT, name="x"), UNET)
         != hashlib.sha256(one.read_bytes()).hexdigest()
     )
-    assert loras.look(other).title == "x" and [
+    assert lora_file.look(other).title == "x" and [
         path.name for path in sorted(tmp_path.iterdir())
     ] == [one.name, other.name]
 
@@ -460,7 +461,7 @@ def test_family_and_prediction_are_told(
     path = tmp_path / "it.safetensors"
     some = {key: pair for key, pair in layers.items() if key[0] == "text_encoder"}
     write(path, some, replace(ABOUT, family=family, prediction=prediction), UNET, torch.bfloat16)
-    told = files.safetensors_header(path)["__metadata__"]
+    told = atomic.safetensors_header(path)["__metadata__"]
     assert (
         told["ss_base_model_version"],
         told["modelspec.architecture"],
@@ -493,7 +494,7 @@ def test_what_comes_back_differently_replaces_nothing(
 ) -> None:
     path = tmp_path / "it.safetensors"
     path.write_bytes(b"the old one")
-    inner = export._compare
+    inner = lora_export._compare
 
     def on_a_bad_disk(aside: Path, *more: Any) -> None:
         data = bytearray(aside.read_bytes())
@@ -507,7 +508,7 @@ def test_what_comes_back_differently_replaces_nothing(
         aside.write_bytes(data[:-4] if harm == "cut" else data)
         inner(aside, *more)
 
-    monkeypatch.setattr(export, "_compare", on_a_bad_disk)
+    monkeypatch.setattr(lora_export, "_compare", on_a_bad_disk)
     with pytest.raises(BadFile, match=r"it\.safetensors (came back|could not be read back)"):
         write(path, layers, ABOUT, UNET)
     assert path.read_bytes() == b"the old one" and len(list(tmp_path.iterdir())) == 1
@@ -516,7 +517,7 @@ def test_what_comes_back_differently_replaces_nothing(
 def test_many_tags_are_cut_to_the_most_frequent(
     tmp_path: Path, layers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "MOST_TAGS", 3)
+    monkeypatch.setattr(lora_export, "MOST_TAGS", 3)
     path = tmp_path / "it.safetensors"
     write(
         path,
@@ -527,7 +528,7 @@ def test_many_tags_are_cut_to_the_most_frequent(
         ),
         UNET,
     )
-    told = json.loads(files.safetensors_header(path)["__metadata__"]["ss_tag_frequency"])
+    told = json.loads(atomic.safetensors_header(path)["__metadata__"]["ss_tag_frequency"])
     assert told == {"a": {"8": 8, "7": 7}, "b": {"x": 100}, "c": {}}
 
 

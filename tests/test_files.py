@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from studio.errors import BadFile
-from studio.store import files
+from studio.storage import atomic
 
 
 def full(*_: object, **__: object) -> None:
@@ -30,19 +30,19 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "deep" / "a.txt"
-    files.write(path, b"old")
+    atomic.write(path, b"old")
     monkeypatch.setattr(*(("builtins.open", full) if broken == "open" else (os, broken, full)))
     with pytest.raises(BadFile, match=r"a\.txt could not be written: No space left on device"):
-        files.write(path, b"new")
+        atomic.write(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old" and os.listdir(path.parent) == ["a.txt"]
-    files.write(path, b"new")
+    atomic.write(path, b"new")
     assert path.read_bytes() == b"new" and os.listdir(path.parent) == ["a.txt"]
 
 
 def test_what_the_writer_raises_comes_through_and_nothing_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with pytest.raises(ZeroDivisionError), files.writing(path) as out:
+    with pytest.raises(ZeroDivisionError), atomic.writing(path) as out:
         out.write(bytes([1 // (out.write(b"half") - 4)]))
     assert os.listdir(tmp_path) == []
 
@@ -51,7 +51,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom studio.store import files\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom studio.storage import atomic as files\n"
         "with files.writing(Path(sys.argv[1])) as out:\n    out.write(b'x' * 10**6)\n    out.flush()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -67,10 +67,10 @@ def test_without_replace_an_existing_file_stays(
     if not links:
         monkeypatch.setattr(os, "link", full)
     path = tmp_path / "a.txt"
-    files.write(path, b"old", replace=False)
+    atomic.write(path, b"old", replace=False)
     with pytest.raises(FileExistsError):
-        files.write(path, b"new", replace=False)
-    with pytest.raises(FileExistsError), files.writing(path, replace=False):
+        atomic.write(path, b"new", replace=False)
+    with pytest.raises(FileExistsError), atomic.writing(path, replace=False):
         pytest.fail("a name that is taken is said before anything is written")
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.txt"]
 
@@ -80,7 +80,7 @@ def test_threads_that_write_one_file_leave_one_whole_file(tmp_path: Path) -> Non
     contents = [bytes([k]) * 300_000 for k in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert (
-            list(pool.map(lambda content: files.write(path, content), contents * 5)) == [None] * 40
+            list(pool.map(lambda content: atomic.write(path, content), contents * 5)) == [None] * 40
         )
         assert path.read_bytes() in contents and os.listdir(tmp_path) == ["a.bin"]
         taken = list(pool.map(lambda content: _new(tmp_path / "b.bin", content), contents))
@@ -89,7 +89,7 @@ def test_threads_that_write_one_file_leave_one_whole_file(tmp_path: Path) -> Non
 
 def _new(path: Path, content: bytes) -> bool:
     try:
-        files.write(path, content, replace=False)
+        atomic.write(path, content, replace=False)
     except FileExistsError:
         return False
     return True
@@ -100,7 +100,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for path in (tmp_path / "file" / "a.txt", tmp_path / ("z" * 300)):
         with pytest.raises(BadFile, match="could not be written"):
-            files.write(path, b"1", replace)
+            atomic.write(path, b"1", replace)
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -125,7 +125,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, replace: bool) -> None:
     ],
 )
 def test_safe_name(name: str, safe: str) -> None:
-    assert files.safe_name(name) == safe
+    assert atomic.safe_name(name) == safe
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,18 @@ def test_safe_name(name: str, safe: str) -> None:
 )
 def test_no_name_at_all(name: str) -> None:
     with pytest.raises(BadFile, match="cannot be a file's name"):
-        files.safe_name(name)
+        atomic.safe_name(name)
 
 
 @given(st.text(st.characters(), max_size=200))
 @example("a" * 119 + "- b")
 def test_a_safe_name_is_one_plain_file(name: str) -> None:
     try:
-        safe = files.safe_name(name)
+        safe = atomic.safe_name(name)
     except BadFile:
         return
     assert Path("/x", safe).resolve() == Path("/x") / safe and len(safe.encode()) <= 120
-    assert files.safe_name(safe) == safe  # so that what was saved under it is found under it
+    assert atomic.safe_name(safe) == safe  # so that what was saved under it is found under it
 
 
 def test_inside(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_inside(tmp_path: Path) -> None:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     (tmp_path / "outputs-2").mkdir()
     (tmp_path / "outputs-2" / "a.png").write_bytes(b"3")
-    assert files.inside(folder, folder / ".." / "outputs" / "a.png") == good.resolve()
+    assert atomic.inside(folder, folder / ".." / "outputs" / "a.png") == good.resolve()
     for path in (
         secret,
         folder / ".." / "secret.png",
@@ -189,7 +189,7 @@ def test_inside(tmp_path: Path) -> None:
         "/etc/passwd",
     ):
         with pytest.raises(BadFile, match="no such file here"):
-            files.inside(folder, path)
+            atomic.inside(folder, path)
 
 
 def safetensors(header: bytes, body: bytes = b"", length: int | None = None) -> bytes:
@@ -201,7 +201,7 @@ GOOD = json.dumps({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}})
 
 def test_a_safetensors_header(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(safetensors(GOOD, b"1234"))
-    assert files.safetensors_header(tmp_path / "a.safetensors") == json.loads(GOOD)
+    assert atomic.safetensors_header(tmp_path / "a.safetensors") == json.loads(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -213,13 +213,13 @@ def test_a_safetensors_header(tmp_path: Path) -> None:
         safetensors(GOOD)[:-5],
         safetensors(GOOD, length=2**63),
         safetensors(GOOD, length=0),
-        safetensors(GOOD, length=files.MOST_HEADER + 1),
+        safetensors(GOOD, length=atomic.MOST_HEADER + 1),
         safetensors(b"no JSON at all"),
         safetensors(b"[1, 2]"),
         safetensors(b"\xff\xfe{}"),
         safetensors(b"7 "),
         safetensors(b"[" * 100_000),
-        safetensors(json.dumps({f"{k}": {} for k in range(files.MOST_TENSORS + 1)}).encode()),
+        safetensors(json.dumps({f"{k}": {} for k in range(atomic.MOST_TENSORS + 1)}).encode()),
         b"PK\x03\x04" + b"\0" * 100,
         b"\x80\x02}q\0." * 20,
     ],
@@ -228,7 +228,7 @@ def test_a_safetensors_header(tmp_path: Path) -> None:
 def test_no_safetensors(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(data)
     with pytest.raises(BadFile, match=r"a\.safetensors"):
-        files.safetensors_header(tmp_path / "a.safetensors")
+        atomic.safetensors_header(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_no_safetensors(data: bytes, tmp_path: Path) -> None:
 def test_no_file(make: Callable[[Path], Any], tmp_path: Path) -> None:
     make(tmp_path / "a.safetensors")
     with pytest.raises(BadFile, match="cannot be read"):
-        files.safetensors_header(tmp_path / "a.safetensors")
+        atomic.safetensors_header(tmp_path / "a.safetensors")
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(safetensors))
@@ -250,7 +250,7 @@ def test_never_anything_but_bad_file(data: bytes) -> None:
         path = Path(folder) / "a.safetensors"
         path.write_bytes(data)
         try:
-            header = files.safetensors_header(path)
+            header = atomic.safetensors_header(path)
         except BadFile:
             return
         assert isinstance(header, dict)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from studio.core.base import check, extra
+from studio.core.catalog import SCHEDULERS
+from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.core.generation.rules import SIDES
 from studio.errors import InvalidSpec
 from studio.settings import load
-from studio.spec.picture_rules import SIDES
-from studio.spec.request import GenerationRequest, LoraUse
-from studio.spec.tables import SCHEDULERS
-from studio.spec.value import check, extra
-from studio.store.jobs import Jobs
+from studio.storage.jobs import Jobs
 from studio.ui.app import build, desk_of
 from studio.ui.form import Form
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from studio.core.generation import infotext
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, BadPicture
 from studio.settings import Settings, load
-from studio.spec import infotext
-from studio.spec.request import GenerationRequest
-from studio.store.gallery import THUMB, Gallery, Picture, recipe, work
+from studio.storage.gallery import THUMB, Gallery, Picture, recipe, work
 
 REQUEST = GenerationRequest(
     prompt="a red boat, größe 100%", negative_prompt="fog", width=128, height=192, seed=7

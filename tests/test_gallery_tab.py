@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_sweep_tab import ANN, OWNER, Asked
 
-from studio.spec.request import GenerationRequest
+from studio.core.generation.request import GenerationRequest
 from studio.ui.tabs.gallery import GalleryTab
 from studio.ui.widgets import Desk
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from painting import together
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import decode, generate
-from studio.engine.pipelines.families import Parts
-from studio.engine.pipelines.prompts import condition
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import Bench
+from studio.engine.generation.job import decode, generate
+from studio.engine.models.families import Parts
+from studio.engine.models.prompt_encoding import condition
 from studio.errors import BadFile, Cancelled, InvalidSpec, ModelNotFound, OutOfMemory, StudioError
 from studio.settings import Settings, load
-from studio.spec.request import GenerationRequest
-from studio.store.jobs import Progress
+from studio.storage.jobs import Progress
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning:torchsde"
@@ -296,14 +296,17 @@ def test_a_preview_looks_like_the_picture(bench: Bench) -> None:
 
     from PIL import Image
 
-    from studio.engine.generation import preview
+    from studio.engine.generation import latent_preview
 
     shrunk = []
     for prompt in ("a blue car on a beach", "a red boat at night"):
         request = GenerationRequest(prompt=prompt, seed=9, steps=6).resolved(128, 0)
         with bench.pipelines.borrow(request) as parts:
             (one,) = together(parts, request)
-            shown, real = Image.open(io.BytesIO(preview.jpeg(parts, [one]))), decode(parts, one)
+            shown, real = (
+                Image.open(io.BytesIO(latent_preview.jpeg(parts, [one]))),
+                decode(parts, one),
+            )
         shrunk.append(
             [
                 np.asarray(image.resize((16, 16), Image.Resampling.BOX), float).ravel()
@@ -413,7 +416,7 @@ def test_bad_requests(bench: Bench, paint: Callable[..., Any], toys: Path, tmp_p
 
 def test_bfloat16_runs(settings: Settings) -> None:
     """Another precision is another picture record; the autoencoder never runs in float16."""
-    from studio.engine.pipelines import devices
+    from studio.engine.models import devices
 
     assert torch.float16 not in devices.AUTOENCODERS.values()
     bench = Bench.open(load(home=settings.home, device="cpu", precision="bfloat16", keep_free=0))

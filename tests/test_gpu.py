@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
 from studio.settings import load
-from studio.spec.request import GenerationRequest
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,11 +15,11 @@ import pytest
 from conftest import Served
 from PIL import Image
 
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec
 from studio.settings import Settings
-from studio.spec.caption import CaptionSpec
-from studio.spec.request import GenerationRequest
-from studio.store.jobs import Jobs
+from studio.storage.jobs import Jobs
 from studio.ui import guard
 from studio.ui.api import FOR
 

@@ -19,7 +19,7 @@ from PIL.Image import Transpose
 from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import BadPicture
-from studio.store import images
+from studio.imaging import decode
 
 RED, GREEN, BLUE, GRAY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (100, 100, 100)
 
@@ -51,7 +51,7 @@ def png(
 
 
 def pixel(data: bytes, at: tuple[int, int] = (0, 0), **more: Any) -> tuple[int, ...]:
-    image = images.load(data, "it", **more).image
+    image = decode.load(data, "it", **more).image
     assert image.mode == "RGB"
     found = image.getpixel(at)
     assert isinstance(found, tuple)
@@ -60,7 +60,7 @@ def pixel(data: bytes, at: tuple[int, int] = (0, 0), **more: Any) -> tuple[int, 
 
 def refusal(source: Path | bytes) -> str:
     with pytest.raises(BadPicture) as caught:
-        images.load(source, "it.png")
+        decode.load(source, "it.png")
     assert str(caught.value).startswith("it.png ") and str(caught.value).endswith(".")
     return str(caught.value)
 
@@ -83,7 +83,7 @@ def test_upright(orientation: int, stored: Transpose | None, format: str) -> Non
     exif = Image.Exif()
     exif[0x112] = orientation
     turned = corners() if stored is None else corners().transpose(stored)
-    image = images.load(saved(turned, format, exif=exif, quality=100)).image
+    image = decode.load(saved(turned, format, exif=exif, quality=100)).image
     assert (image.mode, image.size) == ("RGB", (48, 32))
     middles = np.asarray(image, int)[8::16, 12::24].reshape(4, 3)
     assert np.abs(middles - [RED, GREEN, BLUE, GRAY]).max() <= 4
@@ -92,7 +92,7 @@ def test_upright(orientation: int, stored: Transpose | None, format: str) -> Non
 @pytest.mark.parametrize(
     ("format", "mode"),
     [
-        *((format, mode) for format in images.FORMATS for mode in ("1", "L", "P", "RGB")),
+        *((format, mode) for format in decode.FORMATS for mode in ("1", "L", "P", "RGB")),
         ("JPEG", "CMYK"),
     ],
 )
@@ -101,7 +101,7 @@ def test_every_format_and_mode_becomes_rgb(format: str, mode: str) -> None:
     data = saved(
         source.convert("RGB") if mode == "P" and format in ("JPEG", "WEBP") else source, format
     )
-    found = np.asarray(images.load(data).image, int)
+    found = np.asarray(decode.load(data).image, int)
     assert found.shape == (32, 48, 3)
     assert np.abs(found - np.asarray(source.convert("RGB"), int)).mean() < (
         20 if mode == "1" else 6
@@ -124,17 +124,17 @@ def test_transparent_places_show_the_background_not_what_hides_below() -> None:
     ]
     for data in hidden:
         assert pixel(data) == (255, 255, 255) and pixel(data, background=(1, 2, 3)) == (1, 2, 3)
-        assert "transparent" in images.load(data, "it").notes[0]
+        assert "transparent" in decode.load(data, "it").notes[0]
     assert pixel(saved(palette, transparency=0), (12, 4)) == BLUE
     assert pixel(saved(Image.new("RGBA", (16, 16), (*RED, 128)))) == (255, 127, 127)
-    opaque = images.load(saved(Image.new("RGBA", (16, 16), (*RED, 255))))
+    opaque = decode.load(saved(Image.new("RGBA", (16, 16), (*RED, 255))))
     assert opaque.notes == () and opaque.image.getpixel((0, 0)) == RED
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     values = np.linspace(0, 65535, 64 * 64).round().astype(">u2").reshape(64, 64)
     rows = b"".join(b"\0" + row.tobytes() for row in values)
-    found = np.asarray(images.load(png(64, 64, 16, 0, rows)).image, int)
+    found = np.asarray(decode.load(png(64, 64, 16, 0, rows)).image, int)
     assert (
         np.abs(found - (values.astype(float) / 257)[..., None]).max() <= 1
         and len(np.unique(found)) == 256
@@ -150,13 +150,13 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame(format: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
-    loaded = images.load(
+    loaded = decode.load(
         saved(frames[0], format, save_all=True, append_images=frames[1:], lossless=True), "it"
     )
     assert loaded.image.getpixel((3, 3)) == RED and loaded.notes == (
         "it is animated: its first frame is taken.",
     )
-    assert images.load(saved(frames[0], format)).notes == ()
+    assert decode.load(saved(frames[0], format)).notes == ()
 
 
 def test_colour_profiles() -> None:
@@ -193,16 +193,16 @@ def test_a_bomb_is_refused_before_it_is_decoded(
 
 def test_sizes() -> None:
     assert "7 x 9" in refusal(saved(Image.new("RGB", (7, 9))))
-    assert images.load(saved(Image.new("RGB", (8, 8)))).image.size == (8, 8)
-    assert images.load(saved(Image.new("L", (images.MOST_SIDE, 8)))).image.size == (
-        images.MOST_SIDE,
+    assert decode.load(saved(Image.new("RGB", (8, 8)))).image.size == (8, 8)
+    assert decode.load(saved(Image.new("L", (decode.MOST_SIDE, 8)))).image.size == (
+        decode.MOST_SIDE,
         8,
     )
 
 
 def test_a_file_too_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "it.png").write_bytes(saved(corners()))
-    monkeypatch.setattr(images, "MOST_BYTES", 10)
+    monkeypatch.setattr(decode, "MOST_BYTES", 10)
     assert "MiB" in refusal(tmp_path / "it.png") and "MiB" in refusal(saved(corners()))
 
 
@@ -239,12 +239,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 def test_the_content_counts_not_the_ending(tmp_path: Path) -> None:
     (tmp_path / "really.png").write_bytes(saved(corners(), "JPEG"))
-    assert images.load(tmp_path / "really.png").image.size == (48, 32)
+    assert decode.load(tmp_path / "really.png").image.size == (48, 32)
 
 
 NOISE = Image.effect_noise((64, 48), 80).convert("RGB")
 WHOLE = {
-    **{format: saved(NOISE, format) for format in images.FORMATS},
+    **{format: saved(NOISE, format) for format in decode.FORMATS},
     "moving GIF": saved(
         NOISE, "GIF", save_all=True, append_images=[NOISE.rotate(90), NOISE.rotate(180)]
     ),
@@ -258,7 +258,7 @@ def test_cut_off_anywhere(kind: str) -> None:
     refused = 0
     for length in range(0, len(whole), len(whole) // 60):
         try:
-            assert images.load(whole[:length]).image.size == (64, 48)  # all that matters was there
+            assert decode.load(whole[:length]).image.size == (64, 48)  # all that matters was there
         except BadPicture as error:
             refused += 1
             last = str(error)
@@ -275,7 +275,7 @@ def test_never_anything_but_bad_picture(kind: str, changes: list[tuple[int, int]
         data[place] = value
     with warnings.catch_warnings(), suppress(BadPicture):
         warnings.simplefilter("ignore")
-        assert images.load(bytes(data)).image.mode == "RGB"
+        assert decode.load(bytes(data)).image.mode == "RGB"
 
 
 def test_settings_texts() -> None:
@@ -283,7 +283,7 @@ def test_settings_texts() -> None:
     info.add_text("parameters", "plain")
     info.add_text("Title", "a boat", zip=True)
     info.add_itxt("studio", '{"größe": 1}', zip=True)
-    text = images.load(saved(corners(), pnginfo=info)).text
+    text = decode.load(saved(corners(), pnginfo=info)).text
     assert (text["parameters"], text["Title"], text["studio"]) == (
         "plain",
         "a boat",
@@ -304,7 +304,7 @@ def test_settings_texts() -> None:
 def test_a1111s_text_in_jpeg_and_webp(raw: bytes, text: str | None, format: str) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = raw
-    assert images.load(saved(corners(), format, exif=exif)).text.get("parameters") == text
+    assert decode.load(saved(corners(), format, exif=exif)).text.get("parameters") == text
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,20 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadPicture, InvalidSpec, StudioError
-from studio.spec.request import GenerationRequest
-from studio.spec.value import check
-from studio.store.gallery import Picture
-from studio.ui.compare import before_of
-from studio.ui.easel import Source
+from studio.storage.gallery import Picture
+from studio.ui.components.before_after import before_of
+from studio.ui.components.denoise_strip import Strip
+from studio.ui.components.mask_editor import Source
 from studio.ui.guard import Visitor
-from studio.ui.maker import Maker
-from studio.ui.strip import Strip
 from studio.ui.tabs.gallery import GalleryTab
+from studio.ui.tabs.generation import Maker
 from studio.ui.tabs.img2img import Img2Img, runs
-from studio.ui.tabs.img2img_many import drawn
+from studio.ui.tabs.img2img_batch import drawn
 from studio.ui.tabs.inpaint import AROUND, SIDES, WITHIN, Inpaint
-from studio.ui.tabs.sweep import SweepTab
+from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.widgets import GUEST_JOBS, Desk
 
 OWNER, ANN = Visitor("owner", guest=False), Visitor("ann", guest=True)
@@ -315,9 +315,9 @@ FRAMES: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk: Desk) -> None:
-    from studio.engine.bench import Bench
-    from studio.engine.generation.painting import begin
-    from studio.engine.pipelines.prompts import condition
+    from studio.engine.context import Bench
+    from studio.engine.generation.trajectory_runner import begin
+    from studio.engine.models.prompt_encoding import condition
 
     drawn = Image.new("L", (200, 120))
     drawn.paste(255, (60, 40, 90, 70))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio import __version__
-from studio.spec import infotext
-from studio.spec.request import GenerationRequest, LoraUse
-from studio.spec.tables import SCHEDULERS
-from studio.spec.value import check
+from studio.core.base import check
+from studio.core.catalog import SCHEDULERS
+from studio.core.generation import infotext
+from studio.core.generation.request import GenerationRequest, LoraUse
 
 REQUEST = GenerationRequest(
     prompt="a red boat, by a lake", negative_prompt="fog, rain", width=128, height=192, seed=7

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
-from studio.spec.request import GenerationRequest
-from studio.store.inputs import Inputs
+from studio.storage.inputs import Inputs
 
 
 def bytes_of(image: Image.Image, kind: str = "PNG", **more: object) -> bytes:

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_album import held, picture, said
 
+from studio.core.captions.edits import edit_of
+from studio.core.captions.provenance import Source, Writer
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, DatasetError, NotAllowed, StudioError
 from studio.settings import Settings, load
-from studio.spec.caption_edits import edit_of
-from studio.spec.credits import Source, Writer
-from studio.spec.request import GenerationRequest
-from studio.store import intake, journal, unpack
-from studio.store.album import Albums
-from studio.store.dataset import Datasets
-from studio.store.gallery import Gallery
-from tests.test_album import held, picture, said
+from studio.storage.datasets import archives, history, importer
+from studio.storage.datasets.dataset import Albums
+from studio.storage.datasets.training_set import Datasets
+from studio.storage.gallery import Gallery
 
 
 def png(colour: int = 0, size: tuple[int, int] = (80, 64)) -> bytes:
@@ -47,7 +47,7 @@ def packed(
 
 def brought(
     settings: Settings, archive: Path, name: str = "new"
-) -> tuple[intake.Taken, dict[str, str]]:
+) -> tuple[importer.Taken, dict[str, str]]:
     albums = Albums(settings)
     taken = albums.add(name, [(archive, archive.name)])
     return taken, said(albums.open(name)) if name in albums.names() else {}
@@ -228,14 +228,14 @@ def test_duplicates_in_an_archive(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_bombs(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "FREE_RATIO", 2**20)
+    monkeypatch.setattr(archives, "FREE_RATIO", 2**20)
     bomb = packed(tmp_path / "bomb.zip", *((f"{k}.png", bytes(3 * 2**20)) for k in range(8)))
     with pytest.raises(BadFile, match="unpacks to more than"):
         brought(settings, bomb)
     assert "new" not in Albums(settings).names() and not list(
         (settings.home / "datasets").iterdir()
     )
-    monkeypatch.setattr(unpack, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 10)
     with pytest.raises(BadFile, match="entries"):
         brought(settings, packed(tmp_path / "many.zip", *((f"{k}.txt", b"") for k in range(11))))
     liar = bytearray((tmp_path / "many.zip").read_bytes())
@@ -244,11 +244,11 @@ def test_bombs(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "liar.zip").write_bytes(liar)
     with pytest.raises(BadFile, match="entries"):
         brought(settings, tmp_path / "liar.zip")
-    monkeypatch.setattr(unpack, "MOST_DIRECTORY", 100)
+    monkeypatch.setattr(archives, "MOST_DIRECTORY", 100)
     with pytest.raises(BadFile, match="list of"):
         brought(settings, tmp_path / "liar.zip")
     monkeypatch.undo()
-    monkeypatch.setattr(unpack, "LEAST_FREE", 2**62)
+    monkeypatch.setattr(archives, "LEAST_FREE", 2**62)
     with pytest.raises(BadFile, match="nearly full"):
         brought(settings, packed(tmp_path / "s.zip", ("a.png", png())))
 
@@ -264,7 +264,7 @@ def test_a_size_that_is_a_lie(
         at = archive.find(mark)
         archive[at + offset : at + offset + 4] = struct.pack("<I", 100)
     (tmp_path / "s.zip").write_bytes(archive)
-    monkeypatch.setattr(unpack, "FREE_RATIO", 2**22)
+    monkeypatch.setattr(archives, "FREE_RATIO", 2**22)
     taken, found = brought(settings, tmp_path / "s.zip")
     assert list(found) == ["b.png"], taken
     assert [name for name, _ in taken.left] == ["a.png"]
@@ -280,7 +280,7 @@ def test_an_entry_whose_name_begins_with_a_nul(settings: Settings, tmp_path: Pat
 
 def test_an_entry_without_a_name_is_said() -> None:
     with pytest.raises(BadFile, match="has no name"):
-        unpack.judged("")
+        archives.judged("")
 
 
 @pytest.mark.parametrize(
@@ -345,13 +345,13 @@ def test_places_stay_inside_and_apart(names: list[tuple[str, str]], shape: str) 
     paths = set()
     for stem, end in names:
         try:
-            judged = unpack.judged(stem + end)
+            judged = archives.judged(stem + end)
         except BadFile:
             continue
         if judged is not None and judged.suffix in (".png", ".txt", ".PNG", ".jpg"):
             paths.add(judged)
     used = {"a": 1, "3_sun/a": 1}
-    made = intake.places(sorted(paths), used, shape)
+    made = importer.places(sorted(paths), used, shape)
     assert made.keys() == paths
     for path in made.values():
         assert not path.is_absolute() and ".." not in path.parts and not path.name.startswith(".")
@@ -481,7 +481,7 @@ def test_killed_while_taking_in(
     (dead / "0").write_bytes(b"x" * 100)
     with monkeypatch.context() as patch:
         patch.setattr(
-            journal.Journal, "_carry", lambda *_, **__: (_ for _ in ()).throw(SystemExit())
+            history.Journal, "_carry", lambda *_, **__: (_ for _ in ()).throw(SystemExit())
         )
         with pytest.raises(SystemExit):
             brought(settings, archive)
@@ -508,7 +508,7 @@ def test_many_of_one_name_take_no_time(settings: Settings, tmp_path: Path) -> No
         PurePosixPath(f"{k}/metadata.jsonl") for k in range(25_000)
     ]
     start = time.monotonic()
-    made = intake.places(names, {})
+    made = importer.places(names, {})
     assert time.monotonic() - start < 5 and len(set(made.values())) == 25_001
     archive = packed(
         tmp_path / "s.zip", *((f"{k}/metadata.jsonl", b"") for k in range(300)), ("a.png", png())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from studio.errors import BadFile, Cancelled
-from studio.store.jobs import VERSION, Job, Jobs, Lock, Progress
+from studio.storage.jobs import VERSION, Job, Jobs, Lock, Progress
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 def python(code: str, *words: object) -> subprocess.Popen[str]:
     """A process that runs `code` and talks back line by line."""
-    start = "import os, sys, time\nfrom pathlib import Path\nfrom studio.store.jobs import Jobs, Lock, Progress\n"
+    start = "import os, sys, time\nfrom pathlib import Path\nfrom studio.storage.jobs import Jobs, Lock, Progress\n"
     command = [sys.executable, "-c", start + code, *map(str, words)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -11,11 +11,11 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studio.core.training.config import RELATIVE, TrainingConfig
+from studio.core.training.kohya.importer import Imported, concept, plan, read
+from studio.core.training.lora_targets import SHAPES
 from studio.errors import InvalidSpec
 from studio.settings import shipped
-from studio.spec.kohya import Imported, concept, plan, read
-from studio.spec.modules import SHAPES
-from studio.spec.training import RELATIVE, TrainingConfig
 
 THESIS = """# The settings of thesis 000, as kohya's GUI v24.1.6 wrote them.
 bucket_no_upscale = true

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from studio.core.catalog import DEFAULT_MODEL
 from studio.errors import ModelNotFound, UnknownFamily
 from studio.settings import Settings, shipped
-from studio.spec.tables import DEFAULT_MODEL
-from studio.store.library import Library, Unusable, look
+from studio.storage.models.library import Library, Unusable, look
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

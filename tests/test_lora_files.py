@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
+from studio.cli.inspect import look_at
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
 from studio.errors import BadFile, InvalidSpec, LoraMismatch, LoraNotFound, StudioError
-from studio.inspection import look_at
 from studio.settings import Settings, load
-from studio.spec.request import GenerationRequest
-from studio.spec.value import check
-from studio.store import loras
-from studio.store.jobs import Progress
-from studio.store.library import Library, LoraInfo, Unusable
+from studio.storage.jobs import Progress
+from studio.storage.models import lora_file
+from studio.storage.models.library import Library, LoraInfo, Unusable
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_"
@@ -138,7 +138,7 @@ def test_the_family_by_shapes(
     metadata: dict[str, str] | None,
     family: str,
 ) -> None:
-    assert loras.look(shelve(settings, "it", tensors, metadata)).family == family
+    assert lora_file.look(shelve(settings, "it", tensors, metadata)).family == family
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_family_by_shapes(
 )
 def test_odd_tags_are_none(settings: Settings, written: str) -> None:
     assert (
-        loras.look(
+        lora_file.look(
             shelve(settings, "it", pair(f"{UNET}1_to_q"), {"ss_tag_frequency": written})
         ).tags
         == ()
@@ -176,7 +176,7 @@ def test_alpha_of_peft_is_read_by_layer(settings: Settings) -> None:
         settled = {"unet.lora_alpha": 2, "unet.use_rslora": True} | {
             f"unet.{key}": value for key, value in more.items()
         }
-        found, _ = loras.read(
+        found, _ = lora_file.read(
             shelve(settings, "it", tensors, {"lora_adapter_metadata": json.dumps(settled)})
         )
         assert all(layer.rslora and layer.network == "unet" for layer in found)
@@ -206,7 +206,7 @@ def test_alpha_of_peft_is_read_by_layer(settings: Settings) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 def test_an_alpha_in_whole_numbers(settings: Settings, dtype: torch.dtype) -> None:
     tensors = pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.alpha": torch.tensor(3, dtype=dtype)}
-    assert loras.look(shelve(settings, "it", tensors)).alpha == 3
+    assert lora_file.look(shelve(settings, "it", tensors)).alpha == 3
 
 
 def test_other_ways_to_name_layers(settings: Settings) -> None:
@@ -218,7 +218,7 @@ def test_other_ways_to_name_layers(settings: Settings) -> None:
         for side in ("down", "up")
     }
     tensors |= pair("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q")
-    found, left = loras.read(shelve(settings, "it", tensors))
+    found, left = lora_file.read(shelve(settings, "it", tensors))
     names = {"encoder_layers_0_self_attn_q_proj", "encoder_layers_0_self_attn_out_proj"}
     assert {layer.name for layer in found if layer.network == "text_encoder"} == names and not left
     assert [layer.name for layer in found if layer.network == "unet"] == [
@@ -238,7 +238,7 @@ def test_what_a_file_says_can_be_shown_anywhere(settings: Settings) -> None:
         "ss_tag_frequency": json.dumps({"a": {"\ud800": 1, "good\n": 2, "  ": 3, "none": 0}}),
     }
     edit(lambda header: header.update(__metadata__=said))(path)
-    info = loras.look(path)
+    info = lora_file.look(path)
     assert (info.title, info.trigger_words, info.base_model, info.tags) == (
         "a b",
         ("x y", "[2J"),
@@ -580,4 +580,4 @@ def test_any_bytes_are_a_sentence(settings: Settings) -> None:
         for bad in (data[:at], data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]):
             path.write_bytes(bad)
             with suppress(StudioError):
-                loras.look(path)
+                lora_file.look(path)

@@ -12,11 +12,11 @@ import torch
 from conftest import POCKET
 from painting import together
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
-from studio.engine.pipelines.prompts import condition
+from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
+from studio.engine.models.prompt_encoding import condition
 from studio.settings import load
-from studio.spec.request import GenerationRequest, LoraUse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from studio.errors import BadFile
-from studio.store.answers import Answers
-from studio.store.hashes import Hashes
-from studio.store.vectors import AT_ONCE, Vectors
+from studio.storage.content_hashes import Hashes
+from studio.storage.datasets.caption_cache import Answers
+from studio.storage.datasets.embedding_cache import AT_ONCE, Vectors
 
 
 def test_a_line_that_a_kill_cut_off_costs_that_line_alone(tmp_path: Path) -> None:

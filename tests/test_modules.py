@@ -17,10 +17,18 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from studio.core.catalog import Family
+from studio.core.training.lora_targets import (
+    SHAPES,
+    ModelShape,
+    Targets,
+    count,
+    every_module,
+    modules,
+    shape,
+)
 from studio.errors import InvalidSpec, UnknownFamily
 from studio.settings import shipped
-from studio.spec.modules import SHAPES, ModelShape, Targets, count, every_module, modules, shape
-from studio.spec.tables import Family
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 CLASSIC: dict[str, Any] = {

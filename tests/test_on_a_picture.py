@@ -19,14 +19,14 @@ from conftest import POCKET, make_toy
 from PIL import Image
 from test_schedulers import ETA, STOCK
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
-from studio.engine.sweeps.run import run_sweep
-from studio.engine.sweeps.strip import strip
+from studio.core.base import check
+from studio.core.catalog import SCHEDULERS
+from studio.core.sweeps.spec import SweepSpec
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
+from studio.engine.sweeps.denoise_strip import strip
+from studio.engine.sweeps.job import run_sweep
 from studio.settings import load
-from studio.spec.sweep import SweepSpec
-from studio.spec.tables import SCHEDULERS
-from studio.spec.value import check
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"

@@ -18,20 +18,20 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from test_on_a_picture import PROMPT, SEED, called, made, pipe_of, scene, square
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
-from studio.engine.pipelines import families
-from studio.engine.sweeps.run import run_sweep
-from studio.engine.sweeps.strip import strip
+from studio.core.base import check
+from studio.core.generation.request import NEEDS, GenerationRequest
+from studio.core.generation.rules import SWITCHES
+from studio.core.sweeps.spec import SweepSpec, plan
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
+from studio.engine.models import families
+from studio.engine.sweeps.denoise_strip import strip
+from studio.engine.sweeps.job import run_sweep
 from studio.errors import BadPicture, Cancelled, InvalidSpec
 from studio.settings import load
-from studio.spec.picture_rules import SWITCHES
-from studio.spec.request import NEEDS, GenerationRequest
-from studio.spec.sweep import SweepSpec, plan
-from studio.spec.value import check
-from studio.store.gallery import Gallery, recipe
-from studio.store.jobs import Progress
-from studio.store.sweeps import Sweeps
+from studio.storage.gallery import Gallery, recipe
+from studio.storage.jobs import Progress
+from studio.storage.sweeps import Sweeps
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 EULER: dict[str, Any] = {
@@ -351,7 +351,7 @@ def test_a_sweep_over_what_changes_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("scheduler", ["Euler", "Heun", "PLMS"])
 def test_a_strip_shows_every_nth_step(bench: Bench, scheduler: str) -> None:
-    from studio.engine.sweeps import strip as module
+    from studio.engine.sweeps import denoise_strip as module
 
     drawn: list[list[tuple[str, Image.Image]]] = []
     real = module._drawn

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from studio.spec import picture
-from studio.spec.picture import Box, Size
+from studio.core.generation import geometry
+from studio.core.generation.geometry import Box, Size
 
 SIDE = st.integers(8, 300)
 PAINT = st.integers(8, 64).map(lambda k: 8 * k)
@@ -68,7 +68,7 @@ BY_HAND: list[tuple[Box, int, Size, Size, Box]] = [
 def test_the_box_around_a_mask(
     mask: Box, padding: int, size: Size, paint: Size, expected: Box
 ) -> None:
-    assert picture.box(mask, padding, size, paint) == expected
+    assert geometry.box(mask, padding, size, paint) == expected
 
 
 @given(st.tuples(SIDE, SIDE), st.tuples(PAINT, PAINT), st.integers(0, 256), st.data())
@@ -80,7 +80,7 @@ def test_the_box_is_diffusers_own(
         data.draw(st.integers(left + 1, size[0])),
         data.draw(st.integers(top + 1, size[1])),
     )
-    found = picture.box((left, top, right, bottom), padding, size, paint)
+    found = geometry.box((left, top, right, bottom), padding, size, paint)
     mask = Image.new("L", size)
     mask.paste(255, (left, top, right, bottom))
     assert found == VaeImageProcessor().get_crop_region(mask, *paint, pad=padding)
@@ -98,7 +98,7 @@ def test_the_box_is_diffusers_own(
 def test_tiles_cover_all_and_overlap(across: int, down: int, side: int, overlap: int) -> None:
     assume(2 * overlap <= side)
     size, side, overlap = (8 * across, 8 * down), 8 * side, 8 * overlap
-    boxes = picture.tiles(size, side, overlap)
+    boxes = geometry.tiles(size, side, overlap)
     assert len({(right - left, bottom - top) for left, top, right, bottom in boxes}) == 1
     for first, last, length in ((0, 2, size[0]), (1, 3, size[1])):
         spans = sorted({(box[first], box[last]) for box in boxes})
@@ -123,7 +123,7 @@ def test_tiles_cover_all_and_overlap(across: int, down: int, side: int, overlap:
     ],
 )
 def test_steps_that_run(steps: int, strength: float, run: int) -> None:
-    assert picture.steps_run(steps, strength) == run
+    assert geometry.steps_run(steps, strength) == run
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_steps_that_run(steps: int, strength: float, run: int) -> None:
 def test_sizes_that_are_painted(
     wanted: tuple[int | None, int | None], own: Size, size: Size
 ) -> None:
-    assert picture.paint_size(wanted, own) == size
+    assert geometry.paint_size(wanted, own) == size

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from studio.engine.pocket import loop
-from studio.engine.pocket.loop import Place, Plan, train
+from studio.pocket import train_loop
+from studio.pocket.train_loop import Place, Plan, train
 
 
 def run(folder: Path, stops: list[int]) -> tuple[list[Tensor], list[int], list[bool]]:
@@ -24,11 +24,11 @@ def run(folder: Path, stops: list[int]) -> tuple[list[Tensor], list[int], list[b
         ) -> dict[str, Tensor]:
             seen.append(step)
             if step + 1 >= clock["left"]:
-                loop.time.monotonic = lambda: 1e12  # type: ignore[attr-defined]
+                train_loop.time.monotonic = lambda: 1e12  # type: ignore[attr-defined]
             x = torch.from_numpy(rng.standard_normal((8, 4)).astype(np.float32)) + torch.randn(8, 4)
             return {"loss": (toy(x) - x[:, :2]).square().mean()}
 
-        real = loop.time.monotonic
+        real = train_loop.time.monotonic
         answers.append(
             train(
                 "toy",
@@ -38,7 +38,7 @@ def run(folder: Path, stops: list[int]) -> tuple[list[Tensor], list[int], list[b
                 Place("cpu", folder, folder, 1e6),
             )
         )
-        loop.time.monotonic = real
+        train_loop.time.monotonic = real
         weights = [p.detach().clone() for p in toy.parameters()]
     return weights, seen, answers
 

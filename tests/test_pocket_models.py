@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel, CLIPProcessor
 
-from studio.engine.pocket.captions import full, read
-from studio.engine.pocket.data import to_tensor
-from studio.engine.pocket.datasets import PICTURES
-from studio.engine.pocket.evaluate import ATTRIBUTES, generate, kept, load_pipeline, unseen
-from studio.engine.pocket.judge import HEADS, Judge, right
-from studio.engine.pocket.loop import Place
-from studio.engine.pocket.world import Scene, draw, held_out, sample
+from studio.pocket.captions import full, read
+from studio.pocket.data import to_tensor
+from studio.pocket.datasets import PICTURES
+from studio.pocket.evaluate import ATTRIBUTES, generate, kept, load_pipeline, unseen
+from studio.pocket.judge import HEADS, Judge, right
+from studio.pocket.train_loop import Place
+from studio.pocket.world import Scene, draw, held_out, sample
 from studio.settings import shipped
 
 POCKET = shipped("assets") / "pocket"

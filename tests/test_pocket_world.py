@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from studio.engine.pocket.captions import caption, full, read
-from studio.engine.pocket.data import SETS, scene_of
-from studio.engine.pocket.datasets import PICTURES, scenes_of
-from studio.engine.pocket.palette import CONTRAST, lightness
-from studio.engine.pocket.styles import SIZE, SUPER, mask
-from studio.engine.pocket.world import draw, held_out, parts_of, sample
+from studio.pocket.captions import caption, full, read
+from studio.pocket.data import SETS, scene_of
+from studio.pocket.datasets import PICTURES, scenes_of
+from studio.pocket.palette import CONTRAST, lightness
+from studio.pocket.styles import SIZE, SUPER, mask
+from studio.pocket.world import draw, held_out, parts_of, sample
 
 
 def test_same_scene_same_picture_and_other_seed_other_picture() -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from studio.core.catalog import DEFAULT_MODEL, SCHEDULERS
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import shipped
-from studio.spec.request import GenerationRequest
-from studio.spec.tables import DEFAULT_MODEL, SCHEDULERS
-from studio.store.library import look
-from studio.store.presets import Presets
+from studio.storage.models.library import look
+from studio.storage.presets import Presets
 
 SHIPPED = shipped("presets") / "pictures"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))

@@ -20,14 +20,14 @@ import pytest
 from conftest import POCKET
 from PIL import Image
 
-from studio.__main__ import build
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
+from studio.cli.main import build
+from studio.core.base import check
+from studio.core.generation.request import NOT_IN_PIXELS, GenerationRequest, LoraUse
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
 from studio.settings import Settings
-from studio.spec.request import NOT_IN_PIXELS, GenerationRequest, LoraUse
-from studio.spec.value import check
-from studio.store.gallery import Gallery, recipe
-from studio.store.presets import Presets
+from studio.storage.gallery import Gallery, recipe
+from studio.storage.presets import Presets
 from studio.ui.api import typed
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.spec.prompt import DEEPEST, parse
+from studio.core.generation.prompt import DEEPEST, parse
 
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<.")).filter(
     lambda text: "AND" not in text and "BREAK" not in text

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from studio.core.base import check
+from studio.core.sweeps.spec import SweepSpec, plan
 from studio.settings import Settings
-from studio.spec.sweep import SweepSpec, plan
-from studio.spec.value import check
-from studio.store.gallery import Gallery
-from studio.store.library import Library
-from studio.store.rates import note, rates
+from studio.storage.gallery import Gallery
+from studio.storage.models.library import Library
+from studio.storage.timings import note, rates
 
 BASE: dict[str, Any] = {
     "prompt": "a boat",
@@ -52,7 +52,7 @@ def test_a_broken_memory_is_no_memory(settings: Settings, broken: str) -> None:
 
 
 def test_what_was_painted_foretells_what_comes(bench: Any) -> None:
-    from studio.engine.generation.generate import generate
+    from studio.engine.generation.job import generate
 
     spec = check(SweepSpec, {"base": BASE, "axes": [{"field": "seed", "values": "1-4"}]})
     for batch in (1, 4):
@@ -84,7 +84,7 @@ def test_memory_of_a_row_is_not_below_what_is_measured(bench: Any) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from studio.spec.request import GenerationRequest
+    from studio.core.generation.request import GenerationRequest
 
     class Peak(TorchDispatchMode):
         now = peak = 0

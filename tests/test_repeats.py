@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from test_album import held, picture
 
+from studio.core.captions.edits import edit_of
+from studio.core.captions.provenance import Writer
 from studio.errors import DatasetError
 from studio.settings import Settings
-from studio.spec.caption_edits import edit_of
-from studio.spec.credits import Writer
-from studio.store.album import Albums
-from studio.store.dataset import read
-from studio.store.journal import Journal, Step
-from tests.test_album import held, picture
+from studio.storage.datasets.dataset import Albums
+from studio.storage.datasets.history import Journal, Step
+from studio.storage.datasets.training_set import read
 
 
 def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) -> None:

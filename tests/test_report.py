@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from trainings import add, hasten, make_home, open_bench, silent
 
-from studio.engine.bench import Bench
-from studio.engine.report import report
-from studio.engine.sweeps.run import run_sweep
-from studio.engine.training.run import train
+from studio.core.training import evaluation as rule
+from studio.engine.context import Bench
+from studio.engine.evaluation.job import report
+from studio.engine.sweeps.job import run_sweep
+from studio.engine.training.job import train
 from studio.errors import StudioError
 from studio.settings import shipped
-from studio.spec import report as rule
 
 ALL = {
     "model": "pocket",
@@ -116,7 +116,8 @@ def test_what_is_there_is_not_painted_again(
 ) -> None:
     made: list[int] = []
     monkeypatch.setattr(
-        "studio.engine.report.run_sweep", lambda *asked: made.append(run_sweep(*asked)["made"])
+        "studio.engine.evaluation.job.run_sweep",
+        lambda *asked: made.append(run_sweep(*asked)["made"]),
     )
     again = report(desk, {"run": found["run"]}, silent)
     assert made == [0, 0] and again["sweep"] == found["sweep"]

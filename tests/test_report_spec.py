@@ -8,8 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from studio.spec import report
-from studio.spec.report import (
+from studio.core.base import check
+from studio.core.sweeps.spec import plan
+from studio.core.training import evaluation
+from studio.core.training.config import TrainingConfig
+from studio.core.training.evaluation import (
     CHECKPOINTS,
     KEEPS,
     SCENES,
@@ -21,9 +24,6 @@ from studio.spec.report import (
     sweep,
     weigh,
 )
-from studio.spec.sweep import plan
-from studio.spec.training import TrainingConfig
-from studio.spec.value import check
 
 
 def config(**more: Any) -> TrainingConfig:
@@ -84,7 +84,7 @@ def test_the_last_checkpoint_is_always_compared(steps: list[int]) -> None:
 def test_the_comparison_paints_the_base_once_on_equal_seeds() -> None:
     planned = plan(sweep(config(seed=2**32 - 1), ["moon-1", "moon"], ["a", "b", "c"]))
     base = [cell for cell in planned.cells if cell.coordinates[3] == 0]
-    assert len(planned.cells) == 3 * 2 * len(report.WEIGHTS)
+    assert len(planned.cells) == 3 * 2 * len(evaluation.WEIGHTS)
     assert len({cell.request.digest({"lora moon": "x", "lora moon-1": "y"}) for cell in base}) == 3
     assert {(cell.request.prompt, cell.request.seed) for cell in planned.cells} == {
         ("a", 999),
@@ -155,7 +155,9 @@ def test_what_is_recommended_follows_if_anything_does(
 ) -> None:
     points = [point(*row) for row in rows]
     best = weigh(points, BASE).best
-    keeping = [one for one in points if one.following >= KEEPS and one.concept >= report.LITTLE]
+    keeping = [one for one in points if one.following >= KEEPS and one.concept >= evaluation.LITTLE]
     assert best is None or best in points
     assert not keeping or best in keeping
-    assert report.told(points, BASE, weigh(points, BASE))["points"] == [vars(one) for one in points]
+    assert evaluation.told(points, BASE, weigh(points, BASE))["points"] == [
+        vars(one) for one in points
+    ]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from studio.core.base import check
+from studio.core.catalog import SCHEDULERS, Schedule, Scheduler
+from studio.core.generation.request import MOST_SEEDS, NOT_IN_PIXELS, GenerationRequest, LoraUse
 from studio.errors import InvalidSpec
-from studio.spec.request import MOST_SEEDS, NOT_IN_PIXELS, GenerationRequest, LoraUse
-from studio.spec.tables import SCHEDULERS, Schedule, Scheduler
-from studio.spec.value import check
 
 FULL = GenerationRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
 OTHER: dict[str, Any] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from studio.engine.pipelines.residency import Residency, measure
+from studio.engine.models.cache import Residency, measure
 from studio.errors import OutOfMemory
 
 KB = 1024

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from studio.engine.pipelines import schedulers
-from studio.engine.pipelines.schedulers import build
+from studio.core.catalog import SCHEDULERS
+from studio.engine.models import schedulers
+from studio.engine.models.schedulers import build
 from studio.errors import InvalidSpec
-from studio.spec.tables import SCHEDULERS
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning:torchsde"

@@ -16,12 +16,12 @@ from conftest import POCKET
 from PIL import Image, ImageEnhance, ImageFilter
 from transformers import CLIPModel, CLIPProcessor
 
-from studio.engine import measure
-from studio.engine.bench import Bench
-from studio.engine.measure import Clip
-from studio.engine.pocket.captions import article, full
-from studio.engine.pocket.world import Scene, draw, held_out, sample
-from studio.engine.seeing.see import see
+from studio.core.base import check
+from studio.core.captions.clip_query import SeeSpec
+from studio.engine import metrics
+from studio.engine.clip_search.job import see
+from studio.engine.context import Bench
+from studio.engine.metrics import Clip
 from studio.engine.worker import WORKS, work_of
 from studio.errors import (
     BadPicture,
@@ -31,10 +31,10 @@ from studio.errors import (
     ModelNotFound,
     UnknownFamily,
 )
+from studio.pocket.captions import article, full
+from studio.pocket.world import Scene, draw, held_out, sample
 from studio.settings import load, shipped
-from studio.spec.seeing import SeeSpec
-from studio.spec.value import check
-from studio.store.jobs import Progress
+from studio.storage.jobs import Progress
 
 COUNT, BOATS = 120, 12
 
@@ -104,7 +104,7 @@ def test_vectors_are_a_stock_models(bench: Bench, scenes: list[Scene]) -> None:
         )
         with torch.inference_mode():
             said = model(**reader(images=images, text=texts, return_tensors="pt", padding=True))
-        with measure.clip(bench.pipelines, name) as clip:
+        with metrics.clip(bench.pipelines, name) as clip:
             assert np.allclose(clip.see(images), said.image_embeds.numpy(), atol=1e-6)
             assert np.allclose(clip.read(texts), said.text_embeds.numpy(), atol=1e-6)
             assert np.allclose(

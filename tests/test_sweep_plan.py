@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from studio.errors import InvalidSpec
-from studio.settings import shipped
-from studio.spec.picture_rules import SIDES
-from studio.spec.request import MOST_SEEDS, GenerationRequest
-from studio.spec.sweep import (
+from studio.core.base import check
+from studio.core.catalog import AXES, SCHEDULERS
+from studio.core.generation.request import MOST_SEEDS, GenerationRequest
+from studio.core.generation.rules import SIDES
+from studio.core.sweeps.spec import (
     MOST_CELLS,
     MOST_CHARACTERS,
     MOST_FAULTS,
@@ -30,9 +30,9 @@ from studio.spec.sweep import (
     axes,
     plan,
 )
-from studio.spec.tables import AXES, SCHEDULERS
-from studio.spec.value import check
-from studio.store.presets import Presets
+from studio.errors import InvalidSpec
+from studio.settings import shipped
+from studio.storage.presets import Presets
 
 BASE: dict[str, Any] = {
     "prompt": "a photo of a moon in the night sky",

@@ -23,20 +23,20 @@ from conftest import POCKET
 from painting import together
 from PIL import Image
 
-from studio.engine.bench import Bench
+from studio.core.base import check
+from studio.core.catalog import FAST_BOUND, SCHEDULERS
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec, plan
+from studio.engine.context import Bench
 from studio.engine.generation.batcher import Batcher
-from studio.engine.generation.generate import generate
+from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory import Trajectory
-from studio.engine.pipelines.prompts import condition
+from studio.engine.models.prompt_encoding import condition
 from studio.engine.sweeps.export import export, mode
-from studio.engine.sweeps.run import run_sweep
+from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
 from studio.settings import load
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec, plan
-from studio.spec.tables import FAST_BOUND, SCHEDULERS
-from studio.spec.value import check
-from studio.store.sweeps import Kept, Verdict
+from studio.storage.sweeps import Kept, Verdict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -182,11 +182,11 @@ def test_fast_cells_are_within_the_bound(desk: Bench) -> None:
     ]
     requests = [GenerationRequest(**BASE | one) for one in every]
     with desk.pipelines.borrow(*requests) as parts:
-        from studio.engine.pipelines import loras
+        from studio.engine.models.adapters import lora
 
         each = []
         for request in requests:
-            with loras.switched(parts, loras.active(parts, request)):
+            with lora.switched(parts, lora.active(parts, request)):
                 each.append(Trajectory(parts, request, condition(parts, request)))
         batcher = Batcher(parts, 8)
         fast = {one.request.seed: latents for one, latents, _ in batcher.paint(each)}
@@ -413,12 +413,12 @@ def test_a_sweep_that_is_gone(desk: Bench) -> None:
 CHILD = """
 import os, sys
 from dataclasses import replace
-from studio.engine.bench import Bench
-from studio.engine.sweeps.run import run_sweep
+from studio.engine.context import Bench
+from studio.engine.sweeps.job import run_sweep
 from studio.settings import load
-from studio.spec.request import GenerationRequest
-from studio.store.gallery import Gallery
-from studio.store.sweeps import Sweeps
+from studio.core.generation.request import GenerationRequest
+from studio.storage.gallery import Gallery
+from studio.storage.sweeps import Sweeps
 bench = Bench.open(load(home=sys.argv[1], device="cpu", precision="float32", keep_free=0, preview_every=0))
 with bench.pipelines.borrow(GenerationRequest()):
     pass
@@ -516,7 +516,7 @@ def test_sheet_viewer_and_index(desk: Bench) -> None:
 
 
 def test_fit_is_higher_for_the_prompt_that_was_painted(desk: Bench) -> None:
-    from studio.engine import measure
+    from studio.engine import metrics
 
     painted = [
         generate(desk, {"prompt": f"a photo of a {what}", "seed": 5, "guidance": 3}, quiet)[
@@ -525,7 +525,7 @@ def test_fit_is_higher_for_the_prompt_that_was_painted(desk: Bench) -> None:
         for what in ("red ball on a beach", "green tree in the snow")
     ]
     images = [Image.open(path) for path in painted]
-    with measure.clip(desk.pipelines) as clip:
+    with metrics.clip(desk.pipelines) as clip:
         right = clip.fit(
             images, ["a photo of a red ball on a beach", "a photo of a green tree in the snow"]
         )
@@ -534,8 +534,8 @@ def test_fit_is_higher_for_the_prompt_that_was_painted(desk: Bench) -> None:
         )
     assert min(right) > max(wrong) + 0.2
     assert (
-        measure.difference(images[0], images[0]) == 0
-        and measure.difference(Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8), "white")) == 100
+        metrics.difference(images[0], images[0]) == 0
+        and metrics.difference(Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8), "white")) == 100
     )
 
 

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.engine.sweeps.layout import font, wrap
-from studio.engine.sweeps.sheet import BAD, BAD_LINE, BLANK, sheet, write_sheets
-from studio.engine.sweeps.table import (
+from studio.engine.sweeps.results import (
     Table,
     TableAxis,
     TableCell,
@@ -23,9 +21,11 @@ from studio.engine.sweeps.table import (
     index_json,
     said,
 )
+from studio.engine.sweeps.sheet import BAD, BAD_LINE, BLANK, sheet, write_sheets
+from studio.engine.sweeps.sheet_layout import font, wrap
 from studio.errors import BadFile
-from studio.store import images
-from studio.store.sweeps import exported_verdicts
+from studio.imaging import decode
+from studio.storage.sweeps import exported_verdicts
 
 
 def colour(at: tuple[int, ...]) -> tuple[int, int, int]:
@@ -143,7 +143,7 @@ def test_large_pictures_become_smaller_before_the_page_is_split(tmp_path: Path) 
     assert 1300 < page.width <= 1500
     (path,) = write_sheets(whole, tmp_path / "out", "mine: one")
     assert (
-        path.name == "mine- one.png" and images.load(path).image.width > 2700
+        path.name == "mine- one.png" and decode.load(path).image.width > 2700
     )  # the studio reads its own sheets
     assert [path.name for path in write_sheets(table(tmp_path, 2, 2, 2), tmp_path / "out")] == [
         "sheet-01.png",

@@ -16,17 +16,17 @@ from conftest import Served
 from PIL import Image
 from test_guard import API, Browser
 
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import Plan, SweepSpec, plan
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import Settings
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import Plan, SweepSpec, plan
-from studio.spec.value import check
-from studio.store.rates import note
-from studio.store.sweeps import Kept, Sweeps, Verdict
-from studio.ui import grid
+from studio.storage.sweeps import Kept, Sweeps, Verdict
+from studio.storage.timings import note
 from studio.ui.guard import COOKIE, Visitor
-from studio.ui.tabs.sweep import SweepTab
-from studio.ui.tabs.sweep_axes import BLANK, raw_of, read
+from studio.ui.tabs.sweep.axes import BLANK, raw_of, read
+from studio.ui.tabs.sweep.tab import SweepTab
+from studio.ui.views import sweep as grid
 from studio.ui.widgets import Desk, rates
 
 HOSTILE = "\"><img src=x onerror=\"document.title='pwned'\"><script>alert(1)</script>&amp;'"
@@ -356,7 +356,7 @@ class Asked(gr.Request):
 
 @pytest.fixture
 def by(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for module in ("sweep", "sweep_open"):
+    for module in ("sweep.tab", "sweep.results"):
         monkeypatch.setattr(f"studio.ui.tabs.{module}.who", lambda request: request.visitor)
     return Asked
 

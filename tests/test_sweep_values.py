@@ -9,9 +9,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from studio.core.catalog import AxisKind
+from studio.core.sweeps.value_syntax import (
+    LONGEST,
+    MOST_FAULTS,
+    MOST_VALUES,
+    pair,
+    plain,
+    read,
+    write,
+)
 from studio.errors import InvalidSpec
-from studio.spec.sweep_values import LONGEST, MOST_FAULTS, MOST_VALUES, pair, plain, read, write
-from studio.spec.tables import AxisKind
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), st.lists

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from studio.engine.sweeps.table import Table, TableAxis, TableCell, Verdict
+from studio.engine.sweeps.results import Table, TableAxis, TableCell, Verdict
 from studio.engine.sweeps.viewer import write_viewer
-from studio.store.sweeps import exported_verdicts
+from studio.storage.sweeps import exported_verdicts
 
 CHROMIUM = next(
     (

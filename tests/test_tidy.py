@@ -17,18 +17,18 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 from PIL import Image
 
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
 from studio.errors import BadPicture
 from studio.settings import Settings, load
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec
-from studio.spec.value import check
-from studio.store import inputs as kept
-from studio.store.gallery import Gallery
-from studio.store.inputs import Inputs
-from studio.store.jobs import Jobs
-from studio.store.presets import Presets
-from studio.store.sweeps import Sweeps
-from studio.store.tidy import tidy
+from studio.storage import inputs as kept
+from studio.storage.cleanup import tidy
+from studio.storage.gallery import Gallery
+from studio.storage.inputs import Inputs
+from studio.storage.jobs import Jobs
+from studio.storage.presets import Presets
+from studio.storage.sweeps import Sweeps
 
 DAY = kept.KEPT
 STEPS = [{"field": "steps", "values": "5, 9"}]

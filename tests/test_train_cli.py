@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from studio.settings import load, shipped
-from studio.store.runs import Runs
+from studio.storage.training.runs import Runs
 
 Studio = Callable[..., CompletedProcess[str]]
 QUICK = """

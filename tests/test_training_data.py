@@ -20,19 +20,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from studio.engine.pipelines import devices, families
-from studio.engine.pipelines.families import Parts
-from studio.engine.pipelines.prompts import condition
-from studio.engine.training import draws, texts
-from studio.engine.training.buckets import Buckets
-from studio.engine.training.cache import Cache, content, key
-from studio.engine.training.data import Data
-from studio.engine.training.samples import CROPS, SHUFFLES, DataOptions, Plan, split
+from studio.core.generation.request import GenerationRequest
+from studio.core.training.buckets import Buckets
+from studio.engine.models import devices, families
+from studio.engine.models.families import Parts
+from studio.engine.models.prompt_encoding import condition
+from studio.engine.training import rng, text_encoding
+from studio.engine.training.batch_plan import CROPS, SHUFFLES, DataOptions, Plan, split
+from studio.engine.training.data_loader import Data
+from studio.engine.training.latent_cache import Cache, content, key
 from studio.errors import BadFile, Cancelled, DatasetError, InvalidSpec
-from studio.spec.request import GenerationRequest
-from studio.store import files
-from studio.store.dataset import Item, read
-from studio.store.library import look
+from studio.storage import atomic
+from studio.storage.datasets.training_set import Item, read
+from studio.storage.models.library import look
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -159,8 +159,8 @@ def test_order_has_not_changed_since_it_was_written_down() -> None:
     assert [
         [int(key.split()[0]) for key in batch] for batch in whole(Plan(made(6), SMALL))
     ] == ORDER
-    first = torch.randn(2, generator=draws.generator(5, 7, "a", "noise")).tolist()
-    assert first == pytest.approx(NOISE, abs=1e-6) and draws.number(
+    first = torch.randn(2, generator=rng.generator(5, 7, "a", "noise")).tolist()
+    assert first == pytest.approx(NOISE, abs=1e-6) and rng.number(
         5, 7, "a", "flip"
     ) == pytest.approx(NUMBER, abs=1e-12)
 
@@ -172,7 +172,7 @@ NUMBER = 0.8959179642290074
 
 def test_draws() -> None:
     def noise(*what: Any) -> bytes:
-        return torch.randn(4, generator=draws.generator(*what)).numpy().tobytes()
+        return torch.randn(4, generator=rng.generator(*what)).numpy().tobytes()
 
     torch.manual_seed(1)
     first = noise(0, 0, "a", "noise")
@@ -190,12 +190,12 @@ def test_draws() -> None:
         (0, 0, "\ud800", "noise"),
     ]
     assert len({noise(*other) for other in others} | {first}) == len(others) + 1
-    numbers = [draws.number(3, step, "a", "x") for step in range(4000)]
+    numbers = [rng.number(3, step, "a", "x") for step in range(4000)]
     assert min(numbers) >= 0 and max(numbers) < 1 and abs(sum(numbers) / 4000 - 0.5) < 0.02
-    assert Counter(draws.choice(4, 3, step, "a", "x") for step in range(400)).keys() == {0, 1, 2, 3}
-    rows = draws.normal((2, 3), 1, 2, ["a", "b"], "noise")
+    assert Counter(rng.choice(4, 3, step, "a", "x") for step in range(400)).keys() == {0, 1, 2, 3}
+    rows = rng.normal((2, 3), 1, 2, ["a", "b"], "noise")
     assert rows.shape == (2, 2, 3) and torch.equal(
-        rows[1:], draws.normal((2, 3), 1, 2, ["b"], "noise")
+        rows[1:], rng.normal((2, 3), 1, 2, ["b"], "noise")
     )
 
 
@@ -327,7 +327,7 @@ def test_latents_are_bitwise_the_stock_autoencoders(
                 told = pipe.vae.encode(
                     VaeImageProcessor().preprocess(image).contiguous()
                 ).latent_dist
-            noise = told.sample(draws.generator(5, step, sample.key, "posterior"))[0]
+            noise = told.sample(rng.generator(5, step, sample.key, "posterior"))[0]
             assert torch.equal(latents, noise * pipe.vae.config.scaling_factor)
             seen += 1
     assert seen == len(items)
@@ -443,8 +443,8 @@ def test_text_is_bitwise_what_the_stock_pipeline_reads(
             caption, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         with torch.no_grad():
-            rows, pooled = texts.encode(
-                own.info.family, own.text_encoders, texts.tokens(own.tokenizers, [caption])
+            rows, pooled = text_encoding.encode(
+                own.info.family, own.text_encoders, text_encoding.tokens(own.tokenizers, [caption])
             )
         assert torch.equal(rows, said[0])
         assert (pooled is None) == (model != "toy-sdxl") and (
@@ -465,8 +465,11 @@ def test_text_is_what_the_studio_reads_when_it_makes_pictures(
     """With clip skip."""
     own = parts[model]
     with torch.no_grad():
-        rows, pooled = texts.encode(
-            own.info.family, own.text_encoders, texts.tokens(own.tokenizers, ["a red boat"]), skip
+        rows, pooled = text_encoding.encode(
+            own.info.family,
+            own.text_encoders,
+            text_encoding.tokens(own.tokenizers, ["a red boat"]),
+            skip,
         )
     told = condition(own, GenerationRequest(model=model, prompt="a red boat", clip_skip=skip))
     assert torch.equal(rows, told.positive) and (
@@ -481,10 +484,10 @@ def test_long_captions_are_read_in_chunks_of_75(model: str, parts: dict[str, Par
     long = " ".join(f"a red boat by a lake in the city at night number {k}" for k in range(12))
     words = pipe.tokenizer(long, add_special_tokens=False).input_ids
     assert 75 < len(words) < 225
-    ids = texts.tokens(own.tokenizers, [long, "short"], 3)
+    ids = text_encoding.tokens(own.tokenizers, [long, "short"], 3)
     assert all(number.shape == (2, 3, 77) for number in ids)
     with torch.no_grad():
-        rows, pooled = texts.encode(own.info.family, own.text_encoders, ids)
+        rows, pooled = text_encoding.encode(own.info.family, own.text_encoders, ids)
     for k in range(3):
         piece = pipe.tokenizer.decode(words[75 * k : 75 * k + 75])
         if pipe.tokenizer(piece, add_special_tokens=False).input_ids == words[75 * k : 75 * k + 75]:
@@ -497,25 +500,27 @@ def test_long_captions_are_read_in_chunks_of_75(model: str, parts: dict[str, Par
 
 def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, Parts]) -> None:
     own = parts["toy-sdxl"]
-    ids = texts.tokens(own.tokenizers, ["a boat", "a much longer caption, with a lake"], 2)
-    rows, pooled = texts.encode("sdxl", own.text_encoders, ids)
+    ids = text_encoding.tokens(own.tokenizers, ["a boat", "a much longer caption, with a lake"], 2)
+    rows, pooled = text_encoding.encode("sdxl", own.text_encoders, ids)
     weight = own.text_encoders[0].get_input_embeddings().weight
     weight.requires_grad_(True)
     try:
-        again, _ = texts.encode("sdxl", own.text_encoders, ids)
+        again, _ = text_encoding.encode("sdxl", own.text_encoders, ids)
         again.sum().backward()
         assert weight.grad is not None and weight.grad.abs().sum() > 0
     finally:
         weight.requires_grad_(False)
         weight.grad = None
-    alone, alone_pooled = texts.encode("sdxl", own.text_encoders, [number[1:] for number in ids])
+    alone, alone_pooled = text_encoding.encode(
+        "sdxl", own.text_encoders, [number[1:] for number in ids]
+    )
     assert (
         torch.allclose(rows[1:], alone, atol=1e-5)
         and pooled is not None
         and torch.allclose(pooled[1:], alone_pooled, atol=1e-5)
     )
     with pytest.raises(InvalidSpec, match="from 1 to 3"):
-        texts.encode("sdxl", own.text_encoders, ids, 4)
+        text_encoding.encode("sdxl", own.text_encoders, ids, 4)
 
 
 def test_trained_encoders_read_for_themselves(parts: dict[str, Parts], items: list[Item]) -> None:
@@ -594,7 +599,7 @@ def test_computed_once_and_again_only_where_something_changed(
     run(replace(SMALL, caption_dropout=0.5))
     assert count.calls == (0, 1)
     monkeypatch.setattr(
-        "studio.engine.training.cache.content", lambda info, *names: "another model"
+        "studio.engine.training.latent_cache.content", lambda info, *names: "another model"
     )
     run()
     assert count.calls == (6, 6)
@@ -668,7 +673,7 @@ def test_a_full_disk_is_noted_and_training_goes_on(
     def full(path: Path, data: bytes, replace: bool = True) -> None:
         raise BadFile(f"{path} could not be written: No space left on device. Is the disk full?")
 
-    monkeypatch.setattr(files, "write", full)
+    monkeypatch.setattr(atomic, "write", full)
     cache = Cache(tmp_path, keep=10)
     for k in range(3):
         cache.put(key(k), {"a": torch.full((100,), float(k))})

@@ -17,19 +17,19 @@ from peft import LoraConfig
 from PIL import Image
 from trainings import QUICK, add, hasten, make_home, open_bench, same, silent, trained
 
-from studio.engine.bench import Bench
-from studio.engine.pipelines import families
-from studio.engine.training import draws, setup
-from studio.engine.training.cache import Cache
-from studio.engine.training.data import Data
-from studio.engine.training.loop import Broken, Noising, Trainer
-from studio.engine.training.network import NAME, Network
-from studio.engine.training.probe import kept
-from studio.engine.training.run import train
+from studio.core.base import check
+from studio.core.training.config import TrainingConfig
+from studio.core.training.steps import lr_at
+from studio.engine.context import Bench
+from studio.engine.models import families
+from studio.engine.training import prepare, rng
+from studio.engine.training.data_loader import Data
+from studio.engine.training.job import train
+from studio.engine.training.latent_cache import Cache
+from studio.engine.training.lora_network import NAME, Network
+from studio.engine.training.memory_probe import kept
+from studio.engine.training.trainer import Broken, Noising, Trainer
 from studio.errors import InvalidSpec, StudioError, UnknownFamily
-from studio.spec.training import TrainingConfig
-from studio.spec.training_steps import lr_at
-from studio.spec.value import check
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -48,7 +48,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 def trainer(bench: Bench, **values: Any) -> Trainer:
     """A trainer on a model of its own; its LoRA has numbers in both matrices, so that both have gradients."""
-    found = setup.prepare(bench, check(TrainingConfig, QUICK | values), silent)
+    found = prepare.prepare(bench, check(TrainingConfig, QUICK | values), silent)
     own = Network(families.load(found.info, "", found.device), found.config, found.modules)
     data = Data(found.plan, Cache(), own.parts, not own.reads)
     data.prepare(own.parts)
@@ -162,10 +162,10 @@ def test_one_step_is_the_one_that_is_written_out(bench: Bench, model: str, reads
     given = {
         "pixels": [picture(sample.item.path) for sample in batch.samples],
         "captions": batch.captions,
-        "posterior": draws.normal(shape, 7, 0, keys, "posterior"),
-        "noise": draws.normal(shape, 7, 0, keys, "noise"),
-        "offset": draws.normal((4, 1, 1), 7, 0, keys, "noise offset"),
-        "timesteps": torch.tensor([draws.choice(1000, 7, 0, key, "timestep") for key in keys]),
+        "posterior": rng.normal(shape, 7, 0, keys, "posterior"),
+        "noise": rng.normal(shape, 7, 0, keys, "noise"),
+        "offset": rng.normal((4, 1, 1), 7, 0, keys, "noise offset"),
+        "timesteps": torch.tensor([rng.choice(1000, 7, 0, key, "timestep") for key in keys]),
         "time_ids": torch.tensor([[128, 128, 0, 0, 64, 64]] * 2),
     }
     large, folder = (
@@ -421,12 +421,12 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return real(self, batch)
 
     monkeypatch.setattr(Trainer, "losses", losses)
-    monkeypatch.setattr("studio.engine.training.run.fit", _switched(told))
+    monkeypatch.setattr("studio.engine.training.job.fit", _switched(told))
     return told
 
 
 def _switched(told: dict[str, Any]) -> Any:
-    from studio.engine.training.loop import fit
+    from studio.engine.training.trainer import fit
 
     def fit_and_break(one: Trainer, watch: Any) -> None:
         told["on"] = True  # not in the tries before

@@ -19,20 +19,20 @@ from PIL import Image
 from safetensors import safe_open
 from trainings import QUICK, add, hasten, make_home, open_bench, same, silent, trained, weights
 
-from studio.engine.bench import Bench
-from studio.engine.generation.generate import generate
-from studio.engine.training import probe as probing
-from studio.engine.training.export import settings_of
-from studio.engine.training.run import export_checkpoint, probe, train
-from studio.engine.training.setup import NO_MATTER, prepare
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.core.training.config import TrainingConfig
+from studio.engine.context import Bench
+from studio.engine.generation.job import generate
+from studio.engine.training import memory_probe as probing
+from studio.engine.training.job import export_checkpoint, probe, train
+from studio.engine.training.lora_export import settings_of
+from studio.engine.training.prepare import NO_MATTER, prepare
 from studio.engine.worker import _Worker
 from studio.errors import DatasetError, InvalidSpec, ModelNotFound, OutOfMemory, StudioError
 from studio.settings import load, shipped
-from studio.spec.request import GenerationRequest
-from studio.spec.training import TrainingConfig
-from studio.spec.value import check
-from studio.store.jobs import Jobs, Progress
-from studio.store.presets import Presets
+from studio.storage.jobs import Jobs, Progress
+from studio.storage.presets import Presets
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -57,7 +57,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         hasten(patch)
         patch.setattr(
-            "studio.engine.training.watch.GenerationRequest",
+            "studio.engine.training.monitor.GenerationRequest",
             partial(GenerationRequest, steps=PAINTED),
         )
         yield bench
@@ -397,7 +397,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
         bench.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9
     )
     monkeypatch.setattr(
-        "studio.engine.pipelines.families.load", lambda *given: pytest.fail("it was loaded")
+        "studio.engine.models.families.load", lambda *given: pytest.fail("it was loaded")
     )
     for values, error, sentence in (
         (
@@ -445,7 +445,7 @@ def test_what_will_not_fit_is_refused_with_what_to_lower(
     ]
     monkeypatch.undo()
     monkeypatch.setattr(
-        "studio.engine.training.loop.Trainer.step",
+        "studio.engine.training.trainer.Trainer.step",
         lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError()),
     )
     with pytest.raises(

@@ -13,14 +13,14 @@ from diffusers.optimization import get_scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studio.core.base import check
+from studio.core.training.config import BASICS, RELATIVE, TrainingConfig
+from studio.core.training.lora_targets import SHAPES, every_module
+from studio.core.training.rules import for_family
+from studio.core.training.steps import lr_at, steps, warmup_steps
 from studio.errors import InvalidSpec
 from studio.settings import shipped
-from studio.spec.modules import SHAPES, every_module
-from studio.spec.training import BASICS, RELATIVE, TrainingConfig
-from studio.spec.training_rules import for_family
-from studio.spec.training_steps import lr_at, steps, warmup_steps
-from studio.spec.value import check
-from studio.store.presets import Presets
+from studio.storage.presets import Presets
 
 NEEDED = {"dataset": "moon", "name": "a"}
 FIELDS = list(TrainingConfig.model_fields)

@@ -13,16 +13,17 @@ from conftest import Served, make_toy
 from test_guard import API, Browser
 from test_sweep_tab import ANN, BOB, HOSTILE, OWNER, Asked, pressed
 
+from studio.core.base import check
+from studio.core.training.config import BASICS, TrainingConfig
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
 from studio.settings import Settings
-from studio.spec.training import BASICS, TrainingConfig
-from studio.spec.value import check
-from studio.store.runs import Run, Runs, Sample
-from studio.ui import curves, show
+from studio.storage.training.runs import Run, Runs, Sample
+from studio.ui import show
 from studio.ui.guard import COOKIE
-from studio.ui.tabs import training_plan
-from studio.ui.tabs.training import TrainingTab
-from studio.ui.tabs.training_rest import GROUPS
+from studio.ui.tabs.training import plan
+from studio.ui.tabs.training.advanced import GROUPS
+from studio.ui.tabs.training.tab import TrainingTab
+from studio.ui.views import training
 from studio.ui.widgets import Desk
 
 MOON: dict[str, Any] = {
@@ -47,7 +48,7 @@ def tab(desk: Desk) -> TrainingTab:
 
 @pytest.fixture
 def by(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for module in ("training", "training_open"):
+    for module in ("training.tab", "training.run"):
         monkeypatch.setattr(f"studio.ui.tabs.{module}.who", lambda request: request.visitor)
     return Asked
 
@@ -74,7 +75,7 @@ def test_settings_survive_the_page(values: dict[str, Any], tab: TrainingTab) -> 
 
 
 def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Desk) -> None:
-    told = training_plan.told(desk, config(steps=None, epochs=10, repeats=2), OWNER)
+    told = plan.told(desk, config(steps=None, epochs=10, repeats=2), OWNER)
     assert (
         "24 pictures × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told
         and "not known yet" in told
@@ -82,11 +83,11 @@ def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Desk
     job = desk.submit_probe(config(), OWNER)
     desk.jobs.claim("cpu")
     desk.jobs.finish(job, "done", {"cost": {"seconds": 0.5, "working": 2**30, "room": 2**33}})
-    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in training_plan.told(
+    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in plan.told(
         desk, config(learning_rate=1.0), OWNER
     )
-    assert "not known yet" in training_plan.told(desk, config(rank=32), OWNER)
-    assert "not known yet" in training_plan.told(desk, config(), ANN)  # somebody else's try
+    assert "not known yet" in plan.told(desk, config(rank=32), OWNER)
+    assert "not known yet" in plan.told(desk, config(), ANN)  # somebody else's try
 
 
 def test_what_cannot_begin_is_refused_in_words(desk: Desk) -> None:
@@ -100,9 +101,10 @@ def test_what_cannot_begin_is_refused_in_words(desk: Desk) -> None:
     assert desk.check_training(config(dataset="family"), OWNER).count == 1
     with pytest.raises(DatasetError, match="guests may train on"):
         desk.submit_training(config(dataset="family"), ANN)
-    assert "guests may train on" in training_plan.look(desk, "family", ANN) and desk.datasets_of(
-        ANN
-    ) == ["moon", "mysks"]
+    assert "guests may train on" in plan.look(desk, "family", ANN) and desk.datasets_of(ANN) == [
+        "moon",
+        "mysks",
+    ]
 
 
 def test_a_model_made_for_inpainting_is_not_offered_and_refused_in_words(desk: Desk) -> None:
@@ -144,21 +146,23 @@ def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
         {"step": 9, "validation": 0.2}
     ]
     texts = [
-        curves.head(run, HOSTILE, 0.5, HOSTILE, [(HOSTILE, HOSTILE)]),
-        curves.shelf([(run, HOSTILE, 1, True)]),
-        curves.samples(
+        training.head(run, HOSTILE, 0.5, HOSTILE, [(HOSTILE, HOSTILE)]),
+        training.shelf([(run, HOSTILE, 1, True)]),
+        training.samples(
             [Sample(0, 0, 1, HOSTILE, tmp_path / HOSTILE.replace("/", ""))], show.address, ""
         ),
-        curves.files([(HOSTILE, HOSTILE, 5, 1)], [], []),
-        curves.notes([HOSTILE], HOSTILE),
-        curves.curve(rows, 900),
-        curves.imported(HOSTILE, [], [HOSTILE]),
-        curves.plan(run.config, 24, 0, 40, HOSTILE, True),
+        training.files([(HOSTILE, HOSTILE, 5, 1)], [], []),
+        training.notes([HOSTILE], HOSTILE),
+        training.curve(rows, 900),
+        training.imported(HOSTILE, [], [HOSTILE]),
+        training.plan(run.config, 24, 0, 40, HOSTILE, True),
     ]
     for text in texts:
         assert "<script" not in text and "<img src=x" not in text and 'onerror="' not in text
-    assert len(curves.thinned([(float(k), float(k % 7)) for k in range(5000)])) <= 400
-    assert curves.curve([], 10) == "" and "polyline" in curves.curve([{"step": 1, "loss": 0.0}], 10)
+    assert len(training.thinned([(float(k), float(k % 7)) for k in range(5000)])) <= 400
+    assert training.curve([], 10) == "" and "polyline" in training.curve(
+        [{"step": 1, "loss": 0.0}], 10
+    )
 
 
 def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:

@@ -72,7 +72,7 @@ def test_the_wheel_holds_the_studio_and_nothing_else(wheel: Path) -> None:
     }
     assert names == {name if name.startswith("studio/") else f"studio/{name}" for name in wanted}
     assert {
-        "studio/ui/look.css",
+        "studio/ui/static/style.css",
         "studio/assets/pocket/model_index.json",
         "studio/presets/pictures/Quick draft.toml",
     } <= names

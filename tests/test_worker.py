@@ -15,7 +15,7 @@ import pytest
 from studio.engine.worker import Reporter, command
 from studio.errors import Cancelled
 from studio.settings import Settings
-from studio.store.jobs import Job, Jobs, Progress
+from studio.storage.jobs import Job, Jobs, Progress
 
 QUICK: dict[str, Any] = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64, "seed": 1}
 LONG: dict[str, Any] = QUICK | {"steps": 150, "count": 50}
@@ -33,7 +33,7 @@ def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]
     """`studio()` starts a process that lives as a studio does: holds its lock and supervises. All are ended at the end."""
     code = (
         "import sys; from pathlib import Path; from studio.engine.worker import supervise; from studio.settings import load; "
-        "from studio.store.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
+        "from studio.storage.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
         "assert lock.take(wait=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
     )
     started: list[subprocess.Popen[bytes]] = []
@@ -104,7 +104,7 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
         {"unloaded": []},
         {"unloaded": ["pocket"]},
     ]  # type: ignore[union-attr]
-    from studio.store.gallery import Gallery
+    from studio.storage.gallery import Gallery
 
     gallery = Gallery(settings)
     assert [picture.owner for picture in gallery.search()] == ["ann"]
@@ -198,7 +198,7 @@ def test_ten_rows_a_second_but_nothing_lost(jobs: Jobs) -> None:
 
 def test_the_web_process_gets_no_torch() -> None:
     code = (
-        "import sys, studio.engine.worker, studio.store.jobs, studio.store.gallery, studio.store.library; "
+        "import sys, studio.engine.worker, studio.storage.jobs, studio.storage.gallery, studio.storage.models.library; "
         "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'compel', 'gradio'} & set(sys.modules); "
         "sys.exit(f'{heavy}' if heavy else 0)"
     )

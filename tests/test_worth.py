@@ -10,13 +10,13 @@ import pytest
 from test_sweep_tab import ANN, BOB, HOSTILE, Asked
 from test_training_tab import by, config, tab  # noqa: F401
 
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec, plan
 from studio.errors import BadFile
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec, plan
-from studio.store import checkpoints
-from studio.store.runs import Run
-from studio.ui import worth
-from studio.ui.tabs.training import TrainingTab
+from studio.storage.training import checkpoints
+from studio.storage.training.runs import Run
+from studio.ui.tabs.training.tab import TrainingTab
+from studio.ui.views import evaluation
 from studio.ui.widgets import Desk
 
 
@@ -126,13 +126,13 @@ def test_what_people_wrote_is_escaped() -> None:
         best=point(100, 0.7, lora=HOSTILE),
         points=[point(100, 0.7, lora=HOSTILE)],
     )
-    said = worth.told(HOSTILE, bad, {HOSTILE: (HOSTILE, HOSTILE)}, [(HOSTILE, HOSTILE)])
-    for text in (said, worth.invitation(HOSTILE, HOSTILE), worth.going(HOSTILE, 1, 2)):
+    said = evaluation.told(HOSTILE, bad, {HOSTILE: (HOSTILE, HOSTILE)}, [(HOSTILE, HOSTILE)])
+    for text in (said, evaluation.invitation(HOSTILE, HOSTILE), evaluation.going(HOSTILE, 1, 2)):
         assert "<script" not in text and "<img src=x" not in text and HOSTILE not in text
 
 
 def test_one_without_a_recommendation_shows_what_has_most() -> None:
-    said = worth.told(
+    said = evaluation.told(
         "x", found(best=None, points=[point(100, 0.7), point(100, 1, concept=0.9)]), {}, []
     )
     assert said.count("class=best") == 1 and "at 1;" in said

@@ -14,14 +14,14 @@ import torch
 from conftest import make_toy
 from safetensors.torch import load_file
 
-from studio.engine.bench import Bench
-from studio.engine.pipelines import families
-from studio.engine.pipelines.families import Parts
-from studio.engine.training.run import train
+from studio.core.base import check
+from studio.core.training.config import TrainingConfig
+from studio.engine.context import Bench
+from studio.engine.models import families
+from studio.engine.models.families import Parts
+from studio.engine.training.job import train
 from studio.settings import load, shipped
-from studio.spec.training import TrainingConfig
-from studio.spec.value import check
-from studio.store.jobs import Progress
+from studio.storage.jobs import Progress
 
 QUICK: dict[str, Any] = {
     "model": "tiny",
@@ -74,7 +74,7 @@ def hasten(patch: pytest.MonkeyPatch) -> None:
         return replace(copy.deepcopy(known[info.path, device]), info=info, content=content)
 
     patch.setattr(families, "load", load)
-    patch.setattr("studio.engine.training.probe.TRIES", 1)
+    patch.setattr("studio.engine.training.memory_probe.TRIES", 1)
 
 
 def add(bench: Bench, **values: Any) -> str:

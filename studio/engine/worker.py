@@ -25,26 +25,26 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
+from studio.core.base import check
+from studio.core.generation.request import GenerationRequest
+from studio.core.generation.rules import all_steps
 from studio.errors import Cancelled, StudioError
 from studio.settings import Settings, load
-from studio.spec.picture_rules import all_steps
-from studio.spec.request import GenerationRequest
-from studio.spec.value import check
-from studio.store.jobs import Job, Jobs, Lock, Progress
+from studio.storage.jobs import Job, Jobs, Lock, Progress
 
 Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 WORKS = {
-    "generate": "studio.engine.generation.generate:generate",
+    "generate": "studio.engine.generation.job:generate",
     "unload": "studio.engine.worker:unload",
-    "sweep": "studio.engine.sweeps.run:run_sweep",
+    "sweep": "studio.engine.sweeps.job:run_sweep",
     "export": "studio.engine.sweeps.export:export",
-    "strip": "studio.engine.sweeps.strip:strip",
-    "train": "studio.engine.training.run:train",
-    "probe": "studio.engine.training.run:probe",
-    "export_checkpoint": "studio.engine.training.run:export_checkpoint",
-    "report": "studio.engine.report:report",
-    "caption": "studio.engine.captioning.run:caption_folder",
-    "see": "studio.engine.seeing.see:see",
+    "strip": "studio.engine.sweeps.denoise_strip:strip",
+    "train": "studio.engine.training.job:train",
+    "probe": "studio.engine.training.job:probe",
+    "export_checkpoint": "studio.engine.training.job:export_checkpoint",
+    "report": "studio.engine.evaluation.job:report",
+    "caption": "studio.engine.captioning.job:caption_folder",
+    "see": "studio.engine.clip_search.job:see",
 }
 LONG = ("train", "caption")  # works that let a short job in between
 SHORT = 500  # steps of all pictures of a job that may be done between two steps of a long work
@@ -100,7 +100,7 @@ class _Worker:
         self._fault: StudioError | None = None
         self.sound = True
         try:
-            self._bench = work_of("studio.engine.bench:Bench").open(settings)
+            self._bench = work_of("studio.engine.context:Bench").open(settings)
             self._bench.pipelines.on_change = self.tell
         except StudioError as error:  # such as a device that is not there: every job has to hear it
             log.error("%s", error)

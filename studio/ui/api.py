@@ -18,18 +18,18 @@ from gradio.data_classes import FileDataDict
 from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
+from studio.core.base import check, schema
+from studio.core.captions.clip_query import SeeSpec
+from studio.core.captions.lint import DatasetRules
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import GenerationRequest
+from studio.core.generation.rules import SIDES
+from studio.core.sweeps.spec import SweepSpec, plan
+from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec, StudioError
-from studio.spec.caption import CaptionSpec
-from studio.spec.caption_lint import DatasetRules
-from studio.spec.picture_rules import SIDES
-from studio.spec.request import GenerationRequest
-from studio.spec.seeing import SeeSpec
-from studio.spec.sweep import SweepSpec, plan
-from studio.spec.training import TrainingConfig
-from studio.spec.value import check, schema
-from studio.store import gallery
-from studio.store.jobs import Job
-from studio.store.summary import summary
+from studio.storage import gallery
+from studio.storage.datasets.summary import summary
+from studio.storage.jobs import Job
 from studio.ui import show
 from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import Desk

@@ -14,45 +14,39 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry,
 
 import gradio as gr
 
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
+from studio.core.training.config import TrainingConfig
 from studio.settings import Settings, shipped
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec
-from studio.spec.training import TrainingConfig
-from studio.store.dataset import Datasets
-from studio.store.gallery import Gallery
-from studio.store.jobs import Jobs
-from studio.store.library import Library
-from studio.store.presets import Presets
-from studio.store.runs import Runs
-from studio.store.sweeps import Sweeps
+from studio.storage.datasets.training_set import Datasets
+from studio.storage.gallery import Gallery
+from studio.storage.jobs import Jobs
+from studio.storage.models.library import Library
+from studio.storage.presets import Presets
+from studio.storage.sweeps import Sweeps
+from studio.storage.training.runs import Runs
 from studio.ui import api, guard
 from studio.ui.shelf import Shelf
-from studio.ui.tabs import (
-    captioning,
-    gallery,
-    img2img,
-    inpaint,
-    models,
-    queue,
-    sweep,
-    training,
-    txt2img,
-)
+from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
+from studio.ui.tabs.captioning import tab as captioning
+from studio.ui.tabs.sweep import tab as sweep
+from studio.ui.tabs.training import tab as training
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
-TABS: tuple[Callable[[Desk], Tab], ...] = (
-    txt2img.build,
-    img2img.build,
-    inpaint.build,
-    sweep.build,
-    captioning.build,
-    training.build,
-    gallery.build,
-    models.build,
-    queue.build,
-)
-LOOK = Path(__file__).with_name("look.css")
-KEYS = Path(__file__).with_name("keys.js")
+# By id, in the order of the page: the title and what builds it.
+TABS: dict[str, tuple[str, Callable[[Desk], Tab]]] = {
+    "txt2img": ("txt2img", txt2img.build),
+    "img2img": ("img2img", img2img.build),
+    "inpaint": ("Inpaint", inpaint.build),
+    "sweep": ("Sweep", sweep.build),
+    "captioning": ("Captions", captioning.build),
+    "training": ("Training", training.build),
+    "gallery": ("Gallery", gallery.build),
+    "models": ("Models", models.build),
+    "queue": ("Queue", queue.build),
+}
+LOOK = Path(__file__).with_name("static") / "style.css"
+KEYS = Path(__file__).with_name("static") / "shortcuts.js"
 IDLE = 0.01  # seconds between two looks for an event; gradio's 0.001 takes a tenth of a core while nobody asks for anything
 # On a phone gradio's edge is too wide; a style sheet reaches only what is inside of it.
 EDGE = (
@@ -71,10 +65,9 @@ def build(desk: Desk) -> gr.Blocks:
         )
         tabs, places = [], []
         with gr.Tabs(elem_id="tabs") as bar:
-            for make in TABS:
-                name = make.__module__.rsplit(".", 1)[1]
-                with gr.Tab(TITLES[name], id=name, elem_id=f"tab-{name}") as place:
-                    tabs.append(make(desk))
+            for name, (title, build_tab) in TABS.items():
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}") as place:
+                    tabs.append(build_tab(desk))
                 places.append(place)
         seen: dict[str, gr.State] = {
             tab.id: gr.State(tab is tabs[0]) for tab in tabs
@@ -114,19 +107,6 @@ def build(desk: Desk) -> gr.Blocks:
         )  # what another tab hands over is seen from its top
         api.publish(desk)
     return page
-
-
-TITLES = {
-    "txt2img": "txt2img",
-    "img2img": "img2img",
-    "inpaint": "Inpaint",
-    "sweep": "Sweep",
-    "captioning": "Captions",
-    "training": "Training",
-    "gallery": "Gallery",
-    "models": "Models",
-    "queue": "Queue",
-}
 
 
 def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:

@@ -14,9 +14,9 @@ import gradio as gr
 from gradio.components import Component
 from pydantic import BaseModel
 
+from studio.core.base import check, schema
 from studio.errors import InvalidSpec
-from studio.spec.value import check, schema
-from studio.ui import lora_rows
+from studio.ui.components import lora_rows
 
 M = TypeVar("M", bound=BaseModel)
 Turn = Callable[[Any], Any]

@@ -29,15 +29,15 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
 from studio.errors import BadFile, BadPicture, Busy, InvalidSpec, NotAllowed
 from studio.settings import Settings
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import SweepSpec
-from studio.store.gallery import Gallery
-from studio.store.inputs import Inputs
-from studio.store.jobs import Job
-from studio.store.runs import Runs
-from studio.store.sweeps import Sweeps
+from studio.storage.gallery import Gallery
+from studio.storage.inputs import Inputs
+from studio.storage.jobs import Job
+from studio.storage.sweeps import Sweeps
+from studio.storage.training.runs import Runs
 
 COOKIE = "studio-visitor"
 SAFE = ("GET", "HEAD", "OPTIONS")

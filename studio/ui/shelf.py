@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studio.errors import DatasetError, NotAllowed, StudioError
 from studio.settings import Settings, shipped
-from studio.store.album import Album, Albums
+from studio.storage.datasets.dataset import Album, Albums
 from studio.ui import show
 from studio.ui.guard import Visitor
 

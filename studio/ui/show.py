@@ -16,11 +16,11 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.generation.geometry import enlarged
+from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.errors import StudioError
-from studio.spec.picture import enlarged
-from studio.spec.request import GenerationRequest, LoraUse
-from studio.store.gallery import Picture
-from studio.store.jobs import Job
+from studio.storage.gallery import Picture
+from studio.storage.jobs import Job
 
 log = logging.getLogger(__name__)
 

@@ -12,26 +12,26 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.captions.clip_query import SeeSpec
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import MOST_SEEDS, GenerationRequest
+from studio.core.sweeps.spec import Rates, SweepSpec, plan
+from studio.core.training.config import TrainingConfig
+from studio.core.training.rules import for_family
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
 from studio.settings import Settings
-from studio.spec.caption import CaptionSpec
-from studio.spec.request import MOST_SEEDS, GenerationRequest
-from studio.spec.seeing import SeeSpec
-from studio.spec.sweep import Rates, SweepSpec, plan
-from studio.spec.training import TrainingConfig
-from studio.spec.training_rules import for_family
-from studio.store import rates as measured
-from studio.store.dataset import Dataset, Datasets
-from studio.store.gallery import Gallery, Picture
-from studio.store.jobs import Jobs
-from studio.store.library import Library
-from studio.store.presets import Presets
-from studio.store.runs import Runs
-from studio.store.sweeps import Sweeps
+from studio.storage import timings as measured
+from studio.storage.datasets.training_set import Dataset, Datasets
+from studio.storage.gallery import Gallery, Picture
+from studio.storage.jobs import Jobs
+from studio.storage.models.library import Library
+from studio.storage.presets import Presets
+from studio.storage.sweeps import Sweeps
+from studio.storage.training.runs import Runs
 from studio.ui.form import Form
-from studio.ui.grid import title_of
 from studio.ui.guard import Visitor
 from studio.ui.shelf import Shelf
+from studio.ui.views.sweep import title_of
 
 Updates = dict[Any, Any]
 GUEST_JOBS = 8  # open at once

@@ -79,10 +79,10 @@ def picture(flags: argparse.Namespace) -> None:
     import diffusers
     import torch
 
-    from studio.engine.bench import Bench
-    from studio.engine.generation.generate import generate
+    from studio.engine.context import Bench
+    from studio.engine.generation.job import generate
     from studio.settings import load
-    from studio.store.library import Library
+    from studio.storage.models.library import Library
 
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -171,8 +171,8 @@ def picture(flags: argparse.Namespace) -> None:
 
 def ladders(flags: argparse.Namespace) -> None:
     """A scheduler with its ladder of 20 steps, ours against one whose class is made anew each time."""
-    from studio.engine.pipelines import schedulers
-    from studio.spec.tables import SCHEDULERS
+    from studio.core.catalog import SCHEDULERS
+    from studio.engine.models import schedulers
 
     def ours(name: Any) -> None:
         schedulers.build(name, "As shipped", {}, STEPS, 1)
@@ -194,7 +194,7 @@ def latency(flags: argparse.Namespace) -> None:
     """From submit to done of a job that does nothing, through a real worker."""
     from studio.engine.worker import command
     from studio.settings import load
-    from studio.store.jobs import Jobs
+    from studio.storage.jobs import Jobs
 
     with tempfile.TemporaryDirectory() as place:
         settings = load(home=Path(place), device=flags.device, keep_free=0)
@@ -234,7 +234,7 @@ def _spread(times: list[float]) -> str:
 
 
 def _unet(bench: Any, model: str) -> Any:
-    from studio.spec.request import GenerationRequest
+    from studio.core.generation.request import GenerationRequest
 
     with bench.pipelines.borrow(GenerationRequest(model=model)) as parts:
         return parts.unet

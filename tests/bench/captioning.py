@@ -19,9 +19,9 @@ def captioning(flags: argparse.Namespace) -> None:
     """Print seconds a picture of both and their ratio; --captions in each turn, --runs turns, --batch pictures a call."""
     from PIL import Image
 
-    from studio.engine.bench import Bench
-    from studio.engine.captioning.run import caption_folder
-    from studio.engine.pocket.world import draw, sample
+    from studio.engine.captioning.job import caption_folder
+    from studio.engine.context import Bench
+    from studio.pocket.world import draw, sample
     from studio.settings import load
 
     with tempfile.TemporaryDirectory() as place:

@@ -21,10 +21,10 @@ def datasets(flags: argparse.Namespace) -> None:
 
 
 def _one(home: Path, count: int, runs: int) -> None:
+    from studio.core.captions.edits import edit_of
+    from studio.core.captions.provenance import Writer
     from studio.settings import load
-    from studio.spec.caption_edits import edit_of
-    from studio.spec.credits import Writer
-    from studio.store.album import Albums
+    from studio.storage.datasets.dataset import Albums
 
     _fill(home / "datasets" / "many", count)
     settings = load(home=home, device="cpu")

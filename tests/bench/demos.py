@@ -16,11 +16,11 @@ def demos(flags: argparse.Namespace) -> None:
     """Print, for each preset, minutes and the judge's shares before and after, at weight 1 and guidance 6, in new scenes."""
     import torch
 
-    from studio.engine.bench import Bench
-    from studio.engine.training.run import train
+    from studio.core.base import check
+    from studio.core.training.config import TrainingConfig
+    from studio.engine.context import Bench
+    from studio.engine.training.job import train
     from studio.settings import load, shipped
-    from studio.spec.training import TrainingConfig
-    from studio.spec.value import check
 
     for name in ("moon-pocket", "plush-pocket"):
         with tempfile.TemporaryDirectory() as place:
@@ -57,17 +57,17 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
     import numpy as np
     import torch
 
+    from studio.core.generation.lora_use import LoraUse
+    from studio.core.generation.request import GenerationRequest
+    from studio.core.training.evaluation import called
     from studio.engine.generation.batcher import Batcher
-    from studio.engine.generation.generate import decode
+    from studio.engine.generation.job import decode
     from studio.engine.generation.trajectory import Trajectory
-    from studio.engine.pipelines.prompts import condition
-    from studio.engine.pocket.captions import OPENINGS
-    from studio.engine.pocket.judge import Judge
-    from studio.engine.pocket.world import PLACE_NAMES, STYLE_NAMES
+    from studio.engine.models.prompt_encoding import condition
+    from studio.pocket.captions import OPENINGS
+    from studio.pocket.judge import Judge
+    from studio.pocket.world import PLACE_NAMES, STYLE_NAMES
     from studio.settings import shipped
-    from studio.spec.loras import LoraUse
-    from studio.spec.report import called
-    from studio.spec.request import GenerationRequest
 
     captions = [item.caption for item in bench.datasets.open(config.dataset).items]
     name, concept = called(config, captions), config.trigger

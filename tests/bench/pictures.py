@@ -31,8 +31,8 @@ class Case:
 
 def cases(count: int, first: int = 0) -> list[Case]:
     """Scenes by chance; a thing in the sky becomes another in the sky, one on the ground another on the ground."""
-    from studio.engine.pocket.things import IN_THE_SKY
-    from studio.engine.pocket.world import (
+    from studio.pocket.objects import IN_THE_SKY
+    from studio.pocket.world import (
         COLOUR_NAMES,
         SIZE,
         THING_NAMES,
@@ -65,8 +65,8 @@ class Side:
     """The studio on the embedded model, and its judge."""
 
     def __init__(self, home: Path, device: str = "cpu", steps: int = STEPS) -> None:
-        from studio.engine.bench import Bench
-        from studio.engine.pocket.judge import Judge
+        from studio.engine.context import Bench
+        from studio.pocket.judge import Judge
         from studio.settings import load, shipped
 
         self.bench = Bench.open(
@@ -76,10 +76,10 @@ class Side:
 
     def painted(self, asked: Sequence[dict[str, Any]]) -> list[Image.Image]:
         """The pictures of many requests, several at once."""
-        from studio.engine.generation.painting import Painter, begin
-        from studio.engine.pipelines.prompts import condition
-        from studio.spec.request import GenerationRequest
-        from studio.spec.value import check
+        from studio.core.base import check
+        from studio.core.generation.request import GenerationRequest
+        from studio.engine.generation.trajectory_runner import Painter, begin
+        from studio.engine.models.prompt_encoding import condition
 
         inputs = self.bench.library.inputs
         requests = [
@@ -97,7 +97,7 @@ class Side:
 
     def seen(self, images: Sequence[Image.Image]) -> dict[str, list[str]]:
         """What the judge sees, by head."""
-        from studio.engine.pocket.data import to_tensor
+        from studio.pocket.data import to_tensor
 
         return self.judge.verdicts(
             to_tensor(np.stack([np.asarray(image.convert("RGB")) for image in images]))
@@ -106,7 +106,7 @@ class Side:
     def inpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Shares of pictures in which the thing, its colour and the place are as wanted after repainting the mask; the place, too,
         as the judge saw it before."""
-        from studio.engine.pocket.captions import full
+        from studio.pocket.captions import full
 
         inputs = self.bench.library.inputs
         images = self.painted(
@@ -127,7 +127,7 @@ class Side:
     def outpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Half as wide again on the right: shares of pictures whose right 128 pixels (half of them new) show the same place; and
         of those whose old part is bit for bit the same beyond the seam."""
-        from studio.engine.pocket.captions import full
+        from studio.pocket.captions import full
 
         inputs = self.bench.library.inputs
         images = self.painted(
@@ -154,8 +154,8 @@ class Side:
 
     def changed(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Mean difference to the picture (% of the whole range) at each strength, and the share of pictures in which it grows."""
-        from studio.engine.measure import difference
-        from studio.engine.pocket.captions import full
+        from studio.engine.metrics import difference
+        from studio.pocket.captions import full
 
         inputs = self.bench.library.inputs
         images = self.painted(

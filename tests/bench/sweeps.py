@@ -74,9 +74,9 @@ class _Side:
         import diffusers
         import lora_makers
 
-        from studio.engine.bench import Bench
+        from studio.engine.context import Bench
         from studio.settings import load
-        from studio.store.library import Library
+        from studio.storage.models.library import Library
 
         settings = load(
             home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0
@@ -145,9 +145,9 @@ class _Side:
 
     def ours(self, cells: list[dict[str, Any]], fast: bool) -> dict[str, Any]:
         """The same as a stored sweep, zipped axes."""
-        from studio.engine.sweeps.run import run_sweep
-        from studio.spec.sweep import SweepSpec
-        from studio.spec.value import check
+        from studio.core.base import check
+        from studio.core.sweeps.spec import SweepSpec
+        from studio.engine.sweeps.job import run_sweep
 
         base = {
             "prompt": PROMPT,
@@ -181,7 +181,7 @@ class _Side:
         """Only the forwards: U-Net calls of those many rows (with the LoRA on, if there is one), and each picture's decoding."""
         import torch
 
-        from studio.spec.request import GenerationRequest
+        from studio.core.generation.request import GenerationRequest
 
         request = GenerationRequest(model=self.info.name, loras=("moon",) * lora)
         with self.bench.pipelines.borrow(request) as parts, torch.inference_mode():
@@ -204,7 +204,7 @@ class _Side:
 
     def sizes(self, cells: list[dict[str, Any]], fast: bool) -> list[int]:
         """How many rows each U-Net call of a sweep has."""
-        from studio.spec.request import GenerationRequest
+        from studio.core.generation.request import GenerationRequest
 
         seen: list[int] = []
         with self.bench.pipelines.borrow(GenerationRequest(model=self.info.name)) as parts:
@@ -257,13 +257,13 @@ class _Side:
 
 def bound(flags: argparse.Namespace) -> None:
     """How far fast latents are from exact ones: eight seeds in one batch, for each scheduler and some counts of steps."""
-    from studio.engine.bench import Bench
+    from studio.core.catalog import SCHEDULERS as EVERY
+    from studio.core.generation.request import GenerationRequest
+    from studio.engine.context import Bench
     from studio.engine.generation.batcher import Batcher
     from studio.engine.generation.trajectory import Trajectory
-    from studio.engine.pipelines.prompts import condition
+    from studio.engine.models.prompt_encoding import condition
     from studio.settings import load
-    from studio.spec.request import GenerationRequest
-    from studio.spec.tables import SCHEDULERS as EVERY
 
     counts = (5, 10, 20)
     with tempfile.TemporaryDirectory() as place:

@@ -21,7 +21,7 @@ RANK, BATCH = 16, 4
 
 def training(flags: argparse.Namespace) -> None:
     """Print seconds a step of theirs, ours and the bare arithmetic, and their ratios; --steps in each turn, --runs turns."""
-    from studio.engine.bench import Bench
+    from studio.engine.context import Bench
     from studio.settings import load
 
     with tempfile.TemporaryDirectory() as place:
@@ -67,8 +67,8 @@ def training(flags: argparse.Namespace) -> None:
 
 
 def _config(flags: argparse.Namespace, reads: bool) -> Any:
-    from studio.spec.training import TrainingConfig
-    from studio.spec.value import check
+    from studio.core.base import check
+    from studio.core.training.config import TrainingConfig
 
     return check(
         TrainingConfig,
@@ -93,20 +93,20 @@ def _ours(
     """Our steps, with report and log, and the arithmetic alone: one batch forward, backward, clipped, stepped."""
     import torch
 
-    from studio.engine.pipelines import families
-    from studio.engine.training import setup
-    from studio.engine.training.cache import Cache
+    from studio.engine.models import families
+    from studio.engine.training import prepare
     from studio.engine.training.checkpoint import Keeper
-    from studio.engine.training.data import Data
-    from studio.engine.training.loop import Trainer, fit
-    from studio.engine.training.network import Network
-    from studio.engine.training.watch import Watcher
+    from studio.engine.training.data_loader import Data
+    from studio.engine.training.latent_cache import Cache
+    from studio.engine.training.lora_network import Network
+    from studio.engine.training.monitor import Watcher
+    from studio.engine.training.trainer import Trainer, fit
     from studio.engine.worker import Reporter
-    from studio.store.jobs import Jobs
+    from studio.storage.jobs import Jobs
 
     id = bench.runs.add(_config(flags, reads), "bench")
     run = bench.runs.get(id)
-    found = setup.prepare(bench, run.config, lambda progress: None)
+    found = prepare.prepare(bench, run.config, lambda progress: None)
     jobs = Jobs(bench.settings.home / "jobs.sqlite")
     job = jobs.submit("train", {"run": id})
     jobs.claim("cpu", job)

@@ -1,1 +1,1 @@
-"""Words for pictures: one module for each kind of captioner (see CAPTIONERS in spec/tables.py), and the work that uses them."""
+"""Words for pictures: one module for each kind of captioner (see CAPTIONERS in core/catalog.py), and the work that uses them."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from studio.engine.captioning.local import Local
+from studio.engine.captioning.transformers_captioner import Local
 
 TASKS = {
     "": "<CAPTION>",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from transformers import GitForCausalLM, GitProcessor
 
-from studio.engine.captioning.local import Local
+from studio.engine.captioning.transformers_captioner import Local
 
 
 class Captioner(Local):

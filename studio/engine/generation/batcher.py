@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from studio.engine.generation.trajectory import Ask, Prediction, Trajectory
-from studio.engine.pipelines import loras
-from studio.engine.pipelines.families import Parts
+from studio.engine.models.adapters import lora
+from studio.engine.models.families import Parts
 from studio.errors import StudioError
 
 
@@ -96,9 +96,9 @@ class Batcher:
         """One U-Net call for all that is asked; None if memory does not suffice for so many."""
         if self._told[0] != asked:  # otherwise the rows are those of the call before
             self._told = asked, _told([one.trajectory for one in asked])
-        loras.switch(
+        lora.switch(
             self.parts,
-            loras.by_row(
+            lora.by_row(
                 [one.trajectory.loras for one in asked for _ in range(one.trajectory.rows)]
             ),
         )

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from studio.engine.pipelines.families import Parts
-from studio.engine.pipelines.loras import active
-from studio.engine.pipelines.prompts import Conditioning
-from studio.engine.pipelines.schedulers import build
+from studio.core.generation.geometry import MaskedContent, steps_run
+from studio.core.generation.request import GenerationRequest
+from studio.engine.models.adapters.lora import active
+from studio.engine.models.families import Parts
+from studio.engine.models.prompt_encoding import Conditioning
+from studio.engine.models.schedulers import build
 from studio.errors import StudioError
-from studio.spec.picture import MaskedContent, steps_run
-from studio.spec.request import GenerationRequest
 
 Prediction = tuple[
     torch.Tensor | None, torch.Tensor

@@ -10,19 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.engine import measure
-from studio.engine.bench import Bench
+from studio.core.catalog import DEFAULT_MODEL, FAST_BOUND
+from studio.core.generation import infotext
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import Cell, SweepSpec, plan
+from studio.engine import metrics
+from studio.engine.context import Bench
+from studio.engine.sweeps.results import Table, TableAxis, TableCell, index_csv, index_json
 from studio.engine.sweeps.sheet import write_sheets
-from studio.engine.sweeps.table import Table, TableAxis, TableCell, index_csv, index_json
 from studio.engine.sweeps.viewer import write_viewer
 from studio.errors import InvalidSpec, StudioError
-from studio.spec import infotext
-from studio.spec.request import GenerationRequest
-from studio.spec.sweep import Cell, SweepSpec, plan
-from studio.spec.tables import DEFAULT_MODEL, FAST_BOUND
-from studio.store import files, images
-from studio.store.jobs import Progress
-from studio.store.sweeps import Kept, Sweep
+from studio.imaging import decode
+from studio.storage import atomic
+from studio.storage.jobs import Progress
+from studio.storage.sweeps import Kept, Sweep
 
 NUMBERS = ("seconds", "prompt fit", "difference")
 STEM = "sheet"
@@ -72,8 +73,8 @@ def write(
             cells={at: _copied(cell, folder / "pictures") for at, cell in whole.cells.items()},
         )
     viewer, as_json, as_csv = (folder / name for name in ("viewer.html", "index.json", "index.csv"))
-    files.write(as_json, index_json(whole, folder).encode())
-    files.write(
+    atomic.write(as_json, index_json(whole, folder).encode())
+    atomic.write(
         as_csv, index_csv(whole, folder).encode("utf-8-sig")
     )  # so that spreadsheets know which letters these are
     shown = [name for name in NUMBERS if name in numbers and name in whole.numbers]
@@ -150,7 +151,7 @@ def _copied(cell: TableCell, folder: Path) -> TableCell:
     if cell.picture is None:
         return cell
     target = folder / cell.picture.name
-    files.write(target, cell.picture.read_bytes())
+    atomic.write(target, cell.picture.read_bytes())
     return replace(cell, picture=target)
 
 
@@ -193,9 +194,9 @@ def _fit(bench: Bench, sweep: Sweep) -> None:
         raise StudioError(
             f"Prompt fit: the embedded CLIP knows only pictures of the model {DEFAULT_MODEL}, and there are none."
         )
-    with measure.clip(bench.pipelines) as clip:
+    with metrics.clip(bench.pipelines) as clip:
         found = {
-            key: clip.fit([images.load(picture.path).image], [picture.request.prompt])[0]
+            key: clip.fit([decode.load(picture.path).image], [picture.request.prompt])[0]
             for key, picture in made.items()
         }
     bench.sweeps.measured(sweep.id, "prompt fit", found)
@@ -211,6 +212,6 @@ def _difference(bench: Bench, sweep: Sweep, reference: str) -> None:
                 "Difference: choose the cell that the others are compared to, and one that has a picture."
             ]
         )
-    base = images.load(kept[reference]).image
-    found = {key: measure.difference(base, images.load(path).image) for key, path in kept.items()}
+    base = decode.load(kept[reference]).image
+    found = {key: metrics.difference(base, decode.load(path).image) for key, path in kept.items()}
     bench.sweeps.measured(sweep.id, "difference", found)

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from studio.engine.sweeps.layout import ACCENT, INK, QUIET, Block, Look, fitting, font, wrap
-from studio.engine.sweeps.table import Coordinates, Table
+from studio.engine.sweeps.results import Coordinates, Table
+from studio.engine.sweeps.sheet_layout import ACCENT, INK, QUIET, Block, Look, fitting, font, wrap
 from studio.errors import BadPicture
-from studio.store import files, images
+from studio.imaging import decode
+from studio.storage import atomic
 
 MOST_SIDE = 16_000  # pixels; viewers and encoders give up not far above
-MOST_PIXELS = images.MOST_PIXELS  # so that the studio takes its own sheets back
+MOST_PIXELS = decode.MOST_PIXELS  # so that the studio takes its own sheets back
 PAPER, LINE, PILL, BAD, BAD_LINE, BAD_INK, BLANK = (
     "#ffffff",
     "#e2e8f0",
@@ -75,10 +76,10 @@ def write_sheets(
     """Write the pages as PNG, one in memory at a time: `stem`.png, or `stem`-01.png … where there are several. Pages that
     an earlier sheet of that name left are removed."""
     paths: list[Path] = []
-    stem = files.safe_name(stem)
+    stem = atomic.safe_name(stem)
     for number, image in enumerate(pages(table, x, y, page, numbers=numbers, verdicts=verdicts), 1):
         paths.append(folder / f"{stem}-{number:02d}.png")
-        with files.writing(paths[-1]) as out:
+        with atomic.writing(paths[-1]) as out:
             image.save(out, "PNG")
     if len(paths) == 1:
         paths = [paths[0].replace(folder / f"{stem}.png")]
@@ -248,7 +249,7 @@ def _cell(
     error = cell.error
     if cell.picture and not error:
         try:
-            picture = images.load(cell.picture).image
+            picture = decode.load(cell.picture).image
         except BadPicture as fault:
             error = str(fault)
         else:

@@ -23,9 +23,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from studio.engine.sweeps.table import Coordinates, Table, TableCell, address, said
+from studio.engine.sweeps.results import Coordinates, Table, TableCell, address, said
 from studio.errors import BadPicture
-from studio.store import files, images
+from studio.imaging import decode
+from studio.storage import atomic
 
 HERE = Path(__file__).resolve().parent
 MOST_EMBEDDED = 48 * 2**20  # bytes of whole pictures in the file; above that they are linked
@@ -53,7 +54,7 @@ def write_viewer(
     before = before.replace("@POLICY@", _policy(style, script, whole)).replace(
         "@TITLE@", html.escape(table.title or "Sweep")
     )
-    with files.writing(file) as out:
+    with atomic.writing(file) as out:
         for part in chain((before,), _data(table, file, whole, edge), (after,)):
             out.write(part.encode("utf-8", "replace"))
 
@@ -146,7 +147,7 @@ def _picture(path: Path, thumb: Path | None, file: Path, whole: bool, edge: int)
 def _small(path: Path, thumb: Path | None, edge: int) -> bytes:
     """WebP of at most `edge` pixels; from the ready thumbnail where that is large enough."""
     ready = thumb is not None and thumb.is_file() and max(_size(thumb)) >= edge
-    image = images.load(thumb if ready and thumb else path).image
+    image = decode.load(thumb if ready and thumb else path).image
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=84)
@@ -155,7 +156,7 @@ def _small(path: Path, thumb: Path | None, edge: int) -> bytes:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path, formats=images.FORMATS) as image:
+        with Image.open(path, formats=decode.FORMATS) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise BadPicture(f"{path.name} is gone or no picture any more.") from None

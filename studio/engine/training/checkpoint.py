@@ -2,7 +2,7 @@
 
 Knows: what has to be kept so that a run that goes on is bit for bit one that was never stopped: the LoRA, the optimizer's memory,
 how far it is (which decides batch, noise and rate), the loss's scale, steps left out. Does not know: how files become safe
-(store/checkpoints.py), how it trains.
+(storage/training/checkpoints.py), how it trains.
 
 Only safetensors and JSON: nothing in a checkpoint can carry a program.
 """
@@ -19,12 +19,12 @@ from safetensors.torch import load as unpacked
 from safetensors.torch import save as packed
 
 from studio.engine.training import optim
-from studio.engine.training.export import Pair
-from studio.engine.training.loop import Pending, Trainer
-from studio.engine.training.network import NAME, pairs
+from studio.engine.training.lora_export import Pair
+from studio.engine.training.lora_network import NAME, pairs
+from studio.engine.training.trainer import Pending, Trainer
 from studio.errors import BadFile, StudioError
-from studio.store import checkpoints
-from studio.store.checkpoints import Checkpoint
+from studio.storage.training import checkpoints
+from studio.storage.training.checkpoints import Checkpoint
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from transformers.optimization import Adafactor
 
-from studio.engine.pipelines.devices import Device
+from studio.core.training.config import RELATIVE, TrainingConfig
+from studio.core.training.steps import lr_at
+from studio.engine.models.devices import Device
 from studio.errors import BadFile, InvalidSpec
-from studio.spec.training import RELATIVE, TrainingConfig
-from studio.spec.training_steps import lr_at
 
 FUSED = ("cuda", "cpu", "mps")
 

@@ -12,11 +12,11 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import BadFile, DatasetError
-from studio.store.gallery import Picture
+from studio.storage.gallery import Picture
 from studio.ui import show
-from studio.ui.compare import Compare
+from studio.ui.components.before_after import Compare
+from studio.ui.components.denoise_strip import Strip
 from studio.ui.guard import Visitor, who
-from studio.ui.strip import Strip
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
 ID = "gallery"

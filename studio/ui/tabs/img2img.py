@@ -11,15 +11,15 @@ from typing import Any
 
 import gradio as gr
 
-from studio.spec.picture import paint_size, steps_run
-from studio.spec.request import GenerationRequest
-from studio.store import images
-from studio.store.gallery import Picture
+from studio.core.generation.geometry import paint_size, steps_run
+from studio.core.generation.request import GenerationRequest
+from studio.imaging import decode
+from studio.storage.gallery import Picture
 from studio.ui import show
+from studio.ui.components.lora_picker import Chooser
 from studio.ui.guard import Visitor
-from studio.ui.loras import Chooser
-from studio.ui.on_picture import OnPicture
-from studio.ui.tabs.img2img_many import Many
+from studio.ui.tabs.image_input import OnPicture
+from studio.ui.tabs.img2img_batch import Many
 from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
 MOST_STEPS = 1000  # that anything is said about
@@ -124,7 +124,7 @@ class Img2Img(OnPicture):
     def enlarged(self, picture: Picture, visitor: Visitor) -> Updates:
         """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
         with show.said():
-            large = TIMES * max(images.measure(picture.path)) > PIECE
+            large = TIMES * max(decode.measure(picture.path)) > PIECE
             steps = (
                 0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)
             )  # at least one has to run

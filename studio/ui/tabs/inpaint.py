@@ -11,15 +11,15 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.base import check
+from studio.core.generation.geometry import Box, Size
+from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, StudioError
-from studio.spec.picture import Box, Size
-from studio.spec.request import GenerationRequest
-from studio.spec.value import check
 from studio.ui import show
-from studio.ui.easel import Source
+from studio.ui.components.lora_picker import Chooser
+from studio.ui.components.mask_editor import Source
 from studio.ui.guard import Visitor
-from studio.ui.loras import Chooser
-from studio.ui.on_picture import OnPicture, suited
+from studio.ui.tabs.image_input import OnPicture, suited
 from studio.ui.tabs.img2img import runs
 from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
 
@@ -204,9 +204,9 @@ class Inpaint(OnPicture):
 
     def part(self, values: Updates) -> Box | None:
         """It in pixels, as the engine finds it; None where all is painted, or it cannot be said."""
-        from studio.store import (
-            masks,
-        )  # its libraries take a third of a second to load, for which no page is to wait
+        from studio.imaging import (
+            masks,  # its libraries take a third of a second to load, for which no page is to wait
+        )
 
         source, said = values[self.easel.source], self.form.raw(values)
         if not isinstance(source, Source) or source.width * source.height > MOST_FRAMED:

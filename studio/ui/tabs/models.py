@@ -10,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from studio.spec.tables import FAMILIES
-from studio.store.library import ModelInfo
-from studio.ui import loras, show
+from studio.core.catalog import FAMILIES
+from studio.storage.models.library import ModelInfo
+from studio.ui import show
+from studio.ui.components import lora_picker
 from studio.ui.guard import Visitor, uploaded, who
 from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, while_seen
 
@@ -29,7 +30,7 @@ class ModelsTab:
             "the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>"
         )
         self.cards = gr.HTML(js_on_load=BUTTONS + while_seen(1.0), elem_id="models-list")
-        self.shelf = gr.HTML(js_on_load=loras.USE, elem_id="loras-list")
+        self.shelf = gr.HTML(js_on_load=lora_picker.USE, elem_id="loras-list")
         with gr.Row(elem_classes="shelf-do"):
             self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
             self.upload = gr.UploadButton(
@@ -73,7 +74,7 @@ class ModelsTab:
         return show.models(cards, workers, may_unload=not visitor.guest)
 
     def render_loras(self) -> str:
-        return show.loras([loras.card(item) for item in self.desk.library.loras()])
+        return show.loras([lora_picker.card(item) for item in self.desk.library.loras()])
 
     def opened(self, visitor: Visitor) -> Updates:
         return {

@@ -8,8 +8,8 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui import show
-from studio.ui.loras import Chooser
-from studio.ui.maker import Maker
+from studio.ui.components.lora_picker import Chooser
+from studio.ui.tabs.generation import Maker
 from studio.ui.widgets import Desk, Tab
 
 

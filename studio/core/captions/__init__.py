@@ -1,0 +1,1 @@
+"""Captions as texts: cleaning, filters, edits, lint, who wrote what, questions to a CLIP."""

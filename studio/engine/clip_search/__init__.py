@@ -1,0 +1,1 @@
+"""What a CLIP model sees in the images of a dataset."""

@@ -1,0 +1,1 @@
+"""Adapters of a lent model. One module a kind."""

@@ -1,1 +1,0 @@
-"""What a CLIP model sees in the pictures of a dataset."""

@@ -1,1 +1,0 @@
-"""WHAT can be asked for: frozen values and pure functions. No files, no torch, no gradio."""

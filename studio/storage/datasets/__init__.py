@@ -1,0 +1,1 @@
+"""Folders of images with captions: what is in them, edits with undo, imports."""

@@ -1,0 +1,1 @@
+"""Model folders, LoRA files and tokenizers, read by their headers."""

@@ -1,0 +1,1 @@
+"""Parts of the page that several tabs use: widgets with their events."""

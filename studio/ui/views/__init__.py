@@ -1,0 +1,1 @@
+"""What is shown, as HTML: one module a subject. No events."""
