@@ -1,3 +1,6 @@
-"""The studio: make pictures with Stable Diffusion and see what every setting does. The floors are described in README."""
+"""The studio: make pictures with Stable Diffusion and see what every setting does.
+
+README describes the floors.
+"""
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """Every error that a user should read.
 
-Knows: the tree below. Does not know: how an error is shown (`ui/show.py`, `__main__.py` translate it, each in one place).
+Knows: the tree below. Does not know: how an error is shown (`ui/errors.py` and `cli/main.py`
+translate it, each in one place).
 
     StudioError            one plain sentence: the thing, the bad value, what to do
     ├── InvalidSpec        a request that cannot be; lists every bad field
@@ -10,13 +11,13 @@ Knows: the tree below. Does not know: how an error is shown (`ui/show.py`, `__ma
     ├── LoraMismatch       a LoRA made for another kind of model
     ├── OutOfMemory        did not fit; says what to lower
     ├── DatasetError       a folder that nothing can be trained on
-    ├── BadPicture         a file that is no picture we take
+    ├── BadPicture         a file that is no image we take
     ├── BadFile            any other file that is broken, hostile or of the wrong kind
     ├── NotAllowed         a guest asked for what only the owner may do
     └── Busy               somebody else holds what is needed
 
-Anything else that is raised is a bug: its traceback goes to the log, one plain line to the screen. `Cancelled` stands
-apart: it is nobody's fault.
+Anything else that is raised is a bug: its traceback goes to the log, one plain line to the screen.
+`Cancelled` stands apart: it is nobody's fault.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 
 
 class StudioError(Exception):
-    """Written for the user."""
+    """An error whose text is written for the user."""
 
 
 class InvalidSpec(StudioError):
@@ -57,11 +58,11 @@ class OutOfMemory(StudioError):
 
 
 class DatasetError(StudioError):
-    """A folder of pictures that cannot be trained on; the message says what is missing."""
+    """A folder of images that cannot be trained on; the message says what is missing."""
 
 
 class BadPicture(StudioError):
-    """A file that is not a picture which the studio takes."""
+    """A file that is no image which the studio takes."""
 
 
 class BadFile(StudioError):
@@ -77,4 +78,7 @@ class Busy(StudioError):
 
 
 class Cancelled(BaseException):
-    """Somebody asked for a stop. Not an `Exception`, so that no `except Exception` on the way swallows it."""
+    """Somebody asked for a stop.
+
+    Not an `Exception`, so that no `except Exception` on the way swallows it.
+    """

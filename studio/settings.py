@@ -1,7 +1,8 @@
 """Settings of this installation: where the home is, which device computes, who may connect.
 
-Knows: the order defaults < studio.toml in the home < STUDIO_* variables < flags, and where the shipped files lie.
-Does not know: what a picture needs (spec/), what a device can do (engine/models/devices.py).
+Knows: the order defaults < studio.toml in the home < STUDIO_* variables < flags, and where the
+shipped files lie. Does not know: what an image needs (core/), what a device can do
+(engine/models/devices.py).
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from studio.errors import BadFile, InvalidSpec
 
 HERE = Path(__file__).resolve().parent
+ENVIRONMENT_PREFIX = "STUDIO_"
 
 
 def shipped(folder: Literal["assets", "presets"]) -> Path:
-    """The folder of that name which came with the studio: inside the package in a wheel, beside it in a checkout."""
-    inside = HERE / folder
-    return inside if inside.is_dir() else HERE.parent / folder
+    """Return a folder that came with the studio.
+
+    It lies inside the package in a wheel, beside it in a checkout.
+    """
+    packaged = HERE / folder
+    return packaged if packaged.is_dir() else HERE.parent / folder
 
 
 class Settings(BaseSettings):
-    """What is the same for every request."""
+    """Settings that are the same for every request."""
 
-    model_config = SettingsConfigDict(env_prefix="STUDIO_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
 
     home: Path = Field(
         Path("~/studio-home"),
@@ -66,16 +71,20 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> Path:
-        """Pictures; the page serves this folder, `thumbs`, `inputs`, `sweeps`, `runs` and `loras`, and no other."""
+        """Generated images.
+
+        The page serves this folder, `thumbs`, `inputs`, `sweeps`, `runs` and `loras`, and no other.
+        """
         return self.home / "outputs"
 
     @property
     def thumbs(self) -> Path:
+        """Small versions of the generated images."""
         return self.home / "thumbs"
 
     @property
     def inputs(self) -> Path:
-        """Pictures and masks to work on, by their sha256."""
+        """Images and masks to work on, by their sha256."""
         return self.home / "inputs"
 
     @property
@@ -90,63 +99,78 @@ class Settings(BaseSettings):
 
     @property
     def models(self) -> Path:
+        """Checkpoints, a folder for each."""
         return self.home / "models"
 
     @property
     def loras(self) -> Path:
+        """LoRA files."""
         return self.home / "loras"
 
     @property
     def presets(self) -> Path:
+        """The user's presets, a folder for each kind."""
         return self.home / "presets"
 
 
 def load(**flags: Any) -> Settings:
-    """Settings from all their sources, with the home's folders made. Flags that are None are not given.
+    """Return the settings from all their sources, and create the home's folders.
 
-    Raises InvalidSpec for a bad value and BadFile for a studio.toml that cannot be read.
+    Args:
+        flags: Settings that were given on the command line; None stands for one that was not.
+
+    Raises:
+        InvalidSpec: A bad value.
+        BadFile: A studio.toml that cannot be read, or a home that cannot be created.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    home = (
-        Path(given.get("home") or os.environ.get("STUDIO_HOME") or "~/studio-home")
-        .expanduser()
-        .resolve()
-    )
-    file = home / "studio.toml"
+    overrides = {name: value for name, value in flags.items() if value is not None}
+    home_text = overrides.get("home") or os.environ.get("STUDIO_HOME") or "~/studio-home"
+    home = Path(home_text).expanduser().resolve()
+    values = {**_read_settings_file(home / "studio.toml"), **overrides, "home": home}
     try:
-        written = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise BadFile(f"{file} cannot be read: {error}. Mend it or move it away.") from None
-    from_environment = {
-        name.removeprefix("STUDIO_").lower() for name in os.environ if name.startswith("STUDIO_")
-    }
-    below = {name: value for name, value in written.items() if name not in from_environment}
-    try:
-        settings = Settings(**{**below, **given, "home": home})
+        settings = Settings(**values)
     except ValidationError as error:
-        raise InvalidSpec(
-            [
-                f"Setting {'.'.join(map(str, fault['loc']))}: {fault['msg']} (not {fault['input']!r:.60})."
-                for fault in error.errors()
-            ]
-        ) from None
+        raise InvalidSpec([_format_fault(dict(fault)) for fault in error.errors()]) from None
+    _create_folders(settings)
+    return settings
+
+
+def _read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the values of a studio.toml but for those that an environment variable sets."""
     try:
-        for folder in (
-            home,
-            settings.outputs,
-            settings.thumbs,
-            settings.inputs,
-            settings.sweeps,
-            settings.runs,
-            settings.models,
-            settings.loras,
-            settings.presets / "pictures",
-            settings.presets / "sweeps",
-            settings.presets / "training",
-        ):
+        values = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path} cannot be read: {error}. Mend it or move it away.") from None
+    for variable in os.environ:
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            values.pop(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), None)
+    return values
+
+
+def _format_fault(fault: dict[str, Any]) -> str:
+    name = ".".join(map(str, fault["loc"]))
+    return f"Setting {name}: {fault['msg']} (not {fault['input']!r:.60})."
+
+
+def _create_folders(settings: Settings) -> None:
+    folders = (
+        settings.home,
+        settings.outputs,
+        settings.thumbs,
+        settings.inputs,
+        settings.sweeps,
+        settings.runs,
+        settings.models,
+        settings.loras,
+        settings.presets / "pictures",
+        settings.presets / "sweeps",
+        settings.presets / "training",
+    )
+    try:
+        for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(
-            f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home."
+            f"The home folder {settings.home} cannot be made: {error.strerror}. Choose another "
+            "with --home."
         ) from None
-    return settings

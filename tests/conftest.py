@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,23 +13,53 @@ os.environ.setdefault(
 )  # small networks: more threads only wait for each other
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, is_hypothesis_test
 from hypothesis import settings as hypothesis_settings
 
-from studio.settings import Settings, load, shipped
+from studio.settings import Settings, load
+from support.examples import ALL, QUICK
+from support.models import POCKET, make_toy
+from support.served import Served, need_port
 
-POCKET = shipped("assets") / "pocket"
 # The same examples in every run and no clock, so that what passed passes; `HYPOTHESIS_PROFILE=search` looks for others.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-hypothesis_settings.register_profile("same", derandomize=True, database=None, **UNTIMED)
-hypothesis_settings.register_profile("search", **UNTIMED)
-hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+SAME: dict[str, Any] = {"derandomize": True, "database": None, **UNTIMED}
+hypothesis_settings.register_profile("quick", max_examples=QUICK, **SAME)
+hypothesis_settings.register_profile("same", max_examples=ALL, **SAME)
+hypothesis_settings.register_profile("search", max_examples=ALL, **UNTIMED)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties are tried on few examples, and on all of them where slow tests run."""
+    profile = "same" if wants_slow(config) else "quick"
+    hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", profile))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With all their examples properties count as slow."""
+    if wants_slow(config):
+        for item in items:
+            if is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker(pytest.mark.slow)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m smoke` does not import what has no such test."""
+    if config.option.markexpr != "smoke" or not collection_path.match("test_*.py"):
+        return None
+    return "mark.smoke" not in collection_path.read_text() or None
+
+
+def wants_slow(config: pytest.Config) -> bool:
+    """Whether `-m` takes slow tests in."""
+    chosen = config.option.markexpr.replace("not slow", "")
+    return not config.option.markexpr or "slow" in chosen
 
 
 @pytest.fixture
@@ -53,17 +82,17 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
     """A bench on the CPU in float32 that finds pocket, toy-sd2 and toy-sdxl."""
-    from studio.engine.context import Bench
+    from studio.engine.context import WorkerContext
 
     home = tmp_path_factory.mktemp("home")
     (home / "models").mkdir()
     for toy in toys.iterdir():
         (home / "models" / toy.name).symlink_to(toy)
-    bench = Bench.open(
+    bench = WorkerContext.open(
         load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
     )
     yield bench
-    bench.gallery.close()
+    bench.home.gallery.close()
 
 
 @pytest.fixture
@@ -82,22 +111,10 @@ def paint(bench: Any) -> Callable[..., Any]:
     return paint
 
 
-@dataclass(frozen=True)
-class Served:
-    """A studio that is open: where, on which home, and everything that its process has said."""
-
-    url: str
-    home: Path
-    log: Path
-
-    @property
-    def host(self) -> str:
-        return self.url.removeprefix("http://")
-
-
 @pytest.fixture(scope="session")
 def open_studio() -> Iterator[Callable[..., Served]]:
     """`open_studio(home, *flags)` opens a page in a process of its own, as a user does. All are closed at the end."""
+    need_port()
     processes: list[subprocess.Popen[bytes]] = []
     homes: list[str] = []
 
@@ -121,7 +138,8 @@ def open_studio() -> Iterator[Callable[..., Served]]:
         homes.append(str(home))
         end = time.monotonic() + 120
         while "The studio is open at " not in (said := log.read_text()):
-            assert processes[-1].poll() is None and time.monotonic() < end, said
+            assert processes[-1].poll() is None, said
+            assert time.monotonic() < end, said
             time.sleep(0.05)
         port = said.split("The studio is open at ")[1].split()[0].rsplit(":", 1)[1]
         return Served(f"http://127.0.0.1:{port}", home, log)
@@ -146,114 +164,16 @@ def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPath
     return open_studio(home)
 
 
-def make_toy(
-    folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction", channels: int = 4
-) -> None:
-    """A model folder of that kind of pipeline with random weights; `width` is that of its prompts, `channels` of its U-Net."""
-    import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-    )
-
-    torch.manual_seed(5)
-    large = kind.startswith("StableDiffusionXL")
-    tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
-    # SD 2.x is told from SD 1.x by the width of its prompts
-    width = width or (32 if large else 1024)
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=37,
-        num_attention_heads=4,
-        num_hidden_layers=4,
-        projection_dim=32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    more = {
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 80,
-    }
-    parts: dict[str, Any] = {
-        "unet": UNet2DConditionModel(
-            sample_size=8,
-            in_channels=channels,
-            block_out_channels=(8, 16),
-            norm_num_groups=4,
-            layers_per_block=1,
-            attention_head_dim=4,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=2 * width if large else width,
-            use_linear_projection=True,
-            **(more if large else {}),
-        ),
-        "vae": AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            norm_num_groups=4,
-            sample_size=64,
-        ),
-        "text_encoder": CLIPTextModel(text),
-        "tokenizer": tokenizer,
-        "scheduler": EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            steps_offset=1,
-            timestep_spacing="leading",
-            use_karras_sigmas=True,
-        )
-        if large
-        else DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction,
-        ),
-    }
-    if large:
-        parts |= {"text_encoder_2": CLIPTextModelWithProjection(text), "tokenizer_2": tokenizer}
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    index = {
-        "_class_name": kind,
-        "_diffusers_version": "0.42.1",
-        "requires_safety_checker": False,
-        **{
-            name: [
-                "diffusers" if name in ("unet", "vae", "scheduler") else "transformers",
-                type(part).__name__,
-            ]
-            for name, part in parts.items()
-        },
-    }
-    absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    index |= {"force_zeros_for_empty_prompt": True} if large else absent
-    (folder / "model_index.json").write_text(json.dumps(index))
-
-
 @pytest.fixture
 def desk(settings: Settings) -> Iterator[Any]:
     """What the tabs work with, on a home of its own; closed afterwards."""
-    from studio.storage.jobs import Jobs
-    from studio.ui.app import desk_of
+    from studio.services.submission import Services
+    from studio.storage.home import Home
 
-    jobs = Jobs(settings.home / "jobs.sqlite")
-    desk = desk_of(settings, jobs)
-    yield desk
-    for store in (jobs, desk.gallery, desk.sweeps):
-        store.close()
+    home = Home(settings)
+    home.gallery.sync()
+    yield Services(home)
+    home.close()
 
 
 @pytest.fixture

@@ -14,21 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import lora_makers as makers
 import numpy as np
 import pytest
-from conftest import POCKET
 from PIL import Image
 
-from studio.cli.main import build
-from studio.core.base import check
-from studio.core.generation.request import NOT_IN_PIXELS, GenerationRequest, LoraUse
-from studio.engine.context import Bench
+from studio.cli.parser import build_parser
+from studio.core.base import validate
+from studio.core.generation.request import (
+    DIGEST_EXCLUDED_FIELDS,
+    GenerationRequest,
+    LoraUse,
+    ResolvedRequest,
+)
+from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.settings import Settings
-from studio.storage.gallery import Gallery, recipe
+from studio.storage.gallery import Gallery, read_image_settings
 from studio.storage.presets import Presets
-from studio.ui.api import typed
+from studio.ui.api import make_endpoint
+from support import lora_makers as makers
+from support.models import POCKET
+from support.served import former_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,16 +49,16 @@ CHANGED: dict[str, Any] = {
     "steps": 4,
     "guidance": 3.5,
     "scheduler": "Euler",
-    "schedule": "Beta",
+    "noise_schedule": "Beta",
     "seed": 8,
-    "count": 2,
-    "batch": 2,
+    "num_images": 2,
+    "batch_size": 2,
     "clip_skip": 2,
     "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),),
 }
 SHAPE, AMOUNT = (
     {"width", "height"},
-    {"count", "batch"},
+    {"num_images", "batch_size"},
 )  # these decide the size, how many and how; all others the pixels
 A_PICTURE, A_MASK = (
     "0123456789abcdef" * 4,
@@ -104,14 +110,14 @@ LARGER = {
 
 
 @pytest.fixture
-def known(bench: Bench) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def known(bench: WorkerContext) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The same settings with real inputs for picture and mask."""
     picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
     mask = Image.new("L", (64, 64))
     mask.paste(255, (16, 16, 48, 40))
     there = {
-        A_PICTURE: bench.library.inputs.add(picture).sha256,
-        A_MASK: bench.library.inputs.add_mask(mask).sha256,
+        A_PICTURE: bench.home.library.inputs.add(picture).sha256,
+        A_MASK: bench.home.library.inputs.add_mask(mask).sha256,
     }
     return lambda spec: {
         name: there.get(value, value) if isinstance(value, str) else value
@@ -120,7 +126,7 @@ def known(bench: Bench) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def moon(bench: Bench) -> Iterator[None]:
+def moon(bench: WorkerContext) -> Iterator[None]:
     """A LoRA for pocket; afterwards it is taken off again."""
     path = makers.kohya(
         bench.settings.loras / "moon.safetensors", makers.add(makers.stock(POCKET)), 2
@@ -130,10 +136,15 @@ def moon(bench: Bench) -> Iterator[None]:
     bench.pipelines.unload("LoRA moon")
 
 
-def unet_calls(bench: Bench, **spec: Any) -> int:
+def resolved(spec: dict[str, Any]) -> ResolvedRequest:
+    size = (64, 64) if "image" in spec else None
+    return validate(GenerationRequest, spec).resolve(64, 0, size)
+
+
+def unet_calls(bench: WorkerContext, **spec: Any) -> int:
     """How often the U-Net is called for a request: the rows of a batch go through it together."""
     calls: list[None] = []
-    with bench.pipelines.borrow(check(GenerationRequest, spec)) as parts:
+    with bench.pipelines.borrow(validate(GenerationRequest, spec)) as parts:
         hook = parts.unet.register_forward_pre_hook(lambda module, given: calls.append(None))
     try:
         generate(bench, spec, lambda progress: None)
@@ -154,34 +165,34 @@ def test_a_field_of_work_on_a_picture_changes_something(
     if name in LARGER:
         assert after.shape[1::-1] == LARGER[name] != before.shape[1::-1]
     else:
-        assert (
-            before.shape == after.shape
-            and np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
-        )
-    assert GenerationRequest(**changed).digest({}) != GenerationRequest(**base).digest({})
+        assert before.shape == after.shape
+        assert np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
+    assert resolved(changed).digest({}) != resolved(base).digest({})
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_field_changes_something(name: str, bench: Bench, paint: Callable[..., Any]) -> None:
+def test_a_field_changes_something(
+    name: str, bench: WorkerContext, paint: Callable[..., Any]
+) -> None:
     changed = {**BASE, name: CHANGED[name]}
-    if name == "batch":
-        assert unet_calls(bench, **BASE, count=2, batch=1) == 2 * unet_calls(
-            bench, **BASE, count=2, batch=2
+    if name == "batch_size":
+        assert unet_calls(bench, **BASE, num_images=2, batch_size=1) == 2 * unet_calls(
+            bench, **BASE, num_images=2, batch_size=2
         )
-    elif name == "count":
+    elif name == "num_images":
         first, second = paint(**changed)
-        assert np.array_equal(first, paint(**BASE)) and np.array_equal(
-            second, paint(**BASE | {"seed": 8})
-        )
+        assert np.array_equal(first, paint(**BASE))
+        assert np.array_equal(second, paint(**BASE | {"seed": 8}))
     elif name in SHAPE:
         height, width, _ = paint(**changed).shape
         assert {"width": width, "height": height} == {key: changed[key] for key in SHAPE}
     else:
         before, after, again = paint(**BASE), paint(**changed), paint(**BASE)
-        assert np.array_equal(before, again) and before.shape == after.shape
+        assert np.array_equal(before, again)
+        assert before.shape == after.shape
         assert np.abs(before.astype(int) - after.astype(int)).mean() > 0.1
-    same = GenerationRequest(**changed).digest({}) == GenerationRequest(**BASE).digest({})
-    assert same is (name in NOT_IN_PIXELS)
+    same = resolved(changed).digest({}) == resolved(BASE).digest({})
+    assert same is (name in DIGEST_EXCLUDED_FIELDS)
 
 
 def test_every_field_has_a_case() -> None:
@@ -212,10 +223,17 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
     request = GenerationRequest(**values)
     gallery = Gallery(settings)
     picture = gallery.save(
-        Image.new("RGB", (64, 64)), request.resolved(64, 5), "0" * 64, {}, 1.0, "ann"
+        Image.new("RGB", (64, 64)),
+        request.resolve(64, 5),
+        digest="0" * 64,
+        content_hashes={},
+        seconds=1.0,
+        owner="ann",
     )
-    assert recipe(picture.path).values == request.resolved(64, 5).model_dump(mode="json")
-    assert gallery.search()[0].request == request.resolved(64, 5)
+    assert read_image_settings(picture.path).values == request.resolve(64, 5).model_dump(
+        mode="json"
+    )
+    assert gallery.search()[0].request == request.resolve(64, 5)
     gallery.close()
 
     presets = Presets(GenerationRequest, settings.home / "none", settings.presets)
@@ -230,16 +248,22 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
         for part in pair
         if value is not None
     ]
-    given = vars(build().parse_args(["generate", *words]))
+    given = vars(build_parser().parse_args(["generate", *words]))
     assert (
-        check(GenerationRequest, {name: given[name] for name in FIELDS if name in given}) == request
+        validate(GenerationRequest, {name: given[name] for name in FIELDS if name in given})
+        == request
     )
 
     async def work(asked: GenerationRequest, visitor: Any) -> GenerationRequest:
         return asked
 
-    endpoint = typed(GenerationRequest, work, "A trial.")
-    assert asyncio.run(endpoint(gr.Request(), *request.model_dump().values())) == request
+    endpoint = make_endpoint(GenerationRequest, work, description="A trial.")
+    assert (
+        asyncio.run(
+            endpoint(gr.Request(), *request.model_dump().values(), *former_values("generate"))
+        )
+        == request
+    )
 
 
 # ---- README ---------------------------------------------------------------------------------------------------------
@@ -311,7 +335,7 @@ def test_every_command_in_readme_is_one(capsys: pytest.CaptureFixture[str]) -> N
         if command == "studio":
             said = 0
             try:
-                build().parse_args(words)
+                build_parser().parse_args(words)
             except SystemExit as end:
                 said = int(str(end.code))
             assert said == 0, f"studio {shlex.join(words)}: {capsys.readouterr().err}"

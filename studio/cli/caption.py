@@ -1,69 +1,76 @@
-"""What `studio caption` reads and says: a folder and flags → a job, what came of it → lines or JSON.
+"""`studio caption`: a folder and flags → a job, what came of it → lines or JSON.
 
-Knows: which folder is meant, how rows are shown. Does not know: how anything is captioned, the job table.
+Knows: which folder is meant, how rows are shown. Does not know: how anything is captioned.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from studio.core.base import check
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
+from studio.core.base import validate
 from studio.core.captions.spec import CaptionSpec
-from studio.errors import DatasetError, StudioError
-from studio.settings import Settings
-from studio.storage.datasets.caption_files import shown
-from studio.storage.datasets.training_set import Datasets
+from studio.errors import StudioError
+from studio.services.submission import Services
+from studio.storage.datasets.caption_files import display_name
+from studio.storage.home import Home
 
-SHOWN = 5  # failures that are told one by one
-
-
-def job_of(folder: str, given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The job for a folder, or for a dataset of the home by its name. Raises InvalidSpec and DatasetError."""
-    path = Path(folder).expanduser()
-    asked = check(CaptionSpec, {"dataset": shown(path.name) or "dataset", **given})
-    place = path if path.is_dir() or len(path.parts) > 1 else Datasets(settings).folder(folder)
-    if not place.is_dir():
-        raise DatasetError(
-            f"There is no folder {shown(str(place))}; choose one with pictures in it."
-        )
-    return asked.model_dump(mode="json") | {"folder": str(place.resolve())}
+MAX_LISTED_FAILURES = 5
 
 
-def lines(result: Mapping[str, Any], as_json: bool) -> list[str]:
-    """What is printed: one JSON object, or a line for each picture; a sentence where there was nothing to do."""
+def run(arguments: argparse.Namespace) -> None:
+    """Caption through the queue of a studio that runs on this home, else in place."""
+    home = Home(load_settings(arguments))
+    flags = {
+        name: value for name, value in vars(arguments).items() if name in CaptionSpec.model_fields
+    }
+    path = Path(arguments.folder).expanduser()
+    spec = validate(CaptionSpec, {"dataset": display_name(path.name) or "dataset", **flags})
+    if not path.is_dir() and len(path.parts) == 1:  # the name of a dataset
+        path = home.training_sets.find_folder(arguments.folder)
+    job = Services(home).prepare_captioning(spec, COMMAND_LINE, path)
+    with job_runner(home.settings) as run_job:
+        result = run_job(job.kind, job.spec)
+    for line in format_result(result, arguments.json):
+        print(line, flush=True)
+    raise_failures(result)
+
+
+def format_result(result: Mapping[str, Any], as_json: bool) -> Iterator[str]:
+    """Yield what is printed: one JSON object, or a line for each image, or why nothing was done."""
     if as_json:
-        return [json.dumps(result, ensure_ascii=False)]
+        yield json.dumps(result, ensure_ascii=False)
+        return
     if not result["rows"] and not result["failed"]:
-        every = (
-            "the picture has" if result["kept"] == 1 else f"all {result['kept']:,} pictures have"
+        subject = f"all {result['kept']:,} pictures have"
+        if result["kept"] == 1:
+            subject = "the picture has"
+        yield (
+            f"Nothing to do: {subject} a caption already. --mode replace writes all anew, "
+            "--mode append adds to them."
         )
-        return [
-            f"Nothing to do: {every} a caption already. --mode replace writes all anew, --mode append adds to them."
-        ]
-    arrow = result["dry_run"]
-    said = [
-        f"{row['file']}: {row['before']} → {row['after']}"
-        if arrow
-        else f"{row['file']}: {row['after']}"
-        for row in result["rows"]
-    ]
-    return [*said, f"… and {result['more_rows']} more"] if result["more_rows"] else said
+        return
+    for row in result["rows"]:
+        change = row["after"]
+        if result["dry_run"]:
+            change = f"{row['before']} → {change}"
+        yield f"{row['file']}: {change}"
+    if result["more_rows"]:
+        yield f"… and {result['more_rows']} more"
 
 
-def complain(result: Mapping[str, Any]) -> None:
-    """Raise StudioError if pictures could not be captioned, naming them."""
-    if failed := result["failed"]:
-        told = [f"{one['file']} {one['error']}" for one in failed[:SHOWN]]
-        more = [f"… and {len(failed) - SHOWN} more."] if len(failed) > SHOWN else []
-        raise StudioError(
-            "\n".join(
-                [
-                    f"{len(failed)} picture{'s' * (len(failed) > 1)} could not be captioned:",
-                    *told,
-                    *more,
-                ]
-            )
-        )
+def raise_failures(result: Mapping[str, Any]) -> None:
+    """Raise StudioError if images could not be captioned, naming them."""
+    failures = result["failed"]
+    if not failures:
+        return
+    plural = "s" if len(failures) > 1 else ""
+    lines = [f"{len(failures)} picture{plural} could not be captioned:"]
+    lines += [f"{failure['file']} {failure['error']}" for failure in failures[:MAX_LISTED_FAILURES]]
+    if len(failures) > MAX_LISTED_FAILURES:
+        lines.append(f"… and {len(failures) - MAX_LISTED_FAILURES} more.")
+    raise StudioError("\n".join(lines))

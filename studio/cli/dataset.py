@@ -1,61 +1,85 @@
-"""`studio dataset FOLDER`: what lies there, what is wrong with it, as JSON or as a table.
+"""`studio dataset FOLDER`: a report on a folder, as JSON or as a table. Nothing is changed.
 
-Knows: the words of that command's answer. Does not know: what is told of a dataset (storage/datasets/summary.py).
+Knows: the words of that command's answer. Does not know: what is told of a dataset
+(storage/datasets/summary.py).
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from studio.core.captions.lint import Rules
-from studio.settings import Settings
-from studio.storage.datasets.dataset import Albums
-from studio.storage.datasets.summary import summary
+from studio.cli.runner import load_settings
+from studio.core.base import validate
+from studio.core.captions.lint import LintRules
+from studio.storage.datasets.summary import summarize_dataset
+from studio.storage.home import Home
 
-SHOWN = 12  # findings of a kind, and tags, that the table lists
+MAX_LISTED = 12  # findings of a kind, and tags, that the table lists
 
 
-def look(settings: Settings, folder: str, rules: Rules) -> dict[str, Any]:
-    """What `--json` prints. `folder`: a path, or the name of a dataset. Raises DatasetError where there are no pictures."""
+def run(arguments: argparse.Namespace) -> None:
+    """Print what is in a folder."""
+    rules = validate(LintRules, {"trigger": arguments.trigger, "resolution": arguments.resolution})
+    report = inspect_dataset(Home(load_settings(arguments)), arguments.folder, rules)
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print(format_report(report))
+
+
+def inspect_dataset(home: Home, folder: str, rules: LintRules) -> dict[str, Any]:
+    """Return what `--json` prints.
+
+    Args:
+        home: Where datasets are looked up by name.
+        folder: A path, or the name of a dataset.
+        rules: What findings are judged by.
+
+    Raises:
+        DatasetError: There are no images.
+    """
     path = Path(folder).expanduser()
-    album = Albums(settings).open(path if path.is_dir() or len(path.parts) > 1 else folder)
-    return summary(album, rules, _heard)
+    is_path = path.is_dir() or len(path.parts) > 1
+    dataset = home.datasets.open(path if is_path else folder)
+    return summarize_dataset(dataset, rules, _print_progress)
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """The same for people."""
-    told = ", ".join(
+def format_report(report: dict[str, Any]) -> str:
+    """Return the same for people."""
+    lines = [
+        f"{report['name']}: {report['pictures']} pictures, {report['captioned']} with a caption "
+        f"({report['layout']})"
+    ]
+    repeats = ", ".join(
         f"{folder} x {count}"
-        for folder, count in found["repeats"].items()
+        for folder, count in report["repeats"].items()
         if folder != "." or count > 1
     )
-    lines = [
-        f"{found['name']}: {found['pictures']} pictures, {found['captioned']} with a caption ({found['layout']})",
-        *([f"repeats: {told}"] if told else []),
-        *found["notes"],
-    ]
-    lines += [f"broken   {one['file']}  {one['says']}" for one in found["broken"]]
-    kinds = Counter(finding["kind"] for finding in found["lint"] if finding["kind"] != "broken")
+    if repeats:
+        lines.append(f"repeats: {repeats}")
+    lines += report["notes"]
+    lines += [f"broken   {entry['file']}  {entry['says']}" for entry in report["broken"]]
+    kinds = Counter(finding["kind"] for finding in report["lint"] if finding["kind"] != "broken")
     for kind, count in kinds.most_common():
         lines.append(f"{kind:<10} {count}")
-        chosen = [finding for finding in found["lint"] if finding["kind"] == kind]
-        lines += [f"    {finding['file']}  {finding['says']}" for finding in chosen[:SHOWN]]
-        lines += [f"    … and {count - SHOWN} more"] * (count > SHOWN)
-    if not kinds and not found["broken"]:
+        findings = [finding for finding in report["lint"] if finding["kind"] == kind]
+        lines += [f"    {finding['file']}  {finding['says']}" for finding in findings[:MAX_LISTED]]
+        if count > MAX_LISTED:
+            lines.append(f"    … and {count - MAX_LISTED} more")
+    if not kinds and not report["broken"]:
         lines.append("nothing to mend")
-    tags = list(found["tags"].items())
-    lines += ["tags", *(f"    {count:>5}  {tag}" for tag, count in tags[:SHOWN])] if tags else []
+    if report["tags"]:
+        tags = list(report["tags"].items())[:MAX_LISTED]
+        lines += ["tags", *(f"    {count:>5}  {tag}" for tag, count in tags)]
     return "\n".join(line.encode(errors="replace").decode() for line in lines)
 
 
-def _heard(done: int, of: int) -> None:
+def _print_progress(completed: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(
-            f"\r\033[K{done}/{of} pictures",
-            end="" if done < of else "\r\033[K",
-            file=sys.stderr,
-            flush=True,
-        )
+        end = "" if completed < total else "\r\033[K"
+        print(f"\r\033[K{completed}/{total} pictures", end=end, file=sys.stderr, flush=True)

@@ -1,88 +1,148 @@
-"""`studio generate` and files: those on the command line become a home's inputs, those that are made are copied out.
+"""`studio generate`: import files as inputs, generate, copy the images out.
 
-Knows: paths, folders, masks from transparency. Does not know: how the command is called, how pictures are made.
+Knows: paths, folders, masks from transparency, what is printed. Does not know: how images are made;
+who may ask for what.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from studio.core.base import check
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, StudioError
-from studio.settings import Settings
+from studio.services.submission import PreparedJob, Services
 from studio.storage import atomic
+from studio.storage.gallery import Gallery
+from studio.storage.home import Home
+from studio.storage.inputs import Inputs
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-TRANSPARENCY = "transparency"  # in place of a mask's file: the picture's own
-ANY = "0" * 64  # stands for a picture while the settings alone are judged
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+TRANSPARENCY = "transparency"  # in place of a mask's file: the image's own
+PLACEHOLDER_SHA256 = "0" * 64  # stands for an image while the settings alone are judged
 
 
-def asked(given: Mapping[str, Any]) -> GenerationRequest:
-    """The request behind the flags, with ANY for picture and mask. Raises InvalidSpec with all that is wrong, also for settings
-    that would change nothing."""
-    standing = {name: ANY for name in ("image", "mask") if given.get(name)}
-    request = check(GenerationRequest, {**given, **standing})
-    request.check_used(given)
+def run(arguments: argparse.Namespace) -> None:
+    """Make images through the queue of a studio that runs on this home, else in place."""
+    flags = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in GenerationRequest.model_fields
+    }
+    request = build_request(flags)
+    home = Home(load_settings(arguments))
+    jobs = list(_iter_jobs(home, request, arguments))
+    if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
+        raise jobs[0][1]  # a wrong name is said before anything is loaded
+    failures = []
+    with job_runner(home.settings) as run_job:
+        for name, job in jobs:
+            try:
+                if isinstance(job, StudioError):
+                    raise job
+                _print_result(home.gallery, run_job(job.kind, job.spec), arguments)
+            except StudioError as error:
+                if len(jobs) == 1:
+                    raise
+                failures.append(f"{name}: {error}")
+    if failures:
+        summary = f"{len(failures)} of {len(jobs)} pictures could not be made."
+        raise StudioError("\n".join([summary, *failures]))
+
+
+def build_request(flags: Mapping[str, Any]) -> GenerationRequest:
+    """Return the request behind the flags, with a placeholder for image and mask.
+
+    Raises InvalidSpec with all that is wrong, also for settings that would change nothing.
+    """
+    placeholders = {name: PLACEHOLDER_SHA256 for name in ("image", "mask") if flags.get(name)}
+    request = validate(GenerationRequest, {**flags, **placeholders})
+    request.reject_inactive(flags)
     return request
 
 
-def each(
-    settings: Settings, request: GenerationRequest, image: str = "", mask: str = ""
-) -> Iterator[tuple[str, GenerationRequest | StudioError]]:
-    """The request for each picture (a file, those of a folder, or an input's sha256), or what is wrong with it, by its name.
+def _iter_jobs(
+    home: Home, request: GenerationRequest, arguments: argparse.Namespace
+) -> Iterator[tuple[str, PreparedJob | StudioError]]:
+    """Yield the job of each image (a file, a folder's files, an input's sha256), or its error.
 
-    `mask` is a file, "transparency", or an input's sha256. Nothing but the request itself where there is no picture.
+    Without an image there is one job, for the request itself.
     """
-    from studio.storage.inputs import Inputs
-    from studio.storage.models.library import Library
-
-    library, inputs = Library(settings), Inputs(settings)
-    library.model(request.model)
-    if not image:
-        library.check(request)
-        yield "", request
-        return
-    for path in _files(image):
-        name = path.name if isinstance(path, Path) else path[:12]
+    services = Services(home)
+    image, mask = getattr(arguments, "image", ""), getattr(arguments, "mask", "")
+    home.library.get_model(request.model)
+    for source in _list_sources(image) if image else [""]:
+        name = source.name if isinstance(source, Path) else source[:12]
         try:
-            values = {"image": path if isinstance(path, str) else inputs.add(path).sha256}
-            if mask == TRANSPARENCY and isinstance(path, Path):
-                values["mask"] = inputs.add_transparency(path).sha256
-            elif mask:
-                values["mask"] = (
-                    mask if _known(mask) else inputs.add_mask(Path(mask).expanduser()).sha256
-                )
-            one = request.model_copy(update=values)
-            library.check(one)
-            yield name, one
+            values = _import_files(home.inputs, source, mask) if image else {}
+            complete = request.model_copy(update=values)
+            if arguments.strip:
+                yield name, services.prepare_denoise_strip(complete, arguments.strip, COMMAND_LINE)
+            else:
+                yield name, services.prepare_generation(complete, COMMAND_LINE)
         except StudioError as error:
             yield name, error
 
 
-def _files(image: str) -> list[Path | str]:
-    if _known(image):
+def _import_files(inputs: Inputs, source: Path | str, mask: str) -> dict[str, str]:
+    """Return `image` and `mask` of a request; files become inputs of the home."""
+    values = {"image": source if isinstance(source, str) else inputs.add(source).sha256}
+    if mask == TRANSPARENCY and isinstance(source, Path):
+        values["mask"] = inputs.add_transparency(source).sha256
+    elif _is_input_hash(mask):
+        values["mask"] = mask
+    elif mask:
+        values["mask"] = inputs.add_mask(Path(mask).expanduser()).sha256
+    return values
+
+
+def _list_sources(image: str) -> list[Path | str]:
+    if _is_input_hash(image):
         return [image]
     path = Path(image).expanduser()
     if not path.is_dir():
         return [path]
-    found: list[Path | str] = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in ENDINGS
+    files: list[Path | str] = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
     )
-    if not found:
-        raise BadFile(f"{path} has no pictures in it ({', '.join(ENDINGS)}).")
-    return found
+    if not files:
+        raise BadFile(f"{path} has no pictures in it ({', '.join(IMAGE_SUFFIXES)}).")
+    return files
 
 
-def _known(name: str) -> bool:
+def _is_input_hash(name: str) -> bool:
     return bool(re.fullmatch("[0-9a-f]{64}", name)) and not Path(name).exists()
 
 
-def copied(path: Path, folder: Path) -> Path:
-    """A picture's copy in a folder, with a number where its name is taken. Raises BadFile."""
+def _print_result(gallery: Gallery, result: dict[str, Any], arguments: argparse.Namespace) -> None:
+    for note in result.get("notes", ()):
+        log(note)
+    for entry in result["pictures"]:
+        path = Path(entry["path"])
+        image = gallery.get(path)
+        if arguments.output:
+            path = copy_image(path, arguments.output.expanduser().resolve())
+        if not arguments.json:
+            print(path, flush=True)
+            continue
+        request = image.request.model_dump(mode="json") if image else result["request"]
+        line = {
+            "path": str(path),
+            "request": request,
+            "digest": entry["digest"],
+            "seconds": entry["seconds"],
+        }
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def copy_image(path: Path, folder: Path) -> Path:
+    """Copy an image into a folder, with a number where its name is taken. Raises BadFile."""
     for number in range(10_000):
         target = folder / (f"{path.stem}-{number}{path.suffix}" if number else path.name)
         try:

@@ -1,10 +1,12 @@
-"""How a command gets its work done: through the queue of a studio that runs on the same home, else in place.
+"""The work of a command: in the queue of a studio that runs on the same home, else in place.
 
-Knows: who holds the device, Ctrl + C, the progress line of a terminal. Does not know: what the work is.
+Knows: who holds the device, Ctrl + C, the progress line of a terminal. Does not know: what the work
+is.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
@@ -14,50 +16,61 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from studio import settings as settings_module
+from studio.cli.parser import HOME_FLAGS
+from studio.core.jobs import JobKind
 from studio.errors import Cancelled, StudioError
+from studio.services.visitor import Visitor
 from studio.settings import Settings
 from studio.storage.jobs import Jobs, Lock, Progress
 
-Work = Callable[[str, dict[str, Any]], dict[str, Any]]  # a job's kind and spec → its result
+JobRunner = Callable[[JobKind, dict[str, Any]], dict[str, Any]]  # a kind and its spec → the result
+COMMAND_LINE = Visitor("command-line", is_guest=False)
 
 
-def done(settings: Settings, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The result of one job."""
-    with working(settings) as work:
-        return work(kind, spec)
+def load_settings(arguments: argparse.Namespace, *extra_flags: str) -> Settings:
+    """Return the settings behind the flags that say which home and device. Raises InvalidSpec."""
+    names = (*HOME_FLAGS, *extra_flags)
+    return settings_module.load(**{name: getattr(arguments, name, None) for name in names})
 
 
 @contextmanager
-def working(settings: Settings) -> Iterator[Work]:
-    """What does jobs, one after the other: in place, or through the queue where a studio runs."""
-    studio, device, told = (
-        Lock(settings.home, "studio"),
-        Lock(settings.home, f"worker-{settings.device}"),
-        False,
-    )
-    while (
-        studio.take()
-    ):  # no page is open; one may open meanwhile, and its worker then waits for the device
-        studio.drop()
-        if device.take(wait=1.0):
+def job_runner(settings: Settings) -> Iterator[JobRunner]:
+    """Yield what does jobs, one after the other.
+
+    Where a studio runs on the home they go through its queue, else they are done in place while
+    holding the device.
+    """
+    studio = Lock(settings.home, "studio")
+    device = Lock(settings.home, f"worker-{settings.device}")
+    is_announced = False
+    # No page is open; one may open meanwhile, and its worker then waits for the device.
+    while studio.acquire():
+        studio.release()
+        if device.acquire(timeout_seconds=1.0):
             break
-        if not told:  # another command, or a worker that is about to leave
-            told = not say("somebody else is using the device; waiting for it", 0)
+        if not is_announced:  # another command, or a worker that is about to leave
+            log("somebody else is using the device; waiting for it")
+            is_announced = True
     else:
-        yield partial(_through_the_queue, Jobs(settings.home / "jobs.sqlite"))
+        yield partial(_run_in_queue, Jobs(settings.home / "jobs.sqlite"))
         return
-    from studio.engine.context import Bench
-    from studio.engine.worker import WORKS, work_of
+    from studio.engine.context import WorkerContext
+    from studio.engine.worker import import_object
 
     try:
-        bench, heard = Bench.open(settings), _heard()
-        yield lambda kind, spec: dict(work_of(WORKS[kind])(bench, spec, heard))
+        context, report = WorkerContext.open(settings), _build_reporter()
+        yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
     finally:
-        device.drop()
+        device.release()
 
 
-def _heard() -> Callable[[Progress], None]:
-    """What works report to: Ctrl + C stops them as a Stop button does, so that what is finished is kept; a second one at once."""
+def _build_reporter() -> Callable[[Progress], None]:
+    """Return what works report to.
+
+    Ctrl + C stops them as a Stop button does, so that what is finished is kept; a second one at
+    once.
+    """
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
@@ -71,36 +84,32 @@ def _heard() -> Callable[[Progress], None]:
     def report(progress: Progress) -> None:
         if stopped.is_set():
             raise Cancelled
-        if sys.stderr.isatty():
-            left = f", about {progress.left:.0f} s left" if progress.left is not None else ""
-            print(
-                f"\r\033[K{progress.note} {progress.step}/{progress.total}{left}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+        if not sys.stderr.isatty():
+            return
+        eta = ""
+        if progress.eta_seconds is not None:
+            eta = f", about {progress.eta_seconds:.0f} s left"
+        line = f"\r\033[K{progress.message} {progress.step}/{progress.total}{eta}"
+        print(line, end="", file=sys.stderr, flush=True)
 
     return report
 
 
-def _through_the_queue(jobs: Jobs, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    id = jobs.submit(kind, spec, owner="command-line")
+def _run_in_queue(jobs: Jobs, kind: JobKind, spec: dict[str, Any]) -> dict[str, Any]:
+    job_id = jobs.submit(kind.name, spec, owner=COMMAND_LINE.id)
     try:
-        while (job := jobs.get(id)) and job.open:
+        while (job := jobs.get(job_id)) and job.is_open:
             time.sleep(0.05)
     except KeyboardInterrupt:
-        jobs.cancel(id)
+        jobs.cancel(job_id)
         raise
-    if job is None or job.state != "done":
-        raise StudioError(
-            f"The job was {job.state}: {job.error or 'somebody stopped it'}"
-            if job
-            else "The job was removed."
-        )
+    if job is None:
+        raise StudioError("The job was removed.")
+    if job.state != "done":
+        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
     return dict(job.result)
 
 
-def say(text: str, status: int) -> int:
-    """One line for the person at the terminal; gives the status back."""
-    print(f"studio: {text}", file=sys.stderr)
-    return status
+def log(message: str) -> None:
+    """Print one line for the person at the terminal."""
+    print(f"studio: {message}", file=sys.stderr)

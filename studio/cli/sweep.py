@@ -1,74 +1,96 @@
-"""`studio sweep`: a file is a stored sweep, whose id and seed come from the file's own words; the same file is the same sweep.
+"""`studio sweep`: a file is a stored sweep, whose id and seed come from the file's own words.
 
-Knows: what the file means, what is handed over at the end. Does not know: how the command is called, how cells are made.
+Knows: what the file means, what is handed over at the end. Does not know: how cells are made; who
+may ask for what.
+
+The same file is the same sweep: run again, it goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from studio.cli.runner import done
-from studio.core.sweeps.spec import Plan, SweepSpec, plan
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
+from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, StudioError
+from studio.services.submission import Services
 from studio.settings import Settings
-from studio.storage.models.library import Library
-from studio.storage.presets import read
-from studio.storage.sweeps import Sweeps, from_words
+from studio.storage.home import Home
+from studio.storage.presets import load_spec
+from studio.storage.sweeps import deterministic_id_and_seed
 
 
-def asked(path: Path, fast: bool) -> tuple[str, Plan]:
-    """Id and plan of the file's sweep. Raises InvalidSpec and BadFile."""
-    spec = read(path, SweepSpec, f"The sweep {path.name}")
-    id, spec = from_words(spec.model_copy(update={"fast": spec.fast or fast}))
-    return id, plan(spec)
+def run(arguments: argparse.Namespace) -> None:
+    """Make what the sweep of a file lacks; print its files."""
+    sweep_id, plan = load_sweep(arguments.file.expanduser(), arguments.fast)
+    home = Home(load_settings(arguments))
+    services = Services(home)
+    services.check_plan(plan)  # before anything is loaded
+    if arguments.plan:
+        from studio.engine.context import WorkerContext
+        from studio.engine.sweeps.job import outline_sweep
+
+        outline = outline_sweep(WorkerContext.open(home.settings), plan.spec)
+        print(json.dumps(outline, ensure_ascii=False))
+        return
+    output = arguments.output.expanduser().resolve() if arguments.output else None
+    for path in run_sweep(services, plan, sweep_id, output):
+        print(path, flush=True)
 
 
-def check(found: Plan, settings: Settings) -> None:
-    """Raise what the library says of a model, LoRA or picture that it lacks: before anything is loaded."""
-    library = Library(settings)
-    for request in found.named:
-        library.check(request)
+def load_sweep(path: Path, fast: bool) -> tuple[str, SweepPlan]:
+    """Return id and plan of a file's sweep. Raises InvalidSpec and BadFile."""
+    spec = load_spec(path, SweepSpec, f"The sweep {path.name}")
+    spec = spec.model_copy(update={"fast": spec.fast or fast})
+    sweep_id, spec = deterministic_id_and_seed(spec)
+    return sweep_id, plan_sweep(spec)
 
 
-def planned(found: Plan, settings: Settings) -> dict[str, Any]:
-    """Cells in order, their digests, what they will take; nothing is made."""
-    from studio.engine.context import Bench
-    from studio.engine.sweeps.job import outline
+def run_sweep(
+    services: Services, plan: SweepPlan, sweep_id: str, output: Path | None
+) -> Iterator[Path]:
+    """Yield the cells' images in the order in which they ran, then sheet, viewer and index.
 
-    return outline(Bench.open(settings), found.spec)
-
-
-def made(id: str, found: Plan, settings: Settings, output: Path | None) -> Iterator[Path]:
-    """The cells in the order in which they ran, then sheet, viewer and index; in `output` where it is given.
-
-    Raises StudioError with all cells that failed, after the others are handed over; BadFile for a folder that takes no files.
+    Raises:
+        StudioError: Cells that failed, all of them, after the others are handed over.
+        BadFile: The folder `output` takes no files.
     """
-    sweeps = Sweeps(settings)
-    sweeps.add(found.spec, "command-line", id)
-    done(settings, "sweep", {"sweep": id, "title": found.spec.title, "cells": len(found.cells)})
-    kept = sweeps.cells(id)
-    ran = [(found.cells[k], kept[found.cells[k].key]) for k in found.order]
-    pictures, files = [one.path for _, one in ran if one.path], sweeps.files(id)
+    home = services.home
+    job = services.prepare_sweep(plan.spec, COMMAND_LINE, sweep_id)
+    with job_runner(home.settings) as run_job:
+        run_job(job.kind, job.spec)
+    results = home.sweeps.load_cell_results(sweep_id)
+    cells = [plan.cells[index] for index in plan.run_order]
+    images = [path for cell in cells if (path := results[cell.key].path)]
+    files = home.sweeps.list_files(sweep_id)
     if output:
-        from studio.engine.context import Bench
-        from studio.engine.sweeps.export import write
-
-        try:
-            files = write(Bench.open(settings), id, folder=output, copy=True)
-        except OSError as error:
-            raise BadFile(
-                f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."
-            ) from None
-        pictures = [output / "pictures" / path.name for path in pictures]
-    yield from (*pictures, *files)
-    if failed := [f"{' · '.join(cell.labels)}: {one.error}" for cell, one in ran if not one.done]:
-        raise StudioError(
-            "\n".join(
-                [
-                    f"{len(failed)} of {len(ran)} cells could not be made; run the same again to try them again.",
-                    *failed,
-                ]
-            )
+        files = _export(home.settings, sweep_id, output)
+        images = [output / "pictures" / path.name for path in images]
+    yield from (*images, *files)
+    failures = [
+        f"{' · '.join(cell.labels)}: {results[cell.key].error}"
+        for cell in cells
+        if not results[cell.key].has_image
+    ]
+    if failures:
+        summary = (
+            f"{len(failures)} of {len(cells)} cells could not be made; run the same again to try "
+            "them again."
         )
+        raise StudioError("\n".join([summary, *failures]))
+
+
+def _export(settings: Settings, sweep_id: str, output: Path) -> list[Path]:
+    from studio.engine.context import WorkerContext
+    from studio.engine.sweeps.export import write_exports
+
+    try:
+        context = WorkerContext.open(settings)
+        return write_exports(context, sweep_id, folder=output, copy_images=True)
+    except OSError as error:
+        raise BadFile(
+            f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."
+        ) from None

@@ -1,81 +1,141 @@
-"""What `studio train` reads and says: a file → settings of a training, or all that is known of it without data and weights.
+"""`studio train`: settings from a file → a stored run, which can be stopped and resumed.
 
-Knows: kohya's files and the studio's own, a LoRA that carries the settings it was made with, changes typed on the command line.
-Does not know: how anything is trained, the job table.
+Knows: kohya's files and the studio's own, a LoRA that carries the settings it was made with,
+changes typed on the command line. Does not know: how anything is trained; what a training has to
+have (services/submission.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.core.base import check
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.core.base import former_names, validate
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import importer
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, InvalidSpec, StudioError
+from studio.services.submission import Services
 from studio.storage import atomic
+from studio.storage.home import Home
+from studio.storage.training.runs import Runs
 
-MOST_BYTES = 4 * 2**20
-OURS = "studio.training"  # where a LoRA of this studio carries its settings
+MAX_SETTINGS_BYTES = 4 * 2**20
+METADATA_KEY = "studio.training"  # where a LoRA of this studio carries its settings
 
 
-def text_of(path: Path) -> str:
-    """The settings that a file holds: its own text, or what a LoRA was made with. Raises BadFile."""
+def run(arguments: argparse.Namespace) -> None:
+    """Train a LoRA and print its file; with --plan, print what needs no data and weights."""
+    path = arguments.file.expanduser()
+    if arguments.plan:
+        plan = plan_training(path, arguments.as_meant, arguments.set)
+        print(json.dumps(plan, ensure_ascii=False))
+        return
+    config, notices = load_config(path, arguments.as_meant, arguments.set)
+    home = Home(load_settings(arguments))
+    services = Services(home)
+    services.check_training(config, COMMAND_LINE)
+    for notice in notices:
+        log(notice)
+    run_id = _find_run(home.runs, config) if arguments.resume else ""
+    job = services.prepare_training(config, COMMAND_LINE, run_id)
+    with job_runner(home.settings) as run_job:
+        result = run_job(job.kind, job.spec)
+    for note in result.get("notes", ()):
+        log(note)
+    print(home.settings.loras / f"{result['lora']}.safetensors", flush=True)
+
+
+def _find_run(runs: Runs, config: TrainingConfig) -> str:
+    """Return the id of the last run of these settings. Raises StudioError where there is none."""
+    values = config.model_dump(exclude={"seed"} if config.seed < 0 else set())
+    for stored in runs.list_runs():
+        if stored.config.model_dump(include=set(values)) == values:
+            return stored.id
+    raise StudioError(
+        f"There is no run of these settings of {config.name} to go on with; leave --resume out to "
+        "begin one."
+    )
+
+
+def read_settings_text(path: Path) -> str:
+    """Return the settings that a file holds: its own text, or what a LoRA was made with.
+
+    Raises BadFile.
+    """
     if path.suffix == ".safetensors":
         try:
-            return json.dumps(
-                json.loads(atomic.safetensors_header(path)["__metadata__"][OURS])["config"]
-            )
+            metadata = atomic.read_safetensors_header(path)["__metadata__"]
+            return json.dumps(json.loads(metadata[METADATA_KEY])["config"])
         except (KeyError, TypeError, ValueError, RecursionError):
             raise BadFile(
                 f"{path.name} carries no settings of a training of this studio."
             ) from None
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise BadFile(
-                f"{path.name} is larger than {MOST_BYTES // 2**20} MiB: it holds no settings."
+                f"{path.name} is larger than {MAX_SETTINGS_BYTES // 2**20} MiB: it holds no "
+                "settings."
             )
         return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise BadFile(f"{path.name} cannot be read: {error}") from None
 
 
-def planned(path: Path, as_meant: bool, typed: Sequence[str]) -> dict[str, Any]:
-    """Config, steps, modules and notices, with what is not known as None."""
-    text = text_of(path)
-    if changes := _typed(typed):
-        text = json.dumps(
-            _changed(text, path, as_meant, changes).model_dump(mode="json", exclude_none=True)
-        )
-    return importer.plan(text, path.name, as_meant)
+def plan_training(path: Path, as_meant: bool, assignments: Sequence[str]) -> dict[str, Any]:
+    """Return config, steps, modules and notices, with what is not known as None."""
+    text = read_settings_text(path)
+    overrides = _parse_assignments(assignments)
+    if overrides:
+        config = _apply_overrides(text, path, as_meant, overrides)
+        text = json.dumps(config.model_dump(mode="json", exclude_none=True))
+    return importer.plan_import(text, path.name, as_meant)
 
 
-def config_of(path: Path, as_meant: bool, typed: Sequence[str]) -> tuple[TrainingConfig, list[str]]:
-    """The settings to train with, and a sentence for each key that was not simply taken. Raises InvalidSpec."""
-    text = text_of(path)
-    found = importer.read(text, path.name, as_meant)
-    said = [f"{notice.key}: {notice.note}" for notice in found.notices if notice.kind != "taken"]
-    return _changed(text, path, as_meant, _typed(typed)), said
+def load_config(
+    path: Path, as_meant: bool, assignments: Sequence[str]
+) -> tuple[TrainingConfig, list[str]]:
+    """Return the settings to train with, and a sentence for each key that was not simply taken.
+
+    Raises InvalidSpec.
+    """
+    text = read_settings_text(path)
+    imported = importer.import_config(text, path.name, as_meant)
+    notices = [
+        f"{notice.key}: {notice.note}" for notice in imported.notices if notice.kind != "taken"
+    ]
+    return _apply_overrides(text, path, as_meant, _parse_assignments(assignments)), notices
 
 
-def _changed(text: str, path: Path, as_meant: bool, changes: dict[str, Any]) -> TrainingConfig:
-    found = importer.read(text, path.name, as_meant)
-    if found.config is None and not changes:
-        raise InvalidSpec(found.faults)
-    known = {key: value for key, value in found.values.items() if value is not None}
+def _apply_overrides(
+    text: str, path: Path, as_meant: bool, overrides: dict[str, Any]
+) -> TrainingConfig:
+    imported = importer.import_config(text, path.name, as_meant)
+    if imported.config is None and not overrides:
+        raise InvalidSpec(imported.faults)
+    values = {key: value for key, value in imported.values.items() if value is not None}
+    former = former_names(TrainingConfig)
     try:
-        return check(TrainingConfig, known | changes)
+        return validate(
+            TrainingConfig,
+            values | {former.get(name, name): value for name, value in overrides.items()},
+        )
     except InvalidSpec as error:
-        raise InvalidSpec(list(dict.fromkeys([*error.faults, *found.faults]))) from None
+        raise InvalidSpec(list(dict.fromkeys([*error.faults, *imported.faults]))) from None
 
 
-def _typed(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value`, each value as the field takes it. Raises InvalidSpec for what is no pair."""
-    pairs = [word.partition("=") for word in words]
-    if wrong := [
-        word for word, (key, equals, _) in zip(words, pairs) if not (key.strip() and equals)
-    ]:
-        raise InvalidSpec([f"--set: {word!r:.60} has to be key=value." for word in wrong])
-    return {key.strip().replace("-", "_"): value.strip() for key, _, value in pairs}
+def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Parse `key=value` words; values stay texts. Raises InvalidSpec for what is no pair."""
+    values, faults = {}, []
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if key.strip() and equals:
+            values[key.strip().replace("-", "_")] = value.strip()
+        else:
+            faults.append(f"--set: {word!r:.60} has to be key=value.")
+    if faults:
+        raise InvalidSpec(faults)
+    return values

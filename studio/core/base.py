@@ -1,4 +1,4 @@
-"""What every spec shares: frozen values, settings that carry all that is said about them, one door for values.
+"""The base of every spec: frozen values, fields with their metadata, validation from outside.
 
 Knows: pydantic, and how to say in one sentence what is wrong with a value.
 Does not know: any particular spec.
@@ -7,26 +7,75 @@ Does not know: any particular spec.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from studio.errors import InvalidSpec
 
-M = TypeVar("M", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# pydantic's names of the errors that an empty value makes.
+MISSING_ERROR_TYPES = (
+    "missing",
+    "string_type",
+    "string_too_short",
+    "int_type",
+    "int_parsing",
+    "float_type",
+    "float_parsing",
+)
 
 
-class Value(BaseModel):
-    """Frozen, no unknown field, no NaN and no infinity anywhere."""
+class Spec(BaseModel):
+    """A frozen model: no unknown field, no NaN and no infinity anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def stable_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the JSON values that a digest is made over, under names that never change.
+
+        A renamed field keeps its first name here, and a field at its `neutral` value is left out.
+        So a rename or a new field changes no digest: what was made before is found again.
+        """
+        dumped = self.model_dump(mode="json", exclude=set(exclude))
+        values = {}
+        for name, value in dumped.items():
+            meta = field_meta(type(self), name)
+            if "neutral" in meta and value == meta["neutral"][0]:
+                continue
+            values[meta.get("formerly") or name] = _stable(getattr(self, name), value)
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, values: Any) -> Any:
+        """Rename what files, flags and presets call by a field's former name."""
+        former = former_names(cls)
+        if not former or not isinstance(values, dict) or former.keys().isdisjoint(values):
+            return values
+        renamed = {}
+        for key, value in values.items():
+            name = former.get(key, key)
+            if name != key and name in values:  # both are given: the former name is an error
+                name = key
+            renamed[name] = value
+        return renamed
+
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic would take it for 1."""
+    def _reject_bool_for_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Raise ValueError for a bool in a number's place: pydantic would take True for 1."""
         if isinstance(value, bool):
             annotation = cls.model_fields[info.field_name or ""].annotation
             kinds = {annotation, *get_args(annotation)}
@@ -35,7 +84,7 @@ class Value(BaseModel):
         return value
 
 
-def setting(
+def spec_field(
     default: Any,
     *,
     title: str,
@@ -44,142 +93,175 @@ def setting(
     unit: str = "",
     step: float | None = None,
     cost: int = 0,
-    guest: float | None = None,
-    needs: str = "",
+    guest_max: float | None = None,
+    requires: str = "",
+    formerly: str = "",
+    neutral: Any = None,
     **limits: Any,
 ) -> Any:
-    """A field with everything that page, API, command line, PNG text and sweeps need to know about it.
+    """Return a field with all that page, API, command line, PNG text and sweeps need to know of it.
 
-    `infotext` is its name in A1111's text; `cost` orders sweep axes (the higher, the dearer a change); `guest` is the
-    most that a visitor who is not the owner may ask for; `step` and `unit` are for sliders and help; `needs` is what has to
-    be there for it to change anything.
+    Args:
+        default: Its value where none is given; `...` for a required field.
+        title: Its name for people.
+        help: One or two sentences for people.
+        infotext: Its name in A1111's text.
+        unit: Of its value, for sliders and help.
+        step: Of sliders.
+        cost: Orders sweep axes: the higher, the dearer a change.
+        guest_max: The most that a visitor who is not the owner may ask for.
+        requires: What has to be there for it to change anything.
+        formerly: The name under which older files hold it.
+        neutral: The value at which it does not count for digests; every field that is added to an
+            existing spec has to have one.
+        limits: What pydantic's `Field` takes.
     """
     extra = {
         "infotext": infotext,
         "unit": unit,
         "step": step,
         "cost": cost,
-        "guest": guest,
-        "needs": needs,
+        "guest": guest_max,
+        "needs": requires,
+        "formerly": formerly,
+        "neutral": None if neutral is None else [neutral],
     }
     return Field(
         default,
         title=title,
         description=help,
-        json_schema_extra={k: v for k, v in extra.items() if v},
+        json_schema_extra={key: value for key, value in extra.items() if value},
         **limits,
     )
 
 
-def check(model: type[M], values: Mapping[str, Any]) -> M:
-    """The one door for values from outside. Raises InvalidSpec, which names every bad field."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise InvalidSpec([_fault(model, dict(fault)) for fault in error.errors()]) from None
+def _stable(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.stable_dump()
+    if isinstance(value, tuple | list):
+        return [_stable(item, item_dump) for item, item_dump in zip(value, dumped, strict=True)]
+    return dumped
 
 
 @cache
-def schema(model: type[BaseModel]) -> Mapping[str, dict[str, Any]]:
-    """The JSON schema of every field, to be read only: pydantic makes it anew at each call, and a page asks hundreds of times."""
+def former_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """Return the names that fields of a spec had in older files, each with today's."""
+    return {
+        former: name
+        for name in model.model_fields
+        if (former := str(field_meta(model, name).get("formerly", "")))
+    }
+
+
+def validate(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    """Return a spec of values from outside. Raises InvalidSpec, which names every bad field."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise InvalidSpec([_format_error(model, dict(fault)) for fault in error.errors()]) from None
+
+
+@cache
+def field_schemas(model: type[BaseModel]) -> Mapping[str, dict[str, Any]]:
+    """Return the JSON schema of every field by its name; not to be changed.
+
+    Cached: pydantic builds it anew at each call, and a page asks for it hundreds of times.
+    """
     properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
     return properties
 
 
-def extra(model: type[BaseModel], name: str) -> dict[str, Any]:
-    """What `setting` was told about a field beyond its title, help and limits."""
-    told = model.model_fields[name].json_schema_extra
-    return dict(told) if isinstance(told, dict) else {}
+def field_meta(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """Return what `spec_field` stored about a field beyond its title, help and limits."""
+    extra = model.model_fields[name].json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
 
 
-def above_guests(value: Value) -> list[str]:
-    """A sentence for every field that is above what a visitor who is not the owner may ask for."""
+def guest_limit_faults(spec: Spec) -> list[str]:
+    """Return a sentence for every field above what a visitor who is not the owner may ask for."""
     faults = []
-    for name, field in type(value).model_fields.items():
-        most, asked = extra(type(value), name).get("guest"), getattr(value, name)
-        asked = len(asked) if isinstance(asked, tuple) else asked
-        if most is not None and asked is not None and asked > most:
-            faults.append(f"{field.title}: guests may ask for {most} at most (not {asked}).")
+    for name, field in type(spec).model_fields.items():
+        limit = field_meta(type(spec), name).get("guest")
+        value = getattr(spec, name)
+        if isinstance(value, tuple):
+            value = len(value)
+        if limit is not None and value is not None and value > limit:
+            faults.append(f"{field.title}: guests may ask for {limit} at most (not {value}).")
     return faults
 
 
-EMPTY = (
-    "missing",
-    "string_type",
-    "string_too_short",
-    "int_type",
-    "int_parsing",
-    "float_type",
-    "float_parsing",
-)  # to pydantic
-
-
-def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
-    where, value, more = fault["loc"], fault["input"], fault.get("ctx", {})
-    if not where:  # from a validator that looked at several fields: it wrote the whole sentence
-        return str(more.get("error", fault["msg"]))
-    field = model.model_fields.get(str(where[0]))
-    title = (field.title if field else None) or f"{where[0]!s:.40}"
-    if (
-        fault["type"] == "value_error"
-    ):  # from a validator of one field: it says what is wrong, we say where
-        return f"{title}: {more['error']}"
-    if value in (None, "") and fault["type"] in EMPTY:
+def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
+    """Return a sentence for one of pydantic's errors."""
+    location = error["loc"]
+    value = error["input"]
+    context = error.get("ctx", {})
+    if not location:  # from a validator of several fields: it wrote the whole sentence
+        return str(context.get("error", error["msg"]))
+    field = model.model_fields.get(str(location[0]))
+    title = (field.title if field else None) or f"{location[0]!s:.40}"
+    # From a validator of one field: it says what is wrong, we say where.
+    if error["type"] == "value_error":
+        return f"{title}: {context['error']}"
+    if value in (None, "") and error["type"] in MISSING_ERROR_TYPES:
         return f"{title}: is needed."
-    return f"{title}: {_wrong(fault['type'], value, more, fault['msg'])} (not {_shown(value, 60)})."
+    description = _describe_error(error["type"], value, context, error["msg"])
+    return f"{title}: {description} (not {_format_value(value, 60)})."
 
 
-def _shown(value: Any, most: int) -> str:
-    if isinstance(value, str) and len(value) > most:
+def _format_value(value: Any, max_chars: int) -> str:
+    if isinstance(value, str) and len(value) > max_chars:
         return f"{value[:40]!r} …"
     try:
-        return f"{value!r:.{most}}"
-    except (
-        ValueError,
-        RecursionError,
-    ):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
+        return f"{value!r:.{max_chars}}"
+    # Python writes out neither a number of 5000 digits nor lists 1000 deep.
+    except (ValueError, RecursionError):
         return f"this {type(value).__name__}"
 
 
-def _bound(number: float) -> str:
+def _format_bound(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 
-def _wrong(kind: str, value: Any, more: dict[str, Any], message: str) -> str:
-    match kind:
+def _describe_error(error_type: str, value: Any, context: dict[str, Any], message: str) -> str:
+    match error_type:
         case "extra_forbidden":
             return "there is no such setting"
         case "missing":
             return "is needed"
         case "multiple_of":
-            unit = more["multiple_of"]
-            try:
-                below = math.floor(float(value) / unit) * unit
-            except (ValueError, OverflowError):
-                return f"has to be a multiple of {unit}"
-            if below < 0:  # no field that has a unit goes below 0
-                return f"has to be a multiple of {unit}, 0 or more"
-            return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
+            return _describe_multiple(value, context["multiple_of"])
         case "greater_than_equal":
-            return f"has to be {_bound(more['ge'])} or more"
+            return f"has to be {_format_bound(context['ge'])} or more"
         case "greater_than":
-            return f"has to be above {more['gt']:g}"
+            return f"has to be above {context['gt']:g}"
         case "less_than_equal":
-            return f"has to be {_bound(more['le'])} or less"
+            return f"has to be {_format_bound(context['le'])} or less"
         case "less_than":
-            return f"has to be below {more['lt']}"
-        case "int_type" | "int_parsing" | "int_parsing_size" | "int_from_float":
-            return "has to be a whole number" + " that is not so large" * (
-                kind == "int_parsing_size"
-            )
+            return f"has to be below {context['lt']}"
+        case "int_parsing_size":
+            return "has to be a whole number that is not so large"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "has to be a whole number"
         case "float_type" | "float_parsing" | "finite_number":
             return "has to be a number"
         case "string_too_long":
-            return f"has to be at most {more['max_length']} characters long, but has {len(value)}"
+            return (
+                f"has to be at most {context['max_length']} characters long, but has {len(value)}"
+            )
         case "string_too_short":
             return "is needed"
         case "string_type" | "string_unicode":
             return "has to be text"
         case "literal_error":
-            return f"has to be one of {more['expected']}".replace(" or ", ", ")
+            return f"has to be one of {context['expected']}".replace(" or ", ", ")
     return message[0].lower() + message[1:]
+
+
+def _describe_multiple(value: Any, unit: int) -> str:
+    try:
+        below = math.floor(float(value) / unit) * unit
+    except (ValueError, OverflowError):
+        return f"has to be a multiple of {unit}"
+    if below < 0:  # no field that has a unit goes below 0
+        return f"has to be a multiple of {unit}, 0 or more"
+    return f"has to be a multiple of {unit}, such as {below} or {below + unit}"

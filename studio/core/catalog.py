@@ -1,7 +1,8 @@
-"""Names and plain numbers: schedulers, ladders of noise levels, model families, axes of sweeps, kinds of captioner.
+"""Names and plain numbers: schedulers, noise schedules, model families, sweep axes, captioners.
 
-Knows: what there is to choose from and which pairs go together. Does not know: any class behind a name; the engine
-resolves every name (engine/models/schedulers.py, families.py, engine/captioning/), and a test resolves all of them.
+Knows: what there is to choose from and which pairs go together. Does not know: any class behind a
+name; the engine resolves every name (engine/models/schedulers.py, families.py, engine/captioning/),
+and a test resolves all of them.
 """
 
 from __future__ import annotations
@@ -28,23 +29,32 @@ Scheduler = Literal[
     "TCD",
     "SA-Solver",
 ]
-Schedule = Literal[
+NoiseSchedule = Literal[
     "As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
 ]
 Family = Literal["sd1", "sd2", "sdxl"]
 
 DEFAULT_MODEL = "pocket"  # the embedded one
-FAST_BOUND = 1e-3  # how far latents of several pictures in one U-Net call may be from single ones (relative, float32)
+DEFAULT_CAPTIONER = "pocket"
+DEFAULT_CLIP = "pocket"
+ENDPOINT = "endpoint"  # the kind of captioner without a folder
+# How far latents of several images in one U-Net call may be from single ones (relative, float32).
+BATCHING_TOLERANCE = 1e-3
 
-_ALL: tuple[Schedule, ...] = get_args(Schedule)
-_SPACED: tuple[Schedule, ...] = (
+_ALL_SCHEDULES: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
+# Only the spacing of the timesteps can be chosen.
+_SPACING_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped", "Uniform", "Simple")
+_SIGMA_SCHEDULES: tuple[NoiseSchedule, ...] = (
     "As shipped",
+    "Karras",
+    "Exponential",
+    "Beta",
     "Uniform",
     "Simple",
-)  # only the spacing of the timesteps can be chosen
-_SHAPED: tuple[Schedule, ...] = ("As shipped", "Karras", "Exponential", "Beta", "Uniform", "Simple")
-_TRAINED: tuple[Schedule, ...] = ("As shipped",)  # distilled along a ladder of their own
-_SOLVER: tuple[Schedule, ...] = (
+)
+# Distilled along noise levels of their own.
+_DISTILLED_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped",)
+_SOLVER_SCHEDULES: tuple[NoiseSchedule, ...] = (
     "As shipped",
     "Karras",
     "Exponential",
@@ -56,64 +66,99 @@ _SOLVER: tuple[Schedule, ...] = (
 
 @dataclass(frozen=True)
 class SchedulerInfo:
-    """What a person has to know to choose: which ladders it runs on, and whether it adds noise on the way."""
+    """What is known of a scheduler without its class.
 
-    schedules: tuple[Schedule, ...]
-    about: str
-    adds_noise: bool = False
-    calls: int = 1  # U-Net calls a step; the last step of a scheduler with two takes one
-    again: bool = False  # whether it asks about its second timestep twice
-    alone: bool = False  # whether rounding grows in it (to 2 % in 10 steps), so that fast sweeps paint it alone
+    Attributes:
+        noise_schedules: What it can run on.
+        description: A few words for people.
+        is_stochastic: Whether it adds noise at each step.
+        calls_per_step: U-Net calls a step; the last step of a scheduler with two takes one.
+        repeats_second_timestep: Whether it asks about its second timestep twice.
+        is_rounding_sensitive: Whether rounding grows in it (to 2 % in 10 steps), so that fast
+            sweeps run it unbatched.
+    """
 
-    def asks(self, steps: int, of: int = 0) -> int:
-        """How often it asks the U-Net in the last so many steps of `of` (0: in all steps)."""
-        return (
-            self.calls * steps - (self.calls - 1) + (self.again and max(steps, of) > 1)
-            if steps
-            else 0
-        )
+    noise_schedules: tuple[NoiseSchedule, ...]
+    description: str
+    is_stochastic: bool = False
+    calls_per_step: int = 1
+    repeats_second_timestep: bool = False
+    is_rounding_sensitive: bool = False
+
+    def count_model_calls(self, steps: int, total_steps: int = 0) -> int:
+        """Return the U-Net calls of the last `steps` of `total_steps` (0: of all steps)."""
+        if not steps:
+            return 0
+        calls = self.calls_per_step * steps - (self.calls_per_step - 1)
+        if self.repeats_second_timestep and max(steps, total_steps) > 1:
+            calls += 1
+        return calls
 
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
-    "Euler": SchedulerInfo(_ALL, "plain and predictable"),
-    "Euler a": SchedulerInfo(_SPACED, "adds fresh noise at each step: lively, never settles", True),
-    "Heun": SchedulerInfo(_SHAPED, "second order: twice the work a step, finer", calls=2),
-    "LMS": SchedulerInfo(_SHAPED, "looks back at the last steps"),
-    "DPM2": SchedulerInfo(_SHAPED, "second order: twice the work a step", calls=2, alone=True),
-    "DPM2 a": SchedulerInfo(_SHAPED, "DPM2 with fresh noise", True, calls=2, alone=True),
-    "DPM++ 2M": SchedulerInfo(_ALL, "good pictures in few steps: the usual choice"),
-    "DPM++ 2M SDE": SchedulerInfo(_ALL, "DPM++ 2M with fresh noise: more detail", True),
-    "DPM++ SDE": SchedulerInfo(
-        _SHAPED, "fresh noise, twice the work a step: detailed", True, calls=2
+    "Euler": SchedulerInfo(_ALL_SCHEDULES, "plain and predictable"),
+    "Euler a": SchedulerInfo(
+        _SPACING_SCHEDULES, "adds fresh noise at each step: lively, never settles", True
     ),
-    "DDIM": SchedulerInfo(_SPACED, "the classic; repeatable"),
-    "DDPM": SchedulerInfo(_SPACED, "the original way; wants many steps", True),
-    "PLMS": SchedulerInfo(_SPACED, "the first fast one", again=True),
-    "UniPC": SchedulerInfo(_SOLVER, "predicts and corrects: good in 8 to 15 steps"),
-    "DEIS": SchedulerInfo(_SOLVER, "good in few steps"),
+    "Heun": SchedulerInfo(
+        _SIGMA_SCHEDULES, "second order: twice the work a step, finer", calls_per_step=2
+    ),
+    "LMS": SchedulerInfo(_SIGMA_SCHEDULES, "looks back at the last steps"),
+    "DPM2": SchedulerInfo(
+        _SIGMA_SCHEDULES,
+        "second order: twice the work a step",
+        calls_per_step=2,
+        is_rounding_sensitive=True,
+    ),
+    "DPM2 a": SchedulerInfo(
+        _SIGMA_SCHEDULES,
+        "DPM2 with fresh noise",
+        True,
+        calls_per_step=2,
+        is_rounding_sensitive=True,
+    ),
+    "DPM++ 2M": SchedulerInfo(_ALL_SCHEDULES, "good pictures in few steps: the usual choice"),
+    "DPM++ 2M SDE": SchedulerInfo(_ALL_SCHEDULES, "DPM++ 2M with fresh noise: more detail", True),
+    "DPM++ SDE": SchedulerInfo(
+        _SIGMA_SCHEDULES, "fresh noise, twice the work a step: detailed", True, calls_per_step=2
+    ),
+    "DDIM": SchedulerInfo(_SPACING_SCHEDULES, "the classic; repeatable"),
+    "DDPM": SchedulerInfo(_SPACING_SCHEDULES, "the original way; wants many steps", True),
+    "PLMS": SchedulerInfo(_SPACING_SCHEDULES, "the first fast one", repeats_second_timestep=True),
+    "UniPC": SchedulerInfo(_SOLVER_SCHEDULES, "predicts and corrects: good in 8 to 15 steps"),
+    "DEIS": SchedulerInfo(_SOLVER_SCHEDULES, "good in few steps"),
     "LCM": SchedulerInfo(
-        _TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True
+        _DISTILLED_SCHEDULES,
+        "only for models distilled for it: 4 to 8 steps, guidance 1 to 2",
+        True,
     ),
     "TCD": SchedulerInfo(
-        _TRAINED, "only for models distilled for it: 4 to 8 steps, guidance 1 to 2", True
+        _DISTILLED_SCHEDULES,
+        "only for models distilled for it: 4 to 8 steps, guidance 1 to 2",
+        True,
     ),
-    "SA-Solver": SchedulerInfo(_SOLVER, "fresh noise, predicts and corrects", True),
+    "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "fresh noise, predicts and corrects", True),
 }
 
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """A kind of model: its name for people, and the size of picture it was made for unless its folder says otherwise."""
+    """A kind of model.
+
+    Attributes:
+        title: Its name for people.
+        native_size: The image side in pixels that it was made for, unless its folder says
+            otherwise.
+        common_sizes: Usual (width, height) at `native_size`; for others they are scaled.
+    """
 
     title: str
-    size: int
-    sizes: tuple[
-        tuple[int, int], ...
-    ]  # usual (width, height) at `size`; other sizes are scaled from these
+    native_size: int
+    common_sizes: tuple[tuple[int, int], ...]
 
 
-_CLASSIC = ((512, 512), (512, 768), (768, 512), (512, 640), (640, 512))
-_LARGE = (
+_SD_SIZES = ((512, 512), (512, 768), (768, 512), (512, 640), (640, 512))
+_SDXL_SIZES = (
     (1024, 1024),
     (832, 1216),
     (1216, 832),
@@ -124,19 +169,24 @@ _LARGE = (
 )
 
 FAMILIES: dict[Family, FamilyInfo] = {
-    "sd1": FamilyInfo("Stable Diffusion 1.x", 512, _CLASSIC),
-    "sd2": FamilyInfo("Stable Diffusion 2.x", 768, _CLASSIC),
-    "sdxl": FamilyInfo("Stable Diffusion XL", 1024, _LARGE),
+    "sd1": FamilyInfo("Stable Diffusion 1.x", 512, _SD_SIZES),
+    "sd2": FamilyInfo("Stable Diffusion 2.x", 768, _SD_SIZES),
+    "sdxl": FamilyInfo("Stable Diffusion XL", 1024, _SDXL_SIZES),
 }
 
 
-def usual_sizes(family: Family, side: int) -> list[tuple[int, int]]:
-    """The family's usual sizes for a model made for pictures of `side` pixels, each a multiple of 8."""
-    base = FAMILIES[family].sizes[0][0]
-    return [
-        (round(w * side / base / 8) * 8, round(h * side / base / 8) * 8)
-        for w, h in FAMILIES[family].sizes
-    ]
+def list_common_sizes(family: Family, native_size: int) -> list[tuple[int, int]]:
+    """Return a family's usual (width, height) for a model made for `native_size` pixels a side.
+
+    Each is a multiple of 8.
+    """
+    sizes = FAMILIES[family].common_sizes
+    base = sizes[0][0]
+
+    def scale(length: int) -> int:
+        return round(length * native_size / base / 8) * 8
+
+    return [(scale(width), scale(height)) for width, height in sizes]
 
 
 AxisKind = Literal["whole", "number", "text", "size"]
@@ -144,18 +194,27 @@ AxisKind = Literal["whole", "number", "text", "size"]
 
 @dataclass(frozen=True)
 class AxisInfo:
-    """What a sweep can vary: how its values are written, how dear a change is, what else has to be said."""
+    """What a sweep can vary.
+
+    Attributes:
+        title: Its name for people.
+        kind: How its values are written.
+        cost: The dearest axis changes least often; the request's fields carry their own cost.
+        description: A few words for people.
+        requires: What else has to be given.
+        choices: For a field with names to choose from.
+    """
 
     title: str
     kind: AxisKind
-    cost: int  # the dearest axis changes least often; those of the request's fields stand in the fields
-    about: str
-    needs: Literal["", "find"] = ""
-    choices: tuple[str, ...] = ()  # for a field with names to choose from
+    cost: int
+    description: str
+    requires: Literal["", "find"] = ""
+    choices: tuple[str, ...] = ()
 
 
-# Axes that are no field of the request; every numeric, choice and text field of it is one without a line here.
-AXES: dict[str, AxisInfo] = {
+# Axes that are no field of the request; its numeric, choice and text fields are axes by themselves.
+SPECIAL_AXES: dict[str, AxisInfo] = {
     "size": AxisInfo("Size", "size", 10, "width and height together: 512x768"),
     "lora": AxisInfo(
         "LoRA",
@@ -180,24 +239,33 @@ AXES: dict[str, AxisInfo] = {
         "text",
         20,
         "other words in place of those to find, in both prompts",
-        needs="find",
+        requires="find",
     ),
 }
 
 
 @dataclass(frozen=True)
 class CaptionerInfo:
-    """A kind of captioner: what it says, what an instruction is to it, and what is usual where nothing is said."""
+    """A kind of captioner.
+
+    Attributes:
+        title: Its name for people.
+        description: What its captions are, in a few words.
+        default_batch_size: Images at once.
+        max_tokens: The most that a caption has; None leaves it to the captioner.
+        instruction_kind: Whether an instruction is how captions begin, one of `tasks`, or words
+            that say what is wanted.
+        tasks: Instructions to choose from.
+        module: Its module in engine/captioning, where that is not named like its kind.
+    """
 
     title: str
-    about: str
-    batch: int  # pictures at once
-    tokens: int | None  # that a caption has at most; None leaves it to the captioner
-    asked: Literal[
-        "opening", "task", "words"
-    ]  # an instruction is how captions begin, one of `tasks`, or what is asked for
+    description: str
+    default_batch_size: int
+    max_tokens: int | None
+    instruction_kind: Literal["opening", "task", "words"]
     tasks: tuple[str, ...] = ()
-    module: str = ""  # in engine/captioning, where it is not called as its kind
+    module: str = ""
 
 
 # By `model_type` in a folder's config.json; "endpoint" has no folder.
@@ -223,4 +291,3 @@ CAPTIONERS: dict[str, CaptionerInfo] = {
         module="openai_endpoint",
     ),
 }
-ENDPOINT, DEFAULT_CAPTIONER, DEFAULT_CLIP = "endpoint", "pocket", "pocket"

@@ -11,43 +11,33 @@ from typing import Self
 
 from studio.engine.models.manager import PipelineManager
 from studio.settings import Settings
-from studio.storage.datasets.dataset import Albums
-from studio.storage.datasets.training_set import Datasets
-from studio.storage.gallery import Gallery
-from studio.storage.models.library import Library
-from studio.storage.sweeps import Sweeps
-from studio.storage.training.runs import Runs
+from studio.storage.home import Home
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Handed to every work; `owner` is whose job it is.
+class WorkerContext:
+    """Handed to every work.
 
-    A long work calls `between` where it can wait, with the bytes that it will need itself: the worker may run one short job then.
+    Attributes:
+        home: The stores.
+        pipelines: What lends models.
+        owner: Whose job it is.
+        interleave_job: A preemptible work calls it where it can wait, with the bytes that it will
+            need itself; the worker may run one short job then, and returns whether it did.
     """
 
-    settings: Settings
+    home: Home
     pipelines: PipelineManager
-    gallery: Gallery
-    library: Library
-    sweeps: Sweeps
-    runs: Runs
-    datasets: Datasets
-    albums: Albums
     owner: str = "local"
-    between: Callable[[int], bool] = lambda needed: False  # whether it did run one
+    interleave_job: Callable[[int], bool] = lambda _required_bytes: False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self.home.settings
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Raises InvalidSpec for a device that is not there."""
-        library = Library(settings)
-        return cls(
-            settings,
-            PipelineManager(settings, library),
-            Gallery(settings),
-            library,
-            Sweeps(settings),
-            Runs(settings),
-            Datasets(settings),
-            Albums(settings),
-        )
+        """Open the home and its models. Raises InvalidSpec for a device that is not there."""
+        home = Home(settings)
+        return cls(home, PipelineManager(settings, home.library))

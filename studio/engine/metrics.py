@@ -1,4 +1,4 @@
-"""Numbers about pictures: how well one fits its prompt, how far it is from another.
+"""Numbers about images: how well one fits its prompt, how far it is from another.
 
 Knows: CLIP. Does not know: sweeps, training, datasets, who wants to know.
 """
@@ -19,93 +19,127 @@ from studio.core.catalog import DEFAULT_CLIP
 from studio.engine.models import transformers_loader
 from studio.engine.models.manager import PipelineManager
 
-TOGETHER = 16  # pictures in one forward
+IMAGE_BATCH_SIZE = 16  # images in one forward pass
 
 
 @dataclass
 class Clip:
-    """A CLIP model with what prepares pictures and words for it; `by` names it by its content and number format."""
+    """A CLIP model with the processor that prepares images and texts for it."""
 
     model: CLIPModel
-    reader: Any
+    processor: Any
     device: torch.device
-    by: str
+    model_key: str  # names its content and number format
 
     @torch.inference_mode()
-    def see(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Pictures as unit vectors (n, width), float32."""
-        parts = []
-        for first in range(0, len(images), TOGETHER):
-            some = [image.convert("RGB") for image in images[first : first + TOGETHER]]
-            seen = self.reader.image_processor(images=some, return_tensors="pt")["pixel_values"]
-            parts.append(
-                self.model.get_image_features(
-                    pixel_values=seen.to(self.device, self.model.dtype)
-                ).pooler_output
-            )
-        return _unit(torch.cat(parts))
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Encode images as unit vectors (n, width), float32."""
+        features = []
+        for start in range(0, len(images), IMAGE_BATCH_SIZE):
+            batch = [image.convert("RGB") for image in images[start : start + IMAGE_BATCH_SIZE]]
+            inputs = self.processor.image_processor(images=batch, return_tensors="pt")
+            pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+            features.append(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        return _normalize(torch.cat(features))
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts as unit vectors (n, width), float32. Words beyond what the model can read are cut off."""
-        longest = self.model.config.text_config.max_position_embeddings
-        words = self.reader.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
-        )
-        said = self.model.get_text_features(
-            input_ids=words["input_ids"].to(self.device),
-            attention_mask=words["attention_mask"].to(self.device),
-        )
-        return _unit(said.pooler_output)
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts as unit vectors (n, width), float32.
 
-    def fit(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
-        """Cosine between each picture and its text, -1 to 1 (CLIPScore without its factor; Hessel et al., arXiv:2104.08718)."""
-        return [float(value) for value in (self.see(images) * self.read(texts)).sum(-1)]
+        Words beyond the model's longest input are cut off.
+        """
+        max_length = self.model.config.text_config.max_position_embeddings
+        tokens = self.processor.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        output = self.model.get_text_features(
+            input_ids=tokens["input_ids"].to(self.device),
+            attention_mask=tokens["attention_mask"].to(self.device),
+        )
+        return _normalize(output.pooler_output)
+
+    def score_pairs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
+        """Return the cosine between each image and its text, -1 to 1.
+
+        CLIPScore without its factor (Hessel et al., arXiv:2104.08718).
+        """
+        cosines = (self.encode_images(images) * self.encode_texts(texts)).sum(-1)
+        return [float(cosine) for cosine in cosines]
 
     @property
-    def scale(self) -> float:
-        """What cosines are multiplied with before they become shares (the temperature it was trained with)."""
+    def logit_scale(self) -> float:
+        """The factor of cosines before their softmax (the temperature it was trained with)."""
         return float(self.model.logit_scale.detach().exp())
 
 
-def _unit(vectors: torch.Tensor) -> np.ndarray:
+def _normalize(vectors: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
 
 @contextmanager
-def clip(pipelines: PipelineManager, name: str = DEFAULT_CLIP) -> Iterator[Clip]:
-    """A CLIP model of the library. The embedded one knows the embedded model's small world and nothing else.
+def borrow_clip(pipelines: PipelineManager, name: str = DEFAULT_CLIP) -> Iterator[Clip]:
+    """Yield a CLIP model of the library.
 
-    Raises ModelNotFound, UnknownFamily and BadFile.
+    Args:
+        pipelines: Lends it.
+        name: The default is the bundled one, which knows the bundled model's small world and
+            nothing else.
+
+    Raises:
+        ModelNotFound: There is none of that name.
+        UnknownFamily: It is another kind of model.
+        BadFile: Its folder is broken.
     """
-    info = pipelines.networks.clip(name)
-    by = f"clip {pipelines.networks.content(info)} {pipelines.device.dtype_name}"
+    info = pipelines.transformers_models.get_clip_model(name)
+    content_hash = pipelines.transformers_models.get_content_hash(info)
+    model_key = f"clip {content_hash} {pipelines.device.dtype_name}"
 
     def load() -> Clip:
-        model, reader = transformers_loader.load(CLIPModel, CLIPProcessor, info, pipelines.device)
-        return Clip(model, reader, pipelines.device.torch, by)
+        model, processor = transformers_loader.load_model(
+            CLIPModel, CLIPProcessor, info, pipelines.device
+        )
+        return Clip(model, processor, pipelines.device.torch_device, model_key)
 
-    with pipelines.hold(by, load, 2 * info.bytes, f"CLIP {name}") as held:
-        yield held
+    with pipelines.lend(model_key, load, 2 * info.size_bytes, f"CLIP {name}") as clip:
+        yield clip
 
 
-def discriminant(own: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The direction (width,) in which pairs of vectors (n, width) differ, scaled so that the mean pair differs by 1 along it.
+def compute_discriminant(vectors: np.ndarray, reference_vectors: np.ndarray) -> np.ndarray:
+    """Return the direction in which pairs of vectors differ.
 
-    Fisher's linear discriminant of the paired differences; their covariance is shrunk half-way to its mean variance, as there are
-    fewer pairs than dimensions (Friedman, Regularized Discriminant Analysis, 1989).
+    Fisher's linear discriminant of the paired differences; their covariance is shrunk half-way to
+    its mean variance, as there are fewer pairs than dimensions (Friedman, Regularized Discriminant
+    Analysis, 1989).
+
+    Args:
+        vectors: (n, width).
+        reference_vectors: (n, width); each is the pair of the vector in the same row.
+
+    Returns:
+        (width,), scaled so that the mean pair differs by 1 along it.
     """
-    apart = (own - others).astype(np.float64)
-    mean = apart.mean(0)
-    spread = (apart - mean).T @ (apart - mean) / len(apart)
-    floor = max(float(np.trace(spread)) / len(mean), 1e-12)
-    way = np.linalg.solve(spread + floor * np.eye(len(mean)), mean)
-    return way / max(float(mean @ way), 1e-12)
+    differences = (vectors - reference_vectors).astype(np.float64)
+    mean = differences.mean(0)
+    centered = differences - mean
+    covariance = centered.T @ centered / len(differences)
+    mean_variance = max(float(np.trace(covariance)) / len(mean), 1e-12)
+    direction = np.linalg.solve(covariance + mean_variance * np.eye(len(mean)), mean)
+    return direction / max(float(mean @ direction), 1e-12)
 
 
-def difference(one: Image.Image, other: Image.Image) -> float:
-    """Root mean square difference of two pictures' pixels, in % of the whole range; the other is resized to the one's size."""
-    if one.size != other.size:
-        other = other.resize(one.size, Image.Resampling.LANCZOS)
-    a, b = (np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in (one, other))
-    return float(np.sqrt(np.mean((a - b) ** 2)) * 100)
+def compute_rms_difference(reference: Image.Image, candidate: Image.Image) -> float:
+    """Return the root mean square difference of two images' pixels, in % of the full range.
+
+    Args:
+        reference: Sets the size of the comparison.
+        candidate: Resized to it if needed.
+    """
+    if reference.size != candidate.size:
+        candidate = candidate.resize(reference.size, Image.Resampling.LANCZOS)
+    difference = _to_array(reference) - _to_array(candidate)
+    return float(np.sqrt(np.mean(difference**2)) * 100)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    """Return RGB (height, width, 3) in 0 … 1, float64."""
+    return np.asarray(image.convert("RGB"), dtype=np.float64) / 255

@@ -1,6 +1,6 @@
-"""Work on pictures of a dataset that is done ahead of whoever needs it: reading, decoding, resizing.
+"""Work on the images of a dataset ahead of whoever needs it: reading, decoding, resizing.
 
-Knows: threads, order. Does not know: what is done with a picture.
+Knows: threads, order. Does not know: what is done with an image.
 """
 
 from __future__ import annotations
@@ -13,40 +13,54 @@ from typing import TypeVar
 
 from studio.errors import StudioError
 
-THREADS = 2  # beside the one that computes
+PREFETCH_THREADS = 2  # beside the one that computes
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 
-def ahead(
-    pictures: Iterable[P], prepare: Callable[[P], T], most: int
+def prefetch_images(
+    images: Iterable[P], prepare: Callable[[P], T], max_pending: int
 ) -> Generator[tuple[P, T | StudioError], None, None]:
-    """Each picture with what `prepare` makes of it, in order; at most `most` are waiting. One that cannot be used comes with its
-    error. Close it (or go to the end): nothing is begun any more then."""
+    """Prepare images in threads; yield them in order.
 
-    def one(picture: P) -> T | StudioError:
+    Close the generator (or exhaust it): nothing is begun any more then.
+
+    Args:
+        images: Taken as threads become free.
+        prepare: Called in a thread for each image.
+        max_pending: At most so many are prepared ahead.
+
+    Yields:
+        The image, and what `prepare` returned for it or the StudioError that it raised.
+    """
+
+    def prepare_or_error(image: P) -> T | StudioError:
         try:
-            return prepare(picture)
+            return prepare(image)
         except StudioError as error:
             return error
 
-    rest, waiting = iter(pictures), deque[tuple[P, Future[T | StudioError]]]()
-    pool = ThreadPoolExecutor(THREADS)
+    remaining = iter(images)
+    pending: deque[tuple[P, Future[T | StudioError]]] = deque()
+    pool = ThreadPoolExecutor(PREFETCH_THREADS)
+
+    def submit(count: int) -> None:
+        for image in islice(remaining, count):
+            pending.append((image, pool.submit(prepare_or_error, image)))
+
     try:
-        waiting.extend((picture, pool.submit(one, picture)) for picture in islice(rest, most))
-        while waiting:
-            picture, future = waiting.popleft()
-            yield picture, future.result()
-            waiting.extend(
-                (following, pool.submit(one, following)) for following in islice(rest, 1)
-            )
+        submit(max_pending)
+        while pending:
+            image, future = pending.popleft()
+            yield image, future.result()
+            submit(1)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in groups of `size`; the last may be smaller."""
-    every = iter(items)
-    while group := list(islice(every, size)):
-        yield group
+def iter_batches(items: Iterable[T], batch_size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `batch_size`; the last may be shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, batch_size)):
+        yield batch

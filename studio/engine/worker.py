@@ -3,8 +3,8 @@
 Knows: the job table, which work belongs to which kind, how a worker begins and ends.
 Does not know: gradio; who submitted a job; what a work does inside.
 
-`supervise` is the web process's half: it keeps one worker alive per device and buries the dead ones. The web process
-imports this module for it, so torch is imported only in `main`, by name.
+What a kind's work is stands in core/jobs.py by name; torch is imported with it, after the worker
+has said that it starts.
 
     python -m studio.engine.worker --home DIR --device auto
 """
@@ -15,8 +15,6 @@ import argparse
 import importlib
 import logging
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,63 +23,57 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.rules import all_steps
+from studio.core.generation.rules import count_steps
+from studio.core.jobs import GENERATE, JOB_KINDS
 from studio.errors import Cancelled, StudioError
 from studio.settings import Settings, load
 from studio.storage.jobs import Job, Jobs, Lock, Progress
 
-Work = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
-WORKS = {
-    "generate": "studio.engine.generation.job:generate",
-    "unload": "studio.engine.worker:unload",
-    "sweep": "studio.engine.sweeps.job:run_sweep",
-    "export": "studio.engine.sweeps.export:export",
-    "strip": "studio.engine.sweeps.denoise_strip:strip",
-    "train": "studio.engine.training.job:train",
-    "probe": "studio.engine.training.job:probe",
-    "export_checkpoint": "studio.engine.training.job:export_checkpoint",
-    "report": "studio.engine.evaluation.job:report",
-    "caption": "studio.engine.captioning.job:caption_folder",
-    "see": "studio.engine.clip_search.job:see",
-}
-LONG = ("train", "caption")  # works that let a short job in between
-SHORT = 500  # steps of all pictures of a job that may be done between two steps of a long work
-POLL = 0.02  # seconds; a waiting job starts 10 ms later on average, an idle worker costs under 1 % of a core
-REPORT = 0.1  # seconds between two rows of progress
-GLANCE = 0.05  # seconds between two looks for such a job
-LINGER = 10.0  # seconds without a studio after which an idle worker leaves
+JobFunction = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
+# Steps of all images of a job that may be done between two steps of a long work.
+MAX_INTERLEAVED_STEPS = 500
+# A waiting job starts 10 ms later on average, and an idle worker costs under 1 % of a core.
+POLL_SECONDS = 0.02
+REPORT_SECONDS = 0.1  # between two rows of progress
+PEEK_SECONDS = 0.05  # between two looks for a job to let in between
+IDLE_TIMEOUT_SECONDS = 10.0  # without a studio, after which an idle worker leaves
 log = logging.getLogger("worker")
 
 
-def main(settings: Settings, linger: float = LINGER) -> int:
-    """Serve the queue until it is empty and no studio has lived for `linger` seconds, or a studio of another version came."""
-    label, jobs = settings.device, Jobs(settings.home / "jobs.sqlite")
-    mine, studio = Lock(settings.home, f"worker-{label}"), Lock(settings.home, "studio")
-    if not mine.take(wait=1.0):
+def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
+    """Serve the queue until nobody needs this worker; the exit status.
+
+    It leaves when no studio has lived for `idle_timeout` seconds, or one of another version came.
+    """
+    device = settings.device
+    jobs = Jobs(settings.home / "jobs.sqlite")
+    device_lock, studio = Lock(settings.home, f"worker-{device}"), Lock(settings.home, "studio")
+    if not device_lock.acquire(timeout_seconds=1.0):
         return 3  # another worker has the device
-    jobs.interrupt(label, "The worker died.")
-    jobs.say(label, {"state": "starting", "version": __version__, "loaded": []})
-    worker = _Worker(
-        label, jobs, settings
-    )  # slow (torch), and before the first claim: a waiting job can be cancelled
-    last_needed = last_look = time.monotonic()
-    while worker.sound:
-        if (job := jobs.claim(label)) is not None:
-            worker.run(job)
+    jobs.interrupt(device, "The worker died.")
+    jobs.set_worker_status(device, {"state": "starting", "version": __version__, "loaded": []})
+    # Slow (torch), and before the first claim: a waiting job can be cancelled.
+    worker = _Worker(device, jobs, settings)
+    last_needed = last_check = time.monotonic()
+    while worker.is_healthy:
+        job = jobs.claim(device)
+        if job is not None:
+            worker.run_job(job)
             last_needed = time.monotonic()
             continue
-        time.sleep(POLL)
-        if (now := time.monotonic()) - last_look < 1.0:
+        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        if now - last_check < 1.0:
             continue
-        last_look = now
-        worker.tell()
-        if jobs.noted("version") not in (None, __version__):
+        last_check = now
+        worker.publish_status()
+        if jobs.get_meta("version") not in (None, __version__):
             return 0  # a newer studio lives: its own worker comes next
-        if studio.take():  # it was free: no web process lives
-            studio.drop()
-            if now - last_needed > linger:
+        if studio.acquire():  # it was free: no web process lives
+            studio.release()
+            if now - last_needed > idle_timeout:
                 return 0
         else:
             last_needed = now
@@ -91,34 +83,36 @@ def main(settings: Settings, linger: float = LINGER) -> int:
 class _Worker:
     """The engine behind the table."""
 
-    def __init__(self, label: str, jobs: Jobs, settings: Settings) -> None:
+    def __init__(self, device: str, jobs: Jobs, settings: Settings) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched behind the owner's back
-        self._works: dict[str, Work] = {kind: work_of(place) for kind, place in WORKS.items()}
-        self._label, self._jobs = label, jobs
-        self._said: dict[str, Any] = {}
-        self._glanced = 0.0
-        self._fault: StudioError | None = None
-        self.sound = True
+        self._job_functions: dict[str, JobFunction] = {
+            kind.name: import_object(kind.function) for kind in JOB_KINDS.values()
+        }
+        self._device, self._jobs = device, jobs
+        self._published_status: dict[str, Any] = {}
+        self._last_peek_time = 0.0
+        self._startup_error: StudioError | None = None
+        self.is_healthy = True
         try:
-            self._bench = work_of("studio.engine.context:Bench").open(settings)
-            self._bench.pipelines.on_change = self.tell
+            self._context = import_object("studio.engine.context:WorkerContext").open(settings)
+            self._context.pipelines.on_change = self.publish_status
         except StudioError as error:  # such as a device that is not there: every job has to hear it
             log.error("%s", error)
-            self._fault = error
-        self.tell()
+            self._startup_error = error
+        self.publish_status()
 
-    def tell(self) -> None:
+    def publish_status(self) -> None:
         """Tell the other processes what this one runs on and has loaded, if that has changed."""
-        said: dict[str, Any] = {
+        status: dict[str, Any] = {
             "state": "broken",
-            "error": str(self._fault),
+            "error": str(self._startup_error),
             "version": __version__,
             "loaded": [],
         }
-        if not self._fault:
-            pipelines = self._bench.pipelines
-            total, free = pipelines.device.memory()
-            said = {
+        if not self._startup_error:
+            pipelines = self._context.pipelines
+            total, free = pipelines.device.get_memory()
+            status = {
                 "state": "ready",
                 "device": pipelines.device.title,
                 "dtype": pipelines.device.dtype_name,
@@ -126,25 +120,26 @@ class _Worker:
                 "loaded": pipelines.loaded,
                 "memory": {"total": total, "free": round(free / 2**28) * 2**28},
             }
-        if said != self._said:
-            self._said = said
-            self._jobs.say(self._label, said)
+        if status != self._published_status:
+            self._published_status = status
+            self._jobs.set_worker_status(self._device, status)
 
-    def run(self, job: Job) -> None:
-        """Do one job and record how it ended. Only here is everything caught: a bug fails its job, not the worker."""
+    def run_job(self, job: Job) -> None:
+        """Do one job and record how it ended.
+
+        Only here is everything caught: a bug fails its job, not the worker.
+        """
         try:
-            if self._fault:
-                raise self._fault
-            if job.kind not in self._works:
+            if self._startup_error:
+                raise self._startup_error
+            if job.kind not in self._job_functions:
                 raise StudioError(
                     f"This studio cannot do {job.kind!r} jobs; it is version {__version__}."
                 )
-            bench = replace(
-                self._bench,
-                owner=job.owner,
-                **({"between": self.between} if job.kind in LONG else {}),
-            )
-            result = self._works[job.kind](bench, job.spec, Reporter(self._jobs, job.id))
+            context = replace(self._context, owner=job.owner)
+            if JOB_KINDS[job.kind].is_preemptible:
+                context = replace(context, interleave_job=self.interleave_job)
+            result = self._job_functions[job.kind](context, job.spec, Reporter(self._jobs, job.id))
             self._jobs.finish(job.id, "done", result)
         except Cancelled:
             self._jobs.finish(job.id, "cancelled")
@@ -152,135 +147,86 @@ class _Worker:
             self._jobs.finish(job.id, "failed", error=str(error))
         except Exception as error:
             log.exception("job %d (%s)", job.id, job.kind)
-            self.sound = (
-                type(error).__name__ != "AcceleratorError"
-            )  # after one, CUDA fails this process for good
-            place = f"worker-{self._label.replace(':', '-')}.log"
+            # After one, CUDA fails this process for good.
+            self.is_healthy = type(error).__name__ != "AcceleratorError"
+            log_name = f"worker-{self._device.replace(':', '-')}.log"
             self._jobs.finish(
                 job.id,
                 "failed",
                 error=f"Something went wrong inside the studio ({type(error).__name__}: "
-                f"{error!s:.200}). {place} in the home folder has the details.",
+                f"{error!s:.200}). {log_name} in the home folder has the details.",
             )
-        self.tell()
+        self.publish_status()
 
-    def between(self, needed: int) -> bool:
-        """Do the next waiting picture if it is short and there is memory for it beside what the long work will need.
+    def interleave_job(self, required_bytes: int) -> bool:
+        """Do the next waiting image job if it is short and fits beside the long work.
 
-        True if there was one. The long work has a model of its own and draws nothing from global state, so it does not notice.
+        Returns whether there was one. The long work has a model of its own and draws nothing from
+        global state, so it does not notice.
         """
-        if time.monotonic() - self._glanced < GLANCE:
+        if time.monotonic() - self._last_peek_time < PEEK_SECONDS:
             return False
-        self._glanced = time.monotonic()
-        waiting = self._jobs.next("generate")
-        if (
-            waiting is None
-            or not self._short(waiting, needed)
-            or (job := self._jobs.claim(self._label, waiting.id)) is None
-        ):
+        self._last_peek_time = time.monotonic()
+        waiting = self._jobs.peek(GENERATE.name)
+        if waiting is None or not self._can_interleave(waiting, required_bytes):
             return False
-        self.run(job)
+        job = self._jobs.claim(self._device, waiting.id)
+        if job is None:
+            return False
+        self.run_job(job)
         return True
 
-    def _short(self, job: Job, needed: int) -> bool:
+    def _can_interleave(self, job: Job, required_bytes: int) -> bool:
         try:
-            request = check(GenerationRequest, job.spec)
-            return all_steps(request) * request.count <= SHORT and bool(
-                self._bench.pipelines.fits(request, needed)
-            )
+            request = validate(GenerationRequest, job.spec)
+            model = self._context.home.library.get_model(request.model)
+            resolved = self._context.home.inputs.resolve(request, model.native_size, 0)
+            if count_steps(resolved, resolved.size) * request.num_images > MAX_INTERLEAVED_STEPS:
+                return False
+            return bool(self._context.pipelines.can_run_concurrently(request, required_bytes))
         except StudioError:
             return True  # it says so itself, at once
 
 
 class Reporter:
-    """What a work reports through: at most ten rows a second, more only for a finished picture or a new phase."""
+    """What a work reports through.
 
-    def __init__(self, jobs: Jobs, id: int) -> None:
-        self._jobs, self._id, self._at = jobs, id, 0.0
-        self._last = Progress()
-        self._preview: bytes | None = None
+    At most ten rows a second are written, more only for a finished image or a new phase.
+    """
+
+    def __init__(self, jobs: Jobs, job_id: int) -> None:
+        self._jobs, self._job_id, self._last_report_time = jobs, job_id, 0.0
+        self._last_progress = Progress()
+        self._pending_preview: bytes | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Raises Cancelled once somebody has asked for a stop; it is heard within REPORT seconds."""
-        self._preview = progress.preview or self._preview
-        same = progress.note == self._last.note and len(progress.pictures) == len(
-            self._last.pictures
-        )
-        if same and time.monotonic() - self._at < REPORT:
+        """Write the progress; raise Cancelled within REPORT_SECONDS after a stop was asked for."""
+        self._pending_preview = progress.preview or self._pending_preview
+        last = self._last_progress
+        is_same = progress.message == last.message and len(progress.images) == len(last.images)
+        if is_same and time.monotonic() - self._last_report_time < REPORT_SECONDS:
             return
-        self._last, self._at = progress, time.monotonic()
-        self._jobs.report(self._id, replace(progress, preview=self._preview))
-        self._preview = None
+        self._last_progress, self._last_report_time = progress, time.monotonic()
+        self._jobs.report_progress(self._job_id, replace(progress, preview=self._pending_preview))
+        self._pending_preview = None
 
 
-def unload(bench: Any, spec: dict[str, Any], report: Callable[[Progress], None]) -> dict[str, Any]:
-    """The work behind Unload: throw the named models out of memory."""
+def unload_models(
+    context: Any, spec: dict[str, Any], report: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """Throw the named models out of memory."""
     return {
-        "unloaded": [name for name in spec.get("models", []) if bench.pipelines.unload(str(name))]
+        "unloaded": [name for name in spec.get("models", []) if context.pipelines.unload(str(name))]
     }
 
 
-def supervise(settings: Settings, jobs: Jobs) -> None:
-    """Keep one worker on the settings' device. Runs in a daemon thread of the web process.
-
-    A worker that an earlier studio left behind is adopted: taking its lock waits until it ends, in whatever way.
-    """
-    label, why, pause = settings.device, "The worker died.", 0.0
-    lock = Lock(settings.home, f"worker-{label}")
-    while True:
-        while not lock.take(wait=60.0):
-            pass
-        jobs.interrupt(label, why)
-        lock.drop()
-        time.sleep(pause)
-        begun = time.monotonic()
-        with open(
-            settings.home / f"worker-{label.replace(':', '-')}.log", "ab"
-        ) as out:  # a pipe would break with this process
-            child = subprocess.Popen(
-                command(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        code = child.wait()  # its own session: Ctrl+C in the terminal ends the page, not the job
-        why = (
-            f"The worker was killed ({signal.Signals(-code).name})."
-            if code < 0
-            else f"The worker ended ({code})."
-        )
-        pause = (
-            min(30.0, 2 * pause + 0.5) if time.monotonic() - begun < 5.0 else 0.0
-        )  # broken from the start: do not spin
-
-
-def command(settings: Settings) -> list[str]:
-    """The command line of a worker with these settings."""
-    return [
-        sys.executable,
-        "-m",
-        "studio.engine.worker",
-        "--home",
-        str(settings.home),
-        "--device",
-        settings.device,
-        "--precision",
-        settings.precision,
-        "--keep-free",
-        str(settings.keep_free),
-        "--preview-every",
-        str(settings.preview_every),
-    ]
-
-
-def work_of(place: str) -> Any:
-    """What WORKS names, imported."""
-    module, name = place.split(":")
+def import_object(import_path: str) -> Any:
+    """Import `module:name` and return what it names."""
+    module, name = import_path.split(":")
     return getattr(importlib.import_module(module), name)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studio.engine.worker", description="Serve the queue of a home folder."
     )
@@ -290,13 +236,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-free", type=float)
     parser.add_argument("--preview-every", type=int)
     parser.add_argument(
-        "--linger", type=float, default=LINGER, help="seconds to stay when idle and no studio lives"
+        "--linger",
+        type=float,
+        default=IDLE_TIMEOUT_SECONDS,
+        help="seconds to stay when idle and no studio lives",
     )
     return parser
 
 
 if __name__ == "__main__":
-    flags = vars(_parser().parse_args())
+    flags = vars(_build_parser().parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stay = flags.pop("linger")
-    sys.exit(main(load(**flags), stay))
+    linger_seconds = flags.pop("linger")
+    sys.exit(main(load(**flags), linger_seconds))

@@ -1,6 +1,7 @@
-"""The one way a picture comes in: checked before it is decoded, upright, RGB.
+"""The one way in for images: checked before they are decoded, turned upright, converted to RGB.
 
-Knows: formats, sizes, orientation, transparency, colour profiles, 16 bits. Does not know: what the picture is for.
+Knows: formats, sizes, orientation, transparency, colour profiles, 16 bits. Does not know: what an
+image is for.
 """
 
 from __future__ import annotations
@@ -14,161 +15,204 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.errors import BadPicture
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MOST_PIXELS = 64_000_000
-MOST_SIDE = 16_384
-LEAST_SIDE = 8
-MOST_BYTES = 256 * 2**20
+ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 64_000_000
+MAX_SIDE_PX = 16_384
+MIN_SIDE_PX = 8
+MAX_FILE_BYTES = 256 * 2**20
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
+_EXIF_IFD = 0x8769
+_EXIF_USER_COMMENT = 0x9286
+_USER_COMMENT_CODECS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii"}
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A picture as RGB, the text chunks it came with, and what was done to it that its owner should know."""
+class DecodedImage:
+    """An image as RGB, its file's text chunks, and what its owner should know was done to it."""
 
     image: Image.Image
-    text: dict[str, str]
+    text_chunks: dict[str, str]
     notes: tuple[str, ...]
 
 
-def load(
+def load_image(
     source: Path | bytes, name: str = "", background: tuple[int, int, int] = (255, 255, 255)
-) -> Loaded:
-    """Read a picture upright and as RGB; transparent places show `background`. Raises BadPicture."""
-    name = name or (source.name if isinstance(source, Path) else "The picture")
-    with _opened(source, name) as image:
+) -> DecodedImage:
+    """Decode an image upright and as RGB.
+
+    Args:
+        source: a file, or its bytes.
+        name: what messages call it; the file's name by default.
+        background: RGB colour, 0 to 255, behind transparent places.
+
+    Raises:
+        BadPicture: it has no format or size that is allowed, or it is damaged.
+    """
+    name = name or _default_name(source)
+    with _open_image(source, name) as image:
         notes = []
         try:
             if getattr(image, "is_animated", False):  # n_frames would read a long one to its end
                 notes.append(f"{name} is animated: its first frame is taken.")
             image.load()
-            text = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-            text |= {"parameters": comment} if (comment := _user_comment(image)) else {}
-            upright = ImageOps.exif_transpose(image)
+            text_chunks = _read_text_chunks(image)
+            if comment := _read_user_comment(image):
+                text_chunks["parameters"] = comment
+            upright_image = ImageOps.exif_transpose(image)
             profile = image.info.get("icc_profile")
-            rgb = _rgb(upright, background, notes, name)
-            rgb = _srgb(rgb, profile) if profile and upright.mode in ("RGB", "RGBA", "P") else rgb
+            rgb_image = _to_rgb(upright_image, background, notes, name)
+            if profile and upright_image.mode in ("RGB", "RGBA", "P"):
+                rgb_image = _to_srgb(rgb_image, profile)
         except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
-            raise BadPicture(
-                f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it."
-            ) from None
-    return Loaded(rgb, text, tuple(notes))
+            raise _damaged_image(name, error) from None
+    return DecodedImage(rgb_image, text_chunks, tuple(notes))
 
 
-def transparent(source: Path | bytes, name: str = "") -> Image.Image | None:
-    """The mask that a picture carries in its transparency: white (of mode L) where nothing is seen, upright. None if it has none.
+def load_alpha_mask(source: Path | bytes, name: str = "") -> Image.Image | None:
+    """Read the mask that an image carries in its transparency.
 
-    Raises BadPicture.
+    Args:
+        source: a file, or its bytes.
+        name: what messages call it; the file's name by default.
+
+    Returns:
+        Upright, mode L, 255 where the image is fully transparent; None if it is opaque.
+
+    Raises:
+        BadPicture: it has no format or size that is allowed, or it is damaged.
     """
-    name = name or (source.name if isinstance(source, Path) else "The picture")
-    with _opened(source, name) as image:
+    name = name or _default_name(source)
+    with _open_image(source, name) as image:
         try:
             image.load()
             if not image.has_transparency_data:
                 return None
-            seen = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+            alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
         except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
-            raise BadPicture(
-                f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it."
-            ) from None
-    return None if seen.getextrema() == (255, 255) else ImageOps.invert(seen)
+            raise _damaged_image(name, error) from None
+    if alpha.getextrema() == (255, 255):
+        return None
+    return ImageOps.invert(alpha)
 
 
-def measure(path: Path, name: str = "") -> tuple[int, int]:
-    """Width and height of the upright picture from its header; its pixels are not decoded. Raises BadPicture."""
+def read_image_size(path: Path, name: str = "") -> tuple[int, int]:
+    """Read (width, height) of the upright image from its header, without decoding pixels.
+
+    Raises:
+        BadPicture: it has no format or size that is allowed.
+    """
     name = name or path.name
-    with _opened(path, name) as image:
+    with _open_image(path, name) as image:
         try:
-            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+            is_sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
         except (OSError, ValueError, SyntaxError, IndexError, KeyError, MemoryError):
-            turned = False
+            is_sideways = False
         width, height = image.size
-    return (height, width) if turned else (width, height)
+    return (height, width) if is_sideways else (width, height)
 
 
-def _opened(source: Path | bytes, name: str) -> Image.Image:
-    """The file opened, its header judged, nothing decoded yet."""
+def _default_name(source: Path | bytes) -> str:
+    return source.name if isinstance(source, Path) else "The picture"
+
+
+def _damaged_image(name: str, error: Exception) -> BadPicture:
+    return BadPicture(
+        f"{name} is damaged or cut off ({type(error).__name__}); take another copy of it."
+    )
+
+
+def _open_image(source: Path | bytes, name: str) -> Image.Image:
+    """Open a file and check its header; no pixel is decoded yet."""
     try:
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
-        if size > MOST_BYTES:
+        num_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
+        if num_bytes > MAX_FILE_BYTES:
             raise BadPicture(
-                f"{name} is {size / 2**20:.0f} MiB large; at most {MOST_BYTES // 2**20} MiB are taken."
+                f"{name} is {num_bytes / 2**20:.0f} MiB large; at most "
+                f"{MAX_FILE_BYTES // 2**20} MiB are taken."
             )
+        file = source if isinstance(source, Path) else io.BytesIO(source)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # the size is judged below, more strictly
-            image = Image.open(
-                source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS
-            )
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        ValueError,
-        SyntaxError,
-    ) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise BadPicture(
-                f"{name} has too many pixels; at most {MOST_PIXELS // 10**6} million are taken."
-            ) from None
-        if isinstance(error, FileNotFoundError):
-            raise BadPicture(f"{name} is not there.") from None
+            # the size is checked below, more strictly
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=ALLOWED_FORMATS)
+    except Image.DecompressionBombError:
+        raise BadPicture(
+            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are taken."
+        ) from None
+    except FileNotFoundError:
+        raise BadPicture(f"{name} is not there.") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         raise BadPicture(
             f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."
         ) from None
-    width, height = image.size
-    if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
+    try:
+        _check_size(image.size, name)
+    except BadPicture:
         image.close()
-        raise BadPicture(
-            f"{name} is {width} x {height} pixels large; at most {MOST_PIXELS // 10**6} million pixels and "
-            f"{MOST_SIDE} a side are taken."
-        )
-    if min(width, height) < LEAST_SIDE:
-        image.close()
-        raise BadPicture(
-            f"{name} is only {width} x {height} pixels large; each side needs {LEAST_SIDE}."
-        )
+        raise
     return image
 
 
-def _rgb(
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise BadPicture(
+            f"{name} is {width} x {height} pixels large; at most {MAX_PIXELS // 10**6} million "
+            f"pixels and {MAX_SIDE_PX} a side are taken."
+        )
+    if min(width, height) < MIN_SIDE_PX:
+        raise BadPicture(
+            f"{name} is only {width} x {height} pixels large; each side needs {MIN_SIDE_PX}."
+        )
+
+
+def _to_rgb(
     image: Image.Image, background: tuple[int, int, int], notes: list[str], name: str
 ) -> Image.Image:
+    """Convert to RGB; what the owner should know about it is added to `notes`."""
     if image.mode.startswith("I"):  # 16 bits: `convert` would clip nearly all of it to white
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
         raise BadPicture(f"{name} holds floating point values; save it with 8 bits a channel.")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        if layer.getchannel("A").getextrema() != (255, 255):
-            notes.append(
-                f"{name} has transparent places: they are filled with the colour {background}."
-            )
-        return Image.alpha_composite(
-            Image.new("RGBA", layer.size, (*background, 255)), layer
-        ).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema() != (255, 255):
+        notes.append(
+            f"{name} has transparent places: they are filled with the colour {background}."
+        )
+    backdrop = Image.new("RGBA", layer.size, (*background, 255))
+    return Image.alpha_composite(backdrop, layer).convert("RGB")
 
 
-def _srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours as sRGB; a profile that cannot be read is as good as none."""
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert colours to sRGB; a profile that cannot be read is ignored."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        turned = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        source_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb_profile = ImageCms.createProfile("sRGB")
+        converted_image = ImageCms.profileToProfile(
+            image, source_profile, srgb_profile, outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
-    return turned or image
+    return converted_image or image
 
 
-def _user_comment(image: Image.Image) -> str:
-    """A1111's settings in a JPEG or WebP: EXIF UserComment, with its eight bytes that name the encoding."""
+def _read_text_chunks(image: Image.Image) -> dict[str, str]:
+    return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+
+
+def _read_user_comment(image: Image.Image) -> str:
+    """Read A1111's settings in a JPEG or WebP.
+
+    They stand in EXIF's UserComment, whose first 8 bytes say the codec.
+    """
     try:
-        raw = image.getexif().get_ifd(0x8769).get(0x9286, b"")
+        comment = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_USER_COMMENT, b"")
     except (ValueError, SyntaxError, KeyError, OSError):
         return ""
-    if not isinstance(raw, bytes) or len(raw) <= 8:
+    if not isinstance(comment, bytes) or len(comment) <= 8:
         return ""
-    codec = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii"}.get(raw[:8], "utf-8")
-    return raw[8:].decode(codec, "replace")
+    codec = _USER_COMMENT_CODECS.get(comment[:8], "utf-8")
+    return comment[8:].decode(codec, "replace")

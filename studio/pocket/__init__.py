@@ -1,1 +1,1 @@
-"""Pocket: the embedded models. They are made here, from pictures that `world` draws; nothing is downloaded."""
+"""Pocket: the embedded models, made here from images that world.py draws; nothing is downloaded."""

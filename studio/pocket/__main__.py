@@ -1,6 +1,9 @@
-"""python -m studio.pocket train [PART ...] | evaluate [--json] | datasets: the recipe's command line.
+"""The recipe's command line.
 
-Knows: flags. Does not know: anything else.
+    python -m studio.pocket train [PART ...] | evaluate [--json] | datasets
+
+Knows: flags.
+Does not know: anything else.
 """
 
 import argparse
@@ -10,11 +13,37 @@ from pathlib import Path
 import torch
 
 from studio.pocket import train
-from studio.pocket.train_loop import Place
+from studio.pocket.train_loop import RunContext
 
 
 def main() -> int:
-    """Read the flags, do one thing; the exit status is 0 when it is finished."""
+    """Read the flags and do what they say; return 0 when it is finished, else 1."""
+    parser = _build_parser()
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(train.PARTS):
+        parser.error(
+            f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(train.PARTS)}"
+        )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    context = RunContext(args.device, args.cache, args.output, args.budget, args.threads or 4)
+    if args.verb == "train":
+        return 0 if train.train_parts(args.parts, context) else 1
+    if args.verb == "datasets":
+        from studio.pocket.datasets import write_datasets
+
+        write_datasets(args.output)
+        return 0
+    from studio.pocket import card
+    from studio.pocket.evaluate import evaluate_models, format_table
+
+    scores = evaluate_models(context, args.prompts)
+    card.write_model_card(args.output, scores)
+    print(json.dumps(scores, indent=1) if args.json else format_table(scores))
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m studio.pocket")
     parser.add_argument("verb", choices=("train", "evaluate", "datasets"))
     parser.add_argument(
@@ -43,28 +72,7 @@ def main() -> int:
     parser.add_argument(
         "--prompts", type=int, default=512, help="unseen prompts to draw for the scores"
     )
-    args = parser.parse_args()
-    if unknown := set(args.parts) - set(train.PARTS):
-        parser.error(
-            f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(train.PARTS)}"
-        )
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    place = Place(args.device, args.cache, args.output, args.budget, args.threads or 4)
-    if args.verb == "train":
-        return 0 if train.make(args.parts, place) else 1
-    if args.verb == "datasets":
-        from studio.pocket.datasets import write
-
-        write(args.output)
-        return 0
-    from studio.pocket import card
-    from studio.pocket.evaluate import evaluate, table
-
-    scores = evaluate(place, args.prompts)
-    card.write(args.output, scores)
-    print(json.dumps(scores, indent=1) if args.json else table(scores))
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

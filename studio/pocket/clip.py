@@ -1,9 +1,11 @@
-"""Makes the pocket's `CLIPModel`: pictures and captions in one space, small enough for a hundred embeddings a second on a CPU.
+"""Makes the pocket's CLIPModel: images and captions in one space, quick on a CPU.
 
-Knows: its size and its loss (contrastive, and at first also naming the attributes; those heads are thrown away).
+Knows: its size and its loss (contrastive, and also naming the attributes; those heads are thrown
+away). It embeds about a hundred images a second on a CPU.
 Does not know: the diffusion model. Its vision tower is what the captioner starts from.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from studio.pocket.captions import caption, full, read
-from studio.pocket.data import pictures, scenes, to_tensor
-from studio.pocket.judge import HEADS, truth
-from studio.pocket.tokenizer import LENGTH, load
-from studio.pocket.train_loop import Place, Plan, train
+from studio.pocket.captions import format_full_caption, parse_caption, sample_caption
+from studio.pocket.data import list_scenes, load_images, to_tensor
+from studio.pocket.judge import HEAD_LABELS, get_true_labels
+from studio.pocket.tokenizer import MAX_TOKENS, load_tokenizer
+from studio.pocket.train_loop import RunContext, TrainingPlan, train_modules
 from studio.pocket.world import COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES, THING_NAMES
 
-PLAN = Plan(steps=2_400, rate=1e-3, warmup=150, decay=0.05, average=0.997, seed=15)
-BATCH = 64
-VISION: dict[str, Any] = {
+TRAINING_PLAN = TrainingPlan(
+    steps=2_400, learning_rate=1e-3, warmup_steps=150, weight_decay=0.05, ema_decay=0.997, seed=15
+)
+BATCH_SIZE = 64
+VISION_CONFIG: dict[str, Any] = {
     "hidden_size": 144,
     "intermediate_size": 432,
     "num_hidden_layers": 5,
@@ -30,23 +34,24 @@ VISION: dict[str, Any] = {
     "image_size": 128,
     "patch_size": 16,
 }
-TEXT: dict[str, Any] = {
+TEXT_CONFIG: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
 }
-SHARED = 128
-ATTRIBUTES = {
+PROJECTION_DIM = 128
+ATTRIBUTE_LABELS = {
     "thing": THING_NAMES,
     "colour": COLOUR_NAMES,
     "place": PLACE_NAMES,
     "style": STYLE_NAMES,
 }
+NOT_NAMED = -100  # the label that cross entropy ignores
 
 
-def processor() -> CLIPImageProcessor:
-    """128 x 128 pixels from -1 to 1, whatever comes in; the same for CLIP and the captioner."""
+def build_image_processor() -> CLIPImageProcessor:
+    """Return what brings any image to 128 x 128 pixels from -1 to 1, for CLIP and the captioner."""
     halves = [0.5, 0.5, 0.5]
     return CLIPImageProcessor(
         size={"shortest_edge": 128},
@@ -56,99 +61,116 @@ def processor() -> CLIPImageProcessor:
     )
 
 
-def build(vocabulary: int, start: int, end: int) -> CLIPModel:
-    """An untrained model for a tokenizer of that many tokens."""
+def build_clip(vocab_size: int, bos_token_id: int, eos_token_id: int) -> CLIPModel:
+    """Return an untrained model for a tokenizer of `vocab_size` tokens."""
     torch.manual_seed(4)
     special: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "bos_token_id": start,
-        "eos_token_id": end,
-        "pad_token_id": end,
-        "max_position_embeddings": LENGTH,
+        "vocab_size": vocab_size,
+        "bos_token_id": bos_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": eos_token_id,
+        "max_position_embeddings": MAX_TOKENS,
     }
-    return CLIPModel(
-        CLIPConfig(text_config={**TEXT, **special}, vision_config=VISION, projection_dim=SHARED)
+    config = CLIPConfig(
+        text_config={**TEXT_CONFIG, **special},
+        vision_config=VISION_CONFIG,
+        projection_dim=PROJECTION_DIM,
+    )
+    return CLIPModel(config)
+
+
+def compute_contrastive_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, scale: Tensor
+) -> Tensor:
+    """Return CLIP's loss of n pairs of embeddings (n, width); Radford et al., arXiv:2103.00020."""
+    logits = scale * image_embeddings @ text_embeddings.T
+    targets = torch.arange(len(logits), device=logits.device)
+    by_image = functional.cross_entropy(logits, targets)
+    by_text = functional.cross_entropy(logits.T, targets)
+    return (by_image + by_text) / 2
+
+
+def compute_attribute_loss(
+    heads: nn.ModuleDict, features: Tensor, labels: dict[str, Tensor]
+) -> Tensor:
+    """Return how badly linear heads name the four attributes; NOT_NAMED labels do not count."""
+    losses = [
+        functional.cross_entropy(heads[name](features), labels[name], ignore_index=NOT_NAMED)
+        for name in ATTRIBUTE_LABELS
+    ]
+    return torch.stack(losses).mean()
+
+
+def _build_attribute_heads(width: int) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {name: nn.Linear(width, len(labels)) for name, labels in ATTRIBUTE_LABELS.items()}
     )
 
 
-def attributes_loss(heads: nn.ModuleDict, features: Tensor, answers: dict[str, Tensor]) -> Tensor:
-    """How badly linear heads name the four attributes; -100 stands for an attribute that is not named."""
-    return torch.stack(
-        [
-            functional.cross_entropy(heads[name](features), answers[name], ignore_index=-100)
-            for name in ATTRIBUTES
-        ]
-    ).mean()
+def _label_captions(texts: Sequence[str], device: str) -> dict[str, Tensor]:
+    """Return the indices (n,) of the attributes that captions name."""
+    labels: dict[str, list[int]] = {name: [] for name in ATTRIBUTE_LABELS}
+    for text in texts:
+        for (name, words), word in zip(ATTRIBUTE_LABELS.items(), parse_caption(text)):
+            labels[name].append(words.index(word) if word else NOT_NAMED)
+    return {name: torch.tensor(indices, device=device) for name, indices in labels.items()}
 
 
-def make(place: Place) -> bool:
-    """Train CLIP and write output/clip; True when it is finished."""
-    tokenizer, drawn, told = (
-        load(place.output),
-        pictures("train", place.cache, place.workers),
-        scenes("train"),
+def train_clip(context: RunContext) -> bool:
+    """Train CLIP and write output/clip; return whether it is finished."""
+    tokenizer = load_tokenizer(context.output_dir)
+    drawings = load_images("train", context.cache_dir, context.num_workers)
+    scenes = list_scenes("train")
+    model = build_clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).to(
+        context.device
     )
-    model = build(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).to(place.device)
-    widths = {"seen": VISION["hidden_size"], "said": TEXT["hidden_size"]}
-    heads = {
-        k: nn.ModuleDict({n: nn.Linear(width, len(names)) for n, names in ATTRIBUTES.items()}).to(
-            place.device
+    image_heads = _build_attribute_heads(VISION_CONFIG["hidden_size"]).to(context.device)
+    text_heads = _build_attribute_heads(TEXT_CONFIG["hidden_size"]).to(context.device)
+    scene_labels = get_true_labels(scenes)
+    image_labels = {
+        name: torch.tensor([HEAD_LABELS[name].index(label) for label in scene_labels[name]]).to(
+            context.device
         )
-        for k, width in widths.items()
-    }
-    answers = {
-        name: torch.tensor(
-            [HEADS[name].index(label) for label in truth(told)[name]], device=place.device
-        )
-        for name in ATTRIBUTES
+        for name in ATTRIBUTE_LABELS
     }
 
-    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        chosen = np.sort(rng.choice(len(drawn), BATCH, replace=False))
-        texts = [full(told[k]) if rng.random() < 0.5 else caption(told[k], rng) for k in chosen]
+    def choose_caption(index: int, rng: np.random.Generator) -> str:
+        if rng.random() < 0.5:
+            return format_full_caption(scenes[index])
+        return sample_caption(scenes[index], rng)
+
+    def compute_loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        # 1. A batch of images, slightly noisy, and captions
+        indices = np.sort(rng.choice(len(drawings), BATCH_SIZE, replace=False))
+        texts = [choose_caption(index, rng) for index in indices]
         tokens = tokenizer(
-            texts, padding=True, max_length=LENGTH, truncation=True, return_tensors="pt"
-        ).to(place.device)
-        images = to_tensor(drawn[chosen], place.device)
-        seen = model.vision_model(
-            pixel_values=images + 0.05 * torch.randn_like(images)
-        ).pooler_output
-        said = model.text_model(**tokens).pooler_output
-        one, other = (
-            functional.normalize(x, dim=-1)
-            for x in (model.visual_projection(seen), model.text_projection(said))
-        )
-        logits = model.logit_scale.exp().clamp(max=100) * one @ other.T
-        index = torch.arange(BATCH, device=place.device)
-        contrast = (
-            functional.cross_entropy(logits, index) + functional.cross_entropy(logits.T, index)
-        ) / 2
-        found = [read(text) for text in texts]
-        named = {
-            n: torch.tensor(
-                [ATTRIBUTES[n].index(f[i]) if f[i] else -100 for f in found], device=place.device
-            )
-            for i, n in enumerate(ATTRIBUTES)
-        }
-        naming = attributes_loss(heads["seen"], seen, {n: answers[n][chosen] for n in ATTRIBUTES})
-        reading = attributes_loss(heads["said"], said, named)
-        return {
-            "loss": contrast + naming + 0.3 * reading,
-            "contrast": contrast,
-            "naming": naming,
-            "reading": reading,
-        }
+            texts, padding=True, max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        ).to(context.device)
+        images = to_tensor(drawings[indices], context.device)
+        images = images + 0.05 * torch.randn_like(images)
+        # 2. Their features and embeddings
+        image_features = model.vision_model(pixel_values=images).pooler_output
+        text_features = model.text_model(**tokens).pooler_output
+        image_embeddings = functional.normalize(model.visual_projection(image_features), dim=-1)
+        text_embeddings = functional.normalize(model.text_projection(text_features), dim=-1)
+        # 3. Pairs belong together, and attributes can be read off both sides
+        scale = model.logit_scale.exp().clamp(max=100)
+        contrast = compute_contrastive_loss(image_embeddings, text_embeddings, scale)
+        batch_labels = {name: labels[indices] for name, labels in image_labels.items()}
+        naming = compute_attribute_loss(image_heads, image_features, batch_labels)
+        text_labels = _label_captions(texts, context.device)
+        reading = compute_attribute_loss(text_heads, text_features, text_labels)
+        total = contrast + naming + 0.3 * reading
+        return {"loss": total, "contrast": contrast, "naming": naming, "reading": reading}
 
-    done = train("clip", {"clip": model, **heads}, loss, PLAN, place)
-    save(
-        model,
-        place.output / "clip",
-        CLIPProcessor(image_processor=processor(), tokenizer=tokenizer),
-    )
-    return done
+    modules = {"clip": model, "seen": image_heads, "said": text_heads}
+    is_finished = train_modules("clip", modules, compute_loss, TRAINING_PLAN, context)
+    processor = CLIPProcessor(image_processor=build_image_processor(), tokenizer=tokenizer)
+    save_clip(model, context.output_dir / "clip", processor)
+    return is_finished
 
 
-def save(model: nn.Module, folder: Path, reader: CLIPProcessor) -> None:
+def save_clip(model: nn.Module, folder: Path, processor: CLIPProcessor) -> None:
     """Write model (fp16) and processor, as transformers reads them."""
     model.half().save_pretrained(folder)  # type: ignore[operator]
-    reader.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -1,21 +1,20 @@
-"""The judge: a small network that says what a picture shows; a head each for thing, colour, place, style and demo concept.
+"""Trains the judge, which names thing, colour, place, style and demo concept of an image.
 
-Knows: drawings, also blurred, noisy and compressed ones; it never learns from generated pictures. Does not know: captions, the autoencoder.
-Its file is read by `Judge.load`; no other module knows its inside.
+Knows: its labels, its size, and how drawings are blurred, made noisy and shifted for it; it never
+learns from generated images.
+Does not know: its network and its file (engine/evaluation/judge.py), captions, the autoencoder.
 """
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from studio.pocket.data import pictures, scenes, to_tensor
-from studio.pocket.train_loop import Place, Plan, train
+from studio.engine.evaluation.judge import Judge as Judge
+from studio.pocket.data import list_scenes, load_images, to_tensor
+from studio.pocket.train_loop import RunContext, TrainingPlan, train_modules
 from studio.pocket.world import (
     COLOUR_NAMES,
     CONCEPT_NAMES,
@@ -25,142 +24,99 @@ from studio.pocket.world import (
     Scene,
 )
 
-HEADS: dict[str, tuple[str, ...]] = {
+HEAD_LABELS: dict[str, tuple[str, ...]] = {
     "thing": THING_NAMES,
     "colour": COLOUR_NAMES,
     "place": PLACE_NAMES,
     "style": STYLE_NAMES,
     "concept": CONCEPT_NAMES,
 }
-PLAN = Plan(steps=1_500, rate=2e-3, average=0.995, decay=0.02, seed=5)
-BATCH = 48
+TRAINING_PLAN = TrainingPlan(
+    steps=1_500, learning_rate=2e-3, ema_decay=0.995, weight_decay=0.02, seed=5
+)
+BATCH_SIZE = 48
 WIDTHS = (24, 48, 96, 160)
+MAX_SHIFT_PX = 4
 
 
-class Block(nn.Module):
-    """Half the size, then one residual step."""
-
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.down = nn.Conv2d(inside, outside, 4, 2, 1)
-        self.first, self.second = nn.GroupNorm(8, outside), nn.GroupNorm(8, outside)
-        self.step = nn.Conv2d(outside, outside, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, inside, h, w) to (n, outside, h/2, w/2)."""
-        x = functional.silu(self.first(self.down(x)))
-        return x + functional.silu(self.second(self.step(x)))
+def get_true_labels(scenes: Sequence[Scene]) -> dict[str, list[str]]:
+    """Return the right label of each head for each scene."""
+    return {name: [str(getattr(scene, name)) for scene in scenes] for name in HEAD_LABELS}
 
 
-class Judge(nn.Module):
-    """Pictures (n, 3, 128, 128) from -1 to 1 in; logits of every head out."""
+def score_accuracy(judge: Judge, images: Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
+    """Return the share of right labels per head, 0 to 1.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *(Block(a, b) for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True))
-        )
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(2 * WIDTHS[-1], len(labels)) for name, labels in HEADS.items()}
-        )
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The logits of each head."""
-        seen = self.body(x)
-        pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1)
-        return {name: head(pooled) for name, head in self.heads.items()}
-
-    @torch.inference_mode()
-    def verdicts(self, images: Tensor) -> dict[str, list[str]]:
-        """The most likely label of each head for each picture."""
-        heads = [self(part) for part in images.split(64)]
-        return {
-            name: [labels[int(k)] for head in heads for k in head[name].argmax(1)]
-            for name, labels in HEADS.items()
-        }
-
-    def save(self, folder: Path) -> None:
-        """Write weights (fp16) and labels."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()},
-            folder / "model.safetensors",
-        )
-        (folder / "config.json").write_text(
-            json.dumps({"widths": WIDTHS, "heads": HEADS}, indent=1)
-        )
-
-    @classmethod
-    def load(cls, folder: Path) -> "Judge":
-        """The finished judge, in fp32."""
-        judge = cls()
-        judge.load_state_dict(
-            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-        )
-        return judge.eval()
+    Args:
+        images: Images (n, 3, 128, 128) from -1 to 1.
+        scenes: What the n images show.
+    """
+    predictions = judge.predict_labels(images)
+    targets = get_true_labels(scenes)
+    scores = {}
+    for name in HEAD_LABELS:
+        hits = [a == b for a, b in zip(predictions[name], targets[name], strict=True)]
+        scores[name] = float(np.mean(hits))
+    return scores
 
 
-def truth(told: Sequence[Scene]) -> dict[str, list[str]]:
-    """The right label of each head for each scene."""
-    return {name: [str(getattr(scene, name)) for scene in told] for name in HEADS}
+def augment_images(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur a batch, add noise, take detail and colour away, each by chance; shift it.
 
-
-def right(judge: Judge, images: Tensor, told: Sequence[Scene]) -> dict[str, float]:
-    """The share of right verdicts per head."""
-    said, meant = judge.verdicts(images), truth(told)
-    return {
-        name: float(np.mean([a == b for a, b in zip(said[name], meant[name], strict=True)]))
-        for name in HEADS
-    }
-
-
-def wear(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, noise of several sizes, loss of detail and of colour: each by chance, for the whole batch; then a small shift."""
+    Args:
+        images: Images (n, 3, 128, 128) from -1 to 1; all of them are changed alike.
+    """
+    # 1. Less detail
     if rng.random() < 0.5:
         small = functional.interpolate(images, size=int(rng.integers(44, 110)), mode="area")
         images = functional.interpolate(small, size=128, mode="bilinear", align_corners=False)
+    # 2. Blurred or sharpened
     if rng.random() < 0.4:
-        blurred = functional.avg_pool2d(
-            functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1
-        )
+        padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+        blurred = functional.avg_pool2d(padded, 3, 1)
         images = images + float(rng.uniform(-0.8, 1.0)) * (blurred - images)
+    # 3. Noise, fine or coarse
     if rng.random() < 0.6:
-        grain = torch.randn(
-            len(images), 3, *(2 * [int(rng.choice([16, 32, 64, 128]))]), device=images.device
-        )
-        images = images + float(rng.uniform(0, 0.16)) * functional.interpolate(
+        side = int(rng.choice([16, 32, 64, 128]))
+        grain = torch.randn(len(images), 3, side, side, device=images.device)
+        strength = float(rng.uniform(0, 0.16))
+        images = images + strength * functional.interpolate(
             grain, size=128, mode="bilinear", align_corners=False
         )
+    # 4. Contrast and tint
     gain = 1 + 0.07 * torch.randn(len(images), 3, 1, 1, device=images.device)
     images = images * gain + 0.04 * torch.randn(len(images), 3, 1, 1, device=images.device)
-    shift = [int(k) for k in rng.integers(-4, 5, 2)]
-    return functional.pad(images, (4, 4, 4, 4), mode="replicate")[
-        ..., 4 + shift[0] : 132 + shift[0], 4 + shift[1] : 132 + shift[1]
-    ].clamp(-1, 1)
+    # 5. A small shift
+    dy, dx = (int(offset) for offset in rng.integers(-MAX_SHIFT_PX, MAX_SHIFT_PX + 1, 2))
+    padded = functional.pad(images, (MAX_SHIFT_PX,) * 4, mode="replicate")
+    top = MAX_SHIFT_PX + dy
+    left = MAX_SHIFT_PX + dx
+    return padded[..., top : top + 128, left : left + 128].clamp(-1, 1)
 
 
-def make(place: Place) -> bool:
-    """Train the judge and write output/judge; True when it is finished."""
-    drawn, told = pictures("judge", place.cache, place.workers), scenes("judge")
-    answers = {
-        name: torch.tensor([HEADS[name].index(label) for label in labels], device=place.device)
-        for name, labels in truth(told).items()
+def train_judge(context: RunContext) -> bool:
+    """Train the judge and write output/judge; return whether it is finished."""
+    drawings = load_images("judge", context.cache_dir, context.num_workers)
+    targets = {
+        name: torch.tensor([HEAD_LABELS[name].index(label) for label in labels]).to(context.device)
+        for name, labels in get_true_labels(list_scenes("judge")).items()
     }
     torch.manual_seed(5)
-    judge = Judge().to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge(WIDTHS, HEAD_LABELS)
+    judge.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        chosen = np.sort(rng.integers(0, len(drawn), BATCH))
-        images = wear(to_tensor(drawn[chosen], place.device), rng).contiguous(
-            memory_format=torch.channels_last
-        )
-        heads = judge(images)
-        parts = {
-            name: functional.cross_entropy(heads[name], answers[name][chosen], label_smoothing=0.02)
-            for name in HEADS
+    def compute_loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        indices = np.sort(rng.integers(0, len(drawings), BATCH_SIZE))
+        images = augment_images(to_tensor(drawings[indices], context.device), rng)
+        logits = judge(images.contiguous(memory_format=torch.channels_last))
+        losses = {
+            name: functional.cross_entropy(
+                logits[name], targets[name][indices], label_smoothing=0.02
+            )
+            for name in HEAD_LABELS
         }
-        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    done = train("judge", {"judge": judge}, loss, PLAN, place)
-    judge.save(place.output / "judge")
-    return done
+    is_finished = train_modules("judge", {"judge": judge}, compute_loss, TRAINING_PLAN, context)
+    judge.save(context.output_dir / "judge")
+    return is_finished

@@ -1,21 +1,25 @@
 """Colours of the small world, as lightness, chroma and hue (CIE LCh, D65), and their way to sRGB.
 
-Knows: the eight colour names, how light a thing and the ground around it may be, shades of a colour. A thing and its surroundings differ by at
-least `CONTRAST` in L*: dark and middling colours stand in pale surroundings, yellow and white in deep ones, and everything shows in the night sky.
+Knows: the eight colour names, how light a thing and the ground around it may be, shades of a
+colour.
 Does not know: shapes, places, styles, captions.
+
+A thing and its surroundings differ by at least MIN_LIGHTNESS_CONTRAST in L*: dark and middling
+colours stand in pale surroundings, yellow and white in deep ones; everything shows in the night
+sky.
 """
 
 import math
 
 import numpy as np
 
-Ink = tuple[int, int, int]
+RGB = tuple[int, int, int]
 
-CONTRAST = 25.0
-TONES = ("pale", "deep", "night")
+MIN_LIGHTNESS_CONTRAST = 25.0
+GROUND_TONES = ("pale", "deep", "night")
 
 # name -> lightness, chroma, hue of a thing's main colour
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLOURS_LCH: dict[str, tuple[float, float, float]] = {
     "red": (45.0, 72.0, 33.0),
     "orange": (60.0, 76.0, 58.0),
     "yellow": (88.0, 82.0, 92.0),
@@ -34,58 +38,65 @@ _TO_XYZ = np.array(
     ]
 )
 _TO_RGB = np.linalg.inv(_TO_XYZ)
-_WHITE = np.array([0.95047, 1.0, 1.08883])
+_WHITE_POINT = np.array([0.95047, 1.0, 1.08883])
 
 
-def lch(lightness: float, chroma: float, hue: float) -> Ink:
-    """The sRGB colour of lightness (0-100), chroma and hue (degrees); chroma is lowered until the colour can be shown."""
+def lch_to_rgb(lightness: float, chroma: float, hue: float) -> RGB:
+    """Return the sRGB colour (0-255) of lightness (0-100), chroma and hue (degrees).
+
+    Chroma is lowered until the colour lies inside sRGB.
+    """
     for shrink in np.linspace(1.0, 0.0, 21):
-        a, b = (
-            chroma * shrink * math.cos(math.radians(hue)),
-            chroma * shrink * math.sin(math.radians(hue)),
-        )
+        a = chroma * shrink * math.cos(math.radians(hue))
+        b = chroma * shrink * math.sin(math.radians(hue))
         fy = (lightness + 16) / 116
         f = np.array([fy + a / 500, fy, fy - b / 200])
-        xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _WHITE
+        xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _WHITE_POINT
         linear = _TO_RGB @ xyz
         if linear.min() >= -0.004 and linear.max() <= 1.004:
             break
     linear = np.clip(linear, 0, 1)
-    coded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    red, green, blue = (int(round(255 * float(value))) for value in coded)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    red, green, blue = (int(round(255 * float(value))) for value in encoded)
     return red, green, blue
 
 
-def lightness(pixels: np.ndarray) -> np.ndarray:
-    """L* (0-100) of sRGB pixels, an array of 0-255 whose last axis is red, green, blue."""
-    coded = np.asarray(pixels, np.float64) / 255
-    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+def compute_lightness(pixels: np.ndarray) -> np.ndarray:
+    """Return L* (0-100) of sRGB pixels (..., 3) from 0 to 255."""
+    encoded = np.asarray(pixels, np.float64) / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     luminance = linear @ _TO_XYZ[1]
-    cube = np.where(
-        luminance > (6 / 29) ** 3, np.cbrt(luminance), luminance / (3 * (6 / 29) ** 2) + 4 / 29
-    )
-    return 116 * cube - 16
+    dark_value = luminance / (3 * (6 / 29) ** 2) + 4 / 29
+    f = np.where(luminance > (6 / 29) ** 3, np.cbrt(luminance), dark_value)
+    return 116 * f - 16
 
 
-def tone_for(colour: str, night: bool) -> str:
-    """How light the surroundings of a thing of this colour are: one of `TONES`."""
-    return "night" if night else "deep" if COLOURS[colour][0] > 75 else "pale"
+def get_ground_tone(colour: str, is_night: bool) -> str:
+    """Return how light the surroundings of a thing of this colour are: one of GROUND_TONES."""
+    if is_night:
+        return "night"
+    return "deep" if COLOURS_LCH[colour][0] > 75 else "pale"
 
 
-def thing_ink(colour: str, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Lightness, chroma, hue of one thing: the colour's own with a little chance in it."""
-    light, chroma, hue = COLOURS[colour]
+def sample_thing_lch(colour: str, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Return lightness, chroma, hue of one thing: its colour's own with a little chance in it."""
+    lightness, chroma, hue = COLOURS_LCH[colour]
     return (
-        light + float(rng.uniform(-1, 1)),
+        lightness + float(rng.uniform(-1, 1)),
         chroma * float(rng.uniform(0.94, 1.06)),
         hue + float(rng.uniform(-4, 4)),
     )
 
 
-def ground_ink(tone: str, hue: float, chroma: float, lift: float = 0.0) -> Ink:
-    """A colour of the surroundings; `lift` orders regions from dark (-1) to light (1) inside what the tone allows."""
+def compute_ground_colour(tone: str, hue: float, chroma: float, lift: float = 0.0) -> RGB:
+    """Return a colour of the surroundings.
+
+    Args:
+        tone: One of GROUND_TONES.
+        lift: Orders regions from dark (-1) to light (1) inside what the tone allows.
+    """
     if tone == "night":
-        return lch(6 + 2.5 * lift, 0.55 * chroma, hue)
+        return lch_to_rgb(6 + 2.5 * lift, 0.55 * chroma, hue)
     if tone == "deep":
-        return lch(51 + 6 * lift, 1.35 * chroma, hue)
-    return lch(91 + 3 * lift, chroma, hue)
+        return lch_to_rgb(51 + 6 * lift, 1.35 * chroma, hue)
+    return lch_to_rgb(91 + 3 * lift, chroma, hue)

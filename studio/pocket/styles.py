@@ -1,7 +1,12 @@
-"""The four styles of the small world: how flat parts become a picture of 128 x 128 pixels.
+"""The four styles of the small world: how flat polygons become an image of 128 x 128 pixels.
 
-Knows: photo (round shading, soft shadow, background out of focus), watercolor (ragged paper margin, wet edges, washes), pixel art (blocks of
-4 x 4 pixels in flat inks), cartoon (flat, the thing in a thick dark outline). Does not know: what is drawn, or what it is called.
+Knows: photo (round shading, soft shadow, background out of focus), watercolor (ragged paper margin,
+wet edges, washes), pixel art (blocks of 4 x 4 pixels in flat inks), cartoon (flat, the thing in a
+thick dark outline).
+Does not know: what is drawn, or what it is called.
+
+All renderers take the polygons of ground and thing, back to front, a generator of chance, and
+whether the thing stands on the ground; they return pixels (128, 128, 3), float, about 0 to 255.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,142 +15,171 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from studio.pocket.objects import Part
-from studio.pocket.palette import Ink
+from studio.pocket.objects import Polygon
+from studio.pocket.palette import RGB
 
-SIZE = 128
-SUPER = 3
-BLOCK = 4
-LINE: Ink = (24, 20, 34)
+IMAGE_SIZE_PX = 128
+SUPERSAMPLING = 3
+PIXEL_BLOCK_PX = 4
+OUTLINE_COLOUR: RGB = (24, 20, 34)
+PAPER_COLOUR: RGB = (252, 250, 244)
 
 
-def paint(
-    parts: Sequence[Part], size: int, base: Image.Image | None = None, line: float = 0.0
+def fill_polygons(
+    polygons: Sequence[Polygon],
+    size: int,
+    base_image: Image.Image | None = None,
+    outline_px: float = 0.0,
 ) -> Image.Image:
-    """Fill parts back to front on a square of `size` pixels; with `line`, each part gets a dark outline of that width."""
-    image = base if base is not None else Image.new("RGB", (size, size))
+    """Fill polygons back to front on a square image.
+
+    Args:
+        polygons: Polygons with corners from 0 to 1.
+        size: Side of the square in pixels.
+        base_image: The image to draw on, in place; a black one if None.
+        outline_px: Width of a dark outline around each part that is not tiny; 0 for none.
+    """
+    image = Image.new("RGB", (size, size)) if base_image is None else base_image
     draw = ImageDraw.Draw(image)
-    for part in parts:
-        points = [(float(x), float(y)) for x, y in part.points * size]
-        draw.polygon(points, fill=part.ink)
-        if line and np.ptp(part.points, 0).max() > 0.1:
-            draw.line(
-                [*points, points[0], points[1]], fill=LINE, width=max(1, round(line)), joint="curve"
-            )
+    for part in polygons:
+        draw.polygon(_scale_points(part, size), fill=part.colour)
+        if outline_px and np.ptp(part.points, 0).max() > 0.1:
+            _draw_outline(draw, part, size, max(1, round(outline_px)))
     return image
 
 
-def mask(parts: Sequence[Part], size: int, factor: int) -> np.ndarray:
-    """How much of each pixel the parts cover, from 0 to 1, at `size` / `factor` pixels."""
+def _scale_points(part: Polygon, size: int) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in part.points * size]
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, part: Polygon, size: int, width: int) -> None:
+    points = _scale_points(part, size)
+    # The second corner again, so that the joint of the first one is rounded too.
+    points += points[:2]
+    draw.line(points, fill=OUTLINE_COLOUR, width=width, joint="curve")
+
+
+def compute_coverage(polygons: Sequence[Polygon], size: int, factor: int) -> np.ndarray:
+    """Return how much of each pixel polygons cover, 0 to 1, at size / factor pixels a side."""
     image = Image.new("L", (size, size))
     draw = ImageDraw.Draw(image)
-    for part in parts:
-        draw.polygon([(float(x), float(y)) for x, y in part.points * size], fill=255)
-    return shrink(image, factor) / 255
+    for part in polygons:
+        draw.polygon(_scale_points(part, size), fill=255)
+    return downsample_image(image, factor) / 255
 
 
-def shrink(image: Image.Image, factor: int = SUPER) -> np.ndarray:
+def downsample_image(image: Image.Image, factor: int = SUPERSAMPLING) -> np.ndarray:
     """Average blocks of factor x factor pixels: this is the anti-aliasing."""
     return np.asarray(image.reduce(factor), np.float32)
 
 
-def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise of unit deviation with about `cells` bumps a side."""
+def _make_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    """Return smooth noise (size, size) of unit deviation with about `cells` bumps a side."""
     small = gaussian_filter(rng.standard_normal((cells + 3, cells + 3)), 0.6)
     grid = np.linspace(1, cells + 1, size)
     smooth = map_coordinates(small, np.meshgrid(grid, grid, indexing="ij"), order=3)
     return np.asarray((smooth - smooth.mean()) / (smooth.std() + 1e-6), np.float32)
 
 
-def photo(
-    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+def render_photo(
+    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
 ) -> np.ndarray:
-    """Round shading by a light from the upper left, a soft shadow, a background slightly out of focus, darker corners."""
-    size = SUPER * SIZE
-    back = shrink(paint(ground, size))
+    """Shade by a light from the upper left; soft shadow, blurred background, darker corners."""
+    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    coverage = compute_coverage(thing, size, SUPERSAMPLING)[..., None]
+    # 1. The background, with the thing's shadow
+    back = downsample_image(fill_polygons(ground, size))
     back = gaussian_filter(back, (1.3, 1.3, 0))
-    cover = mask(thing, size, SUPER)[..., None]
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    rows, columns = np.mgrid[0:IMAGE_SIZE_PX, 0:IMAGE_SIZE_PX] / IMAGE_SIZE_PX
     if grounded:
-        solid = cover[..., 0] > 0.5
-        foot, middle = np.nonzero(solid)[0].max() / SIZE, np.nonzero(solid)[1].mean() / SIZE
-        wide = (np.nonzero(solid)[1].max() - np.nonzero(solid)[1].min()) / SIZE
-        shadow = np.exp(
-            -(((columns - middle - 0.05) / (0.5 * wide)) ** 4 + ((rows - foot) / 0.05) ** 2)
-        )
-        back *= (1 - 0.3 * shadow)[..., None]
-    front = shrink(paint(thing, size))
-    soft = gaussian_filter(cover[..., 0], 5.0)
-    slope = np.gradient(soft)
+        solid_rows, solid_columns = np.nonzero(coverage[..., 0] > 0.5)
+        foot = solid_rows.max() / IMAGE_SIZE_PX
+        middle = solid_columns.mean() / IMAGE_SIZE_PX
+        width = (solid_columns.max() - solid_columns.min()) / IMAGE_SIZE_PX
+        across = ((columns - middle - 0.05) / (0.5 * width)) ** 4
+        along = ((rows - foot) / 0.05) ** 2
+        back *= (1 - 0.3 * np.exp(-(across + along)))[..., None]
+    # 2. The thing, lit by the slope of its blurred silhouette
+    front = downsample_image(fill_polygons(thing, size))
+    slope = np.gradient(gaussian_filter(coverage[..., 0], 5.0))
     light = np.clip(1 + 3.2 * (slope[0] + 0.8 * slope[1]), 0.7, 1.3)[..., None]
-    lit = np.where(light > 1, front + (255 * cover - front) * (light - 1), front * light)
-    pixels = back * (1 - cover) + lit
-    dim = 1.02 - 0.42 * np.clip((rows - 0.5) ** 2 + (columns - 0.5) ** 2 - 0.12, 0, None)
-    return np.asarray(pixels * dim[..., None], np.float32)
+    brightened = front + (255 * coverage - front) * (light - 1)
+    lit = np.where(light > 1, brightened, front * light)
+    # 3. Both together, dimmed towards the corners
+    pixels = back * (1 - coverage) + lit
+    radius_squared = (rows - 0.5) ** 2 + (columns - 0.5) ** 2
+    vignette = 1.02 - 0.42 * np.clip(radius_squared - 0.12, 0, None)
+    return np.asarray(pixels * vignette[..., None], np.float32)
 
 
-def watercolor(
-    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+def render_watercolor(
+    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
 ) -> np.ndarray:
-    """Washes that pool, edges that run, and a ragged margin of bare paper."""
-    size = SUPER * SIZE
-    flat = shrink(paint(thing, size, paint(ground, size)))
-    cover = mask(thing, size, SUPER)
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    rows, columns = rows + 1.0 * _noise(rng, SIZE, 14), columns + 1.0 * _noise(rng, SIZE, 14)
-    flat = np.stack(
-        [map_coordinates(flat[..., k], [rows, columns], order=1, mode="nearest") for k in range(3)],
-        -1,
-    )
-    cover = np.asarray(map_coordinates(cover, [rows, columns], order=1, mode="nearest"))
-    pool = (5.0 * _noise(rng, SIZE, 4) + 3.0 * _noise(rng, SIZE, 9))[..., None]
-    edge = np.abs(cover - gaussian_filter(cover, 2.0))[..., None]
+    """Paint washes that pool, edges that run, and a ragged margin of bare paper."""
+    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    flat = downsample_image(fill_polygons(thing, size, fill_polygons(ground, size)))
+    coverage = compute_coverage(thing, size, SUPERSAMPLING)
+    # 1. Edges that run
+    rows, columns = np.mgrid[0:IMAGE_SIZE_PX, 0:IMAGE_SIZE_PX].astype(np.float32)
+    rows = rows + 1.0 * _make_noise(rng, IMAGE_SIZE_PX, 14)
+    columns = columns + 1.0 * _make_noise(rng, IMAGE_SIZE_PX, 14)
+    places = [rows, columns]
+    channels = [map_coordinates(flat[..., k], places, order=1, mode="nearest") for k in range(3)]
+    flat = np.stack(channels, -1)
+    coverage = np.asarray(map_coordinates(coverage, places, order=1, mode="nearest"))
+    # 2. Washes that pool, darker where the thing's edge dried
+    wash = 5.0 * _make_noise(rng, IMAGE_SIZE_PX, 4) + 3.0 * _make_noise(rng, IMAGE_SIZE_PX, 9)
+    pool = wash[..., None]
+    edge = np.abs(coverage - gaussian_filter(coverage, 2.0))[..., None]
     pixels = (255 - (255 - flat) * (0.9 + 0.012 * pool)) * (1 - 0.35 * edge)
-    inset = (
-        np.minimum.reduce([rows, columns, SIZE - 1 - rows, SIZE - 1 - columns])
-        - 8.5
-        - 1.6 * _noise(rng, SIZE, 10)
-    )
+    # 3. The margin
+    last = IMAGE_SIZE_PX - 1
+    border_distance = np.minimum.reduce([rows, columns, last - rows, last - columns])
+    inset = border_distance - 8.5 - 1.6 * _make_noise(rng, IMAGE_SIZE_PX, 10)
     painted = np.clip(inset / 1.5 + 0.5, 0, 1)[..., None]
-    return np.asarray(painted * pixels + (1 - painted) * np.array([252, 250, 244]), np.float32)
+    return np.asarray(painted * pixels + (1 - painted) * np.array(PAPER_COLOUR), np.float32)
 
 
-def pixel_art(
-    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+def render_pixel_art(
+    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
 ) -> np.ndarray:
-    """Blocks of 4 x 4 pixels, each one flat ink."""
-    cells = SIZE // BLOCK
+    """Fill blocks of 4 x 4 pixels with one flat ink each."""
+    cells = IMAGE_SIZE_PX // PIXEL_BLOCK_PX
+    fine_size = 8 * cells
 
-    def blocks(parts: Sequence[Part], base: Ink) -> np.ndarray:
-        fine = shrink(paint(parts, 8 * cells, Image.new("RGB", (8 * cells, 8 * cells), base)), 8)
-        inks = np.array(sorted({part.ink for part in parts}), np.float32)
+    def render_blocks(parts: Sequence[Polygon], base_colour: RGB) -> np.ndarray:
+        canvas = Image.new("RGB", (fine_size, fine_size), base_colour)
+        fine = downsample_image(fill_polygons(parts, fine_size, canvas), 8)
+        inks = np.array(sorted({part.colour for part in parts}), np.float32)
         nearest = (-2 * fine @ inks.T + (inks**2).sum(1)).argmin(-1)
         return np.asarray(inks[nearest])
 
-    cover = mask(thing, 8 * cells, 8) > 0.45
+    is_thing = compute_coverage(thing, fine_size, 8) > 0.45
     largest = max(thing, key=lambda part: float(np.ptp(part.points, 0).prod()))
-    pixels = np.where(cover[..., None], blocks(thing, largest.ink), blocks(ground, LINE))
-    return np.asarray(pixels.repeat(BLOCK, 0).repeat(BLOCK, 1), np.float32)
+    thing_blocks = render_blocks(thing, largest.colour)
+    ground_blocks = render_blocks(ground, OUTLINE_COLOUR)
+    blocks = np.where(is_thing[..., None], thing_blocks, ground_blocks)
+    return np.asarray(blocks.repeat(PIXEL_BLOCK_PX, 0).repeat(PIXEL_BLOCK_PX, 1), np.float32)
 
 
-def cartoon(
-    ground: Sequence[Part], thing: Sequence[Part], rng: np.random.Generator, grounded: bool
+def render_cartoon(
+    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
 ) -> np.ndarray:
-    """Flat colours, and a thick dark outline around the thing."""
-    size = SUPER * SIZE
-    back = paint(ground, size)
-    draw = ImageDraw.Draw(back)
+    """Fill flat colours, with a thick dark outline around the thing."""
+    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    image = fill_polygons(ground, size)
+    draw = ImageDraw.Draw(image)
     for part in thing:
-        points = [(float(x), float(y)) for x, y in part.points * size]
-        draw.line([*points, points[0], points[1]], fill=LINE, width=8 * SUPER, joint="curve")
-    return shrink(paint(thing, size, back, line=1.6 * SUPER))
+        _draw_outline(draw, part, size, 8 * SUPERSAMPLING)
+    return downsample_image(fill_polygons(thing, size, image, outline_px=1.6 * SUPERSAMPLING))
 
 
-STYLES: dict[
-    str, Callable[[Sequence[Part], Sequence[Part], np.random.Generator, bool], np.ndarray]
-] = {
-    "photo": photo,
-    "watercolor painting": watercolor,
-    "pixel art": pixel_art,
-    "cartoon": cartoon,
+StyleRenderer = Callable[
+    [Sequence[Polygon], Sequence[Polygon], np.random.Generator, bool], np.ndarray
+]
+STYLE_RENDERERS: dict[str, StyleRenderer] = {
+    "photo": render_photo,
+    "watercolor painting": render_watercolor,
+    "pixel art": render_pixel_art,
+    "cartoon": render_cartoon,
 }

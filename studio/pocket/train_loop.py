@@ -1,7 +1,10 @@
 """The one training loop of the recipe: resumable, deterministic, with a budget of seconds.
 
-Knows: steps, learning rate, moving average, checkpoints (written aside, then renamed). Step n draws its chances from (seed, n), so a run that was
-cut off and goes on makes what an uncut run makes. Does not know: what is learned; a part hands it a function from step to loss.
+Knows: steps, learning rate, moving average, checkpoints (written aside, then renamed).
+Does not know: what is learned; a part hands it a function from step to loss.
+
+Step n draws its chances from (seed, n), so a run that was cut off and goes on makes what an uncut
+run makes.
 """
 
 import os
@@ -14,116 +17,152 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SAVE_EVERY = 150.0
-SAY_EVERY = 50
+SAVE_INTERVAL_SECONDS = 150.0
+LOG_INTERVAL_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast a part learns."""
 
     steps: int
-    rate: float
-    warmup: int = 100
-    decay: float = 0.0
-    average: float = 0.999
+    learning_rate: float
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run works: device, folder of checkpoints and cached drawings, folder of finished parts, seconds left."""
+class RunContext:
+    """Where a run works.
+
+    Attributes:
+        device: A torch device.
+        cache_dir: Folder of checkpoints and drawings.
+        output_dir: Folder of finished parts.
+        budget_seconds: Seconds after which a part's training stops.
+        num_workers: Processes that draw.
+    """
 
     device: str
-    cache: Path
-    output: Path
-    budget: float
-    workers: int = 2
+    cache_dir: Path
+    output_dir: Path
+    budget_seconds: float
+    num_workers: int = 2
 
 
-Loss = Callable[[int, np.random.Generator], dict[str, Tensor]]
+LossFunction = Callable[[int, np.random.Generator], dict[str, Tensor]]
 
 
-def learning_rate(plan: Plan, step: int) -> float:
-    """Rises over the warm-up, then falls along a half cosine to a hundredth."""
-    rise = min(1.0, (step + 1) / plan.warmup)
-    return float(
-        plan.rate * rise * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / plan.steps))))
-    )
+def compute_learning_rate(plan: TrainingPlan, step: int) -> float:
+    """Return the rate of a step: a linear warm-up times a half cosine down to a hundredth."""
+    warmup = min(1.0, (step + 1) / plan.warmup_steps)
+    progress = min(1.0, step / plan.steps)
+    decay = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * progress))
+    return float(plan.learning_rate * warmup * decay)
 
 
-def save_aside(value: object, file: Path) -> None:
+def save_atomically(value: object, file: Path) -> None:
     """Write a checkpoint so that a cut leaves the old one or the new one, never half of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    torch.save(value, part)
-    os.replace(part, file)
+    partial_file = file.with_suffix(".part")
+    torch.save(value, partial_file)
+    os.replace(partial_file, file)
 
 
-def train(name: str, modules: dict[str, nn.Module], loss: Loss, plan: Plan, place: Place) -> bool:
-    """Train until `plan.steps` or the budget's end; True when all steps are done, and then the modules hold the moving average."""
-    start, saved = time.monotonic(), time.monotonic()
+def train_modules(
+    name: str,
+    modules: dict[str, nn.Module],
+    loss_function: LossFunction,
+    plan: TrainingPlan,
+    context: RunContext,
+) -> bool:
+    """Train modules until the plan's last step or the budget's end.
+
+    Args:
+        name: Names the checkpoint, cache_dir/NAME.pt, from which it goes on.
+        modules: What is trained; at the end they hold the moving average of their parameters.
+        loss_function: Maps step and generator to losses by name; "loss" is the one minimised.
+        plan: Steps, rates and seed.
+        context: Device, folders and budget.
+
+    Returns:
+        Whether all steps are done.
+    """
+    start_time = time.monotonic()
     params = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        params, lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay, foreach=True
+        params,
+        lr=plan.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=plan.weight_decay,
+        foreach=True,
     )
-    average = [p.detach().clone() for p in params]
-    file, step, spent = place.cache / f"{name}.pt", 0, 0.0
+    averages = [p.detach().clone() for p in params]
+    file = context.cache_dir / f"{name}.pt"
+    step = 0
+    previous_seconds = 0.0
+
     # 1. Go on where the last run stopped
     if file.exists():
-        kept = torch.load(file, map_location=place.device, weights_only=True)
-        step, spent = int(kept["step"]), float(kept["seconds"])
-        for param, mean, now, then in zip(
-            params, average, kept["params"], kept["average"], strict=True
-        ):
-            param.data.copy_(now)
-            mean.copy_(then)
-        optimizer.load_state_dict(kept["optimizer"])
-        print(f"{name}: goes on at step {step} after {spent:.0f} s", flush=True)
+        checkpoint = torch.load(file, map_location=context.device, weights_only=True)
+        step = int(checkpoint["step"])
+        previous_seconds = float(checkpoint["seconds"])
+        for param, value in zip(params, checkpoint["params"], strict=True):
+            param.data.copy_(value)
+        for average, value in zip(averages, checkpoint["average"], strict=True):
+            average.copy_(value)
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        print(f"{name}: goes on at step {step} after {previous_seconds:.0f} s", flush=True)
 
-    def save() -> None:
-        state = {
+    def measure_seconds() -> float:
+        return previous_seconds + time.monotonic() - start_time
+
+    def save_checkpoint() -> None:
+        checkpoint = {
             "step": step,
-            "seconds": spent + time.monotonic() - start,
+            "seconds": measure_seconds(),
             "params": [p.data for p in params],
-            "average": average,
+            "average": averages,
+            "optimizer": optimizer.state_dict(),
         }
-        save_aside({**state, "optimizer": optimizer.state_dict()}, file)
+        save_atomically(checkpoint, file)
 
     # 2. Learn
-    first = step
-    sums: dict[str, float] = {}
-    since = step
-    while step < plan.steps and time.monotonic() - start < place.budget:
+    first_step = step
+    last_logged_step = step
+    last_save_time = start_time
+    loss_sums: dict[str, float] = {}
+    while step < plan.steps and time.monotonic() - start_time < context.budget_seconds:
         torch.manual_seed(plan.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, step)
-        losses = loss(step, np.random.default_rng([plan.seed, step]))
+            group["lr"] = compute_learning_rate(plan, step)
+        losses = loss_function(step, np.random.default_rng([plan.seed, step]))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         step += 1
-        torch._foreach_lerp_(
-            average, [p.detach() for p in params], 1 - min(plan.average, (1 + step) / (10 + step))
-        )
+        decay = min(plan.ema_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(averages, [p.detach() for p in params], 1 - decay)
         for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
-        if step % SAY_EVERY == 0:
-            words = " ".join(f"{key} {value / (step - since):.4f}" for key, value in sums.items())
-            print(
-                f"{name} {step}/{plan.steps} {spent + time.monotonic() - start:.0f}s {words}",
-                flush=True,
-            )
-            sums, since = {}, step
-        if time.monotonic() - saved > SAVE_EVERY:
-            save()
-            saved = time.monotonic()
+            loss_sums[key] = loss_sums.get(key, 0.0) + float(value.detach())
+        if step % LOG_INTERVAL_STEPS == 0:
+            num_steps = step - last_logged_step
+            means = " ".join(f"{key} {total / num_steps:.4f}" for key, total in loss_sums.items())
+            print(f"{name} {step}/{plan.steps} {measure_seconds():.0f}s {means}", flush=True)
+            loss_sums = {}
+            last_logged_step = step
+        if time.monotonic() - last_save_time > SAVE_INTERVAL_SECONDS:
+            save_checkpoint()
+            last_save_time = time.monotonic()
+
     # 3. Leave the average in the modules
-    if step > first:
-        save()
-    for param, mean in zip(params, average, strict=True):
-        param.data.copy_(mean)
+    if step > first_step:
+        save_checkpoint()
+    for param, average in zip(params, averages, strict=True):
+        param.data.copy_(average)
     for module in modules.values():
         module.eval()
     return step >= plan.steps

@@ -1,7 +1,7 @@
-"""The one way a file goes out: whole or not at all.
+"""Write files whole or not at all.
 
-Knows: temporary file in the same folder, fsync, rename; header of a safetensors file; names safe on every system.
-Does not know: what is in the files.
+Knows: a temporary file in the same folder, fsync, rename; the header of a safetensors file; names
+that are safe on every system. Does not know: what is in the files.
 """
 
 from __future__ import annotations
@@ -20,41 +20,51 @@ from typing import Any, BinaryIO
 
 from studio.errors import BadFile
 
-MOST_HEADER = 32 * 2**20  # bytes; the largest real ones are below 2 MB
-MOST_TENSORS = 20_000
-_RESERVED = {
+MAX_HEADER_BYTES = 32 * 2**20  # the largest real ones are below 2 MB
+MAX_TENSORS = 20_000
+_MAX_NAME_BYTES = 120
+_PICKLE_SIGNATURES = (b"\x80", b"PK")
+_RESERVED_NAMES = {
     "con",
     "prn",
     "aux",
     "nul",
-    *(f"{name}{k}" for name in ("com", "lpt") for k in range(1, 10)),
+    *(f"{name}{number}" for name in ("com", "lpt") for number in range(1, 10)),
 }
 
 
 @contextmanager
-def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[BinaryIO]:
-    """Write `path` through a file beside it: after a kill or a full disk there is the old file or the new, never half.
+def open_for_writing(path: Path, replace: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open `path` for writing through a temporary file beside it.
 
-    Without `replace` an existing file raises FileExistsError. Without `settle` the caller calls `sync` on the folder when many are
-    written: until then a power cut may bring the old file back. Raises BadFile when the disk does not take it.
+    After a kill or on a full disk the old file or the new one is there, never half of one.
+
+    Args:
+        path: The file; its folder is created.
+        replace: Whether an existing file is replaced.
+        durable: Whether the folder is synced at once. Who writes many files leaves it out and calls
+            `fsync_folder` at the end; until then a power cut may bring the old file back.
+
+    Raises:
+        FileExistsError: The file exists and `replace` is False.
+        BadFile: The disk does not take it.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary_path = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (
-            not replace and path.exists()
-        ):  # said before anything is written; `_link` says it of one that comes meanwhile
+        # Before anything is written; `_move_without_replacing` sees one that comes meanwhile.
+        if not replace and path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        with open(aside, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
+        with open(temporary_path, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         if replace:
-            os.replace(aside, path)
+            os.replace(temporary_path, path)
         else:
-            _link(aside, path)
-        if settle:
-            sync(path.parent)
+            _move_without_replacing(temporary_path, path)
+        if durable:
+            fsync_folder(path.parent)
     except OSError as error:
         if isinstance(error, FileExistsError) and not replace and path.exists():
             raise
@@ -63,94 +73,110 @@ def writing(path: Path, replace: bool = True, settle: bool = True) -> Iterator[B
         ) from error
     finally:
         with suppress(OSError):
-            os.unlink(aside)
+            os.unlink(temporary_path)
 
 
-def write(path: Path, data: bytes, replace: bool = True, settle: bool = True) -> None:
-    """`writing` in one call."""
-    with writing(path, replace, settle) as out:
-        out.write(data)
+def write(path: Path, data: bytes, replace: bool = True, durable: bool = True) -> None:
+    """Write a whole file; arguments and errors are those of `open_for_writing`."""
+    with open_for_writing(path, replace, durable) as file:
+        file.write(data)
 
 
-def sync(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Have the disk remember which files a folder has."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened; the rename alone has to do
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if os.name != "posix":  # a folder cannot be opened there; the rename alone has to do
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def publish(aside: Path, path: Path) -> None:
-    """Give a folder that was written aside its name; a folder that has it already is replaced, and never half.
+def replace_folder(temporary_folder: Path, target_folder: Path) -> None:
+    """Rename a finished folder to its name, in place of a folder that has it already.
 
     Raises BadFile when the disk does not take it.
     """
-    old = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.old")
+    suffix = f"{os.getpid()}-{threading.get_ident()}.old"
+    old_folder = target_folder.with_name(f".{target_folder.name}.{suffix}")
     try:
-        if path.exists():
-            os.rename(path, old)
-        os.rename(aside, path)
-        sync(path.parent)
+        if target_folder.exists():
+            os.rename(target_folder, old_folder)
+        os.rename(temporary_folder, target_folder)
+        fsync_folder(target_folder.parent)
     except OSError as error:
         raise BadFile(
-            f"{path} could not be written: {error.strerror or error}. Is the disk full?"
+            f"{target_folder} could not be written: {error.strerror or error}. Is the disk full?"
         ) from error
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old_folder, ignore_errors=True)
 
 
 def safe_name(name: str) -> str:
-    """`name` as a single file name that every system takes. Raises BadFile where nothing sensible is left."""
+    """Return `name` as a single file name that every system takes.
+
+    Raises BadFile where nothing sensible remains.
+    """
     cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*\x7f]+', "-", name).strip(" .-")
-    cleaned = cleaned.encode("utf-8", "ignore")[:120].decode("utf-8", "ignore").strip(" .-")
-    if not cleaned or cleaned.split(".")[0].strip().casefold() in _RESERVED:
+    shortened = cleaned.encode("utf-8", "ignore")[:_MAX_NAME_BYTES]
+    cleaned = shortened.decode("utf-8", "ignore").strip(" .-")
+    if not cleaned or cleaned.split(".")[0].strip().casefold() in _RESERVED_NAMES:
         raise BadFile(f"{name!r:.60} cannot be a file's name; use letters and digits.")
     return cleaned
 
 
-def inside(folder: Path, path: str | Path) -> Path:
-    """`path` resolved, if it lies below `folder` and is there. Raises BadFile otherwise."""
+def resolve_inside(folder: Path, path: str | Path) -> Path:
+    """Return `path` resolved. Raises BadFile unless it is a file below `folder`."""
     try:
-        found = Path(path).resolve()
-        there = found.is_relative_to(folder.resolve()) and found.is_file()
+        resolved = Path(path).resolve()
+        is_inside = resolved.is_relative_to(folder.resolve()) and resolved.is_file()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
-        there = False
-    if not there:
+        is_inside = False
+    if not is_inside:
         raise BadFile(f"There is no such file here: {Path(path).name!r:.80}.")
-    return found
+    return resolved
 
 
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """Names, dtypes and shapes of a safetensors file without reading its tensors. Raises BadFile."""
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """Return names, dtypes and shapes of a safetensors file without reading its tensors.
+
+    Raises BadFile for what is no safetensors file.
+    """
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            (length,) = struct.unpack("<Q", first := file.read(8)) if size >= 8 else (size,)
-            if size >= 8 and length > size and first.startswith((b"\x80", b"PK")):
-                raise BadFile(
-                    f"{path.name} is a pickle under another name, which can carry programs; it is not opened."
-                )
-            if not 2 <= length <= min(MOST_HEADER, size - 8):
-                raise BadFile(
-                    f"{path.name} is no safetensors file, or was cut off while it was copied."
-                )
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(_read_header_length(path, file)))
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(
             f"{path.name} cannot be read as a safetensors file: {type(error).__name__}."
         ) from None
-    if not isinstance(header, dict) or len(header) > MOST_TENSORS:
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise BadFile(f"{path.name} is no safetensors file of a model: its header is odd.")
     return header
 
 
-def _link(aside: Path, path: Path) -> None:
-    """Unlike a rename it fails where the name is taken."""
+def _read_header_length(path: Path, file: BinaryIO) -> int:
+    """Read the first eight bytes, which say how long the JSON after them is."""
+    size = os.fstat(file.fileno()).st_size
+    length = 0
+    if size >= 8:
+        prefix = file.read(8)
+        (length,) = struct.unpack("<Q", prefix)
+        if length > size and prefix.startswith(_PICKLE_SIGNATURES):
+            raise BadFile(
+                f"{path.name} is a pickle under another name, which can carry programs; it is not "
+                "opened."
+            )
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise BadFile(f"{path.name} is no safetensors file, or was cut off while it was copied.")
+    return int(length)
+
+
+def _move_without_replacing(temporary_path: Path, path: Path) -> None:
+    """Rename a file; unlike `os.rename`, fail where the name is taken."""
     try:
-        os.link(aside, path)
+        os.link(temporary_path, path)
     except FileExistsError:
         raise
     except OSError:  # a disk that knows no links, such as exFAT: take the name first, then fill it
         open(path, "xb").close()
-        os.replace(aside, path)
+        os.replace(temporary_path, path)

@@ -1,7 +1,7 @@
-"""What lies about in a home and is of no use to anybody goes.
+"""Delete what lies about in a home and is of no use to anybody.
 
-Knows: everything that may refer to a picture of inputs/: jobs, sweeps, pictures that were made, presets. Does not know: what these
-mean; when to tidy.
+Knows: everything that may refer to an image of inputs/: jobs, sweeps, generated images, presets.
+Does not know: what these mean; when to clean up.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from studio.storage.sweeps import Sweeps
 log = logging.getLogger(__name__)
 
 
-def tidy(settings: Settings, jobs: Jobs) -> int:
-    """Throw away pictures of inputs/ that nothing refers to any more; how many. For who holds the home; it may die at any time.
+def delete_unreferenced_inputs(settings: Settings, jobs: Jobs) -> int:
+    """Delete images of inputs/ that nothing refers to any more; return how many.
 
-    Nothing goes if anything that may refer to one cannot be read; the log says what.
+    Only for the process that holds the home; it may die at any time. Nothing is deleted where
+    anything that may refer to an image cannot be read; the log says what.
     """
     try:
-        return Inputs(settings).tidy(_texts(settings, jobs))
+        return Inputs(settings).delete_unreferenced(_iter_referring_texts(settings, jobs))
     except (OSError, sqlite3.Error, StudioError) as error:
         log.warning("Nothing in %s was thrown away: %s", settings.inputs, error)
         return 0
 
 
-def _texts(settings: Settings, jobs: Jobs) -> Iterator[str]:
-    """All that may name a picture."""
-    yield from jobs.specs()
+def _iter_referring_texts(settings: Settings, jobs: Jobs) -> Iterator[str]:
+    """Yield every text that may name an image."""
+    yield from jobs.iter_specs()
     sweeps = Sweeps(settings)
-    yield from sweeps.specs()
+    yield from sweeps.list_specs()
     sweeps.close()
     for preset in settings.presets.rglob("*.toml"):
         yield preset.read_text("utf-8", "replace")
     gallery = Gallery(settings)
-    gallery.sync()  # a killed worker may have left a picture that is not listed
-    yield from gallery.said()
+    gallery.sync()  # a killed worker may have written an image that is not in the index
+    yield from gallery.iter_metadata()
     gallery.close()

@@ -1,4 +1,4 @@
-"""Content hashes of what lies on disk, remembered until a file of it changes.
+"""Content hashes of files on disk, remembered until a file changes.
 
 Knows: hashes.json in the home, sizes and dates of files. Does not know: what the files are.
 """
@@ -15,46 +15,59 @@ from typing import Any
 from studio.storage import atomic
 
 
-class Hashes:
-    """The memory of one home."""
+class ContentHashes:
+    """The hash cache of one home."""
 
     def __init__(self, home: Path) -> None:
-        self._file, self._writing = home / "hashes.json", threading.Lock()
+        self._cache_file = home / "hashes.json"
+        self._write_lock = threading.Lock()
 
-    def of(self, name: Path, parts: Sequence[Path], root: Path, compute: bool = True) -> str:
-        """sha256 over names (below `root`) and bytes of `parts`, remembered as `name`'s. Of one file alone it is that file's own
-        sha256, as other programs and sites show it. Without `compute` an unknown one is "" (gigabytes take a while)."""
-        stamp = [[str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns] for p in parts]
-        known = self._known().get(str(name), {})
-        if (
-            isinstance(known, dict)
-            and known.get("stamp") == stamp
-            and isinstance(known.get("sha256"), str)
-        ):
-            return str(known["sha256"])
+    def get_hash(self, path: Path, files: Sequence[Path], root: Path, compute: bool = True) -> str:
+        """Return the sha256 over the names and bytes of `files`.
+
+        A single file's is its plain sha256, as other programs and sites show it.
+
+        Args:
+            path: What the hash is remembered for.
+            files: The files, in a fixed order.
+            root: The folder that their names are relative to.
+            compute: Whether an unknown hash is computed (gigabytes take a while); "" if not.
+        """
+        stamp = [_stamp_file(file, root) for file in files]
+        entry = self._load_cache().get(str(path))
+        if isinstance(entry, dict) and entry.get("stamp") == stamp:
+            cached = entry.get("sha256")
+            if isinstance(cached, str):
+                return cached
         if not compute:
             return ""
-        digest = _hash(parts, root)
-        with self._writing:
-            every = self._known() | {str(name): {"stamp": stamp, "sha256": digest}}
-            atomic.write(self._file, json.dumps(every).encode())
+        digest = _hash_files(files, root)
+        with self._write_lock:
+            cache = self._load_cache()
+            cache[str(path)] = {"stamp": stamp, "sha256": digest}
+            atomic.write(self._cache_file, json.dumps(cache).encode())
         return digest
 
-    def _known(self) -> dict[str, Any]:
+    def _load_cache(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._file.read_bytes()))
+            return dict(json.loads(self._cache_file.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError):
             return {}  # a cache: what is lost or broken is computed again
 
 
-def _hash(parts: Sequence[Path], root: Path) -> str:
+def _stamp_file(file: Path, root: Path) -> list[str | int]:
+    status = file.stat()
+    return [str(file.relative_to(root)), status.st_size, status.st_mtime_ns]
+
+
+def _hash_files(files: Sequence[Path], root: Path) -> str:
     digests = []
-    for path in parts:
+    for path in files:
         with open(path, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256"))
-    if len(parts) == 1:
+    if len(files) == 1:
         return digests[0].hexdigest()
     total = hashlib.sha256()
-    for path, digest in zip(parts, digests):
+    for path, digest in zip(files, digests):
         total.update(f"{path.relative_to(root).as_posix()}\0".encode() + digest.digest())
     return total.hexdigest()

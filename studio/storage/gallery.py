@@ -1,17 +1,16 @@
-"""Pictures that were made: saved with their request inside, listed, searched.
+"""Generated images: saved with their request inside, listed, searched.
 
-Knows: PNG text, thumbnails, an index that can be rebuilt from the files. Does not know: how a picture was computed.
+Knows: PNG text, thumbnails, an index that can be rebuilt from the files. Does not know: how an
+image was computed.
 
-A PNG carries two texts: `parameters`, which A1111 and its relatives read, and `studio`, our JSON, which loses nothing.
-The index lies outside the folders that the page serves.
+A PNG carries two texts: `parameters`, which A1111 and its relatives read, and `studio`, our JSON,
+which loses nothing. The index lies outside the folders that the page serves.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,32 +21,42 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ConfigDict, Field
 
-from studio.core.base import Value, check
+from studio.core.base import Spec, validate
 from studio.core.generation import infotext, rules
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
+from studio.storage.database import Database, Row
 
-THUMB = 320  # pixels, the longer side
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS pictures (
-    path TEXT PRIMARY KEY, digest TEXT NOT NULL, created REAL NOT NULL, owner TEXT NOT NULL, model TEXT NOT NULL,
-    words TEXT NOT NULL, said TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_time ON pictures (created);
-CREATE INDEX IF NOT EXISTS by_digest ON pictures (digest);
-CREATE INDEX IF NOT EXISTS by_model ON pictures (model, created);
-"""
+THUMBNAIL_SIDE_PX = 320  # the longer side
+MAX_SAME_NAMES = 10_000
+SEARCHED_FIELDS = ("prompt", "negative_prompt", "model", "scheduler", "seed")
+MIGRATIONS = (
+    """
+    CREATE TABLE IF NOT EXISTS pictures (
+        path TEXT PRIMARY KEY, digest TEXT NOT NULL, created REAL NOT NULL, owner TEXT NOT NULL,
+        model TEXT NOT NULL, words TEXT NOT NULL, said TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS by_time ON pictures (created);
+    CREATE INDEX IF NOT EXISTS by_digest ON pictures (digest);
+    CREATE INDEX IF NOT EXISTS by_model ON pictures (model, created);
+    """,
+    """
+    ALTER TABLE pictures RENAME TO images;
+    ALTER TABLE images RENAME COLUMN words TO search_text;
+    ALTER TABLE images RENAME COLUMN said TO metadata;
+    """,
+)
 
 
-class Said(Value):
-    """What a PNG says of itself; what a later studio adds is passed over."""
+class PngMetadata(Spec):
+    """The `studio` text of a PNG; what a later studio adds is ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    request: GenerationRequest
+    request: ResolvedRequest
     digest: str = Field(min_length=1, max_length=200)
     contents: dict[str, str]
     seconds: float = Field(ge=0)
@@ -56,178 +65,222 @@ class Said(Value):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and where it came from. `contents` are the hashes and names that its digest was made over."""
+class GeneratedImage:
+    """A saved image and its provenance.
+
+    Attributes:
+        path: The PNG.
+        thumbnail: A small WebP.
+        request: What it was made from.
+        digest: The sha256 over everything that decides its pixels.
+        content_hashes: Hashes and names that the digest was made over.
+        seconds: How long it took.
+        owner: Whose it is.
+        created: Unix time.
+    """
 
     path: Path
-    thumb: Path
-    request: GenerationRequest
+    thumbnail: Path
+    request: ResolvedRequest
     digest: str
-    contents: Mapping[str, str]
+    content_hashes: Mapping[str, str]
     seconds: float
     owner: str
     created: float
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height of the file, which a second pass or outpainting makes larger than what was painted; None without it."""
+        """Width and height of the file in pixels; None where it is gone.
+
+        A second pass or outpainting makes it larger than the request's size.
+        """
         try:
-            with Image.open(self.path) as opened:
-                return opened.size
+            with Image.open(self.path) as image:
+                return image.size
         except OSError:
             return None
 
 
 class Gallery:
-    """All pictures of a home. One connection behind one lock; worker and web process each open their own."""
+    """All images of a home, behind one connection; worker and web process each open their own."""
 
     def __init__(self, settings: Settings) -> None:
-        self.outputs, self.thumbs = settings.outputs.resolve(), settings.thumbs
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(
-            settings.home / "gallery.sqlite",
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=5,
-        )
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(SCHEMA)
+        self.outputs = settings.outputs.resolve()
+        self.thumbs = settings.thumbs
+        self._database = Database(settings.home / "gallery.sqlite", MIGRATIONS)
 
     def close(self) -> None:
-        self._db.close()
+        """Close the index."""
+        self._database.close()
 
     def save(
         self,
         image: Image.Image,
-        request: GenerationRequest,
+        request: ResolvedRequest,
+        *,
         digest: str,
-        contents: Mapping[str, str],
+        content_hashes: Mapping[str, str],
         seconds: float,
         owner: str,
-    ) -> Picture:
-        """Write the PNG and its thumbnail, then the index. `request` is one picture's, resolved."""
-        now = time.time()
-        said = {
+    ) -> GeneratedImage:
+        """Write the PNG and its thumbnail, then the index.
+
+        Args:
+            image: The pixels.
+            request: The resolved request of this one image.
+            digest: `request.digest(content_hashes)`.
+            content_hashes: Hashes and names of what was used.
+            seconds: How long it took.
+            owner: Whose it is.
+
+        Raises:
+            BadFile: The disk does not take it.
+        """
+        created = time.time()
+        metadata = {
             "request": request.model_dump(mode="json"),
             "digest": digest,
-            "contents": dict(contents),
+            "contents": dict(content_hashes),
             "seconds": round(seconds, 3),
             "owner": owner,
-            "created": round(now, 3),
+            "created": round(created, 3),
         }
+        parameters = infotext.format_infotext(request, content_hashes.get("model", ""))
         info = PngInfo()
-        info.add_itxt("parameters", infotext.write(request, contents.get("model", "")))
-        info.add_itxt("studio", json.dumps(said, ensure_ascii=False))
-        out = io.BytesIO()
-        image.save(out, "PNG", pnginfo=info)
-        day = self.outputs / time.strftime("%Y-%m-%d", time.localtime(now))
-        stem = f"{time.strftime('%H%M%S', time.localtime(now))}-{request.seed}-{digest[:8]}"
-        path = self._write_new(day, stem, out.getvalue())
-        self._thumb(path, image)
-        return self._enter(path, said)
+        info.add_itxt("parameters", parameters)
+        info.add_itxt("studio", json.dumps(metadata, ensure_ascii=False))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", pnginfo=info)
+        local_time = time.localtime(created)
+        folder = self.outputs / time.strftime("%Y-%m-%d", local_time)
+        stem = f"{time.strftime('%H%M%S', local_time)}-{request.seed}-{digest[:8]}"
+        path = self._write_new_file(folder, stem, buffer.getvalue())
+        self._write_thumbnail(path, image)
+        return self._add_to_index(path, metadata)
 
     def search(
-        self, words: str = "", owner: str | None = None, limit: int = 60, offset: int = 0
-    ) -> list[Picture]:
-        """Pictures whose prompts, model or scheduler hold all the words; the newest first."""
-        sql, values = self._where(words, owner)
-        rows = self._do(
-            f"SELECT * FROM pictures {sql} ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?",
+        self, query: str = "", owner: str | None = None, limit: int = 60, offset: int = 0
+    ) -> list[GeneratedImage]:
+        """Return images whose prompts, model, scheduler, seed or LoRAs hold all the words.
+
+        Args:
+            query: Words with blanks between them.
+            owner: Whose images; None is everybody's.
+            limit: How many at most, the newest first.
+            offset: How many of the newest are skipped.
+        """
+        sql, values = self._where_clause(query, owner)
+        rows = self._database.execute(
+            f"SELECT * FROM images {sql} ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?",
             *values,
             limit,
             offset,
         )
-        return [self._picture(Path(row["path"]), json.loads(row["said"])) for row in rows]
+        return [self._image_from_row(row) for row in rows]
 
-    def count(self, words: str = "", owner: str | None = None) -> int:
-        sql, values = self._where(words, owner)
-        return int(self._do(f"SELECT count(*) AS n FROM pictures {sql}", *values)[0]["n"])
+    def count(self, query: str = "", owner: str | None = None) -> int:
+        """Return how many images `search` would find without a limit."""
+        sql, values = self._where_clause(query, owner)
+        rows = self._database.execute(f"SELECT count(*) AS n FROM images {sql}", *values)
+        return int(rows[0]["n"])
 
-    def get(self, path: str | Path) -> Picture | None:
-        """The picture of that path if it is one of ours."""
-        rows = self._do("SELECT * FROM pictures WHERE path = ?", str(path))
-        return self._picture(Path(rows[0]["path"]), json.loads(rows[0]["said"])) if rows else None
+    def get(self, path: str | Path) -> GeneratedImage | None:
+        """Return the image at a path, or None if it is not in the index."""
+        rows = self._database.execute("SELECT * FROM images WHERE path = ?", str(path))
+        return self._image_from_row(rows[0]) if rows else None
 
-    def with_digest(self, digest: str, owner: str | None = None) -> Picture | None:
-        """A picture (of that owner) that was made exactly so, if there is one."""
-        for row in self._do(
-            "SELECT * FROM pictures WHERE digest = ? AND owner = coalesce(?, owner) ORDER BY created DESC",
-            digest,
-            owner,
-        ):
+    def find_by_digest(self, digest: str, owner: str | None = None) -> GeneratedImage | None:
+        """Return the newest image of that digest whose file exists, or None.
+
+        Args:
+            digest: The digest of a resolved request.
+            owner: Whose image; None is anybody's.
+        """
+        sql = """SELECT * FROM images WHERE digest = ? AND owner = coalesce(?, owner)
+                 ORDER BY created DESC"""
+        for row in self._database.execute(sql, digest, owner):
             if Path(row["path"]).is_file():
-                return self._picture(Path(row["path"]), json.loads(row["said"]))
+                return self._image_from_row(row)
         return None
 
-    def rate(self, model: str, together: bool = False) -> float | None:
-        """Seconds for a million pixels through the U-Net once, as last measured with this model, several at once or single."""
-        sql = """SELECT said FROM pictures WHERE model = ? AND (json_extract(said, '$.request.batch') > 1) = ?
+    def get_seconds_per_megapixel(self, model: str, batched: bool = False) -> float | None:
+        """Return the seconds of a U-Net row of a million pixels, as last measured with a model.
+
+        Args:
+            model: The model's name.
+            batched: Whether to take an image of a batch or a single one.
+
+        Returns:
+            None where nothing was measured.
+        """
+        sql = """SELECT metadata FROM images WHERE model = ?
+                 AND (coalesce(json_extract(metadata, '$.request.batch_size'),
+                               json_extract(metadata, '$.request.batch')) > 1) = ?
                  ORDER BY created DESC LIMIT 1"""
-        for row in self._do(sql, model, together):
-            said = json.loads(row["said"])
-            request = GenerationRequest.model_validate(said["request"])
-            return float(said["seconds"]) / max(1e-9, work(request))
-        return None
+        rows = self._database.execute(sql, model, batched)
+        if not rows:
+            return None
+        metadata = json.loads(rows[0]["metadata"])
+        request = ResolvedRequest.model_validate(metadata["request"])
+        return float(metadata["seconds"]) / max(1e-9, estimate_unet_work(request))
 
-    def said(self, page: int = 1000) -> Iterator[str]:
-        """What every picture says of itself, as JSON."""
-        last = 0
-        while rows := self._do(
-            "SELECT rowid AS id, said FROM pictures WHERE rowid > ? ORDER BY rowid LIMIT ?",
-            last,
-            page,
-        ):
-            last = rows[-1]["id"]
-            yield from (row["said"] for row in rows)
+    def iter_metadata(self, page_size: int = 1000) -> Iterator[str]:
+        """Yield the metadata of every image as JSON text."""
+        sql = "SELECT rowid AS id, metadata FROM images WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        last_id = 0
+        while rows := self._database.execute(sql, last_id, page_size):
+            last_id = rows[-1]["id"]
+            for row in rows:
+                yield row["metadata"]
 
     def delete(self, path: Path) -> None:
-        """Remove a picture, its thumbnail and its row."""
-        picture = atomic.inside(self.outputs, path)
-        picture.unlink()
-        self._thumb_of(picture).unlink(missing_ok=True)
-        self._do("DELETE FROM pictures WHERE path = ?", str(picture))
+        """Delete an image, its thumbnail and its row. Raises BadFile for any other path."""
+        image_path = atomic.resolve_inside(self.outputs, path)
+        image_path.unlink()
+        self._thumbnail_path(image_path).unlink(missing_ok=True)
+        self._database.execute("DELETE FROM images WHERE path = ?", str(image_path))
 
     def sync(self) -> tuple[int, int]:
-        """Make the index agree with the files; (added, removed). A killed worker may have left a file unlisted."""
-        listed = {row["path"] for row in self._do("SELECT path FROM pictures")}
-        there = {
-            str(path): path for path in self.outputs.rglob("*.png") if not path.name.startswith(".")
-        }
-        for gone in listed - there.keys():
-            self._do("DELETE FROM pictures WHERE path = ?", gone)
-        added = 0
-        for path in sorted(there.keys() - listed):
-            try:
-                loaded = decode.load(there[path])
-                said = check(Said, _said(loaded.text)).model_dump(mode="json")
-            except (BadPicture, InvalidSpec):
-                continue  # not one of ours: left alone and not listed
-            self._thumb(there[path], loaded.image)
-            self._enter(there[path], said)
-            added += 1
-        return added, len(listed - there.keys())
+        """Make the index agree with the files; return how many rows were added and removed.
 
-    def _do(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        A killed worker may have written a file that is not in the index.
+        """
+        indexed = {row["path"] for row in self._database.execute("SELECT path FROM images")}
+        files = {str(path) for path in self.outputs.rglob("*.png") if path.name[0] != "."}
+        missing = indexed - files
+        for path_text in missing:
+            self._database.execute("DELETE FROM images WHERE path = ?", path_text)
+        num_added = 0
+        for path_text in sorted(files - indexed):
+            path = Path(path_text)
+            try:
+                loaded = decode.load_image(path)
+                metadata = validate(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+            except (BadPicture, InvalidSpec):
+                continue  # not one of ours: it stays, and is not indexed
+            self._write_thumbnail(path, loaded.image)
+            self._add_to_index(path, metadata.model_dump(mode="json"))
+            num_added += 1
+        return num_added, len(missing)
 
     @staticmethod
-    def _where(words: str, owner: str | None) -> tuple[str, list[str]]:
-        parts = [
-            word.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-            for word in words.split()
-        ]
-        sql = " AND ".join(
-            [r"words LIKE ? ESCAPE '\'"] * len(parts) + ["owner = ?"] * (owner is not None)
-        )
-        return (f"WHERE {sql}" if sql else ""), [f"%{part}%" for part in parts] + (
-            [owner] if owner is not None else []
-        )
+    def _where_clause(query: str, owner: str | None) -> tuple[str, list[str]]:
+        conditions = []
+        values = []
+        for word in query.split():
+            escaped = word.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+            conditions.append(r"search_text LIKE ? ESCAPE '\'")
+            values.append(f"%{escaped}%")
+        if owner is not None:
+            conditions.append("owner = ?")
+            values.append(owner)
+        if not conditions:
+            return "", []
+        return f"WHERE {' AND '.join(conditions)}", values
 
-    def _write_new(self, folder: Path, stem: str, data: bytes) -> Path:
-        for number in range(10_000):
+    def _write_new_file(self, folder: Path, stem: str, data: bytes) -> Path:
+        """Write a file under the first free name of `stem`, `stem-1`, …; return its path."""
+        for number in range(MAX_SAME_NAMES):
             path = folder / (f"{stem}-{number}.png" if number else f"{stem}.png")
             try:
                 atomic.write(path, data, replace=False)
@@ -236,72 +289,76 @@ class Gallery:
             return path.resolve()
         raise BadPicture(f"{folder} already holds ten thousand pictures named {stem}.")
 
-    def _thumb_of(self, path: Path) -> Path:
-        return self.thumbs / path.resolve().relative_to(self.outputs.resolve()).with_suffix(".webp")
+    def _thumbnail_path(self, path: Path) -> Path:
+        relative_path = path.resolve().relative_to(self.outputs.resolve())
+        return self.thumbs / relative_path.with_suffix(".webp")
 
-    def _thumb(self, path: Path, image: Image.Image) -> None:
-        small = image.copy()
-        small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
-        small.save(out, "WEBP", quality=88)
-        atomic.write(self._thumb_of(path), out.getvalue())
+    def _write_thumbnail(self, path: Path, image: Image.Image) -> None:
+        thumbnail = image.copy()
+        thumbnail.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        thumbnail.save(buffer, "WEBP", quality=88)
+        atomic.write(self._thumbnail_path(path), buffer.getvalue())
 
-    def _enter(self, path: Path, said: dict[str, Any]) -> Picture:
-        request = said["request"]
-        words = " ".join(
-            [
-                *(
-                    str(request.get(name, ""))
-                    for name in ("prompt", "negative_prompt", "model", "scheduler", "seed")
-                ),
-                *(str(use["name"]) for use in request.get("loras", ())),
-            ]
-        )
-        self._do(
-            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
+    def _add_to_index(self, path: Path, metadata: dict[str, Any]) -> GeneratedImage:
+        request = metadata["request"]
+        words = [str(request.get(name, "")) for name in SEARCHED_FIELDS]
+        words += [str(use["name"]) for use in request.get("loras", ())]
+        self._database.execute(
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
             str(path),
-            said["digest"],
-            said["created"],
-            said["owner"],
+            metadata["digest"],
+            metadata["created"],
+            metadata["owner"],
             request["model"],
-            words,
-            json.dumps(said),
+            " ".join(words),
+            json.dumps(metadata),
         )
-        return self._picture(path, said)
+        return self._image_from_metadata(path, metadata)
 
-    def _picture(self, path: Path, said: dict[str, Any]) -> Picture:
-        return Picture(
-            path,
-            self._thumb_of(path),
-            GenerationRequest.model_validate(said["request"]),
-            said["digest"],
-            said["contents"],
-            said["seconds"],
-            said["owner"],
-            said["created"],
+    def _image_from_row(self, row: Row) -> GeneratedImage:
+        return self._image_from_metadata(Path(row["path"]), json.loads(row["metadata"]))
+
+    def _image_from_metadata(self, path: Path, metadata: dict[str, Any]) -> GeneratedImage:
+        return GeneratedImage(
+            path=path,
+            thumbnail=self._thumbnail_path(path),
+            request=ResolvedRequest.model_validate(metadata["request"]),
+            digest=metadata["digest"],
+            content_hashes=metadata["contents"],
+            seconds=metadata["seconds"],
+            owner=metadata["owner"],
+            created=metadata["created"],
         )
 
 
-def _said(text: Mapping[str, str]) -> dict[str, Any]:
-    """Our JSON in a PNG, not yet checked. Raises BadPicture where there is none."""
-    written = text.get("studio", "")
+def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
+    """Return our JSON in a PNG, not yet validated. Raises BadPicture where there is none."""
+    text = text_chunks.get("studio", "")
     try:
-        said = json.loads(written) if len(written) <= infotext.LONGEST else None
+        metadata = json.loads(text) if len(text) <= infotext.MAX_TEXT_CHARS else None
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or not isinstance(said.get("request"), dict):
+        metadata = None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("request"), dict):
         raise BadPicture("It carries no settings of this studio.")
-    return said
+    return metadata
 
 
-def work(request: GenerationRequest) -> float:
-    """How much one picture asks of the U-Net: millions of pixels times rows."""
-    return rules.work(request, request.width or 512, request.height or 512)
+def estimate_unet_work(request: ResolvedRequest) -> float:
+    """Return how much one image asks of the U-Net: millions of pixels times rows."""
+    return rules.estimate_unet_megapixels(request, request.size)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings read back from a picture file: values of a request's fields, where from, and what could not be taken."""
+class ImportedSettings:
+    """Settings read back from an image file.
+
+    Attributes:
+        values: Values of a request's fields.
+        source: "studio" or "A1111".
+        text: The `parameters` text.
+        notes: A sentence for each thing that could not be taken over.
+    """
 
     values: Mapping[str, Any]
     source: str
@@ -309,20 +366,26 @@ class Recipe:
     notes: tuple[str, ...] = field(default=())
 
 
-def recipe(path: Path, name: str = "") -> Recipe:
-    """The settings that a picture file carries: ours first, else A1111's text. Raises BadPicture where there are none."""
-    loaded = decode.load(path, name)
-    text = loaded.text.get("parameters", "")
+def read_image_settings(path: Path, name: str = "") -> ImportedSettings:
+    """Return the settings that an image file carries: ours, else those of A1111's text.
+
+    Args:
+        path: The file.
+        name: What errors call it, where that is not the file's name.
+
+    Raises:
+        BadPicture: It is no image, or carries no settings.
+    """
+    loaded = decode.load_image(path, name)
+    text = loaded.text_chunks.get("parameters", "")
     try:
-        return Recipe(
-            check(GenerationRequest, _said(loaded.text)["request"]).model_dump(mode="json"),
-            "studio",
-            text,
-        )
+        metadata = _parse_studio_chunk(loaded.text_chunks)
+        request = validate(GenerationRequest, metadata["request"])
+        return ImportedSettings(request.model_dump(mode="json"), "studio", text)
     except (BadPicture, InvalidSpec):
         pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
     try:
-        found = infotext.read(text)
+        parsed = infotext.parse_infotext(text)
     except ValueError as error:
         raise BadPicture(f"{name or path.name} carries no settings of a picture: {error}") from None
-    return Recipe(found.values, "A1111", text, tuple(found.notes))
+    return ImportedSettings(parsed.values, "A1111", text, tuple(parsed.notes))

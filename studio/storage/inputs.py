@@ -1,10 +1,14 @@
-"""Pictures and masks to work on: kept under the sha256 of their content, so that a request can be repeated months later.
+"""Images and masks to work on, stored under the sha256 of their content.
 
-Knows: home/inputs, what a request's picture and mask have to be. Does not know: what is done with them.
+So a request can be repeated months later.
 
-A file is a PNG without any text: what `images.load` made of the one that came in. The same pixels are the same file. What a guest
-brought has an empty file beside it, <sha256>.<guest>: to a guest nothing else is there, for the owner everything is. What nothing
-refers to any more is kept for a day.
+Knows: home/inputs, what a request's image and mask have to be. Does not know: what is done with
+them.
+
+A file is a PNG without any text: what imaging/decode.py made of the one that came in. The same
+pixels are the same file. An image that a guest sent has an empty file beside it, <sha256>.<guest>:
+guests find nothing else, the owner finds everything. What nothing refers to any more stays for a
+day.
 """
 
 from __future__ import annotations
@@ -20,21 +24,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.core.generation.geometry import MOST_PIXELS, MOST_SIDE, Size
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
 
-KEPT = (
-    24 * 3600.0
-)  # seconds that a picture is kept after it was last brought, although nothing refers to it
+# How long an image that nothing refers to stays after it was last sent.
+RETENTION_SECONDS = 24 * 3600.0
+_SHA256_PATTERN = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that was taken in: its name for a request, its (width, height), and what was done to it."""
+    """A stored image: its name for a request, its (width, height), and what was done to it."""
 
     sha256: str
     size: Size
@@ -42,52 +46,69 @@ class Input:
 
 
 class Inputs:
-    """All pictures and masks of a home's requests."""
+    """All images and masks of a home's requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.inputs
 
     def add(
-        self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None
+        self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
     ) -> Input:
-        """Take in a picture: upright, RGB, transparent places white. `by` is the guest who brings it.
+        """Store an image: upright, RGB, transparent places white.
 
-        Raises BadPicture, or BadFile for a full disk.
+        Args:
+            source: A file, its bytes, or pixels.
+            name: What errors call it.
+            guest_id: The guest who sends it; None is the owner.
+
+        Raises:
+            BadPicture: It is no image that the studio takes.
+            BadFile: The disk is full.
         """
         if isinstance(source, Image.Image):
-            return self._keep(source.convert("RGB"), (), by)
-        loaded = decode.load(source, name)
-        return self._keep(loaded.image, loaded.notes, by)
+            return self._store(source.convert("RGB"), (), guest_id)
+        loaded = decode.load_image(source, name)
+        return self._store(loaded.image, loaded.notes, guest_id)
 
     def add_mask(
-        self, source: Path | bytes | Image.Image, name: str = "", by: str | None = None
+        self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
     ) -> Input:
-        """Take in a mask: white is repainted; colours become greys, transparent places black. Raises what `add` raises."""
-        if isinstance(source, Image.Image):
-            return self._keep(source.convert("L"), (), by)
-        return self._keep(
-            decode.load(source, name, background=(0, 0, 0)).image.convert("L"), (), by
-        )
+        """Store a mask: white is repainted; colours become greys, transparent places black.
+
+        Arguments and errors are those of `add`.
+        """
+        if not isinstance(source, Image.Image):
+            source = decode.load_image(source, name, background=(0, 0, 0)).image
+        return self._store(source.convert("L"), (), guest_id)
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
-        """Take in the mask that a picture's own transparency is: what cannot be seen is repainted. Raises BadPicture."""
-        name = name or (source.name if isinstance(source, Path) else "The picture")
-        mask = decode.transparent(source, name)
+        """Store an image's transparency as a mask: what cannot be seen is repainted.
+
+        Raises BadPicture for an image without transparent places, and what `add` raises.
+        """
+        if not name:
+            name = source.name if isinstance(source, Path) else "The picture"
+        mask = decode.load_alpha_mask(source, name)
         if mask is None:
             raise BadPicture(f"{name} has no transparent places that could be its mask.")
-        return self._keep(mask, ())
+        return self._store(mask, ())
 
-    def path(self, sha256: str, guest: str | None = None) -> Path:
-        """The file. Raises BadPicture where there is none, also where that guest never brought it."""
+    def get_path(self, sha256: str, guest_id: str | None = None) -> Path:
+        """Return the file of an image.
+
+        Raises BadPicture where there is none, or where that guest never sent it.
+        """
         path = self._folder / f"{sha256}.png"
-        there = re.fullmatch("[0-9a-f]{64}", sha256) and path.is_file()
-        if not there or (guest is not None and not self._of(sha256, guest).is_file()):
+        exists = _SHA256_PATTERN.fullmatch(sha256) and path.is_file()
+        if exists and guest_id is not None:
+            exists = self._guest_marker(sha256, guest_id).is_file()
+        if not exists:
             raise BadPicture(f"The picture {sha256[:12]} is not in {self._folder}; send it again.")
         return path
 
-    def size(self, sha256: str) -> Size:
-        """(width, height), read from the header."""
-        path = self.path(sha256)
+    def read_size(self, sha256: str) -> Size:
+        """Return (width, height) in pixels, read from the header. Raises BadPicture."""
+        path = self.get_path(sha256)
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 return image.size
@@ -97,86 +118,99 @@ class Inputs:
             ) from None
 
     def load(self, sha256: str) -> Image.Image:
-        """The picture, RGB. Raises BadPicture where it is missing or is not what it was."""
-        path = self.path(sha256)
+        """Return an image, RGB. Raises BadPicture where it is missing or is not what it was."""
+        path = self.get_path(sha256)
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadPicture(
                 f"{path.name} in {self._folder} is not the picture it was; send it again."
             )
-        return decode.load(data, path.name).image
+        return decode.load_image(data, path.name).image
 
     def load_mask(self, sha256: str) -> Image.Image:
-        """The mask, one channel (L)."""
+        """Return a mask, one channel (L). Raises what `load` raises."""
         return self.load(sha256).convert("L")
 
-    def check(self, request: GenerationRequest) -> None:
-        """That a request's picture and mask are here and fit each other. Raises BadPicture, InvalidSpec."""
+    def check_request(self, request: GenerationRequest) -> None:
+        """Raise BadPicture or InvalidSpec unless a request's image and mask exist and fit."""
         if not request.image:
             return
-        width, height = self.size(request.image)
-        if request.task == "inpaint" and (mask := self.size(request.mask)) != (width, height):
-            raise InvalidSpec(
-                [
-                    f"Mask: is {mask[0]} × {mask[1]} pixels large, and the picture {width} × {height}; they have to be "
-                    "equally large."
-                ]
-            )
+        width, height = self.read_size(request.image)
+        if request.task == "inpaint":
+            mask_width, mask_height = self.read_size(request.mask)
+            if (mask_width, mask_height) != (width, height):
+                raise InvalidSpec(
+                    [
+                        f"Mask: is {mask_width} × {mask_height} pixels large, and the picture "
+                        f"{width} × {height}; they have to be equally large."
+                    ]
+                )
         left, top, right, bottom = request.extension
-        whole = width + left + right, height + top + bottom
-        if max(whole) > MOST_SIDE or whole[0] * whole[1] > MOST_PIXELS:
+        width += left + right
+        height += top + bottom
+        if max(width, height) > MAX_IMAGE_SIDE_PX or width * height > MAX_IMAGE_PIXELS:
             raise InvalidSpec(
                 [
-                    f"Extension: the picture would become {whole[0]} × {whole[1]} pixels large; at most "
-                    f"{MOST_PIXELS // 10**6} million and {MOST_SIDE} a side are possible."
+                    f"Extension: the picture would become {width} × {height} pixels large; at most "
+                    f"{MAX_IMAGE_PIXELS // 10**6} million and {MAX_IMAGE_SIDE_PX} a side are "
+                    "possible."
                 ]
             )
 
-    def resolved(self, request: GenerationRequest, side: int, seed: int) -> GenerationRequest:
-        """A request with nothing left open: its own `resolved`, told how large its picture is. Raises BadPicture, InvalidSpec."""
-        return request.resolved(side, seed, self.size(request.image) if request.image else None)
+    def resolve(self, request: GenerationRequest, native_size: int, seed: int) -> ResolvedRequest:
+        """Return a request with nothing left open, told how large its image is.
 
-    def tidy(self, referring: Iterable[str]) -> int:
-        """Throw away pictures that have been here for KEPT and are named in none of these texts; how many went.
-
-        `referring` is read to its end before the first goes, and after it was seen which are old: what is brought meanwhile stays.
+        Raises BadPicture, and InvalidSpec where it comes to what cannot be.
         """
-        of: dict[str, list[Path]] = {}
-        for path in sorted(
-            self._folder.iterdir(), key=lambda path: path.suffix != ".png"
-        ):  # the picture before its marks
+        image_size = self.read_size(request.image) if request.image else None
+        return request.resolve(native_size, seed, image_size)
+
+    def delete_unreferenced(self, referring_texts: Iterable[str]) -> int:
+        """Delete images that are expired and that none of these texts names; return how many.
+
+        First it is seen which are old, then the texts are read to their end, then files are
+        deleted: what is sent meanwhile stays.
+        """
+        files: dict[str, list[Path]] = {}
+        # The image comes before its guests' markers, so that it is deleted first.
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".png"):
             if re.fullmatch(r"[0-9a-f]{64}\.[^.]+", path.name):
-                of.setdefault(path.stem, []).append(path)
-        old = {name for name, paths in of.items() if _rests(paths)}
-        for text in referring if old else ():
-            old -= set(re.findall("(?=([0-9a-f]{64}))", text))
-        gone = [name for name in old if _rests(of[name])]
-        for path in (path for name in gone for path in of[name]):
-            path.unlink(missing_ok=True)
-        return len(gone)
+                files.setdefault(path.stem, []).append(path)
+        expired = {sha256 for sha256, paths in files.items() if _is_expired(paths)}
+        if not expired:
+            return 0
+        for text in referring_texts:
+            expired -= set(re.findall("(?=([0-9a-f]{64}))", text))
+        unreferenced = [sha256 for sha256 in expired if _is_expired(files[sha256])]
+        for sha256 in unreferenced:
+            for path in files[sha256]:
+                path.unlink(missing_ok=True)
+        return len(unreferenced)
 
-    def _of(self, sha256: str, guest: str) -> Path:
-        return self._folder / f"{sha256}.{guest}"
+    def _guest_marker(self, sha256: str, guest_id: str) -> Path:
+        return self._folder / f"{sha256}.{guest_id}"
 
-    def _keep(self, image: Image.Image, notes: tuple[str, ...], by: str | None = None) -> Input:
-        out = io.BytesIO()
-        Image.frombytes(image.mode, image.size, image.tobytes()).save(
-            out, "PNG"
-        )  # the pixels and nothing else
-        name = hashlib.sha256(out.getvalue()).hexdigest()
-        path = self._folder / f"{name}.png"
-        if path.is_file() and path.read_bytes() == out.getvalue():
-            os.utime(path)  # brought again
+    def _store(
+        self, image: Image.Image, notes: tuple[str, ...], guest_id: str | None = None
+    ) -> Input:
+        bare_image = Image.frombytes(image.mode, image.size, image.tobytes())  # without metadata
+        buffer = io.BytesIO()
+        bare_image.save(buffer, "PNG")
+        data = buffer.getvalue()
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._folder / f"{sha256}.png"
+        if path.is_file() and path.read_bytes() == data:
+            os.utime(path)  # sent again
         else:
-            atomic.write(path, out.getvalue())
-        if by is not None:
-            atomic.write(self._of(name, by), b"", settle=False)
-        return Input(name, image.size, notes)
+            atomic.write(path, data)
+        if guest_id is not None:
+            atomic.write(self._guest_marker(sha256, guest_id), b"", durable=False)
+        return Input(sha256, image.size, notes)
 
 
-def _rests(paths: Iterable[Path]) -> bool:
-    """Whether nobody brought it for long."""
+def _is_expired(paths: Iterable[Path]) -> bool:
+    """Return whether nobody sent it for long."""
     try:
-        return all(path.stat().st_mtime < time.time() - KEPT for path in paths)
+        return all(path.stat().st_mtime < time.time() - RETENTION_SECONDS for path in paths)
     except OSError:
         return False

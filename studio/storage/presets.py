@@ -1,7 +1,7 @@
 """Presets: settings under a name, as TOML files that a person can read and write.
 
 Knows: the shipped folder and the home's, which hides a shipped preset of the same name.
-Does not know: which spec is kept; it is handed in.
+Does not know: which spec is stored.
 """
 
 from __future__ import annotations
@@ -12,60 +12,76 @@ from typing import Any, Generic, TypeVar
 
 import tomli_w
 
-from studio.core.base import Value, check
+from studio.core.base import Spec, validate
 from studio.errors import BadFile, InvalidSpec
 from studio.storage import atomic
 
-V = TypeVar("V", bound=Value)
-MOST_BYTES = 200_000  # the longest prompts, every letter written as an escape
+SpecT = TypeVar("SpecT", bound=Spec)
+MAX_SPEC_BYTES = 200_000  # the longest prompts with every letter written as an escape
 
 
-def read(path: Path, model: type[V], what: str) -> V:
-    """A spec from a TOML file; `what` is what errors call it. Raises BadFile for no TOML, InvalidSpec with all its bad fields."""
+def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
+    """Return the spec in a TOML file.
+
+    Args:
+        path: The file.
+        spec_class: What its values are validated as.
+        label: What errors call it.
+
+    Raises:
+        BadFile: It is no TOML.
+        InvalidSpec: All its bad fields.
+    """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadFile(f"{what} is larger than {MOST_BYTES} bytes: it is none.")
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise BadFile(f"{label} is larger than {MAX_SPEC_BYTES} bytes: it is none.")
         values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{what} cannot be read: {error}") from None
+        raise BadFile(f"{label} cannot be read: {error}") from None
     try:
-        return check(model, values)
+        return validate(spec_class, values)
     except InvalidSpec as error:
-        raise InvalidSpec([f"{what}: {fault}" for fault in error.faults]) from None
+        raise InvalidSpec([f"{label}: {fault}" for fault in error.faults]) from None
 
 
-class Presets(Generic[V]):
+class Presets(Generic[SpecT]):
     """Presets of one kind of spec, such as `presets/pictures/*.toml` for requests."""
 
-    def __init__(self, model: type[V], shipped: Path, own: Path) -> None:
-        self.model, self.own = model, own
-        self._folders = (own, shipped)
+    def __init__(self, spec_class: type[SpecT], shipped_folder: Path, user_folder: Path) -> None:
+        self.spec_class = spec_class
+        self.user_folder = user_folder
+        self._folders = (user_folder, shipped_folder)
 
-    def names(self) -> list[str]:
-        return sorted(self._files())
+    def list_names(self) -> list[str]:
+        """Return the names of all presets, sorted."""
+        return sorted(self._find_files())
 
-    def load(self, name: str) -> V:
-        """Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields."""
-        path = self._files().get(name)
+    def load(self, name: str) -> SpecT:
+        """Return a preset.
+
+        Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields.
+        """
+        path = self._find_files().get(name)
         if path is None:
-            raise BadFile(
-                f"There is no preset {name!r:.60}; there is {', '.join(self.names()) or 'none'}."
-            )
-        return read(path, self.model, f"The preset {name}")
+            names = ", ".join(self.list_names()) or "none"
+            raise BadFile(f"There is no preset {name!r:.60}; there is {names}.")
+        return load_spec(path, self.spec_class, f"The preset {name}")
 
-    def save(self, name: str, value: V) -> Path:
-        """Keep what differs from the defaults, in the home's folder."""
-        path = self.own / f"{atomic.safe_name(name)}.toml"
-        kept = value.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        atomic.write(path, tomli_w.dumps(kept).encode())
+    def save(self, name: str, spec: SpecT) -> Path:
+        """Write what differs from the defaults into the home's folder; return the file."""
+        path = self.user_folder / f"{atomic.safe_name(name)}.toml"
+        values = spec.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        atomic.write(path, tomli_w.dumps(values).encode())
         return path
 
-    def _files(self) -> dict[str, Path]:
-        """Names are only ever looked up here, so that none leads to another folder."""
-        return {
-            path.stem: path
-            for folder in self._folders[::-1]
-            if folder.is_dir()
-            for path in folder.glob("*.toml")
-            if path.is_file() and not path.name.startswith(".")
-        }
+    def _find_files(self) -> dict[str, Path]:
+        """Return the files by name; the user's hide the shipped ones.
+
+        Names are only ever looked up here, so that none leads to another folder.
+        """
+        files = {}
+        for folder in reversed(self._folders):
+            for path in folder.glob("*.toml"):
+                if path.is_file() and not path.name.startswith("."):
+                    files[path.stem] = path
+        return files

@@ -1,7 +1,7 @@
 """How long things take on this machine: measured while they are done, remembered for predictions.
 
-Knows: rates.json in the home (loading and reading, by model), the gallery (painting), the library (sizes).
-Does not know: how anything is measured.
+Knows: rates.json in the home (loading a model, encoding a prompt), the gallery (denoising), the
+library (sizes). Does not know: how anything is measured.
 """
 
 from __future__ import annotations
@@ -10,56 +10,81 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from studio.core.sweeps.spec import Rates
+from studio.core.sweeps.spec import ModelTimings
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.gallery import Gallery
 from studio.storage.models.library import Library
 
-MEASURED = ("load", "encode")  # seconds until a model is ready, and for reading one prompt
-BYTES = 4  # of a number, for what is computed beside the model's own bytes: float32, the largest
+TIMING_FIELDS = ("load", "encode")  # seconds until a model is ready, and for encoding one prompt
+FLOAT32_BYTES = 4  # of an activation: float32 is the largest type that is computed in
+MIN_RELATIVE_CHANGE = 0.2  # a smaller one is not worth a write
 
 
-def note(settings: Settings, model: str, **seconds: float) -> None:
-    """Remember what was measured with a model, in place of what was known; a small change is not worth a write."""
-    known = _read(_file(settings))
-    before = known.get(model, {})
-    if any(abs(value - before.get(name, 0.0)) > 0.2 * value for name, value in seconds.items()):
-        known[model] = before | {name: round(value, 4) for name, value in seconds.items()}
-        atomic.write(_file(settings), json.dumps(known).encode())
+def record_timings(settings: Settings, model: str, **seconds: float) -> None:
+    """Remember what was measured with a model, unless it hardly changed.
+
+    Args:
+        settings: Whose home.
+        model: The model's name.
+        seconds: Durations by their names, which are those of TIMING_FIELDS.
+    """
+    path = _timings_file(settings)
+    timings = _read_timings(path)
+    previous = timings.get(model, {})
+    if any(
+        abs(value - previous.get(name, 0.0)) > MIN_RELATIVE_CHANGE * value
+        for name, value in seconds.items()
+    ):
+        timings[model] = previous | {name: round(value, 4) for name, value in seconds.items()}
+        atomic.write(path, json.dumps(timings).encode())
 
 
-def rates(
+def load_timings(
     settings: Settings,
     gallery: Gallery,
     library: Library,
     models: Iterable[str],
-    together: bool = False,
-) -> dict[str, Rates]:
-    """What was measured with those models; `together` asks for painting several at once, if that was ever done."""
-    known, there = _read(_file(settings)), {model.name: model for model in library.models()}
-    found = {}
-    for name in {name for name in models if name in there}:
-        row = (gallery.rate(name, together=True) if together else None) or gallery.rate(name)
-        found[name] = Rates(
-            side=there[name].side,
-            row=row,
-            held=there[name].bytes,
-            pixel=2.0 * BYTES * there[name].working,
-            **{key: known.get(name, {}).get(key) for key in MEASURED},
+    batched: bool = False,
+) -> dict[str, ModelTimings]:
+    """Return what was measured with some models; names that the library lacks are left out.
+
+    Args:
+        settings: Whose home.
+        gallery: Where the seconds of generated images stand.
+        library: Where the models' sizes stand.
+        models: Names of models.
+        batched: Whether to prefer measurements of several images in one U-Net call.
+    """
+    recorded = _read_timings(_timings_file(settings))
+    infos = {model.name: model for model in library.list_models()}
+    timings = {}
+    for name in infos.keys() & set(models):
+        info = infos[name]
+        rate = gallery.get_seconds_per_megapixel(name, batched=True) if batched else None
+        seconds = recorded.get(name, {})
+        timings[name] = ModelTimings(
+            native_size=info.native_size,
+            seconds_per_megapixel=rate or gallery.get_seconds_per_megapixel(name),
+            model_bytes=info.size_bytes,
+            bytes_per_pixel=2.0 * FLOAT32_BYTES * info.activation_elements_per_pixel,
+            load=seconds.get("load"),
+            encode=seconds.get("encode"),
         )
-    return found
+    return timings
 
 
-def _file(settings: Settings) -> Path:
+def _timings_file(settings: Settings) -> Path:
     return settings.home / "rates.json"
 
 
-def _read(file: Path) -> dict[str, dict[str, float]]:
+def _read_timings(path: Path) -> dict[str, dict[str, float]]:
     try:
-        return {
-            str(model): {name: float(told[name]) for name in MEASURED if told.get(name, -1) >= 0}
-            for model, told in json.loads(file.read_bytes()).items()
-        }
+        timings = {}
+        for model, seconds in json.loads(path.read_bytes()).items():
+            timings[str(model)] = {
+                name: float(seconds[name]) for name in TIMING_FIELDS if seconds.get(name, -1) >= 0
+            }
+        return timings
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # only a memory: what is lost or broken is measured again

@@ -1,7 +1,9 @@
-"""Named, typed endpoints for programs, the only public ones: `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`,
-`dataset`, `caption`, `search`, `inspect`, `jobs`.
+"""Named, typed endpoints for programs, the only public ones.
 
-Knows: how a model becomes a function's signature. Does not know: the page.
+`generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `dataset`, `caption`, `search`,
+`inspect`, `jobs`.
+
+Knows: how a spec becomes a function's signature. Does not know: the page.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect as reflection
 from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,117 +21,250 @@ from gradio.data_classes import FileDataDict
 from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
-from studio.core.base import check, schema
-from studio.core.captions.clip_query import SeeSpec
-from studio.core.captions.lint import DatasetRules
+from studio.core.base import field_schemas, former_names, validate
+from studio.core.captions.clip_query import ClipQuerySpec
+from studio.core.captions.lint import DatasetLintRules
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.rules import SIDES
-from studio.core.sweeps.spec import SweepSpec, plan
+from studio.core.generation.rules import EXTEND_FIELDS
+from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec, StudioError
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage import gallery
-from studio.storage.datasets.summary import summary
+from studio.storage.datasets.summary import summarize_dataset
 from studio.storage.jobs import Job
-from studio.ui import show
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.widgets import Desk
+from studio.ui.errors import report_errors
+from studio.ui.events import resolve_upload, visitor_from_request
+from studio.ui.views.jobs import list_job_images
+
+FilesAndReport = tuple[list[FileDataDict], dict[str, Any]]
+Handler = Callable[[Any, Visitor], Awaitable[Any]]  # a validated spec and who asks → the answer
+
+MAX_LISTED_JOBS = 200
+SEARCH_FIELDS = ("dataset", "words", "like", "limit", "clip", "pictures")
+FILE_FIELDS = {
+    "image": "The picture to work on.",
+    "mask": "White where the picture is repainted; as large as the picture.",
+}
+_PLACEHOLDER_DIGEST = "0" * 64
+# Each with all that its settings need to change anything.
+_EXAMPLE_REQUESTS: dict[str, dict[str, Any]] = {
+    "img2img": {
+        "image": _PLACEHOLDER_DIGEST,
+        "hires_scale": 2,
+        "hires_tile": 512,
+    },
+    "inpaint": {
+        "image": _PLACEHOLDER_DIGEST,
+        "mask": _PLACEHOLDER_DIGEST,
+        "inpaint_area": "only masked",
+    },
+    "outpaint": {
+        "image": _PLACEHOLDER_DIGEST,
+        **dict.fromkeys(EXTEND_FIELDS, 8),
+        "inpaint_area": "only masked",
+        "extend_fill": "colour",
+    },
+}
 
 
-def publish(desk: Desk) -> None:
-    """Call inside the Blocks. Everything else on the page is api_visibility="private"; these alone are listed."""
+def _list_active_fields(example: Mapping[str, Any]) -> frozenset[str]:
+    inactive = validate(GenerationRequest, example).inactive_fields
+    return frozenset(GenerationRequest.model_fields) - inactive
 
-    async def generate(
-        request: GenerationRequest, visitor: Visitor
-    ) -> tuple[list[FileDataDict], dict[str, Any]]:
-        request.check_used()
-        id = desk.submit(request, visitor)
-        job = await _done(desk, id)
-        made = job.result["pictures"]
-        told = [
+
+TASK_FIELDS = {task: _list_active_fields(example) for task, example in _EXAMPLE_REQUESTS.items()}
+
+
+def publish(services: Services) -> None:
+    """Add the endpoints; call it inside the Blocks.
+
+    Everything else on the page is api_visibility="private"; these alone are listed.
+    """
+    endpoints = Endpoints(services)
+    functions = [
+        make_endpoint(
+            GenerationRequest,
+            endpoints.generate,
+            description="Make pictures from a description; return them and their settings.",
+        ),
+        _make_image_endpoint(
+            endpoints,
+            endpoints.img2img,
+            "Repaint a picture, or enlarge it (strength 0 and a hires scale).",
+        ),
+        _make_image_endpoint(
+            endpoints,
+            endpoints.inpaint,
+            "Repaint what is masked of a picture; all else stays bit for bit.",
+        ),
+        _make_image_endpoint(endpoints, endpoints.outpaint, "Paint on beyond a picture's edges."),
+        make_endpoint(
+            SweepSpec,
+            endpoints.sweep,
+            description="Make a grid of pictures; return them in the order of the axes, then "
+            "sheet, viewer and index.",
+        ),
+        make_endpoint(
+            TrainingConfig,
+            endpoints.train,
+            description="Train a LoRA on a dataset of the studio; return its file and the sample "
+            "pictures.",
+        ),
+        make_endpoint(
+            DatasetLintRules,
+            endpoints.dataset,
+            description="Say what is in a dataset and what could spoil a training.",
+        ),
+        make_endpoint(
+            CaptionSpec,
+            endpoints.caption,
+            description="Caption the pictures of a dataset; return each with its caption before "
+            "and after.",
+        ),
+        make_endpoint(
+            ClipQuerySpec,
+            endpoints.search,
+            description="Find pictures of a dataset that are like words, or like a picture; "
+            "return their scores.",
+            field_names=SEARCH_FIELDS,
+        ),
+        endpoints.inspect,
+        endpoints.jobs,
+    ]
+    for function in functions:
+        endpoint_for(function, api_name=function.__name__, queue=False, concurrency_limit=None)
+
+
+class Endpoints:
+    """What the endpoints do, each under its published name, with a validated spec."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    async def generate(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
+        """Make images; return their files, and seeds and digests with the job's result."""
+        request.reject_inactive()
+        job = await self._wait_for_job(self.services.submit_generation(request, visitor))
+        images = job.result["pictures"]
+        entries = [
             {
-                "file": Path(one["path"]).name,
-                **{name: one[name] for name in ("seed", "digest", "seconds")},
+                "file": Path(image["path"]).name,
+                "seed": image["seed"],
+                "digest": image["digest"],
+                "seconds": image["seconds"],
             }
-            for one in made
+            for image in images
         ]
-        return [_file(one["path"]) for one in made], {"job": id, **job.result, "pictures": told}
+        files = [_to_file_data(image["path"]) for image in images]
+        return files, {**_report_result(job), "pictures": entries}
 
-    async def sweep(spec: SweepSpec, visitor: Visitor) -> tuple[list[FileDataDict], dict[str, Any]]:
-        id, job_id = desk.submit_sweep(spec, visitor)
-        job = await _done(desk, job_id)
-        kept, stored = desk.sweeps.cells(id), desk.sweeps.get(id)
-        cells = [(cell, kept[cell.key]) for cell in plan(stored.spec).cells] if stored else []
-        told = [
-            {
+    async def img2img(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
+        """Repaint an image."""
+        return await self.generate(request, visitor)
+
+    async def inpaint(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
+        """Repaint the masked part of an image."""
+        return await self.generate(request, visitor)
+
+    async def outpaint(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
+        """Extend an image. Raises InvalidSpec where no side is extended."""
+        if not any(request.extension):
+            raise InvalidSpec(
+                ["Extend left, top, right, bottom: say how many pixels to add, and where."]
+            )
+        return await self.generate(request, visitor)
+
+    async def sweep(self, spec: SweepSpec, visitor: Visitor) -> FilesAndReport:
+        """Run a sweep; return the cells' images and its files, and an entry for each cell."""
+        sweeps = self.services.home.sweeps
+        sweep_id, job_id = self.services.submit_sweep(spec, visitor)
+        job = await self._wait_for_job(job_id)
+        results = sweeps.load_cell_results(sweep_id)
+        stored = sweeps.get(sweep_id)
+        cells = plan_sweep(stored.spec).cells if stored else []
+        paths = []
+        entries = []
+        for cell in cells:
+            result = results[cell.key]
+            if result.path:
+                paths.append(result.path)
+            entry = {
                 "labels": list(cell.labels),
-                "file": one.path.name if one.path else None,
+                "file": result.path.name if result.path else None,
                 "seed": cell.request.seed,
-                "digest": one.digest,
-                "seconds": one.seconds,
-                "error": one.error,
+                "digest": result.digest,
+                "seconds": result.seconds,
+                "error": result.error,
             }
-            for cell, one in cells
-        ]
-        paths = [*(one.path for _, one in cells if one.path), *desk.sweeps.files(id)]
-        return [_file(str(path)) for path in paths], {"job": job_id, **job.result, "pictures": told}
+            entries.append(entry)
+        paths += sweeps.list_files(sweep_id)
+        files = [_to_file_data(str(path)) for path in paths]
+        return files, {**_report_result(job), "pictures": entries}
 
-    async def caption(spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
-        id = desk.submit_caption(spec, visitor)
-        job = await _done(desk, id)
-        return {"job": id, **job.result}
+    async def train(self, config: TrainingConfig, visitor: Visitor) -> FilesAndReport:
+        """Train a LoRA; return its file and the samples, and the job's result."""
+        home = self.services.home
+        run_id, job_id = self.services.submit_training(config, visitor)
+        job = await self._wait_for_job(job_id)
+        paths = [home.settings.loras / f"{job.result['lora']}.safetensors"]
+        paths += [sample.path for sample in home.runs.list_samples(run_id)]
+        return [_to_file_data(str(path)) for path in paths], _report_result(job)
 
-    async def dataset(asked: DatasetRules, visitor: Visitor) -> dict[str, Any]:
-        album = desk.shelf.open(asked.dataset, visitor)
-        told = await asyncio.to_thread(summary, album, asked)  # it may decode thousands of pictures
-        return {
-            name: value for name, value in told.items() if name != "folder" or not visitor.guest
-        }
+    async def dataset(self, rules: DatasetLintRules, visitor: Visitor) -> dict[str, Any]:
+        """Return what is in a dataset; guests are not told where it lies."""
+        dataset = self.services.dataset_registry.open(rules.dataset, visitor)
+        # In a thread: it may decode thousands of images.
+        summary = await asyncio.to_thread(summarize_dataset, dataset, rules)
+        if not visitor.is_guest:
+            return dict(summary)
+        return {name: value for name, value in summary.items() if name != "folder"}
 
-    async def search(spec: SeeSpec, visitor: Visitor) -> dict[str, Any]:
-        id = desk.submit_see(spec, visitor)
-        job = await _done(desk, id)
-        return {"job": id, **job.result}
+    async def caption(self, spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
+        """Caption a dataset; return the job's result."""
+        job = await self._wait_for_job(self.services.submit_captioning(spec, visitor))
+        return _report_result(job)
 
-    async def train(
-        config: TrainingConfig, visitor: Visitor
-    ) -> tuple[list[FileDataDict], dict[str, Any]]:
-        run, id = desk.submit_training(config, visitor)
-        job = await _done(desk, id)
-        path = desk.settings.loras / f"{job.result['lora']}.safetensors"
-        return [_file(str(path)), *(_file(str(one.path)) for one in desk.runs.samples(run))], {
-            "job": id,
-            **job.result,
-        }
+    async def search(self, spec: ClipQuerySpec, visitor: Visitor) -> dict[str, Any]:
+        """Search a dataset; return the job's result."""
+        job = await self._wait_for_job(self.services.submit_clip_search(spec, visitor))
+        return _report_result(job)
 
-    def inspect(file: FileData) -> dict[str, Any]:
+    # The docstrings of these two are published, and so are their parameters' names.
+
+    def inspect(self, file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
         Args:
             file: A PNG, JPEG or WebP made here, in A1111 or in Forge.
         """
-        with show.said(plain=True):
-            found = gallery.recipe(*uploaded(file))
+        with report_errors(plain_text=True):
+            imported = gallery.read_image_settings(*resolve_upload(file))
             return {
                 "kind": "picture",
-                "source": found.source,
-                "request": dict(found.values),
-                "text": found.text,
-                "notes": list(found.notes),
+                "source": imported.source,
+                "request": dict(imported.values),
+                "text": imported.text,
+                "notes": list(imported.notes),
             }
 
-    def jobs(request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
-        """The latest jobs, newest first.
+    def jobs(self, request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
+        """List the latest jobs, newest first.
 
         Args:
             limit: How many at most, 1 to 200.
         """
-        with show.said(plain=True):
-            if not isinstance(limit, int) or not 1 <= limit <= 200:
+        with report_errors(plain_text=True):
+            if not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED_JOBS:
                 raise InvalidSpec(
-                    [f"limit: has to be a whole number from 1 to 200 (not {limit!r:.60})."]
+                    [
+                        f"limit: has to be a whole number from 1 to {MAX_LISTED_JOBS} "
+                        f"(not {limit!r:.60})."
+                    ]
                 )
-            rows = desk.jobs.history(limit, who(request).sees)
+            owner = visitor_from_request(request).owner_filter
             return [
                 {
                     "id": job.id,
@@ -137,110 +273,34 @@ def publish(desk: Desk) -> None:
                     "step": job.progress.step,
                     "total": job.progress.total,
                     "error": job.error,
-                    "pictures": [Path(made["path"]).name for made in show.pictures_of(job)],
+                    "pictures": [Path(image["path"]).name for image in list_job_images(job)],
                 }
-                for job in rows
+                for job in self.services.home.jobs.list_recent(limit, owner)
             ]
 
-    described = typed(
-        GenerationRequest,
-        generate,
-        "Make pictures from a description; return them and their settings.",
-    )
-    grids = typed(
-        SweepSpec,
-        sweep,
-        "Make a grid of pictures; return them in the order of the axes, then sheet, viewer and index.",
-    )
-    trainings = typed(
-        TrainingConfig,
-        train,
-        "Train a LoRA on a dataset of the studio; return its file and the sample pictures.",
-    )
-    captions = typed(
-        CaptionSpec,
-        caption,
-        "Caption the pictures of a dataset; return each with its caption before and after.",
-    )
-    sets = typed(DatasetRules, dataset, "Say what is in a dataset and what could spoil a training.")
-    searches = typed(
-        SeeSpec,
-        search,
-        "Find pictures of a dataset that are like words, or like a picture; return their scores.",
-        only=("dataset", "words", "like", "limit", "clip", "pictures"),
-    )
-    for work, name in (
-        (described, "generate"),
-        *_on_pictures(desk, generate),
-        (grids, "sweep"),
-        (trainings, "train"),
-        (sets, "dataset"),
-        (captions, "caption"),
-        (searches, "search"),
-        (inspect, "inspect"),
-        (jobs, "jobs"),
-    ):
-        endpoint_for(work, api_name=name, queue=False, concurrency_limit=None)
+    def receive_image(self, field_name: str, file: Any, visitor: Visitor) -> str:
+        """Take in a file that was sent for `image` or `mask`; return its sha256."""
+        inputs = self.services.home.library.inputs
+        add_file = inputs.add_mask if field_name == "mask" else inputs.add
+        return add_file(*resolve_upload(file), visitor.owner_filter).sha256
+
+    async def _wait_for_job(self, job_id: int) -> Job:
+        """Return a job when it is done. Raises StudioError if it does not come to that."""
+        [*_, job] = [job async for job in self.services.home.jobs.watch(job_id)]
+        if job.state != "done":
+            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        return job
 
 
-async def _done(desk: Desk, id: int) -> Job:
-    """The job when it is done. Raises StudioError if it does not come to that."""
-    [*_, job] = [job async for job in desk.jobs.watch(id)]
-    if job.state != "done":
-        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
-    return job
+def _report_result(job: Job) -> dict[str, Any]:
+    return {"job": job.id, **job.result}
 
 
-Made = tuple[list[FileDataDict], dict[str, Any]]
+def _to_file_data(path: str) -> FileDataDict:
+    """Return what gradio_client downloads: the file itself.
 
-
-def _on_pictures(
-    desk: Desk, generate: Callable[[GenerationRequest, Visitor], Awaitable[Made]]
-) -> list[tuple[Callable[..., Awaitable[Any]], str]]:
-    """The endpoints to which a picture is sent, each with its name."""
-
-    async def img2img(request: GenerationRequest, visitor: Visitor) -> Made:
-        return await generate(request, visitor)
-
-    async def inpaint(request: GenerationRequest, visitor: Visitor) -> Made:
-        return await generate(request, visitor)
-
-    async def outpaint(request: GenerationRequest, visitor: Visitor) -> Made:
-        if not any(request.extension):
-            raise InvalidSpec(
-                ["Extend left, top, right, bottom: say how many pixels to add, and where."]
-            )
-        return await generate(request, visitor)
-
-    def taken(name: str, file: Any, visitor: Visitor) -> str:
-        inputs = desk.library.inputs
-        return (inputs.add_mask if name == "mask" else inputs.add)(
-            *uploaded(file), visitor.sees
-        ).sha256
-
-    works = (
-        (img2img, "Repaint a picture, or enlarge it (strength 0 and a hires scale)."),
-        (inpaint, "Repaint what is masked of a picture; all else stays bit for bit."),
-        (outpaint, "Paint on beyond a picture's edges."),
-    )
-    return [
-        (
-            typed(
-                GenerationRequest,
-                work,
-                about,
-                {name: FILES[name] for name in FILES if name in FOR[work.__name__]},
-                taken,
-                FOR[work.__name__],
-            ),
-            work.__name__,
-        )
-        for work, about in works
-    ]
-
-
-def _file(path: str) -> FileDataDict:
-    """What gradio_client downloads: the file itself. (It takes any dict with a `path` for one, and drops all else in it.)"""
+    It takes any dict with a `path` for a file, and drops all else in it.
+    """
     return {
         "path": path,
         "orig_name": Path(path).name,
@@ -249,107 +309,126 @@ def _file(path: str) -> FileDataDict:
     }
 
 
-FILES = {
-    "image": "The picture to work on.",
-    "mask": "White where the picture is repainted; as large as the picture.",
-}
-_ANY = "0" * 64
-_WHOLE: dict[str, dict[str, Any]] = {
-    "img2img": {
-        "image": _ANY,
-        "hires_scale": 2,
-        "hires_tile": 512,
-    },  # each with all that its settings need
-    "inpaint": {"image": _ANY, "mask": _ANY, "inpaint_area": "only masked"},
-    "outpaint": {
-        "image": _ANY,
-        **dict.fromkeys(SIDES, 8),
-        "inpaint_area": "only masked",
-        "extend_fill": "colour",
-    },
-}
-FOR = {
-    task: frozenset(GenerationRequest.model_fields) - check(GenerationRequest, whole).idle
-    for task, whole in _WHOLE.items()
-}
+@dataclass(frozen=True)
+class _Parameter:
+    """One parameter of an endpoint, as it is published."""
+
+    name: str
+    annotation: Any
+    help: str
+    default: Any = reflection.Parameter.empty
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is reflection.Parameter.empty
+
+    def to_signature_parameter(self) -> reflection.Parameter:
+        return reflection.Parameter(
+            self.name,
+            reflection.Parameter.POSITIONAL_OR_KEYWORD,
+            annotation=self.annotation,
+            default=self.default,
+        )
 
 
-def typed(
-    model: type[BaseModel],
-    work: Callable[[Any, Visitor], Awaitable[Any]],
-    about: str,
-    files: Mapping[str, str] | None = None,
-    taken: Callable[[str, Any, Visitor], Any] = lambda name, file, visitor: file,
-    only: Container[str] | None = None,
+def _make_image_endpoint(
+    endpoints: Endpoints, handler: Handler, description: str
 ) -> Callable[..., Awaitable[Any]]:
-    """`work(value, visitor)` as a function of the model's fields: names, types, defaults and help come from them.
+    """Return an endpoint to which an image is sent, with the settings that its task uses."""
+    field_names = TASK_FIELDS[handler.__name__]
+    return make_endpoint(
+        GenerationRequest,
+        handler,
+        description=description,
+        file_fields={name: text for name, text in FILE_FIELDS.items() if name in field_names},
+        receive_file=endpoints.receive_image,
+        field_names=field_names,
+    )
 
-    Those in `files` (with their help) are sent as files, and `taken(name, file, visitor)` is their value; `only` names the fields
-    that there are.
+
+def make_endpoint(
+    spec_class: type[BaseModel],
+    handler: Handler,
+    *,
+    description: str,
+    file_fields: Mapping[str, str] | None = None,
+    receive_file: Callable[[str, Any, Visitor], Any] = lambda _name, file, _visitor: file,
+    field_names: Container[str] | None = None,
+) -> Callable[..., Awaitable[Any]]:
+    """Return a handler as a function of a spec's fields: names, types, defaults and help.
+
+    Args:
+        spec_class: What the arguments are validated as.
+        handler: Does the work; the endpoint gets its name.
+        description: The first line of the published help.
+        file_fields: Fields that are sent as files, each with its help.
+        receive_file: (field, file, visitor) → the field's value.
+        field_names: The only fields that are offered; None is all.
     """
-    files = files or {}
-    every = {
-        name: field
-        for name, field in model.model_fields.items()
-        if name in files or only is None or name in only
-    }
-    fields = dict(
-        sorted(every.items(), key=lambda field: not (field[1].is_required() or field[0] in files))
-    )
-    kinds = {
-        name: FileData if name in files else field.annotation for name, field in fields.items()
-    }
+    file_fields = file_fields or {}
+    parameters = _list_parameters(spec_class, file_fields, field_names)
+    names = [parameter.name for parameter in parameters]
+    former = former_names(spec_class)
 
-    async def endpoint(asked: gr.Request, *values: Any) -> Any:
-        with show.said(plain=True):
-            given = dict(zip(fields, values, strict=True))
-            if files:  # settings are judged before a file is taken in
-                check(model, given | dict.fromkeys(files, _ANY))
-            visitor = who(asked)
-            given |= {name: taken(name, given[name], visitor) for name in files}
-            return await work(check(model, given), visitor)
+    async def endpoint(request: gr.Request, *values: Any) -> Any:
+        with report_errors(plain_text=True):
+            arguments = dict(zip(names, values, strict=True))
+            for old_name, name in former.items():
+                value = arguments.pop(old_name, None)
+                if value is not None:
+                    arguments[name] = value
+            if file_fields:  # settings are judged before a file is taken in
+                validate(spec_class, arguments | dict.fromkeys(file_fields, _PLACEHOLDER_DIGEST))
+            visitor = visitor_from_request(request)
+            for name in file_fields:
+                arguments[name] = receive_file(name, arguments[name], visitor)
+            return await handler(validate(spec_class, arguments), visitor)
 
-    either = reflection.Parameter.POSITIONAL_OR_KEYWORD
+    # gradio fills in the request, and names MCP tools after the function, not after api_name.
+    request = _Parameter("request", gr.Request, "")
     endpoint.__signature__ = reflection.Signature(  # type: ignore[attr-defined]
-        [
-            reflection.Parameter(
-                "asked", either, annotation=gr.Request
-            ),  # gradio fills this one in
-            *(
-                reflection.Parameter(
-                    name,
-                    either,
-                    annotation=kinds[name],
-                    default=reflection.Parameter.empty
-                    if field.is_required() or name in files
-                    else field.get_default(),
-                )
-                for name, field in fields.items()
-            ),
-        ],
-        return_annotation=reflection.signature(work, eval_str=True).return_annotation,
+        [parameter.to_signature_parameter() for parameter in (request, *parameters)],
+        return_annotation=reflection.signature(handler, eval_str=True).return_annotation,
     )
-    endpoint.__annotations__ = {"asked": gr.Request} | kinds
-    endpoint.__name__ = (
-        work.__name__
-    )  # gradio names MCP tools after the function, not after api_name
-    told = {
-        name: files.get(name) or f"{field.description}{_limits(model, name)}"
-        for name, field in fields.items()
+    endpoint.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in (request, *parameters)
     }
-    endpoint.__doc__ = f"{about}\n\nArgs:\n" + "".join(
-        f"    {name}: {text}\n" for name, text in told.items()
-    )
+    endpoint.__name__ = handler.__name__
+    lines = [f"    {parameter.name}: {parameter.help}\n" for parameter in parameters]
+    endpoint.__doc__ = f"{description}\n\nArgs:\n" + "".join(lines)
     return endpoint
 
 
-def _limits(model: type[BaseModel], name: str) -> str:
-    """A field's range in words: gradio's schema does not carry it."""
-    told = schema(model)[name]
-    told = {
-        **told,
-        **next((kind for kind in told.get("anyOf", ()) if kind.get("type") != "null"), {}),
-    }
-    return (
-        f" ({told['minimum']} to {told['maximum']})" if {"minimum", "maximum"} <= set(told) else ""
-    )
+def _list_parameters(
+    spec_class: type[BaseModel],
+    file_fields: Mapping[str, str],
+    field_names: Container[str] | None,
+) -> list[_Parameter]:
+    """Return an endpoint's parameters: the required ones, the optional ones, former names."""
+    parameters = []
+    for name, field in spec_class.model_fields.items():
+        if name in file_fields:
+            parameters.append(_Parameter(name, FileData, file_fields[name]))
+        elif field_names is None or name in field_names:
+            text = f"{field.description}{_format_range(spec_class, name)}"
+            default = _Parameter.default if field.is_required() else field.get_default()
+            parameters.append(_Parameter(name, field.annotation, text, default))
+    parameters.sort(key=lambda parameter: not parameter.is_required)
+    annotations = {parameter.name: parameter.annotation for parameter in parameters}
+    for old_name, name in former_names(spec_class).items():
+        if name in annotations:
+            text = f"The former name of {name}."
+            parameters.append(_Parameter(old_name, annotations[name] | None, text, None))
+    return parameters
+
+
+def _format_range(spec_class: type[BaseModel], field_name: str) -> str:
+    """Return a field's range in words: gradio's schema does not carry it."""
+    schema = field_schemas(spec_class)[field_name]
+    for variant in schema.get("anyOf", ()):
+        if variant.get("type") != "null":
+            schema = {**schema, **variant}
+            break
+    if "minimum" not in schema or "maximum" not in schema:
+        return ""
+    return f" ({schema['minimum']} to {schema['maximum']})"

@@ -1,12 +1,14 @@
 """The page: its tabs, what they send each other, how it is served.
 
-Knows: TABS, the style, gradio's launch settings. Does not know: what is on a tab; torch; what a worker does with a job.
+Knows: TABS, the style, gradio's launch settings. Does not know: what is on a tab; torch; what a
+worker does with a job.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,21 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry,
 
 import gradio as gr
 
-from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import SweepSpec
-from studio.core.training.config import TrainingConfig
-from studio.settings import Settings, shipped
-from studio.storage.datasets.training_set import Datasets
-from studio.storage.gallery import Gallery
-from studio.storage.jobs import Jobs
-from studio.storage.models.library import Library
-from studio.storage.presets import Presets
-from studio.storage.sweeps import Sweeps
-from studio.storage.training.runs import Runs
-from studio.ui import api, guard
-from studio.ui.shelf import Shelf
+from studio.services.submission import Services
+from studio.services.visitor import Visitor, choose_login
+from studio.storage.home import Home
+from studio.ui import api
+from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.middleware import build_middleware, check_port_free
+from studio.ui.private_gradio import set_queue_poll_seconds
+from studio.ui.tab import Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
 from studio.ui.tabs.captioning import tab as captioning
 from studio.ui.tabs.sweep import tab as sweep
 from studio.ui.tabs.training import tab as training
-from studio.ui.widgets import SHORT, Desk, Tab, Updates
 
 # By id, in the order of the page: the title and what builds it.
-TABS: dict[str, tuple[str, Callable[[Desk], Tab]]] = {
+TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "txt2img": ("txt2img", txt2img.build),
     "img2img": ("img2img", img2img.build),
     "inpaint": ("Inpaint", inpaint.build),
@@ -45,161 +41,181 @@ TABS: dict[str, tuple[str, Callable[[Desk], Tab]]] = {
     "models": ("Models", models.build),
     "queue": ("Queue", queue.build),
 }
-LOOK = Path(__file__).with_name("static") / "style.css"
-KEYS = Path(__file__).with_name("static") / "shortcuts.js"
-IDLE = 0.01  # seconds between two looks for an event; gradio's 0.001 takes a tenth of a core while nobody asks for anything
+STYLE_FILE = Path(__file__).with_name("static") / "style.css"
+SHORTCUTS_FILE = Path(__file__).with_name("static") / "shortcuts.js"
+# Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
+EVENT_POLL_SECONDS = 0.01
 # On a phone gradio's edge is too wide; a style sheet reaches only what is inside of it.
-EDGE = (
+PHONE_PADDING_STYLE = (
     "<style>@media (max-width: 640px) { .main.app.app { padding: 16px 12px !important } }</style>"
 )
 
 
-def build(desk: Desk) -> gr.Blocks:
-    """The page, not yet served."""
+def build_page(services: Services) -> gr.Blocks:
+    """Return the page, not yet served."""
     page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
-    page._queue.sleep_when_free = IDLE
+    set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
         gr.HTML(
             "<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>", elem_id="head"
         )
-        tabs, places = [], []
-        with gr.Tabs(elem_id="tabs") as bar:
+        tabs, tab_blocks = [], []
+        with gr.Tabs(elem_id="tabs") as tab_bar:
             for name, (title, build_tab) in TABS.items():
-                with gr.Tab(title, id=name, elem_id=f"tab-{name}") as place:
-                    tabs.append(build_tab(desk))
-                places.append(place)
-        seen: dict[str, gr.State] = {
-            tab.id: gr.State(tab is tabs[0]) for tab in tabs
-        }  # inside gr.Tabs they would shift its titles
-        for source in tabs:
-            for target in tabs:
-                if (
-                    source.picked
-                    and source.send
-                    and target.form
-                    and (source is not target or source.source)
-                ):
-                    _send(desk, source, target, bar, seen[target.id])
-                if source.picked and source.send and target.enlarged:
-                    _send(desk, source, target, bar, seen[target.id], enlarge=True)
-        for source in tabs:
-            for target in tabs:
-                if (
-                    source.asks and target.take and not target.source
-                ):  # nobody hands those anything but pictures
-                    _hand_over(source, target, bar, seen[target.id])
-        page.load(_opening(tabs[0]), None, tabs[0].outputs, **SHORT)
-        for tab, place in zip(tabs[1:], places[1:], strict=True):
-            if tab.form or tab.typed:  # nothing is filled again where somebody may be typing
-                filling = place.select(
-                    _first(tab, seen[tab.id]),
-                    seen[tab.id],
-                    [seen[tab.id], *tab.outputs],
-                    js=_inert(tab, "!('seen' in panel.dataset)"),
-                    **SHORT,
-                )
-                filling.then(None, None, None, js=_inert(tab, "false"), **SHORT)
-            else:
-                place.select(_opening(tab), None, tab.outputs, **SHORT)
-        bar.change(
-            None, None, None, js="() => window.scrollTo(0, 0)", **SHORT
-        )  # what another tab hands over is seen from its top
-        api.publish(desk)
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab_block:
+                    tabs.append(build_tab(services))
+                tab_blocks.append(tab_block)
+        # Whether a tab was seen; inside gr.Tabs these would shift its titles.
+        loaded_states = {tab.id: gr.State(tab is tabs[0]) for tab in tabs}
+        _wire_tabs(services, tabs, tab_bar, loaded_states)
+        page.load(_make_open_handler(tabs[0]), None, tabs[0].outputs, **EVENT_OPTIONS)
+        for tab, tab_block in zip(tabs[1:], tab_blocks[1:], strict=True):
+            _wire_opening(tab, tab_block, loaded_states[tab.id])
+        # What another tab hands over is seen from its top.
+        tab_bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **EVENT_OPTIONS)
+        api.publish(services)
     return page
 
 
-def _opening(tab: Tab) -> Callable[[gr.Request], Updates]:
-    def opened(request: gr.Request) -> Updates:
-        return _opened(tab, guard.who(request))
+def _wire_tabs(
+    services: Services, tabs: Sequence[Tab], tab_bar: gr.Tabs, loaded_states: Mapping[str, gr.State]
+) -> None:
+    """Add the buttons that send images and settings from each tab to the others."""
+    for source, target in product(tabs, tabs):
+        if not (source.selected_path and source.send_row):
+            continue
+        place: dict[str, Any] = {"tab_bar": tab_bar, "loaded_state": loaded_states[target.id]}
+        if target.form and (source is not target or source.source_image):
+            _add_send_button(services, source, target, **place)
+        if target.enlarge_image:
+            _add_send_button(services, source, target, **place, enlarge=True)
+    for source, target in product(tabs, tabs):
+        # Nobody hands anything but images to a tab that works on one.
+        if source.handoff and target.load_request and not target.source_image:
+            _wire_handover_buttons(source, target, tab_bar, loaded_states[target.id])
 
-    return opened
+
+def _wire_opening(tab: Tab, tab_block: gr.Tab, loaded_state: gr.State) -> None:
+    """Fill a tab when it is selected: each time, or once where somebody may be typing."""
+    if not (tab.form or tab.has_text_input):
+        tab_block.select(_make_open_handler(tab), None, tab.outputs, **EVENT_OPTIONS)
+        return
+    filling = tab_block.select(
+        _make_first_open_handler(tab, loaded_state),
+        loaded_state,
+        [loaded_state, *tab.outputs],
+        js=_make_inert_script(tab, "!('seen' in panel.dataset)"),
+        **EVENT_OPTIONS,
+    )
+    filling.then(None, None, None, js=_make_inert_script(tab, "false"), **EVENT_OPTIONS)
 
 
-def _first(tab: Tab, seen: gr.State) -> Callable[[bool, gr.Request], Updates]:
+def _make_open_handler(tab: Tab) -> Callable[[gr.Request], Updates]:
+    def open_tab(request: gr.Request) -> Updates:
+        return _open_tab(tab, visitor_from_request(request))
+
+    return open_tab
+
+
+def _make_first_open_handler(
+    tab: Tab, loaded_state: gr.State
+) -> Callable[[bool, gr.Request], Updates]:
     """Fill a tab when it is first seen.
 
-    gradio's page looks through all components for each that an event changes: to fill every tab at once would take seconds.
+    gradio's page looks through all components for each that an event changes: to fill every tab at
+    once would take seconds.
     """
 
-    def first(known: bool, request: gr.Request) -> Updates:
-        return {seen: gr.skip()} if known else {seen: True, **_opened(tab, guard.who(request))}
+    def open_first_time(is_loaded: bool, request: gr.Request) -> Updates:
+        if is_loaded:
+            return {loaded_state: gr.skip()}
+        return {loaded_state: True, **_open_tab(tab, visitor_from_request(request))}
 
-    return first
+    return open_first_time
 
 
-def _inert(tab: Tab, when: str) -> str:
-    """While a tab is filled for the first time nobody types there what would be lost."""
+def _make_inert_script(tab: Tab, condition: str) -> str:
+    """Return JavaScript that keeps people from typing what would be lost while a tab is filled."""
     return (
         f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); if (panel) "
-        f"{{ panel.inert = {when}; panel.dataset.seen = '' }} return values }}"
+        f"{{ panel.inert = {condition}; panel.dataset.seen = '' }} return values }}"
     )
 
 
-def _opened(tab: Tab, visitor: guard.Visitor) -> Updates:
-    return tab.opened(visitor) if tab.opened else {}
+def _open_tab(tab: Tab, visitor: Visitor) -> Updates:
+    return tab.on_open(visitor) if tab.on_open else {}
 
 
-def _handed(target: Tab, known: bool, filled: Updates, visitor: guard.Visitor) -> Updates:
-    """What is put into a tab, over what it would have been filled with if it was never seen."""
-    return filled if known else {**_opened(target, visitor), **filled}
+def _fill_target(target: Tab, is_loaded: bool, updates: Updates, visitor: Visitor) -> Updates:
+    """Return what is put into a tab, over what it is filled with when it is first seen."""
+    return updates if is_loaded else {**_open_tab(target, visitor), **updates}
 
 
-def _send(
-    desk: Desk, source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State, enlarge: bool = False
+def _add_send_button(
+    services: Services,
+    source: Tab,
+    target: Tab,
+    *,
+    tab_bar: gr.Tabs,
+    loaded_state: gr.State,
+    enlarge: bool = False,
 ) -> None:
-    """A button under the picture of one tab that fills the form of another and goes there."""
-    assert source.send
-    assert source.picked
+    """Add a button under the image of one tab that fills the form of another and goes there."""
+    assert source.send_row
+    assert source.selected_path
     assert target.form
-    form, taking = target.form, target.enlarged if enlarge else target.sent
-    title = (
-        "Enlarge" if enlarge else "Work on this" if source is target else f"Send to {target.title}"
-    )
-    with source.send:
-        button = gr.Button(
-            title,
-            size="sm",
-            elem_id=f"enlarge-{source.id}" if enlarge else f"send-{source.id}-{target.id}",
-        )
+    form = target.form
+    receive = target.enlarge_image if enlarge else target.receive_image
+    title, elem_id = f"Send to {target.title}", f"send-{source.id}-{target.id}"
+    if enlarge:
+        title, elem_id = "Enlarge", f"enlarge-{source.id}"
+    elif source is target:
+        title = "Work on this"
+    with source.send_row:
+        button = gr.Button(title, size="sm", elem_id=elem_id)
 
-    def send(path: str | None, known: bool, request: gr.Request) -> Updates:
-        visitor, picture = guard.who(request), desk.gallery.get(path) if path else None
-        if picture is None:
-            return {bar: gr.skip()}
-        filled = taking(picture, visitor) if taking else form.fill(picture.request)
+    def send(path: str | None, is_loaded: bool, request: gr.Request) -> Updates:
+        visitor = visitor_from_request(request)
+        image = services.home.gallery.get(path) if path else None
+        if image is None:
+            return {tab_bar: gr.skip()}
+        updates = receive(image, visitor) if receive else form.fill(image.request)
         return {
-            **_handed(target, known, filled, visitor),
-            seen: True,
-            bar: gr.Tabs(selected=target.id),
+            **_fill_target(target, is_loaded, updates, visitor),
+            loaded_state: True,
+            tab_bar: gr.Tabs(selected=target.id),
         }
 
-    outputs = [bar, seen, *target.outputs, *(target.filled if taking else form.outputs)]
-    button.click(send, [source.picked, seen], list(dict.fromkeys(outputs)), **SHORT)
+    changed = target.form_outputs if receive else form.outputs
+    outputs = list(dict.fromkeys([tab_bar, loaded_state, *target.outputs, *changed]))
+    button.click(send, [source.selected_path, loaded_state], outputs, **EVENT_OPTIONS)
 
 
-def _hand_over(source: Tab, target: Tab, bar: gr.Tabs, seen: gr.State) -> None:
-    """The buttons in a block of one tab that go to another with something in hand."""
-    assert source.asks
-    block, asked = source.asks
+def _wire_handover_buttons(
+    source: Tab, target: Tab, tab_bar: gr.Tabs, loaded_state: gr.State
+) -> None:
+    """Wire the buttons in a block of one tab that go to another with something in hand."""
+    assert source.handoff
+    block, build_handoff = source.handoff
 
-    def go(known: bool, event: gr.EventData, request: gr.Request) -> Updates:
-        visitor = guard.who(request)
-        wanted = asked(event, visitor)
-        if wanted is None or wanted[0] != target.id or target.take is None:
-            return {bar: gr.skip()}
-        filled = target.take(wanted[1], visitor)
+    def go(is_loaded: bool, event: gr.EventData, request: gr.Request) -> Updates:
+        visitor = visitor_from_request(request)
+        handoff = build_handoff(event, visitor)
+        if handoff is None or handoff[0] != target.id or target.load_request is None:
+            return {tab_bar: gr.skip()}
+        updates = target.load_request(handoff[1], visitor)
         return {
-            **_handed(target, known, filled, visitor),
-            seen: True,
-            bar: gr.Tabs(selected=target.id),
+            **_fill_target(target, is_loaded, updates, visitor),
+            loaded_state: True,
+            tab_bar: gr.Tabs(selected=target.id),
         }
 
-    block.click(go, seen, [bar, seen, *target.outputs], **SHORT)
+    block.click(go, loaded_state, [tab_bar, loaded_state, *target.outputs], **EVENT_OPTIONS)
 
 
-def theme() -> Any:
-    """Calm greys and one accent; fonts that are in the wheel, so that no other host is asked."""
+def build_theme() -> Any:
+    """Return the theme: greys, one accent, and the system's fonts, so that no host is asked."""
     calm = gr.themes.Soft(
         primary_hue="indigo",
         secondary_hue="indigo",
@@ -231,36 +247,20 @@ def theme() -> Any:
     )
 
 
-def desk_of(settings: Settings, jobs: Jobs) -> Desk:
-    """Everything that the tabs work with, with the gallery's index brought up to date."""
-    pictures = Gallery(settings)
-    pictures.sync()
-    return Desk(
-        settings,
-        jobs,
-        pictures,
-        Library(settings),
-        Presets(GenerationRequest, shipped("presets") / "pictures", settings.presets / "pictures"),
-        Sweeps(settings),
-        Presets(SweepSpec, shipped("presets") / "sweeps", settings.presets / "sweeps"),
-        Runs(settings),
-        Datasets(settings),
-        Presets(TrainingConfig, shipped("presets") / "training", settings.presets / "training"),
-        Shelf(settings),
-    )
+def serve(home: Home, open_browser: bool = False) -> None:
+    """Show the page until the process is ended.
 
-
-def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
-    """Show the page until the process is ended. Raises InvalidSpec for a login that is none, Busy for a taken port."""
-    login = guard.login(settings)
-    desk = desk_of(settings, jobs)
+    Raises InvalidSpec for a login that is none, Busy for a taken port.
+    """
+    settings = home.settings
+    login = choose_login(settings)
+    home.gallery.sync()
     for folder in ("uploads", "empty"):
         (settings.home / folder).mkdir(mode=0o700, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
-    os.chdir(
-        settings.home / "empty"
-    )  # gradio would publish any file of the working folder that a handler names
-    # pictures and LoRA files go out by path, in place, byte for byte; the guard decides to whom
+    # gradio would publish any file of the working folder that a handler names.
+    os.chdir(settings.home / "empty")
+    # Images and LoRA files go out by path, in place, byte for byte; the middleware decides to whom.
     gr.set_static_paths(
         [
             settings.outputs,
@@ -271,10 +271,11 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
             settings.loras,
         ]
     )
-    page = build(desk)
-    guard.free_port(settings)
+    page = build_page(Services(home))
+    check_port_free(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
+    shortcuts = SHORTCUTS_FILE.read_text("utf-8")
     page.launch(
         server_name=settings.host,
         server_port=settings.port or None,
@@ -288,13 +289,15 @@ def serve(settings: Settings, jobs: Jobs, open_browser: bool = False) -> None:
         footer_links=[],
         show_error=False,
         quiet=True,
-        head=f"{EDGE}<script type='module'>{KEYS.read_text('utf-8')}</script>",
-        css_paths=[LOOK],
-        theme=theme(),
+        head=f"{PHONE_PADDING_STYLE}<script type='module'>{shortcuts}</script>",
+        css_paths=[STYLE_FILE],
+        theme=build_theme(),
         prevent_thread_lock=True,
-        app_kwargs={"middleware": guard.middleware(settings, desk.gallery, desk.sweeps, desk.runs)},
+        app_kwargs={"middleware": build_middleware(home)},
     )
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    places = [f"http://{shown}:{page.server_port}", *([page.share_url] if page.share_url else [])]
-    print(f"The studio is open at {' and '.join(places)}", flush=True)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    addresses = [f"http://{host}:{page.server_port}"]
+    if page.share_url:
+        addresses.append(page.share_url)
+    print(f"The studio is open at {' and '.join(addresses)}", flush=True)
     page.block_thread()

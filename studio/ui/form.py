@@ -7,176 +7,224 @@ Does not know: what the fields mean; what happens with the object it reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import gradio as gr
 from gradio.components import Component
 from pydantic import BaseModel
 
-from studio.core.base import check, schema
+from studio.core.base import field_schemas, validate
 from studio.errors import InvalidSpec
 from studio.ui.components import lora_rows
 
 M = TypeVar("M", bound=BaseModel)
-Turn = Callable[[Any], Any]
+MAX_SLIDER_VALUE = 200  # numbers that reach further get a box to type into
 
 
 class Form(Generic[M]):
-    """Inputs by identity, never by position: `event(handler, form.inputs)` hands the handler a dict for `read`.
+    """Inputs by identity, never by position.
 
-    Give those events `preprocess=False`: values then arrive as the browser sent them, and the model alone judges them.
-    (gradio's own checks let NaN through, break on text, and name one bad field at a time.)
+    `event(handler, form.inputs)` hands the handler a dict for `read`. Give those events
+    `preprocess=False`: values then arrive as the browser sent them, and the model alone judges
+    them. (gradio's own checks let NaN through, break on text, and name one bad field at a time.)
     """
 
-    def __init__(self, model: type[M], name: str) -> None:
-        self.model = model
-        self.name = name  # a field's element id is `name-field`: what style sheets and browser tests hold on to
-        self._schema = schema(model)
-        self.parts: dict[str, Component] = {}
+    def __init__(self, spec_class: type[M], name: str) -> None:
+        self.spec_class = spec_class
+        # A field's element id is `name-field`: what style sheets and browser tests hold on to.
+        self.name = name
+        self._schema = field_schemas(spec_class)
+        self.components: dict[str, Component] = {}
 
-    def add(self, name: str, **settings: Any) -> Any:
-        """Place a field here: its title, range, step, help and default choose the component."""
-        made = _component(
-            self._schema[name], {"elem_id": f"{self.name}-{name.replace('_', '-')}"} | settings
-        )
-        self.parts[name] = made
-        return made
+    def add(self, name: str, **component_kwargs: Any) -> Any:
+        """Place a field here.
+
+        Args:
+            name: The field; its title, range, step, help and default choose the component.
+            **component_kwargs: What the component is to have instead.
+
+        Returns:
+            The new component.
+        """
+        elem_id = f"{self.name}-{name.replace('_', '-')}"
+        component = _build_component(self._schema[name], {"elem_id": elem_id} | component_kwargs)
+        self.components[name] = component
+        return component
 
     def __getitem__(self, name: str) -> Any:  # a Component; its events are made at run time
-        return self.parts[name]
+        return self.components[name]
 
     @property
     def inputs(self) -> set[Any]:
-        return set(self.parts.values())
+        return set(self.components.values())
 
     @property
     def outputs(self) -> list[Any]:
-        return list(self.parts.values())
+        return list(self.components.values())
 
-    def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
-        """What the browser sent, by field name, unjudged."""
-        return {
-            name: None if values[part] == "" and self._open(name) else values[part]
-            for name, part in self.parts.items()
-            if part in values
-        }
+    def read_raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return what the browser sent, by field name, without validation."""
+        raw: dict[str, Any] = {}
+        for name, component in self.components.items():
+            if component in values:
+                is_empty = values[component] == "" and self._is_nullable(name)
+                raw[name] = None if is_empty else values[component]
+        return raw
 
     def read(self, values: Mapping[Any, Any]) -> M:
-        """The object on the page. Raises InvalidSpec, which lists every bad field."""
-        return check(self.model, self.raw(values))
+        """Return the object on the page.
+
+        Raises:
+            InvalidSpec: Lists every bad field.
+        """
+        return validate(self.spec_class, self.read_raw(values))
 
     def fill(self, value: M) -> dict[Any, Any]:
-        """Put an object on the page: a preset, a PNG's settings, a picture sent from another tab are all this."""
-        return {part: self._shown(name, getattr(value, name)) for name, part in self.parts.items()}
-
-    def put(self, values: Mapping[str, Any]) -> dict[Any, Any]:
-        """Put values of some fields on the page, which were judged where they come from; None only where a field may be empty."""
+        """Put an object on the page: a preset, a PNG's settings, what another tab sent."""
         return {
-            part: self._shown(name, values[name])
-            for name, part in self.parts.items()
-            if name in values and (values[name] is not None or self._open(name))
+            component: self._to_component_value(name, getattr(value, name))
+            for name, component in self.components.items()
         }
 
-    def _open(self, name: str) -> bool:
-        """Whether the field may be left empty."""
+    def fill_fields(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """Put some fields on the page.
+
+        Args:
+            values: By field name, valid already; None counts only where a field may be empty.
+        """
+        updates: dict[Any, Any] = {}
+        for name, component in self.components.items():
+            if name not in values or (values[name] is None and not self._is_nullable(name)):
+                continue
+            updates[component] = self._to_component_value(name, values[name])
+        return updates
+
+    def _is_nullable(self, name: str) -> bool:
+        """Return whether the field may be empty."""
         return any(kind.get("type") == "null" for kind in self._schema[name].get("anyOf", ()))
 
-    def _shown(self, name: str, value: Any) -> Any:
-        if isinstance(self.parts[name], gr.Dropdown) and (
-            isinstance(value, bool) or (value is None and self._open(name))
-        ):
-            return {None: "", True: "on", False: "off"}[value]
-        return _shown(value)
+    def _to_component_value(self, name: str, value: Any) -> Any:
+        if isinstance(self.components[name], gr.Dropdown):
+            if isinstance(value, bool):
+                return "on" if value else "off"
+            if value is None and self._is_nullable(name):
+                return ""
+        return _to_json(value)
 
-    def fill_some(
-        self, values: Mapping[str, Any], now: Mapping[str, Any]
+    def fill_valid(
+        self, values: Mapping[str, Any], current: Mapping[str, Any]
     ) -> tuple[dict[Any, Any], list[str]]:
-        """Put foreign `values` on the page over what stands there `now`, as far as they can be; and what could not be."""
-        page, _ = self._most({}, now)
-        taken, faults = self._most(page, values)
-        made = check(self.model, {**page, **taken})
-        return {
-            self.parts[name]: self._shown(name, getattr(made, name))
-            for name in taken
-            if name in self.parts
-        }, faults
+        """Put foreign values on the page, as far as they are valid.
 
-    def _most(
-        self, base: Mapping[str, Any], wanted: Mapping[str, Any]
+        Args:
+            values: What is to be filled in, by field name.
+            current: What is on the page now (see `read_raw`).
+
+        Returns:
+            Updates of the components, and a sentence for each value that could not be filled in.
+        """
+        base, _ = self._merge_valid({}, current)
+        accepted, faults = self._merge_valid(base, values)
+        spec = validate(self.spec_class, {**base, **accepted})
+        updates = {
+            self.components[name]: self._to_component_value(name, getattr(spec, name))
+            for name in accepted
+            if name in self.components
+        }
+        return updates, faults
+
+    def _merge_valid(
+        self, base: Mapping[str, Any], values: Mapping[str, Any]
     ) -> tuple[dict[str, Any], list[str]]:
-        """As many of the wanted values as can stand over a good `base`, and a sentence for every other."""
-        taken: dict[str, Any] = {}
+        """Return the values that are valid over a valid `base`, and the faults of the rest."""
+        accepted: dict[str, Any] = {}
         faults: list[str] = []
-        for name, value in wanted.items():
-            said: tuple[str, ...] = ()
-            for partner in (
-                {},
-                *({other: wanted[other]} for other in wanted),
-            ):  # some go only together: Euler a and Simple
+        # Some values go only together with a second one: Euler a and Simple.
+        partners: list[dict[str, Any]] = [{}, *({name: values[name]} for name in values)]
+        for name, value in values.items():
+            first_faults: tuple[str, ...] = ()
+            for partner in partners:
+                candidate = {name: value, **partner}
                 try:
-                    check(self.model, {**base, **taken, name: value, **partner})
+                    validate(self.spec_class, {**base, **accepted, **candidate})
                 except InvalidSpec as error:
-                    said = said or error.faults
+                    first_faults = first_faults or error.faults
                 else:
-                    taken |= {name: value, **partner}
+                    accepted |= candidate
                     break
             else:
-                faults += [fault for fault in said if fault not in faults]
-        return taken, faults
+                faults += [fault for fault in first_faults if fault not in faults]
+        return accepted, faults
 
 
-def _shown(value: Any) -> Any:
-    """As JSON: a list of values (LoRAs) as dicts, which the model reads back."""
+def _to_json(value: Any) -> Any:
+    """Return a list of specs (LoRAs) as dicts, which the model reads back."""
     if isinstance(value, tuple):
         return [item.model_dump() for item in value]
     return value
 
 
-def _component(field: dict[str, Any], settings: dict[str, Any]) -> Component:
-    empty = any(kind.get("type") == "null" for kind in field.get("anyOf", ()))
-    field = {
-        **field,
-        **next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {}),
-    }
-    common = {
+def _build_component(field: dict[str, Any], component_kwargs: dict[str, Any]) -> Component:
+    """Build the component for a field of a JSON schema."""
+    variants = field.get("anyOf", ())
+    is_nullable = any(kind.get("type") == "null" for kind in variants)
+    field = {**field, **next((kind for kind in variants if kind.get("type") != "null"), {})}
+    options = {
         "label": field["title"],
         "value": field.get("default"),
         "info": field.get("description"),
-    } | settings
-    if "choices" in common or "enum" in field:
-        common.setdefault("choices", field.get("enum"))
-        return gr.Dropdown(**common)
-    if field["type"] == "boolean" and empty:  # a box that is ticked or not cannot be left open
-        return gr.Dropdown(
-            **common | {"choices": [("by itself", ""), ("on", "on"), ("off", "off")], "value": ""}
-        )
-    if field["type"] == "boolean":
-        return gr.Checkbox(**common)
-    if field["type"] == "array":  # of LoRAs: so far the only list that a spec has
-        return lora_rows.rows(**{name: value for name, value in common.items() if name != "info"})
-    if field["type"] == "string":
-        return gr.Textbox(**common)
-    whole = field["type"] == "integer"
-    step = field.get("step") or field.get("multipleOf") or (1 if whole else 0.05)
-    most = field.get(
-        "maximum",
-        field.get("exclusiveMaximum", math.inf) - (1 if whole else common.get("step", step)),
-    )
-    common = {"step": step} | common
-    common |= {
+    } | component_kwargs
+    if "choices" in options or "enum" in field:
+        options.setdefault("choices", field.get("enum"))
+        return gr.Dropdown(**options)
+    match field["type"]:
+        case "boolean" if is_nullable:  # a box that is ticked or not cannot be left open
+            choices = [("by itself", ""), ("on", "on"), ("off", "off")]
+            return gr.Dropdown(**options | {"choices": choices, "value": ""})
+        case "boolean":
+            return gr.Checkbox(**options)
+        case "array":  # of LoRAs: so far the only list that a spec has
+            options.pop("info", None)
+            return lora_rows.build_lora_rows(**options)
+        case "string":
+            return gr.Textbox(**options)
+    return _build_number_component(field, options)
+
+
+def _build_number_component(field: dict[str, Any], options: dict[str, Any]) -> Component:
+    """Build a slider for a short range, else a number."""
+    is_integer = field["type"] == "integer"
+    default_step = 1 if is_integer else 0.05
+    step = field.get("step") or field.get("multipleOf") or default_step
+    options = {"step": step} | options
+    maximum = field.get("maximum")
+    if maximum is None:
+        maximum = field.get("exclusiveMaximum", math.inf)
+        maximum -= 1 if is_integer else options["step"]
+    options |= {
         "minimum": field.get("minimum"),
-        "maximum": most if most < math.inf else None,
-        "precision": 0 if whole else None,
+        "maximum": maximum if maximum < math.inf else None,
+        "precision": 0 if is_integer else None,
     }
-    if common.pop("slider", most < 200):
-        return gr.Slider(**common)
-    return number(**common)
+    if options.pop("slider", maximum < MAX_SLIDER_VALUE):
+        return gr.Slider(**options)
+    return build_number(**options)
 
 
-def number(**settings: Any) -> gr.Number:
-    """A number that may begin empty. For events with `preprocess=False`, which get "" or None where nothing stands."""
-    made = gr.Number(**settings)
-    if made.value is None:
-        made.value = ""  # of None gradio's page makes a 0 as soon as it is in view
-    return made
+def build_number(**component_kwargs: Any) -> gr.Number:
+    """Build a number that may begin empty.
+
+    It is for events with `preprocess=False`, which get "" or None where nothing was typed.
+    """
+    number = gr.Number(**component_kwargs)
+    if number.value is None:
+        number.value = ""  # of None gradio's page makes a 0 as soon as it is in view
+    return number
+
+
+def single_file(value: Any) -> Any:
+    """Return the file that a component for one file sent, which may come as a list."""
+    if isinstance(value, list) and value:
+        return value[0]
+    return value

@@ -79,7 +79,7 @@ def picture(flags: argparse.Namespace) -> None:
     import diffusers
     import torch
 
-    from studio.engine.context import Bench
+    from studio.engine.context import WorkerContext
     from studio.engine.generation.job import generate
     from studio.settings import load
     from studio.storage.models.library import Library
@@ -89,9 +89,9 @@ def picture(flags: argparse.Namespace) -> None:
         settings = load(
             home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0
         )
-        info = Library(settings).model(flags.model)
-        bench = Bench.open(settings)
-        seen = Bench.open(
+        info = Library(settings).get_model(flags.model)
+        bench = WorkerContext.open(settings)
+        seen = WorkerContext.open(
             load(
                 home=home,
                 device=flags.device,
@@ -100,9 +100,9 @@ def picture(flags: argparse.Namespace) -> None:
                 preview_every=3,
             )
         )
-        dtype, where = bench.pipelines.device.dtype, bench.pipelines.device.torch
+        dtype, where = bench.pipelines.device.dtype, bench.pipelines.device.torch_device
         stock = diffusers.DiffusionPipeline.from_pretrained(info.path, dtype=dtype).to(where)
-        stock.vae.to(bench.pipelines.device.autoencoder_dtype)
+        stock.vae.to(bench.pipelines.device.vae_dtype)
         stock.scheduler = diffusers.EulerDiscreteScheduler.from_config(
             stock.scheduler.config, timestep_spacing="linspace"
         )
@@ -133,8 +133,8 @@ def picture(flags: argparse.Namespace) -> None:
                 **told,
                 num_inference_steps=STEPS,
                 guidance_scale=7.0,
-                width=info.side,
-                height=info.side,
+                width=info.native_size,
+                height=info.native_size,
                 generator=torch.Generator().manual_seed(7),
             )
             made.images[0].save(home / "stock.png")
@@ -156,7 +156,7 @@ def picture(flags: argparse.Namespace) -> None:
         rows = {name: _rows(way, unets) for name, way in ways.items()}
         times = _in_turns(ways, flags.runs)
         print(
-            f"picture: {flags.model} {info.side}², {STEPS} steps, {bench.pipelines.device.title}, {flags.precision}"
+            f"picture: {flags.model} {info.native_size}², {STEPS} steps, {bench.pipelines.device.title}, {flags.precision}"
         )
         for name, goal in (
             ("stock", ""),
@@ -175,10 +175,10 @@ def ladders(flags: argparse.Namespace) -> None:
     from studio.engine.models import schedulers
 
     def ours(name: Any) -> None:
-        schedulers.build(name, "As shipped", {}, STEPS, 1)
+        schedulers.build_scheduler(name, "As shipped", {}, STEPS, 1)
 
     def anew(name: Any) -> None:
-        schedulers._first.cache_clear()
+        schedulers._build_prototype.cache_clear()
         ours(name)
 
     print("ladders: a scheduler made ready, milliseconds")
@@ -192,14 +192,16 @@ def ladders(flags: argparse.Namespace) -> None:
 
 def latency(flags: argparse.Namespace) -> None:
     """From submit to done of a job that does nothing, through a real worker."""
-    from studio.engine.worker import command
+    from studio.services.supervisor import worker_command
     from studio.settings import load
     from studio.storage.jobs import Jobs
 
     with tempfile.TemporaryDirectory() as place:
         settings = load(home=Path(place), device=flags.device, keep_free=0)
         jobs = Jobs(settings.home / "jobs.sqlite")
-        worker = subprocess.Popen([*command(settings), "--linger", "60"], stderr=subprocess.DEVNULL)
+        worker = subprocess.Popen(
+            [*worker_command(settings), "--linger", "60"], stderr=subprocess.DEVNULL
+        )
         try:
             began = time.perf_counter()
             _empty(jobs)

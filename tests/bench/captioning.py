@@ -19,13 +19,13 @@ def captioning(flags: argparse.Namespace) -> None:
     """Print seconds a picture of both and their ratio; --captions in each turn, --runs turns, --batch pictures a call."""
     from PIL import Image
 
-    from studio.engine.captioning.job import caption_folder
-    from studio.engine.context import Bench
-    from studio.pocket.world import draw, sample
+    from studio.engine.captioning.job import caption_dataset
+    from studio.engine.context import WorkerContext
+    from studio.pocket.world import render_scene, sample_scene
     from studio.settings import load
 
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench.open(
+        bench = WorkerContext.open(
             load(
                 home=Path(place),
                 device=flags.device,
@@ -38,12 +38,14 @@ def captioning(flags: argparse.Namespace) -> None:
         for folder in (ours, theirs):
             folder.mkdir(parents=True)
             for k in range(flags.captions):
-                Image.fromarray(draw(sample(95_000_000 + k))).save(folder / f"{k:04}.png")
+                Image.fromarray(render_scene(sample_scene(95_000_000 + k))).save(
+                    folder / f"{k:04}.png"
+                )
         spec = {"dataset": "ours", "mode": "replace", "anew": True, "batch": flags.batch}
         loop = _loop(bench, theirs)
         ways: dict[str, Callable[[], Any]] = {
             "one at a time": loop,
-            "ours": lambda: caption_folder(bench, spec, lambda told: None),
+            "ours": lambda: caption_dataset(bench, spec, lambda told: None),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         busy = dict.fromkeys(

@@ -21,36 +21,38 @@ def datasets(flags: argparse.Namespace) -> None:
 
 
 def _one(home: Path, count: int, runs: int) -> None:
-    from studio.core.captions.edits import edit_of
+    from studio.core.captions.edits import parse_edit
     from studio.core.captions.provenance import Writer
     from studio.settings import load
-    from studio.storage.datasets.dataset import Albums
+    from studio.storage.datasets.dataset import DatasetStore
 
     _fill(home / "datasets" / "many", count)
     settings = load(home=home, device="cpu")
-    albums = Albums(settings)
+    albums = DatasetStore(settings)
     _told("opened, never seen before", lambda: albums.open("many"), 1)
-    _told("opened again by another process", lambda: Albums(settings).open("many"), runs)
+    _told("opened again by another process", lambda: DatasetStore(settings).open("many"), runs)
     album = albums.open("many")
     _told("every picture decoded and hashed", album.examine, 1)
-    _told("a page of 60 in the middle", lambda: album.page(count // 2, 60), runs)
+    _told("a page of 60 in the middle", lambda: album.get_page(count // 2, 60), runs)
     _told(
         "the same, filtered by tag and tokens",
-        lambda: album.page(count // 4, 60, "tag:lake tokens:>5 -7"),
+        lambda: album.get_page(count // 4, 60, "tag:lake tokens:>5 -7"),
         runs,
     )
-    shown = [picture.key for picture in album.page(count // 2, 60).pictures]
-    _told("its 60 thumbnails, the first time", lambda: album.thumbs(shown), 1)
-    _told("its 60 thumbnails again", lambda: album.thumbs(shown), runs)
-    _told("tags with counts", album.tags, runs)
+    shown = [picture.key for picture in album.get_page(count // 2, 60).images]
+    _told("its 60 thumbnails, the first time", lambda: album.make_thumbnails(shown), 1)
+    _told("its 60 thumbnails again", lambda: album.make_thumbnails(shown), runs)
+    _told("tags with counts", album.count_tags, runs)
     _told("lint", album.lint, runs)
-    edit = edit_of({"kind": "replace", "find": r"boat (\d)", "to": r"ship \1", "pattern": True})
+    edit = parse_edit({"kind": "replace", "find": r"boat (\d)", "to": r"ship \1", "pattern": True})
     _told("a pattern over all, shown before", lambda: album.preview(edit), runs)
     _told("the same carried out, every caption", lambda: album.apply(edit), 1)
     _told("undone", album.undo, 1)
-    key = album.pictures[0].key
+    key = album.images[0].key
     _told(
-        "one caption written", lambda: album.write({key: str(time.perf_counter())}, Writer()), runs
+        "one caption written",
+        lambda: album.write_captions({key: str(time.perf_counter())}, Writer()),
+        runs,
     )
 
 

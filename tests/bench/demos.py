@@ -16,15 +16,15 @@ def demos(flags: argparse.Namespace) -> None:
     """Print, for each preset, minutes and the judge's shares before and after, at weight 1 and guidance 6, in new scenes."""
     import torch
 
-    from studio.core.base import check
+    from studio.core.base import validate
     from studio.core.training.config import TrainingConfig
-    from studio.engine.context import Bench
+    from studio.engine.context import WorkerContext
     from studio.engine.training.job import train
     from studio.settings import load, shipped
 
     for name in ("moon-pocket", "plush-pocket"):
         with tempfile.TemporaryDirectory() as place:
-            bench = Bench.open(
+            bench = WorkerContext.open(
                 load(
                     home=Path(place),
                     device=flags.device,
@@ -36,10 +36,13 @@ def demos(flags: argparse.Namespace) -> None:
             said = tomllib.loads(
                 (shipped("presets") / "training" / f"{name}.toml").read_text("utf-8")
             )
-            run, began = bench.runs.add(check(TrainingConfig, said), "bench"), time.perf_counter()
+            run, began = (
+                bench.home.runs.add(validate(TrainingConfig, said), "bench"),
+                time.perf_counter(),
+            )
             lora = train(bench, {"run": run}, lambda progress: None)["lora"]
             took = time.perf_counter() - began
-            config = bench.runs.get(run)
+            config = bench.home.runs.get(run)
             assert config
             print(
                 f"{name}: {took / 60:.1f} min on {bench.pipelines.device.title} ({torch.get_num_threads()} threads)"
@@ -59,18 +62,18 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
 
     from studio.core.generation.lora_use import LoraUse
     from studio.core.generation.request import GenerationRequest
-    from studio.core.training.evaluation import called
+    from studio.core.training.evaluation import derive_concept_name
     from studio.engine.generation.batcher import Batcher
-    from studio.engine.generation.job import decode
     from studio.engine.generation.trajectory import Trajectory
-    from studio.engine.models.prompt_encoding import condition
+    from studio.engine.generation.trajectory_runner import decode_latents
+    from studio.engine.models.prompt_encoding import encode_prompts
     from studio.pocket.captions import OPENINGS
     from studio.pocket.judge import Judge
     from studio.pocket.world import PLACE_NAMES, STYLE_NAMES
     from studio.settings import shipped
 
-    captions = [item.caption for item in bench.datasets.open(config.dataset).items]
-    name, concept = called(config, captions), config.trigger
+    captions = [item.caption for item in bench.home.training_sets.open(config.dataset).items]
+    name, concept = derive_concept_name(config, captions), config.trigger
     every = [
         (f"{OPENINGS[style][0]} a {name} {place}", place, style)
         for style in STYLE_NAMES
@@ -85,12 +88,12 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
     ]
     with bench.pipelines.borrow(requests[0]) as parts:
         each = [
-            Trajectory(parts, one.resolved(parts.info.side, 0), condition(parts, one))
+            Trajectory(parts, one.resolve(parts.info.side, 0), encode_prompts(parts, one))
             for one in requests
         ]
-        made = {one: latents for one, latents, _ in Batcher(parts, 8).paint(each)}
-        pixels = [np.asarray(decode(parts, made[one])) for one in each]
-    found = Judge.load(shipped("assets") / "pocket" / "judge").verdicts(
+        made = {one: latents for one, latents, _ in Batcher(parts, 8).denoise(each)}
+        pixels = [np.asarray(decode_latents(parts, made[one])) for one in each]
+    found = Judge.load(shipped("assets") / "pocket" / "judge").predict_labels(
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     )
     wanted = {

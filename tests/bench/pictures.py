@@ -31,33 +31,38 @@ class Case:
 
 def cases(count: int, first: int = 0) -> list[Case]:
     """Scenes by chance; a thing in the sky becomes another in the sky, one on the ground another on the ground."""
-    from studio.pocket.objects import IN_THE_SKY
+    from studio.pocket.objects import SKY_THINGS
     from studio.pocket.world import (
         COLOUR_NAMES,
-        SIZE,
+        IMAGE_SIZE_PX,
         THING_NAMES,
-        draw,
-        held_out,
-        parts_of,
-        sample,
+        build_polygons,
+        render_scene,
+        sample_held_out,
+        sample_scene,
     )
 
-    unseen, rng = sorted(held_out()), np.random.default_rng([41, first])
+    unseen, rng = sorted(sample_held_out()), np.random.default_rng([41, first])
     found = []
     for k in range(first, first + count):
-        scene = sample(90_000 + k, unseen[k * 37 % len(unseen)])
+        scene = sample_scene(90_000 + k, unseen[k * 37 % len(unseen)])
         things = [
             name
             for name in THING_NAMES
-            if name != scene.thing and (name in IN_THE_SKY) == (scene.thing in IN_THE_SKY)
+            if name != scene.thing and (name in SKY_THINGS) == (scene.thing in SKY_THINGS)
         ]
         colours = [name for name in COLOUR_NAMES if name != scene.colour]
         wanted = replace(scene, thing=str(rng.choice(things)), colour=str(rng.choice(colours)))
-        points = np.concatenate([part.points for part in parts_of(scene)[1]]) * SIZE
+        points = np.concatenate([part.points for part in build_polygons(scene)[1]]) * IMAGE_SIZE_PX
         low, high = points.min(0) - MARGIN, points.max(0) + MARGIN
-        mask = Image.new("L", (SIZE, SIZE))
-        mask.paste(255, tuple(int(v) for v in (*np.clip(low, 0, SIZE), *np.clip(high, 0, SIZE))))
-        found.append(Case(scene, wanted, Image.fromarray(draw(scene)), mask))
+        mask = Image.new("L", (IMAGE_SIZE_PX, IMAGE_SIZE_PX))
+        mask.paste(
+            255,
+            tuple(
+                int(v) for v in (*np.clip(low, 0, IMAGE_SIZE_PX), *np.clip(high, 0, IMAGE_SIZE_PX))
+            ),
+        )
+        found.append(Case(scene, wanted, Image.fromarray(render_scene(scene)), mask))
     return found
 
 
@@ -65,31 +70,31 @@ class Side:
     """The studio on the embedded model, and its judge."""
 
     def __init__(self, home: Path, device: str = "cpu", steps: int = STEPS) -> None:
-        from studio.engine.context import Bench
+        from studio.engine.context import WorkerContext
         from studio.pocket.judge import Judge
         from studio.settings import load, shipped
 
-        self.bench = Bench.open(
+        self.bench = WorkerContext.open(
             load(home=home, device=device, precision="float32", keep_free=0, preview_every=0)
         )
         self.steps, self.judge = steps, Judge.load(shipped("assets") / "pocket" / "judge")
 
     def painted(self, asked: Sequence[dict[str, Any]]) -> list[Image.Image]:
         """The pictures of many requests, several at once."""
-        from studio.core.base import check
+        from studio.core.base import validate
         from studio.core.generation.request import GenerationRequest
-        from studio.engine.generation.trajectory_runner import Painter, begin
-        from studio.engine.models.prompt_encoding import condition
+        from studio.engine.generation.trajectory_runner import TrajectoryRunner, prepare_task
+        from studio.engine.models.prompt_encoding import encode_prompts
 
-        inputs = self.bench.library.inputs
+        inputs = self.bench.home.library.inputs
         requests = [
-            check(GenerationRequest, {"steps": self.steps, "seed": k, **one})
+            validate(GenerationRequest, {"steps": self.steps, "seed": k, **one})
             for k, one in enumerate(asked)
         ]
         with self.bench.pipelines.borrow(requests[0]) as parts:
-            full = [inputs.resolved(request, parts.info.side, 0) for request in requests]
-            each = [begin(parts, one, condition(parts, one), inputs) for one in full]
-            came = {one: image for one, image, _ in Painter(parts, TOGETHER).paint(each)}
+            full = [inputs.resolve(request, parts.info.native_size, 0) for request in requests]
+            each = [prepare_task(parts, one, encode_prompts(parts, one), inputs) for one in full]
+            came = {one: image for one, image, _ in TrajectoryRunner(parts, TOGETHER).run(each)}
         for image in came.values():
             if not isinstance(image, Image.Image):
                 raise image
@@ -99,20 +104,20 @@ class Side:
         """What the judge sees, by head."""
         from studio.pocket.data import to_tensor
 
-        return self.judge.verdicts(
+        return self.judge.predict_labels(
             to_tensor(np.stack([np.asarray(image.convert("RGB")) for image in images]))
         )
 
     def inpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Shares of pictures in which the thing, its colour and the place are as wanted after repainting the mask; the place, too,
         as the judge saw it before."""
-        from studio.pocket.captions import full
+        from studio.pocket.captions import format_full_caption
 
-        inputs = self.bench.library.inputs
+        inputs = self.bench.home.library.inputs
         images = self.painted(
             [
                 {
-                    "prompt": full(case.wanted),
+                    "prompt": format_full_caption(case.wanted),
                     "image": inputs.add(case.picture).sha256,
                     "strength": 1.0,
                     "mask": inputs.add_mask(case.mask).sha256,
@@ -127,13 +132,13 @@ class Side:
     def outpainted(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Half as wide again on the right: shares of pictures whose right 128 pixels (half of them new) show the same place; and
         of those whose old part is bit for bit the same beyond the seam."""
-        from studio.pocket.captions import full
+        from studio.pocket.captions import format_full_caption
 
-        inputs = self.bench.library.inputs
+        inputs = self.bench.home.library.inputs
         images = self.painted(
             [
                 {
-                    "prompt": full(case.scene),
+                    "prompt": format_full_caption(case.scene),
                     "image": inputs.add(case.picture).sha256,
                     "strength": 1.0,
                     "extend_right": EXTENDED,
@@ -154,14 +159,14 @@ class Side:
 
     def changed(self, told: Sequence[Case]) -> tuple[dict[str, float], list[Image.Image]]:
         """Mean difference to the picture (% of the whole range) at each strength, and the share of pictures in which it grows."""
-        from studio.engine.metrics import difference
-        from studio.pocket.captions import full
+        from studio.engine.metrics import compute_rms_difference
+        from studio.pocket.captions import format_full_caption
 
-        inputs = self.bench.library.inputs
+        inputs = self.bench.home.library.inputs
         images = self.painted(
             [
                 {
-                    "prompt": full(case.wanted),
+                    "prompt": format_full_caption(case.wanted),
                     "image": inputs.add(case.picture).sha256,
                     "strength": strength,
                     "seed": k,
@@ -172,7 +177,7 @@ class Side:
         )
         apart = np.array(
             [
-                difference(case.picture, image)
+                compute_rms_difference(case.picture, image)
                 for case, image in zip(
                     [case for case in told for _ in STRENGTHS], images, strict=True
                 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,11 +54,10 @@ def sweeps(flags: argparse.Namespace) -> None:
     """Print, for each case and size, seconds of the loop and of ours, their ratio, rows, and what is beside the bare forwards."""
     import torch
 
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     with tempfile.TemporaryDirectory() as place:
         side = _Side(Path(place), flags)
         print(
-            f"{side.title}, {torch.get_num_threads()} threads, {flags.precision}, {side.info.side} px, {flags.runs} runs"
+            f"{side.title}, {torch.get_num_threads()} threads, {flags.precision}, {side.info.native_size} px, {flags.runs} runs"
         )
         for cells in flags.cells:
             for name, wanted in cases(cells).items():
@@ -72,28 +70,28 @@ class _Side:
 
     def __init__(self, home: Path, flags: argparse.Namespace) -> None:
         import diffusers
-        import lora_makers
 
-        from studio.engine.context import Bench
+        from studio.engine.context import WorkerContext
         from studio.settings import load
         from studio.storage.models.library import Library
+        from tests.support import lora_makers
 
         settings = load(
             home=home, device=flags.device, precision=flags.precision, keep_free=0, preview_every=0
         )
-        self.info = Library(settings).model(flags.model)
+        self.info = Library(settings).get_model(flags.model)
         lora_makers.kohya(
             settings.loras / "moon.safetensors",
             lora_makers.add(lora_makers.stock(self.info.path)),
             2,
         )
-        self.bench, self._seeds = Bench.open(settings), count(1000)
+        self.bench, self._seeds = WorkerContext.open(settings), count(1000)
         device = self.bench.pipelines.device
-        self.title, self._where = device.title, device.torch
+        self.title, self._where = device.title, device.torch_device
         self.stock: Any = diffusers.DiffusionPipeline.from_pretrained(
             self.info.path, dtype=device.dtype
-        ).to(device.torch)
-        self.stock.vae.to(device.autoencoder_dtype)
+        ).to(device.torch_device)
+        self.stock.vae.to(device.vae_dtype)
         self.stock.set_progress_bar_config(disable=True)
         self.stock.load_lora_weights(
             settings.loras, weight_name="moon.safetensors", adapter_name="moon"
@@ -111,7 +109,7 @@ class _Side:
                 names,
                 self.stock.encode_prompt(
                     PROMPT,
-                    device=device.torch,
+                    device=device.torch_device,
                     num_images_per_prompt=1,
                     do_classifier_free_guidance=True,
                     negative_prompt=NEGATIVE,
@@ -137,15 +135,15 @@ class _Side:
                 **self._told,
                 num_inference_steps=cell.get("steps", 12),
                 guidance_scale=cell.get("guidance", 5.0),
-                width=self.info.side,
-                height=self.info.side,
+                width=self.info.native_size,
+                height=self.info.native_size,
                 generator=noise,
             )
             made.images[0].save(self._home / f"stock-{k}.png")
 
     def ours(self, cells: list[dict[str, Any]], fast: bool) -> dict[str, Any]:
         """The same as a stored sweep, zipped axes."""
-        from studio.core.base import check
+        from studio.core.base import validate
         from studio.core.sweeps.spec import SweepSpec
         from studio.engine.sweeps.job import run_sweep
 
@@ -172,8 +170,8 @@ class _Side:
                 }
             )
             base["loras"] = [{"name": "moon", "text_encoder": 0.0}]
-        id = self.bench.sweeps.add(
-            check(SweepSpec, {"base": base, "axes": axes, "fast": fast}), "local"
+        id = self.bench.home.sweeps.save(
+            validate(SweepSpec, {"base": base, "axes": axes, "fast": fast}), "local"
         )
         return run_sweep(self.bench, {"sweep": id}, lambda progress: None)
 
@@ -185,11 +183,13 @@ class _Side:
 
         request = GenerationRequest(model=self.info.name, loras=("moon",) * lora)
         with self.bench.pipelines.borrow(request) as parts, torch.inference_mode():
-            shape = parts.latent_shape(self.info.side, self.info.side)
+            shape = parts.latent_shape(self.info.native_size, self.info.native_size)
             for rows in sizes:
                 latents = torch.randn(rows, *shape[1:]).to(self._where, parts.device.dtype)
-                added = parts.added(
-                    self._told.get("pooled_prompt_embeds"), self.info.side, self.info.side
+                added = parts.added_cond_kwargs(
+                    self._told.get("pooled_prompt_embeds"),
+                    self.info.native_size,
+                    self.info.native_size,
                 )
                 parts.unet(
                     latents,
@@ -259,15 +259,15 @@ def bound(flags: argparse.Namespace) -> None:
     """How far fast latents are from exact ones: eight seeds in one batch, for each scheduler and some counts of steps."""
     from studio.core.catalog import SCHEDULERS as EVERY
     from studio.core.generation.request import GenerationRequest
-    from studio.engine.context import Bench
+    from studio.engine.context import WorkerContext
     from studio.engine.generation.batcher import Batcher
     from studio.engine.generation.trajectory import Trajectory
-    from studio.engine.models.prompt_encoding import condition
+    from studio.engine.models.prompt_encoding import encode_prompts
     from studio.settings import load
 
     counts = (5, 10, 20)
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench.open(
+        bench = WorkerContext.open(
             load(
                 home=Path(place),
                 device=flags.device,
@@ -287,7 +287,7 @@ def bound(flags: argparse.Namespace) -> None:
                         prompt=PROMPT,
                         model=flags.model,
                         scheduler=name,
-                        schedule="As shipped",
+                        noise_schedule="As shipped",
                         steps=steps,
                         guidance=5,
                         seed=seed,
@@ -299,10 +299,12 @@ def bound(flags: argparse.Namespace) -> None:
                     def painted(
                         most: int, requests: list[GenerationRequest] = requests, parts: Any = parts
                     ) -> dict[int, Any]:
-                        each = [Trajectory(parts, one, condition(parts, one)) for one in requests]
+                        each = [
+                            Trajectory(parts, one, encode_prompts(parts, one)) for one in requests
+                        ]
                         return {
                             one.request.seed: latents
-                            for one, latents, _ in Batcher(parts, most).paint(each)
+                            for one, latents, _ in Batcher(parts, most).denoise(each)
                         }
 
                     exact, fast = painted(1), painted(8)

@@ -21,7 +21,7 @@ RANK, BATCH = 16, 4
 
 def training(flags: argparse.Namespace) -> None:
     """Print seconds a step of theirs, ours and the bare arithmetic, and their ratios; --steps in each turn, --runs turns."""
-    from studio.engine.context import Bench
+    from studio.engine.context import WorkerContext
     from studio.settings import load
 
     with tempfile.TemporaryDirectory() as place:
@@ -32,7 +32,7 @@ def training(flags: argparse.Namespace) -> None:
             keep_free=0,
             preview_every=0,
         )
-        bench = Bench.open(settings)
+        bench = WorkerContext.open(settings)
         print(
             f"training: pocket 128², moon, rank {RANK}, batch {BATCH}, attention, {bench.pipelines.device.title}, "
             f"{flags.precision}, {flags.runs} turns of {flags.steps} steps"
@@ -67,10 +67,10 @@ def training(flags: argparse.Namespace) -> None:
 
 
 def _config(flags: argparse.Namespace, reads: bool) -> Any:
-    from studio.core.base import check
+    from studio.core.base import validate
     from studio.core.training.config import TrainingConfig
 
-    return check(
+    return validate(
         TrainingConfig,
         {
             "dataset": "moon",
@@ -95,41 +95,43 @@ def _ours(
 
     from studio.engine.models import families
     from studio.engine.training import prepare
-    from studio.engine.training.checkpoint import Keeper
-    from studio.engine.training.data_loader import Data
-    from studio.engine.training.latent_cache import Cache
-    from studio.engine.training.lora_network import Network
-    from studio.engine.training.monitor import Watcher
+    from studio.engine.training.checkpoint import CheckpointManager
+    from studio.engine.training.data_loader import BatchLoader
+    from studio.engine.training.latent_cache import TensorCache
+    from studio.engine.training.lora_network import LoraNetwork
+    from studio.engine.training.monitor import TrainingMonitor
     from studio.engine.training.trainer import Trainer, fit
     from studio.engine.worker import Reporter
     from studio.storage.jobs import Jobs
 
-    id = bench.runs.add(_config(flags, reads), "bench")
-    run = bench.runs.get(id)
-    found = prepare.prepare(bench, run.config, lambda progress: None)
+    id = bench.home.runs.add(_config(flags, reads), "bench")
+    run = bench.home.runs.get(id)
+    found = prepare.prepare_training(bench, run.config, lambda progress: None)
     jobs = Jobs(bench.settings.home / "jobs.sqlite")
     job = jobs.submit("train", {"run": id})
     jobs.claim("cpu", job)
 
     def trainer() -> Any:
-        own = Network(
-            families.load(found.info, found.content, found.device), found.config, found.modules
+        own = LoraNetwork(
+            families.load_model(found.model_info, found.content_hash, found.device),
+            found.config,
+            found.target_modules,
         )
-        data = Data(found.plan, Cache(), own.parts, not own.reads)
-        data.prepare(own.parts)
-        return Trainer(own, data, found.config, found.total)
+        data = BatchLoader(found.plan, TensorCache(), own.model, not own.trains_text_encoder)
+        data.fill_cache(own.model)
+        return Trainer(own, data, found.config, found.total_steps)
 
     one, plain = trainer(), trainer()
-    watcher = Watcher(
+    watcher = TrainingMonitor(
         bench,
         run,
-        found,
-        Keeper(Path(bench.settings.home / "none"), "", 0),
-        None,
-        Reporter(jobs, job),
-        0,
+        setup=found,
+        checkpoint_manager=CheckpointManager(Path(bench.settings.home / "none"), "", 0),
+        validation_loader=None,
+        report=Reporter(jobs, job),
+        working_bytes=0,
     )
-    watcher.due = lambda step: False  # type: ignore[method-assign]
+    watcher.is_due = lambda step: False  # type: ignore[method-assign]
 
     def ours(steps: int) -> None:
         one.total = one.done + steps
@@ -172,7 +174,7 @@ def _theirs(bench: Any, flags: argparse.Namespace, reads: bool) -> Callable[[int
     from peft import LoraConfig
     from tqdm.auto import tqdm
 
-    info = bench.library.model("pocket")
+    info = bench.home.library.model("pocket")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
         flags.precision
     ]
@@ -260,7 +262,7 @@ class _Pictures:
         self._tokenizer = tokenizer
         self._items = [
             (Image.open(item.path).convert("RGB"), item.caption)
-            for item in bench.datasets.open("moon").items
+            for item in bench.home.training_sets.open("moon").items
         ]
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """What a CLIP model can be asked about a dataset.
 
-Knows: the questions and what each needs. Does not know: how they are answered, which models there are.
+Knows: the questions and the fields that each of them needs.
+Does not know: how a question is answered (engine/clip_search), which models are installed.
 """
 
 from __future__ import annotations
@@ -9,91 +10,100 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from studio.core.base import Value, setting
+from studio.core.base import Spec, spec_field
 from studio.core.catalog import DEFAULT_CLIP
 
 Question = Literal["search", "classes", "duplicates", "fit"]
-OTHER = "other"  # the class of what is none of the others
+OTHER_CLASS = "other"  # the class of images that belong to none of the named ones
 
 
-class SeeSpec(Value):
-    """A question about the pictures of a dataset."""
+class ClipQuerySpec(Spec):
+    """A question about the images of a dataset."""
 
-    dataset: str = setting(
+    dataset: str = spec_field(
         ...,
         title="Dataset",
         min_length=1,
         max_length=200,
         help="Whose pictures: the name of a folder in home/datasets.",
     )
-    question: Question = setting(
+    question: Question = spec_field(
         "search",
         title="Question",
-        help="search: which pictures are like words or a picture; classes: which of some words each is; "
-        "duplicates: which are nearly the same; fit: how well each caption fits its picture.",
+        help="search: which pictures are like words or a picture; classes: which of some words "
+        "each is; duplicates: which are nearly the same; fit: how well each caption fits its "
+        "picture.",
     )
-    clip: str = setting(
+    clip: str = spec_field(
         DEFAULT_CLIP,
         title="CLIP model",
         min_length=1,
         max_length=200,
         help="Who looks: pocket (the embedded one) or the name of a folder in home/models.",
     )
-    pictures: tuple[str, ...] = setting(
+    pictures: tuple[str, ...] = spec_field(
         (),
         title="Pictures",
         max_length=100_000,
         help="Only these, by their names in the folder; empty is all.",
     )
-    words: str = setting("", title="Words", max_length=2000, help="What to search for: a red boat.")
-    like: str = setting(
+    words: str = spec_field(
+        "", title="Words", max_length=2000, help="What to search for: a red boat."
+    )
+    like: str = spec_field(
         "",
         title="Like",
         max_length=500,
         help="Or a picture that others are to be like: the name of one of the "
         "dataset, or the sha256 of one in home/inputs.",
     )
-    classes: tuple[str, ...] = setting(
+    classes: tuple[str, ...] = spec_field(
         (),
         title="Classes",
         max_length=1000,
         help="moon / sun / other: each picture is one of these; other is what is none of them.",
     )
-    limit: int = setting(
+    limit: int = spec_field(
         50, title="At most", ge=1, le=10_000, help="How many pictures a search gives."
     )
 
     @field_validator("classes", mode="before")
     @classmethod
-    def _listed(cls, given: Any) -> Any:
-        """A list, or one text with / between."""
-        parts = given.split("/") if isinstance(given, str) else given
-        if isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
-            return tuple(
-                dict.fromkeys(cleaned for part in parts if (cleaned := " ".join(part.split())))
-            )
-        return given
+    def _split_classes(cls, value: Any) -> Any:
+        """Accept a list, or one text with slashes between the classes; drop duplicates."""
+        parts = value.split("/") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            return value
+        if not all(isinstance(part, str) for part in parts):
+            return value
+        names = [" ".join(part.split()) for part in parts]
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _validate_combination(self) -> Self:
         faults = []
         if self.question == "search" and bool(self.words.strip()) == bool(self.like):
             faults.append(
                 "Words: a search needs either words or a picture that others are to be like."
             )
-        if self.question == "classes" and len(
-            [name for name in self.classes if name.lower() != OTHER]
-        ) < 1 + (OTHER not in map(str.lower, self.classes)):
+        if self.question == "classes" and not self._has_enough_classes():
             faults.append("Classes: name at least two, with / between, such as moon / sun / other.")
-        for field, title, needed in (
+        for field, title, question in (
             ("words", "Words", "search"),
             ("like", "Like", "search"),
             ("classes", "Classes", "classes"),
         ):
-            if getattr(self, field) and self.question != needed:
+            if getattr(self, field) and self.question != question:
                 faults.append(
-                    f"{title}: is only for the question {needed} (not for {self.question}); leave it empty."
+                    f"{title}: is only for the question {question} (not for {self.question}); "
+                    "leave it empty."
                 )
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    def _has_enough_classes(self) -> bool:
+        """Two classes, of which one may be "other"."""
+        named = [name for name in self.classes if name.lower() != OTHER_CLASS]
+        has_other = any(name.lower() == OTHER_CLASS for name in self.classes)
+        return len(named) >= (1 if has_other else 2)

@@ -1,9 +1,12 @@
-"""Edits of captions as values: what can be done to many at once, and what comes of it before it is done.
+"""Edits of captions as values: what can be done to many at once, and its result before it is done.
 
-Knows: each edit's fields and its effect on one caption; time limits on patterns. Does not know: files, undo (storage/datasets/history.py).
-`changed(edit, rows)` is all: a pure function from an edit and rows to new captions, so that a preview and the deed are the same.
+Knows: each edit's fields and its effect on one caption; the time limit on patterns.
+Does not know: files, undo (storage/datasets/history.py).
 
-To add an edit: a class here with `kind`, fields and `on(row, see)`, and its name in `EDITS`.
+`edit_captions(edit, rows)` is a pure function from an edit and rows to new captions, so a preview
+shows exactly what the edit then does.
+
+To add an edit: a class here with `kind`, fields and `apply(row, context)`, and an entry in `EDITS`.
 """
 
 from __future__ import annotations
@@ -15,22 +18,23 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from studio.core.base import Value, check, setting
+from studio.core.base import Spec, spec_field, validate
 from studio.core.captions import safe_regex, text
 from studio.core.captions.provenance import Source
-from studio.core.captions.text import Mode
+from studio.core.captions.text import MergeMode
 from studio.errors import InvalidSpec
 
-LONGEST = 16_000  # characters of a caption that an edit may make
-PATIENCE = 5.0  # seconds that one edit's pattern may take over all captions
+MAX_CAPTION_CHARACTERS = 16_000  # characters of a caption that an edit may make
+PATTERN_TIMEOUT_SECONDS = 5.0  # seconds that one edit's pattern may take over all captions
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What edits, filters and lint see of a picture. `tokens` and `content` are filled where they were asked for.
+class CaptionRow:
+    """What edits, filters and lint see of an image.
 
-    `below`: the lines of its caption's file that trainers do not read. `fault`: why its caption cannot be read. `reason`: why the
-    picture itself cannot be used.
+    `token_count` and `content_hash` are filled only where the caller needs them. `extra_lines`:
+    the lines of its caption's file that trainers do not read. `caption_error`: why its caption
+    cannot be read. `image_error`: why the image itself cannot be used.
     """
 
     key: str
@@ -39,249 +43,257 @@ class Row:
     repeats: int = 1
     width: int = 0
     height: int = 0
-    bytes: int = 0
-    content: str = ""
-    tokens: int = 0
-    below: str = ""
-    fault: str = ""
-    reason: str = ""
-    written: bool = True  # whether there is a caption at all; an empty file is one
+    file_size: int = 0
+    content_hash: str = ""
+    token_count: int = 0
+    extra_lines: str = ""
+    caption_error: str = ""
+    image_error: str = ""
+    has_caption_file: bool = True  # whether there is a caption at all; an empty file is one
 
 
 @dataclass
-class See:
-    """What an edit may look at beside its row: all rows' tags with their counts, how long a caption is, how much time is left."""
+class EditContext:
+    """What an edit may look at beside its row."""
 
-    counts: Mapping[str, int] = field(default_factory=dict)
-    tokens: Callable[[str], int] = len
-    until: float = 0.0
+    tag_counts: Mapping[str, int] = field(default_factory=dict)  # of all rows, by normalized tag
+    count_tokens: Callable[[str], int] = len
+    deadline: float = 0.0  # for patterns, on the clock of time.monotonic()
 
 
-class Put(Value):
+class SetCaptions(Spec):
     """Captions for certain pictures, by key: typed by hand, or a model's."""
 
     kind: Literal["put"] = "put"
     texts: dict[str, str]
-    mode: Mode = setting(
+    mode: MergeMode = spec_field(
         "replace",
         title="Mode",
         help="fill: only where there is none; replace: all; append: after what is there.",
     )
-    separator: str = setting(
+    separator: str = spec_field(
         ", ", title="Separator", help="Between the old caption and what is appended.", max_length=20
     )
 
-    def on(self, row: Row, see: See) -> str:
-        new = self.texts.get(row.key)
-        return (
-            row.caption
-            if new is None
-            else text.merged(row.caption, text.one_line(new), self.mode, self.separator)
-        )
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        new_text = self.texts.get(row.key)
+        if new_text is None:
+            return row.caption
+        new = text.collapse_whitespace(new_text)
+        return text.merge_captions(row.caption, new, self.mode, self.separator)
 
 
-class Replace(Value):
+class Replace(Spec):
     """Search and replace."""
 
     kind: Literal["replace"] = "replace"
-    find: str = setting(
+    find: str = spec_field(
         ...,
         title="Find",
         help="Text, or a pattern.",
         min_length=1,
-        max_length=safe_regex.LONGEST,
+        max_length=safe_regex.MAX_PATTERN_CHARACTERS,
     )
-    to: str = setting(
+    to: str = spec_field(
         "",
         title="Replace by",
         help=r"In a pattern \1 or \g<name> stand for its groups.",
-        max_length=safe_regex.LONGEST,
+        max_length=safe_regex.MAX_PATTERN_CHARACTERS,
     )
-    pattern: bool = setting(False, title="Pattern", help="Read it as a regular expression.")
-    capitals: bool = setting(True, title="Capitals count", help="Boat is not boat.")
-    words: bool = setting(False, title="Whole words", help="Find boat, but not in boathouse.")
+    pattern: bool = spec_field(False, title="Pattern", help="Read it as a regular expression.")
+    capitals: bool = spec_field(True, title="Capitals count", help="Boat is not boat.")
+    words: bool = spec_field(False, title="Whole words", help="Find boat, but not in boathouse.")
 
     @model_validator(mode="after")
-    def _can_be(self) -> Self:
+    def _check_pattern(self) -> Self:
         try:
             if self.pattern:
-                safe_regex.check(self.find, self.to, self.capitals, self.words)
+                safe_regex.check_pattern(self.find, self.to, self.capitals, self.words)
         except ValueError as error:
             raise ValueError(
                 f"Find: {self.find!r:.60} is no pattern that can be used: {error}."
             ) from None
         return self
 
-    def on(self, row: Row, see: See) -> str:
-        made = safe_regex.compiled(
-            self.find, self.pattern, self.capitals, self.words
-        )  # those seen before are kept
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption after the replacement; stops at the context's deadline."""
+        # The library caches patterns, so compiling per row costs nothing.
+        pattern = safe_regex.compile_pattern(self.find, self.pattern, self.capitals, self.words)
+        replacement = self.to if self.pattern else self.to.replace("\\", r"\\")
         try:
-            if (left := see.until - time.monotonic()) <= 0:
+            timeout = context.deadline - time.monotonic()
+            if timeout <= 0:
                 raise TimeoutError
-            to = self.to if self.pattern else self.to.replace("\\", r"\\")
-            new = str(made.sub(to, row.caption, timeout=left, concurrent=True))
-            return row.caption if new == row.caption else text.one_line(new)
+            new = str(pattern.sub(replacement, row.caption, timeout=timeout, concurrent=True))
         except TimeoutError:
             raise InvalidSpec(
                 [
-                    f"Find: the pattern {self.find!r:.60} takes longer than {PATIENCE:g} seconds (at {row.key:.80}); "
-                    "use a simpler one."
+                    f"Find: the pattern {self.find!r:.60} takes longer than "
+                    f"{PATTERN_TIMEOUT_SECONDS:g} seconds (at {row.key:.80}); use a simpler one."
                 ]
             ) from None
+        return row.caption if new == row.caption else text.collapse_whitespace(new)
 
 
-class RenameTags(Value):
+class RenameTags(Spec):
     """Tags under another name; several names may become one."""
 
     kind: Literal["rename_tags"] = "rename_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    to: str = setting(
+    to: str = spec_field(
         ..., title="New name", help="The tag that they become.", min_length=1, max_length=500
     )
 
-    def on(self, row: Row, see: See) -> str:
-        return text.renamed(row.caption, {text.folded(tag) for tag in self.tags}, self.to.strip())
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        old_tags = {text.normalize_tag(tag) for tag in self.tags}
+        return text.rename_tags(row.caption, old_tags, self.to.strip())
 
 
-class DeleteTags(Value):
+class DeleteTags(Spec):
     """Tags taken out."""
 
     kind: Literal["delete_tags"] = "delete_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
 
-    def on(self, row: Row, see: See) -> str:
-        return text.without(row.caption, {text.folded(tag) for tag in self.tags})
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        return text.remove_tags(row.caption, {text.normalize_tag(tag) for tag in self.tags})
 
 
-class AddTags(Value):
+class AddTags(Spec):
     """Tags put in where they are lacking."""
 
     kind: Literal["add_tags"] = "add_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    first: bool = setting(
+    first: bool = spec_field(
         False, title="In front", help="Before the other tags instead of after them."
     )
 
-    def on(self, row: Row, see: See) -> str:
-        return text.added(row.caption, self.tags, self.first)
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        return text.add_tags(row.caption, self.tags, self.first)
 
 
-class SortTags(Value):
+class SortTags(Spec):
     """Tags in another order."""
 
     kind: Literal["sort_tags"] = "sort_tags"
-    by: Literal["name", "count", "reverse"] = setting(
+    by: Literal["name", "count", "reverse"] = spec_field(
         "count", title="By", help="Name; how many captions have it; or turned round."
     )
-    keep: int = setting(
+    keep: int = spec_field(
         0, title="Keep in front", help="So many tags stay where they are.", ge=0, le=100
     )
 
-    def on(self, row: Row, see: See) -> str:
-        found = text.tags(row.caption)
-        kept, rest = found[: self.keep], found[self.keep :]
-        if self.by == "reverse":
-            rest = rest[::-1]
-        else:
-            rest = sorted(
-                rest,
-                key=lambda tag: (
-                    -see.counts.get(text.folded(tag), 0) * (self.by == "count"),
-                    text.folded(tag),
-                ),
-            )
-        return row.caption if kept + rest == found else text.joined(kept + rest)
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption with its tags sorted behind the first `keep`."""
+        tags = text.split_tags(row.caption)
+        movable = tags[self.keep :]
+
+        def by_count(tag: str) -> tuple[int, str]:
+            normalized = text.normalize_tag(tag)
+            return -context.tag_counts.get(normalized, 0), normalized
+
+        match self.by:
+            case "reverse":
+                movable.reverse()
+            case "count":
+                movable.sort(key=by_count)
+            case "name":
+                movable.sort(key=text.normalize_tag)
+        sorted_tags = tags[: self.keep] + movable
+        return row.caption if sorted_tags == tags else text.join_tags(sorted_tags)
 
 
-class DedupeTags(Value):
+class DedupeTags(Spec):
     """Each tag once."""
 
     kind: Literal["dedupe_tags"] = "dedupe_tags"
 
-    def on(self, row: Row, see: See) -> str:
-        return text.deduplicated(row.caption)
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        return text.deduplicate_tags(row.caption)
 
 
-class KeepTags(Value):
+class KeepTags(Spec):
     """Only the first tags."""
 
     kind: Literal["keep_tags"] = "keep_tags"
-    count: int = setting(
+    count: int = spec_field(
         10, title="Tags", help="So many of the first tags stay; the others go.", ge=1, le=1000
     )
 
-    def on(self, row: Row, see: See) -> str:
-        found = text.tags(row.caption)
-        return row.caption if len(found) <= self.count else text.joined(found[: self.count])
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        tags = text.split_tags(row.caption)
+        return row.caption if len(tags) <= self.count else text.join_tags(tags[: self.count])
 
 
-class Dress(Value):
+class AddAffixes(Spec):
     """Words before and after, and a trigger word where it is missing; nothing is put twice."""
 
     kind: Literal["dress"] = "dress"
-    prefix: str = setting(
+    prefix: str = spec_field(
         "", title="Prefix", help="Put before the caption as it is written here.", max_length=2000
     )
-    suffix: str = setting(
+    suffix: str = spec_field(
         "", title="Suffix", help="Put after the caption as it is written here.", max_length=2000
     )
-    trigger: str = setting(
+    trigger: str = spec_field(
         "",
         title="Trigger word",
         help="Put in front, with a comma, where the caption lacks it.",
         max_length=200,
     )
 
-    def on(self, row: Row, see: See) -> str:
-        new = text.dressed(row.caption, self.prefix, self.suffix, self.trigger)
-        return row.caption if new == row.caption else text.one_line(new)
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        new = text.add_affixes(row.caption, self.prefix, self.suffix, self.trigger)
+        return row.caption if new == row.caption else text.collapse_whitespace(new)
 
 
-class Clean(Value):
+class Clean(Spec):
     """Double spaces, empty tags and line breaks gone."""
 
     kind: Literal["clean"] = "clean"
 
-    def on(self, row: Row, see: See) -> str:
-        return text.clean(row.caption)
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        return text.clean_caption(row.caption)
 
 
-class JoinLines(Value):
-    """All lines of a caption's file as one, for trainers read only the first."""
+class JoinLines(Spec):
+    """All lines of a caption's file as one, because trainers read only the first."""
 
     kind: Literal["join_lines"] = "join_lines"
 
-    def on(self, row: Row, see: See) -> str:
-        return text.one_line(f"{row.caption} {row.below}") if row.below else row.caption
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        if not row.extra_lines:
+            return row.caption
+        return text.collapse_whitespace(f"{row.caption} {row.extra_lines}")
 
 
-class Shorten(Value):
-    """The longest beginning, whole tags if it can be, else whole words, that has no more tokens than that."""
+class Shorten(Spec):
+    """The longest beginning that fits a number of tokens: of whole tags if possible, else words."""
 
     kind: Literal["shorten"] = "shorten"
-    tokens: int = setting(
+    tokens: int = spec_field(
         77, title="Tokens", help="With the two that mark begin and end.", ge=3, le=100_000
     )
 
-    def on(self, row: Row, see: See) -> str:
-        if see.tokens(row.caption) <= self.tokens:
-            return row.caption
-        return next(
-            (one for one in text.beginnings(row.caption) if see.tokens(one) <= self.tokens),
-            row.caption,
-        )
+    def apply(self, row: CaptionRow, context: EditContext) -> str:
+        for candidate in (row.caption, *text.list_truncations(row.caption)):
+            if context.count_tokens(candidate) <= self.tokens:
+                return candidate
+        return row.caption
 
 
-class SetAside(Value):
-    """Pictures moved with their captions into the dataset's hidden folder .aside, where nothing reads them. Undone, they return."""
+class SetAside(Spec):
+    """Images moved with their captions into the dataset's folder .aside, which nothing reads.
+
+    Undoing the edit brings them back.
+    """
 
     kind: Literal["set_aside"] = "set_aside"
     keys: tuple[str, ...] = Field(min_length=1, max_length=100_000)
 
 
-class SetSource(Value):
-    """Where pictures come from; what is empty (None) stays as it was."""
+class SetSource(Spec):
+    """Where images come from; a field that is None stays as it was."""
 
     kind: Literal["set_source"] = "set_source"
     source: str | None = Field(None, max_length=2000)
@@ -290,19 +302,19 @@ class SetSource(Value):
     generated: bool | None = None
     note: str | None = Field(None, max_length=2000)
 
-    def on(self, old: Source) -> Source:
-        """The origin of a picture with what is said here."""
-        return old.model_copy(update=self.model_dump(exclude={"kind"}, exclude_none=True))
+    def apply(self, source: Source) -> Source:
+        """Return the origin of an image with the fields that are set here."""
+        return source.model_copy(update=self.model_dump(exclude={"kind"}, exclude_none=True))
 
 
-class SetRepeats(Value):
-    """How often an epoch shows each picture of one of kohya's folders: the number that the folder's name begins with."""
+class SetRepeats(Spec):
+    """How often an epoch shows each image of one of kohya's folders: the number in its name."""
 
     kind: Literal["set_repeats"] = "set_repeats"
-    folder: str = setting(
+    folder: str = spec_field(
         ..., title="Folder", help="Its name, such as 10_moon.", min_length=1, max_length=255
     )
-    repeats: int = setting(
+    repeats: int = spec_field(
         ...,
         title="Repeats",
         help="So often each of its pictures counts in an epoch.",
@@ -312,7 +324,7 @@ class SetRepeats(Value):
 
 
 TextEdit = (
-    Put
+    SetCaptions
     | Replace
     | RenameTags
     | DeleteTags
@@ -320,16 +332,16 @@ TextEdit = (
     | SortTags
     | DedupeTags
     | KeepTags
-    | Dress
+    | AddAffixes
     | Clean
     | JoinLines
     | Shorten
 )
 Edit = TextEdit | SetAside | SetSource | SetRepeats
 EDITS: dict[str, type[Edit]] = {
-    str(made.model_fields["kind"].default): made
-    for made in (
-        Put,
+    str(edit_class.model_fields["kind"].default): edit_class
+    for edit_class in (
+        SetCaptions,
         Replace,
         RenameTags,
         DeleteTags,
@@ -337,7 +349,7 @@ EDITS: dict[str, type[Edit]] = {
         SortTags,
         DedupeTags,
         KeepTags,
-        Dress,
+        AddAffixes,
         Clean,
         JoinLines,
         Shorten,
@@ -348,59 +360,76 @@ EDITS: dict[str, type[Edit]] = {
 }
 
 
-def edit_of(values: Mapping[str, Any]) -> Edit:
-    """An edit from JSON: `{"kind": "replace", "find": "boat", "to": "ship"}`. Raises InvalidSpec with all that is wrong."""
-    kind = values.get("kind")
+def parse_edit(data: Mapping[str, Any]) -> Edit:
+    """Read an edit from JSON values: `{"kind": "replace", "find": "boat", "to": "ship"}`.
+
+    Raises:
+        InvalidSpec: `kind` is unknown or fields are wrong; it names all of them.
+    """
+    kind = data.get("kind")
     if not isinstance(kind, str) or kind not in EDITS:
         raise InvalidSpec([f"Edit: kind has to be one of {', '.join(EDITS)} (not {kind!r:.40})."])
-    return check(EDITS[kind], values)
+    return validate(EDITS[kind], data)
 
 
-def changed(
+def edit_captions(
     edit: TextEdit,
-    rows: Iterable[Row],
-    everything: Iterable[Row] = (),
-    tokens: Callable[[str], int] = len,
+    rows: Iterable[CaptionRow],
+    all_rows: Iterable[CaptionRow] = (),
+    count_tokens: Callable[[str], int] = len,
 ) -> dict[str, str]:
-    """New captions of those rows that the edit changes, by key.
+    """Compute the new captions of those rows that an edit changes.
 
-    `everything`: all rows of the dataset, for counts of tags; `tokens` counts those of a caption. Raises InvalidSpec for a pattern
-    that takes too long or a caption that becomes too long; nothing is changed then.
+    Args:
+        edit: The edit.
+        rows: The rows to edit.
+        all_rows: All rows of the dataset, for counts of tags.
+        count_tokens: Returns the number of tokens of a caption, begin and end included.
+
+    Returns:
+        New captions by the key of their row; rows that stay as they are have none.
+
+    Raises:
+        InvalidSpec: A pattern takes too long, or a caption becomes too long.
     """
-    counts: dict[str, int] = {}
+    tag_counts: dict[str, int] = {}
     if isinstance(edit, SortTags) and edit.by == "count":
-        counts = {
-            text.folded(tag): count
-            for tag, count in text.counted(row.caption for row in everything)
-        }
-    see, made = See(counts, tokens, time.monotonic() + PATIENCE), {}
+        counted_tags = text.count_tags(row.caption for row in all_rows)
+        tag_counts = {text.normalize_tag(tag): count for tag, count in counted_tags}
+    deadline = time.monotonic() + PATTERN_TIMEOUT_SECONDS
+    context = EditContext(tag_counts, count_tokens, deadline)
+    new_captions: dict[str, str] = {}
     for row in rows:
-        new = edit.on(row, see)
-        if len(new) > LONGEST:
+        new = edit.apply(row, context)
+        if len(new) > MAX_CAPTION_CHARACTERS:
             raise InvalidSpec(
                 [
                     f"The caption of {row.key:.80} would become {len(new):,} characters long; "
-                    f"at most {LONGEST:,} can be."
+                    f"at most {MAX_CAPTION_CHARACTERS:,} can be."
                 ]
             )
-        if (
-            new != row.caption
-            or (isinstance(edit, JoinLines) and row.below)
-            or (isinstance(edit, Put) and edit.texts.get(row.key) == "" and not row.written)
-        ):
-            made[row.key] = new
-    return made
+        if new != row.caption or _writes_same_caption(edit, row):
+            new_captions[row.key] = new
+    return new_captions
 
 
-def title(edit: Edit) -> str:
-    """What an edit is called in the history."""
+def _writes_same_caption(edit: TextEdit, row: CaptionRow) -> bool:
+    """Whether a row's file has to be written although the caption in it stays the same."""
     match edit:
-        case Put():
-            return (
-                f"{len(edit.texts)} captions"
-                if len(edit.texts) != 1
-                else f"Caption of {next(iter(edit.texts)):.60}"
-            )
+        case JoinLines():
+            return bool(row.extra_lines)
+        case SetCaptions():
+            return edit.texts.get(row.key) == "" and not row.has_caption_file
+    return False
+
+
+def describe_edit(edit: Edit) -> str:
+    """Return the title of an edit in the history."""
+    match edit:
+        case SetCaptions():
+            if len(edit.texts) == 1:
+                return f"Caption of {next(iter(edit.texts)):.60}"
+            return f"{len(edit.texts)} captions"
         case Replace():
             return f"Replace {edit.find!r:.40} by {edit.to!r:.40}"
         case RenameTags():
@@ -409,9 +438,9 @@ def title(edit: Edit) -> str:
             return f"Delete {', '.join(edit.tags):.80}"
         case AddTags():
             return f"Add {', '.join(edit.tags):.80}"
-        case Dress():
-            told = edit.model_dump(exclude={"kind"}).items()
-            return " · ".join(f"{name} {value!r:.40}" for name, value in told if value) or "Dress"
+        case AddAffixes():
+            fields = edit.model_dump(exclude={"kind"}).items()
+            return " · ".join(f"{name} {value!r:.40}" for name, value in fields if value) or "Dress"
         case KeepTags():
             return f"Keep the first {edit.count} tags"
         case Shorten():

@@ -1,14 +1,20 @@
-"""Filters: a line of text that says which pictures are meant.
+"""Filters: a line of text that selects images of a dataset.
 
-    boat                     "boat" stands in the caption              tag:boat  tag:red*   a whole tag, with * and ?
-    "red boat"               these words in this order                 name:img_*           the file's path
-    tokens:>77  words:<3     counts: = < <= > >=, or 3-8               is:missing           no caption
-    tags:0  chars:>200  width:<512  height:…  side:<512 (the shorter)  is:broken            cannot be used
-    repeats:10  bytes:…  concept:moon                                  is:captioned
+    boat                      "boat" stands in the caption
+    "red boat"                these words in this order
+    tag:boat  tag:red*        a whole tag, with * and ?
+    name:img_*                the file's path
+    concept:moon              the words in its folder's name
+    is:missing  is:captioned  no caption; a caption
+    is:broken                 cannot be used
+    tokens:>77  words:<3      counts: = < <= > >=, or 3-8; also tags, chars, width, height,
+                              side (the shorter one), repeats, bytes
 
-    boat lake        both          boat OR lake        not boat, -boat        (boat OR ship) -tag:red
+    boat lake       both         boat OR lake        not boat, -boat        (boat OR ship) -tag:red
 
-Knows: this grammar and rows. Does not know: where pictures are. Capitals do not count, but OR, AND and NOT work in any case.
+Capitals do not count; OR, AND and NOT work in any case.
+
+Knows: this grammar and rows. Does not know: where images are.
 """
 
 from __future__ import annotations
@@ -19,19 +25,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from studio.core.captions.edits import Row
-from studio.core.captions.text import tags
+from studio.core.captions.edits import CaptionRow
+from studio.core.captions.text import split_tags
 from studio.errors import InvalidSpec
 
-LONGEST, DEEPEST = 2000, 40  # characters of a filter, brackets within brackets
-_TOKEN = re.compile(
-    r'\s*(?:(?P<open>\()|(?P<close>\))|(?P<minus>-(?=[^\s)]))|(?P<field>[A-Za-z]+):(?P<value>"[^"]*"|[^\s()"]*)'
+MAX_FILTER_CHARACTERS = 2000
+MAX_NESTING = 40  # brackets within brackets
+_TOKEN_PATTERN = re.compile(
+    r"\s*(?:(?P<open>\()|(?P<close>\))|(?P<minus>-(?=[^\s)]))"
+    r'|(?P<field>[A-Za-z]+):(?P<value>"[^"]*"|[^\s()"]*)'
     r'|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))'
 )
-_COUNT = re.compile(
-    r"(?P<sign><=|>=|<|>|=)?(?P<number>\d{1,12})|(?P<least>\d{1,12})-(?P<most>\d{1,12})"
+_COUNT_PATTERN = re.compile(
+    r"(?P<sign><=|>=|<|>|=)?(?P<number>\d{1,12})|(?P<minimum>\d{1,12})-(?P<maximum>\d{1,12})"
 )
-_SIGNS: dict[str, Callable[[int, int], bool]] = {
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "": operator.eq,
     "=": operator.eq,
     "<": operator.lt,
@@ -39,148 +47,200 @@ _SIGNS: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-COUNTS: dict[str, Callable[[Row], int]] = {
-    "tokens": lambda row: row.tokens,
+COUNTED_FIELDS: dict[str, Callable[[CaptionRow], int]] = {
+    "tokens": lambda row: row.token_count,
     "words": lambda row: len(row.caption.split()),
-    "tags": lambda row: len(tags(row.caption)),
+    "tags": lambda row: len(split_tags(row.caption)),
     "chars": lambda row: len(row.caption),
     "width": lambda row: row.width,
     "height": lambda row: row.height,
     "side": lambda row: min(row.width, row.height),
     "repeats": lambda row: row.repeats,
-    "bytes": lambda row: row.bytes,
+    "bytes": lambda row: row.file_size,
 }
-STATES: dict[str, Callable[[Row], bool]] = {
+IMAGE_STATES: dict[str, Callable[[CaptionRow], bool]] = {
     "missing": lambda row: not row.caption,
     "captioned": lambda row: bool(row.caption),
-    "broken": lambda row: bool(row.reason or row.fault),
+    "broken": lambda row: bool(row.image_error or row.caption_error),
 }
-Test = Callable[[Row], bool]
+Predicate = Callable[[CaptionRow], bool]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that was understood. `asks_tokens`: rows need their `tokens`, which take time to count."""
+    """A parsed filter. `needs_tokens`: rows need their `token_count`, which is slow to compute."""
 
-    holds: Test
-    asks_tokens: bool
-
-
-def parse(text: str) -> Filter:
-    """Read a filter; an empty one lets everything through. Raises InvalidSpec with a sentence on what is wrong."""
-    if len(text) > LONGEST:
-        raise InvalidSpec([f"Filter: has {len(text)} characters; at most {LONGEST} can be."])
-    reader = _Reader(text)
-    test = reader.either() if reader.more else (lambda row: True)
-    if reader.more:
-        raise InvalidSpec([f"Filter: a ) at {reader.shown()} that nothing opened."])
-    return Filter(test, reader.tokens)
+    matches: Predicate
+    needs_tokens: bool
 
 
-class _Reader:
-    """Reads a filter from left to right."""
+def parse_filter(text: str) -> Filter:
+    """Parse a filter.
+
+    Args:
+        text: The filter, in the grammar above; an empty one lets every row through.
+
+    Raises:
+        InvalidSpec: The text is no filter; its sentence says where.
+    """
+    if len(text) > MAX_FILTER_CHARACTERS:
+        raise InvalidSpec(
+            [f"Filter: has {len(text)} characters; at most {MAX_FILTER_CHARACTERS} can be."]
+        )
+    parser = _Parser(text)
+    if not parser.has_more:
+        return Filter(lambda _row: True, needs_tokens=False)
+    predicate = parser.parse_or()
+    if parser.has_more:
+        raise InvalidSpec([f"Filter: a ) at {parser.describe_next()} that nothing opened."])
+    return Filter(predicate, parser.needs_tokens)
+
+
+class _Parser:
+    """A recursive descent parser; reads a filter from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.left: list[re.Match[str]] = []
-        self.depth, self.tokens, at = 0, False, 0
+        self.depth = 0
+        self.needs_tokens = False
+        self.remaining: list[re.Match[str]] = []  # tokens, the next one last
         text = text.rstrip()
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise InvalidSpec([f"Filter: a quote is not closed at {text[at:].strip()!r:.40}."])
-            self.left.append(match)
-            at = match.end()
-        self.left.reverse()
+        position = 0
+        while position < len(text):
+            token = _TOKEN_PATTERN.match(text, position)
+            if token is None:
+                unclosed = text[position:].strip()
+                raise InvalidSpec([f"Filter: a quote is not closed at {unclosed!r:.40}."])
+            self.remaining.append(token)
+            position = token.end()
+        self.remaining.reverse()
 
     @property
-    def more(self) -> bool:
-        return bool(self.left)
+    def has_more(self) -> bool:
+        """Whether tokens remain."""
+        return bool(self.remaining)
 
-    def shown(self) -> str:
-        return repr(self.left[-1].group().strip()) if self.left else "the end"
+    def describe_next(self) -> str:
+        """Name the next token in a fault."""
+        return repr(self.remaining[-1].group().strip()) if self.remaining else "the end"
 
-    def word(self) -> str:
-        """The next piece in capitals, if it is a plain word."""
-        return (self.left[-1]["word"] or "").upper() if self.left else ""
+    def peek_word(self) -> str:
+        """Return the next token in capitals if it is a plain word, else an empty text."""
+        if not self.remaining:
+            return ""
+        return (self.remaining[-1]["word"] or "").upper()
 
-    def either(self) -> Test:
-        tests = [self.all()]
-        while self.word() == "OR":
-            self.left.pop()
-            tests.append(self.all())
-        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+    def parse_or(self) -> Predicate:
+        """Parse terms between OR, the weakest operator."""
+        predicates = [self.parse_and()]
+        while self.peek_word() == "OR":
+            self.remaining.pop()
+            predicates.append(self.parse_and())
+        if len(predicates) == 1:
+            return predicates[0]
+        return lambda row: any(predicate(row) for predicate in predicates)
 
-    def all(self) -> Test:
-        tests = [self.one()]
-        while self.left and self.word() != "OR" and not self.left[-1]["close"]:
-            if self.word() == "AND":
-                self.left.pop()
-            tests.append(self.one())
-        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+    def parse_and(self) -> Predicate:
+        """Parse terms beside each other, with or without AND."""
+        predicates = [self.parse_term()]
+        while self.remaining and self.peek_word() != "OR" and not self.remaining[-1]["close"]:
+            if self.peek_word() == "AND":
+                self.remaining.pop()
+            predicates.append(self.parse_term())
+        if len(predicates) == 1:
+            return predicates[0]
+        return lambda row: all(predicate(row) for predicate in predicates)
 
-    def one(self) -> Test:
-        if not self.left or self.left[-1]["close"] or self.word() in ("OR", "AND"):
-            raise InvalidSpec([f"Filter: something to look for is missing before {self.shown()}."])
-        self.depth += 1
-        if self.depth > DEEPEST:
+    def parse_term(self) -> Predicate:
+        """Parse a word, a field, a negation or a bracket."""
+        if not self.remaining or self.remaining[-1]["close"] or self.peek_word() in ("OR", "AND"):
             raise InvalidSpec(
-                [f"Filter: more than {DEEPEST} brackets or nots lie within each other."]
+                [f"Filter: something to look for is missing before {self.describe_next()}."]
+            )
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise InvalidSpec(
+                [f"Filter: more than {MAX_NESTING} brackets or nots lie within each other."]
             )
         try:
-            piece = self.left.pop()
-            if piece["minus"] or (piece["word"] or "").upper() == "NOT":
-                test = self.one()
-                return lambda row: not test(row)
-            if piece["open"]:
-                inner = self.either()
-                if not self.left or not self.left[-1]["close"]:
-                    raise InvalidSpec(["Filter: a ( is not closed."])
-                self.left.pop()
-                return inner
-            if piece["field"]:
-                return self.field(
-                    piece["field"].lower(), piece["value"].strip('"'), piece.group().strip()
-                )
-            wanted = (piece["quoted"] if piece["quoted"] is not None else piece["word"]).casefold()
-            return lambda row: wanted in row.caption.casefold()
+            token = self.remaining.pop()
+            if token["minus"] or (token["word"] or "").upper() == "NOT":
+                negated = self.parse_term()
+                return lambda row: not negated(row)
+            if token["open"]:
+                return self._parse_bracket()
+            if token["field"]:
+                value = token["value"].strip('"')
+                return self.parse_field(token["field"].lower(), value, token.group().strip())
+            return _match_caption(token["word"] if token["quoted"] is None else token["quoted"])
         finally:
             self.depth -= 1
 
-    def field(self, name: str, value: str, shown: str) -> Test:
-        if name in COUNTS:
-            self.tokens |= name == "tokens"
-            return _counting(COUNTS[name], value, shown)
+    def _parse_bracket(self) -> Predicate:
+        content = self.parse_or()
+        if not self.remaining or not self.remaining[-1]["close"]:
+            raise InvalidSpec(["Filter: a ( is not closed."])
+        self.remaining.pop()
+        return content
+
+    def parse_field(self, name: str, value: str, term_text: str) -> Predicate:
+        """Return the predicate of `name:value`; `term_text` is how it is written, for faults."""
+        if name in COUNTED_FIELDS:
+            self.needs_tokens |= name == "tokens"
+            return _parse_count_test(COUNTED_FIELDS[name], value, term_text)
         if name == "is":
-            if value.lower() not in STATES:
+            if value.lower() not in IMAGE_STATES:
                 raise InvalidSpec(
-                    [f"Filter: {shown!r:.60} is unknown; is: takes {', '.join(STATES)}."]
+                    [f"Filter: {term_text!r:.60} is unknown; is: takes {', '.join(IMAGE_STATES)}."]
                 )
-            return STATES[value.lower()]
-        wanted = value.casefold()
+            return IMAGE_STATES[value.lower()]
         if name == "tag":
-            return lambda row: any(fnmatchcase(tag.casefold(), wanted) for tag in tags(row.caption))
+            return _match_tag(value)
         if name == "name":
-            return lambda row: (
-                fnmatchcase(row.key.casefold(), wanted) or wanted in row.key.casefold()
-            )
+            return _match_path(value)
         if name == "caption":
-            return lambda row: wanted in row.caption.casefold()
+            return _match_caption(value)
         if name == "concept":
-            return lambda row: row.concept.casefold() == wanted
+            concept = value.casefold()
+            return lambda row: row.concept.casefold() == concept
         raise InvalidSpec(
             [
-                f"Filter: there is no {name!r:.40} to look for; there is tag, name, caption, concept, is, "
-                f"{', '.join(COUNTS)}. Write words with a colon in quotes."
+                f"Filter: there is no {name!r:.40} to look for; there is tag, name, caption, "
+                f"concept, is, {', '.join(COUNTED_FIELDS)}. Write words with a colon in quotes."
             ]
         )
 
 
-def _counting(count: Callable[[Row], int], value: str, shown: str) -> Test:
-    found = _COUNT.fullmatch(value)
-    if found is None:
-        raise InvalidSpec([f"Filter: {shown!r:.60} needs a number, such as >77 or 3-8."])
-    if found["least"]:
-        least, most = int(found["least"]), int(found["most"])
-        return lambda row: least <= count(row) <= most
-    compare, number = _SIGNS[found["sign"] or ""], int(found["number"])
-    return lambda row: compare(count(row), number)
+def _match_caption(words: str) -> Predicate:
+    folded = words.casefold()
+    return lambda row: folded in row.caption.casefold()
+
+
+def _match_tag(pattern: str) -> Predicate:
+    folded = pattern.casefold()
+    return lambda row: any(fnmatchcase(tag.casefold(), folded) for tag in split_tags(row.caption))
+
+
+def _match_path(pattern: str) -> Predicate:
+    """Match a pattern that fits the whole path, or stands in it."""
+    folded = pattern.casefold()
+
+    def matches(row: CaptionRow) -> bool:
+        path = row.key.casefold()
+        return fnmatchcase(path, folded) or folded in path
+
+    return matches
+
+
+def _parse_count_test(
+    get_count: Callable[[CaptionRow], int], value: str, term_text: str
+) -> Predicate:
+    count_match = _COUNT_PATTERN.fullmatch(value)
+    if count_match is None:
+        raise InvalidSpec([f"Filter: {term_text!r:.60} needs a number, such as >77 or 3-8."])
+    if count_match["minimum"]:
+        minimum = int(count_match["minimum"])
+        maximum = int(count_match["maximum"])
+        return lambda row: minimum <= get_count(row) <= maximum
+    compare = _COMPARISONS[count_match["sign"] or ""]
+    number = int(count_match["number"])
+    return lambda row: compare(get_count(row), number)

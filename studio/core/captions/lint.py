@@ -1,12 +1,13 @@
-"""What is likely to spoil a training, picture by picture, and which edit mends it.
+"""What is likely to spoil a training, image by image, and which edit fixes it.
 
-Knows: rows (their `content` and `tokens` filled) and rules. Does not know: files; how a mend is carried out: the page hands
-`finding.mend` to `album.apply(mend, keys=[finding.file])`, or `together` of many. Every mend can be undone.
+Knows: rows (with `content_hash` and `token_count` filled) and rules.
+Does not know: files; how a fix is applied: the page hands `finding.fix`, or `combine_fixes` of many
+findings, to the dataset (storage/datasets), and every fix can be undone.
 
-    kind        what                                                        mend
+    kind        problem                                                     fix
     missing     no caption                                                  a captioner
     short       fewer words than `words`                                    a captioner
-    same        most pictures have this very caption                        a captioner
+    same        most images have this very caption                        a captioner
     unreadable  its caption's file cannot be read                           a captioner
     trigger     the trigger word is missing                                 put it in front
     long        more than `tokens` tokens                                   shorten
@@ -25,30 +26,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from studio.core.base import Value, setting
+from studio.core.base import Spec, spec_field
 from studio.core.captions import text
 from studio.core.captions.edits import (
+    AddAffixes,
+    CaptionRow,
     Clean,
     DedupeTags,
-    Dress,
     Edit,
     JoinLines,
-    Row,
     SetAside,
     Shorten,
 )
 
-Mend = Edit | Literal["caption"]
-LEAST_ALIKE = 3  # pictures with one caption before that is told
+Fix = Edit | Literal["caption"]
+MIN_IDENTICAL_CAPTIONS = 3  # so many images with one caption are reported
 
 
-class Rules(Value):
-    """What is asked of a dataset; 0 or nothing leaves a rule out."""
+class LintRules(Spec):
+    """What a dataset has to fulfil; 0 or an empty text leaves a rule out."""
 
-    trigger: str = setting(
+    trigger: str = spec_field(
         "", title="Trigger word", help="Has to stand in every caption.", max_length=200
     )
-    resolution: int = setting(
+    resolution: int = spec_field(
         0,
         title="Resolution",
         help="Pictures with fewer pixels than its square are enlarged.",
@@ -56,22 +57,22 @@ class Rules(Value):
         le=16384,
         unit="px",
     )
-    tokens: int = setting(
+    tokens: int = spec_field(
         77,
         title="Tokens",
         help="What a caption may have, begin and end included.",
         ge=0,
         le=100_000,
     )
-    words: int = setting(
+    words: int = spec_field(
         3, title="Words", help="What a caption should have at least.", ge=0, le=1000
     )
 
 
-class DatasetRules(Rules):
-    """A dataset by its name, and what is asked of it."""
+class DatasetLintRules(LintRules):
+    """A dataset by its name, and what it has to fulfil."""
 
-    dataset: str = setting(
+    dataset: str = spec_field(
         ...,
         title="Dataset",
         min_length=1,
@@ -82,109 +83,133 @@ class DatasetRules(Rules):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`file` is the picture's key; `mend` an edit for that picture, or "caption": let a captioner write it, or do it by hand."""
+    """A problem of one image.
+
+    `file` is the image's key; `fix` an edit for that image, or "caption": have a captioner write
+    the caption, or write it by hand.
+    """
 
     kind: str
     file: str
-    says: str
-    mend: Mend
+    message: str
+    fix: Fix
 
-    def json(self) -> dict[str, Any]:
-        """As the command line and the endpoint tell it."""
-        mend = self.mend if isinstance(self.mend, str) else self.mend.model_dump(mode="json")
-        return {"kind": self.kind, "file": self.file, "says": self.says, "mend": mend}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as the command line and the endpoint print it."""
+        fix = self.fix if isinstance(self.fix, str) else self.fix.model_dump(mode="json")
+        return {"kind": self.kind, "file": self.file, "says": self.message, "mend": fix}
 
 
-def lint(rows: Sequence[Row], rules: Rules) -> list[Finding]:
-    """All findings, by file."""
-    alike = Counter(row.caption for row in rows if row.caption)
-    most, often = next(iter(alike.most_common(1)), ("", 0))
-    same = most if often >= LEAST_ALIKE and often * 2 > len(rows) else None
-    kept = _kept(rows)
-    found: list[Finding] = []
+def lint(rows: Sequence[CaptionRow], rules: LintRules) -> list[Finding]:
+    """Check every image and caption of a dataset.
+
+    Args:
+        rows: All rows, with `content_hash` and `token_count` filled.
+        rules: What they have to fulfil.
+
+    Returns:
+        All findings, in the order of the rows.
+    """
+    common_caption, common_count = _find_common_caption(rows)
+    originals = _choose_originals(rows)
+    findings: list[Finding] = []
     for row in rows:
-        told = [
-            *_picture(row, rules, kept),
-            *(() if row.reason else _caption(row, rules, same, often, len(rows))),
-        ]
-        found += [Finding(kind, row.key, says, mend) for kind, says, mend in told]
-    return found
+        problems = list(_lint_image(row, rules, originals))
+        if not row.image_error:
+            problems += _lint_caption(row, rules, common_caption, common_count, len(rows))
+        findings += [Finding(kind, row.key, message, fix) for kind, message, fix in problems]
+    return findings
 
 
-def together(findings: Iterable[Finding]) -> tuple[Edit, list[str]] | None:
-    """One edit for findings of one kind, and the keys of the pictures; None where a captioner is needed, or there is nothing."""
-    chosen = list(findings)
-    keys = list(dict.fromkeys(finding.file for finding in chosen))
-    mend = chosen[0].mend if chosen else "caption"
-    if mend == "caption" or len({finding.kind for finding in chosen}) > 1:
+def combine_fixes(findings: Iterable[Finding]) -> tuple[Edit, list[str]] | None:
+    """Combine findings of one kind into one edit.
+
+    Returns:
+        The edit and the keys of its images; None where a captioner is needed, where the findings
+        are of several kinds, or where there are none.
+    """
+    findings = list(findings)
+    if len({finding.kind for finding in findings}) != 1:
         return None
-    return (SetAside(keys=tuple(keys)) if isinstance(mend, SetAside) else mend), keys
+    fix = findings[0].fix
+    if fix == "caption":
+        return None
+    keys = list(dict.fromkeys(finding.file for finding in findings))
+    if isinstance(fix, SetAside):
+        fix = SetAside(keys=tuple(keys))
+    return fix, keys
 
 
-def _kept(rows: Sequence[Row]) -> dict[str, str]:
-    """Of equal files the one that stays: the first with a caption, else the first. By content."""
-    kept: dict[str, Row] = {}
+def _find_common_caption(rows: Sequence[CaptionRow]) -> tuple[str | None, int]:
+    """Return the caption that most images share and how many do; (None, 0) if there is none."""
+    caption_counts = Counter(row.caption for row in rows if row.caption)
+    if not caption_counts:
+        return None, 0
+    ((caption, count),) = caption_counts.most_common(1)
+    if count < MIN_IDENTICAL_CAPTIONS or count * 2 <= len(rows):
+        return None, 0
+    return caption, count
+
+
+def _choose_originals(rows: Sequence[CaptionRow]) -> dict[str, str]:
+    """Return which of equal files stays, by hash: the first with a caption, else the first."""
+    originals: dict[str, CaptionRow] = {}
     for row in rows:
-        if row.content and (
-            row.content not in kept or (row.caption and not kept[row.content].caption)
-        ):
-            kept[row.content] = row
-    return {content: row.key for content, row in kept.items()}
+        if not row.content_hash:
+            continue
+        original = originals.get(row.content_hash)
+        if original is None or (row.caption and not original.caption):
+            originals[row.content_hash] = row
+    return {content_hash: row.key for content_hash, row in originals.items()}
 
 
-def _picture(row: Row, rules: Rules, kept: dict[str, str]) -> Iterable[tuple[str, str, Mend]]:
-    aside = SetAside(keys=(row.key,))
-    if row.reason:
-        yield "broken", row.reason, aside
+def _lint_image(
+    row: CaptionRow, rules: LintRules, originals: dict[str, str]
+) -> Iterable[tuple[str, str, Fix]]:
+    set_aside = SetAside(keys=(row.key,))
+    if row.image_error:
+        yield "broken", row.image_error, set_aside
         return
-    if row.content and kept[row.content] != row.key:
-        yield "duplicate", f"is the same file as {kept[row.content]}.", aside
+    if row.content_hash and originals[row.content_hash] != row.key:
+        yield "duplicate", f"is the same file as {originals[row.content_hash]}.", set_aside
     if row.width * row.height < rules.resolution**2:
-        yield (
-            "small",
-            (
-                f"is {row.width} x {row.height} pixels large, fewer than {rules.resolution} x {rules.resolution}: "
-                "it would be enlarged."
-            ),
-            aside,
+        message = (
+            f"is {row.width} x {row.height} pixels large, "
+            f"fewer than {rules.resolution} x {rules.resolution}: it would be enlarged."
         )
+        yield "small", message, set_aside
 
 
-def _caption(
-    row: Row, rules: Rules, same: str | None, often: int, many: int
-) -> Iterable[tuple[str, str, Mend]]:
-    if row.fault:
-        yield "unreadable", row.fault, "caption"
+def _lint_caption(
+    row: CaptionRow, rules: LintRules, common_caption: str | None, common_count: int, total: int
+) -> Iterable[tuple[str, str, Fix]]:
+    if row.caption_error:
+        yield "unreadable", row.caption_error, "caption"
         return
     if not row.caption:
-        instead = (
-            f"; {row.concept!r}, its folder's name, would be used"
-            if row.concept and not row.written
-            else ""
-        )
-        yield "missing", f"has no caption{instead}.", "caption"
+        fallback = ""
+        if row.concept and not row.has_caption_file:
+            fallback = f"; {row.concept!r}, its folder's name, would be used"
+        yield "missing", f"has no caption{fallback}.", "caption"
         return
-    if row.caption == same:
-        yield "same", f"{often} of {many} pictures have this very caption.", "caption"
-    if (words := len(row.caption.split())) < rules.words:
-        yield "short", f"its caption has {words} {'word' if words == 1 else 'words'}.", "caption"
-    if rules.trigger.strip() and not text.has_words(row.caption, rules.trigger):
-        yield "trigger", f"its caption lacks {rules.trigger.strip()}.", Dress(trigger=rules.trigger)
-    if rules.tokens and row.tokens > rules.tokens:
-        yield (
-            "long",
-            f"its caption has {row.tokens} tokens; {rules.tokens} are read.",
-            Shorten(tokens=max(3, rules.tokens)),
-        )
-    if row.below:
-        yield (
-            "lines",
-            "its caption has lines below the first; trainers read only the first.",
-            JoinLines(),
-        )
-    if text.deduplicated(row.caption) != row.caption:
+    if row.caption == common_caption:
+        yield "same", f"{common_count} of {total} pictures have this very caption.", "caption"
+    word_count = len(row.caption.split())
+    if word_count < rules.words:
+        unit = "word" if word_count == 1 else "words"
+        yield "short", f"its caption has {word_count} {unit}.", "caption"
+    trigger = rules.trigger.strip()
+    if trigger and not text.has_words(row.caption, trigger):
+        yield "trigger", f"its caption lacks {trigger}.", AddAffixes(trigger=rules.trigger)
+    if rules.tokens and row.token_count > rules.tokens:
+        message = f"its caption has {row.token_count} tokens; {rules.tokens} are read."
+        yield "long", message, Shorten(tokens=max(3, rules.tokens))
+    if row.extra_lines:
+        message = "its caption has lines below the first; trainers read only the first."
+        yield "lines", message, JoinLines()
+    if text.deduplicate_tags(row.caption) != row.caption:
         yield "twice", "its caption has a tag twice.", DedupeTags()
-    if text.one_line(row.caption) != row.caption or any(
-        not part.strip() for part in row.caption.split(",")
-    ):
+    has_extra_spaces = text.collapse_whitespace(row.caption) != row.caption
+    has_empty_tags = any(not part.strip() for part in row.caption.split(","))
+    if has_extra_spaces or has_empty_tags:
         yield "untidy", "its caption has double spaces or empty tags.", Clean()

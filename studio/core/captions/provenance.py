@@ -1,6 +1,7 @@
-"""Who wrote a caption, and where a picture comes from: what a dataset's card says of it.
+"""Who wrote a caption, and where an image comes from: what a dataset's card says of it.
 
-Knows: the two values. Does not know: where they are kept (storage/datasets/history.py), how the card looks (storage/datasets/data_card.py).
+Knows: the two values. Does not know: where they are stored (storage/datasets/history.py), how the
+card looks (storage/datasets/data_card.py).
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from studio.core.base import Value
+from studio.core.base import Spec
 
 
-class Writer(Value):
-    """Who wrote a caption. `settings` are a model's further ones, in words."""
+class Writer(Spec):
+    """The author of a caption. `settings` are a model's remaining ones, in words."""
 
     by: Literal["hand", "model", "prompt", "file"] = Field(
         "hand",
-        description="A person, a model, the prompt that a picture was made from, or a file that was brought.",
+        description="A person, a model, the prompt that a picture was made from, or a file that "
+        "was brought.",
     )
     model: str = Field(
         "", max_length=200, description="The model's name; with its content hash where it is known."
@@ -26,16 +28,19 @@ class Writer(Value):
     settings: str = Field("", max_length=4000, description="Its further settings.")
 
     def __str__(self) -> str:
-        told = f" ({self.instruction})" if self.instruction else ""
-        return {
-            "hand": "by hand",
-            "prompt": "the prompt it was made from",
-            "file": "came with the pictures",
-        }.get(self.by, f"{self.model or 'a model'}{told}")
+        match self.by:
+            case "hand":
+                return "by hand"
+            case "prompt":
+                return "the prompt it was made from"
+            case "file":
+                return "came with the pictures"
+        name = self.model or "a model"
+        return f"{name} ({self.instruction})" if self.instruction else name
 
 
-class Source(Value):
-    """Where a picture comes from. All empty: nobody has said so yet."""
+class Source(Spec):
+    """The origin of an image. All fields empty: nobody has recorded it yet."""
 
     source: str = Field(
         "",
@@ -59,4 +64,4 @@ class Source(Value):
     )
 
 
-NOBODY = Source()
+UNKNOWN_SOURCE = Source()

@@ -1,9 +1,10 @@
 """Regular expressions that people type, so that none of them can hold the studio up.
 
-Knows: which patterns are taken, and for how long one may run. Does not know: captions, edits (caption_edits.py).
+Knows: which patterns are accepted. Does not know: captions, edits and their time limit (edits.py).
 
-The `regex` library runs them: unlike `re` it stops after a given time. What could take all memory before that is refused by name:
-repeats of repeats beyond MOST_REPEATS, patterns that contain themselves, approximate matching.
+The `regex` library runs them: unlike `re` it stops after a given time. What could take all memory
+before that is refused by name: repeats of repeats beyond MAX_REPEATS, patterns that contain
+themselves, approximate matching.
 """
 
 from __future__ import annotations
@@ -13,60 +14,77 @@ from typing import Any
 
 import regex
 
-LONGEST = 1000  # characters of a pattern
-MOST_REPEATS = 10_000  # the product of all {counts}
-_BRACES = re.compile(r"(\\[pPN]?)?\{([^{}]*)\}")
-_COUNT = re.compile(r"(\d*)(?:,(\d*))?")
-_RECURSION = re.compile(r"\(\?(?:R|[+-]?\d|&|P>|\(DEFINE\))")
+MAX_PATTERN_CHARACTERS = 1000  # characters of a pattern
+MAX_REPEATS = 10_000  # the product of all {counts}
+_BRACES_PATTERN = re.compile(r"(\\[pPN]?)?\{([^{}]*)\}")
+_COUNT_PATTERN = re.compile(r"(\d*)(?:,(\d*))?")
+_RECURSION_PATTERN = re.compile(r"\(\?(?:R|[+-]?\d|&|P>|\(DEFINE\))")
+# What `regex` raises for patterns and replacements that it cannot use.
+_REGEX_ERRORS = (
+    regex.error,
+    RecursionError,
+    IndexError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+)
 
 
-def compiled(find: str, pattern: bool, capitals: bool, words: bool) -> Any:
-    """What is looked for: text, or a pattern. Raises ValueError with what is wrong."""
-    if pattern and (reason := _refused(find)):
+def compile_pattern(find: str, is_regex: bool, case_sensitive: bool, whole_words: bool) -> Any:
+    """Compile a search text or a regular expression.
+
+    Returns:
+        A compiled pattern of the `regex` library, whose methods accept a `timeout`.
+
+    Raises:
+        ValueError: The pattern is malformed or refused; the message says why.
+    """
+    if is_regex and (reason := _explain_refusal(find)):
         raise ValueError(reason)
-    body = find if pattern else regex.escape(find)
-    body = rf"(?<!\w)(?:{body})(?!\w)" if words else body
+    body = find if is_regex else regex.escape(find)
+    if whole_words:
+        body = rf"(?<!\w)(?:{body})(?!\w)"
+    flags = 0 if case_sensitive else regex.IGNORECASE
     try:
-        return regex.compile(body, 0 if capitals else regex.IGNORECASE)
-    except (
-        regex.error,
-        RecursionError,
-        IndexError,
-        ValueError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+        return regex.compile(body, flags)
+    except _REGEX_ERRORS as error:
         raise ValueError(f"{error!s:.100}") from None
 
 
-def check(find: str, to: str, capitals: bool = True, words: bool = False) -> None:
-    """Whether a pattern and its replacement can be used. Raises ValueError with what is wrong."""
-    compiled(find, True, capitals, words)
-    try:  # a replacement is only looked at where something is found: here that is nothing
-        regex.compile(f"(?:{find})|").sub(to, "", timeout=0.2)
+def check_pattern(
+    find: str, replacement: str, case_sensitive: bool = True, whole_words: bool = False
+) -> None:
+    """Check that a regular expression and its replacement can be used.
+
+    Raises:
+        ValueError: One of them cannot; the message says why.
+    """
+    compile_pattern(find, True, case_sensitive, whole_words)
+    # A replacement is read only where the pattern matches, so this one also matches the empty text.
+    try:
+        regex.compile(f"(?:{find})|").sub(replacement, "", timeout=0.2)
     except TimeoutError:
         pass
-    except (
-        regex.error,
-        RecursionError,
-        IndexError,
-        ValueError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except _REGEX_ERRORS as error:
         raise ValueError(f"{error!s:.100}") from None
 
 
-def _refused(find: str) -> str:
-    """Why a pattern is not taken; usually empty."""
-    if _RECURSION.search(find):
+def _explain_refusal(find: str) -> str:
+    """Return why a pattern is refused; empty if it is not."""
+    if _RECURSION_PATTERN.search(find):
         return "it contains itself"
     repeats = 1
-    for before, inside in _BRACES.findall(find):
-        if before:
+    for escape, content in _BRACES_PATTERN.findall(find):
+        if escape:
             continue
-        found = _COUNT.fullmatch(inside)
-        if found is None or not inside:
-            return rf"braces hold a number, such as {{2}} or {{2,5}}; write \{{ and \}} for the letters, not {{{inside:.20}}}"
-        repeats *= max([1, *(int(number[:9]) for number in found.groups() if number)])
-    return f"it repeats more than {MOST_REPEATS:,} times" if repeats > MOST_REPEATS else ""
+        count_match = _COUNT_PATTERN.fullmatch(content)
+        if count_match is None or not content:
+            return (
+                r"braces hold a number, such as {2} or {2,5}; write \{ and \} for the letters, "
+                f"not {{{content:.20}}}"
+            )
+        counts = [int(number[:9]) for number in count_match.groups() if number]
+        repeats *= max([1, *counts])
+    if repeats > MAX_REPEATS:
+        return f"it repeats more than {MAX_REPEATS:,} times"
+    return ""

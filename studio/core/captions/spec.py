@@ -1,7 +1,7 @@
-"""Everything that one can ask of a captioning, said once.
+"""The settings of a captioning job.
 
-Knows: the settings and which of them go together. Does not know: which captioners there are on this machine, pictures, files; how
-texts are put together (caption_text.py).
+Knows: the settings and which of them go together.
+Does not know: which captioners are installed, images, files, how texts are joined (text.py).
 """
 
 from __future__ import annotations
@@ -11,72 +11,76 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator, model_validator
 
-from studio.core.base import Value, setting
+from studio.core.base import Spec, spec_field
 from studio.core.captions import filter as caption_filter
 from studio.core.captions import text as caption_text
-from studio.core.captions.text import Mode
+from studio.core.captions.text import MergeMode
 from studio.core.catalog import CAPTIONERS, DEFAULT_CAPTIONER, ENDPOINT
 from studio.errors import InvalidSpec, NotAllowed
 
 
-class CaptionSpec(Value):
-    """Captions to be written by a captioner."""
+class CaptionSpec(Spec):
+    """A captioning job: which images, which captioner, what becomes of the captions."""
 
-    dataset: str = setting(
+    dataset: str = spec_field(
         ...,
         title="Dataset",
         min_length=1,
         max_length=200,
         help="Whose pictures: the name of a folder in home/datasets.",
     )
-    captioner: str = setting(
+    captioner: str = spec_field(
         DEFAULT_CAPTIONER,
         title="Captioner",
         min_length=1,
         max_length=200,
-        help="Who writes: pocket (the embedded one), the name of a folder in home/models, or endpoint.",
+        help="Who writes: pocket (the embedded one), the name of a folder in home/models, or "
+        "endpoint.",
     )
-    mode: Mode = setting(
+    mode: MergeMode = spec_field(
         "fill",
         title="Mode",
         help="fill captions what has no caption; replace writes all anew; append adds to "
         "what is there.",
     )
-    pictures: tuple[str, ...] = setting(
+    pictures: tuple[str, ...] = spec_field(
         (),
         title="Pictures",
         max_length=100_000,
         help="Only these, by their names in the folder; empty is all.",
     )
-    filter: str = setting(
+    filter: str = spec_field(
         "",
         title="Filter",
         max_length=2000,
         help="Only pictures that it lets through, such as is:missing or tag:moon; empty is all.",
     )
-    prefix: str = setting(
+    prefix: str = spec_field(
         "",
         title="Prefix",
         max_length=500,
-        help="Stands before what the captioner says, as it is written here: bring your own space or comma.",
+        help="Stands before what the captioner says, as it is written here: bring your own space "
+        "or comma.",
     )
-    suffix: str = setting(
+    suffix: str = spec_field(
         "", title="Suffix", max_length=500, help="Stands behind it, as it is written here."
     )
-    trigger: str = setting(
+    trigger: str = spec_field(
         "",
         title="Trigger word",
         max_length=100,
-        help="A rare word that calls the new thing, such as mysks; put before captions that lack it.",
+        help="A rare word that calls the new thing, such as mysks; put before captions that lack "
+        "it.",
     )
-    instruction: str = setting(
+    instruction: str = spec_field(
         "",
         title="Instruction",
         max_length=4000,
-        help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, detailed caption "
-        "or more detailed caption. An endpoint: what is asked for. Empty is the captioner's usual.",
+        help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, detailed "
+        "caption or more detailed caption. An endpoint: what is asked for. Empty is the "
+        "captioner's usual.",
     )
-    tokens: int | None = setting(
+    tokens: int | None = spec_field(
         None,
         title="Longest caption",
         ge=1,
@@ -84,30 +88,31 @@ class CaptionSpec(Value):
         unit="tokens",
         help="Captions end there at the latest. Empty is the captioner's usual.",
     )
-    batch: int | None = setting(
+    batch: int | None = spec_field(
         None,
         title="At once",
         ge=1,
         le=256,
-        help="Pictures in one call of the captioner (batch size): quicker, more memory. Empty is usual.",
+        help="Pictures in one call of the captioner (batch size): quicker, more memory. Empty is "
+        "usual.",
     )
-    address: str = setting(
+    address: str = spec_field(
         "",
         title="Address",
         max_length=500,
-        help="Of an endpoint that speaks as OpenAI's: http://127.0.0.1:1234/v1. Its key is read from the "
-        "environment, STUDIO_CAPTION_KEY.",
+        help="Of an endpoint that speaks as OpenAI's: http://127.0.0.1:1234/v1. Its key is read "
+        "from the environment, STUDIO_CAPTION_KEY.",
     )
-    model: str = setting(
+    model: str = spec_field(
         "", title="Model at the endpoint", max_length=200, help="What the endpoint calls the model."
     )
-    anew: bool = setting(
+    anew: bool = spec_field(
         False,
         title="Ask anew",
         help="Pictures are captioned again that were captioned before in the same way; "
         "otherwise what was said then is taken.",
     )
-    dry_run: bool = setting(
+    dry_run: bool = spec_field(
         False,
         title="Only show",
         help="Captions are made and shown beside the present ones; none is written.",
@@ -115,22 +120,25 @@ class CaptionSpec(Value):
 
     @field_validator("pictures", mode="before")
     @classmethod
-    def _each_once(cls, given: Any) -> Any:
-        whole = isinstance(given, (list, tuple)) and all(isinstance(one, str) for one in given)
-        return tuple(dict.fromkeys(given)) if whole else given
+    def _drop_duplicates(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        if not all(isinstance(name, str) for name in value):
+            return value
+        return tuple(dict.fromkeys(value))
 
     @field_validator("prefix", "suffix", "trigger", "model")
     @classmethod
-    def _one_line(cls, words: str) -> str:
-        if not words.isprintable():
-            raise ValueError(f"has to be words on one line (not {words!r:.60}).")
-        return words
+    def _check_one_line(cls, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError(f"has to be words on one line (not {text!r:.60}).")
+        return text
 
     @field_validator("filter")
     @classmethod
-    def _readable(cls, text: str) -> str:
+    def _check_filter(cls, text: str) -> str:
         try:
-            caption_filter.parse(text)
+            caption_filter.parse_filter(text)
         except InvalidSpec as error:
             raise ValueError(
                 " ".join(fault.removeprefix("Filter: ") for fault in error.faults)
@@ -139,35 +147,22 @@ class CaptionSpec(Value):
 
     @field_validator("address")
     @classmethod
-    def _an_address(cls, address: str) -> str:
+    def _check_address(cls, address: str) -> str:
         address = address.strip().rstrip("/")
         if not address:
             return ""
-        try:
-            parts = urlsplit(address)
-            whole = (
-                parts.scheme in ("http", "https")
-                and bool(parts.hostname)
-                and (parts.port is None or parts.port > 0)
-            )
-        except ValueError:
-            whole = False
-        if (
-            not whole
-            or not address.isprintable()
-            or " " in address
-            or parts.query
-            or parts.fragment
-        ):
+        if not _is_base_url(address):
             raise ValueError(f"has to be like http://127.0.0.1:1234/v1 (not {address!r:.80}).")
+        parts = urlsplit(address)
         if parts.username is not None or parts.password is not None:
             raise ValueError(
-                "carries a password; leave it out and give the key as STUDIO_CAPTION_KEY in the environment."
+                "carries a password; leave it out and give the key as STUDIO_CAPTION_KEY in "
+                "the environment."
             )
         return address
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _validate_combination(self) -> Self:
         faults = []
         for title, value in (
             ("Address", self.address),
@@ -177,33 +172,65 @@ class CaptionSpec(Value):
                 faults.append(f"{title}: is needed for an endpoint.")
             if self.captioner != ENDPOINT and value:
                 faults.append(
-                    f"{title}: is only for the captioner endpoint (not for {self.captioner!r:.40}); leave it empty."
+                    f"{title}: is only for the captioner endpoint (not for "
+                    f"{self.captioner!r:.40}); leave it empty."
                 )
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
     def check_guest(self) -> None:
-        """Raise NotAllowed if a visitor who is not the owner asks for what only the owner may."""
+        """Check that a visitor who is not the owner may start this job.
+
+        Raises:
+            NotAllowed: Images would be sent to an endpoint.
+        """
         if self.captioner == ENDPOINT:
             raise NotAllowed(
                 "Captioner: only the owner of this studio may have pictures sent to an endpoint."
             )
 
-    def check_kind(self, kind: str) -> None:
-        """Raise InvalidSpec if a captioner of that kind cannot be asked so."""
+    def check_captioner_kind(self, kind: str) -> None:
+        """Check that the instruction suits a captioner.
+
+        Args:
+            kind: A key of `CAPTIONERS`.
+
+        Raises:
+            InvalidSpec: Captioners of this kind have a list of tasks, and the instruction is none.
+        """
         info = CAPTIONERS[kind]
-        if info.asked == "task" and self.instruction not in ("", *info.tasks):
+        if info.instruction_kind == "task" and self.instruction not in ("", *info.tasks):
             tasks = ", ".join(info.tasks)
             raise InvalidSpec(
                 [
-                    f"Instruction: {info.title} can be asked for {tasks} (not {self.instruction!r:.60})."
+                    f"Instruction: {info.title} can be asked for {tasks} "
+                    f"(not {self.instruction!r:.60})."
                 ]
             )
 
-    def caption(self, said: str, before: str) -> str:
-        """What a picture's caption becomes, from what the captioner said and the caption that it has."""
-        new = caption_text.dressed(caption_text.one_line(said), self.prefix, self.suffix)
-        return caption_text.dressed(
-            caption_text.merged(before, new, self.mode), trigger=self.trigger
-        )
+    def compose_caption(self, generated: str, existing: str) -> str:
+        """Return an image's new caption.
+
+        Args:
+            generated: The captioner's answer, line breaks included.
+            existing: The caption that the image has; empty for none.
+        """
+        answer = caption_text.collapse_whitespace(generated)
+        new = caption_text.add_affixes(answer, self.prefix, self.suffix)
+        merged = caption_text.merge_captions(existing, new, self.mode)
+        return caption_text.add_affixes(merged, trigger=self.trigger)
+
+
+def _is_base_url(address: str) -> bool:
+    """Whether it is a printable http(s) URL with a host and without query and fragment."""
+    try:
+        parts = urlsplit(address)
+        has_valid_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not has_valid_port:
+        return False
+    if parts.query or parts.fragment:
+        return False
+    return address.isprintable() and " " not in address

@@ -1,7 +1,7 @@
-"""Captions as text: parts between commas ("tags"), what is put before and after, how a new text meets an old one.
+"""Captions as text: parts between commas ("tags"), affixes, merging an old and a new text.
 
-Knows: only strings; all of it is pure. Does not know: edits as values (caption_edits.py), files. Two tags are the same when they
-differ in capitals or outer spaces only.
+Knows: only strings; all of it is pure. Does not know: edits as values (edits.py), files.
+Two tags are the same when they differ in capitals or outer spaces only.
 """
 
 from __future__ import annotations
@@ -11,97 +11,140 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-Mode = Literal["fill", "replace", "append"]
+MergeMode = Literal["fill", "replace", "append"]
 
 
-def tags(caption: str) -> list[str]:
-    """`a boat, red,, lake ` → ["a boat", "red", "lake"]."""
-    return [tag for part in caption.split(",") if (tag := part.strip())]
+def split_tags(caption: str) -> list[str]:
+    """Split a caption at its commas: `a boat, red,, lake ` → ["a boat", "red", "lake"]."""
+    parts = [part.strip() for part in caption.split(",")]
+    return [part for part in parts if part]
 
 
-def joined(parts: Iterable[str]) -> str:
-    """The caption of tags."""
-    return ", ".join(parts)
+def join_tags(tags: Iterable[str]) -> str:
+    """Join tags to a caption, with a comma and a space between them."""
+    return ", ".join(tags)
 
 
-def folded(tag: str) -> str:
-    """What is compared of a tag."""
+def normalize_tag(tag: str) -> str:
+    """Return the form in which tags are compared: stripped and casefolded."""
     return tag.strip().casefold()
 
 
-def counted(captions: Iterable[str]) -> list[tuple[str, int]]:
-    """Every tag, as it is written most often, and in how many captions it stands; the most frequent first, then by name."""
+def count_tags(captions: Iterable[str]) -> list[tuple[str, int]]:
+    """Count in how many captions each tag stands.
+
+    Returns:
+        (tag in its most frequent spelling, number of captions) pairs; the most frequent first, then
+        by name.
+    """
     spellings: dict[str, Counter[str]] = {}
-    captions_with: Counter[str] = Counter()
+    caption_counts: Counter[str] = Counter()
     for caption in captions:
-        found = tags(caption)
-        captions_with.update({folded(tag) for tag in found})
-        for tag in found:
-            spellings.setdefault(folded(tag), Counter())[tag] += 1
-    every = [(spellings[tag].most_common(1)[0][0], count) for tag, count in captions_with.items()]
-    return sorted(every, key=lambda one: (-one[1], folded(one[0])))
+        tags = split_tags(caption)
+        caption_counts.update({normalize_tag(tag) for tag in tags})
+        for tag in tags:
+            spellings.setdefault(normalize_tag(tag), Counter())[tag] += 1
+    counted_tags = [
+        (spellings[normalized].most_common(1)[0][0], count)
+        for normalized, count in caption_counts.items()
+    ]
+    return sorted(counted_tags, key=lambda entry: (-entry[1], normalize_tag(entry[0])))
 
 
-def without(caption: str, gone: Collection[str]) -> str:
-    """The caption without these tags (`gone` is folded); as it was where it has none of them."""
-    found = tags(caption)
-    kept = [tag for tag in found if folded(tag) not in gone]
-    return caption if len(kept) == len(found) else joined(kept)
+def remove_tags(caption: str, normalized_tags: Collection[str]) -> str:
+    """Return the caption without these tags; unchanged where it has none of them.
+
+    Args:
+        caption: A caption of tags.
+        normalized_tags: The tags to remove, each as `normalize_tag` returns it.
+    """
+    tags = split_tags(caption)
+    remaining = [tag for tag in tags if normalize_tag(tag) not in normalized_tags]
+    return caption if len(remaining) == len(tags) else join_tags(remaining)
 
 
-def renamed(caption: str, old: Collection[str], new: str) -> str:
-    """The caption with these tags (`old` is folded) under another name; where that stands already, it stands once."""
-    found = tags(caption)
-    if not any(folded(tag) in old for tag in found):
+def rename_tags(caption: str, old_tags: Collection[str], new_tag: str) -> str:
+    """Return the caption with tags under another name, which then stands once.
+
+    Args:
+        caption: A caption of tags; without any of `old_tags` it stays unchanged.
+        old_tags: The tags to rename, each as `normalize_tag` returns it.
+        new_tag: Their new name, at the place of the first of them (or of the same tag).
+    """
+    tags = split_tags(caption)
+    if not any(normalize_tag(tag) in old_tags for tag in tags):
         return caption
-    made, taken = [], False
-    for tag in found:
-        if folded(tag) not in old and folded(tag) != folded(new):
-            made.append(tag)
-        elif not taken:
-            made.append(new)
-            taken = True
-    return joined(made)
+    merged_names = {*old_tags, normalize_tag(new_tag)}
+    renamed: list[str] = []
+    has_new_tag = False
+    for tag in tags:
+        if normalize_tag(tag) not in merged_names:
+            renamed.append(tag)
+        elif not has_new_tag:
+            renamed.append(new_tag)
+            has_new_tag = True
+    return join_tags(renamed)
 
 
-def added(caption: str, more: Iterable[str], first: bool) -> str:
-    """The caption with tags that it lacks, before or after its own."""
-    own = {folded(tag) for tag in tags(caption)}
-    lacking = [tag for tag in more if folded(tag) not in own]
-    if not lacking:
+def add_tags(caption: str, new_tags: Iterable[str], prepend: bool) -> str:
+    """Return the caption with the tags that it lacks, before or after its own."""
+    tags = split_tags(caption)
+    existing = {normalize_tag(tag) for tag in tags}
+    missing = [tag for tag in new_tags if normalize_tag(tag) not in existing]
+    if not missing:
         return caption
-    return joined([*lacking, *tags(caption)] if first else [*tags(caption), *lacking])
+    return join_tags([*missing, *tags] if prepend else [*tags, *missing])
 
 
-def deduplicated(caption: str) -> str:
-    """Each tag once, where it stands first."""
-    once: dict[str, str] = {}
-    for tag in tags(caption):
-        once.setdefault(folded(tag), tag)
-    return caption if len(once) == len(tags(caption)) else joined(once.values())
+def deduplicate_tags(caption: str) -> str:
+    """Return the caption with each tag once, where it stands first."""
+    tags = split_tags(caption)
+    first_spellings: dict[str, str] = {}
+    for tag in tags:
+        first_spellings.setdefault(normalize_tag(tag), tag)
+    return caption if len(first_spellings) == len(tags) else join_tags(first_spellings.values())
 
 
 def has_words(caption: str, words: str) -> bool:
-    """Whether words stand in a caption as whole words, whatever their capitals."""
-    return (
-        re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", caption, re.IGNORECASE) is not None
-    )
+    """Return whether words stand in a caption as whole words; capitals do not count."""
+    pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
+    return re.search(pattern, caption, re.IGNORECASE) is not None
 
 
-def dressed(caption: str, prefix: str = "", suffix: str = "", trigger: str = "") -> str:
-    """The caption with what is put before and after it (verbatim: bring your own space or comma), once.
+def add_affixes(caption: str, prefix: str = "", suffix: str = "", trigger: str = "") -> str:
+    """Put text before and after a caption, and a trigger word in front; nothing is put twice.
 
-    A trigger word that it lacks is put before all, as a tag: `mysks, a plush toy`.
+    Args:
+        caption: The caption; it may be empty.
+        prefix: Put before it verbatim (bring your own space or comma).
+        suffix: Put after it verbatim.
+        trigger: A word that is put before all as a tag where the caption lacks it:
+            `mysks, a plush toy`.
+
+    Returns:
+        The new caption, stripped.
     """
-    made = caption if not prefix or caption.startswith(prefix) else prefix + caption
-    made = made if not suffix or made.endswith(suffix) else made + suffix
-    if trigger.strip() and not has_words(made, trigger):
-        made = joined([trigger.strip(), made.strip()] if made.strip() else [trigger.strip()])
-    return made.strip()
+    if prefix and not caption.startswith(prefix):
+        caption = prefix + caption
+    if suffix and not caption.endswith(suffix):
+        caption += suffix
+    caption = caption.strip()
+    trigger = trigger.strip()
+    if not trigger or has_words(caption, trigger):
+        return caption
+    return join_tags([trigger, caption]) if caption else trigger
 
 
-def merged(old: str, new: str, mode: Mode, separator: str = ", ") -> str:
-    """`fill` writes where there is nothing, `replace` everywhere, `append` after what is there (and nothing twice)."""
+def merge_captions(old: str, new: str, mode: MergeMode, separator: str = ", ") -> str:
+    """Return what becomes of a caption when a new one is written over it.
+
+    Args:
+        old: The caption that is there; may be empty.
+        new: The new caption.
+        mode: `fill` writes only where there is none, `replace` always, `append` after what is there
+            (and nothing twice).
+        separator: Between the two with `append`.
+    """
     if mode == "replace" or not old:
         return new
     if mode == "fill" or not new or old == new or old.endswith(separator + new):
@@ -109,21 +152,20 @@ def merged(old: str, new: str, mode: Mode, separator: str = ", ") -> str:
     return old + separator + new
 
 
-def one_line(text: str) -> str:
-    """Any text as a caption: line breaks and runs of spaces become one space."""
+def collapse_whitespace(text: str) -> str:
+    """Return any text as a caption: line breaks and runs of spaces become one space."""
     return " ".join(text.split())
 
 
-def clean(caption: str) -> str:
-    """Outer and double spaces, empty tags and spaces before commas are gone."""
-    return joined(one_line(tag) for tag in tags(caption))
+def clean_caption(caption: str) -> str:
+    """Return the caption without outer and double spaces, empty tags and spaces before commas."""
+    return join_tags(collapse_whitespace(tag) for tag in split_tags(caption))
 
 
-def beginnings(caption: str) -> list[str]:
-    """Ever shorter beginnings of a caption: first without its last tags, then without its last words."""
-    parts = tags(caption)
-    words = (parts[0] if parts else "").split()
-    return [
-        *(joined(parts[:count]) for count in range(len(parts) - 1, 0, -1)),
-        *(" ".join(words[:count]) for count in range(len(words) - 1, 0, -1)),
-    ]
+def list_truncations(caption: str) -> list[str]:
+    """List ever shorter beginnings: first without its last tags, then without its last words."""
+    tags = split_tags(caption)
+    words = tags[0].split() if tags else []
+    by_tags = [join_tags(tags[:count]) for count in range(len(tags) - 1, 0, -1)]
+    by_words = [" ".join(words[:count]) for count in range(len(words) - 1, 0, -1)]
+    return by_tags + by_words

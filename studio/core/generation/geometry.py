@@ -1,8 +1,9 @@
-"""Working on a picture, in plain numbers: how many steps run, how large is painted, which box, which tiles.
+"""Sizes and boxes of work on an image: how many steps run, which size, which crop, which tiles.
 
-Knows: sizes and boxes in pixels. Does not know: pixels themselves (imaging/canvas.py), files, models.
+Knows: sizes and boxes in pixels. Does not know: pixels themselves (imaging/canvas.py), files,
+models.
 
-A size is (width, height); a box is (left, top, right, bottom), the right and the bottom just outside.
+A size is (width, height); a box is (left, top, right, bottom), right and bottom just outside.
 """
 
 from __future__ import annotations
@@ -19,82 +20,131 @@ ExtendFill = Literal["edge", "mirror", "noise", "colour"]
 HiresResize = Literal["latent", "pixel"]
 Task = Literal["txt2img", "img2img", "inpaint", "outpaint"]
 
-NAMES = [
+CHOICE_NAMES = [
     name
     for kind in (ResizeMode, MaskedContent, InpaintArea, ExtendFill, HiresResize)
     for name in get_args(kind)
 ]
-UNIT = 8  # pixels: what widths and heights are multiples of
-LEAST, MOST = 64, 2048  # pixels a side that are painted at first
-MOST_WHOLE = 4096  # pixels a side that a second pass paints in one piece
-MOST_SIDE, MOST_PIXELS = (
-    16_384,
-    64_000_000,
-)  # of a picture that comes out; the same as of one that comes in
+SIZE_MULTIPLE_PX = 8  # of widths and heights
+MIN_SIDE_PX = 64  # of a first pass
+MAX_SIDE_PX = 2048
+MAX_UNTILED_SIDE_PX = 4096  # that a second pass paints in one piece
+# Of an image that comes out; the same as of one that comes in.
+MAX_IMAGE_SIDE_PX = 16_384
+MAX_IMAGE_PIXELS = 64_000_000
 
 
-def steps_run(steps: int, strength: float) -> int:
-    """How many of the steps are left to run on a picture that is noised by `strength`, 0 to 1 (as diffusers counts them)."""
+def count_effective_steps(steps: int, strength: float) -> int:
+    """Return how many steps run on an image that is noised by `strength`, as diffusers counts them.
+
+    Args:
+        steps: Steps from pure noise.
+        strength: 0 to 1.
+    """
     return min(int(steps * strength), steps)
 
 
-def paint_size(wanted: tuple[int | None, int | None], own: Size) -> Size:
-    """A width and height that can be painted; what is left open follows from the size `own`, each side to the nearest unit."""
-    width, height = wanted
+def resolve_size(requested_size: tuple[int | None, int | None], reference_size: Size) -> Size:
+    """Return a size that can be painted, each side a multiple of 8.
+
+    Args:
+        requested_size: (width, height) in pixels, as far as they are given.
+        reference_size: The size whose shape fills in what is None.
+    """
+    width, height = requested_size
     if width and height:
         return width, height
-    scale = width / own[0] if width else height / own[1] if height else min(1.0, MOST / max(own))
-    return width or _painted(own[0] * scale), height or _painted(own[1] * scale)
+    reference_width, reference_height = reference_size
+    if width:
+        scale = width / reference_width
+    elif height:
+        scale = height / reference_height
+    else:
+        scale = min(1.0, MAX_SIDE_PX / max(reference_size))
+    return (
+        width or _round_to_valid_side(reference_width * scale),
+        height or _round_to_valid_side(reference_height * scale),
+    )
 
 
-def enlarged(size: Size, scale: float) -> Size:
-    """The size of a second pass, each side to the nearest unit."""
-    return round(size[0] * scale / UNIT) * UNIT, round(size[1] * scale / UNIT) * UNIT
+def upscale_size(size: Size, scale: float) -> Size:
+    """Return the size of a second pass, each side rounded to a multiple of 8."""
+    width, height = size
+    return _round_to_multiple(width * scale), _round_to_multiple(height * scale)
 
 
-def box(mask: Box, padding: int, picture: Size, paint: Size) -> Box:
-    """What is cut out of a picture to repaint only what is masked: `mask` with `padding` on each side, widened to the shape of
-    `paint`, kept inside the picture (so that it has another shape where the picture is too narrow).
+def compute_crop_box(mask_box: Box, padding: int, image_size: Size, target_size: Size) -> Box:
+    """Return what is cut out of an image to repaint only its masked part.
 
     A1111's rule, with the roundings of diffusers' VaeImageProcessor.get_crop_region.
+
+    Args:
+        mask_box: The box around the mask.
+        padding: Pixels to add on each side.
+        image_size: The size of the image.
+        target_size: The size at which the part is painted.
+
+    Returns:
+        The padded box, widened to the shape of `target_size` and kept inside the image; it has
+        another shape where the image is too narrow.
     """
-    left, right = max(mask[0] - padding, 0), min(mask[2] + padding, picture[0])
-    top, bottom = max(mask[1] - padding, 0), min(mask[3] + padding, picture[1])
-    ratio = paint[0] / paint[1]
-    if (right - left) / (bottom - top) > ratio:
-        top, bottom = _widened(
-            top, bottom, int((right - left) / ratio - (bottom - top)), picture[1]
-        )
+    image_width, image_height = image_size
+    left = max(mask_box[0] - padding, 0)
+    top = max(mask_box[1] - padding, 0)
+    right = min(mask_box[2] + padding, image_width)
+    bottom = min(mask_box[3] + padding, image_height)
+    width = right - left
+    height = bottom - top
+    ratio = target_size[0] / target_size[1]
+    if width / height > ratio:
+        top, bottom = _grow_span(top, bottom, int(width / ratio - height), image_height)
     else:
-        left, right = _widened(
-            left, right, int((bottom - top) * ratio - (right - left)), picture[0]
-        )
+        left, right = _grow_span(left, right, int(height * ratio - width), image_width)
     return left, top, right, bottom
 
 
-def tiles(size: Size, side: int, overlap: int) -> list[Box]:
-    """Equal tiles of at most `side` that cover a size, each `overlap` or more into the next; row by row. Multiples of the unit."""
-    across, down = (_spans(length, side, overlap) for length in size)
-    return [(left, top, right, bottom) for top, bottom in down for left, right in across]
+def split_into_tiles(size: Size, tile_size: int, overlap: int) -> list[Box]:
+    """Return equal tiles that cover a size, row by row.
+
+    Args:
+        size: What is covered.
+        tile_size: The longest side of a tile in pixels, a multiple of 8.
+        overlap: By how many pixels at least each reaches into the next.
+
+    Returns:
+        Boxes whose corners are multiples of 8 where the size is one.
+    """
+    width, height = size
+    columns = _split_length(width, tile_size, overlap)
+    rows = _split_length(height, tile_size, overlap)
+    return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
 
 
-def _painted(length: float) -> int:
-    return max(LEAST, min(MOST, round(length / UNIT) * UNIT))
+def _round_to_multiple(length: float) -> int:
+    return round(length / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX
 
 
-def _widened(first: int, last: int, more: int, most: int) -> tuple[int, int]:
-    """A span made longer on both sides, pushed back inside 0 … most, and cut where that does not suffice."""
-    first, last = first - more // 2, last + more - more // 2
-    if last >= most:
-        first, last = first - (last - most), most
-    if first < 0:
-        first, last = 0, last - first
-    return first, min(last, most)
+def _round_to_valid_side(side: float) -> int:
+    return max(MIN_SIDE_PX, min(MAX_SIDE_PX, _round_to_multiple(side)))
 
 
-def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    if length <= side:
+def _grow_span(start: int, stop: int, growth: int, limit: int) -> tuple[int, int]:
+    """Grow a span on both sides, push it back inside 0 … limit, cut it where that is not enough."""
+    start -= growth // 2
+    stop += growth - growth // 2
+    if stop >= limit:
+        start -= stop - limit
+        stop = limit
+    if start < 0:
+        stop -= start
+        start = 0
+    return start, min(stop, limit)
+
+
+def _split_length(length: int, tile_size: int, overlap: int) -> list[tuple[int, int]]:
+    if length <= tile_size:
         return [(0, length)]
-    many = math.ceil((length - overlap) / (side - overlap))
-    starts = [round(k * (length - side) / (many - 1) / UNIT) * UNIT for k in range(many)]
-    return [(start, start + side) for start in starts]
+    num_tiles = math.ceil((length - overlap) / (tile_size - overlap))
+    spare = length - tile_size
+    starts = [_round_to_multiple(index * spare / (num_tiles - 1)) for index in range(num_tiles)]
+    return [(start, start + tile_size) for start in starts]

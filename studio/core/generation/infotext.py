@@ -1,35 +1,38 @@
 """A1111's "parameters" text ⇄ request.
 
-Knows: the text that A1111 v1.10 writes under a picture, field by field, and how to read it back: our own without loss (but for
-settings that change nothing), others' as far as the studio can do the same. Does not know: PNG files (storage/gallery.py), which
-models are here.
+Knows: the text that A1111 v1.10 writes under an image, field by field, and how to read it back: our
+own without loss (but for settings that change nothing), others' as far as the studio can do the
+same. Does not know: PNG files (storage/gallery.py), which models the library has.
 
     a red boat by a lake <lora:moon:0.8>
     Negative prompt: fog
-    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x128, Model hash: …, …
+    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x128, …
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from studio import __version__
-from studio.core.base import extra
-from studio.core.catalog import SCHEDULERS, Schedule, Scheduler
+from studio.core.base import field_meta
+from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
-from studio.core.generation.request import NEEDS, GenerationRequest
-from studio.core.generation.rules import SWITCHES
+from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
+from studio.core.generation.rules import SWITCH_FIELDS
 
-LONGEST = 1_000_000  # characters; more is no settings text
+MAX_TEXT_CHARS = 1_000_000  # more is no settings text
+MIN_PAIRS = 3  # fewer are no settings text
+SHOWN_HASH_DIGITS = 10
 # A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
-_PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_NEGATIVE = re.compile(r"^Negative prompt:", re.MULTILINE)
-_SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
+_PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
+_SIZE_PATTERN = re.compile(r"^(\d{1,5})x(\d{1,5})$")
 # What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
-_AUTOMATIC: dict[str, Schedule] = {
+_AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
     "DPM++ 2M": "Karras",
     "DPM++ SDE": "Karras",
     "DPM2": "Karras",
@@ -37,115 +40,142 @@ _AUTOMATIC: dict[str, Schedule] = {
     "DPM++ 2M SDE": "Exponential",
     "UniPC": "SGM Uniform",
 }
-_OURS = f"studio {__version__}"
-# Settings of work on a picture, under A1111's names where it has them; written where they differ from the default, some always.
-_ON_A_PICTURE = {
-    name: str(extra(GenerationRequest, name)["infotext"])
+_VERSION_TAG = f"studio {__version__}"
+# Settings of work on an image, under A1111's names where it has them; written where they differ
+# from the default, some always.
+_OPTIONAL_FIELD_KEYS = {
+    name: str(field_meta(GenerationRequest, name)["infotext"])
     for name in GenerationRequest.model_fields
-    if name in NEEDS or name in SWITCHES
+    if name in FIELD_REQUIRES or name in SWITCH_FIELDS
 }
-_ALWAYS = ("strength", "mask_blur", "mask_padding", "hires_resize")
-_SAID = {
+_ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
+# A1111's words for values of (field, value).
+_VALUE_LABELS = {
     ("invert_mask", True): "Inpaint not masked",
     ("inpaint_area", "only masked"): "Only masked",
     ("hires_resize", "latent"): "Latent",
     ("hires_resize", "pixel"): "Lanczos",
 }
-_UNSAID = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "Init image hash")
+_LABEL_VALUES = {label: value for (_, value), label in _VALUE_LABELS.items()}
+# Key, field, and what reads its value.
+_PLAIN_PAIRS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("Steps", "steps", int),
+    ("CFG scale", "guidance", float),
+    ("Seed", "seed", int),
+    ("Clip skip", "clip_skip", int),
+    ("Model", "model", str),
+    ("Batch size", "batch_size", int),
+)
+_IGNORED_KEYS = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "Init image hash")
 
 
 @dataclass
-class Found:
-    """What a text said: values for a request's fields, and notes on what could not be taken over."""
+class ParsedInfotext:
+    """Values for a request's fields, and notes on what could not be taken over."""
 
     values: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def write(request: GenerationRequest, model_hash: str = "") -> str:
-    """The text for one picture's resolved request; `model_hash` is the content's sha256, of which ten digits are shown."""
+def format_infotext(request: GenerationRequest, model_hash: str = "") -> str:
+    """Return the text for one image's resolved request.
+
+    Args:
+        request: The request.
+        model_hash: The sha256 of the model's content, of which ten digits are written.
+    """
+    schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.scheduler,
-        "Schedule type": "Automatic" if request.schedule == "As shipped" else request.schedule,
-        "CFG scale": f"{request.guidance!r}".removesuffix(".0"),
+        "Schedule type": "Automatic" if schedule == "As shipped" else schedule,
+        "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": model_hash[:10] or None,
+        "Model hash": model_hash[:SHOWN_HASH_DIGITS] or None,
         "Model": request.model,
-        "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
-        "Batch size": request.batch if request.batch > 1 else None,
-        **_on_a_picture(request),
-        "Version": _OURS,
+        "Clip skip": _none_if_1(request.clip_skip),
+        "Batch size": _none_if_1(request.batch_size),
+        **_collect_optional_pairs(request),
+        "Version": _VERSION_TAG,
     }
-    text = _text(request, pairs)
-    if not _same_words(
-        request, text
-    ):  # words that look like settings or end in blanks: say them twice, safely
-        tags = _tags(request) or None
-        text = _text(
-            request,
-            {"Prompt": request.prompt, "Negative": request.negative_prompt, "Loras": tags} | pairs,
-        )
-    return text
+    text = _format_text(request, pairs)
+    if _is_prompt_preserved(request, text):
+        return text
+    # Words that look like settings or end in blanks: write them a second time, quoted.
+    quoted_pairs: dict[str, object] = {
+        "Prompt": request.prompt,
+        "Negative": request.negative_prompt,
+        "Loras": _format_lora_tags(request) or None,
+    }
+    return _format_text(request, quoted_pairs | pairs)
 
 
-def read(text: str) -> Found:
-    """Settings from a text that this studio, A1111, Forge or SD.Next wrote. Raises ValueError where there are none."""
-    if len(text) > LONGEST:
+def parse_infotext(text: str) -> ParsedInfotext:
+    """Return the settings in a text that this studio, A1111, Forge or SD.Next wrote.
+
+    Raises ValueError where there are none.
+    """
+    if len(text) > MAX_TEXT_CHARS:
         raise ValueError("the settings text is longer than a million characters.")
-    *lines, last = text.strip("\r\n").split("\n") if text.strip() else [""]
-    pairs = {key.strip(): _unquoted(value) for key, value in _PAIR.findall(last)}
-    if len(pairs) < 3:
+    *lines, last_line = text.strip("\r\n").split("\n") if text.strip() else [""]
+    pairs = {key.strip(): _unquote(value) for key, value in _PAIR_PATTERN.findall(last_line)}
+    if len(pairs) < MIN_PAIRS:
         raise ValueError("there are no settings in it.")
-    found = Found()
-    own = pairs.pop("Version", "").startswith("studio ")
-    words, negative, *_ = [
-        *_NEGATIVE.split("\n".join(lines if own else map(str.strip, lines)), 1),
-        "",
-    ]
-    _take_prompt(words.removesuffix("\n"), pairs, found)
-    found.values["negative_prompt"] = pairs.pop("Negative", negative.removeprefix(" "))
-    _take(pairs, found, own)
-    return found
+    is_own = pairs.pop("Version", "").startswith("studio ")
+    if not is_own:
+        lines = [line.strip() for line in lines]
+    words = _NEGATIVE_PATTERN.split("\n".join(lines), 1)
+    negative_words = words[1].removeprefix(" ") if len(words) > 1 else ""
+    parsed = ParsedInfotext()
+    _read_prompt(words[0].removesuffix("\n"), pairs, parsed)
+    parsed.values["negative_prompt"] = pairs.pop("Negative", negative_words)
+    _read_pairs(pairs, parsed, is_own)
+    return parsed
 
 
-def _on_a_picture(request: GenerationRequest) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, key in _ON_A_PICTURE.items():
+def _none_if_1(number: int) -> int | None:
+    return number if number > 1 else None
+
+
+def _format_number(number: float) -> str:
+    return f"{number!r}".removesuffix(".0")
+
+
+def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
+    """Return the settings of work on an image that are active, and not at their default."""
+    pairs: dict[str, object] = {}
+    for name, key in _OPTIONAL_FIELD_KEYS.items():
         value = getattr(request, name)
-        if name not in request.idle and (
-            name in _ALWAYS or value != GenerationRequest.model_fields[name].default
-        ):
-            found[key] = _SAID.get((name, value)) or (
-                f"{value!r}".removesuffix(".0") if isinstance(value, float) else value
-            )
-    if request.hires and not request.image:  # A1111 has one name for both strengths
-        found["Denoising strength"] = found.pop("Hires strength", request.hires_strength)
-    return found
+        is_default = value == GenerationRequest.model_fields[name].default
+        if name in request.inactive_fields:
+            continue
+        if is_default and name not in _ALWAYS_WRITTEN_FIELDS:
+            continue
+        if (name, value) in _VALUE_LABELS:
+            value = _VALUE_LABELS[name, value]
+        elif isinstance(value, float):
+            value = _format_number(value)
+        pairs[key] = value
+    if request.has_hires_pass and not request.image:  # A1111 has one name for both strengths
+        pairs["Denoising strength"] = pairs.pop("Hires strength", request.hires_strength)
+    return pairs
 
 
-def _text(request: GenerationRequest, pairs: dict[str, object]) -> str:
-    words = (
-        f"{request.prompt} {_tags(request)}"
-        if request.prompt and request.loras
-        else request.prompt or _tags(request)
-    )
+def _format_text(request: GenerationRequest, pairs: dict[str, object]) -> str:
+    words = " ".join(filter(None, [request.prompt, _format_lora_tags(request)]))
     lines = [words] if words else []
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(
-        ", ".join(
-            f"{key}: {_quoted(key, str(value))}"
-            for key, value in pairs.items()
-            if value is not None
-        )
-    )
+    settings = [
+        f"{key}: {_quote(key, str(value))}" for key, value in pairs.items() if value is not None
+    ]
+    lines.append(", ".join(settings))
     return "\n".join(lines)
 
 
-def _same_words(request: GenerationRequest, text: str) -> bool:
-    values = read(text).values
+def _is_prompt_preserved(request: GenerationRequest, text: str) -> bool:
+    values = parse_infotext(text).values
     return bool(
         values["prompt"] == request.prompt
         and values["negative_prompt"] == request.negative_prompt
@@ -153,32 +183,37 @@ def _same_words(request: GenerationRequest, text: str) -> bool:
     )
 
 
-def _tags(request: GenerationRequest) -> str:
+def _format_lora_tags(request: GenerationRequest) -> str:
     return " ".join(use.tag for use in request.loras)
 
 
-def _take_prompt(words: str, pairs: dict[str, str], found: Found) -> None:
-    """The prompt, with its tags as LoRAs. Tags that cannot be read stay where they are: the form says what is wrong."""
-    safe = pairs.pop("Prompt", None)
+def _read_prompt(prompt_text: str, pairs: dict[str, str], parsed: ParsedInfotext) -> None:
+    """Read the prompt, with its tags as LoRAs.
+
+    Tags that cannot be read stay where they are: the form says what is wrong.
+    """
+    quoted_prompt = pairs.pop("Prompt", None)
     try:
-        found.values["prompt"], uses = (
-            lora_use.lift(words) if safe is None else (safe, lora_use.read(pairs.pop("Loras", "")))
-        )
+        if quoted_prompt is None:
+            prompt, uses = lora_use.extract_tags(prompt_text)
+        else:
+            prompt = quoted_prompt
+            uses = lora_use.parse_loras(pairs.pop("Loras", ""))
     except ValueError:
-        found.values["prompt"], uses = words, ()
-    found.values["loras"] = [use.model_dump() for use in uses]
+        prompt, uses = prompt_text, ()
+    parsed.values["prompt"] = prompt
+    parsed.values["loras"] = [use.model_dump() for use in uses]
 
 
-def _quoted(key: str, value: str) -> str:
-    plain = (
-        key not in ("Prompt", "Negative")
-        and value == value.strip()
-        and not any(c in value for c in ',\n:"')
-    )
-    return value if plain else json.dumps(value, ensure_ascii=False)
+def _quote(key: str, value: str) -> str:
+    """Return a value as it stands in the text: in quotes where it could be misread."""
+    has_separator = any(character in value for character in ',\n:"')
+    if key in ("Prompt", "Negative") or has_separator or value != value.strip():
+        return json.dumps(value, ensure_ascii=False)
+    return value
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     value = value.strip()
     if len(value) > 1 and value[0] == value[-1] == '"':
         try:
@@ -188,86 +223,94 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def _take(pairs: dict[str, str], found: Found, own: bool) -> None:
-    """Turn A1111's pairs into fields; what is left over is noted."""
-    for key, name, turn in (
-        ("Steps", "steps", int),
-        ("CFG scale", "guidance", float),
-        ("Seed", "seed", int),
-        ("Clip skip", "clip_skip", int),
-        ("Model", "model", str),
-        ("Batch size", "batch", int),
-    ):
+def _read_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> None:
+    """Turn A1111's pairs into fields, and note what cannot be taken over."""
+    for key, name, convert in _PLAIN_PAIRS:
         if key in pairs:
-            value = pairs.pop(key)
-            try:
-                found.values[name] = turn(value)
-            except ValueError:
-                found.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
-    if size := _SIZE.match(pairs.pop("Size", "")):
-        found.values["width"], found.values["height"] = int(size[1]), int(size[2])
-    sampler, schedule = pairs.pop("Sampler", ""), pairs.pop("Schedule type", "")
+            _read_value(parsed, key, name, pairs.pop(key), convert)
+    size = _SIZE_PATTERN.match(pairs.pop("Size", ""))
+    if size:
+        parsed.values["width"] = int(size[1])
+        parsed.values["height"] = int(size[2])
+    sampler = pairs.pop("Sampler", "")
+    schedule = pairs.pop("Schedule type", "")
     if sampler:
-        _take_sampler(sampler, schedule, found, own)
-    _take_on_a_picture(pairs, found, own)
-    if not own:
-        if "batch" in found.values:
-            del found.values["batch"]  # elsewhere it was one picture of a batch, not a wish
-        if ignored := sorted(key for key in pairs if key not in _UNSAID):
-            found.notes.append(f"Not taken over: {', '.join(ignored):.200}.")
+        _read_sampler(sampler, schedule, parsed, is_own)
+    _read_optional_pairs(pairs, parsed, is_own)
+    if is_own:
+        return
+    # Elsewhere it says that this was an image of a batch, not what was wished.
+    parsed.values.pop("batch_size", None)
+    ignored = sorted(key for key in pairs if key not in _IGNORED_KEYS)
+    if ignored:
+        parsed.notes.append(f"Not taken over: {', '.join(ignored):.200}.")
 
 
-def _take_on_a_picture(pairs: dict[str, str], found: Found, own: bool) -> None:
-    hires, said = (
-        "Hires upscale" in pairs or "Hires resize" in pairs,
-        {wrote: value for (_, value), wrote in _SAID.items()},
-    )
-    if hires and "Init image" not in pairs and "Denoising strength" in pairs:
+def _read_value(
+    parsed: ParsedInfotext, key: str, name: str, value: str, convert: Callable[[str], Any]
+) -> None:
+    try:
+        parsed.values[name] = convert(value)
+    except ValueError:
+        parsed.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
+
+
+def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> None:
+    """Read the settings of work on an image."""
+    has_hires_pass = "Hires upscale" in pairs or "Hires resize" in pairs
+    if has_hires_pass and "Init image" not in pairs and "Denoising strength" in pairs:
         pairs["Hires strength"] = pairs.pop("Denoising strength")
-    if not own and not hires and "Denoising strength" in pairs:
-        found.notes.append("It was made from another picture, which the text does not hold.")
-    if (size := _SIZE.match(pairs.get("Hires resize", ""))) and found.values.get("width"):
+    if not is_own and not has_hires_pass and "Denoising strength" in pairs:
+        parsed.notes.append("It was made from another picture, which the text does not hold.")
+    hires_size = _SIZE_PATTERN.match(pairs.get("Hires resize", ""))
+    if hires_size and parsed.values.get("width"):
         del pairs["Hires resize"]
-        pairs["Hires upscale"] = f"{int(size[1]) / found.values['width']:.6g}"
-    for name, key in _ON_A_PICTURE.items():
+        pairs["Hires upscale"] = f"{int(hires_size[1]) / parsed.values['width']:.6g}"
+    for name, key in _OPTIONAL_FIELD_KEYS.items():
         if key not in pairs:
             continue
-        value: Any = pairs.pop(key)
-        kind = GenerationRequest.model_fields[name].annotation
-        try:
-            found.values[name] = said.get(value, value) if kind not in (int, float) else kind(value)
-        except ValueError:
-            found.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
-    if (upscaler := found.values.get("hires_resize")) not in (None, "latent", "pixel"):
-        found.values["hires_resize"] = "latent" if str(upscaler).startswith("Latent") else "pixel"
-        found.notes.append(
-            f"Hires upscaler {upscaler!r:.40} is not in this studio; {found.values['hires_resize']} is taken."
+        kind: Any = GenerationRequest.model_fields[name].annotation
+        convert: Callable[[str], Any] = kind if kind in (int, float) else _read_label
+        _read_value(parsed, key, name, pairs.pop(key), convert)
+    upscaler = parsed.values.get("hires_resize")
+    if upscaler not in (None, "latent", "pixel"):
+        resize = "latent" if str(upscaler).startswith("Latent") else "pixel"
+        parsed.values["hires_resize"] = resize
+        parsed.notes.append(
+            f"Hires upscaler {upscaler!r:.40} is not in this studio; {resize} is taken."
         )
 
 
-def _take_sampler(sampler: str, schedule: str, found: Found, own: bool) -> None:
-    for ending in (
-        "Karras",
-        "Exponential",
-    ):  # before v1.9 the ladder was part of the sampler's name
-        if not schedule and sampler.endswith(f" {ending}"):
-            sampler, schedule = sampler.removesuffix(f" {ending}"), ending
-    known: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
-    scheduler = known.get(sampler.casefold())
+def _read_label(label: str) -> Any:
+    return _LABEL_VALUES.get(label, label)
+
+
+def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: bool) -> None:
+    """Read scheduler and noise schedule."""
+    # Before v1.9 the noise schedule was a part of the sampler's name.
+    for suffix in ("Karras", "Exponential"):
+        if not schedule and sampler.endswith(f" {suffix}"):
+            sampler = sampler.removesuffix(f" {suffix}")
+            schedule = suffix
+    schedulers: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
+    scheduler = schedulers.get(sampler.casefold())
     if scheduler is None:
-        found.notes.append(
+        parsed.notes.append(
             f"Sampler {sampler!r:.40} is not in this studio; the scheduler is left as it is."
         )
         return
-    possible = SCHEDULERS[scheduler].schedules
-    if schedule in ("", "Automatic"):
-        wanted: str = "As shipped" if own else _AUTOMATIC.get(scheduler, "Uniform")
-        wanted = wanted if wanted in possible else "As shipped"
-    else:
-        wanted = {name.casefold(): name for name in possible}.get(schedule.casefold(), "")
-    if not wanted:
-        found.notes.append(
-            f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is taken."
+    possible = {name.casefold(): name for name in SCHEDULERS[scheduler].noise_schedules}
+    noise_schedule: str | None = "As shipped"
+    if schedule not in ("", "Automatic"):
+        noise_schedule = possible.get(schedule.casefold())
+    elif not is_own:
+        automatic = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
+        noise_schedule = possible.get(automatic.casefold(), "As shipped")
+    if noise_schedule is None:
+        parsed.notes.append(
+            f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is "
+            "taken."
         )
-        wanted = "As shipped"
-    found.values["scheduler"], found.values["schedule"] = scheduler, wanted
+        noise_schedule = "As shipped"
+    parsed.values["scheduler"] = scheduler
+    parsed.values["noise_schedule"] = noise_schedule

@@ -1,18 +1,20 @@
-r"""The prompt grammar: A1111's and compel's ways to stress words, turned into weighted pieces.
+r"""The prompt grammar: A1111's and compel's ways to stress words, turned into weighted fragments.
 
-Knows: what a prompt says. Does not know: tokens or embeddings; engine/models/prompt_encoding.py makes those with compel.
+Knows: what a prompt says. Does not know: tokens or embeddings; engine/models/prompt_encoding.py
+makes those with compel.
 
     plain words                   weight 1
     (x)  ((x))  [x]               A1111: times 1.1, times 1.21, divided by 1.1
     (x:1.3)                       A1111: times 1.3
-    x+  x--  (x y)++  (x y)0.8    compel: times 1.1 for each +, times 0.9 for each -, times the number
+    x+  x--  (x y)++  (x y)0.8    compel: times 1.1 for each +, 0.9 for each -, or the number
     ("a", "b").and()              compel: both, each encoded on its own; .and(1, 0.5) weighs them
     ("a", "b").blend(0.7, 0.3)    compel: a mixture
     \( \) \[ \] \+ \- \\          the character itself
     <lora:name:0.8>               no word: core/generation/lora_use.py reads it
 
-Sources: A1111's wiki "Attention/emphasis"; compel's doc/syntax.md. What is not built yet (AND, BREAK, [a:b:0.5], [a|b],
-hypernetworks, .swap()) is refused by name: taken as plain words, it would silently do something else.
+Sources: A1111's wiki "Attention/emphasis"; compel's doc/syntax.md. What is not built yet (AND,
+BREAK, [a:b:0.5], [a|b], hypernetworks, .swap()) is refused by name: as plain words it would
+silently do something else.
 """
 
 from __future__ import annotations
@@ -23,19 +25,23 @@ from typing import Literal
 
 from studio.core.generation import lora_use
 
-STRESS = 1.1
-MOST = 10.0  # a weight beyond this only gives noise
-DEEPEST = 50  # brackets within brackets
+EMPHASIS_FACTOR = 1.1
+DEEMPHASIS_FACTOR = 0.9  # of compel's -
+MAX_WEIGHT = 10.0  # a weight beyond this only gives noise
+MAX_NESTING = 50  # brackets within brackets
+MAX_SIGNS = 1000  # that count of a run; 8000 would be beyond a float
 
-_ESCAPED = "()[]+-\\"
+_ESCAPABLE_CHARACTERS = "()[]+-\\"
+_WORD_SEPARATORS = (" ", "\n", "\t", ",")
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _COLON_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
-_AFTER = re.compile(r"(\d+\.?\d*|\.\d+)|(\++|-+)(?![\w+-])")
+_WEIGHT_SUFFIX = re.compile(r"(\d+\.?\d*|\.\d+)|(\++|-+)(?![\w+-])")
 _SIGNS = re.compile(r"(\++|-+)(?=[\s,.;:()\[\]]|$)")
-_CALL = re.compile(r'^\s*\(\s*(".*")\s*\)\s*\.(and|blend)\(\s*([^()]*)\)\s*$', re.DOTALL)
-_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
-_LISTED = re.compile(rf"{_QUOTED.pattern}(?:\s*,\s*{_QUOTED.pattern})*", re.DOTALL)
-_NOT_BUILT = (
+_METHOD_CALL = re.compile(r'^\s*\(\s*(".*")\s*\)\s*\.(and|blend)\(\s*([^()]*)\)\s*$', re.DOTALL)
+_PARTIAL_METHOD_CALL = re.compile(r'"\s*\)\s*\.(and|blend)\s*\(')
+_QUOTED_TEXT = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+_QUOTED_LIST = re.compile(rf"{_QUOTED_TEXT.pattern}(?:\s*,\s*{_QUOTED_TEXT.pattern})*", re.DOTALL)
+_UNSUPPORTED_SYNTAX = (
     (re.compile(r"<\s*hypernet\s*:[^>]*>", re.IGNORECASE), "Hypernetworks"),
     (re.compile(r"(?<!\w)AND(?!\w)"), "AND (several prompts at once)"),
     (re.compile(r"(?<!\w)BREAK(?!\w)"), "BREAK (a new chunk of tokens)"),
@@ -44,7 +50,7 @@ _NOT_BUILT = (
 
 
 @dataclass(frozen=True)
-class Piece:
+class Fragment:
     """A stretch of text and its weight (1 is neutral)."""
 
     text: str
@@ -53,173 +59,204 @@ class Piece:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What `parse` found: one list of pieces, or several that are put side by side ("and") or mixed ("blend")."""
+    """A parsed prompt: lists of fragments, encoded side by side ("and") or mixed ("blend").
 
-    parts: tuple[tuple[Piece, ...], ...]
+    Attributes:
+        parts: Mostly one list.
+        join: How several are joined.
+        weights: One for each part, 0 to 10.
+    """
+
+    parts: tuple[tuple[Fragment, ...], ...]
     join: Literal["and", "blend"] = "and"
     weights: tuple[float, ...] = (1.0,)
 
     @property
-    def plain(self) -> str:
+    def plain_text(self) -> str:
         """The words alone, without weights."""
-        return " ".join("".join(piece.text for piece in part) for part in self.parts)
+        return " ".join("".join(fragment.text for fragment in part) for part in self.parts)
 
 
-def parse(text: str) -> Prompt:
-    """Read a prompt; tags of LoRAs are no words of it. Raises ValueError that names what is wrong and the place (from 1)."""
-    words, tags = lora_use.lift(text)
+def parse_prompt(text: str) -> Prompt:
+    """Parse a prompt without its LoRA tags.
+
+    Raises ValueError that names what is wrong and the place (counted from 1).
+    """
+    words, tags = lora_use.extract_tags(text)
     if tags:
-        _parsed(lora_use.blank(text))  # where what is wrong is in its place
-    return _parsed(words)
+        # Errors first, while the places are those of the text that the user wrote.
+        _parse_words(lora_use.blank_tags(text))
+    return _parse_words(words)
 
 
-def _parsed(text: str) -> Prompt:
+def _parse_words(text: str) -> Prompt:
     for place, character in enumerate(text, 1):
         if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
             raise ValueError(
                 f"character {place} is not text (U+{ord(character):04X}); take it out."
             )
-    for pattern, name in _NOT_BUILT:
-        if found := pattern.search(text):
+    for pattern, name in _UNSUPPORTED_SYNTAX:
+        match = pattern.search(text)
+        if match:
             raise ValueError(
-                f"{name} cannot be used yet: {found[0]!r:.40} at character {found.start() + 1}."
+                f"{name} cannot be used yet: {match[0]!r:.40} at character {match.start() + 1}."
             )
-    if call := _CALL.match(text):
-        return _joined(*call.groups())
-    if found := re.search(r'"\s*\)\s*\.(and|blend)\s*\(', text):
+    call = _METHOD_CALL.match(text)
+    if call:
+        return _parse_method_call(*call.groups())
+    partial_call = _PARTIAL_METHOD_CALL.search(text)
+    if partial_call:
+        method = partial_call[1]
         raise ValueError(
-            f'.{found[1]}() at character {found.start(1)} has to be the whole prompt: ("a", "b").{found[1]}().'
+            f".{method}() at character {partial_call.start(1)} has to be the whole prompt: "
+            f'("a", "b").{method}().'
         )
-    return Prompt((tuple(_merged(_Reader(text).all())),))
+    return Prompt((_parse_fragments(text),))
 
 
-def _joined(quoted: str, join: str, numbers: str) -> Prompt:
-    if not _LISTED.fullmatch(quoted):
+def _parse_method_call(quoted: str, join: str, numbers: str) -> Prompt:
+    if not _QUOTED_LIST.fullmatch(quoted):
         raise ValueError(
             f'.{join}() joins prompts in quotes with commas between them: ("a", "b").{join}().'
         )
-    texts = [re.sub(r'\\"', '"', found[1]) for found in _QUOTED.finditer(quoted)]
+    texts = [match[1].replace('\\"', '"') for match in _QUOTED_TEXT.finditer(quoted)]
     try:
-        weights = tuple(float(number) for number in numbers.split(",") if number.strip()) or (
-            1.0,
-        ) * len(texts)
+        weights = [float(number) for number in numbers.split(",") if number.strip()]
     except ValueError:
         raise ValueError(f".{join}({numbers}) has to list numbers.") from None
+    if not weights:
+        weights = [1.0] * len(texts)
     if len(weights) != len(texts):
         raise ValueError(
             f".{join}() has {len(weights)} weights for {len(texts)} prompts; give one for each."
         )
-    if any(not 0 <= weight <= MOST for weight in weights) or (
-        join == "blend" and sum(weights) == 0
-    ):
+    are_in_range = all(0 <= weight <= MAX_WEIGHT for weight in weights)
+    if not are_in_range or (join == "blend" and sum(weights) == 0):
         raise ValueError(
-            f".{join}({numbers}): weights go from 0 to {MOST:g}, and not all may be 0."
+            f".{join}({numbers}): weights go from 0 to {MAX_WEIGHT:g}, and not all may be 0."
         )
-    return Prompt(
-        tuple(tuple(_merged(_Reader(part).all())) for part in texts),
-        "and" if join == "and" else "blend",
-        weights,
-    )
+    parts = tuple(_parse_fragments(text) for text in texts)
+    return Prompt(parts, "and" if join == "and" else "blend", tuple(weights))
 
 
-def _merged(pieces: list[Piece]) -> list[Piece]:
-    """Neighbours of equal weight as one piece, so that a prompt without weights stays one text, letter for letter."""
-    merged: list[Piece] = []
-    for piece in pieces:
-        weight = round(piece.weight, 6)
-        if not 0 <= weight <= MOST:
+def _parse_fragments(text: str) -> tuple[Fragment, ...]:
+    """Parse brackets and signs; neighbours of equal weight become one fragment.
+
+    So a prompt without weights stays one text, letter for letter.
+    """
+    merged: list[Fragment] = []
+    for fragment in _PromptParser(text).parse():
+        weight = round(fragment.weight, 6)
+        if not 0 <= weight <= MAX_WEIGHT:
             raise ValueError(
-                f"the weight {weight:g} of {piece.text.strip()!r:.40} has to lie between 0 and {MOST:g}."
+                f"the weight {weight:g} of {fragment.text.strip()!r:.40} has to lie between 0 and "
+                f"{MAX_WEIGHT:g}."
             )
         if merged and merged[-1].weight == weight:
-            merged[-1] = Piece(merged[-1].text + piece.text, weight)
-        elif piece.text:
-            merged.append(Piece(piece.text, weight))
-    return merged
+            merged[-1] = Fragment(merged[-1].text + fragment.text, weight)
+        elif fragment.text:
+            merged.append(Fragment(fragment.text, weight))
+    return tuple(merged)
 
 
-class _Reader:
+class _PromptParser:
     """One pass over a prompt, recursing into brackets."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0
+        self.position = 0
         self.depth = 0
 
-    def all(self) -> list[Piece]:
-        return self._until("", 0)[0]
+    def parse(self) -> list[Fragment]:
+        """Return the fragments of the whole text."""
+        fragments, _ = self._parse_until("", 0)
+        return fragments
 
-    def _until(self, closing: str, opened: int) -> tuple[list[Piece], float | None]:
-        """Pieces up to `closing` or the end, and the number of `(x:1.3)` if that is how they end."""
-        pieces: list[Piece] = []
+    def _parse_until(
+        self, closing: str, opening_position: int
+    ) -> tuple[list[Fragment], float | None]:
+        """Return the fragments up to `closing` or the end, and the number of a final `:1.3)`."""
+        fragments: list[Fragment] = []
         word = ""
-        while self.at < len(self.text):
-            character = self.text[self.at]
-            if character == "\\" and self.text[self.at + 1 : self.at + 2] in tuple(_ESCAPED):
-                word += self.text[self.at + 1]
-                self.at += 2
+        while self.position < len(self.text):
+            character = self.text[self.position]
+            escaped = self.text[self.position + 1 : self.position + 2]
+            weight_match = signs = None
+            if closing == ")":
+                weight_match = _COLON_WEIGHT.match(self.text, self.position)
+            if character in "+-" and _ends_word(word):
+                signs = _SIGNS.match(self.text, self.position)
+            if character == "\\" and escaped and escaped in _ESCAPABLE_CHARACTERS:
+                word += escaped
+                self.position += 2
             elif character == closing:
-                self.at += 1
-                return [*pieces, Piece(word, 1.0)], None
-            elif closing == ")" and (found := _COLON_WEIGHT.match(self.text, self.at)):
-                self.at = found.end()
-                return [*pieces, Piece(word, 1.0)], float(found[1])
+                self.position += 1
+                return [*fragments, Fragment(word, 1.0)], None
+            elif weight_match:
+                self.position = weight_match.end()
+                return [*fragments, Fragment(word, 1.0)], float(weight_match[1])
             elif character in "([":
-                pieces += [Piece(word, 1.0), *self._bracket(character)]
+                fragments.append(Fragment(word, 1.0))
+                fragments += self._parse_bracket(character)
                 word = ""
-            elif (
-                character in "+-"
-                and _ends_word(word)
-                and (found := _SIGNS.match(self.text, self.at))
-            ):
-                start = max(word.rfind(space) for space in (" ", "\n", "\t", ",")) + 1
-                pieces += [Piece(word[:start], 1.0), Piece(word[start:], _signs(found[1]))]
+            elif signs:
+                start = max(word.rfind(separator) for separator in _WORD_SEPARATORS) + 1
+                fragments.append(Fragment(word[:start], 1.0))
+                fragments.append(Fragment(word[start:], _sign_weight(signs[1])))
                 word = ""
-                self.at = found.end()
+                self.position = signs.end()
             else:
                 word += character
-                self.at += 1
+                self.position += 1
         if closing:
+            bracket = self.text[opening_position]
             raise ValueError(
-                f"the '{self.text[opened]}' at character {opened + 1} is never closed; write "
-                f"\\{self.text[opened]} for the character itself."
+                f"the '{bracket}' at character {opening_position + 1} is never closed; write "
+                f"\\{bracket} for the character itself."
             )
-        return [*pieces, Piece(word, 1.0)], None
+        return [*fragments, Fragment(word, 1.0)], None
 
-    def _bracket(self, character: str) -> list[Piece]:
-        opened = self.at
-        self.at += 1
+    def _parse_bracket(self, character: str) -> list[Fragment]:
+        """Return the fragments of a bracket, with its weight."""
+        opening_position = self.position
+        self.position += 1
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise ValueError(f"brackets lie more than {DEEPEST} deep at character {opened + 1}.")
-        inner, weight = self._until(")" if character == "(" else "]", opened)
+        if self.depth > MAX_NESTING:
+            raise ValueError(
+                f"brackets lie more than {MAX_NESTING} deep at character {opening_position + 1}."
+            )
+        closing = ")" if character == "(" else "]"
+        fragments, weight = self._parse_until(closing, opening_position)
         self.depth -= 1
         if character == "[":
-            self._refuse_edits(opened)
-            weight = 1 / STRESS
-        elif weight is None and (found := _AFTER.match(self.text, self.at)):
-            self.at = found.end()
-            weight = float(found[1]) if found[1] else _signs(found[2])
-        factor = STRESS if weight is None else weight
-        return [Piece(piece.text, piece.weight * factor) for piece in inner]
+            self._reject_prompt_editing(opening_position)
+            weight = 1 / EMPHASIS_FACTOR
+        elif weight is None:
+            weight = self._parse_weight_suffix()
+        return [Fragment(fragment.text, fragment.weight * weight) for fragment in fragments]
 
-    def _refuse_edits(self, opened: int) -> None:
-        written = self.text[opened : self.at]
-        if re.search(rf":\s*{_NUMBER}\s*\]$", written):
-            raise ValueError(
-                f"prompt editing [from:to:when] cannot be used yet: {written!r:.40} at character {opened + 1}."
-            )
-        if "|" in written:
-            raise ValueError(
-                f"alternating words [a|b] cannot be used yet: {written!r:.40} at character {opened + 1}."
-            )
+    def _parse_weight_suffix(self) -> float:
+        """Return the weight after a closing `)`: compel's number or signs, else A1111's 1.1."""
+        suffix = _WEIGHT_SUFFIX.match(self.text, self.position)
+        if not suffix:
+            return EMPHASIS_FACTOR
+        self.position = suffix.end()
+        number, signs = suffix.groups()
+        return float(number) if number else _sign_weight(signs)
+
+    def _reject_prompt_editing(self, opening_position: int) -> None:
+        bracket = self.text[opening_position : self.position]
+        place = f"{bracket!r:.40} at character {opening_position + 1}"
+        if re.search(rf":\s*{_NUMBER}\s*\]$", bracket):
+            raise ValueError(f"prompt editing [from:to:when] cannot be used yet: {place}.")
+        if "|" in bracket:
+            raise ValueError(f"alternating words [a|b] cannot be used yet: {place}.")
 
 
 def _ends_word(text: str) -> bool:
     return bool(text) and not text[-1].isspace() and text[-1] != ","
 
 
-def _signs(signs: str) -> float:
-    return float(
-        (STRESS if signs[0] == "+" else 0.9) ** min(len(signs), 1000)
-    )  # 8000 would be beyond a float
+def _sign_weight(signs: str) -> float:
+    factor = EMPHASIS_FACTOR if signs[0] == "+" else DEEMPHASIS_FACTOR
+    return float(factor ** min(len(signs), MAX_SIGNS))

@@ -1,153 +1,171 @@
-"""What goes together in a request that works on a picture, and which of its settings change anything.
+"""The rules of a request: which settings go together, which change anything, what it costs.
 
-Knows: a request's values. Does not know: pictures and masks themselves (storage/inputs.py), who asks.
+Knows: a request's values. Does not know: images and masks themselves (storage/inputs.py), who asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from studio.core.catalog import SCHEDULERS
-from studio.core.generation import geometry as pictures
-from studio.core.generation.geometry import Box
-
-if TYPE_CHECKING:
-    from studio.core.generation.request import GenerationRequest
-
-SIDES = ("extend_left", "extend_top", "extend_right", "extend_bottom")
-SWITCHES = (
-    "image",
-    "mask",
-    *SIDES,
-    "hires_scale",
-)  # at their default they are off, and so is all that needs them
-# What a setting needs to change anything.
-A_PICTURE, ONLY_RESIZED, A_MASK, REPAINTED = (
-    "a picture",
-    "a picture without a mask",
-    "a mask",
-    "a mask or an extension",
+from studio.core.generation import geometry
+from studio.core.generation.fields import RequestFields
+from studio.core.generation.geometry import Box, Size
+from studio.core.generation.requirements import (
+    REQUIRES_COLOUR_FILL,
+    REQUIRES_EXTENSION,
+    REQUIRES_HIRES,
+    REQUIRES_IMAGE,
+    REQUIRES_MASK,
+    REQUIRES_MASK_OR_EXTENSION,
+    REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_TILES,
+    REQUIRES_UNMASKED_IMAGE,
 )
-ONLY_MASKED, AN_EXTENSION, A_COLOUR = (
-    "an inpaint area of only masked",
-    "an extension",
-    "an extend fill of colour",
-)
-A_SECOND_PASS, TILES = "a hires scale above 1", "a hires tile"
+
+EXTEND_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
+# At their default they are off, and so is all that needs them.
+SWITCH_FIELDS = ("image", "mask", *EXTEND_FIELDS, "hires_scale")
 
 
-def idle(request: GenerationRequest, needs: Mapping[str, str]) -> frozenset[str]:
-    """Settings that change nothing in a request, for what they need is not there. A switch that is off is one of them."""
-    work = request.task
-    repaints, extends = work in ("inpaint", "outpaint"), work == "outpaint"
-    there = {
-        A_PICTURE: work != "txt2img",
-        ONLY_RESIZED: work == "img2img",
-        A_MASK: work == "inpaint",
-        REPAINTED: repaints,
-        ONLY_MASKED: repaints and request.inpaint_area == "only masked",
-        AN_EXTENSION: extends,
-        A_COLOUR: extends and request.extend_fill == "colour",
-        A_SECOND_PASS: request.hires,
-        TILES: request.hires and request.hires_tile > 0,
+def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]) -> frozenset[str]:
+    """Return the settings that change nothing in a request, for what they need is not there.
+
+    A switch that is off is one of them.
+    """
+    task = request.task
+    is_met = {
+        REQUIRES_IMAGE: task != "txt2img",
+        REQUIRES_UNMASKED_IMAGE: task == "img2img",
+        REQUIRES_MASK: task == "inpaint",
+        REQUIRES_MASK_OR_EXTENSION: request.is_masked,
+        REQUIRES_ONLY_MASKED_AREA: request.is_masked and request.inpaint_area == "only masked",
+        REQUIRES_EXTENSION: task == "outpaint",
+        REQUIRES_COLOUR_FILL: task == "outpaint" and request.extend_fill == "colour",
+        REQUIRES_HIRES: request.has_hires_pass,
+        REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
     fields = type(request).model_fields
-    off = {name for name in SWITCHES if getattr(request, name) == fields[name].default}
-    return frozenset(off | {name for name, need in needs.items() if not there[need]})
+    switched_off = {
+        name for name in SWITCH_FIELDS if getattr(request, name) == fields[name].default
+    }
+    unmet = {name for name, requirement in requirements.items() if not is_met[requirement]}
+    return frozenset(switched_off | unmet)
 
 
-def faults(request: GenerationRequest) -> list[str]:
-    """A sentence for each thing that cannot be."""
-    found = []
+def find_faults(request: RequestFields) -> list[str]:
+    """Return a sentence for each thing that cannot be."""
+    faults = []
     if request.image and request.mask and any(request.extension):
-        found.append(
-            "Mask: outpainting paints the new area and nothing else; leave out the mask or what is to be extended."
+        faults.append(
+            "Mask: outpainting paints the new area and nothing else; leave out the mask or what "
+            "is to be extended."
         )
-    if request.image and request.strength and not request.steps_run:
-        found.append(_too_weak("Strength", request.strength, request.steps))
-    if request.image and not request.strength and (not request.hires or request.repaints):
-        found.append(
-            "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a hires scale above 1)."
+    if request.image and request.strength and not request.effective_steps:
+        faults.append(_format_too_weak("Strength", request.strength, request.steps))
+    if request.image and not request.strength and (not request.has_hires_pass or request.is_masked):
+        faults.append(
+            "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a "
+            "hires scale above 1)."
         )
-    return [*found, *_hires(request)] if request.hires else found
+    if request.has_hires_pass:
+        faults += _find_hires_faults(request)
+    return faults
 
 
-def hires_tiles(request: GenerationRequest) -> list[Box]:
-    """What the second pass of a resolved request paints, one by one; a single box where it paints all in one piece."""
-    if not request.hires:
+def plan_hires_tiles(request: RequestFields, size: Size) -> list[Box]:
+    """Return the boxes in pixels that the second pass paints; one where it paints all at once.
+
+    Args:
+        request: The request.
+        size: Width and height in pixels of the first pass.
+    """
+    if not request.has_hires_pass:
         return []
-    size = pictures.enlarged((request.width or 512, request.height or 512), request.hires_scale)
-    return pictures.tiles(size, request.hires_tile or max(size), request.hires_overlap)
+    large = geometry.upscale_size(size, request.hires_scale)
+    return geometry.split_into_tiles(large, request.hires_tile or max(large), request.hires_overlap)
 
 
-def passes(request: GenerationRequest) -> list[tuple[int, float]]:
-    """The passes of one picture: how often each asks the U-Net, and how many times the request's width and height it asks about."""
-    info, found = SCHEDULERS[request.scheduler], []
-    if request.steps_run:
-        found.append((info.asks(request.steps_run, request.steps), 1.0))
-    if boxes := hires_tiles(request):
-        asks = info.asks(request.hires_steps_run, request.hires_steps or request.steps)
-        area = (boxes[0][2] - boxes[0][0]) * (boxes[0][3] - boxes[0][1])  # all are equally large
-        found.append((asks * len(boxes), area / (request.width or 512) / (request.height or 512)))
-    return found
-
-
-def all_steps(request: GenerationRequest) -> int:
-    """Steps of one picture, over all its passes and tiles."""
-    return request.steps_run + request.hires_steps_run * len(hires_tiles(request))
-
-
-def rows(request: GenerationRequest) -> int:
-    """U-Net rows of one picture."""
-    return sum(asks for asks, _ in passes(request)) * (2 if request.guided else 1)
-
-
-def work(request: GenerationRequest, width: int, height: int) -> float:
-    """How much one picture asks of the U-Net: millions of pixels times rows."""
-    return (
-        sum(asks * area for asks, area in passes(request))
-        * (2 if request.guided else 1)
-        * width
-        * height
-        / 1e6
-    )
-
-
-def _hires(request: GenerationRequest) -> list[str]:
-    found = []
-    if request.repaints:
-        found.append(
-            "Hires scale: a second pass paints the whole picture again, which inpainting and outpainting must not; "
-            "choose 1, and enlarge the finished picture."
+def plan_passes(request: RequestFields, size: Size) -> list[tuple[int, float]]:
+    """Return the passes of one image: U-Net calls, and pixels of a call relative to `size`."""
+    info = SCHEDULERS[request.scheduler]
+    passes = []
+    if request.effective_steps:
+        passes.append((info.count_model_calls(request.effective_steps, request.steps), 1.0))
+    boxes = plan_hires_tiles(request, size)
+    if boxes:
+        calls = info.count_model_calls(
+            request.hires_effective_steps, request.hires_steps or request.steps
         )
-    if not request.hires_steps_run:
-        found.append(
-            _too_weak(
+        left, top, right, bottom = boxes[0]  # all are equally large
+        passes.append((calls * len(boxes), (right - left) * (bottom - top) / size[0] / size[1]))
+    return passes
+
+
+def count_steps(request: RequestFields, size: Size) -> int:
+    """Return the steps of one image, over all its passes and tiles."""
+    num_tiles = len(plan_hires_tiles(request, size))
+    return request.effective_steps + request.hires_effective_steps * num_tiles
+
+
+def count_unet_rows(request: RequestFields, size: Size) -> int:
+    """Return the U-Net rows of one image."""
+    return sum(calls for calls, _ in plan_passes(request, size)) * _count_branches(request)
+
+
+def estimate_unet_megapixels(request: RequestFields, size: Size) -> float:
+    """Return how much one image asks of the U-Net: millions of pixels times rows."""
+    area = sum(calls * share for calls, share in plan_passes(request, size))
+    return area * _count_branches(request) * size[0] * size[1] / 1e6
+
+
+def _count_branches(request: RequestFields) -> int:
+    return 2 if request.is_guided else 1
+
+
+def _find_hires_faults(request: RequestFields) -> list[str]:
+    faults = []
+    if request.is_masked:
+        faults.append(
+            "Hires scale: a second pass paints the whole picture again, which inpainting and "
+            "outpainting must not; choose 1, and enlarge the finished picture."
+        )
+    if not request.hires_effective_steps:
+        faults.append(
+            _format_too_weak(
                 "Hires strength", request.hires_strength, request.hires_steps or request.steps
             )
         )
-    if request.hires_tile and request.hires_tile < max(pictures.LEAST, 2 * request.hires_overlap):
-        found.append(
-            f"Hires tile: has to be {pictures.LEAST} or more and twice the overlap (not {request.hires_tile}, with an "
-            f"overlap of {request.hires_overlap})."
+    tile, overlap = request.hires_tile, request.hires_overlap
+    if tile and tile < max(geometry.MIN_SIDE_PX, 2 * overlap):
+        faults.append(
+            f"Hires tile: has to be {geometry.MIN_SIDE_PX} or more and twice the overlap (not "
+            f"{tile}, with an overlap of {overlap})."
         )
-    if request.hires_tile and request.hires_resize == "latent":
-        found.append("Hires resize: tiles are cut from pixels; choose pixel, or a hires tile of 0.")
+    if tile and request.hires_resize == "latent":
+        faults.append(
+            "Hires resize: tiles are cut from pixels; choose pixel, or a hires tile of 0."
+        )
     if request.width and request.height:
-        width, height = pictures.enlarged((request.width, request.height), request.hires_scale)
-        if max(width, height) > pictures.MOST_SIDE or width * height > pictures.MOST_PIXELS:
-            found.append(
-                f"Hires scale: {width} × {height} is too large; {pictures.MOST_PIXELS // 10**6} million pixels are the "
-                "most."
+        width, height = geometry.upscale_size((request.width, request.height), request.hires_scale)
+        if (
+            max(width, height) > geometry.MAX_IMAGE_SIDE_PX
+            or width * height > geometry.MAX_IMAGE_PIXELS
+        ):
+            faults.append(
+                f"Hires scale: {width} × {height} is too large; "
+                f"{geometry.MAX_IMAGE_PIXELS // 10**6} million pixels are the most."
             )
-        elif not request.hires_tile and max(width, height) > pictures.MOST_WHOLE:
-            found.append(
-                f"Hires scale: {width} × {height} is too large for one piece ({pictures.MOST_WHOLE} a side at most); "
-                "choose a hires tile."
+        elif not tile and max(width, height) > geometry.MAX_UNTILED_SIDE_PX:
+            faults.append(
+                f"Hires scale: {width} × {height} is too large for one piece "
+                f"({geometry.MAX_UNTILED_SIDE_PX} a side at most); choose a hires tile."
             )
-    return found
+    return faults
 
 
-def _too_weak(title: str, strength: float, steps: int) -> str:
-    return f"{title}: {strength:g} of {steps} steps is less than one; choose {1 / steps:.2g} or more, or more steps."
+def _format_too_weak(title: str, strength: float, steps: int) -> str:
+    return (
+        f"{title}: {strength:g} of {steps} steps is less than one; choose {1 / steps:.2g} or more, "
+        "or more steps."
+    )

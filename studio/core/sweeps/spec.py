@@ -1,11 +1,12 @@
-"""A sweep as a plan: axes → cells, the order to run them in, what that will take.
+"""A sweep as a plan: axes → cells, the order to run them in, the time that this takes.
 
-Knows: what can be an axis, which axes exclude each other, every cell's request, which changes are dear.
-Does not know: how cells are painted or kept, which models and LoRAs are here, what this machine can do (rates are handed in).
+Knows: which axes exclude each other, every cell's request.
+Does not know: how cells are painted or saved, which models and LoRAs are installed, how fast this
+machine is (timings are handed in).
 
-Axes of one group go hand in hand (a zip), groups multiply. A cell's coordinates say which value of each axis it has; they are
-apart from the order of running, in which dear changes are rare. A plan depends on nothing but the spec and the seed: a sweep
-that was killed comes to the same cells again.
+Axes of one group go hand in hand (a zip), groups multiply. A cell's coordinates say which value of
+each axis it has; they are independent of the run order, in which expensive changes are rare. A plan
+depends on nothing but the spec and the seed: a sweep that was killed comes to the same cells again.
 """
 
 from __future__ import annotations
@@ -13,359 +14,430 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from typing import Any, Self, TypeVar
 
 from pydantic import model_validator
 
-from studio.core.base import Value, check, setting
+from studio.core.base import Spec, spec_field, validate
 from studio.core.catalog import SCHEDULERS
-from studio.core.generation.request import MOST_SEEDS, NEEDS, GenerationRequest
-from studio.core.sweeps.axis import LORA_WEIGHTS, Axis, axes, named
-from studio.core.sweeps.cost import Prediction, Rates, order, predict
-from studio.core.sweeps.value_syntax import Plain, pair
+from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
+from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
+from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
+from studio.core.sweeps.value_syntax import AxisValue, parse_size
 from studio.errors import InvalidSpec
 
-__all__ = ["MOST_CELLS", "Axis", "Cell", "Plan", "Prediction", "Rates", "SweepSpec", "axes", "plan"]
+__all__ = [
+    "MAX_CELLS",
+    "Axis",
+    "Cell",
+    "CostEstimate",
+    "ModelTimings",
+    "SweepPlan",
+    "SweepSpec",
+    "list_axes",
+    "plan_sweep",
+]
 
-MOST_CELLS = 10_000
-MOST_FOR_GUESTS = 64
-MOST_AXES = 12
-MOST_CHARACTERS = 5_000_000  # of the prompts of all cells: reading them takes about 4 seconds
-MOST_FAULTS = 20  # told of all cells; equal ones count as one
-TOGETHER = 8  # pictures painted together in a fast sweep whose base does not say
-V = TypeVar("V", bound=Value)
-_PROMPTS, _LONGEST_PROMPT = ("prompt", "negative_prompt"), 10_000
-_LAST = ("lora", *LORA_WEIGHTS, "prompt_replace")  # what has to wait for the other axes, in turn
+MAX_CELLS = 10_000
+MAX_GUEST_CELLS = 64
+MAX_AXES = 12
+MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 seconds
+MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
+FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
+SpecT = TypeVar("SpecT", bound=Spec)
+_PROMPT_FIELDS = ("prompt", "negative_prompt")
+_MAX_PROMPT_CHARS = 10_000
+_LORA_AXES = ("lora", *LORA_WEIGHT_FIELDS)
+_DEPENDENT_AXES = (*_LORA_AXES, "prompt_replace")  # applied after all others, in this order
 
 
-class _Named(Value):
-    title: str = setting("", title="Title", max_length=200, help="What stands over the sheet.")
-    fast: bool = setting(
+class _SweepOptions(Spec):
+    title: str = spec_field("", title="Title", max_length=200, help="What stands over the sheet.")
+    fast: bool = spec_field(
         False,
         title="Fast",
         help="Several cells in one U-Net call: quicker, and the last bits may differ.",
     )
 
 
-class SweepSpec(_Named):
+class SweepSpec(_SweepOptions):
     """A request and what varies in it."""
 
-    base: GenerationRequest = setting(
+    base: GenerationRequest = spec_field(
         GenerationRequest(), title="Base", help="What all cells share."
     )
-    axes: tuple[Axis, ...] = setting(..., title="Axes", help="What varies.")
+    axes: tuple[Axis, ...] = spec_field(..., title="Axes", help="What varies.")
 
     @model_validator(mode="before")
     @classmethod
-    def _every_fault(cls, given: Any) -> Any:
-        """Base and axes are checked one by one, so that all that is wrong is said at once and in whose words it belongs."""
-        if not isinstance(given, Mapping):
-            return given
+    def _collect_faults(cls, raw_values: Any) -> Any:
+        """Validate base and axes one by one, to report all faults at once and whose they are."""
+        if not isinstance(raw_values, Mapping):
+            return raw_values
         faults: list[str] = []
-        values, listed = dict(given), given.get("axes")
-        base = values["base"] = _checked(GenerationRequest, values.get("base", {}), "Base", faults)
-        if base and base.count > 1:
+        values = dict(raw_values)
+        base = _validate_part(GenerationRequest, values.get("base", {}), "Base", faults)
+        values["base"] = base
+        if base and base.num_images > 1:
             faults.append(
-                f"Base: Pictures: a cell is one picture (not {base.count}); add an axis of seeds for more."
+                f"Base: Pictures: a cell is one picture (not {base.num_images}); "
+                "add an axis of seeds for more."
             )
-        if not isinstance(listed, list | tuple) or not 1 <= len(listed) <= MOST_AXES:
-            faults.append(f"Axes: a sweep needs a list of 1 to {MOST_AXES} axes.")
+        axes = values.get("axes")
+        if not isinstance(axes, list | tuple) or not 1 <= len(axes) <= MAX_AXES:
+            faults.append(f"Axes: a sweep needs a list of 1 to {MAX_AXES} axes.")
         else:
             values["axes"] = [
-                _checked(Axis, axis, f"Axis {k}", faults) for k, axis in enumerate(listed, 1)
+                _validate_part(Axis, axis, f"Axis {k}", faults) for k, axis in enumerate(axes, 1)
             ]
-        _checked(
-            _Named,
-            {key: value for key, value in values.items() if key not in ("base", "axes")},
-            "",
-            faults,
-        )
+        options = {key: value for key, value in values.items() if key not in ("base", "axes")}
+        _validate_part(_SweepOptions, options, "", faults)
         if faults:
             raise InvalidSpec(faults)
         return values
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        faults = []
-        decided: dict[str, str] = {}
-        fields = [axis.field for axis in self.axes]
-        for axis in self.axes:
-            twice = [thing for thing in sorted(axis.sets) if thing in decided]
-            if twice:
-                faults.append(
-                    f"{decided[twice[0]]} and {axis.title} both decide {twice[0]}; leave one out."
-                )
-            decided |= dict.fromkeys(axis.sets, axis.title)
-            if (
-                axis.field in LORA_WEIGHTS
-                and not axis.lora
-                and not self.base.untagged().loras
-                and "lora" not in fields
-            ):
-                faults.append(
-                    f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or an axis of LoRAs."
-                )
-        counts = self.counts
-        for group in self.groups:
-            first, *others = group
-            faults += [
-                f"{self.axes[first].title} has {counts[first]} values and {self.axes[k].title} has {counts[k]}: axes of one "
-                "group go hand in hand and need equally many."
-                for k in others
-                if counts[k] != counts[first]
-            ]
-        factors = [counts[group[0]] for group in self.groups]
-        if (cells := math.prod(factors)) > MOST_CELLS:
+    def _validate_combination(self) -> Self:
+        faults = [*self._find_axis_conflicts(), *self._find_group_conflicts()]
+        factors = self._count_group_values()
+        cells = math.prod(factors)
+        if cells > MAX_CELLS:
             faults.append(
                 f"{' × '.join(map('{:,}'.format, factors))} values make {cells:,} cells; "
-                f"a sweep has {MOST_CELLS:,} at most."
+                f"a sweep has {MAX_CELLS:,} at most."
             )
         if faults:
             raise InvalidSpec(faults)
         return self
 
+    def _find_axis_conflicts(self) -> Iterator[str]:
+        """Yield a sentence for settings that two axes decide, and for weights without a LoRA."""
+        has_loras = bool(self.base.with_inline_loras().loras)
+        has_loras |= any(axis.field == "lora" for axis in self.axes)
+        owners: dict[str, str] = {}  # the title of the axis that decides a setting
+        for axis in self.axes:
+            shared = [setting for setting in sorted(axis.affected_settings) if setting in owners]
+            if shared:
+                yield (
+                    f"{owners[shared[0]]} and {axis.title} both decide {shared[0]}; leave one out."
+                )
+            owners |= dict.fromkeys(axis.affected_settings, axis.title)
+            if axis.field in LORA_WEIGHT_FIELDS and not axis.lora and not has_loras:
+                yield (
+                    f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or "
+                    "an axis of LoRAs."
+                )
+
+    def _find_group_conflicts(self) -> Iterator[str]:
+        """Axes of a group with another number of values than its first."""
+        counts = self.value_counts
+        for first, *followers in self.groups:
+            for k in followers:
+                if counts[k] != counts[first]:
+                    yield (
+                        f"{self.axes[first].title} has {counts[first]} values and "
+                        f"{self.axes[k].title} has {counts[k]}: axes of one group go hand in hand "
+                        "and need equally many."
+                    )
+
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Which axes (by their place) go hand in hand; an axis without a group is alone."""
-        found: dict[object, list[int]] = {}
+        """The indexes of the axes that go hand in hand; an axis without a group is alone."""
+        groups: dict[object, list[int]] = {}
         for k, axis in enumerate(self.axes):
-            found.setdefault(("alone", k) if axis.group is None else axis.group, []).append(k)
-        return tuple(map(tuple, found.values()))
+            key = ("alone", k) if axis.group is None else axis.group
+            groups.setdefault(key, []).append(k)
+        return tuple(map(tuple, groups.values()))
 
     @property
-    def counts(self) -> tuple[int, ...]:
+    def value_counts(self) -> tuple[int, ...]:
         """How many values each axis has."""
-        return tuple(len(axis.parsed) for axis in self.axes)
+        return tuple(len(axis.parsed_values) for axis in self.axes)
 
-    def check_guest(self) -> None:
-        """Raise InvalidSpec if a visitor who is not the owner asks for too many cells; known before they are built."""
-        counts = self.counts
-        if (many := math.prod(counts[group[0]] for group in self.groups)) > MOST_FOR_GUESTS:
+    def _count_group_values(self) -> list[int]:
+        counts = self.value_counts
+        return [counts[group[0]] for group in self.groups]
+
+    def validate_for_guest(self) -> None:
+        """Check that a visitor who is not the owner may run it, before any cell is built.
+
+        Raises:
+            InvalidSpec: The sweep has too many cells.
+        """
+        cells = math.prod(self._count_group_values())
+        if cells > MAX_GUEST_CELLS:
             raise InvalidSpec(
-                [f"Axes: guests may ask for {MOST_FOR_GUESTS} cells at most (not {many:,})."]
+                [f"Axes: guests may ask for {MAX_GUEST_CELLS} cells at most (not {cells:,})."]
             )
 
     @property
-    def open(self) -> bool:
+    def has_open_seed(self) -> bool:
         """Whether a seed has still to be drawn."""
-        seeds = [value for axis in self.axes if axis.field == "seed" for value in axis.parsed]
-        return -1 in (seeds or [self.base.seed])
+        seed_axes = [axis for axis in self.axes if axis.field == "seed"]
+        if not seed_axes:
+            return self.base.seed == -1
+        return any(-1 in axis.parsed_values for axis in seed_axes)
 
-    def settled(self, seed: int) -> Self:
-        """With no seed left open: the base's -1 becomes `seed`; on an axis of seeds, a -1 in place k (from 0) `seed` + k."""
+    def resolve_seeds(self, seed: int) -> Self:
+        """Return the sweep with every -1 replaced by a seed.
 
-        def drawn(axis: Axis) -> Axis:
-            given = axis.parsed if axis.field == "seed" else ()
-            seeds = tuple(
-                (seed + k) % MOST_SEEDS if value == -1 else value for k, value in enumerate(given)
-            )
-            return axis.model_copy(update={"values": seeds}) if -1 in given else axis
-
-        base = (
-            self.base.model_copy(update={"seed": seed % MOST_SEEDS})
-            if self.base.seed < 0
-            else self.base
-        )
-        return self.model_copy(update={"base": base, "axes": tuple(map(drawn, self.axes))})
+        Args:
+            seed: The base's seed; on an axis of seeds a -1 in place k (from 0) becomes `seed` + k.
+        """
+        base = self.base
+        if base.seed < 0:
+            base = base.model_copy(update={"seed": seed % SEED_LIMIT})
+        axes = tuple(_resolve_axis_seeds(axis, seed) for axis in self.axes)
+        return self.model_copy(update={"base": base, "axes": axes})
 
 
-class Cell(Value):
-    """One picture of a sweep: which value of each axis, and the request that comes of it."""
+def _resolve_axis_seeds(axis: Axis, seed: int) -> Axis:
+    if axis.field != "seed" or -1 not in axis.parsed_values:
+        return axis
+    seeds = tuple(
+        (seed + k) % SEED_LIMIT if value == -1 else value
+        for k, value in enumerate(axis.parsed_values)
+    )
+    return axis.model_copy(update={"values": seeds})
+
+
+class Cell(Spec):
+    """One image of a sweep: which value of each axis, and the request that comes of it."""
 
     index: int
     coordinates: tuple[int, ...]
     labels: tuple[str, ...]
     request: GenerationRequest
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """What the cell is known by, whatever its place: the same request is the same cell in a sweep with more values."""
-        return self.request.digest({"model": self.request.model})
+        """The digest of its request: the same cell in a sweep with more values has the same key."""
+        return self.request.key
 
 
-class Plan(Value):
-    """All cells by their coordinates, the last axis fastest; `order` has their indexes as they are to run."""
+class SweepPlan(Spec):
+    """All cells by their coordinates, the last axis fastest.
+
+    `run_order` has their indexes in the order in which to run them.
+    """
 
     spec: SweepSpec
     cells: tuple[Cell, ...]
-    order: tuple[int, ...]
-    predicted: Prediction
+    run_order: tuple[int, ...]
+    cost_estimate: CostEstimate
 
     @property
-    def named(self) -> list[GenerationRequest]:
-        """One request for each model with each set of LoRAs and each picture: what has to be in the library."""
-        return list(
-            {
-                (
-                    cell.request.model,
-                    tuple(use.name for use in cell.request.untagged().loras),
-                    cell.request.image,
-                    cell.request.mask,
-                    cell.request.extension,
-                ): cell.request
-                for cell in self.cells
-            }.values()
-        )
+    def distinct_requests(self) -> list[GenerationRequest]:
+        """One request for each set of model, LoRAs and images: what the library must have."""
+        requests: dict[tuple[Any, ...], GenerationRequest] = {}
+        for cell in self.cells:
+            request = cell.request
+            loras = tuple(use.name for use in request.with_inline_loras().loras)
+            key = (request.model, loras, request.image, request.mask, request.extension)
+            requests[key] = request
+        return list(requests.values())
 
-    def check_guest(self) -> None:
-        """Raise InvalidSpec if a visitor who is not the owner asks for too much."""
+    def validate_for_guest(self) -> None:
+        """Check that a visitor who is not the owner may run it.
+
+        Raises:
+            InvalidSpec: The sweep has too many cells, or a cell goes beyond a guest's limits.
+        """
         faults: list[str] = []
-        for check_one in (
-            self.spec.check_guest,
-            *(cell.request.check_guest for cell in self.cells),
-        ):
+        parts: list[SweepSpec | GenerationRequest] = [self.spec]
+        parts += [cell.request for cell in self.cells]
+        for part in parts:
             try:
-                check_one()
+                part.validate_for_guest()
             except InvalidSpec as error:
                 faults += [fault for fault in error.faults if fault not in faults]
         if faults:
-            raise InvalidSpec(faults[:MOST_FAULTS])
+            raise InvalidSpec(faults[:MAX_REPORTED_FAULTS])
 
 
-def plan(
-    spec: SweepSpec, *, seed: int | None = None, rates: Mapping[str, Rates] | None = None
-) -> Plan:
-    """Build and validate every cell. Raises InvalidSpec with all that is wrong in any of them.
+def plan_sweep(
+    spec: SweepSpec, *, seed: int | None = None, timings: Mapping[str, ModelTimings] | None = None
+) -> SweepPlan:
+    """Build and validate every cell of a sweep.
 
-    `seed` is the one drawn for -1, `rates` what was measured with each model.
+    Args:
+        spec: The sweep.
+        seed: Replaces -1 (see `SweepSpec.resolve_seeds`); needed where `spec.has_open_seed`.
+        timings: What was measured with each model, by its name, for the cost estimate.
+
+    Raises:
+        InvalidSpec: Cells are not valid or axes change nothing; it names all faults.
+        ValueError: `seed` is missing.
     """
-    if seed is None and spec.open:
+    if seed is None and spec.has_open_seed:
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
-    spec = spec.settled(seed or 0)
-    values, labels = [axis.parsed for axis in spec.axes], [axis.labels for axis in spec.axes]
-    about_loras = any(axis.field in _LAST[:-1] for axis in spec.axes)  # they work on tags as well
-    together = (spec.base.batch if spec.base.batch > 1 else TOGETHER) if spec.fast else 1
-    base = (spec.base.untagged() if about_loras else spec.base).model_dump() | {"batch": together}
+    spec = spec.resolve_seeds(seed or 0)
+    base_values = _dump_base(spec)
+    axis_values = [axis.parsed_values for axis in spec.axes]
+    axis_labels = [axis.labels for axis in spec.axes]
     cells: list[Cell] = []
     faults: list[tuple[str, str]] = []
     characters = 0
-    for index, at in enumerate(_coordinates(spec)):
-        shown = tuple(label[k] for label, k in zip(labels, at))
+    for index, coordinates in enumerate(_iterate_coordinates(spec)):
+        values = [options[k] for options, k in zip(axis_values, coordinates)]
+        labels = tuple(options[k] for options, k in zip(axis_labels, coordinates))
         try:
-            asked = _values(
-                base, [(axis, value[k]) for axis, value, k in zip(spec.axes, values, at)]
-            )
-            characters += sum(len(str(asked[name])) for name in _PROMPTS)
-            request = check(GenerationRequest, asked)
-            request = (
-                request.model_copy(update={"batch": 1})
-                if SCHEDULERS[request.scheduler].alone
-                else request
-            )
-            cells.append(Cell(index=index, coordinates=at, labels=shown, request=request))
+            request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
+            characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
+            request = validate(GenerationRequest, request_values)
+            if SCHEDULERS[request.scheduler].is_rounding_sensitive:
+                request = request.model_copy(update={"batch_size": 1})
+            cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
+            cells.append(cell)
         except InvalidSpec as error:
-            where = f"Cell {', '.join(str(k + 1) for k in at)} ({' · '.join(f'{label:.60}' for label in shown)})"
-            faults += [(where, fault) for fault in error.faults]
-        if characters > MOST_CHARACTERS:
+            cell_name = _format_cell_name(coordinates, labels)
+            faults += [(cell_name, fault) for fault in error.faults]
+        if characters > MAX_TOTAL_PROMPT_CHARS:
             raise InvalidSpec(
                 [
-                    f"The prompts of all cells have more than {MOST_CHARACTERS:,} characters: too many to read."
+                    f"The prompts of all cells have more than {MAX_TOTAL_PROMPT_CHARS:,} "
+                    "characters: too many to read."
                 ]
             )
-    if told := [*_together(faults), *_moot(spec, cells)]:
-        raise InvalidSpec(told)
-    running = order([cell.request for cell in cells])
-    predicted = predict([cells[k].request for k in running], rates or {})
-    return Plan(spec=spec, cells=tuple(cells), order=running, predicted=predicted)
+    sentences = [*_group_faults(faults), *_find_inactive_axes(spec, cells)]
+    if sentences:
+        raise InvalidSpec(sentences)
+    run_order = order_requests([cell.request for cell in cells])
+    estimate = estimate_cost([cells[k].request for k in run_order], timings or {})
+    return SweepPlan(spec=spec, cells=tuple(cells), run_order=run_order, cost_estimate=estimate)
 
 
-def _moot(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
-    """A sentence for every axis that changes nothing in any cell."""
+def _dump_base(spec: SweepSpec) -> dict[str, Any]:
+    """Return the values that all cells share."""
+    base = spec.base
+    # Axes of LoRAs apply to those in tags as well.
+    if any(axis.field in _LORA_AXES for axis in spec.axes):
+        base = base.with_inline_loras()
+    batch_size = 1
+    if spec.fast:
+        batch_size = base.batch_size if base.batch_size > 1 else FAST_BATCH_SIZE
+    return base.model_dump() | {"batch_size": batch_size}
+
+
+def _format_cell_name(coordinates: Sequence[int], labels: Sequence[str]) -> str:
+    places = ", ".join(str(k + 1) for k in coordinates)
+    return f"Cell {places} ({' · '.join(f'{label:.60}' for label in labels)})"
+
+
+def _find_inactive_axes(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
+    """Return a sentence for every axis that changes nothing in any cell."""
+    if not cells:
+        return []
     return [
-        f"{axis.title}: changes nothing without {NEEDS[axis.field]}."
+        f"{axis.title}: changes nothing without {FIELD_REQUIRES[axis.field]}."
         for axis in spec.axes
-        if axis.field in NEEDS and cells and all(axis.field in cell.request.idle for cell in cells)
+        if axis.field in FIELD_REQUIRES
+        and all(axis.field in cell.request.inactive_fields for cell in cells)
     ]
 
 
-def _coordinates(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
-    """Every combination of the groups' places, as a place on each axis."""
-    groups, counts = spec.groups, spec.counts
-    group_of = {axis: number for number, group in enumerate(groups) for axis in group}
-    for chosen in product(*(range(counts[group[0]]) for group in groups)):
-        yield tuple(chosen[group_of[axis]] for axis in range(len(spec.axes)))
+def _iterate_coordinates(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
+    """Yield every combination of values as an index on each axis."""
+    groups = spec.groups
+    counts = spec.value_counts
+    group_of_axis = {axis: number for number, group in enumerate(groups) for axis in group}
+    for indexes in product(*(range(counts[group[0]]) for group in groups)):
+        yield tuple(indexes[group_of_axis[axis]] for axis in range(len(spec.axes)))
 
 
-def _values(base: Mapping[str, Any], chosen: Sequence[tuple[Axis, Plain]]) -> dict[str, Any]:
-    """What a cell asks for, not yet checked. Plain settings first, then the LoRA, then weights (all, then one), then words."""
-    values = dict(base)
-    loras = {str(one["name"]): dict(one) for one in base["loras"]}
-    words: dict[str, str] = {}
-    for axis, value in sorted(chosen, key=_turn):
+def _build_cell_values(
+    base_values: Mapping[str, Any], axis_values: Sequence[tuple[Axis, AxisValue]]
+) -> dict[str, Any]:
+    """Return a cell's request, not yet validated.
+
+    Plain settings come first, then the LoRA, then weights (of all, then of one), then words.
+    """
+    values = dict(base_values)
+    loras = {str(lora["name"]): dict(lora) for lora in base_values["loras"]}
+    replacements: dict[str, str] = {}
+    for axis, value in sorted(axis_values, key=_axis_sort_key):
         match axis.field:
             case "size":
-                values["width"], values["height"] = pair(str(value))
+                values["width"], values["height"] = parse_size(str(value))
             case "lora":
-                kept = loras.get(axis.lora, {"unet": 1.0, "text_encoder": 1.0})
-                loras = {name: kept | {"name": name} for name in [named(value)] if name}
+                weights = loras.get(axis.lora, {"unet": 1.0, "text_encoder": 1.0})
+                name = lora_name(value)
+                loras = {name: weights | {"name": name}} if name else {}
             case "lora_weight" | "lora_unet" | "lora_text_encoder":
+                weights = dict.fromkeys(LORA_WEIGHT_FIELDS[axis.field], value)
                 for name in [axis.lora] if axis.lora else list(loras):
-                    loras.setdefault(name, {"name": name}).update(
-                        dict.fromkeys(LORA_WEIGHTS[axis.field], value)
-                    )
+                    loras.setdefault(name, {"name": name}).update(weights)
             case "prompt_replace":
-                words[axis.find] = str(value)
+                replacements[axis.find] = str(value)
             case field:
                 values[field] = value
     values["loras"] = tuple(loras.values())
-    return _replaced(values, words) if words else values
+    return _replace_words(values, replacements) if replacements else values
 
 
-def _turn(chosen: tuple[Axis, Plain]) -> tuple[int, bool]:
-    axis = chosen[0]
-    return _LAST.index(axis.field) + 1 if axis.field in _LAST else 0, bool(axis.lora)
+def _axis_sort_key(axis_value: tuple[Axis, AxisValue]) -> tuple[int, bool]:
+    axis, _ = axis_value
+    stage = 0
+    if axis.field in _DEPENDENT_AXES:
+        stage = _DEPENDENT_AXES.index(axis.field) + 1
+    return stage, bool(axis.lora)
 
 
-def _replaced(values: dict[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    """Other words in both prompts, all at once: what one axis puts in is not found by another."""
-    pattern = re.compile("|".join(re.escape(find) for find in sorted(words, key=len, reverse=True)))
-    met: set[str] = set()
+def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> dict[str, Any]:
+    """Replace words in both prompts, all at once: none is found in another's replacement."""
+    longest_first = sorted(replacements, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    matched: set[str] = set()
 
-    def other(found: re.Match[str]) -> str:
-        met.add(found[0])
-        return words[found[0]]
+    def replace(match: re.Match[str]) -> str:
+        matched.add(match[0])
+        return replacements[match[0]]
 
-    for name in _PROMPTS:
+    for name in _PROMPT_FIELDS:
         text = str(values[name])
-        if (
-            len(text) + sum(text.count(find) * len(new) for find, new in words.items())
-            > 10 * _LONGEST_PROMPT
-        ):
+        growth = sum(text.count(find) * len(new) for find, new in replacements.items())
+        if len(text) + growth > 10 * _MAX_PROMPT_CHARS:
             raise InvalidSpec(
-                [f"Replace: the prompt becomes far longer than {_LONGEST_PROMPT:,} characters."]
+                [f"Replace: the prompt becomes far longer than {_MAX_PROMPT_CHARS:,} characters."]
             )
-        values[name] = pattern.sub(other, text)
-    if missed := [find for find in words if find not in met]:
-        raise InvalidSpec([f"Replace: {find!r:.60} is not in the prompts." for find in missed])
+        values[name] = pattern.sub(replace, text)
+    missing = [find for find in replacements if find not in matched]
+    if missing:
+        raise InvalidSpec([f"Replace: {find!r:.60} is not in the prompts." for find in missing])
     return values
 
 
-def _together(faults: Sequence[tuple[str, str]]) -> list[str]:
-    """A line for each different fault, with the first cell that has it and how many more do."""
-    where: dict[str, list[str]] = {}
+def _group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a line for each different fault: the first cell that has it, and how many more do."""
+    cells_by_fault: dict[str, list[str]] = {}
     for cell, fault in faults:
-        where.setdefault(fault, []).append(cell)
-    lines = [
-        f"{cells[0]}: {fault}"
-        + (f" The same in {len(cells) - 1:,} more cells." if len(cells) > 1 else "")
-        for fault, cells in where.items()
-    ]
-    if len(lines) > MOST_FAULTS:
-        lines[MOST_FAULTS:] = [
-            f"{len(lines) - MOST_FAULTS:,} more faults like these, in {len({cell for cell, _ in faults}):,} "
-            "cells altogether."
+        cells_by_fault.setdefault(fault, []).append(cell)
+    lines = []
+    for fault, cells in cells_by_fault.items():
+        line = f"{cells[0]}: {fault}"
+        if len(cells) > 1:
+            line += f" The same in {len(cells) - 1:,} more cells."
+        lines.append(line)
+    surplus = len(lines) - MAX_REPORTED_FAULTS
+    if surplus > 0:
+        faulty_cells = {cell for cell, _ in faults}
+        lines[MAX_REPORTED_FAULTS:] = [
+            f"{surplus:,} more faults like these, in {len(faulty_cells):,} cells altogether."
         ]
     return lines
 
 
-def _checked(model: type[V], given: Any, whose: str, faults: list[str]) -> V | None:
-    """The value, or None and its faults among `faults`."""
-    if isinstance(given, model):
-        return given
+def _validate_part(model: type[SpecT], value: Any, label: str, faults: list[str]) -> SpecT | None:
+    """Return the validated value; or None, with its faults added to `faults`."""
+    if isinstance(value, model):
+        return value
     try:
-        return check(model, given if isinstance(given, Mapping) else {"": given})
+        return validate(model, value if isinstance(value, Mapping) else {"": value})
     except InvalidSpec as error:
-        told = error.faults if isinstance(given, Mapping) else ("has to be a table of settings.",)
-        faults += [f"{whose}: {fault}" if whose else fault for fault in told]
-        return None
+        sentences = error.faults
+    if not isinstance(value, Mapping):
+        sentences = ("has to be a table of settings.",)
+    faults += [f"{label}: {sentence}" if label else sentence for sentence in sentences]
+    return None

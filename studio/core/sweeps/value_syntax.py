@@ -1,18 +1,19 @@
 """The value syntax of a sweep's axes: text ⇄ values.
 
-Knows: lists, ranges, exact decimals, quotes; how to say which value is wrong. Does not know: axes and fields, or which values
-are possible (the request says that, cell by cell).
+Knows: lists, ranges, exact decimals, quotes; how to say which value is wrong.
+Does not know: axes and fields, or which values are valid (the request checks that, cell by cell).
 
     7, 7.5, 8                     values with commas (or lines) between them
     1-10   10-1   -2..2           from, to: both included, rising or falling; the step is 1
-    1-10 (+2)   0..1 +0.25        with a step; what does not fit before the end is left out
+    1-10 (+2)   0..1 +0.25        with a step; a value beyond the end is left out
     0-1 [6]                       so many values, evenly
     512x768, 768x512              sizes: width, height
-    "a cat, asleep", a dog        texts; quotes around one with a comma, "" within quotes for a quote
+    "a cat, asleep", a dog        texts; quotes around a comma, "" within quotes for a quote
 
-A1111 knows the same ranges, but some come out odd there. Here `10-5` is 10 9 8 7 6 5, not nothing; `0-1 (+0.3)` ends with
-0.9, not 1.2; `0.7-1.0` asks for a step instead of giving 0.7 1.7; whole numbers of `1-10 [5]` are rounded (1 3 6 8 10), not cut
-off; `1-10 (2)` and `.5-1 (+.25)` are taken; `1-5 [0]` and `1-10 (+0)` are refused in words; `0.1-0.5 (+0.1)` holds 0.3, not
+A1111 has the same ranges, but some come out odd there. Here `10-5` is 10 9 8 7 6 5, not nothing;
+`0-1 (+0.3)` ends with 0.9, not 1.2; `0.7-1.0` asks for a step instead of giving 0.7 1.7; whole
+numbers of `1-10 [5]` are rounded (1 3 6 8 10), not cut off; `1-10 (2)` and `.5-1 (+.25)` are
+accepted; `1-5 [0]` and `1-10 (+0)` are refused in words; `0.1-0.5 (+0.1)` holds 0.3, not
 0.30000000000000004. A step is a size, `+` or not; one with a minus has to lead downwards.
 """
 
@@ -26,230 +27,268 @@ from math import isfinite
 from studio.core.catalog import AxisKind
 from studio.errors import InvalidSpec
 
-Plain = int | float | str
+AxisValue = int | float | str
 
-MOST_VALUES = 10_000  # of one axis
-LONGEST = 1_000_000  # characters of a list
-MOST_FAULTS = 10  # told of one axis
-_EXACT = Context(prec=60)
-_LARGEST, _PLACES, _LONGEST_NUMBER = 10**20, 15, 100
+MAX_VALUES = 10_000  # of one axis
+MAX_LIST_CHARS = 1_000_000  # characters of a list
+MAX_REPORTED_FAULTS = 10  # of one axis
+_DECIMAL_CONTEXT = Context(prec=60)
+_MAX_NUMBER = 10**20
+_MAX_DECIMAL_PLACES = 15
+_MAX_NUMBER_CHARS = 100
 
 _UNSIGNED = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?"
 _NUMBER = rf"[+-]?{_UNSIGNED}"
-_ONE = re.compile(_NUMBER)
-_STEP = rf"\(\s*(?P<step>{_NUMBER})\s*\)|(?P<bare>[+-]{_UNSIGNED})|\[\s*(?P<many>[0-9]{{1,9}})\s*\]"
-_RANGE = re.compile(rf"(?P<first>{_NUMBER})\s*(?:-|\.\.)\s*(?P<last>{_NUMBER})\s*(?:{_STEP})?")
-_SIZE = re.compile(r"([0-9]{1,9})\s*[xX×]\s*([0-9]{1,9})")
-_BETWEEN = re.compile(r"[,\n]")
+_NUMBER_PATTERN = re.compile(_NUMBER)
+_STEP = (
+    rf"\(\s*(?P<step>{_NUMBER})\s*\)|(?P<bare>[+-]{_UNSIGNED})|\[\s*(?P<count>[0-9]{{1,9}})\s*\]"
+)
+_RANGE_PATTERN = re.compile(
+    rf"(?P<first>{_NUMBER})\s*(?:-|\.\.)\s*(?P<last>{_NUMBER})\s*(?:{_STEP})?"
+)
+_SIZE_PATTERN = re.compile(r"([0-9]{1,9})\s*[xX×]\s*([0-9]{1,9})")
+_SEPARATOR_PATTERN = re.compile(r"[,\n]")
 
 
-class _Bad(ValueError):
-    """What is wrong with one value, as the end of a sentence that starts with it."""
+class _BadValue(ValueError):
+    """A fault of one value, as the end of a sentence that starts with the value."""
 
 
-def read(values: str | Sequence[object], kind: AxisKind) -> tuple[Plain, ...]:
-    """The values that a list, or a text in the syntax above, stands for; a size comes as "512x768".
+def parse_values(values: str | Sequence[object], kind: AxisKind) -> tuple[AxisValue, ...]:
+    """Parse the values of an axis.
 
-    Raises InvalidSpec, which names every bad value by its place, counted from 1.
+    Args:
+        values: A list, or a text in the syntax above.
+        kind: What the axis takes: `text`, `size`, `whole` (integers) or `number`.
+
+    Returns:
+        The values, ranges expanded; a size as "512x768".
+
+    Raises:
+        InvalidSpec: Values are wrong; it names each of them by its place, counted from 1.
     """
     faults: list[str] = []
-    found: list[Plain] = []
-    for place, (token, broken) in enumerate(_tokens(values), 1):
+    parsed: list[AxisValue] = []
+    for place, (token, quote_fault) in enumerate(_split_tokens(values), 1):
         try:
-            if broken:
-                raise _Bad(broken)
-            found += (
-                _words(token)
-                if kind == "text"
-                else _sizes(token)
-                if kind == "size"
-                else _numbers(token, kind == "whole")
-            )
-        except _Bad as bad:
-            faults.append(f"value {place}, {_shown(token)}, {bad}.")
-        if len(found) > MOST_VALUES or len(faults) > MOST_VALUES:
-            raise InvalidSpec([f"there are more than {MOST_VALUES:,} values."])
-    if len(faults) > MOST_FAULTS:
-        faults[MOST_FAULTS:] = [f"{len(faults) - MOST_FAULTS:,} more values are wrong."]
-    if faults or not found:
+            if quote_fault:
+                raise _BadValue(quote_fault)
+            parsed += _parse_token(token, kind)
+        except _BadValue as error:
+            faults.append(f"value {place}, {_format_token(token)}, {error}.")
+        if len(parsed) > MAX_VALUES or len(faults) > MAX_VALUES:
+            raise InvalidSpec([f"there are more than {MAX_VALUES:,} values."])
+    surplus = len(faults) - MAX_REPORTED_FAULTS
+    if surplus > 0:
+        faults[MAX_REPORTED_FAULTS:] = [f"{surplus:,} more values are wrong."]
+    if faults or not parsed:
         raise InvalidSpec(faults or ["there are no values."])
-    return tuple(found)
+    return tuple(parsed)
 
 
-def write(values: Iterable[Plain]) -> str:
-    """Values as a text that reads back as the same values."""
-    shown = []
-    for value in values:
-        text = plain(value)
-        special = (
-            not text
-            or text != text.strip()
-            or text[0] == '"'
-            or any(character in text for character in ",\n")
-        )
-        shown.append('"' + text.replace('"', '""') + '"' if special else text)
-    return ", ".join(shown)
+def format_values(values: Iterable[AxisValue]) -> str:
+    """Return values as a text that parses to the same values."""
+    texts = [format_value(value) for value in values]
+    return ", ".join(_quote(text) if _needs_quotes(text) else text for text in texts)
 
 
-def plain(value: Plain) -> str:
-    """A value for people: 7.0 is 7, and 1e-05 is 0.00001."""
-    if isinstance(value, float) and 1e-15 <= abs(value) < _LARGEST:
-        text = f"{Decimal(repr(value)):f}"
-        return text.rstrip("0").removesuffix(".") if "." in text else text
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _needs_quotes(text: str) -> bool:
+    if not text or text != text.strip() or text[0] == '"':
+        return True
+    return "," in text or "\n" in text
 
 
-def pair(size: str) -> tuple[int, int]:
-    """Width and height of a size that `read` gave."""
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def format_value(value: AxisValue) -> str:
+    """Return a value as people write it: 7.0 is 7, and 1e-05 is 0.00001."""
+    if not isinstance(value, float):
+        return str(value)
+    if not 1e-15 <= abs(value) < _MAX_NUMBER:
+        return f"{value:g}"
+    text = f"{Decimal(repr(value)):f}"
+    return text.rstrip("0").removesuffix(".") if "." in text else text
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """Return width and height of a size as `parse_values` writes it."""
     width, height = size.split("x")
     return int(width), int(height)
 
 
-def _tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]]:
-    """Each value as written, and what is wrong with its quotes."""
+def _split_tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]]:
+    """Yield each value as written, with what is wrong with its quotes (usually empty)."""
     if not isinstance(values, str):
         yield from ((value, "") for value in values)
         return
-    if len(values) > LONGEST:
-        raise InvalidSpec([f"the list of values is longer than {LONGEST:,} characters."])
-    at, end = 0, len(values)
-    while at < end:
-        while at < end and values[at] in " \t\r":
-            at += 1
-        if values[at : at + 1] == '"':
-            closing = at + 1
-            while (closing := values.find('"', closing)) >= 0 and values[
-                closing + 1 : closing + 2
-            ] == '"':
-                closing += 2
+    if len(values) > MAX_LIST_CHARS:
+        raise InvalidSpec([f"the list of values is longer than {MAX_LIST_CHARS:,} characters."])
+    start = 0
+    while start < len(values):
+        while start < len(values) and values[start] in " \t\r":
+            start += 1
+        if values[start : start + 1] == '"':
+            closing = _find_closing_quote(values, start + 1)
             if closing < 0:
-                yield values[at:], "has no closing quote"
+                yield values[start:], "has no closing quote"
                 return
-            between = _BETWEEN.search(values, closing + 1)
-            stop = between.start() if between else end
-            after = values[closing + 1 : stop].strip()
-            yield (
-                (values[at:stop], f"goes on after its closing quote with {after!r:.40}")
-                if after
-                else (values[at + 1 : closing].replace('""', '"'), "")
-            )
+            stop = _find_separator(values, closing + 1)
+            remainder = values[closing + 1 : stop].strip()
+            if remainder:
+                fault = f"goes on after its closing quote with {remainder!r:.40}"
+                yield values[start:stop], fault
+            else:
+                yield values[start + 1 : closing].replace('""', '"'), ""
         else:
-            between = _BETWEEN.search(values, at)
-            stop = between.start() if between else end
-            token = values[at:stop].strip()
-            if token or (
-                values[stop : stop + 1] == ","
-            ):  # an empty line, or nothing after the last comma, is no value
-                yield token, "" if token else 'is empty: leave out a comma, or write "" for no text'
-        at = stop + 1
+            stop = _find_separator(values, start)
+            token = values[start:stop].strip()
+            if token:
+                yield token, ""
+            elif values[stop : stop + 1] == ",":
+                yield token, 'is empty: leave out a comma, or write "" for no text'
+            # An empty line, or nothing after the last comma, is no value.
+        start = stop + 1
 
 
-def _words(token: object) -> list[Plain]:
-    if isinstance(token, bool) or not isinstance(token, Plain):
-        raise _Bad("is neither text nor a number")
+def _find_closing_quote(text: str, start: int) -> int:
+    """Return the position of the first single quotation mark; -1 if there is none."""
+    position = text.find('"', start)
+    while position >= 0 and text[position + 1 : position + 2] == '"':
+        position = text.find('"', position + 2)
+    return position
+
+
+def _find_separator(text: str, start: int) -> int:
+    """Return where the next comma or line break is, or the text's end."""
+    separator = _SEPARATOR_PATTERN.search(text, start)
+    return separator.start() if separator else len(text)
+
+
+def _parse_token(token: object, kind: AxisKind) -> list[AxisValue]:
+    if kind == "text":
+        return _parse_text(token)
+    if kind == "size":
+        return _parse_size_token(token)
+    return _parse_numbers(token, kind == "whole")
+
+
+def _parse_text(token: object) -> list[AxisValue]:
+    if isinstance(token, bool) or not isinstance(token, AxisValue):
+        raise _BadValue("is neither text nor a number")
+    # ValueError: half a surrogate pair, or a number of more digits than Python writes out.
     try:
-        text = token if isinstance(token, str) else plain(token)
+        text = token if isinstance(token, str) else format_value(token)
         text.encode()
-    except ValueError:  # half a character, or a number that Python does not write out
-        raise _Bad("is no text") from None
+    except ValueError:
+        raise _BadValue("is no text") from None
     return [text]
 
 
-def _sizes(token: object) -> list[Plain]:
-    found = (
-        _SIZE.fullmatch(token.strip())
-        if isinstance(token, str) and len(token) <= _LONGEST_NUMBER
-        else None
-    )
-    if not found:
-        raise _Bad("is no size such as 512x768")
-    return [f"{int(found[1])}x{int(found[2])}"]
+def _parse_size_token(token: object) -> list[AxisValue]:
+    size_match = None
+    if isinstance(token, str) and len(token) <= _MAX_NUMBER_CHARS:
+        size_match = _SIZE_PATTERN.fullmatch(token.strip())
+    if not size_match:
+        raise _BadValue("is no size such as 512x768")
+    width, height = map(int, size_match.groups())
+    return [f"{width}x{height}"]
 
 
-def _numbers(token: object, whole: bool) -> list[Plain]:
+def _parse_numbers(token: object, integers_only: bool) -> list[AxisValue]:
+    """Return one number, or those of a range."""
     if isinstance(token, str):
-        token = token.strip()
-        if len(token) <= _LONGEST_NUMBER:
-            if found := _RANGE.fullmatch(token):
-                return [_number(value, whole) for value in _range(found, whole)]
-            if _ONE.fullmatch(token):
-                return [_number(_exact(token), whole)]
-        raise _Bad("is no number, and no range such as 1-10 (+2)")
-    if (
-        isinstance(token, bool)
-        or not isinstance(token, int | float)
-        or not (isinstance(token, int) or isfinite(token))
-    ):
-        raise _Bad("is no number")
-    if abs(token) >= _LARGEST:
-        raise _Bad("is too large")
-    if whole and token != int(token):
-        raise _Bad("is not a whole number")
-    return [int(token) if whole else float(token)]
+        decimals = _parse_number_text(token.strip(), integers_only)
+        return [_to_number(value, integers_only) for value in decimals]
+    if isinstance(token, bool) or not isinstance(token, int | float):
+        raise _BadValue("is no number")
+    if isinstance(token, float) and not isfinite(token):
+        raise _BadValue("is no number")
+    if abs(token) >= _MAX_NUMBER:
+        raise _BadValue("is too large")
+    if integers_only and token != int(token):
+        raise _BadValue("is not a whole number")
+    return [int(token) if integers_only else float(token)]
 
 
-def _exact(text: str) -> Decimal:
-    value = _EXACT.create_decimal(text)
-    if abs(value) >= _LARGEST:
-        raise _Bad("is too large")
-    if not isinstance(exponent := value.as_tuple().exponent, int) or exponent < -_PLACES:
-        raise _Bad(f"has more than {_PLACES} digits after the point")
+def _parse_number_text(text: str, integers_only: bool) -> list[Decimal]:
+    if len(text) <= _MAX_NUMBER_CHARS:
+        if range_match := _RANGE_PATTERN.fullmatch(text):
+            return _expand_range(range_match, integers_only)
+        if _NUMBER_PATTERN.fullmatch(text):
+            return [_parse_decimal(text)]
+    raise _BadValue("is no number, and no range such as 1-10 (+2)")
+
+
+def _parse_decimal(text: str) -> Decimal:
+    value = _DECIMAL_CONTEXT.create_decimal(text)
+    if abs(value) >= _MAX_NUMBER:
+        raise _BadValue("is too large")
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -_MAX_DECIMAL_PLACES:
+        raise _BadValue(f"has more than {_MAX_DECIMAL_PLACES} digits after the point")
     return value
 
 
-def _number(value: Decimal, whole: bool) -> Plain:
-    if whole and value != int(value):
-        raise _Bad("is not a whole number")
-    return int(value) if whole else float(value)
+def _to_number(value: Decimal, integers_only: bool) -> AxisValue:
+    if integers_only and value != int(value):
+        raise _BadValue("is not a whole number")
+    return int(value) if integers_only else float(value)
 
 
-def _range(found: re.Match[str], whole: bool) -> list[Decimal]:
-    first, last = _exact(found["first"]), _exact(found["last"])
-    if found["many"]:
-        return _even(first, last, int(found["many"]), whole)
-    written = found["step"] or found["bare"]
-    step = _exact(written or "1")
-    with localcontext(_EXACT):
+def _expand_range(range_match: re.Match[str], integers_only: bool) -> list[Decimal]:
+    first = _parse_decimal(range_match["first"])
+    last = _parse_decimal(range_match["last"])
+    if range_match["count"]:
+        return _space_evenly(first, last, int(range_match["count"]), integers_only)
+    step_text = range_match["step"] or range_match["bare"]
+    step = _parse_decimal(step_text or "1")
+    with localcontext(_DECIMAL_CONTEXT):
         if not step:
-            raise _Bad("has a step of 0")
+            raise _BadValue("has a step of 0")
         if step < 0 and last > first:
-            raise _Bad(f"rises, so its step cannot be {written}")
-        if not written and (last - first) % 1:
-            raise _Bad(f"needs a step, such as {found['first']}-{found['last']} (+0.1)")
-        if whole and (first % 1 or step % 1):
-            raise _Bad("does not give whole numbers")
+            raise _BadValue(f"rises, so its step cannot be {step_text}")
+        if not step_text and (last - first) % 1:
+            raise _BadValue(
+                f"needs a step, such as {range_match['first']}-{range_match['last']} (+0.1)"
+            )
+        if integers_only and (first % 1 or step % 1):
+            raise _BadValue("does not give whole numbers")
         step = -abs(step) if last < first else abs(step)
-        many = int((last - first) // step) + 1
-        if many > MOST_VALUES:
-            raise _Bad(f"gives {many:,} values; at most {MOST_VALUES:,} are possible")
-        return [first + step * k for k in range(many)]
+        count = int((last - first) // step) + 1
+        if count > MAX_VALUES:
+            raise _BadValue(f"gives {count:,} values; at most {MAX_VALUES:,} are possible")
+        return [first + step * k for k in range(count)]
 
 
-def _even(first: Decimal, last: Decimal, many: int, whole: bool) -> list[Decimal]:
-    """`many` numbers from `first` to `last`, to seven digits of their distance; whole ones are rounded."""
-    if first == last and many == 1:
+def _space_evenly(first: Decimal, last: Decimal, count: int, integers_only: bool) -> list[Decimal]:
+    """Return `count` numbers from `first` to `last`, to seven digits of their distance.
+
+    Whole numbers are rounded.
+    """
+    if first == last and count == 1:
         return [first]
-    if not 2 <= many <= MOST_VALUES:
-        raise _Bad(f"has to give 2 to {MOST_VALUES:,} values")
-    with localcontext(_EXACT):
+    if not 2 <= count <= MAX_VALUES:
+        raise _BadValue(f"has to give 2 to {MAX_VALUES:,} values")
+    with localcontext(_DECIMAL_CONTEXT):
         span = last - first
         if not span:
-            raise _Bad("has only one number to give")
-        digits = Decimal(1) if whole else Decimal(1).scaleb(min(0, span.adjusted()) - 7)
-        values = [
-            (first + span * k / (many - 1)).quantize(digits, ROUND_HALF_UP) for k in range(many)
-        ]
+            raise _BadValue("has only one number to give")
+        exponent = 0 if integers_only else min(0, span.adjusted()) - 7
+        quantum = Decimal(1).scaleb(exponent)
+        exact_values = [first + span * k / (count - 1) for k in range(count)]
+        values = [value.quantize(quantum, ROUND_HALF_UP) for value in exact_values]
         values[-1] = last
-    if len(set(values)) < many:
-        raise _Bad(f"has fewer than {many} {'whole ' * whole}numbers to give")
+    if len(set(values)) < count:
+        unit = "whole numbers" if integers_only else "numbers"
+        raise _BadValue(f"has fewer than {count} {unit} to give")
     return values
 
 
-def _shown(token: object) -> str:
+def _format_token(token: object) -> str:
+    # Python writes out neither a number of 5000 digits nor lists 1000 deep.
     try:
         return f"{token!r:.40}".encode(errors="replace").decode()
-    except (
-        ValueError,
-        RecursionError,
-    ):  # Python writes out neither a number of 5000 digits nor lists 1000 deep
+    except (ValueError, RecursionError):
         return f"this {type(token).__name__}"

@@ -1,1 +1,1 @@
-"""A training: its settings, their rules, buckets, steps, which layers a LoRA trains, how it is judged."""
+"""A training run: its settings and their rules, buckets, steps, LoRA targets, evaluation."""

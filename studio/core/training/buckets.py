@@ -1,9 +1,11 @@
-"""Aspect buckets: which size a picture is trained at, how it gets there, and how many batches that makes.
+"""Aspect buckets: the size an image is trained at, how it gets there, and the number of batches.
 
-Knows: the rules of kohya's sd-scripts (v0.10), to the pixel. Does not know: pictures, torch; it imports nothing of the studio, so
-that anybody may count steps with it.
+Knows: the rules of kohya's sd-scripts (v0.10), to the pixel.
+Does not know: images, torch; it imports nothing of the studio, so that anything may count steps
+with it.
 
-All sizes are (width, height). A picture is resized so that it covers its bucket, and what stands over is cropped.
+All sizes are (width, height) in pixels. An image is resized so that it covers its bucket, and the
+rest is cropped.
 """
 
 from __future__ import annotations
@@ -18,109 +20,133 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Where a picture goes: resized to `resized`, then cropped to `bucket`."""
+class BucketFit:
+    """How an image gets its size: resized to `resized_size`, then cropped to `bucket`."""
 
     bucket: Size
-    resized: Size
+    resized_size: Size
 
     @property
-    def spare(self) -> Size:
-        """Pixels that the crop takes away, across and down."""
-        return self.resized[0] - self.bucket[0], self.resized[1] - self.bucket[1]
+    def cropped_pixels(self) -> Size:
+        """Pixels that the crop removes, across and down."""
+        width, height = self.resized_size
+        return width - self.bucket[0], height - self.bucket[1]
 
     @property
-    def centre(self) -> Size:
-        """The crop's left and top in the middle of the resized picture."""
-        return self.spare[0] // 2, self.spare[1] // 2
+    def center_offset(self) -> Size:
+        """Left and top of a crop in the middle of the resized image."""
+        across, down = self.cropped_pixels
+        return across // 2, down // 2
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """The sizes there are for pictures of about `resolution`.
+    """The sizes for images of about the area of `resolution`.
 
-    With `no_upscale` pictures are never enlarged: the size follows from the picture itself, and `least` and `most` have no effect.
-    Without `enabled` there is one size for all.
+    With `no_upscale` images are never enlarged: the size follows from the image itself, and
+    `min_side` and `max_side` have no effect. Without `enabled` there is one size for all.
     """
 
     resolution: Size
-    least: int = 256
-    most: int = 2048
+    min_side: int = 256
+    max_side: int = 2048
     step: int = 64
     no_upscale: bool = False
     enabled: bool = True
 
     @cached_property
-    def table(self) -> tuple[Size, ...]:
-        """All sizes that a picture may be given; without meaning for `no_upscale`."""
-        return (
-            tuple(table(self.resolution, self.least, self.most, self.step))
-            if self.enabled
-            else (self.resolution,)
-        )
+    def sizes(self) -> tuple[Size, ...]:
+        """All sizes that an image may get; without meaning for `no_upscale`."""
+        if not self.enabled:
+            return (self.resolution,)
+        sizes = list_bucket_sizes(self.resolution, self.min_side, self.max_side, self.step)
+        return tuple(sizes)
 
-    def fit(self, width: int, height: int) -> Fit | None:
-        """The bucket of a picture. None if it is too small or too narrow for any."""
+    def fit(self, width: int, height: int) -> BucketFit | None:
+        """Return the bucket of an image; None if it is too small or too narrow for any."""
         if self.enabled and self.no_upscale:
-            return _shrunk(width, height, self.resolution[0] * self.resolution[1], self.step)
-        return _covering(width, height, self.table)
+            area = self.resolution[0] * self.resolution[1]
+            return _fit_without_upscale(width, height, area, self.step)
+        return _fit_nearest_ratio(width, height, self.sizes)
 
 
-def table(resolution: Size, least: int = 256, most: int = 2048, step: int = 64) -> list[Size]:
-    """Sizes with sides in steps and an area up to that of `resolution`, sorted: for each width the largest height."""
+def list_bucket_sizes(
+    resolution: Size, min_side: int = 256, max_side: int = 2048, step: int = 64
+) -> list[Size]:
+    """List the bucket sizes: for each width the largest height, and the same turned.
+
+    Args:
+        resolution: Its area is the largest of a bucket.
+        min_side: The shortest side in pixels.
+        max_side: The longest side in pixels.
+        step: Sides are multiples of it.
+
+    Returns:
+        The sizes, sorted.
+    """
     area = resolution[0] * resolution[1]
     square = int(math.sqrt(area) // step) * step
     sizes = {(square, square)}
-    for width in range(least, most + 1, step):
-        height = min(most, area // width // step * step)
-        if height >= least:
+    for width in range(min_side, max_side + 1, step):
+        height = min(max_side, area // width // step * step)
+        if height >= min_side:
             sizes |= {(width, height), (height, width)}
     return sorted(size for size in sizes if min(size) > 0)
 
 
-def batches(of_samples: Iterable[Size], batch: int) -> dict[Size, int]:
-    """Batches an epoch in each bucket, given every sample's bucket; the last one of a bucket may be smaller."""
-    return {size: -(-count // batch) for size, count in sorted(Counter(of_samples).items())}
+def count_batches(sample_buckets: Iterable[Size], batch_size: int) -> dict[Size, int]:
+    """Count the batches of an epoch in each bucket; the last one of a bucket may be smaller.
+
+    Args:
+        sample_buckets: The bucket of every sample, repeats included.
+        batch_size: Samples in a batch.
+    """
+    sample_counts = Counter(sample_buckets)
+    return {size: math.ceil(count / batch_size) for size, count in sorted(sample_counts.items())}
 
 
-def _covering(width: int, height: int, sizes: Sequence[Size]) -> Fit | None:
-    """The size of nearest aspect ratio, the first of equals; a picture that has one of the sizes keeps it."""
+def _fit_nearest_ratio(width: int, height: int, sizes: Sequence[Size]) -> BucketFit | None:
+    """Fit the first size of nearest aspect ratio; an image that has one of the sizes keeps it."""
     if not sizes:
         return None
     ratio = width / height
-    bucket = (
-        (width, height)
-        if (width, height) in sizes
-        else min(sizes, key=lambda size: abs(size[0] / size[1] - ratio))
-    )
-    scale = bucket[1] / height if ratio > bucket[0] / bucket[1] else bucket[0] / width
-    return Fit(bucket, (int(width * scale + 0.5), int(height * scale + 0.5)))
+    bucket = (width, height)
+    if bucket not in sizes:
+        bucket = min(sizes, key=lambda size: abs(size[0] / size[1] - ratio))
+    is_wider = ratio > bucket[0] / bucket[1]
+    scale = bucket[1] / height if is_wider else bucket[0] / width
+    return BucketFit(bucket, (int(width * scale + 0.5), int(height * scale + 0.5)))
 
 
-def _shrunk(width: int, height: int, area: int, step: int) -> Fit | None:
-    """Made smaller if its area is too large, never larger; the bucket is what is left in whole steps."""
-    resized = (width, height)
+def _fit_without_upscale(width: int, height: int, area: int, step: int) -> BucketFit | None:
+    """Shrink an image if its area is too large; the bucket is its size in whole steps."""
+    resized_size: Size | None = (width, height)
     if width * height > area:
-        ratio = width / height
-        wide, high = (
-            _floored(math.sqrt(area * ratio), step),
-            _floored(area / math.sqrt(area * ratio), step),
-        )
-        # One side is brought to a whole step: the one after which both in whole steps come nearer to the picture's ratio.
-        high_by_wide, wide_by_high = _floored(wide / ratio, step), _floored(high * ratio, step)
-        if not (wide and high):
-            return None
-        error_wide = abs(wide / high_by_wide - ratio) if high_by_wide else math.inf
-        error_high = abs(wide_by_high / high - ratio)
-        resized = (
-            (wide, int(wide / ratio + 0.5))
-            if error_wide < error_high
-            else (int(high * ratio + 0.5), high)
-        )
-    bucket = (resized[0] - resized[0] % step, resized[1] - resized[1] % step)
-    return Fit(bucket, resized) if min(bucket) > 0 else None
+        resized_size = _shrink_to_area(width / height, area, step)
+    if resized_size is None:
+        return None
+    bucket = (resized_size[0] // step * step, resized_size[1] // step * step)
+    return BucketFit(bucket, resized_size) if min(bucket) > 0 else None
 
 
-def _floored(value: float, step: int) -> int:
-    whole = int(value + 0.5)
-    return whole - whole % step
+def _shrink_to_area(ratio: float, area: int, step: int) -> Size | None:
+    """Return a size of about that area with one side in whole steps; None if it is too narrow.
+
+    It is the side with which both sides in whole steps come nearer to the ratio.
+    """
+    exact_width = math.sqrt(area * ratio)
+    width = _round_down_to_step(exact_width, step)
+    height = _round_down_to_step(area / exact_width, step)
+    if not width or not height:
+        return None
+    height_for_width = _round_down_to_step(width / ratio, step)
+    width_for_height = _round_down_to_step(height * ratio, step)
+    width_error = abs(width / height_for_width - ratio) if height_for_width else math.inf
+    height_error = abs(width_for_height / height - ratio)
+    if width_error < height_error:
+        return width, int(width / ratio + 0.5)
+    return int(height * ratio + 0.5), height
+
+
+def _round_down_to_step(value: float, step: int) -> int:
+    return int(value + 0.5) // step * step

@@ -1,12 +1,15 @@
-"""Was a training worth it: which pictures are made of it, and what follows from how they are judged.
+"""Whether a training was worth it: which images are generated, and what follows from their scores.
 
-Knows: prompts for what was learned, the sweep over checkpoints and weights, the rule by which one of them is recommended.
-Does not know: how pictures are made or judged (engine/evaluation/job.py), how it looks on the page.
+Knows: prompts for what was learned, the sweep over checkpoints and weights, the rule by which one
+of them is recommended.
+Does not know: how images are generated or scored (engine/evaluation/job.py), how it looks on the
+page.
 
-Two numbers say it, and neither needs a scale of its own. *Concept*: how far pictures have come from the base model's of the same
-prompt and seed (0) in the direction in which the dataset's pictures differ from the base model's of the same captions (1), in
-CLIP's eyes. *Following*: the share of pictures that CLIP, shown all prompts, gives back to their own prompt; it falls when a LoRA
-has learned too much and its pictures look alike whatever is asked.
+Two numbers decide, both from CLIP's embeddings, and neither needs a scale of its own. *Concept*:
+how far images have come from the base model's of the same prompt and seed (0) in the direction in
+which the dataset's images differ from the base model's of the same captions (1). *Following*: the
+share of images that CLIP, given all prompts, assigns to their own prompt; it falls when a LoRA has
+learned too much and its images look alike whatever the prompt is.
 """
 
 from __future__ import annotations
@@ -16,22 +19,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.core.base import check
-from studio.core.generation.request import MOST_SEEDS
+from studio.core.base import validate
+from studio.core.generation.request import SEED_LIMIT
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 
-WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.3)  # 0 is the base model
-CHECKPOINTS, SCENES, REFERENCES = (
-    4,
-    8,
-    24,
-)  # checkpoints, prompts and pictures of the dataset that are compared, at most
-KEEPS = 0.9  # of the base model's following is what a recommended one has at least
-LITTLE = 0.1  # of concept; less is not worth a LoRA
-NEAR = 0.1  # of concept: among equals the weight nearest to 1 and the shorter training win
-# Of DreamBooth's prompts for judging a subject in new scenes (Ruiz et al., arXiv:2208.12242), those that suit things and people.
-TEMPLATES = (
+LORA_WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.3)  # 0 is the base model
+MAX_CHECKPOINTS = 4  # that are compared
+MAX_SCENES = 8  # prompts for each of them
+MAX_REFERENCES = 24  # images of the dataset that they are compared to
+MIN_FOLLOWING_RATIO = 0.9  # of the base model's following, for a recommendation
+MIN_CONCEPT = 0.1  # less is not worth a LoRA
+CONCEPT_TOLERANCE = 0.1  # within it the weight nearest to 1 and the shorter training win
+MIN_CAPTION_SHARE = 0.9  # of the captions that have to share the words of a concept's name
+# Of DreamBooth's prompts for judging a subject in new scenes (Ruiz et al., arXiv:2208.12242), those
+# that suit things and people.
+PROMPT_TEMPLATES = (
     "a photo of a {} in the jungle",
     "a photo of a {} in the snow",
     "a photo of a {} on the beach",
@@ -41,16 +44,19 @@ TEMPLATES = (
     "a watercolor painting of a {} with a mountain in the background",
     "a photo of a {} floating on top of water",
 )
-# Words that end a name.
-_SMALL = frozenset(
+# Words that a name does not contain.
+_STOP_WORDS = frozenset(
     ("a", "an", "the", "of", "in", "on", "at", "by", "with", "from", "to", "for", "and", "or", "is")
 )
 
 
 @dataclass(frozen=True)
-class Point:
-    """One checkpoint at one weight, judged over all scenes. `fit` is CLIP's cosine to the prompts; `judged` are shares that the
-    embedded world's judge found, where there is one."""
+class EvaluationPoint:
+    """One checkpoint at one weight, scored over all scenes.
+
+    `fit` is CLIP's cosine to the prompts; `judged` are shares that the judge of the embedded world
+    measured, where there is one.
+    """
 
     lora: str
     step: int
@@ -63,199 +69,244 @@ class Point:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is recommended, if anything, and the sentences that say why."""
+    """The recommended point, if any, and the sentences that say why."""
 
-    best: Point | None
+    best: EvaluationPoint | None
     sentences: tuple[str, ...]
 
 
-def called(config: TrainingConfig, captions: Iterable[str]) -> str:
-    """What the learned thing is called in a prompt: the longest run of words around the trigger that nearly all captions share,
-    or trigger and class word; "" where there is no trigger (a style)."""
-    trigger = config.trigger.strip()
-    if not trigger:
+def derive_concept_name(config: TrainingConfig, captions: Iterable[str]) -> str:
+    """Return what the learned thing is called in a prompt.
+
+    Args:
+        config: The settings of the training.
+        captions: The captions that it was trained with.
+
+    Returns:
+        The longest run of words around the trigger that nearly all captions share, or trigger and
+        class word. Without a trigger (a style) the class word, which may be empty.
+    """
+    trigger = _split_words(config.trigger)
+    if not config.trigger.strip():
         return config.class_word.strip()
-    texts = [_words(text) for text in captions]
-    having = [words for words in texts if _at(words, _words(trigger)) >= 0]
-    best = [*_words(trigger), *_words(config.class_word)]
-    if len(having) < 0.9 * len(texts) or not texts:
-        return " ".join(best)
-    first, at, size = having[0], _at(having[0], _words(trigger)), len(_words(trigger))
-    runs = [first[a:b] for a in range(at, -1, -1) for b in range(at + size, len(first) + 1)]
-    for run in sorted(runs, key=len, reverse=True):
-        if (
-            len(run) > len(best)
-            and not _SMALL & set(run)
-            and sum(_at(words, run) >= 0 for words in having) >= 0.9 * len(texts)
-        ):
-            best = run
+    texts = [_split_words(caption) for caption in captions]
+    trigger_texts = [words for words in texts if _find_run(words, trigger) >= 0]
+    default = [*trigger, *_split_words(config.class_word)]
+    min_texts = MIN_CAPTION_SHARE * len(texts)
+    if not texts or len(trigger_texts) < min_texts:
+        return " ".join(default)
+    for run in _list_runs_around(trigger_texts[0], trigger):
+        if len(run) <= len(default):
             break
-    return " ".join(best)
+        if _STOP_WORDS & set(run):
+            continue
+        if sum(_find_run(words, run) >= 0 for words in trigger_texts) >= min_texts:
+            return " ".join(run)
+    return " ".join(default)
 
 
-def scenes(
-    config: TrainingConfig, captions: Sequence[str], templates: Sequence[str] = TEMPLATES
+def _list_runs_around(words: Sequence[str], core: Sequence[str]) -> list[Sequence[str]]:
+    """List the runs of words that contain a core, the longest first."""
+    position = _find_run(words, core)
+    starts = range(position, -1, -1)
+    ends = range(position + len(core), len(words) + 1)
+    runs = [words[start:end] for start in starts for end in ends]
+    return sorted(runs, key=len, reverse=True)
+
+
+def build_scene_prompts(
+    config: TrainingConfig, captions: Sequence[str], templates: Sequence[str] = PROMPT_TEMPLATES
 ) -> list[str]:
-    """Prompts that are not among the captions. Without a word for what was learned the captions themselves have to do."""
-    name, known = called(config, captions), {" ".join(_words(text)) for text in captions}
+    """Build prompts that are not among the captions.
+
+    Args:
+        config: The settings of the training.
+        captions: The captions that it was trained with.
+        templates: Prompts with {} in place of the learned thing.
+
+    Returns:
+        At most MAX_SCENES prompts. Without a name for what was learned they are the sample prompts
+        and the captions themselves.
+    """
+    name = derive_concept_name(config, captions)
     if not name:
-        return list(dict.fromkeys([*config.samples, *(text for text in captions if text)]))[:SCENES]
-    an = name[0].lower() in "aeiou"
-    made = [
-        (template.replace(" a {}", " an {}") if an else template).format(name)
-        for template in templates
-    ]
-    return [text for text in made if " ".join(_words(text)) not in known][:SCENES]
+        prompts = [*config.sample_prompt_list, *(caption for caption in captions if caption)]
+        return list(dict.fromkeys(prompts))[:MAX_SCENES]
+    if name[0].lower() in "aeiou":
+        templates = [template.replace(" a {}", " an {}") for template in templates]
+    caption_words = [_split_words(caption) for caption in captions]
+    scenes = [template.format(name) for template in templates]
+    return [scene for scene in scenes if _split_words(scene) not in caption_words][:MAX_SCENES]
 
 
-def spread(steps: Sequence[int]) -> list[int]:
-    """At most CHECKPOINTS of them, the last one always, evenly spread."""
-    few = min(len(steps), CHECKPOINTS)
-    return [sorted(steps)[round((k + 1) * len(steps) / few) - 1] for k in range(few)]
+def select_checkpoints(steps: Sequence[int]) -> list[int]:
+    """Return at most MAX_CHECKPOINTS of the steps, evenly spread and always with the last one."""
+    count = min(len(steps), MAX_CHECKPOINTS)
+    ordered = sorted(steps)
+    return [ordered[round((k + 1) * len(steps) / count) - 1] for k in range(count)]
 
 
-def sweep(config: TrainingConfig, loras: Sequence[str], prompts: Sequence[str]) -> SweepSpec:
-    """Scene × checkpoint × weight. Each scene has a seed of its own, the same for all; weight 0 is the base model once."""
-    base = {"model": config.model, "clip_skip": config.clip_skip}
-    scene = [
+def build_sweep(config: TrainingConfig, loras: Sequence[str], prompts: Sequence[str]) -> SweepSpec:
+    """Build the sweep scene × checkpoint × weight.
+
+    Args:
+        config: The settings of the training.
+        loras: The library names of the checkpoints to compare.
+        prompts: One for each scene. A scene has a seed of its own, the same for all checkpoints and
+            weights; at weight 0 it is the base model's, generated once.
+    """
+    seeds = [(config.seed + 1000 + k) % SEED_LIMIT for k in range(len(prompts))]
+    axes: list[dict[str, Any]] = [
         {"field": "prompt", "values": list(prompts), "group": 1},
-        {
-            "field": "seed",
-            "values": [(config.seed + 1000 + k) % MOST_SEEDS for k in range(len(prompts))],
-            "group": 1,
-        },
-    ]
-    axes = [
-        *scene,
+        {"field": "seed", "values": seeds, "group": 1},
         {"field": "lora", "values": list(loras)},
-        {"field": "lora_weight", "values": list(WEIGHTS)},
+        {"field": "lora_weight", "values": list(LORA_WEIGHTS)},
     ]
-    return check(
-        SweepSpec,
-        {"title": f"Was {config.name} worth it?", "base": base, "axes": axes, "fast": True},
-    )
+    return _validate_sweep(config, f"Was {config.name} worth it?", axes)
 
 
-def references(config: TrainingConfig, captions: Sequence[str]) -> tuple[list[int], SweepSpec]:
-    """Which of the dataset's pictures others are compared to, by their place, and a sweep of the base model on their captions."""
-    few = min(len(captions), REFERENCES)
-    which = [k * len(captions) // few for k in range(few)]
-    name = called(config, captions)
-    said = [captions[k] or (f"a picture of {name}" if name else "a picture") for k in which]
+def select_references(
+    config: TrainingConfig, captions: Sequence[str]
+) -> tuple[list[int], SweepSpec]:
+    """Choose the images of the dataset that others are compared to.
+
+    Args:
+        config: The settings of the training.
+        captions: The caption of every image.
+
+    Returns:
+        Their indexes, and a sweep of the base model on their captions.
+    """
+    count = min(len(captions), MAX_REFERENCES)
+    indexes = [k * len(captions) // count for k in range(count)]
+    name = derive_concept_name(config, captions)
+    fallback = f"a picture of {name}" if name else "a picture"
+    prompts = [captions[k] or fallback for k in indexes]
+    seeds = [(config.seed + 2000 + k) % SEED_LIMIT for k in indexes]
     axes = [
-        {"field": "prompt", "values": said, "group": 1},
-        {
-            "field": "seed",
-            "values": [(config.seed + 2000 + k) % MOST_SEEDS for k in which],
-            "group": 1,
-        },
+        {"field": "prompt", "values": prompts, "group": 1},
+        {"field": "seed", "values": seeds, "group": 1},
     ]
     title = f"{config.model} without {config.name}, on the captions of {config.dataset}"[:200]
-    return which, check(
-        SweepSpec,
-        {
-            "title": title,
-            "base": {"model": config.model, "clip_skip": config.clip_skip},
-            "axes": axes,
-            "fast": True,
-        },
-    )
+    return indexes, _validate_sweep(config, title, axes)
 
 
-def weigh(points: Sequence[Point], base: Point) -> Verdict:
-    """Of those that follow nearly as well as the base model, the one that shows the concept best; and where following ends."""
-    keeps = [one for one in points if one.following >= KEEPS * base.following]
+def _validate_sweep(
+    config: TrainingConfig, title: str, axes: Sequence[Mapping[str, Any]]
+) -> SweepSpec:
+    base = {"model": config.model, "clip_skip": config.clip_skip}
+    return validate(SweepSpec, {"title": title, "base": base, "axes": list(axes), "fast": True})
+
+
+def recommend(points: Sequence[EvaluationPoint], base: EvaluationPoint) -> Verdict:
+    """Recommend a checkpoint and weight.
+
+    Of the points that follow nearly as well as the base model it is the one that shows the concept
+    best.
+
+    Args:
+        points: The scores of every checkpoint at every weight.
+        base: The base model's scores.
+
+    Returns:
+        The point and the reasons, with where following ends.
+    """
     if not points:
         return Verdict(None, ("Nothing could be judged.",))
-    top = min(
-        1.0, max((one.concept for one in keeps), default=0.0)
-    )  # more than the dataset itself is no gain
-    if not keeps or top < LITTLE:
-        most = max(points, key=lambda one: min(one.concept, 1.0) * one.following)
-        if max(one.concept for one in points) < LITTLE:
-            return Verdict(
-                None,
-                (
-                    "It has learned little: at no weight do the pictures come nearer to the dataset's. Train longer, "
-                    "or with a higher learning rate.",
-                ),
-            )
-        return Verdict(
-            most,
-            (
-                f"No setting both shows what was learned and follows the prompt. {_named(most)} comes nearest "
-                f"({most.concept:.0%} of the way to the dataset's pictures), and {most.following:.0%} of them "
-                f"follow their prompt ({base.following:.0%} without the LoRA). Train shorter, or with more varied "
-                "captions.",
-            ),
-        )
+    following_points = [point for point in points if _follows_prompt(point, base)]
+    # More than the dataset itself is no gain.
+    top_concept = min(1.0, max((point.concept for point in following_points), default=0.0))
+    if not following_points or top_concept < MIN_CONCEPT:
+        return _explain_failure(points, base)
+    min_concept = max(MIN_CONCEPT, top_concept - CONCEPT_TOLERANCE)
     best = min(
-        (one for one in keeps if one.concept >= max(LITTLE, top - NEAR)),
-        key=lambda one: (abs(one.weight - 1), one.step),
+        (point for point in following_points if point.concept >= min_concept),
+        key=lambda point: (abs(point.weight - 1), point.step),
     )
-    said = [
-        f"Recommended: {_named(best)}. It comes {best.concept:.0%} of the way from the base model's pictures to the dataset's, "
-        f"and {best.following:.0%} of its pictures follow their prompt ({base.following:.0%} without the LoRA)."
-    ]
-    return Verdict(best, (*said, *_ends(points, base, best)))
+    reason = (
+        f"Recommended: {_describe_point(best)}. It comes {best.concept:.0%} of the way from the "
+        f"base model's pictures to the dataset's, and {best.following:.0%} of its pictures follow "
+        f"their prompt ({base.following:.0%} without the LoRA)."
+    )
+    return Verdict(best, (reason, *_describe_limits(points, base, best)))
 
 
-def _ends(points: Sequence[Point], base: Point, best: Point) -> list[str]:
-    """Where pictures stop following the prompt, looking from the recommended one to more weight and to more steps."""
+def _follows_prompt(point: EvaluationPoint, base: EvaluationPoint) -> bool:
+    return point.following >= MIN_FOLLOWING_RATIO * base.following
 
-    def lost(one: Point) -> bool:
-        return one.following < KEEPS * base.following
 
-    heavier = [
-        one for one in points if one.step == best.step and one.weight > best.weight and lost(one)
-    ]
-    longer = [
-        one for one in points if one.weight == best.weight and one.step > best.step and lost(one)
-    ]
-    said = []
+def _explain_failure(points: Sequence[EvaluationPoint], base: EvaluationPoint) -> Verdict:
+    """Say why nothing can be recommended, with the point that comes nearest if there is one."""
+    if max(point.concept for point in points) < MIN_CONCEPT:
+        reason = (
+            "It has learned little: at no weight do the pictures come nearer to the dataset's. "
+            "Train longer, or with a higher learning rate."
+        )
+        return Verdict(None, (reason,))
+    nearest = max(points, key=lambda point: min(point.concept, 1.0) * point.following)
+    reason = (
+        "No setting both shows what was learned and follows the prompt. "
+        f"{_describe_point(nearest)} comes nearest ({nearest.concept:.0%} of the way to the "
+        f"dataset's pictures), and {nearest.following:.0%} of them follow their prompt "
+        f"({base.following:.0%} without the LoRA). Train shorter, or with more varied captions."
+    )
+    return Verdict(nearest, (reason,))
+
+
+def _describe_limits(
+    points: Sequence[EvaluationPoint], base: EvaluationPoint, best: EvaluationPoint
+) -> list[str]:
+    """Say at which higher weight and which later step images stop following the prompt."""
+    lost = [point for point in points if not _follows_prompt(point, base)]
+    heavier = [point for point in lost if point.step == best.step and point.weight > best.weight]
+    longer = [point for point in lost if point.weight == best.weight and point.step > best.step]
+    sentences = []
     if heavier:
-        one = min(heavier, key=lambda one: one.weight)
-        said.append(
-            f"Above that, at weight {one.weight:g}, pictures stop following the prompt ({one.following:.0%})."
+        limit = min(heavier, key=lambda point: point.weight)
+        sentences.append(
+            f"Above that, at weight {limit.weight:g}, pictures stop following the prompt "
+            f"({limit.following:.0%})."
         )
     if longer:
-        one = min(longer, key=lambda one: one.step)
-        said.append(
-            f"Trained longer it overfits: from step {one.step:,} on pictures stop following the prompt "
-            f"({one.following:.0%})."
+        limit = min(longer, key=lambda point: point.step)
+        sentences.append(
+            f"Trained longer it overfits: from step {limit.step:,} on pictures stop following the "
+            f"prompt ({limit.following:.0%})."
         )
-    if not said:
-        said.append(
+    if not sentences:
+        sentences.append(
             "None of the weights and checkpoints that were tried stops following the prompt."
         )
-    return said
+    return sentences
 
 
-def _named(point: Point) -> str:
+def _describe_point(point: EvaluationPoint) -> str:
     return f"{point.lora} (step {point.step:,}) at weight {point.weight:g}"
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return re.sub(r"[,.;:!?]", " ", text.lower()).split()
 
 
-def _at(words: Sequence[str], run: Sequence[str]) -> int:
-    """Where a run of words begins; -1 if it is not there."""
-    return next(
-        (k for k in range(len(words) - len(run) + 1) if list(words[k : k + len(run)]) == list(run)),
-        -1,
-    )
+def _find_run(words: Sequence[str], run: Sequence[str]) -> int:
+    """Return the index at which a run of words begins; -1 if it is not there."""
+    for start in range(len(words) - len(run) + 1):
+        if list(words[start : start + len(run)]) == list(run):
+            return start
+    return -1
 
 
-def told(points: Sequence[Point], base: Point, verdict: Verdict) -> dict[str, Any]:
-    """As plain data, for JSON."""
-
-    def plain(one: Point) -> dict[str, Any]:
-        return {**vars(one), "judged": dict(one.judged)}
-
+def serialize_report(
+    points: Sequence[EvaluationPoint], base: EvaluationPoint, verdict: Verdict
+) -> dict[str, Any]:
+    """Return the report as plain data, for JSON."""
     return {
-        "base": plain(base),
-        "points": [plain(one) for one in points],
-        "best": plain(verdict.best) if verdict.best else None,
+        "base": _serialize_point(base),
+        "points": [_serialize_point(point) for point in points],
+        "best": _serialize_point(verdict.best) if verdict.best else None,
         "sentences": list(verdict.sentences),
     }
+
+
+def _serialize_point(point: EvaluationPoint) -> dict[str, Any]:
+    return {**vars(point), "judged": dict(point.judged)}

@@ -1,83 +1,83 @@
 """Which layers of a model a LoRA sits on, from shapes alone.
 
-Knows: the layers of U-Nets and CLIP text encoders in Stable Diffusion's families, their sizes, the names that kohya's files give
-them (for SDXL those of Stability's sgm, which every tool reads), which of them each choice of targets means.
+Knows: the layers of U-Nets and CLIP text encoders in Stable Diffusion's families, their sizes, the
+names that kohya's files give them (for SDXL those of Stability's sgm, which every tool reads),
+which of them each choice of targets means.
 Does not know: torch, weights, how a LoRA is trained or written.
 
-Kohya's choice (networks.lora): every linear layer and 1 × 1 convolution inside the transformers; with conv_dim also everything in
-the ResNets and samplers. LoRA: arXiv:2106.09685. For convolutions (LoCon): arXiv:2309.14859.
+Kohya's choice (networks.lora): every linear layer and 1 × 1 convolution inside the transformers;
+with conv_dim also everything in the ResNets and samplers. LoRA: arXiv:2106.09685. For convolutions
+(LoCon): arXiv:2309.14859.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, Literal
 
 from studio.core.catalog import Family
+from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
 from studio.errors import InvalidSpec, UnknownFamily
 
 Targets = Literal[
     "attention", "attention + feed-forward", "attention + feed-forward + convolutions", "patterns"
 ]
-Part = Literal["unet", "text_encoder", "text_encoder_2"]
+ModelPart = Literal["unet", "text_encoder", "text_encoder_2"]
+LayerShape = tuple[str, int, int, int]  # path, inputs, outputs, kernel size
 
-MOST_PATTERNS = 50
-_ATTENTION = re.compile(r"\.(to_[qkv]|to_out\.0|[qkv]_proj|out_proj)$")
-_LEVELS: tuple[Targets, ...] = (
+MAX_PATTERNS = 50
+_ATTENTION_PATTERN = re.compile(r"\.(to_[qkv]|to_out\.0|[qkv]_proj|out_proj)$")
+_TARGET_LEVELS: tuple[Targets, ...] = (
     "attention",
     "attention + feed-forward",
     "attention + feed-forward + convolutions",
 )
-_WITHIN = {"resnets": "0", "attentions": "1"}  # sgm's places within a block
-_SGM = {
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
+MAX_LEVELS = 8  # of a U-Net
 
 
 @dataclass(frozen=True)
-class Module:
-    """A layer that can get a LoRA. `path` is its name in the network as diffusers and transformers have it, `name` kohya's."""
+class TargetModule:
+    """A layer that can get a LoRA.
 
-    part: Part
+    `path` is its name in diffusers' and transformers' networks, `name` the one in kohya's files.
+    """
+
+    part: ModelPart
     path: str
     name: str
-    inputs: int
-    outputs: int
-    kernel: int = 0  # 0 is a linear layer, 1 and 3 are convolutions
+    in_features: int
+    out_features: int
+    kernel_size: int = 0  # 0 is a linear layer, 1 and 3 are convolutions
 
-    def parameters(self, rank: int) -> int:
-        """How many numbers a LoRA of this rank has here: a layer down (with the kernel) and one up."""
-        return rank * (self.inputs * max(1, self.kernel) ** 2 + self.outputs)
+    def count_parameters(self, rank: int) -> int:
+        """Count the parameters of a LoRA here: a layer down (with the kernel) and one up."""
+        return rank * (self.in_features * max(1, self.kernel_size) ** 2 + self.out_features)
 
 
 @dataclass(frozen=True)
 class UNetShape:
-    """The plain numbers of a U-Net: channels and depth of the transformers (0 is none) in each block, going down."""
+    """The sizes of a U-Net, of its blocks from the first to the deepest."""
 
-    channels: tuple[int, ...]
-    depths: tuple[int, ...]
-    middle: int
-    layers: int
-    context: int
-    linear: (
-        bool  # whether the transformers' projections are linear layers (else 1 × 1 convolutions)
-    )
+    block_out_channels: tuple[int, ...]
+    transformer_depths: tuple[int, ...]  # layers of each block's transformers; 0 is none
+    mid_transformer_depth: int
+    layers_per_block: int
+    cross_attention_dim: int
+    use_linear_projection: bool  # in the transformers; else 1 × 1 convolutions
 
 
 @dataclass(frozen=True)
-class EncoderShape:
-    """The plain numbers of a CLIP text encoder; one with a projection keeps its layers a level deeper."""
+class TextEncoderShape:
+    """The sizes of a CLIP text encoder; with a projection its layers are a level deeper."""
 
-    layers: int
-    width: int
-    inner: int
-    projection: bool = False
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    has_projection: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,115 +85,123 @@ class ModelShape:
     """A U-Net and its text encoders; two encoders make it an SDXL, with sgm's names."""
 
     unet: UNetShape
-    encoders: tuple[EncoderShape, ...]
+    text_encoders: tuple[TextEncoderShape, ...]
 
 
-_CLIP_L = EncoderShape(12, 768, 3072)
-SHAPES: dict[Family, ModelShape] = {
+_CLIP_L = TextEncoderShape(12, 768, 3072)
+FAMILY_SHAPES: dict[Family, ModelShape] = {
     "sd1": ModelShape(
         UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 768, False), (_CLIP_L,)
     ),
     "sd2": ModelShape(
         UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 1024, True),
-        (EncoderShape(23, 1024, 4096),),
+        (TextEncoderShape(23, 1024, 4096),),
     ),
     "sdxl": ModelShape(
         UNetShape((320, 640, 1280), (0, 2, 10), 10, 2, 2048, True),
-        (_CLIP_L, EncoderShape(32, 1280, 5120, True)),
+        (_CLIP_L, TextEncoderShape(32, 1280, 5120, True)),
     ),
 }
 
 
-def shape(unet: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> ModelShape:
-    """From the config.json of a U-Net and of its text encoders. Raises UnknownFamily for one of another build."""
+def parse_model_shape(
+    unet_config: Mapping[str, Any], text_encoder_configs: Sequence[Mapping[str, Any]]
+) -> ModelShape:
+    """Read the shape of a model.
+
+    Args:
+        unet_config: The config.json of its U-Net.
+        text_encoder_configs: Those of its text encoders; the second one has a projection.
+
+    Raises:
+        UnknownFamily: The U-Net is of another build, or a config cannot be read.
+    """
     try:
-        down, channels = list(unet["down_block_types"]), tuple(map(int, unet["block_out_channels"]))
-        deep, layers = (
-            unet.get("transformer_layers_per_block") or 1,
-            unet.get("layers_per_block", 2),
-        )
-        depths = (
-            [int(deep)] * len(channels) if isinstance(deep, int) else [int(one) for one in deep]
-        )
-        mirrored = [kind.replace("Down", "Up") for kind in reversed(down)] == list(
-            unet["up_block_types"]
-        )
-        plain = set(down) <= {"DownBlock2D", "CrossAttnDownBlock2D"} and len(channels) == len(
-            depths
-        ) == len(down)
-        if not (
-            plain
-            and mirrored
-            and unet.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn"
-        ):
-            raise UnknownFamily(
-                "The U-Net is not built as Stable Diffusion's; LoRAs can be trained for 1.x, 2.x and XL."
+        unet = _parse_unet_shape(unet_config)
+        text_encoders = tuple(
+            TextEncoderShape(
+                int(config["num_hidden_layers"]),
+                int(config["hidden_size"]),
+                int(config["intermediate_size"]),
+                has_projection=bool(number),
             )
-        return ModelShape(
-            UNetShape(
-                channels,
-                tuple(depth * ("CrossAttn" in kind) for depth, kind in zip(depths, down)),
-                depths[-1],
-                int(layers),
-                int(unet["cross_attention_dim"]),
-                bool(unet.get("use_linear_projection")),
-            ),
-            tuple(
-                EncoderShape(
-                    int(one["num_hidden_layers"]),
-                    int(one["hidden_size"]),
-                    int(one["intermediate_size"]),
-                    bool(number),
-                )
-                for number, one in enumerate(encoders)
-            ),
+            for number, config in enumerate(text_encoder_configs)
         )
     except (KeyError, TypeError, ValueError) as error:
-        told = f"{type(error).__name__}: {error!s:.80}"
+        reason = f"{type(error).__name__}: {error!s:.80}"
         raise UnknownFamily(
-            f"The configs of U-Net and text encoders cannot be read ({told})."
+            f"The configs of U-Net and text encoders cannot be read ({reason})."
         ) from None
+    return ModelShape(unet, text_encoders)
 
 
-def modules(
-    of: ModelShape,
+def _parse_unet_shape(config: Mapping[str, Any]) -> UNetShape:
+    down_blocks = list(config["down_block_types"])
+    up_blocks = list(config["up_block_types"])
+    channels = tuple(map(int, config["block_out_channels"]))
+    depth_setting = config.get("transformer_layers_per_block") or 1
+    if isinstance(depth_setting, int):
+        depths = [int(depth_setting)] * len(channels)
+    else:
+        depths = [int(depth) for depth in depth_setting]
+    is_mirrored = [kind.replace("Down", "Up") for kind in reversed(down_blocks)] == up_blocks
+    has_known_blocks = set(down_blocks) <= {"DownBlock2D", "CrossAttnDownBlock2D"}
+    has_equal_lengths = len(channels) == len(depths) == len(down_blocks)
+    mid_block = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    has_known_mid_block = mid_block == "UNetMidBlock2DCrossAttn"
+    if not (has_known_blocks and has_equal_lengths and is_mirrored and has_known_mid_block):
+        raise UnknownFamily(
+            "The U-Net is not built as Stable Diffusion's; LoRAs can be trained for 1.x, 2.x and "
+            "XL."
+        )
+    transformer_depths = tuple(
+        depth if "CrossAttn" in kind else 0 for depth, kind in zip(depths, down_blocks)
+    )
+    return UNetShape(
+        channels,
+        transformer_depths,
+        mid_transformer_depth=depths[-1],
+        layers_per_block=int(config.get("layers_per_block", 2)),
+        cross_attention_dim=int(config["cross_attention_dim"]),
+        use_linear_projection=bool(config.get("use_linear_projection")),
+    )
+
+
+def select_modules(
+    shape: ModelShape,
     targets: Targets,
     patterns: str = "",
     *,
-    unet: bool = True,
-    encoders: bool = True,
-) -> tuple[Module, ...]:
-    """The layers that get a LoRA, in no order that means anything.
+    train_unet: bool = True,
+    train_text_encoders: bool = True,
+) -> tuple[TargetModule, ...]:
+    """Choose the layers that get a LoRA.
 
-    `patterns` are for targets "patterns": names such as unet.*.attn2.to_k, with * and ? and commas between, for the part and the
-    path. Raises InvalidSpec for one that fits no layer, or if nothing is left to train.
+    Args:
+        shape: The model's shape.
+        targets: Which layers; with "patterns" those that a pattern matches.
+        patterns: Names such as unet.*.attn2.to_k, of part and path, with * and ?; between them
+            commas or line breaks.
+        train_unet: Whether the U-Net's layers are trained.
+        train_text_encoders: Whether the text encoders' layers are trained.
+
+    Returns:
+        The layers; their order has no meaning.
+
+    Raises:
+        InvalidSpec: A pattern matches no layer, or no layer is left to train.
     """
-    every = every_module(of)
+    modules = list_modules(shape)
     if targets == "patterns":
-        wanted = [
-            pattern.strip() for pattern in patterns.replace("\n", ",").split(",") if pattern.strip()
-        ]
-        if len(wanted) > MOST_PATTERNS:
-            raise InvalidSpec(
-                [f"Patterns: there can be {MOST_PATTERNS} at most (not {len(wanted)})."]
-            )
-        paths = [f"{module.part}.{module.path}" for module in every]
-        idle = [one for one in wanted if not any(fnmatchcase(path, one) for path in paths)]
-        if idle:
-            raise InvalidSpec(
-                [
-                    f"Patterns: {one!r:.60} fits no layer; they are called such as {paths[0]}."
-                    for one in idle
-                ]
-            )
-        chosen = [
-            module
-            for module, path in zip(every, paths)
-            if any(fnmatchcase(path, one) for one in wanted)
-        ]
+        targeted = _match_modules(modules, patterns)
     else:
-        chosen = [module for module in every if _level(module) <= _LEVELS.index(targets)]
-    trained = tuple(module for module in chosen if (unet if module.part == "unet" else encoders))
+        max_level = _TARGET_LEVELS.index(targets)
+        targeted = [module for module in modules if _get_target_level(module) <= max_level]
+    trained = tuple(
+        module
+        for module in targeted
+        if (train_unet if module.part == "unet" else train_text_encoders)
+    )
     if not trained:
         raise InvalidSpec(
             ["Targets: no layer is left to train; choose other targets, or train the other part."]
@@ -201,135 +209,176 @@ def modules(
     return trained
 
 
-def every_module(of: ModelShape) -> tuple[Module, ...]:
-    """All layers that kohya's LoCon covers, the U-Net's first."""
-    sgm = len(of.encoders) > 1
-    found = [
-        Module("unet", path, kohya_name("unet", path, layers=of.unet.layers, sgm=sgm), *sizes)
-        for path, *sizes in _unet(of.unet)
+def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[TargetModule]:
+    """Return the layers that one of the patterns matches; every pattern has to match one."""
+    parts = [part.strip() for part in patterns.replace("\n", ",").split(",")]
+    globs = [part for part in parts if part]
+    if len(globs) > MAX_PATTERNS:
+        raise InvalidSpec([f"Patterns: there can be {MAX_PATTERNS} at most (not {len(globs)})."])
+    paths = [f"{module.part}.{module.path}" for module in modules]
+    unmatched = [glob for glob in globs if not any(fnmatchcase(path, glob) for path in paths)]
+    if unmatched:
+        raise InvalidSpec(
+            [
+                f"Patterns: {glob!r:.60} fits no layer; they are called such as {paths[0]}."
+                for glob in unmatched
+            ]
+        )
+    return [
+        module
+        for module, path in zip(modules, paths)
+        if any(fnmatchcase(path, glob) for glob in globs)
     ]
-    for number, encoder in enumerate(of.encoders):
-        part: Part = "text_encoder_2" if number else "text_encoder"
-        found += [
-            Module(part, path, kohya_name(part, path, layers=0, sgm=sgm), *sizes)
-            for path, *sizes in _encoder(encoder)
-        ]
-    return tuple(found)
 
 
-def count(chosen: Sequence[Module]) -> dict[str, int]:
-    """How many layers in the U-Net and in the text encoders, as kohya's log tells them."""
-    painting = sum(module.part == "unet" for module in chosen)
-    return {"unet": painting, "text_encoders": len(chosen) - painting}
+def list_modules(shape: ModelShape) -> tuple[TargetModule, ...]:
+    """List all layers that kohya's LoCon covers, the U-Net's first."""
+    use_sgm_names = len(shape.text_encoders) > 1
+
+    def build(part: ModelPart, layers: Iterable[LayerShape]) -> Iterator[TargetModule]:
+        for path, *sizes in layers:
+            name = to_kohya_name(
+                part,
+                path,
+                layers_per_block=shape.unet.layers_per_block,
+                use_sgm_names=use_sgm_names,
+            )
+            yield TargetModule(part, path, name, *sizes)
+
+    modules = list(build("unet", _list_unet_layers(shape.unet)))
+    for number, encoder in enumerate(shape.text_encoders):
+        part: ModelPart = "text_encoder_2" if number else "text_encoder"
+        modules += build(part, _list_text_encoder_layers(encoder))
+    return tuple(modules)
 
 
-def kohya_name(part: Part, path: str, *, layers: int, sgm: bool) -> str:
-    """The name of a layer in kohya's files, without what follows (.lora_down.weight, .lora_up.weight, .alpha)."""
+def count_modules(modules: Sequence[TargetModule]) -> dict[str, int]:
+    """Count the layers in the U-Net and in the text encoders, as kohya's log does."""
+    unet_count = sum(module.part == "unet" for module in modules)
+    return {"unet": unet_count, "text_encoders": len(modules) - unet_count}
+
+
+def to_kohya_name(part: ModelPart, path: str, *, layers_per_block: int, use_sgm_names: bool) -> str:
+    """Return the name of a layer in kohya's files.
+
+    Args:
+        part: The part of the model.
+        path: The layer's name as in diffusers and transformers.
+        layers_per_block: Of the U-Net.
+        use_sgm_names: Whether the file has sgm's names, as for SDXL.
+
+    Returns:
+        The name without its ending (.lora_down.weight, .lora_up.weight, .alpha).
+    """
     if part == "unet":
-        return f"lora_unet_{_sgm_path(path, layers) if sgm else path}".replace(".", "_")
-    prefix = ("lora_te2" if part == "text_encoder_2" else "lora_te1") if sgm else "lora_te"
+        unet_path = path
+        if use_sgm_names:
+            unet_path = to_sgm_path(path, _get_sgm_blocks(layers_per_block))
+        return f"lora_unet_{unet_path}".replace(".", "_")
+    prefix = "lora_te"
+    if use_sgm_names:
+        prefix = "lora_te2" if part == "text_encoder_2" else "lora_te1"
     return f"{prefix}_text_model_{path.removeprefix('text_model.')}".replace(".", "_")
 
 
-def _sgm_path(path: str, layers: int) -> str:
-    """Where Stability's own SDXL code keeps a layer of diffusers' U-Net: blocks are counted through."""
-    block, *rest = path.split(".")
-    if block == "mid_block":
-        kind, number, *inside = rest
-        return ".".join(
-            [
-                "middle_block",
-                "1" if kind == "attentions" else "02"[int(number)],
-                *_inside(kind, inside),
-            ]
-        )
-    level, kind, number, *inside = rest
-    first = int(level) * (layers + 1)
-    if block == "down_blocks":
-        if kind == "downsamplers":
-            return f"input_blocks.{first + layers + 1}.0.op"
-        return ".".join(
-            ["input_blocks", str(first + 1 + int(number)), _WITHIN[kind], *_inside(kind, inside)]
-        )
-    if kind == "upsamplers":
-        return f"output_blocks.{first + layers}.2.conv"
-    return ".".join(
-        ["output_blocks", str(first + int(number)), _WITHIN[kind], *_inside(kind, inside)]
-    )
+@cache
+def _get_sgm_blocks(layers_per_block: int) -> Mapping[str, str]:
+    """Return sgm's blocks of any U-Net: levels that one has not change nothing of the others."""
+    return build_sgm_blocks((layers_per_block,) * MAX_LEVELS, (True,) * MAX_LEVELS)
 
 
-def _inside(kind: str, names: Sequence[str]) -> list[str]:
-    return [_SGM[names[0]]] if kind == "resnets" else list(names)
-
-
-def _level(module: Module) -> int:
-    """The first choice of targets that has this layer: 0 attention, 1 feed-forward (as kohya), 2 convolutions."""
+def _get_target_level(module: TargetModule) -> int:
+    """Return the first target level with it: 0 attention, 1 feed-forward, 2 convolutions."""
     if ".resnets." in module.path or "samplers." in module.path:
         return 2
-    return 0 if _ATTENTION.search(module.path) else 1
+    return 0 if _ATTENTION_PATTERN.search(module.path) else 1
 
 
-Sized = tuple[str, int, int, int]  # path, inputs, outputs, kernel
-
-
-def _unet(of: UNetShape) -> Iterator[Sized]:
-    time, last = of.channels[0] * 4, len(of.channels) - 1
-    before = of.channels[0]
-    for level, (width, depth) in enumerate(zip(of.channels, of.depths)):
-        block = f"down_blocks.{level}"
-        for number in range(of.layers):
-            yield from _resnet(f"{block}.resnets.{number}", before, width, time)
-            yield from _transformer(f"{block}.attentions.{number}", width, depth, of)
-            before = width
-        if level < last:
-            yield f"{block}.downsamplers.0.conv", width, width, 3
+def _list_unet_layers(shape: UNetShape) -> Iterator[LayerShape]:
+    yield from _list_down_layers(shape)
+    channels = shape.block_out_channels[-1]
     for number in range(2):
-        yield from _resnet(f"mid_block.resnets.{number}", before, before, time)
-    yield from _transformer("mid_block.attentions.0", before, of.middle, of)
-    for level, (width, depth) in enumerate(zip(reversed(of.channels), reversed(of.depths))):
-        block, skipped = f"up_blocks.{level}", of.channels[max(0, last - level - 1)]
-        for number in range(of.layers + 1):
-            yield from _resnet(
-                f"{block}.resnets.{number}",
-                before + (skipped if number == of.layers else width),
-                width,
-                time,
-            )
-            yield from _transformer(f"{block}.attentions.{number}", width, depth, of)
-            before = width
-        if level < last:
-            yield f"{block}.upsamplers.0.conv", width, width, 3
+        path = f"mid_block.resnets.{number}"
+        yield from _list_resnet_layers(path, channels, channels, _time_embed_dim(shape))
+    depth = shape.mid_transformer_depth
+    yield from _list_transformer_layers("mid_block.attentions.0", channels, depth, shape)
+    yield from _list_up_layers(shape)
 
 
-def _resnet(path: str, inputs: int, outputs: int, time: int) -> Iterator[Sized]:
-    yield f"{path}.conv1", inputs, outputs, 3
-    yield f"{path}.time_emb_proj", time, outputs, 0
-    yield f"{path}.conv2", outputs, outputs, 3
-    if inputs != outputs:
-        yield f"{path}.conv_shortcut", inputs, outputs, 1
+def _list_down_layers(shape: UNetShape) -> Iterator[LayerShape]:
+    last_level = len(shape.block_out_channels) - 1
+    in_channels = shape.block_out_channels[0]
+    blocks = zip(shape.block_out_channels, shape.transformer_depths)
+    for level, (channels, depth) in enumerate(blocks):
+        block = f"down_blocks.{level}"
+        for number in range(shape.layers_per_block):
+            path = f"{block}.resnets.{number}"
+            yield from _list_resnet_layers(path, in_channels, channels, _time_embed_dim(shape))
+            path = f"{block}.attentions.{number}"
+            yield from _list_transformer_layers(path, channels, depth, shape)
+            in_channels = channels
+        if level < last_level:
+            yield f"{block}.downsamplers.0.conv", channels, channels, 3
 
 
-def _transformer(path: str, width: int, depth: int, of: UNetShape) -> Iterator[Sized]:
+def _list_up_layers(shape: UNetShape) -> Iterator[LayerShape]:
+    last_level = len(shape.block_out_channels) - 1
+    in_channels = shape.block_out_channels[-1]
+    blocks = zip(reversed(shape.block_out_channels), reversed(shape.transformer_depths))
+    for level, (channels, depth) in enumerate(blocks):
+        block = f"up_blocks.{level}"
+        # The last skip connection has the next level's channels (its downsampler's, or conv_in's).
+        last_skip_channels = shape.block_out_channels[max(0, last_level - level - 1)]
+        for number in range(shape.layers_per_block + 1):
+            is_last = number == shape.layers_per_block
+            in_channels += last_skip_channels if is_last else channels
+            path = f"{block}.resnets.{number}"
+            yield from _list_resnet_layers(path, in_channels, channels, _time_embed_dim(shape))
+            path = f"{block}.attentions.{number}"
+            yield from _list_transformer_layers(path, channels, depth, shape)
+            in_channels = channels
+        if level < last_level:
+            yield f"{block}.upsamplers.0.conv", channels, channels, 3
+
+
+def _time_embed_dim(shape: UNetShape) -> int:
+    return shape.block_out_channels[0] * 4
+
+
+def _list_resnet_layers(
+    path: str, in_channels: int, out_channels: int, time_embed_dim: int
+) -> Iterator[LayerShape]:
+    yield f"{path}.conv1", in_channels, out_channels, 3
+    yield f"{path}.time_emb_proj", time_embed_dim, out_channels, 0
+    yield f"{path}.conv2", out_channels, out_channels, 3
+    if in_channels != out_channels:
+        yield f"{path}.conv_shortcut", in_channels, out_channels, 1
+
+
+def _list_transformer_layers(
+    path: str, channels: int, depth: int, shape: UNetShape
+) -> Iterator[LayerShape]:
     if not depth:
         return
-    kernel = 0 if of.linear else 1
-    yield f"{path}.proj_in", width, width, kernel
+    kernel = 0 if shape.use_linear_projection else 1
+    yield f"{path}.proj_in", channels, channels, kernel
     for number in range(depth):
         block = f"{path}.transformer_blocks.{number}"
-        for attention, context in (("attn1", width), ("attn2", of.context)):
-            yield f"{block}.{attention}.to_q", width, width, 0
-            yield f"{block}.{attention}.to_k", context, width, 0
-            yield f"{block}.{attention}.to_v", context, width, 0
-            yield f"{block}.{attention}.to_out.0", width, width, 0
-        yield f"{block}.ff.net.0.proj", width, width * 8, 0  # GEGLU: half of it is the gate
-        yield f"{block}.ff.net.2", width * 4, width, 0
-    yield f"{path}.proj_out", width, width, kernel
+        for attention, context in (("attn1", channels), ("attn2", shape.cross_attention_dim)):
+            yield f"{block}.{attention}.to_q", channels, channels, 0
+            yield f"{block}.{attention}.to_k", context, channels, 0
+            yield f"{block}.{attention}.to_v", context, channels, 0
+            yield f"{block}.{attention}.to_out.0", channels, channels, 0
+        yield f"{block}.ff.net.0.proj", channels, channels * 8, 0  # GEGLU: half of it is the gate
+        yield f"{block}.ff.net.2", channels * 4, channels, 0
+    yield f"{path}.proj_out", channels, channels, kernel
 
 
-def _encoder(of: EncoderShape) -> Iterator[Sized]:
-    for number in range(of.layers):
-        layer = f"{'text_model.' * of.projection}encoder.layers.{number}"
+def _list_text_encoder_layers(shape: TextEncoderShape) -> Iterator[LayerShape]:
+    prefix = "text_model." if shape.has_projection else ""
+    for number in range(shape.num_hidden_layers):
+        layer = f"{prefix}encoder.layers.{number}"
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield f"{layer}.self_attn.{name}", of.width, of.width, 0
-        yield f"{layer}.mlp.fc1", of.width, of.inner, 0
-        yield f"{layer}.mlp.fc2", of.inner, of.width, 0
+            yield f"{layer}.self_attn.{name}", shape.hidden_size, shape.hidden_size, 0
+        yield f"{layer}.mlp.fc1", shape.hidden_size, shape.intermediate_size, 0
+        yield f"{layer}.mlp.fc2", shape.intermediate_size, shape.hidden_size, 0

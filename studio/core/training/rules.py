@@ -1,66 +1,81 @@
-"""Which settings of a training run do not go together: what would be overridden, or would do nothing, is refused in words.
+"""Which settings of a training run do not go together.
 
-Knows: the rules, each with the fields it is about. Does not know: limits of single fields (`training`), how a run is done.
+What would be overridden, or would do nothing, is refused in words.
+
+Knows: the rules, each with the fields it is about.
+Does not know: limits of single fields (fields.py), what empty ones stand for (config.py), how a run
+is done.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from studio.core.catalog import FAMILIES, Family
+from studio.core.training.fields import ADAFACTOR_RELATIVE_STEP, TrainingFields
 from studio.errors import InvalidSpec
 
-if TYPE_CHECKING:
-    from studio.core.training.config import TrainingConfig
-
-Conflict = tuple[
-    tuple[str, ...], str
-]  # the fields it is about, and what follows the title of the first
+# The fields that it is about, and the problem: the rest of a sentence after the first one's title.
+Conflict = tuple[tuple[str, ...], str]
 
 
-def conflicts(config: TrainingConfig) -> Iterator[Conflict]:
-    """Everything that does not go together."""
-    yield from _length(config)
-    yield from _parts(config)
-    yield from _optimizer(config)
-    yield from _schedule(config)
-    yield from _pictures(config)
-    yield from _buckets(config)
-    yield from _watching(config)
+def find_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    """Find all settings that do not go together.
+
+    Yields:
+        The names of the fields, and what is wrong: the rest of a sentence that begins with the
+        title of the first of them.
+    """
+    yield from _find_length_conflicts(config)
+    yield from _find_part_conflicts(config)
+    yield from _find_optimizer_conflicts(config)
+    yield from _find_lr_schedule_conflicts(config)
+    yield from _find_image_conflicts(config)
+    yield from _find_bucket_conflicts(config)
+    yield from _find_monitoring_conflicts(config)
 
 
-def for_family(config: TrainingConfig, family: Family, inpainting: bool = False) -> None:
-    """Raise InvalidSpec for what does nothing in models of this family, and for models made for inpainting."""
+def check_family(config: TrainingFields, family: Family, is_inpainting: bool = False) -> None:
+    """Check the settings that depend on the model.
+
+    Args:
+        config: The settings of the run.
+        family: The family of its model.
+        is_inpainting: Whether the model is made for inpainting: its U-Net would have to be shown a
+            mask and the rest of the image at every step.
+
+    Raises:
+        InvalidSpec: A setting does nothing in models of this family, or the model is made for
+            inpainting.
+    """
     faults = []
-    if (
-        inpainting
-    ):  # its U-Net would have to be shown a mask and the rest of the picture at every step
+    if is_inpainting:
         faults.append(
-            f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model that paints whole "
-            "pictures; choose one of those (the LoRA can be used with both)."
+            f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model "
+            "that paints whole pictures; choose one of those (the LoRA can be used with both)."
         )
     if family == "sdxl" and config.clip_skip > 1:
         faults.append(
-            f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at 1 "
-            f"(not {config.clip_skip})."
+            f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at "
+            f"1 (not {config.clip_skip})."
         )
     if faults:
         raise InvalidSpec(faults)
 
 
-def _length(config: TrainingConfig) -> Iterator[Conflict]:
+def _find_length_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.steps is not None and config.epochs is not None:
         yield (
             ("steps", "epochs"),
-            f"{config.steps} steps and {config.epochs} epochs both decide the length; leave one empty.",
+            f"{config.steps} steps and {config.epochs} epochs both decide the length; leave one "
+            "empty.",
         )
     if config.steps is None and config.epochs is None:
         yield ("steps", "epochs"), "is needed, or epochs instead."
 
 
-def _parts(config: TrainingConfig) -> Iterator[Conflict]:
+def _find_part_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     convolutions = "convolutions" in config.targets
     if not config.train_unet and not config.train_text_encoder:
         yield (
@@ -70,42 +85,49 @@ def _parts(config: TrainingConfig) -> Iterator[Conflict]:
     elif not config.train_unet and convolutions:
         yield (
             ("targets", "train_unet"),
-            "only the U-Net has convolutions, and it is not trained; choose attention + feed-forward.",
+            "only the U-Net has convolutions, and it is not trained; choose attention + "
+            "feed-forward.",
         )
-    if config.text_encoder_rate is not None and not config.train_text_encoder:
+    if config.text_encoder_lr is not None and not config.train_text_encoder:
         yield (
-            ("text_encoder_rate", "train_text_encoder"),
+            ("text_encoder_lr", "train_text_encoder"),
             "they are not trained; leave it empty or train them.",
         )
-    elif config.text_encoder_rate is not None and not config.train_unet:
+    elif config.text_encoder_lr is not None and not config.train_unet:
         yield (
-            ("text_encoder_rate", "train_unet"),
+            ("text_encoder_lr", "train_unet"),
             "where only they are trained the learning rate is theirs; leave this one empty.",
         )
     for name in ("conv_rank", "conv_alpha"):
         if getattr(config, name) is not None and not convolutions and config.targets != "patterns":
             yield (
                 (name, "targets"),
-                f"{config.targets} has no 3 × 3 convolutions; leave it empty or choose other targets.",
+                f"{config.targets} has no 3 × 3 convolutions; leave it empty or choose other "
+                "targets.",
             )
-    if config.targets == "patterns" and not config.patterns.strip(" ,\n"):
-        yield ("patterns", "targets"), "is needed; which layers shall be trained?"
-    if config.targets != "patterns" and config.patterns:
-        yield ("patterns", "targets"), f"count only with targets = patterns (not {config.targets})."
+    if config.targets == "patterns" and not config.target_modules.strip(" ,\n"):
+        yield ("target_modules", "targets"), "is needed; which layers shall be trained?"
+    if config.targets != "patterns" and config.target_modules:
+        yield (
+            ("target_modules", "targets"),
+            f"count only with targets = patterns (not {config.targets}).",
+        )
 
 
-def _optimizer(config: TrainingConfig) -> Iterator[Conflict]:
-    if config.optimizer == "Adafactor (relative step)":
-        for name in ("learning_rate", "text_encoder_rate"):
-            if (rate := getattr(config, name)) is not None:
+def _find_optimizer_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    if config.optimizer == ADAFACTOR_RELATIVE_STEP:
+        for name in ("learning_rate", "text_encoder_lr"):
+            rate = getattr(config, name)
+            if rate is not None:
                 yield (
                     (name, "optimizer"),
                     f"Adafactor with relative step finds its own; leave it empty (not {rate:g}).",
                 )
-        if config.schedule != "constant":
+        if config.lr_scheduler != "constant":
             yield (
-                ("schedule", "optimizer"),
-                f"Adafactor with relative step has its own; choose constant (not {config.schedule}).",
+                ("lr_scheduler", "optimizer"),
+                "Adafactor with relative step has its own; choose constant (not "
+                f"{config.lr_scheduler}).",
             )
     elif config.learning_rate is None:
         yield ("learning_rate", "optimizer"), f"{config.optimizer} needs one, such as 0.0001."
@@ -117,50 +139,56 @@ def _optimizer(config: TrainingConfig) -> Iterator[Conflict]:
         yield ("scale_parameter", "optimizer"), "only Adafactor has it; leave it empty."
 
 
-def _schedule(config: TrainingConfig) -> Iterator[Conflict]:
-    warmup, total = config.warmup, config.steps
-    if config.schedule == "constant" and warmup:
+def _find_lr_schedule_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    warmup = config.lr_warmup
+    total = config.steps
+    if config.lr_scheduler == "constant" and warmup:
         yield (
-            ("warmup", "schedule"),
+            ("lr_warmup", "lr_scheduler"),
             f"the constant schedule has none (not {warmup:g}); choose constant with warm-up, or 0.",
         )
-    elif config.schedule == "constant with warm-up" and not warmup:
-        yield ("warmup", "schedule"), "is needed; without one choose the schedule constant."
+    elif config.lr_scheduler == "constant with warm-up" and not warmup:
+        yield ("lr_warmup", "lr_scheduler"), "is needed; without one choose the schedule constant."
     if warmup >= 1 and warmup != math.floor(warmup):
-        yield ("warmup",), f"has to be a share below 1 or a whole number of steps (not {warmup:g})."
-    elif (
-        warmup and total is not None and not 1 <= (warmup * total if warmup < 1 else warmup) < total
-    ):
         yield (
-            ("warmup", "steps"),
-            f"has to be at least 1 step and fewer than all {total} (not {warmup:g}).",
+            ("lr_warmup",),
+            f"has to be a share below 1 or a whole number of steps (not {warmup:g}).",
         )
-    if config.cycles is not None and config.schedule != "cosine with restarts":
+    elif warmup and total is not None:
+        warmup_steps = warmup * total if warmup < 1 else warmup
+        if not 1 <= warmup_steps < total:
+            yield (
+                ("lr_warmup", "steps"),
+                f"has to be at least 1 step and fewer than all {total} (not {warmup:g}).",
+            )
+    if config.lr_scheduler_num_cycles is not None and config.lr_scheduler != "cosine with restarts":
         yield (
-            ("cycles", "schedule"),
-            f"{config.schedule} has none; leave it empty (not {config.cycles}).",
+            ("lr_scheduler_num_cycles", "lr_scheduler"),
+            f"{config.lr_scheduler} has none; leave it empty (not "
+            f"{config.lr_scheduler_num_cycles}).",
         )
-    if config.power is not None and config.schedule != "polynomial":
+    if config.lr_scheduler_power is not None and config.lr_scheduler != "polynomial":
         yield (
-            ("power", "schedule"),
-            f"only the polynomial schedule has it; leave it empty (not {config.power:g}).",
+            ("lr_scheduler_power", "lr_scheduler"),
+            "only the polynomial schedule has it; leave it empty (not "
+            f"{config.lr_scheduler_power:g}).",
         )
-    if config.schedule == "polynomial" and (config.learning_rate or 1) <= 1e-7:
+    if config.lr_scheduler == "polynomial" and (config.learning_rate or 1) <= 1e-7:
         yield (
-            ("learning_rate", "schedule"),
+            ("learning_rate", "lr_scheduler"),
             f"polynomial falls to 1e-7; it has to be above (not {config.learning_rate:g}).",
         )
 
 
-def _pictures(config: TrainingConfig) -> Iterator[Conflict]:
-    if config.class_pictures and not config.class_word:
+def _find_image_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    if config.num_class_images and not config.class_word:
         yield (
-            ("class_word", "class_pictures"),
+            ("class_word", "num_class_images"),
             "is needed for class pictures; what kind of thing is it?",
         )
-    if config.prior_weight is not None and not config.class_pictures:
+    if config.prior_loss_weight is not None and not config.num_class_images:
         yield (
-            ("prior_weight", "class_pictures"),
+            ("prior_loss_weight", "num_class_images"),
             "there are no class pictures; leave it empty or ask for some.",
         )
     if config.keep_tokens and not config.shuffle_caption:
@@ -171,93 +199,91 @@ def _pictures(config: TrainingConfig) -> Iterator[Conflict]:
     if config.crop == "random" and config.cache_latents != "off":
         yield (
             ("crop", "cache_latents"),
-            (
-                "kept latents are of one crop, so it cannot be random; switch keep latents off, "
-                "or crop the center."
-            ),
+            "kept latents are of one crop, so it cannot be random; switch keep latents off, "
+            "or crop the center.",
         )
 
 
-def _buckets(config: TrainingConfig) -> Iterator[Conflict]:
-    """What can be judged before the resolution is known."""
-    least, most, step, side = (
-        config.bucket_min,
-        config.bucket_max,
-        config.bucket_step,
-        config.resolution,
-    )
+def _find_bucket_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    """Find what can be judged before the resolution is known."""
     if not config.buckets:
-        for name in ("bucket_min", "bucket_max", "bucket_step"):
-            if getattr(config, name) is not None:
-                yield (name, "buckets"), "there are no buckets; switch them on or leave it empty."
-        if config.bucket_no_upscale:
-            yield (
-                ("bucket_no_upscale", "buckets"),
-                "counts only with buckets; switch them on or this off.",
-            )
+        yield from _find_unused_bucket_settings(config)
         return
-    for name, value in (("bucket_min", least), ("bucket_max", most)):
-        if value is not None and config.bucket_no_upscale:
+    min_side = config.bucket_min
+    max_side = config.bucket_max
+    step = config.bucket_step
+    resolution = config.resolution
+    for name, side in (("bucket_min", min_side), ("bucket_max", max_side)):
+        if side is not None and config.bucket_no_upscale:
             yield (
                 (name, "bucket_no_upscale"),
-                (
-                    f"counts only where small pictures are enlarged; leave it empty, or switch never "
-                    f"enlarge off (not {value})."
-                ),
+                "counts only where small pictures are enlarged; leave it empty, or switch never "
+                f"enlarge off (not {side}).",
             )
-        elif value is not None and step is not None and value % step:
+        elif side is not None and step is not None and side % step:
             yield (
                 (name, "bucket_step"),
-                f"has to be a multiple of the bucket step {step} (not {value}).",
+                f"has to be a multiple of the bucket step {step} (not {side}).",
             )
     if config.bucket_no_upscale:
         return
-    if least is not None and most is not None and least > most:
+    if min_side is not None and max_side is not None and min_side > max_side:
         yield (
             ("bucket_min", "bucket_max"),
-            f"has to be at most the longest side {most} (not {least}).",
+            f"has to be at most the longest side {max_side} (not {min_side}).",
         )
-    if side is not None and least is not None and least > side:
+    if resolution is not None and min_side is not None and min_side > resolution:
         yield (
             ("bucket_min", "resolution"),
-            f"has to be at most the resolution {side} (not {least}).",
+            f"has to be at most the resolution {resolution} (not {min_side}).",
         )
-    if side is not None and most is not None and most < side:
+    if resolution is not None and max_side is not None and max_side < resolution:
         yield (
             ("bucket_max", "resolution"),
-            f"has to be at least the resolution {side} (not {most}).",
+            f"has to be at least the resolution {resolution} (not {max_side}).",
         )
 
 
-def _watching(config: TrainingConfig) -> Iterator[Conflict]:
+def _find_unused_bucket_settings(config: TrainingFields) -> Iterator[Conflict]:
+    for name in ("bucket_min", "bucket_max", "bucket_step"):
+        if getattr(config, name) is not None:
+            yield (name, "buckets"), "there are no buckets; switch them on or leave it empty."
+    if config.bucket_no_upscale:
+        yield (
+            ("bucket_no_upscale", "buckets"),
+            "counts only with buckets; switch them on or this off.",
+        )
+
+
+def _find_monitoring_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     for in_steps, in_epochs in (
         ("sample_every", "sample_every_epochs"),
         ("checkpoint_every", "checkpoint_every_epochs"),
     ):
         if getattr(config, in_steps) is not None and getattr(config, in_epochs) is not None:
             yield (in_steps, in_epochs), "is given in steps and in epochs; leave one of them empty."
-    sampled = config.sample_every is not None or config.sample_every_epochs is not None
-    if config.samples and not sampled:
+    has_interval = config.sample_every is not None or config.sample_every_epochs is not None
+    if config.sample_prompt_list and not has_interval:
         yield (
             ("sample_every", "sample_every_epochs", "sample_prompts"),
             "is needed to paint the sample prompts; how often?",
         )
-    if sampled and not config.samples:
+    if has_interval and not config.sample_prompt_list:
         yield (
             ("sample_prompts", "sample_every", "sample_every_epochs"),
             "there are none to paint; write one a line.",
         )
     if (
-        config.keep_checkpoints is not None
+        config.checkpoints_total_limit is not None
         and config.checkpoint_every is None
         and config.checkpoint_every_epochs is None
     ):
         yield (
-            ("keep_checkpoints", "checkpoint_every", "checkpoint_every_epochs"),
-            ("there is only the last; say how often one is saved, or leave it empty."),
+            ("checkpoints_total_limit", "checkpoint_every", "checkpoint_every_epochs"),
+            "there is only the last; say how often one is saved, or leave it empty.",
         )
-    if config.validate_every is not None and not config.validation_share:
+    if config.validate_every is not None and not config.validation_split:
         yield (
-            ("validate_every", "validation_share"),
+            ("validate_every", "validation_split"),
             "no pictures are put aside; give a validation share or leave it empty.",
         )

@@ -1,1 +1,1 @@
-"""Words for pictures: one module for each kind of captioner (see CAPTIONERS in core/catalog.py), and the work that uses them."""
+"""Captions of images: a module for each kind of captioner, and the work that uses them."""

@@ -1,6 +1,7 @@
 """BLIP (arXiv:2201.12086): `Salesforce/blip-image-captioning-base` and `-large`.
 
-Knows: that its text goes on with the opening words. Does not know: how it is called (local.py).
+Knows: that its text goes on with the opening words.
+Does not know: how it is called (transformers_captioner.py).
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import torch
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from studio.engine.captioning.transformers_captioner import Local
+from studio.engine.captioning.transformers_captioner import TransformersCaptioner
 
 
-class Captioner(Local):
+class Captioner(TransformersCaptioner):
     """BLIP."""
 
-    MODEL, READER = BlipForConditionalGeneration, BlipProcessor
+    MODEL_CLASS = BlipForConditionalGeneration
+    PROCESSOR_CLASS = BlipProcessor
 
-    def words(self, instruction: str) -> dict[str, torch.Tensor]:
-        """The opening words between the tokenizer's marks, which `generate` puts right; alone it begins by itself."""
+    def tokenize_prompt(self, instruction: str) -> dict[str, torch.Tensor]:
+        """Return the opening words between the tokenizer's marks, which `generate` puts right.
+
+        Without opening words it begins by itself.
+        """
         if not instruction:
             return {}
-        told = self.reader.tokenizer(instruction, return_tensors="pt")
-        return {name: told[name] for name in ("input_ids", "attention_mask")}
+        tokens = self.processor.tokenizer(instruction, return_tensors="pt")
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")}

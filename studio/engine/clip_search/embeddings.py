@@ -1,13 +1,13 @@
-"""Pictures and texts as a CLIP model's vectors, each looked at once.
+"""Images and texts as a CLIP model's vectors, each computed once.
 
-Knows: what is remembered (storage/datasets/embedding_cache.py) and what has to be looked at. Does not know: what is asked about them.
+Knows: which vectors are stored (storage/datasets/embedding_cache.py) and which have to be computed.
+Does not know: what is asked about them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,111 +16,115 @@ from PIL import Image
 
 from studio.engine import prefetch
 from studio.engine.clip_search import near_duplicates
-from studio.engine.clip_search.near_duplicates import SIDE
+from studio.engine.clip_search.near_duplicates import THUMBNAIL_SIDE_PX
 from studio.engine.metrics import Clip
+from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.errors import StudioError
 from studio.imaging import decode
-from studio.storage.datasets.embedding_cache import Vectors
-from studio.storage.jobs import Progress
+from studio.storage.datasets.embedding_cache import EmbeddingCache
 
-BATCH = 16
-THUMBS = f"thumbnail {SIDE}"
-
-Report = Callable[[Progress], None]
+BATCH_SIZE = 16
+THUMBNAIL_KEY = f"thumbnail {THUMBNAIL_SIDE_PX}"
 
 
-class Seen(Protocol):
-    """A picture of a dataset that was examined."""
+class IndexedImage(Protocol):
+    """An image of a dataset whose file was hashed."""
 
     @property
     def path(self) -> Path: ...
 
     @property
-    def content(self) -> str: ...
+    def content_hash(self) -> str: ...
 
 
-def of_pictures(
-    clip: Clip, memory: Vectors, items: Sequence[Seen], report: Report
+def embed_images(
+    clip: Clip, cache: EmbeddingCache, images: Sequence[IndexedImage], report: ProgressCallback
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Unit vectors (n, width), zeros for pictures that cannot be read any more; and why they cannot, by content.
+    """Return images as unit vectors.
 
-    What is not remembered is looked at, several at once, and remembered at once: a stop or a kill loses nothing.
+    What is not stored is computed, several images at once, and stored at once: a stop or a kill
+    loses nothing.
+
+    Args:
+        clip: The model.
+        cache: Vectors and thumbnails by content.
+        images: n images.
+        report: Receives the progress; raises Cancelled to stop.
+
+    Returns:
+        Vectors (n, width), float32, zeros for images that cannot be read any more; and why those
+        cannot, by their content hash.
     """
-    first = {item.content: item for item in items}
-    known = memory.get(clip.by, first)
-    wanted, broken = (
-        [item for content, item in first.items() if content not in known],
-        dict[str, str](),
-    )
-    began, done = time.perf_counter(), 0
-    for group in prefetch.groups(prefetch.ahead(wanted, _opened, 2 * BATCH), BATCH):
-        left = (time.perf_counter() - began) / done * (len(wanted) - done) if done else None
-        report(
-            Progress(
-                done,
-                len(wanted),
-                "Looking at the pictures",
-                None if left is None else round(left, 1),
-            )
-        )
-        good = [(item.content, *seen) for item, seen in group if not isinstance(seen, StudioError)]
-        broken |= {item.content: str(seen) for item, seen in group if isinstance(seen, StudioError)}
-        if good:
-            found = dict(
-                zip(
-                    (content for content, *_ in good),
-                    map(_bytes, clip.see([image for _, image, _ in good])),
-                )
-            )
-            memory.put(
-                THUMBS, {content: small.tobytes() for content, _, small in good}
-            )  # first: no vector is without one
-            memory.put(clip.by, found)
-            known |= found
-        done += len(group)
-    return _table(known, [item.content for item in items]), broken
+    image_of = {image.content_hash: image for image in images}
+    vectors = cache.get(clip.model_key, image_of)
+    missing = [image for content, image in image_of.items() if content not in vectors]
+    failures: dict[str, str] = {}
+    tracker = ProgressTracker(report, len(missing))
+    tracker.start()
+    num_done = 0
+    prefetched = prefetch.prefetch_images(missing, _load_image, 2 * BATCH_SIZE)
+    for batch in prefetch.iter_batches(prefetched, BATCH_SIZE):
+        # 1. Report
+        tracker.report(num_done, "Looking at the pictures")
+        # 2. Sort out what cannot be read
+        pixels: dict[str, Image.Image] = {}
+        thumbnails: dict[str, bytes] = {}
+        for item, loaded in batch:
+            if isinstance(loaded, StudioError):
+                failures[item.content_hash] = str(loaded)
+            else:
+                image, thumbnail = loaded
+                pixels[item.content_hash] = image
+                thumbnails[item.content_hash] = thumbnail.tobytes()
+        # 3. Compute and store
+        if pixels:
+            batch_vectors = _to_bytes(clip.encode_images(list(pixels.values())))
+            new_vectors = dict(zip(pixels, batch_vectors))
+            cache.put(THUMBNAIL_KEY, thumbnails)  # first: no vector is without one
+            cache.put(clip.model_key, new_vectors)
+            vectors |= new_vectors
+        num_done += len(batch)
+    return _stack_vectors(vectors, [image.content_hash for image in images]), failures
 
 
-def of_texts(clip: Clip, memory: Vectors, texts: Sequence[str]) -> np.ndarray:
-    """Unit vectors (n, width)."""
+def embed_texts(clip: Clip, cache: EmbeddingCache, texts: Sequence[str]) -> np.ndarray:
+    """Return n texts as unit vectors (n, width), float32; compute and store those not stored."""
     keys = [hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in texts]
-    by, first = f"{clip.by} words", dict(zip(keys, texts))
-    known = memory.get(by, first)
-    for group in prefetch.groups(
-        sorted(
-            (item for item in first.items() if item[0] not in known), key=lambda item: len(item[1])
-        ),
-        BATCH,
-    ):  # by length: little padding
-        found = dict(
-            zip((key for key, _ in group), map(_bytes, clip.read([text for _, text in group])))
-        )
-        memory.put(by, found)
-        known |= found
-    return _table(known, keys)
+    model_key = f"{clip.model_key} words"
+    text_of = dict(zip(keys, texts))
+    vectors = cache.get(model_key, text_of)
+    missing = [item for item in text_of.items() if item[0] not in vectors]
+    missing.sort(key=lambda item: len(item[1]))  # texts of a batch are padded to the longest
+    for batch in prefetch.iter_batches(missing, BATCH_SIZE):
+        batch_vectors = _to_bytes(clip.encode_texts([text for _, text in batch]))
+        new_vectors = dict(zip((key for key, _ in batch), batch_vectors))
+        cache.put(model_key, new_vectors)
+        vectors |= new_vectors
+    return _stack_vectors(vectors, keys)
 
 
-def thumbnails(memory: Vectors, items: Sequence[Seen]) -> np.ndarray:
-    """Small copies (n, side, side, 3), uint8, of pictures that were looked at before, by whatever model."""
-    known = memory.get(THUMBS, {item.content for item in items})
-    return np.stack(
-        [np.frombuffer(known[item.content], np.uint8).reshape(SIDE, SIDE, 3) for item in items]
-    )
+def load_thumbnails(cache: EmbeddingCache, images: Sequence[IndexedImage]) -> np.ndarray:
+    """Return small copies (n, side, side, 3), uint8, of images that any model has embedded."""
+    stored = cache.get(THUMBNAIL_KEY, {image.content_hash for image in images})
+    data = b"".join(stored[image.content_hash] for image in images)
+    shape = (len(images), THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, 3)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _opened(item: Seen) -> tuple[Image.Image, np.ndarray]:
-    image = decode.load(item.path).image
-    return image, near_duplicates.thumbnail(image)
+def _load_image(item: IndexedImage) -> tuple[Image.Image, np.ndarray]:
+    image = decode.load_image(item.path).image
+    return image, near_duplicates.make_thumbnail(image)
 
 
-def _bytes(vector: np.ndarray) -> bytes:
-    return np.ascontiguousarray(vector, np.float32).tobytes()
+def _to_bytes(vectors: np.ndarray) -> list[bytes]:
+    return [np.ascontiguousarray(vector, np.float32).tobytes() for vector in vectors]
 
 
-def _table(known: Mapping[str, bytes], keys: Sequence[str]) -> np.ndarray:
-    width = max((len(data) for data in known.values()), default=4) // 4
+def _stack_vectors(vectors: Mapping[str, bytes], keys: Sequence[str]) -> np.ndarray:
+    """Return stored vectors in the order of `keys`, zeros where there is none."""
+    width = max((len(data) for data in vectors.values()), default=4) // 4
     table = np.zeros((len(keys), width), np.float32)
     for row, key in enumerate(keys):
-        if key in known:
-            table[row] = np.frombuffer(known[key], np.float32)
+        if key in vectors:
+            table[row] = np.frombuffer(vectors[key], np.float32)
     return table

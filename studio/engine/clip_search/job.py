@@ -1,9 +1,10 @@
 """The work behind See: a question about a dataset → an answer of names and numbers.
 
-Knows: search by words or by a picture, zero-shot classes, near-duplicates, how well captions fit. Does not know: how vectors are
-made (vectors.py), the page; it changes no file of the dataset.
+Knows: search by words or by an image, zero-shot classes, near-duplicates, how well captions fit.
+Does not know: how vectors are made (embeddings.py), the page; it changes no file of the dataset.
 
-Zero-shot classification: CLIP, arXiv:2103.00020 (several wordings of each class, their mean as its vector).
+Zero-shot classification: CLIP, arXiv:2103.00020 (several wordings of each class, their mean as its
+vector).
 """
 
 from __future__ import annotations
@@ -18,24 +19,26 @@ from typing import Any
 
 import numpy as np
 
-from studio.core.base import check
-from studio.core.captions.clip_query import OTHER, SeeSpec
+from studio.core.base import validate
+from studio.core.captions.clip_query import OTHER_CLASS, ClipQuerySpec
 from studio.engine import metrics
 from studio.engine.clip_search import embeddings, near_duplicates
-from studio.engine.clip_search.embeddings import Report, Seen
-from studio.engine.context import Bench
+from studio.engine.clip_search.embeddings import IndexedImage
+from studio.engine.context import WorkerContext
 from studio.engine.metrics import Clip
+from studio.engine.progress import ProgressCallback
 from studio.errors import BadPicture, DatasetError
 from studio.imaging import decode
-from studio.storage.datasets.dataset import Album
-from studio.storage.datasets.embedding_cache import Vectors
-from studio.storage.datasets.items import Picture
+from studio.storage.datasets.dataset import Dataset
+from studio.storage.datasets.embedding_cache import EmbeddingCache
+from studio.storage.datasets.items import DatasetImage
 from studio.storage.jobs import Progress
 
-WORDINGS = ("{}", "a {}", "a photo of a {}", "a picture of a {}")
-# What is none of the classes is likelier one of these than a thing called "other": of 1,360 unseen drawings 91 to 98 % are put
-# right so, and 44 to 73 % by words that name nothing ("something", "a photo").
-THINGS = (
+PROMPT_TEMPLATES = ("{}", "a {}", "a photo of a {}", "a picture of a {}")
+# What is none of the classes is likelier one of these than a thing called "other": of 1,360 unseen
+# drawings 91 to 98 % are put right so, and 44 to 73 % by words that name nothing ("something",
+# "a photo").
+BACKGROUND_CLASSES = (
     "person",
     "dog",
     "cat",
@@ -53,212 +56,242 @@ THINGS = (
     "sun",
 )
 
-LOSSLESS = (".png", ".bmp")
-ABOUT = 0.7  # so sharp is as sharp: blurred or enlarged copies are below 0.5, compressed ones on either side of 1
+LOSSLESS_SUFFIXES = (".png", ".bmp")
+# This share of the sharpest copy's sharpness counts as equally sharp: blurred or enlarged copies
+# are below 0.5, compressed ones on either side of 1.
+MIN_RELATIVE_SHARPNESS = 0.7
 
 
-def see(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Answer a question. `spec` is a SeeSpec; from this machine's own programs it may have a "folder" beside it.
+def search_dataset(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Answer a question about a dataset. Vectors that are stored are not computed again.
 
-    Returns `found` (rows with "file" and numbers; for duplicates `groups` of them) and `failed` (file, error). Pictures that were
-    looked at before are not looked at again. `report` raises Cancelled to stop.
+    Args:
+        context: The worker's stores and models.
+        spec: A ClipQuerySpec; programs of this machine may add the path of a "folder".
+        report: Receives the progress; raises Cancelled to stop.
+
+    Returns:
+        "found", rows of a "file" and numbers (for duplicates "groups" of them), "failed", rows of
+        "file" and "error", the number of images that were looked at, and the seconds.
+
+    Raises:
+        DatasetError: If there is no dataset or no readable image in it.
     """
-    began, given = time.perf_counter(), dict(spec)
-    folder = given.pop("folder", None)
-    asked = check(SeeSpec, given)
+    # 1. Read the dataset
+    start_time = time.perf_counter()
+    values = dict(spec)
+    folder = values.pop("folder", None)
+    query_spec = validate(ClipQuerySpec, values)
     report(Progress(0, 0, "Reading the pictures"))
-    album = bench.albums.open(Path(folder) if folder else asked.dataset)
-    album.examine(lambda done, of: report(Progress(done, of, "Reading the pictures")))
-    chosen = [album.picture(key) for key in asked.pictures] or list(album.pictures)
-    items = [picture for picture in chosen if not picture.reason]
-    if not items:
-        raise DatasetError(f"There is no picture in {album.name} that can be looked at.")
+    dataset = context.home.datasets.open(Path(folder) if folder else query_spec.dataset)
+    dataset.examine(lambda step, total: report(Progress(step, total, "Reading the pictures")))
+    candidates = [dataset.get_image(key) for key in query_spec.pictures] or list(dataset.images)
+    images = [image for image in candidates if not image.image_error]
+    if not images:
+        raise DatasetError(f"There is no picture in {dataset.name} that can be looked at.")
+
+    # 2. Embed its images and answer
     report(Progress(0, 0, "Loading CLIP"))
     with (
-        closing(Vectors(bench.settings.home)) as memory,
-        metrics.clip(bench.pipelines, asked.clip) as clip,
+        closing(EmbeddingCache(context.settings.home)) as cache,
+        metrics.borrow_clip(context.pipelines, query_spec.clip) as clip,
     ):
-        table, broken = embeddings.of_pictures(clip, memory, items, report)
-        good = [row for row, picture in enumerate(items) if picture.content not in broken]
-        looked = _Looked(
-            clip,
-            memory,
-            album,
-            [items[row] for row in good],
-            table[good],
-            asked,
-            report,
-            bench.settings.home / "inputs",
+        vectors, failures = embeddings.embed_images(clip, cache, images, report)
+        rows = [row for row, image in enumerate(images) if image.content_hash not in failures]
+        query = _Query(
+            clip=clip,
+            cache=cache,
+            dataset=dataset,
+            images=[images[row] for row in rows],
+            vectors=vectors[rows],
+            spec=query_spec,
+            report=report,
+            inputs_folder=context.settings.home / "inputs",
         )
-        answer = ANSWERS[asked.question](looked)
-    failed = [{"file": one.key, "error": one.reason} for one in chosen if one.reason]
-    failed += [
-        {"file": one.key, "error": broken[one.content]} for one in items if one.content in broken
+        answer = QUESTION_HANDLERS[query_spec.question](query)
+
+    # 3. Say what could not be looked at
+    errors = [(image, image.image_error) for image in candidates if image.image_error]
+    errors += [
+        (image, failures[image.content_hash]) for image in images if image.content_hash in failures
     ]
     return answer | {
-        "question": asked.question,
-        "clip": asked.clip,
-        "count": len(good),
-        "failed": failed,
-        "seconds": round(time.perf_counter() - began, 3),
+        "question": query_spec.question,
+        "clip": query_spec.clip,
+        "count": len(rows),
+        "failed": [{"file": image.key, "error": error} for image, error in errors],
+        "seconds": round(time.perf_counter() - start_time, 3),
     }
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """Pictures with their vectors (n, width), and what is asked about them."""
+class _Query:
+    """Images with their vectors (n, width), and what is asked about them."""
 
     clip: Clip
-    memory: Vectors
-    album: Album
-    items: Sequence[Picture]
-    table: np.ndarray
-    asked: SeeSpec
-    report: Report
-    inputs: Path
+    cache: EmbeddingCache
+    dataset: Dataset
+    images: Sequence[DatasetImage]
+    vectors: np.ndarray
+    spec: ClipQuerySpec
+    report: ProgressCallback
+    inputs_folder: Path
 
     @property
-    def example(self) -> Seen:
-        """The picture that others are to be like. Raises DatasetError and BadPicture."""
-        name = self.asked.like
+    def example_image(self) -> IndexedImage:
+        """The image that others are to be like. Raises DatasetError and BadPicture."""
+        name = self.spec.like
         if not re.fullmatch("[0-9a-f]{64}", name):
-            return self.album.picture(name)
-        path = self.inputs / f"{name}.png"
+            return self.dataset.get_image(name)
+        path = self.inputs_folder / f"{name}.png"
         if not path.is_file():
-            raise BadPicture(f"The picture {name[:12]} is not in {self.inputs}; send it again.")
-        return _Sent(path, name)
+            raise BadPicture(
+                f"The picture {name[:12]} is not in {self.inputs_folder}; send it again."
+            )
+        return _UploadedImage(path, name)
+
+    def report_comparing(self) -> None:
+        """Report; raises Cancelled where a stop was asked for."""
+        self.report(Progress(0, 0, "Comparing"))
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """A picture of the home's inputs; its name is its content."""
+class _UploadedImage:
+    """An image of the home's inputs; its name is its content hash."""
 
     path: Path
-    content: str
+    content_hash: str
 
 
-def _search(looked: _Looked) -> dict[str, Any]:
-    """The pictures that are most like words or a picture; `score` is the cosine."""
-    if looked.asked.like:
-        wanted, broken = embeddings.of_pictures(
-            looked.clip, looked.memory, [looked.example], looked.report
-        )
-        for why in broken.values():
-            raise BadPicture(why)
+def _search_images(query: _Query) -> dict[str, Any]:
+    """Return the images that are most like words or an image; "score" is the cosine."""
+    if query.spec.like:
+        examples = [query.example_image]
+        targets, failures = embeddings.embed_images(query.clip, query.cache, examples, query.report)
+        for error in failures.values():
+            raise BadPicture(error)
     else:
-        wanted = embeddings.of_texts(looked.clip, looked.memory, [looked.asked.words.strip()])
-    scores = looked.table @ wanted[0]
-    best = [
-        row
-        for row in np.argsort(-scores, kind="stable")
-        if looked.items[row].key != looked.asked.like
-    ][: looked.asked.limit]
-    return {
-        "found": [
-            {"file": looked.items[row].key, "score": round(float(scores[row]), 4)} for row in best
-        ]
-    }
+        targets = embeddings.embed_texts(query.clip, query.cache, [query.spec.words.strip()])
+    scores = query.vectors @ targets[0]
+    matches = []
+    for row in np.argsort(-scores, kind="stable"):
+        key = query.images[row].key
+        if key != query.spec.like:
+            matches.append({"file": key, "score": round(float(scores[row]), 4)})
+    return {"found": matches[: query.spec.limit]}
 
 
-def _classes(looked: _Looked) -> dict[str, Any]:
-    """Each picture's class, with the share that CLIP gives it among the classes, 0 to 1."""
-    names = looked.asked.classes
-    taken = {word for name in names for word in name.lower().split()}
-    others = [thing for thing in THINGS if thing not in taken]
-    said = [others if name.lower() == OTHER else [name] for name in names]
-    logits = np.stack([_logits(looked, words).max(1) for words in said], axis=1)
+def _classify_images(query: _Query) -> dict[str, Any]:
+    """Return each image's class, with the share that CLIP gives it among the classes, 0 to 1."""
+    names = query.spec.classes
+    logits = np.stack([_compute_class_logits(query, name) for name in names], axis=1)
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
-    found = [
-        {"file": item.key, "class": names[int(row.argmax())], "share": round(float(row.max()), 4)}
-        for item, row in zip(looked.items, shares)
-    ]
-    return {
-        "found": found,
-        "counts": {name: sum(one["class"] == name for one in found) for name in names},
-    }
+    rows = []
+    counts = dict.fromkeys(names, 0)
+    for image, image_shares in zip(query.images, shares):
+        name = names[int(image_shares.argmax())]
+        counts[name] += 1
+        share = round(float(image_shares.max()), 4)
+        rows.append({"file": image.key, "class": name, "share": share})
+    return {"found": rows, "counts": counts}
 
 
-def _logits(looked: _Looked, words: Sequence[str]) -> np.ndarray:
-    """How much each picture is like each of some words (n, words), before it becomes a share."""
-    rows = embeddings.of_texts(
-        looked.clip, looked.memory, [wording.format(word) for word in words for wording in WORDINGS]
-    )
-    means = rows.reshape(len(words), len(WORDINGS), -1).mean(1)
-    return (
-        looked.clip.scale * looked.table @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
-    )
+def _compute_class_logits(query: _Query, name: str) -> np.ndarray:
+    """Return how much each image is like a class (n,), before it becomes a share.
 
-
-def _duplicates(looked: _Looked) -> dict[str, Any]:
-    """Groups of pictures that are nearly the same; `like` is how much each is like the first, which is the best.
-
-    That is the largest; of several as large the sharpest; of several about as sharp a lossless file, the largest.
+    For "other" this is the likest of the things that no class names.
     """
-    order = sorted(
-        range(len(looked.items)),
-        key=lambda row: (-looked.items[row].size[0] * looked.items[row].size[1], row),
-    )
-    thumbs = embeddings.thumbnails(looked.memory, [looked.items[row] for row in order])
+    if name.lower() != OTHER_CLASS:
+        return _compute_logits(query, [name]).max(1)
+    named_words = {word for name in query.spec.classes for word in name.lower().split()}
+    background = [word for word in BACKGROUND_CLASSES if word not in named_words]
+    return _compute_logits(query, background).max(1)
 
-    def best(rows: list[int]) -> int:
-        most = max(
-            looked.items[order[row]].size[0] * looked.items[order[row]].size[1] for row in rows
-        )
-        tied: dict[str, int] = {}  # one row of each content
+
+def _compute_logits(query: _Query, words: Sequence[str]) -> np.ndarray:
+    """Return how much each image is like each word (n, words), before it becomes a share."""
+    prompts = [template.format(word) for word in words for template in PROMPT_TEMPLATES]
+    vectors = embeddings.embed_texts(query.clip, query.cache, prompts)
+    means = vectors.reshape(len(words), len(PROMPT_TEMPLATES), -1).mean(1)
+    directions = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return query.clip.logit_scale * query.vectors @ directions.T
+
+
+def _find_duplicates(query: _Query) -> dict[str, Any]:
+    """Group images that are nearly the same, the best first; "like" is the similarity to it."""
+
+    def count_pixels(image: DatasetImage) -> int:
+        width, height = image.size
+        return width * height
+
+    # The largest first; sorting is stable, so equal ones stay in the dataset's order.
+    order = sorted(range(len(query.images)), key=lambda row: -count_pixels(query.images[row]))
+    images = [query.images[row] for row in order]
+    thumbnails = embeddings.load_thumbnails(query.cache, images)
+
+    def choose_best(rows: list[int]) -> int:
+        """Return the largest; of several as large the sharpest.
+
+        Of several about as sharp it is a lossless file, of those the largest file.
+        """
+        most_pixels = max(count_pixels(images[row]) for row in rows)
+        row_of_content: dict[str, int] = {}
         for row in rows:
-            if (item := looked.items[order[row]]).size[0] * item.size[1] == most:
-                tied.setdefault(item.content, row)
-        looked.report(Progress(0, 0, "Comparing"))
-        sharp = {
-            row: near_duplicates.sharpness(decode.load(looked.items[order[row]].path).image)
-            for row in tied.values()
-            if len(tied) > 1
+            if count_pixels(images[row]) == most_pixels:
+                row_of_content.setdefault(images[row].content_hash, row)
+        query.report_comparing()
+        if len(row_of_content) == 1:
+            return rows[0]
+        sharpness = {
+            row: near_duplicates.measure_sharpness(decode.load_image(images[row].path).image)
+            for row in row_of_content.values()
         }
-        near = [row for row in sharp if sharp[row] >= ABOUT * max(sharp.values())] or rows[:1]
-        return max(
-            near,
-            key=lambda row: (
-                (item := looked.items[order[row]]).path.suffix.lower() in LOSSLESS,
-                item.bytes,
-            ),
-        )
+        min_sharpness = MIN_RELATIVE_SHARPNESS * max(sharpness.values())
+        sharp_rows = [row for row, value in sharpness.items() if value >= min_sharpness]
 
-    found = near_duplicates.groups(
-        looked.table[order], thumbs, lambda: looked.report(Progress(0, 0, "Comparing")), best
+        def rank_file(row: int) -> tuple[bool, int]:
+            is_lossless = images[row].path.suffix.lower() in LOSSLESS_SUFFIXES
+            return is_lossless, images[row].file_size
+
+        return max(sharp_rows, key=rank_file)
+
+    groups = near_duplicates.find_groups(
+        query.vectors[order], thumbnails, query.report_comparing, choose_best
     )
-    named = [[(looked.items[order[row]], like) for row, like in members] for members in found]
-    return {
-        "groups": [
+    answer = []
+    for members in groups:
+        best_hash = images[members[0][0]].content_hash
+        answer.append(
             [
                 {
-                    "file": item.key,
-                    "like": round(like, 4),
-                    "same_file": item.content == members[0][0].content,
+                    "file": images[row].key,
+                    "like": round(similarity, 4),
+                    "same_file": images[row].content_hash == best_hash,
                 }
-                for item, like in members
+                for row, similarity in members
             ]
-            for members in named
-        ]
-    }
+        )
+    return {"groups": answer}
 
 
-def _fit(looked: _Looked) -> dict[str, Any]:
-    """How well each caption fits its picture (cosine), the worst first."""
-    rows = [row for row, item in enumerate(looked.items) if item.caption]
-    said = embeddings.of_texts(
-        looked.clip, looked.memory, [looked.items[row].caption for row in rows]
-    )
-    fits = (looked.table[rows] * said).sum(1) if rows else np.zeros(0)
-    found = [
-        {"file": looked.items[row].key, "fit": round(float(fit), 4)} for row, fit in zip(rows, fits)
+def _score_captions(query: _Query) -> dict[str, Any]:
+    """Return how well each caption fits its image (cosine), the worst first."""
+    rows = [row for row, image in enumerate(query.images) if image.caption]
+    captions = [query.images[row].caption for row in rows]
+    text_vectors = embeddings.embed_texts(query.clip, query.cache, captions)
+    fits = (query.vectors[rows] * text_vectors).sum(1) if rows else np.zeros(0)
+    scores = [
+        {"file": query.images[row].key, "fit": round(float(fit), 4)} for row, fit in zip(rows, fits)
     ]
-    return {"found": sorted(found, key=lambda one: one["fit"])}
+    return {"found": sorted(scores, key=lambda score: score["fit"])}
 
 
-ANSWERS: dict[str, Callable[[_Looked], dict[str, Any]]] = {
-    "search": _search,
-    "classes": _classes,
-    "duplicates": _duplicates,
-    "fit": _fit,
+QUESTION_HANDLERS: dict[str, Callable[[_Query], dict[str, Any]]] = {
+    "search": _search_images,
+    "classes": _classify_images,
+    "duplicates": _find_duplicates,
+    "fit": _score_captions,
 }

@@ -1,1 +1,1 @@
-"""Whether a training was worth it: the same scenes with and without it, judged."""
+"""Whether a training was worth it: the same scenes with and without its LoRA, judged."""

@@ -1,10 +1,12 @@
-"""The work behind "Was it worth it?": a stored run → pictures of it at several checkpoints and weights, judged; a LoRA card.
+"""The work behind "Was it worth it?": a stored run → images at several weights, judged.
 
-Knows: the order of things, what is measured on which pictures, where it is kept. Does not know: the page; which prompts, which
-weights, and by what rule one is recommended (core/training/evaluation.py).
+Knows: the order of things, what is measured on which images, where it is stored.
+Does not know: the page; which prompts and weights are compared and by what rule one is recommended
+(core/training/evaluation.py); how the judge's network works (judge.py), what a LoRA card says
+(lora_card.py).
 
-    runs/<id>/report.json     all numbers, the sentences, the sweep's id (its sheet and viewer are the sweep's)
-    loras/moon.md, moon.png   the LoRA card of the recommended file, and its pictures
+    runs/<id>/report.json     all numbers, the sentences, the sweep's id
+    loras/moon.md, moon.png   the LoRA card of the recommended file, and its images
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,276 +23,315 @@ import torch
 from PIL import Image
 
 from studio.core.catalog import DEFAULT_CLIP, DEFAULT_MODEL
-from studio.core.sweeps.spec import Cell, plan
-from studio.core.training import evaluation as spec_of
-from studio.core.training.evaluation import Point
+from studio.core.sweeps.spec import Cell, plan_sweep
+from studio.core.training import evaluation as rules
+from studio.core.training.evaluation import EvaluationPoint
 from studio.engine import metrics
-from studio.engine.context import Bench
-from studio.engine.generation.job import Report
+from studio.engine.context import WorkerContext
+from studio.engine.evaluation.judge import Judge
+from studio.engine.evaluation.lora_card import write_lora_card
+from studio.engine.evaluation.scenes import PLACE_NAMES, STYLE_NAMES, STYLE_OPENINGS
 from studio.engine.metrics import Clip
+from studio.engine.progress import ProgressCallback
 from studio.engine.sweeps.job import run_sweep
 from studio.engine.training.job import export_checkpoint
 from studio.errors import StudioError
 from studio.imaging import decode
-from studio.pocket.captions import OPENINGS
-from studio.pocket.judge import Judge
-from studio.pocket.world import PLACE_NAMES, STYLE_NAMES
 from studio.settings import shipped
 from studio.storage import atomic
 from studio.storage.jobs import Progress
-from studio.storage.models.transformers_models import NetworkInfo
+from studio.storage.models.transformers_models import TransformersModelInfo
 from studio.storage.training.runs import Run
 
-SIDE = 192  # of the card's pictures, pixels
+JUDGE_IMAGE_SIDE_PX = 128
 
 
-def report(bench: Bench, spec: Mapping[str, Any], say: Report) -> dict[str, Any]:
-    """Judge a stored run; `spec` has its id as "run". Returns what report.json holds. Pictures that are there stay."""
-    run = bench.runs.get(str(spec.get("run")))
+def evaluate_training(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Compare a trained LoRA's checkpoints and weights with the base model and write a report.
+
+    Images that the gallery has already are not generated again.
+
+    Args:
+        context: The worker's stores and models.
+        spec: "run", the id of a stored run; "guest" if the owner's images must not be shared.
+        report: Receives the progress; raises Cancelled to stop.
+
+    Returns:
+        What report.json holds, with "run" and "card" (the paths of the LoRA card and its image).
+
+    Raises:
+        StudioError: If the run is gone, has no checkpoint or no prompts, no CLIP model knows its
+            world, or an image of the comparison could not be generated.
+    """
+    # 1. What is compared: prompts, LoRA files
+    run = context.home.runs.get(str(spec.get("run")))
     if run is None:
         raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
-    eyes = _clip(bench, run)
-    say(Progress(0, 0, "Reading the pictures"))
-    data = bench.datasets.open(run.config.dataset)
-    captions = [item.caption for item in data.items]
-    prompts = spec_of.scenes(run.config, captions, _templates(run))
+    clip_name = _choose_clip(context, run)
+    report(Progress(0, 0, "Reading the pictures"))
+    dataset = context.home.training_sets.load_training_set(run.config.dataset)
+    captions = [item.caption for item in dataset.images]
+    prompts = rules.build_scene_prompts(run.config, captions, _select_templates(run))
     if not prompts:
         raise StudioError(
-            f"{run.config.name} has neither a trigger word nor captions nor sample prompts to ask it with."
+            f"{run.config.name} has neither a trigger word nor captions nor sample prompts "
+            "to ask it with."
         )
-    loras = _loras(bench, run, say)
-    asked = spec_of.sweep(run.config, list(loras), prompts)
-    before = bench.runs.report(run.id)
-    id = bench.sweeps.add(asked, bench.owner, str(before.get("sweep") or ""))
-    chosen, plain = spec_of.references(run.config, captions)
-    own = [data.items[k].path for k in chosen]
-    others = bench.sweeps.add(plain, bench.owner, str(before.get("references") or ""))
-    for sweep in (others, id):
-        run_sweep(bench, {"sweep": sweep, "guest": spec.get("guest")}, say)
-    (cells, pictures), (_, bases) = _pictures(bench, id), _pictures(bench, others)
-    say(Progress(len(cells), len(cells), "Judging the pictures"))
-    with metrics.clip(bench.pipelines, eyes) as clip:
-        points, base = _points(
-            clip, cells, pictures, loras, prompts, (own, bases), _judged(run, pictures, own)
-        )
-    verdict = spec_of.weigh(points, base)
-    found = {
-        "sweep": id,
-        "references": others,
+    lora_steps = _ensure_lora_files(context, run, report)
+
+    # 2. Two sweeps: scenes by checkpoint and weight; the base model's images of the captions
+    previous_report = context.home.runs.read_report(run.id)
+    sweep_id = context.home.sweeps.save(
+        rules.build_sweep(run.config, list(lora_steps), prompts),
+        context.owner,
+        str(previous_report.get("sweep") or ""),
+    )
+    reference_rows, reference_sweep = rules.select_references(run.config, captions)
+    reference_id = context.home.sweeps.save(
+        reference_sweep, context.owner, str(previous_report.get("references") or "")
+    )
+    for pending_id in (reference_id, sweep_id):
+        run_sweep(context, {"sweep": pending_id, "guest": spec.get("guest")}, report)
+    cells, paths = _collect_images(context, sweep_id)
+    _, base_paths = _collect_images(context, reference_id)
+    dataset_paths = [dataset.images[row].path for row in reference_rows]
+
+    # 3. Judge the images
+    report(Progress(len(cells), len(cells), "Judging the pictures"))
+    verdicts = _judge_images(run, paths, dataset_paths)
+    with metrics.borrow_clip(context.pipelines, clip_name) as clip:
+        direction = _compute_concept_direction(clip, dataset_paths, base_paths)
+        scores = _score_images(clip, cells, paths, prompts, direction)
+    points, base_point = _compute_points(cells, scores, verdicts, lora_steps)
+    verdict = rules.recommend(points, base_point)
+
+    # 4. Write the report and the card
+    best_point = verdict.best or max(points, key=lambda point: point.concept)
+    evaluation = {
+        "sweep": sweep_id,
+        "references": reference_id,
         "prompts": prompts,
-        **spec_of.told(points, base, verdict),
+        **rules.serialize_report(points, base_point, verdict),
+        "pairs": _pair_images(cells, paths, best_point, prompts),
     }
-    shown = verdict.best or max(points, key=lambda one: one.concept)
-    found["pairs"] = _pairs(cells, pictures, shown, prompts)
-    atomic.write(run.folder / "report.json", json.dumps(found, ensure_ascii=False).encode())
-    card = _card(bench, run, found, shown)
-    return {"run": run.id, **found, "card": [str(path) for path in card]}
+    atomic.write(run.folder / "report.json", json.dumps(evaluation, ensure_ascii=False).encode())
+    card_paths = write_lora_card(
+        context.settings.loras, run, evaluation=evaluation, best_point=best_point
+    )
+    return {"run": run.id, **evaluation, "card": [str(path) for path in card_paths]}
 
 
-def _clip(bench: Bench, run: Run) -> str:
-    """Whose eyes judge: the embedded CLIP knows the embedded model's world, the home's own know the real one."""
+def _choose_clip(context: WorkerContext, run: Run) -> str:
+    """Return the CLIP that judges: the embedded one knows the embedded model's world alone."""
     if run.config.model == DEFAULT_MODEL:
         return DEFAULT_CLIP
-    own = [
-        one.name
-        for one in bench.pipelines.networks.clips()
-        if isinstance(one, NetworkInfo) and not one.embedded
-    ]
-    if not own:
-        raise StudioError(
-            f"The report needs a CLIP model that knows the world of {run.config.model}; the embedded one knows only "
-            f"that of {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into home/models."
-        )
-    return own[0]
-
-
-def _templates(run: Run) -> tuple[str, ...]:
-    """Scenes of the world that the model knows: the embedded one's is small."""
-    if run.config.model != DEFAULT_MODEL:
-        return spec_of.TEMPLATES
-    styles = [
-        STYLE_NAMES[(k + turn) % len(STYLE_NAMES)]
-        for turn in range(len(STYLE_NAMES))
-        for k in range(len(PLACE_NAMES))
-    ]
-    return tuple(
-        f"{OPENINGS[style][0]} a {{}} {PLACE_NAMES[k % len(PLACE_NAMES)]}"
-        for k, style in enumerate(styles)
+    for info in context.pipelines.transformers_models.list_clip_models():
+        if isinstance(info, TransformersModelInfo) and not info.bundled:
+            return info.name
+    raise StudioError(
+        f"The report needs a CLIP model that knows the world of {run.config.model}; "
+        f"the embedded one knows only that of {DEFAULT_MODEL}. "
+        "Put a folder such as openai/clip-vit-large-patch14 into home/models."
     )
 
 
-def _loras(bench: Bench, run: Run, say: Report) -> dict[str, int]:
-    """The LoRA files of the checkpoints that are compared: name → step. Those that are not written yet are."""
-    steps = [one.step for one in bench.runs.checkpoints(run.id)]
+def _select_templates(run: Run) -> tuple[str, ...]:
+    """Return templates of scenes that the run's model knows: every place in turn, in each style."""
+    if run.config.model != DEFAULT_MODEL:
+        return rules.PROMPT_TEMPLATES
+    templates = []
+    for turn in range(len(STYLE_NAMES)):
+        for k, place in enumerate(PLACE_NAMES):
+            style = STYLE_NAMES[(k + turn) % len(STYLE_NAMES)]
+            templates.append(f"{STYLE_OPENINGS[style]} a {{}} {place}")
+    return tuple(templates)
+
+
+def _ensure_lora_files(
+    context: WorkerContext, run: Run, report: ProgressCallback
+) -> dict[str, int]:
+    """Write the LoRA files of the compared checkpoints where they are missing; name → step."""
+    steps = [checkpoint.step for checkpoint in context.home.runs.list_checkpoints(run.id)]
     if not steps:
         raise StudioError(f"{run.config.name} has no checkpoint yet; train it first.")
-    found: dict[str, int] = {}
-    for step in spec_of.spread(steps):
-        kept = next(
-            (str(one["lora"]) for one in run.result.values() if one.get("step") == step), ""
-        )
-        if not kept or not (bench.settings.loras / f"{kept}.safetensors").is_file():
-            kept = str(export_checkpoint(bench, {"run": run.id, "step": step}, say)["lora"])
-        found[kept] = step
-    return found
+    lora_steps: dict[str, int] = {}
+    for step in rules.select_checkpoints(steps):
+        exports = [result for result in run.result.values() if result.get("step") == step]
+        name = str(exports[0]["lora"]) if exports else ""
+        if not name or not (context.settings.loras / f"{name}.safetensors").is_file():
+            name = str(export_checkpoint(context, {"run": run.id, "step": step}, report)["lora"])
+        lora_steps[name] = step
+    return lora_steps
 
 
-def _pictures(bench: Bench, id: str) -> tuple[list[Cell], list[Path]]:
-    """All cells with their pictures. Raises StudioError where one could not be made: half a comparison misleads."""
-    sweep, kept = bench.sweeps.get(id), bench.sweeps.cells(id)
-    cells = list(plan(sweep.spec).cells) if sweep else []
+def _collect_images(context: WorkerContext, sweep_id: str) -> tuple[list[Cell], list[Path]]:
+    """Return all cells with their images' paths. Raise StudioError where one is missing.
+
+    Half a comparison would mislead.
+    """
+    sweep = context.home.sweeps.get(sweep_id)
+    results = context.home.sweeps.load_cell_results(sweep_id)
+    cells = list(plan_sweep(sweep.spec).cells) if sweep else []
     paths = []
     for cell in cells:
-        one = kept.get(cell.key)
-        if one is None or not one.path:
-            raise StudioError(
-                f"A picture of the comparison could not be made: {one.error if one else 'it is not there'}"
-            )
-        paths.append(one.path)
+        result = results.get(cell.key)
+        if result is None or not result.path:
+            reason = result.error if result else "it is not there"
+            raise StudioError(f"A picture of the comparison could not be made: {reason}")
+        paths.append(result.path)
     return cells, paths
 
 
-def _points(
+@dataclass(frozen=True)
+class _ImageScores:
+    """CLIP's numbers for each of n images."""
+
+    concept: np.ndarray  # (n,), float: 0 like the base model's, 1 like the dataset's
+    following: np.ndarray  # (n,), bool: whether the image fits its own prompt best
+    fit: np.ndarray  # (n,), float: cosine to its prompt
+
+
+def _compute_concept_direction(
+    clip: Clip, dataset_paths: Sequence[Path], base_paths: Sequence[Path]
+) -> np.ndarray:
+    """Return the direction from the base model's images to the dataset's of the same captions.
+
+    Comparing images of the same words leaves over what only the training can bring.
+    """
+    embeddings = [
+        clip.encode_images([decode.load_image(path).image for path in side])
+        for side in (dataset_paths, base_paths)
+    ]
+    return metrics.compute_discriminant(*embeddings)
+
+
+def _score_images(
     clip: Clip,
     cells: Sequence[Cell],
     paths: Sequence[Path],
-    loras: Mapping[str, int],
     prompts: Sequence[str],
-    pairs: tuple[Sequence[Path], Sequence[Path]],
-    judged: Sequence[Mapping[str, float]],
-) -> tuple[list[Point], Point]:
-    """One point for each LoRA and weight, and the base model's. `pairs` are the dataset's pictures and the base model's of their
-    captions: comparing pictures of the same words leaves over what only the training can bring."""
-    names, weights = list(loras), spec_of.WEIGHTS
-    way = metrics.discriminant(
-        *(clip.see([decode.load(path).image for path in side]) for side in pairs)
-    )
-    once = {
-        path: decode.load(path).image for path in paths
-    }  # weight 0 is one picture in several cells
-    seen = dict(zip(once, clip.see(list(once.values()))))
-    plain = np.array([weights[cell.coordinates[3]] == 0 for cell in cells])
-    start = {
-        cell.coordinates[0]: seen[path] for cell, path, alone in zip(cells, paths, plain) if alone
+    direction: np.ndarray,
+) -> _ImageScores:
+    """Score each cell's image: how far it is along `direction`, and how well it fits its prompt."""
+    # Weight 0 is one image in several cells: it is embedded once.
+    images = {path: decode.load_image(path).image for path in paths}
+    embedding_of = dict(zip(images, clip.encode_images(list(images.values()))))
+    embeddings = np.stack([embedding_of[path] for path in paths])
+    scenes = np.array([cell.coordinates[0] for cell in cells])
+    base_of_scene = {
+        scene: embedding
+        for scene, embedding, is_base in zip(scenes, embeddings, _mask_base_cells(cells))
+        if is_base
     }
-    gains = np.array(
-        [(seen[path] - start[cell.coordinates[0]]) @ way for cell, path in zip(cells, paths)]
-    )
-    fits = np.stack([seen[path] for path in paths]) @ clip.read(prompts).T
-    scene = np.array([cell.coordinates[0] for cell in cells])
-    follows, fit = fits.argmax(1) == scene, fits[np.arange(len(cells)), scene]
-
-    def point(name: str, weight: float, which: np.ndarray) -> Point:
-        shares = {
-            key: float(np.mean([judged[k][key] for k in which.nonzero()[0]]))  # type: ignore[call-overload]
-            for key in (judged[0] if judged else {})
-        }
-        concept, following, fitting = (
-            round(float(numbers[which].mean()), 4) for numbers in (gains, follows, fit)
-        )
-        return Point(
-            name,
-            loras.get(name, 0),
-            weight,
-            concept,
-            following,
-            fitting,
-            {key: round(share, 4) for key, share in shares.items()},
-        )
-
-    points = [
-        point(name, weight, np.array([cell.coordinates[2:] == (k, j) for cell in cells]))
-        for k, name in enumerate(names)
-        for j, weight in enumerate(weights)
-        if weight
+    gains = [
+        (embedding - base_of_scene[scene]) @ direction
+        for scene, embedding in zip(scenes, embeddings)
     ]
-    return points, point("", 0.0, plain)
+    fits = embeddings @ clip.encode_texts(prompts).T
+    return _ImageScores(
+        concept=np.array(gains),
+        following=fits.argmax(1) == scenes,
+        fit=fits[np.arange(len(cells)), scenes],
+    )
 
 
-def _judged(run: Run, paths: Sequence[Path], own: Sequence[Path]) -> list[dict[str, float]]:
-    """For the embedded model: whether its judge sees what was learned, the place and the style that were asked for."""
+def _mask_base_cells(cells: Sequence[Cell]) -> np.ndarray:
+    """Mark the cells (n,) whose LoRA weight is 0: the base model's."""
+    return np.array([rules.LORA_WEIGHTS[cell.coordinates[3]] == 0 for cell in cells])
+
+
+def _compute_points(
+    cells: Sequence[Cell],
+    scores: _ImageScores,
+    verdicts: Sequence[Mapping[str, float]],
+    lora_steps: Mapping[str, int],
+) -> tuple[list[EvaluationPoint], EvaluationPoint]:
+    """Average over the scenes: one point for each LoRA and weight, and the base model's."""
+
+    def average(name: str, weight: float, mask: np.ndarray) -> EvaluationPoint:
+        rows = [verdict for verdict, is_chosen in zip(verdicts, mask) if is_chosen]
+        return EvaluationPoint(
+            lora=name,
+            step=lora_steps.get(name, 0),
+            weight=weight,
+            concept=round(float(scores.concept[mask].mean()), 4),
+            following=round(float(scores.following[mask].mean()), 4),
+            fit=round(float(scores.fit[mask].mean()), 4),
+            judged={
+                key: round(float(np.mean([row[key] for row in rows])), 4)
+                for key in (verdicts[0] if verdicts else ())
+            },
+        )
+
+    points = []
+    for k, name in enumerate(lora_steps):
+        for j, weight in enumerate(rules.LORA_WEIGHTS):
+            if weight:
+                mask = np.array([cell.coordinates[2:] == (k, j) for cell in cells])
+                points.append(average(name, weight, mask))
+    return points, average("", 0.0, _mask_base_cells(cells))
+
+
+def _judge_images(
+    run: Run, paths: Sequence[Path], dataset_paths: Sequence[Path]
+) -> list[dict[str, float]]:
+    """Return for each image of the embedded model whether the judge sees what was asked for.
+
+    That is the concept that was learned, and the place and style of the prompt: 1.0 or 0.0 each.
+    """
     if run.config.model != DEFAULT_MODEL:
         return []
     judge = Judge.load(shipped("assets") / "pocket" / "judge")
-    concept = Counter(judge.verdicts(_tensor(own))["concept"]).most_common(1)[0][0]
-    asked = [decode.load(path).text.get("parameters", "").partition("\n")[0] for path in paths]
-    found = judge.verdicts(_tensor(paths))
-    rows = [
-        {
-            "concept": float(a == concept),
-            "place": float(b in text),
-            "style": float(text.startswith(OPENINGS[c][0])),
-        }
-        for a, b, c, text in zip(found["concept"], found["place"], found["style"], asked)
+    dataset_labels = judge.predict_labels(_load_pixels(dataset_paths))
+    ((concept, _),) = Counter(dataset_labels["concept"]).most_common(1)
+    labels = judge.predict_labels(_load_pixels(paths))
+    verdicts = []
+    for k, path in enumerate(paths):
+        infotext = decode.load_image(path).text_chunks.get("parameters", "")
+        prompt = infotext.partition("\n")[0]
+        opening = STYLE_OPENINGS[labels["style"][k]]
+        verdict = {"concept": float(labels["concept"][k] == concept)} if concept else {}
+        verdict["place"] = float(labels["place"][k] in prompt)
+        verdict["style"] = float(prompt.startswith(opening))
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _load_pixels(paths: Sequence[Path]) -> torch.Tensor:
+    """Return images as the judge reads them: (n, 3, 128, 128) from -1 to 1."""
+    size = (JUDGE_IMAGE_SIDE_PX, JUDGE_IMAGE_SIDE_PX)
+    images = [
+        decode.load_image(path).image.resize(size, Image.Resampling.LANCZOS) for path in paths
     ]
-    return rows if concept else [{key: row[key] for key in ("place", "style")} for row in rows]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _tensor(paths: Sequence[Path]) -> torch.Tensor:
-    pixels = [
-        np.asarray(decode.load(path).image.resize((128, 128), Image.Resampling.LANCZOS))
-        for path in paths
-    ]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _pairs(
-    cells: Sequence[Cell], paths: Sequence[Path], best: Point, prompts: Sequence[str]
+def _pair_images(
+    cells: Sequence[Cell],
+    paths: Sequence[Path],
+    best_point: EvaluationPoint,
+    prompts: Sequence[str],
 ) -> list[dict[str, str]]:
-    """For each scene the base model's picture and the one with the LoRA."""
+    """Return for each scene the base model's image and the one with the LoRA."""
 
-    def of(scene: int, weight: float) -> str:
-        return next(
-            str(path)
-            for cell, path in zip(cells, paths)
-            if cell.coordinates[0] == scene
-            and spec_of.WEIGHTS[cell.coordinates[3]] == weight
-            and (not weight or cell.labels[2] == best.lora)
-        )
+    def find_path(scene: int, weight: float) -> str:
+        for cell, path in zip(cells, paths):
+            if cell.coordinates[0] != scene:
+                continue
+            if rules.LORA_WEIGHTS[cell.coordinates[3]] != weight:
+                continue
+            if not weight or cell.labels[2] == best_point.lora:
+                return str(path)
+        raise LookupError(f"no cell of scene {scene} at weight {weight}")
 
     return [
-        {"prompt": prompt, "before": of(k, 0.0), "after": of(k, best.weight)}
-        for k, prompt in enumerate(prompts)
+        {
+            "prompt": prompt,
+            "before": find_path(scene, 0.0),
+            "after": find_path(scene, best_point.weight),
+        }
+        for scene, prompt in enumerate(prompts)
     ]
-
-
-def _card(bench: Bench, run: Run, found: Mapping[str, Any], shown: Point) -> list[Path]:
-    """The LoRA card beside the file that is recommended (else beside the one that shows most)."""
-    pairs, config = found["pairs"], run.config
-    strip = Image.new("RGB", (SIDE * len(pairs), SIDE * 2), "white")
-    for k, pair in enumerate(pairs):
-        for row, which in enumerate(("before", "after")):
-            strip.paste(
-                decode.load(Path(pair[which])).image.resize((SIDE, SIDE), Image.Resampling.LANCZOS),
-                (k * SIDE, row * SIDE),
-            )
-    picture, card = (bench.settings.loras / f"{shown.lora}.{ending}" for ending in ("png", "md"))
-    with atomic.writing(picture) as out:
-        strip.save(out, "PNG")
-    prompts = "\n".join(f"{k}. {prompt}" for k, prompt in enumerate(found["prompts"], 1))
-    prompt = f"{found['prompts'][0]} <lora:{shown.lora}:{shown.weight:g}>"
-    rows = "\n".join(
-        f"| {one['step']:,} | {one['weight']:g} | {one['concept']:.0%} | {one['following']:.0%} |"
-        for one in (found["base"], *found["points"])
-    )
-    text = f"""# {shown.lora}
-
-{" ".join(found["sentences"])}
-
-- Made for: {config.model} ({run.about.get("family", "")})
-- Trigger word: {config.trigger or "none"}; prompt: `{prompt}`
-- Learned from: {config.dataset}, {run.about.get("showings", "?")} pictures, {shown.step:,} steps
-- Rank {config.rank}, seed {config.seed}, made on {run.date}
-
-![Above without, below with the LoRA]({picture.name})
-
-Above without, below with the LoRA at weight {shown.weight:g}, each pair with the same seed:
-
-{prompts}
-
-| step | weight | concept (0 base, 100 % the dataset) | pictures that follow their prompt |
-|---|---|---|---|
-{rows}
-"""
-    atomic.write(card, text.encode())
-    return [card, picture]

@@ -1,152 +1,183 @@
-"""Trajectories together: one U-Net call after the other, refilled whenever one of them ends.
+"""Trajectories together: one U-Net call after the other, refilled whenever a trajectory ends.
 
-Knows: what may share a call, whose row is whose, what to do when memory does not suffice. Does not know: prompts, files,
-pixels, why these trajectories are to be painted.
+Knows: which trajectories may share a call, which row belongs to which, what to do when memory does
+not suffice. Does not know: prompts, files, pixels, what the trajectories are for.
 
-A U-Net takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories with different schedulers, steps,
-guidance, seeds and LoRA weights go together. One alone is bit for bit the stock pipeline's picture; several differ by rounding.
+A U-Net takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories with
+different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit for
+bit the stock pipeline's image; several differ by rounding.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from studio.engine.generation.trajectory import Ask, Prediction, Trajectory
+from studio.engine.generation.trajectory import ModelInput, Prediction, Trajectory
 from studio.engine.models.adapters import lora
-from studio.engine.models.families import Parts
+from studio.engine.models.families import LoadedModel
 from studio.errors import StudioError
 
 
-def shares(one: Trajectory) -> tuple[Any, ...]:
-    """What has to be equal for two trajectories on one U-Net (so of one number format and one count of input channels) to
-    share its calls: size of the latents, length of the prompts, what the U-Net is told besides, which LoRAs there are (plain
-    ones of whatever weight; the library refuses all other kinds)."""
+def batch_key(trajectory: Trajectory) -> tuple[Any, ...]:
+    """Return what has to be equal for two trajectories on one U-Net to share its calls.
+
+    These are the shape of the latents, the length of the prompts, the names of the added
+    conditioning and the set of LoRAs (plain ones of any weight; the library refuses all other
+    kinds). Number format and count of input channels are the U-Net's.
+    """
     return (
-        one.shape,
-        one.conditioning.positive.shape[1],
-        tuple(sorted(one.added[1])),
-        frozenset(active.content for active in one.loras),
+        trajectory.latent_shape,
+        trajectory.conditioning.positive.shape[1],
+        tuple(sorted(trajectory.added_cond_kwargs[1])),
+        frozenset(active.content_hash for active in trajectory.active_adapters),
     )
 
 
 @dataclass(eq=False)
-class _Running:
-    """A trajectory on its way, and what it asks now."""
+class _ActiveTrajectory:
+    """A trajectory that has begun, and what it asks the U-Net now."""
 
     trajectory: Trajectory
-    steps: Any  # its coroutine
-    ask: Ask
+    coroutine: Any  # of the trajectory's `run`
+    model_input: ModelInput
     seconds: float = 0.0
+
+    @property
+    def branches(self) -> int:
+        return self.trajectory.branches
 
 
 class Batcher:
-    """One U-Net and whatever is painted with it at the moment; `calls` and `rows` count what the U-Net did."""
+    """One U-Net and the trajectories that share its calls.
 
-    def __init__(self, parts: Parts, most: int = 1) -> None:
-        """At most `most` trajectories share a call; fewer once memory did not suffice for so many."""
-        self.parts, self.most = parts, most
-        self.calls = self.rows = 0
-        self._told: tuple[list[_Running], dict[str, Any]] = [], {}
+    `calls` and `rows` count what the U-Net did; `max_batch` shrinks when memory does not suffice.
+    """
 
-    def paint(
-        self, waiting: Iterable[Trajectory], on_call: Callable[[], Any] = lambda: None
+    def __init__(self, model: LoadedModel, max_batch: int = 1) -> None:
+        """Prepare a batcher in which at most `max_batch` trajectories share a call."""
+        self.model = model
+        self.max_batch = max_batch
+        self.calls = 0
+        self.rows = 0
+        # The conditioning of the last call, and the batch it was collated for.
+        self._batch: list[_ActiveTrajectory] = []
+        self._conditioning: dict[str, Any] = {}
+
+    def denoise(
+        self, trajectories: Iterable[Trajectory], on_call: Callable[[], Any] = lambda: None
     ) -> Iterator[tuple[Trajectory, torch.Tensor | StudioError, float]]:
-        """Each trajectory as soon as it ends, with its latents, or with why there are none, and its share of the seconds.
+        """Run trajectories to their end; yield each as soon as it ends.
 
-        They are taken from `waiting` in turn, one when there is room. After each U-Net call comes `on_call`; what it raises
-        ends everything. Raises torch.OutOfMemoryError if not even one fits.
+        Args:
+            trajectories: Taken in turn, the next when there is room.
+            on_call: Called after each U-Net call; what it raises ends everything.
+
+        Yields:
+            The trajectory; its latents (1, channels, rows, columns) or why there are none; its
+            share of the seconds.
+
+        Raises:
+            torch.OutOfMemoryError: Not even a single one fits.
         """
-        source = iter(waiting)
-        following = next(source, None)
-        running: list[_Running] = []
-        while running or following is not None:
-            while (
-                following is not None
-                and len(running) < self.most
-                and (not running or shares(running[0].trajectory) == shares(following))
-            ):
-                running.append(_begun(following))
-                following = next(source, None)
-            began, asked = time.perf_counter(), running[: self.most]
-            predictions = self._predict(asked)
-            if (
-                predictions is None
-            ):  # memory did not suffice: those left over wait, and lose nothing
-                self.parts.device.empty_cache()
-                self.most = len(asked) // 2
+        queue = iter(trajectories)
+        upcoming = next(queue, None)
+        running: list[_ActiveTrajectory] = []
+        while running or upcoming is not None:
+            while upcoming is not None and self._has_room(running, upcoming):
+                running.append(_start(upcoming))
+                upcoming = next(queue, None)
+            start_time = time.perf_counter()
+            batch = running[: self.max_batch]
+            predictions = self._predict(batch)
+            if predictions is None:
+                # Memory did not suffice: those that no longer fit wait, and lose nothing.
+                self.model.device.empty_cache()
+                self.max_batch = len(batch) // 2
                 continue
-            ended = _send(asked, predictions)
-            took = time.perf_counter() - began
-            for one in asked:
-                one.seconds += (
-                    took * one.trajectory.rows / sum(other.trajectory.rows for other in asked)
-                )
-            running = [one for one in running if one not in ended]
+            results = _send_predictions(batch, predictions)
+            seconds = time.perf_counter() - start_time
+            num_rows = sum(active.branches for active in batch)
+            for active in batch:
+                active.seconds += seconds * active.branches / num_rows
+            running = [active for active in running if active not in results]
             on_call()
-            for one, came in ended.items():
-                yield one.trajectory, came, one.seconds
+            for active, latents in results.items():
+                yield active.trajectory, latents, active.seconds
+
+    def _has_room(self, running: Sequence[_ActiveTrajectory], upcoming: Trajectory) -> bool:
+        if len(running) >= self.max_batch:
+            return False
+        return not running or batch_key(running[0].trajectory) == batch_key(upcoming)
 
     @torch.inference_mode()
-    def _predict(self, asked: list[_Running]) -> list[Prediction] | None:
-        """One U-Net call for all that is asked; None if memory does not suffice for so many."""
-        if self._told[0] != asked:  # otherwise the rows are those of the call before
-            self._told = asked, _told([one.trajectory for one in asked])
-        lora.switch(
-            self.parts,
-            lora.by_row(
-                [one.trajectory.loras for one in asked for _ in range(one.trajectory.rows)]
-            ),
-        )
-        rows = [one.ask for one in asked for _ in range(one.trajectory.rows)]
-        timesteps = torch.tensor([float(ask.timestep) for ask in rows]).to(self.parts.device.torch)
-        latents = torch.cat([ask.latents for ask in rows])
+    def _predict(self, batch: list[_ActiveTrajectory]) -> list[Prediction] | None:
+        """Call the U-Net once for a whole batch; None if memory does not suffice for so many."""
+        if self._batch != batch:  # otherwise the conditioning is the last call's
+            self._conditioning = _collate_conditioning([active.trajectory for active in batch])
+            self._batch = batch
+        rows = [active for active in batch for _ in range(active.branches)]
+        adapters = lora.merge_row_adapters([row.trajectory.active_adapters for row in rows])
+        lora.set_adapters(self.model, adapters)
+        latents = torch.cat([row.model_input.latents for row in rows])
+        # One transfer for all rows.
+        timesteps = torch.tensor([float(row.model_input.timestep) for row in rows])
+        timesteps = timesteps.to(self.model.device.torch_device)
         try:
-            out = iter(
-                self.parts.unet(latents, timesteps, return_dict=False, **self._told[1])[0].split(1)
-            )
+            outputs = self.model.unet(latents, timesteps, return_dict=False, **self._conditioning)
         except torch.OutOfMemoryError:
-            if len(asked) == 1:
+            if len(batch) == 1:
                 raise
             return None
-        self.calls, self.rows = self.calls + 1, self.rows + len(rows)
-        return [(next(out) if one.trajectory.rows == 2 else None, next(out)) for one in asked]
+        self.calls += 1
+        self.rows += len(rows)
+        output_rows = iter(outputs[0].split(1))
+        predictions: list[Prediction] = []
+        for active in batch:
+            negative = next(output_rows) if active.branches == 2 else None
+            predictions.append((negative, next(output_rows)))
+        return predictions
 
 
 @torch.inference_mode()
-def _begun(trajectory: Trajectory) -> _Running:
-    steps = trajectory.run()
-    return _Running(trajectory, steps, next(steps))
+def _start(trajectory: Trajectory) -> _ActiveTrajectory:
+    coroutine = trajectory.run()
+    return _ActiveTrajectory(trajectory, coroutine, next(coroutine))
 
 
 @torch.inference_mode()
-def _send(
-    asked: list[_Running], predictions: list[Prediction]
-) -> dict[_Running, torch.Tensor | StudioError]:
-    """Hand the predictions out; what those that end with them came to."""
-    ended: dict[_Running, torch.Tensor | StudioError] = {}
-    for one, prediction in zip(asked, predictions, strict=True):
+def _send_predictions(
+    batch: list[_ActiveTrajectory], predictions: list[Prediction]
+) -> dict[_ActiveTrajectory, torch.Tensor | StudioError]:
+    """Send each trajectory its prediction; return the latents or errors of those that end."""
+    results: dict[_ActiveTrajectory, torch.Tensor | StudioError] = {}
+    for active, prediction in zip(batch, predictions, strict=True):
         try:
-            one.ask = one.steps.send(prediction)
+            active.model_input = active.coroutine.send(prediction)
         except StopIteration as end:
-            ended[one] = end.value
+            results[active] = end.value
         except StudioError as error:
-            ended[one] = error
-    return ended
+            results[active] = error
+    return results
 
 
-def _told(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """The prompts' rows of one U-Net call: for each trajectory its negative one, if it is guided, then its prompt's."""
-    prompts, added = [], []
-    for one in trajectories:
-        if one.rows == 2:
-            prompts.append(one.conditioning.negative)
-            added.append(one.added[0])
-        prompts.append(one.conditioning.positive)
-        added.append(one.added[1])
-    together = {name: torch.cat([row[name] for row in added]) for name in added[0]}
-    return {"encoder_hidden_states": torch.cat(prompts), "added_cond_kwargs": together or None}
+def _collate_conditioning(trajectories: list[Trajectory]) -> dict[str, Any]:
+    """Stack a U-Net call's conditioning.
+
+    For each trajectory the negative row comes first, if it is guided, then the positive one.
+    """
+    prompts = []
+    added_rows = []
+    for trajectory in trajectories:
+        negative_added, positive_added = trajectory.added_cond_kwargs
+        if trajectory.branches == 2:
+            prompts.append(trajectory.conditioning.negative)
+            added_rows.append(negative_added)
+        prompts.append(trajectory.conditioning.positive)
+        added_rows.append(positive_added)
+    added = {name: torch.cat([row[name] for row in added_rows]) for name in added_rows[0]}
+    return {"encoder_hidden_states": torch.cat(prompts), "added_cond_kwargs": added or None}

@@ -1,6 +1,6 @@
-"""The work behind Generate: a request → pictures in the gallery.
+"""The work behind Generate: a request → images in the gallery.
 
-Knows: the order of things, what to report, how a picture becomes pixels.
+Knows: the order of things, what to report, how an image becomes pixels.
 Does not know: who asked, the job table, the page.
 """
 
@@ -8,122 +8,155 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.generation import rules
-from studio.core.generation.request import MOST_SEEDS, GenerationRequest
-from studio.engine.context import Bench
-from studio.engine.generation.trajectory_runner import Painter, Painting, begin, decode, look
-from studio.engine.models.families import Parts
-from studio.engine.models.prompt_encoding import condition
+from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
+from studio.engine.context import WorkerContext
+from studio.engine.generation.trajectory_runner import (
+    ImageTask,
+    TrajectoryRunner,
+    prepare_task,
+    render_preview,
+)
+from studio.engine.models.families import LoadedModel
+from studio.engine.models.prompt_encoding import encode_prompts
+from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.errors import StudioError
-from studio.storage.jobs import Progress
-
-__all__ = ["Report", "decode", "generate"]
-
-Report = Callable[[Progress], None]
 
 
-def generate(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Make the pictures of one request. Returns them, the request with nothing left open, notes, and the seconds it took.
+def generate(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Make the images of one request.
 
-    Each is saved when it is ready: what was finished before a stop stays. `report` raises Cancelled to stop.
+    Each is saved when it is ready: what was finished before a stop stays.
+
+    Args:
+        context: The worker's.
+        spec: A `GenerationRequest` as JSON values.
+        report: Hears how far it is; raises Cancelled to stop.
+
+    Returns:
+        The images, the request with nothing left open, notes, and the seconds it took.
     """
-    began = time.perf_counter()
-    request = check(GenerationRequest, spec)
-    report(Progress(0, rules.all_steps(request) * request.count, "Loading the model"))
-    with bench.pipelines.borrow(request) as parts:
-        request = bench.library.inputs.resolved(
-            request, parts.info.side, secrets.randbelow(MOST_SEEDS)
-        )
-        run = _Run(bench, parts, request, report)
-        pictures = run.all()
+    start_time = time.perf_counter()
+    # 1. What exactly is asked for.
+    request = validate(GenerationRequest, spec)
+    info = context.home.library.check_request(request)
+    resolved = context.home.inputs.resolve(request, info.native_size, secrets.randbelow(SEED_LIMIT))
+    steps_per_image = rules.count_steps(resolved, resolved.size)
+    tracker = ProgressTracker(report, steps_per_image * resolved.num_images)
+    tracker.report(0, "Loading the model")
+    # 2. The model, with its LoRAs on.
+    with context.pipelines.borrow(request) as model:
+        notes = [
+            active.adapter.warning
+            for active in model.active_adapters
+            if active.adapter and active.adapter.warning
+        ]
+        for note in notes:
+            tracker.report(0, note)
+        # 3. The prompt, once for all images.
+        tracker.report(0, "Reading the prompt")
+        conditioning = encode_prompts(model, resolved)
+        # 4. The images, as many at once as was asked for.
+        run = _GenerationRun(context, model, resolved, tracker)
+        requests = resolved.split()
+        tracker.start()
+        for first in range(0, len(requests), resolved.batch_size):
+            batch = requests[first : first + resolved.batch_size]
+            run.generate_batch(
+                [prepare_task(model, one, conditioning, context.home.inputs) for one in batch]
+            )
     return {
-        "pictures": pictures,
-        "request": request.model_dump(mode="json"),
-        "notes": run.notes,
-        "seconds": round(time.perf_counter() - began, 3),
+        "pictures": run.images,
+        "request": resolved.model_dump(mode="json"),
+        "notes": notes,
+        "seconds": round(time.perf_counter() - start_time, 3),
     }
 
 
-class _Run:
-    """The pictures of one request, and how far they are."""
+class _GenerationRun:
+    """The images of one request, and how far they are."""
 
     def __init__(
-        self, bench: Bench, parts: Parts, request: GenerationRequest, report: Report
+        self,
+        context: WorkerContext,
+        model: LoadedModel,
+        request: ResolvedRequest,
+        tracker: ProgressTracker,
     ) -> None:
-        self.bench, self.parts, self.request, self._report = bench, parts, request, report
-        self.contents = bench.pipelines.contents(request)
-        self.notes = [one.adapter.note for one in parts.loras if one.adapter and one.adapter.note]
-        self.pictures: list[dict[str, Any]] = []
-        self.each = rules.all_steps(request)  # steps of one picture
-        self.total, self.before = (
-            self.each * request.count,
-            0,
-        )  # steps of all pictures; of those in earlier groups
-        self.began = 0.0
+        self.context = context
+        self.model = model
+        self.request = request
+        self.tracker = tracker
+        self.images: list[dict[str, Any]] = []
+        self.content_hashes = context.pipelines.content_hashes(request)
+        self.steps_per_image = rules.count_steps(request, request.size)
+        self.steps_before = 0  # of all images in earlier batches
 
-    def all(self) -> list[dict[str, Any]]:
-        """Groups of `batch` one after the other."""
-        for note in self.notes:
-            self.say(0, note)
-        self.say(0, "Reading the prompt")
-        conditioning = condition(self.parts, self.request)
-        each = self.request.expand()
-        self.began = time.perf_counter()
-        for first in range(0, len(each), self.request.batch):
-            self._group(
-                [
-                    begin(self.parts, one, conditioning, self.bench.library.inputs)
-                    for one in each[first : first + self.request.batch]
-                ]
-            )
-        return self.pictures
+    def generate_batch(self, tasks: list[ImageTask]) -> None:
+        """Make some images together, and save each as it ends.
 
-    def say(self, step: int, note: str, shown: bytes | None = None) -> None:
-        """`step` counts the steps of all pictures."""
-        took = time.perf_counter() - self.began
-        left = round(took / step * (self.total - step), 1) if step and self.began else None
-        self._report(Progress(step, self.total, note, left, tuple(self.pictures), shown))
-
-    def _group(self, group: list[Painting]) -> None:
-        every = self.bench.settings.preview_every
-        first, last = len(self.pictures) + 1, len(self.pictures) + len(group)
-        which = f"picture {first}" if len(group) == 1 else f"pictures {first} to {last}"
-        note = f"Painting {which} of {self.request.count}" if self.request.count > 1 else "Painting"
-        many, shown_at = len(group), 0
-        painter, rows = Painter(self.parts, many), rules.rows(self.request) * many
+        Raises what is wrong with one of them.
+        """
+        preview_every = self.context.settings.preview_every
+        num_images = len(tasks)
+        runner = TrajectoryRunner(self.model, num_images)
+        num_rows = rules.count_unet_rows(self.request, self.request.size) * num_images
+        message = self._describe_batch(num_images)
+        last_preview_step = 0
 
         def on_call() -> None:
-            nonlocal shown_at
-            step, shown = self.each * painter.rows // rows, None
-            if every and shown_at + every <= step < self.each:
-                shown_at = step
-                shown = look(self.parts, group)
-            self.say(self.before + step * many, note, shown)
+            nonlocal last_preview_step
+            step = self.steps_per_image * runner.rows // num_rows  # of one image
+            preview = None
+            if preview_every and last_preview_step + preview_every <= step < self.steps_per_image:
+                last_preview_step = step
+                preview = render_preview(self.model, tasks)
+            self._report(self.steps_before + step * num_images, message, preview)
 
-        self.say(self.before, note)
-        for painting, image, seconds in painter.paint(list(group), on_call):
+        self._report(self.steps_before, message)
+        for task, image, seconds in runner.run(list(tasks), on_call):
             if isinstance(image, StudioError):
                 raise image
-            self._save(image, painting.request, seconds)
-            group.remove(painting)
-            self.say(self.before + self.each * painter.rows // rows * many, note)
-        self.before += self.each * many
+            self._save_image(image, task.request, seconds)
+            tasks.remove(task)
+            step = self.steps_per_image * runner.rows // num_rows
+            self._report(self.steps_before + step * num_images, message)
+        self.steps_before += self.steps_per_image * num_images
 
-    def _save(self, image: Image.Image, request: GenerationRequest, seconds: float) -> None:
-        digest = request.digest(self.contents)
-        kept = self.bench.gallery.save(
-            image, request, digest, self.contents, seconds, self.bench.owner
+    def _describe_batch(self, num_images: int) -> str:
+        if self.request.num_images == 1:
+            return "Painting"
+        first = len(self.images) + 1
+        subject = f"picture {first}"
+        if num_images > 1:
+            subject = f"pictures {first} to {first + num_images - 1}"
+        return f"Painting {subject} of {self.request.num_images}"
+
+    def _report(self, step: int, message: str, preview: bytes | None = None) -> None:
+        self.tracker.report(step, message, images=tuple(self.images), preview=preview)
+
+    def _save_image(self, image: Image.Image, request: ResolvedRequest, seconds: float) -> None:
+        digest = request.digest(self.content_hashes)
+        saved = self.context.home.gallery.save(
+            image,
+            request,
+            digest=digest,
+            content_hashes=self.content_hashes,
+            seconds=seconds,
+            owner=self.context.owner,
         )
-        self.pictures.append(
+        self.images.append(
             {
-                "path": str(kept.path),
-                "thumb": str(kept.thumb),
+                "path": str(saved.path),
+                "thumb": str(saved.thumbnail),
                 "digest": digest,
                 "seconds": round(seconds, 3),
                 "seed": request.seed,

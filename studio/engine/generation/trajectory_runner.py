@@ -1,7 +1,8 @@
-"""One picture from its request to its pixels: what it starts from, and what becomes of the latents.
+"""One image from its request to its pixels: what it starts from, and what becomes of the latents.
 
-Knows: the picture and mask of a request, how they become a trajectory's start, what is put back around what was painted, the
-second pass. Does not know: the loop, what else is painted meanwhile, the gallery.
+Knows: the image and mask of a request, how they become a trajectory's start, how the result is put
+back into the image, the second pass.
+Does not know: the loop, what else runs meanwhile, the gallery.
 """
 
 from __future__ import annotations
@@ -15,164 +16,191 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from studio.core.generation import geometry as sizes
-from studio.core.generation import rules
-from studio.core.generation.request import MOST_SEEDS, GenerationRequest
+from studio.core.generation import geometry, rules
+from studio.core.generation.request import SEED_LIMIT, ResolvedRequest
 from studio.engine.generation import latent_preview
 from studio.engine.generation.batcher import Batcher
-from studio.engine.generation.trajectory import Start, Trajectory
-from studio.engine.models.families import Parts
+from studio.engine.generation.trajectory import InitImage, Trajectory
+from studio.engine.models.families import LoadedModel
 from studio.engine.models.prompt_encoding import Conditioning
 from studio.errors import InvalidSpec, StudioError
 from studio.imaging import canvas, masks
 from studio.imaging.canvas import Window
 from studio.storage.inputs import Inputs
 
-EMPTY = "Mask: nothing is masked; paint over what shall change (or turn the mask around, or let it grow)."
+EMPTY_MASK_MESSAGE = (
+    "Mask: nothing is masked; paint over what shall change (or turn the mask around, or let it "
+    "grow)."
+)
 
 
 @dataclass(eq=False)
-class Painting:
-    """A picture that is to be painted.
+class ImageTask:
+    """One image to make. Without a trajectory the source image is only enlarged."""
 
-    `picture` is the one that is worked on, `mask` and `window` say what of it. Without a trajectory it is only enlarged.
-    """
-
-    request: GenerationRequest
+    request: ResolvedRequest
     conditioning: Conditioning
     trajectory: Trajectory | None
-    picture: Image.Image | None = None
-    mask: Image.Image | None = None
-    window: Window | None = None
-    showing: Trajectory | None = None  # of its second pass, once that has begun
+    source_image: Image.Image | None = None
+    mask: Image.Image | None = None  # of the source image
+    window: Window | None = None  # the part of the source image that is repainted
+    hires_trajectory: Trajectory | None = None  # of the second pass, once that has begun
 
-    def estimate(self) -> torch.Tensor | None:
-        """What its latents look like so far; None before the first prediction."""
-        at = self.showing or self.trajectory
-        return at.estimate() if at else None
+    def estimate_x0(self) -> torch.Tensor | None:
+        """Return an estimate of the finished latents; None before the first prediction."""
+        trajectory = self.hires_trajectory or self.trajectory
+        return trajectory.estimate_x0() if trajectory else None
 
 
-def begin(
-    parts: Parts, request: GenerationRequest, conditioning: Conditioning, inputs: Inputs
-) -> Painting:
-    """`request` is one picture's, resolved. Raises InvalidSpec for a mask without anything in it, BadPicture."""
+def prepare_task(
+    model: LoadedModel, request: ResolvedRequest, conditioning: Conditioning, inputs: Inputs
+) -> ImageTask:
+    """Prepare what a request of a single image starts from.
+
+    Args:
+        model: Borrowed for the request.
+        request: With nothing left open.
+        conditioning: Its encoded prompts.
+        inputs: Where its image and mask are read.
+
+    Raises:
+        InvalidSpec: Nothing is masked.
+        BadPicture: The image or the mask cannot be read.
+    """
     if request.task == "txt2img":
-        return Painting(request, conditioning, Trajectory(parts, request, conditioning))
-    picture, size = (
-        inputs.load(request.image),
-        (request.width or parts.info.side, request.height or parts.info.side),
-    )
+        return ImageTask(request, conditioning, Trajectory(model, request, conditioning))
+    image = inputs.load(request.image)
     if request.task == "img2img":
-        picture = canvas.resized(picture, size, request.resize_mode)
-        if not request.steps_run:
-            return Painting(request, conditioning, None, picture)
-        start = Start(request.strength, pixels(picture))
-        return Painting(
-            request, conditioning, Trajectory(parts, request, conditioning, start), picture
-        )
-    mask = masks.used(
-        request, picture.size, inputs.load_mask(request.mask) if request.task == "inpaint" else None
-    )
+        image = canvas.resize_image(image, request.size, request.resize_mode)
+        if not request.effective_steps:
+            return ImageTask(request, conditioning, None, image)
+        init_image = InitImage(request.strength, image_to_tensor(image))
+        trajectory = Trajectory(model, request, conditioning, init_image)
+        return ImageTask(request, conditioning, trajectory, image)
+    drawn_mask = inputs.load_mask(request.mask) if request.task == "inpaint" else None
+    mask = masks.build_mask(request, image.size, drawn_mask)
     if request.task == "outpaint":
-        picture = canvas.extended(
-            picture, request.extension, request.extend_fill, request.extend_colour, request.seed
+        image = canvas.extend_image(
+            image, request.extension, request.extend_fill, request.extend_colour, request.seed
         )
-    if (box := masks.painted_box(request, mask)) is None:
-        raise InvalidSpec([EMPTY])
-    window = Window.of(box, size)
-    shown, hidden = window.cut(picture), window.cut(mask)
-    for_latents = torch.from_numpy(canvas.for_latents(hidden, parts.scale))[None, None]
-    if not for_latents.any():
-        raise InvalidSpec([EMPTY])
+    box = masks.compute_inpaint_box(request, mask)
+    if box is None:
+        raise InvalidSpec([EMPTY_MASK_MESSAGE])
+    window = Window.fit(box, request.size)
+    init_image = _build_masked_init_image(model, request, window.crop(image), window.crop(mask))
+    trajectory = Trajectory(model, request, conditioning, init_image)
+    return ImageTask(request, conditioning, trajectory, image, mask, window)
+
+
+def _build_masked_init_image(
+    model: LoadedModel, request: ResolvedRequest, image: Image.Image, mask: Image.Image
+) -> InitImage:
+    """Return the start of a repaint from the window's image and mask."""
+    latent_mask = torch.from_numpy(canvas.downscale_mask(mask, model.vae_scale_factor))
+    if not latent_mask.any():
+        raise InvalidSpec([EMPTY_MASK_MESSAGE])
     if request.task == "inpaint" and request.masked_content == "fill":
-        shown = canvas.filled(shown, hidden)
-    hard = torch.from_numpy(canvas.for_latents(hidden, 1))[None, None]
-    start = Start(
+        image = canvas.fill_masked(image, mask)
+    device = model.device
+    return InitImage(
         request.strength,
-        pixels(shown),
-        None,
-        hard,
-        for_latents.to(parts.device.torch, parts.device.dtype),
-        request.masked_content if request.task == "inpaint" else "original",
-    )
-    return Painting(
-        request,
-        conditioning,
-        Trajectory(parts, request, conditioning, start),
-        picture,
-        mask,
-        window,
+        pixels=image_to_tensor(image),
+        mask_pixels=torch.from_numpy(canvas.downscale_mask(mask, 1))[None, None],
+        latent_mask=latent_mask[None, None].to(device.torch_device, device.dtype),
+        masked_content=request.masked_content if request.task == "inpaint" else "original",
     )
 
 
-class Painter:
-    """One model and the pictures that are painted with it; `calls` and `rows` count what its U-Net did in both passes."""
+class TrajectoryRunner:
+    """One model and the images that are made with it.
 
-    def __init__(self, parts: Parts, most: int = 1) -> None:
-        """At most `most` pictures share a U-Net call; second passes are painted one by one."""
-        self.parts = parts
-        self._first, self._second = Batcher(parts, most), Batcher(parts, 1)
+    `calls` and `rows` count what its U-Net did in both passes.
+    """
+
+    def __init__(self, model: LoadedModel, max_batch: int = 1) -> None:
+        """Prepare a runner in which at most `max_batch` images share a U-Net call.
+
+        Second passes run one by one.
+        """
+        self.model = model
+        self._base_batcher = Batcher(model, max_batch)
+        self._hires_batcher = Batcher(model, 1)
 
     @property
     def calls(self) -> int:
-        return self._first.calls + self._second.calls
+        return self._base_batcher.calls + self._hires_batcher.calls
 
     @property
     def rows(self) -> int:
-        return self._first.rows + self._second.rows
+        return self._base_batcher.rows + self._hires_batcher.rows
 
-    def paint(
-        self, waiting: Iterable[Painting], on_call: Callable[[], Any] = lambda: None
-    ) -> Iterator[tuple[Painting, Image.Image | StudioError, float]]:
-        """Each picture as soon as it is ready, or why there is none, and its share of the seconds; as Batcher.paint."""
-        by_trajectory: dict[Trajectory, Painting] = {}
-        only_enlarged: list[Painting] = []
+    def run(
+        self, tasks: Iterable[ImageTask], on_call: Callable[[], Any] = lambda: None
+    ) -> Iterator[tuple[ImageTask, Image.Image | StudioError, float]]:
+        """Make images; yield each as soon as it is ready.
 
-        def first_passes() -> Iterator[Trajectory]:
-            for one in waiting:
-                if one.trajectory is None:
-                    only_enlarged.append(one)
+        Args:
+            tasks: Taken in turn, the next when there is room.
+            on_call: Called after each U-Net call; what it raises ends everything.
+
+        Yields:
+            The task; its image or why there is none; its share of the seconds.
+
+        Raises:
+            torch.OutOfMemoryError: Not even a single one fits.
+        """
+        task_by_trajectory: dict[Trajectory, ImageTask] = {}
+        upscale_tasks: list[ImageTask] = []
+
+        def iter_trajectories() -> Iterator[Trajectory]:
+            for task in tasks:
+                if task.trajectory is None:
+                    upscale_tasks.append(task)
                 else:
-                    by_trajectory[one.trajectory] = one
-                    yield one.trajectory
+                    task_by_trajectory[task.trajectory] = task
+                    yield task.trajectory
 
-        for trajectory, latents, seconds in self._first.paint(first_passes(), on_call):
-            one = by_trajectory.pop(trajectory)
+        results = self._base_batcher.denoise(iter_trajectories(), on_call)
+        for trajectory, latents, seconds in results:
+            task = task_by_trajectory.pop(trajectory)
             if isinstance(latents, StudioError):
-                yield one, latents, seconds
+                yield task, latents, seconds
             else:
-                yield one, *self._finished(one, latents, seconds, on_call)
-        for one in only_enlarged:
-            yield one, *self._finished(one, None, 0.0, on_call)
+                yield task, *self._finish_image(task, latents, seconds, on_call)
+        for task in upscale_tasks:
+            yield task, *self._finish_image(task, None, 0.0, on_call)
 
-    def _finished(
+    def _finish_image(
         self,
-        one: Painting,
+        task: ImageTask,
         latents: torch.Tensor | None,
         seconds: float,
         on_call: Callable[[], Any],
     ) -> tuple[Image.Image | StudioError, float]:
-        began = time.perf_counter()
+        """Return the image, or why there is none, and its seconds in all."""
+        start_time = time.perf_counter()
         image: Image.Image | StudioError
         try:
-            image = (
-                self._enlarged(one, latents, on_call)
-                if one.request.hires or latents is None
-                else decode(self.parts, latents)
-            )
+            if task.request.has_hires_pass or latents is None:
+                image = self._run_hires_pass(task, latents, on_call)
+            else:
+                image = decode_latents(self.model, latents)
         except StudioError as error:
             image = error
-        if one.window and one.picture and one.mask and isinstance(image, Image.Image):
-            image = canvas.composed(one.picture, image, one.mask, one.window)
-        return image, seconds + time.perf_counter() - began
+        if task.window and task.source_image and task.mask and isinstance(image, Image.Image):
+            image = canvas.composite_window(task.source_image, image, task.mask, task.window)
+        return image, seconds + time.perf_counter() - start_time
 
-    def _enlarged(
-        self, one: Painting, latents: torch.Tensor | None, on_call: Callable[[], Any]
+    def _run_hires_pass(
+        self, task: ImageTask, latents: torch.Tensor | None, on_call: Callable[[], Any]
     ) -> Image.Image:
-        """The second pass, over the first one's latents or (without them) over the picture itself. Raises StudioError."""
-        request, first = one.request, (one.request.width or 0, one.request.height or 0)
-        size = sizes.enlarged(first, request.hires_scale)
-        again = request.model_copy(
+        """Run the second pass over the first one's latents or, without them, the source image.
+
+        Raises StudioError.
+        """
+        request = task.request
+        size = geometry.upscale_size(request.size, request.hires_scale)
+        hires_request = request.model_copy(
             update={
                 "width": size[0],
                 "height": size[1],
@@ -181,58 +209,75 @@ class Painter:
         )
         if request.hires_resize == "latent":
             if latents is None:
-                assert one.picture
-                latents = _encoded(self.parts, one.picture, request.seed)
-            larger = torch.nn.functional.interpolate(
-                latents, self.parts.latent_shape(*size)[2:], mode="bilinear"
-            )
-            return self._again(one, again, Start(request.hires_strength, latents=larger), on_call)
-        image = decode(self.parts, latents) if latents is not None else one.picture
+                assert task.source_image
+                latents = _encode_image(self.model, task.source_image, request.seed)
+            latent_size = self.model.latent_shape(*size)[2:]
+            latents = torch.nn.functional.interpolate(latents, latent_size, mode="bilinear")
+            init_image = InitImage(request.hires_strength, latents=latents)
+            return self._denoise_hires(task, hires_request, init_image, on_call)
+        image = task.source_image if latents is None else decode_latents(self.model, latents)
         assert image
-        image, painted = image.resize(size, canvas.LANCZOS), []
-        for k, box in enumerate(rules.hires_tiles(request)):
-            tile = again.model_copy(
+        image = image.resize(size, canvas.LANCZOS)
+        tiles = []
+        for index, box in enumerate(rules.plan_hires_tiles(request, request.size)):
+            left, top, right, bottom = box
+            tile_request = hires_request.model_copy(
                 update={
-                    "width": box[2] - box[0],
-                    "height": box[3] - box[1],
-                    "seed": (request.seed + k) % MOST_SEEDS,
+                    "width": right - left,
+                    "height": bottom - top,
+                    "seed": (request.seed + index) % SEED_LIMIT,
                 }
             )
-            start = Start(request.hires_strength, pixels(image.crop(box)))
-            painted.append((box, self._again(one, tile, start, on_call)))
-        return canvas.joined(size, painted)
+            init_image = InitImage(request.hires_strength, image_to_tensor(image.crop(box)))
+            tiles.append((box, self._denoise_hires(task, tile_request, init_image, on_call)))
+        return canvas.blend_tiles(size, tiles)
 
-    def _again(
-        self, one: Painting, request: GenerationRequest, start: Start, on_call: Callable[[], Any]
+    def _denoise_hires(
+        self,
+        task: ImageTask,
+        request: ResolvedRequest,
+        init_image: InitImage,
+        on_call: Callable[[], Any],
     ) -> Image.Image:
-        one.showing = Trajectory(self.parts, request, one.conditioning, start)
-        ((_, latents, _),) = self._second.paint([one.showing], on_call)
+        task.hires_trajectory = Trajectory(self.model, request, task.conditioning, init_image)
+        ((_, latents, _),) = self._hires_batcher.denoise([task.hires_trajectory], on_call)
         if isinstance(latents, StudioError):
             raise latents
-        return decode(self.parts, latents)
+        return decode_latents(self.model, latents)
 
 
-def look(parts: Parts, group: Iterable[Painting]) -> bytes | None:
-    """A preview of the pictures that are painted at the moment: the one in its second pass, or all in their first."""
-    group = list(group)
-    now = [one for one in group if one.showing][:1] or group
-    estimates = [latents for one in now if (latents := one.estimate()) is not None]
-    return latent_preview.jpeg(parts, estimates) if estimates else None
+def render_preview(model: LoadedModel, tasks: Iterable[ImageTask]) -> bytes | None:
+    """Render a preview of the images that are being made.
+
+    Args:
+        model: Their model.
+        tasks: Of those in the first pass all are shown, of those in the second only the first.
+
+    Returns:
+        A JPEG file; None before the first prediction.
+    """
+    tasks = list(tasks)
+    hires_tasks = [task for task in tasks if task.hires_trajectory]
+    estimates = []
+    for task in hires_tasks[:1] or tasks:
+        latents = task.estimate_x0()
+        if latents is not None:
+            estimates.append(latents)
+    return latent_preview.render_jpeg(model, estimates) if estimates else None
 
 
-def pixels(image: Image.Image) -> torch.Tensor:
-    """(1, 3, height, width) in -1 … 1, as diffusers makes them."""
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """Return an image as diffusers' pixels (1, 3, height, width) in -1 … 1."""
     return torch.as_tensor(VaeImageProcessor(do_resize=False).preprocess(image))
 
 
 @torch.inference_mode()
-def decode(parts: Parts, latents: torch.Tensor) -> Image.Image:
-    """Latents → picture."""
-    return VaeImageProcessor(vae_scale_factor=parts.scale).postprocess(
-        parts.decode(latents), output_type="pil"
-    )[0]
+def decode_latents(model: LoadedModel, latents: torch.Tensor) -> Image.Image:
+    """Decode the latents (1, channels, rows, columns) of one image."""
+    processor = VaeImageProcessor(vae_scale_factor=model.vae_scale_factor)
+    return processor.postprocess(model.decode(latents), output_type="pil")[0]
 
 
 @torch.inference_mode()
-def _encoded(parts: Parts, image: Image.Image, seed: int) -> torch.Tensor:
-    return parts.encode(pixels(image), torch.Generator().manual_seed(seed))
+def _encode_image(model: LoadedModel, image: Image.Image, seed: int) -> torch.Tensor:
+    return model.encode(image_to_tensor(image), torch.Generator().manual_seed(seed))

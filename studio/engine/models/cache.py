@@ -1,7 +1,7 @@
-"""What stays in a device's memory: things under keys, by measured bytes, least recently used out first.
+"""What stays in a device's memory: values under keys, least recently used out first.
 
-Knows: sizes, who was used when, what is lent at the moment (which is never thrown out).
-Does not know: diffusion; devices: `limit` tells it how many bytes all things together may take right now.
+Knows: measured sizes, the order of use, what is lent at the moment (which is never evicted).
+Does not know: diffusion; devices: a callback says how many bytes the cache may take right now.
 """
 
 from __future__ import annotations
@@ -20,139 +20,198 @@ GIB = 2**30
 
 @dataclasses.dataclass
 class Resident:
-    """One loaded thing; `lent` counts who uses it now. With `of` it hangs on another and goes with it, undone by `undo`."""
+    """One loaded value.
+
+    With a `parent_key` it depends on another resident and is evicted with it; `on_evict` undoes it.
+    """
 
     key: str
     name: str
-    thing: Any
-    bytes: int
-    of: str = ""
-    undo: Callable[[Any], None] | None = None
-    lent: int = 0
+    value: Any
+    size_bytes: int
+    parent_key: str = ""
+    on_evict: Callable[[Any], None] | None = None
+    lend_count: int = 0  # users at the moment
 
 
-class Residency:
+class ModelCache:
     """A cache without locks: a worker is one thread."""
 
     def __init__(
-        self, limit: Callable[[], int], on_change: Callable[[], None] = lambda: None
+        self, get_limit: Callable[[], int], on_change: Callable[[], None] = lambda: None
     ) -> None:
-        self._limit, self._on_change = limit, on_change
-        self._held: dict[str, Resident] = {}  # in the order of their last use
+        """Create an empty cache.
+
+        Args:
+            get_limit: Returns the bytes that all residents together may take right now.
+            on_change: Called after a load, a use and an eviction.
+        """
+        self._get_limit = get_limit
+        self._on_change = on_change
+        self._residents: dict[str, Resident] = {}  # in the order of their last use
 
     @property
-    def bytes(self) -> int:
-        return sum(held.bytes for held in self._held.values())
+    def used_bytes(self) -> int:
+        return sum(resident.size_bytes for resident in self._residents.values())
 
     def get(
         self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = ""
     ) -> Any:
-        """The thing of that key, loaded if it is not there. Raises OutOfMemory if it cannot fit."""
-        return self._get(key, load, expected_bytes, name).thing
+        """Return the value of a key, loaded if it is not in memory.
+
+        Args:
+            key: What identifies the value.
+            load: Makes the value.
+            expected_bytes: Room to make before loading; the value is measured afterwards.
+            name: What people read; the key if empty.
+
+        Raises:
+            OutOfMemory: It cannot fit.
+        """
+        return self._get_resident(key, load, expected_bytes=expected_bytes, name=name).value
 
     @contextmanager
     def lend(
         self,
         key: str,
         load: Callable[[], Any],
+        *,
         expected_bytes: int = 0,
         name: str = "",
-        of: str = "",
-        undo: Callable[[Any], None] | None = None,
+        parent_key: str = "",
+        on_evict: Callable[[Any], None] | None = None,
     ) -> Iterator[Any]:
-        """The same, and it stays at least until the block is left.
+        """Yield the value of a key and keep it at least until the block is left.
 
-        `of` is the key of what it hangs on (an adapter on a model), `undo` what takes it off.
+        Args:
+            key: What identifies the value.
+            load: Makes the value.
+            expected_bytes: Room to make before loading; the value is measured afterwards.
+            name: What people read; the key if empty.
+            parent_key: Key of the resident that it depends on (a model, for an adapter).
+            on_evict: Undoes the value when it is evicted.
+
+        Raises:
+            OutOfMemory: It cannot fit.
         """
-        held = self._get(key, load, expected_bytes, name, of, undo)
-        held.lent += 1
+        resident = self._get_resident(
+            key,
+            load,
+            expected_bytes=expected_bytes,
+            name=name,
+            parent_key=parent_key,
+            on_evict=on_evict,
+        )
+        resident.lend_count += 1
         try:
-            yield held.thing
+            yield resident.value
         finally:
-            held.lent -= 1
+            resident.lend_count -= 1
 
-    def drop(self, key: str) -> bool:
-        """Throw one out, and all that hangs on it; False if it is not there or lent."""
-        held = self._held.get(key)
-        if held is None or held.lent:
+    def evict(self, key: str) -> bool:
+        """Evict a value and all that depends on it; False if it is absent or lent."""
+        resident = self._residents.get(key)
+        if resident is None or resident.lend_count:
             return False
-        for part in [other.key for other in self._held.values() if other.of == key]:
-            self.drop(part)
-        del self._held[key]
-        if held.undo:
-            held.undo(held.thing)
+        children = [child.key for child in self._residents.values() if child.parent_key == key]
+        for child_key in children:
+            self.evict(child_key)
+        del self._residents[key]
+        if resident.on_evict:
+            resident.on_evict(resident.value)
         self._on_change()
         return True
 
     def clear(self) -> None:
-        """Throw out all that is not lent."""
-        for key in list(self._held):
-            self.drop(key)
+        """Evict all that is not lent."""
+        for key in list(self._residents):
+            self.evict(key)
 
-    def listing(self) -> list[dict[str, Any]]:
-        """What is here, the least recently used first."""
+    def list_residents(self) -> list[dict[str, Any]]:
+        """Return key, name, bytes and lent of each resident, the least recently used first."""
         return [
-            {"key": held.key, "name": held.name, "bytes": held.bytes, "lent": bool(held.lent)}
-            for held in self._held.values()
+            {
+                "key": resident.key,
+                "name": resident.name,
+                "bytes": resident.size_bytes,
+                "lent": bool(resident.lend_count),
+            }
+            for resident in self._residents.values()
         ]
 
-    def _get(
+    def _get_resident(
         self,
         key: str,
         load: Callable[[], Any],
+        *,
         expected_bytes: int,
         name: str,
-        of: str = "",
-        undo: Callable[[Any], None] | None = None,
+        parent_key: str = "",
+        on_evict: Callable[[Any], None] | None = None,
     ) -> Resident:
-        held = self._held.pop(key, None)
-        if held is None:
+        resident = self._residents.pop(key, None)
+        if resident is None:
             self._make_room(expected_bytes, name or key)
-            thing = load()
-            held = self._held[key] = Resident(key, name or key, thing, measure(thing), of, undo)
+            value = load()
+            size_bytes = measure_bytes(value)
+            resident = Resident(key, name or key, value, size_bytes, parent_key, on_evict)
+            self._residents[key] = resident
             try:
-                self._make_room(0, held.name, keep=held)  # it may be larger than expected
+                self._make_room(0, resident.name, resident)  # it may be larger than expected
             except OutOfMemory:
-                self.drop(key)
+                self.evict(key)
                 raise
-        self._held[key] = held
-        if of:  # used with it, and dearer to load again
-            self._held[of] = self._held.pop(of)
+        self._residents[key] = resident
+        if parent_key:  # used with it, and dearer to load again
+            self._residents[parent_key] = self._residents.pop(parent_key)
         self._on_change()
-        return held
+        return resident
 
-    def _make_room(self, more: int, name: str, keep: Resident | None = None) -> None:
-        """Throw out the least recently used until `more` bytes than now are within the limit."""
-        while self.bytes + more > (limit := self._limit()):
-            idle = next(
-                (key for key, held in self._held.items() if not held.lent and held is not keep),
-                None,
-            )
-            if idle is None:
-                needed, others = (
-                    (keep.bytes if keep else more),
-                    self.bytes - (keep.bytes if keep else 0),
-                )
+    def _make_room(self, required_bytes: int, name: str, protected: Resident | None = None) -> None:
+        """Evict the least recently used until `required_bytes` more are within the limit."""
+        while True:
+            limit = self._get_limit()
+            if self.used_bytes + required_bytes <= limit:
+                return
+            key = self._find_idle_key(protected)
+            if key is None:
+                needed_bytes = required_bytes
+                occupied_bytes = self.used_bytes
+                if protected:
+                    needed_bytes = protected.size_bytes
+                    occupied_bytes -= protected.size_bytes
+                free_bytes = max(0, limit - occupied_bytes)
                 raise OutOfMemory(
-                    f"{name} needs {needed / GIB:.2f} GiB and {max(0, limit - others) / GIB:.2f} GiB are left for "
-                    "it. Choose a smaller model, a lower --precision or a smaller --keep-free, or close other "
-                    "programs."
+                    f"{name} needs {needed_bytes / GIB:.2f} GiB and {free_bytes / GIB:.2f} GiB are "
+                    "left for it. Choose a smaller model, a lower --precision or a smaller "
+                    "--keep-free, or close other programs."
                 )
-            self.drop(idle)
+            self.evict(key)
+
+    def _find_idle_key(self, protected: Resident | None) -> str | None:
+        for key, resident in self._residents.items():
+            if not resident.lend_count and resident is not protected:
+                return key
+        return None
 
 
-def measure(thing: Any) -> int:
-    """Bytes of parameters and buffers in a module, or in the modules of a dataclass or a collection; shared ones once."""
-    return sum(size for _, size in set(_storages(thing)))
+def measure_bytes(value: Any) -> int:
+    """Return the bytes of parameters and buffers in a value, shared ones counted once.
+
+    Args:
+        value: A module, or a dataclass, list or tuple that holds modules.
+    """
+    return sum(size for _, size in set(_iter_storages(value)))
 
 
-def _storages(thing: Any) -> Iterator[tuple[int, int]]:
-    if isinstance(thing, torch.nn.Module):
-        for tensor in (*thing.parameters(), *thing.buffers()):
+def _iter_storages(value: Any) -> Iterator[tuple[int, int]]:
+    """Yield address and bytes of each tensor."""
+    if isinstance(value, torch.nn.Module):
+        for tensor in (*value.parameters(), *value.buffers()):
             yield tensor.data_ptr(), tensor.numel() * tensor.element_size()
-    elif dataclasses.is_dataclass(thing):
-        for field in dataclasses.fields(thing):
-            yield from _storages(getattr(thing, field.name))
-    elif isinstance(thing, (list, tuple)):
-        for item in thing:
-            yield from _storages(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _iter_storages(getattr(value, field.name))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _iter_storages(item)

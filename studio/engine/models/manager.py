@@ -1,4 +1,4 @@
-"""The one who lends models.
+"""The pipeline manager: it lends loaded models to whoever computes with them.
 
 Knows: what a request needs, what is loaded, what to say when memory does not suffice.
 Does not know: what is done with what it lends.
@@ -9,183 +9,226 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.rules import passes
+from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, families
 from studio.engine.models.adapters import lora
-from studio.engine.models.cache import GIB, Residency
-from studio.engine.models.devices import FORMATS
-from studio.engine.models.families import Parts
+from studio.engine.models.cache import GIB, ModelCache
+from studio.engine.models.devices import DTYPES
+from studio.engine.models.families import LoadedModel
 from studio.errors import OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
-from studio.storage.models.transformers_models import Networks
+from studio.storage.models.transformers_models import TransformersModels
 
 
 class PipelineManager:
-    """One per worker: all that lies in the device's memory is here."""
+    """One per worker: it owns all that lies in the device's memory."""
 
     def __init__(
         self, settings: Settings, library: Library, on_change: Callable[[], None] = lambda: None
     ) -> None:
+        """Choose the device; load nothing.
+
+        Args:
+            settings: Device, precision and the memory to keep free.
+            library: Where models and LoRAs are looked up.
+            on_change: Called whenever something was loaded, lent again or evicted.
+
+        Raises:
+            InvalidSpec: The settings' device is not on this machine.
+        """
         self.device = devices.resolve(settings.device, settings.precision)
-        self.networks = Networks(settings)
-        self.on_change = on_change  # called whenever something was loaded, lent again or thrown out
-        self._settings, self._library, self._keep_free = (
-            settings,
-            library,
-            int(settings.keep_free * GIB),
-        )
-        self._residency = Residency(self._limit, lambda: self.on_change())
+        self.transformers_models = TransformersModels(settings)
+        self.on_change = on_change
+        self._settings = settings
+        self._library = library
+        self._reserved_bytes = int(settings.keep_free * GIB)
+        self._cache = ModelCache(self._get_cache_limit, lambda: self.on_change())
 
     @property
     def loaded(self) -> list[dict[str, Any]]:
         """What is in memory: key, name, bytes, lent; the least recently used first."""
-        return self._residency.listing()
+        return self._cache.list_residents()
 
     @contextmanager
-    def borrow(self, request: GenerationRequest, *others: GenerationRequest) -> Iterator[Parts]:
-        """A request's model with its LoRAs, ready, and with those of others for the same model, off.
+    def borrow(
+        self, request: GenerationRequest, *extra_requests: GenerationRequest
+    ) -> Iterator[LoadedModel]:
+        """Yield a request's model, ready to run, with the request's LoRAs on.
 
-        Out of memory inside the block becomes one that says what to lower.
+        Args:
+            request: Its model is lent.
+            extra_requests: Others for the same model: their LoRAs are attached too, but off.
+
+        Raises:
+            OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
-        info = self._library.check(request)
-        content = self._library.content(info)
-        full = self._library.inputs.resolved(request, info.side, 0)
-        size = f"{full.width} × {full.height}" + (
-            f" and {full.hires_scale:g} times that" if full.hires else ""
-        )
-        what = f"{request.model} at {size}" + (
-            f", {min(request.batch, request.count)} at once" if request.batch > 1 else ""
-        )
-        key = f"model {content} {self.device.dtype_name}"
+        info = self._library.check_request(request)
+        content_hash = self._library.get_content_hash(info)
+        model_key = f"model {content_hash} {self.device.dtype_name}"
         with (
-            self._memory(what),
-            self._residency.lend(
-                key, lambda: self._load(info, content), self._expected(info), info.name
-            ) as parts,
-            self._with_loras(parts, key, (request, *others)),
+            self._translate_out_of_memory(self._describe_request(request, info)),
+            self._cache.lend(
+                model_key,
+                lambda: self._load_model(info, content_hash),
+                expected_bytes=self._estimate_bytes(info),
+                name=info.name,
+            ) as model,
+            self._attach_loras(model, model_key, (request, *extra_requests)),
         ):
-            yield parts
-            timings.note(self._settings, info.name, encode=parts.encoding)
+            yield model
+            timings.record_timings(self._settings, info.name, encode=model.encode_seconds)
 
     @contextmanager
-    def hold(
+    def lend(
         self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = ""
     ) -> Iterator[Any]:
-        """Anything else that has to lie on the device: a captioner, CLIP, a judge. `name` is what people read."""
+        """Yield anything else that has to lie on the device: a captioner, CLIP, a judge.
+
+        Args:
+            key: What identifies it in the cache.
+            load: Loads it.
+            expected_bytes: Room to make before loading.
+            name: What people read; the key if empty.
+
+        Raises:
+            OutOfMemory: It does not fit, or what is computed with it does not.
+        """
         with (
-            self._memory(name or key),
-            self._residency.lend(key, load, expected_bytes, name) as thing,
+            self._translate_out_of_memory(name or key),
+            self._cache.lend(key, load, expected_bytes=expected_bytes, name=name) as value,
         ):
-            yield thing
+            yield value
 
-    def fits(self, request: GenerationRequest, needed: int) -> bool:
-        """Whether a request's picture can be made while somebody else keeps what is lent, and will need so many bytes more."""
-        info = self._library.model(request.model)
-        idle = sum(held["bytes"] for held in self.loaded if not held["lent"])
-        full = self._library.inputs.resolved(request, info.side, 0)
-        largest = max(
-            min(request.batch, request.count), *(area for _, area in passes(full))
-        )  # second passes run one by one
-        pixels = (full.width or 0) * (full.height or 0) * largest
-        return (
-            self._expected(info) + 2 * info.working * pixels * self.device.dtype.itemsize + needed
-            <= self.room + idle
-        )
+    def can_run_concurrently(self, request: GenerationRequest, required_bytes: int) -> bool:
+        """Return whether a request's images can be made while everything that is lent stays.
 
-    def unload(self, name: str) -> bool:
-        """Throw out all of that name; False if there was none, or it is lent."""
-        dropped = [
-            self._residency.drop(held["key"]) for held in self.loaded if held["name"] == name
+        Args:
+            request: The request.
+            required_bytes: What the other user of the device still needs.
+        """
+        info = self._library.get_model(request.model)
+        resolved = self._library.inputs.resolve(request, info.native_size, 0)
+        # Second passes run one by one.
+        batch_size = min(request.batch_size, request.num_images)
+        areas = [area for _, area in plan_passes(resolved, resolved.size)]
+        pixels = resolved.width * resolved.height * max(batch_size, *areas)
+        activation_bytes = info.activation_elements_per_pixel * pixels * self.device.dtype.itemsize
+        needed_bytes = self._estimate_bytes(info) + 2 * activation_bytes + required_bytes
+        idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
+        return needed_bytes <= self.free_bytes + idle_bytes
+
+    def unload(self, model_name: str) -> bool:
+        """Evict all of that name; False if there was none, or it is lent."""
+        evicted = [
+            self._cache.evict(resident["key"])
+            for resident in self.loaded
+            if resident["name"] == model_name
         ]
         self.device.empty_cache()
-        return any(dropped)
+        return any(evicted)
 
-    def contents(self, request: GenerationRequest) -> dict[str, str]:
-        """What a request's digest is made over: hashes of all that it names, and how it is run. Loads nothing."""
-        found = {
-            f"lora {use.name}": self._library.content(self._library.lora(use.name))
-            for use in request.untagged().loras
-        }
-        return {
-            "model": self._library.content(self._library.check(request)),
+    def content_hashes(self, request: GenerationRequest) -> dict[str, str]:
+        """Return what a request's digest is made over, without loading anything.
+
+        Returns:
+            Hashes of the model ("model") and each LoRA ("lora NAME"); "dtype" and "device".
+        """
+        hashes = {
+            "model": self._library.get_content_hash(self._library.check_request(request)),
             "dtype": self.device.dtype_name,
             "device": self.device.kind,
-            **found,
         }
+        for use in request.with_inline_loras().loras:
+            info = self._library.get_lora(use.name)
+            hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
+        return hashes
 
     @property
-    def room(self) -> int:
-        """Bytes that are free for what is computed, beyond what others are to keep."""
-        return max(0, self.device.memory()[1] - self._keep_free)
+    def free_bytes(self) -> int:
+        """Bytes free for computing, without those that other programs are to keep."""
+        return max(0, self.device.get_memory()[1] - self._reserved_bytes)
 
     @contextmanager
-    def _with_loras(
-        self, parts: Parts, key: str, requests: Sequence[GenerationRequest]
+    def _attach_loras(
+        self, model: LoadedModel, model_key: str, requests: Sequence[GenerationRequest]
     ) -> Iterator[None]:
-        """Each is attached once, under its content; here the first request's are switched on, and off again."""
-
-        def adapter(info: LoraInfo, content: str) -> Any:
-            return self._residency.lend(
-                f"lora {content} on {key}",
-                lambda: lora.attach(parts, info, content),
-                info.bytes,
-                f"LoRA {info.name}",
-                of=key,
-                undo=lambda adapter: lora.detach(parts, adapter),
-            )
-
-        before = parts.adapters
-        with ExitStack() as lent:
+        """Attach each LoRA once, under its content; the first request's are on inside the block."""
+        previous_adapters = model.adapters
+        uses = dict.fromkeys(
+            use for request in requests for use in request.with_inline_loras().loras
+        )
+        with ExitStack() as stack:
             adapters: dict[str, tuple[str, Any]] = {}
-            for use in dict.fromkeys(
-                use for request in requests for use in request.untagged().loras
-            ):
-                info = self._library.lora(use.name)
-                content, held = adapters.get(use.name) or (self._library.content(info), None)
-                adapters[use.name] = (
-                    content,
-                    held or (None if use.off else lent.enter_context(adapter(info, content))),
-                )
-            parts.adapters = adapters
-            lent.callback(setattr, parts, "adapters", before)
-            with lora.switched(parts, lora.active(parts, requests[0])):
+            for use in uses:
+                info = self._library.get_lora(use.name)
+                content_hash, adapter = adapters.get(use.name, ("", None))
+                if not content_hash:
+                    content_hash = self._library.get_content_hash(info)
+                if adapter is None and not use.is_inactive:
+                    adapter = stack.enter_context(
+                        self._lend_adapter(model, model_key, info, content_hash)
+                    )
+                adapters[use.name] = (content_hash, adapter)
+            model.adapters = adapters
+            stack.callback(setattr, model, "adapters", previous_adapters)
+            with lora.use_adapters(model, lora.select_adapters(model, requests[0])):
                 yield
 
-    def _load(self, info: ModelInfo, content: str) -> Parts:
-        began = time.perf_counter()
-        parts = families.load(info, content, self.device)
-        timings.note(self._settings, info.name, load=time.perf_counter() - began)
-        return parts
+    def _lend_adapter(
+        self, model: LoadedModel, model_key: str, info: LoraInfo, content_hash: str
+    ) -> AbstractContextManager[Any]:
+        return self._cache.lend(
+            f"lora {content_hash} on {model_key}",
+            lambda: lora.attach(model, info, content_hash),
+            expected_bytes=info.size_bytes,
+            name=f"LoRA {info.name}",
+            parent_key=model_key,
+            on_evict=lambda adapter: lora.detach(model, adapter),
+        )
 
-    def _limit(self) -> int:
-        """What all things together may take: what they take now, and what is free beyond what others are to keep."""
-        return self._residency.bytes + self.device.memory()[1] - self._keep_free
+    def _load_model(self, info: ModelInfo, content_hash: str) -> LoadedModel:
+        start_time = time.perf_counter()
+        model = families.load_model(info, content_hash, self.device)
+        timings.record_timings(self._settings, info.name, load=time.perf_counter() - start_time)
+        return model
 
-    def _expected(self, info: ModelInfo) -> int:
-        saved = FORMATS.get(info.dtype, torch.float32)
-        return info.bytes * self.device.dtype.itemsize // saved.itemsize
+    def _describe_request(self, request: GenerationRequest, info: ModelInfo) -> str:
+        resolved = self._library.inputs.resolve(request, info.native_size, 0)
+        description = f"{request.model} at {resolved.width} × {resolved.height}"
+        if resolved.has_hires_pass:
+            description += f" and {resolved.hires_scale:g} times that"
+        if request.batch_size > 1:
+            description += f", {min(request.batch_size, request.num_images)} at once"
+        return description
+
+    def _get_cache_limit(self) -> int:
+        """Return what the cache may take: what it takes now, and what is free for it."""
+        return self._cache.used_bytes + self.device.get_memory()[1] - self._reserved_bytes
+
+    def _estimate_bytes(self, info: ModelInfo) -> int:
+        saved_dtype = DTYPES.get(info.dtype, torch.float32)
+        return info.size_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
 
     @contextmanager
-    def _memory(self, what: str) -> Iterator[None]:
+    def _translate_out_of_memory(self, description: str) -> Iterator[None]:
         try:
             yield
             return
         except torch.OutOfMemoryError as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # they hold the very tensors that have to go
+            # The frames hold the very tensors that have to go.
+            traceback.clear_frames(error.__traceback__)
         # Out of the except block: only now is the error, and all it held, gone.
-        self._residency.clear()
+        self._cache.clear()
         self.device.empty_cache()
         raise OutOfMemory(
-            f"The memory of {self.device.title} did not suffice for {what}. Choose a smaller size, fewer pictures "
-            "at once, a smaller model or a lower --precision."
+            f"The memory of {self.device.title} did not suffice for {description}. Choose a "
+            "smaller size, fewer pictures at once, a smaller model or a lower --precision."
         )

@@ -1,10 +1,10 @@
-"""Prompts: from weighted pieces to what the U-Net reads.
+"""Prompts: from weighted fragments to the U-Net's conditioning.
 
-Knows: compel, which weighs words and joins prompts; clip skip; SDXL's two encoders and its pooled prompt.
-Does not know: the grammar (core/generation/prompt.py), the loop.
+Knows: compel, which weighs words and joins prompts; clip skip; SDXL's two encoders and its pooled
+prompt. Does not know: the grammar (core/generation/prompt.py), the loop.
 
-Unweighted, the result is bit for bit that of the stock pipeline. Clip skip is ours: with transformers 5 neither diffusers
-nor compel can do it for SD 1.x.
+Without weights the result is bit for bit that of the stock pipeline. Clip skip is our own: with
+transformers 5 neither diffusers nor compel can do it for SD 1.x.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from typing import Any
 
 import torch
 from compel import Compel
-from compel.embeddings_provider import EmbeddingsProvider
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
-from studio.core.generation.prompt import Piece, Prompt, parse
+from studio.core.generation.prompt import Fragment, Prompt, parse_prompt
 from studio.core.generation.request import GenerationRequest
-from studio.engine.models.adapters.lora import reading
-from studio.engine.models.families import Parts
+from studio.engine.models.adapters.lora import list_text_encoder_adapters
+from studio.engine.models.families import LoadedModel
+from studio.engine.models.private_compel import TextEncoderProvider
 from studio.errors import InvalidSpec
 
-REMEMBERED = 64  # prompts; one is 0.1 to 0.3 MB
+MAX_CACHED_PROMPTS = 64  # of 0.1 to 0.3 MB each
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the U-Net is told: rows for the negative prompt and the prompt; `pooled` only for SDXL."""
+    """The U-Net's conditioning by the prompts: each (1, tokens, width), pooled (1, width).
+
+    The pooled ones are None except for SDXL.
+    """
 
     negative: torch.Tensor
     positive: torch.Tensor
@@ -37,120 +40,144 @@ class Conditioning:
     pooled: torch.Tensor | None
 
 
-class Encoder(EmbeddingsProvider):
-    """compel's provider with the text encoder's layer chosen by us: the `skip`-th from the last."""
+class ClipSkipProvider(TextEncoderProvider):
+    """compel's provider with the text encoder's layer chosen by clip skip."""
 
-    def __init__(self, parts: Parts, which: int, skip: int) -> None:
-        encoder = parts.text_encoders[which]
+    def __init__(self, model: LoadedModel, encoder_index: int, clip_skip: int) -> None:
+        text_encoder = model.text_encoders[encoder_index]
         super().__init__(
-            parts.tokenizers[which],
-            encoder,
+            model.tokenizers[encoder_index],
+            text_encoder,
             truncate=False,
-            device=parts.device.torch,
-            dtype_for_device_getter=lambda device: parts.device.dtype,
+            device=model.device.torch_device,
+            dtype_for_device_getter=lambda _device: model.device.dtype,
         )
-        self._penultimate = (
-            parts.info.family == "sdxl"
-        )  # its U-Net was trained on that layer, without the final norm
-        self._skip = skip
-        most = int(encoder.config.num_hidden_layers) - self._penultimate  # type: ignore[arg-type, union-attr]
-        if skip > most:
+        self._clip_skip = clip_skip
+        # SDXL's U-Net was trained on that layer, without the final norm.
+        self._uses_penultimate_layer = model.info.family == "sdxl"
+        text_config: Any = text_encoder.config
+        max_clip_skip = int(text_config.num_hidden_layers)
+        if self._uses_penultimate_layer:
+            max_clip_skip -= 1
+        if clip_skip > max_clip_skip:
             raise InvalidSpec(
                 [
-                    f"Clip skip: the text encoder of {parts.info.name} goes up to {most} (not {skip})."
+                    f"Clip skip: the text encoder of {model.info.name} goes up to {max_clip_skip} "
+                    f"(not {clip_skip})."
                 ]
             )
 
-    def _encode_token_ids_to_embeddings(
-        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    def run_text_encoder(
+        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> torch.Tensor:
+        """Return the chosen layer's vectors (n, tokens, width)."""
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None  # as the stock pipeline calls it
-        said = self.text_encoder(
+        output = self.text_encoder(
             token_ids, attention_mask, output_hidden_states=True, return_dict=True
         )
-        if self._penultimate:
-            return said.hidden_states[-self._skip - 1]
-        return (
-            said.last_hidden_state
-            if self._skip == 1
-            else self.text_encoder.final_layer_norm(said.hidden_states[-self._skip])
-        )
+        if self._uses_penultimate_layer:
+            return output.hidden_states[-self._clip_skip - 1]
+        if self._clip_skip == 1:
+            return output.last_hidden_state
+        return self.text_encoder.final_layer_norm(output.hidden_states[-self._clip_skip])
 
 
-@torch.no_grad()  # not inference_mode: these are remembered, and training may use them later
-def condition(parts: Parts, request: GenerationRequest) -> Conditioning:
-    """Both prompts of a request, padded to the same length. Raises InvalidSpec for a clip skip the model does not have."""
-    positive, pooled = _encoded(parts, request.prompt, request.clip_skip)
-    if parts.zeros_for_empty and not request.negative_prompt:
-        empty = torch.zeros_like(pooled) if pooled is not None else None
-        return Conditioning(torch.zeros_like(positive), positive, empty, pooled)
-    negative, negative_pooled = _encoded(parts, request.negative_prompt, request.clip_skip)
-    longest = max(positive.shape[1], negative.shape[1])
-    if positive.shape[1] != negative.shape[1]:  # the shorter one goes on with chunks of nothing
-        nothing, _ = _encoded(parts, "", request.clip_skip)
-        positive, negative = (
-            torch.cat([text, *[nothing] * ((longest - text.shape[1]) // nothing.shape[1])], dim=1)
-            for text in (positive, negative)
-        )
+# Not inference_mode: the results are cached, and training may use them later.
+@torch.no_grad()
+def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioning:
+    """Encode both prompts of a request, padded to the same number of tokens.
+
+    Args:
+        model: Its LoRAs that are on take part.
+        request: The prompts and the clip skip.
+
+    Raises:
+        InvalidSpec: The text encoder has too few layers for the clip skip.
+    """
+    positive, pooled = _encode_text(model, request.prompt, request.clip_skip)
+    if model.force_zeros_for_empty_prompt and not request.negative_prompt:
+        negative_pooled = None if pooled is None else torch.zeros_like(pooled)
+        return Conditioning(torch.zeros_like(positive), positive, negative_pooled, pooled)
+    negative, negative_pooled = _encode_text(model, request.negative_prompt, request.clip_skip)
+    if positive.shape[1] != negative.shape[1]:
+        num_tokens = max(positive.shape[1], negative.shape[1])
+        empty, _ = _encode_text(model, "", request.clip_skip)
+        positive = _pad(positive, empty, num_tokens)
+        negative = _pad(negative, empty, num_tokens)
     return Conditioning(negative, positive, negative_pooled, pooled)
 
 
-def _encoded(parts: Parts, text: str, skip: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    key = (text, skip, reading(parts))
-    if key not in parts.remembered:
-        prompt, began = parse(text), time.perf_counter()
-        rows = torch.cat(
-            [
-                _read(Encoder(parts, which, skip), prompt)
-                for which in range(len(parts.text_encoders))
-            ],
-            dim=-1,
+def _pad(embeddings: torch.Tensor, empty: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Append chunks of the encoded empty text; all are (1, tokens, width)."""
+    num_chunks = (num_tokens - embeddings.shape[1]) // empty.shape[1]
+    return torch.cat([embeddings, *[empty] * num_chunks], dim=1)
+
+
+def _encode_text(
+    model: LoadedModel, text: str, clip_skip: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a prompt's embeddings and its pooled one, from the model's cache if they are in it."""
+    cache = model.prompt_cache
+    key = (text, clip_skip, list_text_encoder_adapters(model))
+    if key not in cache:
+        start_time = time.perf_counter()
+        prompt = parse_prompt(text)
+        embeddings = [
+            _encode_prompt(ClipSkipProvider(model, index, clip_skip), prompt)
+            for index in range(len(model.text_encoders))
+        ]
+        cache[key] = (
+            torch.cat(embeddings, dim=-1).to(model.device.dtype),
+            _encode_pooled(model, prompt),
         )
-        parts.remembered[key] = rows.to(parts.device.dtype), _pooled(parts, prompt)
-        parts.encoding = time.perf_counter() - began
-        if len(parts.remembered) > REMEMBERED:
-            parts.remembered.popitem(last=False)
-    parts.remembered.move_to_end(key)
-    return parts.remembered[key]
+        model.encode_seconds = time.perf_counter() - start_time
+        if len(cache) > MAX_CACHED_PROMPTS:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]
 
 
-def _read(encoder: Encoder, prompt: Prompt) -> torch.Tensor:
+def _encode_prompt(provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
+    """Return one text encoder's embeddings (1, tokens, width)."""
     compel = Compel(
-        encoder.tokenizer, encoder.text_encoder, truncate_long_prompts=False, device=encoder.device
+        provider.tokenizer,
+        provider.text_encoder,
+        truncate_long_prompts=False,
+        device=provider.device,
     )
-    compel.conditioning_provider = encoder
-    texts = [_flat(encoder, part) for part in prompt.parts]
+    compel.conditioning_provider = provider
+    parts = [_flatten_prompt(provider, fragments) for fragments in prompt.parts]
     weights = list(prompt.weights)
-    whole = (
-        Conjunction([Blend(texts, weights)])
-        if prompt.join == "blend"
-        else Conjunction(texts, weights)
-    )
-    rows, _ = compel.build_conditioning_tensor_for_conjunction(whole)
-    return rows
+    if prompt.join == "blend":
+        conjunction = Conjunction([Blend(parts, weights)])
+    else:
+        conjunction = Conjunction(parts, weights)
+    embeddings, _ = compel.build_conditioning_tensor_for_conjunction(conjunction)
+    return embeddings
 
 
-def _flat(encoder: Encoder, pieces: tuple[Piece, ...]) -> Any:
-    """compel's form of our pieces, without those that come to no token: compel stumbles over them."""
-    worded = [
-        piece
-        for piece in pieces
-        if encoder.get_token_ids([piece.text], include_start_and_end_markers=False)[0]
+def _flatten_prompt(provider: ClipSkipProvider, fragments: tuple[Fragment, ...]) -> FlattenedPrompt:
+    """Return compel's form, without fragments of no tokens: compel fails on them."""
+    weighted_texts = [
+        (fragment.text, float(fragment.weight))
+        for fragment in fragments
+        if provider.get_token_ids([fragment.text], include_start_and_end_markers=False)[0]
     ]
-    return FlattenedPrompt([(piece.text, float(piece.weight)) for piece in worded] or [("", 1.0)])
+    return FlattenedPrompt(weighted_texts or [("", 1.0)])
 
 
-def _pooled(parts: Parts, prompt: Prompt) -> torch.Tensor | None:
-    """SDXL's summary of the whole text, by its second encoder; weights have no meaning in it."""
-    if parts.info.family != "sdxl":
+def _encode_pooled(model: LoadedModel, prompt: Prompt) -> torch.Tensor | None:
+    """Return SDXL's pooled prompt (1, width) by its second encoder, which takes no weights."""
+    if model.info.family != "sdxl":
         return None
-    tokenizer, encoder = parts.tokenizers[-1], parts.text_encoders[-1]
+    tokenizer = model.tokenizers[-1]
     tokens = tokenizer(
-        prompt.plain,
+        prompt.plain_text,
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
-    ).input_ids
-    return encoder(tokens.to(parts.device.torch)).text_embeds
+    )
+    token_ids = tokens.input_ids.to(model.device.torch_device)
+    return model.text_encoders[-1](token_ids).text_embeds

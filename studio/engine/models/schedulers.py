@@ -1,20 +1,20 @@
-"""Schedulers: from a name and a ladder to a diffusers scheduler, ready to run.
+"""Schedulers: from a solver's name and a noise schedule to a diffusers scheduler, ready to run.
 
 Knows: the classes behind core/catalog.py and the arguments that make them do what their name says.
 Does not know: the loop that steps them (generation/trajectory.py).
 
-Always built from the config as the model ships it, and only from what that says about the model: built from a scheduler
-in use, or from a config with a solver's settings in it, one picture's settings would leak into the next (Karras stays on).
-`timestep_spacing` is always given: the configs of SD 1.5 and SDXL make two different ladders of one name. Sources:
-diffusers 0.42 and A1111's k-diffusion ladders, compared number by number.
+A scheduler is always built from the model's own config, and only from the keys that describe the
+model: built from a scheduler in use, or from a config with a solver's settings in it, one image's
+settings would leak into the next (Karras stays on). `timestep_spacing` is always set: the configs
+of SD 1.5 and SDXL make two different schedules of one name. Sources: diffusers 0.42 and A1111's
+k-diffusion schedules, compared number by number.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 import diffusers
 import numpy as np
 
-from studio.core.catalog import Schedule, Scheduler
+from studio.core.catalog import NoiseSchedule, Scheduler
+from studio.engine.models.private_diffusers import copy_scheduler
 from studio.errors import InvalidSpec
 
-# What a scheduler_config.json says of the model itself; the rest is its author's choice of solver.
-OF_THE_MODEL = (
+# The keys of a scheduler_config.json that describe the model; the rest is a choice of solver.
+MODEL_CONFIG_KEYS = (
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -38,7 +39,7 @@ OF_THE_MODEL = (
     "steps_offset",
     "original_inference_steps",
 )
-SHAPES: dict[Schedule, str] = {
+SIGMA_FLAGS: dict[NoiseSchedule, str] = {
     "Karras": "use_karras_sigmas",
     "Exponential": "use_exponential_sigmas",
     "Beta": "use_beta_sigmas",
@@ -46,102 +47,142 @@ SHAPES: dict[Schedule, str] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A diffusers class, what it always needs, and where its Uniform and SGM Uniform differ from the rest's."""
+class SchedulerSpec:
+    """A diffusers class, the config it always needs, and how it makes Uniform and SGM Uniform."""
 
-    kind: str
-    always: Mapping[str, Any] = field(default_factory=dict)
-    uniform: Mapping[str, Any] = field(default_factory=lambda: {"timestep_spacing": "linspace"})
-    rounded: bool = False  # Uniform has to be given as timesteps: its linspace is SGM Uniform
-    continuous: bool = False  # SGM Uniform is given as timesteps; otherwise it is its linspace
+    class_name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    uniform_config: Mapping[str, Any] = field(
+        default_factory=lambda: {"timestep_spacing": "linspace"}
+    )
+    # Set Uniform as explicit timesteps: this class's linspace is SGM Uniform.
+    uniform_as_timesteps: bool = False
+    # Set SGM Uniform as explicit timesteps; otherwise it is the class's linspace.
+    sgm_uniform_as_timesteps: bool = False
 
 
-# These two step down by 1000 // steps, whatever the ladder says, so that only a ladder of that step fits: A1111's own.
+# DDIM and PLMS step down by 1000 // steps, whatever the schedule says, so that only a schedule of
+# that spacing fits: A1111's own.
 _LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
-RECIPES: dict[Scheduler, Recipe] = {
-    "Euler": Recipe("EulerDiscreteScheduler", continuous=True),
-    "Euler a": Recipe("EulerAncestralDiscreteScheduler"),
-    "Heun": Recipe("HeunDiscreteScheduler"),
-    "LMS": Recipe("LMSDiscreteScheduler"),
-    "DPM2": Recipe("KDPM2DiscreteScheduler"),
-    "DPM2 a": Recipe("KDPM2AncestralDiscreteScheduler"),
-    "DPM++ 2M": Recipe(
-        "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, rounded=True
+SCHEDULER_SPECS: dict[Scheduler, SchedulerSpec] = {
+    "Euler": SchedulerSpec("EulerDiscreteScheduler", sgm_uniform_as_timesteps=True),
+    "Euler a": SchedulerSpec("EulerAncestralDiscreteScheduler"),
+    "Heun": SchedulerSpec("HeunDiscreteScheduler"),
+    "LMS": SchedulerSpec("LMSDiscreteScheduler"),
+    "DPM2": SchedulerSpec("KDPM2DiscreteScheduler"),
+    "DPM2 a": SchedulerSpec("KDPM2AncestralDiscreteScheduler"),
+    "DPM++ 2M": SchedulerSpec(
+        "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, uniform_as_timesteps=True
     ),
-    "DPM++ 2M SDE": Recipe(
-        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, rounded=True
+    "DPM++ 2M SDE": SchedulerSpec(
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++"},
+        uniform_as_timesteps=True,
     ),
-    "DPM++ SDE": Recipe("DPMSolverSDEScheduler"),
-    "DDIM": Recipe("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, _LEADING),
-    "DDPM": Recipe("DDPMScheduler", {"clip_sample": False}),
-    "PLMS": Recipe("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}, _LEADING),
-    # bh1 with the default final_sigmas_type "zero" is not a number
-    "UniPC": Recipe(
+    "DPM++ SDE": SchedulerSpec("DPMSolverSDEScheduler"),
+    "DDIM": SchedulerSpec(
+        "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, _LEADING
+    ),
+    "DDPM": SchedulerSpec("DDPMScheduler", {"clip_sample": False}),
+    "PLMS": SchedulerSpec(
+        "PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}, _LEADING
+    ),
+    # With the default final_sigmas_type "zero" bh1 ends in NaN.
+    "UniPC": SchedulerSpec(
         "UniPCMultistepScheduler",
         {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"},
     ),
-    "DEIS": Recipe("DEISMultistepScheduler"),
-    "LCM": Recipe("LCMScheduler", {"set_alpha_to_one": False}),
-    "TCD": Recipe("TCDScheduler", {"set_alpha_to_one": False}),
-    "SA-Solver": Recipe("SASolverScheduler"),
+    "DEIS": SchedulerSpec("DEISMultistepScheduler"),
+    "LCM": SchedulerSpec("LCMScheduler", {"set_alpha_to_one": False}),
+    "TCD": SchedulerSpec("TCDScheduler", {"set_alpha_to_one": False}),
+    "SA-Solver": SchedulerSpec("SASolverScheduler"),
 }
 
 
-def _fresh(kind: str, settings: str) -> Any:
-    """A new scheduler. diffusers makes a ladder of all 1000 steps for each, which takes DPM2 half a second: here once."""
-    first = _first(kind, settings)
-    made = copy.copy(first)
-    made.__dict__ = {
-        name: value
-        if name == "_internal_dict"
-        else copy.deepcopy(value)  # its settings, which are frozen
-        for name, value in vars(first).items()
-    }
-    return made
-
-
 @lru_cache(maxsize=64)
-def _first(kind: str, settings: str) -> Any:
-    return getattr(diffusers, kind)(**json.loads(settings))
+def _build_prototype(class_name: str, config_json: str) -> Any:
+    """Build a scheduler once, to be copied: diffusers sets up all 1000 steps for each new one.
 
-
-def build(
-    scheduler: Scheduler, schedule: Schedule, shipped: Mapping[str, Any], steps: int, seed: int
-) -> Any:
-    """A scheduler with its ladder of `steps` set, all the noise it makes itself drawn from `seed`.
-
-    `shipped` is the model's scheduler_config.json as it came; the pair has to be one of core/catalog.py. Its timesteps stay
-    on the CPU: a lookup with a timestep on the device would wait for the device. Raises InvalidSpec for steps it cannot do.
+    That takes DPM2 half a second.
     """
-    recipe = RECIPES[scheduler]
-    kind = getattr(diffusers, recipe.kind)
-    takes = inspect.signature(kind.__init__).parameters
-    settings = {
-        name: shipped[name] for name in OF_THE_MODEL if name in shipped and name in takes
-    } | dict(recipe.always)
-    if schedule == "Uniform":
-        settings |= recipe.uniform
-    elif schedule != "As shipped":
-        settings["timestep_spacing"] = "trailing" if schedule == "Simple" else "linspace"
-    if schedule in SHAPES:
-        settings[SHAPES[schedule]] = True
-    made = _fresh(recipe.kind, json.dumps(settings, sort_keys=True))
-    if "noise_sampler_seed" in takes:  # it takes no generator and would draw from the global state
-        made.noise_sampler_seed = seed
-    most = made.config.get("original_inference_steps", steps)
-    if steps > most:
+    return getattr(diffusers, class_name)(**json.loads(config_json))
+
+
+def build_scheduler(
+    scheduler: Scheduler,
+    noise_schedule: NoiseSchedule,
+    scheduler_config: Mapping[str, Any],
+    steps: int,
+    seed: int,
+) -> Any:
+    """Build a scheduler with its timesteps set.
+
+    Its timesteps stay on the CPU: a lookup with a timestep on the device would wait for the device.
+
+    Args:
+        scheduler: The solver's name in core/catalog.py.
+        noise_schedule: One that the catalog allows for it.
+        scheduler_config: The model's own scheduler_config.json, unchanged.
+        steps: Number of steps.
+        seed: Source of all the noise that the scheduler draws without a generator.
+
+    Returns:
+        A diffusers scheduler that shares no state with any other.
+
+    Raises:
+        InvalidSpec: The scheduler cannot take so many steps.
+    """
+    spec = SCHEDULER_SPECS[scheduler]
+    scheduler_class = getattr(diffusers, spec.class_name)
+    parameters = inspect.signature(scheduler_class.__init__).parameters
+    config = _build_config(spec, noise_schedule, scheduler_config, parameters)
+    prototype = _build_prototype(spec.class_name, json.dumps(config, sort_keys=True))
+    instance = copy_scheduler(prototype)
+    if "noise_sampler_seed" in parameters:
+        # It takes no generator and would draw from the global state.
+        instance.noise_sampler_seed = seed
+    max_steps = instance.config.get("original_inference_steps", steps)
+    if steps > max_steps:
         raise InvalidSpec(
-            [f"Steps: {scheduler} can take {most} at most (not {steps}); it is made for 4 to 8."]
+            [
+                f"Steps: {scheduler} can take {max_steps} at most (not {steps}); "
+                "it is made for 4 to 8."
+            ]
         )
-    last = made.config.num_train_timesteps - 1
-    if schedule == "Uniform" and recipe.rounded:
-        made.set_timesteps(timesteps=np.linspace(last, 0, steps).round().astype(int).tolist())
-    elif schedule == "SGM Uniform" and recipe.continuous:
-        made.set_timesteps(timesteps=np.linspace(last, 0, steps + 1)[:-1].tolist())
+    last_timestep = instance.config.num_train_timesteps - 1
+    if noise_schedule == "Uniform" and spec.uniform_as_timesteps:
+        timesteps = np.linspace(last_timestep, 0, steps).round().astype(int)
+        instance.set_timesteps(timesteps=timesteps.tolist())
+    elif noise_schedule == "SGM Uniform" and spec.sgm_uniform_as_timesteps:
+        timesteps = np.linspace(last_timestep, 0, steps + 1)[:-1]
+        instance.set_timesteps(timesteps=timesteps.tolist())
     else:
-        made.set_timesteps(steps)
-    if hasattr(made, "set_begin_index"):
-        made.set_begin_index(
-            0
-        )  # otherwise a ladder that begins with the same timestep twice loses a step
-    return made
+        instance.set_timesteps(steps)
+    if hasattr(instance, "set_begin_index"):
+        # Otherwise a schedule that begins with the same timestep twice loses a step.
+        instance.set_begin_index(0)
+    return instance
+
+
+def _build_config(
+    spec: SchedulerSpec,
+    noise_schedule: NoiseSchedule,
+    scheduler_config: Mapping[str, Any],
+    parameters: Container[str],
+) -> dict[str, Any]:
+    """Return what the scheduler's class, which takes these parameters, is built with."""
+    config = {
+        key: scheduler_config[key]
+        for key in MODEL_CONFIG_KEYS
+        if key in scheduler_config and key in parameters
+    }
+    config |= spec.config
+    if noise_schedule == "Uniform":
+        config |= spec.uniform_config
+    elif noise_schedule == "Simple":
+        config["timestep_spacing"] = "trailing"
+    elif noise_schedule != "As shipped":
+        config["timestep_spacing"] = "linspace"
+    if noise_schedule in SIGMA_FLAGS:
+        config[SIGMA_FLAGS[noise_schedule]] = True
+    return config

@@ -1,10 +1,12 @@
 """Captioners and CLIP models: from a folder as transformers writes it to a network on a device.
 
-Knows: number formats, what a broken folder looks like. Does not know: which kinds there are, what they are asked.
+Knows: number formats, what a broken folder looks like.
+Does not know: which kinds of captioner there are, what they are asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -12,32 +14,58 @@ from safetensors import SafetensorError
 
 from studio.engine.models.devices import Device
 from studio.errors import BadFile
-from studio.storage.models.transformers_models import NetworkInfo
+from studio.storage.models.transformers_models import TransformersModelInfo
 
 
-def load(model: Any, reader: Any, info: NetworkInfo, device: Device) -> tuple[Any, Any]:
-    """A network with what prepares pictures and words for it, ready; `model` and `reader` are classes of transformers.
+def load_model(
+    model_class: Any, processor_class: Any, info: TransformersModelInfo, device: Device
+) -> tuple[Any, Any]:
+    """Load a network and its processor, ready for inference.
 
-    Raises BadFile for a folder that is broken.
+    Args:
+        model_class: Class of transformers for the network.
+        processor_class: Class of transformers that prepares images and texts for it.
+        info: The model's folder and name.
+        device: Where the network goes, and in which number format.
+
+    Returns:
+        The network and the processor.
+
+    Raises:
+        BadFile: The folder is broken.
     """
-    transformers.utils.logging.disable_progress_bar()  # its home is a terminal, not a worker's log
+    # Progress bars belong in a terminal, not in a worker's log.
+    transformers.utils.logging.disable_progress_bar()
     try:
-        made, told = model.from_pretrained(
+        model, loading_info = model_class.from_pretrained(
             info.path,
             dtype=device.dtype,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
         )
-        eyes = reader.from_pretrained(info.path, local_files_only=True)
+        processor = processor_class.from_pretrained(info.path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadFile(
-            f"{info.name} cannot be read ({type(error).__name__}: {error!s:.200}). Copy the folder again."
-        ) from error
-    missing = sorted(key for key in told["missing_keys"] if not key.endswith("position_ids"))
-    if missing or told["mismatched_keys"]:
-        raise BadFile(
-            f"{info.name} lacks weights, such as {(missing or list(told['mismatched_keys']))[0]!s:.100}. "
+            f"{info.name} cannot be read ({type(error).__name__}: {error!s:.200}). "
             "Copy the folder again."
+        ) from error
+    missing = find_missing_weights(loading_info)
+    if missing:
+        raise BadFile(
+            f"{info.name} lacks weights, such as {missing[0]!s:.100}. Copy the folder again."
         )
-    return made.eval().requires_grad_(False).to(device.torch), eyes
+    return model.eval().requires_grad_(False).to(device.torch_device), processor
+
+
+def find_missing_weights(loading_info: Mapping[str, Any]) -> list[Any]:
+    """Return the weights that a file lacks, or else those of another shape.
+
+    Args:
+        loading_info: What `from_pretrained` of diffusers or transformers says besides the network.
+    """
+    # Position ids are counted, not learned: older files hold them, newer ones do not.
+    missing = sorted(
+        key for key in loading_info["missing_keys"] if not key.endswith("position_ids")
+    )
+    return missing or list(loading_info["mismatched_keys"])

@@ -1,1 +1,1 @@
-"""Sweeps: many cells run as one job (run), shown as a labelled sheet (sheet) and as a page that needs no studio (viewer)."""
+"""Sweeps: many cells generated as one job, shown as a labelled sheet or an interactive page."""

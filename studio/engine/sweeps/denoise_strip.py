@@ -1,6 +1,7 @@
-"""A denoise strip: how one picture came out of the noise, step by step, on a labelled sheet.
+"""A denoise strip: how one image came out of the noise, step by step, on a labelled sheet.
 
-Knows: which steps are shown, what is written on them. Does not know: the loop (generation/), how a sheet is drawn (sheet.py).
+Knows: which steps are shown, what is written on them. Does not know: the loop (generation/), how a
+    sheet is drawn (sheet.py).
 """
 
 from __future__ import annotations
@@ -15,118 +16,158 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS
-from studio.core.generation.request import MOST_SEEDS, GenerationRequest
-from studio.engine.context import Bench
+from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
+from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
-from studio.engine.generation.job import Report, decode
-from studio.engine.generation.trajectory_runner import begin
-from studio.engine.models.families import Parts
-from studio.engine.models.prompt_encoding import condition
+from studio.engine.generation.trajectory_runner import decode_latents, prepare_task
+from studio.engine.models.families import LoadedModel
+from studio.engine.models.prompt_encoding import encode_prompts
+from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.results import Table, TableAxis, TableCell
-from studio.engine.sweeps.sheet import pages
+from studio.engine.sweeps.sheet import render_pages
 from studio.errors import InvalidSpec, StudioError
-from studio.storage.jobs import Progress
 
-MOST_EVERY = 150
+MAX_STEP_INTERVAL = 150
 
 
-def strip(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Paint the first picture of spec["request"] again and decode every spec["every"]-th of its steps; the sheet goes into the
-    gallery under the picture's settings. Returns what `generate` returns. `report` raises Cancelled to stop.
+def render_denoise_strip(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Make an image again and save a sheet of its steps in the gallery, under its settings.
 
-    Shown are the latents as the U-Net is shown them, noise and all, and at last the finished ones; a second pass is left out.
+    Shown are the latents as the U-Net is shown them, noise and all, and at last the finished ones;
+    a second pass is left out.
+
+    Args:
+        context: The worker's.
+        spec: "request", of which the first image is made, and "every", the interval of the steps.
+        report: Hears how far it is; raises Cancelled to stop.
+
+    Returns:
+        What `generate` returns.
+
+    Raises:
+        InvalidSpec: The interval is none, or the request has no steps.
     """
-    began, every = time.perf_counter(), spec.get("every")
-    if isinstance(every, bool) or not isinstance(every, int) or not 1 <= every <= MOST_EVERY:
+    start_time = time.perf_counter()
+    step_interval = spec.get("every")
+    if (
+        isinstance(step_interval, bool)
+        or not isinstance(step_interval, int)
+        or not 1 <= step_interval <= MAX_STEP_INTERVAL
+    ):
         raise InvalidSpec(
             [
-                f"Strip: every how many steps? A whole number from 1 to {MOST_EVERY} (not {every!r:.40})."
+                f"Strip: every how many steps? A whole number from 1 to {MAX_STEP_INTERVAL} (not "
+                f"{step_interval!r:.40})."
             ]
         )
-    request = check(GenerationRequest, spec.get("request") or {})
-    if not request.steps_run:
+    request = validate(GenerationRequest, spec.get("request") or {})
+    if not request.effective_steps:
         raise InvalidSpec(
             [
-                "Strip: a picture that is only enlarged has no steps to show; choose a strength above 0."
+                "Strip: a picture that is only enlarged has no steps to show; choose a strength "
+                "above 0."
             ]
         )
-    report(Progress(0, request.steps_run, "Loading the model"))
-    with bench.pipelines.borrow(request) as parts:
-        full = bench.library.inputs.resolved(
-            request, parts.info.side, secrets.randbelow(MOST_SEEDS)
+    tracker = ProgressTracker(report, request.effective_steps)
+    tracker.report(0, "Loading the model")
+    with context.pipelines.borrow(request) as model:
+        resolved = context.home.inputs.resolve(
+            request, model.info.native_size, secrets.randbelow(SEED_LIMIT)
         )
-        contents = bench.pipelines.contents(full)
-        (one, *_) = full.expand()
-        frames, seconds = _painted(bench, parts, one, every, report)
-    report(Progress(one.steps_run, one.steps_run, "Drawing the strip"))
-    digest = hashlib.sha256(f"strip {every} {one.digest(contents)}".encode()).hexdigest()
-    kept = bench.gallery.save(
-        _drawn(one, every, frames), one, digest, contents, seconds, bench.owner
+        content_hashes = context.pipelines.content_hashes(resolved)
+        first = resolved.split()[0]
+        frames, seconds = _render_frames(context, model, first, step_interval, tracker)
+    tracker.report(first.effective_steps, "Drawing the strip")
+    identity = f"strip {step_interval} {first.digest(content_hashes)}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    strip = _draw_strip(first, step_interval, frames)
+    saved = context.home.gallery.save(
+        strip,
+        first,
+        digest=digest,
+        content_hashes=content_hashes,
+        seconds=seconds,
+        owner=context.owner,
     )
-    made = {
-        "path": str(kept.path),
-        "thumb": str(kept.thumb),
+    image = {
+        "path": str(saved.path),
+        "thumb": str(saved.thumbnail),
         "digest": digest,
         "seconds": round(seconds, 3),
-        "seed": one.seed,
+        "seed": first.seed,
     }
     return {
-        "pictures": [made],
-        "request": one.model_dump(mode="json"),
+        "pictures": [image],
+        "request": first.model_dump(mode="json"),
         "notes": [],
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(time.perf_counter() - start_time, 3),
     }
 
 
-def _painted(
-    bench: Bench, parts: Parts, one: GenerationRequest, every: int, report: Report
+def _render_frames(
+    context: WorkerContext,
+    model: LoadedModel,
+    request: ResolvedRequest,
+    step_interval: int,
+    tracker: ProgressTracker,
 ) -> tuple[list[tuple[str, Image.Image]], float]:
-    """Labels and pictures of the steps, and the seconds that the U-Net took."""
-    trajectory = begin(parts, one, condition(parts, one), bench.library.inputs).trajectory
+    """Return labels and images of the steps, and the seconds that the U-Net took."""
+    conditioning = encode_prompts(model, request)
+    trajectory = prepare_task(model, request, conditioning, context.home.inputs).trajectory
     assert trajectory
-    batcher, steps, info = Batcher(parts, 1), one.steps_run, SCHEDULERS[one.scheduler]
+    batcher, num_steps = Batcher(model, 1), request.effective_steps
+    info = SCHEDULERS[request.scheduler]
     frames: list[tuple[str, Image.Image]] = []
-    shown: set[int] = set()
-    met: set[float] = set()
+    rendered_steps: set[int] = set()
+    timesteps: set[float] = set()
 
     def on_call() -> None:
-        latents, timestep = trajectory.shown
-        met.add(timestep)
-        step = min(len(met) - 1 if info.again else (batcher.calls - 1) // info.calls, steps - 1)
-        if step % every == 0 and step not in shown:
-            shown.add(step)
-            frames.append((f"step {step + 1} · t {timestep:.0f}", decode(parts, latents)))
-        report(Progress(step + 1, steps, "Painting"))
+        latents, timestep = trajectory.last_input
+        timesteps.add(timestep)
+        step = (batcher.calls - 1) // info.calls_per_step
+        if info.repeats_second_timestep:
+            step = len(timesteps) - 1
+        step = min(step, num_steps - 1)
+        if step % step_interval == 0 and step not in rendered_steps:
+            rendered_steps.add(step)
+            frames.append((f"step {step + 1} · t {timestep:.0f}", decode_latents(model, latents)))
+        tracker.report(step + 1, "Painting")
 
-    ((_, latents, seconds),) = batcher.paint([trajectory], on_call)
+    tracker.start()
+    ((_, latents, seconds),) = batcher.denoise([trajectory], on_call)
     if isinstance(latents, StudioError):
         raise latents
-    return [*frames, ("finished", decode(parts, latents))], seconds
+    frames.append(("finished", decode_latents(model, latents)))
+    return frames, seconds
 
 
-def _drawn(
-    one: GenerationRequest, every: int, frames: list[tuple[str, Image.Image]]
+def _draw_strip(
+    request: ResolvedRequest, step_interval: int, frames: list[tuple[str, Image.Image]]
 ) -> Image.Image:
-    """The first page of a sheet: strips are small enough for one."""
-    fixed = [
-        ("Model", one.model),
-        ("Scheduler", f"{one.scheduler} · {one.schedule}"),
-        ("Steps", str(one.steps)),
-        ("Guidance", f"{one.guidance:g}"),
-        ("Seed", str(one.seed)),
+    """Draw the first page of a sheet: strips are small enough for one."""
+    settings = [
+        ("Model", request.model),
+        ("Scheduler", f"{request.scheduler} · {request.noise_schedule}"),
+        ("Steps", str(request.steps)),
+        ("Guidance", f"{request.guidance:g}"),
+        ("Seed", str(request.seed)),
     ]
-    fixed += [("Strength", f"{one.strength:g}")] if one.image else []
-    with tempfile.TemporaryDirectory() as place:
+    if request.image:
+        settings.append(("Strength", f"{request.strength:g}"))
+    interval = f"before every {step_interval} steps"
+    if step_interval == 1:
+        interval = "before every step"
+    with tempfile.TemporaryDirectory() as folder:
         cells: dict[tuple[int, ...], TableCell] = {}
-        for k, (_, image) in enumerate(frames):
-            image.save(Path(place) / f"{k}.png")
-            cells[(k,)] = TableCell(Path(place) / f"{k}.png")
+        for number, (_, image) in enumerate(frames):
+            path = Path(folder) / f"{number}.png"
+            image.save(path)
+            cells[(number,)] = TableCell(path)
         axis = TableAxis("Step", tuple(label for label, _ in frames))
-        which = "before every step" if every == 1 else f"before every {every} steps"
-        return next(
-            pages(
-                Table("strip", one.prompt[:300] or "no prompt", (axis,), cells, tuple(fixed), which)
-            )
-        )
+        title = request.prompt[:300] or "no prompt"
+        table = Table("strip", title, (axis,), cells, tuple(settings), interval)
+        return next(render_pages(table))

@@ -1,6 +1,8 @@
 """A stored sweep → its table, and from that the files one can hand on: sheets, viewer, index.
 
-Knows: where a sweep's cells are and what is said of them. Does not know: how cells are painted (run.py), how things are drawn.
+Knows: where a sweep's cells are and what is known about them.
+Does not know: how cells are generated (job.py), how sheets and pages are drawn (sheet.py,
+viewer.py).
 """
 
 from __future__ import annotations
@@ -10,208 +12,259 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.core.catalog import DEFAULT_MODEL, FAST_BOUND
+from studio.core.catalog import BATCHING_TOLERANCE, DEFAULT_MODEL
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import Cell, SweepSpec, plan
+from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
 from studio.engine import metrics
-from studio.engine.context import Bench
-from studio.engine.sweeps.results import Table, TableAxis, TableCell, index_csv, index_json
+from studio.engine.context import WorkerContext
+from studio.engine.sweeps.results import (
+    Table,
+    TableAxis,
+    TableCell,
+    build_index_csv,
+    build_index_json,
+)
 from studio.engine.sweeps.sheet import write_sheets
 from studio.engine.sweeps.viewer import write_viewer
 from studio.errors import InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.storage import atomic
 from studio.storage.jobs import Progress
-from studio.storage.sweeps import Kept, Sweep
+from studio.storage.sweeps import CellResult, Sweep
 
-NUMBERS = ("seconds", "prompt fit", "difference")
-STEM = "sheet"
+METRICS = ("seconds", "prompt fit", "difference")
+SHEET_STEM = "sheet"
+SHORT_HASH_CHARS = 12  # of an image's hash among the fixed settings
 
 
-def export(bench: Bench, spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
-    """The work behind Export: measure what is asked for, then write. `spec`: "sweep", and if wanted "numbers" (of NUMBERS),
-    "reference" (the key of the cell that differences are taken to), "x" and "y" (axes, by their place). Returns the files."""
-    sweep, numbers = _found(bench, str(spec.get("sweep"))), tuple(spec.get("numbers") or ())
-    if wrong := [name for name in numbers if name not in NUMBERS]:
-        raise InvalidSpec(
-            [f"Numbers: there is no {wrong[0]!r:.40}; choose of {', '.join(NUMBERS)}."]
-        )
-    x, y, many = spec.get("x"), spec.get("y"), len(sweep.spec.axes)
-    if wrong_axes := [
-        axis
-        for axis in (x, y)
-        if axis is not None and not (isinstance(axis, int) and 0 <= axis < many)
-    ]:
-        raise InvalidSpec(
-            [f"Axes: this sweep has {many}; there is none in place {wrong_axes[0]!r:.20}."]
-        )
+def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
+    """Measure what is asked for and write a sweep's sheets, viewer and index.
+
+    Args:
+        context: The worker's stores and models.
+        spec: "sweep", the id; optionally "numbers" (of METRICS, shown under the cells),
+            "reference" (the key of the cell that differences are taken to), "x" and "y" (indices of
+            the axes that go across and down).
+        report: Receives the progress; raises Cancelled to stop.
+
+    Returns:
+        "files", the paths of what was written.
+
+    Raises:
+        InvalidSpec: If there is no such metric, axis or reference.
+        StudioError: If the sweep is gone, or CLIP knows none of its images.
+    """
+    sweep = _load_sweep(context, str(spec.get("sweep")))
+    metric_names = tuple(spec.get("numbers") or ())
+    for name in metric_names:
+        if name not in METRICS:
+            raise InvalidSpec(
+                [f"Numbers: there is no {name!r:.40}; choose of {', '.join(METRICS)}."]
+            )
+    num_axes = len(sweep.spec.axes)
+    for axis in (spec.get("x"), spec.get("y")):
+        if axis is not None and not (isinstance(axis, int) and 0 <= axis < num_axes):
+            raise InvalidSpec(
+                [f"Axes: this sweep has {num_axes}; there is none in place {axis!r:.20}."]
+            )
     report(Progress(0, 1, "Measuring"))
-    if "prompt fit" in numbers:
-        _fit(bench, sweep)
-    if "difference" in numbers:
-        _difference(bench, sweep, str(spec.get("reference") or ""))
+    if "prompt fit" in metric_names:
+        _measure_prompt_fit(context, sweep)
+    if "difference" in metric_names:
+        _measure_difference(context, sweep, str(spec.get("reference") or ""))
     report(Progress(0, 1, "Drawing the sheet"))
-    return {"files": [str(path) for path in write(bench, sweep.id, numbers, x, y)]}
+    files = write_exports(
+        context, sweep.id, metric_names=metric_names, x_axis=spec.get("x"), y_axis=spec.get("y")
+    )
+    return {"files": [str(path) for path in files]}
 
 
-def write(
-    bench: Bench,
-    id: str,
-    numbers: Sequence[str] = (),
-    x: int | None = None,
-    y: int | None = None,
+def write_exports(
+    context: WorkerContext,
+    sweep_id: str,
+    *,
+    metric_names: Sequence[str] = (),
+    x_axis: int | None = None,
+    y_axis: int | None = None,
     folder: Path | None = None,
-    copy: bool = False,
+    copy_images: bool = False,
 ) -> list[Path]:
-    """Sheets, viewer and index, into the sweep's own folder or another; `copy` puts the pictures beside them."""
-    whole, folder = table(bench, _found(bench, id)), folder or bench.sweeps.folder(id)
+    """Write sheets, viewer and index of a sweep.
+
+    Args:
+        context: The worker's stores and models.
+        sweep_id: A stored sweep.
+        metric_names: Metrics that stand under the cells, as far as they are measured.
+        x_axis: Index of the axis that goes across; the first one if None.
+        y_axis: Index of the axis that goes down; the next one if None.
+        folder: Where to write; the sweep's own folder if None.
+        copy_images: Whether to copy the images into `folder`/pictures.
+
+    Returns:
+        The paths of the sheets' pages, viewer.html, index.json and index.csv.
+    """
+    table = build_table(context, _load_sweep(context, sweep_id))
+    folder = folder or context.home.sweeps.get_folder(sweep_id)
     folder.mkdir(parents=True, exist_ok=True)
-    if copy:
-        whole = replace(
-            whole,
-            cells={at: _copied(cell, folder / "pictures") for at, cell in whole.cells.items()},
-        )
-    viewer, as_json, as_csv = (folder / name for name in ("viewer.html", "index.json", "index.csv"))
-    atomic.write(as_json, index_json(whole, folder).encode())
-    atomic.write(
-        as_csv, index_csv(whole, folder).encode("utf-8-sig")
-    )  # so that spreadsheets know which letters these are
-    shown = [name for name in NUMBERS if name in numbers and name in whole.numbers]
-    sheets = write_sheets(whole, folder, STEM, x, y, numbers=shown)
-    write_viewer(whole, viewer)
-    return [*sheets, viewer, as_json, as_csv]
+    if copy_images:
+        cells = {
+            coordinates: _copy_image(cell, folder / "pictures")
+            for coordinates, cell in table.cells.items()
+        }
+        table = replace(table, cells=cells)
+    json_path = folder / "index.json"
+    atomic.write(json_path, build_index_json(table, folder).encode())
+    csv_path = folder / "index.csv"
+    # With a byte order mark, so that spreadsheets recognise UTF-8.
+    atomic.write(csv_path, build_index_csv(table, folder).encode("utf-8-sig"))
+    sheet_metrics = [
+        name for name in METRICS if name in metric_names and name in table.metric_names
+    ]
+    sheet_paths = write_sheets(
+        table, folder, SHEET_STEM, x_axis=x_axis, y_axis=y_axis, metric_names=sheet_metrics
+    )
+    viewer_path = folder / "viewer.html"
+    write_viewer(table, viewer_path)
+    return [*sheet_paths, viewer_path, json_path, csv_path]
 
 
-def table(bench: Bench, sweep: Sweep) -> Table:
-    """All that is known of a sweep, to be looked at."""
-    planned, kept = plan(sweep.spec), bench.sweeps.cells(sweep.id)
-    cells = {
-        cell.coordinates: _cell(bench, cell, kept.get(cell.key, Kept())) for cell in planned.cells
-    }
-    axes = tuple(TableAxis(axis.title, axis.labels) for axis in planned.spec.axes)
-    groups = tuple(group for group in planned.spec.groups if len(group) > 1)
-    title = sweep.spec.title or " × ".join(axis.title for axis in axes)
-    fixed = _fixed(planned.spec, [cell.request for cell in planned.cells])
+def build_table(context: WorkerContext, sweep: Sweep) -> Table:
+    """Return everything that is known about a sweep, to be looked at."""
+    plan = plan_sweep(sweep.spec)
+    results = context.home.sweeps.load_cell_results(sweep.id)
+    axes = tuple(TableAxis(axis.title, axis.labels) for axis in plan.spec.axes)
     return Table(
-        sweep.id,
-        title,
-        axes,
-        cells,
-        fixed,
-        mode(sweep.spec, bench.pipelines.device.dtype_name),
-        groups,
+        id=sweep.id,
+        title=sweep.spec.title or " × ".join(axis.title for axis in axes),
+        axes=axes,
+        cells={
+            cell.coordinates: _build_cell(context, cell, results.get(cell.key, CellResult()))
+            for cell in plan.cells
+        },
+        fixed_settings=_collect_fixed_settings([cell.request for cell in plan.cells]),
+        mode=describe_mode(sweep.spec, context.pipelines.device.dtype_name),
+        axis_groups=tuple(group for group in plan.spec.groups if len(group) > 1),
     )
 
 
-def mode(spec: SweepSpec, dtype: str) -> str:
-    """What the sheet says about how exact its cells are."""
+def describe_mode(spec: SweepSpec, dtype: str) -> str:
+    """Return what the sheet says about how exact its cells are; `dtype` as torch names it."""
     if not spec.fast:
         return "exact: each cell is bit for bit the single picture"
-    bound = (
-        f"latents within {FAST_BOUND * 100:g} % of exact"
-        if dtype == "float32"
-        else f"exact but for the rounding of {dtype}"
-    )
+    bound = f"exact but for the rounding of {dtype}"
+    if dtype == "float32":
+        bound = f"latents within {BATCHING_TOLERANCE * 100:g} % of exact"
     return f"fast: several in one U-Net call, {bound}"
 
 
-def _found(bench: Bench, id: str) -> Sweep:
-    sweep = bench.sweeps.get(id)
+def _load_sweep(context: WorkerContext, sweep_id: str) -> Sweep:
+    sweep = context.home.sweeps.get(sweep_id)
     if sweep is None:
-        raise StudioError(f"There is no sweep {id!r:.40} here any more.")
+        raise StudioError(f"There is no sweep {sweep_id!r:.40} here any more.")
     return sweep
 
 
-def _cell(bench: Bench, cell: Cell, kept: Kept) -> TableCell:
-    picture = bench.gallery.get(kept.path) if kept.done and kept.path else None
-    if picture is None:
+def _build_cell(context: WorkerContext, cell: Cell, result: CellResult) -> TableCell:
+    image = context.home.gallery.get(result.path) if result.has_image and result.path else None
+    if image is None:
         return TableCell(
-            None,
-            kept.error,
-            cell.request.seed,
-            infotext.write(cell.request),
-            verdict=kept.verdict,
+            error=result.error,
+            seed=cell.request.seed,
+            settings=infotext.format_infotext(cell.request),
+            verdict=result.verdict,
             key=cell.key,
         )
-    numbers = {"seconds": picture.seconds, **kept.numbers}
+    model_hash = image.content_hashes.get("model", "")
     return TableCell(
-        picture.path,
-        "",
-        cell.request.seed,
-        infotext.write(picture.request, picture.contents.get("model", "")),
-        numbers,
-        kept.verdict,
-        picture.thumb if picture.thumb.is_file() else None,
-        cell.key,
+        image_path=image.path,
+        seed=cell.request.seed,
+        settings=infotext.format_infotext(image.request, model_hash),
+        metrics={"seconds": image.seconds, **result.metrics},
+        verdict=result.verdict,
+        thumbnail_path=image.thumbnail if image.thumbnail.is_file() else None,
+        key=cell.key,
     )
 
 
-def _copied(cell: TableCell, folder: Path) -> TableCell:
-    if cell.picture is None:
+def _copy_image(cell: TableCell, folder: Path) -> TableCell:
+    if cell.image_path is None:
         return cell
-    target = folder / cell.picture.name
-    atomic.write(target, cell.picture.read_bytes())
-    return replace(cell, picture=target)
+    target = folder / cell.image_path.name
+    atomic.write(target, cell.image_path.read_bytes())
+    return replace(cell, image_path=target)
 
 
-def _fixed(spec: SweepSpec, requests: Sequence[GenerationRequest]) -> tuple[tuple[str, str], ...]:
-    """Settings that all cells share, as far as they say something."""
-    found = []
+def _collect_fixed_settings(
+    requests: Sequence[GenerationRequest],
+) -> tuple[tuple[str, str], ...]:
+    """Return titles and values of the settings that all cells share and that say something."""
+    settings = []
     for name, field in GenerationRequest.model_fields.items():
+        if name in ("num_images", "batch_size"):
+            continue
         values = {
-            "" if name in request.idle else str(_words(getattr(request, name)))
+            "" if name in request.inactive_fields else _format_value(getattr(request, name))
             for request in requests
         }
-        unsaid = {"", "None", "1"} if name == "clip_skip" else {"", "None"}
-        if name not in ("count", "batch") and len(values) == 1 and not values & unsaid:
-            value = values.pop()
-            found.append((str(field.title), value[:12] if name in ("image", "mask") else value))
-    return tuple(found)
+        neutral = {"", "None", "1"} if name == "clip_skip" else {"", "None"}
+        if len(values) != 1 or values & neutral:
+            continue
+        (value,) = values
+        if name in ("image", "mask"):
+            value = value[:SHORT_HASH_CHARS]
+        settings.append((str(field.title), value))
+    return tuple(settings)
 
 
-def _words(value: Any) -> Any:
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else value
-    )
+def _format_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _fit(bench: Bench, sweep: Sweep) -> None:
-    """Cosine to the prompt, for cells that the embedded model painted: the embedded CLIP knows no other world."""
-    made = {
-        key: picture
-        for key, kept in bench.sweeps.cells(sweep.id).items()
-        if kept.done
-        and kept.path
-        and (picture := bench.gallery.get(kept.path))
-        and picture.request.model == DEFAULT_MODEL
-    }
-    if not made:
+def _measure_prompt_fit(context: WorkerContext, sweep: Sweep) -> None:
+    """Measure the cosine of image and prompt where the embedded model generated the image.
+
+    The embedded CLIP knows no other world.
+    """
+    images = {}
+    for key, path in _list_image_paths(context, sweep).items():
+        image = context.home.gallery.get(path)
+        if image and image.request.model == DEFAULT_MODEL:
+            images[key] = image
+    if not images:
         raise StudioError(
-            f"Prompt fit: the embedded CLIP knows only pictures of the model {DEFAULT_MODEL}, and there are none."
+            f"Prompt fit: the embedded CLIP knows only pictures of the model {DEFAULT_MODEL}, "
+            "and there are none."
         )
-    with metrics.clip(bench.pipelines) as clip:
-        found = {
-            key: clip.fit([decode.load(picture.path).image], [picture.request.prompt])[0]
-            for key, picture in made.items()
-        }
-    bench.sweeps.measured(sweep.id, "prompt fit", found)
+    scores = {}
+    with metrics.borrow_clip(context.pipelines) as clip:
+        for key, image in images.items():
+            pixels = decode.load_image(image.path).image
+            scores[key] = clip.score_pairs([pixels], [image.request.prompt])[0]
+    context.home.sweeps.set_metric(sweep.id, "prompt fit", scores)
 
 
-def _difference(bench: Bench, sweep: Sweep, reference: str) -> None:
-    kept = {
-        key: one.path for key, one in bench.sweeps.cells(sweep.id).items() if one.done and one.path
-    }
-    if reference not in kept:
+def _measure_difference(context: WorkerContext, sweep: Sweep, reference_key: str) -> None:
+    """Measure how far each image is from the reference cell's."""
+    paths = _list_image_paths(context, sweep)
+    if reference_key not in paths:
         raise InvalidSpec(
             [
-                "Difference: choose the cell that the others are compared to, and one that has a picture."
+                "Difference: choose the cell that the others are compared to, "
+                "and one that has a picture."
             ]
         )
-    base = decode.load(kept[reference]).image
-    found = {key: metrics.difference(base, decode.load(path).image) for key, path in kept.items()}
-    bench.sweeps.measured(sweep.id, "difference", found)
+    reference = decode.load_image(paths[reference_key]).image
+    differences = {
+        key: metrics.compute_rms_difference(reference, decode.load_image(path).image)
+        for key, path in paths.items()
+    }
+    context.home.sweeps.set_metric(sweep.id, "difference", differences)
+
+
+def _list_image_paths(context: WorkerContext, sweep: Sweep) -> dict[str, Path]:
+    """Return the image files of a sweep by their cells' keys."""
+    results = context.home.sweeps.load_cell_results(sweep.id)
+    return {key: result.path for key, result in results.items() if result.has_image and result.path}

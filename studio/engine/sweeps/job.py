@@ -1,322 +1,347 @@
-"""The work behind a sweep: a stored plan → a picture in the gallery for each cell.
+"""The work behind a sweep: a stored plan → an image in the gallery for each cell.
 
-Knows: in which order cells are painted, which are there already, which of them may be painted together.
-Does not know: how values become cells (core/sweeps/spec.py), what the page shows, how sheets are drawn (export.py).
+Knows: in which order cells are made, which are there already, which of them may be made together.
+    Does not know: how values become cells (core/sweeps/spec.py), what the page shows, how sheets
+    are drawn (export.py).
 
-Nothing is lost: the plan is stored before this begins, each cell is saved as it ends, and whoever runs the sweep again, after a
-stop, a kill or with more values, finds what is there by its digest. The digest holds hashes of models and LoRAs and whether the
-picture is exact, so a changed file is painted anew and an exact cell is never taken from a batch.
+Nothing is lost: the plan is stored before this begins, each cell is saved as it ends, and whoever
+runs the sweep again, after a stop, a kill or with more values, finds what is there by its digest.
+The digest holds hashes of models and LoRAs and whether the image is exact, so a changed file is
+made anew and an exact cell is never taken from a batch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from PIL import Image
 
-from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import Cell, SweepSpec, plan
-from studio.engine.context import Bench
-from studio.engine.generation.job import Report
-from studio.engine.generation.trajectory_runner import Painter, Painting, begin, look
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
+from studio.engine.context import WorkerContext
+from studio.engine.generation.trajectory_runner import (
+    ImageTask,
+    TrajectoryRunner,
+    prepare_task,
+    render_preview,
+)
 from studio.engine.models.adapters import lora
-from studio.engine.models.families import Parts
-from studio.engine.models.prompt_encoding import condition
-from studio.engine.sweeps.export import write
+from studio.engine.models.families import LoadedModel
+from studio.engine.models.prompt_encoding import encode_prompts
+from studio.engine.progress import ProgressCallback, ProgressTracker
+from studio.engine.sweeps.export import write_exports
 from studio.errors import OutOfMemory, StudioError
-from studio.storage.gallery import Picture
-from studio.storage.jobs import Progress
-from studio.storage.sweeps import Kept
-from studio.storage.timings import rates
+from studio.storage.gallery import GeneratedImage
+from studio.storage.sweeps import CellResult
+from studio.storage.timings import load_timings
 
 
-def run_sweep(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Paint what a stored sweep lacks. `spec` has its id as "sweep"; with "guest", only the owner's pictures are taken.
+def run_sweep(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Make what a stored sweep lacks.
 
-    Returns how many cells were made, taken from the gallery and failed, and what the U-Net did. `report` raises Cancelled to
-    stop. A cell that cannot be painted carries its error, and the others go on.
+    A cell that cannot be made carries its error, and the others go on.
+
+    Args:
+        context: The worker's.
+        spec: The sweep's id as "sweep"; with "guest", only the owner's images are taken.
+        report: Hears how far it is; raises Cancelled to stop.
+
+    Returns:
+        How many cells were made, taken from the gallery and failed, and what the U-Net did.
+
+    Raises:
+        StudioError: There is no such sweep.
     """
-    began = time.perf_counter()
-    sweep = bench.sweeps.get(str(spec.get("sweep")))
+    start_time = time.perf_counter()
+    # 1. The plan.
+    sweep = context.home.sweeps.get(str(spec.get("sweep")))
     if sweep is None:
         raise StudioError(f"There is no sweep {spec.get('sweep')!r:.40} here any more.")
-    planned = plan(sweep.spec)
-    if bench.sweeps.cells(sweep.id):
-        bench.gallery.sync()  # a killed worker may have left a file that is not listed
-    run = _Run(
-        bench,
-        sweep.id,
-        [planned.cells[k] for k in planned.order],
-        bench.owner if spec.get("guest") else None,
-        report,
-    )
-    run.all()
-    report(Progress(run.ended, len(planned.cells), "Drawing the sheet"))
-    write(bench, sweep.id)
+    plan = plan_sweep(sweep.spec)
+    if context.home.sweeps.load_cell_results(sweep.id):
+        context.home.gallery.sync()  # a killed worker may have left a file that is not listed
+    owner = context.owner if spec.get("guest") else None
+    tracker = ProgressTracker(report, len(plan.cells))
+    run = _SweepRun(context, sweep.id, owner, tracker)
+    # 2. What is there already.
+    run.report_progress("Looking for cells that are there already")
+    pending = [
+        found for index in plan.run_order if (found := run.reuse_or_resolve(plan.cells[index]))
+    ]
+    # 3. The rest, model by model; of cells that are the same image, one is made.
+    unique = {cell.digest: cell for cell in reversed(pending)}
+    to_make = [cell for cell in pending if unique[cell.digest] is cell]
+    tracker.start()
+    with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
+        for group in _group_cells(to_make):
+            run.make_group(group, saver)
+        run.check_saves(wait=True)
+    # 4. The twins of what was made.
+    for cell in pending:
+        if unique[cell.digest] is not cell:
+            run.copy_result(cell, unique[cell.digest])
+    # 5. Sheet, viewer and index.
+    tracker.report(run.num_finished, "Drawing the sheet")
+    write_exports(context, sweep.id)
     return {
         "sweep": sweep.id,
-        "cells": len(planned.cells),
-        "made": run.made,
-        "taken": run.taken,
-        "failed": run.failed,
-        "calls": run.calls,
-        "rows": run.rows,
-        "seconds": round(time.perf_counter() - began, 3),
+        "cells": len(plan.cells),
+        "made": run.num_made,
+        "taken": run.num_reused,
+        "failed": run.num_failed,
+        "calls": run.num_unet_calls,
+        "rows": run.num_unet_rows,
+        "seconds": round(time.perf_counter() - start_time, 3),
     }
 
 
-def outline(bench: Bench, spec: SweepSpec) -> dict[str, Any]:
-    """A settled plan in the order of running: each cell's request with nothing left open and its digest, and what all will take.
-    Loads and makes nothing."""
-    models = {request.model for request in plan(spec).named}
-    planned = plan(
-        spec, rates=rates(bench.settings, bench.gallery, bench.library, models, spec.fast)
-    )
-    names, cells = _Names(bench), []
-    for k in planned.order:
-        one, contents = names.of(planned.cells[k].request)
+def outline_sweep(context: WorkerContext, spec: SweepSpec) -> dict[str, Any]:
+    """Return a settled plan in the order of running, and what all will take; nothing is loaded.
+
+    Each cell has its labels, its request with nothing left open, and its digest.
+    """
+    models = {request.model for request in plan_sweep(spec).distinct_requests}
+    home = context.home
+    timings = load_timings(context.settings, home.gallery, home.library, models, spec.fast)
+    plan = plan_sweep(spec, timings=timings)
+    resolver, cells = _RequestResolver(context), []
+    for index in plan.run_order:
+        request, content_hashes = resolver.resolve(plan.cells[index].request)
         cells.append(
             {
-                "labels": planned.cells[k].labels,
-                "request": one.model_dump(mode="json"),
-                "digest": one.digest(contents),
+                "labels": plan.cells[index].labels,
+                "request": request.model_dump(mode="json"),
+                "digest": request.digest(content_hashes),
             }
         )
-    return {
-        "cells": cells,
-        "predicted": planned.predicted.model_dump() | {"seconds": planned.predicted.seconds},
-    }
+    estimate = plan.cost_estimate
+    return {"cells": cells, "predicted": estimate.model_dump() | {"seconds": estimate.seconds}}
 
 
-class _Names:
+class _RequestResolver:
     """What requests name, looked up once for all cells that name the same."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._known: dict[Any, tuple[dict[str, str], int] | StudioError] = {}
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._cache: dict[Any, tuple[dict[str, str], int] | StudioError] = {}
 
-    def of(self, request: GenerationRequest) -> tuple[GenerationRequest, dict[str, str]]:
-        """A cell's request with nothing left open, and what its digest is made over. Raises what Library.check raises."""
+    def resolve(self, request: GenerationRequest) -> tuple[ResolvedRequest, dict[str, str]]:
+        """Return a cell's resolved request, and the hashes that its digest is made over.
+
+        Raises what `Library.check_request` raises.
+        """
         names = (
             request.model,
-            tuple(use.name for use in request.untagged().loras),
+            tuple(use.name for use in request.with_inline_loras().loras),
             request.image,
             request.mask,
             request.extension,
         )
-        if names not in self._known:
-            try:
-                contents = self._bench.pipelines.contents(request)
-                self._known[names] = contents, self._bench.library.model(request.model).side
-            except StudioError as error:
-                self._known[names] = error
-        found = self._known[names]
-        if isinstance(found, StudioError):
-            raise found
-        return self._bench.library.inputs.resolved(request, found[1], request.seed), found[0]
+        if names not in self._cache:
+            self._cache[names] = self._look_up(request)
+        known = self._cache[names]
+        if isinstance(known, StudioError):
+            raise known
+        content_hashes, native_size = known
+        inputs = self._context.home.inputs
+        return inputs.resolve(request, native_size, request.seed), content_hashes
+
+    def _look_up(self, request: GenerationRequest) -> tuple[dict[str, str], int] | StudioError:
+        try:
+            content_hashes = self._context.pipelines.content_hashes(request)
+            model = self._context.home.library.get_model(request.model)
+        except StudioError as error:
+            return error
+        return content_hashes, model.native_size
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """A cell that is to be painted, and the hashes its digest is made over."""
+@dataclass(frozen=True, eq=False)
+class _PendingCell:
+    """A cell that is to be made: its key, its resolved request, and the hashes of its digest."""
 
-    cell: Cell
-    contents: Mapping[str, str]
+    key: str
+    request: ResolvedRequest
+    content_hashes: Mapping[str, str] = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        return self.request.digest(self.content_hashes)
 
     @property
-    def digest(self) -> str:
-        return self.cell.request.digest(self.contents)
+    def batch_size(self) -> int:
+        return self.request.batch_size
 
 
-def _groups(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Cells of one model with the same LoRAs; among those the ones that are painted together first, then those alone."""
-    for _, cells in groupby(wanted, lambda one: one.contents):
-        for _, group in groupby(
-            sorted(cells, key=lambda one: -one.cell.request.batch),
-            lambda one: one.cell.request.batch,
-        ):
+def _group_cells(cells: Iterable[_PendingCell]) -> Iterator[list[_PendingCell]]:
+    """Yield cells of one model with the same LoRAs; those that are made together come first."""
+    for _, same_model in groupby(cells, attrgetter("content_hashes")):
+        by_batch_size = sorted(same_model, key=attrgetter("batch_size"), reverse=True)
+        for _, group in groupby(by_batch_size, attrgetter("batch_size")):
             yield list(group)
 
 
-class _Run:
+class _SweepRun:
     """One run of a sweep, and how far it is."""
 
     def __init__(
-        self, bench: Bench, sweep: str, cells: Sequence[Cell], owner: str | None, report: Report
+        self, context: WorkerContext, sweep_id: str, owner: str | None, tracker: ProgressTracker
     ) -> None:
-        self.bench, self.sweep, self.cells, self.owner, self._report = (
-            bench,
-            sweep,
-            cells,
-            owner,
-            report,
-        )
-        self.made = self.taken = self.failed = self.calls = self.rows = 0
-        self._keys = {cell.index: cell.key for cell in cells}
-        self._began, self._note = 0.0, ""
-        self._saving: list[Future[None]] = []
-        self._names = _Names(bench)
+        self.context = context
+        self.sweep_id = sweep_id
+        self.owner = owner
+        self.tracker = tracker
+        self.num_made = 0
+        self.num_reused = 0
+        self.num_failed = 0
+        self.num_unet_calls = 0
+        self.num_unet_rows = 0
+        self._message = ""
+        self._pending_saves: list[Future[None]] = []
+        self._resolver = _RequestResolver(context)
 
     @property
-    def ended(self) -> int:
-        return self.made + self.taken + self.failed
+    def num_finished(self) -> int:
+        return self.num_made + self.num_reused + self.num_failed
 
-    def all(self) -> None:
-        """First what is there, then the rest, model by model."""
-        self.say("Looking for cells that are there already")
-        every = [found for cell in self.cells if (found := self._look(cell))]
-        first = {one.digest: one for one in reversed(every)}
-        wanted = [
-            one for one in every if first[one.digest] is one
-        ]  # of cells that are the same picture, one is painted
-        self._began = time.perf_counter()
-        with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
-            for group in _groups(wanted):
-                try:
-                    self._lent(group, saver)
-                except OutOfMemory as error:  # other models and sizes may do
-                    for one in group:
-                        self._fail(one.cell, error)
-            self._saved(wait=True)
-        for twin in [one for one in every if first[one.digest] is not one]:
-            if self._look(twin.cell):
-                kept = self.bench.sweeps.cells(self.sweep)[
-                    self._keys[first[twin.digest].cell.index]
-                ]
-                self._fail(twin.cell, StudioError(kept.error))
+    def report_progress(self, message: str = "", preview: bytes | None = None) -> None:
+        """Report the finished cells, under the last message where none is given."""
+        self._message = message or self._message
+        self.tracker.report(self.num_finished, self._message, preview=preview)
 
-    def say(self, note: str = "", shown: bytes | None = None) -> None:
-        self._note = note or self._note
-        done = self.made + self.failed
-        left = (
-            (time.perf_counter() - self._began) / done * (len(self.cells) - self.ended)
-            if self._began and done
-            else None
-        )
-        self._report(
-            Progress(self.ended, len(self.cells), self._note, left and round(left, 1), (), shown)
-        )
-
-    def _look(self, cell: Cell) -> _Wanted | None:
-        """None if the cell is there, or can never be."""
+    def reuse_or_resolve(self, cell: Cell) -> _PendingCell | None:
+        """Return a cell that is to be made; None if it is there, or can never be."""
         try:
-            one, contents = self._names.of(cell.request)
+            request, content_hashes = self._resolver.resolve(cell.request)
         except StudioError as error:
-            self._fail(cell, error)
+            self._record_failure(cell.key, error)
             return None
-        exact = one.model_copy(update={"batch": 1})
-        there = next(
-            (
-                picture
-                for request in dict.fromkeys((one, exact))
-                if (picture := self.bench.gallery.with_digest(request.digest(contents), self.owner))
-            ),
-            None,
-        )
-        if there is None:
-            return _Wanted(cell.model_copy(update={"request": one}), contents)
-        self.taken += 1
-        self._keep(cell, there)
-        return None
+        pending = _PendingCell(cell.key, request, content_hashes)
+        return None if self._reuse(pending) else pending
 
-    def _lent(self, group: list[_Wanted], saver: ThreadPoolExecutor) -> None:
-        with ExitStack() as lent:
-            self.say("Loading the model")
-            try:
-                parts = lent.enter_context(
-                    self.bench.pipelines.borrow(*(one.cell.request for one in group))
-                )
-            except (
-                StudioError
-            ) as error:  # what is wrong with this model or LoRA is not wrong with the others
-                for one in group:
-                    self._fail(one.cell, error)
-                return
-            self._group(parts, group, saver)
+    def copy_result(self, cell: _PendingCell, twin: _PendingCell) -> None:
+        """Record for a cell what became of another that is the same image."""
+        if not self._reuse(cell):
+            results = self.context.home.sweeps.load_cell_results(self.sweep_id)
+            self._record_failure(cell.key, StudioError(results[twin.key].error))
 
-    def _group(self, parts: Parts, group: list[_Wanted], saver: ThreadPoolExecutor) -> None:
-        """Cells of one model with the same LoRAs, each leaving the list when it has ended."""
-        painter = Painter(parts, self._together(parts, [one.cell.request for one in group]))
-        painted: dict[Painting, _Wanted] = {}
-        every = self.bench.settings.preview_every
-        self.say("Painting")
-        for painting, image, seconds in painter.paint(
-            self._begun(parts, group, painted),
-            lambda: self._step(parts, painted, painter.calls, every),
-        ):
-            one = painted.pop(painting)
-            group.remove(one)
-            if isinstance(image, StudioError):
-                self._fail(one.cell, image)
-                continue
-            self._saved()
-            self._saving.append(saver.submit(self._save, one, image, seconds))
-            self.made += 1
-            self.say()
-        self.calls, self.rows = self.calls + painter.calls, self.rows + painter.rows
+    def make_group(self, group: list[_PendingCell], saver: ThreadPoolExecutor) -> None:
+        """Make cells of one model with the same LoRAs; each leaves the list when it has ended."""
+        try:
+            with ExitStack() as stack:
+                self.report_progress("Loading the model")
+                try:
+                    requests = [cell.request for cell in group]
+                    model = stack.enter_context(self.context.pipelines.borrow(*requests))
+                except OutOfMemory:
+                    raise
+                except StudioError as error:  # the others may have no such model or LoRA
+                    self._record_failures(group, error)
+                    return
+                self._make_images(model, group, saver)
+        except OutOfMemory as error:  # other models and sizes may do
+            self._record_failures(group, error)
 
-    def _begun(
-        self, parts: Parts, group: list[_Wanted], painted: dict[Painting, _Wanted]
-    ) -> Iterator[Painting]:
-        """A painting for one cell after the other, when there is room for it."""
-        for one in list(group):
-            try:
-                with lora.switched(parts, lora.active(parts, one.cell.request)):
-                    painting = begin(
-                        parts,
-                        one.cell.request,
-                        condition(parts, one.cell.request),
-                        self.bench.library.inputs,
-                    )
-            except StudioError as error:
-                group.remove(one)
-                self._fail(one.cell, error)
-                continue
-            painted[painting] = one
-            yield painting
-
-    def _step(
-        self, parts: Parts, painted: Mapping[Painting, _Wanted], calls: int, every: int
-    ) -> None:
-        shown = None
-        if every and calls % every == 0:
-            shown = look(parts, painted)
-        self.say(shown=shown)
-
-    def _together(self, parts: Parts, requests: Sequence[GenerationRequest]) -> int:
-        """How many may share a call: as many as were asked for, and as memory is there."""
-        pixels = max((one.width or 0) * (one.height or 0) for one in requests)
-        most = self.bench.pipelines.room // max(
-            1, parts.info.working * pixels * parts.device.dtype.itemsize * 2
-        )
-        return max(1, min(requests[0].batch, most))
-
-    def _save(self, one: _Wanted, image: Image.Image, seconds: float) -> None:
-        self._keep(
-            one.cell,
-            self.bench.gallery.save(
-                image, one.cell.request, one.digest, one.contents, seconds, self.bench.owner
-            ),
-        )
-
-    def _keep(self, cell: Cell, picture: Picture) -> None:
-        self.bench.sweeps.keep(
-            self.sweep, self._keys[cell.index], Kept(picture.path, picture.digest, picture.seconds)
-        )
-
-    def _fail(self, cell: Cell, error: StudioError) -> None:
-        self.failed += 1
-        self.bench.sweeps.keep(self.sweep, self._keys[cell.index], Kept(error=str(error)))
-        self.say()
-
-    def _saved(self, wait: bool = False) -> None:
+    def check_saves(self, wait: bool = False) -> None:
         """Raise what went wrong with saving, such as a full disk; `wait` for all of it."""
-        for one in [one for one in self._saving if wait or one.done()]:
-            self._saving.remove(one)
-            one.result()
+        for save in list(self._pending_saves):
+            if wait or save.done():
+                self._pending_saves.remove(save)
+                save.result()
+
+    def _make_images(
+        self, model: LoadedModel, group: list[_PendingCell], saver: ThreadPoolExecutor
+    ) -> None:
+        runner = TrajectoryRunner(model, self._choose_batch_size(model, group))
+        cells: dict[ImageTask, _PendingCell] = {}
+        preview_every = self.context.settings.preview_every
+        self.report_progress("Painting")
+
+        def on_call() -> None:
+            preview = None
+            if preview_every and runner.calls % preview_every == 0:
+                preview = render_preview(model, cells)
+            self.report_progress(preview=preview)
+
+        for task, image, seconds in runner.run(self._start_tasks(model, group, cells), on_call):
+            cell = cells.pop(task)
+            group.remove(cell)
+            if isinstance(image, StudioError):
+                self._record_failure(cell.key, image)
+                continue
+            self.check_saves()
+            self._pending_saves.append(saver.submit(self._save_image, cell, image, seconds))
+            self.num_made += 1
+            self.report_progress()
+        self.num_unet_calls += runner.calls
+        self.num_unet_rows += runner.rows
+
+    def _start_tasks(
+        self, model: LoadedModel, group: list[_PendingCell], cells: dict[ImageTask, _PendingCell]
+    ) -> Iterator[ImageTask]:
+        """Yield a task for one cell after the other, when there is room for it."""
+        for cell in list(group):
+            request = cell.request
+            try:
+                with lora.use_adapters(model, lora.select_adapters(model, request)):
+                    conditioning = encode_prompts(model, request)
+                    task = prepare_task(model, request, conditioning, self.context.home.inputs)
+            except StudioError as error:
+                group.remove(cell)
+                self._record_failure(cell.key, error)
+                continue
+            cells[task] = cell
+            yield task
+
+    def _choose_batch_size(self, model: LoadedModel, group: Sequence[_PendingCell]) -> int:
+        """Return how many may share a call: as many as were asked for, and as memory allows."""
+        pixels = max(cell.request.width * cell.request.height for cell in group)
+        elements = model.info.activation_elements_per_pixel * pixels
+        bytes_per_image = max(1, elements * model.device.dtype.itemsize * 2)
+        affordable = self.context.pipelines.free_bytes // bytes_per_image
+        return max(1, min(group[0].batch_size, affordable))
+
+    def _reuse(self, cell: _PendingCell) -> bool:
+        """Take an image from the gallery that was made exactly so, or more exactly."""
+        exact = cell.request.model_copy(update={"batch_size": 1}).digest(cell.content_hashes)
+        for digest in dict.fromkeys((cell.digest, exact)):
+            image = self.context.home.gallery.find_by_digest(digest, self.owner)
+            if image:
+                self.num_reused += 1
+                self.tracker.skip()
+                self._record_image(cell.key, image)
+                return True
+        return False
+
+    def _save_image(self, cell: _PendingCell, image: Image.Image, seconds: float) -> None:
+        saved = self.context.home.gallery.save(
+            image,
+            cell.request,
+            digest=cell.digest,
+            content_hashes=cell.content_hashes,
+            seconds=seconds,
+            owner=self.context.owner,
+        )
+        self._record_image(cell.key, saved)
+
+    def _record_image(self, key: str, image: GeneratedImage) -> None:
+        result = CellResult(image.path, image.digest, image.seconds)
+        self.context.home.sweeps.save_cell_result(self.sweep_id, key, result)
+
+    def _record_failures(self, cells: Iterable[_PendingCell], error: StudioError) -> None:
+        for cell in cells:
+            self._record_failure(cell.key, error)
+
+    def _record_failure(self, key: str, error: StudioError) -> None:
+        self.num_failed += 1
+        self.context.home.sweeps.save_cell_result(self.sweep_id, key, CellResult(error=str(error)))
+        self.report_progress()

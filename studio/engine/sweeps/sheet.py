@@ -1,292 +1,314 @@
 """A sweep as labelled contact sheets: PNG pages under pixel limits.
 
-Knows: which axis goes across, down and over the pages, how a page is drawn, how cells without a picture look.
-Does not know: how large things are (layout), how pictures were computed or numbers measured, the job table.
+Knows: how a page is drawn, how cells without an image look.
+Does not know: which axis goes where (sheet_blocks.py), how large things are (sheet_layout.py), how
+images were computed or metrics measured, the job table.
 
-A page is kept whole by drawing pictures smaller, down to LEAST pixels; what is still too large is split. One scale holds for
-all pages, so sizes can be compared. An axis alone has no rows: its cells flow like text, each with its label under it.
+A page is kept whole by drawing images smaller, down to MIN_CELL_SIDE_PX; what is still too large is
+split. One scale holds for all pages, so sizes can be compared. An axis alone has no rows: its cells
+flow like text, each with its label under it.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from studio.engine.sweeps.results import Coordinates, Table
-from studio.engine.sweeps.sheet_layout import ACCENT, INK, QUIET, Block, Look, fitting, font, wrap
+from studio.engine.sweeps.sheet_blocks import Block, build_blocks
+from studio.engine.sweeps.sheet_layout import (
+    ACCENT_COLOR,
+    MUTED_TEXT_COLOR,
+    TEXT_COLOR,
+    PageLimits,
+    SheetLayout,
+    fit_layout,
+)
+from studio.engine.sweeps.sheet_text import load_font, wrap_text
 from studio.errors import BadPicture
 from studio.imaging import decode
 from studio.storage import atomic
 
-MOST_SIDE = 16_000  # pixels; viewers and encoders give up not far above
-MOST_PIXELS = decode.MOST_PIXELS  # so that the studio takes its own sheets back
-PAPER, LINE, PILL, BAD, BAD_LINE, BAD_INK, BLANK = (
-    "#ffffff",
-    "#e2e8f0",
-    "#eef2ff",
-    "#fef2f2",
-    "#fecaca",
-    "#991b1b",
-    "#f8fafc",
-)
+MAX_SIDE_PX = 16_000  # viewers and encoders give up not far above
+MAX_PIXELS = decode.MAX_PIXELS  # so that the studio takes its own sheets back
+PAGE_COLOR = "#ffffff"
+BORDER_COLOR = "#e2e8f0"
+PILL_COLOR = "#eef2ff"
+ERROR_FILL_COLOR = "#fef2f2"
+ERROR_BORDER_COLOR = "#fecaca"
+ERROR_TEXT_COLOR = "#991b1b"
+MISSING_FILL_COLOR = "#f8fafc"
 
 
-def sheet(
+def render_sheet(
     table: Table,
-    x: int | None = None,
-    y: int | None = None,
-    page: int | Sequence[int] | None = None,
     *,
-    numbers: Sequence[str] = (),
-    verdicts: bool = True,
-    most_side: int = MOST_SIDE,
-    most_pixels: int = MOST_PIXELS,
+    x_axis: int | None = None,
+    y_axis: int | None = None,
+    page_axes: int | Sequence[int] | None = None,
+    metric_names: Sequence[str] = (),
+    show_verdicts: bool = True,
+    max_side_px: int = MAX_SIDE_PX,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Image.Image]:
-    """`pages` as a list: fine for a few."""
-    return list(
-        pages(
-            table,
-            x,
-            y,
-            page,
-            numbers=numbers,
-            verdicts=verdicts,
-            most_side=most_side,
-            most_pixels=most_pixels,
-        )
+    """Return all pages of `render_pages` at once: fine for a few."""
+    pages = render_pages(
+        table,
+        x_axis=x_axis,
+        y_axis=y_axis,
+        page_axes=page_axes,
+        metric_names=metric_names,
+        show_verdicts=show_verdicts,
+        max_side_px=max_side_px,
+        max_pixels=max_pixels,
     )
+    return list(pages)
 
 
 def write_sheets(
     table: Table,
     folder: Path,
     stem: str = "sheet",
-    x: int | None = None,
-    y: int | None = None,
-    page: int | Sequence[int] | None = None,
     *,
-    numbers: Sequence[str] = (),
-    verdicts: bool = True,
+    x_axis: int | None = None,
+    y_axis: int | None = None,
+    page_axes: int | Sequence[int] | None = None,
+    metric_names: Sequence[str] = (),
+    show_verdicts: bool = True,
 ) -> list[Path]:
-    """Write the pages as PNG, one in memory at a time: `stem`.png, or `stem`-01.png … where there are several. Pages that
-    an earlier sheet of that name left are removed."""
+    """Write the pages of `render_pages` as PNG files, one in memory at a time.
+
+    They are called STEM.png, or STEM-01.png, … where there are several. Pages that an earlier
+    sheet of that name had more are removed.
+
+    Returns:
+        The paths of the pages.
+    """
     paths: list[Path] = []
     stem = atomic.safe_name(stem)
-    for number, image in enumerate(pages(table, x, y, page, numbers=numbers, verdicts=verdicts), 1):
-        paths.append(folder / f"{stem}-{number:02d}.png")
-        with atomic.writing(paths[-1]) as out:
-            image.save(out, "PNG")
+    pages = render_pages(
+        table,
+        x_axis=x_axis,
+        y_axis=y_axis,
+        page_axes=page_axes,
+        metric_names=metric_names,
+        show_verdicts=show_verdicts,
+    )
+    for number, image in enumerate(pages, 1):
+        path = folder / f"{stem}-{number:02d}.png"
+        with atomic.open_for_writing(path) as file:
+            image.save(file, "PNG")
+        paths.append(path)
     if len(paths) == 1:
         paths = [paths[0].replace(folder / f"{stem}.png")]
-    for old in folder.iterdir():
-        if re.fullmatch(re.escape(stem) + r"(-\d{2,})?\.png", old.name) and old not in paths:
-            old.unlink()
+    for path in folder.iterdir():
+        if re.fullmatch(re.escape(stem) + r"(-\d{2,})?\.png", path.name) and path not in paths:
+            path.unlink()
     return paths
 
 
-def pages(
+def render_pages(
     table: Table,
-    x: int | None = None,
-    y: int | None = None,
-    page: int | Sequence[int] | None = None,
     *,
-    numbers: Sequence[str] = (),
-    verdicts: bool = True,
-    most_side: int = MOST_SIDE,
-    most_pixels: int = MOST_PIXELS,
+    x_axis: int | None = None,
+    y_axis: int | None = None,
+    page_axes: int | Sequence[int] | None = None,
+    metric_names: Sequence[str] = (),
+    show_verdicts: bool = True,
+    max_side_px: int = MAX_SIDE_PX,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
-    """Draw page after page. `x` goes across, `y` down (by default the first two axes), `page` over the pages (by default all
-    others); an axis that is named nowhere while `page` is given is nested in the rows. Axes of one group count as one."""
-    blocks, whole = _blocks(table, x, y, page)
-    look = fitting(whole, blocks, tuple(numbers), verdicts, most_side, most_pixels)
-    parts = [part for block in blocks for part in look.split(block, most_side, most_pixels)]
-    for number, part in enumerate(parts, 1):
-        yield _draw(look, part, f"page {number} of {len(parts)}" if len(parts) > 1 else "")
+    """Draw page after page.
 
+    Args:
+        table: A sweep; axes of one group count as one.
+        x_axis: Index of the axis that goes across; by default the first one.
+        y_axis: Index of the axis that goes down; by default the next one.
+        page_axes: Indices of the axes that go over the pages; by default all others. If given, axes
+            that are named nowhere are nested in the rows.
+        metric_names: Metrics that stand under the cells.
+        show_verdicts: Whether stars and notes stand under the cells.
+        max_side_px: The longest side of a page.
+        max_pixels: The largest area of a page.
 
-def _blocks(
-    table: Table, x: int | None, y: int | None, page: int | Sequence[int] | None
-) -> tuple[list[Block], Table]:
-    whole, where = table.folded()
-    free = list(range(len(whole.axes)))
-
-    def take(axis: int | None) -> int | None:
-        new = (
-            where[axis] if axis is not None else next((k for k in free if k not in reserved), None)
-        )
-        if axis is not None and new not in free:
-            raise ValueError(f"axis {axis} is already used, or goes hand in hand with one that is")
-        if new is not None:
-            free.remove(new)
-        return new
-
-    asked = [] if page is None else [page] if isinstance(page, int) else list(page)
-    reserved = {where[axis] for axis in (*asked, *(axis for axis in (x, y) if axis is not None))}
-    across = take(x)
-    down = take(y)
-    over = sorted({where[axis] for axis in asked}) if page is not None else list(free)
-    rows = ([] if down is None else [down]) + [k for k in free if k not in over]
-    if across in over or down in over:
-        raise ValueError("an axis cannot be on the pages and on the sheet")
-
-    def named(axis: int, k: int) -> str:
-        return f"{whole.axes[axis].title}: {whole.axes[axis].labels[k]}"
-
-    counts = [len(axis.labels) for axis in whole.axes]
-    found = []
-    for chosen in product(*(range(counts[axis]) for axis in over)):
-        heading = "   ·   ".join(named(axis, k) for axis, k in zip(over, chosen))
-        lines = list(product(*(range(counts[axis]) for axis in rows)))
-        cells = []
-        for line in lines:
-            at = dict(zip(over, chosen)) | dict(zip(rows, line))
-            columns = range(counts[across]) if across is not None else range(1)
-            cells.append(
-                tuple(
-                    tuple((at | {across: k})[axis] for axis in range(len(counts))) for k in columns
-                )
-            )
-        heads = whole.axes[across].labels if across is not None else ("",)
-        labels = tuple(
-            "\n".join(
-                named(axis, k) if len(rows) > 1 else whole.axes[axis].labels[k]
-                for axis, k in zip(rows, line)
-            )
-            for line in lines
-        )
-        corner = (
-            " × ".join(whole.axes[axis].title for axis in rows),
-            whole.axes[across].title if across is not None else "",
-        )
-        found.append(_flowing(Block(heading, heads, labels, tuple(cells), "\n".join(corner))))
-    return found, whole
-
-
-def _flowing(block: Block) -> Block:
-    """A single line of cells as several."""
-    if len(block.cells) > 1 or len(block.columns) <= 1:
-        return block
-    (line,) = block.cells
-    wide = math.ceil(math.sqrt(len(line) * 1.5)) if len(line) > 6 else len(line)
-    padded = [*line, *[None] * (-len(line) % wide)]
-    cells = tuple(tuple(padded[k : k + wide]) for k in range(0, len(padded), wide))
-    return Block(block.heading, ("",) * wide, ("",) * len(cells), cells, "", True)
-
-
-def _draw(look: Look, block: Block, numbered: str) -> Image.Image:
-    width, height = look.size(block, len(block.rows), len(block.columns))
-    image = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(image)
-    top = _head(look, block, draw, width, ", ".join(filter(None, (numbered, block.part))))
-    left, (wide, high) = look.pad + look.left, look.cell
-    face, line = font(look.letters, True), look.line(look.letters)
-    if block.corner.strip():
-        down, across = block.corner.split("\n")
-        small = font(look.small)
-        draw.text((left, top), _first(across, small, width - left - look.pad), QUIET, small)
-        if look.left:
-            low = top + look.top - look.gap - look.line(look.small)
-            draw.text((look.pad, low), _first(down, small, look.left - look.gap), QUIET, small)
-    for k, label in enumerate(block.columns):
-        lines = look.head(label) if label else ()
-        for number, words in enumerate(lines):
-            centre = left + k * (wide + look.gap) + (wide - face.getlength(words)) / 2
-            draw.text(
-                (centre, top + look.top - look.gap - (len(lines) - number) * line), words, INK, face
-            )
-    y = top + look.top
-    for label, cells in zip(block.rows, block.cells):
-        lines = wrap(label, face, look.left - look.gap, max(1, high // line)) if label else ()
-        start = y + max(0, (high - len(lines) * line) / 2)
-        for number, words in enumerate(lines):
-            draw.text((look.pad, start + number * line), words, INK, face)
-        for k, at in enumerate(cells):
-            if at is not None:
-                _cell(look, block, at, image, draw, left + k * (wide + look.gap), y)
-        y += high + look.under(cells) + look.gap
-    return image
-
-
-def _first(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    return wrap(text, face, max(width, 1), 1)[0]
-
-
-def _head(look: Look, block: Block, draw: ImageDraw.ImageDraw, width: int, part: str) -> int:
-    """Title, what is fixed, the mode; where the heads begin."""
-    y = look.pad
-    for text, size, bold, colour in look.title(block, width - 2 * look.pad):
-        draw.text((look.pad, y), text, colour, font(size, bold))
-        y += look.line(size)
-    face, high, x = font(look.small), look.line(look.small), float(look.pad)
-    y += look.gap // 2
-    if look.table.mode:
-        mode = _first(look.table.mode, face, width - 2 * look.pad - 2 * look.gap)
-        draw.rounded_rectangle(
-            (x, y, x + face.getlength(mode) + 2 * look.gap, y + high * 1.25), high * 0.6, PILL
-        )
-        draw.text((x + look.gap, y + high * 0.12), mode, ACCENT, face)
-        x += face.getlength(mode) + 3 * look.gap
-    if part and x < width - look.pad:
-        draw.text((x, y + high * 0.12), _first(part, face, width - look.pad - x), QUIET, face)
-    return look.pad + look.over(block, width)
-
-
-def _cell(
-    look: Look,
-    block: Block,
-    at: Coordinates,
-    image: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    x: int,
-    y: int,
-) -> None:
-    cell, (wide, high) = look.table.cell(at), look.cell
-    error = cell.error
-    if cell.picture and not error:
-        try:
-            picture = decode.load(cell.picture).image
-        except BadPicture as fault:
-            error = str(fault)
-        else:
-            if look.scale < 1:
-                size = (
-                    max(1, round(picture.width * look.scale)),
-                    max(1, round(picture.height * look.scale)),
-                )
-                picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-            image.paste(
-                picture, (x + (wide - picture.width) // 2, y + (high - picture.height) // 2)
-            )
-    if error:
-        _panel(look, draw, (x, y), f"Failed\n{error}", BAD, BAD_LINE, BAD_INK)
-    elif not cell.picture:
-        _panel(look, draw, (x, y), "not made yet", BLANK, LINE, QUIET)
-    face, line = font(look.small), look.line(look.small)
-    for number, (words, colour) in enumerate(look.caption(block, at)):
-        draw.text((x, y + high + look.gap // 2 + number * line), words, colour, face)
-
-
-def _panel(
-    look: Look,
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    words: str,
-    fill: str,
-    line: str,
-    ink: str,
-) -> None:
-    """A cell without a picture: words in the middle, as many as fit."""
-    (x, y), (wide, high) = at, look.cell
-    draw.rounded_rectangle(
-        (x, y, x + wide - 1, y + high - 1), look.gap, fill, line, max(1, look.letters // 12)
+    Raises:
+        ValueError: If an axis is named twice, or no cell fits on a page.
+    """
+    blocks, merged_table = build_blocks(table, x_axis=x_axis, y_axis=y_axis, page_axes=page_axes)
+    limits = PageLimits(max_side_px, max_pixels)
+    layout = fit_layout(
+        merged_table,
+        blocks,
+        metric_names=tuple(metric_names),
+        show_verdicts=show_verdicts,
+        limits=limits,
     )
-    face, step = font(look.small), look.line(look.small)
-    lines = wrap(words, face, max(8, wide - 2 * look.gap), max(1, (high - look.gap) // step))
-    start = y + max(2, (high - len(lines) * step) / 2)
-    for number, text in enumerate(lines):
-        draw.text((x + (wide - face.getlength(text)) / 2, start + number * step), text, ink, face)
+    pages = [page for block in blocks for page in layout.split_block(block, limits)]
+    for number, page in enumerate(pages, 1):
+        label = f"page {number} of {len(pages)}" if len(pages) > 1 else ""
+        yield _draw_page(layout, page, label)
+
+
+def _draw_page(layout: SheetLayout, block: Block, page_label: str) -> Image.Image:
+    """Draw a block that fits on a page."""
+    num_rows = len(block.row_labels)
+    num_columns = len(block.column_labels)
+    image = Image.new("RGB", layout.measure_page(block, num_rows, num_columns), PAGE_COLOR)
+    page_label = ", ".join(filter(None, (page_label, block.part_label)))
+    return _PageRenderer(layout, block, image).draw(page_label)
+
+
+class _PageRenderer:
+    """One page on its way: draws a block on an image, from top to bottom."""
+
+    def __init__(self, layout: SheetLayout, block: Block, image: Image.Image) -> None:
+        self.layout = layout
+        self.block = block
+        self.image = image
+        self.canvas = ImageDraw.Draw(image)
+        self.font = load_font(layout.font_size, bold=True)
+        self.line_height = layout.get_line_height(layout.font_size)
+        self.small_font = load_font(layout.small_font_size)
+        self.small_line_height = layout.get_line_height(layout.small_font_size)
+
+    def draw(self, page_label: str) -> Image.Image:
+        """Draw everything and return the image."""
+        layout = self.layout
+        top = self.draw_header(page_label)
+        if self.block.corner.strip():
+            self.draw_axis_titles(top)
+        for column, label in enumerate(self.block.column_labels):
+            if label:
+                self.draw_column_label(column, top, label)
+        y = top + layout.column_header_height
+        for label, cells in zip(self.block.row_labels, self.block.cells):
+            if label:
+                self.draw_row_label(y, label)
+            for column, coordinates in enumerate(cells):
+                if coordinates is not None:
+                    self.draw_cell(coordinates, self.get_column_x(column), y)
+            y += layout.cell_size[1] + layout.measure_captions(cells) + layout.gap
+        return self.image
+
+    def get_column_x(self, column: int) -> int:
+        """Return where a column begins."""
+        layout = self.layout
+        return (
+            layout.padding + layout.row_header_width + column * (layout.cell_size[0] + layout.gap)
+        )
+
+    def draw_header(self, page_label: str) -> int:
+        """Draw title, fixed settings, mode and page; return where the heads begin."""
+        layout = self.layout
+        y = layout.padding
+        for line in layout.build_title(self.block, self.image.width - 2 * layout.padding):
+            font = load_font(line.font_size, line.bold)
+            self.canvas.text((layout.padding, y), line.text, line.color, font)
+            y += layout.get_line_height(line.font_size)
+        y += layout.gap // 2
+        x = float(layout.padding)
+        text_y = y + self.small_line_height * 0.12
+        right = self.image.width - layout.padding
+        if layout.table.mode:
+            mode = self.ellipsize(layout.table.mode, right - layout.padding - 2 * layout.gap)
+            mode_width = self.small_font.getlength(mode)
+            pill = (x, y, x + mode_width + 2 * layout.gap, y + self.small_line_height * 1.25)
+            self.canvas.rounded_rectangle(pill, self.small_line_height * 0.6, PILL_COLOR)
+            self.canvas.text((x + layout.gap, text_y), mode, ACCENT_COLOR, self.small_font)
+            x += mode_width + 3 * layout.gap
+        if page_label and x < right:
+            label = self.ellipsize(page_label, right - x)
+            self.canvas.text((x, text_y), label, MUTED_TEXT_COLOR, self.small_font)
+        return layout.padding + layout.measure_title(self.block, self.image.width)
+
+    def draw_axis_titles(self, top: int) -> None:
+        """Draw the titles of the axes: across over the columns, down over the row heads."""
+        layout = self.layout
+        down, across = self.block.corner.split("\n")
+        left = self.get_column_x(0)
+        title = self.ellipsize(across, self.image.width - left - layout.padding)
+        self.canvas.text((left, top), title, MUTED_TEXT_COLOR, self.small_font)
+        if layout.row_header_width:
+            y = top + layout.column_header_height - layout.gap - self.small_line_height
+            title = self.ellipsize(down, layout.row_header_width - layout.gap)
+            self.canvas.text((layout.padding, y), title, MUTED_TEXT_COLOR, self.small_font)
+
+    def draw_column_label(self, column: int, top: int, label: str) -> None:
+        """Draw a column head, centred, its last line just above the cells."""
+        layout = self.layout
+        lines = layout.wrap_header(label)
+        bottom = top + layout.column_header_height - layout.gap
+        for number, line in enumerate(lines):
+            margin = (layout.cell_size[0] - self.font.getlength(line)) / 2
+            y = bottom - (len(lines) - number) * self.line_height
+            self.canvas.text((self.get_column_x(column) + margin, y), line, TEXT_COLOR, self.font)
+
+    def draw_row_label(self, y: int, label: str) -> None:
+        """Draw a row head, halfway down its cells."""
+        layout = self.layout
+        cell_height = layout.cell_size[1]
+        width = layout.row_header_width - layout.gap
+        lines = wrap_text(label, self.font, width, max(1, cell_height // self.line_height))
+        start = y + max(0, (cell_height - len(lines) * self.line_height) / 2)
+        for number, line in enumerate(lines):
+            line_y = start + number * self.line_height
+            self.canvas.text((layout.padding, line_y), line, TEXT_COLOR, self.font)
+
+    def draw_cell(self, coordinates: Coordinates, x: int, y: int) -> None:
+        """Draw a cell's image, or why there is none, and its caption."""
+        layout = self.layout
+        cell = layout.table.get_cell(coordinates)
+        error = cell.error
+        if cell.image_path and not error:
+            try:
+                self.paste_image(cell.image_path, x, y)
+            except BadPicture as fault:
+                error = str(fault)
+        if error:
+            message = f"Failed\n{error}"
+            colors = (ERROR_FILL_COLOR, ERROR_BORDER_COLOR, ERROR_TEXT_COLOR)
+            self.draw_panel(x, y, message, colors)
+        elif not cell.image_path:
+            colors = (MISSING_FILL_COLOR, BORDER_COLOR, MUTED_TEXT_COLOR)
+            self.draw_panel(x, y, "not made yet", colors)
+        start = y + layout.cell_size[1] + layout.gap // 2
+        for number, (line, color) in enumerate(layout.build_caption(self.block, coordinates)):
+            line_y = start + number * self.small_line_height
+            self.canvas.text((x, line_y), line, color, self.small_font)
+
+    def paste_image(self, path: Path, x: int, y: int) -> None:
+        """Paste an image in the middle of its cell. Raise BadPicture if it cannot be read."""
+        image = decode.load_image(path).image
+        scale = self.layout.scale
+        if scale < 1:
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+        width, height = self.layout.cell_size
+        self.image.paste(image, (x + (width - image.width) // 2, y + (height - image.height) // 2))
+
+    def draw_panel(self, x: int, y: int, message: str, colors: tuple[str, str, str]) -> None:
+        """Draw a cell without an image: words in the middle, as many as fit.
+
+        `colors` are those of the ground, the border and the words.
+        """
+        layout = self.layout
+        width, height = layout.cell_size
+        fill_color, border_color, text_color = colors
+        box = (x, y, x + width - 1, y + height - 1)
+        border_width = max(1, layout.font_size // 12)
+        self.canvas.rounded_rectangle(box, layout.gap, fill_color, border_color, border_width)
+        line_height = self.small_line_height
+        max_lines = max(1, (height - layout.gap) // line_height)
+        lines = wrap_text(message, self.small_font, max(8, width - 2 * layout.gap), max_lines)
+        start = y + max(2, (height - len(lines) * line_height) / 2)
+        for number, line in enumerate(lines):
+            line_x = x + (width - self.small_font.getlength(line)) / 2
+            position = (line_x, start + number * line_height)
+            self.canvas.text(position, line, text_color, self.small_font)
+
+    def ellipsize(self, text: str, width: float) -> str:
+        """Return as much of a small text as fits on one line."""
+        return wrap_text(text, self.small_font, max(width, 1), 1)[0]

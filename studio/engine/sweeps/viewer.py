@@ -1,10 +1,13 @@
-"""A sweep as one HTML file that needs no studio and no network: swap axes, hide values, zoom, pin, compare, judge.
+"""A sweep as one HTML file that needs no studio and no network.
 
-Knows: how small pictures become to be embedded, when whole ones are embedded or linked, how data is kept from being markup.
-Does not know: how cells were computed, the job table. How the page behaves stands in viewer.js, how it looks in viewer.css.
+Knows: how small images become to be embedded, when full ones are embedded or linked, how data is
+kept from being markup.
+Does not know: how cells were computed, the job table. How the page behaves stands in viewer.js, how
+it looks in viewer.css.
 
-All that a table says reaches the page as JSON and is shown as text. The page's policy allows its own script and style by their
-hash, pictures from the file itself and, where whole pictures are linked, from beside it; nothing else.
+All that a table says reaches the page as JSON and is shown as text. The page's policy allows its
+own script and style by their hash, images from the file itself and, where full images are linked,
+from beside it; nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,153 +27,207 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from studio.engine.sweeps.results import Coordinates, Table, TableCell, address, said
+from studio.engine.sweeps.results import (
+    Coordinates,
+    Table,
+    TableCell,
+    format_number,
+    make_relative_path,
+    serialize_verdict,
+)
 from studio.errors import BadPicture
 from studio.imaging import decode
 from studio.storage import atomic
 
-HERE = Path(__file__).resolve().parent
-MOST_EMBEDDED = 48 * 2**20  # bytes of whole pictures in the file; above that they are linked
-LARGEST_THUMB, SMALLEST_THUMB, THUMB_PIXELS = (
-    384,
-    96,
-    60_000_000,
-)  # longer side in pixels; pixels of all thumbnails together
-_KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
+ASSET_FOLDER = Path(__file__).resolve().parent
+MAX_EMBEDDED_BYTES = 48 * 2**20  # of full images in the file; above that they are linked
+# The longer side of a thumbnail, and the pixels of all thumbnails together
+MAX_THUMBNAIL_SIDE_PX = 384
+MIN_THUMBNAIL_SIDE_PX = 96
+MAX_THUMBNAIL_PIXELS = 60_000_000
+_IMAGE_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """How images get into the page.
+
+    Attributes:
+        folder: The folder that links are relative to.
+        embed_images: Whether full images are embedded, or linked.
+        thumbnail_side: The longer side of thumbnails, in pixels.
+    """
+
+    folder: Path
+    embed_images: bool
+    thumbnail_side: int
 
 
 def write_viewer(
-    table: Table, file: Path, embed: bool = True, *, most_embedded: int = MOST_EMBEDDED
+    table: Table,
+    file: Path,
+    embed_images: bool = True,
+    *,
+    max_embedded_bytes: int = MAX_EMBEDDED_BYTES,
 ) -> None:
-    """Write the page. Thumbnails are always inside; whole pictures too if `embed` and all together stay below `most_embedded`
-    bytes, else they are linked relative to `file`. Cells are written one by one: memory holds one picture."""
-    whole = embed and sum(_bytes(cell.picture) for cell in table.cells.values()) <= most_embedded
-    edge = int(
-        max(SMALLEST_THUMB, min(LARGEST_THUMB, math.sqrt(THUMB_PIXELS / max(1, len(table.cells)))))
+    """Write the page. Cells are written one by one: memory holds one image.
+
+    Args:
+        table: A sweep.
+        file: Where to write.
+        embed_images: Whether full images may be embedded; thumbnails always are.
+        max_embedded_bytes: If the images are larger together, they are linked relative to `file`.
+    """
+    if embed_images:
+        total_bytes = sum(_get_file_size(cell.image_path) for cell in table.cells.values())
+        embed_images = total_bytes <= max_embedded_bytes
+    fair_side = math.sqrt(MAX_THUMBNAIL_PIXELS / max(1, len(table.cells)))
+    thumbnail_side = int(max(MIN_THUMBNAIL_SIDE_PX, min(MAX_THUMBNAIL_SIDE_PX, fair_side)))
+    style = _read_asset("viewer.css")
+    script = _read_asset("viewer.js")
+    template = _read_asset("viewer.html").replace("@SCRIPT@", script).replace("@STYLE@", style)
+    head, tail = template.split("@DATA@")
+    head = head.replace("@POLICY@", _build_csp(style, script, embed_images))
+    head = head.replace("@TITLE@", html.escape(table.title or "Sweep"))
+    embedding = _Embedding(file.parent, embed_images, thumbnail_side)
+    with atomic.open_for_writing(file) as stream:
+        for text in chain((head,), _iter_json(table, embedding), (tail,)):
+            stream.write(text.encode("utf-8", "replace"))
+
+
+def _read_asset(name: str) -> str:
+    return (ASSET_FOLDER / name).read_text("utf-8")
+
+
+def _build_csp(style: str, script: str, embed_images: bool) -> str:
+    """Return the page's content security policy."""
+    image_sources = "data:" if embed_images else "data: 'self' file:"
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash_source(script)}",
+            f"style-src {_hash_source(style)}",
+            f"img-src {image_sources}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
     )
-    style, script = (_asset(f"viewer.{kind}") for kind in ("css", "js"))
-    before, after = (
-        _asset("viewer.html").replace("@SCRIPT@", script).replace("@STYLE@", style).split("@DATA@")
-    )
-    before = before.replace("@POLICY@", _policy(style, script, whole)).replace(
-        "@TITLE@", html.escape(table.title or "Sweep")
-    )
-    with atomic.writing(file) as out:
-        for part in chain((before,), _data(table, file, whole, edge), (after,)):
-            out.write(part.encode("utf-8", "replace"))
 
 
-def _asset(name: str) -> str:
-    return (HERE / name).read_text("utf-8")
+def _hash_source(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _policy(style: str, script: str, whole: bool) -> str:
-    def hashed(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    linked = "" if whole else " 'self' file:"
-    return (
-        f"default-src 'none'; script-src {hashed(script)}; style-src {hashed(style)}; img-src data:{linked}; base-uri 'none'; "
-        "form-action 'none'"
-    )
-
-
-def _data(table: Table, file: Path, whole: bool, edge: int) -> Iterator[str]:
-    """The JSON in pieces, harmless inside a script tag."""
-    folded, where = table.folded()
+def _iter_json(table: Table, embedding: _Embedding) -> Iterator[str]:
+    """Yield the JSON in pieces, harmless inside a script tag."""
+    merged, index_of = table.merge_axis_groups()
     head = {
         "id": table.id,
         "title": table.title,
         "mode": table.mode,
-        "fixed": table.fixed,
-        "edge": edge,
-        "axes": [{"title": axis.title, "labels": axis.labels} for axis in folded.axes],
+        "fixed": table.fixed_settings,
+        "edge": embedding.thumbnail_side,
+        "axes": [{"title": axis.title, "labels": axis.labels} for axis in merged.axes],
     }
-    yield _json(head)[:-1] + ',"cells":['
-    for number, (at, cell) in enumerate(sorted(folded.cells.items())):
-        yield ("," if number else "") + _json(
-            _entry(tuple(at[k] for k in where), at, cell, file, whole, edge)
-        )
+    yield _dump_json(head).removesuffix("}") + ',"cells":['
+    separator = ""
+    for coordinates, cell in sorted(merged.cells.items()):
+        source_coordinates = tuple(coordinates[k] for k in index_of)
+        entry = _build_cell_entry(cell, coordinates, source_coordinates, embedding)
+        yield separator + _dump_json(entry)
+        separator = ","
     yield "]}"
 
 
-def _json(value: object) -> str:
-    return (
-        json.dumps(value, allow_nan=False)
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-    )
+def _dump_json(value: object) -> str:
+    text = json.dumps(value, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _entry(
-    source: Coordinates, at: Coordinates, cell: TableCell, file: Path, whole: bool, edge: int
+def _build_cell_entry(
+    cell: TableCell,
+    coordinates: Coordinates,
+    source_coordinates: Coordinates,
+    embedding: _Embedding,
 ) -> dict[str, Any]:
+    """Return what the page gets of a cell, at its places in the merged and in the stored table."""
     entry: dict[str, Any] = {
         "key": cell.key,
-        "at": at,
-        "from": source,
+        "at": coordinates,
+        "from": source_coordinates,
         "seed": cell.seed,
         "settings": cell.settings,
         "error": cell.error,
-        "numbers": {name: said(value) for name, value in cell.numbers.items()},
+        "numbers": {name: format_number(value) for name, value in cell.metrics.items()},
+        "verdict": serialize_verdict(cell.verdict),
     }
-    entry["verdict"] = {
-        "stars": cell.verdict.stars,
-        "note": cell.verdict.note,
-        "best": cell.verdict.best,
-    }
-    if cell.picture and not cell.error:
+    if cell.image_path and not cell.error:
         try:
-            entry |= _picture(cell.picture, cell.thumb, file, whole, edge)
+            entry |= _build_image_entry(cell.image_path, cell.thumbnail_path, embedding)
         except BadPicture as fault:
             entry["error"] = str(fault)
     return entry
 
 
-def _picture(path: Path, thumb: Path | None, file: Path, whole: bool, edge: int) -> dict[str, Any]:
-    """Thumbnail and whole picture as addresses. A picture that is no larger than a thumbnail is its own."""
-    width, height = _size(path)
-    link = address(path, file.parent)
-    full = (
-        _uri(path.read_bytes())
-        if whole
-        else path.resolve().as_uri()
-        if Path(link).is_absolute()
-        else quote(link)
-    )
-    said_of = {"full": full, "width": width, "height": height, "file": path.name}
-    if whole and max(width, height) <= edge:
-        return said_of
-    return said_of | {"thumb": _uri(_small(path, thumb, edge))}
+def _build_image_entry(
+    path: Path, thumbnail_path: Path | None, embedding: _Embedding
+) -> dict[str, Any]:
+    """Return full image and thumbnail as addresses.
+
+    An embedded image that is no larger than a thumbnail needs none.
+    """
+    width, height = _read_image_size(path)
+    if embedding.embed_images:
+        address = _make_data_uri(path.read_bytes())
+    else:
+        address = _make_link(path, embedding.folder)
+    entry = {"full": address, "width": width, "height": height, "file": path.name}
+    if not embedding.embed_images or max(width, height) > embedding.thumbnail_side:
+        thumbnail = _make_thumbnail(path, thumbnail_path, embedding.thumbnail_side)
+        entry["thumb"] = _make_data_uri(thumbnail)
+    return entry
 
 
-def _small(path: Path, thumb: Path | None, edge: int) -> bytes:
-    """WebP of at most `edge` pixels; from the ready thumbnail where that is large enough."""
-    ready = thumb is not None and thumb.is_file() and max(_size(thumb)) >= edge
-    image = decode.load(thumb if ready and thumb else path).image
-    image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=84)
-    return out.getvalue()
+def _make_link(path: Path, folder: Path) -> str:
+    """Return a link relative to a folder; an absolute one on another drive."""
+    relative_path = make_relative_path(path, folder)
+    if Path(relative_path).is_absolute():
+        return path.resolve().as_uri()
+    return quote(relative_path)
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _make_thumbnail(path: Path, thumbnail_path: Path | None, side: int) -> bytes:
+    """Return a WebP of at most `side` pixels; from the stored thumbnail if that is large enough."""
+    if (
+        thumbnail_path is not None
+        and thumbnail_path.is_file()
+        and max(_read_image_size(thumbnail_path)) >= side
+    ):
+        path = thumbnail_path
+    image = decode.load_image(path).image
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=84)
+    return buffer.getvalue()
+
+
+def _read_image_size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path, formats=decode.FORMATS) as image:
+        with Image.open(path, formats=decode.ALLOWED_FORMATS) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise BadPicture(f"{path.name} is gone or no picture any more.") from None
 
 
-def _uri(data: bytes) -> str:
-    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
-    if kind is None:
-        raise BadPicture("A cell's picture is not PNG, JPEG or WebP.")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _make_data_uri(data: bytes) -> str:
+    for signature, image_type in _IMAGE_SIGNATURES.items():
+        if data.startswith(signature):
+            return f"data:image/{image_type};base64,{base64.b64encode(data).decode()}"
+    raise BadPicture("A cell's picture is not PNG, JPEG or WebP.")
 
 
-def _bytes(path: Path | None) -> int:
+def _get_file_size(path: Path | None) -> int:
     try:
         return path.stat().st_size if path else 0
     except OSError:

@@ -1,1 +1,1 @@
-"""Training a LoRA: data, loop, export. Nothing here attaches to a network that is lent."""
+"""LoRA training: data, loop and export. Nothing here attaches to a network that is lent."""

@@ -1,8 +1,9 @@
 """A training's state as files, and back.
 
-Knows: what has to be kept so that a run that goes on is bit for bit one that was never stopped: the LoRA, the optimizer's memory,
-how far it is (which decides batch, noise and rate), the loss's scale, steps left out. Does not know: how files become safe
-(storage/training/checkpoints.py), how it trains.
+Knows: what has to be saved so that a resumed run is bit for bit one that was never stopped: the
+LoRA, the optimizer's state, the number of steps (which decides batch, noise and rate), the loss
+scale, the skipped steps.
+Does not know: how files are written safely (storage/training/checkpoints.py), how a step is taken.
 
 Only safetensors and JSON: nothing in a checkpoint can carry a program.
 """
@@ -15,103 +16,117 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as unpacked
-from safetensors.torch import save as packed
+from safetensors.torch import load as deserialize
+from safetensors.torch import save as serialize
 
 from studio.engine.training import optim
-from studio.engine.training.lora_export import Pair
-from studio.engine.training.lora_network import NAME, pairs
-from studio.engine.training.trainer import Pending, Trainer
+from studio.engine.training.lora_export import LoraMatrices
+from studio.engine.training.lora_network import ADAPTER_NAME, build_layers
+from studio.engine.training.trainer import PendingSteps, Trainer
 from studio.errors import BadFile, StudioError
 from studio.storage.training import checkpoints
 from studio.storage.training.checkpoints import Checkpoint
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS_FILE = "weights.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
 
 
-class Keeper:
-    """The checkpoints of one run. `identity` is a hash over all that decides its steps, `keep` how many stay (0 is all)."""
+class CheckpointManager:
+    """The checkpoints of one run.
 
-    def __init__(self, folder: Path, identity: str, keep: int) -> None:
-        self.folder, self.identity, self.keep = folder, identity, keep
-        self.at = -1  # the step that is saved already
+    `identity` is a hash over everything that decides the run's steps, `total_limit` the number of
+    checkpoints that are kept (0 is all).
+    """
+
+    def __init__(self, folder: Path, identity: str, total_limit: int) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.total_limit = total_limit
+        self.saved_step = -1  # the step that was saved last
 
     def save(self, trainer: Trainer) -> None:
-        """Keep all there is, then let the oldest go. Raises BadFile when the disk does not take it."""
-        if trainer.done == self.at:
+        """Save the trainer's state, then delete the oldest checkpoints beyond the limit.
+
+        Raises BadFile if the disk refuses it.
+        """
+        if trainer.global_step == self.saved_step:
             return
-        tensors, numbers = optim.memory(trainer.optimizer)
-        alphas = {
-            f"{network}|{path}": layer.lora_alpha[NAME]
-            for (network, path), layer in trainer.network.layers.items()
-        }
+        optimizer_tensors, optimizer_scalars = optim.get_state(trainer.optimizer)
+        alphas = {}
+        for (network, path), layer in trainer.network.layers.items():
+            alphas[f"{network}|{path}"] = layer.lora_alpha[ADAPTER_NAME]
         state = {
             "identity": self.identity,
-            "done": trainer.done,
-            "total": trainer.total,
-            "skipped": sorted(trainer.skipped),
-            "smoothed": trainer.smoothed,
+            "done": trainer.global_step,
+            "total": trainer.total_steps,
+            "skipped": sorted(trainer.skipped_steps),
+            "smoothed": trainer.smoothed_loss,
             "scaler": trainer.scaler.state_dict(),
-            "numbers": numbers,
+            "numbers": optimizer_scalars,
             "alphas": alphas,
         }
-        parts = {
-            WEIGHTS: packed(_here(trainer.network.tensors())),
-            OPTIMIZER: packed(_here(tensors)),
-            STATE: json.dumps(state).encode(),
+        files = {
+            WEIGHTS_FILE: serialize(_to_cpu(trainer.network.state_dict())),
+            OPTIMIZER_FILE: serialize(_to_cpu(optimizer_tensors)),
+            STATE_FILE: json.dumps(state).encode(),
         }
-        checkpoints.save(self.folder, trainer.done, parts)
-        self.at = trainer.done
-        checkpoints.prune(self.folder, self.keep)
+        checkpoints.save(self.folder, trainer.global_step, files)
+        self.saved_step = trainer.global_step
+        checkpoints.prune(self.folder, self.total_limit)
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest that is whole, and what is wrong with newer ones."""
-        return checkpoints.newest(self.folder)
+    def find_newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest intact checkpoint, and the faults of newer ones."""
+        return checkpoints.find_newest(self.folder)
 
-    def restore(self, trainer: Trainer, one: Checkpoint) -> None:
-        """Put a trainer where it was. Raises BadFile, and StudioError for a checkpoint of another dataset or other settings."""
-        parts = checkpoints.read(one)
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """Put a trainer into the state of a checkpoint.
+
+        Raises:
+            BadFile: If the checkpoint cannot be read.
+            StudioError: If it belongs to another dataset or other settings.
+        """
+        files = checkpoints.read_files(checkpoint)
         try:
-            state = json.loads(parts[STATE])
-            tensors, memory = unpacked(parts[WEIGHTS]), unpacked(parts[OPTIMIZER])
-            done, skipped = int(state["done"]), {int(step) for step in state["skipped"]}
-            smoothed, scale, numbers, identity = (
-                float(state["smoothed"]),
-                state["scaler"],
-                state["numbers"],
-                state["identity"],
-            )
+            state = json.loads(files[STATE_FILE])
+            weights = deserialize(files[WEIGHTS_FILE])
+            optimizer_tensors = deserialize(files[OPTIMIZER_FILE])
+            optimizer_scalars = state["numbers"]
+            global_step = int(state["done"])
+            skipped_steps = {int(step) for step in state["skipped"]}
+            smoothed_loss = float(state["smoothed"])
+            scaler_state = state["scaler"]
+            identity = state["identity"]
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BadFile(
-                f"{one.path.name} cannot be read ({type(error).__name__}); begin anew."
+                f"{checkpoint.path.name} cannot be read ({type(error).__name__}); begin anew."
             ) from None
         if identity != self.identity:
             raise StudioError(
-                "The pictures, captions, model or settings are not those that this run was begun with, so it cannot "
-                "go on from its checkpoint. Put them back, or begin it anew."
+                "The pictures, captions, model or settings are not those that this run was begun "
+                "with, so it cannot go on from its checkpoint. Put them back, or begin it anew."
             )
-        trainer.network.set(tensors)
-        optim.remember(trainer.optimizer, memory, numbers)
+        trainer.network.load_state_dict(weights)
+        optim.load_state(trainer.optimizer, optimizer_tensors, optimizer_scalars)
         if trainer.scaler.is_enabled():
-            trainer.scaler.load_state_dict(scale)
+            trainer.scaler.load_state_dict(scaler_state)
         trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.done, trainer.skipped, trainer.smoothed, trainer.pending = (
-            done,
-            skipped,
-            smoothed,
-            Pending(),
-        )
-        self.at = done
+        trainer.global_step = global_step
+        trainer.skipped_steps = skipped_steps
+        trainer.smoothed_loss = smoothed_loss
+        trainer.pending = PendingSteps()
+        self.saved_step = global_step
 
 
-def layers(one: Checkpoint) -> dict[tuple[str, str], Pair]:
-    """A checkpoint's LoRA as the exporter takes it. Raises BadFile."""
-    parts = checkpoints.read(one)
+def load_layers(checkpoint: Checkpoint) -> dict[tuple[str, str], LoraMatrices]:
+    """Load a checkpoint's LoRA in the form that the exporter takes. Raises BadFile."""
+    files = checkpoints.read_files(checkpoint)
     try:
-        return pairs(unpacked(parts[WEIGHTS]), json.loads(parts[STATE])["alphas"])
+        alphas = json.loads(files[STATE_FILE])["alphas"]
+        return build_layers(deserialize(files[WEIGHTS_FILE]), alphas)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise BadFile(f"{one.path.name} cannot be read ({type(error).__name__}).") from None
+        raise BadFile(f"{checkpoint.path.name} cannot be read ({type(error).__name__}).") from None
 
 
-def _here(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}

@@ -1,9 +1,10 @@
-"""Class pictures for prior preservation: what the model itself makes of the class word, so that it does not forget it.
+"""Class images for prior preservation: the model's own images of the class prompt.
 
-Knows: where they are kept, that they are painted when missing. Does not know: how they are weighed in the loss.
+Knows: where they are stored, that missing ones are generated.
+Does not know: how they are weighted in the loss.
 
-DreamBooth: arXiv:2208.12242. They are painted once for a model, a prompt and a size, and taken again by later runs:
-home/class_pictures/<key>/0000.png …
+DreamBooth: arXiv:2208.12242. Class images are generated once for a model, a prompt and a size, and
+used again by later runs: home/class_pictures/<key>/0000.png …
 """
 
 from __future__ import annotations
@@ -16,65 +17,77 @@ from pathlib import Path
 
 from studio.core.generation.request import GenerationRequest
 from studio.core.training.config import TrainingConfig
-from studio.engine.context import Bench
+from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
-from studio.engine.generation.job import decode
 from studio.engine.generation.trajectory import Trajectory
-from studio.engine.models.prompt_encoding import condition
+from studio.engine.generation.trajectory_runner import decode_latents
+from studio.engine.models.prompt_encoding import encode_prompts
 from studio.errors import StudioError
 from studio.storage import atomic
 from studio.storage.datasets import training_set
-from studio.storage.datasets.training_set import Item
+from studio.storage.datasets.training_set import TrainingImage
 from studio.storage.jobs import Progress
 from studio.storage.models.library import ModelInfo
 
-TOGETHER = 4  # painted in one U-Net call
+MAX_BATCH_SIZE = 4  # images that are generated in one U-Net call
 
 
-def pictures(
-    bench: Bench, config: TrainingConfig, info: ModelInfo, report: Callable[[Progress], None]
-) -> list[Item]:
-    """So many class pictures as are asked for. `config` is resolved. Raises what painting raises."""
-    if not config.class_pictures:
+def ensure_class_images(
+    context: WorkerContext,
+    config: TrainingConfig,
+    info: ModelInfo,
+    report: Callable[[Progress], None],
+) -> list[TrainingImage]:
+    """Return `config.num_class_images` class images; missing ones are generated.
+
+    `config` is resolved. Raises StudioError for an unusable image, and what generation raises.
+    """
+    if not config.num_class_images:
         return []
-    made = f"{bench.library.content(info)} {config.class_prompt} {info.side}"
-    folder = bench.settings.home / "class_pictures" / hashlib.sha256(made.encode()).hexdigest()[:16]
-    paths = [folder / f"{number:04d}.png" for number in range(config.class_pictures)]
-    missing = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    identity = (
+        f"{context.home.library.get_content_hash(info)} {config.class_prompt} {info.native_size}"
+    )
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    folder = context.settings.home / "class_pictures" / key
+    paths = [folder / f"{index:04d}.png" for index in range(config.num_class_images)]
+    missing = [(index, path) for index, path in enumerate(paths) if not path.is_file()]
     if missing:
-        _paint(bench, config, missing, report)
-    found = {item.path: item for item in training_set.read(folder).items}
-    broken = [path.name for path in paths if path not in found]
+        _generate_missing(context, config, missing, report)
+    images = {image.path: image for image in training_set.read_training_set(folder).images}
+    broken = [path.name for path in paths if path not in images]
     if broken:
         raise StudioError(
-            f"The class picture {broken[0]} in {folder} cannot be used; delete it, and it is painted again."
+            f"The class picture {broken[0]} in {folder} cannot be used; "
+            "delete it, and it is painted again."
         )
-    return [replace(found[path], caption=config.class_prompt, repeats=1) for path in paths]
+    return [replace(images[path], caption=config.class_prompt, repeats=1) for path in paths]
 
 
-def _paint(
-    bench: Bench,
+def _generate_missing(
+    context: WorkerContext,
     config: TrainingConfig,
     missing: list[tuple[int, Path]],
     report: Callable[[Progress], None],
 ) -> None:
-    request, done = GenerationRequest(prompt=config.class_prompt, model=config.model, seed=0), 0
+    """Generate the images with these indices, which are also their seeds: the same in all runs."""
+    request = GenerationRequest(prompt=config.class_prompt, model=config.model, seed=0)
+    num_generated = 0
 
-    def say() -> None:
-        report(Progress(done, len(missing), "Painting class pictures"))
+    def report_progress() -> None:
+        report(Progress(num_generated, len(missing), "Painting class pictures"))
 
-    with bench.pipelines.borrow(request) as parts:
-        told = condition(parts, request)
-        one = request.resolved(parts.info.side, 0)
-        each = [
-            Trajectory(parts, one.model_copy(update={"seed": number}), told)
-            for number, _ in missing
-        ]  # the same for all runs
-        where = dict(zip(each, (path for _, path in missing)))
-        for trajectory, latents, _ in Batcher(parts, TOGETHER).paint(each, say):
+    with context.pipelines.borrow(request) as model:
+        conditioning = encode_prompts(model, request)
+        resolved = request.resolve(model.info.native_size, 0)
+        paths = {}
+        for seed, path in missing:
+            seeded_request = resolved.model_copy(update={"seed": seed})
+            paths[Trajectory(model, seeded_request, conditioning)] = path
+        batcher = Batcher(model, MAX_BATCH_SIZE)
+        for trajectory, latents, _ in batcher.denoise(list(paths), report_progress):
             if isinstance(latents, StudioError):
                 raise latents
-            out = io.BytesIO()
-            decode(parts, latents).save(out, "PNG")
-            atomic.write(where[trajectory], out.getvalue())
-            done += 1
+            buffer = io.BytesIO()
+            decode_latents(model, latents).save(buffer, "PNG")
+            atomic.write(paths[trajectory], buffer.getvalue())
+            num_generated += 1

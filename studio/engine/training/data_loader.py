@@ -1,10 +1,11 @@
-"""Pictures and captions as the networks take them: latents and embeddings, computed once, drawn from at every step.
+"""Images and captions as the networks take them: latents and embeddings, cached before training.
 
-Knows: pixels, the autoencoder's posterior, what the cached depends on. Does not know: which batch comes when (samples.py),
-noise, timesteps, the loss (loop.py).
+Knows: pixels, the autoencoder's posterior, what cached tensors depend on.
+Does not know: which batch comes when (batch_plan.py), noise, timesteps, the loss (objective.py).
 
-Of a picture the posterior's mean and deviation are kept, so that every step draws its own latents. `prepare` computes all that
-the plan can ever show; afterwards neither the autoencoder nor frozen encoders are needed any more.
+Of an image the posterior's mean and deviation are cached, so that every step draws its own latents.
+`fill_cache` computes everything that the plan can ever ask for; afterwards neither the autoencoder
+nor frozen text encoders are needed any more.
 """
 
 from __future__ import annotations
@@ -21,260 +22,310 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio.engine.models.families import ENCODERS, Parts
+from studio.engine.models.families import TEXT_ENCODERS, LoadedModel
 from studio.engine.training import latent_cache as caching
 from studio.engine.training import rng, text_encoding
-from studio.engine.training.batch_plan import Plan, Sample, View
-from studio.engine.training.latent_cache import Cache, Tensors
+from studio.engine.training.batch_plan import BatchPlan, Sample, View
+from studio.engine.training.latent_cache import TensorCache, Tensors
 from studio.errors import BadFile, DatasetError, InvalidSpec
 from studio.imaging import decode
 
-AHEAD = 4  # pictures that are decoded while one is encoded
+PREFETCH_IMAGES = 4  # images that are decoded while one is encoded
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on. `rows` and `pooled` are None where text encoders are trained: they read `captions` themselves.
+    """What one step trains on, on the device.
 
-    Latents are float32 and scaled for the U-Net; `time_ids` is for SDXL, `weights` for the losses, one for each sample.
+    Attributes:
+        step: The batch's number, counted from 0.
+        samples: What the rows of the tensors are of; all of one bucket.
+        captions: The samples' captions.
+        latents: (samples, channels, latent height, latent width), float32, scaled for the U-Net.
+        loss_weights: (samples,), factors on the losses.
+        prompt_embeds: (samples, tokens, width), or None where text encoders are trained: they read
+            `captions` themselves.
+        pooled_prompt_embeds: (samples, width), SDXL only, or None as above.
+        time_ids: (samples, 6), SDXL's size conditions, or None.
     """
 
     step: int
     samples: list[Sample]
     captions: list[str]
     latents: torch.Tensor
-    weights: torch.Tensor
-    rows: torch.Tensor | None
-    pooled: torch.Tensor | None
+    loss_weights: torch.Tensor
+    prompt_embeds: torch.Tensor | None
+    pooled_prompt_embeds: torch.Tensor | None
     time_ids: torch.Tensor | None
 
     @property
-    def keys(self) -> list[str]:
-        """What the draws for these samples depend on."""
+    def sample_keys(self) -> list[str]:
+        """Return what the random draws for these samples depend on."""
         return [sample.key for sample in self.samples]
 
 
-class Data:
-    """A plan's batches for one model. `read_text` is False where text encoders are trained; with `keep` False pictures are
-    encoded anew at every step, to the same latents."""
+class BatchLoader:
+    """A plan's batches for one model."""
 
     def __init__(
-        self, plan: Plan, cache: Cache, parts: Parts, read_text: bool = True, keep: bool = True
+        self,
+        plan: BatchPlan,
+        cache: TensorCache,
+        model: LoadedModel,
+        cache_text_embeds: bool = True,
+        cache_latents: bool = True,
     ) -> None:
-        """Raises InvalidSpec for buckets that this model's latents do not fit."""
-        self.plan, self.read_text, self.keep, self._parts = plan, read_text, keep, parts
-        self._cache, self._device, self._family = cache, parts.device, parts.info.family
-        bad = [size for size in plan.of_bucket if size[0] % parts.scale or size[1] % parts.scale]
-        if bad:
-            raise InvalidSpec(
-                [
-                    f"Resolution: {parts.info.name} takes sides in steps of {parts.scale} pixels "
-                    f"(not {bad[0][0]} x {bad[0][1]})."
-                ]
-            )
-        self._shift, self._factor = _numbers(parts.vae.config)
-        # Rounding differs between kinds of device: what was computed on one is not taken for another's.
-        kind = f"{parts.vae.dtype} {parts.device.kind}"
-        self._vae = caching.key("latents 1", caching.content(parts.info, "vae"), kind)
-        if read_text:
-            names = [name for row in ENCODERS[self._family] for name in row[:2]]
-            kinds = [f"{encoder.dtype} {parts.device.kind}" for encoder in parts.text_encoders]
-            self._text = caching.key(
+        """Prepare to load batches.
+
+        Args:
+            plan: Which samples form which batch.
+            cache: Where latents and embeddings are kept.
+            model: The model that encodes them.
+            cache_text_embeds: False where text encoders are trained.
+            cache_latents: With False images are encoded anew at every step, to the same latents.
+
+        Raises:
+            InvalidSpec: If a bucket's sides are no multiples of the autoencoder's scale factor.
+        """
+        self.plan = plan
+        self.cache_text_embeds = cache_text_embeds
+        self.cache_latents = cache_latents
+        self._model = model
+        self._cache = cache
+        self._device = model.device
+        self._family = model.info.family
+        for width, height in plan.samples_by_bucket:
+            if width % model.vae_scale_factor or height % model.vae_scale_factor:
+                raise InvalidSpec(
+                    [
+                        f"Resolution: {model.info.name} takes sides in steps of "
+                        f"{model.vae_scale_factor} pixels (not {width} x {height})."
+                    ]
+                )
+        self._latent_shift, self._latent_scale = _get_latent_normalization(model.vae.config)
+        # Rounding differs between kinds of device: a tensor computed on one is not used on another.
+        vae_kind = f"{model.vae.dtype} {model.device.kind}"
+        self._vae_cache_key = caching.make_key(
+            "latents 1", caching.hash_components(model.info, "vae"), vae_kind
+        )
+        if cache_text_embeds:
+            names = [name for row in TEXT_ENCODERS[self._family] for name in row[:2]]
+            kinds = [f"{encoder.dtype} {model.device.kind}" for encoder in model.text_encoders]
+            self._text_cache_key = caching.make_key(
                 "text 1",
                 self._family,
-                caching.content(parts.info, *names),
+                caching.hash_components(model.info, *names),
                 *kinds,
                 plan.options.clip_skip,
-                plan.options.chunks,
+                plan.options.num_chunks,
             )
 
     @torch.no_grad()
-    def prepare(
-        self, parts: Parts, report: Callable[[int, int], Any] = lambda done, total: None
+    def fill_cache(
+        self, model: LoadedModel, report: Callable[[int, int], Any] = lambda _current, _total: None
     ) -> None:
-        """Compute all that is not cached yet. `report` gets what is done and the total; what it raises ends the work.
+        """Compute everything that is not cached yet.
 
-        Raises DatasetError for a picture that broke, or has changed since the folder was read.
+        Args:
+            model: The model that encodes.
+            report: Called with the number of cached tensors and their total; it may raise to stop.
+
+        Raises:
+            DatasetError: If an image is broken, or has changed since the folder was read.
         """
-        views, captions = (
-            self.plan.views() if self.keep else [],
-            self.plan.captions() if self.read_text else [],
-        )
+        views = self.plan.list_views() if self.cache_latents else []
+        captions = self.plan.list_captions() if self.cache_text_embeds else []
         total = len(views) + len(captions)
         missing = [view for view in views if self._cache.get(self._view_key(view)) is None]
-        done = len(views) - len(missing)
-        report(done, total)
-        by_picture = [list(group) for _, group in groupby(missing, lambda view: view.item.path)]
-        with closing(_ahead(_pixels_of, by_picture)) as decoded:
-            for group, pictures in decoded:
-                for view, picture in zip(group, pictures):
-                    self._cache.put(self._view_key(view), _posterior(parts, view, picture))
-                    done += 1
-                    report(done, total)
+        num_cached = len(views) - len(missing)
+        report(num_cached, total)
+        views_by_image: list[list[View]] = []
+        for _, group in groupby(missing, lambda view: view.image.path):
+            views_by_image.append(list(group))
+        with closing(_prefetch(_load_views, views_by_image)) as decoded:
+            for views_of_image, pixels_of_views in decoded:
+                for view, pixels in zip(views_of_image, pixels_of_views):
+                    self._cache.put(self._view_key(view), _encode_posterior(model, view, pixels))
+                    num_cached += 1
+                    report(num_cached, total)
         for caption in captions:
-            if self._cache.get(self._caption_key(caption)) is None:
-                self._cache.put(self._caption_key(caption), self._read(parts, caption))
-            done += 1
-            report(done, total)
+            key = self._caption_key(caption)
+            if self._cache.get(key) is None:
+                self._cache.put(key, self._encode_caption(model, caption))
+            num_cached += 1
+            report(num_cached, total)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, on the device. Needs `prepare` before it."""
-        plan, samples = self.plan, self.plan.at(step)
-        views = [plan.view(step, sample) for sample in samples]
-        captions = [plan.caption(step, sample) for sample in samples]
-        found = (
-            [self._kept(self._view_key(view), view.item.path.name) for view in views]
-            if self.keep
-            else self._encoded(views)
-        )
-        means, deviations = (
-            torch.stack([row[name] for row in found]).float() for name in ("mean", "std")
-        )
-        noise = rng.normal(
-            tuple(means.shape[1:]),
-            plan.options.seed,
-            step,
-            [sample.key for sample in samples],
-            "posterior",
-        )
-        latents = (means + deviations * noise - self._shift) * self._factor
-        said = (
-            [self._kept(self._caption_key(caption), repr(caption)) for caption in captions]
-            if self.read_text
-            else [{}]
-        )
-        rows, pooled = (
-            torch.stack([row[name] for row in said]) if name in said[0] else None
-            for name in ("rows", "pooled")
-        )
-        sizes = (
-            torch.tensor([view.time_ids for view in views], dtype=torch.float32)
-            if self._family == "sdxl"
-            else None
-        )
+    def load_batch(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0. Call `fill_cache` first."""
+        samples = self.plan.get_batch(step)
+        views = [self.plan.get_view(step, sample) for sample in samples]
+        captions = [self.plan.get_caption(step, sample) for sample in samples]
+        sample_keys = [sample.key for sample in samples]
+
+        latents = self._sample_latents(step, views, sample_keys)
         weights = torch.tensor([sample.weight for sample in samples])
+        text_embeds: list[Tensors] = []
+        if self.cache_text_embeds:
+            for caption in captions:
+                text_embeds.append(self._load_cached(self._caption_key(caption), repr(caption)))
+        time_ids = None
+        if self._family == "sdxl":
+            time_ids = torch.tensor([view.time_ids for view in views], dtype=torch.float32)
 
-        def there(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(self._device.torch, non_blocking=True)
+        def to_device(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self._device.torch_device, non_blocking=True)
+
+        def to_device_or_none(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else to_device(tensor)
 
         return Batch(
-            step,
-            samples,
-            captions,
-            there(latents),
-            there(weights),
-            *(None if each is None else there(each) for each in (rows, pooled, sizes)),
+            step=step,
+            samples=samples,
+            captions=captions,
+            latents=to_device(latents),
+            loss_weights=to_device(weights),
+            prompt_embeds=to_device_or_none(_stack_rows(text_embeds, "rows")),
+            pooled_prompt_embeds=to_device_or_none(_stack_rows(text_embeds, "pooled")),
+            time_ids=to_device_or_none(time_ids),
         )
 
+    def _sample_latents(self, step: int, views: list[View], sample_keys: list[str]) -> torch.Tensor:
+        """Draw latents from the posteriors of views, scaled for the U-Net."""
+        if self.cache_latents:
+            posteriors = []
+            for view in views:
+                key = self._view_key(view)
+                posteriors.append(self._load_cached(key, view.image.path.name))
+        else:
+            posteriors = self._encode_views(views)
+        means = torch.stack([posterior["mean"] for posterior in posteriors]).float()
+        stds = torch.stack([posterior["std"] for posterior in posteriors]).float()
+        shape = tuple(means.shape[1:])
+        noise = rng.draw_normal(shape, self.plan.options.seed, step, sample_keys, "posterior")
+        return (means + stds * noise - self._latent_shift) * self._latent_scale
+
     @torch.no_grad()
-    def _encoded(self, views: list[View]) -> list[Tensors]:
-        return [_posterior(self._parts, view, _pixels_of([view])[0]) for view in views]
+    def _encode_views(self, views: list[View]) -> list[Tensors]:
+        return [_encode_posterior(self._model, view, _load_views([view])[0]) for view in views]
 
     def _view_key(self, view: View) -> str:
-        return caching.key(
-            self._vae,
-            view.item.content,
-            view.fit.resized,
+        return caching.make_key(
+            self._vae_cache_key,
+            view.image.content_hash,
+            view.fit.resized_size,
             view.fit.bucket,
-            view.left,
-            view.top,
-            view.flip,
+            view.crop_left,
+            view.crop_top,
+            view.is_flipped,
         )
 
     def _caption_key(self, caption: str) -> str:
-        return caching.key(self._text, caption)
+        return caching.make_key(self._text_cache_key, caption)
 
-    def _read(self, parts: Parts, caption: str) -> Tensors:
-        ids = text_encoding.tokens(parts.tokenizers, [caption], self.plan.options.chunks)
-        rows, pooled = text_encoding.encode(
-            self._family, parts.text_encoders, ids, self.plan.options.clip_skip
+    def _encode_caption(self, model: LoadedModel, caption: str) -> Tensors:
+        options = self.plan.options
+        token_ids = text_encoding.tokenize(model.tokenizers, [caption], options.num_chunks)
+        prompt_embeds, pooled = text_encoding.encode_tokens(
+            self._family, model.text_encoders, token_ids, options.clip_skip
         )
-        return {"rows": rows[0]} | ({"pooled": pooled[0]} if pooled is not None else {})
+        tensors = {"rows": prompt_embeds[0]}
+        if pooled is not None:
+            tensors["pooled"] = pooled[0]
+        return tensors
 
-    def _kept(self, key: str, what: str) -> Tensors:
-        found = self._cache.get(key)
-        if found is None:
+    def _load_cached(self, key: str, description: str) -> Tensors:
+        tensors = self._cache.get(key)
+        if tensors is None:
             raise BadFile(
-                f"What was computed of {what:.200} is gone from the cache on disk. Start again; it is computed anew."
+                f"What was computed of {description:.200} is gone from the cache on disk. "
+                "Start again; it is computed anew."
             )
-        return found
+        return tensors
 
 
-def pixels(image: Image.Image, view: View) -> torch.Tensor:
-    """A picture as the autoencoder takes it: (3, height, width) in -1 … 1."""
-    width, height = view.fit.resized
-    if image.size != view.fit.resized:  # means of areas where it shrinks, as kohya does it
-        smaller = width <= image.width and height <= image.height
-        image = image.resize(
-            view.fit.resized, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS
-        )
-    image = image.crop(
-        (view.left, view.top, view.left + view.fit.bucket[0], view.top + view.fit.bucket[1])
-    )
-    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else image
-    raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(
-        image.height, image.width, 3
-    )
-    return (
-        raw.permute(2, 0, 1).contiguous().float() / 255 * 2 - 1
-    )  # another layout in memory would take other kernels
+def image_to_tensor(image: Image.Image, view: View) -> torch.Tensor:
+    """Resize, crop and flip an image into the autoencoder's (3, height, width) in -1 … 1."""
+    resized_size = view.fit.resized_size
+    if image.size != resized_size:
+        # Means of areas where it shrinks, as kohya does it.
+        is_smaller = resized_size[0] <= image.width and resized_size[1] <= image.height
+        resampling = Image.Resampling.BOX if is_smaller else Image.Resampling.LANCZOS
+        image = image.resize(resized_size, resampling)
+    width, height = view.fit.bucket
+    right, bottom = view.crop_left + width, view.crop_top + height
+    image = image.crop((view.crop_left, view.crop_top, right, bottom))
+    if view.is_flipped:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    pixels = pixels.view(image.height, image.width, 3).permute(2, 0, 1)
+    # Another layout in memory would take other kernels, hence contiguous.
+    return pixels.contiguous().float() / 255 * 2 - 1
 
 
-def _pixels_of(views: list[View]) -> list[torch.Tensor]:
-    """One picture's views."""
-    item = views[0].item
+def _stack_rows(rows: list[Tensors], name: str) -> torch.Tensor | None:
+    """Stack the tensors of a name, or return None where there are none."""
+    if not rows or name not in rows[0]:
+        return None
+    return torch.stack([row[name] for row in rows])
+
+
+def _load_views(views: list[View]) -> list[torch.Tensor]:
+    """Decode one image and return the pixels of its views."""
+    training_image = views[0].image
+    name = training_image.path.name
     try:
-        data = item.path.read_bytes()
+        data = training_image.path.read_bytes()
     except OSError as error:
-        raise DatasetError(
-            f"{item.path.name} cannot be read any more ({error.strerror or error})."
-        ) from None
-    if hashlib.sha256(data).hexdigest() != item.content:
-        raise DatasetError(f"{item.path.name} has changed since the folder was read; start again.")
-    image = decode.load(data, item.path.name).image
-    return [pixels(image, view) for view in views]
+        raise DatasetError(f"{name} cannot be read any more ({error.strerror or error}).") from None
+    if hashlib.sha256(data).hexdigest() != training_image.content_hash:
+        raise DatasetError(f"{name} has changed since the folder was read; start again.")
+    image = decode.load_image(data, name).image
+    return [image_to_tensor(image, view) for view in views]
 
 
-def _posterior(parts: Parts, view: View, picture: torch.Tensor) -> Tensors:
-    """Alone in its batch, so that nothing beside it changes a bit."""
-    told = parts.vae.encode(picture[None].to(parts.device.torch, parts.vae.dtype)).latent_dist
-    found = {"mean": told.mean[0], "std": told.std[0]}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):
+def _encode_posterior(model: LoadedModel, view: View, pixels: torch.Tensor) -> Tensors:
+    """Encode a view alone in its batch, so that no other view changes a bit of it."""
+    batch = pixels[None].to(model.device.torch_device, model.vae.dtype)
+    distribution = model.vae.encode(batch).latent_dist
+    posterior = {"mean": distribution.mean[0], "std": distribution.std[0]}
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in posterior.values()):
+        dtype_name = str(model.vae.dtype).removeprefix("torch.")
         raise DatasetError(
-            f"{view.item.path.name}: the autoencoder of {parts.info.name} makes no numbers of it in "
-            f"{str(parts.vae.dtype).removeprefix('torch.')}. Choose --precision float32, or take the picture out."
+            f"{view.image.path.name}: the autoencoder of {model.info.name} makes no numbers of it "
+            f"in {dtype_name}. Choose --precision float32, or take the picture out."
         )
-    return found
+    return posterior
 
 
-def _numbers(config: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What latents are shifted and multiplied by between autoencoder and U-Net: the inverse of `Parts.decode`."""
-    factor = torch.tensor(float(config.scaling_factor))
+def _get_latent_normalization(config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the shift and scale that turn the autoencoder's latents into the U-Net's.
+
+    It is the inverse of `LoadedModel.decode`.
+    """
+    scale = torch.tensor(float(config.scaling_factor))
     if config.get("latents_mean") is None or config.get("latents_std") is None:
-        return torch.tensor(0.0), factor
-    mean, std = (
-        torch.tensor(numbers).view(-1, 1, 1)
-        for numbers in (config.latents_mean, config.latents_std)
-    )
-    return mean, factor / std
+        return torch.tensor(0.0), scale
+    mean = torch.tensor(config.latents_mean).view(-1, 1, 1)
+    std = torch.tensor(config.latents_std).view(-1, 1, 1)
+    return mean, scale / std
 
 
-def _ahead(
-    work: Callable[[list[View]], list[torch.Tensor]],
-    things: Iterable[list[View]],
+def _prefetch(
+    load: Callable[[list[View]], list[torch.Tensor]],
+    groups: Iterable[list[View]],
 ) -> Generator[tuple[list[View], list[torch.Tensor]], None, None]:
-    """Results in order, each computed a little before it is asked for."""
+    """Yield each group and its result in order, computed a little ahead in threads."""
     running: deque[tuple[list[View], Future[list[torch.Tensor]]]] = deque()
-    with ThreadPoolExecutor(AHEAD) as pool:
+    with ThreadPoolExecutor(PREFETCH_IMAGES) as pool:
         try:
-            for thing in things:
-                running.append((thing, pool.submit(work, thing)))
-                if len(running) > AHEAD:
-                    first, future = running.popleft()
-                    yield first, future.result()
+            for group in groups:
+                running.append((group, pool.submit(load, group)))
+                if len(running) > PREFETCH_IMAGES:
+                    oldest, future = running.popleft()
+                    yield oldest, future.result()
             while running:
-                first, future = running.popleft()
-                yield first, future.result()
+                oldest, future = running.popleft()
+                yield oldest, future.result()
         finally:
             for _, future in running:
                 future.cancel()

@@ -1,10 +1,13 @@
-"""The work behind Train: a stored run → a LoRA in the library.
+"""The jobs behind Train: a stored run becomes a LoRA in the library.
 
-Knows: the order of things, from looking at the pictures to the finished file; going on after a stop or a kill; names of files.
-Does not know: the page; how a step is taken (loop.py), what a checkpoint holds (checkpoint.py).
+Knows: the stages of a run, from reading the images to the finished file; resuming after a stop or
+a kill.
+Does not know: the page; how a step is taken (trainer.py), what a checkpoint holds (checkpoint.py),
+how a LoRA is named (run_export.py).
 
-A run is stored before it begins and can be taken up again at any time: its newest whole checkpoint wins, and from there it is bit
-for bit the run that was never stopped. The model that is trained on is a copy of its own, never one that is lent.
+A run is stored before it begins and can be resumed at any time: from its newest intact checkpoint
+on it is bit for bit the run that was never stopped. The model that is trained is loaded for it
+alone, never one that is lent.
 """
 
 from __future__ import annotations
@@ -13,265 +16,273 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import torch
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
-from studio.engine.context import Bench
+from studio.engine.context import WorkerContext
 from studio.engine.models import families
-from studio.engine.models.devices import FORMATS
-from studio.engine.training import checkpoint, lora_export
-from studio.engine.training import memory_probe as probing
-from studio.engine.training.checkpoint import Keeper
-from studio.engine.training.data_loader import Data
-from studio.engine.training.latent_cache import Cache
-from studio.engine.training.lora_export import About, Layers
-from studio.engine.training.lora_network import Network
-from studio.engine.training.monitor import Watcher, beginning
-from studio.engine.training.prepare import Report, Setup, prepare
+from studio.engine.models.devices import DTYPES
+from studio.engine.models.families import LoadedModel
+from studio.engine.progress import ProgressCallback
+from studio.engine.training import checkpoint, memory_probe
+from studio.engine.training.checkpoint import CheckpointManager
+from studio.engine.training.data_loader import BatchLoader
+from studio.engine.training.latent_cache import TensorCache
+from studio.engine.training.lora_network import LoraNetwork
+from studio.engine.training.monitor import TrainingMonitor, snapshot_weights
+from studio.engine.training.prepare import TrainingSetup, prepare_training
+from studio.engine.training.run_export import export_lora
 from studio.engine.training.trainer import Trainer, fit
-from studio.errors import BadFile, StudioError
-from studio.storage.atomic import safe_name
+from studio.errors import StudioError
 from studio.storage.jobs import Progress
 from studio.storage.training import checkpoints
 from studio.storage.training.runs import Run
 
 
-def train(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Train a stored run to its end, or on from where it was. `spec` has its id as "run"; "resume": false begins it anew.
+def train(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Train a stored run to its end, from the beginning or on from its newest checkpoint.
 
-    Returns the LoRA's name, steps and seconds. `report` raises Cancelled to stop; then all is saved, and the same job goes on.
+    Args:
+        context: The worker's stores and pipelines.
+        spec: "run" is the run's id; "resume": False begins it anew.
+        report: Called with the progress. It raises Cancelled to stop; then everything is saved,
+            and the same job goes on from there.
+
+    Returns:
+        "run", "lora" (the LoRA's name), "steps", "notes" and "seconds".
+
+    Raises:
+        StudioError: If there is no such run, or its settings, model, dataset or checkpoint are
+            unusable.
+        OutOfMemory: If a step does not fit into memory; the message says what to lower.
     """
-    began = time.perf_counter()
-    run = _run(bench, spec)
+    started = time.perf_counter()
+
+    # 1. The stored run, and what its settings name: model, layers, images, order, steps.
+    run = _load_run(context, spec)
     report(Progress(0, 0, "Reading the pictures"))
-    setup = prepare(bench, run.config, report)
+    setup = prepare_training(context, run.config, report)
+
+    # 2. Where it begins: at the newest intact checkpoint, or at step 0.
     folder = run.folder / "checkpoints"
-    keeper = Keeper(folder, setup.identity, setup.config.checkpoints_kept)
-    checkpoints.tidy(folder)
+    checkpoint_manager = CheckpointManager(folder, setup.identity, setup.config.checkpoint_limit)
+    checkpoints.delete_leftovers(folder)
     if not spec.get("resume", True):
-        bench.runs.restart(run.id)
-    found, notes = keeper.newest()
-    bench.runs.say(run.id, "about", **setup.about(), left_aside=notes)
-    with _trainer(bench, setup, f"{run.config.name} (training {run.id})", report) as (
-        trainer,
-        held,
-    ):
-        cost = _cost(bench, run, setup, trainer, report, known=found is not None)
-        watcher = Watcher(bench, run, setup, keeper, held, report, int(cost["working"]))
-        watcher.first = beginning(trainer)
-        if found:
-            keeper.restore(trainer, found)
-        bench.runs.restart(run.id, trainer.done)
-        fit(trainer, watcher)
-    last, _ = keeper.newest()
+        context.home.runs.rewind(run.id)
+    newest, faults = checkpoint_manager.find_newest()
+    context.home.runs.update_record(run.id, "about", **setup.summarize(), left_aside=faults)
+
+    # 3. A model of its own with a fresh LoRA, and all latents and embeddings in the cache.
+    owner = f"{run.config.name} (training {run.id})"
+    with _open_trainer(context, setup, owner, report) as (trainer, validation_loader):
+        # 4. The cost of a step. What does not fit into memory fails here, before a step is taken.
+        cost = _recall_cost(context, run, setup) if newest else None
+        if cost is None:
+            cost = _measure_cost(context, run, trainer, report)
+
+        # 5. The state of the checkpoint; log and samples of later steps are deleted.
+        monitor = TrainingMonitor(
+            context,
+            run,
+            setup=setup,
+            checkpoint_manager=checkpoint_manager,
+            validation_loader=validation_loader,
+            report=report,
+            working_bytes=int(cost["working"]),
+        )
+        monitor.initial_weights = snapshot_weights(trainer)
+        if newest:
+            checkpoint_manager.restore(trainer, newest)
+        context.home.runs.rewind(run.id, trainer.global_step)
+
+        # 6. The steps, with log, samples, validation and checkpoints.
+        fit(trainer, monitor)
+
+    # 7. The last checkpoint as a LoRA in the library.
+    last, _ = checkpoint_manager.find_newest()
     assert last
-    report(Progress(setup.total, setup.total, "Writing the LoRA"))
-    name, notes = _export(bench, run, last.step, checkpoint.layers(last), setup.config.name, "lora")
+    report(Progress(setup.total_steps, setup.total_steps, "Writing the LoRA"))
+    lora_name, export_notes = export_lora(
+        context,
+        run,
+        step=last.step,
+        layers=checkpoint.load_layers(last),
+        lora_name=setup.config.name,
+        result_key="lora",
+    )
     return {
         "run": run.id,
-        "lora": name,
-        "steps": setup.total,
-        "notes": [*setup.notes, *notes],
-        "seconds": round(time.perf_counter() - began, 3),
+        "lora": lora_name,
+        "steps": setup.total_steps,
+        "notes": [*setup.notes, *export_notes],
+        "seconds": round(time.perf_counter() - started, 3),
     }
 
 
-def export_checkpoint(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Write the LoRA of a checkpoint into the library; `spec` has the run's id and the step. Needs no model."""
-    run, step = _run(bench, spec), spec.get("step")
+def export_checkpoint(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Write the LoRA of a checkpoint into the library. It needs no model.
+
+    Args:
+        context: The worker's stores.
+        spec: "run" is the run's id, "step" the checkpoint's step.
+        report: Called with the progress.
+
+    Returns:
+        "run", "lora" (the LoRA's name), "step" and "notes".
+
+    Raises:
+        StudioError: If there is no such run or checkpoint.
+        BadFile: If the checkpoint cannot be read, or the file not written.
+    """
+    run = _load_run(context, spec)
+    step = spec.get("step")
     report(Progress(0, 1, "Writing the LoRA"))
-    there = {one.step: one for one in bench.runs.checkpoints(run.id)}
-    if not isinstance(step, int) or step not in there:
-        steps = ", ".join(map(str, there)) or "none"
+    checkpoint_by_step = {
+        stored.step: stored for stored in context.home.runs.list_checkpoints(run.id)
+    }
+    if not isinstance(step, int) or step not in checkpoint_by_step:
+        steps = ", ".join(map(str, checkpoint_by_step)) or "none"
         raise StudioError(
             f"{run.config.name} has no checkpoint of step {step!r:.20}; there is {steps}."
         )
-    name, notes = _export(
-        bench,
+    lora_name, notes = export_lora(
+        context,
         run,
-        step,
-        checkpoint.layers(there[step]),
-        f"{run.config.name}-step{step:06d}",
-        str(step),
+        step=step,
+        layers=checkpoint.load_layers(checkpoint_by_step[step]),
+        lora_name=f"{run.config.name}-step{step:06d}",
+        result_key=str(step),
     )
-    return {"run": run.id, "lora": name, "step": step, "notes": notes}
+    return {"run": run.id, "lora": lora_name, "step": step, "notes": notes}
 
 
-def probe(bench: Bench, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """What a training would take, from a few steps that leave no trace: `spec` has settings as "config".
+def dry_run(
+    context: WorkerContext, spec: Mapping[str, Any], report: ProgressCallback
+) -> dict[str, Any]:
+    """Measure what a training would take, from a few tries that leave no trace.
 
-    Returns about.json's facts with steps, seconds and bytes. Raises OutOfMemory, which says what to lower, if it will not fit.
+    Args:
+        context: The worker's stores and pipelines.
+        spec: "config" are the settings.
+        report: Called with the progress; it raises Cancelled to stop.
+
+    Returns:
+        The facts of a run's about.json, with steps, seconds and bytes.
+
+    Raises:
+        InvalidSpec: If the settings are not valid.
+        OutOfMemory: If a step does not fit into memory; the message says what to lower.
     """
     report(Progress(0, 0, "Reading the pictures"))
-    setup = prepare(bench, check(TrainingConfig, dict(spec.get("config", {}))), report)
-    with _trainer(bench, setup, f"{setup.config.name} (a try)", report) as (trainer, _):
-        cost = probing.measured(
+    config = validate(TrainingConfig, dict(spec.get("config", {})))
+    setup = prepare_training(context, config, report)
+    owner = f"{setup.config.name} (a try)"
+    with _open_trainer(context, setup, owner, report) as (trainer, _):
+        cost = memory_probe.measure_cost(
             trainer,
-            lambda: bench.pipelines.room,
+            lambda: context.pipelines.free_bytes,
             lambda: report(Progress(0, 0, "Trying a few steps")),
         )
-    return setup.about() | {"cost": cost.told()}
+    return setup.summarize() | {"cost": cost.to_dict()}
 
 
 @contextmanager
-def _trainer(
-    bench: Bench, setup: Setup, key: str, report: Report
-) -> Iterator[tuple[Trainer, Data | None]]:
-    """A trainer with all its data, on a model of its own that is gone afterwards; and the data to validate with."""
-    config, info, device = setup.config, setup.info, setup.device
-    report(Progress(0, setup.total, "Loading the model"))
-    saved = FORMATS.get(info.dtype, torch.float32)
-    lacked = False
+def _open_trainer(
+    context: WorkerContext, setup: TrainingSetup, owner: str, report: ProgressCallback
+) -> Iterator[tuple[Trainer, BatchLoader | None]]:
+    """Lend a trainer and the batches to validate with, on a model that is unloaded afterwards.
+
+    Raises OutOfMemory where torch ran out of memory in between.
+    """
+    info, device = setup.model_info, setup.device
+
+    def load_model() -> LoadedModel:
+        return families.load_model(info, setup.content_hash, device)
+
+    report(Progress(0, setup.total_steps, "Loading the model"))
+    stored_dtype = DTYPES.get(info.dtype, torch.float32)
+    size_bytes = info.size_bytes * device.dtype.itemsize // stored_dtype.itemsize
+    is_out_of_memory = False
     try:
-        with bench.pipelines.hold(
-            key,
-            lambda: families.load(info, setup.content, device),
-            info.bytes * device.dtype.itemsize // saved.itemsize,
-        ) as parts:
+        with context.pipelines.lend(owner, load_model, size_bytes) as model:
             try:
-                yield _made(bench, setup, Network(parts, config, setup.modules), report)
+                network = LoraNetwork(model, setup.config, setup.target_modules)
+                yield _build_trainer(context, setup, network, report)
             except torch.OutOfMemoryError as error:
-                traceback.clear_frames(
-                    error.__traceback__
-                )  # they hold the very tensors that have to go
-                lacked = True
+                # The frames hold the very tensors that have to go.
+                traceback.clear_frames(error.__traceback__)
+                is_out_of_memory = True
     finally:
-        bench.pipelines.unload(key)
-    if lacked:
-        raise probing.too_much(config)
+        context.pipelines.unload(owner)
+    if is_out_of_memory:
+        raise memory_probe.build_out_of_memory(setup.config)
 
 
-def _cost(
-    bench: Bench, run: Run, setup: Setup, trainer: Trainer, report: Report, known: bool
+def _build_trainer(
+    context: WorkerContext, setup: TrainingSetup, network: LoraNetwork, report: ProgressCallback
+) -> tuple[Trainer, BatchLoader | None]:
+    """Encode all images and captions; build the trainer and the loader to validate with."""
+    config, model = setup.config, network.model
+    folder = context.settings.home / "cache" / "training"
+    cache = TensorCache(folder if config.cache_latents == "disk" else None)
+    cached = {
+        "cache_text_embeds": not network.trains_text_encoder,
+        "cache_latents": config.cache_latents != "off",
+    }
+    loader = BatchLoader(setup.plan, cache, model, **cached)
+    validation_loader = None
+    if setup.validation_plan:
+        validation_loader = BatchLoader(setup.validation_plan, cache, model, **cached)
+
+    def report_encoding(num_encoded: int, total: int) -> None:
+        report(Progress(num_encoded, total, "Encoding the pictures"))
+
+    loader.fill_cache(model, report_encoding)
+    if validation_loader:
+        validation_loader.fill_cache(model, report_encoding)
+    network.offload()
+    return Trainer(network, loader, config, setup.total_steps), validation_loader
+
+
+def _recall_cost(
+    context: WorkerContext, run: Run, setup: TrainingSetup
+) -> Mapping[str, Any] | None:
+    """Return what the run measured on the same device before, or None.
+
+    Raises OutOfMemory if it does not fit any more.
+    """
+    cost = run.start_info.get("cost")
+    if run.start_info.get("device") != setup.device.title or not isinstance(cost, dict):
+        return None
+    free_bytes = context.pipelines.free_bytes
+    if cost["working"] > free_bytes:
+        raise memory_probe.build_out_of_memory(setup.config, cost["working"], free_bytes)
+    return dict(cost)
+
+
+def _measure_cost(
+    context: WorkerContext, run: Run, trainer: Trainer, report: ProgressCallback
 ) -> Mapping[str, Any]:
-    """What a step takes: measured, or remembered of the same run on the same device. Raises OutOfMemory if there is no room."""
-    about, room = run.about, bench.pipelines.room
-    if known and about.get("device") == setup.device.title and isinstance(about.get("cost"), dict):
-        if about["cost"]["working"] > room:
-            raise probing.too_much(setup.config, about["cost"]["working"], room)
-        return dict(about["cost"])
+    """Measure what a step takes, and note it in the run. Raises OutOfMemory if it does not fit."""
 
-    def ready() -> None:
-        report(Progress(0, setup.total, "Trying a few steps"))
+    def report_try() -> None:
+        report(Progress(0, trainer.total_steps, "Trying a few steps"))
 
-    ready()
-    cost = probing.measured(trainer, lambda: bench.pipelines.room, ready).told()
-    bench.runs.say(run.id, "about", cost=cost)
-    return cost
+    report_try()
+    cost = memory_probe.measure_cost(trainer, lambda: context.pipelines.free_bytes, report_try)
+    context.home.runs.update_record(run.id, "about", cost=cost.to_dict())
+    return cost.to_dict()
 
 
-def _made(bench: Bench, setup: Setup, own: Network, report: Report) -> tuple[Trainer, Data | None]:
-    config = setup.config
-    cache = Cache(
-        bench.settings.home / "cache" / "training" if config.cache_latents == "disk" else None
-    )
-    keep = config.cache_latents != "off"
-    data = Data(setup.plan, cache, own.parts, not own.reads, keep)
-    held = Data(setup.held, cache, own.parts, not own.reads, keep) if setup.held else None
-    for each in (data, held):
-        if each:
-            each.prepare(
-                own.parts,
-                lambda done, total: report(Progress(done, total, "Encoding the pictures")),
-            )
-    own.park()
-    return Trainer(own, data, config, setup.total), held
-
-
-def _run(bench: Bench, spec: Mapping[str, Any]) -> Run:
-    run = bench.runs.get(str(spec.get("run")))
+def _load_run(context: WorkerContext, spec: Mapping[str, Any]) -> Run:
+    run = context.home.runs.get(str(spec.get("run")))
     if run is None:
         raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
     return run
-
-
-def _export(
-    bench: Bench, run: Run, step: int, layers: Layers, wanted: str, what: str
-) -> tuple[str, list[str]]:
-    """Write a LoRA under a name of its own, and note in the run which it is. Gives the name and what should be said of it."""
-    run = bench.runs.get(run.id) or run  # with all that is known of it by now
-    mine = {known.get("lora") for known in run.result.values() if known.get("what") == what}
-    stem = safe_name(wanted)
-    if "unet" not in run.about:
-        raise BadFile(
-            f"What was noted when {run.config.name} began is lost (about.json); train it on, and it is noted again."
-        )
-    dtype = FORMATS[run.config.save_precision]
-    for number in count(1):
-        name = stem if number == 1 else f"{stem}-{number}"
-        path = bench.settings.loras / f"{name}.safetensors"
-        try:
-            digest = lora_export.write(
-                path,
-                layers,
-                _about(run, name, step),
-                run.about["unet"],
-                dtype,
-                replace=name in mine,
-            )
-        except FileExistsError:
-            continue
-        bench.runs.say(
-            run.id, "result", **{what: {"what": what, "lora": name, "step": step, "sha256": digest}}
-        )
-        said = (
-            [f"There was a LoRA {stem} already, so this one is called {name}."]
-            if number > 1 and name not in mine
-            else []
-        )
-        return name, said
-    raise AssertionError
-
-
-def _about(run: Run, name: str, step: int) -> About:
-    """What the file says of itself: from the run alone, so that it is the same whenever it is written."""
-    config, known = run.config, run.about
-    more = {
-        "learning_rate": config.learning_rate,
-        "unet_lr": config.learning_rate if config.train_unet else None,
-        "text_encoder_lr": config.rates[1] if config.train_text_encoder else None,
-        "optimizer": config.optimizer,
-        "lr_scheduler": config.schedule,
-        "max_train_steps": known["steps"],
-        "steps": step,
-        "seed": config.seed,
-        "num_train_images": known["showings"],
-        "num_reg_images": known["class_pictures"],
-        "num_batches_per_epoch": known["batches_per_epoch"],
-        "batch_size_per_device": config.batch,
-        "gradient_accumulation_steps": config.accumulation,
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "min_snr_gamma": config.min_snr_gamma,
-        "noise_offset": config.noise_offset or None,
-        "clip_skip": config.clip_skip,
-        "caption_dropout_rate": config.caption_dropout,
-        "network_dropout": config.dropout or None,
-        "max_grad_norm": config.max_grad_norm,
-        "prior_loss_weight": config.prior_weight,
-        "mixed_precision": known["precision"],
-    }
-    settings = {
-        "config": config.model_dump(mode="json"),
-        "step": step,
-        "steps": known["steps"],
-        "model_content": known["model_content"],
-        "dataset_content": known["dataset_content"],
-    }
-    side = int(known["resolution"])
-    return About(
-        name,
-        known["family"],
-        config.model,
-        (side, side),
-        known["prediction"],
-        config.trigger,
-        "",
-        run.date,
-        settings,
-        known["tag_frequency"],
-        more,
-    )

@@ -1,9 +1,10 @@
-"""Tensors that are dear to compute, under keys that say all they depend on.
+"""Tensors that are expensive to compute, under keys that name everything they depend on.
 
-Knows: memory and disk, torn and foreign files. Does not know: what the tensors are.
+Knows: memory and disk, truncated and foreign files. Does not know: what the tensors are.
 
-A key is a sha256 over everything that decides a tensor, so nothing here is ever stale: what depends on something else has another
-key. A file that is not whole, or not the key's, is as good as none.
+A key is a sha256 over everything that decides a tensor, so nothing here is ever stale: a tensor
+that depends on something else has another key. A file that is damaged, or belongs to another key,
+counts as missing.
 """
 
 from __future__ import annotations
@@ -21,97 +22,107 @@ from studio.storage import atomic
 from studio.storage.models.library import ModelInfo
 
 Tensors = dict[str, torch.Tensor]
-KEEP = 2 * 2**30  # bytes that stay in memory although they are on disk
+MAX_MEMORY_BYTES = 2 * 2**30  # bytes that stay in memory although they are on disk
+HASHED_SUFFIXES = (".json", ".safetensors", ".txt", ".model")  # files that decide what a part does
 
 
-def key(*parts: object) -> str:
-    """sha256 over parts, in order."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()
+def make_key(*parts: object) -> str:
+    """Return the sha256 over `parts`, in order."""
+    text = "\0".join(map(str, parts))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def content(info: ModelInfo, *parts: str) -> str:
-    """sha256 over the files of some of a model's parts (such as "vae"): two models may share them."""
-    total = hashlib.sha256()
-    for part in parts:
-        for path in sorted((info.path / part).glob("*")):
-            if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"):
+def hash_components(info: ModelInfo, *components: str) -> str:
+    """Return the sha256 over the files of some of a model's components, such as "vae".
+
+    Two models with the same autoencoder share its hash, and so its latents.
+    """
+    digest = hashlib.sha256()
+    for component in components:
+        for path in sorted((info.path / component).glob("*")):
+            if path.is_file() and path.suffix in HASHED_SUFFIXES:
+                digest.update(f"{component}/{path.name}\0".encode())
                 with open(path, "rb") as file:
-                    total.update(
-                        f"{part}/{path.name}\0".encode()
-                        + hashlib.file_digest(file, "sha256").digest()
-                    )
-    return total.hexdigest()
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-class Cache:
-    """With a `folder` tensors outlive the program, and those least recently used leave memory beyond `keep` bytes."""
+class TensorCache:
+    """Tensors in memory and, with a `folder`, on disk as well, where they outlive the process.
 
-    def __init__(self, folder: Path | None = None, keep: int = KEEP) -> None:
-        self.folder, self.keep = folder, keep
-        self.note = ""  # what went wrong with the disk, once
-        self.bytes = 0
-        self._held: OrderedDict[str, Tensors] = OrderedDict()
+    With a folder the least recently used tensors leave memory beyond `max_bytes`.
+    """
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_MEMORY_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.disk_error = ""  # the first fault of the disk
+        self.memory_bytes = 0
+        self._tensors: OrderedDict[str, Tensors] = OrderedDict()
         self._unsaved: set[str] = set()
 
     def get(self, key: str) -> Tensors | None:
-        """The tensors of a key; None if they have to be computed (anew)."""
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
-        found = _read(self._path(key), key) if self.folder else None
-        if found is not None:
-            self._hold(key, found)
-        return found
+        """Return the tensors of a key, or None if they have to be computed."""
+        if key in self._tensors:
+            self._tensors.move_to_end(key)
+            return self._tensors[key]
+        if not self.folder:
+            return None
+        tensors = _read_file(self._key_path(key), key)
+        if tensors is not None:
+            self._keep_in_memory(key, tensors)
+        return tensors
 
     def put(self, key: str, tensors: Tensors) -> None:
-        """Keep tensors. A disk that does not take them is noted: then they stay in memory."""
+        """Store tensors. Where the disk refuses them, they stay in memory."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         self._unsaved.add(key)
         if self.folder:
+            metadata = {"key": key, "sha256": _hash_tensors(tensors)}
             try:
-                atomic.write(
-                    self._path(key), save(tensors, {"key": key, "sha256": _digest(tensors)})
-                )
+                atomic.write(self._key_path(key), save(tensors, metadata))
                 self._unsaved.discard(key)
             except BadFile as error:
-                self.note = self.note or f"The cache is kept in memory only: {error}"
-        self._hold(key, tensors)
+                self.disk_error = self.disk_error or f"The cache is kept in memory only: {error}"
+        self._keep_in_memory(key, tensors)
 
-    def _hold(self, key: str, tensors: Tensors) -> None:
-        self.bytes += _bytes(tensors) - _bytes(self._held.pop(key, {}))
-        self._held[key] = tensors
-        while self.bytes > self.keep:
-            gone = next(
-                (other for other in self._held if other not in self._unsaved and other != key), None
-            )
-            if gone is None:
+    def _keep_in_memory(self, key: str, tensors: Tensors) -> None:
+        self.memory_bytes += _count_bytes(tensors) - _count_bytes(self._tensors.pop(key, {}))
+        self._tensors[key] = tensors
+        while self.memory_bytes > self.max_bytes:
+            evictable = (name for name in self._tensors if name not in self._unsaved)
+            oldest = next((name for name in evictable if name != key), None)
+            if oldest is None:
                 return
-            self.bytes -= _bytes(self._held.pop(gone))
+            self.memory_bytes -= _count_bytes(self._tensors.pop(oldest))
 
-    def _path(self, key: str) -> Path:
+    def _key_path(self, key: str) -> Path:
         assert self.folder
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def _read(path: Path, key: str) -> Tensors | None:
+def _read_file(path: Path, key: str) -> Tensors | None:
+    """Return the tensors of a file, or None unless it is intact and belongs to `key`."""
     try:
-        told = atomic.safetensors_header(path).get("__metadata__")
+        metadata = atomic.read_safetensors_header(path).get("__metadata__")
         tensors = load(path.read_bytes())
     except (BadFile, SafetensorError, OSError, KeyError, ValueError):
         return None
-    whole = (
-        isinstance(told, dict) and told.get("key") == key and told.get("sha256") == _digest(tensors)
-    )
-    return tensors if whole else None
+    if not isinstance(metadata, dict) or metadata.get("key") != key:
+        return None
+    if metadata.get("sha256") != _hash_tensors(tensors):
+        return None
+    return tensors
 
 
-def _digest(tensors: Tensors) -> str:
-    total = hashlib.sha256()
+def _hash_tensors(tensors: Tensors) -> str:
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        total.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))  # type: ignore[arg-type]
-    return total.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        data = tensor.contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(memoryview(data))  # type: ignore[arg-type]
+    return digest.hexdigest()
 
 
-def _bytes(tensors: Tensors) -> int:
+def _count_bytes(tensors: Tensors) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

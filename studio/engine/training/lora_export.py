@@ -1,14 +1,12 @@
-"""A trained LoRA as one file that A1111, ComfyUI, Forge, diffusers and the studio read at the same scale.
+"""A trained LoRA as one file that A1111, ComfyUI, Forge, diffusers and the studio read alike.
 
-Knows: kohya's names (for SDXL's U-Net those of SDXL's own code), the header that other programs read. Does not know: training,
-the library. It needs no network, only the U-Net's config: a checkpoint can be exported long after its run.
+Knows: the tensors (kohya's layout: lora_down.weight, lora_up.weight and alpha of each layer), the
+metadata that other programs read, the bytes of the file.
+Does not know: training, the library. It needs no network, only the U-Net's config: a checkpoint can
+be exported long after its run. Names of layers: kohya_names.py.
 
-    lora_unet_down_blocks_0_attentions_0_…_to_q.lora_down.weight / .lora_up.weight / .alpha     SD 1.x and 2.x
-    lora_unet_input_blocks_4_1_…_to_q.…                                                         SDXL
-    lora_te_text_model_encoder_layers_0_…_q_proj.…, SDXL: lora_te1_text_model_…, lora_te2_text_model_…
-
-There is deliberately no `lora_adapter_metadata` in the header: beside alphas diffusers refuses it. The same tensors and the same
-header always make the same bytes.
+There is deliberately no `lora_adapter_metadata` in the header: beside alphas diffusers refuses it.
+The same tensors and the same metadata always make the same bytes.
 """
 
 from __future__ import annotations
@@ -26,331 +24,306 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 
 from studio.core.catalog import Family
+from studio.engine.training.kohya_names import get_kohya_names
 from studio.errors import BadFile, StudioError
 from studio.storage import atomic
 from studio.storage.models import lora_file
 
-MOST_TAGS = 5000  # of the training captions in the header, the most frequent
-OURS = "studio.training"  # our settings, from which the run can be repeated
-PREFIXES: dict[str, dict[str, str]] = {
-    "sd1": {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"},
-    "sdxl": {
-        "unet": "lora_unet_",
-        "text_encoder": "lora_te1_text_model_",
-        "text_encoder_2": "lora_te2_text_model_",
-    },
-}
-PREFIXES["sd2"] = PREFIXES["sd1"]
+MAX_TAGS = 5000  # tags of the training captions in the metadata, the most frequent
+SETTINGS_KEY = "studio.training"  # the run's settings, from which it can be repeated
 ARCHITECTURES: dict[Family, str] = {
     "sd1": "stable-diffusion-v1",
     "sd2": "stable-diffusion-v2",
     "sdxl": "stable-diffusion-xl-v1-base",
 }
-VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-TOP = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_in": "input_blocks.0.0",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_out": "out.2",
-    "mid_block.resnets.0": "middle_block.0",
-    "mid_block.attentions.0": "middle_block.1",
-    "mid_block.resnets.1": "middle_block.2",
-}
-RESNET = {
-    "conv1": "in_layers.2",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-FORMATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+BASE_MODEL_VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-class Pair(NamedTuple):
+class LoraMatrices(NamedTuple):
     """One layer's matrices: effect = up · down · alpha / rank."""
 
     down: torch.Tensor
     up: torch.Tensor
     alpha: float
 
+    @property
+    def rank(self) -> int:
+        """Return the rank, which is the number of rows of `down`."""
+        return self.down.shape[0]
 
-Layers = Mapping[
-    tuple[str, str], Pair
-]  # by network (unet, text_encoder, text_encoder_2) and path of the module in it
+    @property
+    def has_kernel(self) -> bool:
+        """Return whether the layer is a convolution with a kernel larger than 1 × 1."""
+        return any(side != 1 for side in self.down.shape[2:])
+
+
+# By network (unet, text_encoder, text_encoder_2) and path of the module in it.
+LoraLayers = Mapping[tuple[str, str], LoraMatrices]
 
 
 @dataclass(frozen=True)
-class About:
-    """What the header says. `settings` is all of our own; `more` are further `ss_…` values of kohya's, without the `ss_`."""
+class LoraExportInfo:
+    """What the metadata says of a LoRA.
+
+    `settings` is everything of the studio's own; `extra_metadata` are further `ss_…` values of
+    kohya's, without the `ss_`.
+    """
 
     name: str
     family: Family
     base_model: str
     resolution: tuple[int, int]
-    prediction: str = "epsilon"
+    prediction_type: str = "epsilon"
     trigger: str = ""
     description: str = ""
     date: str = ""  # ISO 8601
     settings: Mapping[str, Any] = field(default_factory=dict)
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    more: Mapping[str, object] = field(default_factory=dict)
+    extra_metadata: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def predicts_v(self) -> bool:
+        """Return whether the model predicts v (arXiv:2202.00512)."""
+        return self.prediction_type == "v_prediction"
 
 
-def collect(networks: Mapping[str, torch.nn.Module], adapter: str) -> dict[tuple[str, str], Pair]:
-    """The matrices of one adapter of peft's on some networks."""
-    found = {}
+def collect_layers(
+    networks: Mapping[str, torch.nn.Module], adapter: str
+) -> dict[tuple[str, str], LoraMatrices]:
+    """Collect the matrices of one of peft's adapters from networks."""
+    layers = {}
     for network, module in networks.items():
         for path, layer in module.named_modules():
             if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-                down, up = (
-                    layer.lora_A[adapter].weight.detach(),  # type: ignore[operator]
-                    layer.lora_B[adapter].weight.detach(),  # type: ignore[operator]
-                )
-                found[network, path] = Pair(down, up, float(layer.lora_alpha[adapter]))
-    return found
+                down = layer.lora_A[adapter].weight.detach()  # type: ignore[operator]
+                up = layer.lora_B[adapter].weight.detach()  # type: ignore[operator]
+                alpha = float(layer.lora_alpha[adapter])
+                layers[network, path] = LoraMatrices(down, up, alpha)
+    return layers
 
 
-def stems(
-    paths: Iterable[tuple[str, str]], family: Family, unet: Mapping[str, Any]
-) -> dict[tuple[str, str], str]:
-    """kohya's name of each layer; `unet` is the U-Net's config. Raises KeyError for a network the family has not."""
-    blocks = _sgm(unet) if family == "sdxl" else {}
-    found = {}
-    for network, path in paths:
-        inner = path.removeprefix("text_model.")
-        inner = _renamed(inner, blocks) if network == "unet" and blocks else inner
-        found[network, path] = PREFIXES[family][network] + inner.replace(".", "_")
-    return found
-
-
-def write(
+def write_lora(
     path: Path,
-    layers: Layers,
-    about: About,
-    unet: Mapping[str, Any],
+    layers: LoraLayers,
+    *,
+    info: LoraExportInfo,
+    unet_config: Mapping[str, Any],
     dtype: torch.dtype = torch.float16,
     replace: bool = True,
 ) -> str:
-    """Write the file, read it back, compare, and only then give it its name. Gives its sha256.
+    """Write a LoRA file aside, read it back, compare, and only then move it to its path.
 
-    Without `replace` an existing file raises FileExistsError.
-    Raises StudioError for matrices that are no numbers (or none in `dtype`), BadFile if it came back differently.
+    Args:
+        path: Where the file goes.
+        layers: The matrices by network and module path.
+        info: What the metadata says.
+        unet_config: The U-Net's block types and layers per block; read for SDXL only.
+        dtype: The dtype of the matrices in the file: float32, float16 or bfloat16.
+        replace: Whether an existing file is replaced.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        FileExistsError: If the file exists and `replace` is False.
+        StudioError: If a matrix has values that are not finite, or not finite in `dtype`.
+        BadFile: If the file cannot be written, or came back differently.
     """
-    with atomic.writing(path, replace) as out:
-        tensors = _tensors(layers, about.family, unet, dtype)
-        body = _body(tensors)
-        header = _header(layers, about, _sha256(body.values()))
-        pieces = [_head(tensors, body, header), *body.values()]
-        out.writelines(pieces)  # type: ignore[arg-type]
-        out.flush()
-        _compare(Path(out.name), path.name, tensors, header)
-    return _sha256(pieces)  # type: ignore[arg-type]
+    with atomic.open_for_writing(path, replace) as file:
+        tensors = _build_tensors(layers, info.family, unet_config, dtype)
+        body = _serialize_tensors(tensors)
+        metadata = _build_metadata(layers, info, _sha256(body.values()))
+        chunks: list[Any] = [_encode_header(tensors, body, metadata), *body.values()]
+        file.writelines(chunks)
+        file.flush()
+        _verify_file(Path(file.name), path.name, tensors, metadata)
+    return _sha256(chunks)
 
 
-def _tensors(
-    layers: Layers, family: Family, unet: Mapping[str, Any], dtype: torch.dtype
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Return the training settings in a file that the studio wrote, or None in any other.
+
+    Raises:
+        BadFile: If the file or its settings cannot be read.
+    """
+    metadata = atomic.read_safetensors_header(path).get("__metadata__")
+    if not isinstance(metadata, dict) or SETTINGS_KEY not in metadata:
+        return None
+    try:
+        settings = json.loads(metadata[SETTINGS_KEY])
+    except (ValueError, TypeError, RecursionError):
+        raise BadFile(f"{path.name}: the settings of its training cannot be read.") from None
+    return settings if isinstance(settings, dict) else None
+
+
+def _build_tensors(
+    layers: LoraLayers, family: Family, unet_config: Mapping[str, Any], dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
+    """Return the file's tensors by kohya's names."""
     tensors: dict[str, torch.Tensor] = {}
-    for key, stem in stems(layers, family, unet).items():
-        pair = layers[key]
-        for role, matrix in (("down", pair.down), ("up", pair.up)):
-            tensors[f"{stem}.lora_{role}.weight"] = _cast(matrix, dtype, ".".join(key))
-        tensors[f"{stem}.alpha"] = torch.tensor(float(pair.alpha))
+    for key, name in get_kohya_names(layers, family, unet_config).items():
+        matrices, layer_name = layers[key], ".".join(key)
+        tensors[f"{name}.lora_down.weight"] = _cast_finite(matrices.down, dtype, layer_name)
+        tensors[f"{name}.lora_up.weight"] = _cast_finite(matrices.up, dtype, layer_name)
+        tensors[f"{name}.alpha"] = torch.tensor(float(matrices.alpha))
     if len(tensors) != 3 * len(layers) or not layers:
         raise ValueError(f"{len(layers)} layers came to {len(tensors)} tensors")
     return tensors
 
 
-def settings_of(path: Path) -> dict[str, Any] | None:
-    """Our settings in a file that we wrote; None in any other. Raises BadFile for a broken file."""
-    told = atomic.safetensors_header(path).get("__metadata__")
-    try:
-        found = json.loads(told[OURS]) if isinstance(told, dict) and OURS in told else None
-    except (ValueError, TypeError, RecursionError):
-        raise BadFile(f"{path.name}: the settings of its training cannot be read.") from None
-    return found if isinstance(found, dict) else None
-
-
-def _cast(matrix: torch.Tensor, dtype: torch.dtype, where: str) -> torch.Tensor:
-    found = matrix.detach().to("cpu", dtype).contiguous()
-    if not bool(torch.isfinite(found).all()):
-        why = (
-            "the training broke; take an earlier checkpoint"
-            if not bool(torch.isfinite(matrix).all())
-            else "save it as float32 or bfloat16"
-        )
-        raise StudioError(
-            f"The LoRA's layer {where:.120} has values that are no numbers in {dtype}: {why}.".replace(
-                "torch.", ""
-            )
-        )
-    return found
-
-
-def _sgm(unet: Mapping[str, Any]) -> dict[str, str]:
-    """SDXL's own names of the U-Net's blocks, by diffusers' names."""
-    found = dict(TOP)
-    downs, ups = list(unet["down_block_types"]), list(unet["up_block_types"])
-    given = unet["layers_per_block"]
-    layers = [given] * len(downs) if isinstance(given, int) else list(given)
-    at = 1
-    for k, count in enumerate(layers):
-        for which in range(count):
-            found[f"down_blocks.{k}.resnets.{which}"] = f"input_blocks.{at}.0"
-            found[f"down_blocks.{k}.attentions.{which}"] = f"input_blocks.{at}.1"
-            at += 1
-        if k < len(downs) - 1:
-            found[f"down_blocks.{k}.downsamplers.0.conv"] = f"input_blocks.{at}.0.op"
-            at += 1
-    at = 0
-    for k, count in enumerate(reversed(layers)):
-        for which in range(count + 1):
-            found[f"up_blocks.{k}.resnets.{which}"] = f"output_blocks.{at}.0"
-            found[f"up_blocks.{k}.attentions.{which}"] = f"output_blocks.{at}.1"
-            at += 1
-        found[f"up_blocks.{k}.upsamplers.0.conv"] = (
-            f"output_blocks.{at - 1}.{1 + ('Attn' in ups[k])}.conv"
-        )
-    return found
-
-
-def _renamed(path: str, blocks: Mapping[str, str]) -> str:
-    parts = path.split(".")
-    for count in range(len(parts), 0, -1):
-        block, rest = ".".join(parts[:count]), ".".join(parts[count:])
-        if block in blocks:
-            return f"{blocks[block]}.{RESNET.get(rest, rest)}".removesuffix(".")
-    raise ValueError(f"{path} has no name in SDXL's own code")
-
-
-def _header(layers: Layers, about: About, digest: str) -> dict[str, str]:
-    """All values are text, as safetensors wants it."""
-    linear = Counter(
-        (pair.down.shape[0], float(pair.alpha))
-        for pair in layers.values()
-        if set(pair.down.shape[2:]) <= {1}
+def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> torch.Tensor:
+    cast_matrix = matrix.detach().to("cpu", dtype).contiguous()
+    if bool(torch.isfinite(cast_matrix).all()):
+        return cast_matrix
+    advice = "save it as float32 or bfloat16"
+    if not bool(torch.isfinite(matrix).all()):
+        advice = "the training broke; take an earlier checkpoint"
+    message = (
+        f"The LoRA's layer {layer_name:.120} has values that are no numbers in {dtype}: {advice}."
     )
-    kernels = Counter(
-        (pair.down.shape[0], float(pair.alpha))
-        for pair in layers.values()
-        if not set(pair.down.shape[2:]) <= {1}
-    )
-    rank, alpha = (linear or kernels).most_common(1)[0][0]
-    args = (
-        dict(zip(("conv_dim", "conv_alpha"), map(str, kernels.most_common(1)[0][0])))
-        if kernels
-        else {}
-    )
-    width, height = about.resolution
-    version = VERSIONS[about.family] + (
-        "_v" if about.family != "sdxl" and about.prediction == "v_prediction" else ""
-    )
-    told: dict[str, object] = {f"ss_{key}": value for key, value in about.more.items()} | {
-        "ss_v2": about.family == "sd2",
+    raise StudioError(message.replace("torch.", ""))
+
+
+def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> dict[str, str]:
+    """Build the metadata; all values are text, as safetensors wants it."""
+    rank, alpha, network_args = _summarize_ranks(layers)
+    width, height = info.resolution
+    version = BASE_MODEL_VERSIONS[info.family]
+    if info.family != "sdxl" and info.predicts_v:
+        version += "_v"
+    implementation = "diffusers"
+    if info.family == "sdxl":
+        implementation = "https://github.com/Stability-AI/generative-models"
+    metadata: dict[str, object] = {f"ss_{key}": value for key, value in info.extra_metadata.items()}
+    metadata |= {
+        "ss_v2": info.family == "sd2",
         "ss_base_model_version": version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
-        "ss_network_args": json.dumps(args),
-        "ss_output_name": about.name,
-        "ss_sd_model_name": about.base_model,
+        "ss_network_args": json.dumps(network_args),
+        "ss_output_name": info.name,
+        "ss_sd_model_name": info.base_model,
         "ss_resolution": f"({width}, {height})",
-        "ss_tag_frequency": json.dumps(_frequent(about.tag_frequency), ensure_ascii=False),
+        "ss_tag_frequency": json.dumps(_limit_tags(info.tag_frequency), ensure_ascii=False),
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{ARCHITECTURES[about.family]}{_size(about)}/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models"
-        if about.family == "sdxl"
-        else "diffusers",
-        "modelspec.title": about.name,
+        "modelspec.architecture": f"{ARCHITECTURES[info.family]}{_resolution_suffix(info)}/lora",
+        "modelspec.implementation": implementation,
+        "modelspec.title": info.name,
         "modelspec.resolution": f"{width}x{height}",
-        "modelspec.date": about.date,
-        "modelspec.trigger_phrase": about.trigger,
-        "modelspec.description": about.description,
-        "modelspec.prediction_type": "v" if about.prediction == "v_prediction" else "epsilon",
+        "modelspec.date": info.date,
+        "modelspec.trigger_phrase": info.trigger,
+        "modelspec.description": info.description,
+        "modelspec.prediction_type": "v" if info.predicts_v else "epsilon",
         "modelspec.hash_sha256": f"0x{digest}",
-        OURS: json.dumps(about.settings, sort_keys=True, ensure_ascii=False),
+        SETTINGS_KEY: json.dumps(info.settings, sort_keys=True, ensure_ascii=False),
     }
     return {
-        key: str(value) for key, value in sorted(told.items()) if value is not None and value != ""
+        key: str(value)
+        for key, value in sorted(metadata.items())
+        if value is not None and value != ""
     }
 
 
-def _size(about: About) -> str:
-    return (
-        "" if about.family != "sd2" else "-768-v" if about.prediction == "v_prediction" else "-512"
-    )
+def _summarize_ranks(layers: LoraLayers) -> tuple[int, float, dict[str, str]]:
+    """Return the most frequent rank and alpha, and kohya's arguments for convolutions."""
+    linear: Counter[tuple[int, float]] = Counter()
+    convolutions: Counter[tuple[int, float]] = Counter()
+    for matrices in layers.values():
+        counter = convolutions if matrices.has_kernel else linear
+        counter[matrices.rank, float(matrices.alpha)] += 1
+    rank, alpha = (linear or convolutions).most_common(1)[0][0]
+    network_args = {}
+    if convolutions:
+        conv_rank, conv_alpha = convolutions.most_common(1)[0][0]
+        network_args = {"conv_dim": str(conv_rank), "conv_alpha": str(conv_alpha)}
+    return rank, alpha, network_args
 
 
-def _frequent(tags: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Whole, unless it would make the header a burden to those who read it."""
-    every = Counter(
-        {(folder, tag): count for folder, counts in tags.items() for tag, count in counts.items()}
-    )
-    found: dict[str, dict[str, int]] = {folder: {} for folder in tags}
-    for (folder, tag), count in every.most_common(MOST_TAGS):
-        found[folder][tag] = count
-    return found
+def _resolution_suffix(info: LoraExportInfo) -> str:
+    if info.family != "sd2":
+        return ""
+    return "-768-v" if info.predicts_v else "-512"
 
 
-def _body(tensors: Mapping[str, torch.Tensor]) -> dict[str, memoryview]:
-    """The tensors' bytes in the order of the file: the widest format first, so that all lie where processors like them."""
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    return {name: memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()) for name in names}  # type: ignore[arg-type]
+def _limit_tags(tags: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the most frequent tags, so that the header does not grow without bound."""
+    tag_counts: Counter[tuple[str, str]] = Counter()
+    for folder, counts in tags.items():
+        for tag, count in counts.items():
+            tag_counts[folder, tag] = count
+    limited: dict[str, dict[str, int]] = {folder: {} for folder in tags}
+    for (folder, tag), count in tag_counts.most_common(MAX_TAGS):
+        limited[folder][tag] = count
+    return limited
 
 
-def _head(
-    tensors: Mapping[str, torch.Tensor], body: Mapping[str, memoryview], header: Mapping[str, str]
+def _serialize_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, memoryview]:
+    """Return the tensors' bytes in the order of the file: the widest dtype first, for alignment."""
+    body = {}
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        data = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        body[name] = memoryview(data)  # type: ignore[arg-type]
+    return body
+
+
+def _encode_header(
+    tensors: Mapping[str, torch.Tensor], body: Mapping[str, memoryview], metadata: Mapping[str, str]
 ) -> bytes:
-    """The beginning of a safetensors file. Its own writer puts the header in an order that changes from run to run."""
-    entries: dict[str, Any] = {"__metadata__": header}
-    at = 0
+    """Return the beginning of a safetensors file: the header's length and the header.
+
+    The library's own writer puts the header in an order that changes from run to run.
+    """
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
     for name, data in body.items():
+        tensor = tensors[name]
         entries[name] = {
-            "dtype": FORMATS[tensors[name].dtype],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [at, at + data.nbytes],
+            "dtype": SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + data.nbytes],
         }
-        at += data.nbytes
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+        offset += data.nbytes
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
 
 
-def _sha256(pieces: Iterable[bytes | memoryview]) -> str:
-    total = hashlib.sha256()
-    for piece in pieces:
-        total.update(piece)
-    return total.hexdigest()
+def _sha256(chunks: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _compare(
-    aside: Path, name: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]
+def _verify_file(
+    temp_path: Path, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """By the stock reader, and by the studio's own."""
+    """Compare a written file, by the stock reader and by the studio's own, with what was meant.
+
+    Raises BadFile if it cannot be read, or differs.
+    """
     try:
-        with safe_open(aside, "pt") as file:
-            same = file.metadata() == header and set(file.keys()) == set(tensors)
-            same = same and all(
+        with safe_open(temp_path, "pt") as file:
+            is_same = file.metadata() == metadata and set(file.keys()) == set(tensors)
+            is_same = is_same and all(
                 torch.equal(file.get_tensor(key), tensor) for key, tensor in tensors.items()
             )
-        layers, strays = lora_file.read(aside)
+        layers, unknown_keys = lora_file.read_layers(temp_path)
     except (SafetensorError, BadFile, OSError) as error:
         raise BadFile(
-            f"{name} could not be read back after it was written ({error!s:.200}); nothing was replaced."
+            f"{name} could not be read back after it was written ({error!s:.200}); "
+            "nothing was replaced."
         ) from error
+    expected_alphas = {}
+    for key, tensor in tensors.items():
+        if key.endswith(".alpha"):
+            expected_alphas[key.removesuffix(".alpha")] = float(tensor)
     alphas = {layer.stem: layer.alpha for layer in layers}
-    if (
-        not same
-        or strays
-        or alphas
-        != {
-            key.removesuffix(".alpha"): float(tensor)
-            for key, tensor in tensors.items()
-            if key.endswith(".alpha")
-        }
-    ):
+    if not is_same or unknown_keys or alphas != expected_alphas:
         raise BadFile(
-            f"{name} came back from the disk differently than it was written; nothing was replaced. Is the disk sound?"
+            f"{name} came back from the disk differently than it was written; "
+            "nothing was replaced. Is the disk sound?"
         )

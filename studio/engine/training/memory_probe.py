@@ -1,6 +1,7 @@
-"""What a training will take: memory and seconds, from a few tries that leave no trace.
+"""What a training takes, memory and seconds, measured with a few tries that leave no trace.
 
-Knows: what is kept for the way back through the networks, what gradients and optimizer take, how to say what to lower.
+Knows: what is saved for the backward pass, what gradients and optimizer take, which settings to
+lower.
 Does not know: the run.
 """
 
@@ -14,19 +15,26 @@ from typing import Any
 import torch
 
 from studio.core.training.config import TrainingConfig
-from studio.engine.models.cache import GIB, measure
+from studio.engine.models.cache import GIB, measure_bytes
 from studio.engine.training import optim
+from studio.engine.training.batch_plan import BatchPlan
 from studio.engine.training.data_loader import Batch
 from studio.engine.training.trainer import Trainer
 from studio.errors import OutOfMemory
 
-TRIES, LONG = 3, 5.0  # steps that are timed; after one as long as this many seconds no more
-SPARE = 1.25  # for what lives only for a moment
+MAX_TIMED_STEPS = 3
+LONG_STEP_SECONDS = 5.0  # after a step as long as this no further one is timed
+MAX_SEARCHED_BATCHES = 256  # batches among which the largest is looked for
+MEMORY_SAFETY_FACTOR = 1.25  # for tensors that live only for a moment
 
 
 @dataclass(frozen=True)
-class Cost:
-    """`working` are bytes that a step takes beyond what lies there; `room` is what is free for them; `seconds` is one step's."""
+class TrainingCost:
+    """What a training takes.
+
+    `model` are the model's bytes, `working` the bytes that a step takes beyond them, `room` the
+    bytes that are free for it; `seconds` is the time of a step, `total` that of all steps.
+    """
 
     model: int
     working: int
@@ -34,80 +42,115 @@ class Cost:
     seconds: float
     total: float
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def measured(trainer: Trainer, room: Callable[[], int], ready: Callable[[], Any]) -> Cost:
-    """Try a few steps without taking one. Raises OutOfMemory before anything that would not fit. `ready` is called in between."""
-    config, plan = trainer.config, trainer.data.plan
-    many = min(plan.batches_per_epoch, 256)
-    largest = max(
-        range(many),
-        key=lambda k: len(plan.at(k)) * plan.at(k)[0].fit.bucket[0] * plan.at(k)[0].fit.bucket[1],
-    )
-    batch, free = trainer.data.batch(largest), room()
-    working = int(SPARE * kept(trainer, _one(batch)) * len(batch.samples))
-    working += optim.bytes_of(config, sum(weight.numel() for weight in trainer.weights))
-    if working > free:
-        raise too_much(config, working, free)
+def measure_cost(
+    trainer: Trainer, get_free_bytes: Callable[[], int], before_step: Callable[[], Any]
+) -> TrainingCost:
+    """Try a few backward passes without updating a weight.
+
+    Args:
+        trainer: The trainer; its state is not changed.
+        get_free_bytes: Returns the bytes that are free on the device.
+        before_step: Called before each try; it may raise to stop.
+
+    Raises:
+        OutOfMemory: Before anything is tried that would not fit.
+    """
+    config = trainer.config
+    batch = trainer.loader.load_batch(_find_largest_batch(trainer.loader.plan))
+    free_bytes = get_free_bytes()
+    sample_bytes = measure_activation_bytes(trainer, _take_first_sample(batch))
+    working_bytes = int(MEMORY_SAFETY_FACTOR * sample_bytes * len(batch.samples))
+    num_weights = sum(weight.numel() for weight in trainer.parameters)
+    working_bytes += optim.estimate_bytes(config, num_weights)
+    if working_bytes > free_bytes:
+        raise build_out_of_memory(config, working_bytes, free_bytes)
     times: list[float] = []
-    while len(times) < TRIES and (not times or times[-1] < LONG):
-        ready()
-        began = time.perf_counter()
-        trainer.scaler.scale(trainer.losses(batch).mean()).backward()
-        float(trainer.weights[0].grad.sum()) if trainer.weights[
-            0
-        ].grad is not None else None  # wait for the device
-        trainer.optimizer.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - began)
-    seconds = min(times) * config.accumulation
-    return Cost(measure(trainer.parts), working, free, seconds, seconds * trainer.total)
+    while len(times) < MAX_TIMED_STEPS and (not times or times[-1] < LONG_STEP_SECONDS):
+        before_step()
+        times.append(_time_backward_pass(trainer, batch))
+    seconds = min(times) * config.gradient_accumulation_steps
+    return TrainingCost(
+        model=measure_bytes(trainer.model),
+        working=working_bytes,
+        room=free_bytes,
+        seconds=seconds,
+        total=seconds * trainer.total_steps,
+    )
 
 
-def kept(trainer: Trainer, batch: Batch) -> int:
-    """Bytes that a batch leaves behind for the way back, beside the weights."""
-    weights = {
-        tensor.untyped_storage().data_ptr()
-        for network in (trainer.parts.unet, *trainer.parts.text_encoders)
-        for tensor in (*network.parameters(), *network.buffers())
-    }
-    found: dict[int, int] = {}
+def _find_largest_batch(plan: BatchPlan) -> int:
+    """Return the step, among the first of an epoch, whose batch has the most pixels."""
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+    def count_pixels(step: int) -> int:
+        samples = plan.get_batch(step)
+        width, height = samples[0].fit.bucket
+        return len(samples) * width * height
+
+    return max(range(min(plan.batches_per_epoch, MAX_SEARCHED_BATCHES)), key=count_pixels)
+
+
+def _time_backward_pass(trainer: Trainer, batch: Batch) -> float:
+    """Return the seconds of a forward and backward pass; the gradients are dropped."""
+    started = time.perf_counter()
+    trainer.scaler.scale(trainer.weighted_loss(batch).mean()).backward()
+    gradient = trainer.parameters[0].grad
+    if gradient is not None:
+        float(gradient.sum())  # wait for the device
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - started
+
+
+def measure_activation_bytes(trainer: Trainer, batch: Batch) -> int:
+    """Return the bytes that a forward pass saves for the backward pass, beside the weights."""
+    weight_pointers = set()
+    for network in (trainer.model.unet, *trainer.model.text_encoders):
+        for tensor in (*network.parameters(), *network.buffers()):
+            weight_pointers.add(tensor.untyped_storage().data_ptr())
+    storage_bytes: dict[int, int] = {}
+
+    def record_storage(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weight_pointers:
+            storage_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        trainer.losses(batch)
-    return sum(found.values())
+    with torch.autograd.graph.saved_tensors_hooks(record_storage, lambda tensor: tensor):
+        trainer.weighted_loss(batch)
+    return sum(storage_bytes.values())
 
 
-def too_much(config: TrainingConfig, needed: int = 0, free: int = 0) -> OutOfMemory:
-    """The sentence for a training that does not fit."""
-    lower = [f"the batch (now {config.batch})"] * (config.batch > 1) + [
-        f"the resolution (now {config.resolution})",
-        f"the rank (now {config.rank})",
-    ]
-    ways = [f"lower {', '.join(lower[:-1])} or {lower[-1]}"]
-    ways += ["switch gradient checkpointing on"] * (not config.gradient_checkpointing)
-    ways += ["leave the text encoders out"] * (config.train_text_encoder and config.train_unet)
-    figures = (
-        f" It needs about {needed / GIB:.2f} GiB beside the model, and {free / GIB:.2f} GiB are free."
-        if needed
-        else ""
-    )
+def build_out_of_memory(
+    config: TrainingConfig, needed_bytes: int = 0, free_bytes: int = 0
+) -> OutOfMemory:
+    """Build the error for a training that does not fit; it says which settings to change."""
+    lowerable = [f"the resolution (now {config.resolution})", f"the rank (now {config.rank})"]
+    if config.train_batch_size > 1:
+        lowerable.insert(0, f"the batch (now {config.train_batch_size})")
+    remedies = [f"lower {', '.join(lowerable[:-1])} or {lowerable[-1]}"]
+    if not config.gradient_checkpointing:
+        remedies.append("switch gradient checkpointing on")
+    if config.train_text_encoder and config.train_unet:
+        remedies.append("leave the text encoders out")
+    figures = ""
+    if needed_bytes:
+        figures = (
+            f" It needs about {needed_bytes / GIB:.2f} GiB beside the model, "
+            f"and {free_bytes / GIB:.2f} GiB are free."
+        )
     return OutOfMemory(
-        f"The memory does not suffice for this training.{figures} {', '.join(ways).capitalize()}."
+        "The memory does not suffice for this training."
+        f"{figures} {', '.join(remedies).capitalize()}."
     )
 
 
-def _one(batch: Batch) -> Batch:
-    """The first sample alone."""
+def _take_first_sample(batch: Batch) -> Batch:
+    """Return a batch of the first sample alone."""
 
-    def first(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    def take_first(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor[:1]
 
     return replace(
@@ -115,8 +158,8 @@ def _one(batch: Batch) -> Batch:
         samples=batch.samples[:1],
         captions=batch.captions[:1],
         latents=batch.latents[:1],
-        weights=batch.weights[:1],
-        rows=first(batch.rows),
-        pooled=first(batch.pooled),
-        time_ids=first(batch.time_ids),
+        loss_weights=batch.loss_weights[:1],
+        prompt_embeds=take_first(batch.prompt_embeds),
+        pooled_prompt_embeds=take_first(batch.pooled_prompt_embeds),
+        time_ids=take_first(batch.time_ids),
     )

@@ -1,7 +1,8 @@
-"""Optimizers: from the settings to one that steps, and its memory as plain tensors.
+"""Optimizers: from the settings to one that steps, and its state as plain tensors.
 
-Knows: AdamW (arXiv:1711.05101), its 8-bit form (bitsandbytes, if it is installed), Adafactor (arXiv:1804.04235) at a given rate or
-finding its own; rates of two groups. Does not know: what is trained, where its memory is kept.
+Knows: AdamW (arXiv:1711.05101), its 8-bit form (bitsandbytes, if it is installed), Adafactor
+(arXiv:1804.04235) at a given rate or with a relative step; the rates of two parameter groups.
+Does not know: what is trained, where the state is stored.
 """
 
 from __future__ import annotations
@@ -13,45 +14,56 @@ from typing import Any
 import torch
 from transformers.optimization import Adafactor
 
-from studio.core.training.config import RELATIVE, TrainingConfig
-from studio.core.training.steps import lr_at
+from studio.core.training.config import ADAFACTOR_RELATIVE_STEP, TrainingConfig
+from studio.core.training.steps import compute_lr_factor
 from studio.engine.models.devices import Device
 from studio.errors import BadFile, InvalidSpec
 
-FUSED = ("cuda", "cpu", "mps")
+FUSED_DEVICES = ("cuda", "cpu", "mps")
+GRADIENT_BYTES_PER_WEIGHT = 4
+# AdamW keeps two float32 moments, its 8-bit form two bytes; Adafactor only rows and columns.
+STATE_BYTES_PER_WEIGHT = {"AdamW": 8, "AdamW 8-bit": 2}
 
 
-def make(
+def build_optimizer(
     config: TrainingConfig,
     groups: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]],
     device: Device,
 ) -> Any:
-    """The optimizer for the U-Net's and the text encoders' weights. Raises InvalidSpec for one that cannot be had here."""
-    given = [
-        {"params": weights, "lr": rate, "usual": rate}
-        for weights, rate in zip(groups, config.rates)
-        if weights
-    ]
-    adam = {"betas": config.betas, "eps": config.eps or 1e-8, "weight_decay": config.decay}
+    """Build the optimizer for the weights of the U-Net and of the text encoders.
+
+    Raises:
+        InvalidSpec: If the optimizer is not available on this device.
+    """
+    param_groups: list[dict[str, Any]] = []
+    for weights, rate in zip(groups, config.learning_rates):
+        if weights:
+            param_groups.append({"params": weights, "lr": rate, "base_lr": rate})
+    adam_settings: dict[str, Any] = {
+        "betas": config.betas,
+        "eps": config.eps or 1e-8,
+        "weight_decay": config.effective_weight_decay,
+    }
     if config.optimizer == "AdamW":
-        return torch.optim.AdamW(given, **adam, fused=device.kind in FUSED)  # type: ignore[arg-type]
+        fused = device.kind in FUSED_DEVICES
+        return torch.optim.AdamW(param_groups, **adam_settings, fused=fused)
     if config.optimizer == "AdamW 8-bit":
-        check(config, device)
+        check_optimizer(config, device)
         from bitsandbytes.optim import AdamW8bit
 
-        return AdamW8bit(given, **adam)
+        return AdamW8bit(param_groups, **adam_settings)
     return Adafactor(
-        given,
+        param_groups,
         lr=None,
-        scale_parameter=config.scaled,
-        relative_step=config.optimizer == RELATIVE,
+        scale_parameter=config.effective_scale_parameter,
+        relative_step=config.optimizer == ADAFACTOR_RELATIVE_STEP,
         warmup_init=False,
-        weight_decay=config.decay,
+        weight_decay=config.effective_weight_decay,
     )
 
 
-def check(config: TrainingConfig, device: Device) -> None:
-    """Raise InvalidSpec for an optimizer that cannot be had here."""
+def check_optimizer(config: TrainingConfig, device: Device) -> None:
+    """Raise InvalidSpec for an optimizer that is not available on this device."""
     if config.optimizer != "AdamW 8-bit":
         return
     if device.kind != "cuda":
@@ -69,61 +81,62 @@ def check(config: TrainingConfig, device: Device) -> None:
         ) from None
 
 
-def set_rates(optimizer: Any, config: TrainingConfig, step: int, total: int) -> None:
-    """Before a step, counted from 0: the groups' rates by the schedule. Adafactor's relative step finds its own."""
-    if config.optimizer == RELATIVE:
+def set_learning_rates(optimizer: Any, config: TrainingConfig, step: int, total: int) -> None:
+    """Set the groups' rates before a step, counted from 0, by the schedule.
+
+    Adafactor with a relative step finds its own rate and is left alone.
+    """
+    if config.optimizer == ADAFACTOR_RELATIVE_STEP:
         return
+    factor = compute_lr_factor(config, step, total)
     for group in optimizer.param_groups:
-        group["lr"] = group["usual"] * lr_at(config, step, total)
+        group["lr"] = group["base_lr"] * factor
 
 
-def rate(optimizer: Any) -> float:
-    """The first group's rate as of the last step; with a relative step that of its first layer. It waits for the device."""
+def get_learning_rate(optimizer: Any) -> float:
+    """Return the first group's rate of the last step; it waits for the device.
+
+    With a relative step it is the rate of the group's first layer.
+    """
     group = optimizer.param_groups[0]
-    if group.get("relative_step"):
-        known = optimizer.state.get(group["params"][0], {})
-        return (
-            float(
-                max(group["eps"][1], float(known["RMS"])) * min(1e-2, 1 / math.sqrt(known["step"]))
-            )
-            if known
-            else 0.0
-        )
-    return float(group["lr"])
+    if not group.get("relative_step"):
+        return float(group["lr"])
+    state = optimizer.state.get(group["params"][0], {})
+    if not state:
+        return 0.0
+    scale = max(group["eps"][1], float(state["RMS"]))
+    return float(scale * min(1e-2, 1 / math.sqrt(state["step"])))
 
 
-def bytes_of(config: TrainingConfig, weights: int) -> int:
-    """What gradients and the optimizer's memory of so many float32 weights take."""
-    memory = {"AdamW": 8, "AdamW 8-bit": 2}.get(
-        config.optimizer, 1
-    )  # Adafactor keeps rows and columns
-    return weights * (4 + memory)
+def estimate_bytes(config: TrainingConfig, num_weights: int) -> int:
+    """Return the bytes that gradients and optimizer state of `num_weights` float32 weights take."""
+    state_bytes = STATE_BYTES_PER_WEIGHT.get(config.optimizer, 1)
+    return num_weights * (GRADIENT_BYTES_PER_WEIGHT + state_bytes)
 
 
-def memory(optimizer: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Its memory: tensors by names, and plain numbers."""
-    tensors, numbers = {}, {}
+def get_state(optimizer: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the optimizer's state as tensors by name and plain numbers by name."""
+    tensors, scalars = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{index}|{name}"] = value
             else:
-                numbers[f"{index}|{name}"] = value
-    return tensors, numbers
+                scalars[f"{index}|{name}"] = value
+    return tensors, scalars
 
 
-def remember(
-    optimizer: Any, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
+def load_state(
+    optimizer: Any, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]
 ) -> None:
-    """Give it its memory back. Raises BadFile if it is another optimizer's."""
+    """Restore the optimizer's state. Raises BadFile if it is another optimizer's."""
     state: dict[int, dict[str, Any]] = {}
     try:
-        for name, value in [*tensors.items(), *numbers.items()]:
-            index, _, what = name.partition("|")
-            state.setdefault(int(index), {})[what] = value
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
+        for key, value in [*tensors.items(), *scalars.items()]:
+            index, _, name = key.partition("|")
+            state.setdefault(int(index), {})[name] = value
+        param_groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": param_groups})
     except (KeyError, ValueError, RuntimeError) as error:
         raise BadFile(
             f"The checkpoint's optimizer is not the one of the settings ({error!s:.100})."

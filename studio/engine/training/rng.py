@@ -1,6 +1,7 @@
-"""Chance that is no accident: every draw is a pure function of what it is for.
+"""Seeded randomness: every draw is a pure function of what it is for.
 
-Knows: how (seed, step, sample, purpose) becomes a generator, a number or an order. Does not know: what is drawn, or global state.
+Knows: how (seed, step, sample, purpose) becomes a generator, a number or an order.
+Does not know: what is drawn, or any global random state.
 """
 
 from __future__ import annotations
@@ -14,46 +15,49 @@ import torch
 T = TypeVar("T")
 
 
-def generator(seed: int, step: int, sample: str, purpose: str) -> torch.Generator:
-    """A generator on the CPU, so that all devices draw the same: for noise, timesteps and whatever else a step needs."""
-    return torch.Generator().manual_seed(
-        int.from_bytes(_digest(seed, step, sample, purpose)[:8], "big") >> 1
-    )
+def make_generator(seed: int, step: int, sample: str, purpose: str) -> torch.Generator:
+    """Make a generator on the CPU, so that noise and timesteps are the same on all devices."""
+    generator_seed = _draw_64_bits(seed, step, sample, purpose) >> 1
+    return torch.Generator().manual_seed(generator_seed)
 
 
-def number(seed: int, step: int, sample: str, purpose: str) -> float:
-    """A number from 0 up to, but not including, 1."""
-    return (int.from_bytes(_digest(seed, step, sample, purpose)[:8], "big") >> 11) / 2**53
+def draw_uniform(seed: int, step: int, sample: str, purpose: str) -> float:
+    """Draw a number from 0 up to, but not including, 1."""
+    return (_draw_64_bits(seed, step, sample, purpose) >> 11) / 2**53
 
 
-def choice(count: int, seed: int, step: int, sample: str, purpose: str) -> int:
-    """A whole number from 0 to `count` - 1."""
-    return int(number(seed, step, sample, purpose) * count)
+def draw_index(count: int, seed: int, step: int, sample: str, purpose: str) -> int:
+    """Draw a whole number from 0 to `count` - 1."""
+    return int(draw_uniform(seed, step, sample, purpose) * count)
 
 
-def shuffled(
-    things: Sequence[T], key: Callable[[T], str], seed: int, step: int, purpose: str
+def shuffle(
+    items: Sequence[T], key: Callable[[T], str], seed: int, step: int, purpose: str
 ) -> list[T]:
-    """`things` in another order; it depends on their keys, not on the order in which they come."""
-    common = _digest(seed, step, "", purpose)
-    return sorted(
-        things,
-        key=lambda thing: hashlib.sha256(
-            common + key(thing).encode("utf-8", "surrogatepass")
-        ).digest(),
-    )
+    """Return `items` in another order, which depends on their keys and not on their given order."""
+    prefix = _digest(seed, step, "", purpose)
+
+    def sort_key(item: T) -> bytes:
+        return hashlib.sha256(prefix + key(item).encode("utf-8", "surrogatepass")).digest()
+
+    return sorted(items, key=sort_key)
 
 
-def normal(
+def draw_normal(
     shape: tuple[int, ...], seed: int, step: int, samples: Sequence[str], purpose: str
 ) -> torch.Tensor:
-    """Normal noise, a row of `shape` for each sample, in float32 on the CPU."""
-    return torch.stack(
-        [torch.randn(shape, generator=generator(seed, step, sample, purpose)) for sample in samples]
-    )
+    """Draw normal noise, float32 on the CPU, as (samples, *shape)."""
+    rows = []
+    for sample in samples:
+        generator = make_generator(seed, step, sample, purpose)
+        rows.append(torch.randn(shape, generator=generator))
+    return torch.stack(rows)
+
+
+def _draw_64_bits(seed: int, step: int, sample: str, purpose: str) -> int:
+    return int.from_bytes(_digest(seed, step, sample, purpose)[:8], "big")
 
 
 def _digest(seed: int, step: int, sample: str, purpose: str) -> bytes:
-    return hashlib.sha256(
-        f"{seed}\0{step}\0{purpose}\0{sample}".encode("utf-8", "surrogatepass")
-    ).digest()
+    text = f"{seed}\0{step}\0{purpose}\0{sample}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,10 +1,13 @@
-"""Captions: from words to what the U-Net reads, with gradients if wanted.
+"""Captions, from text to the embeddings that the U-Net reads, with gradients if wanted.
 
-Knows: tokens in chunks of 75, clip skip, SDXL's two encoders and its pooled prompt; captions are plain text, without weights.
-Does not know: which captions there are (samples.py), what is remembered (data.py).
+Knows: tokens in chunks of 75, clip skip, SDXL's two encoders and its pooled prompt; captions are
+plain text, without weights.
+Does not know: which captions there are (batch_plan.py), which embeddings are cached
+(data_loader.py).
 
-Of one chunk it is bit for bit what the stock pipelines read. Longer captions are cut every 75 tokens, as by kohya (compel, which
-reads the prompts of pictures, looks for the end of a sentence instead).
+The embeddings of a single chunk are bit for bit those of the stock pipelines. Longer captions are
+cut every 75 tokens, as by kohya (compel, which encodes the prompts of generated images, looks for
+the end of a sentence instead).
 """
 
 from __future__ import annotations
@@ -18,64 +21,73 @@ from studio.core.catalog import Family
 from studio.errors import InvalidSpec
 
 
-def tokens(
-    tokenizers: Sequence[Any], captions: Sequence[str], chunks: int = 1
+def tokenize(
+    tokenizers: Sequence[Any], captions: Sequence[str], num_chunks: int = 1
 ) -> list[torch.Tensor]:
-    """Token numbers for each encoder, as (captions, chunks, 77); what is longer is cut off."""
-    return [
-        torch.stack([_chunked(tokenizer, caption, chunks) for caption in captions])
-        for tokenizer in tokenizers
-    ]
+    """Return token ids for each encoder, as (captions, chunks, 77); longer captions are cut off."""
+    token_ids = []
+    for tokenizer in tokenizers:
+        rows = [_tokenize_chunks(tokenizer, caption, num_chunks) for caption in captions]
+        token_ids.append(torch.stack(rows))
+    return token_ids
 
 
-def encode(
+def encode_tokens(
     family: Family,
     encoders: Sequence[Any],
-    ids: Sequence[torch.Tensor],
-    skip: int = 1,
+    token_ids: Sequence[torch.Tensor],
+    clip_skip: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What the U-Net reads, as (captions, chunks · 77, width), and SDXL's pooled captions. Raises InvalidSpec for a bad skip."""
-    rows, pooled = [], None
-    for encoder, numbers in zip(encoders, ids):
-        captions, chunks, length = numbers.shape
-        most = int(encoder.config.num_hidden_layers) - (family == "sdxl")
-        if not 1 <= skip <= most:
-            raise InvalidSpec([f"Clip skip: this text encoder goes from 1 to {most} (not {skip})."])
-        said = encoder(
-            numbers.flatten(0, 1).to(encoder.device), output_hidden_states=True, return_dict=True
-        )
-        if (
-            family == "sdxl"
-        ):  # its U-Net was trained on the layer before the last, without the final norm
-            states = said.hidden_states[-skip - 1]
-            pooled = (
-                said.text_embeds.unflatten(0, (captions, chunks))[:, 0]
-                if "text_embeds" in said
-                else pooled
+    """Run the text encoders over token ids.
+
+    Args:
+        family: The model family; it decides which hidden layer the U-Net was trained on.
+        encoders: The text encoders, one for SD 1.x and 2.x, two for SDXL.
+        token_ids: Token ids for each encoder, as (captions, chunks, 77).
+        clip_skip: Which layer is read, counted from the last; 1 is the usual one.
+
+    Returns:
+        The prompt embeddings as (captions, chunks · 77, width), and SDXL's pooled embeddings as
+        (captions, width) or None.
+
+    Raises:
+        InvalidSpec: If an encoder has not enough layers for `clip_skip`.
+    """
+    prompt_embeds = []
+    pooled = None
+    for encoder, ids in zip(encoders, token_ids):
+        captions, chunks, length = ids.shape
+        max_skip = int(encoder.config.num_hidden_layers) - (family == "sdxl")
+        if not 1 <= clip_skip <= max_skip:
+            raise InvalidSpec(
+                [f"Clip skip: this text encoder goes from 1 to {max_skip} (not {clip_skip})."]
             )
+        flat_ids = ids.flatten(0, 1).to(encoder.device)
+        output = encoder(flat_ids, output_hidden_states=True, return_dict=True)
+        if family == "sdxl":
+            # SDXL's U-Net was trained on the layer before the last, without the final norm.
+            states = output.hidden_states[-clip_skip - 1]
+            if "text_embeds" in output:
+                pooled = output.text_embeds.unflatten(0, (captions, chunks))[:, 0]
+        elif clip_skip == 1:
+            states = output.last_hidden_state
         else:
-            states = (
-                said.last_hidden_state
-                if skip == 1
-                else encoder.final_layer_norm(said.hidden_states[-skip])
-            )
-        rows.append(states.reshape(captions, chunks * length, -1))
-    return torch.cat(rows, dim=-1), pooled
+            states = encoder.final_layer_norm(output.hidden_states[-clip_skip])
+        prompt_embeds.append(states.reshape(captions, chunks * length, -1))
+    return torch.cat(prompt_embeds, dim=-1), pooled
 
 
-def _chunked(tokenizer: Any, caption: str, chunks: int) -> torch.Tensor:
+def _tokenize_chunks(tokenizer: Any, caption: str, num_chunks: int) -> torch.Tensor:
+    """Return one caption's token ids, as (chunks, 77)."""
     length = int(tokenizer.model_max_length)
-    if chunks == 1:
-        return torch.tensor(
-            tokenizer(caption, padding="max_length", max_length=length, truncation=True).input_ids
-        )[None]
-    words = tokenizer(caption, add_special_tokens=False, truncation=False, verbose=False).input_ids
+    if num_chunks == 1:
+        encoded = tokenizer(caption, padding="max_length", max_length=length, truncation=True)
+        return torch.tensor(encoded.input_ids)[None]
+    encoded = tokenizer(caption, add_special_tokens=False, truncation=False, verbose=False)
+    chunk_size = length - 2
     rows = []
-    for k in range(chunks):
-        row = [
-            tokenizer.bos_token_id,
-            *words[k * (length - 2) : (k + 1) * (length - 2)],
-            tokenizer.eos_token_id,
-        ]
+    for start in range(0, num_chunks * chunk_size, chunk_size):
+        words = encoded.input_ids[start : start + chunk_size]
+        row = [tokenizer.bos_token_id, *words, tokenizer.eos_token_id]
         rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
     return torch.tensor(rows)

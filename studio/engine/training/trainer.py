@@ -1,14 +1,15 @@
 """The training loop: from a batch to a loss, from a loss to a step, and what happens on the way.
 
-Knows: noise, timesteps, what the U-Net is to predict, how losses are weighed, steps, numbers that break, a stop. Does not know:
-where batches come from (data.py), layers (network.py), files (checkpoint.py), how a run begins and ends (run.py).
+Knows: the U-Net's call, steps, losses that are not finite, a stop.
+Does not know: noise and targets (objective.py), where batches come from (data_loader.py), layers
+(lora_network.py), files (checkpoint.py), how a run begins and ends (job.py).
 
-Noise, timestep and dropout are pure functions of (seed, batch, sample); nothing is drawn from global state, so whatever else this
-process does between two steps changes nothing. The loss stays on the device and is read every few steps. What is trained is
-float32; the frozen model may be smaller (autocast; float16 with a scaled loss). Plain torch: accelerate picks the device itself and
-keeps its precision for the whole process, and a worker serves one device with runs of every precision.
-
-DDPM: arXiv:2006.11239. v-prediction: arXiv:2202.00512. Min-SNR: arXiv:2303.09556.
+Noise, timestep and dropout are pure functions of (seed, batch, sample); nothing is drawn from
+global state, so whatever else this process does between two steps changes nothing. The loss stays
+on the device and is read every few steps. The trained weights are float32; the frozen model may be
+smaller (autocast; float16 with a scaled loss). Plain torch: accelerate picks the device itself and
+keeps its precision for the whole process, and a worker serves one device with runs of every
+precision.
 """
 
 from __future__ import annotations
@@ -22,293 +23,313 @@ from typing import Any, Protocol
 import torch
 
 from studio.core.training.config import TrainingConfig
-from studio.engine.models.schedulers import build
 from studio.engine.training import optim, rng, text_encoding
-from studio.engine.training.data_loader import Batch, Data
-from studio.engine.training.lora_network import Network
-from studio.errors import Cancelled, StudioError, UnknownFamily
+from studio.engine.training.data_loader import Batch, BatchLoader
+from studio.engine.training.lora_network import LoraNetwork
+from studio.engine.training.objective import TrainingObjective
+from studio.errors import Cancelled, StudioError
 
-READ_EVERY = 10  # steps between two looks at the losses where a look makes the device wait
-SMOOTH = 0.98  # share of the smoothed loss that stays from step to step
-
-
-class Noising:
-    """How a model's pictures become noise, and what its U-Net says of them."""
-
-    def __init__(self, shipped: Any, prediction: str, device: torch.device) -> None:
-        """Raises UnknownFamily for a model that predicts something else."""
-        if prediction not in ("epsilon", "v_prediction"):
-            raise UnknownFamily(
-                f"A model that predicts {prediction!r:.40} cannot be trained; epsilon and v_prediction can."
-            )
-        self.kept = build("DDPM", "As shipped", shipped, 1, 0).alphas_cumprod.to(
-            device, torch.float32
-        )
-        self.steps, self.velocity = len(self.kept), prediction == "v_prediction"
-
-    def noisy(
-        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the U-Net sees, and what it ought to say."""
-        kept = self.kept[timesteps].view(-1, 1, 1, 1)
-        signal, spread = kept**0.5, (1 - kept) ** 0.5
-        return (
-            signal * latents + spread * noise,
-            signal * noise - spread * latents if self.velocity else noise,
-        )
-
-    def weights(self, timesteps: torch.Tensor, gamma: float | None) -> torch.Tensor:
-        """Of the losses at these noise levels (min-SNR); without gamma all are alike."""
-        kept = self.kept[timesteps]
-        if gamma is None:
-            return torch.ones_like(kept)
-        snr = kept / (1 - kept)
-        return snr.clamp(max=gamma) / (snr + 1) if self.velocity else (gamma / snr).clamp(max=1)
+LOG_EVERY_STEPS = 10  # steps between two reads of the losses where a read makes the device wait
+LOSS_EMA_DECAY = 0.98  # share of the smoothed loss that stays from step to step
+MAX_NAMED_IMAGES = 4  # image names in the message of a training that broke twice
 
 
 @dataclass
-class Pending:
-    """Steps that were taken and not looked at yet."""
+class PendingSteps:
+    """Steps that were taken, and whose losses were not read yet."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
-    pictures: int = 0
+    num_images: int = 0
     seconds: float = 0.0
 
 
-class Broken(Exception):
-    """Numbers that are none, first seen in this step."""
+class NonFiniteLoss(Exception):
+    """A loss or gradient that is not finite, first seen in `step`, counted from 1."""
 
-    def __init__(self, step: int, pictures: list[str]) -> None:
+    def __init__(self, step: int, image_names: list[str]) -> None:
         super().__init__(f"step {step}")
-        self.step, self.pictures = step, pictures
+        self.step = step
+        self.image_names = image_names
 
 
 class Trainer:
-    """A network, its optimizer and how far they are. `done` counts finished steps, `skipped` are steps that were left out."""
+    """A network, its optimizer and their progress.
 
-    def __init__(self, network: Network, data: Data, config: TrainingConfig, total: int) -> None:
-        """`config` is resolved."""
-        self.network, self.data, self.config, self.total = network, data, config, total
-        self.parts, self.device = network.parts, network.parts.device
-        self.noising = Noising(self.parts.shipped, self.parts.info.prediction, self.device.torch)
-        self.weights = network.parameters
-        self.optimizer = optim.make(config, network.groups, self.device)
+    `global_step` counts finished steps; `skipped_steps` are steps whose update is left out.
+    """
+
+    def __init__(
+        self, network: LoraNetwork, loader: BatchLoader, config: TrainingConfig, total_steps: int
+    ) -> None:
+        """Build the optimizer and the objective. `config` is resolved."""
+        self.network = network
+        self.loader = loader
+        self.config = config
+        self.total_steps = total_steps
+        self.model = network.model
+        self.device = network.model.device
+        self.objective = TrainingObjective(
+            self.model.scheduler_config, self.model.info.prediction_type, self.device.torch_device
+        )
+        self.parameters = network.parameters
+        self.optimizer = optim.build_optimizer(config, network.parameter_groups, self.device)
         self.scaler = torch.amp.GradScaler(
             self.device.kind, enabled=self.device.dtype == torch.float16
         )
-        self.done, self.skipped = 0, set[int]()
-        self.smoothed = 0.0
-        self.read_every = 1 if self.device.kind == "cpu" else READ_EVERY
-        self.pending = Pending()
-        self._ids: dict[str, list[torch.Tensor]] = {}  # token numbers of captions
+        self.global_step = 0
+        self.skipped_steps: set[int] = set()
+        self.smoothed_loss = 0.0
+        self.log_every = 1 if self.device.kind == "cpu" else LOG_EVERY_STEPS
+        self.pending = PendingSteps()
+        self._token_ids: dict[str, list[torch.Tensor]] = {}  # by caption, for each encoder
 
-    # ---- a step -------------------------------------------------------------------------------------------------
+    # ---- a step ---------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch) -> torch.Tensor:
-        """How far the U-Net is off, for each sample, weighed."""
-        config, seed, at = self.config, self.config.seed, (batch.step, batch.keys)
-        self.network.dropout.step, self.network.dropout.keys = at
-        noise = rng.normal(tuple(batch.latents.shape[1:]), seed, *at, "noise")
-        if config.noise_offset:
-            noise += config.noise_offset * rng.normal(
-                (noise.shape[1], 1, 1), seed, *at, "noise offset"
-            )
-        times = torch.tensor(
-            [
-                rng.choice(self.noising.steps, seed, batch.step, key, "timestep")
-                for key in batch.keys
-            ]
-        )
-        noise, times = (
-            tensor.to(self.device.torch, non_blocking=True) for tensor in (noise, times)
-        )
-        return (
-            self.errors(batch, noise, times)
-            * self.noising.weights(times, config.min_snr_gamma)
-            * batch.weights
-        )
+    def weighted_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of each sample, weighted, as (samples,)."""
+        config = self.config
+        self.network.dropout.step = batch.step
+        self.network.dropout.sample_keys = batch.sample_keys
+        noise = self.objective.draw_noise(batch, config.seed, config.noise_offset)
+        timesteps = self.objective.draw_timesteps(batch, config.seed)
+        losses = self.denoising_loss(batch, noise, timesteps)
+        snr_weights = self.objective.compute_loss_weights(timesteps, config.min_snr_gamma)
+        return losses * snr_weights * batch.loss_weights
 
-    def errors(self, batch: Batch, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """Mean square error of the U-Net's words about this noise, for each sample."""
-        unet, dtype = self.parts.unet, self.device.dtype
-        seen, wanted = self.noising.noisy(batch.latents, noise, times)
-        with torch.autocast(self.device.kind, dtype) if dtype != torch.float32 else nullcontext():
-            rows, pooled = batch.rows, batch.pooled
-            if rows is None:
-                rows, pooled = text_encoding.encode(
-                    self.parts.info.family,
-                    self.parts.text_encoders,
-                    self._tokens(batch.captions),
+    def denoising_loss(
+        self, batch: Batch, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the mean squared error of the U-Net's prediction for each sample, as (samples,).
+
+        Args:
+            batch: The latents, and the captions or their embeddings.
+            noise: Normal noise, shaped as the latents.
+            timesteps: (samples,), the noise levels.
+        """
+        dtype = self.device.dtype
+        noisy_latents, target = self.objective.add_noise(batch.latents, noise, timesteps)
+        use_autocast = dtype != torch.float32
+        with torch.autocast(self.device.kind, dtype) if use_autocast else nullcontext():
+            prompt_embeds, pooled = batch.prompt_embeds, batch.pooled_prompt_embeds
+            if prompt_embeds is None:
+                prompt_embeds, pooled = text_encoding.encode_tokens(
+                    self.model.info.family,
+                    self.model.text_encoders,
+                    self._tokenize(batch.captions),
                     self.config.clip_skip,
                 )
-            added = (
-                None
-                if pooled is None or batch.time_ids is None
-                else {"text_embeds": pooled, "time_ids": batch.time_ids}
-            )
-            said = unet(seen.to(dtype), times, rows, added_cond_kwargs=added, return_dict=False)[0]
-        return (said.float() - wanted).square().mean(dim=(1, 2, 3))
+            added_cond_kwargs = None
+            if pooled is not None and batch.time_ids is not None:
+                added_cond_kwargs = {"text_embeds": pooled, "time_ids": batch.time_ids}
+            prediction = self.model.unet(
+                noisy_latents.to(dtype),
+                timesteps,
+                prompt_embeds,
+                added_cond_kwargs=added_cond_kwargs,
+                return_dict=False,
+            )[0]
+        return (prediction.float() - target).square().mean(dim=(1, 2, 3))
 
     def step(self, on_batch: Callable[[], Any] = lambda: None) -> None:
-        """One step of the optimizer, from one batch or several, with `on_batch` between them."""
-        config, many = self.config, self.config.accumulation
-        total = torch.zeros((), device=self.device.torch)
-        for number in range(many):
-            if number:
+        """Take one optimizer step, from one batch or several, and call `on_batch` between them."""
+        # 1. Accumulate gradients over the batches of the step.
+        num_batches = self.config.gradient_accumulation_steps
+        step_loss = torch.zeros((), device=self.device.torch_device)
+        for index in range(num_batches):
+            if index:
                 on_batch()
-            began = time.perf_counter()
-            batch = self.data.batch(self.done * many + number)
-            loss = self.losses(batch).mean()
-            self.scaler.scale(loss / many).backward()
-            total += loss.detach() / many
-            self.pending.pictures += len(batch.samples)
-            self.pending.seconds += time.perf_counter() - began
-        began = time.perf_counter()
+            started = time.perf_counter()
+            batch = self.loader.load_batch(self.global_step * num_batches + index)
+            loss = self.weighted_loss(batch).mean()
+            self.scaler.scale(loss / num_batches).backward()
+            step_loss += loss.detach() / num_batches
+            self.pending.num_images += len(batch.samples)
+            self.pending.seconds += time.perf_counter() - started
+
+        # 2. Measure and clip the gradients.
+        started = time.perf_counter()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(
-            [weight.grad for weight in self.weights if weight.grad is not None]
-        )
-        if config.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.weights, config.max_grad_norm, norm)
-        if (
-            not self.scaler.is_enabled()
-        ):  # a scaled loss overflows now and then; that step is left out by itself
-            total = total + 0 * norm
-        optim.set_rates(self.optimizer, config, self.done, self.total)
-        if self.done + 1 not in self.skipped:
+        gradients = [weight.grad for weight in self.parameters if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norm)
+        # A norm that is not finite makes the loss NaN, so that `collect_metrics` sees it. A scaled
+        # loss overflows now and then; the scaler leaves that step out by itself.
+        if not self.scaler.is_enabled():
+            step_loss = step_loss + 0 * norm
+
+        # 3. Update the weights.
+        optim.set_learning_rates(self.optimizer, self.config, self.global_step, self.total_steps)
+        if self.global_step + 1 not in self.skipped_steps:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
-        self.pending.steps.append(self.done)
-        self.pending.losses.append(total)
-        self.pending.seconds += time.perf_counter() - began
+        self.global_step += 1
 
-    def read(self) -> list[dict[str, float]]:
-        """Look at the steps since the last look: a row for the log each. Raises Broken for the first that is no number."""
-        began, pending, self.pending = time.perf_counter(), self.pending, Pending()
+        # 4. Note the loss without reading it: the device is not waited for.
+        self.pending.steps.append(self.global_step)
+        self.pending.losses.append(step_loss)
+        self.pending.seconds += time.perf_counter() - started
+
+    def collect_metrics(self) -> list[dict[str, float]]:
+        """Read the losses of the steps since the last call, and return a log row for each step.
+
+        Raises:
+            NonFiniteLoss: For the first step whose loss is not finite.
+        """
+        started = time.perf_counter()
+        pending, self.pending = self.pending, PendingSteps()
         if not pending.steps:
             return []
-        found = torch.stack(pending.losses).tolist()  # here the device is waited for
-        speed = pending.pictures / max(1e-9, pending.seconds + time.perf_counter() - began)
-        rows, rate = [], optim.rate(self.optimizer)
-        for step, loss in zip(pending.steps, found):
-            if step in self.skipped:
+        losses = torch.stack(pending.losses).tolist()  # waits for the device
+        seconds = pending.seconds + time.perf_counter() - started
+        speed = pending.num_images / max(1e-9, seconds)
+        rate = optim.get_learning_rate(self.optimizer)
+        rows = []
+        for step, loss in zip(pending.steps, losses):
+            if step in self.skipped_steps:
                 continue
             if not abs(loss) < float("inf"):
-                raise Broken(step, self.pictures(step))
-            before = self.smoothed * (1 - SMOOTH ** (step - 1))
-            self.smoothed = (SMOOTH * before + (1 - SMOOTH) * loss) / (
-                1 - SMOOTH**step
-            )  # as if it had begun with this loss
+                raise NonFiniteLoss(step, self.list_image_names(step))
+            self._update_smoothed_loss(step, loss)
             rows.append(
                 {
                     "step": step,
                     "loss": loss,
-                    "smoothed": self.smoothed,
+                    "smoothed": self.smoothed_loss,
                     "rate": rate,
                     "speed": speed,
                 }
             )
         return rows
 
-    def _tokens(self, captions: list[str]) -> list[torch.Tensor]:
-        for caption in captions:
-            if caption not in self._ids:
-                self._ids[caption] = text_encoding.tokens(
-                    self.parts.tokenizers, [caption], self.data.plan.options.chunks
-                )
-        return [torch.cat(each) for each in zip(*(self._ids[caption] for caption in captions))]
+    def _update_smoothed_loss(self, step: int, loss: float) -> None:
+        """Update the moving average, corrected as if it had begun with the first loss."""
+        biased = self.smoothed_loss * (1 - LOSS_EMA_DECAY ** (step - 1))
+        biased = LOSS_EMA_DECAY * biased + (1 - LOSS_EMA_DECAY) * loss
+        self.smoothed_loss = biased / (1 - LOSS_EMA_DECAY**step)
 
-    def pictures(self, step: int) -> list[str]:
-        """Names of the pictures of a step, counted from 1."""
-        batches = range((step - 1) * self.config.accumulation, step * self.config.accumulation)
-        return [sample.item.path.name for number in batches for sample in self.data.plan.at(number)]
+    def _tokenize(self, captions: list[str]) -> list[torch.Tensor]:
+        """Return token ids for each encoder, as (captions, chunks, 77)."""
+        for caption in captions:
+            if caption not in self._token_ids:
+                self._token_ids[caption] = text_encoding.tokenize(
+                    self.model.tokenizers, [caption], self.loader.plan.options.num_chunks
+                )
+        ids_by_caption = [self._token_ids[caption] for caption in captions]
+        return [torch.cat(ids_of_encoder) for ids_of_encoder in zip(*ids_by_caption)]
+
+    def list_image_names(self, step: int) -> list[str]:
+        """List the file names of the images of a step, counted from 1."""
+        num_batches = self.config.gradient_accumulation_steps
+        names = []
+        for batch_index in range((step - 1) * num_batches, step * num_batches):
+            samples = self.loader.plan.get_batch(batch_index)
+            names += [sample.image.path.name for sample in samples]
+        return names
 
     @torch.no_grad()
-    def validate(self, data: Data, times: tuple[float, ...]) -> float:
-        """Mean error on pictures that are not trained on, with the same noise at the same noise levels each time."""
-        found = []
-        self.network.dropout.keys = ()
-        for number in range(data.plan.batches_per_epoch):
-            batch = data.batch(number)
-            for level in times:
-                noise = rng.normal(
-                    tuple(batch.latents.shape[1:]),
-                    self.config.seed,
-                    0,
-                    batch.keys,
-                    f"validation {level}",
+    def validate(self, loader: BatchLoader, noise_levels: tuple[float, ...]) -> float:
+        """Return the mean loss on images that are not trained on.
+
+        Args:
+            loader: The batches to validate with.
+            noise_levels: Shares of the timesteps, 0 … 1; the noise is the same at each call.
+        """
+        self.network.dropout.sample_keys = ()
+        device = self.device.torch_device
+        losses = []
+        for batch_index in range(loader.plan.batches_per_epoch):
+            batch = loader.load_batch(batch_index)
+            shape = tuple(batch.latents.shape[1:])
+            for level in noise_levels:
+                noise = rng.draw_normal(
+                    shape, self.config.seed, 0, batch.sample_keys, f"validation {level}"
                 )
-                at = torch.full(
-                    (len(batch.samples),), int(level * self.noising.steps), device=self.device.torch
-                )
-                found.append(self.errors(batch, noise.to(self.device.torch), at))
-        return float(torch.cat(found).mean())
+                timestep = int(level * self.objective.num_train_timesteps)
+                timesteps = torch.full((len(batch.samples),), timestep, device=device)
+                losses.append(self.denoising_loss(batch, noise.to(device), timesteps))
+        return float(torch.cat(losses).mean())
 
 
-class Watch(Protocol):
-    """What a loop reports to."""
+class TrainingCallback(Protocol):
+    """What `fit` reports to."""
 
-    def ready(self, trainer: Trainer) -> None:
-        """Before each step and each batch: report, hear a stop (Cancelled), let a short job in between."""
+    def on_batch_begin(self, trainer: Trainer) -> None:
+        """Report before each batch, raise Cancelled to stop, let a short job in between."""
 
-    def due(self, step: int) -> bool:
-        """Whether something is to be done after this step; always after the last."""
+    def is_due(self, step: int) -> bool:
+        """Return whether `on_step_end` has work after this step; always after the last."""
 
-    def rows(self, rows: list[dict[str, float]]) -> None:
-        """For the log."""
+    def log_metrics(self, rows: list[dict[str, float]]) -> None:
+        """Append rows to the log."""
 
-    def reached(self, trainer: Trainer) -> None:
-        """After a step for which something is due, its numbers known to be sound: validate, paint, save, unless that is done."""
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Validate, generate samples and save, as far as due and not done yet.
 
-    def save(self, trainer: Trainer) -> None:
-        """Keep all there is."""
+        It is called after a step for which `is_due`, when its loss is known to be finite.
+        """
 
-    def back(self, trainer: Trainer, broken: Broken) -> None:
+    def save_checkpoint(self, trainer: Trainer) -> None:
+        """Save the trainer's state."""
+
+    def rollback(self, trainer: Trainer, error: NonFiniteLoss) -> None:
         """Put the trainer back to the last sound state."""
 
 
-def fit(trainer: Trainer, watch: Watch) -> None:
-    """Train to the end.
+def fit(trainer: Trainer, callback: TrainingCallback) -> None:
+    """Train to the last step.
 
-    A stop leaves all as it was after the last whole step, and saves it. Where numbers break the training goes back once, and goes
-    on without the step that broke; the second time it fails in words, and what was sound is still there.
+    A stop leaves everything as it was after the last complete step, and saves it. After a loss that
+    is not finite the training goes back once, and on without the step that broke; the second time
+    it fails, and the checkpoints before are sound.
+
+    Args:
+        trainer: The trainer, at whatever step it has reached.
+        callback: What logs, validates, saves, and raises Cancelled to stop.
+
+    Raises:
+        Cancelled: If the callback raised it; everything is saved.
+        StudioError: If the loss was not finite a second time.
     """
     try:
-        if watch.due(trainer.done):
-            watch.reached(trainer)  # the untrained model; or what a kill left undone
-        while trainer.done < trainer.total:
+        if callback.is_due(trainer.global_step):
+            callback.on_step_end(trainer)  # the untrained model, or what a kill interrupted
+        while trainer.global_step < trainer.total_steps:
             try:
-                watch.ready(trainer)
-                trainer.step(lambda: watch.ready(trainer))
-                due = watch.due(trainer.done)
-                if due or trainer.done % trainer.read_every == 0:
-                    watch.rows(trainer.read())
-                if due:
-                    watch.reached(trainer)
-            except Broken as broken:
-                _back(trainer, watch, broken)
+                callback.on_batch_begin(trainer)
+                trainer.step(lambda: callback.on_batch_begin(trainer))
+                is_due = callback.is_due(trainer.global_step)
+                if is_due or trainer.global_step % trainer.log_every == 0:
+                    callback.log_metrics(trainer.collect_metrics())
+                if is_due:
+                    callback.on_step_end(trainer)
+            except NonFiniteLoss as error:
+                _roll_back(trainer, callback, error)
     except Cancelled:
-        trainer.optimizer.zero_grad(set_to_none=True)  # of batches that have not become a step
+        # Gradients of batches that have not become a step.
+        trainer.optimizer.zero_grad(set_to_none=True)
         try:
-            watch.rows(trainer.read())
-        except Broken:
-            raise Cancelled from None  # the last checkpoint is the last that is sound
-        watch.save(trainer)
+            callback.log_metrics(trainer.collect_metrics())
+        except NonFiniteLoss:
+            raise Cancelled from None  # the newest checkpoint is the last sound state
+        callback.save_checkpoint(trainer)
         raise
 
 
-def _back(trainer: Trainer, watch: Watch, broken: Broken) -> None:
-    shown = ", ".join(broken.pictures[:4]) + (
-        f" and {len(broken.pictures) - 4} more" if len(broken.pictures) > 4 else ""
-    )
-    if trainer.skipped:
+def _roll_back(trainer: Trainer, callback: TrainingCallback, error: NonFiniteLoss) -> None:
+    """Go back to the last sound state and skip the step that broke; fail the second time."""
+    if trainer.skipped_steps:
+        image_names = ", ".join(error.image_names[:MAX_NAMED_IMAGES])
+        num_unnamed = len(error.image_names) - MAX_NAMED_IMAGES
+        if num_unnamed > 0:
+            image_names += f" and {num_unnamed} more"
         raise StudioError(
-            f"The training broke a second time, in step {broken.step} (pictures {shown}): the loss is no number. "
-            "What was saved before is sound. Choose a lower learning rate, or float32 as precision."
+            f"The training broke a second time, in step {error.step} (pictures {image_names}): "
+            "the loss is no number. What was saved before is sound. "
+            "Choose a lower learning rate, or float32 as precision."
         )
-    trainer.pending = Pending()
-    watch.back(trainer, broken)
-    trainer.skipped.add(broken.step)
+    trainer.pending = PendingSteps()
+    callback.rollback(trainer, error)
+    trainer.skipped_steps.add(error.step)

@@ -1,8 +1,10 @@
-"""What captioners have said about pictures: kept by content, so that nothing is asked twice.
+"""Captions that captioners have written, by image content, so that none is computed twice.
 
-Knows: one file for each way of asking, a line for each picture. Does not know: who is asked, what becomes of the words.
+Knows: one file for each way of asking, a line for each image. Does not know: captioners, what
+becomes of the captions.
 
-A line is appended at once and whole; one that a kill has cut off is left out when the file is read, and asked for again.
+A line is appended in one write; one that a kill has cut off is passed over when the file is read,
+and its image captioned again.
 """
 
 from __future__ import annotations
@@ -16,47 +18,56 @@ from pathlib import Path
 from studio.errors import BadFile
 
 
-class Answers:
-    """All answers to one way of asking; `key` is a hash of all that decides them but the picture."""
+class CaptionCache:
+    """All captions of one way of asking; `key` is a hash of all that decides them but the image."""
 
     def __init__(self, home: Path, key: str) -> None:
-        self._file, self._writing = home / "cache" / "captions" / f"{key}.jsonl", threading.Lock()
+        self._file = home / "cache" / "captions" / f"{key}.jsonl"
+        self._write_lock = threading.Lock()
 
-    def all(self) -> dict[str, str]:
-        """Words by content; the last ones where there are several."""
+    def read_all(self) -> dict[str, str]:
+        """Read all captions by the sha256 of their image; the last one counts.
+
+        Raises:
+            BadFile: the file is there but cannot be read.
+        """
         try:
             lines = self._file.read_bytes().split(b"\n")
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise BadFile(f"{self._file} cannot be read: {error.strerror}.") from None
-        found: dict[str, str] = {}
+        captions: dict[str, str] = {}
         for line in lines:
             try:
-                content, words = json.loads(line)
+                content_hash, caption = json.loads(line)
             except (ValueError, TypeError, RecursionError):
                 continue
-            if isinstance(content, str) and isinstance(words, str):
-                found[content] = words
-        return found
+            if isinstance(content_hash, str) and isinstance(caption, str):
+                captions[content_hash] = caption
+        return captions
 
-    def keep(self, answers: Mapping[str, str]) -> None:
-        """Add some, from whatever thread. Raises BadFile when the disk does not take them."""
-        data = "".join(
-            json.dumps([content, words], ensure_ascii=False) + "\n"
-            for content, words in answers.items()
-        ).encode()
+    def add(self, captions: Mapping[str, str]) -> None:
+        """Append captions, from any thread.
+
+        Args:
+            captions: by the sha256 of their image.
+
+        Raises:
+            BadFile: the disk does not take them.
+        """
+        lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in captions.items()]
+        data = "".join(lines).encode()
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._writing, open(self._file, "a+b") as out:
-                if out.tell():
-                    out.seek(-1, os.SEEK_END)
-                    data = (
-                        data if out.read(1) == b"\n" else b"\n" + data
-                    )  # after a line that was cut off
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
+            with self._write_lock, open(self._file, "a+b") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # the last line was cut off
+                        data = b"\n" + data
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise BadFile(
                 f"{self._file} could not be written: {error.strerror or error}. Is the disk full?"

@@ -1,7 +1,8 @@
-"""Captions as text: files beside pictures, and the records of metadata files.
+"""Captions as text: files beside images, and the records of metadata files.
 
-Knows: encodings, JSON lines and CSV, what no caption can hold; how to put another caption into a file or record and leave all
-else in it as it was. Does not know: pictures, folders (layout.py), who writes what and how it is undone (journal.py).
+Knows: encodings, JSON lines and CSV, what no caption can hold; how to replace a caption in a file
+or record and leave all else in it as it was. Does not know: images, folders (layout.py), who writes
+captions and how that is undone (history.py).
 """
 
 from __future__ import annotations
@@ -17,140 +18,194 @@ from typing import Any
 
 from studio.errors import DatasetError
 
-MOST_CAPTION, MOST_METADATA = 64 * 2**10, 64 * 2**20  # bytes
-KEYS = ("text", "caption", "prompt")  # the first that a record has holds its caption
-_ODD = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # controls and halves of letters
-_ENDS = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
+MAX_CAPTION_BYTES = 64 * 2**10
+MAX_METADATA_BYTES = 64 * 2**20
+CAPTION_KEYS = ("text", "caption", "prompt")  # the first that a record has holds its caption
+# control characters and half surrogate pairs
+_INVALID_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+_LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of a metadata file: the number of its line, its text with the line's end, what it says (None: unreadable).
+    """A record of a metadata file.
 
-    `columns` are those of a CSV file's header, and empty for JSON lines.
+    `raw` is its text with the line's end, `fields` what it says (None: unreadable), `columns` those
+    of a CSV file's header and empty for JSON lines.
     """
 
-    number: int
+    line_number: int
     raw: str
-    says: Any
+    fields: Any
     columns: tuple[str, ...] = ()
 
 
-def shown(name: str) -> str:
-    """A file's name as it can be shown, whatever bytes it consists of."""
+def display_name(name: str) -> str:
+    """Make a file's name printable, whatever bytes it consists of."""
     return name.encode(errors="replace").decode()
 
 
-def first_line(data: bytes, what: str) -> str:
-    """The caption in the bytes of a file of its own. Raises DatasetError, whose sentence goes on after the picture's name."""
-    return checked(_plain(decoded(data, MOST_CAPTION, what)[0]).partition("\n")[0].strip(), what)
+def decode_first_line(data: bytes, label: str) -> str:
+    """Return the caption in the bytes of its own file: the first line, stripped.
+
+    Raises:
+        DatasetError: it is no text, or too long; the sentence continues the image's name.
+    """
+    text, _ = decode_text(data, MAX_CAPTION_BYTES, label)
+    first_line = _normalize_newlines(text).partition("\n")[0]
+    return check_caption(first_line.strip(), label)
 
 
-def below(data: bytes) -> str:
-    """The lines that follow the first in a caption's file, as one: trainers do not read them."""
-    return " ".join(" ".join(_plain(decoded(data, MOST_CAPTION, "")[0]).split("\n")[1:]).split())
+def decode_extra_lines(data: bytes) -> str:
+    """Return the lines below the first in a caption's file, as one; trainers do not read them."""
+    text, _ = decode_text(data, MAX_CAPTION_BYTES, "")
+    extra_lines = _normalize_newlines(text).split("\n")[1:]
+    return " ".join(" ".join(extra_lines).split())
 
 
-def with_first_line(data: bytes | None, caption: str, whole: bool = False) -> bytes:
-    """The bytes of a caption's file with another first line; lines below it stay, unless `whole`. Raises DatasetError."""
-    checked(caption, "the caption")
+def replace_first_line(data: bytes | None, caption: str, drop_extra_lines: bool = False) -> bytes:
+    """Return the bytes of a caption's file with another caption.
+
+    Args:
+        data: the file's bytes; None if there is no file yet.
+        caption: one line.
+        drop_extra_lines: do not keep the lines below the first.
+
+    Raises:
+        DatasetError: no file can hold the caption.
+    """
+    check_caption(caption, "the caption")
     if "\n" in caption:
         raise DatasetError("a caption is one line; write it without line breaks.")
     try:
-        text = decoded(data or b"", MOST_CAPTION, "")[0]
+        text, _ = decode_text(data or b"", MAX_CAPTION_BYTES, "")
     except DatasetError:
         text = ""  # no text at all: nothing in it can stay; the journal keeps its bytes
-    rest = [] if whole else _ENDS.split(text)[1:]
-    ending = "\r\n" if "\r\n" in text else "\n"
-    return "".join([caption, ending, *rest]).encode()
+    extra_lines = [] if drop_extra_lines else _LINE_END.split(text)[1:]
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    return "".join([caption, line_end, *extra_lines]).encode()
 
 
-def records(file: Path) -> list[Record]:
-    """The records of metadata.jsonl or metadata.csv. Raises DatasetError."""
+def read_records(file: Path) -> list[Record]:
+    """Read the records of metadata.jsonl or metadata.csv.
+
+    Raises:
+        DatasetError: it cannot be read, is too large or no text.
+    """
     try:
-        if not file.is_file() or file.stat().st_size > MOST_METADATA:
-            raise DatasetError(f"it is no file of at most {MOST_METADATA // 2**10:,} KiB.")
-        text = decoded(file.read_bytes(), MOST_METADATA, "it")[0]
+        if not file.is_file() or file.stat().st_size > MAX_METADATA_BYTES:
+            raise DatasetError(f"it is no file of at most {MAX_METADATA_BYTES // 2**10:,} KiB.")
+        text, _ = decode_text(file.read_bytes(), MAX_METADATA_BYTES, "it")
     except OSError as error:
         raise DatasetError(f"it cannot be read ({error.strerror or error}).") from None
-    return list(_csv(text) if file.suffix.lower() == ".csv" else _lines(text))
+    if file.suffix.lower() == ".csv":
+        return list(_parse_csv(text))
+    return list(_parse_json_lines(text))
 
 
-def entry(row: Any) -> tuple[PurePosixPath, str | None]:
-    """The picture that a record names, as a path below its folder, and its caption if it has one. Raises DatasetError."""
-    name = row.get("file_name") if isinstance(row, dict) else None
+def parse_record(fields: Any) -> tuple[PurePosixPath, str | None]:
+    """Parse what a record says.
+
+    Args:
+        fields: `Record.fields`.
+
+    Returns:
+        The image that it names, as a path below its folder, and its caption if it has one.
+
+    Raises:
+        DatasetError: it names no image, or one outside the folder, or no file can hold its caption.
+    """
+    name = fields.get("file_name") if isinstance(fields, dict) else None
     if not isinstance(name, str) or not name or "\0" in name:
         raise DatasetError(
             'it names no picture; write {"file_name": "009.png", "text": "a photo of …"}.'
         )
-    inner = PurePosixPath(name.replace("\\", "/"))
-    if inner.is_absolute() or ".." in inner.parts or ":" in str(inner.parts[:1]):
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in str(path.parts[:1]):
         raise DatasetError(f"{name!r:.80} leads out of the folder.")
-    caption = next((row[key] for key in KEYS if isinstance(row.get(key), str)), None)
-    return inner, None if caption is None else checked(
-        caption.strip(), f"the caption of {name!r:.80}"
-    )
+    for key in CAPTION_KEYS:
+        caption = fields.get(key)
+        if isinstance(caption, str):
+            return path, check_caption(caption.strip(), f"the caption of {name!r:.80}")
+    return path, None
 
 
-def with_caption(record: Record, caption: str) -> str:
-    """The text of a record that has a caption, with another one. Raises DatasetError."""
-    checked(caption, "the caption")
-    key = next(key for key in KEYS if isinstance(record.says.get(key), str))
+def replace_record_caption(record: Record, caption: str) -> str:
+    """Return the text of a record that has a caption, with another one.
+
+    Raises:
+        DatasetError: no file can hold the caption.
+    """
+    check_caption(caption, "the caption")
+    key = next(key for key in CAPTION_KEYS if isinstance(record.fields.get(key), str))
     body = record.raw.strip("\r\n")
     before, _, after = record.raw.partition(body)
     if not record.columns:
-        return before + json.dumps({**record.says, key: caption}, ensure_ascii=False) + after
-    cells = next(csv.reader(_ENDS.split(body)))
+        return before + json.dumps({**record.fields, key: caption}, ensure_ascii=False) + after
+    cells = next(csv.reader(_LINE_END.split(body)))
     cells[record.columns.index(key)] = caption
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return before + out.getvalue() + after
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return before + buffer.getvalue() + after
 
 
-def decoded(data: bytes, most: int, what: str) -> tuple[str, str]:
-    """Bytes as text in UTF-8, or UTF-16 with its mark, and the codec that writes them back. Raises DatasetError."""
-    if len(data) > most:
-        raise DatasetError(f"{what} is no file of at most {most // 2**10:,} KiB.")
-    codec = (
-        "utf-16"
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        else "utf-8-sig"
-        if data[:3] == b"\xef\xbb\xbf"
-        else "utf-8"
-    )
+def decode_text(data: bytes, max_bytes: int, label: str) -> tuple[str, str]:
+    """Decode UTF-8, or UTF-16 with a byte order mark.
+
+    Args:
+        data: the file's bytes.
+        max_bytes: more are rejected.
+        label: what messages call the file.
+
+    Returns:
+        The text, and the codec that writes it back.
+
+    Raises:
+        DatasetError: it is too large or no such text.
+    """
+    if len(data) > max_bytes:
+        raise DatasetError(f"{label} is no file of at most {max_bytes // 2**10:,} KiB.")
+    codec = "utf-8"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        codec = "utf-16"
+    elif data[:3] == b"\xef\xbb\xbf":
+        codec = "utf-8-sig"
     try:
         return data.decode(codec), codec
     except UnicodeDecodeError:
-        raise DatasetError(f"{what} is not written in UTF-8; save it as UTF-8.") from None
+        raise DatasetError(f"{label} is not written in UTF-8; save it as UTF-8.") from None
 
 
-def checked(caption: str, what: str) -> str:
-    """The caption, if text can hold it. Raises DatasetError."""
-    if len(caption) > MOST_CAPTION or _ODD.search(caption):
+def check_caption(caption: str, label: str) -> str:
+    """Return the caption; raise DatasetError if a text file cannot hold it."""
+    if len(caption) > MAX_CAPTION_BYTES or _INVALID_CHARACTERS.search(caption):
         raise DatasetError(
-            f"{what} has characters that no text has, or is far too long; write it anew."
+            f"{label} has characters that no text has, or is far too long; write it anew."
         )
     return caption
 
 
-def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+def _normalize_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _lines(text: str) -> Iterator[Record]:
-    for number, line in enumerate(_ENDS.split(text), 1):
-        if line.strip():
-            try:
-                yield Record(number, line, json.loads(line))
-            except (ValueError, RecursionError):
-                yield Record(number, line, None)
+def _parse_json_lines(text: str) -> Iterator[Record]:
+    for line_number, line in enumerate(_LINE_END.split(text), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            fields = None
+        yield Record(line_number, line, fields)
 
 
-def _csv(text: str) -> Iterator[Record]:
-    """The records below the header."""
-    lines = _ENDS.split(text)
-    rows, start = csv.reader(iter(lines)), 0
-    header: list[str] = []
+def _parse_csv(text: str) -> Iterator[Record]:
+    """Yield the records below the header."""
+    lines = _LINE_END.split(text)
+    rows = csv.reader(iter(lines))
+    header: tuple[str, ...] = ()
+    start = 0
     while True:
         try:
             row = next(rows, None)
@@ -159,12 +214,8 @@ def _csv(text: str) -> Iterator[Record]:
         if row is None:
             return
         if row and not header:
-            header = row
+            header = tuple(row)
         elif row:
-            yield Record(
-                rows.line_num,
-                "".join(lines[start : rows.line_num]),
-                dict(zip(header, row)),
-                tuple(header),
-            )
+            raw = "".join(lines[start : rows.line_num])
+            yield Record(rows.line_num, raw, dict(zip(header, row)), header)
         start = rows.line_num

@@ -1,23 +1,27 @@
-"""An album: a dataset as it is looked at and edited.
+"""Datasets as they are looked at and edited.
 
-Knows: which pictures there are with their captions, how they are found, edited, undone. Does not know: torch, what a page looks
-like, how a caption is computed. Reading for a training is dataset.py; both walk a folder the same way (layout.py).
+Knows: which images there are with their captions, how they are found, edited, undone. Does not
+know: torch, what a page looks like, how a caption is computed. A training reads training_set.py;
+both walk a folder the same way (layout.py).
 
-    albums = Albums(settings)                        one for a process; web process and worker each have their own
-    album = albums.open("moon")                      or open(Path("/any/folder")); quick also for 10,000 pictures
-    for picture in album.pictures: picture.key, picture.path, picture.caption, picture.size, picture.bytes
-    album.content(picture.key)                       sha256 of the file, computed when asked for and remembered
-    album.examine(report)                            decodes all that is new: finds broken ones and repeats; remembered
+    store = DatasetStore(settings)           one for a process: web process, worker
+    dataset = store.open("moon")             or open(Path("/any/folder")); quick for 10,000 images
+    for image in dataset.images: image.key, image.path, image.caption, image.size, image.file_size
+    dataset.compute_content_hash(image.key)  sha256 of the file, computed once and remembered
+    dataset.examine(report)                  decodes all that is new: finds broken and equal images
 
-    step = album.write({"a.png": "a red boat"}, Writer(by="model", model="pocket", instruction="…"), mode="fill")
-    step = album.write({"b.png": "a tree"}, writer, mode="fill", into=step.id)      both are undone as one
-    step.changed, step.left                          how many were written; (key, why) of those that were left alone
-    album.undo(), album.redo(), album.history()      across restarts and processes
+    writer = Writer(by="model", model="pocket", instruction="…")
+    step = dataset.write_captions({"a.png": "a red boat"}, writer, mode="fill")
+    step = dataset.write_captions({"b.png": "a tree"}, writer, mode="fill", append_to=step.id)
+    step.num_changes, step.skipped           how many were written; (key, why) of the others
+    dataset.undo(), dataset.redo(), dataset.history()      across restarts and processes
 
-A write is stored in the journal before a file is touched, and each file is written aside and renamed: after kill -9 at any moment
-every caption is the old one or the new one, and the next who opens the album completes the step. A caption that another program
-changed since this album read it is left as it is and named in `step.left`; `refresh()` reads anew. A caption goes where it stands:
-into its own file, or into its record of metadata.jsonl or .csv; one that is new into a file beside the picture.
+A write is stored in the journal before a file is touched, and each file is written aside and
+renamed: after kill -9 at any moment every caption is the old one or the new one, and whoever opens
+the dataset next completes the step. A caption that another program changed since this dataset was
+read is left as it is and listed in `step.skipped`; `refresh()` reads anew. A caption goes where it
+stands: into its own file, or into its record of metadata.jsonl or .csv; a new one goes into a file
+beside the image.
 """
 
 from __future__ import annotations
@@ -32,80 +36,128 @@ from typing import Any
 from studio.core.captions import edits, text
 from studio.core.captions import filter as caption_filter
 from studio.core.captions import lint as caption_lint
-from studio.core.captions.edits import Edit, Put, Row, SetAside
-from studio.core.captions.lint import Finding, Rules
-from studio.core.captions.provenance import NOBODY, Source, Writer
-from studio.core.captions.text import Mode
+from studio.core.captions.edits import CaptionRow, Edit, SetAside, SetCaptions
+from studio.core.captions.lint import Finding, LintRules
+from studio.core.captions.provenance import UNKNOWN_SOURCE, Source, Writer
+from studio.core.captions.text import MergeMode
 from studio.errors import DatasetError, NotAllowed
 from studio.settings import Settings, shipped
 from studio.storage import atomic, gallery
 from studio.storage.datasets import data_card, edit_planner, filesystem, importer, layout
-from studio.storage.datasets.caption_files import shown
+from studio.storage.datasets.caption_files import display_name
 from studio.storage.datasets.data_card import Credit
 from studio.storage.datasets.file_changes import Change
 from studio.storage.datasets.history import Journal, Step
-from studio.storage.datasets.image_index import Look, Looks
-from studio.storage.datasets.importer import Taken
-from studio.storage.datasets.items import Counts, Order, Page, Picture, in_order, row, unnameable
-from studio.storage.datasets.layout import Entry
-from studio.storage.datasets.thumbnails import Thumbs
-from studio.storage.datasets.training_set import Datasets
-from studio.storage.models.token_counter import Tokens
+from studio.storage.datasets.image_index import ImageIndex, ImageInfo
+from studio.storage.datasets.importer import ImportResult
+from studio.storage.datasets.items import (
+    Counts,
+    DatasetImage,
+    Page,
+    SortOrder,
+    explain_bad_name,
+    sort_images,
+    to_row,
+)
+from studio.storage.datasets.layout import ImageEntry
+from studio.storage.datasets.thumbnails import ThumbnailCache
+from studio.storage.datasets.training_set import TrainingSets
+from studio.storage.models.token_counter import TokenCounter
 
-HAND = Writer(by="hand")
+HAND_WRITER = Writer(by="hand")
 
 
-class Albums:
-    """Opens albums of a home: by name (those of `names`), or any folder."""
+class DatasetStore:
+    """Opens the datasets of a home, or any folder."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.shelf = settings, Datasets(settings)
-        self._journal, self._looks, self._tokens, self._thumbs = (
-            Journal(settings),
-            Looks(settings),
-            Tokens(),
-            Thumbs(settings),
-        )
+        self.settings = settings
+        self.registry = TrainingSets(settings)
+        self._journal = Journal(settings)
+        self._image_index = ImageIndex(settings)
+        self._token_counter = TokenCounter()
+        self._thumbnails = ThumbnailCache(settings)
 
     def names(self) -> list[str]:
-        """All datasets of the home and those that came with the studio."""
-        return self.shelf.names()
+        """List all datasets of the home and those that came with the studio."""
+        return self.registry.names()
 
-    def open(self, which: str | Path) -> Album:
-        """The album of a name or folder; what a killed process left half written is completed. Raises DatasetError."""
-        folder = which if isinstance(which, Path) else self.shelf.folder(which)
-        name = shown(which.name) if isinstance(which, Path) else which
+    def open(self, name_or_folder: str | Path) -> Dataset:
+        """Open a dataset; what a killed process left half written is completed.
+
+        Raises:
+            DatasetError: there is no such dataset or folder.
+        """
+        if isinstance(name_or_folder, Path):
+            folder = name_or_folder
+            name = display_name(folder.name)
+        else:
+            folder = self.registry.find_folder(name_or_folder)
+            name = name_or_folder
         if not folder.is_dir():
             raise DatasetError(
-                f"There is no folder {shown(str(folder))}; choose one with pictures in it."
+                f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
             )
-        return Album(folder.resolve(), name, self._journal, self._looks, self._tokens, self._thumbs)
+        return Dataset(
+            folder.resolve(),
+            name,
+            journal=self._journal,
+            image_index=self._image_index,
+            token_counter=self._token_counter,
+            thumbnails=self._thumbnails,
+        )
 
-    def add(
+    def import_files(
         self,
         name: str,
-        brought: Sequence[tuple[Path, str]],
-        source: Source = NOBODY,
-        report: importer.Report | None = None,
-    ) -> Taken:
-        """Add files, (where it lies, what its owner calls it), to a dataset of the home or a new one: pictures, captions, zips."""
-        with importer.growing(self.shelf, self._journal, name) as folder:
-            return importer.bring(folder, self._journal, brought, source, report)
+        files: Sequence[tuple[Path, str]],
+        source: Source = UNKNOWN_SOURCE,
+        report: importer.ProgressCallback | None = None,
+    ) -> ImportResult:
+        """Add files to a dataset of the home, or to a new one.
 
-    def add_made(
-        self, name: str, pictures: Iterable[gallery.Picture], prompts: bool = True
-    ) -> Taken:
-        """Add pictures of the gallery, marked as generated, with their prompts as captions."""
-        with importer.growing(self.shelf, self._journal, name) as folder:
-            return importer.bring_made(folder, self._journal, pictures, prompts)
+        Args:
+            name: of the dataset.
+            files: (where it lies, what its owner calls it) of images, captions, metadata files,
+                zips.
+            source: where the images come from.
+            report: called with (images decoded, of how many).
 
-    def copy(self, name: str, new: str) -> Album:
-        """A dataset under another name in the home, to be edited. Raises DatasetError where that name is taken."""
-        return self.open(importer.copy(self.shelf, self._journal, name, new))
+        Raises:
+            NotAllowed: the dataset came with the studio.
+            BadFile: an archive cannot be read or is hostile, or the disk does not take the files.
+        """
+        with importer.ensure_dataset_folder(self.registry, self._journal, name) as folder:
+            return importer.import_files(folder, self._journal, files, source, report)
+
+    def import_generated(
+        self, name: str, images: Iterable[gallery.GeneratedImage], use_prompts: bool = True
+    ) -> ImportResult:
+        """Add images of the gallery, marked as generated, to a dataset of the home or a new one.
+
+        Args:
+            name: of the dataset.
+            images: what to add.
+            use_prompts: make their prompts their captions.
+
+        Raises:
+            NotAllowed: the dataset came with the studio.
+        """
+        with importer.ensure_dataset_folder(self.registry, self._journal, name) as folder:
+            return importer.import_generated(folder, self._journal, images, use_prompts)
+
+    def copy(self, name: str, new_name: str) -> Dataset:
+        """Copy a dataset into the home under another name, and open the copy.
+
+        Raises:
+            DatasetError: there is no such dataset, or the new name is taken.
+            BadFile: the disk does not take the copy.
+        """
+        return self.open(importer.copy_dataset(self.registry, self._journal, name, new_name))
 
 
-class Album:
-    """One folder. What it knows is as of the last `refresh`; it is cheap, and every write notices what changed since.
+class Dataset:
+    """One folder, as of the last `refresh` (which is cheap) and the writes since.
 
     Several threads may use one: writers take turns, and readers see one state or the next.
     """
@@ -114,293 +166,440 @@ class Album:
         self,
         folder: Path,
         name: str,
+        *,
         journal: Journal,
-        looks: Looks,
-        tokens: Tokens,
-        thumbs: Thumbs,
+        image_index: ImageIndex,
+        token_counter: TokenCounter,
+        thumbnails: ThumbnailCache,
     ) -> None:
-        self.folder, self.name, self._journal, self._looks, self.tokens = (
-            folder,
-            name,
-            journal,
-            looks,
-            tokens,
-        )
-        self._thumbs, self._lock, self._by_key = thumbs, threading.RLock(), dict[str, Picture]()
-        self.shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
+        self.folder = folder
+        self.name = name
+        self.token_counter = token_counter
+        self.is_shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
+        self._journal = journal
+        self._image_index = image_index
+        self._thumbnails = thumbnails
+        self._lock = threading.RLock()
+        self._images_by_key: dict[str, DatasetImage] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder anew: names, captions, headers of pictures that changed."""
+        """Read the folder anew: names, captions, headers of images that changed.
+
+        Raises:
+            DatasetError: the folder is gone or cannot be read.
+        """
         with self._lock:
             self._journal.recover(self.folder)
-            seen = filesystem.changed(filesystem.tree(self.folder))
-            found, entries = layout.walk(self.folder), []
-            for entry in found.entries:
-                if fault := unnameable(entry.key):
-                    found.broken.append((found.name(entry.path), fault))
+            mtimes = filesystem.read_mtimes(filesystem.list_folder_tree(self.folder))
+            scan = layout.scan_folder(self.folder)
+            entries = []
+            for entry in scan.entries:
+                if reason := explain_bad_name(entry.key):
+                    scan.broken.append((scan.display_path(entry.path), reason))
                 else:
                     entries.append(entry)
-            self._found, self.layout, self._seen = found, found.layout, seen
-            self._take(entries, self._looks.of([entry.path for entry in entries], full=False))
+            self._scan = scan
+            self.layout = scan.layout
+            self._folder_mtimes = mtimes
+            paths = [entry.path for entry in entries]
+            self._set_images(entries, self._image_index.get_infos(paths, examine=False))
 
-    def stale(self) -> bool:
-        """Whether files came, went or were written aside and renamed since this album read them; a look at a few folders."""
-        return filesystem.changed(self._seen) != self._seen
+    def is_stale(self) -> bool:
+        """Return whether files were added, removed or replaced since the last `refresh`.
+
+        It looks at the times of a few folders only.
+        """
+        return filesystem.read_mtimes(self._folder_mtimes) != self._folder_mtimes
 
     def examine(self, report: Callable[[int, int], None] | None = None) -> None:
-        """Decode and hash every picture that has not been yet. `report(done, of)`; what it raises stops it, and nothing is lost."""
-        paths = {picture.key: picture.path for picture in self.pictures}
-        looks = dict(zip(paths, self._looks.of(list(paths.values()), True, report)))
+        """Decode and hash every image that has not been yet.
+
+        Args:
+            report: called with (images decoded, of how many); what it raises stops the work, and
+                what was decoded is remembered.
+        """
+        paths = {image.key: image.path for image in self.images}
+        new_infos = self._image_index.get_infos(list(paths.values()), True, report)
+        infos_by_key = dict(zip(paths, new_infos))
         with self._lock:  # captions may have been written meanwhile
-            self._take(
-                [picture.entry for picture in self.pictures],
-                [looks.get(picture.key, picture.look) for picture in self.pictures],
-            )
+            entries = [image.entry for image in self.images]
+            infos = [infos_by_key.get(image.key, image.info) for image in self.images]
+            self._set_images(entries, infos)
 
-    def _take(self, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
-        known = [self._by_key.get(entry.key) for entry in entries]
-        self.pictures = tuple(
-            old
-            if old and old.entry is entry and old.look is look
-            else Picture(entry.key, entry.path, entry.caption or "", entry, look)
-            for old, entry, look in zip(known, entries, looks)
-        )
-        self._by_key = {picture.key: picture for picture in self.pictures}
+    def _set_images(self, entries: Sequence[ImageEntry], infos: Sequence[ImageInfo]) -> None:
+        """Replace the images; objects of those that did not change are kept."""
+        images = []
+        for entry, info in zip(entries, infos):
+            image = self._images_by_key.get(entry.key)
+            if image is None or image.entry is not entry or image.info is not info:
+                image = DatasetImage(entry.key, entry.path, entry.caption or "", entry, info)
+            images.append(image)
+        self.images = tuple(images)
+        self._images_by_key = {image.key: image for image in images}
 
-    # ---- looking --------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------
 
     @property
     def broken(self) -> list[tuple[str, str]]:
-        """(file, why it cannot be used): pictures, captions, lines of metadata files."""
-        return [
-            *self._found.broken,
-            *(
-                (picture.key, picture.reason or picture.fault)
-                for picture in self.pictures
-                if picture.reason or picture.fault
-            ),
-        ]
+        """(file, why it cannot be used) of images, captions, lines of metadata files."""
+        broken = list(self._scan.broken)
+        for image in self.images:
+            if reason := image.image_error or image.caption_error:
+                broken.append((image.key, reason))
+        return broken
 
     @property
     def notes(self) -> list[str]:
         """Sentences that the owner should know."""
-        return [
-            *self._found.notes,
-            *(note for picture in self.pictures for note in picture.look.notes),
-        ]
+        return self._scan.notes + [note for image in self.images for note in image.info.notes]
 
-    def counts(self) -> Counts:
-        good = [picture for picture in self.pictures if not picture.reason]
+    def count_images(self) -> Counts:
+        """Count usable, captioned, broken and unexamined images."""
+        usable_images = self._usable_images()
         return Counts(
-            len(good),
-            sum(picture.captioned for picture in good),
-            len(self.broken),
-            sum(not picture.look.full for picture in self.pictures),
-            self.layout,
-            dict(self._found.repeats),
+            images=len(usable_images),
+            captioned=sum(image.is_captioned for image in usable_images),
+            broken=len(self.broken),
+            unexamined=sum(not image.info.is_examined for image in self.images),
+            layout=self.layout,
+            repeats=dict(self._scan.repeats),
         )
 
-    def picture(self, key: str) -> Picture:
-        """Raises DatasetError for one that is not there."""
-        if key not in self._by_key:
+    def get_image(self, key: str) -> DatasetImage:
+        """Look up an image.
+
+        Raises:
+            DatasetError: there is none of this key.
+        """
+        if key not in self._images_by_key:
             raise DatasetError(f"There is no picture {key!r:.80} in {self.name}.")
-        return self._by_key[key]
+        return self._images_by_key[key]
 
-    def content(self, key: str) -> str:
-        """The sha256 of a picture's file; empty for one that cannot be used."""
-        picture = self.picture(key)
-        return picture.content or self._looks.of([picture.path])[0].content
+    def compute_content_hash(self, key: str) -> str:
+        """Return the sha256 of an image's file; empty for one that cannot be used.
 
-    def page(
+        Raises:
+            DatasetError: there is none of this key.
+        """
+        image = self.get_image(key)
+        return image.content_hash or self._image_index.get_infos([image.path])[0].content_hash
+
+    def get_page(
         self,
         offset: int = 0,
         limit: int = 60,
-        filter: str = "",
-        sort: Order = "name",
+        filter_query: str = "",
+        sort: SortOrder = "name",
         reverse: bool = False,
     ) -> Page:
-        """Pictures that a filter (core/captions/filter.py) lets through. Raises InvalidSpec for a filter or order that is none."""
-        found = in_order(self._passing(filter), sort, reverse)
-        return Page(tuple(found[offset : offset + limit]), len(found), offset)
+        """Return some of the images that a filter lets through.
 
-    def thumbs(self, keys: Sequence[str]) -> list[Path | None]:
-        """Small pictures to be shown, at most 320 pixels a side; None for one that cannot be read."""
-        return self._thumbs.of([self.picture(key).path for key in keys])
+        Args:
+            offset: how many to leave out.
+            limit: how many to return at most.
+            filter_query: see core/captions/filter.py; empty for all images.
+            sort: the order.
+            reverse: the other way round.
 
-    def keys(self, filter: str = "") -> list[str]:
-        """Keys of the pictures that a filter lets through, by name."""
-        return [picture.key for picture in self._passing(filter)]
+        Raises:
+            InvalidSpec: there is no such filter or order.
+        """
+        images = sort_images(self._filter_images(filter_query), sort, reverse)
+        return Page(tuple(images[offset : offset + limit]), len(images), offset)
 
-    def tags(self, filter: str = "", keys: Sequence[str] | None = None) -> list[tuple[str, int]]:
-        """Tags with how many captions have them, the most frequent first; of all pictures or of those named."""
-        chosen = None if keys is None else set(keys)
-        return text.counted(
-            one.caption for one in self._passing(filter) if chosen is None or one.key in chosen
-        )
+    def make_thumbnails(self, keys: Sequence[str]) -> list[Path | None]:
+        """Return thumbnails, at most 320 pixels a side; None for an image that cannot be read.
 
-    def _passing(self, filter: str) -> list[Picture]:
-        test, pictures = caption_filter.parse(filter), self.pictures
-        if not filter.strip():
-            return list(pictures)
-        return [
-            picture
-            for picture, seen in zip(pictures, self._rows(pictures, test.asks_tokens))
-            if test.holds(seen)
-        ]
+        Raises:
+            DatasetError: there is no image of a key.
+        """
+        return self._thumbnails.make_thumbnails([self.get_image(key).path for key in keys])
 
-    def _rows(self, pictures: Sequence[Picture], tokens: bool) -> list[Row]:
-        """Pictures as the pure functions see them."""
-        self.tokens.learn(picture.caption for picture in pictures if tokens)
-        return [row(picture, self.tokens(picture.caption) if tokens else 0) for picture in pictures]
+    def keys(self, filter_query: str = "") -> list[str]:
+        """List the keys of the images that a filter lets through, by name.
 
-    def lint(self, rules: Rules | None = None) -> list[Finding]:
-        """What is likely to spoil a training; repeats and broken pictures among those that were examined."""
-        return caption_lint.lint(self._rows(self.pictures, tokens=True), rules or Rules())
+        Raises:
+            InvalidSpec: there is no such filter.
+        """
+        return [image.key for image in self._filter_images(filter_query)]
 
-    def credits(self) -> dict[str, list[Credit]]:
-        """Who wrote each caption, the oldest first; of pictures that have one."""
-        return data_card.credits_of(self.pictures, self._journal.written(self.folder))
+    def count_tags(
+        self, filter_query: str = "", keys: Sequence[str] | None = None
+    ) -> list[tuple[str, int]]:
+        """Count in how many captions each tag stands, the most frequent first.
 
-    def card(self) -> dict[str, Any]:
-        """All that is known of the dataset: who wrote its captions, where its pictures come from. Examines what is new."""
+        Args:
+            filter_query: only of images that it lets through.
+            keys: only of these images.
+
+        Raises:
+            InvalidSpec: there is no such filter.
+        """
+        images = self._filter_images(filter_query)
+        if keys is not None:
+            selected_keys = set(keys)
+            images = [image for image in images if image.key in selected_keys]
+        return text.count_tags(image.caption for image in images)
+
+    def lint(self, rules: LintRules | None = None) -> list[Finding]:
+        """Find what is likely to spoil a training.
+
+        Equal and broken images are found among those that were examined.
+        """
+        rows = self._to_rows(self.images, count_tokens=True)
+        return caption_lint.lint(rows, rules or LintRules())
+
+    def read_credits(self) -> dict[str, list[Credit]]:
+        """Return who wrote each caption by key, the oldest writing first."""
+        written_captions = self._journal.iter_written_captions(self.folder)
+        return data_card.collect_credits(self.images, written_captions)
+
+    def build_card(self) -> dict[str, Any]:
+        """Build the dataset's card: who wrote its captions, where its images come from.
+
+        New images are examined.
+        """
         self.examine()
-        good = [picture for picture in self.pictures if not picture.reason]
-        return data_card.card(self.name, good, self.credits(), self.sources(), self._found.repeats)
-
-    def export(self, to: Path) -> Path:
-        """The dataset with its card as a zip: captions beside the pictures and in metadata.jsonl. Raises BadFile."""
-        about = self.card()
-        return data_card.pack(
-            to,
-            about,
-            [picture for picture in self.pictures if not picture.reason],
-            atomic.safe_name(self.name),
+        return data_card.build_card(
+            self.name,
+            self._usable_images(),
+            self.read_credits(),
+            self.read_sources(),
+            self._scan.repeats,
         )
 
-    # ---- changing -------------------------------------------------------------------------------------------------
+    def export(self, target: Path) -> Path:
+        """Write the dataset with its card as a zip file and return its path.
 
-    def write(
+        Captions are beside the images and in metadata.jsonl.
+
+        Raises:
+            BadFile: an image cannot be read, or the disk does not take the zip.
+        """
+        card = self.build_card()
+        concept = atomic.safe_name(self.name)
+        return data_card.write_zip(target, card, self._usable_images(), concept)
+
+    def _usable_images(self) -> list[DatasetImage]:
+        return [image for image in self.images if not image.image_error]
+
+    def _filter_images(self, filter_query: str) -> list[DatasetImage]:
+        caption_test = caption_filter.parse_filter(filter_query)
+        images = self.images
+        if not filter_query.strip():
+            return list(images)
+        rows = self._to_rows(images, caption_test.needs_tokens)
+        return [image for image, row in zip(images, rows) if caption_test.matches(row)]
+
+    def _to_rows(self, images: Sequence[DatasetImage], count_tokens: bool) -> list[CaptionRow]:
+        """Convert images to what filters and lint work on."""
+        if not count_tokens:
+            return [to_row(image) for image in images]
+        self.token_counter.count_batch(image.caption for image in images)
+        return [to_row(image, self.token_counter(image.caption)) for image in images]
+
+    # ---- changing ------------------------------------------------------------------------------
+
+    def write_captions(
         self,
         texts: Mapping[str, str],
         writer: Writer,
-        mode: Mode = "replace",
-        into: int = 0,
+        *,
+        mode: MergeMode = "replace",
+        append_to: int = 0,
         title: str = "",
         separator: str = ", ",
     ) -> Step:
-        """Captions by key, as one step. `into`: a step that this goes on with, if it is still the last one.
+        """Write captions as one step.
 
-        Raises DatasetError for a key that is not there, NotAllowed for a dataset that came with the studio, Busy, BadFile.
+        Args:
+            texts: captions by key.
+            writer: who wrote them.
+            mode: what happens to captions that are there.
+            append_to: id of a step that this one continues if it is still the last; both are undone
+                as one.
+            title: for the history; by default made from writer and mode.
+            separator: between an old caption and what is added to it.
+
+        Raises:
+            DatasetError: there is no image of a key, or no file can hold a caption.
+            NotAllowed: the dataset came with the studio.
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
         """
-        put = Put(texts=dict(texts), mode=mode, separator=separator)
-        return self._do(put, list(texts), writer, into, title or f"{writer}: {edits.title(put)}")
+        edit = SetCaptions(texts=dict(texts), mode=mode, separator=separator)
+        return self._execute_edit(
+            edit,
+            list(texts),
+            writer=writer,
+            append_to=append_to,
+            title=title or f"{writer}: {edits.describe_edit(edit)}",
+        )
 
     def preview(
-        self, edit: Edit, keys: Sequence[str] | None = None, filter: str = ""
+        self, edit: Edit, keys: Sequence[str] | None = None, filter_query: str = ""
     ) -> list[Change]:
-        """What an edit would change: (key, old, new) of each. Nothing is written. Raises InvalidSpec."""
-        return self._changes(edit, self._scope(edit, keys, filter))
+        """Return what an edit would change, without writing anything.
+
+        Args:
+            edit: what to do.
+            keys: only to these images.
+            filter_query: only to images that it lets through.
+
+        Raises:
+            InvalidSpec: the edit or the filter cannot be carried out.
+            DatasetError: there is no image of a key, or no file can hold a caption.
+        """
+        return self._plan_changes(edit, self._select_keys(edit, keys, filter_query))
 
     def apply(
-        self, edit: Edit, keys: Sequence[str] | None = None, filter: str = "", writer: Writer = HAND
+        self,
+        edit: Edit,
+        keys: Sequence[str] | None = None,
+        filter_query: str = "",
+        writer: Writer = HAND_WRITER,
     ) -> Step:
-        """Carry an edit out on those pictures (all without keys and filter), as one step."""
-        return self._do(edit, self._scope(edit, keys, filter), writer, 0, edits.title(edit))
+        """Carry out an edit, as one step.
+
+        Args:
+            edit: what to do.
+            keys: only to these images.
+            filter_query: only to images that it lets through.
+            writer: who does it.
+
+        Raises:
+            InvalidSpec: the edit or the filter cannot be carried out.
+            DatasetError: there is no image of a key, or no file can hold a caption.
+            NotAllowed: the dataset came with the studio.
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        selected_keys = self._select_keys(edit, keys, filter_query)
+        title = edits.describe_edit(edit)
+        return self._execute_edit(edit, selected_keys, writer=writer, append_to=0, title=title)
 
     def undo(self) -> Step | None:
-        """Take back the last step; None if there is none. Files that another program changed since stay, see Step.left."""
-        with self._writing():
-            return self._turned(self._journal.undo(self.folder))
+        """Undo the last step; None if there is none.
+
+        Files that another program changed since stay, see `Step.skipped`.
+
+        Raises:
+            NotAllowed: the dataset came with the studio.
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        with self._write_access():
+            return self._sync_step(self._journal.undo(self.folder))
 
     def redo(self) -> Step | None:
-        """Do again what was undone last."""
-        with self._writing():
-            return self._turned(self._journal.redo(self.folder))
+        """Redo the step that was undone last; None if there is none.
 
-    def sources(self) -> dict[str, Source]:
-        """Where pictures come from, of those of which it was said."""
-        return self._journal.sources(self.folder)
+        Raises:
+            NotAllowed: the dataset came with the studio.
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        with self._write_access():
+            return self._sync_step(self._journal.redo(self.folder))
+
+    def read_sources(self) -> dict[str, Source]:
+        """Return where images come from, by key, as far as it was recorded."""
+        return self._journal.read_sources(self.folder)
 
     def history(self, limit: int = 100) -> list[Step]:
-        """Steps, the newest first."""
+        """List at most `limit` steps, the newest first."""
         return self._journal.history(self.folder, limit)
 
-    def changes(self, step: int) -> list[Change]:
-        """What a step changed."""
-        return self._journal.changes(step)
+    def list_changes(self, step_id: int) -> list[Change]:
+        """List what a step changed (or skipped), in order."""
+        return self._journal.list_changes(step_id)
 
-    def _scope(self, edit: Edit, keys: Sequence[str] | None, filter: str) -> list[str]:
-        """The pictures that are meant: those named, by the edit itself or beside it (else all), that the filter lets through."""
-        own: Iterable[str] = (
-            edit.texts
-            if isinstance(edit, Put)
-            else edit.keys
-            if isinstance(edit, SetAside)
-            else self._by_key
-        )
-        passed, named = set(self.keys(filter)), set(own)
-        chosen = (
-            own
-            if keys is None
-            else [key for key in keys if key in named or key not in self._by_key]
-        )
+    def _select_keys(self, edit: Edit, keys: Sequence[str] | None, filter_query: str) -> list[str]:
+        """Return the keys that an edit applies to.
+
+        Those are the edit's own (else all), if they are among `keys` and the filter lets them
+        through. Raises DatasetError for a key that is not there.
+        """
+        edit_keys: Iterable[str] = self._images_by_key
+        if isinstance(edit, SetCaptions):
+            edit_keys = edit.texts
+        elif isinstance(edit, SetAside):
+            edit_keys = edit.keys
+        candidates = edit_keys
+        if keys is not None:
+            named_keys = set(edit_keys)
+            candidates = [
+                key for key in keys if key in named_keys or key not in self._images_by_key
+            ]
+        visible_keys = set(self.keys(filter_query))
         return [
-            self.picture(key).key
-            for key in dict.fromkeys(chosen)
-            if key in passed or key not in self._by_key
+            self.get_image(key).key
+            for key in dict.fromkeys(candidates)
+            if key in visible_keys or key not in self._images_by_key
         ]
 
-    def _do(self, edit: Edit, keys: Sequence[str], writer: Writer, into: int, title: str) -> Step:
-        with self._writing():
-            if not (changes := self._changes(edit, keys)):
-                return Step(into, title, time.time(), writer, "done", 0)
-            step = self._journal.make(self.folder, title, writer, changes, into)
-            self._follow(changes if not step.left else None)
+    def _execute_edit(
+        self, edit: Edit, keys: Sequence[str], *, writer: Writer, append_to: int, title: str
+    ) -> Step:
+        with self._write_access():
+            changes = self._plan_changes(edit, keys)
+            if not changes:
+                return Step(append_to, title, time.time(), writer, "done", 0)
+            step = self._journal.add_step(self.folder, title, writer, changes, append_to)
+            self._sync_changes(None if step.skipped else changes)
             return step
 
-    def _turned(self, step: Step | None) -> Step | None:
-        if step:
-            changes = self._journal.changes(step.id)
-            done = (
-                changes if step.state == "done" else [change.back() for change in reversed(changes)]
-            )
-            self._follow(None if step.left else done)
+    def _sync_step(self, step: Step | None) -> Step | None:
+        """Update the images after a step was undone or redone."""
+        if step is None:
+            return None
+        changes = self._journal.list_changes(step.id)
+        if step.state != "done":
+            changes = [change.invert() for change in reversed(changes)]
+        self._sync_changes(None if step.skipped else changes)
         return step
 
-    def _follow(self, changes: Sequence[Change] | None) -> None:
-        """Know what was changed. Captions in files of their own are not read again; after everything else the folder is."""
+    def _sync_changes(self, changes: Sequence[Change] | None) -> None:
+        """Update the images after changes of their own caption files; else read the folder anew.
+
+        None stands for changes of which some were skipped.
+        """
         if changes is None or any(change.kind not in ("file", "source") for change in changes):
             self.refresh()
             return
-        after = {
-            self.folder / change.file: change.after for change in changes if change.kind == "file"
+        file_data = {
+            self.folder / change.file: change.new_data
+            for change in changes
+            if change.kind == "file"
         }
-        self._take(
-            layout.followed([picture.entry for picture in self.pictures], after),
-            [picture.look for picture in self.pictures],
-        )
+        entries = layout.update_entries([image.entry for image in self.images], file_data)
+        self._set_images(entries, [image.info for image in self.images])
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        if self.shipped:
+    def _write_access(self) -> Iterator[None]:
+        """Keep other threads out; the writes inside do not make the dataset stale."""
+        if self.is_shipped:
             raise NotAllowed(
-                f"{self.name} came with the studio and stays as it is; copy it under another name and edit that."
+                f"{self.name} came with the studio and stays as it is; copy it under another name "
+                "and edit that."
             )
         with self._lock:
-            stale = self.stale()
+            was_stale = self.is_stale()
             yield
-            if not stale:
-                self._seen = filesystem.changed(self._seen)
+            if not was_stale:
+                self._folder_mtimes = filesystem.read_mtimes(self._folder_mtimes)
 
-    def _changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
-        chosen = [self.picture(key) for key in keys]
+    def _plan_changes(self, edit: Edit, keys: Sequence[str]) -> list[Change]:
+        images = [self.get_image(key) for key in keys]
         if isinstance(edit, SetAside):
-            return edit_planner.moves(self.folder, chosen, self.pictures)
+            return edit_planner.plan_set_aside(self.folder, images, self.images)
         if isinstance(edit, edits.SetRepeats):
-            return edit_planner.repeats(
-                self.folder, edit, self._found, self.pictures, self.sources()
+            return edit_planner.plan_repeats_change(
+                self.folder, edit, self._scan, self.images, self.read_sources()
             )
         if isinstance(edit, edits.SetSource):
-            return edit_planner.sources(edit, chosen, self.sources())
-        return edit_planner.texts(self.folder, edit, chosen, self.pictures, self.tokens)
+            return edit_planner.plan_source_changes(edit, images, self.read_sources())
+        return edit_planner.plan_caption_changes(
+            self.folder, edit, images, self.images, self.token_counter
+        )

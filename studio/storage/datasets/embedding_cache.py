@@ -1,54 +1,73 @@
-"""What a CLIP model saw in pictures and words: kept by content, so that nothing is looked at twice.
+"""Embeddings that CLIP models computed, by content, so that none is computed twice.
 
-Knows: one SQLite table of bytes, by who looked and at what. Does not know: what the bytes mean; torch.
+Knows: one SQLite table of bytes, by model and content. Does not know: what the bytes mean; torch.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from studio.errors import BadFile
+from studio.storage.database import Database
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (by TEXT, content TEXT, data BLOB NOT NULL, PRIMARY KEY (by, content)) WITHOUT ROWID"
-AT_ONCE = 500  # rows in one question
+MIGRATIONS = (
+    """
+    CREATE TABLE IF NOT EXISTS vectors (
+        by TEXT, content TEXT, data BLOB NOT NULL, PRIMARY KEY (by, content)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE vectors RENAME TO embeddings;
+    ALTER TABLE embeddings RENAME COLUMN by TO model_key;
+    ALTER TABLE embeddings RENAME COLUMN content TO content_hash;
+    """,
+)
+QUERY_BATCH_SIZE = 500  # rows in one query
 
 
-class Vectors:
-    """The memory of one home. To be used from one thread and closed."""
+class EmbeddingCache:
+    """The embeddings of one home. Use it from one thread and close it."""
 
     def __init__(self, home: Path) -> None:
-        """Raises BadFile for a file that is no such table; it can be deleted."""
+        """Open the cache; raise BadFile if its file is no such table (it can be deleted)."""
         path = home / "cache" / "vectors.sqlite"
+        advice = "Delete it; all in it can be computed again."
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(SCHEMA)
-        except (OSError, sqlite3.DatabaseError) as error:
-            raise BadFile(
-                f"{path} cannot be used: {error}. Delete it; all in it can be computed again."
-            ) from None
+        except OSError as error:
+            raise BadFile(f"{path} cannot be used: {error}. {advice}") from None
+        self._database = Database(path, MIGRATIONS, advice=advice)
 
     def close(self) -> None:
-        self._db.close()
+        """Close the file."""
+        self._database.close()
 
-    def get(self, by: str, contents: Iterable[str]) -> dict[str, bytes]:
-        """Those that are known."""
-        wanted, found = list(dict.fromkeys(contents)), dict[str, bytes]()
-        for first in range(0, len(wanted), AT_ONCE):
-            some = wanted[first : first + AT_ONCE]
-            sql = f"SELECT content, data FROM vectors WHERE by = ? AND content IN ({', '.join('?' * len(some))})"
-            found.update(self._db.execute(sql, (by, *some)).fetchall())
-        return found
+    def get(self, model_key: str, content_hashes: Iterable[str]) -> dict[str, bytes]:
+        """Return the embeddings that are stored.
 
-    def put(self, by: str, vectors: Mapping[str, bytes]) -> None:
-        """All of them or, after a kill, none."""
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-            [(by, content, data) for content, data in vectors.items()],
-        )
-        self._db.execute("COMMIT")
+        Args:
+            model_key: the model that computed them.
+            content_hashes: sha256 of what was embedded.
+        """
+        keys = list(dict.fromkeys(content_hashes))
+        embeddings: dict[str, bytes] = {}
+        for start in range(0, len(keys), QUERY_BATCH_SIZE):
+            batch = keys[start : start + QUERY_BATCH_SIZE]
+            placeholders = ", ".join("?" * len(batch))
+            sql = f"""SELECT content_hash, data FROM embeddings
+                      WHERE model_key = ? AND content_hash IN ({placeholders})"""
+            rows = self._database.execute(sql, model_key, *batch)
+            embeddings.update((row["content_hash"], row["data"]) for row in rows)
+        return embeddings
+
+    def put(self, model_key: str, embeddings: Mapping[str, bytes]) -> None:
+        """Store embeddings; after a kill all of them are there, or none.
+
+        Args:
+            model_key: the model that computed them.
+            embeddings: bytes by sha256 of what was embedded.
+        """
+        rows = [(model_key, content_hash, data) for content_hash, data in embeddings.items()]
+        with self._database.transaction():
+            self._database.execute_many("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)

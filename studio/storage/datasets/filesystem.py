@@ -1,6 +1,6 @@
 """What lies in a folder, and what leads out of it.
 
-Knows: names, links, times. Does not know: pictures, captions (layout.py).
+Knows: names, links, times. Does not know: images, captions (layout.py).
 """
 
 from __future__ import annotations
@@ -11,70 +11,77 @@ from contextlib import suppress
 from pathlib import Path
 
 from studio.errors import DatasetError
-from studio.storage.datasets.caption_files import shown
+from studio.storage.datasets.caption_files import display_name
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """A folder's entries by name, without hidden ones (which systems put there for themselves). Raises DatasetError."""
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder's entries by name, without hidden ones (which systems put there).
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                (entry for entry in entries if not entry.name.startswith(".")),
-                key=lambda entry: entry.name,
-            )
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DatasetError(
-            f"The folder {shown(str(folder))} cannot be read ({error.strerror or error})."
+            f"The folder {display_name(str(folder))} cannot be read ({error.strerror or error})."
         ) from None
+    return sorted(visible, key=lambda entry: entry.name)
 
 
-def is_dir(one: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one; links in a circle are none."""
+def is_dir(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or links to one; circular links do not."""
     try:
-        return one.is_dir()
+        return entry.is_dir()
     except OSError:
         return False
 
 
-def ending(name: str) -> str:
-    """`a.PNG` → `.png`."""
+def file_suffix(name: str) -> str:
+    """Return the ending of a file name in lower case: `a.PNG` → `.png`."""
     return os.path.splitext(name)[1].lower()
 
 
-def tree(folder: Path) -> list[str]:
-    """A dataset's folder and those directly below."""
+def list_folder_tree(folder: Path) -> list[str]:
+    """List a dataset's folder and the folders directly below it."""
     with os.scandir(folder) as entries:
-        return [str(folder), *(one.path for one in entries if one.is_dir(follow_symlinks=False))]
+        subfolders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return [str(folder), *subfolders]
 
 
-def changed(folders: Iterable[str]) -> dict[str, int]:
-    """When each was last changed: a file came, went, or was replaced by one that was written aside. 0: it is no more."""
-    found = dict.fromkeys(folders, 0)
-    for one in found:
+def read_mtimes(folders: Iterable[str]) -> dict[str, int]:
+    """Return when each folder last changed, in nanoseconds; 0 if it is not there.
+
+    It changes when a file is added, removed, or replaced by one that was written aside.
+    """
+    mtimes = dict.fromkeys(folders, 0)
+    for folder in mtimes:
         with suppress(OSError):
-            found[one] = os.stat(one).st_mtime_ns
-    return found
+            mtimes[folder] = os.stat(folder).st_mtime_ns
+    return mtimes
 
 
-class Fence:
-    """A folder that nothing is followed out of."""
+class ContainedFolder:
+    """A folder that no link is followed out of."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._root = folder, folder.resolve()
-        self._known: dict[Path, bool] = {}
+        self._folder = folder
+        self._root = folder.resolve()
+        self._parents_inside: dict[Path, bool] = {}
 
-    def holds(self, path: Path) -> bool:
-        """Whether a path, with all its links followed, stays in the folder."""
+    def contains(self, path: Path) -> bool:
+        """Return whether a path, with all its links followed, stays in the folder."""
         if path == self._folder:
             return True
         if path.is_symlink():
-            return self._leads_inside(path)
-        if path.parent not in self._known:
-            self._known[path.parent] = self._leads_inside(path.parent)
-        return self._known[path.parent]
+            return self._resolves_inside(path)
+        if path.parent not in self._parents_inside:
+            self._parents_inside[path.parent] = self._resolves_inside(path.parent)
+        return self._parents_inside[path.parent]
 
-    def _leads_inside(self, path: Path) -> bool:
+    def _resolves_inside(self, path: Path) -> bool:
         try:
             return path.resolve().is_relative_to(self._root)
-        except (OSError, RuntimeError):  # links in a circle
+        except (OSError, RuntimeError):  # circular links
             return False

@@ -1,18 +1,21 @@
-"""Every change of a dataset, written down before it is made: undo and redo across restarts, and nothing torn by a kill.
+"""The journal of datasets: every change is written down before it is made.
 
-Knows: steps and their changes (home/captions.sqlite), how they are carried out forwards and backwards, what a kill left half done.
-Does not know: what a caption should say (spec/caption_*.py), which pictures there are (album.py).
+Knows: undo and redo across restarts; steps and their changes (home/captions.sqlite), how they are
+carried out forwards and backwards, what a kill left half done. Does not know: what a caption should
+say (core/captions/), which images there are (dataset.py).
 
-A step is first stored with what each file held before and what it is to hold; then the files are written aside and renamed, one by
-one; then the step is marked as done. Whoever comes after a kill finds the mark missing and completes it, so a step is either not
-begun or done. A file that holds neither what it should have held before nor what it is to hold was changed by another program: it
-is left as it is and named. One writer at a time: a lock that ends with its process (storage/jobs.py).
+A step is first stored with what each file held before and what it is to hold; then the files are
+written aside and renamed, one by one; then the step is marked as done. Whoever comes after a kill
+finds the mark missing and completes the step, so a step is either not begun or done. A file that
+holds neither its old content nor its new one was changed by another program: it is left as it is,
+and reported. One writer at a time: a lock that ends with its process (storage/jobs.py).
 
-    kind     file                      before, after
-    file     a caption's own           its bytes; None where there is no file
-    record   a metadata file           the text of one record, with its line's end; None where there is none
-    move     a picture or caption      before: its name below the folder; after: the new one; without a key: a whole folder
-    source   (none)                    Source as JSON, None for none; kept in the journal itself
+    kind     file                 before, after
+    file     a caption's own      its bytes; None where there is no file
+    record   a metadata file      the text of one record, with its line's end; None: there is none
+    move     an image or caption  before: its name below the folder; after: the new one;
+                                  without a key: a whole folder
+    source   (none)               Source as JSON, None for none; kept in the journal itself
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,366 +34,426 @@ from typing import Literal
 from studio.core.captions.provenance import Source, Writer
 from studio.errors import BadFile, Busy
 from studio.settings import Settings
+from studio.storage.database import Database, Row
 from studio.storage.datasets import file_changes
 from studio.storage.datasets.file_changes import Change
 from studio.storage.jobs import Lock
 
-WAIT = 30.0  # seconds for another writer
-AT_ONCE = 8  # files written at the same time: each waits for the disk
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS steps (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, folder BLOB NOT NULL, title TEXT NOT NULL, made REAL NOT NULL, writer TEXT NOT NULL,
-    state TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_folder ON steps (folder, id);
-CREATE TABLE IF NOT EXISTS changes (
-    step INTEGER NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, file TEXT NOT NULL, before BLOB,
-    after BLOB, old TEXT NOT NULL, new TEXT NOT NULL, made INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (step, number)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sources (folder BLOB, key TEXT, said TEXT NOT NULL, PRIMARY KEY (folder, key)) WITHOUT ROWID;
-"""
-State = Literal["done", "undone", "dropped"]
+LOCK_TIMEOUT_SECONDS = 30.0  # waiting for another writer
+WRITE_THREADS = 8  # files that are written at the same time: each waits for the disk
+MIGRATIONS = (
+    """
+    CREATE TABLE IF NOT EXISTS steps (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, folder BLOB NOT NULL, title TEXT NOT NULL,
+        made REAL NOT NULL, writer TEXT NOT NULL, state TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS by_folder ON steps (folder, id);
+    CREATE TABLE IF NOT EXISTS changes (
+        step INTEGER NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
+        file TEXT NOT NULL, before BLOB, after BLOB, old TEXT NOT NULL, new TEXT NOT NULL,
+        made INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (step, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS sources (
+        folder BLOB, key TEXT, said TEXT NOT NULL, PRIMARY KEY (folder, key)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE steps RENAME COLUMN made TO created;
+    ALTER TABLE changes RENAME COLUMN made TO is_applied;
+    ALTER TABLE changes RENAME COLUMN before TO old_data;
+    ALTER TABLE changes RENAME COLUMN after TO new_data;
+    ALTER TABLE changes RENAME COLUMN old TO old_caption;
+    ALTER TABLE changes RENAME COLUMN new TO new_caption;
+    ALTER TABLE sources RENAME COLUMN said TO source;
+    """,
+)
+StepState = Literal["done", "undone", "dropped"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A change of a dataset that can be undone as one. `changed` counts its changes, `left` names (key, why) what was left alone.
+    """A change of a dataset that can be undone as one.
 
-    `dropped`: it was undone, and then something else was done; it stays in the history but cannot be done again.
+    `num_changes` counts what it changed, `skipped` are (key, why it was left as it is). A step that
+    was undone before something else was done is "dropped": it stays in the history but cannot be
+    redone.
     """
 
     id: int
     title: str
-    made: float
+    created: float
     writer: Writer
-    state: State
-    changed: int
-    left: tuple[tuple[str, str], ...] = ()
+    state: StepState
+    num_changes: int
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 class Journal:
-    """The journal of a home, for all its datasets. Web process and worker each open their own."""
+    """The journal of a home, for all its datasets; web process and worker each open their own.
+
+    In all methods `folder` is the dataset's resolved folder.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._lock, self._writers = threading.RLock(), Lock(settings.home, "captions")
-        self._db = sqlite3.connect(
+        self._writer_lock = Lock(settings.home, "captions")
+        self._database = Database(
             settings.home / "captions.sqlite",
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=WAIT,
+            MIGRATIONS,
+            busy_seconds=LOCK_TIMEOUT_SECONDS,
+            synchronous="FULL",  # a step has to be on the disk before its files are
+            advice="Move it away; captions and pictures are not in it, only their history.",
         )
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(
-            "PRAGMA synchronous = FULL"
-        )  # a step has to be on the disk before its files are
-        self._db.executescript(SCHEMA)
 
     def close(self) -> None:
-        self._db.close()
+        self._database.close()
 
-    def make(
-        self, folder: Path, title: str, writer: Writer, changes: Sequence[Change], into: int = 0
+    def add_step(
+        self,
+        folder: Path,
+        title: str,
+        writer: Writer,
+        changes: Sequence[Change],
+        append_to: int = 0,
     ) -> Step:
-        """Do something new. What was undone before can no longer be done again.
+        """Carry out a new step; steps that are undone can no longer be redone.
 
-        `into`: the id of a step that this goes on with, if that is still the last thing done; they are undone as one. Raises Busy
-        where another program keeps writing, BadFile when the disk does not take the journal.
+        Args:
+            folder: of the dataset.
+            title: for the history.
+            writer: who changes it.
+            changes: what to change.
+            append_to: id of a step that this one continues if it is still the last; both are undone
+                as one.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
         """
-        with self._writing(folder):
-            last = self._newest(folder, "done")
-            with self._saving():
-                self._db.execute(
+        with self._write_access(folder):
+            last = self._newest_step_id(folder, "done")
+            with self._transaction():
+                self._database.execute(
                     "UPDATE steps SET state = 'dropped' WHERE folder = ? AND state = 'undone'",
-                    (_blob(folder),),
+                    _encode_path(folder),
                 )
-                if into and last == into:
-                    id = into
-                    self._db.execute("UPDATE steps SET state = 'doing' WHERE id = ?", (id,))
+                if append_to and last == append_to:
+                    step_id = append_to
+                    self._database.execute("UPDATE steps SET state = 'doing' WHERE id = ?", step_id)
                 else:
-                    id = int(
-                        self._db.execute(
-                            "INSERT INTO steps (folder, title, made, writer, state) VALUES (?, ?, ?, ?, 'doing')",
-                            (_blob(folder), title, time.time(), writer.model_dump_json()),
-                        ).lastrowid
-                        or 0
-                    )
-                first = self._db.execute(
-                    "SELECT count(*) FROM changes WHERE step = ?", (id,)
-                ).fetchone()[0]
-                self._db.executemany(
-                    "INSERT INTO changes (step, number, key, kind, file, before, after, old, new) VALUES (?,?,?,?,?,?,?,?,?)",
-                    [
-                        (
-                            id,
-                            first + number,
-                            one.key,
-                            one.kind,
-                            one.file,
-                            one.before,
-                            one.after,
-                            one.old,
-                            one.new,
-                        )
-                        for number, one in enumerate(changes)
-                    ],
-                )
-            self._carry(folder, id, forwards=True)
-        return self._step(id)
+                    step_id = self._insert_step(folder, title, writer)
+                self._insert_changes(step_id, changes)
+            self._apply_step(folder, step_id, forwards=True)
+        return self._load_step(step_id)
 
-    def begin(self, folder: Path) -> None:
-        """Forget a dataset of that name which is no more: its steps cannot be undone, and what was said of its pictures goes."""
-        with self._writing(folder), self._saving():
-            self._db.execute(
-                "UPDATE steps SET state = 'dropped' WHERE folder = ?", (_blob(folder),)
+    def _insert_step(self, folder: Path, title: str, writer: Writer) -> int:
+        sql = """INSERT INTO steps (folder, title, created, writer, state)
+                 VALUES (?, ?, ?, ?, 'doing') RETURNING id"""
+        values = (_encode_path(folder), title, time.time(), writer.model_dump_json())
+        return int(self._database.execute(sql, *values)[0]["id"])
+
+    def _insert_changes(self, step_id: int, changes: Sequence[Change]) -> None:
+        """Add changes to a step, behind those that it has."""
+        sql = "SELECT count(*) AS count FROM changes WHERE step = ?"
+        first = self._database.execute(sql, step_id)[0]["count"]
+        sql = """INSERT INTO changes
+                 (step, number, key, kind, file, old_data, new_data, old_caption, new_caption)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        rows = [
+            (
+                step_id,
+                first + number,
+                change.key,
+                change.kind,
+                change.file,
+                change.old_data,
+                change.new_data,
+                change.old_caption,
+                change.new_caption,
             )
-            self._db.execute("DELETE FROM sources WHERE folder = ?", (_blob(folder),))
+            for number, change in enumerate(changes)
+        ]
+        self._database.execute_many(sql, rows)
+
+    def forget_folder(self, folder: Path) -> None:
+        """Forget a dataset that was in this folder: its steps cannot be undone, its sources go.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        with self._write_access(folder), self._transaction():
+            self._database.execute(
+                "UPDATE steps SET state = 'dropped' WHERE folder = ?", _encode_path(folder)
+            )
+            self._database.execute("DELETE FROM sources WHERE folder = ?", _encode_path(folder))
 
     def undo(self, folder: Path) -> Step | None:
-        """Take the last step back; None if there is none."""
-        return self._turn(folder, "done", "undoing")
+        """Undo the last step; None if there is none.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        return self._undo_or_redo(folder, "done", "undoing")
 
     def redo(self, folder: Path) -> Step | None:
-        """Do again what was undone last; None if there is nothing."""
-        return self._turn(folder, "undone", "doing")
+        """Redo the step that was undone last; None if there is none.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        return self._undo_or_redo(folder, "undone", "doing")
 
     def history(self, folder: Path, limit: int = 100) -> list[Step]:
-        """The newest first."""
+        """List at most `limit` steps, the newest first."""
         return [
-            self._step(row["id"])
-            for row in self._do(
+            self._load_step(row["id"])
+            for row in self._database.execute(
                 "SELECT id FROM steps WHERE folder = ? ORDER BY id DESC LIMIT ?",
-                _blob(folder),
+                _encode_path(folder),
                 limit,
             )
         ]
 
-    def changes(self, id: int) -> list[Change]:
-        """What a step changed (or left, see Step.left), in order."""
+    def list_changes(self, step_id: int) -> list[Change]:
+        """List what a step changed (or skipped, see Step.skipped), in order."""
         return [
-            _change(row)
-            for row in self._do("SELECT * FROM changes WHERE step = ? ORDER BY number", id)
+            _change_from_row(row)
+            for row in self._database.execute(
+                "SELECT * FROM changes WHERE step = ? ORDER BY number", step_id
+            )
         ]
 
-    def written(self, folder: Path) -> Iterator[tuple[str, str, Step]]:
-        """(key, caption, step) of everything that stands done, the oldest first; by the keys that pictures have now."""
-        rows = self._do(
-            """SELECT c.key, c.new, c.step, c.before, c.after FROM changes c JOIN steps s ON s.id = c.step
-                           WHERE s.folder = ? AND s.state = 'done' AND c.made
-                             AND (c.kind IN ('file', 'record') OR c.kind = 'move' AND c.key = '')
-                           ORDER BY c.step, c.number""",
-            _blob(folder),
-        )
-        names, told = (
-            dict[str, str](),
-            list[tuple[str, str, int]](),
-        )  # names: what a folder was called then → what it is called now
-        for row in reversed(rows):
-            if row["key"]:
-                part, slash, below = row["key"].partition("/")
-                told.append(
-                    (
-                        f"{names.get(part, part)}{slash}{below}" if slash else part,
-                        row["new"],
-                        row["step"],
-                    )
-                )
-            else:
-                old, new = (os.fsdecode(name) for name in (row["before"], row["after"]))
-                names[old] = names.pop(new, new)
-        steps = {id: self._step(id) for id in {id for _, _, id in told}}
-        for key, caption, id in reversed(told):
-            yield key, caption, steps[id]
+    def iter_written_captions(self, folder: Path) -> Iterator[tuple[str, str, Step]]:
+        """Iterate over (key, caption, step) of all captions in done steps, the oldest first.
 
-    def sources(self, folder: Path) -> dict[str, Source]:
-        """What is said of pictures' origins, by key."""
+        Keys are those that the images have now.
+        """
+        rows = self._database.execute(
+            """SELECT c.key, c.new_caption, c.step, c.old_data, c.new_data
+               FROM changes c JOIN steps s ON s.id = c.step
+               WHERE s.folder = ? AND s.state = 'done' AND c.is_applied
+                 AND (c.kind IN ('file', 'record') OR c.kind = 'move' AND c.key = '')
+               ORDER BY c.step, c.number""",
+            _encode_path(folder),
+        )
+        current_names: dict[str, str] = {}  # of folders, by the name that they had at the time
+        captions: list[tuple[str, str, int]] = []
+        for row in reversed(rows):
+            if not row["key"]:  # a folder was renamed
+                old_name = os.fsdecode(row["old_data"])
+                new_name = os.fsdecode(row["new_data"])
+                current_names[old_name] = current_names.pop(new_name, new_name)
+                continue
+            key = row["key"]
+            folder_name, slash, name = key.partition("/")
+            if slash:
+                key = f"{current_names.get(folder_name, folder_name)}/{name}"
+            captions.append((key, row["new_caption"], row["step"]))
+        steps: dict[int, Step] = {}
+        for key, caption, step_id in reversed(captions):
+            if step_id not in steps:
+                steps[step_id] = self._load_step(step_id)
+            yield key, caption, steps[step_id]
+
+    def read_sources(self, folder: Path) -> dict[str, Source]:
+        """Return where images come from, by key, as far as it was recorded."""
         return {
-            row["key"]: Source.model_validate_json(row["said"])
-            for row in self._do("SELECT key, said FROM sources WHERE folder = ?", _blob(folder))
+            row["key"]: Source.model_validate_json(row["source"])
+            for row in self._database.execute(
+                "SELECT key, source FROM sources WHERE folder = ?", _encode_path(folder)
+            )
         }
 
     def recover(self, folder: Path) -> None:
-        """Complete what a killed process began; nothing happens while another process is writing."""
-        if self._open(folder) and self._writers.take():
+        """Complete what a killed process began; do nothing while another process is writing."""
+        if self._list_unfinished(folder) and self._writer_lock.acquire():
             try:
-                self._recover(folder)
+                self._complete_steps(folder)
             finally:
-                self._writers.drop()
+                self._writer_lock.release()
 
-    # ---- carrying out ---------------------------------------------------------------------------------------------
+    # ---- carrying out --------------------------------------------------------------------------
 
-    def _turn(self, folder: Path, state: str, way: str) -> Step | None:
-        with self._writing(folder):
-            # undone steps are done again in the order in which they were first done: the oldest of them first
-            id = self._newest(folder, state) if way == "undoing" else self._oldest_undone(folder)
-            if not id:
+    def _undo_or_redo(self, folder: Path, state: str, transition: str) -> Step | None:
+        with self._write_access(folder):
+            if transition == "undoing":
+                step_id = self._newest_step_id(folder, state)
+            else:  # steps are redone in the order in which they were first done
+                step_id = self._oldest_undone_step_id(folder)
+            if not step_id:
                 return None
-            with self._saving():
-                self._db.execute("UPDATE steps SET state = ? WHERE id = ?", (way, id))
-            self._carry(folder, id, forwards=way == "doing")
-        return self._step(id)
+            with self._transaction():
+                self._database.execute(
+                    "UPDATE steps SET state = ? WHERE id = ?", transition, step_id
+                )
+            self._apply_step(folder, step_id, forwards=transition == "doing")
+        return self._load_step(step_id)
 
-    def _carry(self, folder: Path, id: int, forwards: bool) -> None:
-        """Bring the files to what the step says, then mark it. It can be done again from anywhere."""
-        rows = self._do(
-            "SELECT * FROM changes WHERE step = ? AND made = ? ORDER BY number",
-            id,
+    def _apply_step(self, folder: Path, step_id: int, forwards: bool) -> None:
+        """Apply a step to the files, then mark it; after a kill it can be applied again."""
+        rows = self._database.execute(
+            "SELECT * FROM changes WHERE step = ? AND is_applied = ? ORDER BY number",
+            step_id,
             int(not forwards),
         )
-        groups: dict[tuple[str, str], list[sqlite3.Row]] = {}
-        for row in rows if forwards else rows[::-1]:
-            groups.setdefault((row["kind"], row["file"]), []).append(row)
+        if not forwards:
+            rows.reverse()
+        rows_by_file: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            if row["kind"] != "source":
+                rows_by_file.setdefault((row["kind"], row["file"]), []).append(row)
 
-        def work(group: tuple[tuple[str, str], list[sqlite3.Row]]) -> list[str]:
-            (kind, file), members = group
-            return file_changes.out(
-                folder,
-                kind,
-                file,
-                [_change(row) if forwards else _change(row).back() for row in members],
-            )
+        def apply_to_file(kind: str, file: str, file_rows: list[Row]) -> list[str]:
+            changes = [_change_from_row(row) for row in file_rows]
+            if not forwards:
+                changes = [change.invert() for change in changes]
+            return file_changes.apply(folder, kind, file, changes)
 
-        files = [group for group in groups.items() if group[0][0] != "source"]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            told = list(pool.map(work, files))
-        file_changes.settle(folder, [file for (_, file), _ in files])
-        reasons = {
-            row["number"]: reason
-            for (_, members), each in zip(files, told)
-            for row, reason in zip(members, each)
-        }
-        with self._saving():
-            self._mark(folder, id, rows if forwards else rows[::-1], reasons, forwards)
+        kinds = [kind for kind, _ in rows_by_file]
+        files = [file for _, file in rows_by_file]
+        with ThreadPoolExecutor(WRITE_THREADS) as pool:
+            reasons_by_file = list(pool.map(apply_to_file, kinds, files, rows_by_file.values()))
+        file_changes.fsync_parents(folder, files)
+        reasons: dict[int, str] = {}
+        for file_rows, file_reasons in zip(rows_by_file.values(), reasons_by_file):
+            for row, reason in zip(file_rows, file_reasons):
+                reasons[row["number"]] = reason
+        with self._transaction():
+            self._mark_step(folder, step_id, rows, reasons, forwards)
 
-    def _mark(
+    def _mark_step(
         self,
         folder: Path,
-        id: int,
-        rows: Sequence[sqlite3.Row],
+        step_id: int,
+        rows: Sequence[Row],
         reasons: Mapping[int, str],
         forwards: bool,
     ) -> None:
-        """Say of a step and its changes that they are done, or why not; sources are changed here, with the mark."""
+        """Mark a step and its changes as done, or why not; sources change with the mark."""
         for row in rows:
             if row["kind"] == "source":
-                self._set_source(folder, row["key"], row["after"] if forwards else row["before"])
-        self._db.executemany(
-            "UPDATE changes SET made = ?, reason = ? WHERE step = ? AND number = ?",
-            [
-                (int(forwards == (not reason)), reason, id, number)
-                for number, reason in (
-                    (row["number"], reasons.get(row["number"], "")) for row in rows
+                self._set_source(
+                    folder, row["key"], row["new_data"] if forwards else row["old_data"]
                 )
+        results = [(row["number"], reasons.get(row["number"], "")) for row in rows]
+        self._database.execute_many(
+            "UPDATE changes SET is_applied = ?, reason = ? WHERE step = ? AND number = ?",
+            [
+                (int(forwards == (not reason)), reason, step_id, number)
+                for number, reason in results
             ],
         )
-        self._db.execute(
-            "UPDATE steps SET state = ? WHERE id = ?", ("done" if forwards else "undone", id)
+        self._database.execute(
+            "UPDATE steps SET state = ? WHERE id = ?", "done" if forwards else "undone", step_id
         )
 
-    def _set_source(self, folder: Path, key: str, said: bytes | None) -> None:
-        if said is None:
-            self._db.execute(
-                "DELETE FROM sources WHERE folder = ? AND key = ?", (_blob(folder), key)
+    def _set_source(self, folder: Path, key: str, source_json: bytes | None) -> None:
+        if source_json is None:
+            self._database.execute(
+                "DELETE FROM sources WHERE folder = ? AND key = ?", _encode_path(folder), key
             )
         else:
-            self._db.execute(
+            self._database.execute(
                 "INSERT OR REPLACE INTO sources VALUES (?, ?, ?)",
-                (_blob(folder), key, said.decode()),
+                _encode_path(folder),
+                key,
+                source_json.decode(),
             )
 
-    def _recover(self, folder: Path) -> None:
-        for row in self._open(folder):
-            for change in self.changes(row["id"]):
-                file_changes.tidy(folder, change)
-            self._carry(folder, row["id"], forwards=row["state"] == "doing")
+    def _complete_steps(self, folder: Path) -> None:
+        for row in self._list_unfinished(folder):
+            for change in self.list_changes(row["id"]):
+                file_changes.remove_temp_files(folder, change)
+            self._apply_step(folder, row["id"], forwards=row["state"] == "doing")
 
-    def _open(self, folder: Path) -> list[sqlite3.Row]:
-        return self._do(
-            "SELECT id, state FROM steps WHERE folder = ? AND state IN ('doing', 'undoing') ORDER BY id",
-            _blob(folder),
+    def _list_unfinished(self, folder: Path) -> list[Row]:
+        return self._database.execute(
+            "SELECT id, state FROM steps WHERE folder = ?"
+            " AND state IN ('doing', 'undoing') ORDER BY id",
+            _encode_path(folder),
         )
 
     @contextmanager
-    def _writing(self, folder: Path) -> Iterator[None]:
-        """Nobody else writes meanwhile, and what a kill left half done is done first."""
-        with self._lock:
-            if not self._writers.take(wait=WAIT):
+    def _write_access(self, folder: Path) -> Iterator[None]:
+        """Keep other writers out, and complete first what a kill left half done."""
+        with self._database.lock:
+            if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
                 raise Busy(
                     "Another program of this studio is writing captions; try again in a moment."
                 )
             try:
-                self._recover(folder)
+                self._complete_steps(folder)
                 yield
             finally:
-                self._writers.drop()
+                self._writer_lock.release()
 
     @contextmanager
-    def _saving(self) -> Iterator[None]:
-        """One transaction."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[None]:
+        """Make all or nothing of what follows. Raises BadFile when the disk does not take it."""
+        try:
+            with self._database.transaction():
                 yield
-                self._db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                raise BadFile(
-                    f"The journal of captions could not be written ({error}). Is the disk full?"
-                ) from None
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise BadFile(
+                f"The journal of captions could not be written ({error}). Is the disk full?"
+            ) from None
 
-    # ---- reading --------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------
 
-    def _do(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
-
-    def _newest(self, folder: Path, state: str) -> int:
+    def _newest_step_id(self, folder: Path, state: str) -> int:
         return int(
-            self._do(
+            self._database.execute(
                 "SELECT max(id) AS id FROM steps WHERE folder = ? AND state = ?",
-                _blob(folder),
+                _encode_path(folder),
                 state,
             )[0]["id"]
             or 0
         )
 
-    def _oldest_undone(self, folder: Path) -> int:
+    def _oldest_undone_step_id(self, folder: Path) -> int:
         return int(
-            self._do(
+            self._database.execute(
                 "SELECT min(id) AS id FROM steps WHERE folder = ? AND state = 'undone'",
-                _blob(folder),
+                _encode_path(folder),
             )[0]["id"]
             or 0
         )
 
-    def _step(self, id: int) -> Step:
-        row = self._do("SELECT * FROM steps WHERE id = ?", id)[0]
-        count = self._do("SELECT count(*) AS n FROM changes WHERE step = ? AND reason = ''", id)[0][
-            "n"
-        ]
-        left = self._do(
-            "SELECT key, reason FROM changes WHERE step = ? AND reason != '' ORDER BY number", id
+    def _load_step(self, step_id: int) -> Step:
+        row = self._database.execute("SELECT * FROM steps WHERE id = ?", step_id)[0]
+        count = self._database.execute(
+            "SELECT count(*) AS n FROM changes WHERE step = ? AND reason = ''", step_id
+        )[0]["n"]
+        skipped_rows = self._database.execute(
+            "SELECT key, reason FROM changes WHERE step = ? AND reason != '' ORDER BY number",
+            step_id,
         )
         state = {"doing": "done", "undoing": "undone"}.get(row["state"], row["state"])
         return Step(
-            row["id"],
-            row["title"],
-            row["made"],
-            Writer(**json.loads(row["writer"])),
-            state,
-            count,
-            tuple((one["key"], one["reason"]) for one in left),
+            id=row["id"],
+            title=row["title"],
+            created=row["created"],
+            writer=Writer(**json.loads(row["writer"])),
+            state=state,
+            num_changes=count,
+            skipped=tuple((row["key"], row["reason"]) for row in skipped_rows),
         )
 
 
-def _blob(folder: Path) -> bytes:
+def _encode_path(folder: Path) -> bytes:
     return os.fsencode(folder)
 
 
-def _change(row: sqlite3.Row) -> Change:
+def _change_from_row(row: Row) -> Change:
     return Change(
-        row["key"], row["kind"], row["file"], row["before"], row["after"], row["old"], row["new"]
+        key=row["key"],
+        kind=row["kind"],
+        file=row["file"],
+        old_data=row["old_data"],
+        new_data=row["new_data"],
+        old_caption=row["old_caption"],
+        new_caption=row["new_caption"],
     )

@@ -1,7 +1,8 @@
-"""What is known of picture files without opening them again: size, content, why one cannot be used.
+"""What is known of image files without opening them again: size, content, why one cannot be used.
 
-Knows: that a file whose size and times are the same is the same file; a glance (its header) from a full look (decoded and
-hashed). Does not know: captions, layouts. The index in home/looks.sqlite may be deleted: it is made again.
+Knows: that a file whose size and times are the same is the same file; the difference between
+reading a header and examining (decoding and hashing). Does not know: captions, layouts. The index
+in home/looks.sqlite may be deleted: it is made again.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,170 +18,193 @@ from pathlib import Path
 from studio.errors import BadPicture
 from studio.imaging import decode
 from studio.settings import Settings
-from studio.storage.datasets.caption_files import shown
+from studio.storage.database import Database
+from studio.storage.datasets.caption_files import display_name
 
-LEAST_SIDE = 64
-AT_ONCE = 4  # pictures that are decoded at the same time
-BATCH = 256  # looks that are remembered together: a kill loses no more
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS looks (folder BLOB, name BLOB, size INTEGER, modified INTEGER, changed INTEGER, said TEXT,
-                                  PRIMARY KEY (folder, name)) WITHOUT ROWID;
-"""
+MIN_SIDE_PX = 64
+DECODE_THREADS = 4
+BATCH_SIZE = 256  # infos that are stored together: a kill loses no more
+MIGRATIONS = (
+    """
+    CREATE TABLE IF NOT EXISTS looks (
+        folder BLOB, name BLOB, size INTEGER, modified INTEGER, changed INTEGER, said TEXT,
+        PRIMARY KEY (folder, name)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE looks RENAME TO images;
+    ALTER TABLE images RENAME COLUMN said TO info;
+    """,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Width and height of the upright picture, the sha256 of its file, notes, or the reason why it cannot be used.
+class ImageInfo:
+    """What is known of an image file.
 
-    `content` is empty after a glance, which reads the header only. `bytes` is the file's size.
+    `size` is (width, height) of the upright image in pixels, `content_hash` the sha256 of the file,
+    empty where only its header was read; `image_error` says why it cannot be used and continues the
+    file's name; `file_size` is in bytes.
     """
 
     size: tuple[int, int] = (0, 0)
-    content: str = ""
+    content_hash: str = ""
     notes: tuple[str, ...] = ()
-    reason: str = ""
-    bytes: int = 0
+    image_error: str = ""
+    file_size: int = 0
 
     @property
-    def full(self) -> bool:
-        return bool(self.content or self.reason)
+    def is_examined(self) -> bool:
+        """Whether it was decoded and hashed, or is known to be broken."""
+        return bool(self.content_hash or self.image_error)
 
 
-Stamp = tuple[int, int, int]
+FileStamp = tuple[int, int, int]
 
 
-class Looks:
-    """The index of a home, or one that lasts as long as the process. One connection behind one lock."""
+class ImageIndex:
+    """The index of a home, or one in memory that ends with the process.
+
+    Several threads may use it: one connection behind one lock.
+    """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        where = settings.home / "looks.sqlite" if settings else ":memory:"
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(where, isolation_level=None, check_same_thread=False, timeout=10)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # what is lost is looked at again
-        self._db.executescript(SCHEMA)
+        path = settings.home / "looks.sqlite" if settings else Path(":memory:")
+        self._database = Database(
+            path,
+            MIGRATIONS,
+            busy_seconds=10,
+            synchronous="OFF",  # what is lost is looked at again
+            advice="Delete it; all in it can be looked at again.",
+        )
 
     def close(self) -> None:
-        self._db.close()
+        """Close the file."""
+        self._database.close()
 
-    def of(
+    def get_infos(
         self,
         paths: Sequence[Path],
-        full: bool = True,
+        examine: bool = True,
         report: Callable[[int, int], None] | None = None,
-    ) -> list[Look]:
-        """A look at each path, in their order; only those that changed are opened, several at once.
+    ) -> list[ImageInfo]:
+        """Return what is known of images; only those that are new or changed are opened.
 
-        Without `full` a glance does where no full look is known. `report(done, of how many)` hears of those that are opened; what
-        it raises ends the work, and what was looked at is remembered.
+        Args:
+            paths: the image files; several are opened at once.
+            examine: decode and hash images; else their headers are enough.
+            report: called with (images opened, of how many); what it raises ends the work, and what
+                was read so far is stored.
+
+        Returns:
+            One info for each path, in their order.
         """
         names = [os.path.abspath(path) for path in paths]
-        known = self._known({os.path.dirname(name) for name in names})
-        stamps = [_stamp(name) for name in names]
-        found: list[Look | None] = []
+        stored_infos = self._load_infos({os.path.dirname(name) for name in names})
+        stamps = [_read_stamp(name) for name in names]
+        infos: list[ImageInfo | None] = []
         for name, stamp in zip(names, stamps):
-            kept = known.get(name)
-            good = (
-                kept is not None
-                and stamp is not None
-                and kept[0] == stamp
-                and (kept[1].full or not full)
-            )
-            found.append(kept[1] if good and kept else None)
-        todo = [place for place, look in enumerate(found) if look is None]
-        for done, batch in enumerate(_batches(todo)):
+            stored_stamp, info = stored_infos.get(name, (None, None))
+            is_current = stamp is not None and stored_stamp == stamp
+            is_sufficient = info is not None and (info.is_examined or not examine)
+            infos.append(info if is_current and is_sufficient else None)
+        open_file = examine_image if examine else read_header
+        indices = [index for index, info in enumerate(infos) if info is None]
+        for start in range(0, len(indices), BATCH_SIZE):
+            batch = indices[start : start + BATCH_SIZE]
             if report:
-                report(done * BATCH, len(todo))
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                looks = list(pool.map(look if full else glance, [paths[place] for place in batch]))
-            for place, one in zip(batch, looks):
-                found[place] = one
-            self._remember([(names[place], stamps[place], one) for place, one in zip(batch, looks)])
-        if report and todo:
-            report(len(todo), len(todo))
-        return [one for one in found if one is not None]
+                report(start, len(indices))
+            with ThreadPoolExecutor(DECODE_THREADS) as pool:
+                new_infos = list(pool.map(open_file, [paths[index] for index in batch]))
+            rows = []
+            for index, new_info in zip(batch, new_infos):
+                infos[index] = new_info
+                rows.append((names[index], stamps[index], new_info))
+            self._save_infos(rows)
+        if report and indices:
+            report(len(indices), len(indices))
+        return [info for info in infos if info is not None]
 
-    def _known(self, folders: Iterable[str]) -> dict[str, tuple[Stamp, Look]]:
-        known: dict[str, tuple[Stamp, Look]] = {}
+    def _load_infos(self, folders: Iterable[str]) -> dict[str, tuple[FileStamp, ImageInfo]]:
+        infos: dict[str, tuple[FileStamp, ImageInfo]] = {}
         for folder in folders:
-            with self._lock:
-                rows = self._db.execute(
-                    "SELECT name, size, modified, changed, said FROM looks WHERE folder = ?",
-                    (os.fsencode(folder),),
-                ).fetchall()
-            for name, size, modified, changed, said in rows:
-                width, height, content, notes, reason = json.loads(said)
-                known[os.path.join(folder, os.fsdecode(name))] = (
+            rows = self._database.execute(
+                "SELECT name, size, modified, changed, info FROM images WHERE folder = ?",
+                os.fsencode(folder),
+            )
+            for name, size, modified, changed, info in rows:
+                width, height, content, notes, reason = json.loads(info)
+                infos[os.path.join(folder, os.fsdecode(name))] = (
                     (size, modified, changed),
-                    Look((width, height), content, tuple(notes), reason, size),
+                    ImageInfo((width, height), content, tuple(notes), reason, size),
                 )
-        return known
+        return infos
 
-    def _remember(self, looks: Sequence[tuple[str, Stamp | None, Look]]) -> None:
+    def _save_infos(self, infos: Sequence[tuple[str, FileStamp | None, ImageInfo]]) -> None:
         rows = [
             (
                 os.fsencode(os.path.dirname(name)),
                 os.fsencode(os.path.basename(name)),
                 *stamp,
-                json.dumps([*one.size, one.content, one.notes, one.reason]),
+                json.dumps([*info.size, info.content_hash, info.notes, info.image_error]),
             )
-            for name, stamp, one in looks
-            if stamp and not one.reason.startswith("cannot be read")
+            for name, stamp, info in infos
+            if stamp and not info.image_error.startswith("cannot be read")
         ]
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
+        with self._database.transaction():
+            self._database.execute_many(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
 
 
-def look(path: Path) -> Look:
-    """Decode a picture once, from the same bytes that are hashed. The sentence of a refusal goes on after the file's name."""
-    name = shown(path.name)
+def examine_image(path: Path) -> ImageInfo:
+    """Decode and hash an image, both from the same bytes."""
+    name = display_name(path.name)
     try:
-        size = path.stat().st_size
+        num_bytes = path.stat().st_size
         if not path.is_file():
-            return Look(reason="is no file.")
-        data = path.read_bytes() if size <= decode.MOST_BYTES else path
-        loaded = decode.load(data, name)
-    except BadPicture as error:
-        return Look(reason=str(error).removeprefix(f"{name} "))
-    except OSError as error:
-        return Look(reason=f"cannot be read ({error.strerror or error}).")
-    assert isinstance(data, bytes)
-    return _sized(loaded.image.size, hashlib.sha256(data).hexdigest(), loaded.notes, len(data))
+            return ImageInfo(image_error="is no file.")
+        # of a file that is too large `load_image` says so by itself
+        source = path.read_bytes() if num_bytes <= decode.MAX_FILE_BYTES else path
+        decoded = decode.load_image(source, name)
+    except (BadPicture, OSError) as error:
+        return _info_from_error(error, name)
+    assert isinstance(source, bytes)
+    content_hash = hashlib.sha256(source).hexdigest()
+    return _build_info(decoded.image.size, content_hash, decoded.notes, len(source))
 
 
-def glance(path: Path) -> Look:
-    """A picture's size from its header; `content` stays empty."""
-    name = shown(path.name)
+def read_header(path: Path) -> ImageInfo:
+    """Read an image's size from its header; `content_hash` stays empty."""
+    name = display_name(path.name)
     try:
-        size = path.stat().st_size
+        num_bytes = path.stat().st_size
         if not path.is_file():
-            return Look(reason="is no file.")
-        return _sized(decode.measure(path, name), "", (), size)
-    except BadPicture as error:
-        return Look(reason=str(error).removeprefix(f"{name} "))
-    except OSError as error:
-        return Look(reason=f"cannot be read ({error.strerror or error}).")
+            return ImageInfo(image_error="is no file.")
+        return _build_info(decode.read_image_size(path, name), "", (), num_bytes)
+    except (BadPicture, OSError) as error:
+        return _info_from_error(error, name)
 
 
-def _sized(size: tuple[int, int], content: str, notes: tuple[str, ...], many: int) -> Look:
-    if min(size) < LEAST_SIDE:
-        return Look(
-            reason=f"is only {size[0]} x {size[1]} pixels large; each side needs {LEAST_SIDE}.",
-            bytes=many,
-        )
-    return Look(size, content, notes, "", many)
+def _info_from_error(error: BadPicture | OSError, name: str) -> ImageInfo:
+    if isinstance(error, OSError):
+        return ImageInfo(image_error=f"cannot be read ({error.strerror or error}).")
+    return ImageInfo(image_error=str(error).removeprefix(f"{name} "))
 
 
-def _stamp(path: str) -> Stamp | None:
+def _build_info(
+    size: tuple[int, int], content_hash: str, notes: tuple[str, ...], file_size: int
+) -> ImageInfo:
+    if min(size) < MIN_SIDE_PX:
+        problem = f"is only {size[0]} x {size[1]} pixels large; each side needs {MIN_SIDE_PX}."
+        return ImageInfo(image_error=problem, file_size=file_size)
+    return ImageInfo(size, content_hash, notes, "", file_size)
+
+
+def _read_stamp(path: str) -> FileStamp | None:
+    """Return size and times of a file; None if there is none."""
     try:
-        about = os.stat(path)
+        stat = os.stat(path)
     except (OSError, ValueError):
         return None
-    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
-
-
-def _batches(places: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(places), BATCH):
-        yield places[start : start + BATCH]
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

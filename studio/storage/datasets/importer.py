@@ -1,11 +1,13 @@
-"""How pictures come into a dataset of the home: uploaded, from an archive, from the gallery, from another dataset.
+"""How images come into a dataset of the home: uploads, archives, the gallery, other datasets.
 
-Knows: where each file goes; that nothing is taken without having been looked at; that adding is a step which can be undone. Does
-not know: what can be wrong with an archive (unpack.py), or with a picture (images.py).
+Knows: where each file goes; that nothing is added without having been decoded; that adding is a
+step which can be undone. Does not know: what can be wrong with an archive (archives.py) or an image
+(imaging/decode.py).
 
-Everything is first written into a hidden folder of the dataset, pictures are decoded there, and then moved to their places by the
-journal: after a kill all are added or none. Where pictures go: kohya's `10_moon` folders stay; a folder with a metadata file keeps
-its folders; everything else comes into one folder. Names that are taken get a number, the caption's with its picture's.
+Everything is first written into a hidden folder of the dataset, images are decoded there, and then
+the journal moves all of it to its places: after a kill all files are added or none. Where images
+go: kohya's `10_moon` folders stay; a folder with a metadata file keeps its folders; everything else
+comes into one folder. Names that are taken get a number, a caption's with its image's.
 """
 
 from __future__ import annotations
@@ -20,135 +22,164 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-from studio.core.captions.provenance import NOBODY, Source, Writer
+from studio.core.captions.provenance import UNKNOWN_SOURCE, Source, Writer
 from studio.errors import BadFile, DatasetError, NotAllowed
 from studio.imaging import decode
 from studio.storage import atomic
 from studio.storage.datasets import archives, caption_files, image_index
-from studio.storage.datasets.archives import Budget, Member, Refused
-from studio.storage.datasets.caption_files import shown
+from studio.storage.datasets.archives import Budget, Member, RejectedEntry
+from studio.storage.datasets.caption_files import display_name
 from studio.storage.datasets.file_changes import Change
-from studio.storage.datasets.filesystem import ending
+from studio.storage.datasets.filesystem import file_suffix
 from studio.storage.datasets.history import Journal, Step
-from studio.storage.datasets.layout import CAPTIONS, METADATA, OTHERS, TAKEN, repeats_and_concept
-from studio.storage.datasets.training_set import Datasets
-from studio.storage.gallery import Picture
+from studio.storage.datasets.layout import (
+    CAPTION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    METADATA_FILENAMES,
+    UNSUPPORTED_SUFFIXES,
+    parse_concept_folder,
+)
+from studio.storage.datasets.training_set import TrainingSets
+from studio.storage.gallery import GeneratedImage
 
-ADDED, COMING = ".added", ".incoming"
-BROUGHT = Writer(by="file")
-PROMPT = Writer(by="prompt")
-Used = dict[
-    str, int
-]  # stems that are taken, in small letters, with the last number that was tried after each
-Report = Callable[[int, int], None]
+ADDED_FOLDER = ".added"
+INCOMING_FOLDER = ".incoming"
+FILE_WRITER = Writer(by="file")
+PROMPT_WRITER = Writer(by="prompt")
+# stems that are taken, in lower case, with the last number that was tried after each
+UsedStems = dict[str, int]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass
-class Taken:
-    """What came of it: pictures and captions that were added, (file, why) of what was not, and the step that can be undone."""
+class ImportResult:
+    """What was added, (file, why) of what was not, and the step that can be undone."""
 
-    pictures: int = 0
-    captions: int = 0
-    left: list[tuple[str, str]] = field(default_factory=list)
+    num_images: int = 0
+    num_captions: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     step: Step | None = None
 
 
-def bring(
+@dataclass(frozen=True)
+class _StagedFile:
+    """A file in the hidden folder: where it lies, and what its owner calls it."""
+
+    path: Path
+    name: str
+
+
+def import_files(
     folder: Path,
     journal: Journal,
-    brought: Sequence[tuple[Path, str]],
-    source: Source = NOBODY,
-    report: Report | None = None,
-) -> Taken:
-    """Add files to a dataset: (where it lies, what its owner calls it) of pictures, captions, metadata files, zip archives.
+    files: Sequence[tuple[Path, str]],
+    source: Source = UNKNOWN_SOURCE,
+    report: ProgressCallback | None = None,
+) -> ImportResult:
+    """Add files to a dataset, as one step.
 
-    `report(pictures looked at, of how many)`. What it raises stops everything, and BadFile is raised for an archive that is none or
-    hostile as a whole; nothing is added then.
+    Args:
+        folder: of the dataset.
+        journal: of its home.
+        files: (where it lies, what its owner calls it) of images, captions, metadata files, zips.
+        source: where the images come from.
+        report: called with (images decoded, of how many); what it raises stops the import, and
+            nothing is added.
+
+    Returns:
+        What was added, and what was skipped.
+
+    Raises:
+        BadFile: an archive cannot be read or is hostile, or the disk does not take the files;
+            nothing is added.
     """
-    taken = Taken()
-    _sweep(folder)
-    aside = folder / f"{COMING}-{os.getpid()}-{secrets.token_hex(4)}"
-    aside.mkdir(parents=True)
+    result = ImportResult()
+    _remove_leftovers(folder)
+    staging_folder = _incoming_folder(folder)
+    staging_folder.mkdir(parents=True)
     try:
-        found: dict[PurePosixPath, tuple[Path, str]] = {}
-        for path, name in brought:
-            zipped = path.suffix.lower() == ".zip" or name.lower().endswith(".zip")
-            budget = Budget(shown(name), path.stat().st_size if zipped else None, folder)
-            members = (
-                archives.members(path, shown(name), taken.left)
-                if zipped
-                else _single(path, name, taken.left)
-            )
+        staged: dict[PurePosixPath, _StagedFile] = {}
+        for path, name in files:
+            is_zip = path.suffix.lower() == ".zip" or name.lower().endswith(".zip")
+            packed_bytes = path.stat().st_size if is_zip else None
+            budget = Budget(display_name(name), packed_bytes, folder)
+            members: Iterable[Member]
+            if is_zip:
+                members = archives.iter_members(path, display_name(name), result.skipped)
+            else:
+                members = _single_member(path, name, result.skipped)
             for member in members:
-                _stage(member, aside, budget, found, taken)
-        return _place(folder, journal, _looked(found, taken, report), source, taken)
+                _stage_member(member, staging_folder, budget, staged, result)
+        _drop_broken_images(staged, result, report)
+        return _commit_files(folder, journal, staged, source, result)
     except OSError as error:
         raise BadFile(f"The files could not be taken in: {error.strerror or error}.") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging_folder, ignore_errors=True)
 
 
-def bring_made(
-    folder: Path, journal: Journal, pictures: Iterable[Picture], prompts: bool = True
-) -> Taken:
-    """Add pictures of the gallery, marked as generated; their prompts become captions if so wished."""
-    taken, changes, used = Taken(), [], _used(folder)
+def import_generated(
+    folder: Path, journal: Journal, images: Iterable[GeneratedImage], use_prompts: bool = True
+) -> ImportResult:
+    """Add images of the gallery to a dataset, marked as generated, as one step.
+
+    Args:
+        folder: of the dataset.
+        journal: of its home.
+        images: what to add.
+        use_prompts: make their prompts their captions.
+
+    Returns:
+        What was added, and what could not be copied.
+    """
+    result = ImportResult()
+    changes: list[Change] = []
+    used_stems = _list_used_stems(folder)
+    target_folder = PurePosixPath(_detect_folder_style(folder))
     token = secrets.token_hex(4)
-    for number, picture in enumerate(pictures):
-        stem = _free((PurePosixPath(_shape(folder)) / picture.path.stem).as_posix(), used)
-        added, to = f"{ADDED}/{token}/{number}.png", f"{stem}.png"
-        (folder / added).parent.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        stem = _claim_stem((target_folder / image.path.stem).as_posix(), used_stems)
+        added_file = f"{ADDED_FOLDER}/{token}/{number}.png"
+        (folder / added_file).parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(picture.path, folder / added)
+            shutil.copyfile(image.path, folder / added_file)
         except OSError as error:
-            taken.left.append(
-                (picture.path.name, f"could not be copied: {error.strerror or error}.")
-            )
+            reason = f"could not be copied: {error.strerror or error}."
+            result.skipped.append((image.path.name, reason))
             continue
-        about = Source(
-            source="made in this studio",
-            author=picture.owner,
-            generated=True,
-            note=f"model {picture.request.model}, seed {picture.request.seed}, digest {picture.digest}",
-        )
-        prompt = " ".join(picture.request.prompt.split())
-        changes += [
-            Change(to, "move", to, added.encode(), to.encode()),
-            Change(to, "source", "", None, about.model_dump_json().encode()),
-        ]
-        if prompts and prompt:
-            changes.append(
-                Change(
-                    to,
-                    "file",
-                    f"{stem}.txt",
-                    None,
-                    caption_files.with_first_line(None, prompt),
-                    "",
-                    prompt,
-                )
-            )
-            taken.captions += 1
-        taken.pictures += 1
+        key = f"{stem}.png"
+        changes.append(Change(key, "move", key, added_file.encode(), key.encode()))
+        changes.append(_source_change(key, _generated_source(image)))
+        result.num_images += 1
+        prompt = " ".join(image.request.prompt.split())
+        if use_prompts and prompt:
+            data = caption_files.replace_first_line(None, prompt)
+            changes.append(Change(key, "file", f"{stem}.txt", None, data, "", prompt))
+            result.num_captions += 1
     if changes:
-        taken.step = journal.make(
-            folder, f"Add {taken.pictures} pictures from the gallery", PROMPT, changes
-        )
-    return taken
+        title = f"Add {result.num_images} pictures from the gallery"
+        result.step = journal.add_step(folder, title, PROMPT_WRITER, changes)
+    return result
 
 
 @contextmanager
-def growing(shelf: Datasets, journal: Journal, name: str) -> Iterator[Path]:
-    """The folder of a dataset of the home, made if it is new; it goes again where nothing came into it."""
+def ensure_dataset_folder(registry: TrainingSets, journal: Journal, name: str) -> Iterator[Path]:
+    """Give the folder of a dataset of the home, created if it is new.
+
+    A folder that is still empty afterwards is removed.
+
+    Raises:
+        NotAllowed: the dataset of this name came with the studio.
+    """
     name = atomic.safe_name(name)
-    folder = shelf.own / name
+    folder = registry.home_folder / name
     if not folder.is_dir():
-        if name in shelf.names():
+        if name in registry.names():
             raise NotAllowed(
                 f"{name} came with the studio and stays as it is; copy it, or take another name."
             )
         folder.mkdir(parents=True)
-        journal.begin(folder.resolve())
+        journal.forget_folder(folder.resolve())
     try:
         yield folder.resolve()
     finally:
@@ -156,253 +187,316 @@ def growing(shelf: Datasets, journal: Journal, name: str) -> Iterator[Path]:
             folder.rmdir()
 
 
-def copy(shelf: Datasets, journal: Journal, name: str, new: str) -> str:
-    """A dataset under another name in the home: pictures, captions and metadata files; nothing hidden and no links. Its name.
+def copy_dataset(registry: TrainingSets, journal: Journal, name: str, new_name: str) -> str:
+    """Copy a dataset into the home, with its captions and metadata files.
 
-    Raises DatasetError for a name that is not there or taken, BadFile where the disk does not take it.
+    Hidden files and links are left out.
+
+    Args:
+        registry: the datasets of the home.
+        journal: of the home.
+        name: the dataset to copy.
+        new_name: of the copy.
+
+    Returns:
+        The name of the copy, safe as a file name.
+
+    Raises:
+        DatasetError: there is no such dataset, or the new name is taken.
+        BadFile: the disk does not take the copy.
     """
-
-    def passed_over(at: str, names: list[str]) -> list[str]:
-        return [
-            name for name in names if name.startswith(".") or os.path.islink(os.path.join(at, name))
-        ]
-
-    folder, new = shelf.folder(name), atomic.safe_name(new)
-    if new in shelf.names():
-        raise DatasetError(f"There is a dataset {new} already; take another name.")
-    aside = shelf.own / f"{COMING}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = registry.find_folder(name)
+    new_name = atomic.safe_name(new_name)
+    if new_name in registry.names():
+        raise DatasetError(f"There is a dataset {new_name} already; take another name.")
+    staging_folder = _incoming_folder(registry.home_folder)
     try:
-        shelf.own.mkdir(parents=True, exist_ok=True)
-        _sweep(shelf.own)
-        journal.begin(shelf.own.resolve() / new)
-        shutil.copytree(folder, aside, ignore=passed_over)
-        os.rename(aside, shelf.own / new)
+        registry.home_folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(registry.home_folder)
+        journal.forget_folder(registry.home_folder.resolve() / new_name)
+        shutil.copytree(folder, staging_folder, ignore=_list_hidden_and_links)
+        os.rename(staging_folder, registry.home_folder / new_name)
     except OSError as error:
         raise BadFile(
-            f"{shown(folder.name)} could not be copied: {error.strerror or error}."
+            f"{display_name(folder.name)} could not be copied: {error.strerror or error}."
         ) from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return new
+        shutil.rmtree(staging_folder, ignore_errors=True)
+    return new_name
 
 
-def places(
-    names: Sequence[PurePosixPath], used: Used, shape: str = ""
+def plan_target_paths(
+    paths: Sequence[PurePosixPath], used_stems: UsedStems, folder_style: str = ""
 ) -> dict[PurePosixPath, PurePosixPath]:
-    """Where files go, by where they come from. `used`: stems ("10_moon/a") that are taken; it grows.
+    """Plan where uploaded files go.
 
-    `shape` is that of the dataset that they join: empty for a new one, "." for pictures in one folder, or one of kohya's folders,
-    into which those go that have none. A picture and its captions stay together: files of one folder and stem get one new stem. No
-    two differ in capitals only.
+    An image and its captions stay together: files of one folder and stem get one new stem. No two
+    stems differ in capitals only.
+
+    Args:
+        paths: of the files as they were uploaded.
+        used_stems: stems ("10_moon/a") that are taken; new ones are added.
+        folder_style: of the dataset that they join: empty for a new one, "." for images in one
+            folder, or one of kohya's folders, which takes those that lie in none.
+
+    Returns:
+        Paths below the dataset, by uploaded path; without metadata files that nothing would read.
     """
-    heads = {path.parts[0] for path in names if len(path.parts) > 1}
-    if (
-        len(heads) == 1
-        and all(len(path.parts) > 1 for path in names)
-        and not _concept(next(iter(heads)))
-    ):
-        inner = places([PurePosixPath(*path.parts[1:]) for path in names], used, shape)
-        return {path: inner[PurePosixPath(*path.parts[1:])] for path in names}
-    kohya = shape != "." and (
-        shape != "" or any(_concept(part) for path in names for part in path.parts[:-1])
+    inner_paths = {path: PurePosixPath(*path.parts[1:]) for path in paths}
+    if _is_one_plain_folder(paths):
+        inner_targets = plan_target_paths(list(inner_paths.values()), used_stems, folder_style)
+        return {
+            path: inner_targets[inner_path]
+            for path, inner_path in inner_paths.items()
+            if inner_path in inner_targets
+        }
+    use_concept_folders = folder_style not in ("", ".")
+    if folder_style == "":
+        use_concept_folders = any(_find_concept_folder(path) for path in paths)
+    keep_folders = (
+        folder_style == ""
+        and not use_concept_folders
+        and any(path.name.lower() in METADATA_FILENAMES and len(path.parts) == 1 for path in paths)
     )
-    described = (
-        not shape
-        and not kohya
-        and any(path.name.lower() in METADATA and len(path.parts) == 1 for path in names)
-    )
-    stems: dict[PurePosixPath, str] = {}
-    made = {}
-    for path in names:
-        if path.name.lower() in METADATA:
-            inside = next((part for part in path.parts[-2::-1] if _concept(part)), "")
-            if inside or not kohya:  # kohya's folders are read each by itself
-                made[path] = PurePosixPath(inside if kohya else "", path.name.lower())
+    new_stems: dict[PurePosixPath, str] = {}
+    targets: dict[PurePosixPath, PurePosixPath] = {}
+    for path in paths:
+        concept_folder = _find_concept_folder(path) if use_concept_folders else ""
+        if path.name.lower() in METADATA_FILENAMES:
+            # beside kohya's folders nothing reads it
+            if concept_folder or not use_concept_folders:
+                targets[path] = PurePosixPath(concept_folder, path.name.lower())
             continue
-        unit = path.with_suffix("")
-        if unit not in stems:
-            folder = _home(path, shape) if kohya else path.parent.as_posix() if described else ""
-            stems[unit] = _free((PurePosixPath(folder) / path.stem).as_posix(), used)
-        made[path] = PurePosixPath(stems[unit] + path.suffix)
-    return made
+        stem = path.with_suffix("")
+        if stem not in new_stems:
+            target_folder = ""
+            if use_concept_folders:
+                target_folder = concept_folder or folder_style or "1_"
+            elif keep_folders:
+                target_folder = path.parent.as_posix()
+            wanted_stem = (PurePosixPath(target_folder) / path.stem).as_posix()
+            new_stems[stem] = _claim_stem(wanted_stem, used_stems)
+        targets[path] = PurePosixPath(new_stems[stem] + path.suffix)
+    return targets
 
 
-def _home(path: PurePosixPath, shape: str) -> str:
-    """The kohya folder of a file: the innermost that it lies in, else the dataset's, else one that counts once."""
-    return next((part for part in path.parts[-2::-1] if _concept(part)), shape or "1_")
+def _is_one_plain_folder(paths: Sequence[PurePosixPath]) -> bool:
+    """Return whether all files lie in one folder that is none of kohya's, as in most archives."""
+    top_folders = {path.parts[0] if len(path.parts) > 1 else "" for path in paths}
+    if len(top_folders) != 1:
+        return False
+    (top_folder,) = top_folders
+    return top_folder != "" and not _is_concept_folder(top_folder)
 
 
-def _shape(folder: Path) -> str:
-    """What `places` calls the shape of a dataset that is there."""
-    inside = [one for one in os.scandir(folder) if not one.name.startswith(".")]
-    concepts = sorted(
-        one.name for one in inside if one.is_dir(follow_symlinks=False) and _concept(one.name)
+def _find_concept_folder(path: PurePosixPath) -> str:
+    """Return the innermost kohya folder that a file lies in; empty without one."""
+    return next((part for part in path.parts[-2::-1] if _is_concept_folder(part)), "")
+
+
+def _detect_folder_style(folder: Path) -> str:
+    """Return the `folder_style` of a dataset (see plan_target_paths)."""
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    concept_folders = [
+        entry.name
+        for entry in entries
+        if entry.is_dir(follow_symlinks=False) and _is_concept_folder(entry.name)
+    ]
+    if concept_folders:
+        return min(concept_folders)
+    if any(file_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries):
+        return "."
+    return ""
+
+
+def _is_concept_folder(name: str) -> bool:
+    return "_" in name and parse_concept_folder(name) is not None
+
+
+def _claim_stem(stem: str, used_stems: UsedStems) -> str:
+    """Return a stem that is free, and mark it as taken."""
+    free_stem = stem
+    while free_stem.casefold() in used_stems:
+        used_stems[stem.casefold()] += 1
+        free_stem = f"{stem}-{used_stems[stem.casefold()]}"
+    used_stems[free_stem.casefold()] = 1
+    return free_stem
+
+
+def _incoming_folder(folder: Path) -> Path:
+    return folder / f"{INCOMING_FOLDER}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _list_hidden_and_links(folder: str, names: list[str]) -> list[str]:
+    return [
+        name for name in names if name.startswith(".") or os.path.islink(os.path.join(folder, name))
+    ]
+
+
+def _generated_source(image: GeneratedImage) -> Source:
+    request = image.request
+    return Source(
+        source="made in this studio",
+        author=image.owner,
+        generated=True,
+        note=f"model {request.model}, seed {request.seed}, digest {image.digest}",
     )
-    return (
-        concepts[0] if concepts else "." if any(ending(one.name) in TAKEN for one in inside) else ""
-    )
 
 
-def _concept(part: str) -> bool:
-    return "_" in part and repeats_and_concept(part) is not None
+def _source_change(key: str, source: Source) -> Change:
+    return Change(key, "source", "", None, source.model_dump_json().encode())
 
 
-def _free(stem: str, used: Used) -> str:
-    """A stem that nothing has, and taken from now on."""
-    made = stem
-    while made.casefold() in used:
-        used[stem.casefold()] += 1
-        made = f"{stem}-{used[stem.casefold()]}"
-    used[made.casefold()] = 1
-    return made
-
-
-def _single(path: Path, name: str, left: list[tuple[str, str]]) -> Iterable[Member]:
-    """A file that is no archive."""
+def _single_member(path: Path, name: str, skipped: list[tuple[str, str]]) -> list[Member]:
+    """Return a file that is no archive; none if it is rejected or passed over."""
     try:
-        judged = archives.judged(PurePosixPath(name.replace("\\", "/")).name)
+        member_path = archives.safe_member_path(PurePosixPath(name.replace("\\", "/")).name)
     except BadFile as error:
-        left.append((shown(name), str(error)))
+        skipped.append((display_name(name), str(error)))
         return []
-    return [Member(shown(name), judged, lambda: open(path, "rb"))] if judged else []
+    if member_path is None:
+        return []
+    return [Member(display_name(name), member_path, lambda: open(path, "rb"))]
 
 
-def _stage(
+def _stage_member(
     member: Member,
-    aside: Path,
+    staging_folder: Path,
     budget: Budget,
-    found: dict[PurePosixPath, tuple[Path, str]],
-    taken: Taken,
+    staged: dict[PurePosixPath, _StagedFile],
+    result: ImportResult,
 ) -> None:
-    """Copy one file aside, if it is one that a dataset has."""
-    end, name = ending(member.path.name), member.path.name.lower()
-    most = (
-        decode.MOST_BYTES
-        if end in TAKEN
-        else caption_files.MOST_METADATA
-        if name in METADATA
-        else caption_files.MOST_CAPTION
-    )
-    to = aside / secrets.token_hex(8)
+    """Copy one file into the hidden folder, if it is one that a dataset has."""
+    suffix = file_suffix(member.path.name)
+    is_metadata = member.path.name.lower() in METADATA_FILENAMES
+    max_bytes = caption_files.MAX_CAPTION_BYTES
+    if suffix in IMAGE_SUFFIXES:
+        max_bytes = decode.MAX_FILE_BYTES
+    elif is_metadata:
+        max_bytes = caption_files.MAX_METADATA_BYTES
+    staged_path = staging_folder / secrets.token_hex(8)
     try:
-        if end in OTHERS:
-            raise Refused(f"is a {end} file; save it as PNG, JPEG, WebP or BMP.")
-        if end not in (*TAKEN, *CAPTIONS) and name not in METADATA:
-            raise Refused("is neither a picture nor a caption.")
-        if member.path in found:
-            raise Refused("stands there twice; the first is taken.")
-        archives.copied(member, to, most, budget)
-        found[member.path] = (to, member.name)
-    except Refused as error:
-        to.unlink(missing_ok=True)
-        taken.left.append((member.name, str(error)))
+        if suffix in UNSUPPORTED_SUFFIXES:
+            raise RejectedEntry(f"is a {suffix} file; save it as PNG, JPEG, WebP or BMP.")
+        if suffix not in (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES) and not is_metadata:
+            raise RejectedEntry("is neither a picture nor a caption.")
+        if member.path in staged:
+            raise RejectedEntry("stands there twice; the first is taken.")
+        archives.copy_member(member, staged_path, max_bytes, budget)
+        staged[member.path] = _StagedFile(staged_path, member.name)
+    except RejectedEntry as error:
+        staged_path.unlink(missing_ok=True)
+        result.skipped.append((member.name, str(error)))
 
 
-def _looked(
-    found: Mapping[PurePosixPath, tuple[Path, str]], taken: Taken, report: Report | None
-) -> dict[PurePosixPath, tuple[Path, str]]:
-    """Without pictures that are broken; each of those is named."""
-    pictures = [path for path in found if ending(path.name) in TAKEN]
-    good = dict(found)
-    for path, look in zip(
-        pictures, image_index.Looks().of([found[path][0] for path in pictures], True, report)
-    ):
-        if look.reason:
-            taken.left.append((found[path][1], look.reason))
-            del good[path]
-    return good
+def _drop_broken_images(
+    staged: dict[PurePosixPath, _StagedFile],
+    result: ImportResult,
+    report: ProgressCallback | None,
+) -> None:
+    """Decode all images and drop the broken ones."""
+    images = [path for path in staged if file_suffix(path.name) in IMAGE_SUFFIXES]
+    staged_paths = [staged[path].path for path in images]
+    infos = image_index.ImageIndex().get_infos(staged_paths, True, report)
+    for path, info in zip(images, infos):
+        if info.image_error:
+            result.skipped.append((staged[path].name, info.image_error))
+            del staged[path]
 
 
-def _place(
+def _commit_files(
     folder: Path,
     journal: Journal,
-    good: Mapping[PurePosixPath, tuple[Path, str]],
+    staged: Mapping[PurePosixPath, _StagedFile],
     source: Source,
-    taken: Taken,
-) -> Taken:
-    """Move everything to its place as one step."""
-    used = _used(folder)
-    units = {path.with_suffix("") for path in good if ending(path.name) in TAKEN}
-    bare = [
-        path for path in good if ending(path.name) in CAPTIONS and path.with_suffix("") not in units
-    ]
-    targets = places([path for path in good if path not in bare], used, _shape(folder))
-    for path in bare:  # a caption that comes alone: for a picture that is there and has none
-        at = next(
-            (
-                folder / f"{path.stem}{end}"
-                for end in TAKEN
-                if (folder / f"{path.stem}{end}").is_file()
-            ),
-            None,
-        )
-        if at and not any(at.with_suffix(end).exists() for end in CAPTIONS):
-            targets[path] = PurePosixPath(path.name)
-        else:
-            taken.left.append(
-                (good[path][1], "belongs to no picture, or to one that has a caption already.")
-            )
-    taken.left += [
-        (
-            good[path][1],
-            "is not read above folders like 10_moon; captions have to lie beside the pictures there.",
-        )
-        for path in good
-        if path not in targets and path not in bare
-    ]
+    result: ImportResult,
+) -> ImportResult:
+    """Move all staged files to their places, as one step."""
+    targets = _plan_staged_files(folder, staged, result)
     changes: list[Change] = []
-    described: set[str] = set()
+    metadata_keys: set[str] = set()
     token = secrets.token_hex(4)
     for number, (path, target) in enumerate(targets.items()):
         key = target.as_posix()
-        if target.name in METADATA and ((folder / target).exists() or key in described):
-            taken.left.append(
-                (good[path][1], "is there already; write its captions beside the pictures.")
-            )
+        if target.name in METADATA_FILENAMES:
+            if (folder / target).exists() or key in metadata_keys:
+                reason = "is there already; write its captions beside the pictures."
+                result.skipped.append((staged[path].name, reason))
+                continue
+            metadata_keys.add(key)
+        added_file = f"{ADDED_FOLDER}/{token}/{number}"
+        (folder / added_file).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(staged[path].path, folder / added_file)
+        changes.append(Change(key, "move", key, added_file.encode(), key.encode()))
+        if file_suffix(target.name) not in IMAGE_SUFFIXES:
+            result.num_captions += 1
             continue
-        described |= {key} if target.name in METADATA else set()
-        added = f"{ADDED}/{token}/{number}"
-        (folder / added).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(good[path][0], folder / added)
-        changes.append(Change(key, "move", key, added.encode(), key.encode()))
-        if ending(target.name) in TAKEN:
-            taken.pictures += 1
-            if source != NOBODY:
-                changes.append(Change(key, "source", "", None, source.model_dump_json().encode()))
-        else:
-            taken.captions += 1
+        result.num_images += 1
+        if source != UNKNOWN_SOURCE:
+            changes.append(_source_change(key, source))
     if changes:
-        taken.step = journal.make(folder, f"Add {taken.pictures} pictures", BROUGHT, changes)
-    return taken
+        title = f"Add {result.num_images} pictures"
+        result.step = journal.add_step(folder, title, FILE_WRITER, changes)
+    return result
 
 
-def _used(folder: Path) -> Used:
-    """Stems that are taken in the dataset and one folder below."""
-    found: Used = {}
-    for part in (
-        folder,
-        *(Path(one.path) for one in os.scandir(folder) if one.is_dir(follow_symlinks=False)),
-    ):
-        below = "" if part == folder else f"{part.name}/"
+def _plan_staged_files(
+    folder: Path, staged: Mapping[PurePosixPath, _StagedFile], result: ImportResult
+) -> dict[PurePosixPath, PurePosixPath]:
+    """Plan where staged files go; those that go nowhere are added to the skipped ones."""
+    image_stems = {
+        path.with_suffix("") for path in staged if file_suffix(path.name) in IMAGE_SUFFIXES
+    }
+    lone_captions = [
+        path
+        for path in staged
+        if file_suffix(path.name) in CAPTION_SUFFIXES and path.with_suffix("") not in image_stems
+    ]
+    paths = [path for path in staged if path not in lone_captions]
+    used_stems = _list_used_stems(folder)
+    targets = plan_target_paths(paths, used_stems, _detect_folder_style(folder))
+    reason = (
+        "is not read above folders like 10_moon; captions have to lie beside the pictures there."
+    )
+    unread = [(staged[path].name, reason) for path in paths if path not in targets]
+    for path in lone_captions:
+        if _has_uncaptioned_image(folder, path.stem):
+            targets[path] = PurePosixPath(path.name)
+        else:
+            reason = "belongs to no picture, or to one that has a caption already."
+            result.skipped.append((staged[path].name, reason))
+    result.skipped += unread
+    return targets
+
+
+def _has_uncaptioned_image(folder: Path, stem: str) -> bool:
+    """Return whether the dataset has an image of that stem, and no caption file beside it."""
+    candidates = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    image_path = next((path for path in candidates if path.is_file()), None)
+    if image_path is None:
+        return False
+    return not any(image_path.with_suffix(suffix).exists() for suffix in CAPTION_SUFFIXES)
+
+
+def _list_used_stems(folder: Path) -> UsedStems:
+    """List the stems that are taken in the dataset and its folders, hidden ones too."""
+    subfolders = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    prefixes = {"": str(folder)} | {f"{entry.name}/": entry.path for entry in subfolders}
+    used_stems: UsedStems = {}
+    for prefix, path in prefixes.items():
         with suppress(OSError):
-            found |= {
-                f"{below}{os.path.splitext(one.name)[0]}".casefold(): 1
-                for one in os.scandir(part)
-                if one.is_file()
-            }
-    return found
+            names = [entry.name for entry in os.scandir(path) if entry.is_file()]
+            stems = [f"{prefix}{os.path.splitext(name)[0]}" for name in names]
+            used_stems.update((stem.casefold(), 1) for stem in stems)
+    return used_stems
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a killed upload left."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed uploads left behind."""
     if not folder.is_dir():
-        raise DatasetError(f"There is no folder {shown(str(folder))}.")
-    for one in list(os.scandir(folder)):
-        parts = one.name.split("-")
-        if (
-            parts[0] == COMING
-            and len(parts) == 3
-            and parts[1].isdigit()
-            and not psutil.pid_exists(int(parts[1]))
-        ):
-            shutil.rmtree(one.path, ignore_errors=True)
+        raise DatasetError(f"There is no folder {display_name(str(folder))}.")
+    for entry in list(os.scandir(folder)):
+        parts = entry.name.split("-")
+        is_incoming = parts[0] == INCOMING_FOLDER and len(parts) == 3 and parts[1].isdigit()
+        if is_incoming and not psutil.pid_exists(int(parts[1])):
+            shutil.rmtree(entry.path, ignore_errors=True)

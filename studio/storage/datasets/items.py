@@ -1,6 +1,7 @@
-"""Pictures of an album as they are shown: one, a page of them, how many there are, in which order.
+"""Images of a dataset as they are listed: one, a page of them, their counts, their order.
 
-Knows: what a picture of a dataset is known by. Does not know: where captions stand and how they are changed (rewrite.py, album.py).
+Knows: what is known of an image of a dataset. Does not know: where captions stand and how they are
+changed (edit_planner.py, dataset.py).
 """
 
 from __future__ import annotations
@@ -10,124 +11,146 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.core.captions.edits import Row
-from studio.core.captions.text import folded
+from studio.core.captions.edits import CaptionRow
+from studio.core.captions.text import normalize_tag
 from studio.errors import InvalidSpec
 from studio.storage.datasets import caption_files
-from studio.storage.datasets.image_index import Look
-from studio.storage.datasets.layout import Entry, Layout
+from studio.storage.datasets.image_index import ImageInfo
+from studio.storage.datasets.layout import ImageEntry, Layout
 
-Order = Literal["name", "caption", "length", "size", "repeats"]
+SortOrder = Literal["name", "caption", "length", "size", "repeats"]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of an album. `key` is its path below the folder, with "/"; it is what edits, pages and endpoints call it.
+class DatasetImage:
+    """An image of a dataset.
 
-    `size` is (width, height) of the upright picture in pixels; `content` is the sha256 of its file, empty until it was examined;
-    `fault` says why its caption cannot be read, `reason` why the picture itself cannot be used: both go on after a file's name.
+    `key` is its path below the folder, with "/"; edits, pages and endpoints name images by it.
     """
 
     key: str
     path: Path
     caption: str
-    entry: Entry
-    look: Look
+    entry: ImageEntry
+    info: ImageInfo
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.look.size
+        """(width, height) of the upright image in pixels."""
+        return self.info.size
 
     @property
-    def bytes(self) -> int:
-        return self.look.bytes
+    def file_size(self) -> int:
+        """Bytes of its file."""
+        return self.info.file_size
 
     @property
-    def content(self) -> str:
-        return self.look.content
+    def content_hash(self) -> str:
+        """The sha256 of its file; empty until it was examined."""
+        return self.info.content_hash
 
     @property
-    def fault(self) -> str:
-        return self.entry.fault
+    def caption_error(self) -> str:
+        """Why its caption cannot be read; continues a file's name."""
+        return self.entry.caption_error
 
     @property
-    def reason(self) -> str:
-        return self.look.reason
+    def image_error(self) -> str:
+        """Why the image itself cannot be used; continues a file's name."""
+        return self.info.image_error
 
     @property
-    def captioned(self) -> bool:
+    def is_captioned(self) -> bool:
+        """Whether it has a caption that is not empty."""
         return bool(self.caption)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some pictures of those that a filter lets through, and how many those are."""
+    """Some of the images that a filter lets through, and how many those are in all."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[DatasetImage, ...]
     total: int
     offset: int
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was found. `unseen` are pictures that have not been examined: they may still turn out broken or repeated."""
+    """How many images of which sort a dataset has.
 
-    pictures: int
+    `unexamined` images may still turn out broken or repeated.
+    """
+
+    images: int
     captioned: int
     broken: int
-    unseen: int
+    unexamined: int
     layout: Layout
     repeats: Mapping[str, int]
 
 
-def row(picture: Picture, tokens: int = 0) -> Row:
-    """A picture as edits, filters and lint see it."""
-    entry, data = picture.entry, picture.entry.place.data
-    below = (
-        caption_files.below(data)
-        if data and not entry.fault and (b"\n" in data[:-1] or b"\r" in data[:-1])
-        else ""
-    )
-    return Row(
-        picture.key,
-        picture.caption,
-        entry.concept,
-        entry.repeats,
-        *picture.size,
-        picture.bytes,
-        picture.content,
-        tokens,
-        below,
-        entry.fault,
-        picture.reason,
-        entry.caption is not None,
+def to_row(image: DatasetImage, tokens: int = 0) -> CaptionRow:
+    """Convert an image to what edits, filters and lint work on.
+
+    Args:
+        image: the image.
+        tokens: of its caption; 0 where they are not needed.
+    """
+    entry = image.entry
+    width, height = image.size
+    return CaptionRow(
+        key=image.key,
+        caption=image.caption,
+        concept=entry.concept,
+        repeats=entry.repeats,
+        width=width,
+        height=height,
+        file_size=image.file_size,
+        content_hash=image.content_hash,
+        token_count=tokens,
+        extra_lines=_read_extra_lines(entry),
+        caption_error=entry.caption_error,
+        image_error=image.image_error,
+        has_caption_file=entry.caption is not None,
     )
 
 
-def in_order(pictures: list[Picture], order: Order, reverse: bool) -> list[Picture]:
-    """By that order, those alike by name."""
-    keys: dict[Order, Callable[[Picture], Any]] = {
-        "name": lambda picture: (),
-        "caption": lambda picture: folded(picture.caption),
-        "length": lambda picture: len(picture.caption),
-        "size": lambda picture: picture.size[0] * picture.size[1],
-        "repeats": lambda picture: picture.entry.repeats,
+def sort_images(images: list[DatasetImage], order: SortOrder, reverse: bool) -> list[DatasetImage]:
+    """Sort images that are sorted by name; equal ones stay by name.
+
+    Raises:
+        InvalidSpec: there is no such order.
+    """
+    sort_keys: dict[SortOrder, Callable[[DatasetImage], Any]] = {
+        "name": lambda _image: (),
+        "caption": lambda image: normalize_tag(image.caption),
+        "length": lambda image: len(image.caption),
+        "size": lambda image: image.size[0] * image.size[1],
+        "repeats": lambda image: image.entry.repeats,
     }
-    if order not in keys:
-        raise InvalidSpec([f"Sort: has to be one of {', '.join(keys)} (not {order!r:.40})."])
+    if order not in sort_keys:
+        raise InvalidSpec([f"Sort: has to be one of {', '.join(sort_keys)} (not {order!r:.40})."])
     if order == "name":
-        return pictures[::-1] if reverse else pictures  # they are by name
-    return sorted(pictures, key=keys[order], reverse=reverse)
+        return images[::-1] if reverse else images
+    return sorted(images, key=sort_keys[order], reverse=reverse)
 
 
-def unnameable(key: str) -> str:
-    """Why a name cannot be written down in a journal, a card or a page; usually empty."""
+def explain_bad_name(key: str) -> str:
+    """Return why a journal, a card or a page cannot hold a name; usually empty."""
     try:
         key.encode()
     except UnicodeEncodeError:
         return "has a name that is not written in UTF-8; rename it."
-    return (
-        "has a line break in its name; rename it."
-        if any(ord(letter) < 32 for letter in key)
-        else ""
-    )
+    if any(ord(char) < 32 for char in key):
+        return "has a line break in its name; rename it."
+    return ""
+
+
+def _read_extra_lines(entry: ImageEntry) -> str:
+    """Return the lines below the first in a caption's own file, as one."""
+    data = entry.caption_location.data
+    if not data or entry.caption_error:
+        return ""
+    if b"\n" not in data[:-1] and b"\r" not in data[:-1]:  # as most files: nothing to decode
+        return ""
+    return caption_files.decode_extra_lines(data)

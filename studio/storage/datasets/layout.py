@@ -1,12 +1,14 @@
-"""How a dataset lies in its folder: which pictures, which captions, how often each counts.
+"""How a dataset lies in its folder: which images, which captions, how often each counts.
 
-Knows: captions beside pictures, metadata.jsonl and metadata.csv, kohya's `N_concept` folders; where each caption stands, so that
-it can be changed there. Does not know: what is in the pictures (dataset.py), who changes captions (journal.py).
+Knows: captions beside images, metadata.jsonl and metadata.csv, kohya's `N_concept` folders; where
+each caption stands, so that it can be changed there. Does not know: what is in the images
+(image_index.py), who changes captions (history.py).
 
-    moon/009.png + 009.txt or .caption        sidecar: each picture counts once
-    moon/metadata.jsonl (or .csv)             metadata: {"file_name": "009.png", "text": "a photo of …"} a line
-    img/10_moon/…, img/5_mysks toy/…          kohya: each picture counts 10 times (5 times) an epoch; "moon" is the caption of
-    10_moon/…                                 kohya: … pictures that have no caption file; the folder itself may be the choice
+    moon/009.png + 009.txt or .caption     sidecar: each image counts once
+    moon/metadata.jsonl (or .csv)          metadata: {"file_name": "009.png", "text": "…"} a line
+    img/10_moon/…, img/5_mysks toy/…       kohya: each image counts 10 times (5 times) an epoch;
+                                           "moon" is the caption of images without a caption file
+    10_moon/…                              kohya: the folder itself may be the dataset
 
 Nothing is followed out of the folder. A caption is the first line of its file.
 """
@@ -22,22 +24,22 @@ from typing import Literal
 
 from studio.errors import DatasetError
 from studio.storage.datasets import caption_files
-from studio.storage.datasets.caption_files import Record, shown
-from studio.storage.datasets.filesystem import Fence, ending, is_dir, listing
+from studio.storage.datasets.caption_files import Record, display_name
+from studio.storage.datasets.filesystem import ContainedFolder, file_suffix, is_dir, list_folder
 
 Layout = Literal["sidecar", "metadata", "kohya"]
-TAKEN = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-OTHERS = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".psd", ".svg")
-CAPTIONS = (".txt", ".caption")  # the first that is there counts
-METADATA = ("metadata.jsonl", "metadata.csv")
-MOST_REPEATS = 10_000
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+UNSUPPORTED_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".psd", ".svg")
+CAPTION_SUFFIXES = (".txt", ".caption")  # the first that is there counts
+METADATA_FILENAMES = ("metadata.jsonl", "metadata.csv")
+MAX_REPEATS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a picture's caption stands, or would: a file of its own, or a record of a metadata file.
+class CaptionLocation:
+    """Where an image's caption stands, or would: its own file, or a record of a metadata file.
 
-    `data` are the file's bytes as they were read, None where there is no such file yet; a record brings its own text.
+    `data` are the own file's bytes as they were read, None where there is no such file yet.
     """
 
     file: Path
@@ -46,256 +48,303 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A picture file and its caption; None where it has none, and a `fault` where it cannot be read.
+class ImageEntry:
+    """An image file and its caption; None where it has none.
 
-    `key` is its path below the dataset, with "/".
+    `key` is its path below the dataset, with "/"; `caption_error` says why the caption cannot be
+    read.
     """
 
     key: str
     path: Path
     repeats: int
     concept: str
-    place: Place
+    caption_location: CaptionLocation
     caption: str | None
-    fault: str = ""
+    caption_error: str = ""
 
 
 @dataclass
-class Found:
-    """What lies in a folder. `broken` are (file, why it cannot be used), `notes` what its owner should know."""
+class ScanResult:
+    """What lies in a folder.
+
+    `repeats` are those of each folder that is read, `broken` are (file, why it cannot be used),
+    `notes` what the owner should know.
+    """
 
     folder: Path
     layout: Layout = "sidecar"
-    repeats: dict[str, int] = field(default_factory=dict)  # of each folder that is read
-    entries: list[Entry] = field(default_factory=list)
+    repeats: dict[str, int] = field(default_factory=dict)
+    entries: list[ImageEntry] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def name(self, path: Path) -> str:
-        """A file's path below the folder, as it can be shown."""
-        return (
-            shown(path.relative_to(self.folder).as_posix())
-            if path != self.folder
-            else shown(path.name)
-        )
+    def display_path(self, path: Path) -> str:
+        """Return a file's path below the folder, printable."""
+        if path == self.folder:
+            return display_name(path.name)
+        return display_name(path.relative_to(self.folder).as_posix())
 
 
-def walk(folder: Path) -> Found:
-    """What lies in a folder; pictures are listed by path and not opened. Raises DatasetError if it is none."""
+def scan_folder(folder: Path) -> ScanResult:
+    """List the images of a dataset by path, with their captions; images are not opened.
+
+    Raises:
+        DatasetError: there is no such folder, or it cannot be read.
+    """
     if not folder.is_dir():
         raise DatasetError(
-            f"There is no folder {shown(str(folder))}; choose one with pictures in it."
+            f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
         )
-    walking = _Walk(folder)
-    for part, repeats, concept in walking.parts():
-        walking.found.repeats["." if part == folder else shown(part.name)] = repeats
-        walking.found.entries += walking.entries(part, repeats, concept)
-    if walking.described and walking.found.layout == "sidecar":
-        walking.found.layout = "metadata"
-    walking.found.entries.sort(key=lambda entry: entry.key)
-    return walking.found
+    scan = _FolderScan(folder)
+    for image_folder, repeats, concept in scan.list_image_folders():
+        folder_name = "." if image_folder == folder else display_name(image_folder.name)
+        scan.result.repeats[folder_name] = repeats
+        scan.result.entries += scan.read_entries(image_folder, repeats, concept)
+    if scan.has_metadata and scan.result.layout == "sidecar":
+        scan.result.layout = "metadata"
+    scan.result.entries.sort(key=lambda entry: entry.key)
+    return scan.result
 
 
-def repeats_and_concept(folder: str) -> tuple[int, str] | None:
-    """`10_moon rock` → (10, "moon rock"), by kohya's rule: a whole number up to the first "_". None for any other name."""
-    number, _, concept = folder.partition("_")
+def parse_concept_folder(folder_name: str) -> tuple[int, str] | None:
+    """Parse a folder's name by kohya's rule: `10_moon rock` → (10, "moon rock").
+
+    The repeats are a whole number up to the first "_". Returns None for any other name.
+    """
+    number, _, concept = folder_name.partition("_")
     try:
         return int(number), concept
     except ValueError:
         return None
 
 
-def followed(entries: Sequence[Entry], after: Mapping[Path, bytes | None]) -> list[Entry]:
-    """Entries after captions' own files came to hold other bytes (None: are gone)."""
-    made = []
+def update_entries(
+    entries: Sequence[ImageEntry], file_data: Mapping[Path, bytes | None]
+) -> list[ImageEntry]:
+    """Return the entries after captions' own files were written.
+
+    Args:
+        entries: as they were.
+        file_data: what the files hold now; None for one that is gone.
+    """
+    updated_entries = []
     for entry in entries:
-        file, caption, fault = entry.place.file, entry.caption, entry.fault
-        if file in after:
-            try:
-                data = after[file]
-                caption, fault = (
-                    None
-                    if data is None
-                    else caption_files.first_line(data, f"its caption {shown(file.name)}"),
-                    "",
-                )
-            except DatasetError as error:
-                caption, fault = None, str(error)
-            entry = replace(
-                entry, place=replace(entry.place, data=data), caption=caption, fault=fault
-            )
-        made.append(entry)
-    return made
+        file = entry.caption_location.file
+        if file in file_data:
+            entry = _update_entry(entry, file_data[file])
+        updated_entries.append(entry)
+    return updated_entries
 
 
-class _Walk:
-    """One walk through a folder, and what it meets on the way."""
+def _update_entry(entry: ImageEntry, data: bytes | None) -> ImageEntry:
+    location = replace(entry.caption_location, data=data)
+    caption = None
+    caption_error = ""
+    if data is not None:
+        try:
+            label = f"its caption {display_name(location.file.name)}"
+            caption = caption_files.decode_first_line(data, label)
+        except DatasetError as error:
+            caption_error = str(error)
+    return replace(entry, caption_location=location, caption=caption, caption_error=caption_error)
+
+
+class _FolderScan:
+    """One walk through a folder; `result` collects what it meets."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.fence, self.found = folder, Fence(folder), Found(folder)
-        self.described = False  # by a metadata file
+        self.folder = folder
+        self.contained_folder = ContainedFolder(folder)
+        self.result = ScanResult(folder)
+        self.has_metadata = False
 
-    def parts(self) -> list[tuple[Path, int, str]]:
-        """The folders to read, each with its repeats and concept."""
-        inside = listing(self.folder)
-        children = [
-            (Path(one.path), repeats_and_concept(one.name)) for one in inside if is_dir(one)
-        ]
-        parts = [
-            (path, *found) for path, found in children if found and self._can_be(path, found[0])
-        ]
-        if parts or any(found for _, found in children):
-            others = [shown(path.name) for path, found in children if not found]
-            loose = sum(ending(one.name) in TAKEN for one in inside)
-            if others or loose:
-                what = [f"{loose} pictures beside them"] * bool(loose) + [
-                    f"the folder {other}" for other in others[:5]
-                ]
-                self.found.notes.append(
-                    f"Only folders named like 10_concept are read; not read: {', '.join(what)}."
+    def list_image_folders(self) -> list[tuple[Path, int, str]]:
+        """List the folders to read, each with its repeats and concept."""
+        dir_entries = list_folder(self.folder)
+        concept_folders: list[tuple[Path, int, str]] = []
+        other_folders: list[str] = []
+        for entry in dir_entries:
+            if not is_dir(entry):
+                continue
+            repeats_and_concept = parse_concept_folder(entry.name)
+            if repeats_and_concept:
+                concept_folders.append((Path(entry.path), *repeats_and_concept))
+            else:
+                other_folders.append(display_name(entry.name))
+        if concept_folders:
+            accepted = [
+                (path, repeats, concept)
+                for path, repeats, concept in concept_folders
+                if self._accept_folder(path, repeats)
+            ]
+            num_images = sum(file_suffix(entry.name) in IMAGE_SUFFIXES for entry in dir_entries)
+            self._note_unread(num_images, other_folders)
+            self.result.layout = "kohya"
+            return accepted
+        if "_" in self.folder.name:
+            repeats_and_concept = parse_concept_folder(self.folder.name)
+            if repeats_and_concept and self._accept_folder(self.folder, repeats_and_concept[0]):
+                self.result.notes.append(
+                    f"Each picture counts {repeats_and_concept[0]} times an epoch, as the folder's "
+                    "name says."
                 )
-            self.found.layout = "kohya"
-            return parts
-        own = repeats_and_concept(self.folder.name) if "_" in self.folder.name else None
-        if own and self._can_be(self.folder, own[0]):
-            self.found.notes.append(
-                f"Each picture counts {own[0]} times an epoch, as the folder's name says."
-            )
-            self.found.layout = "kohya"
-            return [(self.folder, *own)]
+                self.result.layout = "kohya"
+                return [(self.folder, *repeats_and_concept)]
         return [(self.folder, 1, "")]
 
-    def entries(self, part: Path, repeats: int, concept: str) -> Iterator[Entry]:
-        """The pictures of one folder."""
-        inside, described = listing(part), self._described(part)
-        file = next((part / name for name in METADATA if (part / name).is_file()), part)
-        beside: dict[str, os.DirEntry[str]] = {}
-        pictures: dict[str, bool] = {}  # name below this folder → whether it may lead out of it
-        for one in inside:
-            end = ending(one.name)
-            if end in TAKEN:
-                pictures[one.name] = one.is_symlink()
-            elif end in CAPTIONS:
-                beside[one.name.lower()] = one
-            elif end in OTHERS:
-                self.found.broken.append(
-                    (
-                        self.found.name(Path(one.path)),
-                        f"is a {end} file; save it as PNG, JPEG, WebP or BMP.",
-                    )
+    def read_entries(self, image_folder: Path, repeats: int, concept: str) -> Iterator[ImageEntry]:
+        """Read the images of one folder with their captions."""
+        dir_entries = list_folder(image_folder)
+        metadata_file = _find_metadata_file(image_folder)
+        records = self._read_metadata(image_folder, metadata_file) if metadata_file else {}
+        sidecars: dict[str, os.DirEntry[str]] = {}
+        is_link_by_name: dict[str, bool] = {}
+        for dir_entry in dir_entries:
+            suffix = file_suffix(dir_entry.name)
+            if suffix in IMAGE_SUFFIXES:
+                is_link_by_name[dir_entry.name] = dir_entry.is_symlink()
+            elif suffix in CAPTION_SUFFIXES:
+                sidecars[dir_entry.name.lower()] = dir_entry
+            elif suffix in UNSUPPORTED_SUFFIXES:
+                self._add_broken(
+                    Path(dir_entry.path),
+                    f"is a {suffix} file; save it as PNG, JPEG, WebP or BMP.",
                 )
-        used = [name.endswith(".caption") for name in beside]
-        usual = (
-            ".caption" if used and all(used) else ".txt"
-        )  # the ending of captions that are still to be written
-        below = "" if part == self.folder else f"{part.name}/"
-        for stem, count in Counter(os.path.splitext(name)[0].lower() for name in pictures).items():
-            if count > 1:
-                self.found.notes.append(
-                    f"{count} pictures are called {shown(below + stem)} and have one caption file together."
-                )
-        for name in pictures | dict.fromkeys(described, True):
-            path, record = part / name, described.get(name)
-            if pictures.get(name, True) and not self.fence.holds(path):
-                self.found.broken.append(
-                    (self.found.name(path), "leads out of the folder; copy the picture into it.")
-                )
-            elif (
-                record is not None and (caption := caption_files.entry(record.says)[1]) is not None
-            ):
-                yield Entry(
-                    below + name, path, repeats, concept, Place(file, None, record), caption
-                )
+        # the ending of captions that are still to be written: that of all others
+        is_caption_suffix = [name.endswith(".caption") for name in sidecars]
+        default_suffix = ".caption" if sidecars and all(is_caption_suffix) else ".txt"
+        prefix = "" if image_folder == self.folder else f"{image_folder.name}/"
+        self._note_shared_captions(prefix, list(is_link_by_name))
+        for name in dict.fromkeys([*is_link_by_name, *records]):
+            path = image_folder / name
+            # names from a metadata file may lead through a folder that is a link
+            if is_link_by_name.get(name, True) and not self.contained_folder.contains(path):
+                self._add_broken(path, "leads out of the folder; copy the picture into it.")
+                continue
+            record = records.get(name)
+            caption = caption_files.parse_record(record.fields)[1] if record else None
+            caption_error = ""
+            if metadata_file and caption is not None:
+                location = CaptionLocation(metadata_file, None, record)
             else:
-                place, caption, fault = self._beside(path, beside, usual)
-                yield Entry(below + name, path, repeats, concept, place, caption, fault)
-
-    def _beside(
-        self, path: Path, beside: Mapping[str, os.DirEntry[str]], usual: str
-    ) -> tuple[Place, str | None, str]:
-        """Where a picture's own caption file is, what it says, and why it cannot be read."""
-        stem = os.path.splitext(path.name)[0]
-        one = next(
-            (beside[name] for end in CAPTIONS if (name := f"{stem}{end}".lower()) in beside), None
-        )
-        if one is None:
-            return Place(path.with_name(stem + usual)), None, ""
-        file, data, what = Path(one.path), None, f"its caption {shown(one.name)}"
-        try:
-            if one.is_symlink() and not self.fence.holds(file):
-                raise DatasetError(f"{what} leads out of the folder.")
-            data = _read(one, what)
-            return Place(file, data), caption_files.first_line(data, what), ""
-        except DatasetError as error:
-            return Place(file, data), None, str(error)
-
-    def _can_be(self, path: Path, repeats: int) -> bool:
-        if not self.fence.holds(path):
-            self.found.broken.append(
-                (self.found.name(path), "leads out of the folder; copy the pictures into it.")
-            )
-        elif not 1 <= repeats <= MOST_REPEATS:
-            self.found.broken.append(
-                (
-                    self.found.name(path),
-                    f"its name asks for {repeats} repeats; 1 to {MOST_REPEATS:,} can be.",
+                location, caption, caption_error = self._read_sidecar(
+                    path, sidecars, default_suffix
                 )
+            yield ImageEntry(
+                prefix + name, path, repeats, concept, location, caption, caption_error
             )
-        else:
-            return True
-        return False
 
-    def _described(self, part: Path) -> dict[str, Record]:
-        """Pictures that a metadata file names, by their names below the folder, each with its last record."""
-        file = next((part / name for name in METADATA if (part / name).is_file()), None)
-        if file is None:
-            return {}
-        self.described = True
-        found: dict[str, Record] = {}
+    def _read_sidecar(
+        self, path: Path, sidecars: Mapping[str, os.DirEntry[str]], default_suffix: str
+    ) -> tuple[CaptionLocation, str | None, str]:
+        """Return where an image's own caption file is, its caption, and why it cannot be read."""
+        stem = os.path.splitext(path.name)[0]
+        names = [f"{stem}{suffix}".lower() for suffix in CAPTION_SUFFIXES]
+        sidecar = next((sidecars[name] for name in names if name in sidecars), None)
+        if sidecar is None:
+            return CaptionLocation(path.with_name(stem + default_suffix)), None, ""
+        file = Path(sidecar.path)
+        label = f"its caption {display_name(sidecar.name)}"
+        data = None
         try:
-            if not self.fence.holds(file):
-                raise DatasetError("leads out of the folder.")
-            for record in caption_files.records(file):
-                try:
-                    name = self._named(part, record)
-                    if name in found:
-                        self.found.notes.append(
-                            f"{shown(name)} stands twice in {file.name}; its last caption is used."
-                        )
-                    found[name] = record
-                except DatasetError as error:
-                    self.found.broken.append(
-                        (self.found.name(file), f"line {record.number}: {error}")
-                    )
+            if sidecar.is_symlink() and not self.contained_folder.contains(file):
+                raise DatasetError(f"{label} leads out of the folder.")
+            data = _read_caption_file(sidecar, label)
+            caption = caption_files.decode_first_line(data, label)
         except DatasetError as error:
-            self.found.broken.append((self.found.name(file), str(error)))
-        return found
+            return CaptionLocation(file, data), None, str(error)
+        return CaptionLocation(file, data), caption, ""
 
-    def _named(self, part: Path, record: Record) -> str:
-        inner, _ = caption_files.entry(record.says)
-        path, name = part.joinpath(*inner.parts), shown(str(inner))
-        if path.suffix.lower() not in TAKEN:
-            raise DatasetError(f"{name:.80} is no PNG, JPEG, WebP or BMP.")
+    def _accept_folder(self, path: Path, repeats: int) -> bool:
+        if not self.contained_folder.contains(path):
+            self._add_broken(path, "leads out of the folder; copy the pictures into it.")
+            return False
+        if not 1 <= repeats <= MAX_REPEATS:
+            self._add_broken(
+                path, f"its name asks for {repeats} repeats; 1 to {MAX_REPEATS:,} can be."
+            )
+            return False
+        return True
+
+    def _read_metadata(self, image_folder: Path, file: Path) -> dict[str, Record]:
+        """Return the last record of each image by its name below the image folder."""
+        self.has_metadata = True
+        records: dict[str, Record] = {}
         try:
-            there = path.is_file()
-        except (OSError, ValueError):  # a name that is too long
-            there = False
-        if not there:
-            raise DatasetError(f"{name:.80} is not there.")
-        return inner.as_posix()
+            if not self.contained_folder.contains(file):
+                raise DatasetError("leads out of the folder.")
+            for record in caption_files.read_records(file):
+                try:
+                    name = _resolve_image_name(image_folder, record)
+                except DatasetError as error:
+                    self._add_broken(file, f"line {record.line_number}: {error}")
+                    continue
+                if name in records:
+                    self.result.notes.append(
+                        f"{display_name(name)} stands twice in {file.name}; its last caption is "
+                        "used."
+                    )
+                records[name] = record
+        except DatasetError as error:
+            self._add_broken(file, str(error))
+        return records
+
+    def _add_broken(self, path: Path, reason: str) -> None:
+        self.result.broken.append((self.result.display_path(path), reason))
+
+    def _note_unread(self, num_images: int, other_folders: Sequence[str]) -> None:
+        """Note what lies beside kohya's folders and is not read."""
+        unread = [f"the folder {folder}" for folder in other_folders[:5]]
+        if num_images:
+            unread.insert(0, f"{num_images} pictures beside them")
+        if unread:
+            self.result.notes.append(
+                f"Only folders named like 10_concept are read; not read: {', '.join(unread)}."
+            )
+
+    def _note_shared_captions(self, prefix: str, image_names: Sequence[str]) -> None:
+        """Note images that differ only in their ending: one caption file is for all of them."""
+        stems = Counter(os.path.splitext(name)[0].lower() for name in image_names)
+        for stem, count in stems.items():
+            if count > 1:
+                self.result.notes.append(
+                    f"{count} pictures are called {display_name(prefix + stem)} and have one "
+                    "caption file together."
+                )
 
 
-def _read(one: os.DirEntry[str], what: str) -> bytes:
-    """The bytes of a caption's file. Raises DatasetError."""
+def _find_metadata_file(image_folder: Path) -> Path | None:
+    files = [image_folder / name for name in METADATA_FILENAMES]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _resolve_image_name(image_folder: Path, record: Record) -> str:
+    """Return the image that a record names, below the folder; raise DatasetError if it is none."""
+    relative_path, _ = caption_files.parse_record(record.fields)
+    path = image_folder.joinpath(*relative_path.parts)
+    name = display_name(str(relative_path))
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DatasetError(f"{name:.80} is no PNG, JPEG, WebP or BMP.")
     try:
-        if one.is_file():  # a pipe would never end
-            with open(one.path, "rb") as opened:
-                data = opened.read(caption_files.MOST_CAPTION + 1)
-            if len(data) <= caption_files.MOST_CAPTION:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a name that is too long
+        is_file = False
+    if not is_file:
+        raise DatasetError(f"{name:.80} is not there.")
+    return relative_path.as_posix()
+
+
+def _read_caption_file(dir_entry: os.DirEntry[str], label: str) -> bytes:
+    """Read a caption's file; raise DatasetError if it is none, or too large."""
+    try:
+        if dir_entry.is_file():  # a pipe would never end
+            with open(dir_entry.path, "rb") as file:
+                data = file.read(caption_files.MAX_CAPTION_BYTES + 1)
+            if len(data) <= caption_files.MAX_CAPTION_BYTES:
                 return data
-        raise DatasetError(
-            f"{what} is no file of at most {caption_files.MOST_CAPTION // 2**10:,} KiB."
-        )
     except OSError as error:
-        raise DatasetError(f"{what} cannot be read ({error.strerror or error}).") from None
+        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
+    raise DatasetError(
+        f"{label} is no file of at most {caption_files.MAX_CAPTION_BYTES // 2**10:,} KiB."
+    )

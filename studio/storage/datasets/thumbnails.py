@@ -1,7 +1,7 @@
-"""Small pictures of a dataset's pictures, made once: what a page of an album shows.
+"""Thumbnails of datasets' images, made once: what the page shows of a dataset.
 
-Knows: that a file whose size and time are the same is the same; where the page may read them (home/thumbs). Does not know: albums.
-The folder may be deleted: what is missing is made again.
+Knows: that a file whose size and time are the same is the same; where the page may read thumbnails
+(home/thumbs). Does not know: datasets. The folder may be deleted: what is missing is made again.
 """
 
 from __future__ import annotations
@@ -20,34 +20,40 @@ from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
 
-SIDE = 320  # pixels, the longer side
-AT_ONCE = 4
+MAX_SIDE_PX = 320  # the longer side
+DECODE_THREADS = 4
 
 
-class Thumbs:
-    """Thumbnails of any files, in home/thumbs/datasets."""
+class ThumbnailCache:
+    """Thumbnails of any image files, in home/thumbs/datasets."""
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.thumbs / "datasets"
 
-    def of(self, paths: Sequence[Path]) -> list[Path | None]:
-        """The thumbnails (WebP) of pictures, made where there are none yet; None for one that cannot be read."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self._one, paths))
+    def make_thumbnails(self, paths: Sequence[Path]) -> list[Path | None]:
+        """Return the thumbnails (WebP) of images, made where they are missing.
 
-    def _one(self, path: Path) -> Path | None:
+        None stands for an image that cannot be read.
+        """
+        with ThreadPoolExecutor(DECODE_THREADS) as pool:
+            return list(pool.map(self._make_thumbnail, paths))
+
+    def _make_thumbnail(self, path: Path) -> Path | None:
         try:
-            about = os.stat(path)
-            name = hashlib.sha256(
-                f"{about.st_size} {about.st_mtime_ns} ".encode() + os.fsencode(path.absolute())
-            ).hexdigest()[:40]
-            thumb = self._folder / name[:2] / f"{name}.webp"
-            if not thumb.is_file():
-                image = decode.load(path).image
-                image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-                out = io.BytesIO()
-                image.save(out, "WEBP", quality=85)
-                atomic.write(thumb, out.getvalue(), settle=False)
-            return thumb
+            thumbnail_path = self._thumbnail_path(path)
+            if thumbnail_path.is_file():
+                return thumbnail_path
+            image = decode.load_image(path).image
+            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=85)
+            atomic.write(thumbnail_path, buffer.getvalue(), durable=False)
         except (StudioError, OSError):
             return None
+        return thumbnail_path
+
+    def _thumbnail_path(self, path: Path) -> Path:
+        stat = os.stat(path)
+        stamp = f"{stat.st_size} {stat.st_mtime_ns} ".encode() + os.fsencode(path.absolute())
+        name = hashlib.sha256(stamp).hexdigest()[:40]
+        return self._folder / name[:2] / f"{name}.webp"

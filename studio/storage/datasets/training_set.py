@@ -1,7 +1,8 @@
-"""A dataset as a training sees it: pictures that can be used, each with its caption and how often it counts.
+"""A dataset as a training sees it: usable images, each with its caption and how often it counts.
 
-Knows: the shelf of datasets; which files cannot be used, and why. Does not know: torch, buckets, what is trained; how captions are
-changed (album.py); it changes nothing on disk. How a folder may be laid out is said in layout.py.
+Knows: the datasets of a home; which files cannot be used, and why. Does not know: torch, buckets,
+what is trained; how captions are changed (dataset.py). It changes nothing on disk. layout.py says
+how a folder may be laid out.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from pathlib import Path
 from studio.errors import DatasetError
 from studio.settings import Settings, shipped
 from studio.storage.datasets import filesystem, layout
-from studio.storage.datasets.caption_files import shown
-from studio.storage.datasets.image_index import Looks
+from studio.storage.datasets.caption_files import display_name
+from studio.storage.datasets.image_index import ImageIndex
 from studio.storage.datasets.layout import Layout
 
 
 @dataclass(frozen=True)
-class Item:
-    """A picture that can be trained on; `content` is the sha256 of its file, width and height those of the upright picture."""
+class TrainingImage:
+    """An image to train on.
+
+    `width` and `height` are those of the upright image in pixels, `content_hash` is the sha256 of
+    its file.
+    """
 
     path: Path
     caption: str
@@ -31,140 +36,181 @@ class Item:
     concept: str
     width: int
     height: int
-    content: str
+    content_hash: str
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What was found in a folder. `broken` names what cannot be used and why, `notes` say what its owner should know."""
+class TrainingSet:
+    """The images of a folder that can be trained on.
+
+    `broken` are (file, why it cannot be used), `notes` what the owner should know.
+    """
 
     name: str
     folder: Path
-    items: tuple[Item, ...]
+    images: tuple[TrainingImage, ...]
     broken: tuple[tuple[str, str], ...]
     layout: Layout
     notes: tuple[str, ...] = ()
 
     @property
-    def count(self) -> int:
-        """Pictures an epoch: each as often as it is repeated."""
-        return sum(item.repeats for item in self.items)
+    def images_per_epoch(self) -> int:
+        """Images of an epoch: each as often as it is repeated."""
+        return sum(image.repeats for image in self.images)
 
     @property
-    def content(self) -> str:
-        """sha256 over all that a training sees of it, whatever files and folders are called."""
-        rows = sorted([item.content, item.caption, item.repeats] for item in self.items)
+    def content_hash(self) -> str:
+        """The sha256 over all that a training sees, whatever files and folders are called."""
+        rows = sorted([image.content_hash, image.caption, image.repeats] for image in self.images)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """How often each tag stands in the captions, by folder: kohya's `ss_tag_frequency`."""
-        found: dict[str, Counter[str]] = {}
-        for item in self.items:
-            tags = (tag.strip().lower() for tag in item.caption.split(","))
-            found.setdefault(shown(item.path.parent.name), Counter()).update(
-                tag for tag in tags if tag
-            )
-        return {folder: dict(tags.most_common()) for folder, tags in found.items()}
+        """Count the tags of the captions by folder, as kohya's `ss_tag_frequency`."""
+        counts_by_folder: dict[str, Counter[str]] = {}
+        for image in self.images:
+            tags = [tag.strip().lower() for tag in image.caption.split(",")]
+            folder = display_name(image.path.parent.name)
+            counts = counts_by_folder.setdefault(folder, Counter())
+            counts.update(tag for tag in tags if tag)
+        return {folder: dict(counts.most_common()) for folder, counts in counts_by_folder.items()}
 
 
-class Datasets:
-    """The shelf: folders in home/datasets, and the shipped ones. It remembers pictures that have not changed."""
+class TrainingSets:
+    """The datasets of a home: folders in home/datasets, and the shipped ones.
+
+    Images that have not changed are not read twice.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.own = settings.home / "datasets"
-        self._folders = (self.own, shipped("assets") / "datasets")
-        self._looks = Looks(settings)
+        self.home_folder = settings.home / "datasets"
+        self._folders = (self.home_folder, shipped("assets") / "datasets")
+        self._image_index = ImageIndex(settings)
 
     def names(self) -> list[str]:
-        """All datasets; the home's own come first and hide a shipped one of the same name."""
-        return list(self._found())
+        """List all datasets, the home's own first; those hide a shipped one of the same name."""
+        return list(self._find_folders())
 
-    def folder(self, name: str) -> Path:
-        """Where a dataset lies. Raises DatasetError, which names the nearest, for one that is not there."""
-        every = self._found()
-        if name not in every:
-            near = difflib.get_close_matches(name, every, 3, 0.4) or list(every)[:5]
+    def find_folder(self, name: str) -> Path:
+        """Return the folder of a dataset.
+
+        Raises:
+            DatasetError: there is none of this name; the message names close matches.
+        """
+        folders = self._find_folders()
+        if name not in folders:
+            matches = difflib.get_close_matches(name, folders, 3, 0.4) or list(folders)[:5]
             raise DatasetError(
-                f"There is no dataset {name!r:.80} in home/datasets; there is {', '.join(near) or 'none'}."
+                f"There is no dataset {name!r:.80} in home/datasets; there is "
+                f"{', '.join(matches) or 'none'}."
             )
-        return every[name]
+        return folders[name]
 
-    def open(self, name: str) -> Dataset:
-        """Read one. Raises what `folder` raises, and DatasetError where there is nothing to train on."""
-        return read(self.folder(name), name, self._looks)
+    def load_training_set(self, name: str) -> TrainingSet:
+        """Read a dataset to train on.
 
-    def _found(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for folder in self._folders:
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        Raises:
+            DatasetError: there is none of this name, or no image in it can be used.
+        """
+        return read_training_set(self.find_folder(name), name, self._image_index)
+
+    def _find_folders(self) -> dict[str, Path]:
+        folders: dict[str, Path] = {}
+        for parent in self._folders:
+            for path in sorted(parent.iterdir()) if parent.is_dir() else ():
                 if path.is_dir() and not path.name.startswith("."):
-                    found.setdefault(shown(path.name), path)
-        return found
+                    folders.setdefault(display_name(path.name), path)
+        return folders
 
 
-def read(folder: Path, name: str = "", looks: Looks | None = None) -> Dataset:
-    """Read a folder. `looks` remembers pictures from call to call. Raises DatasetError if there is nothing to train on."""
-    found = layout.walk(folder)
-    items: list[Item] = []
-    for entry, look in zip(
-        found.entries, (looks or Looks()).of([entry.path for entry in found.entries])
-    ):
-        if look.reason or entry.fault:
-            found.broken.append((found.name(entry.path), look.reason or entry.fault))
+def read_training_set(
+    folder: Path, name: str = "", image_index: ImageIndex | None = None
+) -> TrainingSet:
+    """Read a folder to train on; every image is decoded once.
+
+    Args:
+        folder: the dataset.
+        name: its name; the folder's by default.
+        image_index: remembers images from call to call.
+
+    Raises:
+        DatasetError: no image in it can be used.
+    """
+    scan = layout.scan_folder(folder)
+    paths = [entry.path for entry in scan.entries]
+    infos = (image_index or ImageIndex()).get_infos(paths)
+    images: list[TrainingImage] = []
+    for entry, info in zip(scan.entries, infos):
+        reason = info.image_error or entry.caption_error
+        if reason:
+            scan.broken.append((scan.display_path(entry.path), reason))
             continue
-        caption = entry.concept if entry.caption is None else entry.caption
-        items.append(
-            Item(entry.path, caption, entry.repeats, entry.concept, *look.size, look.content)
+        width, height = info.size
+        images.append(
+            TrainingImage(
+                path=entry.path,
+                caption=entry.concept if entry.caption is None else entry.caption,
+                repeats=entry.repeats,
+                concept=entry.concept,
+                width=width,
+                height=height,
+                content_hash=info.content_hash,
+            )
         )
-        found.notes += look.notes
-    if not items:
-        raise DatasetError(nothing(folder, found.broken))
-    found.notes += _about(items)
-    return Dataset(
-        name or shown(folder.name),
-        folder,
-        tuple(items),
-        tuple(found.broken),
-        found.layout,
-        tuple(found.notes),
+        scan.notes += info.notes
+    if not images:
+        raise DatasetError(explain_no_images(folder, scan.broken))
+    scan.notes += _collect_notes(images)
+    return TrainingSet(
+        name=name or display_name(folder.name),
+        folder=folder,
+        images=tuple(images),
+        broken=tuple(scan.broken),
+        layout=scan.layout,
+        notes=tuple(scan.notes),
     )
 
 
-def _about(items: list[Item]) -> list[str]:
-    """What is worth knowing about the pictures as a whole."""
-    notes = []
-    bare = [item for item in items if not item.caption]
-    if bare:
-        notes.append(
-            f"{len(bare)} of {len(items)} pictures have no caption, such as {shown(bare[0].path.name)}."
-        )
-    first: dict[str, Item] = {}
-    for item in items:
-        if item.content in first:
-            notes.append(
-                f"{shown(item.path.name)} is the same picture as {shown(first[item.content].path.name)}."
-            )
-        first.setdefault(item.content, item)
-    return notes
+def explain_no_images(folder: Path, broken: list[tuple[str, str]]) -> str:
+    """Explain why a folder gives nothing to train on, and where to look.
 
-
-def nothing(folder: Path, broken: list[tuple[str, str]]) -> str:
-    """Why a folder gives nothing to train on, and where to look."""
+    Args:
+        folder: the dataset.
+        broken: (file, why it cannot be used) of its files.
+    """
     if broken:
         reasons = " ".join(f"{file} {reason}" for file, reason in broken[:3])
-        return f"None of the pictures in {shown(str(folder))} can be used. {reasons}"
-    inner = [one for one in filesystem.listing(folder) if filesystem.is_dir(one)]
-    below = [
-        one
-        for one in inner
-        if any(
-            filesystem.ending(child.name) in layout.TAKEN or layout.repeats_and_concept(child.name)
-            for child in filesystem.listing(Path(one.path))
-        )
-    ]
-    hint = (
-        f" Choose its folder {shown(below[0].name)} instead."
-        if below
-        else " Put PNG, JPEG, WebP or BMP files into it."
+        return f"None of the pictures in {display_name(str(folder))} can be used. {reasons}"
+    hint = "Put PNG, JPEG, WebP or BMP files into it."
+    subfolders = [entry for entry in filesystem.list_folder(folder) if filesystem.is_dir(entry)]
+    candidates = [entry.name for entry in subfolders if _looks_like_dataset(Path(entry.path))]
+    if candidates:
+        hint = f"Choose its folder {display_name(candidates[0])} instead."
+    return f"There are no pictures in {display_name(str(folder))}. {hint}"
+
+
+def _looks_like_dataset(folder: Path) -> bool:
+    return any(
+        filesystem.file_suffix(entry.name) in layout.IMAGE_SUFFIXES
+        or layout.parse_concept_folder(entry.name)
+        for entry in filesystem.list_folder(folder)
     )
-    return f"There are no pictures in {shown(str(folder))}.{hint}"
+
+
+def _collect_notes(images: list[TrainingImage]) -> list[str]:
+    """Return what is worth knowing about all images together."""
+    notes = []
+    uncaptioned = [image for image in images if not image.caption]
+    if uncaptioned:
+        notes.append(
+            f"{len(uncaptioned)} of {len(images)} pictures have no caption, such as "
+            f"{display_name(uncaptioned[0].path.name)}."
+        )
+    first_by_content: dict[str, TrainingImage] = {}
+    for image in images:
+        first = first_by_content.setdefault(image.content_hash, image)
+        if first is not image:
+            notes.append(
+                f"{display_name(image.path.name)} is the same picture as "
+                f"{display_name(first.path.name)}."
+            )
+    return notes

@@ -1,7 +1,7 @@
 """Captioners and CLIP models on disk: folders as transformers writes them.
 
-Knows: such folders in home/models and the embedded ones, what each is (by its config.json), size, content hash.
-Does not know: torch; models that paint (library.py), what is loaded.
+Knows: such folders in home/models and the embedded ones, what each is (by its config.json), size,
+content hash. Does not know: torch; models that generate images (library.py), what is loaded.
 
     models/blip-large/config.json, model.safetensors, preprocessor_config.json, tokenizer.json …
 """
@@ -16,98 +16,119 @@ from pathlib import Path
 from studio.core.catalog import CAPTIONERS, DEFAULT_CAPTIONER, DEFAULT_CLIP
 from studio.errors import BadFile
 from studio.settings import Settings, shipped
-from studio.storage.content_hashes import Hashes
-from studio.storage.models.library import Unusable, named
+from studio.storage.content_hashes import ContentHashes
+from studio.storage.models.library import Unusable, get_by_name
 
-CLIP = ("clip",)
-READERS = ("processor_config.json", "preprocessor_config.json")  # how pictures are prepared
-TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
-ENDINGS = (".json", ".safetensors", ".txt")
+CLIP_MODEL_TYPES = ("clip",)
+PREPROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+CONTENT_SUFFIXES = (".json", ".safetensors", ".txt")
 
 
 @dataclass(frozen=True)
-class NetworkInfo:
-    """A folder with one network; `kind` is its `model_type`."""
+class TransformersModelInfo:
+    """A folder with one network; `model_type` is that of its config.json."""
 
     name: str
     path: Path
-    kind: str
-    bytes: int
-    embedded: bool = False
+    model_type: str
+    size_bytes: int
+    bundled: bool = False
 
 
-class Networks:
-    """The shelf. Every call looks at the disk."""
+class TransformersModels:
+    """The captioners and CLIP models of a home. Every call reads the disk."""
 
     def __init__(self, settings: Settings) -> None:
-        self._models, self._pocket = settings.models, shipped("assets") / "pocket"
-        self._hashes = Hashes(settings.home)
+        self._models_folder = settings.models
+        self._pocket_folder = shipped("assets") / "pocket"
+        self._hashes = ContentHashes(settings.home)
 
-    def captioners(self) -> list[NetworkInfo | Unusable]:
-        """All that can caption, by name."""
-        return list(self._found(tuple(CAPTIONERS)).values())
+    def list_captioners(self) -> list[TransformersModelInfo | Unusable]:
+        """List all captioners by name."""
+        return list(self._find(tuple(CAPTIONERS)).values())
 
-    def clips(self) -> list[NetworkInfo | Unusable]:
-        """All that knows pictures and words, by name."""
-        return list(self._found(CLIP).values())
+    def list_clip_models(self) -> list[TransformersModelInfo | Unusable]:
+        """List all CLIP models by name."""
+        return list(self._find(CLIP_MODEL_TYPES).values())
 
-    def captioner(self, name: str = DEFAULT_CAPTIONER) -> NetworkInfo:
-        """Raises ModelNotFound, which names the nearest, or UnknownFamily, which says what is wrong with the folder."""
-        return self._named(name, tuple(CAPTIONERS), "captioner")
+    def get_captioner(self, name: str = DEFAULT_CAPTIONER) -> TransformersModelInfo:
+        """Look up a captioner.
 
-    def clip(self, name: str = DEFAULT_CLIP) -> NetworkInfo:
-        """The same for a CLIP model."""
-        return self._named(name, CLIP, "CLIP model")
+        Raises:
+            ModelNotFound: there is none of this name; the message names close matches.
+            UnknownFamily: it cannot be used; the message says what is wrong with its folder.
+        """
+        return self._get_by_name(name, tuple(CAPTIONERS), "captioner")
 
-    def content(self, info: NetworkInfo) -> str:
-        """sha256 over all files of it, remembered until one changes."""
-        parts = sorted(
-            path for path in info.path.iterdir() if path.is_file() and path.suffix in ENDINGS
+    def get_clip_model(self, name: str = DEFAULT_CLIP) -> TransformersModelInfo:
+        """Look up a CLIP model.
+
+        Raises:
+            ModelNotFound: there is none of this name; the message names close matches.
+            UnknownFamily: it cannot be used; the message says what is wrong with its folder.
+        """
+        return self._get_by_name(name, CLIP_MODEL_TYPES, "CLIP model")
+
+    def get_content_hash(self, info: TransformersModelInfo) -> str:
+        """Return the sha256 over all files of a model, remembered until one changes."""
+        files = sorted(
+            path
+            for path in info.path.iterdir()
+            if path.is_file() and path.suffix in CONTENT_SUFFIXES
         )
-        return self._hashes.of(info.path, parts, info.path)
+        return self._hashes.get_hash(info.path, files, info.path)
 
-    def _named(self, name: str, kinds: Collection[str], what: str) -> NetworkInfo:
-        return named(self._found(kinds), name, what, "home/models")
+    def _get_by_name(
+        self, name: str, model_types: Collection[str], noun: str
+    ) -> TransformersModelInfo:
+        return get_by_name(self._find(model_types), name, noun, "home/models")
 
-    def _found(self, kinds: Collection[str]) -> dict[str, NetworkInfo | Unusable]:
-        """The home's own come first and hide an embedded one of the same name."""
-        own = sorted(self._models.iterdir()) if self._models.is_dir() else []
-        places = [(path.name, path) for path in own if not path.name.startswith(".")]
-        places.append(
-            (DEFAULT_CLIP, self._pocket / "clip")
-            if "clip" in kinds
-            else (DEFAULT_CAPTIONER, self._pocket / "captioner")
-        )
-        found: dict[str, NetworkInfo | Unusable] = {}
-        for name, path in places:
-            kind = _kind(path)
-            if kind in kinds and name not in found:
-                try:
-                    found[name] = NetworkInfo(
-                        name, path, kind, _bytes(path), path.parent == self._pocket
-                    )
-                except BadFile as error:
-                    found[name] = Unusable(name, path, str(error))
-                except OSError as error:
-                    found[name] = Unusable(name, path, f"it cannot be read ({error.strerror}).")
-        return found
+    def _find(self, model_types: Collection[str]) -> dict[str, TransformersModelInfo | Unusable]:
+        """Return models by name; one of the home hides an embedded one of the same name."""
+        folders: list[tuple[str, Path]] = []
+        if self._models_folder.is_dir():
+            paths = sorted(self._models_folder.iterdir())
+            folders += [(path.name, path) for path in paths if not path.name.startswith(".")]
+        if "clip" in model_types:
+            folders.append((DEFAULT_CLIP, self._pocket_folder / "clip"))
+        else:
+            folders.append((DEFAULT_CAPTIONER, self._pocket_folder / "captioner"))
+        models: dict[str, TransformersModelInfo | Unusable] = {}
+        for name, path in folders:
+            model_type = _read_model_type(path)
+            if model_type in model_types and name not in models:
+                bundled = path.parent == self._pocket_folder
+                models[name] = _read_info(name, path, model_type, bundled)
+        return models
 
 
-def _kind(path: Path) -> str:
-    """What config.json says; "" for any other folder."""
+def _read_info(
+    name: str, path: Path, model_type: str, bundled: bool
+) -> TransformersModelInfo | Unusable:
+    try:
+        return TransformersModelInfo(name, path, model_type, _measure_weights(path), bundled)
+    except BadFile as error:
+        return Unusable(name, path, str(error))
+    except OSError as error:
+        return Unusable(name, path, f"it cannot be read ({error.strerror}).")
+
+
+def _read_model_type(path: Path) -> str:
+    """Read the model type from config.json; "" for a folder of another kind."""
     try:
         return str(json.loads((path / "config.json").read_bytes())["model_type"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 
-def _bytes(path: Path) -> int:
-    """Size of the weights of a folder that has all it needs. Raises BadFile, whose sentence goes on after its name."""
-    there = {file.name: file.stat().st_size for file in path.iterdir() if file.is_file()}
-    size = sum(size for name, size in there.items() if name.endswith(".safetensors"))
-    if not size:
+def _measure_weights(path: Path) -> int:
+    """Return the bytes of a complete folder's weights; raise BadFile if something is missing."""
+    sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.is_file()}
+    num_bytes = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+    if not num_bytes:
         raise BadFile("it has no .safetensors file; other kinds of weights can carry programs.")
-    for needed in (READERS, TOKENIZERS):
-        if not there.keys() & set(needed):
-            raise BadFile(f"its {needed[0]} is missing.")
-    return size
+    for alternatives in (PREPROCESSOR_FILES, TOKENIZER_FILES):
+        if not sizes.keys() & set(alternatives):
+            raise BadFile(f"its {alternatives[0]} is missing.")
+    return num_bytes

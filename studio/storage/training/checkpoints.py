@@ -1,10 +1,11 @@
-"""Checkpoints: folders of files that are whole, or not there.
+"""Checkpoints of a training: folders of files that are complete, or not there.
 
-Knows: writing aside, a manifest with the hash of every file last, the rename; which is the newest whole one, and what is wrong
-with the others. Does not know: torch; what is in the files.
+Knows: writing aside, a manifest with the hash of every file last, the rename; which checkpoint is
+the newest intact one, and what is wrong with the others.
+Does not know: torch; what is in the files.
 
     step-00000100/weights.safetensors, optimizer.safetensors, state.json, manifest.json
-    .step-00000100.….tmp, .old       what a killed process left behind; `tidy` takes it away
+    .step-00000100.….tmp, .old       left by a killed process; `delete_leftovers` removes it
 """
 
 from __future__ import annotations
@@ -23,142 +24,180 @@ from typing import Any
 from studio.errors import BadFile
 from studio.storage import atomic
 
-MANIFEST = "manifest.json"
-FORMAT = 1
-_NAME = re.compile(r"step-(\d{8})")
+MANIFEST_FILE = "manifest.json"
+MANIFEST_VERSION = 1
+_FOLDER_NAME = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after so many steps. `content` is the sha256 of its weights."""
+    """A training after `step` steps. `content_hash` is the sha256 of its weights."""
 
     step: int
     path: Path
-    bytes: int
-    content: str
+    size_bytes: int
+    content_hash: str
 
 
-def save(folder: Path, step: int, parts: Mapping[str, bytes]) -> Checkpoint:
-    """Write a checkpoint. Raises BadFile when the disk does not take it; then nothing has changed."""
+def save(folder: Path, step: int, files: Mapping[str, bytes]) -> Checkpoint:
+    """Write a checkpoint, all of it or nothing.
+
+    Args:
+        folder: holds the checkpoints of one run.
+        step: optimizer steps done so far; an older checkpoint of the same step is replaced.
+        files: contents by file name.
+
+    Raises:
+        BadFile: the disk does not take it; nothing has changed then.
+    """
     path = folder / f"step-{step:08d}"
-    aside = folder / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+    staging_folder = folder / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
     entries = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in parts.items()
+        for name, data in files.items()
     }
-    manifest = {"format": FORMAT, "step": step, "files": entries}
+    manifest = {"format": MANIFEST_VERSION, "step": step, "files": entries}
     try:
-        for name, data in parts.items():
-            atomic.write(aside / name, data)
-        atomic.write(aside / MANIFEST, json.dumps(manifest).encode())
-        atomic.publish(aside, path)
+        for name, data in files.items():
+            atomic.write(staging_folder / name, data)
+        atomic.write(staging_folder / MANIFEST_FILE, json.dumps(manifest).encode())
+        atomic.replace_folder(staging_folder, path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return _checkpoint(path, manifest)
+        shutil.rmtree(staging_folder, ignore_errors=True)
+    return _checkpoint_from_manifest(path, manifest)
 
 
-def listing(folder: Path) -> list[Checkpoint]:
-    """Those that look whole (names and sizes; the hashes are not computed), the oldest first."""
-    return _looked(folder)[0]
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """List the checkpoints that look intact by names and sizes (no hashes), the oldest first."""
+    return _scan(folder)[0]
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole one, every byte checked, and a sentence for each newer one that had to be left aside."""
-    found, notes = _looked(folder)
-    for one in reversed(found):
+def find_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find the newest intact checkpoint, every byte checked.
+
+    Returns:
+        The checkpoint or None, and a sentence for each newer one that had to be passed over.
+    """
+    candidates, notes = _scan(folder)
+    for checkpoint in reversed(candidates):
         try:
-            read(one)
+            read_files(checkpoint)
         except BadFile as error:
             notes.append(str(error))
             continue
-        return one, [note for note in notes if _step_of(note) > one.step]
+        return checkpoint, [note for note in notes if _parse_step(note) > checkpoint.step]
     return None, notes
 
 
-def read(one: Checkpoint) -> dict[str, bytes]:
-    """All its files, compared with the manifest. Raises BadFile."""
-    found = {}
-    for name, entry in _manifest(one.path)["files"].items():
+def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Read all files of a checkpoint, by name.
+
+    Raises:
+        BadFile: a file cannot be read or does not match the manifest.
+    """
+    files = {}
+    for name, entry in _read_manifest(checkpoint.path)["files"].items():
         try:
-            data = (one.path / name).read_bytes()
+            data = (checkpoint.path / name).read_bytes()
         except OSError as error:
             raise BadFile(
-                f"{one.path.name} is left aside: its {name} cannot be read ({error.strerror})."
+                f"{checkpoint.path.name} is left aside: its {name} cannot be read "
+                f"({error.strerror})."
             ) from None
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise BadFile(f"{one.path.name} is left aside: its {name} is not as it was written.")
-        found[name] = data
-    return found
+            raise BadFile(
+                f"{checkpoint.path.name} is left aside: its {name} is not as it was written."
+            )
+        files[name] = data
+    return files
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` that look whole; 0 keeps all."""
-    for one in listing(folder)[:-keep] if keep else ():
-        gone = one.path.with_name(
-            f".{one.path.name}.old"
-        )  # first its name: half of it is not to be taken for a checkpoint
+def prune(folder: Path, max_checkpoints: int) -> None:
+    """Delete all but the newest `max_checkpoints` that look intact; 0 keeps all."""
+    if not max_checkpoints:
+        return
+    for checkpoint in list_checkpoints(folder)[:-max_checkpoints]:
+        # renamed first: half of it must not be taken for a checkpoint
+        discarded_path = checkpoint.path.with_name(f".{checkpoint.path.name}.old")
         try:
-            os.rename(one.path, gone)
+            os.rename(checkpoint.path, discarded_path)
         except OSError:
             continue  # it stays, and is tried again after the next one
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(discarded_path, ignore_errors=True)
 
 
-def tidy(folder: Path) -> None:
-    """Take away what a killed process left behind. Only for who writes here."""
-    for path in folder.iterdir() if folder.is_dir() else ():
+def delete_leftovers(folder: Path) -> None:
+    """Delete what a killed process left behind; only the process that writes here may do that."""
+    for path in _list_paths(folder):
         if path.name.startswith(".step-"):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _looked(folder: Path) -> tuple[list[Checkpoint], list[str]]:
-    found, notes = [], []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+def _scan(folder: Path) -> tuple[list[Checkpoint], list[str]]:
+    """Return the checkpoints that look intact, and what is wrong with the others."""
+    checkpoints = []
+    notes = []
+    for path in _list_paths(folder):
         if path.name.startswith("."):
             continue
         try:
-            told = _manifest(path)
-            for name, entry in told["files"].items():
-                if not (path / name).is_file() or (path / name).stat().st_size != entry["bytes"]:
-                    raise BadFile(f"{path.name} is left aside: its {name} is missing or cut off.")
-            found.append(_checkpoint(path, told))
+            manifest = _read_manifest(path)
+            _check_sizes(path, manifest)
         except BadFile as error:
             notes.append(str(error))
-    return found, notes
+            continue
+        checkpoints.append(_checkpoint_from_manifest(path, manifest))
+    return checkpoints, notes
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    """Raises BadFile for a folder that is no checkpoint of ours."""
+def _list_paths(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            raise BadFile(f"{path.name} is left aside: its {name} is missing or cut off.")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Raise BadFile for a folder that is no checkpoint of ours."""
     try:
-        told = json.loads((path / MANIFEST).read_bytes())
-        names = list(told["files"])
-        whole = (
-            told["format"] == FORMAT
-            and _NAME.fullmatch(path.name) is not None
-            and told["step"] == _step_of(path.name)
-        )
-        whole = whole and all(
-            isinstance(told["files"][name]["bytes"], int) and Path(name).name == name
-            for name in names
-        )
-        whole = whole and all(isinstance(told["files"][name]["sha256"], str) for name in names)
+        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+        is_valid = _is_valid_manifest(manifest, path.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
+        is_valid = False
+    if not is_valid:
         raise BadFile(f"{path.name} is left aside: it is no whole checkpoint.")
-    return dict(told)
+    return dict(manifest)
 
 
-def _checkpoint(path: Path, told: Mapping[str, Any]) -> Checkpoint:
-    entries = told["files"]
-    return Checkpoint(
-        int(told["step"]),
-        path,
-        sum(entry["bytes"] for entry in entries.values()),
-        str(entries.get("weights.safetensors", {}).get("sha256", "")),
+def _is_valid_manifest(manifest: Any, folder_name: str) -> bool:
+    """Check the form of a manifest; also raises what a value of any other type raises."""
+    entries = manifest["files"]
+    if manifest["format"] != MANIFEST_VERSION or not _FOLDER_NAME.fullmatch(folder_name):
+        return False
+    if manifest["step"] != _parse_step(folder_name):
+        return False
+    return all(
+        isinstance(entry["bytes"], int)
+        and isinstance(entry["sha256"], str)
+        and Path(name).name == name
+        for name, entry in entries.items()
     )
 
 
-def _step_of(name: str) -> int:
-    match = _NAME.match(name)
+def _checkpoint_from_manifest(path: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+    entries = manifest["files"]
+    return Checkpoint(
+        step=int(manifest["step"]),
+        path=path,
+        size_bytes=sum(entry["bytes"] for entry in entries.values()),
+        content_hash=str(entries.get("weights.safetensors", {}).get("sha256", "")),
+    )
+
+
+def _parse_step(name: str) -> int:
+    match = _FOLDER_NAME.match(name)
     return int(match[1]) if match else 0

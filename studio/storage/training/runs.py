@@ -1,15 +1,17 @@
 """Trainings on disk: a folder for each, with all that is known of it.
 
-Knows: the settings as they were asked for, the log, samples, checkpoints, what came of it; whose it is. A run is the same run
-however often it is stopped and taken up. Does not know: torch, how anything is trained, whether it runs now (storage/jobs.py).
+Knows: the settings that were asked for, log, samples, checkpoints, results, the owner. A run stays
+the same run however often it is stopped and resumed. Does not know: torch, how anything is trained,
+whether a run is running now (storage/jobs.py).
 
-    runs/<id>/run.json                  settings (nothing open), owner, when
-    runs/<id>/about.json                what was found when it began: model, pictures, steps, prediction
-    runs/<id>/log.jsonl                 a line a step: loss, smoothed, rate, pictures a second; a line for each validation
-    runs/<id>/samples/00000100-0.png    of the first sample prompt after 100 steps
-    runs/<id>/checkpoints/step-…        storage/training/checkpoints.py
-    runs/<id>/result.json               the LoRA files that were written
-    runs/<id>/report.json               whether it was worth it (engine/evaluation/job.py)
+    runs/<id>/run.json                settings (nothing open), owner, when it was asked for
+    runs/<id>/about.json              facts from its start: model, images, steps, prediction type
+    runs/<id>/log.jsonl               a line a step: loss, smoothed loss, learning rate, images a
+                                      second; a line for each validation
+    runs/<id>/samples/00000100-0.png  of the first sample prompt after 100 steps
+    runs/<id>/checkpoints/step-…      storage/training/checkpoints.py
+    runs/<id>/result.json             the LoRA files that were written
+    runs/<id>/report.json             whether it was worth it (engine/evaluation/job.py)
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.base import check
-from studio.core.generation.request import MOST_SEEDS
+from studio.core.base import validate
+from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.config import TrainingConfig
 from studio.errors import BadFile, InvalidSpec, StudioError
 from studio.settings import Settings
@@ -33,20 +35,23 @@ from studio.storage import atomic
 from studio.storage.training import checkpoints
 from studio.storage.training.checkpoints import Checkpoint
 
-_ID = re.compile(r"[0-9a-f]{12}")
-_SAMPLE = re.compile(r"(\d{8})-(\d{1,4})\.png")
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+_SAMPLE_NAME = re.compile(r"(\d{8})-(\d{1,4})\.png")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A stored training. `about` and `result` are empty until it has begun, until it has come to something."""
+    """A stored training.
+
+    `start_info` is empty until it has started, `result` until it has written something.
+    """
 
     id: str
     owner: str
     created: float
     config: TrainingConfig
     folder: Path
-    about: Mapping[str, Any]
+    start_info: Mapping[str, Any]
     result: Mapping[str, Any]
 
     @property
@@ -57,158 +62,201 @@ class Run:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture painted on the way."""
+    """An image generated during a training, after `step` steps."""
 
     step: int
-    number: int
+    prompt_index: int
     seed: int
     prompt: str
     path: Path
 
 
 class Runs:
-    """All runs of a home. Files only; worker and web process each have their own."""
+    """All runs of a home. Files only; worker and web process each have their own object."""
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.runs
 
     def add(self, config: TrainingConfig, owner: str) -> str:
-        """Store a run; a seed left open is drawn now, so that it is the same run whenever it is taken up. Its id."""
-        config = (
-            config
-            if config.seed >= 0
-            else config.model_copy(update={"seed": secrets.randbelow(MOST_SEEDS)})
-        )
-        id, now = secrets.token_hex(6), time.time()
-        said = {"owner": owner, "created": round(now, 3), "config": config.model_dump(mode="json")}
-        atomic.write(self._folder / id / "run.json", json.dumps(said, ensure_ascii=False).encode())
-        return id
+        """Store a run and return its id.
 
-    def get(self, id: str) -> Run | None:
-        """None if there is no such run, or it is one of a later studio."""
-        folder = self._folder / id
-        if not _ID.fullmatch(id):
+        A seed that is left open is drawn now, so that every resumed run is the same one.
+        """
+        if config.seed < 0:
+            config = config.model_copy(update={"seed": secrets.randbelow(SEED_LIMIT)})
+        run_id = secrets.token_hex(6)
+        record = {
+            "owner": owner,
+            "created": round(time.time(), 3),
+            "config": config.model_dump(mode="json"),
+        }
+        data = json.dumps(record, ensure_ascii=False).encode()
+        atomic.write(self._folder / run_id / "run.json", data)
+        return run_id
+
+    def get(self, run_id: str) -> Run | None:
+        """Load a run; None if there is none of this id, or a later studio wrote it."""
+        if not _RUN_ID.fullmatch(run_id):
             return None
-        said = _json(folder / "run.json")
+        folder = self._folder / run_id
+        record = _read_json(folder / "run.json")
         try:
-            config = check(TrainingConfig, said["config"])
             return Run(
-                id,
-                str(said["owner"]),
-                float(said["created"]),
-                config,
-                folder,
-                _json(folder / "about.json"),
-                _json(folder / "result.json"),
+                id=run_id,
+                owner=str(record["owner"]),
+                created=float(record["created"]),
+                config=validate(TrainingConfig, record["config"]),
+                folder=folder,
+                start_info=_read_json(folder / "about.json"),
+                result=_read_json(folder / "result.json"),
             )
         except (InvalidSpec, KeyError, TypeError, ValueError):
             return None
 
-    def listing(self, owner: str | None = None) -> list[Run]:
-        """The newest first."""
-        ids = (
-            [path.name for path in self._folder.iterdir() if path.is_dir()]
-            if self._folder.is_dir()
-            else []
-        )
-        found = [run for id in ids if (run := self.get(id)) and owner in (None, run.owner)]
-        return sorted(found, key=lambda run: (run.created, run.id), reverse=True)
+    def list_runs(self, owner: str | None = None) -> list[Run]:
+        """List the runs of an owner, or all, the newest first."""
+        if not self._folder.is_dir():
+            return []
+        runs = []
+        for path in self._folder.iterdir():
+            run = self.get(path.name) if path.is_dir() else None
+            if run and owner in (None, run.owner):
+                runs.append(run)
+        return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
-    def log(self, id: str, since: int = -1) -> list[dict[str, Any]]:
-        """The log's lines with steps above `since`; a line that was cut off is left out."""
-        return [row for row in _lines(self._at(id) / "log.jsonl") if row["step"] > since]
+    def read_log(self, run_id: str, after_step: int = -1) -> list[dict[str, Any]]:
+        """Read the log's lines of steps above `after_step`, except one that was cut off.
 
-    def samples(self, id: str) -> list[Sample]:
-        """Pictures painted on the way, by step and prompt."""
-        run = self.get(id)
-        folder, found = self._at(id) / "samples", []
-        for path in sorted(folder.iterdir()) if run and folder.is_dir() else ():
-            match = _SAMPLE.fullmatch(path.name)
-            if run and match and int(match[2]) < len(run.config.samples):
-                step, number = int(match[1]), int(match[2])
-                found.append(
-                    Sample(
-                        step,
-                        number,
-                        sample_seed(run.config, number),
-                        run.config.samples[number],
-                        path,
-                    )
-                )
-        return found
+        Raises:
+            StudioError: there is no such run.
+        """
+        rows = _read_jsonl(self._run_folder(run_id) / "log.jsonl")
+        return [row for row in rows if row["step"] > after_step]
 
-    def checkpoints(self, id: str) -> list[Checkpoint]:
-        """Those that look whole, the oldest first."""
-        return checkpoints.listing(self._at(id) / "checkpoints")
+    def list_samples(self, run_id: str) -> list[Sample]:
+        """List the images generated during a training, by step and prompt.
 
-    def report(self, id: str) -> dict[str, Any]:
-        """What engine/evaluation/job.py found; empty before that."""
-        return _json(self._at(id) / "report.json")
+        Raises:
+            StudioError: there is no such run.
+        """
+        run = self.get(run_id)
+        folder = self._run_folder(run_id) / "samples"
+        if run is None or not folder.is_dir():
+            return []
+        prompts = run.config.sample_prompt_list
+        samples = []
+        for path in sorted(folder.iterdir()):
+            match = _SAMPLE_NAME.fullmatch(path.name)
+            if match is None:
+                continue
+            index = int(match[2])
+            if index < len(prompts):
+                seed = sample_seed(run.config, index)
+                samples.append(Sample(int(match[1]), index, seed, prompts[index], path))
+        return samples
 
-    def delete(self, id: str) -> None:
-        """Forget a run; the LoRA files that it made stay."""
-        shutil.rmtree(self._at(id), ignore_errors=True)
+    def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
+        """List the checkpoints that look intact, the oldest first.
 
-    # ---- for the worker -----------------------------------------------------------------------------------------
+        Raises:
+            StudioError: there is no such run.
+        """
+        return checkpoints.list_checkpoints(self._run_folder(run_id) / "checkpoints")
 
-    def restart(self, id: str, step: int = -1) -> None:
-        """Forget what the log and the samples say of later steps; without a step everything, the checkpoints too."""
-        folder = self._at(id)
-        atomic.write(
-            folder / "log.jsonl",
-            _written(row for row in _lines(folder / "log.jsonl") if row["step"] <= step),
-        )
-        for sample in self.samples(id):
+    def read_report(self, run_id: str) -> dict[str, Any]:
+        """Read the report of engine/evaluation/job.py; empty before there is one.
+
+        Raises:
+            StudioError: there is no such run.
+        """
+        return _read_json(self._run_folder(run_id) / "report.json")
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run; the LoRA files that it wrote stay.
+
+        Raises:
+            StudioError: there is no such run.
+        """
+        shutil.rmtree(self._run_folder(run_id), ignore_errors=True)
+
+    # ---- for the worker ------------------------------------------------------------------------
+
+    def rewind(self, run_id: str, step: int = -1) -> None:
+        """Drop log lines and samples of later steps; without a step all, the checkpoints too.
+
+        Raises:
+            StudioError: there is no such run, or the disk does not take the log.
+        """
+        folder = self._run_folder(run_id)
+        rows = [row for row in _read_jsonl(folder / "log.jsonl") if row["step"] <= step]
+        atomic.write(folder / "log.jsonl", _dump_jsonl(rows))
+        for sample in self.list_samples(run_id):
             if sample.step > step:
                 sample.path.unlink(missing_ok=True)
         if step < 0:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
-    def append(self, id: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to the log. Raises BadFile when the disk does not take them."""
-        path = self._at(id) / "log.jsonl"
+    def append_log(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append lines to the log.
+
+        Raises:
+            BadFile: the disk does not take them.
+            StudioError: there is no such run.
+        """
+        path = self._run_folder(run_id) / "log.jsonl"
         try:
-            with open(path, "ab") as out:
-                out.write(_written(rows))
+            with open(path, "ab") as file:
+                file.write(_dump_jsonl(rows))
         except OSError as error:
             raise BadFile(
                 f"{path} could not be written: {error.strerror or error}. Is the disk full?"
             ) from error
 
-    def say(self, id: str, name: str, **said: Any) -> None:
-        """Add to about.json or result.json."""
-        path = self._at(id) / f"{name}.json"
-        atomic.write(path, json.dumps(_json(path) | said, ensure_ascii=False).encode())
+    def update_record(self, run_id: str, name: str, **values: Any) -> None:
+        """Add values to a record of a run.
 
-    def _at(self, id: str) -> Path:
-        if not _ID.fullmatch(id) or not (self._folder / id / "run.json").is_file():
-            raise StudioError(f"There is no training run {id!r:.40} here any more.")
-        return self._folder / id
+        Args:
+            run_id: the run.
+            name: "about" or "result", the file's name without .json.
+            **values: what to add, by key.
+
+        Raises:
+            StudioError: there is no such run, or the disk does not take the file.
+        """
+        path = self._run_folder(run_id) / f"{name}.json"
+        atomic.write(path, json.dumps(_read_json(path) | values, ensure_ascii=False).encode())
+
+    def _run_folder(self, run_id: str) -> Path:
+        if not _RUN_ID.fullmatch(run_id) or not (self._folder / run_id / "run.json").is_file():
+            raise StudioError(f"There is no training run {run_id!r:.40} here any more.")
+        return self._folder / run_id
 
 
-def sample_seed(config: TrainingConfig, number: int) -> int:
-    """Of a sample prompt: the same at every step."""
-    return (config.seed + number) % MOST_SEEDS
+def sample_seed(config: TrainingConfig, prompt_index: int) -> int:
+    """Return the seed of a sample prompt: the same at every step."""
+    return (config.seed + prompt_index) % SEED_LIMIT
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
-def _written(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _dump_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()

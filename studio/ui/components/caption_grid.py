@@ -1,6 +1,7 @@
-"""The pictures of a dataset beside their captions, edited in place, and which of them are ticked: one component.
+"""The caption grid: images of a dataset beside captions edited in place, with tick boxes.
 
-Knows: what the page is told of them. Does not know: how they are drawn and when a caption is sent (cards.js), what becomes of it.
+Knows: the values that the page is sent and those that it sends back. Does not know: how cards are
+drawn and when a caption is sent (caption_grid.js), what happens to it (tabs/captioning).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import gradio as gr
 SCRIPT = Path(__file__).with_name("caption_grid.js").read_text("utf-8")
 
 
-def cards(**settings: Any) -> gr.HTML:
-    """The component. Its value are the keys that are ticked.
+def build_caption_grid(**component_kwargs: Any) -> gr.HTML:
+    """Build the component; its value is the list of ticked keys.
 
-    Its click says {what: put | like | aside | others | all, dataset, subject: a picture's key, text, was, ticked}; without a
-    subject those ticked are meant.
+    A click sends {what, dataset, subject, text, was, ticked}: `what` is put, like, aside, others or
+    all; `subject` an image's key. Without a subject the click is for the ticked images.
+
+    Args:
+        component_kwargs: settings for `gr.HTML`, such as `elem_id`.
     """
     return gr.HTML(
         value=[],
@@ -26,36 +30,44 @@ def cards(**settings: Any) -> gr.HTML:
         js_on_load=SCRIPT,
         apply_default_css=False,
         told={},
-        **settings,
+        **component_kwargs,
     )
 
 
-def page(
+def update_caption_grid(
     dataset: str,
-    rows: Sequence[dict[str, Any]],
-    shown: int,
-    whole: bool,
+    cards: Sequence[dict[str, Any]],
+    *,
+    num_matching: int,
+    is_complete: bool,
     locked: bool,
-    ticked: Sequence[str] | None = None,
+    selected_keys: Sequence[str] | None = None,
 ) -> gr.HTML:
-    """What the component shows next: the cards of a page, how many the filter lets through, whether those are all.
+    """Build the update that shows another page of cards.
 
-    Without `ticked` what is ticked stays so: only the browser knows it while somebody ticks.
+    Args:
+        dataset: name of the open dataset; empty for none.
+        cards: the cards of the page, as described at the top of caption_grid.js.
+        num_matching: number of images that pass the filter, on all pages.
+        is_complete: whether those are all images of the dataset.
+        locked: whether captions cannot be edited.
+        selected_keys: keys to tick; None leaves ticks alone, which only the browser knows while
+            somebody ticks.
     """
-    told = {
+    props = {
         "dataset": dataset,
-        "cards": list(rows),
-        "shown": shown,
-        "whole": whole,
+        "cards": list(cards),
+        "shown": num_matching,
+        "whole": is_complete,
         "locked": locked,
     }
-    return gr.HTML(told=told) if ticked is None else gr.HTML(list(ticked), told=told)
+    if selected_keys is None:
+        return gr.HTML(told=props)
+    return gr.HTML(list(selected_keys), told=props)
 
 
-def keys(given: Any) -> tuple[str, ...]:
-    """The keys that the browser says are ticked; whatever else it says is nothing."""
-    return (
-        tuple(key for key in given if isinstance(key, str))
-        if isinstance(given, (list, tuple))
-        else ()
-    )
+def parse_selected_keys(value: Any) -> tuple[str, ...]:
+    """Return the ticked keys in a browser's `value`; anything malformed counts as no tick."""
+    if not isinstance(value, list | tuple):
+        return ()
+    return tuple(key for key in value if isinstance(key, str))

@@ -1,6 +1,7 @@
-"""What a form has no field for, carried along: the picture that a sweep works on, its mask, how it is worked on.
+"""Settings that a form has no field for, carried along: an input image, its mask, how it is used.
 
-Knows: how those settings are shown in a few words and taken away again. Does not know: what they mean; which form it stands beside.
+Knows: how to show those settings in a few words and how to drop them.
+Does not know: what they mean; which form it stands beside.
 """
 
 from __future__ import annotations
@@ -13,63 +14,79 @@ import gradio as gr
 
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadPicture
-from studio.ui import show
+from studio.services.submission import Services
+from studio.services.urls import file_url
+from studio.ui.events import BUTTON_CLICK_JS, EVENT_OPTIONS, Updates
 from studio.ui.form import Form
-from studio.ui.widgets import BUTTONS, SHORT, Desk, Updates
 
-FIELDS = GenerationRequest.model_fields
+REQUEST_FIELDS = GenerationRequest.model_fields
+TASK_HEADINGS = {
+    "txt2img": "With a second pass",
+    "img2img": "On this picture",
+    "inpaint": "On this picture, where it is masked",
+    "outpaint": "Around this picture",
+}
 
 
-class Basis:
-    """One build of it, where it is to stand; empty it takes no room."""
+class CarriedSettings:
+    """The block beside a form that shows its carried settings; takes no room while empty."""
 
-    def __init__(self, desk: Desk, form: Form[GenerationRequest]) -> None:
-        self.desk, self.form = desk, form
-        self.kept: gr.State = gr.State({})  # field → value
-        self.html = gr.HTML(visible=False, js_on_load=BUTTONS, elem_id=f"{form.name}-basis")
+    def __init__(self, services: Services, form: Form[GenerationRequest]) -> None:
+        self.services = services
+        self.form = form
+        self.carried_values: gr.State = gr.State({})  # field → value
+        self.html = gr.HTML(visible=False, js_on_load=BUTTON_CLICK_JS, elem_id=f"{form.name}-basis")
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.kept, self.html]
+        """Components that `fill` updates."""
+        return [self.carried_values, self.html]
 
     def wire(self) -> None:
-        self.html.click(lambda: self.show(GenerationRequest()), None, self.outputs, **SHORT)
+        """Connect the button that drops the settings."""
+        self.html.click(lambda: self.fill(GenerationRequest()), None, self.outputs, **EVENT_OPTIONS)
 
-    def raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
-        """Of a request, what the form does not say."""
-        return dict(values.get(self.kept) or {})
+    def read_raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return the carried request fields, by field name, from the page's `values`."""
+        return dict(values.get(self.carried_values) or {})
 
-    def show(self, request: GenerationRequest) -> Updates:
-        """Keep what the form has no field for and what is not at its default."""
-        if not request.image and not request.hires:  # nothing else would change anything
-            return {self.kept: {}, self.html: gr.HTML(visible=False)}
-        kept = {
-            name: value
-            for name, field in FIELDS.items()
-            if name not in self.form.parts
-            and (value := getattr(request, name)) != field.get_default()
-        }
-        return {self.kept: kept, self.html: gr.HTML(self._told(request, kept), visible=True)}
+    def fill(self, request: GenerationRequest) -> Updates:
+        """Carry the non-default values of `request` that the form has no field for.
 
-    def _told(self, request: GenerationRequest, kept: Mapping[str, Any]) -> str:
-        words = [
-            f"{FIELDS[name].title}: {value}"
-            for name, value in kept.items()
+        Args:
+            request: the request to carry on. One with neither an input image nor a second pass
+                empties the block, as none of the other settings would change anything.
+
+        Returns:
+            Updates of `outputs`.
+        """
+        if not request.image and not request.has_hires_pass:
+            return {self.carried_values: {}, self.html: gr.HTML(visible=False)}
+        carried_values: dict[str, Any] = {}
+        for name, field in REQUEST_FIELDS.items():
+            value = getattr(request, name)
+            if name not in self.form.components and value != field.get_default():
+                carried_values[name] = value
+        block = self._render(request, carried_values)
+        return {self.carried_values: carried_values, self.html: gr.HTML(block, visible=True)}
+
+    def _render(self, request: GenerationRequest, carried_values: Mapping[str, Any]) -> str:
+        settings = [
+            f"{REQUEST_FIELDS[name].title}: {value}"
+            for name, value in carried_values.items()
             if name not in ("image", "mask")
         ]
-        picture = ""
+        image_tag = ""
         try:
             if request.image:
-                picture = f'<img alt="" src="{show.address(self.desk.library.inputs.path(request.image))}">'
+                path = self.services.home.library.inputs.get_path(request.image)
+                image_tag = f'<img alt="" src="{file_url(path)}">'
         except BadPicture:
-            words.insert(0, "The picture is not in this home any more.")
-        head = {
-            "txt2img": "With a second pass",
-            "img2img": "On this picture",
-            "inpaint": "On this picture, where it is masked",
-            "outpaint": "Around this picture",
-        }[request.task]
+            settings.insert(0, "The picture is not in this home any more.")
+        heading = TASK_HEADINGS[request.task]
+        details = html.escape(" · ".join(settings))
         return (
-            f'<div class="basis">{picture}<div><b>{head}</b><small>{html.escape(" · ".join(words))}</small></div>'
-            '<button type="button" class="do" data-do="away" data-subject="">Take away</button></div>'
+            f'<div class="basis">{image_tag}<div><b>{heading}</b><small>{details}</small></div>'
+            '<button type="button" class="do" data-do="away" data-subject="">Take away</button>'
+            "</div>"
         )

@@ -1,37 +1,40 @@
-"""How a picture came out of the noise: every n-th of its steps on one sheet, asked for and shown.
+"""How an image came out of the noise: every n-th of its steps on one sheet.
 
-Knows: one such job of a page. Does not know: how a strip is painted; which pictures there are.
+Knows: one such job of a page. Does not know: how a strip is painted
+(engine/sweeps/denoise_strip.py); which images there are.
 """
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import BadPicture, InvalidSpec
+from studio.services.submission import Services
+from studio.services.urls import file_url
 from studio.storage.jobs import Job
-from studio.ui import show
-from studio.ui.guard import who
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.views import images
+from studio.ui.views.jobs import list_job_images, render_outcome, render_progress
 
-MOST = 50  # steps from one shown to the next
+MAX_STEP_INTERVAL = 50  # steps from one shown to the next
 
 
-class Strip:
-    """One build of it, for the picture whose path is in `picked`."""
+class DenoiseStrip:
+    """A button that asks for the strip of the selected image, and the sheet."""
 
-    def __init__(self, desk: Desk, name: str) -> None:
-        self.desk = desk
+    def __init__(self, services: Services, name: str) -> None:
+        self.services = services
         with gr.Accordion(
             "How it came out of the noise (denoise strip)", open=False, visible=False, elem_id=name
-        ) as self.place:
+        ) as self.container:
             with gr.Row(elem_classes="strip-row"):
-                self.every = gr.Slider(
+                self.interval = gr.Slider(
                     1,
-                    MOST,
+                    MAX_STEP_INTERVAL,
                     3,
                     step=1,
                     precision=0,
@@ -41,71 +44,82 @@ class Strip:
                     info="The last one is always there.",
                     elem_id=f"{name}-every",
                 )
-                self.make = gr.Button(
+                self.make_button = gr.Button(
                     "Make the strip", scale=1, min_width=130, elem_id=f"{name}-make"
                 )
             self.sheet = gr.HTML(elem_id=f"{name}-sheet")
-        self.job: gr.State = gr.State(0)
-        self.clock = gr.Timer(0.3, active=False)
+        self.job_id: gr.State = gr.State(0)
+        self.timer = gr.Timer(0.3, active=False)
 
-    def wire(self, picked: gr.State) -> None:
-        self.make.click(
-            self.begin,
-            [picked, self.every],
-            [self.job, self.clock, self.sheet],
+    def wire(self, selected_path: gr.State) -> None:
+        """Connect the events; `selected_path` holds the file of the image in view."""
+        self.make_button.click(
+            self.submit,
+            [selected_path, self.interval],
+            [self.job_id, self.timer, self.sheet],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.clock.tick(self.look, self.job, [self.clock, self.sheet], **SILENT)
-        picked.change(self.cleared, None, [self.job, self.sheet], **SHORT)
+        self.timer.tick(
+            self.refresh, self.job_id, [self.timer, self.sheet], **UNQUEUED_EVENT_OPTIONS
+        )
+        selected_path.change(self.clear, None, [self.job_id, self.sheet], **EVENT_OPTIONS)
 
-    def cleared(self) -> Updates:
-        """Nothing of another picture. A SILENT event says so itself: gradio tells of a changed State only after queued ones."""
-        return {self.job: 0, self.sheet: ""}
+    def clear(self) -> Updates:
+        """Forget the strip of another image.
 
-    def seen(self, there: bool) -> Updates:
-        """Shown only beside a picture."""
-        return {self.place: gr.Accordion(visible=there)}
+        An unqueued event that selects an image has to call this itself: gradio tells of a changed
+        State only after queued ones.
+        """
+        return {self.job_id: 0, self.sheet: ""}
 
-    def begin(self, picked: str | None, every: Any, request: gr.Request) -> Updates:
-        with show.said():
-            picture = self.desk.gallery.get(picked) if picked else None
-            if picture is None:
+    def set_visible(self, visible: bool) -> Updates:
+        """Show or hide the whole of it; without an image there is nothing to ask for."""
+        return {self.container: gr.Accordion(visible=visible)}
+
+    def submit(self, selected_path: str | None, interval: Any, request: gr.Request) -> Updates:
+        """Queue the strip of the selected image, with every `interval`-th step."""
+        with report_errors():
+            image = self.services.home.gallery.get(selected_path) if selected_path else None
+            if image is None:
                 raise BadPicture("Choose a picture first.")
-            if (
-                isinstance(every, bool)
-                or not isinstance(every, int | float)
-                or not 1 <= every <= MOST
-                or every != int(every)
-            ):
-                raise InvalidSpec(
-                    [
-                        f"Every n-th step: has to be a whole number from 1 to {MOST} (not {every!r:.40})."
-                    ]
-                )
-            id = self.desk.submit_strip(picture.request, int(every), who(request))
+            job_id = self.services.submit_denoise_strip(
+                image.request, _parse_interval(interval), visitor_from_request(request)
+            )
             return {
-                self.job: id,
-                self.clock: gr.Timer(active=True),
-                self.sheet: told(self.desk.jobs.get(id)),
+                self.job_id: job_id,
+                self.timer: gr.Timer(active=True),
+                self.sheet: render_strip(self.services.home.jobs.get(job_id)),
             }
 
-    def look(self, id: int, request: gr.Request) -> Updates:
-        job = self.desk.jobs.get(id) if id else None
-        if job is None or job.owner != who(request).id:
-            return {self.clock: gr.Timer(active=False), self.sheet: ""}
-        return {self.clock: gr.Timer(active=job.open), self.sheet: told(job)}
+    def refresh(self, job_id: int, request: gr.Request) -> Updates:
+        """Show how far the job is; another visitor's job is shown as none."""
+        job = self.services.home.jobs.get(job_id) if job_id else None
+        if job is None or job.owner != visitor_from_request(request).id:
+            return {self.timer: gr.Timer(active=False), self.sheet: ""}
+        return {self.timer: gr.Timer(active=job.is_open), self.sheet: render_strip(job)}
 
 
-def told(job: Job | None) -> str:
-    """The sheet, or how far it is."""
-    made = show.pictures_of(job) if job else []
-    if job is None or (job.open and not made):
-        return show.running([job]) if job else ""
-    if made and Path(made[0]["path"]).is_file():
-        address = html.escape(show.address(Path(made[0]["path"])))
-        return (
-            f'<a class="strip-sheet" href="{address}" target="_blank" rel="noopener"><img src="{address}" '
-            'alt="The steps of this picture"></a>'
+def _parse_interval(interval: Any) -> int:
+    """Return the number that a page sent. Raises InvalidSpec."""
+    is_number = isinstance(interval, int | float) and not isinstance(interval, bool)
+    if not is_number or not 1 <= interval <= MAX_STEP_INTERVAL or interval != int(interval):
+        raise InvalidSpec(
+            [
+                f"Every n-th step: has to be a whole number from 1 to {MAX_STEP_INTERVAL} "
+                f"(not {interval!r:.40})."
+            ]
         )
-    return show.ended(job)
+    return int(interval)
+
+
+def render_strip(job: Job | None) -> str:
+    """Render the sheet of a job, or how far it is; nothing for None."""
+    if job is None:
+        return ""
+    sheets = list_job_images(job)
+    if job.is_open and not sheets:
+        return render_progress([job])
+    if sheets and Path(sheets[0]["path"]).is_file():
+        return images.render_denoise_strip(file_url(Path(sheets[0]["path"])))
+    return render_outcome(job)

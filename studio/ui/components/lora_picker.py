@@ -1,7 +1,7 @@
 """The library's LoRAs on a page: beside a form's rows to choose from, and as cards.
 
-Knows: how a LoRA is told in a line, which go with a model. Does not know: how rows are drawn (lora_rows.py); what a LoRA file
-is (storage/models/lora_file.py); where on the page this stands.
+Knows: how a LoRA is described, which go with a model. Does not know: how rows are drawn
+(lora_rows.py); what a LoRA file is (storage/models/lora_file.py); where on the page this stands.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ import gradio as gr
 
 from studio.core.catalog import FAMILIES
 from studio.core.generation.lora_use import LoraUse
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
-from studio.ui import show
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, who
-from studio.ui.widgets import SHORT, Desk, Updates
+from studio.ui.private_gradio import event_payload
+from studio.ui.views.common import format_bytes
+from studio.ui.views.templates import render_macro
 
-WORDS = 12  # trigger words that a row shows
-# A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to be drawn first.
-USE = """element.addEventListener('click', event => {
+MAX_TRIGGER_WORDS = 12  # trigger words that a row shows
+NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
+# A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to
+# be drawn first.
+USE_LORA_SCRIPT = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-do=use]');
   if (!button) return;
   const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
@@ -38,14 +44,15 @@ USE = """element.addEventListener('click', event => {
 });"""
 
 
-class Chooser:
-    """A form's LoRA rows with the library beside them. Make it where it is to stand, then `wire` it."""
+class LoraPicker:
+    """A form's LoRA rows with the library beside them; made where it is to stand, then wired."""
 
-    def __init__(self, desk: Desk, form: Form[Any]) -> None:
-        self.desk, self.form = desk, form
+    def __init__(self, services: Services, form: Form[Any]) -> None:
+        self.services = services
+        self.form = form
         with gr.Column(elem_classes="loras"):
             with gr.Row(elem_classes="lora-choose"):
-                self.choose = gr.Dropdown(
+                self.dropdown = gr.Dropdown(
                     [],
                     value=None,
                     label="LoRAs",
@@ -54,129 +61,155 @@ class Chooser:
                     elem_id=f"{form.name}-lora-choose",
                     info="Small additions that paint along.",
                 )
-                self.add = gr.Button("Add", scale=0, min_width=72, elem_id=f"{form.name}-lora-add")
-            self.empty = gr.HTML(visible=False)
+                self.add_button = gr.Button(
+                    "Add", scale=0, min_width=72, elem_id=f"{form.name}-lora-add"
+                )
+            self.empty_note = gr.HTML(visible=False)
             self.rows = form.add("loras")
-        self.seen = gr.State("")
+        self.snapshot = gr.State("")
 
     @property
     def outputs(self) -> list[Any]:
-        """What `look` may change."""
-        return [self.choose, self.empty, self.rows, self.seen]
+        """The components that `refresh` may update."""
+        return [self.dropdown, self.empty_note, self.rows, self.snapshot]
 
     def wire(self) -> None:
+        """Connect the events."""
         model = self.form["model"]
-        self.choose.focus(self._open, [model, self.seen], self.outputs, **SHORT)
-        for moment in (model.change, self.choose.blur):
-            moment(self._again, [model, self.seen], self.outputs, **SHORT)
-        self.add.click(
-            self.put, {self.choose, self.rows}, [self.choose, self.rows], preprocess=False, **SHORT
+        self.dropdown.focus(self._on_focus, [model, self.snapshot], self.outputs, **EVENT_OPTIONS)
+        for event in (model.change, self.dropdown.blur):
+            event(self._on_change, [model, self.snapshot], self.outputs, **EVENT_OPTIONS)
+        self.add_button.click(
+            self.add_lora,
+            {self.dropdown, self.rows},
+            [self.dropdown, self.rows],
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
-        self.rows.click(self.word, self.form["prompt"], self.form["prompt"], **SHORT)
+        self.rows.click(
+            self.append_trigger_word, self.form["prompt"], self.form["prompt"], **EVENT_OPTIONS
+        )
 
-    def look(
-        self, model: Any, visitor: Visitor, seen: str = "", open: bool = False, **rows: Any
+    def refresh(
+        self,
+        model: Any,
+        visitor: Visitor,
+        snapshot: str = "",
+        is_open: bool = False,
+        **rows_kwargs: Any,
     ) -> Updates:
-        """What there is to choose, those for the model first, and what is known of each; nothing if that is as `seen`.
+        """Update what there is to choose, those for the model first, and what rows say of each.
 
-        A `value` of the rows goes along: a handler can give each component only one update. An `open` list is not shortened
-        (gradio stumbles over that); it is when it closes.
+        Args:
+            model: Name of the form's model.
+            visitor: Who is looking; a guest is not told where files lie.
+            snapshot: What the page shows already; if that is still right, nothing is updated.
+            is_open: Whether the dropdown is open. Such a list is not shortened (gradio stumbles
+                over that) before it closes.
+            rows_kwargs: What else the rows are to be updated with, such as `value`: a handler can
+                give each component only one update.
         """
-        chosen = next((one for one in self.desk.library.models() if one.name == model), None)
-        shelf = [item for item in self.desk.library.loras() if isinstance(item, LoraInfo)]
-        choices = [
-            (label, name)
-            for _, label, name in sorted(
-                (_foreign(item, chosen), _label(item, chosen), item.name) for item in shelf
+        library = self.services.home.library
+        chosen_model = next((info for info in library.list_models() if info.name == model), None)
+        loras = [lora for lora in library.list_loras() if isinstance(lora, LoraInfo)]
+        loras.sort(
+            key=lambda lora: (
+                _is_incompatible(lora, chosen_model),
+                _format_label(lora, chosen_model),
+                lora.name,
             )
-        ]
-        known = {item.name: told(item, chosen) for item in shelf}
-        now = json.dumps([choices, known])
-        if now == seen:
-            return {self.seen: gr.skip()}
-        place = f"Put LoRA files into <code>{html.escape(str(self.desk.settings.loras))}</code>; they appear here."
-        nothing = "There are no LoRAs in this studio yet." if visitor.guest else place
-        updates: Updates = {self.rows: gr.HTML(told={"known": known}, **rows)}
-        if not (open and len(choices) < len(json.loads(seen)[0])):
-            updates |= {
-                self.choose: gr.Dropdown(choices),
-                self.seen: now,
-                self.empty: gr.HTML(f'<p class="nothing">{nothing}</p>', visible=not shelf),
-            }
-        return updates
+        )
+        choices = [(_format_label(lora, chosen_model), lora.name) for lora in loras]
+        descriptions = {lora.name: describe_lora(lora, chosen_model) for lora in loras}
+        new_snapshot = json.dumps([choices, descriptions])
+        if new_snapshot == snapshot:
+            return {self.snapshot: gr.skip()}
+        updates: Updates = {self.rows: gr.HTML(told={"known": descriptions}, **rows_kwargs)}
+        if is_open and len(choices) < len(json.loads(snapshot)[0]):
+            return updates
+        folder = "" if visitor.is_guest else str(self.services.home.settings.loras)
+        note = render_macro("components.html", "no_loras", folder=folder)
+        return updates | {
+            self.dropdown: gr.Dropdown(choices),
+            self.snapshot: new_snapshot,
+            self.empty_note: gr.HTML(note, visible=not loras),
+        }
 
-    def _again(self, model: Any, seen: str, request: gr.Request) -> Updates:
-        return self.look(model, who(request), seen)
+    def _on_change(self, model: Any, snapshot: str, request: gr.Request) -> Updates:
+        return self.refresh(model, visitor_from_request(request), snapshot)
 
-    def _open(self, model: Any, seen: str, request: gr.Request) -> Updates:
-        return self.look(model, who(request), seen, open=bool(seen))
+    def _on_focus(self, model: Any, snapshot: str, request: gr.Request) -> Updates:
+        return self.refresh(model, visitor_from_request(request), snapshot, is_open=bool(snapshot))
 
-    def put(self, values: Updates) -> Updates:
-        """One more row, for the chosen LoRA."""
-        with show.said():
-            name, there = values[self.choose], values[self.rows]
-            there = there if isinstance(there, list) else []
+    def add_lora(self, values: Updates) -> Updates:
+        """Append a row for the LoRA that is chosen in the dropdown."""
+        with report_errors():
+            name = values[self.dropdown]
+            rows = values[self.rows]
+            if not isinstance(rows, list):
+                rows = []
             if not name:
                 gr.Info("Choose a LoRA first.")
-            elif any(isinstance(row, Mapping) and row.get("name") == name for row in there):
+                return {self.dropdown: gr.skip()}
+            if any(isinstance(row, Mapping) and row.get("name") == name for row in rows):
                 gr.Info(f"{html.escape(str(name)[:80])} is there already.")
-            else:
-                use = LoraUse(name=self.desk.library.lora(str(name)).name)
-                return {self.choose: None, self.rows: [*there, use.model_dump()]}
-            return {self.choose: gr.skip()}
+                return {self.dropdown: gr.skip()}
+            use = LoraUse(name=self.services.home.library.get_lora(str(name)).name)
+            return {self.dropdown: None, self.rows: [*rows, use.model_dump()]}
 
-    def word(self, prompt: str | None, event: gr.EventData) -> Any:
-        """A trigger word at the prompt's end."""
-        data = event._data if isinstance(event._data, dict) else {}
+    def append_trigger_word(self, prompt: str | None, event: gr.EventData) -> Any:
+        """Append the trigger word that was clicked to the prompt."""
+        data = event_payload(event)
         if data.get("what") != "word":
             return gr.skip()
-        word = re.sub(
-            r"([()\[\]])", r"\\\1", str(data.get("subject"))[:300]
-        )  # a bracket in it is no stress
+        # A bracket in it is no emphasis.
+        word = re.sub(r"([()\[\]])", r"\\\1", str(data.get("subject"))[:300])
         start = (prompt or "").rstrip().rstrip(",")
         return f"{start}, {word}" if start else word
 
 
-def told(item: LoraInfo, model: ModelInfo | None = None) -> dict[str, Any]:
-    """What a row says of its LoRA."""
-    family = FAMILIES[item.family].title if item.family else ""
-    problem = (
-        f"It is made for {family}, and {model.name} is not."
-        if model and _foreign(item, model)
-        else ""
-    )
+def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, Any]:
+    """Return what a row says of its LoRA beside `model`, as lora_rows.py draws it."""
+    about = [f"rank {lora.rank}"]
+    problem = ""
+    if lora.family:
+        family = FAMILIES[lora.family].title
+        about.insert(0, family)
+        if model and _is_incompatible(lora, model):
+            problem = f"It is made for {family}, and {model.name} is not."
     return {
-        "about": " · ".join(part for part in (family, f"rank {item.rank}") if part),
-        "words": list(item.trigger_words[:WORDS]),
-        "reads": any(network != "unet" for network in item.networks),
+        "about": " · ".join(about),
+        "words": list(lora.trigger_words[:MAX_TRIGGER_WORDS]),
+        "reads": any(network != "unet" for network in lora.networks),
         "problem": problem,
     }
 
 
-def card(item: LoraInfo | Unusable) -> dict[str, Any]:
-    """What the Models tab shows of it."""
-    if isinstance(item, Unusable):
-        return {"name": item.name, "problem": item.problem}
-    family = FAMILIES[item.family].title if item.family else "family not said"
-    trains = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
-    parts = dict.fromkeys(trains[network] for network in sorted(item.networks, reverse=True))
+def build_lora_card(lora: LoraInfo | Unusable) -> dict[str, Any]:
+    """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it."""
+    if isinstance(lora, Unusable):
+        return {"name": lora.name, "problem": lora.problem}
+    family = FAMILIES[lora.family].title if lora.family else "family not said"
+    networks = sorted(lora.networks, reverse=True)
+    trained_parts = dict.fromkeys(NETWORK_LABELS[network] for network in networks)
     return {
-        "name": item.name,
-        "words": item.trigger_words,
-        "tags": item.tags,
-        "base": item.base_model,
-        "title": item.title if item.title != item.name else "",
-        "about": f"{family} · rank {item.rank} · alpha {item.alpha:g} · {' and '.join(parts)} · {show.size(item.bytes)}",
+        "name": lora.name,
+        "words": lora.trigger_words,
+        "tags": lora.tags,
+        "base": lora.base_model,
+        "title": lora.title if lora.title != lora.name else "",
+        "about": (
+            f"{family} · rank {lora.rank} · alpha {lora.alpha:g} · "
+            f"{' and '.join(trained_parts)} · {format_bytes(lora.size_bytes)}"
+        ),
     }
 
 
-def _foreign(item: LoraInfo, model: ModelInfo | None) -> bool:
-    return bool(model and item.family not in (None, model.family))
+def _is_incompatible(lora: LoraInfo, model: ModelInfo | None) -> bool:
+    return bool(model and lora.family not in (None, model.family))
 
 
-def _label(item: LoraInfo, model: ModelInfo | None) -> str:
-    return (
-        f"{item.name} — for {FAMILIES[item.family].title}"
-        if item.family and _foreign(item, model)
-        else item.name
-    )
+def _format_label(lora: LoraInfo, model: ModelInfo | None) -> str:
+    if lora.family and _is_incompatible(lora, model):
+        return f"{lora.name} — for {FAMILIES[lora.family].title}"
+    return lora.name

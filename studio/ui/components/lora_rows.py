@@ -1,94 +1,43 @@
-"""A list of LoRAs as one component of a page: a row for each, with its weights, its trigger words, a way to take it out.
+"""A list of LoRAs as one component of a page: a row for each, with weights and trigger words.
 
-Knows: that its value is the list itself, as JSON. Does not know: which LoRAs there are: that is told (loras.py).
+Knows: that its value is the list itself, as JSON. Does not know: how rows are drawn (lora_rows.js);
+which LoRAs there are (lora_picker.py sends it what rows say of them).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from studio.core.base import schema
+from studio.core.base import field_schemas
 from studio.core.generation.lora_use import LoraUse
+from studio.ui.views.templates import render_macro
 
-# The rows are drawn from the value: [{name, unet, text_encoder}, …], and from what is `told` of them: {known: {name: {about,
-# words, reads, problem}}}. All text is set as text, never as HTML. Whoever draws anew while a slider moves would take it away.
-ROWS = """
-const list = element.querySelector('.lora-rows'), limits = list.dataset, apart = new Set();
-let drawn = '';
-const rows = () => Array.isArray(props.value) ? JSON.parse(JSON.stringify(props.value)) : [];
-const known = name => (props.told || {}).known && (Object.entries(props.told.known).find(([key]) => key === name) || [0, 0])[1];
-const make = (tag, settings, ...inside) => {
-  const made = Object.assign(document.createElement(tag), settings);
-  made.append(...inside);
-  return made;
-};
-const put = (changed, again) => {
-  drawn = JSON.stringify(changed);
-  props.value = changed;
-  if (again) draw();
-};
-const weight = (at, keys, label) => {
-  const row = rows()[at], value = row[keys[0]] ?? '';
-  const number = make('input', {type: 'number', min: limits.min, max: limits.max, step: limits.step, value});
-  const slider = make('input', {type: 'range', min: Math.min(-1, value), max: Math.max(2, value), step: limits.step, value});
-  number.setAttribute('aria-label', `${label} of ${row.name}`);
-  slider.setAttribute('aria-label', `${label} of ${row.name}, slider`);
-  for (const [from, to] of [[number, slider], [slider, number]]) from.addEventListener('input', () => {
-    const given = from.value === '' ? null : Number(from.value), now = rows();
-    to.value = from.value;
-    for (const key of keys) now[at][key] = given;
-    put(now);
-  });
-  return make('label', {className: 'lora-weight'}, make('span', {textContent: label}), slider, number);
-};
-const drawRow = (row, at) => {
-  const told = known(row.name), two = apart.has(row.name) || row.unet !== row.text_encoder;
-  const off = make('button', {type: 'button', className: 'lora-off', textContent: '×', title: `Remove ${row.name}`});
-  off.setAttribute('aria-label', off.title);
-  off.addEventListener('click', () => { apart.delete(row.name); put(rows().filter((_, k) => k !== at), true); });
-  const link = make('button', {type: 'button', className: 'lora-link', textContent: two ? 'one weight' : 'set apart',
-    title: two ? 'One weight for picture and text' : 'One weight for the picture, another for the reading of the text'});
-  link.addEventListener('click', () => {
-    const now = rows();
-    if (two) { apart.delete(row.name); now[at].text_encoder = now[at].unet; } else apart.add(row.name);
-    put(now, true);
-  });
-  const head = [make('b', {textContent: row.name}), ...(two || !told || told.reads ? [link] : []), off];
-  const made = make('div', {className: 'lora'}, make('div', {className: 'lora-head'}, ...head));
-  made.dataset.lora = row.name;
-  if (told) made.append(make('small', {textContent: told.about}));
-  const problem = told ? told.problem : props.told && props.told.known ? 'It is not in the library any more, or never was.' : '';
-  if (problem) made.append(make('p', {className: 'lora-problem', textContent: problem}));
-  made.append(...(two ? [weight(at, ['unet'], 'Picture'), weight(at, ['text_encoder'], 'Text')]
-                      : [weight(at, ['unet', 'text_encoder'], 'Weight')]));
-  if (told && told.words.length) made.append(make('div', {className: 'lora-words'}, ...told.words.map(word => {
-    const chip = make('button', {type: 'button', className: 'chip', textContent: word, title: 'Put it into the prompt'});
-    chip.addEventListener('click', () => trigger('click', {what: 'word', subject: word}));
-    return chip;
-  })));
-  return made;
-};
-const draw = () => { drawn = JSON.stringify(rows()); list.replaceChildren(...rows().map(drawRow)); };
-list.addEventListener('put', event => {
-  if (!rows().some(row => row.name === event.detail)) put([...rows(), {name: event.detail, unet: 1, text_encoder: 1}], true);
-});
-watch('value', () => { if (JSON.stringify(rows()) !== drawn) draw(); });
-watch('told', draw);
-draw();
-"""
+SCRIPT = Path(__file__).with_name("lora_rows.js").read_text("utf-8")
 
 
-def rows(**settings: Any) -> Component:
-    """The component for a list of LoRAs. Its value goes in and comes out as [{"name": …, "unet": …, "text_encoder": …}, …]."""
-    unet = schema(LoraUse)["unet"]
-    limits = f'data-min="{unet["minimum"]}" data-max="{unet["maximum"]}" data-step="{unet["step"]}"'
-    made: Component = gr.HTML(
-        html_template=f'<div class="lora-rows" {limits}></div>',
-        js_on_load=ROWS,
+def build_lora_rows(**component_kwargs: Any) -> Component:
+    """Build the component for a list of LoRAs.
+
+    Its value goes in and comes out as [{"name": …, "unet": …, "text_encoder": …}, …].
+
+    Args:
+        component_kwargs: Settings for `gr.HTML`, such as `elem_id`.
+    """
+    weight = field_schemas(LoraUse)["unet"]
+    component: Component = gr.HTML(
+        html_template=render_macro(
+            "components.html",
+            "lora_rows",
+            minimum=weight["minimum"],
+            maximum=weight["maximum"],
+            step=weight["step"],
+        ),
+        js_on_load=SCRIPT,
         apply_default_css=False,
-        **settings,
+        **component_kwargs,
     )
-    return made
+    return component

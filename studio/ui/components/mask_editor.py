@@ -1,11 +1,12 @@
-"""The easel: a picture on the page that is worked on, with what is painted over it.
+"""The easel: an image on the page that is worked on, with what is painted over it.
 
-Knows: how a picture gets there (a file, another tab, a blank sheet) and what comes back: the drawn layer, as pixels. Does not know:
-what the picture is for; how it is painted on (easel.js) and drawn (easel_html.py).
+Knows: how an image gets there (a file, another tab, a blank sheet) and what comes back: the drawn
+layer, as pixels. Does not know: what the image is for; how it is painted on (mask_editor.js) and
+drawn (views/templates/components.html).
 
-Only the page's own state says which picture it is; the browser sends no more than a layer and whether the mask is inverted. A
-browser that guards against tracking changes the last bits of pixels that a page reads back: so the picture itself never goes
-through it, and a layer's nearly black is black.
+Only the page's own state says which image it is; the browser sends no more than a layer and whether
+the mask is inverted. A browser that guards against tracking changes the last bits of pixels that a
+page reads back: so the image itself never goes through it, and a layer's nearly black is black.
 """
 
 from __future__ import annotations
@@ -24,45 +25,66 @@ from PIL import Image, ImageChops
 from studio.core.generation.geometry import Box
 from studio.errors import BadPicture
 from studio.imaging import decode
-from studio.ui import show
-from studio.ui.components import mask_editor_html
-from studio.ui.guard import uploaded
-from studio.ui.widgets import Desk, Updates
+from studio.services.submission import Services
+from studio.services.urls import file_url
+from studio.ui.events import Updates, resolve_upload
+from studio.ui.views.templates import render_macro
 
-MOST = 4096  # pixels, the longer side: more than any model paints, and still fluent under a brush
-MOST_DRAWN = 96 * 2**20  # characters of a layer
-NOISE = 8  # of 255: what a guarded browser may change
-PREFIX = "data:image/png;base64,"
+SCRIPT = Path(__file__).with_name("mask_editor.js").read_text("utf-8")
+# The longer side: more than any model paints, and still fluent under a brush.
+MAX_SIDE_PX = 4096
+MAX_LAYER_CHARS = 96 * 2**20  # of a layer as a data URL
+MAX_NAME_CHARS = 200  # of an uploaded file's name
+PIXEL_TOLERANCE = 8  # of 255: what a guarded browser may change
+PNG_DATA_URL_PREFIX = "data:image/png;base64,"
+UNREADABLE_LAYER = "What was painted did not arrive as a picture; reload the page and paint again."
 
 
 @dataclass(frozen=True)
-class Source:
-    """A picture on the easel, by hashes of files in inputs/: `alpha` masks its transparent places, `mask` is what it came with;
-    `by` is the guest who brought it."""
+class SourceImage:
+    """An image on the easel.
+
+    Attributes:
+        image: Hash of the image's file in inputs/.
+        width: Its width in pixels.
+        height: Its height in pixels.
+        name: Name of the file that it came as.
+        alpha_mask: Hash of a mask of its transparent places; empty without one.
+        mask: Hash of the mask that it came with; empty without one.
+        invert: Whether that mask is inverted.
+        guest_id: The guest who brought it; None for the owner.
+    """
 
     image: str
     width: int
     height: int
     name: str = ""
-    alpha: str = ""
+    alpha_mask: str = ""
     mask: str = ""
     invert: bool = False
-    by: str | None = None
+    guest_id: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         return self.width, self.height
 
 
-class Easel:
-    """One build of it; `mode` is "mask" or "sketch"."""
+class MaskEditor:
+    """The easel of a tab.
 
-    def __init__(self, desk: Desk, name: str, mode: str) -> None:
-        self.inputs, self.mode = desk.library.inputs, mode
+    Args:
+        services: The page's services.
+        name: Begins the ids of its elements.
+        mode: "mask" to mark what is painted anew, "sketch" to draw on the image.
+    """
+
+    def __init__(self, services: Services, name: str, mode: str) -> None:
+        self.input_store = services.home.library.inputs
+        self.mode = mode
         self.html = gr.HTML(
             {},
-            html_template=mask_editor_html.template(mode),
-            js_on_load=mask_editor_html.SCRIPT,
+            html_template=render_editor(mode),
+            js_on_load=SCRIPT,
             apply_default_css=False,
             elem_id=f"{name}-easel",
             elem_classes="easel-place",
@@ -73,162 +95,239 @@ class Easel:
 
     @property
     def outputs(self) -> list[Any]:
+        """The components that a change of the image updates."""
         return [self.html, self.source]
 
-    # ---- what is put there --------------------------------------------------------------------------------------
+    # ---- what is put there ----------------------------------------------------------------------
 
-    def put(self, source: Source | None, told: dict[str, Any] | None = None) -> Updates:
-        """Show a picture with the mask it came with; None clears the easel. `told` is as for `tell`."""
+    def show_image(
+        self, source: SourceImage | None, options: dict[str, Any] | None = None
+    ) -> Updates:
+        """Show an image with the mask it came with; None clears the easel.
+
+        Args:
+            source: The image.
+            options: As for `set_options`.
+        """
         value: dict[str, Any] = {"key": secrets.token_hex(8)}
         if source:
             value |= {
-                "url": self._address(source.image),
+                "url": self._get_input_url(source.image),
                 "width": source.width,
                 "height": source.height,
                 "invert": source.invert,
-                "layer": self._address(source.mask) if source.mask else "",
-                "alpha": bool(source.alpha),
+                "layer": self._get_input_url(source.mask) if source.mask else "",
+                "alpha": bool(source.alpha_mask),
             }
-        return {
-            self.html: gr.HTML(value, told=told) if told else gr.HTML(value),
-            self.source: source,
-        }
+        component = gr.HTML(value, told=options) if options else gr.HTML(value)
+        return {self.html: component, self.source: source}
 
-    def tell(self, told: dict[str, Any]) -> Updates:
-        """What else is to be seen: `extend` (left, top, right, bottom), whether to `paint`.
+    def set_options(self, options: dict[str, Any]) -> Updates:
+        """Update what else is to be seen.
 
-        With an `area` (whatever decides which part is painted) the page asks for that part, by an `input`, whenever it or the mask
-        has changed.
+        Args:
+            options: `extend` (left, top, right, bottom in pixels), whether to `paint`, and `area`:
+                whatever decides which part is painted. With it the page asks for that part, by an
+                `input` event, whenever it or the mask has changed.
         """
-        return {self.html: gr.HTML(told=told)}
+        return {self.html: gr.HTML(told=options)}
 
-    def framed(self, value: Any, box: Box | None) -> Updates:
-        """That part, drawn around in the picture that the browser's `value` is of; None is none."""
+    def highlight_area(self, value: Any, box: Box | None) -> Updates:
+        """Draw a frame around the part that is painted; None takes it away.
+
+        Args:
+            value: What the browser sent; says which image the box is of.
+            box: The part in pixels.
+        """
         key = value.get("key") if isinstance(value, dict) else None
         return {self.html: gr.HTML(box={"key": key, "at": list(box)} if box else {})}
 
-    def _address(self, digest: str) -> str:
-        return show.address(self.inputs.path(digest))
+    def _get_input_url(self, digest: str) -> str:
+        return file_url(self.input_store.get_path(digest))
 
-    def taken(self, path: Path, name: str = "", by: str | None = None) -> Source:
-        """A picture file as a source; what was done to it is said. Raises BadPicture."""
-        loaded, alpha = decode.load(path, name), decode.transparent(path, name)
-        image, notes = loaded.image, list(loaded.notes)
-        if max(image.size) > MOST:
+    def import_image(self, path: Path, name: str = "", guest_id: str | None = None) -> SourceImage:
+        """Store an image file as a source and tell the visitor what was done to it.
+
+        Args:
+            path: The file.
+            name: What the visitor calls it.
+            guest_id: The guest who brought it; None for the owner.
+
+        Raises:
+            BadPicture: The file is no image that can be used.
+        """
+        loaded = decode.load_image(path, name)
+        alpha_mask = decode.load_alpha_mask(path, name)
+        image = loaded.image
+        notes = list(loaded.notes)
+        if max(image.size) > MAX_SIDE_PX:
             image = image.copy()
-            image.thumbnail((MOST, MOST), Image.Resampling.LANCZOS)
+            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
             notes.append(
-                f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; it is worked on at {image.width} × "
-                f"{image.height}."
+                f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; "
+                f"it is worked on at {image.width} × {image.height}."
             )
-            alpha = alpha.resize(image.size) if alpha else None
+            alpha_mask = alpha_mask.resize(image.size) if alpha_mask else None
         for note in notes:
             gr.Info(html.escape(note))
-        return Source(
-            self.inputs.add(image, by=by).sha256,
-            *image.size,
-            name or path.name,
-            self.inputs.add_mask(alpha, by=by).sha256 if alpha else "",
-            by=by,
+        image_digest = self.input_store.add(image, guest_id=guest_id).sha256
+        mask_digest = ""
+        if alpha_mask:
+            mask_digest = self.input_store.add_mask(alpha_mask, guest_id=guest_id).sha256
+        return SourceImage(
+            image_digest,
+            image.width,
+            image.height,
+            name=name or path.name,
+            alpha_mask=mask_digest,
+            guest_id=guest_id,
         )
 
-    def known(
-        self, digest: str, mask: str = "", invert: bool = False, by: str | None = None
-    ) -> Source | None:
-        """One that is in inputs/ already, as a request names it; None if it is gone, or that guest never brought it."""
+    def find_image(
+        self, digest: str, mask: str = "", invert: bool = False, guest_id: str | None = None
+    ) -> SourceImage | None:
+        """Return an image that is in inputs/ already, as a request names it.
+
+        Args:
+            digest: Hash of the image.
+            mask: Hash of its mask; empty without one.
+            invert: Whether the mask is inverted.
+            guest_id: The guest who asks; None for the owner.
+
+        Returns:
+            The source; None if it is gone, or that guest never brought it.
+        """
         try:
-            for one in filter(None, (digest, mask)):
-                self.inputs.path(one, by)
-            return Source(digest, *self.inputs.size(digest), mask=mask, invert=invert, by=by)
+            self.input_store.get_path(digest, guest_id)
+            if mask:
+                self.input_store.get_path(mask, guest_id)
+            width, height = self.input_store.read_size(digest)
         except BadPicture:
             return None
+        return SourceImage(digest, width, height, mask=mask, invert=invert, guest_id=guest_id)
 
-    def blank(self, width: int, height: int, by: str | None = None) -> Source:
-        """A white sheet."""
-        return Source(
-            self.inputs.add(Image.new("RGB", (width, height), "white"), by=by).sha256,
-            width,
-            height,
-            "A sheet",
-            by=by,
-        )
+    def create_blank(self, width: int, height: int, guest_id: str | None = None) -> SourceImage:
+        """Store a white sheet of this size as a source."""
+        sheet = Image.new("RGB", (width, height), "white")
+        digest = self.input_store.add(sheet, guest_id=guest_id).sha256
+        return SourceImage(digest, width, height, name="A sheet", guest_id=guest_id)
 
-    # ---- what a press there means -------------------------------------------------------------------------------
+    # ---- what a press there means ---------------------------------------------------------------
 
-    def pressed(
-        self, data: Any, source: Source | None, size: tuple[int, int], by: str | None = None
-    ) -> Source | None:
-        """What is on the easel after a button was pressed or a file dropped; `size` is a blank sheet's, `by` the guest who did it.
+    def apply_action(
+        self,
+        data: Any,
+        source: SourceImage | None,
+        blank_size: tuple[int, int],
+        guest_id: str | None = None,
+    ) -> SourceImage | None:
+        """Return what is on the easel after a button was pressed or a file dropped.
 
-        Raises StudioError.
+        Args:
+            data: What the browser sent of the event.
+            source: What is on the easel before; None if it is empty.
+            blank_size: Width and height of a blank sheet in pixels.
+            guest_id: The guest who did it; None for the owner.
+
+        Raises:
+            StudioError: A file is no upload or no usable image.
         """
         data = data if isinstance(data, dict) else {}
         match data.get("what"):
             case "picture":
-                return self.taken(*_sent(data), by)
+                return self.import_image(*_get_upload(data), guest_id)
             case "blank":
-                return self.blank(*size, by)
+                return self.create_blank(*blank_size, guest_id)
             case "mask" if source:
-                return replace(source, mask=self._mask_of(*_sent(data), source), invert=False)
-            case "alpha" if source and source.alpha:
-                return replace(source, mask=source.alpha, invert=False)
+                mask = self._import_mask(*_get_upload(data), source)
+                return replace(source, mask=mask, invert=False)
+            case "alpha" if source and source.alpha_mask:
+                return replace(source, mask=source.alpha_mask, invert=False)
             case "remove":
                 return None
         return source
 
-    def _mask_of(self, path: Path, name: str, source: Source) -> str:
-        mask = self.inputs.add_mask(path, name, source.by)
+    def _import_mask(self, path: Path, name: str, source: SourceImage) -> str:
+        """Store a mask file for `source` and return its hash. Raises BadPicture."""
+        mask = self.input_store.add_mask(path, name, source.guest_id)
         if mask.size != source.size:
             raise BadPicture(
-                f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is {source.width} × {source.height}; a "
-                "mask has to be as large as its picture."
+                f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is "
+                f"{source.width} × {source.height}; a mask has to be as large as its picture."
             )
         return mask.sha256
 
-    # ---- what comes back ----------------------------------------------------------------------------------------
+    # ---- what comes back ------------------------------------------------------------------------
 
-    def picture(self, value: Any, source: Source) -> str:
-        """The hash of the picture with what is drawn on it. Raises BadPicture."""
-        data = _drawn(value)
-        if data is None:
+    def store_image(self, value: Any, source: SourceImage) -> str:
+        """Store the image with what is drawn on it.
+
+        Args:
+            value: What the browser sent.
+            source: The image on the easel.
+
+        Returns:
+            Its hash; that of the source if nothing is drawn.
+
+        Raises:
+            BadPicture: The layer is no PNG of the image's size.
+        """
+        layer = _decode_layer(value)
+        if layer is None:
             return source.image
-        below = self.inputs.load(source.image)
-        drawn, clear = (
-            decode.load(data, "The drawing").image,
-            decode.transparent(data, "The drawing"),
-        )
-        if drawn.size != below.size:
+        image = self.input_store.load(source.image)
+        drawing = decode.load_image(layer, "The drawing").image
+        transparency = decode.load_alpha_mask(layer, "The drawing")
+        if drawing.size != image.size:
             raise BadPicture(
                 "The drawing has another size than its picture; choose the picture again."
             )
-        if clear is None:
-            return self.inputs.add(drawn, by=source.by).sha256
-        # what it shows over white, less that white, and the picture through what is clear: where all is clear, the picture itself
-        clear = clear.point(lambda value: 255 if value > 255 - NOISE else value)
-        ink = ImageChops.subtract(drawn, clear.convert("RGB"))
-        return self.inputs.add(
-            ImageChops.add(ink, ImageChops.multiply(below, clear.convert("RGB"))), by=source.by
-        ).sha256
+        if transparency is None:
+            return self.input_store.add(drawing, guest_id=source.guest_id).sha256
+        # The drawing over white less that white, and the image through what is transparent: where
+        # all is transparent, the image itself.
+        transparency = transparency.point(_snap_white).convert("RGB")
+        ink = ImageChops.subtract(drawing, transparency)
+        result = ImageChops.add(ink, ImageChops.multiply(image, transparency))
+        return self.input_store.add(result, guest_id=source.guest_id).sha256
 
-    def mask(self, value: Any, source: Source) -> tuple[str, bool]:
-        """The hash of the mask, empty if nothing is painted, and whether it is inverted. Raises BadPicture."""
-        mask, invert = self.layer(value, source)
-        if mask is None or not _drawn(value):
+    def store_mask(self, value: Any, source: SourceImage) -> tuple[str, bool]:
+        """Store the mask as it is seen.
+
+        Args:
+            value: What the browser sent.
+            source: The image on the easel.
+
+        Returns:
+            Its hash, empty if nothing is painted, and whether it is inverted.
+
+        Raises:
+            BadPicture: The layer is no PNG of the image's size.
+        """
+        mask, invert = self.decode_mask(value, source)
+        if mask is None or not _decode_layer(value):
             return source.mask, invert
-        painted = mask.getextrema() != ((255, 255) if invert else (0, 0))
-        return self.inputs.add_mask(mask, by=source.by).sha256 if painted else "", invert
+        unpainted = 255 if invert else 0
+        if mask.getextrema() == (unpainted, unpainted):
+            return "", invert
+        return self.input_store.add_mask(mask, guest_id=source.guest_id).sha256, invert
 
-    def layer(self, value: Any, source: Source) -> tuple[Image.Image | None, bool]:
-        """The mask as it is seen, if there is one, and whether it is inverted. Raises BadPicture."""
+    def decode_mask(self, value: Any, source: SourceImage) -> tuple[Image.Image | None, bool]:
+        """Return the mask as it is seen, if there is one, and whether it is inverted.
+
+        Args:
+            value: What the browser sent.
+            source: The image on the easel.
+
+        Raises:
+            BadPicture: The layer is no PNG of the image's size.
+        """
         invert = bool(value.get("invert")) if isinstance(value, dict) else source.invert
-        data = _drawn(value)
-        if data is None:
-            return self.inputs.load_mask(source.mask) if source.mask else None, invert
-        mask = (
-            decode.load(data, "The mask")
-            .image.convert("L")
-            .point(lambda value: 0 if value < NOISE else 255 if value > 255 - NOISE else value)
-        )
+        layer = _decode_layer(value)
+        if layer is None:
+            return self.input_store.load_mask(source.mask) if source.mask else None, invert
+        mask = decode.load_image(layer, "The mask").image.convert("L")
+        mask = mask.point(_snap_black).point(_snap_white)
         if mask.size != source.size:
             raise BadPicture(
                 "The mask has another size than its picture; choose the picture again."
@@ -236,23 +335,36 @@ class Easel:
         return mask, invert
 
 
-def _sent(data: dict[str, Any]) -> tuple[Path, str]:
-    path, name = uploaded({"path": data.get("path"), "orig_name": data.get("name")})
-    return path, name[:200] or path.name
+def render_editor(mode: str) -> str:
+    """Render the easel with its tools; `mode` is "mask" or "sketch"."""
+    return render_macro("components.html", "mask_editor", mode=mode)
 
 
-def _drawn(value: Any) -> bytes | None:
-    """The layer that a browser sent, as a PNG; None if nobody touched it. Raises BadPicture for anything else."""
-    drawn = value.get("drawn") if isinstance(value, dict) else None
-    if not drawn:
+def _snap_white(value: int) -> int:
+    """Return 255 for what a guarded browser may have made of 255."""
+    return 255 if value > 255 - PIXEL_TOLERANCE else value
+
+
+def _snap_black(value: int) -> int:
+    """Return 0 for what a guarded browser may have made of 0."""
+    return 0 if value < PIXEL_TOLERANCE else value
+
+
+def _get_upload(data: dict[str, Any]) -> tuple[Path, str]:
+    """Return the file that an event brought, and its name."""
+    path, name = resolve_upload({"path": data.get("path"), "orig_name": data.get("name")})
+    return path, name[:MAX_NAME_CHARS] or path.name
+
+
+def _decode_layer(value: Any) -> bytes | None:
+    """Return the layer that a browser sent, as a PNG; None if nobody painted. Raises BadPicture."""
+    data_url = value.get("drawn") if isinstance(value, dict) else None
+    if not data_url:
         return None
-    if not isinstance(drawn, str) or not drawn.startswith(PREFIX) or len(drawn) > MOST_DRAWN:
-        raise BadPicture(
-            "What was painted did not arrive as a picture; reload the page and paint again."
-        )
+    is_png_url = isinstance(data_url, str) and data_url.startswith(PNG_DATA_URL_PREFIX)
+    if not is_png_url or len(data_url) > MAX_LAYER_CHARS:
+        raise BadPicture(UNREADABLE_LAYER)
     try:
-        return base64.b64decode(drawn[len(PREFIX) :], validate=True)
+        return base64.b64decode(data_url[len(PNG_DATA_URL_PREFIX) :], validate=True)
     except (binascii.Error, ValueError):
-        raise BadPicture(
-            "What was painted did not arrive as a picture; reload the page and paint again."
-        ) from None
+        raise BadPicture(UNREADABLE_LAYER) from None

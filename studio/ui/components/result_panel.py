@@ -1,7 +1,7 @@
-"""What a visitor's job comes to, as it comes: the picture so far, the pictures, their settings, before and after.
+"""What a visitor's job comes to: the image so far, the images, their settings, before and after.
 
-Knows: the right side of every tab that makes pictures, and which of a visitor's jobs belong there. Does not know: the form; how a
-picture is made; who carries the job there.
+Knows: the right side of every tab that makes images, and which of a visitor's jobs belong there.
+Does not know: the form; how an image is made; who carries the job there.
 """
 
 from __future__ import annotations
@@ -12,24 +12,42 @@ from typing import Any
 import gradio as gr
 
 from studio.core.generation.request import GenerationRequest
+from studio.core.jobs import GENERATE
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.ui import show
-from studio.ui.components.before_after import Compare, before_of
-from studio.ui.components.denoise_strip import Strip
-from studio.ui.guard import Visitor, who
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.components.before_after import BeforeAfterSlider, load_before_image
+from studio.ui.components.denoise_strip import DenoiseStrip
+from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.views.images import render_image_settings
+from studio.ui.views.jobs import list_job_images, render_outcome, render_progress
 
-KIND = "generate"
-FAR = 60  # jobs back to look for the last one of a tab
-AFTER, BEFORE = "Before and after", "The result alone"
+JOB_KIND = GENERATE.name
+MAX_HISTORY_JOBS = 60  # jobs back to look for the last one of a tab
+COMPARE_LABEL = "Before and after"
+RESULT_LABEL = "The result alone"
+# Number of open jobs, id and revision of the first, id of the last one that ended.
+Snapshot = tuple[int, ...]
 
 
-class Stage:
-    """One build of it. `picked` is the path of the picture in view; `tasks` says whose jobs are shown."""
+class ResultPanel:
+    """The results of a tab.
 
-    def __init__(self, desk: Desk, name: str, tasks: tuple[str, ...], empty: str) -> None:
-        self.desk, self.tasks, self.name, self.empty = desk, tasks, name, empty
-        self.live = gr.HTML(empty, elem_id=self.id("live"), elem_classes="live")
+    Args:
+        services: The page's services.
+        name: The tab's id; begins the ids of elements.
+        tasks: Tasks of the requests whose jobs are shown.
+        placeholder: HTML for when there is no job.
+    """
+
+    def __init__(
+        self, services: Services, name: str, tasks: tuple[str, ...], placeholder: str
+    ) -> None:
+        self.services = services
+        self.name = name
+        self.tasks = tasks
+        self.placeholder = placeholder
+        self.live_preview = gr.HTML(placeholder, elem_id=self.elem_id("live"), elem_classes="live")
         self.result = gr.Gallery(
             visible=False,
             preview=True,
@@ -37,162 +55,214 @@ class Stage:
             height=560,
             show_label=False,
             buttons=["download", "fullscreen"],
-            elem_id=self.id("result"),
+            elem_id=self.elem_id("result"),
             interactive=False,
             elem_classes="result",
         )
-        self.compare = Compare(self.id("compare"))
-        self.about = gr.HTML(elem_id=self.id("about"))
-        with gr.Row(visible=False, elem_classes="send") as self.send:
-            self.beside = gr.Button(AFTER, size="sm", visible=False, elem_id=self.id("beside"))
-            self.reuse = gr.Button("Reuse this seed", size="sm", elem_id=self.id("reuse-seed"))
-        self.strip = Strip(desk, self.id("strip"))
-        self.picked = gr.State(None)
+        self.comparison = BeforeAfterSlider(self.elem_id("compare"))
+        self.image_settings = gr.HTML(elem_id=self.elem_id("about"))
+        with gr.Row(visible=False, elem_classes="send") as self.send_row:
+            self.compare_button = gr.Button(
+                COMPARE_LABEL, size="sm", visible=False, elem_id=self.elem_id("beside")
+            )
+            self.reuse_seed_button = gr.Button(
+                "Reuse this seed", size="sm", elem_id=self.elem_id("reuse-seed")
+            )
+        self.strip = DenoiseStrip(services, self.elem_id("strip"))
+        self.selected_path = gr.State(None)
         self.paths: gr.State = gr.State([])
-        self.seen: gr.State = gr.State(())
-        self.clock = gr.Timer(
-            0.2, active=False
-        )  # the page asks, so a slow line skips frames; pushed ones would pile up
+        self.snapshot: gr.State = gr.State(())
+        # The page asks, so a slow line skips previews; pushed ones would pile up.
+        self.timer = gr.Timer(0.2, active=False)
 
-    def id(self, part: str) -> str:
-        """An element's id; those of the first tab go without its name."""
+    def elem_id(self, part: str) -> str:
+        """Return an element's id; those of the first tab go without its name."""
         return part if self.name == "txt2img" else f"{self.name}-{part}"
 
     @property
-    def watched(self) -> list[Any]:
-        """What changes while a job runs."""
+    def refresh_outputs(self) -> list[Any]:
+        """The components that change while a job runs."""
         return [
-            self.seen,
-            self.clock,
-            self.live,
+            self.snapshot,
+            self.timer,
+            self.live_preview,
             self.result,
-            self.about,
-            self.picked,
+            self.image_settings,
+            self.selected_path,
             self.paths,
-            self.send,
-            self.beside,
-            self.strip.place,
-            self.strip.job,
+            self.send_row,
+            self.compare_button,
+            self.strip.container,
+            self.strip.job_id,
             self.strip.sheet,
-            *self.compare.outputs,
+            *self.comparison.outputs,
         ]
 
-    def wire(self, stop: gr.Button) -> None:
-        """`stop` ends the first job; it can be pressed while there is one."""
-        self.strip.wire(self.picked)
-        self.clock.tick(self.look, [self.seen, self.picked], [*self.watched, stop], **SILENT)
-        self.result.select(self.pick, self.paths, [self.picked, self.about, self.beside], **SHORT)
-        self.beside.click(
-            self.turn,
-            [self.picked, self.beside],
-            [self.result, self.beside, *self.compare.outputs],
-            **SHORT,
+    def wire(self, stop_button: gr.Button) -> None:
+        """Connect the events.
+
+        Args:
+            stop_button: Cancels the first job; enabled while there is one.
+        """
+        self.strip.wire(self.selected_path)
+        self.timer.tick(
+            self.refresh,
+            [self.snapshot, self.selected_path],
+            [*self.refresh_outputs, stop_button],
+            **UNQUEUED_EVENT_OPTIONS,
         )
-        self.stop = stop
-        stop.click(self.cancel, None, None, **SHORT)
+        self.result.select(
+            self.select_image,
+            self.paths,
+            [self.selected_path, self.image_settings, self.compare_button],
+            **EVENT_OPTIONS,
+        )
+        self.compare_button.click(
+            self.toggle_comparison,
+            [self.selected_path, self.compare_button],
+            [self.result, self.compare_button, *self.comparison.outputs],
+            **EVENT_OPTIONS,
+        )
+        self.stop_button = stop_button
+        stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS)
 
-    def waiting(self, visitor: Visitor) -> list[Job]:
-        """This visitor's open jobs that belong here, in the order in which they will be done."""
-        return [
-            job for job in self.desk.jobs.waiting(visitor.id, KIND) if task_of(job) in self.tasks
-        ]
+    def list_open_jobs(self, visitor: Visitor) -> list[Job]:
+        """Return this visitor's open jobs that belong here, in the order in which they will run."""
+        open_jobs = self.services.home.jobs.list_open(visitor.id, JOB_KIND)
+        return [job for job in open_jobs if get_task(job) in self.tasks]
 
-    def last(self, visitor: Visitor) -> Job | None:
-        """The one of them that ended last."""
-        ended = [
+    def find_last_job(self, visitor: Visitor) -> Job | None:
+        """Return the job that belongs here and ended last."""
+        ended_jobs = [
             job
-            for job in self.desk.jobs.history(FAR, visitor.id)
-            if job.kind == KIND and not job.open and task_of(job) in self.tasks
+            for job in self.services.home.jobs.list_recent(MAX_HISTORY_JOBS, visitor.id)
+            if job.kind == JOB_KIND and not job.is_open and get_task(job) in self.tasks
         ]
-        return max(ended, key=lambda job: (job.ended or 0, job.id), default=None)
+        return max(ended_jobs, key=lambda job: (job.ended or 0, job.id), default=None)
 
-    def look(self, seen: tuple[int, ...], picked: str | None, request: gr.Request) -> Updates:
-        """What this browser's jobs are doing, as updates of the page; nothing if nothing has changed."""
-        return self.shown(who(request), seen, picked)
-
-    def shown(
-        self, visitor: Visitor, seen: tuple[int, ...] = (), picked: str | None = None
+    def refresh(
+        self, snapshot: Snapshot, selected_path: str | None, request: gr.Request
     ) -> Updates:
-        """`look` for a visitor; without more it shows all anew."""
-        waiting, last = self.waiting(visitor), self.last(visitor)
-        now = (
-            len(waiting),
-            waiting[0].id if waiting else 0,
-            waiting[0].beat if waiting else 0,
-            last.id if last else 0,
+        """Return what this browser's jobs are doing, as updates; none if nothing has changed."""
+        return self.render(visitor_from_request(request), snapshot, selected_path)
+
+    def render(
+        self, visitor: Visitor, snapshot: Snapshot = (), selected_path: str | None = None
+    ) -> Updates:
+        """Return what a visitor's jobs are doing, as updates of the page.
+
+        Args:
+            visitor: Who is looking.
+            snapshot: What the page shows already; empty to have all updated.
+            selected_path: File of the image in view.
+        """
+        open_jobs = self.list_open_jobs(visitor)
+        last_job = self.find_last_job(visitor)
+        running_job = open_jobs[0] if open_jobs else None
+        new_snapshot = (
+            len(open_jobs),
+            running_job.id if running_job else 0,
+            running_job.revision if running_job else 0,
+            last_job.id if last_job else 0,
         )
-        if list(now) == list(seen):
-            return {self.seen: gr.skip()}
-        running = waiting[0] if waiting else None
-        shown = running if running and running.progress.pictures else last if not running else None
-        words = show.running(waiting) if waiting else show.ended(last) if last else self.empty
+        if new_snapshot == tuple(snapshot):
+            return {self.snapshot: gr.skip()}
         updates: Updates = {
-            self.seen: now,
-            self.clock: gr.Timer(active=bool(waiting)),
-            self.live: words,
-            self.stop: gr.Button(interactive=bool(waiting)),
+            self.snapshot: new_snapshot,
+            self.timer: gr.Timer(active=bool(open_jobs)),
+            self.live_preview: self._render_message(open_jobs, last_job),
+            self.stop_button: gr.Button(interactive=bool(open_jobs)),
         }
-        paths = [made["path"] for made in show.pictures_of(shown)] if shown else []
-        paths = [path for path in paths if Path(path).is_file()]
-        before = list(seen) or [0, 0, 0, 0]
-        if paths and picked not in paths:
-            updates |= self.strip.cleared()
-        if running and not paths and before[1] != running.id:
-            updates |= {
-                self.result: gr.Gallery(visible=False),
-                self.about: "",
-                self.send: gr.Row(visible=False),
-                **self.strip.seen(False),
-                **self.compare.closed(),
-            }
-        elif paths and (not running or picked not in paths or before[1] != running.id):
-            first = paths[-1] if running else paths[0]
-            updates |= {
-                self.result: gr.Gallery(
-                    paths, visible=not running, selected_index=paths.index(first)
-                ),
-                self.paths: paths,
-                self.send: gr.Row(visible=not running),
-                **self.strip.seen(not running),
-                **self.compare.closed(),
-                **self._picked(first, not running),
-            }
+        paths = _list_existing_paths(running_job or last_job)
+        previous_job_id = snapshot[1] if snapshot else 0
+        is_new_job = running_job is not None and running_job.id != previous_job_id
+        if paths and selected_path not in paths:
+            updates |= self.strip.clear()
+        if not paths and is_new_job:
+            updates |= self._hide_result()
+        elif paths and (running_job is None or is_new_job or selected_path not in paths):
+            updates |= self._show_result(paths, is_running=running_job is not None)
         return updates
 
-    def _picked(self, path: str | None, about: bool = True) -> Updates:
-        picture = self.desk.gallery.get(path) if path else None
+    def _render_message(self, open_jobs: list[Job], last_job: Job | None) -> str:
+        if open_jobs:
+            return render_progress(open_jobs)
+        return render_outcome(last_job) if last_job else self.placeholder
+
+    def _hide_result(self) -> Updates:
         return {
-            self.picked: path,
-            self.about: show.settings(picture) if about else "",
-            self.beside: gr.Button(AFTER, visible=bool(picture and picture.request.image)),
+            self.result: gr.Gallery(visible=False),
+            self.image_settings: "",
+            self.send_row: gr.Row(visible=False),
+            **self.strip.set_visible(False),
+            **self.comparison.hide(),
         }
 
-    def pick(self, paths: list[str], event: gr.SelectData) -> Updates:
-        there = isinstance(event.index, int) and 0 <= event.index < len(paths)
-        return self._picked(paths[event.index] if there else None)
+    def _show_result(self, paths: list[str], is_running: bool) -> Updates:
+        """Put images into the gallery; while a job runs it stays hidden behind the live preview."""
+        path = paths[-1] if is_running else paths[0]
+        return {
+            self.result: gr.Gallery(
+                paths, visible=not is_running, selected_index=paths.index(path)
+            ),
+            self.paths: paths,
+            self.send_row: gr.Row(visible=not is_running),
+            **self.strip.set_visible(not is_running),
+            **self.comparison.hide(),
+            **self._render_selection(path, with_settings=not is_running),
+        }
 
-    def turn(self, picked: str | None, label: str) -> Updates:
-        """Between the result and the slider over its source."""
-        source = before_of(self.desk, picked)
-        if source is None and label == AFTER:
+    def _render_selection(self, path: str | None, with_settings: bool = True) -> Updates:
+        image = self.services.home.gallery.get(path) if path else None
+        has_source = bool(image and image.request.image)
+        return {
+            self.selected_path: path,
+            self.image_settings: render_image_settings(image) if with_settings else "",
+            self.compare_button: gr.Button(COMPARE_LABEL, visible=has_source),
+        }
+
+    def select_image(self, paths: list[str], event: gr.SelectData) -> Updates:
+        """Show the settings of the image that was clicked in the gallery."""
+        index = event.index
+        is_valid = isinstance(index, int) and 0 <= index < len(paths)
+        return self._render_selection(paths[index] if is_valid else None)
+
+    def toggle_comparison(self, selected_path: str | None, label: str) -> Updates:
+        """Switch between the result and the slider over its source.
+
+        Args:
+            selected_path: File of the image in view.
+            label: Label of the button that was pressed.
+        """
+        source = load_before_image(self.services, selected_path)
+        if source is None and label == COMPARE_LABEL:
             gr.Warning("The picture that it was made from is not in this home any more.")
-        if source is None or picked is None or label == BEFORE:
+        if source is None or selected_path is None or label == RESULT_LABEL:
             return {
                 self.result: gr.Gallery(visible=True),
-                self.beside: gr.Button(AFTER),
-                **self.compare.closed(),
+                self.compare_button: gr.Button(COMPARE_LABEL),
+                **self.comparison.hide(),
             }
         return {
             self.result: gr.Gallery(visible=False),
-            self.beside: gr.Button(BEFORE),
-            **self.compare.shown((source, "before"), (picked, "after")),
+            self.compare_button: gr.Button(RESULT_LABEL),
+            **self.comparison.show((source, "before"), (selected_path, "after")),
         }
 
-    def cancel(self, request: gr.Request) -> None:
-        for job in self.waiting(who(request))[:1]:
-            self.desk.jobs.cancel(job.id)
+    def cancel_job(self, request: gr.Request) -> None:
+        """Cancel this visitor's first open job."""
+        for job in self.list_open_jobs(visitor_from_request(request))[:1]:
+            self.services.home.jobs.cancel(job.id)
 
 
-def task_of(job: Job) -> str:
-    """What kind of work a job's request is."""
+def _list_existing_paths(job: Job | None) -> list[str]:
+    """Return the files of a job's images that are still there."""
+    if job is None:
+        return []
+    paths = [image["path"] for image in list_job_images(job)]
+    return [path for path in paths if Path(path).is_file()]
+
+
+def get_task(job: Job) -> str:
+    """Return the task of a job's request, such as "txt2img" or "inpaint"."""
     return GenerationRequest.model_validate(job.spec).task

@@ -1,7 +1,8 @@
-"""What the tabs have in common that make pictures from a form: its parts, its buttons, how it is filled and sent.
+"""What the tabs have in common that make images from a form: its parts, buttons and events.
 
-Knows: GenerationRequest's form and the stage beside it. Does not know: in which order a tab lays the parts out; what else it needs
-than a form (a picture, a mask).
+Knows: GenerationRequest's form and the result panel beside it.
+Does not know: in which order a tab lays the parts out; what else it needs than a form (an image,
+a mask).
 """
 
 from __future__ import annotations
@@ -12,22 +13,33 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from studio.core.base import check
-from studio.core.catalog import SCHEDULERS, usual_sizes
+from studio.core.base import validate
+from studio.core.catalog import SCHEDULERS, Scheduler, list_common_sizes
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.cost import rows
+from studio.core.sweeps.cost import count_unet_rows
 from studio.errors import BadPicture, InvalidSpec, StudioError
-from studio.storage import gallery as pictures
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
-from studio.ui import show
-from studio.ui.components.lora_picker import Chooser
-from studio.ui.components.result_panel import Stage
-from studio.ui.form import Form
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
+from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.result_panel import ResultPanel
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
+from studio.ui.form import Form, single_file
+from studio.ui.tab import Tab
+from studio.ui.views.images import render_estimate
 
-OWN_SIZE = "the model's own"
-TELLING = (
+MODEL_SIZE_LABEL = "the model's own"
+FALLBACK_SIZE_PX = 512  # of a model that is not in the library
+# Settings that change how long an image will take.
+ESTIMATE_FIELDS = (
     "model",
     "width",
     "height",
@@ -35,78 +47,78 @@ TELLING = (
     "steps",
     "guidance",
     "scheduler",
-    "count",
+    "num_images",
     "strength",
     "inpaint_area",
     "hires_scale",
     "hires_steps",
     "hires_strength",
-)  # settings that change what a picture will take
+)
 
 
-class Maker:
-    """One build of such a tab. Components are attributes, so that handlers name what they change."""
+class GenerationTab:
+    """The components of such a tab, as attributes, so that handlers name what they change."""
 
     ID: ClassVar[str]
     TITLE: ClassVar[str]
     TASKS: ClassVar[tuple[str, ...]]
-    OWN: ClassVar[str] = OWN_SIZE  # what an empty size means
-    loras: Chooser  # a tab places it where it is to stand
-    second: gr.Accordion | None = None  # where the second pass is, in a tab that has one
+    NATIVE_SIZE_LABEL: ClassVar[str] = MODEL_SIZE_LABEL  # what an empty size means
+    loras: LoraPicker  # a tab places it where it is to stand
+    hires_accordion: gr.Accordion | None = None  # where the second pass is, in a tab that has one
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.form: Form[GenerationRequest] = Form(GenerationRequest, self.ID)
-        self.models = {model.name: model for model in desk.library.models()}
-        self.lay_out()
+        self.models = {model.name: model for model in services.home.library.list_models()}
+        self.build_layout()
         self.wire()
 
-    def id(self, part: str) -> str:
-        """An element's id; those of the first tab go without its name."""
+    def element_id(self, part: str) -> str:
+        """Return an element's id; those of the first tab go without its name."""
         return part if self.ID == "txt2img" else f"{self.ID}-{part}"
 
-    # ---- what it looks like -------------------------------------------------------------------------------------
+    # ---- layout -------------------------------------------------------------------------------
 
-    def lay_out(self) -> None:
-        """Place every part; a tab says in which order."""
+    def build_layout(self) -> None:
+        """Place every component; a tab says in which order."""
         raise NotImplementedError
 
-    def words(self, placeholder: str, **more: Any) -> None:
-        """The prompts, Generate, Stop, and what it will take."""
-        self.form.add("prompt", lines=3, placeholder=placeholder, **more)
+    def add_prompts(self, placeholder: str, **prompt_options: Any) -> None:
+        """Place the prompts, Generate, Stop, and the estimate."""
+        self.form.add("prompt", lines=3, placeholder=placeholder, **prompt_options)
         self.form.add("negative_prompt", lines=1, placeholder="what it should not show")
-        self.buttons()
+        self.add_buttons()
 
-    def buttons(self) -> None:
-        """Generate, Stop, and what it will take."""
+    def add_buttons(self) -> None:
+        """Place Generate, Stop, and the estimate of how long it will take."""
         with gr.Row(elem_classes="actions"):
             self.generate = gr.Button(
                 "Generate",
                 variant="primary",
                 scale=3,
                 elem_classes="on-ctrl-enter",
-                elem_id=self.id("generate"),
+                elem_id=self.element_id("generate"),
             )
             self.stop = gr.Button(
-                "Stop", variant="stop", scale=1, interactive=False, elem_id=self.id("stop")
+                "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
-        self.estimate = gr.HTML(elem_id=self.id("estimate"))
+        self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
 
-    def size(self, info: str = "Usual ones.") -> None:
-        """The model and how large a picture it paints."""
-        default = GenerationRequest.model_fields["model"].default
-        model = self.models.get(default) or next(iter(self.models.values()), None)
+    def add_size(self, info: str = "Usual ones.") -> None:
+        """Place the model and the size of the image."""
+        default_name = GenerationRequest.model_fields["model"].default
+        model = self.models.get(default_name) or next(iter(self.models.values()), None)
         with gr.Row():
             self.form.add(
                 "model",
                 choices=list(self.models),
                 allow_custom_value=True,
-                value=model.name if model else default,
+                value=model.name if model else default_name,
                 info="Checkpoint.",
             )
-            self.usual = gr.Dropdown(
-                self.sizes(model),
-                value=self.OWN,
+            self.size_choice = gr.Dropdown(
+                self.size_choices(model),
+                value=self.NATIVE_SIZE_LABEL,
                 label="Size",
                 info=info,
                 elem_id=f"{self.ID}-size",
@@ -115,14 +127,14 @@ class Maker:
             for side in ("width", "height"):
                 self.form.add(
                     side,
-                    value=model.side if model else None,
-                    placeholder=self.OWN,
+                    value=model.native_size if model else None,
+                    placeholder=self.NATIVE_SIZE_LABEL,
                     info=None,
                     min_width=120,
                 )
 
-    def numbers(self) -> None:
-        """Steps, guidance, scheduler, seed."""
+    def add_sampling(self) -> None:
+        """Place steps, guidance, scheduler and seed."""
         with gr.Group():
             with gr.Row():
                 self.form.add("steps", min_width=200, info="More is slower and finer.")
@@ -130,23 +142,27 @@ class Maker:
             with gr.Row():
                 self.form.add("scheduler", min_width=200, info="Sampler.")
                 self.form.add(
-                    "schedule",
+                    "noise_schedule",
                     min_width=200,
                     info="Noise levels.",
-                    choices=list(SCHEDULERS["DPM++ 2M"].schedules),
+                    choices=list(SCHEDULERS["DPM++ 2M"].noise_schedules),
                 )
         with gr.Group():
             with gr.Row():
                 self.form.add("seed", min_width=140, info="-1 draws a new one.")
-                self.form.add("count", min_width=100, slider=False, info="Batch count.")
-                self.form.add("batch", min_width=100, slider=False, info="Batch size; 1 is exact.")
-            self.random = gr.Button("New seed each time", size="sm", elem_id=self.id("random-seed"))
+                self.form.add("num_images", min_width=100, slider=False, info="Batch count.")
+                self.form.add(
+                    "batch_size", min_width=100, slider=False, info="Batch size; 1 is exact."
+                )
+            self.random_seed = gr.Button(
+                "New seed each time", size="sm", elem_id=self.element_id("random-seed")
+            )
 
-    def hires(self) -> None:
-        """The second pass at a larger size."""
+    def add_hires(self) -> None:
+        """Place the settings of the second pass at a larger size."""
         with gr.Accordion(
             "Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires"
-        ) as self.second:
+        ) as self.hires_accordion:
             with gr.Row():
                 self.form.add("hires_scale", min_width=160, info="Upscale by; 1 is off.")
                 self.form.add("hires_strength", min_width=160, info="Denoising strength of it.")
@@ -159,14 +175,16 @@ class Maker:
                 self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
                 self.form.add("hires_overlap", min_width=120, info="How far tiles share.")
 
-    def more(self) -> None:
-        """Presets, a picture's settings, what only experts need."""
-        with gr.Accordion("Presets", open=False, elem_id=self.id("presets")) as self.presets:
+    def add_extras(self) -> None:
+        """Place presets, the import of an image's settings, and what only experts need."""
+        with gr.Accordion(
+            "Presets", open=False, elem_id=self.element_id("presets")
+        ) as self.presets_accordion:
             self.preset = gr.Dropdown(
-                self.desk.presets.names(),
+                self.services.home.presets.list_names(),
                 value=None,
                 label="Take a preset",
-                elem_id=self.id("preset"),
+                elem_id=self.element_id("preset"),
                 info="Fills in its settings, and leaves the rest at their defaults.",
             )
             with gr.Row():
@@ -175,135 +193,173 @@ class Maker:
                     placeholder="a name",
                     max_lines=1,
                     scale=3,
-                    elem_id=self.id("preset-name"),
+                    elem_id=self.element_id("preset-name"),
                 )
                 self.preset_save = gr.Button(
-                    "Save", scale=1, min_width=80, elem_id=self.id("preset-save")
+                    "Save", scale=1, min_width=80, elem_id=self.element_id("preset-save")
                 )
-        with gr.Accordion("Settings from a picture", open=False, elem_id=self.id("from-picture")):
-            self.drop = gr.File(
+        with gr.Accordion(
+            "Settings from a picture", open=False, elem_id=self.element_id("from-picture")
+        ):
+            self.settings_file = gr.File(
                 label="A picture made here, in A1111 or Forge",
                 height=110,
-                elem_id=self.id("drop"),
+                elem_id=self.element_id("drop"),
                 type="filepath",
             )
         with gr.Accordion("For experts", open=False):
             self.form.add("clip_skip")
 
-    def staged(self, empty: str) -> None:
-        """The side on which the pictures come."""
-        self.stage = Stage(self.desk, self.ID, self.TASKS, empty)
+    def add_result_panel(self, empty_html: str) -> None:
+        """Place the side that shows the images."""
+        self.result_panel = ResultPanel(self.services, self.ID, self.TASKS, empty_html)
 
-    # ---- which event does what ----------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------
 
     @property
-    def asked(self) -> set[Any]:
-        """All that says what is wanted."""
+    def inputs(self) -> set[Any]:
+        """What a request is read from."""
         return self.form.inputs
 
     @property
-    def telling(self) -> set[Any]:
-        """What has to be known to say what it will take: `asked` without what is heavy."""
+    def estimate_inputs(self) -> set[Any]:
+        """What an estimate is read from: `inputs` without those that send much."""
         return self.form.inputs
 
     @property
-    def filled(self) -> list[Any]:
-        """All that a request puts on the page."""
-        more = [self.second] if self.second else []
-        return list(dict.fromkeys([*self.form.outputs, *self.loras.outputs, self.estimate, *more]))
+    def form_outputs(self) -> list[Any]:
+        """What a request is shown in."""
+        outputs = [*self.form.outputs, *self.loras.outputs, self.estimate]
+        if self.hires_accordion:
+            outputs.append(self.hires_accordion)
+        return list(dict.fromkeys(outputs))
+
+    @property
+    def estimate_outputs(self) -> list[Any]:
+        """What `update_estimate` changes."""
+        return [self.estimate]
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.filled, self.stop, *self.stage.watched]
+        return [*self.form_outputs, self.stop, *self.result_panel.refresh_outputs]
 
     def wire(self) -> None:
-        form = self.form
-        self.stage.wire(self.stop)
+        """Connect events and handlers."""
+        self.result_panel.wire(self.stop)
         self.loras.wire()
-        self.generate.click(
-            self.submit, self.asked, [*self.stage.watched, self.stop], preprocess=False, **SHORT
+        self._wire_generation()
+        self._wire_model_and_size()
+        self._wire_presets()
+        fields = [name for name in ESTIMATE_FIELDS if name in self.form.components]
+        gr.on(
+            [
+                *(self.form[name].change for name in fields),
+                self.result_panel.image_settings.change,
+            ],
+            self.update_estimate,
+            self.estimate_inputs,
+            self.estimate_outputs,
+            preprocess=False,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
         )
-        self.stage.reuse.click(self.reuse_seed, self.stage.picked, form["seed"], **SHORT)
-        self.random.click(lambda: -1, None, form["seed"], **SHORT)
+
+    def _wire_generation(self) -> None:
+        self.generate.click(
+            self.submit,
+            self.inputs,
+            [*self.result_panel.refresh_outputs, self.stop],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        seed = self.form["seed"]
+        self.result_panel.reuse_seed_button.click(
+            self.reuse_seed, self.result_panel.selected_path, seed, **EVENT_OPTIONS
+        )
+        self.random_seed.click(lambda: -1, None, seed, **EVENT_OPTIONS)
+
+    def _wire_model_and_size(self) -> None:
+        form = self.form
         form["scheduler"].input(
-            self.fit_schedule, [form["scheduler"], form["schedule"]], form["schedule"], **SHORT
+            self.update_schedule,
+            {form["scheduler"], form["noise_schedule"]},
+            form["noise_schedule"],
+            **EVENT_OPTIONS,
         )
         form["model"].input(
-            self.fit_model,
-            self.telling,
-            [self.usual, form["width"], form["height"]],
+            self.apply_model_size,
+            self.estimate_inputs,
+            [self.size_choice, form["width"], form["height"]],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.usual.input(
-            self.take_size,
-            {self.usual, *self.telling},
+        self.size_choice.input(
+            self.apply_size_choice,
+            {self.size_choice, *self.estimate_inputs},
             [form["width"], form["height"]],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.presets.expand(
-            lambda: gr.Dropdown(self.desk.presets.names()), None, self.preset, **SHORT
+
+    def _wire_presets(self) -> None:
+        self.presets_accordion.expand(
+            lambda: gr.Dropdown(self.services.home.presets.list_names()),
+            None,
+            self.preset,
+            **EVENT_OPTIONS,
         )
         self.preset.input(
-            self.take_preset, {self.preset, *self.telling}, self.filled, preprocess=False, **SHORT
+            self.load_preset,
+            {self.preset, *self.estimate_inputs},
+            self.form_outputs,
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
         self.preset_save.click(
             self.save_preset,
-            {self.preset_name, *form.inputs},
+            {self.preset_name, *self.form.inputs},
             [self.preset, self.preset_name],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.drop.upload(
-            self.take_picture,
-            {self.drop, *form.inputs},
-            [self.drop, *form.outputs],
+        self.settings_file.upload(
+            self.import_settings,
+            {self.settings_file, *self.form.inputs},
+            [self.settings_file, *self.form.outputs],
             preprocess=False,
-            **SHORT,
-        )
-        told = [form[name].change for name in TELLING if name in form.parts]
-        gr.on(
-            [*told, self.stage.about.change],
-            self.tell,
-            self.telling,
-            self.says,
-            preprocess=False,
-            trigger_mode="always_last",
-            **SILENT,
+            **EVENT_OPTIONS,
         )
 
-    def size_of(self, picture: str) -> tuple[int, int] | None:
-        """Of the picture that is worked on, if there is one and it is still here."""
-        try:
-            return self.desk.library.inputs.size(picture) if picture else None
-        except BadPicture:
-            return None
+    # ---- the request on the page --------------------------------------------------------------
 
-    @property
-    def says(self) -> list[Any]:
-        """What `tell` changes."""
-        return [self.estimate]
+    def extra_fields(self, values: Updates) -> dict[str, Any]:
+        """Return the fields of the request that are not in the form.
 
-    # ---- what is wanted -----------------------------------------------------------------------------------------
-
-    def more_of(self, values: Updates) -> dict[str, Any]:
-        """Fields of the request that are not in the form. Raises StudioError."""
+        Raises:
+            StudioError: If one of them is missing or not valid.
+        """
         return {}
 
-    def known_of(self, values: Updates) -> dict[str, Any]:
-        """Of those, what is known without work."""
+    def cheap_fields(self, values: Updates) -> dict[str, Any]:
+        """Return those of the `extra_fields` that need no work, for an estimate."""
         return {}
 
-    def read(self, values: Updates) -> GenerationRequest:
-        """The request on the page. Raises InvalidSpec with all that is wrong."""
-        more, faults = {}, []
+    def parse_request(self, values: Updates) -> GenerationRequest:
+        """Return the request on the page.
+
+        Raises:
+            InvalidSpec: With all that is wrong.
+        """
+        fields = self.form.read_raw(values)
+        faults: list[str] = []
         try:
-            more = self.more_of(values)
+            fields |= self.extra_fields(values)
+        except InvalidSpec as error:
+            faults += error.faults
         except StudioError as error:
-            faults = list(error.faults) if isinstance(error, InvalidSpec) else [str(error)]
+            faults.append(str(error))
         try:
-            request = check(GenerationRequest, {**self.form.raw(values), **more})
+            request = validate(GenerationRequest, fields)
         except InvalidSpec as error:
             raise InvalidSpec([*faults, *error.faults]) from None
         if faults:
@@ -311,169 +367,211 @@ class Maker:
         return request
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            visitor = who(request)
-            self.desk.submit(self.read(values), visitor)
-            return self.stage.shown(visitor)
+        """Queue the request on the page."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            self.services.submit_generation(self.parse_request(values), visitor)
+            return self.result_panel.render(visitor)
 
-    def tell(self, values: Updates) -> Updates:
-        """What the request on the page will take, or the first thing that keeps it from being one."""
+    def update_estimate(self, values: Updates) -> Updates:
+        """Say how long the request on the page will take, or what keeps it from being one."""
+        fields = {**self.form.read_raw(values), **self.cheap_fields(values)}
         try:
-            return {
-                self.estimate: self.told(
-                    check(GenerationRequest, {**self.form.raw(values), **self.known_of(values)})
-                )
-            }
+            estimate_html = self.estimate_text(validate(GenerationRequest, fields))
         except InvalidSpec as error:
-            return {self.estimate: f'<p class="estimate">{html.escape(error.faults[0])}</p>'}
+            estimate_html = f'<p class="estimate">{html.escape(error.faults[0])}</p>'
+        return {self.estimate: estimate_html}
 
-    def told(self, request: GenerationRequest) -> str:
-        """In a line. Raises InvalidSpec."""
-        model = self.models.get(request.model)
-        full = request.resolved(model.side if model else 512, 0, self.size_of(request.image))
-        return show.estimate(
-            full, self.desk.gallery.rate(request.model), pictures.work(full), rows(full)
+    def estimate_text(self, request: GenerationRequest) -> str:
+        """Render in a line how long a request will take.
+
+        Raises:
+            InvalidSpec: If the request does not go with its model or image.
+        """
+        native_size = native_size_of(self.models.get(request.model))
+        resolved = request.resolve(native_size, 0, self.find_input_size(request.image))
+        return render_estimate(
+            resolved,
+            self.services.home.gallery.get_seconds_per_megapixel(request.model),
+            gallery.estimate_unet_work(resolved),
+            count_unet_rows(resolved, resolved.size),
         )
 
-    # ---- what fills the form ------------------------------------------------------------------------------------
+    def find_input_size(self, image_sha256: str) -> tuple[int, int] | None:
+        """Return the size of an input image, if there is one and it is still here."""
+        if not image_sha256:
+            return None
+        try:
+            return self.services.home.library.inputs.read_size(image_sha256)
+        except BadPicture:
+            return None
 
-    def opened(self, visitor: Visitor) -> Updates:
-        """A page that opens takes up what its browser left: the running job, its settings, the last picture."""
-        job = next(iter(self.stage.waiting(visitor)), None) or self.stage.last(visitor)
+    # ---- filling the form ---------------------------------------------------------------------
+
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Return what a page that opens shows: the visitor's running job, else the last one."""
+        open_jobs = self.result_panel.list_open_jobs(visitor)
+        job = open_jobs[0] if open_jobs else self.result_panel.find_last_job(visitor)
         if job is None:
-            model = self.form["model"].value
+            model_name = self.form["model"].value
             return {
-                self.estimate: self.told(GenerationRequest(model=model)),
-                **self.loras.look(model, visitor),
+                self.estimate: self.estimate_text(GenerationRequest(model=model_name)),
+                **self.loras.refresh(model_name, visitor),
             }
         return {
-            **self.take(GenerationRequest.model_validate(job.spec), visitor),
-            **self.stage.shown(visitor),
+            **self.load_request(GenerationRequest.model_validate(job.spec), visitor),
+            **self.result_panel.render(visitor),
         }
 
-    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
-        """A request from elsewhere, with what is known of its LoRAs now."""
-        schedules = list(SCHEDULERS[request.scheduler].schedules)
-        filled = {
-            **self.form.fill(request),
-            self.form["schedule"]: gr.Dropdown(schedules, value=request.schedule),
-            self.estimate: self.told(request),
-        }
-        filled |= {self.second: gr.Accordion(open=request.hires)} if self.second else {}
-        return {
-            **filled,
-            **self.loras.look(request.model, visitor, value=filled[self.form["loras"]]),
-        }
+    def load_request(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        """Put a request on the page, with what is known of its LoRAs now."""
+        updates = self.form.fill(request)
+        updates[self.form["noise_schedule"]] = _noise_schedule_dropdown(
+            request.scheduler, request.noise_schedule
+        )
+        updates[self.estimate] = self.estimate_text(request)
+        if self.hires_accordion:
+            updates[self.hires_accordion] = gr.Accordion(open=request.has_hires_pass)
+        lora_rows = updates[self.form["loras"]]
+        return updates | self.loras.refresh(request.model, visitor, value=lora_rows)
 
-    def sent(self, picture: pictures.Picture, visitor: Visitor) -> Updates:
-        """A picture from another tab: here, its settings."""
-        return self.take(picture.request, visitor)
+    def receive_image(self, image: gallery.GeneratedImage, visitor: Visitor) -> Updates:
+        """Put the settings of an image from another tab on the page."""
+        return self.load_request(image.request, visitor)
 
-    def reuse_seed(self, picked: str | None) -> Any:
-        picture = self.desk.gallery.get(picked) if picked else None
-        return picture.request.seed if picture else gr.skip()
+    def reuse_seed(self, selected_path: str | None) -> Any:
+        """Return the seed of the image in view."""
+        image = self.services.home.gallery.get(selected_path) if selected_path else None
+        return image.request.seed if image else gr.skip()
 
-    def fit_schedule(self, scheduler: str, schedule: str) -> Any:
-        """Only ladders that the chosen scheduler runs on; the chosen one is kept where it can be."""
-        known = next((info for name, info in SCHEDULERS.items() if name == scheduler), None)
-        if known is None:
+    def update_schedule(self, values: Updates) -> Any:
+        """Offer the noise schedules that the scheduler runs on; keep the chosen one if it can."""
+        # Not `in`: a browser may send what has no hash.
+        scheduler = next(
+            (name for name in SCHEDULERS if name == values[self.form["scheduler"]]), None
+        )
+        if scheduler is None:
             return gr.skip()
-        return gr.Dropdown(
-            list(known.schedules),
-            value=schedule if schedule in known.schedules else known.schedules[0],
-        )
+        noise_schedules = SCHEDULERS[scheduler].noise_schedules
+        noise_schedule = values[self.form["noise_schedule"]]
+        if noise_schedule not in noise_schedules:
+            noise_schedule = noise_schedules[0]
+        return _noise_schedule_dropdown(scheduler, noise_schedule)
 
-    def model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
-        """The chosen one, if it is in the library."""
+    def selected_model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
+        """Return the chosen model, if it is in the library."""
         name = values[self.form["model"]]
-        return next((model for model in self.desk.library.models() if model.name == name), None)
+        models = self.services.home.library.list_models()
+        return next((model for model in models if model.name == name), None)
 
-    def sizes(self, model: ModelInfo | None) -> list[str]:
-        """Sizes to choose from."""
-        return [self.OWN] + (
-            [f"{w} × {h}" for w, h in usual_sizes(model.family, model.side)] if model else []
-        )
+    def size_choices(self, model: ModelInfo | None) -> list[str]:
+        """Return the sizes to choose from, the native one first."""
+        choices = [self.NATIVE_SIZE_LABEL]
+        if model:
+            sizes = list_common_sizes(model.family, model.native_size)
+            choices += [f"{width} × {height}" for width, height in sizes]
+        return choices
 
-    def own_size(self, values: Updates) -> tuple[int, int] | None:
-        """The size that is taken where nothing is said."""
-        model = self.model(values)
-        return (model.side, model.side) if model else None
+    def default_size(self, values: Updates) -> tuple[int, int] | None:
+        """Return the size of an image for which none is chosen; None without a known model."""
+        model = self.selected_model(values)
+        if model is None:
+            return None
+        return model.native_size, model.native_size
 
-    def fit_model(self, values: Updates) -> Updates:
-        model, own = self.model(values), self.own_size(values)
-        if model is None or own is None:
-            return {self.usual: gr.skip()}
+    def apply_model_size(self, values: Updates) -> Updates:
+        """Offer the sizes that suit the chosen model, and fill in its default size."""
+        model = self.selected_model(values)
+        size = self.default_size(values)
+        if model is None or size is None:
+            return {self.size_choice: gr.skip()}
         return {
-            self.usual: gr.Dropdown(self.sizes(model), value=self.OWN),
-            self.form["width"]: own[0],
-            self.form["height"]: own[1],
+            self.size_choice: gr.Dropdown(self.size_choices(model), value=self.NATIVE_SIZE_LABEL),
+            self.form["width"]: size[0],
+            self.form["height"]: size[1],
         }
 
-    def take_size(self, values: Updates) -> Updates:
-        size = values[self.usual]
-        known = (
-            isinstance(size, str) and size in self.sizes(self.model(values)) and size != self.OWN
-        )
-        own = tuple(int(part) for part in size.split(" × ")) if known else self.own_size(values)
-        return (
-            {self.form["width"]: own[0], self.form["height"]: own[1]}
-            if own
-            else {self.form["width"]: gr.skip()}
-        )
+    def apply_size_choice(self, values: Updates) -> Updates:
+        """Fill in the chosen size; the default one where the choice is not a known size."""
+        choice = values[self.size_choice]
+        common_sizes = self.size_choices(self.selected_model(values))[1:]
+        if isinstance(choice, str) and choice in common_sizes:
+            width, height = choice.split(" × ")
+            return {self.form["width"]: int(width), self.form["height"]: int(height)}
+        size = self.default_size(values)
+        if size is None:
+            return {self.form["width"]: gr.skip()}
+        return {self.form["width"]: size[0], self.form["height"]: size[1]}
 
-    def take_preset(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
+    def load_preset(self, values: Updates, request: gr.Request) -> Updates:
+        """Put a preset on the page."""
+        with report_errors():
             name = values[self.preset]
-            return (
-                self.take(self.desk.presets.load(str(name)), who(request))
-                if name
-                else {self.estimate: gr.skip()}
-            )
+            if not name:
+                return {self.estimate: gr.skip()}
+            preset = self.services.home.presets.load(str(name))
+            return self.load_request(preset, visitor_from_request(request))
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            who(request).must_own("Saving presets")
-            path = self.desk.presets.save(
-                str(values.pop(self.preset_name) or ""),
-                check(GenerationRequest, self.form.raw(values)),
-            )
+        """Save the settings on the page as a preset."""
+        with report_errors():
+            visitor_from_request(request).require_owner("Saving presets")
+            name = str(values.pop(self.preset_name) or "")
+            path = self.services.home.presets.save(name, self.form.read(values))
             gr.Info(f"Kept as {html.escape(path.stem)}.")
             return {
-                self.preset: gr.Dropdown(self.desk.presets.names(), value=path.stem),
+                self.preset: gr.Dropdown(self.services.home.presets.list_names(), value=path.stem),
                 self.preset_name: "",
             }
 
-    def take_picture(self, values: Updates) -> Updates:
-        """Settings from a dropped file. What cannot be taken is said; what is there and right is not touched."""
-        with show.said():
-            file = values.pop(self.drop)
-            found = pictures.recipe(*uploaded(file[0] if isinstance(file, list) and file else file))
-            taken = {name: value for name, value in found.values.items() if name in self.form.parts}
-            notes = list(found.notes)
-            if taken.get("model") not in {model.name for model in self.desk.library.models()}:
-                notes.append(
-                    f"The model {taken.pop('model', 'of that picture')} is not here; the chosen one stays."
-                )
-            updates, faults = self.form.fill_some(taken, self.form.raw(values))
+    def import_settings(self, values: Updates) -> Updates:
+        """Fill in the settings of a dropped file, and warn of those that cannot be.
+
+        Settings that the file does not have stay as they are.
+        """
+        with report_errors():
+            path, file_name = resolve_upload(single_file(values.pop(self.settings_file)))
+            imported = gallery.read_image_settings(path, file_name)
+            settings = {
+                name: value
+                for name, value in imported.values.items()
+                if name in self.form.components
+            }
+            notes = list(imported.notes)
+            model_names = {model.name for model in self.services.home.library.list_models()}
+            if settings.get("model") not in model_names:
+                model_name = settings.pop("model", "of that picture")
+                notes.append(f"The model {model_name} is not here; the chosen one stays.")
+            updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
             for note in (*notes, *faults):
                 gr.Warning(html.escape(note), duration=12)
-            if schedule := taken.get("schedule"):
-                updates[self.form["schedule"]] = gr.Dropdown(
-                    list(SCHEDULERS[taken["scheduler"]].schedules), value=schedule
+            if noise_schedule := settings.get("noise_schedule"):
+                updates[self.form["noise_schedule"]] = _noise_schedule_dropdown(
+                    settings["scheduler"], noise_schedule
                 )
-            return {**updates, self.drop: None}
+            return {**updates, self.settings_file: None}
 
-    def tab(self) -> Tab:
-        """What it is to the other tabs."""
+    def build_tab(self) -> Tab:
+        """Return what the tab is to the other tabs."""
         return Tab(
             self.ID,
             self.TITLE,
             form=self.form,
-            picked=self.stage.picked,
-            send=self.stage.send,
-            opened=self.opened,
-            take=self.take,
-            sent=self.sent,
+            selected_path=self.result_panel.selected_path,
+            send_row=self.result_panel.send_row,
+            on_open=self.on_open,
+            load_request=self.load_request,
+            receive_image=self.receive_image,
             outputs=list(dict.fromkeys(self.outputs)),
-            filled=list(dict.fromkeys(self.filled)),
+            form_outputs=list(dict.fromkeys(self.form_outputs)),
         )
+
+
+def native_size_of(model: ModelInfo | None) -> int:
+    """Return the side in pixels that a model was trained at, or a usual one without a model."""
+    return model.native_size if model else FALLBACK_SIZE_PX
+
+
+def _noise_schedule_dropdown(scheduler: Scheduler, noise_schedule: str) -> gr.Dropdown:
+    """Return an update: the noise schedules of a scheduler, with one of them chosen."""
+    return gr.Dropdown(list(SCHEDULERS[scheduler].noise_schedules), value=noise_schedule)

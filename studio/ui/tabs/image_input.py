@@ -1,6 +1,7 @@
-"""What img2img and inpainting have in common: a picture on an easel that is worked on.
+"""What img2img and inpainting have in common: an image in an editor that is worked on.
 
-Knows: how a picture comes to the tab and what size it asks for. Does not know: masks, drawings, what else a tab asks of it.
+Knows: how an image comes to the tab and what size it asks for.
+Does not know: masks, drawings, what else a tab asks of it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,29 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from studio.core.generation.geometry import UNIT, Size, paint_size
+from studio.core.generation.geometry import (
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    SIZE_MULTIPLE_PX,
+    Size,
+    resolve_size,
+)
 from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec
-from studio.storage.gallery import Picture
-from studio.ui import show
-from studio.ui.components.mask_editor import Easel, Source
-from studio.ui.guard import Visitor, who
-from studio.ui.tabs.generation import Maker
-from studio.ui.widgets import SHORT, Tab, Updates
+from studio.services.visitor import Visitor
+from studio.storage.gallery import GeneratedImage
+from studio.ui.components.mask_editor import MaskEditor, SourceImage
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
+from studio.ui.tabs.generation import FALLBACK_SIZE_PX, GenerationTab, native_size_of
 
-DEFAULTS = {name: field.get_default() for name, field in GenerationRequest.model_fields.items()}
-OF_THE_PICTURE = (
+REQUEST_DEFAULTS = {
+    name: field.get_default() for name, field in GenerationRequest.model_fields.items()
+}
+# Fields that are about one image, and say nothing about the next.
+PER_IMAGE_FIELDS = (
     "image",
     "mask",
     "invert_mask",
@@ -32,160 +44,202 @@ OF_THE_PICTURE = (
 )
 
 
-class OnPicture(Maker):
-    """One build of such a tab."""
+class ImageInputTab(GenerationTab):
+    """The components of such a tab."""
 
-    MODE: ClassVar[str]  # of the easel
-    OWN = "the picture's own"
+    EDITOR_MODE: ClassVar[str]  # "mask" or "sketch"
+    NATIVE_SIZE_LABEL = "the picture's own"
 
-    def worked_on(self) -> None:
-        """The easel."""
-        self.easel = Easel(self.desk, self.ID, self.MODE)
+    def add_editor(self) -> None:
+        """Place the image editor."""
+        self.editor = MaskEditor(self.services, self.ID, self.EDITOR_MODE)
 
-    def said(self, placeholder: str) -> None:
-        """The prompts around the buttons: short, for the easel is high."""
+    def add_compact_prompts(self, placeholder: str) -> None:
+        """Place the prompts around the buttons: short ones, for the editor is high."""
         self.form.add("prompt", lines=2, placeholder=placeholder, info=None)
-        self.buttons()
+        self.add_buttons()
         self.form.add("negative_prompt", lines=1, placeholder="what it should not show", info=None)
 
     @property
-    def asked(self) -> set[Any]:
-        return {*super().asked, *self.easel.outputs}
+    def inputs(self) -> set[Any]:
+        return {*super().inputs, *self.editor.outputs}
 
     @property
-    def telling(self) -> set[Any]:
-        return {*super().telling, self.easel.source}
+    def estimate_inputs(self) -> set[Any]:
+        return {*super().estimate_inputs, self.editor.source}
 
     @property
-    def filled(self) -> list[Any]:
-        return [*super().filled, *self.easel.outputs]
+    def form_outputs(self) -> list[Any]:
+        return [*super().form_outputs, *self.editor.outputs]
+
+    @property
+    def size_outputs(self) -> list[Any]:
+        """What another size changes."""
+        return [self.size_choice, self.form["width"], self.form["height"]]
 
     def wire(self) -> None:
+        """Connect events and handlers."""
         super().wire()
-        sized = [self.usual, self.form["width"], self.form["height"]]
-        self.easel.html.click(
-            self.press, self.telling, [*self.easel.outputs, *sized], preprocess=False, **SHORT
+        self.editor.html.click(
+            self.handle_editor_event,
+            self.estimate_inputs,
+            [*self.editor.outputs, *self.size_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
         gr.on(
-            [self.easel.source.change],
-            self.tell,
-            self.telling,
-            self.says,
+            [self.editor.source.change],
+            self.update_estimate,
+            self.estimate_inputs,
+            self.estimate_outputs,
             preprocess=False,
             trigger_mode="always_last",
-            **SHORT,
+            **EVENT_OPTIONS,
         )
 
-    def press(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """A button on the easel, or a file dropped on it."""
-        with show.said():
-            visitor = who(request)
-            size = paint_size(
-                (_whole(values[self.form["width"]]), _whole(values[self.form["height"]])),
-                (512, 512),
+    def handle_editor_event(
+        self, values: Updates, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """Handle a button of the editor, or a file dropped on it."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            width = _parse_side(values[self.form["width"]])
+            height = _parse_side(values[self.form["height"]])
+            blank_size = resolve_size((width, height), (FALLBACK_SIZE_PX, FALLBACK_SIZE_PX))
+            previous = values[self.editor.source]
+            source = self.editor.apply_action(
+                event_payload(event), previous, blank_size, visitor.owner_filter
             )
-            before = values[self.easel.source]
-            source = self.easel.pressed(event._data, before, size, visitor.sees)
-            if source == before:
-                return {self.easel.source: gr.skip()}
-            sized = (
-                self.sized(source, values)
-                if source is None or before is None or source.image != before.image
-                else {}
-            )
-            return {**self.easel.put(source), **sized}
+            if source == previous:
+                return {self.editor.source: gr.skip()}
+            updates = self.editor.show_image(source)
+            if source is None or previous is None or source.image != previous.image:
+                updates |= self.match_source_size(source, values)
+            return updates
 
-    def sized(self, source: Source | None, values: Updates) -> Updates:
-        """The size that suits another picture."""
-        return self.fit_model({**values, self.easel.source: source})
+    def match_source_size(self, source: SourceImage | None, values: Updates) -> Updates:
+        """Fill in the size that suits another image."""
+        return self.apply_model_size({**values, self.editor.source: source})
 
-    def own_size(self, values: Updates) -> Size | None:
-        """The picture's own, unless that is far more than the model was made for."""
-        source, model = values[self.easel.source], self.model(values)
+    def default_size(self, values: Updates) -> Size | None:
+        """Return the image's own size, unless that is far more than the model was made for."""
+        source = values[self.editor.source]
+        model = self.selected_model(values)
         if source is None or model is None:
-            return super().own_size(values)
-        return suited(source.size, model.side)
+            return super().default_size(values)
+        return fit_size(source.size, model.native_size)
 
-    def known_of(self, values: Updates) -> dict[str, Any]:
-        source = values[self.easel.source]
-        return {"image": source.image} if source else {}
+    def cheap_fields(self, values: Updates) -> dict[str, Any]:
+        """Return the image as it was before anything was drawn on it."""
+        source = values[self.editor.source]
+        if source is None:
+            return {}
+        return {"image": source.image}
 
-    def source(self, values: Updates) -> Source:
-        """The picture on the easel. Raises InvalidSpec where there is none."""
-        source = values[self.easel.source]
-        if not isinstance(source, Source):
+    def require_source(self, values: Updates) -> SourceImage:
+        """Return the image in the editor.
+
+        Raises:
+            InvalidSpec: If there is none.
+        """
+        source = values[self.editor.source]
+        if not isinstance(source, SourceImage):
             raise InvalidSpec(
                 [
-                    "Picture: there is none yet; drop one on the easel, choose a file, or send one from another tab."
+                    "Picture: there is none yet; drop one on the easel, choose a file, "
+                    "or send one from another tab."
                 ]
             )
         return source
 
-    def tab(self) -> Tab:
-        made = super().tab()
-        made.source = self.easel.source
-        return made
+    def build_tab(self) -> Tab:
+        """Return what the tab is to the other tabs."""
+        tab = super().build_tab()
+        tab.source_image = self.editor.source
+        return tab
 
-    # ---- what fills the form ------------------------------------------------------------------------------------
+    # ---- filling the form ---------------------------------------------------------------------
 
-    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
-        filled, told = super().take(request, visitor), self.told_easel(request)
-        if not request.image:  # a preset, which is for any picture
-            return {**filled, **(self.easel.tell(told) if told else {})}
-        source = self.easel.known(request.image, request.mask, request.invert_mask, visitor.sees)
+    def load_request(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        """Put a request on the page, and its image into the editor."""
+        updates = super().load_request(request, visitor)
+        hints = self.editor_hints(request)
+        if not request.image:  # a preset, which is for any image
+            if hints:
+                updates |= self.editor.set_options(hints)
+            return updates
+        source = self.editor.find_image(
+            request.image, request.mask, request.invert_mask, visitor.owner_filter
+        )
         if source is None:
             gr.Warning(
                 "The picture that this was made from is not in this home any more; choose another."
             )
-        return {**filled, **self.easel.put(source, told)}
+        return updates | self.editor.show_image(source, hints)
 
-    def told_easel(self, request: GenerationRequest) -> dict[str, Any]:
-        """What the easel is to show beside the picture."""
+    def editor_hints(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return what the editor is to show beside the image (see `MaskEditor.set_options`)."""
         return {}
 
-    def sent(
-        self, picture: Picture, visitor: Visitor, as_it_is: bool = False, **wanted: Any
+    def receive_image(
+        self, image: GeneratedImage, visitor: Visitor, keep_size: bool = False, **overrides: Any
     ) -> Updates:
-        """A picture from another tab: it goes on the easel, and what it was made with into the form.
+        """Put an image from another tab into the editor, and its settings into the form.
 
-        It is painted at the size that suits the model, or `as_it_is`; `wanted` are other values of fields.
+        Args:
+            image: The image; its own settings are the base.
+            visitor: Who works on it.
+            keep_size: Whether to generate at the image's own size instead of at one that suits
+                the model.
+            **overrides: Other values of fields.
         """
-        with show.said():
-            found = self.desk.library.inputs.add(picture.path, by=visitor.sees)
-            model = self.models.get(picture.request.model)
-            width, height = (
-                paint_size((None, None), found.size)
-                if as_it_is
-                else suited(found.size, model.side if model else 512)
+        with report_errors():
+            input_image = self.services.home.library.inputs.add(
+                image.path, guest_id=visitor.owner_filter
             )
-            strength = picture.request.strength or DEFAULTS["strength"]
-            asked = {
-                "strength": strength,
-                **{name: DEFAULTS[name] for name in OF_THE_PICTURE},
+            if keep_size:
+                width, height = resolve_size((None, None), input_image.size)
+            else:
+                model = self.models.get(image.request.model)
+                width, height = fit_size(input_image.size, native_size_of(model))
+            fields = {
+                "strength": image.request.strength or REQUEST_DEFAULTS["strength"],
+                **{name: REQUEST_DEFAULTS[name] for name in PER_IMAGE_FIELDS},
                 "width": width,
                 "height": height,
-                "count": 1,
-                **wanted,
-                "image": found.sha256,
+                "num_images": 1,
+                **overrides,
+                "image": input_image.sha256,
             }
-            return self.take(picture.request.model_copy(update=asked), visitor)
+            return self.load_request(image.request.model_copy(update=fields), visitor)
 
 
-def suited(own: Size, side: int) -> Size:
-    """A size to paint a picture at: its own, to the nearest unit, or about as many pixels as the model was made for."""
-    scale = 1.0 if max(own) <= 2 * side else side / (own[0] * own[1]) ** 0.5
-    return paint_size(
-        (None, None), (max(UNIT, round(own[0] * scale)), max(UNIT, round(own[1] * scale)))
+def fit_size(source_size: Size, native_size: int) -> Size:
+    """Return the size to generate at from an image.
+
+    Args:
+        source_size: Width and height of the image in pixels.
+        native_size: The side in pixels that the model was trained at.
+
+    Returns:
+        The image's own size, to the nearest multiple of 8; if it is more than twice as large as
+        the model was made for, one of the same shape with about as many pixels as that.
+    """
+    width, height = source_size
+    scale = 1.0
+    if max(width, height) > 2 * native_size:
+        scale = native_size / (width * height) ** 0.5
+    scaled_size = (
+        max(SIZE_MULTIPLE_PX, round(width * scale)),
+        max(SIZE_MULTIPLE_PX, round(height * scale)),
     )
+    return resolve_size((None, None), scaled_size)
 
 
-def _whole(value: Any) -> int | None:
-    """A side that a browser sent, if it can be one."""
-    return (
-        value
-        if isinstance(value, int)
-        and not isinstance(value, bool)
-        and 64 <= value <= 2048
-        and value % UNIT == 0
-        else None
-    )
+def _parse_side(value: Any) -> int | None:
+    """Return a side that a browser sent, if it can be one."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if not MIN_SIDE_PX <= value <= MAX_SIDE_PX or value % SIZE_MULTIPLE_PX:
+        return None
+    return value

@@ -1,7 +1,7 @@
-"""The img2img tab: a picture, or a drawing, made into another.
+"""The img2img tab: an image, or a drawing, made into another.
 
-Knows: its layout, strength, how the picture is resized. Does not know: what its other parts do (maker.py, on_picture.py); how a
-picture is made.
+Knows: its layout, strength, how the image is resized.
+Does not know: what its other parts do (generation.py, image_input.py); how an image is made.
 """
 
 from __future__ import annotations
@@ -11,51 +11,58 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.generation.geometry import paint_size, steps_run
+from studio.core.generation.geometry import count_effective_steps, resolve_size
 from studio.core.generation.request import GenerationRequest
 from studio.imaging import decode
-from studio.storage.gallery import Picture
-from studio.ui import show
-from studio.ui.components.lora_picker import Chooser
-from studio.ui.guard import Visitor
-from studio.ui.tabs.image_input import OnPicture
-from studio.ui.tabs.img2img_batch import Many
-from studio.ui.widgets import SHORT, Desk, Tab, Updates
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage.gallery import GeneratedImage
+from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, Updates
+from studio.ui.tab import Tab
+from studio.ui.tabs.image_input import ImageInputTab
+from studio.ui.tabs.img2img_batch import BatchImg2Img
+from studio.ui.views.images import render_placeholder
 
-MOST_STEPS = 1000  # that anything is said about
-LEAST, MOST = 0.25, 4  # times that a picture can be resized by
-TIMES = 2.0  # as large as Enlarge asks for, until somebody says otherwise
-LIGHTLY = 0.2  # strength of its second pass: finer, not other (at 0.35 each tile begins to paint the prompt's things into itself)
-PIECE = 1024  # pixels a side from which on it is made in tiles
-EMPTY = show.empty(
+MAX_STEPS = 1000  # more are not counted under the strength
+MIN_SCALE = 0.25  # of "Resize by"
+MAX_SCALE = 4
+ENLARGE_SCALE = 2.0  # what Enlarge fills in
+# Of the second pass of Enlarge: it makes the image finer, not another. (At 0.35 each tile begins to
+# paint the prompt's things into itself.)
+ENLARGE_STRENGTH = 0.2
+TILE_THRESHOLD_PX = 1024  # the longer side above which Enlarge works in tiles
+EMPTY_HTML = render_placeholder(
     "What becomes of it will appear here.",
     "Put a picture on the easel or draw one, say what it should show, and "
     "press Generate. Strength says how much may change.",
 )
 
 
-class Img2Img(OnPicture):
-    """One build of the tab."""
+class Img2Img(ImageInputTab):
+    """The components of the tab."""
 
     ID = TITLE = "img2img"
     TASKS = ("img2img",)
-    MODE = "sketch"
+    EDITOR_MODE = "sketch"
 
-    def lay_out(self) -> None:
+    def build_layout(self) -> None:
+        """Place every component."""
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
                 with gr.Column(elem_classes="say"):
-                    self.worked_on()
-                    self.said("what it should show")
+                    self.add_editor()
+                    self.add_compact_prompts("what it should show")
                 with gr.Group():
                     self.form.add("strength", info="Denoising strength: how much may change.")
-                    self.runs = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
+                    self.step_count = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
                 with gr.Group():
-                    self.size("As the picture, or a usual one.")
+                    self.add_size("As the picture, or a usual one.")
                     with gr.Row():
-                        self.by = gr.Slider(
-                            LEAST,
-                            MOST,
+                        self.scale = gr.Slider(
+                            MIN_SCALE,
+                            MAX_SCALE,
                             1,
                             step=0.05,
                             label="Resize by",
@@ -64,106 +71,129 @@ class Img2Img(OnPicture):
                             min_width=160,
                         )
                         self.form.add("resize_mode", min_width=160, info="If the shape differs.")
-                self.loras = Chooser(self.desk, self.form)
-                self.numbers()
-                self.hires()
-                self.many = Many(self.desk)
-                self.more()
+                self.loras = LoraPicker(self.services, self.form)
+                self.add_sampling()
+                self.add_hires()
+                self.batch_panel = BatchImg2Img(self.services)
+                self.add_extras()
             with gr.Column(scale=6, min_width=320, elem_classes="stage"):
-                self.staged(EMPTY)
+                self.add_result_panel(EMPTY_HTML)
 
     @property
-    def says(self) -> list[Any]:
-        return [*super().says, self.runs]
+    def estimate_outputs(self) -> list[Any]:
+        return [*super().estimate_outputs, self.step_count]
 
     @property
-    def filled(self) -> list[Any]:
-        return [*super().filled, self.runs]
+    def form_outputs(self) -> list[Any]:
+        return [*super().form_outputs, self.step_count]
 
     def wire(self) -> None:
+        """Connect events and handlers."""
         super().wire()
-        self.by.input(
-            self.resize,
-            {self.by, *self.telling},
+        self.scale.input(
+            self.apply_scale,
+            {self.scale, *self.estimate_inputs},
             [self.form["width"], self.form["height"]],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.many.wire(self)
+        self.batch_panel.wire(self)
 
-    def more_of(self, values: Updates) -> dict[str, Any]:
-        source = self.source(values)
-        return {"image": self.easel.picture(values[self.easel.html], source)}
+    def extra_fields(self, values: Updates) -> dict[str, Any]:
+        """Return the image with what is drawn on it.
 
-    def tell(self, values: Updates) -> Updates:
-        steps, strength = values[self.form["steps"]], values[self.form["strength"]]
-        return {**super().tell(values), self.runs: runs(steps, strength)}
+        Raises:
+            InvalidSpec: If there is no image.
+            BadPicture: If the drawing is not one.
+        """
+        source = self.require_source(values)
+        return {"image": self.editor.store_image(values[self.editor.html], source)}
 
-    def resize(self, values: Updates) -> Updates:
-        """So many times the picture's own size."""
-        source, times = values[self.easel.source], values[self.by]
-        if (
-            source is None or not isinstance(times, int | float) or not LEAST <= times <= MOST
-        ):  # NaN is not either
+    def update_estimate(self, values: Updates) -> Updates:
+        """Say how long the request on the page will take, and how many steps run."""
+        steps = values[self.form["steps"]]
+        strength = values[self.form["strength"]]
+        return {
+            **super().update_estimate(values),
+            self.step_count: render_step_count(steps, strength),
+        }
+
+    def apply_scale(self, values: Updates) -> Updates:
+        """Fill in so many times the image's own size."""
+        source = values[self.editor.source]
+        scale = values[self.scale]
+        # Written so that NaN is not in the range.
+        is_valid = isinstance(scale, int | float) and MIN_SCALE <= scale <= MAX_SCALE
+        if source is None or not is_valid:
             return {self.form["width"]: gr.skip()}
-        width, height = paint_size(
-            (None, None), (round(source.width * times), round(source.height * times))
-        )
+        scaled_size = (round(source.width * scale), round(source.height * scale))
+        width, height = resolve_size((None, None), scaled_size)
         return {self.form["width"]: width, self.form["height"]: height}
 
     @property
     def outputs(self) -> list[Any]:
-        return [*super().outputs, *self.many.outputs]
+        return [*super().outputs, *self.batch_panel.outputs]
 
-    def opened(self, visitor: Visitor) -> Updates:
-        return {**super().opened(visitor), **self.many.shown(visitor)}
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Return what a page that opens shows: the last job, and the last batch."""
+        return {**super().on_open(visitor), **self.batch_panel.render(visitor)}
 
-    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
-        return {**super().take(request, visitor), self.runs: runs(request.steps, request.strength)}
+    def load_request(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        """Put a request on the page, and say how many of its steps run."""
+        return {
+            **super().load_request(request, visitor),
+            self.step_count: render_step_count(request.steps, request.strength),
+        }
 
-    def enlarged(self, picture: Picture, visitor: Visitor) -> Updates:
-        """A picture from any tab, ready to be made larger: no first pass, and a light second one."""
-        with show.said():
-            large = TIMES * max(decode.measure(picture.path)) > PIECE
-            steps = (
-                0 if steps_run(picture.request.steps, LIGHTLY) else math.ceil(1 / LIGHTLY)
-            )  # at least one has to run
-        return self.sent(
-            picture,
+    def receive_for_upscale(self, image: GeneratedImage, visitor: Visitor) -> Updates:
+        """Put an image of any tab on the page, ready to be made larger.
+
+        Strength 0 leaves out the first pass; the second changes little.
+        """
+        with report_errors():
+            longer_side = ENLARGE_SCALE * max(decode.read_image_size(image.path))
+        is_tiled = longer_side > TILE_THRESHOLD_PX
+        hires_steps = 0  # as many as the first pass
+        if not count_effective_steps(image.request.steps, ENLARGE_STRENGTH):
+            hires_steps = math.ceil(1 / ENLARGE_STRENGTH)  # one has to run at least
+        return self.receive_image(
+            image,
             visitor,
-            as_it_is=True,
+            keep_size=True,
             strength=0.0,
-            hires_scale=TIMES,
-            hires_strength=LIGHTLY,
+            hires_scale=ENLARGE_SCALE,
+            hires_strength=ENLARGE_STRENGTH,
             hires_resize="pixel",
-            hires_steps=steps,
-            hires_tile=PIECE if large else 0,
-            hires_overlap=64 if large else 32,
+            hires_steps=hires_steps,
+            hires_tile=TILE_THRESHOLD_PX if is_tiled else 0,
+            hires_overlap=64 if is_tiled else 32,
         )
 
 
-def runs(steps: Any, strength: Any) -> str:
-    """How many steps really run, in words."""
-    numbers = (
-        not isinstance(steps, bool) and isinstance(steps, int) and isinstance(strength, int | float)
-    )
-    if not numbers or not 1 <= steps <= MOST_STEPS or not 0 <= strength <= 1:
+def render_step_count(steps: Any, strength: Any) -> str:
+    """Render how many steps really run.
+
+    Args:
+        steps: What the browser sent; nothing is rendered unless it is 1 to `MAX_STEPS`.
+        strength: What the browser sent; nothing is rendered unless it is 0 to 1.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
         return ""
-    run = steps_run(steps, strength)
-    if not run:
-        words = (
-            "No step runs: the picture is only enlarged."
-            if not strength
-            else "No step runs: more strength, or more steps."
-        )
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        return ""
+    num_steps = count_effective_steps(steps, strength)
+    if num_steps:
+        text = f"{num_steps} of {steps} steps really run."
+    elif strength:
+        text = "No step runs: more strength, or more steps."
     else:
-        words = f"{run} of {steps} steps really run."
-    return f'<p class="estimate" data-runs="{run}">{words}</p>'
+        text = "No step runs: the picture is only enlarged."
+    return f'<p class="estimate" data-runs="{num_steps}">{text}</p>'
 
 
-def build(desk: Desk) -> Tab:
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = Img2Img(desk)
-    made = tab.tab()
-    made.enlarged = tab.enlarged
-    return made
+    img2img = Img2Img(services)
+    tab = img2img.build_tab()
+    tab.enlarge_image = img2img.receive_for_upscale
+    return tab

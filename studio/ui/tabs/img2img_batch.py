@@ -1,42 +1,54 @@
-"""Many pictures with the same settings: one job for each, shown as one list.
+"""Many images with the same settings: one job for each, shown as one list.
 
-Knows: the files, the list and what became of each. Does not know: the settings; how a picture is made.
+Knows: the files, the list and what became of each.
+Does not know: the settings; how an image is made.
 
-The list is kept in the job table's notes, by visitor: a page that opens later shows it again.
+The list is stored in the job table's metadata, by visitor: a page that opens later shows it again.
 """
 
 from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, StudioError
+from studio.services.submission import Services
+from studio.services.urls import file_url
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.ui import show
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
+from studio.ui.views.jobs import STATE_LABELS, list_job_images
 
 if TYPE_CHECKING:
-    from studio.ui.tabs.image_input import OnPicture
+    from studio.ui.tabs.image_input import ImageInputTab
 
-MOST = 500  # pictures at once
-ANY = "0" * 64  # stands for a picture's hash while the settings alone are looked at
+MAX_IMAGES = 500  # in one batch
+PLACEHOLDER_SHA256 = "0" * 64  # an image's hash while the settings alone are validated
+MAX_NAME_CHARS = 120
 
 
-class Many:
-    """One build of it."""
+class BatchImg2Img:
+    """The components of the batch panel."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         with gr.Accordion(
             "Many pictures at once (batch)", open=False, elem_id="img2img-many"
-        ) as self.place:
+        ) as self.container:
             self.files = gr.File(
                 label="Drop pictures, or choose several",
                 file_count="multiple",
@@ -49,7 +61,7 @@ class Many:
                 size="sm",
                 elem_id="img2img-folder",
             )
-            self.own = gr.Checkbox(
+            self.native_sizes = gr.Checkbox(
                 True,
                 label="Each at its own size",
                 info="Else all at the width and height above.",
@@ -64,139 +76,173 @@ class Many:
                     interactive=False,
                     elem_id="img2img-stop-all",
                 )
-            self.list = gr.HTML(elem_id="img2img-list")
-        self.clock = gr.Timer(0.5, active=False)
-        self.seen: gr.State = gr.State("")
+            self.job_list = gr.HTML(elem_id="img2img-list")
+        self.timer = gr.Timer(0.5, active=False)
+        self.shown_revision: gr.State = gr.State("")
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.list, self.clock, self.stop, self.seen]
+        return [self.job_list, self.timer, self.stop, self.shown_revision]
 
-    def wire(self, tab: OnPicture) -> None:
-        """`tab` has the form whose settings are taken."""
+    def wire(self, tab: ImageInputTab) -> None:
+        """Connect events and handlers; `tab` has the form whose settings are used."""
         self.tab = tab
-        self.folder.upload(lambda files: files, self.folder, self.files, **SHORT)
+        self.folder.upload(lambda files: files, self.folder, self.files, **EVENT_OPTIONS)
         self.start.click(
-            self.begin,
-            {*tab.form.inputs, self.files, self.own},
-            [*self.outputs, self.files, *tab.stage.watched, tab.stop],
+            self.submit_batch,
+            {*tab.form.inputs, self.files, self.native_sizes},
+            [*self.outputs, self.files, *tab.result_panel.refresh_outputs, tab.stop],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.stop.click(self.cancel, None, self.outputs, **SHORT)
-        self.clock.tick(self.look, self.seen, self.outputs, **SILENT)
-        self.place.expand(self.look, self.seen, self.outputs, **SHORT)
+        self.stop.click(self.cancel_jobs, None, self.outputs, **EVENT_OPTIONS)
+        self.timer.tick(self.poll, self.shown_revision, self.outputs, **UNQUEUED_EVENT_OPTIONS)
+        self.container.expand(self.poll, self.shown_revision, self.outputs, **EVENT_OPTIONS)
 
-    def begin(self, values: Updates, request: gr.Request) -> Updates:
-        """A job for each file that is a picture; for every other a row that says why not."""
-        with show.said():
-            visitor, files = who(request), values.pop(self.files) or []
-            own, raw = bool(values.pop(self.own)), self.tab.form.raw(values)
-            files = files if isinstance(files, list) else [files]
+    def submit_batch(self, values: Updates, request: gr.Request) -> Updates:
+        """Queue a job for each file that is an image; list for the rest why they are not."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            files = values.pop(self.files) or []
+            has_native_sizes = bool(values.pop(self.native_sizes))
+            form_values = self.tab.form.read_raw(values)
+            if not isinstance(files, list):
+                files = [files]
             if not files:
                 raise InvalidSpec(["Pictures: choose some first, or a folder."])
-            if len(files) > MOST:
-                raise InvalidSpec([f"Pictures: {MOST} at once at most (not {len(files)})."])
-            raw |= {"width": None, "height": None} if own else {}
-            check(
-                GenerationRequest, {**raw, "image": ANY}
-            )  # what is wrong with the settings is said once
-            rows = [self._row(file, raw, visitor) for file in files]
-            self.desk.jobs.note(_name(visitor), json.dumps(rows))
-            return {**self.shown(visitor), self.files: None, **self.tab.stage.shown(visitor)}
-
-    def _row(self, file: Any, raw: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
-        name = str(file.get("orig_name") or "a file")[:120] if isinstance(file, dict) else "a file"
-        try:
-            image = self.desk.library.inputs.add(*uploaded(file), visitor.sees)
+            if len(files) > MAX_IMAGES:
+                raise InvalidSpec([f"Pictures: {MAX_IMAGES} at once at most (not {len(files)})."])
+            if has_native_sizes:
+                form_values |= {"width": None, "height": None}
+            # What is wrong with the settings is said once, not for each image.
+            validate(GenerationRequest, {**form_values, "image": PLACEHOLDER_SHA256})
+            rows = [self._submit_row(file, form_values, visitor) for file in files]
+            self.services.home.jobs.set_meta(_meta_key(visitor), json.dumps(rows))
             return {
-                "name": name,
-                "job": self.desk.submit(
-                    check(GenerationRequest, {**raw, "image": image.sha256}), visitor
-                ),
+                **self.render(visitor),
+                self.files: None,
+                **self.tab.result_panel.render(visitor),
             }
+
+    def _submit_row(
+        self, file: Any, form_values: dict[str, Any], visitor: Visitor
+    ) -> dict[str, Any]:
+        """Queue the job of a file; return its row of the list, with the job or an error."""
+        name = file.get("orig_name") if isinstance(file, dict) else None
+        row: dict[str, Any] = {"name": str(name or "a file")[:MAX_NAME_CHARS]}
+        try:
+            image = self.services.home.library.inputs.add(
+                *resolve_upload(file), visitor.owner_filter
+            )
+            request = validate(GenerationRequest, {**form_values, "image": image.sha256})
+            row["job"] = self.services.submit_generation(request, visitor)
         except StudioError as error:
-            return {"name": name, "error": str(error)}
+            row["error"] = str(error)
+        return row
 
-    def cancel(self, request: gr.Request) -> Updates:
-        visitor = who(request)
-        for job in self._jobs(visitor).values():
-            if job.open:
-                self.desk.jobs.cancel(job.id)
-        return self.shown(visitor)
+    def cancel_jobs(self, request: gr.Request) -> Updates:
+        """Stop all jobs of the list."""
+        visitor = visitor_from_request(request)
+        for job in self._find_jobs(visitor).values():
+            if job.is_open:
+                self.services.home.jobs.cancel(job.id)
+        return self.render(visitor)
 
-    def look(self, seen: str, request: gr.Request) -> Updates:
-        return self.shown(who(request), seen)
+    def poll(self, shown_revision: str, request: gr.Request) -> Updates:
+        """Render the list, if it has changed since the page last asked."""
+        return self.render(visitor_from_request(request), shown_revision)
 
-    def shown(self, visitor: Visitor, seen: str = "") -> Updates:
-        """The list as it is now; nothing if it is as `seen`."""
-        jobs = self._jobs(visitor)
-        now = json.dumps(
-            [(job.id, job.state, job.beat if job.open else 0) for job in jobs.values()]
+    def render(self, visitor: Visitor, shown_revision: str = "") -> Updates:
+        """Render the list as it is now, unless the page shows this revision already."""
+        jobs = self._find_jobs(visitor)
+        revision = json.dumps(
+            [(job.id, job.state, job.revision if job.is_open else 0) for job in jobs.values()]
         )
-        if seen == now:
-            return {self.seen: gr.skip()}
-        rows, busy = self._rows(visitor), any(job.open for job in jobs.values())
+        if shown_revision == revision:
+            return {self.shown_revision: gr.skip()}
+        is_busy = any(job.is_open for job in jobs.values())
         return {
-            self.list: drawn(rows, jobs),
-            self.clock: gr.Timer(active=busy),
-            self.stop: gr.Button(interactive=busy),
-            self.seen: now,
+            self.job_list: render_batch(self._load_rows(visitor), jobs),
+            self.timer: gr.Timer(active=is_busy),
+            self.stop: gr.Button(interactive=is_busy),
+            self.shown_revision: revision,
         }
 
-    def _rows(self, visitor: Visitor) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.desk.jobs.noted(_name(visitor)) or "[]")
+    def _load_rows(self, visitor: Visitor) -> list[dict[str, Any]]:
+        text = self.services.home.jobs.get_meta(_meta_key(visitor)) or "[]"
+        rows: list[dict[str, Any]] = json.loads(text)
         return rows
 
-    def _jobs(self, visitor: Visitor) -> dict[int, Job]:
-        found = (self.desk.jobs.get(row["job"]) for row in self._rows(visitor) if "job" in row)
-        return {job.id: job for job in found if job and job.owner == visitor.id}
+    def _find_jobs(self, visitor: Visitor) -> dict[int, Job]:
+        """Return the visitor's jobs that the list names and that are still stored, by id."""
+        job_ids = [row["job"] for row in self._load_rows(visitor) if "job" in row]
+        jobs = [self.services.home.jobs.get(job_id) for job_id in job_ids]
+        return {job.id: job for job in jobs if job and job.owner == visitor.id}
 
 
-def drawn(rows: list[dict[str, Any]], jobs: dict[int, Job]) -> str:
-    """The list as HTML: how far it is, then a row for each picture."""
+def render_batch(rows: list[dict[str, Any]], jobs: dict[int, Job]) -> str:
+    """Render the list as HTML: how far it is, then a row for each image.
+
+    Args:
+        rows: Each with the `name` of the file, and its `job` or an `error`.
+        jobs: The jobs that are still stored, by id.
+    """
     if not rows:
-        return '<p class="nothing">Each picture becomes a job of its own; one that fails does not stop the others.</p>'
-    told = [_told(row, jobs.get(row.get("job", 0))) for row in rows]
-    done, failed = (sum(one[0] == state for one in told) for state in ("done", "failed"))
+        return (
+            '<p class="nothing">Each picture becomes a job of its own; '
+            "one that fails does not stop the others.</p>"
+        )
+    descriptions = [_describe_row(row, jobs.get(row.get("job", 0))) for row in rows]
+    states = [state for state, _, _ in descriptions]
+    num_done = states.count("done")
+    num_failed = states.count("failed")
+    percent = 100 * (num_done + num_failed) / len(rows)
     bar = (
-        f'<div class="bar" role="progressbar" aria-valuenow="{100 * (done + failed) // len(rows)}">'
-        f'<i style="width:{100 * (done + failed) / len(rows):.1f}%"></i></div>'
+        f'<div class="bar" role="progressbar" aria-valuenow="{int(percent)}">'
+        f'<i style="width:{percent:.1f}%"></i></div>'
     )
+    failures = f" · {num_failed} failed" if num_failed else ""
     head = (
-        f'<p class="estimate" data-done="{done}" data-failed="{failed}">{done} of {len(rows)} done'
-        + (f" · {failed} failed" if failed else "")
-        + "</p>"
+        f'<p class="estimate" data-done="{num_done}" data-failed="{num_failed}">'
+        f"{num_done} of {len(rows)} done{failures}</p>"
     )
-    return (
-        f'<div class="many">{head}{bar}'
-        + "".join(
-            f'<div class="one" data-state="{state}">{picture}<b>{html.escape(str(row["name"]))}</b><span class="chip {state}">'
-            f"{show.STATES[state]}</span>{f'<small>{html.escape(words)}</small>' if words else ''}</div>"
-            for row, (state, words, picture) in zip(rows, told)
+    rows_html = ""
+    for row, (state, message, thumbnail) in zip(rows, descriptions):
+        message_html = ""
+        if message:
+            message_html = f"<small>{html.escape(message)}</small>"
+        rows_html += (
+            f'<div class="one" data-state="{state}">{thumbnail}'
+            f'<b>{html.escape(str(row["name"]))}</b><span class="chip {state}">'
+            f"{STATE_LABELS[state]}</span>{message_html}</div>"
         )
-        + "</div>"
-    )
+    return f'<div class="many">{head}{bar}{rows_html}</div>'
 
 
-def _told(row: dict[str, Any], job: Job | None) -> tuple[str, str, str]:
-    """State, words and a small picture of a row."""
-    blank = '<i aria-hidden="true"></i>'
+def _describe_row(row: dict[str, Any], job: Job | None) -> tuple[str, str, str]:
+    """Return the state, a message and the thumbnail's HTML of a row."""
     if job is None:
-        return "failed", str(row.get("error") or "Its job is gone."), blank
-    made = show.pictures_of(job)
-    if made and Path(made[0]["path"]).is_file():
-        path, thumb = Path(made[0]["path"]), Path(made[0]["thumb"])
-        blank = (
-            f'<a href="{show.address(path)}" target="_blank" rel="noopener"><img alt="" loading="lazy" '
-            f'src="{show.address(thumb if thumb.is_file() else path)}"></a>'
-        )
-    at = job.progress
-    words = (
-        f"step {at.step} of {at.total}" if job.state == "running" and at.total else job.error or ""
+        return "failed", str(row.get("error") or "Its job is gone."), _render_thumbnail([])
+    thumbnail = _render_thumbnail(list_job_images(job))
+    progress = job.progress
+    message = job.error or ""
+    if job.state == "running" and progress.total:
+        message = f"step {progress.step} of {progress.total}"
+    return job.state, message, thumbnail
+
+
+def _render_thumbnail(images: Sequence[Mapping[str, Any]]) -> str:
+    """Render the first image of a job, small and linked; a blank where there is none."""
+    if not images or not Path(images[0]["path"]).is_file():
+        return '<i aria-hidden="true"></i>'
+    path = Path(images[0]["path"])
+    thumbnail_path = Path(images[0]["thumb"])
+    source_url = file_url(thumbnail_path if thumbnail_path.is_file() else path)
+    return (
+        f'<a href="{file_url(path)}" target="_blank" rel="noopener">'
+        f'<img alt="" loading="lazy" src="{source_url}"></a>'
     )
-    return job.state, words, blank
 
 
-def _name(visitor: Visitor) -> str:
+def _meta_key(visitor: Visitor) -> str:
     return f"many {visitor.id}"

@@ -1,7 +1,7 @@
-"""The Inpaint tab: a part of a picture made anew, or more of it around its edges (outpainting).
+"""The Inpaint tab: a part of an image made anew, or more of it around its edges (outpainting).
 
-Knows: its layout, the mask's settings, the sides. Does not know: what its other parts do (maker.py, on_picture.py); how the part is
-painted.
+Knows: its layout, the mask's settings, the sides.
+Does not know: what its other parts do (generation.py, image_input.py); how the part is painted.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.generation.geometry import Box, Size
 from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, StudioError
-from studio.ui import show
-from studio.ui.components.lora_picker import Chooser
-from studio.ui.components.mask_editor import Source
-from studio.ui.guard import Visitor
-from studio.ui.tabs.image_input import OnPicture, suited
-from studio.ui.tabs.img2img import runs
-from studio.ui.widgets import SHORT, SILENT, Desk, Tab, Updates
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.mask_editor import SourceImage
+from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates
+from studio.ui.tab import Tab
+from studio.ui.tabs.generation import native_size_of
+from studio.ui.tabs.image_input import ImageInputTab, fit_size
+from studio.ui.tabs.img2img import render_step_count
+from studio.ui.views.images import render_placeholder
 
-WITHIN, AROUND = "inpaint", "outpaint"
-WAYS = [("What I paint over (inpainting)", WITHIN), ("More around it (outpainting)", AROUND)]
-SIDES = ("extend_left", "extend_top", "extend_right", "extend_bottom")
-AREA = (
+INPAINT = "inpaint"
+OUTPAINT = "outpaint"
+TASK_CHOICES = [
+    ("What I paint over (inpainting)", INPAINT),
+    ("More around it (outpainting)", OUTPAINT),
+]
+SIDE_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
+# Settings that decide which part of the image is painted.
+AREA_FIELDS = (
     "model",
     "width",
     "height",
@@ -35,54 +43,56 @@ AREA = (
     "mask_blur",
     "mask_grow",
     "seam_blur",
-)  # which part is painted
-MOST_FRAMED = 4_000_000  # pixels of a picture whose painted part is drawn around: softening a larger mask takes seconds
-EMPTY = show.empty(
+)
+# Of an image whose painted part is framed: blurring a larger mask takes seconds.
+MAX_FRAMED_PIXELS = 4_000_000
+EMPTY_HTML = render_placeholder(
     "The mended picture will appear here.",
     "Put a picture on the easel, paint over what is to be made anew, say "
     "what should be there, and press Generate. Everything else stays as it is, to the last bit.",
 )
 
 
-class Inpaint(OnPicture):
-    """One build of the tab."""
+class Inpaint(ImageInputTab):
+    """The components of the tab."""
 
     ID = "inpaint"
     TITLE = "Inpaint"
     TASKS = ("inpaint", "outpaint")
-    MODE = "mask"
+    EDITOR_MODE = "mask"
 
-    def lay_out(self) -> None:
+    def build_layout(self) -> None:
+        """Place every component."""
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=6, min_width=320, elem_classes="controls"):
                 with gr.Column(elem_classes="say"):
-                    self.way = gr.Radio(
-                        WAYS,
-                        value=WITHIN,
+                    self.task_choice = gr.Radio(
+                        TASK_CHOICES,
+                        value=INPAINT,
                         show_label=False,
                         elem_id="inpaint-way",
                         elem_classes="ways",
                         container=False,
                     )
-                    self.worked_on()
-                    self.said("what should be there")
-                self._sides()
+                    self.add_editor()
+                    self.add_compact_prompts("what should be there")
+                self._add_sides()
                 with gr.Group():
                     self.form.add("strength", info="Denoising strength: how much may change.")
-                    self.runs = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
-                self._mask()
+                    self.step_count = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
+                self._add_mask_settings()
                 with gr.Group():
-                    self.size("What is painted; the picture keeps its own.")
-                self.loras = Chooser(self.desk, self.form)
-                self.numbers()
-                self.more()
+                    self.add_size("What is painted; the picture keeps its own.")
+                self.loras = LoraPicker(self.services, self.form)
+                self.add_sampling()
+                self.add_extras()
             with gr.Column(scale=6, min_width=320, elem_classes="stage"):
-                self.staged(EMPTY)
+                self.add_result_panel(EMPTY_HTML)
 
-    def _sides(self) -> None:
-        with gr.Group(visible=False, elem_id="inpaint-sides") as self.sides:
+    def _add_sides(self) -> None:
+        with gr.Group(visible=False, elem_id="inpaint-sides") as self.margins_group:
             with gr.Row():
-                for name in SIDES:
+                for name in SIDE_FIELDS:
                     self.form.add(name, slider=False, info=None, min_width=100)
             with gr.Row():
                 self.form.add(
@@ -91,8 +101,8 @@ class Inpaint(OnPicture):
                 self.form.add("seam_blur", min_width=120, info="How softly new meets old.")
             self.form.add("extend_colour", visible=False, max_lines=1, info="As #rrggbb.")
 
-    def _mask(self) -> None:
-        with gr.Group() as self.area, gr.Row():
+    def _add_mask_settings(self) -> None:
+        with gr.Group() as self.area_group, gr.Row():
             self.form.add(
                 "inpaint_area", min_width=160, info="All of it, or only what is masked, enlarged."
             )
@@ -102,7 +112,7 @@ class Inpaint(OnPicture):
                 slider=True,
                 info="Seen around it, if only that is painted.",
             )
-        with gr.Group() as self.masking:
+        with gr.Group() as self.mask_group:
             with gr.Row():
                 self.form.add("mask_blur", min_width=160, info="How soft its edge is.")
                 self.form.add(
@@ -110,209 +120,266 @@ class Inpaint(OnPicture):
                 )
             self.form.add("masked_content", info="What is under the mask before painting.")
 
-    # ---- which event does what ----------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------
 
     @property
-    def telling(self) -> set[Any]:
-        return {*super().telling, self.way}
+    def estimate_inputs(self) -> set[Any]:
+        return {*super().estimate_inputs, self.task_choice}
 
     @property
-    def asked(self) -> set[Any]:
-        return {*super().asked, self.way}
+    def inputs(self) -> set[Any]:
+        return {*super().inputs, self.task_choice}
 
     @property
-    def says(self) -> list[Any]:
-        return [*super().says, self.runs]
+    def estimate_outputs(self) -> list[Any]:
+        return [*super().estimate_outputs, self.step_count]
 
     @property
-    def turned(self) -> list[Any]:
-        """What looks different when another way is gone."""
-        return [self.way, self.sides, self.masking, self.easel.html, self.form["extend_colour"]]
+    def task_outputs(self) -> list[Any]:
+        """What looks different for another task."""
+        return [
+            self.task_choice,
+            self.margins_group,
+            self.mask_group,
+            self.editor.html,
+            self.form["extend_colour"],
+        ]
 
     @property
-    def filled(self) -> list[Any]:
-        return list(dict.fromkeys([*super().filled, *self.turned, self.runs]))
+    def form_outputs(self) -> list[Any]:
+        return list(dict.fromkeys([*super().form_outputs, *self.task_outputs, self.step_count]))
 
     def wire(self) -> None:
+        """Connect events and handlers."""
         super().wire()
         form = self.form
-        sized = [self.usual, form["width"], form["height"]]
-        self.way.input(
-            self.turn_way,
-            self.telling,
-            [*self.turned, *self.says, form["inpaint_area"], *sized],
+        task_outputs = [*self.task_outputs, *self.estimate_outputs]
+        self.task_choice.input(
+            self.change_task,
+            self.estimate_inputs,
+            [*task_outputs, form["inpaint_area"], *self.size_outputs],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
+        )
+        self._wire_latest(
+            [form[name].change for name in (*SIDE_FIELDS, "extend_fill")],
+            self.update_task_view,
+            task_outputs,
+        )
+        self._wire_latest(
+            [form[name].change for name in AREA_FIELDS], self.update_editor, [self.editor.html]
+        )
+        self.editor.html.input(
+            self.draw_area_frame,
+            {*self.estimate_inputs, self.editor.html},
+            self.editor.html,
+            preprocess=False,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
         )
         gr.on(
-            [form[name].change for name in (*SIDES, "extend_fill")],
-            self.turn,
-            self.telling,
-            [*self.turned, *self.says],
+            [form[name].input for name in ("inpaint_area", *SIDE_FIELDS)],
+            self.apply_model_size,
+            self.estimate_inputs,
+            self.size_outputs,
             preprocess=False,
             trigger_mode="always_last",
-            **SILENT,
-        )
-        gr.on(
-            [form[name].change for name in AREA],
-            lambda values: self.easel.tell(self._seen(values)),
-            self.telling,
-            self.easel.html,
-            preprocess=False,
-            trigger_mode="always_last",
-            **SILENT,
-        )
-        self.easel.html.input(
-            self.frame,
-            {*self.telling, self.easel.html},
-            self.easel.html,
-            preprocess=False,
-            trigger_mode="always_last",
-            **SILENT,
-        )
-        gr.on(
-            [form[name].input for name in ("inpaint_area", *SIDES)],
-            self.fit_model,
-            self.telling,
-            sized,
-            preprocess=False,
-            trigger_mode="always_last",
-            **SHORT,
+            **EVENT_OPTIONS,
         )
 
-    def turn_way(self, values: Updates) -> Updates:
-        """Another way begins with the whole picture: what was to be painted of the last one says nothing about it."""
+    def _wire_latest(self, events: list[Any], handler: Any, outputs: list[Any]) -> None:
+        """Wire a handler that only looks; of events in a row it needs the last one only."""
+        gr.on(
+            events,
+            handler,
+            self.estimate_inputs,
+            outputs,
+            preprocess=False,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+
+    def change_task(self, values: Updates) -> Updates:
+        """Show another task, which begins with the whole image.
+
+        What was to be painted for the previous task says nothing about this one.
+        """
         area = self.form["inpaint_area"]
-        now = {**values, area: GenerationRequest.model_fields["inpaint_area"].default}
-        return {**self.turn(now), area: now[area], **self.fit_model(now)}
-
-    def turn(self, values: Updates) -> Updates:
-        """What belongs to the chosen way is shown, on the easel too."""
+        default_area = GenerationRequest.model_fields["inpaint_area"].default
+        values = {**values, area: default_area}
         return {
-            **self._turned(values[self.way], values[self.form["extend_fill"]]),
-            **self.tell(values),
-            **self.easel.tell(self._seen(values)),
+            **self.update_task_view(values),
+            area: default_area,
+            **self.apply_model_size(values),
         }
 
-    def _seen(self, values: Updates) -> dict[str, Any]:
-        said = self.form.raw(values)
-        return seen(values[self.way], [said[name] for name in SIDES], said)
+    def update_task_view(self, values: Updates) -> Updates:
+        """Show what belongs to the chosen task, in the editor too."""
+        return {
+            **self._task_visibility(values[self.task_choice], values[self.form["extend_fill"]]),
+            **self.update_estimate(values),
+            **self.update_editor(values),
+        }
 
-    def frame(self, values: Updates) -> Updates:
-        """The part of the picture that will be painted, drawn around."""
-        return self.easel.framed(values[self.easel.html], self.part(values))
+    def update_editor(self, values: Updates) -> Updates:
+        """Show in the editor how far the image is extended, or that it is painted on."""
+        return self.editor.set_options(self._read_editor_hints(values))
 
-    def part(self, values: Updates) -> Box | None:
-        """It in pixels, as the engine finds it; None where all is painted, or it cannot be said."""
-        from studio.imaging import (
-            masks,  # its libraries take a third of a second to load, for which no page is to wait
-        )
+    def _read_editor_hints(self, values: Updates) -> dict[str, Any]:
+        fields = self.form.read_raw(values)
+        margins = [fields[name] for name in SIDE_FIELDS]
+        return build_editor_hints(values[self.task_choice], margins, fields)
 
-        source, said = values[self.easel.source], self.form.raw(values)
-        if not isinstance(source, Source) or source.width * source.height > MOST_FRAMED:
+    def draw_area_frame(self, values: Updates) -> Updates:
+        """Draw a frame around the part of the image that will be painted."""
+        return self.editor.highlight_area(values[self.editor.html], self.find_painted_box(values))
+
+    def find_painted_box(self, values: Updates) -> Box | None:
+        """Return the part of the image that will be painted, as the engine finds it.
+
+        Returns:
+            Left, top, right and bottom in pixels of the image; None where all of it is painted,
+            or the request is not valid.
+        """
+        # Its libraries take a third of a second to load, for which no page is to wait.
+        from studio.imaging import masks
+
+        source = values[self.editor.source]
+        if not isinstance(source, SourceImage) or source.width * source.height > MAX_FRAMED_PIXELS:
             return None
+        raw = self.form.read_raw(values)
+        fields = {name: raw[name] for name in (*AREA_FIELDS, *SIDE_FIELDS)}
+        fields |= self.cheap_fields(values)
         try:
-            mask, invert = self.easel.layer(values[self.easel.html], source)
-            request = check(
-                GenerationRequest,
-                {**{name: said[name] for name in (*AREA, *SIDES)}, **self.known_of(values)},
+            mask, is_inverted = self.editor.decode_mask(values[self.editor.html], source)
+            request = validate(GenerationRequest, fields)
+            has_area = request.task == "outpaint" or (
+                request.task == "inpaint" and mask is not None
             )
-            if request.inpaint_area != "only masked" or (
-                mask is None if request.task == "inpaint" else request.task != "outpaint"
-            ):
+            if request.inpaint_area != "only masked" or not has_area:
                 return None
-            model = self.model(values)
-            full = request.resolved(model.side if model else 512, 0, source.size).model_copy(
-                update={"invert_mask": invert}
+            native_size = native_size_of(self.selected_model(values))
+            resolved = request.resolve(native_size, 0, source.size)
+            resolved = resolved.model_copy(update={"invert_mask": is_inverted})
+            return masks.compute_inpaint_box(
+                resolved, masks.build_mask(resolved, source.size, mask)
             )
-            return masks.painted_box(full, masks.used(full, source.size, mask))
         except StudioError:
-            return None  # whatever is wrong is said when a picture is asked for
+            return None  # whatever is wrong is said when an image is asked for
 
-    def _turned(self, way: Any, fill: Any) -> Updates:
-        around = way == AROUND
+    def _task_visibility(self, task: Any, extend_fill: Any) -> Updates:
+        is_outpainting = task == OUTPAINT
         return {
-            self.sides: gr.Group(visible=around),
-            self.masking: gr.Group(visible=not around),
-            self.form["extend_colour"]: gr.Textbox(visible=fill == "colour"),
+            self.margins_group: gr.Group(visible=is_outpainting),
+            self.mask_group: gr.Group(visible=not is_outpainting),
+            self.form["extend_colour"]: gr.Textbox(visible=extend_fill == "colour"),
         }
 
-    # ---- what is wanted -----------------------------------------------------------------------------------------
+    # ---- the request on the page --------------------------------------------------------------
 
-    def more_of(self, values: Updates) -> dict[str, Any]:
-        source = self.source(values)
-        if values[self.way] == AROUND:
-            if not any(values[self.form[name]] for name in SIDES):
+    def extra_fields(self, values: Updates) -> dict[str, Any]:
+        """Return the image, and its mask where it is not extended.
+
+        Raises:
+            InvalidSpec: If there is no image, no side to extend, or nothing masked.
+            BadPicture: If the mask is not an image of the same size.
+        """
+        source = self.require_source(values)
+        if values[self.task_choice] == OUTPAINT:
+            if not any(values[self.form[name]] for name in SIDE_FIELDS):
                 raise InvalidSpec(
                     ["Sides: say on at least one of them how many pixels are to be added."]
                 )
             return {"image": source.image, "mask": ""}
-        mask, invert = self.easel.mask(values[self.easel.html], source)
+        mask, is_inverted = self.editor.store_mask(values[self.editor.html], source)
         if not mask:
             raise InvalidSpec(["Mask: nothing is painted yet; paint over what is to be made anew."])
         return {
             "image": source.image,
             "mask": mask,
-            "invert_mask": invert,
-            **dict.fromkeys(SIDES, 0),
+            "invert_mask": is_inverted,
+            **dict.fromkeys(SIDE_FIELDS, 0),
         }
 
-    def known_of(self, values: Updates) -> dict[str, Any]:
-        known = super().known_of(values)
-        if (
-            values[self.way] != AROUND and known
-        ):  # which pixels are masked matters little to what it will take
-            known |= {"mask": known["image"], **dict.fromkeys(SIDES, 0)}
-        return known
+    def cheap_fields(self, values: Updates) -> dict[str, Any]:
+        """Return the image, and in place of the mask the image again.
 
-    def tell(self, values: Updates) -> Updates:
+        Which pixels are masked matters little to how long it will take.
+        """
+        fields = super().cheap_fields(values)
+        if fields and values[self.task_choice] != OUTPAINT:
+            fields |= {"mask": fields["image"], **dict.fromkeys(SIDE_FIELDS, 0)}
+        return fields
+
+    def update_estimate(self, values: Updates) -> Updates:
+        """Say how long the request on the page will take, and how many steps run."""
+        steps = values[self.form["steps"]]
+        strength = values[self.form["strength"]]
         return {
-            **super().tell(values),
-            self.runs: runs(values[self.form["steps"]], values[self.form["strength"]]),
+            **super().update_estimate(values),
+            self.step_count: render_step_count(steps, strength),
         }
 
-    def own_size(self, values: Updates) -> Size | None:
-        """The picture's own, with what is added to it; the model's where only what is masked is painted."""
-        model, source = self.model(values), values[self.easel.source]
+    def default_size(self, values: Updates) -> Size | None:
+        """Return the image's own size with what is added to it.
+
+        Where only what is masked is painted, it is the model's.
+        """
+        model = self.selected_model(values)
+        source = values[self.editor.source]
         if values[self.form["inpaint_area"]] == "only masked" and model:
-            return model.side, model.side
-        left, top, right, bottom = self._seen(values)["extend"]
+            return model.native_size, model.native_size
+        left, top, right, bottom = self._read_editor_hints(values)["extend"]
         if source is None or model is None or not any((left, top, right, bottom)):
-            return super().own_size(values)
-        return suited((source.width + left + right, source.height + top + bottom), model.side)
+            return super().default_size(values)
+        extended_size = (source.width + left + right, source.height + top + bottom)
+        return fit_size(extended_size, model.native_size)
 
-    # ---- what fills the form ------------------------------------------------------------------------------------
+    # ---- filling the form ---------------------------------------------------------------------
 
-    def take(self, request: GenerationRequest, visitor: Visitor) -> Updates:
-        way = way_of(request)
+    def load_request(self, request: GenerationRequest, visitor: Visitor) -> Updates:
+        """Put a request on the page, with the task that it is for."""
+        task = infer_task(request)
         colour = gr.Textbox(request.extend_colour, visible=request.extend_fill == "colour")
         return {
-            **super().take(request, visitor),
-            **self._turned(way, request.extend_fill),
+            **super().load_request(request, visitor),
+            **self._task_visibility(task, request.extend_fill),
             self.form["extend_colour"]: colour,
-            self.way: way,
-            self.runs: runs(request.steps, request.strength),
+            self.task_choice: task,
+            self.step_count: render_step_count(request.steps, request.strength),
         }
 
-    def told_easel(self, request: GenerationRequest) -> dict[str, Any]:
-        return seen(way_of(request), list(request.extension), request.model_dump())
+    def editor_hints(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return what the editor is to show beside the image."""
+        fields = request.model_dump()
+        return build_editor_hints(infer_task(request), list(request.extension), fields)
 
 
-def way_of(request: GenerationRequest) -> str:
-    """Inside the picture, or around it."""
-    return AROUND if any(request.extension) else WITHIN
+def infer_task(request: GenerationRequest) -> str:
+    """Return OUTPAINT for a request that extends its image, else INPAINT."""
+    return OUTPAINT if any(request.extension) else INPAINT
 
 
-def seen(way: Any, sides: list[Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the easel is told: how far the picture will be extended, or that it is painted on; what decides which part of it is."""
-    around = way == AROUND
-    return {
-        "extend": [side if isinstance(side, int) else 0 for side in sides] if around else [0] * 4,
-        "paint": not around,
-        "area": [said[name] for name in AREA] if said["inpaint_area"] == "only masked" else [],
-    }
+def build_editor_hints(
+    task: Any, margins: list[Any], form_values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the editor is to show beside the image (see `MaskEditor.set_options`).
+
+    Args:
+        task: INPAINT or OUTPAINT.
+        margins: Pixels to add at the left, top, right and bottom, as the browser sent them.
+        form_values: The fields of the request; those of AREA_FIELDS are needed.
+    """
+    is_outpainting = task == OUTPAINT
+    extend = [0, 0, 0, 0]
+    if is_outpainting:
+        extend = [margin if isinstance(margin, int) else 0 for margin in margins]
+    area: list[Any] = []
+    if form_values["inpaint_area"] == "only masked":
+        area = [form_values[name] for name in AREA_FIELDS]
+    return {"extend": extend, "paint": not is_outpainting, "area": area}
 
 
-def build(desk: Desk) -> Tab:
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    return Inpaint(desk).tab()
+    return Inpaint(services).build_tab()

@@ -1,36 +1,54 @@
-"""The Models tab: models and LoRAs on disk, what is in memory, a way to take it out, a way to add a LoRA.
+"""The Models tab: models and LoRAs on disk, which are in memory, unloading, adding a LoRA.
 
-Knows: how library and workers are shown side by side. Does not know: how a model is loaded.
+Knows: how library and workers are shown side by side.
+Does not know: how a model is loaded.
 """
 
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from studio.core.catalog import FAMILIES
-from studio.storage.models.library import ModelInfo
-from studio.ui import show
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage.models.library import ModelInfo, Unusable
 from studio.ui.components import lora_picker
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, while_seen
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    poll_while_visible_js,
+    resolve_upload,
+    visitor_from_request,
+)
+from studio.ui.form import single_file
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
+from studio.ui.views.models import render_loras, render_models
 
 ID = "models"
 
 
 class ModelsTab:
-    """One build of the tab."""
+    """The components of the tab."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         gr.HTML(
-            '<p class="nothing">Models are folders in diffusers layout with .safetensors weights, in <code>models</code> of '
-            "the home folder. LoRAs are .safetensors files in <code>loras</code> there.</p>"
+            '<p class="nothing">Models are folders in diffusers layout with .safetensors weights, '
+            "in <code>models</code> of the home folder. LoRAs are .safetensors files in "
+            "<code>loras</code> there.</p>"
         )
-        self.cards = gr.HTML(js_on_load=BUTTONS + while_seen(1.0), elem_id="models-list")
-        self.shelf = gr.HTML(js_on_load=lora_picker.USE, elem_id="loras-list")
+        self.model_cards = gr.HTML(
+            js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
+        )
+        self.lora_cards = gr.HTML(js_on_load=lora_picker.USE_LORA_SCRIPT, elem_id="loras-list")
         with gr.Row(elem_classes="shelf-do"):
             self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
             self.upload = gr.UploadButton(
@@ -40,84 +58,112 @@ class ModelsTab:
                 visible=False,
                 elem_id="lora-upload",
             )
-        self.seen = gr.State(None)
-        self.refresh.click(self.again, None, [self.cards, self.shelf], **SHORT)
+        self.shown_revision = gr.State(None)
+        self.refresh.click(self.rescan, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS)
         self.upload.upload(
-            self.take, {self.upload}, [self.shelf, self.upload], preprocess=False, **SHORT
+            self.import_lora,
+            {self.upload},
+            [self.lora_cards, self.upload],
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
-        self.cards.submit(self.tick, self.seen, [self.cards, self.seen], **SILENT)
-        self.cards.click(self.act, None, [self.cards], **SHORT)
+        self.model_cards.submit(
+            self.poll,
+            self.shown_revision,
+            [self.model_cards, self.shown_revision],
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+        self.model_cards.click(self.handle_action, None, [self.model_cards], **EVENT_OPTIONS)
 
-    def render(self, visitor: Visitor) -> str:
-        workers = self.desk.jobs.workers()
-        loaded = {
-            item["name"]: item["bytes"]
-            for said in workers.values()
-            for item in said.get("loaded", ())
-        }
-        cards: list[dict[str, Any]] = []
-        for model in self.desk.library.scan():
-            if isinstance(model, ModelInfo):
-                cards.append(
-                    {
-                        "name": model.name,
-                        "family": FAMILIES[model.family].title,
-                        "side": model.side,
-                        "bytes": model.bytes,
-                        "dtype": model.dtype,
-                        "prediction": model.prediction,
-                        "loaded": loaded.get(model.name),
-                    }
-                )
-            else:
-                cards.append({"name": model.name, "problem": model.problem})
-        return show.models(cards, workers, may_unload=not visitor.guest)
+    def render_models(self, visitor: Visitor) -> str:
+        """Render the models of the library, and which of them the workers have in memory."""
+        workers = self.services.home.jobs.get_worker_status()
+        loaded_bytes: dict[str, int] = {}
+        for worker_status in workers.values():
+            for loaded_model in worker_status.get("loaded", ()):
+                loaded_bytes[loaded_model["name"]] = loaded_model["bytes"]
+        cards = [
+            _build_model_card(model, loaded_bytes)
+            for model in self.services.home.library.scan_models()
+        ]
+        return render_models(cards, workers, may_unload=not visitor.is_guest)
 
     def render_loras(self) -> str:
-        return show.loras([lora_picker.card(item) for item in self.desk.library.loras()])
+        """Render the LoRAs of the library."""
+        loras = self.services.home.library.list_loras()
+        return render_loras([lora_picker.build_lora_card(lora) for lora in loras])
 
-    def opened(self, visitor: Visitor) -> Updates:
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Return what a page that opens shows."""
         return {
-            self.cards: self.render(visitor),
-            self.shelf: self.render_loras(),
-            self.upload: gr.UploadButton(visible=not visitor.guest),
+            self.model_cards: self.render_models(visitor),
+            self.lora_cards: self.render_loras(),
+            self.upload: gr.UploadButton(visible=not visitor.is_guest),
         }
 
-    def again(self, request: gr.Request) -> Updates:
-        return {self.cards: self.render(who(request)), self.shelf: self.render_loras()}
+    def rescan(self, request: gr.Request) -> Updates:
+        """Look for models and LoRAs on disk again."""
+        return {
+            self.model_cards: self.render_models(visitor_from_request(request)),
+            self.lora_cards: self.render_loras(),
+        }
 
-    def take(self, values: Updates, request: gr.Request) -> Updates:
-        """A LoRA that the owner sent: onto the shelf, if its header is that of one."""
-        with show.said():
-            who(request).must_own("Adding LoRAs")
-            file = values[self.upload]
-            made = self.desk.library.add_lora(
-                *uploaded(file[0] if isinstance(file, list) and file else file)
-            )
-            gr.Info(f"{html.escape(made.name)} is on the shelf.")
-            return {self.shelf: self.render_loras(), self.upload: None}
+    def import_lora(self, values: Updates, request: gr.Request) -> Updates:
+        """Add a LoRA that the owner sent to the library, if its header is that of one."""
+        with report_errors():
+            visitor_from_request(request).require_owner("Adding LoRAs")
+            path, name = resolve_upload(single_file(values[self.upload]))
+            lora = self.services.home.library.add_lora(path, name)
+            gr.Info(f"{html.escape(lora.name)} is on the shelf.")
+            return {self.lora_cards: self.render_loras(), self.upload: None}
 
-    def tick(self, seen: Any, request: gr.Request) -> Updates:
-        """Only what workers say changes by itself; the disk is looked at when somebody asks."""
-        now = repr(self.desk.jobs.workers())
-        return (
-            {self.seen: gr.skip()}
-            if now == seen
-            else {self.cards: self.render(who(request)), self.seen: now}
-        )
+    def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
+        """Render the models, if the workers' status has changed since the page last asked.
 
-    def act(self, event: gr.EventData, request: gr.Request) -> Updates:
-        with show.said():
-            visitor = who(request)
-            visitor.must_own("Taking a model out of memory")
-            if event._data.get("what") == "unload":
-                model = self.desk.library.model(str(event._data.get("subject")))
-                self.desk.jobs.submit("unload", {"models": [model.name]}, owner=visitor.id)
+        Nothing else changes by itself; the disk is read when somebody asks.
+        """
+        revision = repr(self.services.home.jobs.get_worker_status())
+        if revision == shown_revision:
+            return {self.shown_revision: gr.skip()}
+        return {
+            self.model_cards: self.render_models(visitor_from_request(request)),
+            self.shown_revision: revision,
+        }
+
+    def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """Handle a button of a model: take it out of memory."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Taking a model out of memory")
+            if event_payload(event).get("what") == "unload":
+                model = self.services.home.library.get_model(
+                    str(event_payload(event).get("subject"))
+                )
+                self.services.home.jobs.submit("unload", {"models": [model.name]}, owner=visitor.id)
                 gr.Info("It is taken out as soon as the running job is done.")
-            return {self.cards: self.render(visitor)}
+            return {self.model_cards: self.render_models(visitor)}
 
 
-def build(desk: Desk) -> Tab:
+def _build_model_card(
+    model: ModelInfo | Unusable, loaded_bytes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what the tab shows of a model: its facts, or why it cannot be used."""
+    if not isinstance(model, ModelInfo):
+        return {"name": model.name, "problem": model.problem}
+    return {
+        "name": model.name,
+        "family": FAMILIES[model.family].title,
+        "side": model.native_size,
+        "bytes": model.size_bytes,
+        "dtype": model.dtype,
+        "prediction": model.prediction_type,
+        "loaded": loaded_bytes.get(model.name),
+    }
+
+
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = ModelsTab(desk)
-    return Tab(ID, "Models", opened=tab.opened, outputs=[tab.cards, tab.shelf, tab.upload])
+    tab = ModelsTab(services)
+    return Tab(
+        ID, "Models", on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload]
+    )

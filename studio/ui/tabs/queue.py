@@ -1,6 +1,7 @@
-"""The Queue tab: what runs, what waits, what was; stop it, move it, do it again.
+"""The Queue tab: jobs that run, wait and have ended; stop, move or retry them.
 
-Knows: its buttons. Does not know: what a job does. Guests see that others' jobs are there, not what they are about.
+Knows: its buttons; guests see that jobs of other people are there, not what they are about.
+Does not know: what a job does.
 """
 
 from __future__ import annotations
@@ -11,65 +12,96 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import BadFile
-from studio.ui import show
-from studio.ui.guard import Visitor, own, who
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, while_seen
+from studio.services.submission import Services
+from studio.services.visitor import Visitor, mark_visible_jobs
+from studio.storage.jobs import Job
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    poll_while_visible_js,
+    visitor_from_request,
+)
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
+from studio.ui.views.jobs import render_queue
 
 ID = "queue"
-SHOWN = 60
+MAX_HISTORY_JOBS = 60
+MAX_ID_DIGITS = 18  # of what SQLite stores as an integer
 
 
 class QueueTab:
-    """One build of the tab."""
+    """The components of the tab."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.rows = gr.HTML(js_on_load=BUTTONS + while_seen(0.5), elem_id="queue-list")
-        self.seen = gr.State(None)
-        self.rows.submit(self.tick, self.seen, [self.rows, self.seen], **SILENT)
-        self.rows.click(self.act, None, [self.rows], **SHORT)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.rows = gr.HTML(
+            js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(0.5), elem_id="queue-list"
+        )
+        self.shown_revision = gr.State(None)
+        self.rows.submit(
+            self.poll,
+            self.shown_revision,
+            [self.rows, self.shown_revision],
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+        self.rows.click(self.handle_action, None, [self.rows], **EVENT_OPTIONS)
 
     def render(self, visitor: Visitor) -> str:
-        waiting = self.desk.jobs.waiting()
-        past = [job for job in self.desk.jobs.history(SHOWN) if not job.open]
-        return show.queue(own([*waiting, *past], visitor), may_jump=not visitor.guest)
+        """Render the open jobs in their order, then those that have ended."""
+        open_jobs = self.services.home.jobs.list_open()
+        recent_jobs = self.services.home.jobs.list_recent(MAX_HISTORY_JOBS)
+        ended_jobs = [job for job in recent_jobs if not job.is_open]
+        rows = mark_visible_jobs([*open_jobs, *ended_jobs], visitor)
+        return render_queue(rows, may_prioritize=not visitor.is_guest)
 
-    def tick(self, seen: Any, request: gr.Request) -> Updates:
-        now = self.desk.jobs.beat()
-        return (
-            {self.seen: gr.skip()}
-            if now == seen
-            else {self.rows: self.render(who(request)), self.seen: now}
-        )
+    def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
+        """Render the queue, if it has changed since the page last asked."""
+        revision = self.services.home.jobs.get_revision()
+        if revision == shown_revision:
+            return {self.shown_revision: gr.skip()}
+        return {
+            self.rows: self.render(visitor_from_request(request)),
+            self.shown_revision: revision,
+        }
 
-    def act(self, event: gr.EventData, request: gr.Request) -> Updates:
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            verb, subject = data.get("what"), str(data.get("subject"))
-            job = (
-                self.desk.jobs.get(int(subject))
-                if subject.isdecimal() and len(subject) < 19
-                else None
-            )
-            if job is None:
-                raise BadFile(f"There is no job {subject:.20} any more.")
-            visitor.may_touch(job)
-            if verb == "first":
-                visitor.must_own("Jumping the queue")
-            verbs: dict[Any, Callable[[int], object]] = {
-                "cancel": self.desk.jobs.cancel,
-                "first": self.desk.jobs.first,
-                "last": self.desk.jobs.last_in_line,
-                "retry": self.desk.jobs.retry,
+    def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """Handle a button of a job."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            data = event_payload(event)
+            job = self._require_job(str(data.get("subject")))
+            visitor.require_job_access(job)
+            action = data.get("what")
+            if action == "first":
+                visitor.require_owner("Jumping the queue")
+            jobs = self.services.home.jobs
+            methods: dict[Any, Callable[[int], object]] = {
+                "cancel": jobs.cancel,
+                "first": jobs.move_to_front,
+                "last": jobs.move_to_back,
+                "retry": jobs.retry,
             }
-            if verb in verbs:
-                verbs[verb](job.id)
+            if action in methods:
+                methods[action](job.id)
             return {self.rows: self.render(visitor)}
 
+    def _require_job(self, job_id: str) -> Job:
+        """Return the job of an id that a browser sent, or raise BadFile."""
+        job = None
+        if job_id.isdecimal() and len(job_id) <= MAX_ID_DIGITS:
+            job = self.services.home.jobs.get(int(job_id))
+        if job is None:
+            raise BadFile(f"There is no job {job_id:.20} any more.")
+        return job
 
-def build(desk: Desk) -> Tab:
+
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = QueueTab(desk)
+    tab = QueueTab(services)
     return Tab(
-        ID, "Queue", opened=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows]
+        ID, "Queue", on_open=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows]
     )

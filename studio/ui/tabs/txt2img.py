@@ -1,39 +1,42 @@
 """The txt2img tab: say what you want, watch it come, keep it.
 
-Knows: its own layout. Does not know: what its buttons do (maker.py); how a picture is made; who carries the job there.
+Knows: its own layout.
+Does not know: what its buttons do (generation.py); how an image is made; who runs the job.
 """
 
 from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import show
-from studio.ui.components.lora_picker import Chooser
-from studio.ui.tabs.generation import Maker
-from studio.ui.widgets import Desk, Tab
+from studio.services.submission import Services
+from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.tab import Tab
+from studio.ui.tabs.generation import GenerationTab
+from studio.ui.views.images import RESULT_PLACEHOLDER
 
 
-class Txt2Img(Maker):
-    """One build of the tab."""
+class Txt2Img(GenerationTab):
+    """The components of the tab."""
 
     ID = TITLE = "txt2img"
     TASKS = ("txt2img",)
 
-    def lay_out(self) -> None:
+    def build_layout(self) -> None:
+        """Place every component."""
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
                 with gr.Column(elem_classes="say"):
-                    self.words("a photo of a red ball on a beach", autofocus=True)
+                    self.add_prompts("a photo of a red ball on a beach", autofocus=True)
                 with gr.Group():
-                    self.size()
-                self.loras = Chooser(self.desk, self.form)
-                self.numbers()
-                self.hires()
-                self.more()
+                    self.add_size()
+                self.loras = LoraPicker(self.services, self.form)
+                self.add_sampling()
+                self.add_hires()
+                self.add_extras()
             with gr.Column(scale=7, min_width=320, elem_classes="stage"):
-                self.staged(show.EMPTY)
+                self.add_result_panel(RESULT_PLACEHOLDER)
 
 
-def build(desk: Desk) -> Tab:
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    return Txt2Img(desk).tab()
+    return Txt2Img(services).build_tab()

@@ -1,30 +1,35 @@
-"""A dataset as HTML: what was found, its history, tags, what spoils a training, captions before and after.
+"""A dataset as HTML: what is in it, its history, tags, what spoils a training, captions compared.
 
-Knows: how it looks; every text is escaped here. Does not know: gradio, components, whose a dataset is.
+Knows: how it looks (templates/dataset.html). Does not know: gradio, components, whose a dataset is.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from studio.core.captions.lint import Finding
 from studio.storage.datasets.history import Step
 from studio.storage.datasets.items import Counts
+from studio.ui.views.common import compute_fraction
+from studio.ui.views.templates import render_macro
 
-FOLDERS = 40  # whose repeats are listed
-# What the block with `found` does by itself: a number that was typed is sent, and stands there again as it is until it is changed.
-TYPED = """element.addEventListener('change', event => {
+MAX_FOLDERS = 40  # whose repeats are listed
+MAX_NOTES = 6  # sentences about a dataset that are shown
+ROOT_FOLDER = "."  # a dataset's own folder in `Counts.repeats`
+# What the block of the summary does by itself: a number that was typed is sent, and the old one
+# stands there again until the dataset is changed.
+REPEATS_SCRIPT = """element.addEventListener('change', event => {
   const box = event.target.closest('input[data-folder]');
   if (!box) return;
   trigger('click', {what: 'repeats', subject: box.dataset.folder, count: box.value});
   box.value = box.defaultValue;
 });"""
-MOST = 12  # files that are named of many
-KINDS = {
+FINDING_LABELS = {
     "missing": "without a caption",
     "short": "very short",
     "same": "all the same",
@@ -38,7 +43,7 @@ KINDS = {
     "duplicate": "the same file twice",
     "broken": "cannot be used",
 }
-MENDS = {
+FIX_LABELS = {
     "trigger": "Put it in front",
     "long": "Shorten",
     "lines": "Join the lines",
@@ -48,209 +53,188 @@ MENDS = {
     "duplicate": "Set aside",
     "broken": "Set aside",
 }
-INVITATION = (
-    '<div class="sweep-empty"><p><b>Captions decide what a LoRA learns.</b></p><p>Choose a dataset on the left, or drop '
-    "pictures there: they appear here with their captions beside them. What is typed is kept at once, and everything can "
-    "be undone.</p></div>"
-)
-LAYOUTS = {
+LAYOUT_LABELS = {
     "sidecar": "captions beside the pictures",
     "metadata": "captions in a metadata file",
     "kohya": "kohya's folders",
 }
+STEP_STATE_NOTES = {"done": "", "undone": " · undone", "dropped": " · undone for good"}
 
 
-def esc(text: object) -> str:
-    return html.escape(str(text))
+@dataclass(frozen=True)
+class FindingGroup:
+    """Findings of one kind, with what the buttons that mend them are called."""
+
+    kind: str
+    findings: Sequence[Finding]
+
+    @property
+    def label(self) -> str:
+        return FINDING_LABELS.get(self.kind, self.kind)
+
+    @property
+    def fix_label(self) -> str:
+        return FIX_LABELS.get(self.kind, "Let the captioner write it")
+
+    def action_target(self, file: str) -> str:
+        """Return the subject of a button that mends this file, or all of them if it is empty."""
+        return json.dumps([self.kind, file])
 
 
-def many(count: int, one: str) -> str:
-    """`3 pictures`."""
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
+def _render(macro_name: str, **arguments: Any) -> str:
+    return render_macro("dataset.html", macro_name, **arguments)
 
 
-def found(
+def _render_nothing(text: str) -> str:
+    return render_macro("common.html", "nothing", text=text)
+
+
+DATASET_PLACEHOLDER = _render("placeholder")
+
+
+def render_summary(
     counts: Counts,
-    broken: Sequence[tuple[str, str]],
+    broken_files: Sequence[tuple[str, str]],
     notes: Sequence[str],
-    looking: tuple[int, int] | None,
+    scan_progress: tuple[int, int] | None,
     locked: bool = True,
 ) -> str:
-    """What is in a dataset; unless it is locked, the repeats of kohya's folders can be typed."""
-    told = [
-        f"<b>{many(counts.pictures, 'picture')}</b>",
-        "all captioned"
-        if counts.pictures and counts.captioned == counts.pictures
-        else f"{counts.captioned:,} captioned",
-        LAYOUTS.get(counts.layout, counts.layout),
-    ]
-    told += [
-        f"each × {count}" for name, count in counts.repeats.items() if name == "." and count > 1
-    ]
-    at = (
-        f'<p class="nothing" role="status">Looking at the pictures: {looking[0]:,} of {looking[1]:,}</p>'
-        if looking
-        else ""
-    )
-    return (
-        f'<div class="album-found" data-pictures="{counts.pictures}" data-captioned="{counts.captioned}">'
-        f"<p>{' · '.join(told)}</p>{_repeats(counts.repeats, locked)}{at}{left(broken, 'cannot be used')}"
-        f"{''.join(f'<p class=nothing>{esc(note)}</p>' for note in notes[:6])}</div>"
-    )
+    """Render what is in a dataset.
 
-
-def _repeats(repeats: Mapping[str, int], locked: bool) -> str:
-    """How often each picture of each folder counts in an epoch."""
-    inner = [(name, count) for name, count in repeats.items() if name != "."]
-    boxes = [
-        f"<label>{esc(name)} <span>× "
-        + (
-            f"{count}"
-            if locked
-            else (
-                f'<input type="number" min="1" max="10000" value="{count}" data-folder="{esc(name)}" '
-                f'aria-label="Repeats of {esc(name)}" title="So often each of its pictures counts in an epoch">'
-            )
-        )
-        + "</span></label>"
-        for name, count in inner[:FOLDERS]
-    ]
-    more = f"<span>and {len(inner) - FOLDERS:,} more</span>" if len(inner) > FOLDERS else ""
-    return f'<p class="album-repeats">{"".join(boxes)}{more}</p>' if boxes else ""
-
-
-def left(rows: Sequence[tuple[str, str]], what: str) -> str:
-    """Files by name, each with the reason."""
-    if not rows:
-        return ""
-    lines = "".join(f"<li><b>{esc(file)}</b> {esc(why)}</li>" for file, why in rows[:MOST])
-    more = f"<li>and {len(rows) - MOST:,} more</li>" if len(rows) > MOST else ""
-    return f'<ul class="faults"><li>{many(len(rows), "file")} {what}:</li>{lines}{more}</ul>'
-
-
-def left_alone(step: Step | None) -> str:
-    """What a step could not change, file by file."""
-    return left(step.left, "left alone") if step else ""
-
-
-def doing(name: str, trigger: str, shipped: bool, guest: bool, ready: bool) -> str:
-    """The buttons of a dataset: train on it, copy it."""
-    subject = json.dumps({"dataset": name, "name": name, "trigger": trigger})
-    train = _do("train", subject, "Train on this", True) if ready else ""
-    copy = _do("copy", name, "Copy it to edit") if shipped and not guest else ""
-    note = '<p class="nothing">It came with the studio and stays as it is.</p>' if shipped else ""
-    return f'{note}<p class="job-do album-do">{train}{copy}</p>'
-
-
-def history(steps: Sequence[Step]) -> str:
-    """What was done, the newest first."""
-    rows = "".join(
-        f'<li data-state="{step.state}"><span>{esc(step.title)}</span> <small>{many(step.changed, "change")} · '
-        f"{esc(step.writer)} · {time.strftime('%d %b %H:%M', time.localtime(step.made))}"
-        f"{'' if step.state == 'done' else ' · undone' if step.state == 'undone' else ' · undone for good'}</small></li>"
-        for step in steps
-    )
-    return (
-        f'<ol class="album-steps">{rows}</ol>'
-        if rows
-        else '<p class="nothing">Nothing was changed here yet.</p>'
+    Args:
+        counts: Its numbers.
+        broken_files: Files that cannot be used, as (name, reason).
+        notes: What its owner should know.
+        scan_progress: Images looked at and their number, while it is being scanned.
+        locked: Whether the repeats of kohya's folders cannot be typed.
+    """
+    facts = [f"{counts.captioned:,} captioned", LAYOUT_LABELS.get(counts.layout, counts.layout)]
+    if counts.images and counts.captioned == counts.images:
+        facts[0] = "all captioned"
+    root_repeats = counts.repeats.get(ROOT_FOLDER, 1)
+    if root_repeats > 1:
+        facts.append(f"each × {root_repeats}")
+    repeats = [(folder, count) for folder, count in counts.repeats.items() if folder != ROOT_FOLDER]
+    return _render(
+        "summary",
+        counts=counts,
+        facts=facts,
+        repeats=repeats[:MAX_FOLDERS],
+        num_hidden_repeats=max(0, len(repeats) - MAX_FOLDERS),
+        locked=locked,
+        scan_progress=scan_progress,
+        broken_files=broken_files,
+        notes=notes[:MAX_NOTES],
     )
 
 
-def changes(rows: Iterable[tuple[str, str, str]], total: int, title: str, more: str = "") -> str:
-    """Captions before and after: (file, before, after). Only the first are shown."""
-    body = "".join(
-        f"<tr><th scope=row>{esc(file)}</th><td>{_marked(before, after, 'del')}</td>"
-        f"<td>{_marked(after, before, 'ins')}</td></tr>"
+def render_file_problems(rows: Sequence[tuple[str, str]], problem: str) -> str:
+    """Render files as (name, reason) under what they have in common; nothing if there are none."""
+    return _render("file_problems", files=rows, problem=problem)
+
+
+def render_skipped_files(step: Step | None) -> str:
+    """Render what a step could not change, file by file."""
+    return render_file_problems(step.skipped, "left alone") if step else ""
+
+
+def render_actions(name: str, trigger_word: str, shipped: bool, guest: bool, ready: bool) -> str:
+    """Render the buttons of a dataset: train on it, copy it.
+
+    Args:
+        name: The dataset.
+        trigger_word: The word that its captions begin with, handed to the training.
+        shipped: Whether it came with the studio and cannot be edited.
+        guest: Whether a guest is looking, who may not copy it.
+        ready: Whether it can be trained on.
+    """
+    handoff = json.dumps({"dataset": name, "name": name, "trigger": trigger_word})
+    return _render(
+        "actions",
+        name=name,
+        handoff=handoff,
+        is_shipped=shipped,
+        may_copy=shipped and not guest,
+        may_train=ready,
+    )
+
+
+def render_history(steps: Sequence[Step]) -> str:
+    """Render what was done, the newest first."""
+    if not steps:
+        return _render_nothing("Nothing was changed here yet.")
+    rows = []
+    for step in steps:
+        date = time.strftime("%d %b %H:%M", time.localtime(step.created))
+        rows.append((step, date, STEP_STATE_NOTES[step.state]))
+    return _render("history", rows=rows)
+
+
+def render_caption_diff(rows: Iterable[tuple[str, str, str]], total: int, title: str) -> str:
+    """Render captions before and after.
+
+    Args:
+        rows: The first changes as (file, before, after).
+        total: Number of all changes.
+        title: What stands over them.
+    """
+    marked_rows = [
+        (file, split_difference(before, after), split_difference(after, before))
         for file, before, after in rows
-    )
-    table = (
-        f'<div class="points album-changes"><table><thead><tr><th>Picture</th><th>Before</th><th>After</th></tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-        if body
-        else ""
-    )
-    return f'<section class="album-preview" data-count="{total}"><p class="echo"><b>{esc(title)}</b></p>{table}{more}</section>'
+    ]
+    return _render("caption_diff", rows=marked_rows, total=total, title=title)
 
 
-def _marked(text: str, other: str, tag: str) -> str:
-    """Where two texts differ between their equal beginning and end."""
-    if not text:
-        return "<i>none</i>"
-    if text == other:
-        return esc(text)
-    most = min(len(text), len(other))
-    first = next((at for at in range(most) if text[at] != other[at]), most)
-    last = next((at for at in range(most - first) if text[-1 - at] != other[-1 - at]), most - first)
-    inner = text[first : len(text) - last]
-    return f"{esc(text[:first])}{f'<{tag}>{esc(inner)}</{tag}>' if inner else ''}{esc(text[len(text) - last :])}"
+def split_difference(text: str, reference: str) -> tuple[str, str, str]:
+    """Split `text` into beginning, difference and end; the outer two it shares with `reference`."""
+    num_equal = _count_equal(text, reference)
+    beginning = text[:num_equal]
+    changed = text[num_equal:]
+    num_equal = _count_equal(changed[::-1], reference[num_equal:][::-1])
+    num_different = len(changed) - num_equal
+    return beginning, changed[:num_different], changed[num_different:]
 
 
-def running(words: str, step: int, total: int) -> str:
-    """How far a job is."""
-    share = step / total if total else 0
-    return (
-        f'<div class="album-doing" data-state="running"><div class="bar" role="progressbar" aria-label="How far it is" '
-        f'aria-valuenow="{share * 100:.0f}"><i style="width:{share * 100:.1f}%"></i></div>'
-        f'<p class="nothing" role="status">{esc(words)}</p></div>'
-    )
+def _count_equal(first: str, second: str) -> int:
+    """Return the length of the beginning that two texts share."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second)))
 
 
-def ended(state: str, words: str, failed: Sequence[Mapping[str, Any]] = ()) -> str:
-    """How a job came out."""
-    rows = [(str(one.get("file")), str(one.get("error"))) for one in failed]
-    return (
-        f'<div class="album-doing" data-state="{esc(state)}"><p class="ended" data-state="{esc(state)}" role="status">'
-        f"{esc(words)}</p>{left(rows, 'could not be captioned')}</div>"
-    )
+def render_progress(message: str, step: int, total: int) -> str:
+    """Render how far a job is: `step` of `total`, 0 if that is not known yet."""
+    return _render("progress", message=message, fraction=compute_fraction(step, total))
 
 
-def tags(rows: Sequence[tuple[str, int]], most: int = 80) -> str:
-    """Tags with their counts; a click takes one in hand."""
-    chips = "".join(
-        f'<button type="button" class="chip" data-do="tag" data-subject="{esc(tag)}" '
-        f'title="Take it in hand">{esc(tag)} '
-        f"<small>{count:,}</small></button>"
-        for tag, count in rows[:most]
-    )
-    more = f'<p class="nothing">and {len(rows) - most:,} more</p>' if len(rows) > most else ""
-    return (
-        f'<div class="lora-words album-tags">{chips}</div>{more}'
-        if chips
-        else '<p class="nothing">No tags yet.</p>'
-    )
+def render_outcome(state: str, message: str, failures: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Render how a job ended.
+
+    Args:
+        state: The job's last state.
+        message: What came of it, in words.
+        failures: Images that could not be captioned, each with `file` and `error`.
+    """
+    files = [(str(failure.get("file")), str(failure.get("error"))) for failure in failures]
+    return _render("outcome", state=state, message=message, failures=files)
 
 
-def lint(findings: Sequence[Finding], most: int = 8) -> str:
-    """What spoils a training, by kind; each finding and each kind with what mends it."""
+def render_tags(tag_counts: Sequence[tuple[str, int]], limit: int = 80) -> str:
+    """Render the first `limit` tags with their counts; a click takes one in hand."""
+    if not tag_counts[:limit]:
+        return _render_nothing("No tags yet.")
+    return _render("tags", tags=tag_counts[:limit], num_hidden=max(0, len(tag_counts) - limit))
+
+
+def render_lint(findings: Sequence[Finding], limit: int = 8) -> str:
+    """Render what spoils a training, by kind; each finding and each kind with what mends it.
+
+    Args:
+        findings: What was found, in any order.
+        limit: How many of a kind are listed.
+    """
     if not findings:
-        return '<p class="nothing" data-lint="0">Nothing to mend was found.</p>'
-    kinds: dict[str, list[Finding]] = {}
+        return _render("no_findings")
+    findings_by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding)
-    return (
-        f'<div data-lint="{len(findings)}">'
-        + "".join(_kind(kind, rows, most) for kind, rows in kinds.items())
-        + "</div>"
-    )
-
-
-def _kind(kind: str, rows: Sequence[Finding], most: int) -> str:
-    mend = MENDS.get(kind, "Let the captioner write it")
-    every = _do("mend", json.dumps([kind, ""]), f"Mend all {len(rows):,}") if len(rows) > 1 else ""
-    lines = "".join(
-        f"<li><span><b>{esc(row.file)}</b> {esc(row.says)}</span>{_do('mend', json.dumps([kind, row.file]), mend)}</li>"
-        for row in rows[:most]
-    )
-    more = f'<li class="nothing">and {len(rows) - most:,} more</li>' if len(rows) > most else ""
-    return (
-        f'<section class="album-lint" data-kind="{esc(kind)}"><h4>{esc(KINDS.get(kind, kind))} <small>{len(rows):,}</small>'
-        f"{every}</h4><ul>{lines}{more}</ul></section>"
-    )
-
-
-def _do(verb: str, subject: str, label: str, first: bool = False) -> str:
-    return (
-        f'<button type="button" class="do{" first" if first else ""}" data-do="{verb}" data-subject="{esc(subject)}">'
-        f"{esc(label)}</button>"
-    )
+        findings_by_kind.setdefault(finding.kind, []).append(finding)
+    groups = [FindingGroup(kind, group) for kind, group in findings_by_kind.items()]
+    return _render("lint", total=len(findings), groups=groups, max_findings=limit)

@@ -1,407 +1,416 @@
 """A sweep as HTML: the grid that fills, its empty state, the plan, a verdict, earlier sweeps.
 
-Knows: how a sweep looks on the page; every text is escaped here. Does not know: gradio, where on the page it stands, whose it is.
+Knows: how a sweep looks on the page (templates/sweep.html). Does not know: gradio, where on the
+page it stands, whose it is.
 
-A cell is a button: a click or Enter opens it, arrow keys go to its neighbours, 0–5 give stars. What a button means stands in its
-data: `do` (the verb), `subject` (a cell's key, a sweep's id) and `value`.
+A cell is a button: a click or Enter opens it, arrow keys go to its neighbours, 0–5 give stars. What
+a button means stands in its data: `do` (the verb), `subject` (a cell's key, a sweep's id), `value`.
 """
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from studio.core.sweeps.spec import Plan, SweepSpec
-from studio.storage.sweeps import MOST_STARS, Kept, Verdict
+from studio.core.sweeps.spec import SweepPlan, SweepSpec
+from studio.storage.sweeps import MAX_STARS, CellResult, Verdict
+from studio.ui.views.common import shorten
+from studio.ui.views.templates import render_macro
 
-MOST_TILES = 1200  # drawn on the page; the viewer takes any number
-At = tuple[int, ...]
+MAX_TILES = 1200  # drawn on the page; the viewer takes any number
+MAX_SHEETS = 6  # contact sheets that are previewed
+MAX_LISTED_VALUES = 40  # of an axis
+METRIC_LABELS = {"prompt fit": "fit", "difference": "Δ", "seconds": "s"}
+FILE_DESCRIPTIONS = {
+    "viewer.html": "open it anywhere, offline: swap axes, compare, judge",
+    "index.json": "all cells for programs",
+    "index.csv": "all cells for a spreadsheet",
+}
+Coordinates = tuple[int, ...]
 
-# What the buttons of all blocks here say, and what a grid does by itself: for gradio's `js_on_load`.
+# What the buttons of all blocks here do, and what a grid does by itself: for gradio's `js_on_load`.
 SCRIPT = Path(__file__).with_name("sweep.js").read_text("utf-8")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One cell as the grid shows it."""
+    """One cell as the grid shows it; `thumbnail_url` is empty where there is no image."""
 
     key: str
     label: str
-    kept: Kept
-    thumb: str  # its address; empty where there is no picture
+    result: CellResult
+    thumbnail_url: str
 
     @property
     def state(self) -> str:
-        return "done" if self.thumb else "failed" if self.kept.error else "missing"
+        if self.thumbnail_url:
+            return "done"
+        return "failed" if self.result.error else "missing"
+
+    @property
+    def verdict_marks(self) -> str:
+        """Stars, best-of and note in the corner of a cell."""
+        verdict = self.result.verdict
+        marks = ["★" * verdict.stars]
+        if verdict.best:
+            marks.append("♥")
+        if verdict.note:
+            marks.append("✎")
+        return " ".join(marks).strip()
+
+    @property
+    def description(self) -> str:
+        """The cell for who cannot see it."""
+        parts = [self.label]
+        if self.result.verdict.stars:
+            parts.append(f"{self.result.verdict.stars} stars")
+        if self.state != "done":
+            parts.append(self.state)
+        return ", ".join(parts)
+
+    @property
+    def metrics_text(self) -> str:
+        return " · ".join(
+            f"{METRIC_LABELS.get(name, name)} {value:.3g}"
+            for name, value in self.result.metrics.items()
+        )
 
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep to look at; axes that go hand in hand are one. `places` says which of the spec's axes each begins with."""
+    """A sweep to look at.
+
+    Attributes:
+        axes: Title and value labels of each axis; axes of the spec that go hand in hand are one.
+        axis_indices: Which of the spec's axes each begins with.
+        tiles: The cells by their index on each axis.
+    """
 
     axes: tuple[tuple[str, tuple[str, ...]], ...]
-    places: tuple[int, ...]
-    tiles: Mapping[At, Tile]
+    axis_indices: tuple[int, ...]
+    tiles: Mapping[Coordinates, Tile]
 
     @property
-    def titles(self) -> list[tuple[str, int]]:
-        """For choosing one."""
-        return [
-            (title if len(title) < 60 else title[:57] + "…", number)
-            for number, (title, _) in enumerate(self.axes)
-        ]
-
-
-def board(plan: Plan, kept: Mapping[str, Kept], address: Callable[[Path], str]) -> Board:
-    """The cells of a plan with what they came to."""
-    spec, groups = plan.spec, plan.spec.groups
-    labels = [axis.labels for axis in spec.axes]
-    axes = tuple(
-        (
-            " + ".join(spec.axes[k].title for k in group),
-            tuple(" · ".join(row) for row in zip(*(labels[k] for k in group))),
-        )
-        for group in groups
-    )
-    tiles = {}
-    for cell in plan.cells:
-        key = cell.key
-        one = kept.get(key, Kept())
-        tiles[tuple(cell.coordinates[group[0]] for group in groups)] = Tile(
-            key, " · ".join(cell.labels), one, address(one.path) if one.done and one.path else ""
-        )
-    return Board(axes, tuple(group[0] for group in groups), tiles)
-
-
-def title_of(spec: SweepSpec) -> str:
-    """What a sweep is called: as somebody called it, or by what varies."""
-    return spec.title or " × ".join(axis.title for axis in spec.axes)
-
-
-# ---- the grid ---------------------------------------------------------------------------------------------------------
-
-
-def empty(presets: Sequence[str]) -> str:
-    """What stands where a grid will be."""
-    buttons = "".join(_do("preset", name, name) for name in presets)
-    return (
-        '<div class="sweep-empty"><div class="sweep-frame" aria-hidden="true">'
-        + "<i></i>" * 9
-        + "</div>"
-        "<p><b>See what a setting does.</b></p><p>A sweep makes the same picture again and again with other values of a "
-        "setting, or of several, and lays the pictures out in a grid. Choose what varies, press Run sweep and watch it fill; "
-        f"or begin with one of these:</p><p class=starts>{buttons}</p></div>"
-    )
-
-
-def grid(
-    shown: Board,
-    across: int,
-    down: int | None,
-    picked: str = "",
-    pinned: str = "",
-    busy: bool = False,
-) -> str:
-    """The whole grid. Axes that go neither across nor down make sections; a single axis flows."""
-    over = [k for k in range(len(shown.axes)) if k not in (across, down)]
-    first = picked if any(tile.key == picked for tile in shown.tiles.values()) else ""
-    draw = _Draw(shown, picked, pinned, busy, first or shown.tiles[(0,) * len(shown.axes)].key)
-    each = len(shown.axes[across][1]) * (len(shown.axes[down][1]) if down is not None else 1)
-    parts, left = [], MOST_TILES
-    for chosen in product(*(range(len(shown.axes[k][1])) for k in over)):
-        if left <= 0:
-            break
-        heading = " · ".join(_named(*shown.axes[k], at) for k, at in zip(over, chosen))
-        parts.append(f"<h4>{html.escape(heading)}</h4>" if heading else "")
-        fixed = dict(zip(over, chosen))
-        parts.append(
-            draw.flow(fixed, across, left)
-            if down is None
-            else draw.table(fixed, across, down, left)
-        )
-        left -= each
-    many = len(shown.tiles)
-    more = (
-        f'<p class="nothing">The first {MOST_TILES:,} of {many:,} cells are shown here; the viewer has all of them.</p>'
-        if many > MOST_TILES
-        else ""
-    )
-    columns = len(shown.axes[across][1])
-    size = 150 if columns <= 4 else 118 if columns <= 6 else 92
-    keys = "Arrow keys go from cell to cell, Enter opens one; 0 to 5 give stars, B marks the best, P pins."
-    tools = (
-        _do("zoom", "", "−", "0.8", "Smaller cells")
-        + _do("zoom", "", "+", "1.25", "Larger cells")
-        + _do("wide", "", "Wide", "", "Give the grid the whole width, or take it back")
-    )
-    return (
-        f'<div class="grid-tools">{tools}</div><div class="grid" role="region" aria-label="Cells" title="{keys}" '
-        f'style="--cell:{size}px">{"".join(parts)}{more}</div>'
-    )
+    def axis_choices(self) -> list[tuple[str, int]]:
+        """Title and index of each axis, for a dropdown."""
+        return [(shorten(title, 60), index) for index, (title, _) in enumerate(self.axes)]
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """What all parts of one grid have in common. `first` is the one cell that the Tab key finds."""
+class GridSection:
+    """A part of a grid under a heading: rows of (label, tiles), one tile a row where tiles flow."""
 
-    shown: Board
-    picked: str
-    pinned: str
-    busy: bool
-    first: str
+    heading: str
+    column_labels: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Tile]]]
 
-    def at(self, chosen: Mapping[int, int]) -> Tile:
-        return self.shown.tiles[tuple(chosen[k] for k in range(len(self.shown.axes)))]
 
-    def flow(self, fixed: Mapping[int, int], across: int, most: int) -> str:
-        labels = self.shown.axes[across][1][:most]
-        tiles = "".join(
-            f"<figure>{self.tile(self.at({**fixed, across: k}))}<figcaption>{_short(label)}</figcaption></figure>"
-            for k, label in enumerate(labels)
+@dataclass(frozen=True)
+class GridMarks:
+    """Which tiles of a grid are marked; the Tab key finds the one of `focus_key`."""
+
+    selected_key: str
+    pinned_key: str
+    focus_key: str
+    is_running: bool
+
+
+def build_board(
+    plan: SweepPlan, results: Mapping[str, CellResult], file_url: Callable[[Path], str]
+) -> Board:
+    """Return the cells of a plan with their results.
+
+    Args:
+        plan: The planned sweep.
+        results: What is finished so far, by cell key.
+        file_url: Gives the address of an image's thumbnail.
+    """
+    spec = plan.spec
+    axis_labels = [axis.labels for axis in spec.axes]
+    axes = []
+    for group in spec.groups:
+        title = " + ".join(spec.axes[index].title for index in group)
+        values = zip(*(axis_labels[index] for index in group))
+        axes.append((title, tuple(" · ".join(labels) for labels in values)))
+    first_indices = tuple(group[0] for group in spec.groups)
+    tiles = {}
+    for cell in plan.cells:
+        key = cell.key
+        result = results.get(key, CellResult())
+        thumbnail_url = file_url(result.path) if result.path and result.has_image else ""
+        coordinates = tuple(cell.coordinates[index] for index in first_indices)
+        tiles[coordinates] = Tile(key, " · ".join(cell.labels), result, thumbnail_url)
+    return Board(tuple(axes), first_indices, tiles)
+
+
+def get_sweep_title(spec: SweepSpec) -> str:
+    """Return a sweep's own title, or the names of what varies."""
+    return spec.title or " × ".join(axis.title for axis in spec.axes)
+
+
+# ---- the grid -----------------------------------------------------------------------------------
+
+
+def render_placeholder(presets: Sequence[str]) -> str:
+    """Render the empty state, with a button for each of these presets."""
+    return _render("placeholder", presets=presets)
+
+
+def render_grid(
+    board: Board,
+    x_axis: int,
+    y_axis: int | None,
+    *,
+    selected_key: str = "",
+    pinned_key: str = "",
+    is_running: bool = False,
+) -> str:
+    """Render the whole grid; axes that go neither across nor down make sections.
+
+    Args:
+        board: The sweep.
+        x_axis: Index of the board's axis that goes across.
+        y_axis: Index of the one that goes down; None lets a single axis flow.
+        selected_key: Key of the cell that is open.
+        pinned_key: Key of the cell that is held for comparison.
+        is_running: Whether cells without a result are still to come.
+    """
+    keys = {tile.key for tile in board.tiles.values()}
+    origin = board.tiles[(0,) * len(board.axes)]
+    marks = GridMarks(
+        selected_key=selected_key,
+        pinned_key=pinned_key,
+        focus_key=selected_key if selected_key in keys else origin.key,
+        is_running=is_running,
+    )
+    hidden_note = ""
+    if len(board.tiles) > MAX_TILES:
+        hidden_note = (
+            f"The first {MAX_TILES:,} of {len(board.tiles):,} cells are shown here; "
+            "the viewer has all of them."
         )
-        return f'<div class="flow">{tiles}</div>'
+    x_title, x_labels = board.axes[x_axis]
+    return _render(
+        "grid",
+        sections=_build_sections(board, x_axis, y_axis),
+        x_title=x_title,
+        y_title=None if y_axis is None else board.axes[y_axis][0],
+        cell_px=_choose_cell_px(len(x_labels)),
+        hidden_note=hidden_note,
+        marks=marks,
+    )
 
-    def table(self, fixed: Mapping[int, int], across: int, down: int, most: int) -> str:
-        (x_title, columns), (y_title, rows) = self.shown.axes[across], self.shown.axes[down]
-        columns = columns[:most]
-        rows = rows[: max(1, most // len(columns))]
-        heads = "".join(f'<th scope="col">{_short(label)}</th>' for label in columns)
-        lines = "".join(
-            f'<tr><th scope="row">{_short(label)}</th>'
-            + "".join(
-                f"<td>{self.tile(self.at({**fixed, across: x, down: y}))}</td>"
-                for x in range(len(columns))
-            )
-            + "</tr>"
-            for y, label in enumerate(rows)
-        )
-        corner = (
-            f'<td class="corner"><div>{_short(x_title)} →</div><div>{_short(y_title)} ↓</div></td>'
-        )
-        return f"<table><thead><tr>{corner}{heads}</tr></thead><tbody>{lines}</tbody></table>"
 
-    def tile(self, tile: Tile) -> str:
-        """The button, and the numbers under it."""
-        state, verdict = tile.state, tile.kept.verdict
-        if state == "done":
-            inside = f'<img src="{html.escape(tile.thumb)}" alt="" loading="lazy" decoding="async">{marks(verdict)}'
-        elif state == "failed":
-            inside = f"<b>failed</b><span>{html.escape(tile.kept.error[:160])}</span>"
+def _build_sections(board: Board, x_axis: int, y_axis: int | None) -> list[GridSection]:
+    """Lay the first `MAX_TILES` tiles out in sections."""
+    section_axes = [axis for axis in range(len(board.axes)) if axis not in (x_axis, y_axis)]
+    section_ranges = [range(len(board.axes[axis][1])) for axis in section_axes]
+    num_columns = len(board.axes[x_axis][1])
+    num_rows = 1 if y_axis is None else len(board.axes[y_axis][1])
+    sections = []
+    remaining_tiles = MAX_TILES
+    for section_indices in product(*section_ranges):
+        if remaining_tiles <= 0:
+            break
+        fixed = dict(zip(section_axes, section_indices))
+        if y_axis is None:
+            sections.append(_build_flow(board, fixed, x_axis, remaining_tiles))
         else:
-            inside = "" if self.busy else "<span>not made</span>"
-        said = (
-            f"{tile.label}"
-            + (f", {verdict.stars} stars" if verdict.stars else "")
-            + (f", {state}" if state != "done" else "")
-        )
-        classes = (
-            "tile" + " now" * (tile.key == self.picked) + " pinned" * (tile.key == self.pinned)
-        )
-        numbers = " · ".join(
-            f"{_NUMBERS.get(name, name)} {value:.3g}" for name, value in tile.kept.numbers.items()
-        )
-        return (
-            f'<button type="button" class="{classes}" data-do="cell" data-subject="{tile.key}" data-state="{state}" '
-            f'tabindex="{0 if tile.key == self.first else -1}" aria-label="{html.escape(said)}">{inside}</button>'
-            + (f"<small>{html.escape(numbers)}</small>" if numbers else "")
-        )
+            sections.append(_build_table(board, fixed, x_axis, y_axis, remaining_tiles))
+        remaining_tiles -= num_columns * num_rows
+    return sections
 
 
-_NUMBERS = {"prompt fit": "fit", "difference": "Δ", "seconds": "s"}
+def _build_flow(
+    board: Board, fixed_indices: Mapping[int, int], x_axis: int, max_tiles: int
+) -> GridSection:
+    rows = [
+        (label, [_get_tile(board, {**fixed_indices, x_axis: x})])
+        for x, label in enumerate(board.axes[x_axis][1][:max_tiles])
+    ]
+    return GridSection(_format_heading(board, fixed_indices), (), rows)
 
 
-def marks(verdict: Verdict) -> str:
-    """Stars and best-of in the corner of a cell."""
-    said = "★" * verdict.stars + (" ♥" if verdict.best else "") + (" ✎" if verdict.note else "")
-    return f'<span class="marks">{said.strip()}</span>' if said else ""
+def _build_table(
+    board: Board, fixed_indices: Mapping[int, int], x_axis: int, y_axis: int, max_tiles: int
+) -> GridSection:
+    column_labels = board.axes[x_axis][1][:max_tiles]
+    max_rows = max(1, max_tiles // len(column_labels))
+    rows = []
+    for y, label in enumerate(board.axes[y_axis][1][:max_rows]):
+        indices = {**fixed_indices, y_axis: y}
+        tiles = [_get_tile(board, {**indices, x_axis: x}) for x in range(len(column_labels))]
+        rows.append((label, tiles))
+    return GridSection(_format_heading(board, fixed_indices), column_labels, rows)
 
 
-# ---- around the grid --------------------------------------------------------------------------------------------------
+def _get_tile(board: Board, indices: Mapping[int, int]) -> Tile:
+    return board.tiles[tuple(indices[axis] for axis in range(len(board.axes)))]
 
 
-def judging(key: str, verdict: Verdict, picture: bool = True) -> str:
-    """The verdict of a cell as stars, a switch and a line of text; nothing to press where there is no picture."""
-    if not picture:
-        return f'<div class="judging" data-subject="{key}"></div>'
-    stars = "".join(
-        _do(
-            "stars",
-            key,
-            "★" if k <= verdict.stars else "☆",
-            str(0 if k == verdict.stars else k),
-            f"{k} star{'s' * (k > 1)}"
-            + (" (press again to take them back)" if k == verdict.stars else ""),
-            "star",
-        )
-        for k in range(1, MOST_STARS + 1)
+def _format_heading(board: Board, indices: Mapping[int, int]) -> str:
+    """Return the values that a section shares, each with its axis unless it names that itself."""
+    headings = []
+    for axis, index in indices.items():
+        title, labels = board.axes[axis]
+        label = labels[index]
+        headings.append(label if label.startswith(title) else f"{title}: {label}")
+    return " · ".join(headings)
+
+
+def _choose_cell_px(num_columns: int) -> int:
+    if num_columns <= 4:
+        return 150
+    return 118 if num_columns <= 6 else 92
+
+
+# ---- around the grid ----------------------------------------------------------------------------
+
+
+def render_verdict_editor(cell_key: str, verdict: Verdict, has_image: bool = True) -> str:
+    """Render stars, a switch and a line of text; nothing to press where there is no image."""
+    return _render(
+        "verdict_editor",
+        cell_key=cell_key,
+        verdict=verdict,
+        max_stars=MAX_STARS,
+        has_image=has_image,
     )
-    best = (
-        f'<button type="button" class="do best" data-do="best" data-subject="{key}" aria-pressed="{str(verdict.best).lower()}">'
-        f"{'♥' if verdict.best else '♡'} Best of all</button>"
-    )
-    note = html.escape(verdict.note)
-    return (
-        f'<div class="judging" data-subject="{key}"><span class="stars" role="group" aria-label="Stars">{stars}</span>{best}'
-        f'<input class="note" data-subject="{key}" data-kept="{note}" value="{note}" maxlength="2000" aria-label="Note" '
-        'placeholder="A note, kept as you type"></div>'
-    )
 
 
-def planned(plan: Plan, took: str, mode: str, new: int | None) -> str:
-    """What a sweep will be, before it is run. `new` is how many cells an extension would add."""
-    counts, told = plan.spec.counts, plan.predicted
-    factors = [f"{counts[group[0]]}" for group in plan.spec.groups]
-    product_ = f"{' × '.join(factors)} = " if len(factors) > 1 else ""
+def render_plan(plan: SweepPlan, duration: str, mode: str, num_new_cells: int | None) -> str:
+    """Render what a sweep will be, before it is run.
+
+    Args:
+        plan: The planned sweep.
+        duration: How long it will take, in words.
+        mode: How it will be computed, in words.
+        num_new_cells: How many cells it would add to the open sweep; None if it cannot extend that.
+    """
+    value_counts = plan.spec.value_counts
+    cost = plan.cost_estimate
+    factors = [f"{value_counts[group[0]]}" for group in plan.spec.groups]
+    cells = f"{cost.cells:,}"
+    if len(factors) > 1:
+        cells = f"{' × '.join(factors)} = {cells}"
     facts = [
-        ("Cells", f"{product_}{told.cells:,}"),
-        ("Model loads", f"{told.loads:,}"),
-        ("Prompts read", f"{told.encodes:,}"),
-        ("U-Net rows", f"{told.rows:,}"),
-        ("Time", took),
+        ("Cells", cells),
+        ("Model loads", f"{cost.loads:,}"),
+        ("Prompts read", f"{cost.encodes:,}"),
+        ("U-Net rows", f"{cost.rows:,}"),
+        ("Time", duration),
         ("Mode", mode),
     ]
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts
-    )
-    more = (
-        f'<p class="estimate">As an extension of the open sweep: {new:,} new, {told.cells - new:,} made already.</p>'
-        if new is not None and new < told.cells
-        else ""
-    )
-    return f'<dl class="plan" data-cells="{told.cells}">{cells}</dl>{more}'
-
-
-def faults(found: Sequence[str]) -> str:
-    """All that stands in the way of a plan."""
-    rows = "".join(f"<li>{html.escape(fault)}</li>" for fault in found)
-    return f'<ul class="faults">{rows}</ul>'
-
-
-def echo(values: Sequence[str]) -> str:
-    """What was understood of an axis's values."""
-    words, many = ", ".join(value or "“”" for value in values[:40]), len(values)
-    words = words if len(words) < 400 else words[:397] + "…"
-    more = f", … {many - 40:,} more" if many > 40 else ""
-    return (
-        f'<p class="echo"><b>{many:,} value{"s" * (many != 1)}</b> {html.escape(words + more)}</p>'
-    )
-
-
-def note(words: str, bad: bool = False) -> str:
-    """A line under an axis."""
-    return f'<p class="echo{" wrong" if bad else ""}">{html.escape(words)}</p>'
-
-
-def head(
-    spec: SweepSpec, done: int, failed: int, total: int, words: str, share: float | None, state: str
-) -> str:
-    """What stands over the grid: its title, how far it is, what goes on."""
-    failures = f' · <span class="bad">{failed:,} failed</span>' if failed else ""
-    bar = (
-        ""
-        if share is None
-        else f'<div class="bar" role="progressbar" aria-label="How far the sweep is" '
-        f'aria-valuenow="{share * 100:.0f}"><i style="width:{share * 100:.1f}%"></i></div>'
-    )
-    return (
-        f'<div class="sweep-head" data-state="{state}" data-done="{done}"><h3>{html.escape(title_of(spec))}</h3>'
-        f'<p><span class="chip">{"fast" if spec.fast else "exact"}</span> {done:,} of {total:,} cells{failures}'
-        f"{f' · {html.escape(words)}' if words else ''}</p>{bar}</div>"
-    )
-
-
-def compared(one: tuple[str, str], other: tuple[str, str]) -> str:
-    """Two pictures (address, label) side by side."""
-    return (
-        '<div class="sides">'
-        + "".join(
-            f'<figure><img src="{html.escape(address)}" alt=""><figcaption>{html.escape(label)}</figcaption></figure>'
-            for address, label in (one, other)
+    extension_note = ""
+    if num_new_cells is not None and num_new_cells < cost.cells:
+        extension_note = (
+            f"As an extension of the open sweep: {num_new_cells:,} new, "
+            f"{cost.cells - num_new_cells:,} made already."
         )
-        + "</div>"
-    )
+    return _render("plan", num_cells=cost.cells, facts=facts, extension_note=extension_note)
 
 
-def captions(one: str, other: str) -> str:
-    """What is left and right of the slider."""
-    return f'<div class="halves"><span>{html.escape(one)}</span><span>{html.escape(other)}</span></div>'
+def render_faults(faults: Sequence[str]) -> str:
+    """Render all sentences that keep something from being done."""
+    return render_macro("common.html", "faults", sentences=faults)
 
 
-def downloads(files: Sequence[tuple[str, str, int]]) -> str:
-    """Files (address, name, bytes) to take along: the sheets to be seen, all to be saved."""
-    sheets = [(address, name) for address, name, _ in files if name.endswith(".png")]
-    seen = "".join(
-        f'<a href="{html.escape(address)}" target="_blank" rel="noopener"><img src="{html.escape(address)}" '
-        f'alt="Preview of {html.escape(name)}" loading="lazy"></a>'
-        for address, name in sheets[:6]
-    )
-    rows = "".join(
-        f'<li><a href="{html.escape(address)}" download="{html.escape(name)}">{html.escape(name)}</a>'
-        f"<small>{_ABOUT.get(name, 'contact sheet')} · {max(1, round(size / 1024)):,} KiB</small>"
-        + (
-            f'<a class="look" href="{html.escape(address)}" target="_blank" rel="noopener">look at it now</a>'
-            if name.endswith((".png", ".html"))
-            else ""
-        )
-        + "</li>"
-        for address, name, size in files
-    )
-    return f'<div class="downloads"><div class="sheets">{seen}</div><ul>{rows}</ul></div>'
+def render_parsed_values(values: Sequence[str]) -> str:
+    """Render how the values of an axis were understood."""
+    listed_values = ", ".join(value or "“”" for value in values[:MAX_LISTED_VALUES])
+    text = shorten(listed_values, 400)
+    if len(values) > MAX_LISTED_VALUES:
+        text += f", … {len(values) - MAX_LISTED_VALUES:,} more"
+    return _render("parsed_values", count=len(values), text=text)
 
 
-_ABOUT = {
-    "viewer.html": "open it anywhere, offline: swap axes, compare, judge",
-    "index.json": "all cells for programs",
-    "index.csv": "all cells for a spreadsheet",
-}
+def render_note(text: str, is_error: bool = False) -> str:
+    """Render one line of text."""
+    return _render("note", text=text, is_error=is_error)
 
 
-def shelf(rows: Sequence[tuple[str, SweepSpec, float, int, int, bool]], asked: str = "") -> str:
-    """Earlier sweeps: id, spec, when, cells done, cells, whether it is open. `asked` is the one that may be deleted."""
-    if not rows:
-        return (
-            '<p class="nothing">None yet. Every sweep is kept here, also one that was stopped.</p>'
-        )
-    return "".join(_row(*row, asked=row[0] == asked) for row in rows)
-
-
-def _row(
-    id: str, spec: SweepSpec, when: float, done: int, total: int, now: bool, asked: bool
+def render_header(
+    spec: SweepSpec,
+    num_done: int,
+    *,
+    num_failed: int,
+    num_cells: int,
+    message: str,
+    fraction: float | None,
+    state: str,
 ) -> str:
-    day = time.strftime("%d %b %H:%M", time.localtime(when))
-    if asked:
-        words = "Delete this sweep and its verdicts? Its pictures stay in the gallery."
-        buttons = _do("delete", id, "Delete") + _do("keep", id, "Keep it")
-    else:
-        words = f"{done:,} of {total:,} cells · {'fast' if spec.fast else 'exact'} · {day}"
-        buttons = _do("open", id, "Open") + _do("ask", id, "Delete")
-    return (
-        f'<div class="shelved{" now" if now else ""}" data-sweep="{id}"><div><b>{html.escape(title_of(spec))}</b>'
-        f"<small>{words}</small></div><div class=job-do>{buttons}</div></div>"
+    """Render what stands over the grid: the title, how far the sweep is, what goes on.
+
+    Args:
+        spec: The sweep.
+        num_done: Number of cells that have an image.
+        num_failed: Number of cells that have an error instead.
+        num_cells: Number of all cells.
+        message: What is being done, in words; may be empty.
+        fraction: Progress from 0 to 1; None without a bar.
+        state: The state of its job, for the style sheet.
+    """
+    return _render(
+        "header",
+        title=get_sweep_title(spec),
+        is_fast=spec.fast,
+        num_done=num_done,
+        num_failed=num_failed,
+        num_cells=num_cells,
+        message=message,
+        fraction=fraction,
+        state=state,
     )
 
 
-def _do(
-    verb: str, subject: str, label: str, value: str = "", title: str = "", more: str = "do"
+def render_comparison(left: tuple[str, str], right: tuple[str, str]) -> str:
+    """Render two images, each as (URL, label), side by side."""
+    return _render("comparison", images=(left, right))
+
+
+def render_slider_labels(left: str, right: str) -> str:
+    """Render what is left and right of a before-and-after slider."""
+    return _render("slider_labels", left=left, right=right)
+
+
+def render_downloads(files: Sequence[tuple[str, str, int]]) -> str:
+    """Render files, each as (URL, name, size in bytes), as links; sheets with a preview."""
+    sheets = [(url, name) for url, name, _ in files if name.endswith(".png")]
+    links = [
+        (
+            url,
+            name,
+            FILE_DESCRIPTIONS.get(name, "contact sheet"),
+            size_bytes,
+            name.endswith((".png", ".html")),
+        )
+        for url, name, size_bytes in files
+    ]
+    return _render("downloads", sheets=sheets[:MAX_SHEETS], files=links)
+
+
+def render_sweep_list(
+    rows: Sequence[tuple[str, SweepSpec, float, int, int, bool]], confirm_id: str = ""
 ) -> str:
-    said = f' title="{html.escape(title)}" aria-label="{html.escape(title)}"' if title else ""
-    return (
-        f'<button type="button" class="{more}" data-do="{verb}" data-subject="{html.escape(subject)}" '
-        f'data-value="{html.escape(value)}"{said}>{html.escape(label)}</button>'
-    )
+    """Render earlier sweeps.
+
+    Args:
+        rows: For each its id, spec, time of the last change (Unix), number of finished cells,
+            number of cells, and whether it is open on the page.
+        confirm_id: Id of the sweep that is to be deleted when somebody confirms it.
+    """
+    listed_rows = []
+    for sweep_id, spec, changed, num_done, num_cells, is_open in rows:
+        date = time.strftime("%d %b %H:%M", time.localtime(changed))
+        mode = "fast" if spec.fast else "exact"
+        details = f"{num_done:,} of {num_cells:,} cells · {mode} · {date}"
+        listed_rows.append((sweep_id, get_sweep_title(spec), details, is_open))
+    return _render("sweep_list", rows=listed_rows, confirm_id=confirm_id)
 
 
-def _named(title: str, labels: Sequence[str], at: int) -> str:
-    """A value with what it is of, unless it says so itself."""
-    return labels[at] if labels[at].startswith(title) else f"{title}: {labels[at]}"
-
-
-def _short(label: str) -> str:
-    """A head, and the whole of it for who points at it."""
-    words = label if len(label) <= 90 else label[:87] + "…"
-    whole = f' title="{html.escape(label)}"' if words != label else ""
-    return f"<span{whole}>{html.escape(words)}</span>"
+def _render(macro_name: str, **arguments: Any) -> str:
+    return render_macro("sweep.html", macro_name, **arguments)

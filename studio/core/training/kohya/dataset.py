@@ -1,7 +1,8 @@
-"""What kohya's keys mean to a training run: the model, pictures, captions, and what is saved on the way.
+"""What kohya's keys mean to a training run: the model, images, captions, samples and checkpoints.
 
-Knows: sd-scripts' defaults, which keys act only beside others. Does not know: rates and layers (`kohya_rules`, `kohya_rates`),
-where anything lies: of a path only the last name is taken, as the name in the library.
+Knows: sd-scripts' defaults, which keys act only beside others.
+Does not know: layers and rates (network.py, optimizer.py), where files are: of a path only the last
+name is taken, as the name in the library.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import re
 from studio.core.catalog import Family
 from studio.core.generation import prompt as prompts
 from studio.core.training.config import Precision
-from studio.core.training.kohya.parser import concept
-from studio.core.training.kohya.reader import Reader
+from studio.core.training.kohya.parser import parse_folder_name
+from studio.core.training.kohya.reader import KohyaReader
 from studio.errors import InvalidSpec
 
 PRECISIONS: dict[str, Precision] = {
@@ -22,402 +23,425 @@ PRECISIONS: dict[str, Precision] = {
     "fp16": "float16",
     "bf16": "bfloat16",
 }
-_WEIGHTS = (".safetensors", ".ckpt", ".pt")
-_FLAGS = re.compile(
-    r"\s--\w+(?:\s.*)?$"
-)  # what kohya writes after a sample prompt: --n, --w, --h, --d, --l, --s
-_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]+')
+_WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt")
+# The flags that kohya allows after a sample prompt: --n, --w, --h, --d, --l, --s.
+_PROMPT_FLAGS = re.compile(r"\s--\w+(?:\s.*)?$")
+_UNSAFE_CHARACTERS = re.compile(r'[/\\:*?"<>|\x00-\x1f]+')
+_KOHYA_DEFAULT = "not in the file: kohya's own"
+_SAVE_PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "float": "float32"}
 
 
-def last(path: str) -> str:
-    """The last name of a path or hub id."""
+def get_base_name(path: str) -> str:
+    """Return the last name of a path or hub id."""
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].strip()
 
 
-def model(read: Reader, family: Family | None) -> None:
-    """Which model, and how its text encoder is read."""
-    path = read.text("pretrained_model_name_or_path")
-    name = last(path)
-    for ending in _WEIGHTS:
-        name = name.removesuffix(ending)
+def read_model(reader: KohyaReader, family: Family | None) -> None:
+    """Read the model, and which layer of its text encoder is used."""
+    path = reader.read_text("pretrained_model_name_or_path")
+    name = get_base_name(path)
+    for suffix in _WEIGHT_SUFFIXES:
+        name = name.removesuffix(suffix)
     if name:
-        read.take(
+        reader.set_field(
             "pretrained_model_name_or_path",
             "model",
             name,
             "to be found in home/models by this name",
         )
     else:
-        read.cannot(
+        reader.mark_unresolved(
             "model",
             "pretrained_model_name_or_path",
             "is not in the file; which model shall be trained?",
         )
-    skip = read.whole("clip_skip")
+    skip = reader.read_integer("clip_skip")
     if skip and family == "sdxl":
-        read.say("inert", "clip_skip", f"{skip} has no effect on SDXL, as in kohya.")
+        reader.add_notice("inert", "clip_skip", f"{skip} has no effect on SDXL, as in kohya.")
     elif skip:
-        read.take("clip_skip", "clip_skip", skip)
+        reader.set_field("clip_skip", "clip_skip", skip)
 
 
-def dataset(read: Reader, name: str) -> None:
-    """Which pictures, and what the LoRA will be called."""
-    path, folders = read.text("train_data_dir"), read.any("image_dir")
-    if isinstance(folders, list) and all(isinstance(one, str) for one in folders):
-        found = {last(one) for one in folders if one}
-        above = {
-            last(one.replace("\\", "/").rstrip("/").rpartition("/")[0]) for one in folders if one
-        }
-        path = found.pop() if len(found) == 1 else above.pop() if len(above) == 1 else ""
+def read_dataset(reader: KohyaReader, file_name: str) -> None:
+    """Read the dataset and the name of the LoRA.
+
+    Args:
+        reader: The file's keys.
+        file_name: The file's name; the LoRA's where neither key nor dataset gives one.
+    """
+    path = reader.read_text("train_data_dir")
+    folders = reader.read_value("image_dir")
+    key = "train_data_dir"
+    if isinstance(folders, list) and all(isinstance(folder, str) for folder in folders):
+        path = _find_common_folder(folders)
         key = "image_dir"
+    dataset_name = get_base_name(path)
+    if dataset_name:
+        detail = "to be found in home/datasets by this name"
+        folder_name = parse_folder_name(dataset_name)
+        if folder_name and not folders:
+            detail = f"one folder, each picture {folder_name[0]} times"
+        reader.set_field(key, "dataset", dataset_name, detail)
     else:
-        key = "train_data_dir"
-    if last(path):
-        inside = concept(last(path))
-        read.take(
-            key,
-            "dataset",
-            last(path),
-            f"one folder, each picture {inside[0]} times"
-            if inside and not folders
-            else "to be found in home/datasets by this name",
+        reader.mark_unresolved(
+            "dataset", key, "names no folder; which dataset shall be trained on?"
+        )
+    _read_output_name(reader, dataset_name or file_name.rsplit(".", 1)[0])
+    if repeats := reader.read_integer("num_repeats"):
+        reader.set_field("num_repeats", "repeats", repeats)
+    if words := reader.read_text("class_tokens"):
+        reader.set_field(
+            "class_tokens", "class_word", words, "as kohya: the caption of pictures without"
+        )
+    _read_dataset_options(reader)
+
+
+def _find_common_folder(folders: list[str]) -> str:
+    """Return the name that all folders or all their parents have; empty if there is none."""
+    paths = [folder.replace("\\", "/").rstrip("/") for folder in folders if folder]
+    names = {get_base_name(path) for path in paths}
+    if len(names) == 1:
+        return names.pop()
+    parents = {get_base_name(path.rpartition("/")[0]) for path in paths}
+    return parents.pop() if len(parents) == 1 else ""
+
+
+def _read_output_name(reader: KohyaReader, default: str) -> None:
+    output_name = _make_file_name(reader.read_text("output_name"))
+    default_name = _make_file_name(default)
+    if output_name:
+        reader.set_field("output_name", "name", output_name[:100])
+    elif default_name:
+        reader.values["name"] = default_name[:100]
+        reader.add_notice(
+            "unknown", "output_name", f"is not in the file; the LoRA is called {default_name[:60]}."
         )
     else:
-        read.cannot("dataset", key, "names no folder; which dataset shall be trained on?")
-    output = _UNSAFE.sub("-", read.text("output_name")).strip(" .-")
-    called = output or _UNSAFE.sub("-", last(path) or name.rsplit(".", 1)[0]).strip(" .-")
-    if output:
-        read.take("output_name", "name", output[:100])
-    elif called:
-        read.values["name"] = called[:100]
-        read.say("unknown", "output_name", f"is not in the file; the LoRA is called {called[:60]}.")
-    else:
-        read.cannot("name", "output_name", "is not in the file; what shall the LoRA be called?")
-    if repeats := read.whole("num_repeats"):
-        read.take("num_repeats", "repeats", repeats)
-    if words := read.text("class_tokens"):
-        read.take("class_tokens", "class_word", words, "as kohya: the caption of pictures without")
-    _beside(read)
+        reader.mark_unresolved(
+            "name", "output_name", "is not in the file; what shall the LoRA be called?"
+        )
 
 
-def _beside(read: Reader) -> None:
-    if read.text("dataset_config"):
-        read.say(
+def _make_file_name(text: str) -> str:
+    return _UNSAFE_CHARACTERS.sub("-", text).strip(" .-")
+
+
+def _read_dataset_options(reader: KohyaReader) -> None:
+    if reader.read_text("dataset_config"):
+        reader.add_notice(
             "unsupported",
             "dataset_config",
             "is the path of another file; give that one too, as it decides over the pictures.",
         )
-    if read.text("in_json"):
-        read.cannot(
+    if reader.read_text("in_json"):
+        reader.mark_unresolved(
             "dataset",
             "in_json",
             "captions in one metadata file are not read; put each beside its picture (.txt).",
         )
-    ending = read.text("caption_extension")
-    if ending == ".txt":
-        read.say("taken", "caption_extension", "captions are in .txt files.")
+    extension = reader.read_text("caption_extension")
+    if extension == ".txt":
+        reader.add_notice("taken", "caption_extension", "captions are in .txt files.")
     else:
-        told = ending or "not in the file: kohya looks for .caption"
-        read.say(
-            "unsupported" if ending else "unknown",
+        reason = extension or "not in the file: kohya looks for .caption"
+        reader.add_notice(
+            "unsupported" if extension else "unknown",
             "caption_extension",
-            f"{told:.60}; the studio reads .txt files.",
+            f"{reason:.60}; the studio reads .txt files.",
         )
-    weight = read.number("prior_loss_weight")
-    if weight is not None and read.has("reg_data_dir"):
-        read.say(
+    weight = reader.read_number("prior_loss_weight")
+    if weight is not None and reader.has("reg_data_dir"):
+        reader.add_notice(
             "unsupported",
             "prior_loss_weight",
             f"{weight:g} goes with class pictures: give it as the prior weight.",
         )
     elif weight is not None:
-        read.say(
+        reader.add_notice(
             "inert", "prior_loss_weight", "counts only with class pictures, and there are none."
         )
 
 
-def batches(read: Reader) -> None:
-    """How many pictures a step, and the numbers that go with the machine."""
-    for key, field in (
-        ("train_batch_size", "batch"),
-        ("gradient_accumulation_steps", "accumulation"),
-    ):
-        if found := read.whole(key):
-            read.take(key, field, found)
-    for key, field in (("max_grad_norm", "max_grad_norm"), ("noise_offset", "noise_offset")):
-        if (value := read.number(key)) is not None:
-            read.take(key, field, value)
-    if gamma := read.number("min_snr_gamma"):
-        read.take("min_snr_gamma", "min_snr_gamma", gamma)
-    if read.flag("gradient_checkpointing"):
-        read.take("gradient_checkpointing", "gradient_checkpointing", True)
-    seed = read.whole("seed")
+def read_batch_settings(reader: KohyaReader) -> None:
+    """Read batch size, seed, precision and the loss's settings."""
+    for key in ("train_batch_size", "gradient_accumulation_steps"):
+        if count := reader.read_integer(key):
+            reader.set_field(key, key, count)
+    for key in ("max_grad_norm", "noise_offset"):
+        value = reader.read_number(key)
+        if value is not None:
+            reader.set_field(key, key, value)
+    if gamma := reader.read_number("min_snr_gamma"):
+        reader.set_field("min_snr_gamma", "min_snr_gamma", gamma)
+    if reader.read_flag("gradient_checkpointing"):
+        reader.set_field("gradient_checkpointing", "gradient_checkpointing", True)
+    seed = reader.read_integer("seed")
     if seed is None:
-        read.say(
+        reader.add_notice(
             "unknown",
             "seed",
-            "is not in the file: kohya draws one and forgets it; the studio draws one and records it.",
+            "is not in the file: kohya draws one and forgets it; the studio draws one and records "
+            "it.",
         )
     else:
-        read.take("seed", "seed", seed % 2**32)
-    told = read.text("mixed_precision").casefold()
-    if told in PRECISIONS:
-        read.take(
-            "mixed_precision",
-            "precision",
-            PRECISIONS[told],
-            "" if told else "not in the file: kohya's own",
-        )
+        reader.set_field("seed", "seed", seed % 2**32)
+    _read_precisions(reader)
+
+
+def _read_precisions(reader: KohyaReader) -> None:
+    precision = reader.read_text("mixed_precision").casefold()
+    if precision in PRECISIONS:
+        detail = "" if precision else _KOHYA_DEFAULT
+        reader.set_field("mixed_precision", "precision", PRECISIONS[precision], detail)
     else:
-        read.fault("mixed_precision", "has to be no, fp16 or bf16", told)
-    saved = read.text("save_precision").casefold()
-    if saved in ("fp16", "bf16", "float"):
-        read.take(
-            "save_precision",
-            "save_precision",
-            {"fp16": "float16", "bf16": "bfloat16", "float": "float32"}[saved],
-        )
-    elif saved:
-        read.fault("save_precision", "has to be float, fp16 or bf16", saved)
+        reader.add_fault("mixed_precision", "has to be no, fp16 or bf16", precision)
+    save_precision = reader.read_text("save_precision").casefold()
+    if save_precision in _SAVE_PRECISIONS:
+        reader.set_field("save_precision", "save_precision", _SAVE_PRECISIONS[save_precision])
+    elif save_precision:
+        reader.add_fault("save_precision", "has to be float, fp16 or bf16", save_precision)
 
 
-def captions(read: Reader) -> None:
-    """What is done to captions."""
-    if rate := read.number("caption_dropout_rate"):
-        read.take("caption_dropout_rate", "caption_dropout", rate)
-    shuffled, kept = read.flag("shuffle_caption"), read.whole("keep_tokens")
-    if shuffled:
-        read.take("shuffle_caption", "shuffle_caption", True)
-    if kept and shuffled:
-        read.take("keep_tokens", "keep_tokens", kept)
-    elif kept:
-        read.say("inert", "keep_tokens", "counts only with shuffle_caption.")
+def read_caption_settings(reader: KohyaReader) -> None:
+    """Read how captions are dropped and shuffled."""
+    if rate := reader.read_number("caption_dropout_rate"):
+        reader.set_field("caption_dropout_rate", "caption_dropout", rate)
+    shuffles = reader.read_flag("shuffle_caption")
+    keep_tokens = reader.read_integer("keep_tokens")
+    if shuffles:
+        reader.set_field("shuffle_caption", "shuffle_caption", True)
+    if keep_tokens and shuffles:
+        reader.set_field("keep_tokens", "keep_tokens", keep_tokens)
+    elif keep_tokens:
+        reader.add_notice("inert", "keep_tokens", "counts only with shuffle_caption.")
 
 
-def pictures(read: Reader) -> None:
-    """Size, buckets, crops, and whether they are encoded once."""
-    side = _side(read)
-    if read.flag("flip_aug"):
-        read.take("flip_aug", "flip", True)
-    kept, on_disk, random = (
-        read.flag("cache_latents"),
-        read.flag("cache_latents_to_disk"),
-        read.flag("random_crop"),
-    )
-    if random:
-        read.take("random_crop", "crop", "random")
-    if random and (kept or on_disk):
-        read.say(
+def read_image_settings(reader: KohyaReader) -> None:
+    """Read size, flips, crops, buckets, and whether latents are cached."""
+    _read_resolution(reader)
+    if reader.read_flag("flip_aug"):
+        reader.set_field("flip_aug", "random_flip", True)
+    _read_latent_cache(reader)
+    _read_buckets(reader)
+
+
+def _read_latent_cache(reader: KohyaReader) -> None:
+    in_memory = reader.read_flag("cache_latents")
+    on_disk = reader.read_flag("cache_latents_to_disk")
+    random_crop = reader.read_flag("random_crop")
+    reader.values["cache_latents"] = "off"
+    if random_crop:
+        reader.set_field("random_crop", "crop", "random")
+    if random_crop and (in_memory or on_disk):
+        reader.add_notice(
             "conflicting",
             "cache_latents",
             "kohya does not start with this and random_crop; the studio keeps no latents then.",
         )
-        kept = on_disk = False
-    read.values["cache_latents"] = "disk" if on_disk else "memory" if kept else "off"
-    if kept or on_disk:
-        read.say(
-            "taken",
-            "cache_latents_to_disk" if on_disk else "cache_latents",
-            f"Keep latents: {read.values['cache_latents']}.",
-        )
-    _buckets(read, side)
+    elif on_disk:
+        reader.values["cache_latents"] = "disk"
+        reader.add_notice("taken", "cache_latents_to_disk", "Keep latents: disk.")
+    elif in_memory:
+        reader.values["cache_latents"] = "memory"
+        reader.add_notice("taken", "cache_latents", "Keep latents: memory.")
 
 
-def _side(read: Reader) -> int | None:
-    value = read.any("resolution")
+def _read_resolution(reader: KohyaReader) -> None:
+    value = reader.read_value("resolution")
     if value is None:
-        read.say(
+        reader.add_notice(
             "unknown",
             "resolution",
             "is not in the file, though kohya needs it; the model's own size is taken.",
         )
-        return None
-    parts = (
-        value.split(",")
-        if isinstance(value, str)
-        else value
-        if isinstance(value, list)
-        else [value]
-    )
-    found = [
-        number
-        for number in (read.as_number("resolution", part) for part in parts[:3])
-        if number is not None
-    ]
-    if (
-        len(found) != len(parts)
-        or not 1 <= len(found) <= 2
-        or not all(1 <= number <= 100_000 for number in found)
-    ):
-        if not read.faults:
-            read.fault(
+        return
+    parts = value if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        parts = value.split(",")
+    numbers = [reader.parse_number("resolution", part) for part in parts[:3]]
+    sides = [number for number in numbers if number is not None and 1 <= number <= 100_000]
+    if len(sides) != len(parts) or len(sides) not in (1, 2):
+        if not reader.faults:
+            reader.add_fault(
                 "resolution", "has to be one side, or width and height such as 1024,1024", value
             )
-        return None
-    side = int(math.sqrt(found[0] * found[-1])) // 8 * 8
-    if {float(side)} == set(found):
-        read.take("resolution", "resolution", side)
-    else:
-        read.values["resolution"] = side
-        read.say(
-            "unsupported",
-            "resolution",
-            f"{' × '.join(f'{one:g}' for one in found)} is taken as a square of the same area, "
-            f"{side} (a multiple of 8).",
-        )
-    return side
-
-
-def _buckets(read: Reader, side: int | None) -> None:
-    on, whole = read.flag("enable_bucket"), read.flag("bucket_no_upscale")
-    least, most, step = (
-        read.whole("min_bucket_reso"),
-        read.whole("max_bucket_reso"),
-        read.whole("bucket_reso_steps"),
-    )
-    given = (("min_bucket_reso", least), ("max_bucket_reso", most), ("bucket_reso_steps", step))
-    read.values["buckets"] = on
-    if not on:
-        for key, value in (*given, ("bucket_no_upscale", whole or None)):
-            if value is not None:
-                read.say("inert", key, "counts only with enable_bucket.")
         return
-    read.take("enable_bucket", "buckets", True)
-    step = step or 64
-    read.take("bucket_reso_steps", "bucket_step", step, "" if given[2][1] else "kohya's own")
-    if whole:
-        read.take("bucket_no_upscale", "bucket_no_upscale", True)
-        for key, value in given[:2]:
+    square = int(math.sqrt(sides[0] * sides[-1])) // 8 * 8
+    if set(sides) == {float(square)}:
+        reader.set_field("resolution", "resolution", square)
+        return
+    reader.values["resolution"] = square
+    reader.add_notice(
+        "unsupported",
+        "resolution",
+        f"{' × '.join(f'{side:g}' for side in sides)} is taken as a square of the same area, "
+        f"{square} (a multiple of 8).",
+    )
+
+
+def _read_buckets(reader: KohyaReader) -> None:
+    enabled = reader.read_flag("enable_bucket")
+    no_upscale = reader.read_flag("bucket_no_upscale")
+    min_side = reader.read_integer("min_bucket_reso")
+    max_side = reader.read_integer("max_bucket_reso")
+    step = reader.read_integer("bucket_reso_steps")
+    sides = {"min_bucket_reso": min_side, "max_bucket_reso": max_side}
+    reader.values["buckets"] = enabled
+    if not enabled:
+        settings = sides | {"bucket_reso_steps": step, "bucket_no_upscale": no_upscale or None}
+        for key, value in settings.items():
             if value is not None:
-                read.say(
+                reader.add_notice("inert", key, "counts only with enable_bucket.")
+        return
+    reader.set_field("enable_bucket", "buckets", True)
+    detail = "" if step else "kohya's own"
+    step = step or 64
+    reader.set_field("bucket_reso_steps", "bucket_step", step, detail)
+    if no_upscale:
+        reader.set_field("bucket_no_upscale", "bucket_no_upscale", True)
+        for key, side in sides.items():
+            if side is not None:
+                reader.add_notice(
                     "conflicting",
                     key,
-                    f"{value} is ignored with bucket_no_upscale: pictures are only made smaller, to the "
-                    "area of "
-                    "the resolution.",
+                    f"{side} is ignored with bucket_no_upscale: pictures are only made smaller, "
+                    "to the area of the resolution.",
                 )
         return
-    for key, field, value in (
-        ("min_bucket_reso", "bucket_min", (least or 256) // step * step or step),
-        ("max_bucket_reso", "bucket_max", -(-(most or 1024) // step) * step),
-    ):
-        asked = dict(given)[key]
-        told = (
-            "not in the file: kohya's own"
-            if asked is None
-            else f"{asked} is no multiple of the step"
-            if asked != value
-            else ""
-        )
-        read.take(key, field, value, told)
+    rounded_min = (min_side or 256) // step * step or step
+    rounded_max = math.ceil((max_side or 1024) / step) * step
+    _set_bucket_side(
+        reader, "min_bucket_reso", field="bucket_min", side=min_side, rounded_side=rounded_min
+    )
+    _set_bucket_side(
+        reader, "max_bucket_reso", field="bucket_max", side=max_side, rounded_side=rounded_max
+    )
 
 
-def watching(read: Reader) -> None:
-    """Samples, checkpoints, validation."""
-    _samples(read)
-    steps, epochs = (
-        read.whole("save_every_n_steps") or None,
-        read.whole("save_every_n_epochs") or None,
-    )
-    kept, last_steps = (
-        read.whole("save_last_n_epochs") or None,
-        read.whole("save_last_n_steps") or None,
-    )
+def _set_bucket_side(
+    reader: KohyaReader, key: str, *, field: str, side: int | None, rounded_side: int
+) -> None:
+    detail = ""
+    if side is None:
+        detail = _KOHYA_DEFAULT
+    elif side != rounded_side:
+        detail = f"{side} is no multiple of the step"
+    reader.set_field(key, field, rounded_side, detail)
+
+
+def read_monitoring(reader: KohyaReader) -> None:
+    """Read how often samples are painted, checkpoints saved and the validation loss measured."""
+    _read_samples(reader)
+    _read_checkpoints(reader)
+    _read_validation(reader)
+
+
+def _read_checkpoints(reader: KohyaReader) -> None:
+    steps = reader.read_integer("save_every_n_steps")
+    epochs = reader.read_integer("save_every_n_epochs")
+    last_epochs = reader.read_integer("save_last_n_epochs")
+    last_steps = reader.read_integer("save_last_n_steps")
     if steps:
-        read.take("save_every_n_steps", "checkpoint_every", steps)
+        reader.set_field("save_every_n_steps", "checkpoint_every", steps)
         if epochs:
-            read.say(
+            reader.add_notice(
                 "conflicting",
                 "save_every_n_epochs",
                 "in kohya both act; the studio counts in steps or in epochs: in steps here.",
             )
     elif epochs:
-        read.take("save_every_n_epochs", "checkpoint_every_epochs", epochs)
+        reader.set_field("save_every_n_epochs", "checkpoint_every_epochs", epochs)
     if steps or epochs:
-        read.values["keep_checkpoints"] = 0
+        reader.values["checkpoints_total_limit"] = 0
     if steps and last_steps:
-        read.take(
+        reader.set_field(
             "save_last_n_steps",
-            "keep_checkpoints",
+            "checkpoints_total_limit",
             last_steps // steps + 1,
             f"those of the last {last_steps} steps",
         )
-    elif epochs and kept and not steps:
-        read.take("save_last_n_epochs", "keep_checkpoints", kept)
-    if share := read.number("validation_split"):
-        read.take("validation_split", "validation_share", share)
-    every, rounds = read.whole("validate_every_n_steps"), read.whole("validate_every_n_epochs")
-    if every and share:
-        read.take("validate_every_n_steps", "validate_every", every)
-    if rounds and share and (every or rounds > 1):
-        read.say(
-            "unsupported",
-            "validate_every_n_epochs",
-            f"{rounds} is taken as {f'every {every} steps' if every else 'once an epoch'}.",
+    elif epochs and last_epochs and not steps:
+        reader.set_field("save_last_n_epochs", "checkpoints_total_limit", last_epochs)
+
+
+def _read_validation(reader: KohyaReader) -> None:
+    split = reader.read_number("validation_split")
+    steps = reader.read_integer("validate_every_n_steps")
+    epochs = reader.read_integer("validate_every_n_epochs")
+    if not split:
+        return
+    reader.set_field("validation_split", "validation_split", split)
+    interval = "once an epoch"
+    if steps:
+        reader.set_field("validate_every_n_steps", "validate_every", steps)
+        interval = f"every {steps} steps"
+    if epochs and (steps or epochs > 1):
+        reader.add_notice(
+            "unsupported", "validate_every_n_epochs", f"{epochs} is taken as {interval}."
         )
 
 
-def _samples(read: Reader) -> None:
-    """Kohya paints only at an interval; one in epochs wins."""
-    told = read.text("sample_prompts")
-    steps, epochs = (
-        read.whole("sample_every_n_steps") or None,
-        read.whole("sample_every_n_epochs") or None,
-    )
-    if read.as_meant and told and not steps and not epochs:
+def _read_samples(reader: KohyaReader) -> None:
+    """Read the sample prompts; kohya paints only at an interval, and one in epochs wins."""
+    prompt_text = reader.read_text("sample_prompts")
+    steps = reader.read_integer("sample_every_n_steps")
+    epochs = reader.read_integer("sample_every_n_epochs")
+    if reader.as_meant and prompt_text and not steps and not epochs:
         epochs = 1
     if steps and epochs:
-        read.say(
+        reader.add_notice(
             "conflicting", "sample_every_n_steps", f"sample_every_n_epochs = {epochs} wins over it."
         )
-    if not told:
+    if not prompt_text:
         for key, value in (("sample_every_n_epochs", epochs), ("sample_every_n_steps", steps)):
             if value:
-                read.say("inert", key, "there are no sample prompts.")
+                reader.add_notice("inert", key, "there are no sample prompts.")
     elif not steps and not epochs:
-        read.say(
+        reader.add_notice(
             "conflicting",
             "sample_prompts",
-            "there is no interval (sample_every_n_epochs or sample_every_n_steps): kohya "
-            "paints no "
-            "samples, and neither does the studio.",
+            "there is no interval (sample_every_n_epochs or sample_every_n_steps): kohya paints "
+            "no samples, and neither does the studio.",
         )
-    elif lines := _lines(read, told):
-        read.take("sample_prompts", "sample_prompts", "\n".join(lines))
-        name = "sample_every_n_epochs" if epochs else "sample_every_n_steps"
-        read.take(name, "sample_every_epochs" if epochs else "sample_every", epochs or steps)
+    elif lines := _read_prompt_lines(reader, prompt_text):
+        reader.set_field("sample_prompts", "sample_prompts", "\n".join(lines))
+        if epochs:
+            reader.set_field("sample_every_n_epochs", "sample_every_epochs", epochs)
+        else:
+            reader.set_field("sample_every_n_steps", "sample_every", steps)
 
 
-def _lines(read: Reader, told: str) -> list[str]:
-    """The prompts themselves: the GUI's file has them, sd-scripts' only the path of a file."""
-    if read.form != "gui" and re.search(r"\.(txt|toml|json)$|^[/~]|^\w:[\\/]", told):
-        read.say(
+def _read_prompt_lines(reader: KohyaReader, text: str) -> list[str]:
+    """Return the prompts: the GUI's file has them, sd-scripts' only the path of a file."""
+    if reader.file_format != "gui" and re.search(r"\.(txt|toml|json)$|^[/~]|^\w:[\\/]", text):
+        reader.add_notice(
             "unsupported",
             "sample_prompts",
-            f"they are in another file ({last(told):.60}); write them into the sample prompts.",
+            f"they are in another file ({get_base_name(text):.60}); write them into the sample "
+            "prompts.",
         )
         return []
-    found = []
-    for line in told.splitlines():
-        words = _FLAGS.sub("", line).strip()
-        if not words or words.startswith("#"):
+    lines = []
+    for line in text.splitlines():
+        prompt_line = _PROMPT_FLAGS.sub("", line).strip()
+        if not prompt_line or prompt_line.startswith("#"):
             continue
-        if words != line.strip():
-            read.say(
+        if prompt_line != line.strip():
+            reader.add_notice(
                 "unsupported",
                 "sample_prompts",
                 "what follows -- after a prompt is not taken: samples have settings of their own.",
             )
+        # The studio's own grammar cannot read every prompt of kohya's.
         try:
-            prompts.parse(words)
-        except ValueError as error:  # what our own grammar cannot read
-            read.say(
-                "unsupported", "sample_prompts", f"{f'{words:.40}'!r} is left out: {error!s:.100}"
-            )
+            prompts.parse_prompt(prompt_line)
+        except ValueError as error:
+            note = f"{prompt_line[:40]!r} is left out: {error!s:.100}"
+            reader.add_notice("unsupported", "sample_prompts", note)
         else:
-            found.append(words)
-    if len("\n".join(found)) > 10_000:
+            lines.append(prompt_line)
+    if len("\n".join(lines)) > 10_000:
         raise InvalidSpec(["sample_prompts: has to be at most 10,000 characters long."])
-    if not found:
-        read.say("unsupported", "sample_prompts", "no prompt is left to paint.")
-    return found
+    if not lines:
+        reader.add_notice("unsupported", "sample_prompts", "no prompt is left to paint.")
+    return lines

@@ -1,12 +1,14 @@
 """Kohya's files → a training run of the studio, and a sentence about every key.
 
-Knows: which file it is (sd-scripts' TOML, the GUI's JSON, a dataset_config, one of the studio's own), the plan behind
-`studio train FILE --plan`. Does not know: where models and pictures are; nothing is read but the text.
+Knows: which file it is (sd-scripts' TOML, the GUI's JSON, a dataset_config, one of the studio's
+own), the plan behind `studio train FILE --plan`.
+Does not know: where models and images are; nothing is read but the text.
 
-Faithful: the run is the one that kohya would have done, with its keys that override each other in silence. `as_meant` takes the
-other reading where people usually meant it: epochs for `epoch`, Adafactor at the rate that is given, a warm-up that is given,
-samples where there are prompts. What the studio has not is said; without an optimizer, schedule or kind of LoRA that it has, or
-without a model or dataset, there is no config, and `faults` say why.
+The run is the one that kohya would have done, with its keys that override each other in silence.
+`as_meant` takes the other reading where people usually meant it: epochs for `epoch`, Adafactor at
+the rate that is given, a warm-up that is given, samples where there are prompts. What the studio
+does not have is reported; without an optimizer, schedule or kind of LoRA that it has, or without a
+model or dataset, there is no config, and `faults` say why.
 """
 
 from __future__ import annotations
@@ -15,24 +17,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.catalog import Family
 from studio.core.training.config import TrainingConfig
-from studio.core.training.kohya import dataset as kohya_data
-from studio.core.training.kohya import network, optimizer
-from studio.core.training.kohya.parser import Given, concept, parse
-from studio.core.training.kohya.reader import Notice, Reader, shown
-from studio.core.training.kohya.unsupported_keys import ELSEWHERE
-from studio.core.training.lora_targets import SHAPES, ModelShape, count, modules
-from studio.core.training.steps import steps
+from studio.core.training.kohya import dataset, network, optimizer
+from studio.core.training.kohya.parser import KohyaFile, parse_folder_name, parse_kohya_file
+from studio.core.training.kohya.reader import KohyaReader, Notice, format_value
+from studio.core.training.kohya.unsupported_keys import OTHER_FAMILY_KEYS
+from studio.core.training.lora_targets import (
+    FAMILY_SHAPES,
+    ModelShape,
+    count_modules,
+    select_modules,
+)
+from studio.core.training.steps import count_steps
 from studio.errors import InvalidSpec
 
-__all__ = ["Imported", "Notice", "concept", "plan", "read"]
+__all__ = ["KohyaImport", "Notice", "import_config", "parse_folder_name", "plan_import"]
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What came of a file. `values` has every setting, None where it is not known; `config` is there if all of them are."""
+class KohyaImport:
+    """The result of an import.
+
+    `values` has every setting, None where it is not known; `config` is None unless all are known.
+    """
 
     config: TrainingConfig | None
     values: dict[str, Any]
@@ -41,153 +50,175 @@ class Imported:
     family: Family | None
 
 
-def read(text: str, name: str = "", as_meant: bool = False, dataset: str = "") -> Imported:
-    """A file's text; `name` is what the file is called, `dataset` the text of a dataset_config beside it.
+def import_config(
+    text: str, file_name: str = "", as_meant: bool = False, dataset_config: str = ""
+) -> KohyaImport:
+    """Read the settings of a training run from a file.
 
-    Raises InvalidSpec for what cannot be read, and for values that cannot be, all at once.
+    Args:
+        text: The file's text.
+        file_name: Its name, which may tell the family and names the LoRA where nothing else does.
+        as_meant: Take the reading that people usually mean (see above).
+        dataset_config: The text of a dataset_config beside it.
+
+    Raises:
+        InvalidSpec: The text cannot be read, or values are wrong; it names all of them.
     """
-    given = parse(text)
-    if given.form == "own":
-        config = check(TrainingConfig, given.values)
-        return Imported(config, config.model_dump(mode="json"), (), (), network.guess(config.model))
-    if dataset:
-        given = _with(given, parse(dataset))
-    taker = Reader(given, as_meant)
-    family = network.family(taker, name)
-    _elsewhere(taker)
-    if given.form != "dataset":
-        kohya_data.model(taker, family)
-        network.length(taker)
-        network.network(taker)
-        optimizer.optimizer(taker)
-        network.settle(taker)
-        kohya_data.watching(taker)
-    else:
-        taker.cannot(
+    kohya_file = parse_kohya_file(text)
+    if kohya_file.file_format == "own":
+        config = validate(TrainingConfig, kohya_file.values)
+        values = config.model_dump(mode="json")
+        return KohyaImport(config, values, (), (), network.guess_family(config.model))
+    if dataset_config:
+        kohya_file = _merge_dataset_config(kohya_file, parse_kohya_file(dataset_config))
+    reader = KohyaReader(kohya_file, as_meant)
+    family = network.detect_family(reader, file_name)
+    _refuse_other_families(reader)
+    if kohya_file.file_format == "dataset":
+        reader.mark_unresolved(
             "model",
             "pretrained_model_name_or_path",
             "a dataset_config says nothing of model, LoRA, rate and length.",
         )
-    kohya_data.batches(taker)
-    kohya_data.captions(taker)
-    kohya_data.pictures(taker)
-    kohya_data.dataset(taker, name)
-    taker.rest()
-    taker.check()
-    return _imported(taker, family)
+    else:
+        dataset.read_model(reader, family)
+        network.read_length(reader)
+        network.read_network(reader)
+        optimizer.read_optimizer(reader)
+        network.drop_unused_convolutions(reader)
+        dataset.read_monitoring(reader)
+    dataset.read_batch_settings(reader)
+    dataset.read_caption_settings(reader)
+    dataset.read_image_settings(reader)
+    dataset.read_dataset(reader, file_name)
+    reader.report_remaining()
+    reader.raise_faults()
+    return _build_import(reader, family)
 
 
-def plan(
+def plan_import(
     text: str,
-    name: str = "",
+    file_name: str = "",
     as_meant: bool = False,
     *,
-    dataset: str = "",
+    dataset_config: str = "",
     shape: ModelShape | None = None,
-    pictures: int | Mapping[str, tuple[int, int]] | None = None,
+    image_counts: int | Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
-    """What `studio train FILE --plan` prints: config, steps, modules, and notices of every key.
+    """Plan an import: what `studio train FILE --plan` prints.
 
-    Works without weights and data: what is not known is None, with the reason among the notices. Whoever has the model or the
-    pictures hands in their `shape` and how many there are.
+    Works without weights and data: what is not known is None, with the reason among the notices.
+
+    Args:
+        text: The file's text.
+        file_name: Its name.
+        as_meant: Take the reading that people usually mean.
+        dataset_config: The text of a dataset_config beside it.
+        shape: The model's shape, where the caller has the model.
+        image_counts: How many images there are, as for `count_steps`, where the caller has them.
+
+    Returns:
+        `config` (all settings), `steps`, `modules` (how many layers of each part) and `notices` of
+        every key.
+
+    Raises:
+        InvalidSpec: As `import_config`.
     """
-    found = read(text, name, as_meant, dataset)
-    notices = [notice.model_dump(include={"key", "note", "kind"}) for notice in found.notices]
-    complete = _complete(found.values)
-    total, layers = None, None
-    if found.values["steps"] is None and (found.values["epochs"] is None or pictures is None):
-        notices.append(
-            {
-                "key": "steps",
-                "kind": "unknown",
-                "note": "depend on how many pictures there are: epochs × pictures × "
-                "repeats ÷ "
-                "batch ÷ accumulation.",
-            }
+    imported = import_config(text, file_name, as_meant, dataset_config)
+    values = imported.values
+    notices = [notice.model_dump(include={"key", "note", "kind"}) for notice in imported.notices]
+    config = _fill_unknown_values(values)
+    steps = None
+    if values["steps"] is None and (values["epochs"] is None or image_counts is None):
+        note = (
+            "depend on how many pictures there are: epochs × pictures × repeats ÷ batch ÷ "
+            "accumulation."
         )
+        notices.append({"key": "steps", "kind": "unknown", "note": note})
     else:
-        total = steps(complete, pictures or 0)
-    shape = shape or (SHAPES[found.family] if found.family else None)
+        steps = count_steps(config, image_counts or 0)
+    if shape is None and imported.family:
+        shape = FAMILY_SHAPES[imported.family]
+    module_counts = None
     if shape is None:
-        notices.append(
-            {
-                "key": "modules",
-                "kind": "unknown",
-                "note": "depend on the model's family, which neither the file nor the "
-                "names in it tell.",
-            }
-        )
-    elif found.values["targets"] is None:
-        notices.append(
-            {"key": "modules", "kind": "unknown", "note": "the studio has no such kind of LoRA."}
-        )
+        note = "depend on the model's family, which neither the file nor the names in it tell."
+        notices.append({"key": "modules", "kind": "unknown", "note": note})
+    elif values["targets"] is None:
+        note = "the studio has no such kind of LoRA."
+        notices.append({"key": "modules", "kind": "unknown", "note": note})
     else:
-        layers = count(
-            modules(
-                shape,
-                complete.targets,
-                complete.patterns,
-                unet=complete.train_unet,
-                encoders=complete.train_text_encoder,
-            )
+        modules = select_modules(
+            shape,
+            config.targets,
+            config.target_modules,
+            train_unet=config.train_unet,
+            train_text_encoders=config.train_text_encoder,
         )
-    return {"config": found.values, "steps": total, "modules": layers, "notices": notices}
+        module_counts = count_modules(modules)
+    return {"config": values, "steps": steps, "modules": module_counts, "notices": notices}
 
 
-def _with(given: Given, beside: Given) -> Given:
-    """A dataset_config decides over the pictures; what it overrides is said."""
-    if beside.form != "dataset" or given.form == "dataset":
+def _merge_dataset_config(kohya_file: KohyaFile, dataset_file: KohyaFile) -> KohyaFile:
+    """Let a dataset_config decide over the images, with a notice of what it overrides."""
+    if dataset_file.file_format != "dataset" or kohya_file.file_format == "dataset":
         raise InvalidSpec(
             [
-                "dataset_config: the second file has to be a dataset_config, with [[datasets]], beside training "
-                "settings."
+                "dataset_config: the second file has to be a dataset_config, with [[datasets]], "
+                "beside training settings."
             ]
         )
-    for key in ("train_data_dir", "reg_data_dir", "in_json", *beside.values):
-        if given.values.pop(key, None) is not None:
-            given.said.append(
-                ("conflicting", given.names.get(key, key), "the dataset_config decides over it.")
-            )
-    given.values.pop("dataset_config", None)
-    given.values |= beside.values
-    given.names |= beside.names
-    given.said += [*beside.said, ("taken", "dataset_config", "is the file beside this one.")]
-    return given
+    for key in ("train_data_dir", "reg_data_dir", "in_json", *dataset_file.values):
+        if kohya_file.values.pop(key, None) is not None:
+            name = kohya_file.original_names.get(key, key)
+            kohya_file.notices.append(("conflicting", name, "the dataset_config decides over it."))
+    kohya_file.values.pop("dataset_config", None)
+    kohya_file.values |= dataset_file.values
+    kohya_file.original_names |= dataset_file.original_names
+    kohya_file.notices += [
+        *dataset_file.notices,
+        ("taken", "dataset_config", "is the file beside this one."),
+    ]
+    return kohya_file
 
 
-def _elsewhere(taker: Reader) -> None:
-    for key, family in ELSEWHERE.items():
-        if taker.any(key):
-            taker.cannot(
+def _refuse_other_families(reader: KohyaReader) -> None:
+    for key, family in OTHER_FAMILY_KEYS.items():
+        if reader.read_value(key):
+            reader.mark_unresolved(
                 "model",
                 key,
                 f"is for {family}; the studio trains Stable Diffusion 1.x, 2.x and XL.",
             )
 
 
-def _complete(values: Mapping[str, Any]) -> TrainingConfig:
-    """With something in place of what is not known, so that the rest can be checked."""
-    known = {
+def _fill_unknown_values(values: Mapping[str, Any]) -> TrainingConfig:
+    """Return a config with defaults in place of what is not known, to compute with the rest."""
+    known_values = {
         key: value
         for key, value in values.items()
         if value is not None or key in ("steps", "learning_rate")
     }
-    return check(TrainingConfig, {"dataset": "?", "name": "unknown"} | known)
+    return validate(TrainingConfig, {"dataset": "?", "name": "unknown"} | known_values)
 
 
-def _imported(taker: Reader, family: Family | None) -> Imported:
-    unknown = taker.unknown
-    given = {key: value for key, value in taker.values.items() if key not in unknown}
+def _build_import(reader: KohyaReader, family: Family | None) -> KohyaImport:
+    unresolved = reader.unresolved
+    known_values = {key: value for key, value in reader.values.items() if key not in unresolved}
     try:
-        made = check(TrainingConfig, {"dataset": "?", "name": "unknown"} | given)
+        config = validate(TrainingConfig, {"dataset": "?", "name": "unknown"} | known_values)
     except InvalidSpec as error:
         raise InvalidSpec(
             [f"As settings of the studio: {fault}" for fault in error.faults]
         ) from None
-    values = made.model_dump(mode="json") | dict.fromkeys(unknown)
-    faults = tuple(
-        dict.fromkeys(
-            shown(sentence) if len(sentence) > 400 else sentence for sentence in unknown.values()
-        )
+    values = config.model_dump(mode="json") | dict.fromkeys(unresolved)
+    sentences = [
+        format_value(sentence) if len(sentence) > 400 else sentence
+        for sentence in unresolved.values()
+    ]
+    return KohyaImport(
+        config=None if unresolved else config,
+        values=values,
+        faults=tuple(dict.fromkeys(sentences)),
+        notices=tuple(reader.notices),
+        family=family,
     )
-    return Imported(None if unknown else made, values, faults, tuple(taker.notices), family)

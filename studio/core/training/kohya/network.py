@@ -1,7 +1,9 @@
 """What kohya's keys mean to a training run: family, length, and what is trained.
 
-Knows: sd-scripts' defaults and how its keys override each other, faithfully; what people usually meant by them (`as_meant`).
-Does not know: optimizers and rates (`kohya_rates`), pictures and captions (`kohya_data`), the files (`kohya_file`).
+Knows: sd-scripts' defaults and how its keys override each other; what people usually mean by them
+(`as_meant`).
+Does not know: optimizers and rates (optimizer.py), images and captions (dataset.py), the files
+(parser.py).
 
 Read as facts from the documentation, the code and the logs of sd-scripts; none of its code is here.
 """
@@ -11,155 +13,166 @@ from __future__ import annotations
 import re
 
 from studio.core.catalog import Family
-from studio.core.training.kohya.reader import Reader
+from studio.core.training.kohya.reader import KohyaReader
 
-_HINTS: tuple[tuple[Family, str], ...] = (
+_FAMILY_PATTERNS: tuple[tuple[Family, str], ...] = (
     ("sdxl", r"xl(?![a-z])"),
     ("sd2", r"sd[-_]?v?2|diffusion-v?2|v2-1"),
     ("sd1", r"sd[-_]?v?1|diffusion-v?1|v1[-_.]?[45]"),
 )
-LOCON = "attention + feed-forward + convolutions"
+LOCON_TARGETS = "attention + feed-forward + convolutions"
+_KOHYA_DEFAULT = "not in the file: kohya's own"
 
 
-def family(read: Reader, name: str) -> Family | None:
-    """Which family the file is for, if it says: by a key, else by the model's name, else by the file's own."""
-    path = read.left.get("pretrained_model_name_or_path")
-    if read.left.get("sdxl") is True or read.left.get("v2") is True:
-        return "sdxl" if read.left.get("sdxl") is True else "sd2"
-    if isinstance(path, str) and (found := guess(path)):
-        read.say(
+def detect_family(reader: KohyaReader, file_name: str) -> Family | None:
+    """Return the family that the file is for, if it says so.
+
+    By a key, else by the model's name, else by the file's own.
+    """
+    if reader.remaining.get("sdxl") is True:
+        return "sdxl"
+    if reader.remaining.get("v2") is True:
+        return "sd2"
+    path = reader.remaining.get("pretrained_model_name_or_path")
+    family = guess_family(path) if isinstance(path, str) else None
+    if family:
+        reader.add_notice(
             "taken",
             "pretrained_model_name_or_path",
-            f"by the model's name it is of the family {found}.",
+            f"by the model's name it is of the family {family}.",
         )
-        return found
-    if read.form == "gui" and read.left.get("sdxl") is not None:
+        return family
+    if reader.file_format == "gui" and reader.remaining.get("sdxl") is not None:
         return "sd1"
-    if found := guess(name):
-        read.say("unknown", "modules", f"by the file's name the model is of the family {found}.")
-    return found
-
-
-def guess(name: str) -> Family | None:
-    """The family that a model's name tells of."""
-    return next(
-        (found for found, pattern in _HINTS if re.search(pattern, name[:1000], re.IGNORECASE)), None
-    )
-
-
-def length(read: Reader) -> None:
-    """Steps or epochs: in sd-scripts max_train_epochs wins, else max_train_steps, else 1600; `epoch` is a key of the GUI alone."""
-    total, epochs, wished = (
-        read.whole("max_train_steps"),
-        read.whole("max_train_epochs"),
-        read.whole("epoch"),
-    )
-    if epochs:
-        by_gui = read.name("max_train_epochs") == "epoch"
-        read.take(
-            "max_train_epochs",
-            "epochs",
-            epochs,
-            "the GUI counts the steps from it" if by_gui else "",
+    family = guess_family(file_name)
+    if family:
+        reader.add_notice(
+            "unknown", "modules", f"by the file's name the model is of the family {family}."
         )
-        if by_gui and read.left.get("reg_data_dir"):
-            read.say(
-                "conflicting",
-                "reg_data_dir",
-                "with class pictures the GUI doubles the steps; the studio does not.",
-            )
-        if total is not None:
-            read.say(
+    return family
+
+
+def guess_family(name: str) -> Family | None:
+    """Return the family that a model's name hints at, if any."""
+    for family, pattern in _FAMILY_PATTERNS:
+        if re.search(pattern, name[:1000], re.IGNORECASE):
+            return family
+    return None
+
+
+def read_length(reader: KohyaReader) -> None:
+    """Read steps or epochs.
+
+    In sd-scripts max_train_epochs wins, else max_train_steps, else 1600; `epoch` is a key of the
+    GUI alone.
+    """
+    max_steps = reader.read_integer("max_train_steps")
+    epochs = reader.read_integer("max_train_epochs")
+    gui_epochs = reader.read_integer("epoch")
+    if epochs:
+        _set_epochs(reader, epochs, max_steps, gui_epochs)
+    elif gui_epochs and reader.as_meant:
+        detail = "as meant; sd-scripts does not know this key"
+        reader.set_field("epoch", "epochs", gui_epochs, detail)
+        if max_steps is not None:
+            reader.add_notice(
                 "conflicting",
                 "max_train_steps",
-                f"max_train_epochs = {epochs} overrides the {total} steps.",
-            )
-        if wished is not None:
-            read.say(
-                "conflicting",
-                "epoch",
-                f"belongs to the GUI alone; max_train_epochs = {epochs} decides, not {wished} epochs.",
-            )
-    elif wished and read.as_meant:
-        read.take("epoch", "epochs", wished, "as meant; sd-scripts does not know this key")
-        if total is not None:
-            read.say(
-                "conflicting",
-                "max_train_steps",
-                f"as meant: the {wished} epochs decide, not the {total} steps that kohya "
+                f"as meant: the {gui_epochs} epochs decide, not the {max_steps} steps that kohya "
                 "would take.",
             )
     else:
-        steps = total or 1600
-        read.take(
-            "max_train_steps", "steps", steps, "" if total else "not in the file: kohya's own"
-        )
-        if wished is not None:
-            read.say(
+        steps = max_steps or 1600
+        reader.set_field("max_train_steps", "steps", steps, "" if max_steps else _KOHYA_DEFAULT)
+        if gui_epochs is not None:
+            reader.add_notice(
                 "conflicting",
                 "epoch",
-                f"belongs to the GUI alone: sd-scripts does not know it, and max_train_steps = "
-                f"{steps} decides. "
-                f"The other reading is {wished} epochs (as meant).",
+                "belongs to the GUI alone: sd-scripts does not know it, and max_train_steps = "
+                f"{steps} decides. The other reading is {gui_epochs} epochs (as meant).",
             )
 
 
-def network(read: Reader) -> None:
-    """What is trained, and how much it can hold."""
-    module = read.text("network_module")
-    arguments = read.arguments("network_args")
-    locon = _kind(read, module, arguments)
-    rank, alpha = read.whole("network_dim"), read.number("network_alpha")
-    read.take(
-        "network_dim",
-        "rank",
-        4 if rank is None else rank,
-        "not in the file: kohya's own" if rank is None else "",
-    )
-    if alpha == 0:
-        read.say("taken", "network_alpha", "0 stands for the rank.")
-    else:
-        read.take(
-            "network_alpha",
-            "alpha",
-            1.0 if alpha is None else alpha,
-            "not in the file: kohya's own" if alpha is None else "",
+def _set_epochs(
+    reader: KohyaReader, epochs: int, max_steps: int | None, gui_epochs: int | None
+) -> None:
+    is_from_gui = reader.get_original_name("max_train_epochs") == "epoch"
+    detail = "the GUI counts the steps from it" if is_from_gui else ""
+    reader.set_field("max_train_epochs", "epochs", epochs, detail)
+    if is_from_gui and reader.remaining.get("reg_data_dir"):
+        reader.add_notice(
+            "conflicting",
+            "reg_data_dir",
+            "with class pictures the GUI doubles the steps; the studio does not.",
         )
-    if dropout := read.number("network_dropout"):
-        read.take(
+    if max_steps is not None:
+        reader.add_notice(
+            "conflicting",
+            "max_train_steps",
+            f"max_train_epochs = {epochs} overrides the {max_steps} steps.",
+        )
+    if gui_epochs is not None:
+        reader.add_notice(
+            "conflicting",
+            "epoch",
+            f"belongs to the GUI alone; max_train_epochs = {epochs} decides, not {gui_epochs} "
+            "epochs.",
+        )
+
+
+def read_network(reader: KohyaReader) -> None:
+    """Read the kind and size of the LoRA, and which parts of the model are trained."""
+    module = reader.read_text("network_module")
+    arguments = reader.read_arguments("network_args")
+    is_locon = _detect_locon(reader, module, arguments)
+    rank = reader.read_integer("network_dim")
+    if rank is None:
+        reader.set_field("network_dim", "rank", 4, _KOHYA_DEFAULT)
+    else:
+        reader.set_field("network_dim", "rank", rank)
+    alpha = reader.read_number("network_alpha")
+    if alpha is None:
+        reader.set_field("network_alpha", "alpha", 1.0, _KOHYA_DEFAULT)
+    elif alpha == 0:
+        reader.add_notice("taken", "network_alpha", "0 stands for the rank.")
+    else:
+        reader.set_field("network_alpha", "alpha", alpha)
+    if dropout := reader.read_number("network_dropout"):
+        reader.set_field(
             "network_dropout",
             "dropout",
             dropout,
             "kohya leaves out after the layer down, the studio before it",
         )
-    _network_arguments(read, arguments, locon)
-    _trained(read)
+    _read_network_arguments(reader, arguments, is_locon)
+    _read_trained_parts(reader)
 
 
-def _kind(read: Reader, module: str, arguments: dict[str, str]) -> bool:
-    """Whether it is LyCORIS' LoCon; says what kinds there are not."""
-    name, algorithm = module.casefold().replace("/", "."), arguments.pop("algo", "lora").casefold()
+def _detect_locon(reader: KohyaReader, module: str, arguments: dict[str, str]) -> bool:
+    """Return whether it is LyCORIS' LoCon; unknown kinds are marked unresolved."""
+    name = module.casefold().replace("/", ".")
+    algorithm = arguments.pop("algo", "lora").casefold()
     if not module:
-        read.say(
+        reader.add_notice(
             "unknown",
             "network_module",
             "is not in the file (on the command line, perhaps); networks.lora is taken.",
         )
     elif name == "networks.lora":
-        read.say(
+        reader.add_notice(
             "taken",
             "network_module",
             "kohya's LoRA: every linear layer and 1 × 1 convolution of the transformers.",
         )
     elif name == "lycoris.kohya" and algorithm in ("lora", "locon"):
-        read.say(
+        reader.add_notice(
             "unsupported",
             "network_module",
             "taken as kohya's LoCon; LyCORIS' own also trains the first and last layers.",
         )
         return True
     else:
-        read.cannot(
+        reader.mark_unresolved(
             "targets",
             "network_module",
             f"the studio trains LoRA and LoCon (networks.lora), not {f'{module} {algorithm}':.80}.",
@@ -167,91 +180,88 @@ def _kind(read: Reader, module: str, arguments: dict[str, str]) -> bool:
     return False
 
 
-def _network_arguments(read: Reader, arguments: dict[str, str], locon: bool) -> None:
-    preset = arguments.pop("preset", "full") if locon else ""
+def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str], is_locon: bool) -> None:
+    preset = arguments.pop("preset", "full") if is_locon else ""
     sizes: dict[str, float] = {}
     for name in ("conv_dim", "conv_alpha"):
-        if found := read.as_number(f"network_args.{name}", arguments.pop(name, None)):
-            sizes[name] = found
+        if size := reader.parse_number(f"network_args.{name}", arguments.pop(name, None)):
+            sizes[name] = size
     if preset in ("attn-mlp", "attn-only"):
         targets = "attention" if preset == "attn-only" else "attention + feed-forward"
-        read.take("network_args.preset", "targets", targets, f"preset {preset}")
+        reader.set_field("network_args.preset", "targets", targets, f"preset {preset}")
         if sizes:
-            read.say(
+            reader.add_notice(
                 "inert", "network_args", f"with preset={preset} there are no 3 × 3 convolutions."
             )
-    elif "conv_dim" in sizes or locon:
-        read.take("network_args.conv_dim", "targets", LOCON, "LoCon")
+    elif "conv_dim" in sizes or is_locon:
+        reader.set_field("network_args.conv_dim", "targets", LOCON_TARGETS, "LoCon")
         if sizes.get("conv_dim"):
-            read.take("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
-        read.take(
+            reader.set_field("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
+        reader.set_field(
             "network_args.conv_alpha",
             "conv_alpha",
             sizes.get("conv_alpha", 1.0),
             "" if "conv_alpha" in sizes else "kohya's own",
         )
     elif sizes:
-        read.say("inert", "network_args.conv_alpha", "counts only with conv_dim.")
+        reader.add_notice("inert", "network_args.conv_alpha", "counts only with conv_dim.")
     for name, value in arguments.items():
         if value in ("0", "0.0", "False", "None", ""):
-            read.say("inert", f"network_args.{name}", f"{name} is off.")
+            reader.add_notice("inert", f"network_args.{name}", f"{name} is off.")
         else:
-            read.say(
+            reader.add_notice(
                 "unsupported",
                 f"network_args.{name}",
                 f"the studio has no {name:.40} (not {value:.40}).",
             )
 
 
-def _trained(read: Reader) -> None:
-    unet_only, encoder_only = (
-        read.flag("network_train_unet_only"),
-        read.flag("network_train_text_encoder_only"),
-    )
-    cached = read.flag("cache_text_encoder_outputs")
-    unet, encoder = not encoder_only, not unet_only
-    if not unet and not encoder:
-        read.cannot(
+def _read_trained_parts(reader: KohyaReader) -> None:
+    unet_only = reader.read_flag("network_train_unet_only")
+    encoder_only = reader.read_flag("network_train_text_encoder_only")
+    caches_outputs = reader.read_flag("cache_text_encoder_outputs")
+    trains_unet = not encoder_only
+    trains_encoder = not unet_only
+    if not trains_unet and not trains_encoder:
+        reader.mark_unresolved(
             "train_unet",
             "network_train_unet_only",
             "with network_train_text_encoder_only nothing is trained at all.",
         )
         return
-    if cached and encoder:
-        read.say(
-            "conflicting",
-            "cache_text_encoder_outputs",
-            "kohya does not start with this while the text encoders are trained; "
-            "the studio leaves them alone."
-            if unet
-            else "there is nothing to train then; the studio trains the text encoders.",
-        )
-        encoder = not unet
-    elif cached:
-        read.say(
+    if caches_outputs and trains_encoder:
+        note = "there is nothing to train then; the studio trains the text encoders."
+        if trains_unet:
+            note = (
+                "kohya does not start with this while the text encoders are trained; "
+                "the studio leaves them alone."
+            )
+            trains_encoder = False
+        reader.add_notice("conflicting", "cache_text_encoder_outputs", note)
+    elif caches_outputs:
+        reader.add_notice(
             "inert",
             "cache_text_encoder_outputs",
             "the studio keeps texts encoded anyway, where the encoders are not trained.",
         )
-    for key, told in (
-        ("network_train_unet_only", unet_only),
-        ("network_train_text_encoder_only", encoder_only),
-    ):
-        if told:
-            read.say(
-                "taken", key, f"only {'the U-Net is' if unet else 'the text encoders are'} trained."
-            )
-    read.values |= {"train_unet": unet, "train_text_encoder": encoder}
+    if unet_only:
+        reader.add_notice("taken", "network_train_unet_only", "only the U-Net is trained.")
+    if encoder_only:
+        note = "only the text encoders are trained."
+        reader.add_notice("taken", "network_train_text_encoder_only", note)
+    reader.values |= {"train_unet": trains_unet, "train_text_encoder": trains_encoder}
 
 
-def settle(read: Reader) -> None:
-    """After rates, which can leave a part alone: only the U-Net has convolutions."""
-    if not read.values.get("train_unet", True) and read.values.get("targets") == LOCON:
-        read.values["targets"] = "attention + feed-forward"
-        for field in ("conv_rank", "conv_alpha"):
-            read.values.pop(field, None)
-        read.say(
-            "inert",
-            "network_args.conv_dim",
-            "the U-Net is not trained, and only it has convolutions.",
-        )
+def drop_unused_convolutions(reader: KohyaReader) -> None:
+    """Drop the convolutions where the U-Net is not trained, which the rates may have decided."""
+    trains_unet = reader.values.get("train_unet", True)
+    if trains_unet or reader.values.get("targets") != LOCON_TARGETS:
+        return
+    reader.values["targets"] = "attention + feed-forward"
+    for field in ("conv_rank", "conv_alpha"):
+        reader.values.pop(field, None)
+    reader.add_notice(
+        "inert",
+        "network_args.conv_dim",
+        "the U-Net is not trained, and only it has convolutions.",
+    )

@@ -1,17 +1,18 @@
 """What kohya's keys mean to a training run: the optimizer, its rates, and their schedule.
 
-Knows: when sd-scripts drops a rate, a schedule or a warm-up, faithfully; what people usually meant by them (`as_meant`).
-Does not know: what is trained (`kohya_rules`, which goes first).
+Knows: when sd-scripts drops a rate, a schedule or a warm-up; what people usually mean by them
+(`as_meant`).
+Does not know: what is trained (network.py, which is read first).
 
 Adafactor: arXiv:1804.04235; its relative step as in transformers.optimization.Adafactor.
 """
 
 from __future__ import annotations
 
-from studio.core.training.config import RELATIVE, Optimizer, RateSchedule
-from studio.core.training.kohya.reader import Reader
+from studio.core.training.config import ADAFACTOR_RELATIVE_STEP, LRSchedule, Optimizer
+from studio.core.training.kohya.reader import KohyaReader
 
-SCHEDULES: dict[str, RateSchedule] = {
+LR_SCHEDULES: dict[str, LRSchedule] = {
     "constant": "constant",
     "constant_with_warmup": "constant with warm-up",
     "linear": "linear",
@@ -26,259 +27,289 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "pagedadamw8bit": "AdamW 8-bit",
     "adafactor": "Adafactor",
 }
+_RATE_KEYS = ("learning_rate", "unet_lr", "text_encoder_lr")
+_PART_FIELDS = {"unet_lr": "train_unet", "text_encoder_lr": "train_text_encoder"}
+_KOHYA_DEFAULT = "not in the file: kohya's own"
 
 
-def optimizer(read: Reader) -> None:
-    """How steps are taken and how far. Adafactor without relative_step finds its own rate and drops the given ones."""
-    told, arguments = read.text("optimizer_type"), read.arguments("optimizer_args")
-    if read.flag("use_8bit_adam"):
-        read.say("taken", "use_8bit_adam", "the old name of optimizer_type = AdamW8bit.")
-        told = told or "AdamW8bit"
-    kind = OPTIMIZERS.get(told.casefold().rsplit(".", 1)[-1])
-    relative = kind == "Adafactor" and _relative(read, arguments)
-    if kind is None:
-        read.cannot(
+def read_optimizer(reader: KohyaReader) -> None:
+    """Read the optimizer, its rates and their schedule.
+
+    In kohya, Adafactor finds its own rate and drops the given ones unless its arguments say
+    relative_step=False.
+    """
+    name = reader.read_text("optimizer_type")
+    arguments = reader.read_arguments("optimizer_args")
+    if reader.read_flag("use_8bit_adam"):
+        reader.add_notice("taken", "use_8bit_adam", "the old name of optimizer_type = AdamW8bit.")
+        name = name or "AdamW8bit"
+    optimizer = OPTIMIZERS.get(name.casefold().rsplit(".", 1)[-1])
+    relative_step = optimizer == "Adafactor" and _read_relative_step(reader, arguments)
+    if optimizer is None:
+        reader.mark_unresolved(
             "optimizer",
             "optimizer_type",
-            f"the studio has {', '.join(dict.fromkeys(OPTIMIZERS.values()))}, not "
-            f"{told:.60}. "
+            f"the studio has {', '.join(dict.fromkeys(OPTIMIZERS.values()))}, not {name:.60}. "
             "Choose AdamW and a rate of about 0.0001.",
         )
-    elif not relative:
-        read.take(
-            "optimizer_type",
-            "optimizer",
-            kind,
-            "not in the file: kohya's own"
-            if not told
-            else "its memory is not paged"
-            if "paged" in told.casefold()
-            else "",
-        )
-    _optimizer_arguments(read, arguments, kind or "AdamW")
-    _rates(read, relative)
-    _schedule(read, relative)
+    elif not relative_step:
+        detail = ""
+        if not name:
+            detail = _KOHYA_DEFAULT
+        elif "paged" in name.casefold():
+            detail = "its memory is not paged"
+        reader.set_field("optimizer_type", "optimizer", optimizer, detail)
+    _read_optimizer_arguments(reader, arguments, optimizer or "AdamW")
+    _read_learning_rates(reader, relative_step)
+    _read_lr_schedule(reader, relative_step)
 
 
-def _relative(read: Reader, arguments: dict[str, str]) -> bool:
-    """Adafactor in its two readings."""
-    given = arguments.pop("relative_step", "").casefold()
-    warm = arguments.pop("warmup_init", "").casefold() == "true"
-    scaled = arguments.pop("scale_parameter", "").casefold()
-    relative = given != "false" or warm
-    if warm:
-        read.say(
+def _read_relative_step(reader: KohyaReader, arguments: dict[str, str]) -> bool:
+    """Return whether Adafactor finds its own rate, in kohya's reading or the one that is meant."""
+    relative_argument = arguments.pop("relative_step", "").casefold()
+    scale_argument = arguments.pop("scale_parameter", "").casefold()
+    has_warmup_init = arguments.pop("warmup_init", "").casefold() == "true"
+    relative_step = relative_argument != "false" or has_warmup_init
+    if has_warmup_init:
+        reader.add_notice(
             "unsupported",
             "optimizer_args",
             "warmup_init=True is not to be had; as in kohya it makes relative_step true.",
         )
-    rates = any(read.has(key) for key in ("learning_rate", "unet_lr", "text_encoder_lr"))
-    meant = relative and read.as_meant and rates and not given and not warm
-    if meant:
-        relative, scaled = False, scaled or "false"
-        read.say(
+    has_rate = any(reader.has(key) for key in _RATE_KEYS)
+    is_explicit = bool(relative_argument) or has_warmup_init
+    is_overruled = reader.as_meant and has_rate and not is_explicit
+    if is_overruled:
+        relative_step = False
+        scale_argument = scale_argument or "false"
+        reader.add_notice(
             "conflicting",
             "optimizer_type",
-            "as meant: at the given rate (relative_step and scale_parameter off). Kohya "
-            "would let "
+            "as meant: at the given rate (relative_step and scale_parameter off). Kohya would let "
             "Adafactor find its own, as optimizer_args do not say relative_step=False.",
         )
-    if (scaled != "false") != relative:  # Adafactor scales unless it is told not to
-        read.values["scale_parameter"] = not relative
-    if relative:
-        why = (
-            "relative_step=True"
-            if given or warm
-            else "optimizer_args do not say relative_step=False, so kohya sets it"
-        )
-        read.take(
+    # Adafactor scales unless it is told not to.
+    scale_parameter = scale_argument != "false"
+    if scale_parameter != relative_step:
+        reader.values["scale_parameter"] = scale_parameter
+    if relative_step:
+        reason = "optimizer_args do not say relative_step=False, so kohya sets it"
+        if is_explicit:
+            reason = "relative_step=True"
+        reader.set_field(
             "optimizer_type",
             "optimizer",
-            RELATIVE,
-            f"{why}: Adafactor finds its own rate, max(0.001, RMS of the weights) × "
+            ADAFACTOR_RELATIVE_STEP,
+            f"{reason}: Adafactor finds its own rate, max(0.001, RMS of the weights) × "
             "min(0.01, 1 ÷ √step). The other reading is a fixed rate (as meant)",
         )
-    if given or (scaled and not meant):
-        read.say(
+    if relative_argument or (scale_argument and not is_overruled):
+        reader.add_notice(
             "taken",
             "optimizer_args",
-            f"relative_step={relative}, scale_parameter={scaled != 'false'}.",
+            f"relative_step={relative_step}, scale_parameter={scale_parameter}.",
         )
-    return relative
+    return relative_step
 
 
-def _optimizer_arguments(read: Reader, arguments: dict[str, str], kind: str) -> None:
+def _read_optimizer_arguments(
+    reader: KohyaReader, arguments: dict[str, str], optimizer_name: str
+) -> None:
     for name, value in arguments.items():
-        numbers = _numbers(value)
+        numbers = _parse_numbers(value)
         if name == "weight_decay" and len(numbers) == 1:
-            read.take("optimizer_args", "weight_decay", numbers[0])
-        elif name == "betas" and len(numbers) == 2 and kind != "Adafactor":
-            read.values |= {"beta1": numbers[0], "beta2": numbers[1]}
-            read.say("taken", "optimizer_args", f"Beta 1: {numbers[0]:g}, Beta 2: {numbers[1]:g}.")
-        elif name == "eps" and len(numbers) == 1 and kind != "Adafactor":
-            read.take("optimizer_args", "eps", numbers[0])
+            reader.set_field("optimizer_args", "weight_decay", numbers[0])
+        elif name == "betas" and len(numbers) == 2 and optimizer_name != "Adafactor":
+            reader.values |= {"beta1": numbers[0], "beta2": numbers[1]}
+            reader.add_notice(
+                "taken", "optimizer_args", f"Beta 1: {numbers[0]:g}, Beta 2: {numbers[1]:g}."
+            )
+        elif name == "eps" and len(numbers) == 1 and optimizer_name != "Adafactor":
+            reader.set_field("optimizer_args", "eps", numbers[0])
         else:
-            read.say(
+            reader.add_notice(
                 "unsupported",
                 "optimizer_args",
-                f"{name:.40}={value:.40} is not taken; the studio's {kind} has no such setting.",
+                f"{name:.40}={value:.40} is not taken; the studio's {optimizer_name} has no such "
+                "setting.",
             )
 
 
-def _numbers(text: str) -> list[float]:
+def _parse_numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.strip("()[] ").split(",") if part.strip()]
     except ValueError:
         return []
 
 
-def _rates(read: Reader, relative: bool) -> None:
-    if relative:
-        for key in ("learning_rate", "unet_lr", "text_encoder_lr"):
-            if (
-                read.has(key)
-                and (rate := _encoders_rate(read) if key == "text_encoder_lr" else read.number(key))
-                is not None
-            ):
-                read.say(
-                    "conflicting",
-                    key,
-                    f"{rate:g} is not applied: Adafactor with relative step drops it and finds its own "
-                    "rate. "
-                    "As meant, it would be the rate.",
-                )
-        read.values["learning_rate"] = None
+def _read_learning_rates(reader: KohyaReader, relative_step: bool) -> None:
+    if relative_step:
+        _report_dropped_rates(reader)
+        reader.values["learning_rate"] = None
         return
-    base = read.number("learning_rate")
-    own = {"unet_lr": read.number("unet_lr"), "text_encoder_lr": _encoders_rate(read)}
-    parts = {"unet_lr": "train_unet", "text_encoder_lr": "train_text_encoder"}
-    for key, rate in own.items():
-        if rate == 0 and all(read.values.get(part, True) for part in parts.values()):
-            read.values[parts[key]] = False
-            read.say(
+    base_lr = reader.read_number("learning_rate")
+    part_lrs = {
+        "unet_lr": reader.read_number("unet_lr"),
+        "text_encoder_lr": _read_text_encoder_lr(reader),
+    }
+    for key, rate in part_lrs.items():
+        if rate == 0 and len(_list_trained_parts(reader)) == len(_PART_FIELDS):
+            reader.values[_PART_FIELDS[key]] = False
+            reader.add_notice(
                 "conflicting",
                 key,
                 "at 0 nothing is learned there; the studio leaves that part alone instead.",
             )
-    trained = [key for key, part in parts.items() if read.values.get(part, True)]
-    rates = {
-        key: (2e-6 if base is None else base) if rate is None else rate for key, rate in own.items()
-    }
-    main = trained[0] if trained else "unet_lr"
-    if rates[main] == 0:
-        read.cannot(
-            "learning_rate", main if own[main] == 0 else "learning_rate", "at 0 nothing is learned."
-        )
+    trained_keys = _list_trained_parts(reader)
+    default_lr = 2e-6 if base_lr is None else base_lr
+    effective_lrs = {key: default_lr if rate is None else rate for key, rate in part_lrs.items()}
+    # The key in the file that each rate comes from.
+    sources = {key: "learning_rate" if rate is None else key for key, rate in part_lrs.items()}
+    main_key = trained_keys[0] if trained_keys else "unet_lr"
+    main_lr = effective_lrs[main_key]
+    if main_lr == 0:
+        reader.mark_unresolved("learning_rate", sources[main_key], "at 0 nothing is learned.")
         return
-    read.take(
-        "learning_rate" if own[main] is None else main,
-        "learning_rate",
-        rates[main],
-        "not in the file: kohya's own" if own[main] is None and base is None else "",
-    )
-    if len(trained) > 1 and len(set(rates.values())) > 1:
-        read.take(
-            "learning_rate" if own[trained[1]] is None else trained[1],
-            "text_encoder_rate",
-            rates[trained[1]],
+    is_default = part_lrs[main_key] is None and base_lr is None
+    detail = _KOHYA_DEFAULT if is_default else ""
+    reader.set_field(sources[main_key], "learning_rate", main_lr, detail)
+    if len(trained_keys) > 1:
+        encoder_key = trained_keys[1]
+        if effective_lrs[encoder_key] != main_lr:
+            reader.set_field(sources[encoder_key], "text_encoder_lr", effective_lrs[encoder_key])
+        elif part_lrs[encoder_key] is not None:
+            reader.add_notice("taken", encoder_key, "the same as the U-Net's.")
+    for key, rate in part_lrs.items():
+        if rate and key not in trained_keys:
+            reader.add_notice("inert", key, "that part is not trained.")
+    if base_lr is not None and all(part_lrs[key] is not None for key in trained_keys):
+        reader.add_notice(
+            "inert", "learning_rate", "each part that is trained has a rate of its own."
         )
-    elif len(trained) > 1 and own[trained[1]] is not None:
-        read.say("taken", trained[1], "the same as the U-Net's.")
-    for key in own.keys() - set(trained):
-        if own[key]:
-            read.say("inert", key, "that part is not trained.")
-    if base is not None and all(own[key] is not None for key in trained):
-        read.say("inert", "learning_rate", "each part that is trained has a rate of its own.")
 
 
-def _encoders_rate(read: Reader) -> float | None:
-    given = read.left.get("text_encoder_lr")
-    if isinstance(given, list) and given:
-        read.left["text_encoder_lr"] = given[0]
-        if any(one != given[0] for one in given):
-            read.say(
+def _report_dropped_rates(reader: KohyaReader) -> None:
+    for key in _RATE_KEYS:
+        if not reader.has(key):
+            continue
+        if key == "text_encoder_lr":
+            rate = _read_text_encoder_lr(reader)
+        else:
+            rate = reader.read_number(key)
+        if rate is not None:
+            reader.add_notice(
+                "conflicting",
+                key,
+                f"{rate:g} is not applied: Adafactor with relative step drops it and finds its "
+                "own rate. As meant, it would be the rate.",
+            )
+
+
+def _list_trained_parts(reader: KohyaReader) -> list[str]:
+    """Return the keys of the rates whose parts are trained, the U-Net's first."""
+    return [key for key, field in _PART_FIELDS.items() if reader.values.get(field, True)]
+
+
+def _read_text_encoder_lr(reader: KohyaReader) -> float | None:
+    rates = reader.remaining.get("text_encoder_lr")
+    if isinstance(rates, list) and rates:
+        reader.remaining["text_encoder_lr"] = rates[0]
+        if any(rate != rates[0] for rate in rates):
+            reader.add_notice(
                 "unsupported",
                 "text_encoder_lr",
                 "the text encoders have one rate; the first one's is taken.",
             )
-    return read.number("text_encoder_lr")
+    return reader.read_number("text_encoder_lr")
 
 
-def _schedule(read: Reader, relative: bool) -> None:
-    told, warmup = read.text("lr_scheduler"), _warmup(read)
-    cycles, power = read.whole("lr_scheduler_num_cycles"), read.number("lr_scheduler_power")
-    name = told.casefold() or "constant"
-    if relative:
-        if told:
-            read.say(
+def _read_lr_schedule(reader: KohyaReader, relative_step: bool) -> None:
+    schedule_text = reader.read_text("lr_scheduler")
+    warmup = _read_warmup(reader)
+    cycles = reader.read_integer("lr_scheduler_num_cycles")
+    power = reader.read_number("lr_scheduler_power")
+    name, warmup = _resolve_lr_schedule(reader, schedule_text, warmup, relative_step)
+    reader.values["lr_scheduler"] = LR_SCHEDULES[name]
+    if warmup:
+        unit = "a share of all steps" if warmup < 1 else "steps"
+        reader.set_field("lr_warmup_steps", "lr_warmup", warmup, unit)
+    for key, value, schedule in (
+        ("lr_scheduler_num_cycles", cycles, "cosine_with_restarts"),
+        ("lr_scheduler_power", power, "polynomial"),
+    ):
+        if value is not None and name == schedule:
+            reader.set_field(key, key, value)
+        elif value is not None:
+            reader.add_notice("inert", key, f"counts only with {schedule}.")
+    if arguments := reader.read_value("lr_scheduler_args"):
+        reader.add_notice("unsupported", "lr_scheduler_args", f"{arguments!s:.60} is not taken.")
+
+
+def _resolve_lr_schedule(
+    reader: KohyaReader, schedule_text: str, warmup: float, relative_step: bool
+) -> tuple[str, float]:
+    """Return the key of LR_SCHEDULES and the warm-up that act."""
+    name = schedule_text.casefold() or "constant"
+    if relative_step:
+        if schedule_text:
+            reader.add_notice(
                 "conflicting",
                 "lr_scheduler",
-                f"{told:.40} is not applied: kohya puts Adafactor's own schedule in its place.",
+                f"{schedule_text:.40} is not applied: kohya puts Adafactor's own schedule in its "
+                "place.",
             )
         if warmup:
-            read.say(
+            reader.add_notice(
                 "conflicting",
                 "lr_warmup_steps",
                 "is not applied: Adafactor with relative step has no warm-up.",
             )
-        name, warmup = "constant", 0.0
-    elif name not in SCHEDULES:
-        read.cannot(
-            "schedule", "lr_scheduler", f"the studio has {', '.join(SCHEDULES)}, not {told:.40}."
+        return "constant", 0.0
+    if name not in LR_SCHEDULES:
+        reader.mark_unresolved(
+            "lr_scheduler",
+            "lr_scheduler",
+            f"the studio has {', '.join(LR_SCHEDULES)}, not {schedule_text:.40}.",
         )
         if warmup:
-            read.say(
+            reader.add_notice(
                 "unknown", "lr_warmup_steps", f"{warmup:g} goes with a schedule that there is not."
             )
-        name, warmup = "constant", 0.0
-    elif name == "constant" and warmup and read.as_meant:
+        return "constant", 0.0
+    if name == "constant" and warmup and reader.as_meant:
         name = "constant_with_warmup"
-        read.take(
+        reader.set_field(
             "lr_scheduler",
-            "schedule",
-            SCHEDULES[name],
+            "lr_scheduler",
+            LR_SCHEDULES[name],
             "as meant, as there is a warm-up; kohya's constant has none",
         )
     elif name == "constant" and warmup:
-        read.say(
+        reader.add_notice(
             "conflicting",
             "lr_warmup_steps",
             "the schedule constant has no warm-up, so it is not applied (as meant, it would be).",
         )
         warmup = 0.0
     elif name == "constant_with_warmup" and not warmup:
-        read.say(
+        reader.add_notice(
             "conflicting", "lr_scheduler", "without lr_warmup_steps it is the schedule constant."
         )
         name = "constant"
-    elif told:
-        read.take("lr_scheduler", "schedule", SCHEDULES[name])
-    read.values["schedule"] = SCHEDULES[name]
-    if warmup:
-        read.take(
-            "lr_warmup_steps", "warmup", warmup, "a share of all steps" if warmup < 1 else "steps"
-        )
-    for key, value, field, whose in (
-        ("lr_scheduler_num_cycles", cycles, "cycles", "cosine_with_restarts"),
-        ("lr_scheduler_power", power, "power", "polynomial"),
-    ):
-        if value is not None and name == whose:
-            read.take(key, field, value)
-        elif value is not None:
-            read.say("inert", key, f"counts only with {whose}.")
-    if listed := read.any("lr_scheduler_args"):
-        read.say("unsupported", "lr_scheduler_args", f"{listed!s:.60} is not taken.")
+    elif schedule_text:
+        reader.set_field("lr_scheduler", "lr_scheduler", LR_SCHEDULES[name])
+    return name, warmup
 
 
-def _warmup(read: Reader) -> float:
-    """Steps, or a share below 1; the GUI has percent."""
-    found = read.number("lr_warmup_steps") or 0.0
-    total = read.values.get("steps")
-    if read.name("lr_warmup_steps") == "lr_warmup":
-        found = round(found * total / 100) if total else found / 100
-    if found < 0:
-        read.fault("lr_warmup_steps", "has to be 0 or more", found)
-    if found and 0 < found < 1 and total and int(found * total) < 1:
-        read.say("inert", "lr_warmup_steps", "is less than one step.")
+def _read_warmup(reader: KohyaReader) -> float:
+    """Return steps, or a share below 1; the GUI has percent."""
+    warmup = reader.read_number("lr_warmup_steps") or 0.0
+    steps = reader.values.get("steps")
+    if reader.get_original_name("lr_warmup_steps") == "lr_warmup":
+        warmup = round(warmup * steps / 100) if steps else warmup / 100
+    if warmup < 0:
+        reader.add_fault("lr_warmup_steps", "has to be 0 or more", warmup)
+    if 0 < warmup < 1 and steps and int(warmup * steps) < 1:
+        reader.add_notice("inert", "lr_warmup_steps", "is less than one step.")
         return 0.0
-    return float(found)
+    return float(warmup)

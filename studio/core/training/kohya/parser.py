@@ -1,7 +1,8 @@
 """The text of a kohya file → plain keys and values, hostile text included.
 
-Knows: TOML with and without sections (sd-scripts flattens them), the GUI's JSON and what the GUI makes of it, dataset_config files,
-folder names. Does not know: what a key means to a training run (`kohya_rules`, `kohya_keys`).
+Knows: TOML with and without sections (sd-scripts flattens them), the GUI's JSON and what the GUI
+passes on of it, dataset_config files, folder names.
+Does not know: what a key means to a training run (network.py, optimizer.py, dataset.py).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any, Literal
 
 from studio.errors import InvalidSpec
 
-Kind = Literal["taken", "inert", "conflicting", "unsupported", "unknown"]
-Form = Literal["training", "gui", "dataset", "own"]
+NoticeKind = Literal["taken", "inert", "conflicting", "unsupported", "unknown"]
+FileFormat = Literal["training", "gui", "dataset", "own"]
 
-LONGEST = 500_000  # characters; the GUI's files have 6,000
-MOST_KEYS = 2000
-MOST_REPEATS = 1_000_000
-GUI_NAMES = {
+MAX_FILE_CHARACTERS = 500_000  # characters; the GUI's files have 6,000
+MAX_KEYS = 2000
+MAX_REPEATS = 1_000_000
+GUI_KEY_ALIASES = {
     "optimizer": "optimizer_type",
     "max_resolution": "resolution",
     "sdxl_no_half_vae": "no_half_vae",
@@ -32,7 +33,7 @@ _LORA_TYPES = {
     "LoCon": ("lycoris.kohya", "locon"),
     "LyCORIS/LoCon": ("lycoris.kohya", "locon"),
 }
-_NETWORK_ARGS = (
+_NETWORK_ARG_KEYS = (
     "rank_dropout",
     "module_dropout",
     "down_lr_weight",
@@ -44,264 +45,269 @@ _NETWORK_ARGS = (
     "conv_block_dims",
     "conv_block_alphas",
 )
-_DATASET_NAMES = {"batch_size": "train_batch_size"}
+_DATASET_KEY_ALIASES = {"batch_size": "train_batch_size"}
 
 
 @dataclass
-class Given:
-    """What stands in a file: values by sd-scripts' names, the file's own name of each, and what had to be said on the way."""
+class KohyaFile:
+    """The contents of a file.
 
-    form: Form
+    `values` are by sd-scripts' names; `original_names` has the file's own where they differ;
+    `notices` are (kind, key, note).
+    """
+
+    file_format: FileFormat
     values: dict[str, Any]
-    names: dict[str, str] = field(default_factory=dict)
-    said: list[tuple[Kind, str, str]] = field(default_factory=list)
+    original_names: dict[str, str] = field(default_factory=dict)
+    notices: list[tuple[NoticeKind, str, str]] = field(default_factory=list)
 
 
-def concept(folder: str) -> tuple[int, str] | None:
-    """Repeats and words of a folder such as 40_moon, as kohya splits them: (40, "moon"). None for any other name."""
+def parse_folder_name(folder: str) -> tuple[int, str] | None:
+    """Split a folder's name as kohya does: 40_moon → (40, "moon"); None for any other name."""
     first, *words = folder.split("_")
     try:
         repeats = int(first)
     except ValueError:
         return None
-    return (repeats, "_".join(words)) if 1 <= repeats <= MOST_REPEATS else None
+    if not 1 <= repeats <= MAX_REPEATS:
+        return None
+    return repeats, "_".join(words)
 
 
-def parse(text: str) -> Given:
-    """Raises InvalidSpec, in a plain sentence, for what is no such file."""
-    if len(text) > LONGEST:
+def parse_kohya_file(text: str) -> KohyaFile:
+    """Read a kohya file, or a training config of the studio.
+
+    Args:
+        text: The file's text, TOML or JSON.
+
+    Raises:
+        InvalidSpec: It is neither, or far too large.
+    """
+    if len(text) > MAX_FILE_CHARACTERS:
         raise InvalidSpec(
             [
-                f"The file has {len(text):,} characters: training settings have a few thousand ({LONGEST:,} at most)."
+                f"The file has {len(text):,} characters: training settings have a few thousand "
+                f"({MAX_FILE_CHARACTERS:,} at most)."
             ]
         )
     is_json = text.lstrip("\ufeff \t\r\n").startswith("{")
-    try:
-        read = (
-            json.loads(text.lstrip("\ufeff"), object_pairs_hook=_once)
-            if is_json
-            else tomllib.loads(text.lstrip("\ufeff"))
+    data = _load_json_or_toml(text.lstrip("\ufeff"), is_json)
+    if not data:
+        raise InvalidSpec(["The file is empty: there are no settings in it."])
+    if isinstance(data.get("dataset"), str):
+        return KohyaFile("own", data)
+    if "datasets" in data:
+        return _parse_dataset_config(data)
+    kohya_file = _parse_gui_json(data) if is_json else _parse_training_toml(data)
+    key_count = len(kohya_file.values)
+    if key_count > MAX_KEYS:
+        raise InvalidSpec(
+            [f"The file has {key_count:,} keys: training settings have {MAX_KEYS:,} at most."]
         )
+    return kohya_file
+
+
+def _load_json_or_toml(text: str, is_json: bool) -> dict[str, Any]:
+    try:
+        if not is_json:
+            return tomllib.loads(text)
+        data: dict[str, Any] = json.loads(text, object_pairs_hook=_reject_duplicate_keys)
     except RecursionError:
         raise InvalidSpec(["The file is nested too deeply to be training settings."]) from None
     except ValueError as error:
-        told = str(error) if len(str(error)) < 200 else f"{str(error)[:200]} …"
-        raise InvalidSpec(
-            [f"The file is no {'JSON' if is_json else 'TOML'}: {told.rstrip('.')}."]
-        ) from None
-    if not read:
-        raise InvalidSpec(["The file is empty: there are no settings in it."])
-    if isinstance(read.get("dataset"), str):
-        return Given("own", read)
-    if "datasets" in read:
-        return _dataset(read)
-    given = _gui(read) if is_json else _sections(read)
-    if len(given.values) > MOST_KEYS:
-        raise InvalidSpec(
-            [
-                f"The file has {len(given.values):,} keys: training settings have {MOST_KEYS:,} at most."
-            ]
-        )
-    return given
+        reason = str(error) if len(str(error)) < 200 else f"{str(error)[:200]} …"
+        language = "JSON" if is_json else "TOML"
+        raise InvalidSpec([f"The file is no {language}: {reason.rstrip('.')}."]) from None
+    return data
 
 
-def off(value: Any) -> bool:
-    """What the GUI takes for nothing, and does not write: empty, false, 0 (as 0 == False in Python)."""
+def is_off(value: Any) -> bool:
+    """Return whether the GUI does not write a value: it is empty, false or 0."""
     if isinstance(value, str):
         try:
             return not value.strip() or float(value) == 0
         except ValueError:
             return False
-    return (
-        value is None
-        or value is False
-        or (isinstance(value, int | float) and value == 0)
-        or value in ([], {})
-    )
+    if value is None or isinstance(value, bool | int | float):
+        return not value
+    return value in ([], {})
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in values:
             raise ValueError(f"the key {key!r:.60} stands there twice; which one counts?")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
-def _sections(read: Mapping[str, Any]) -> Given:
-    """sd-scripts puts all sections into one heap; of equal keys the last one stays."""
-    given = Given("training", {})
-    for key, value in read.items():
-        for name, inner in value.items() if isinstance(value, dict) else [(key, value)]:
-            if name in given.values:
-                given.said.append(
-                    (
-                        "conflicting",
-                        name,
-                        "stands in two sections; kohya takes the last one, in silence.",
-                    )
-                )
-            given.values[name] = inner
-    return given
+def _parse_training_toml(data: Mapping[str, Any]) -> KohyaFile:
+    """Flatten the sections as sd-scripts does; of equal keys the last one stays."""
+    kohya_file = KohyaFile("training", {})
+    for key, value in data.items():
+        section = value if isinstance(value, dict) else {key: value}
+        for name, setting in section.items():
+            if name in kohya_file.values:
+                note = "stands in two sections; kohya takes the last one, in silence."
+                kohya_file.notices.append(("conflicting", name, note))
+            kohya_file.values[name] = setting
+    return kohya_file
 
 
-def _gui(read: Mapping[str, Any]) -> Given:
-    """What the GUI would hand to sd-scripts."""
-    given = Given("gui", {})
-    for key, value in read.items():
-        name = GUI_NAMES.get(key, key)
+def _parse_gui_json(data: Mapping[str, Any]) -> KohyaFile:
+    """Return what the GUI would pass to sd-scripts."""
+    kohya_file = KohyaFile("gui", {})
+    for key, value in data.items():
+        name = GUI_KEY_ALIASES.get(key, key)
         if name != key:
-            given.names[name] = key
-        if off(value) and key not in ("max_data_loader_n_workers", "keep_tokens", "sdxl"):
-            given.said.append(("inert", key, "is empty, off or 0: the GUI does not hand it on."))
+            kohya_file.original_names[name] = key
+        if is_off(value) and key not in ("max_data_loader_n_workers", "keep_tokens", "sdxl"):
+            note = "is empty, off or 0: the GUI does not hand it on."
+            kohya_file.notices.append(("inert", key, note))
         else:
-            given.values[name] = value
-    _gui_length(given, read)
-    _gui_rates(given, read)
-    _gui_network(given, read)
+            kohya_file.values[name] = value
+    _convert_gui_length(kohya_file, data)
+    _convert_gui_learning_rates(kohya_file, data)
+    _convert_gui_network(kohya_file, data)
     for key in ("optimizer_args", "lr_scheduler_args"):
-        if isinstance(value := given.values.get(key), str):
-            given.values[key] = value.replace('"', "").split()
-    noise = given.values.get("noise_offset_type", "Original")
-    for key in (
-        ("multires_noise_iterations", "multires_noise_discount")
-        if noise != "Multires"
-        else ("noise_offset", "adaptive_noise_scale")
-    ):
-        if given.values.pop(key, None) is not None:
-            given.said.append(
-                ("inert", key, f"the GUI does not hand it on with noise_offset_type {noise!r:.20}.")
-            )
-    return given
+        arguments = kohya_file.values.get(key)
+        if isinstance(arguments, str):
+            kohya_file.values[key] = arguments.replace('"', "").split()
+    _drop_unused_noise_keys(kohya_file)
+    return kohya_file
 
 
-def _gui_length(given: Given, read: Mapping[str, Any]) -> None:
-    values = given.values
+def _drop_unused_noise_keys(kohya_file: KohyaFile) -> None:
+    noise_type = kohya_file.values.get("noise_offset_type", "Original")
+    unused_keys = ("multires_noise_iterations", "multires_noise_discount")
+    if noise_type == "Multires":
+        unused_keys = ("noise_offset", "adaptive_noise_scale")
+    for key in unused_keys:
+        if kohya_file.values.pop(key, None) is not None:
+            note = f"the GUI does not hand it on with noise_offset_type {noise_type!r:.20}."
+            kohya_file.notices.append(("inert", key, note))
+
+
+def _convert_gui_length(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None:
+    values = kohya_file.values
     if "lr_warmup" in values:
-        values["lr_warmup_steps"], given.names["lr_warmup_steps"] = (
-            values.pop("lr_warmup"),
-            "lr_warmup",
-        )
-    counted = {"max_train_steps", "max_train_epochs"} & values.keys()
-    if not counted and "epoch" in values and off(read.get("dataset_config")):
-        values["max_train_epochs"], given.names["max_train_epochs"] = values.pop("epoch"), "epoch"
+        values["lr_warmup_steps"] = values.pop("lr_warmup")
+        kohya_file.original_names["lr_warmup_steps"] = "lr_warmup"
+    has_length = "max_train_steps" in values or "max_train_epochs" in values
+    if not has_length and "epoch" in values and is_off(data.get("dataset_config")):
+        values["max_train_epochs"] = values.pop("epoch")
+        kohya_file.original_names["max_train_epochs"] = "epoch"
 
 
-def _gui_rates(given: Given, read: Mapping[str, Any]) -> None:
-    unet, encoder = not off(read.get("unet_lr")), not off(read.get("text_encoder_lr"))
-    if (unet or encoder) and given.values.pop("learning_rate", None) is not None:
-        given.said.append(
+def _convert_gui_learning_rates(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None:
+    """Leave out a part without a rate of its own where the other part has one."""
+    values = kohya_file.values
+    trains_unet = not is_off(data.get("unet_lr"))
+    trains_encoder = not is_off(data.get("text_encoder_lr"))
+    has_part_lr = trains_unet or trains_encoder
+    if has_part_lr and values.pop("learning_rate", None) is not None:
+        kohya_file.notices.append(
             ("inert", "learning_rate", "the GUI hands on unet_lr and text_encoder_lr instead.")
         )
     for key in ("network_train_unet_only", "network_train_text_encoder_only"):
-        if given.values.pop(key, None) is not None:
-            given.said.append(("inert", key, "the GUI says it by a rate of 0."))
-    if unet and not encoder:
-        given.values["network_train_unet_only"], given.names["network_train_unet_only"] = (
-            True,
-            "text_encoder_lr",
-        )
-    if encoder and not unet:
-        (
-            given.values["network_train_text_encoder_only"],
-            given.names["network_train_text_encoder_only"],
-        ) = True, "unet_lr"
+        if values.pop(key, None) is not None:
+            kohya_file.notices.append(("inert", key, "the GUI says it by a rate of 0."))
+    if trains_unet and not trains_encoder:
+        values["network_train_unet_only"] = True
+        kohya_file.original_names["network_train_unet_only"] = "text_encoder_lr"
+    if trains_encoder and not trains_unet:
+        values["network_train_text_encoder_only"] = True
+        kohya_file.original_names["network_train_text_encoder_only"] = "unet_lr"
 
 
-def _gui_network(given: Given, read: Mapping[str, Any]) -> None:
-    kind = given.values.pop("LoRA_type", "Standard")
-    module, algorithm = _LORA_TYPES.get(
-        kind if isinstance(kind, str) else "", (f"LoRA_type {kind!r:.40}", "")
+def _convert_gui_network(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None:
+    kind = kohya_file.values.pop("LoRA_type", "Standard")
+    unknown_type = (f"LoRA_type {kind!r:.40}", "")
+    module, algorithm = _LORA_TYPES.get(kind if isinstance(kind, str) else "", unknown_type)
+    kohya_file.values["network_module"] = module
+    kohya_file.original_names["network_module"] = (
+        "LoRA_type" if "LoRA_type" in data else "network_module"
     )
-    given.values["network_module"], given.names["network_module"] = (
-        module,
-        "LoRA_type" if "LoRA_type" in read else "network_module",
-    )
-    arguments = (
-        [f"algo={algorithm}", f"preset={read.get('LyCORIS_preset') or 'full'!s:.60}"]
-        if algorithm
-        else []
-    )
-    for key in ("conv_dim", "conv_alpha", *_NETWORK_ARGS):
-        value = given.values.pop(key, None)
+    arguments = []
+    if algorithm:
+        preset = data.get("LyCORIS_preset") or "full"
+        arguments = [f"algo={algorithm}", f"preset={preset!s:.60}"]
+    for key in ("conv_dim", "conv_alpha", *_NETWORK_ARG_KEYS):
+        value = kohya_file.values.pop(key, None)
         if value is None:
             continue
         if key.startswith("conv_") and kind == "Standard":
-            given.said.append(("inert", key, "the GUI hands it on only for a LoCon."))
+            kohya_file.notices.append(("inert", key, "the GUI hands it on only for a LoCon."))
         else:
             arguments.append(f"{key}={value!s:.200}")
-            given.names[f"network_args.{key}"] = key
+            kohya_file.original_names[f"network_args.{key}"] = key
     if arguments:
-        given.values["network_args"] = arguments
-        for key in ("algo", "preset"):
-            given.names[f"network_args.{key}"] = "LoRA_type" if key == "algo" else "LyCORIS_preset"
+        kohya_file.values["network_args"] = arguments
+        kohya_file.original_names["network_args.algo"] = "LoRA_type"
+        kohya_file.original_names["network_args.preset"] = "LyCORIS_preset"
 
 
-def _dataset(read: Mapping[str, Any]) -> Given:
-    """A dataset_config: what stands lower counts more. Of several folders the first one's settings are taken, and that is said."""
-    given = Given("dataset", {})
-    general, datasets = read.get("general", {}), read["datasets"]
-    if (
-        not isinstance(general, dict)
-        or not isinstance(datasets, list)
-        or not datasets
-        or len(datasets) > MOST_KEYS
-    ):
+def _parse_dataset_config(data: Mapping[str, Any]) -> KohyaFile:
+    """Read a dataset_config; of several folders the first one's settings count, with a notice."""
+    kohya_file = KohyaFile("dataset", {})
+    folders = _list_dataset_folders(data)
+    trained_folders = [folder for folder in folders if folder.get("is_reg") is not True]
+    class_folder_count = len(folders) - len(trained_folders)
+    if class_folder_count:
+        note = (
+            f"{class_folder_count} folders of class pictures are left out; the studio makes them "
+            "itself (class pictures)."
+        )
+        kohya_file.notices.append(("unsupported", "is_reg", note))
+    if not trained_folders:
+        raise InvalidSpec(
+            ["datasets: all folders are of class pictures (is_reg); there is nothing to learn."]
+        )
+    kohya_file.notices += [
+        ("unsupported", key, "is not one of dataset_config's tables.")
+        for key in data
+        if key not in ("general", "datasets")
+    ]
+    keys = dict.fromkeys(key for folder in trained_folders for key in folder)
+    for key in keys:
+        if key == "is_reg":
+            continue
+        values = [folder.get(key) for folder in trained_folders]
+        if key != "image_dir" and any(value != values[0] for value in values):
+            note = "differs between the folders; the studio takes the first one's for all."
+            if key == "num_repeats":
+                note += " Name the folders 40_moon for repeats of their own."
+            kohya_file.notices.append(("unsupported", key, note))
+        name = _DATASET_KEY_ALIASES.get(key, key)
+        if name != key:
+            kohya_file.original_names[name] = key
+        if key == "image_dir":
+            kohya_file.values[name] = values
+        else:
+            kohya_file.values[name] = next(value for value in values if value is not None)
+    return kohya_file
+
+
+def _list_dataset_folders(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of every folder: its own, else its dataset's, else the general ones."""
+    general = data.get("general", {})
+    datasets = data["datasets"]
+    is_list = isinstance(datasets, list) and 1 <= len(datasets) <= MAX_KEYS
+    if not is_list or not isinstance(general, dict):
         raise InvalidSpec(
             ["datasets: has to be a list of tables ([[datasets]]), and general a table."]
         )
     folders: list[dict[str, Any]] = []
-    for number, one in enumerate(datasets, 1):
-        subsets = one.get("subsets") if isinstance(one, dict) else None
-        if (
-            not isinstance(subsets, list)
-            or not subsets
-            or not all(isinstance(subset, dict) for subset in subsets)
-        ):
+    for number, dataset in enumerate(datasets, 1):
+        subsets: Any = dataset.get("subsets") if isinstance(dataset, dict) else None
+        is_list = isinstance(subsets, list) and bool(subsets)
+        if not is_list or not all(isinstance(subset, dict) for subset in subsets):
             raise InvalidSpec(
                 [f"datasets: number {number} has to have a list of tables [[datasets.subsets]]."]
             )
-        shared = {**general, **{key: value for key, value in one.items() if key != "subsets"}}
-        folders += [{**shared, **subset} for subset in subsets]
-    if len(folders) > MOST_KEYS:
-        raise InvalidSpec([f"datasets: there are {len(folders):,} folders; {MOST_KEYS:,} at most."])
-    learned = [folder for folder in folders if folder.get("is_reg") is not True]
-    if len(learned) < len(folders):
-        given.said.append(
-            (
-                "unsupported",
-                "is_reg",
-                f"{len(folders) - len(learned)} folders of class pictures are left out; the "
-                "studio makes them itself (class pictures).",
-            )
-        )
-    if not learned:
-        raise InvalidSpec(
-            ["datasets: all folders are of class pictures (is_reg); there is nothing to learn."]
-        )
-    given.said += [
-        ("unsupported", key, "is not one of dataset_config's tables.")
-        for key in read
-        if key not in ("general", "datasets")
-    ]
-    for key in dict.fromkeys(key for folder in learned for key in folder):
-        every = [folder.get(key) for folder in learned]
-        if key == "is_reg":
-            continue
-        if key != "image_dir" and any(value != every[0] for value in every):
-            given.said.append(
-                (
-                    "unsupported",
-                    key,
-                    "differs between the folders; the studio takes the first one's for all."
-                    + " Name the folders 40_moon for repeats of their own."
-                    * (key == "num_repeats"),
-                )
-            )
-        name = _DATASET_NAMES.get(key, key)
-        given.names |= {name: key} if name != key else {}
-        given.values[name] = (
-            every if key == "image_dir" else next(value for value in every if value is not None)
-        )
-    return given
+        shared = {key: value for key, value in dataset.items() if key != "subsets"}
+        folders += [{**general, **shared, **subset} for subset in subsets]
+    if len(folders) > MAX_KEYS:
+        raise InvalidSpec([f"datasets: there are {len(folders):,} folders; {MAX_KEYS:,} at most."])
+    return folders

@@ -1,6 +1,7 @@
-"""Takes keys out of a kohya file one by one, and notes of each what became of it.
+"""Reads the keys of a kohya file one by one, and records what became of each.
 
-Knows: types of values, and how to say of a key that it was taken, is inert, conflicts, or is not supported.
+Knows: types of values, and how to say of a key that it was taken, is inert, conflicts, or is not
+supported.
 Does not know: what the keys mean.
 """
 
@@ -8,197 +9,230 @@ from __future__ import annotations
 
 import difflib
 import math
+from contextlib import suppress
 from typing import Any
 
-from studio.core.base import Value, setting
+from studio.core.base import Spec, spec_field
 from studio.core.training.config import TrainingConfig
-from studio.core.training.kohya.parser import Given, Kind, off
-from studio.core.training.kohya.unsupported_keys import BESIDE, ELSEWHERE, INERT, UNSUPPORTED
+from studio.core.training.kohya.parser import KohyaFile, NoticeKind, is_off
+from studio.core.training.kohya.unsupported_keys import (
+    DEPENDENT_KEYS,
+    INERT_KEYS,
+    OTHER_FAMILY_KEYS,
+    UNSUPPORTED_KEYS,
+)
 from studio.errors import InvalidSpec
 
-KNOWN = {*INERT, *UNSUPPORTED, *ELSEWHERE, *BESIDE}
-MOST_CHARACTERS = 100_000  # of one text
-MOST_FAULTS = 50
-LARGEST = 1e15
+KNOWN_KEYS = {*INERT_KEYS, *UNSUPPORTED_KEYS, *OTHER_FAMILY_KEYS, *DEPENDENT_KEYS}
+MAX_TEXT_CHARACTERS = 100_000  # of one text
+MAX_FAULTS = 50
+MAX_NUMBER = 1e15
 
 
-class Notice(Value):
-    """What became of one key of a file. `unknown` is for what the file does not say."""
+class Notice(Spec):
+    """What became of one key of a file. `unknown` is for what is not in the file."""
 
     key: str
     note: str
-    kind: Kind = setting(
+    kind: NoticeKind = spec_field(
         "taken", title="Kind", help="taken, inert, conflicting, unsupported or unknown."
     )
 
 
-class Reader:
-    """The keys that are left, the settings found so far (`values`), and all that was said."""
+class KohyaReader:
+    """The keys that remain to be read, the settings read so far (`values`), notices and faults."""
 
-    def __init__(self, given: Given, as_meant: bool) -> None:
-        self.form, self.as_meant, self.names = given.form, as_meant, given.names
-        self.left = dict(given.values)
+    def __init__(self, kohya_file: KohyaFile, as_meant: bool) -> None:
+        self.file_format = kohya_file.file_format
+        self.as_meant = as_meant
+        self.original_names = kohya_file.original_names
+        self.remaining = dict(kohya_file.values)
         self.values: dict[str, Any] = {}
-        self.unknown: dict[str, str] = {}  # settings that cannot be filled in, and why
+        self.unresolved: dict[str, str] = {}  # settings that cannot be filled in, and why
         self.notices = [
-            Notice(key=shown(key), note=note, kind=kind) for kind, key, note in given.said
+            Notice(key=format_value(key), note=note, kind=kind)
+            for kind, key, note in kohya_file.notices
         ]
         self.faults: list[str] = []
-        self._given, self._asked = dict(given.values), set[str]()
+        self._original_values = dict(kohya_file.values)
+        self._read_keys: set[str] = set()
 
-    def name(self, key: str) -> str:
-        """The key as the file calls it."""
-        return self.names.get(key, key.split(".")[0])
+    def get_original_name(self, key: str) -> str:
+        """Return a key as the file calls it."""
+        return self.original_names.get(key, key.split(".")[0])
 
-    def say(self, kind: Kind, key: str, note: str) -> None:
-        self.notices.append(Notice(key=shown(self.name(key)), note=note, kind=kind))
+    def add_notice(self, kind: NoticeKind, key: str, note: str) -> None:
+        """Record what became of a key."""
+        name = format_value(self.get_original_name(key))
+        self.notices.append(Notice(key=name, note=note, kind=kind))
 
-    def take(self, key: str, field: str, value: Any, more: str = "") -> None:
-        """The key gives this setting."""
+    def set_field(self, key: str, field: str, value: Any, detail: str = "") -> None:
+        """Set a field of the config from a key, and record it.
+
+        Args:
+            key: The key by sd-scripts' name.
+            field: The field of TrainingConfig.
+            value: Its value.
+            detail: What the notice says in addition.
+        """
         self.values[field] = value
-        told = (
-            ("off", "on")[value]
-            if isinstance(value, bool)
-            else f"{value:g}"
-            if isinstance(value, float)
-            else f"{value!s:.80}"
-        )
-        self.say(
-            "taken",
-            key,
-            f"{TrainingConfig.model_fields[field].title}: {told}{f'; {more}' if more else ''}.",
-        )
+        if isinstance(value, bool):
+            text = "on" if value else "off"
+        elif isinstance(value, float):
+            text = f"{value:g}"
+        else:
+            text = f"{value!s:.80}"
+        if detail:
+            text = f"{text}; {detail}"
+        self.add_notice("taken", key, f"{TrainingConfig.model_fields[field].title}: {text}.")
 
-    def cannot(self, field: str, key: str, why: str) -> None:
-        """What decides how the run goes, but is not known or not to be had: there is no config without it."""
-        self.unknown[field] = f"{self.name(key)}: {why}"
-        self.say("unsupported" if key in self._given else "unknown", key, why)
+    def mark_unresolved(self, field: str, key: str, reason: str) -> None:
+        """Record a field that decides how the run goes but is unknown; there is no config then."""
+        self.unresolved[field] = f"{self.get_original_name(key)}: {reason}"
+        self.add_notice("unsupported" if key in self._original_values else "unknown", key, reason)
 
     def has(self, key: str) -> bool:
-        return key in self.left
+        """Return whether a key is in the file and not yet read."""
+        return key in self.remaining
 
-    def any(self, key: str) -> Any:
-        self._asked.add(key)
-        return self.left.pop(key, None)
+    def read_value(self, key: str) -> Any:
+        """Take a key out of the file and return its value; None if it is not there."""
+        self._read_keys.add(key)
+        return self.remaining.pop(key, None)
 
-    def number(self, key: str) -> float | None:
-        """A finite number, or None if the key is not there. Strings are read, as the GUI writes some."""
-        return self.as_number(key, self.any(key))
+    def read_number(self, key: str) -> float | None:
+        """Return a finite number, or None if the key is not there."""
+        return self.parse_number(key, self.read_value(key))
 
-    def as_number(self, key: str, value: Any) -> float | None:
+    def parse_number(self, key: str, value: Any) -> float | None:
+        """Return a finite number, or None for no value; the GUI writes some as text."""
         if value is None or value == "":
             return None
-        try:
-            found = (
-                float(value)
-                if isinstance(value, int | float | str) and not isinstance(value, bool)
-                else math.nan
-            )
-        except (ValueError, OverflowError):
-            found = math.nan
-        if not abs(found) <= LARGEST:  # nor for NaN
-            self.fault(key, "is too large" if abs(found) > LARGEST else "has to be a number", value)
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                number = float(value)
+        if math.isnan(number):
+            self.add_fault(key, "has to be a number", value)
             return None
-        return found
-
-    def whole(self, key: str) -> int | None:
-        found = self.number(key)
-        if found is not None and found != int(found):
-            self.fault(key, "has to be a whole number", found)
+        if abs(number) > MAX_NUMBER:
+            self.add_fault(key, "is too large", value)
             return None
-        return None if found is None else int(found)
+        return number
 
-    def flag(self, key: str) -> bool:
-        """Switched on; a key that is not there is off."""
-        value = self.any(key)
-        if isinstance(value, str) and value.strip().casefold() in ("true", "false", ""):
-            return value.strip().casefold() == "true"
+    def read_integer(self, key: str) -> int | None:
+        """Return a whole number, or None if the key is not there."""
+        number = self.read_number(key)
+        if number is None:
+            return None
+        if number != int(number):
+            self.add_fault(key, "has to be a whole number", number)
+            return None
+        return int(number)
+
+    def read_flag(self, key: str) -> bool:
+        """Return whether a key is switched on; one that is not there is off."""
+        value = self.read_value(key)
+        if isinstance(value, str):
+            text = value.strip().casefold()
+            if text in ("true", "false", ""):
+                return text == "true"
         if value is None or isinstance(value, bool) or value in (0, 1):
             return bool(value)
-        self.fault(key, "has to be true or false", value)
+        self.add_fault(key, "has to be true or false", value)
         return False
 
-    def text(self, key: str) -> str:
-        value = self.any(key)
+    def read_text(self, key: str) -> str:
+        """Return a text, stripped; an empty one if the key is not there."""
+        value = self.read_value(key)
         if value is None:
             return ""
-        if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            self.fault(
-                key, "has to be text" if not isinstance(value, str) else "is too long", value
-            )
+        if not isinstance(value, str):
+            self.add_fault(key, "has to be text", value)
+            return ""
+        if len(value) > MAX_TEXT_CHARACTERS:
+            self.add_fault(key, "is too long", value)
             return ""
         return value.strip()
 
-    def arguments(self, key: str) -> dict[str, str]:
-        """A list of name=value, as sd-scripts has for optimizers and networks."""
-        value = self.any(key)
-        listed = value.split() if isinstance(value, str) else value
-        if listed is None:
+    def read_arguments(self, key: str) -> dict[str, str]:
+        """Return a list of name=value, as sd-scripts has for optimizers and networks."""
+        value = self.read_value(key)
+        arguments = value.split() if isinstance(value, str) else value
+        if arguments is None:
             return {}
-        if not isinstance(listed, list) or not all(
-            isinstance(one, str) and "=" in one for one in listed
-        ):
-            self.fault(key, "has to be a list of texts such as weight_decay=0.1", value)
+        is_list = isinstance(arguments, list)
+        if not is_list or not all(isinstance(item, str) and "=" in item for item in arguments):
+            self.add_fault(key, "has to be a list of texts such as weight_decay=0.1", value)
             return {}
-        return {
-            name.strip(): found.strip(" \"'")
-            for name, _, found in (one.partition("=") for one in listed)
-        }
+        pairs = [argument.split("=", 1) for argument in arguments]
+        return {name.strip(): text.strip(" \"'") for name, text in pairs}
 
-    def fault(self, key: str, wrong: str, value: Any) -> None:
-        self.faults.append(f"{shown(self.name(key))}: {wrong} (not {shown(value)}).")
+    def add_fault(self, key: str, problem: str, value: Any) -> None:
+        """Record a wrong value."""
+        name = format_value(self.get_original_name(key))
+        self.faults.append(f"{name}: {problem} (not {format_value(value)}).")
 
-    def rest(self) -> None:
-        """Say something of every key that nobody took."""
-        known = KNOWN | self._asked
-        for key in list(self.left):
-            value = self.any(key)
-            if key in INERT:
-                self.say("inert", key, INERT[key])
-            elif key in BESIDE:
-                owner, when = BESIDE[key]
-                beside = self._given.get(owner)
-                acts = not off(value) and not off(beside) and (not when or beside in when)
-                if acts:
-                    self.say("unsupported", key, f"the studio has no such variant of {owner}.")
-                else:
-                    self.say(
-                        "inert", key, f"acts only with {owner}{f' {when[0]}' if when else ''}."
-                    )
-            elif key in UNSUPPORTED:
-                why, usual = UNSUPPORTED[key]
-                if off(value) or value == usual or str(value) == str(usual):
-                    self.say("inert", key, "is off, or as always.")
-                else:
-                    self.say("unsupported", key, f"the studio does not do this: {why}.")
-            elif off(value):
-                self.say("inert", key, "is empty, off or 0.")
+    def report_remaining(self) -> None:
+        """Add a notice for every key that was not read, and for those read without one."""
+        known_keys = KNOWN_KEYS | self._read_keys
+        for key in list(self.remaining):
+            value = self.read_value(key)
+            if key in INERT_KEYS:
+                self.add_notice("inert", key, INERT_KEYS[key])
+            elif key in DEPENDENT_KEYS:
+                self._report_dependent_key(key, value)
+            elif key in UNSUPPORTED_KEYS:
+                self._report_unsupported_key(key, value)
+            elif is_off(value):
+                self.add_notice("inert", key, "is empty, off or 0.")
             else:
-                near = difflib.get_close_matches(key[:60], known, 1, 0.8)
-                guess = f" Did you mean {near[0]}?" if near else ""
-                self.say(
+                matches = difflib.get_close_matches(key[:60], known_keys, 1, 0.8)
+                guess = f" Did you mean {matches[0]}?" if matches else ""
+                self.add_notice(
                     "unsupported",
                     key,
                     f"is not known here; sd-scripts passes over keys that it does not know.{guess}",
                 )
-        told = {notice.key for notice in self.notices}
-        for key in sorted(self._given):
-            if shown(self.name(key)) not in told:
-                self.say("inert", key, "is off, empty, or says what is so anyway.")
+        reported = {notice.key for notice in self.notices}
+        for key in sorted(self._original_values):
+            if format_value(self.get_original_name(key)) not in reported:
+                self.add_notice("inert", key, "is off, empty, or says what is so anyway.")
 
-    def check(self) -> None:
+    def _report_dependent_key(self, key: str, value: Any) -> None:
+        owner, active_values = DEPENDENT_KEYS[key]
+        owner_value = self._original_values.get(owner)
+        owner_acts = not is_off(owner_value)
+        if active_values:
+            owner_acts = owner_acts and owner_value in active_values
+        if owner_acts and not is_off(value):
+            self.add_notice("unsupported", key, f"the studio has no such variant of {owner}.")
+            return
+        condition = f"{owner} {active_values[0]}" if active_values else owner
+        self.add_notice("inert", key, f"acts only with {condition}.")
+
+    def _report_unsupported_key(self, key: str, value: Any) -> None:
+        reason, off_value = UNSUPPORTED_KEYS[key]
+        if is_off(value) or value == off_value or str(value) == str(off_value):
+            self.add_notice("inert", key, "is off, or as always.")
+        else:
+            self.add_notice("unsupported", key, f"the studio does not do this: {reason}.")
+
+    def raise_faults(self) -> None:
         """Raise InvalidSpec if values were wrong."""
-        if len(self.faults) > MOST_FAULTS:
-            self.faults[MOST_FAULTS:] = [f"{len(self.faults) - MOST_FAULTS} more values are wrong."]
+        surplus = len(self.faults) - MAX_FAULTS
+        if surplus > 0:
+            self.faults[MAX_FAULTS:] = [f"{surplus} more values are wrong."]
         if self.faults:
             raise InvalidSpec(self.faults)
 
 
-def shown(value: object) -> str:
-    """A key or value for people: short, printable."""
+def format_value(value: object) -> str:
+    """Return a key or value as people read it: short, printable."""
+    # Python writes out neither a number of 5000 digits nor lists 1000 deep.
     try:
         text = value if isinstance(value, str) and value.isprintable() else f"{value!r:.300}"
-    except (ValueError, RecursionError):  # a number of 5000 digits, lists 1000 deep
+    except (ValueError, RecursionError):
         return f"this {type(value).__name__}"
     text = text.encode(errors="replace").decode()
     return text if len(text) <= 80 else f"{text[:60]} …"

@@ -1,40 +1,60 @@
-"""Kohya's keys that a training run of the studio does not take: why each is inert, or what it would have done.
+"""Kohya's keys that a training run of the studio does not use: why each is inert, or what it does.
 
-Knows: names of sd-scripts' options and of the GUI's own keys, which values mean "off". Does not know: keys that are taken
-(`kohya_rules`). Facts from the documentation and `--help` of sd-scripts 0.10 and kohya_ss 26.
+Knows: names of sd-scripts' options and of the GUI's own keys, which values mean "off".
+Does not know: keys that are used (network.py, optimizer.py, dataset.py).
+Facts from the documentation and `--help` of sd-scripts 0.10 and kohya_ss 26.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_INERT = {
-    "is about speed and memory, not about what is learned; the studio decides that itself.": "xformers sdpa mem_eff_attn lowram lowvram highvram torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic "
-    "dynamo_use_fullgraph vae_batch_size max_data_loader_n_workers persistent_data_loader_workers num_cpu_threads_per_process "
-    "num_processes num_machines multi_gpu gpu_ids main_process_port extra_accelerate_launch_args ddp_timeout "
-    "ddp_gradient_as_bucket_view ddp_static_graph skip_cache_check cpu_offload_checkpointing cache_info deepspeed "
-    "opt_channels_last cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors mem_eff_save",
-    "is about logs; the studio keeps its own.": "logging_dir log_with log_prefix log_tracker_name log_tracker_config log_config wandb_run_name wandb_api_key use_wandb "
-    "console_log_level console_log_file console_log_simple",
-    "is about uploads; the studio uploads nothing.": "huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token huggingface_repo_visibility "
-    "save_state_to_huggingface resume_from_huggingface async_upload",
-    "is about where and how files are kept; the studio keeps LoRAs in home/loras, as safetensors.": "output_dir save_model_as save_as_bool output_config config_file",
-    "every checkpoint of the studio has all that is needed to go on.": "save_state save_state_on_train_end save_last_n_epochs_state save_last_n_steps_state",
+_INERT_REASONS = {
+    "is about speed and memory, not about what is learned; the studio decides that itself.": (
+        "xformers sdpa mem_eff_attn lowram lowvram highvram torch_compile dynamo_backend "
+        "dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph vae_batch_size "
+        "max_data_loader_n_workers persistent_data_loader_workers num_cpu_threads_per_process "
+        "num_processes num_machines multi_gpu gpu_ids main_process_port "
+        "extra_accelerate_launch_args ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph "
+        "skip_cache_check cpu_offload_checkpointing cache_info deepspeed opt_channels_last "
+        "cache_text_encoder_outputs_to_disk disable_mmap_load_safetensors mem_eff_save"
+    ),
+    "is about logs; the studio keeps its own.": (
+        "logging_dir log_with log_prefix log_tracker_name log_tracker_config log_config "
+        "wandb_run_name wandb_api_key use_wandb console_log_level console_log_file "
+        "console_log_simple"
+    ),
+    "is about uploads; the studio uploads nothing.": (
+        "huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
+        "huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface "
+        "async_upload"
+    ),
+    "is about where and how files are kept; the studio keeps LoRAs in home/loras, "
+    "as safetensors.": ("output_dir save_model_as save_as_bool output_config config_file"),
+    "every checkpoint of the studio has all that is needed to go on.": (
+        "save_state save_state_on_train_end save_last_n_epochs_state save_last_n_steps_state"
+    ),
     "the picture encoder (VAE) runs in full precision anyway.": "no_half_vae",
-    "belongs to the GUI alone; sd-scripts does not know it.": "noise_offset_type model_list LoRA_type LyCORIS_preset stop_text_encoder_training stop_text_encoder_training_pct "
-    "no_token_padding "
-    "lora_network_weights caption_metadata_filename latent_metadata_filename",
-    "counts only for other kinds of LoRA.": "unit factor use_cp use_tucker use_scalar decompose_both train_on_input train_norm rescaled constrain bypass_mode dora_wd "
-    "rank_dropout_scale conv_alphas conv_dims",
+    "belongs to the GUI alone; sd-scripts does not know it.": (
+        "noise_offset_type model_list LoRA_type LyCORIS_preset stop_text_encoder_training "
+        "stop_text_encoder_training_pct no_token_padding lora_network_weights "
+        "caption_metadata_filename latent_metadata_filename"
+    ),
+    "counts only for other kinds of LoRA.": (
+        "unit factor use_cp use_tucker use_scalar decompose_both train_on_input train_norm "
+        "rescaled constrain bypass_mode dora_wd rank_dropout_scale conv_alphas conv_dims"
+    ),
     "the studio paints a sample before the first step anyway.": "sample_at_first",
     "the studio's samples have their own scheduler.": "sample_sampler",
     "is read from the model.": "v2 v_parameterization sdxl",
 }
 
-INERT: dict[str, str] = {key: why for why, keys in _INERT.items() for key in keys.split()}
+INERT_KEYS: dict[str, str] = {
+    key: reason for reason, keys in _INERT_REASONS.items() for key in keys.split()
+}
 
-# Keys that act only beside another one: that one, and its values with which they do.
-BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
+# Keys that act only beside another one: that one, and its values with which they act (or any).
+DEPENDENT_KEYS: dict[str, tuple[str, tuple[Any, ...]]] = {
     **dict.fromkeys(
         ("huber_c", "huber_schedule", "huber_scale"), ("loss_type", ("huber", "smooth_l1"))
     ),
@@ -43,8 +63,8 @@ BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "ip_noise_gamma_random_strength": ("ip_noise_gamma", ()),
 }
 
-# What the studio has not, and the value beside empty, false and 0 that is off.
-UNSUPPORTED: dict[str, tuple[str, Any]] = {
+# What the studio does not do, and the value that is off (beside empty, false and 0).
+UNSUPPORTED_KEYS: dict[str, tuple[str, Any]] = {
     "color_aug": ("colours are not changed at random", False),
     "face_crop_aug_range": ("faces are not looked for", None),
     "masked_loss": ("masks are not used", False),
@@ -118,8 +138,8 @@ UNSUPPORTED: dict[str, tuple[str, Any]] = {
     "lr_decay_steps": ("no schedule has them", 0),
 }
 
-# Keys that are there only for other families, which the studio does not train.
-ELSEWHERE = {
+# Keys of other families, which the studio does not train.
+OTHER_FAMILY_KEYS = {
     "flux1_checkbox": "FLUX.1",
     "sd3_checkbox": "Stable Diffusion 3",
     "t5xxl": "FLUX.1 or Stable Diffusion 3",

@@ -1,7 +1,8 @@
-"""The pictures of the open dataset beside their captions: paged, filtered, edited, undone.
+"""The images of the open dataset beside their captions: paged, filtered, edited, undone.
 
-Knows: everything on the right side of the Captions tab, and what is said of the dataset on the left. Does not know: captioners,
-edits of many captions, searches: their panes call `shown` when they have changed something.
+Knows: everything on the right side of the Captions tab, and the dataset's summary on the left.
+Does not know: captioners (captioner.py), edits of many captions (tools.py), searches (search.py);
+those call `rerender` after they have changed something.
 """
 
 from __future__ import annotations
@@ -12,43 +13,61 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.captions.edits import Put, SetAside
-from studio.core.captions.text import has_words, one_line, tags
+from studio.core.captions.edits import SetAside, SetCaptions
+from studio.core.captions.text import collapse_whitespace, has_words, split_tags
 from studio.errors import BadFile, DatasetError, StudioError
-from studio.storage.datasets.dataset import Album
+from studio.services.datasets import get_thumbnail_urls
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage.datasets.dataset import Dataset
 from studio.storage.datasets.history import Step
-from studio.storage.datasets.items import Picture
-from studio.ui import show
-from studio.ui.components import caption_grid as table
-from studio.ui.guard import Visitor, who
-from studio.ui.shelf import addresses
-from studio.ui.tabs.captioning.state import Find, Place
-from studio.ui.tabs.training.run import sentences
-from studio.ui.views import dataset as words
+from studio.storage.datasets.items import DatasetImage
+from studio.ui.components.caption_grid import (
+    build_caption_grid,
+    parse_selected_keys,
+    update_caption_grid,
+)
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.tabs.captioning.state import BrowserState, SearchHit
+from studio.ui.tabs.training.run import error_sentences
+from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.views.common import pluralize
 
-PAGE = 24  # pictures
-STEPS = 30  # of the history that are listed
-HASH = re.compile(
-    r" \([0-9a-f]{12}\)"
-)  # of a captioner's weights, which the card of the dataset keeps
-MANY = 2000  # pictures up to which cards say who wrote their captions
+PAGE_SIZE = 24  # images
+MAX_HISTORY_STEPS = 30  # steps listed under History
+MAX_CREDITED_IMAGES = 2000  # images in a dataset, up to which cards name who wrote a caption
+# The hash of a captioner's weights: kept in the dataset's card, left out on the page.
+WEIGHTS_HASH_RE = re.compile(r" \([0-9a-f]{12}\)")
+NO_HIT = SearchHit("", "")
 
 
-class View:
-    """One build of it. `dataset` is the chooser, `trigger` the box with the trigger word."""
+class DatasetBrowser:
+    """The browser of one build of the tab.
+
+    Args:
+        services: what the tabs work with.
+        dataset: the chooser of the dataset.
+        trigger: the box with the trigger word.
+        summary: the block with the dataset's figures and faults.
+        actions: the block with the buttons for the whole dataset.
+    """
 
     def __init__(
-        self, desk: Desk, dataset: gr.Dropdown, trigger: gr.Textbox, found: gr.HTML, offers: gr.HTML
+        self,
+        services: Services,
+        *,
+        dataset: gr.Dropdown,
+        trigger: gr.Textbox,
+        summary: gr.HTML,
+        actions: gr.HTML,
     ) -> None:
-        self.desk, self.dataset, self.trigger, self.about, self.offers = (
-            desk,
-            dataset,
-            trigger,
-            found,
-            offers,
-        )
+        self.services = services
+        self.dataset = dataset
+        self.trigger = trigger
+        self.summary = summary
+        self.actions = actions
         with gr.Row(elem_classes="album-head"):
             self.filter = gr.Textbox(
                 placeholder="Filter: boat, tag:red, is:missing, tokens:>77, -moon",
@@ -64,376 +83,511 @@ class View:
             self.redo = gr.Button(
                 "↷ Redo", size="sm", min_width=80, interactive=False, elem_id="album-redo"
             )
-        self.note = gr.HTML(elem_id="album-note")
-        self.everything = gr.Button(
+        self.message = gr.HTML(elem_id="album-note")
+        self.clear_search = gr.Button(
             "Show all pictures again", size="sm", visible=False, elem_id="album-everything"
         )
-        self.cards = table.cards(elem_id="album-cards")
+        self.cards = build_caption_grid(elem_id="album-cards")
         with gr.Row(elem_classes="album-pager") as self.pager:
-            self.back = gr.Button("← Back", size="sm", min_width=80, elem_id="album-back")
+            self.previous_page = gr.Button("← Back", size="sm", min_width=80, elem_id="album-back")
             self.count = gr.HTML(elem_id="album-count")
-            self.next = gr.Button("Next →", size="sm", min_width=80, elem_id="album-next")
+            self.next_page = gr.Button("Next →", size="sm", min_width=80, elem_id="album-next")
         with gr.Accordion("History", open=False, elem_id="album-history"):
-            self.steps = gr.HTML(elem_id="album-steps")
+            self.history = gr.HTML(elem_id="album-steps")
         self.page: gr.State = gr.State(0)
-        self.found: gr.State = gr.State(())
-        self.seen: gr.State = gr.State("")
-        self.clock = gr.Timer(1.0, active=False)
+        self.hits: gr.State = gr.State(())
+        self.shown_revision: gr.State = gr.State("")
+        self.timer = gr.Timer(1.0, active=False)
 
     @property
     def inputs(self) -> set[Any]:
-        return {self.dataset, self.filter, self.page, self.found, self.trigger}
+        """Components that `read_state` and `render` read, except the ticks."""
+        return {self.dataset, self.filter, self.page, self.hits, self.trigger}
 
     @property
-    def meaning(self) -> set[Any]:
-        """What an edit of many needs besides its own boxes: also which pictures are ticked."""
+    def edit_inputs(self) -> set[Any]:
+        """`inputs` and the ticks: what an edit of many captions needs besides its own boxes."""
         return {self.cards, *self.inputs}
 
     @property
     def outputs(self) -> list[Any]:
+        """Components that `render` updates."""
         return [
             self.cards,
-            self.note,
+            self.message,
             self.count,
             self.undo,
             self.redo,
-            self.about,
-            self.offers,
+            self.summary,
+            self.actions,
             self.page,
-            self.found,
-            self.seen,
-            self.everything,
-            self.back,
-            self.next,
-            self.steps,
-            self.clock,
+            self.hits,
+            self.shown_revision,
+            self.clear_search,
+            self.previous_page,
+            self.next_page,
+            self.history,
+            self.timer,
         ]
 
     def wire(self) -> None:
+        """Connect the browser's own events."""
         self.filter.change(
-            self.filtered, self.inputs, self.outputs, trigger_mode="always_last", **SILENT
+            self.apply_filter,
+            self.inputs,
+            self.outputs,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
         )
-        self.back.click(self.turn_back, self.inputs, self.outputs, **SHORT)
-        self.next.click(self.turn_on, self.inputs, self.outputs, **SHORT)
-        self.undo.click(self.undone, self.inputs, self.outputs, **SHORT)
-        self.redo.click(self.redone, self.inputs, self.outputs, **SHORT)
-        self.everything.click(self.unfound, self.inputs, self.outputs, **SHORT)
+        self.previous_page.click(
+            self.show_previous_page, self.inputs, self.outputs, **EVENT_OPTIONS
+        )
+        self.next_page.click(self.show_next_page, self.inputs, self.outputs, **EVENT_OPTIONS)
+        self.undo.click(self.undo_step, self.inputs, self.outputs, **EVENT_OPTIONS)
+        self.redo.click(self.redo_step, self.inputs, self.outputs, **EVENT_OPTIONS)
+        self.clear_search.click(self.clear_hits, self.inputs, self.outputs, **EVENT_OPTIONS)
         self.trigger.change(
-            self.offered, self.inputs, self.offers, trigger_mode="always_last", **SILENT
+            self.render_actions,
+            self.inputs,
+            self.actions,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
         )
-        self.clock.tick(self.look, {self.seen, *self.inputs}, self.outputs, **SILENT)
-
-    def place(self, values: Updates) -> Place:
-        """Where the page is, from what the browser sends."""
-        return Place(
-            str(values[self.dataset] or ""),
-            str(values[self.filter] or ""),
-            int(values[self.page] or 0),
-            tuple(Find(*one) for one in values[self.found] or ()),
-            table.keys(values.get(self.cards)),
+        self.timer.tick(
+            self.poll, {self.shown_revision, *self.inputs}, self.outputs, **UNQUEUED_EVENT_OPTIONS
         )
 
-    def meant(self, values: Updates, visitor: Visitor) -> tuple[list[str] | None, str]:
-        """The pictures that an edit is for, as keys (None: all) and a filter: those ticked; if none is, those shown.
+    def read_state(self, values: Updates) -> BrowserState:
+        """Read what the page shows from the `values` that the browser sends."""
+        return BrowserState(
+            name=str(values[self.dataset] or ""),
+            filter=str(values[self.filter] or ""),
+            page=int(values[self.page] or 0),
+            hits=tuple(SearchHit(*hit) for hit in values[self.hits] or ()),
+            ticked=parse_selected_keys(values.get(self.cards)),
+        )
 
-        Raises DatasetError where none of the ticked ones is there any more.
+    def resolve_targets(self, values: Updates, visitor: Visitor) -> tuple[list[str] | None, str]:
+        """Choose the images that an edit is for: the ticked ones, else all that the page lists.
+
+        Args:
+            values: what the browser sent for `edit_inputs`.
+            visitor: who edits.
+
+        Returns:
+            The images' keys (None for all) and a filter query to apply to them.
+
+        Raises:
+            DatasetError: the dataset is gone, or none of the ticked images exists any more.
         """
-        place = self.place(values)
-        there = {one.key for one in self.desk.shelf.open(place.name, visitor).pictures}
-        if place.ticked:
-            if not (keys := [key for key in place.ticked if key in there]):
+        state = self.read_state(values)
+        dataset = self.services.dataset_registry.open(state.name, visitor)
+        existing_keys = {image.key for image in dataset.images}
+        if state.ticked:
+            keys = [key for key in state.ticked if key in existing_keys]
+            if not keys:
                 raise DatasetError("The ticked pictures are no longer there; tick others.")
             return keys, ""
-        return [
-            one.key for one in place.found if one.key in there
-        ] if place.found else None, place.filter
+        if state.hits:
+            return [hit.key for hit in state.hits if hit.key in existing_keys], state.filter
+        return None, state.filter
 
-    # ---- what is shown ------------------------------------------------------------------------------------------
+    # ---- the page -----------------------------------------------------------------------------
 
-    def shown(
+    def render(
         self,
-        place: Place,
+        state: BrowserState,
         visitor: Visitor,
-        said: str = "",
+        *,
+        message: str = "",
         trigger: str | None = None,
-        ticked: list[str] | None = None,
+        ticked_keys: list[str] | None = None,
     ) -> Updates:
-        """The page of a dataset, with a sentence above it; a filter that is none shows its fault. Ticks stay, if none are given."""
-        if not place.name:
-            return self.nothing()
+        """Show a page of a dataset.
+
+        Args:
+            state: what to show. A filter that cannot be parsed shows its fault and all images.
+            visitor: who looks.
+            message: HTML above the page.
+            trigger: trigger word for the buttons of the dataset; None guesses it from captions.
+            ticked_keys: keys of the images to tick; None leaves ticks alone.
+
+        Returns:
+            Updates of `outputs`.
+        """
+        if not state.name:
+            return self.render_empty()
         try:
-            album = self.desk.shelf.open(place.name, visitor)
+            dataset = self.services.dataset_registry.open(state.name, visitor)
         except DatasetError as error:
-            return self.nothing(sweep.faults([str(error)]))
-        fault = ""
+            return self.render_empty(sweep.render_faults([str(error)]))
         try:
-            pictures, total, place = self._listed(album, place)
+            images, total, state = self._list_page(dataset, state)
         except StudioError as error:
-            fault = sweep.faults(sentences(error))
-            pictures, total, place = self._listed(album, replace(place, filter=""))
-        steps, locked = album.history(STEPS), album.shipped or visitor.guest
-        first = place.page * PAGE + 1
-        paged = (
-            f"{first:,}–{first + len(pictures) - 1:,} of {total:,}" if total else self._none(place)
-        )
-        states = {step.state for step in steps}
-        guessed = called(album) if trigger is None else trigger
+            message = sweep.render_faults(error_sentences(error))
+            images, total, state = self._list_page(dataset, replace(state, filter=""))
+        is_locked = dataset.is_shipped or visitor.is_guest
+        if trigger is None:
+            trigger = guess_trigger(dataset)
         return {
-            self.cards: table.page(
-                album.name,
-                self._cards(album, pictures, visitor, locked, place),
-                total,
-                total == len(album.pictures),
-                locked,
-                ticked,
+            self.cards: update_caption_grid(
+                dataset.name,
+                self._build_cards(dataset, images, state, visitor),
+                num_matching=total,
+                is_complete=total == len(dataset.images),
+                locked=is_locked,
+                selected_keys=ticked_keys,
             ),
-            self.note: fault or said,
-            self.count: f'<p class="nothing" data-total="{total}">{paged}</p>',
-            self.page: place.page,
-            self.found: place.found,
-            self.undo: gr.Button(interactive="done" in states and not locked),
-            self.redo: gr.Button(interactive="undone" in states and not locked),
-            self.about: words.found(
-                album.counts(),
-                album.broken,
-                album.notes,
-                self.desk.shelf.looking(place.name),
-                locked,
+            self.message: message,
+            self.hits: state.hits,
+            self.summary: dataset_view.render_summary(
+                dataset.count_images(),
+                dataset.broken,
+                dataset.notes,
+                self.services.dataset_registry.get_scan_progress(state.name),
+                is_locked,
             ),
-            self.offers: words.doing(
-                place.name,
-                guessed,
-                album.shipped,
-                visitor.guest,
-                any(not one.reason for one in album.pictures),
-            ),
-            self.everything: gr.Button(visible=bool(place.found)),
-            self.back: gr.Button(interactive=place.page > 0),
-            self.next: gr.Button(interactive=first - 1 + PAGE < total),
-            self.steps: words.history(steps),
-            self.seen: self._state(album),
-            self.clock: gr.Timer(active=True),
+            self.actions: self._render_actions(dataset, trigger, visitor),
+            self.clear_search: gr.Button(visible=bool(state.hits)),
+            self.shown_revision: self._revision(dataset),
+            self.timer: gr.Timer(active=True),
+            **self._update_pager(state, len(images), total),
+            **self._update_history(dataset, is_locked),
         }
 
-    def nothing(self, said: str = "") -> Updates:
-        """No dataset is open."""
-        off = gr.Button(interactive=False)
+    def render_empty(self, message: str = "") -> Updates:
+        """Show that no dataset is open, with `message` (HTML) or an invitation.
+
+        Returns:
+            Updates of `outputs`.
+        """
+        disabled = gr.Button(interactive=False)
         return {
-            self.cards: table.page("", (), 0, True, True, ()),
-            self.note: said or words.INVITATION,
+            self.cards: update_caption_grid(
+                "", (), num_matching=0, is_complete=True, locked=True, selected_keys=()
+            ),
+            self.message: message or dataset_view.DATASET_PLACEHOLDER,
             self.count: "",
-            self.undo: off,
-            self.redo: off,
-            self.about: "",
-            self.offers: "",
-            self.everything: gr.Button(visible=False),
-            self.back: off,
-            self.next: off,
-            self.steps: "",
-            self.clock: gr.Timer(active=False),
+            self.undo: disabled,
+            self.redo: disabled,
+            self.summary: "",
+            self.actions: "",
+            self.clear_search: gr.Button(visible=False),
+            self.previous_page: disabled,
+            self.next_page: disabled,
+            self.history: "",
+            self.timer: gr.Timer(active=False),
             self.page: 0,
-            self.found: (),
+            self.hits: (),
         }
 
-    def _listed(self, album: Album, place: Place) -> tuple[list[Picture], int, Place]:
-        """The pictures of the page, how many there are in all, and the place with a page that exists."""
-        if place.found:
-            passing = {key: album.picture(key) for key in album.keys(place.filter)}
-            every = [passing[one.key] for one in place.found if one.key in passing]
-            page = max(0, min(place.page, (len(every) - 1) // PAGE))
-            return every[page * PAGE : (page + 1) * PAGE], len(every), replace(place, page=page)
-        found = album.page(place.page * PAGE, PAGE, place.filter)
-        page = max(0, min(place.page, (found.total - 1) // PAGE))
-        if page != place.page:
-            found = album.page(page * PAGE, PAGE, place.filter)
-        return list(found.pictures), found.total, replace(place, page=page)
+    def _list_page(
+        self, dataset: Dataset, state: BrowserState
+    ) -> tuple[list[DatasetImage], int, BrowserState]:
+        """Return a page's images, their number on all pages, and `state` with a valid page."""
+        if state.hits:
+            matching_keys = set(dataset.keys(state.filter))
+            keys = [hit.key for hit in state.hits if hit.key in matching_keys]
+            state = replace(state, page=_clamp_page(state.page, len(keys)))
+            start = state.page * PAGE_SIZE
+            images = [dataset.get_image(key) for key in keys[start : start + PAGE_SIZE]]
+            return images, len(keys), state
+        page = dataset.get_page(state.page * PAGE_SIZE, PAGE_SIZE, state.filter)
+        page_number = _clamp_page(state.page, page.total)
+        if page_number != state.page:
+            page = dataset.get_page(page_number * PAGE_SIZE, PAGE_SIZE, state.filter)
+        return list(page.images), page.total, replace(state, page=page_number)
 
-    def _cards(
-        self, album: Album, pictures: list[Picture], visitor: Visitor, locked: bool, place: Place
+    def _build_cards(
+        self,
+        dataset: Dataset,
+        images: list[DatasetImage],
+        state: BrowserState,
+        visitor: Visitor,
     ) -> list[dict[str, Any]]:
-        there, found = {one.key for one in album.pictures}, {one.key: one for one in place.found}
-        none = Find("", "")
-        credits = album.credits() if len(album.pictures) <= MANY else {}
-        shown = addresses(album, [one.key for one in pictures], visitor)
-        return [
-            {
-                "dataset": album.name,
-                "key": one.key,
-                "src": address,
-                "caption": one.caption,
-                "note": found.get(one.key, none).note,
-                "others": len(there.intersection(found.get(one.key, none).others)),
-                "about": f"{one.size[0]} × {one.size[1]}" if one.size[0] else "",
-                "fault": one.reason or one.fault,
-                "by": HASH.sub("", str(credits[one.key][-1].writer))
-                if credits.get(one.key) and one.caption
-                else "",
-                "locked": locked or bool(one.fault),
-            }
-            for one, address in zip(pictures, shown)
-        ]
+        """Describe images for the caption grid (its fields: caption_grid.js)."""
+        is_locked = dataset.is_shipped or visitor.is_guest
+        existing_keys = {image.key for image in dataset.images}
+        hits_by_key = {hit.key: hit for hit in state.hits}
+        credits_by_key = (
+            dataset.read_credits() if len(dataset.images) <= MAX_CREDITED_IMAGES else {}
+        )
+        urls = get_thumbnail_urls(dataset, [image.key for image in images], visitor)
+        cards = []
+        for image, url in zip(images, urls):
+            hit = hits_by_key.get(image.key, NO_HIT)
+            width, height = image.size
+            writer = ""
+            if image.caption and credits_by_key.get(image.key):
+                writer = WEIGHTS_HASH_RE.sub("", str(credits_by_key[image.key][-1].writer))
+            cards.append(
+                {
+                    "dataset": dataset.name,
+                    "key": image.key,
+                    "src": url,
+                    "caption": image.caption,
+                    "note": hit.note,
+                    "others": len(existing_keys.intersection(hit.duplicates)),
+                    "about": f"{width} × {height}" if width else "",
+                    "fault": image.image_error or image.caption_error,
+                    "by": writer,
+                    "locked": is_locked or bool(image.caption_error),
+                }
+            )
+        return cards
 
-    def _none(self, place: Place) -> str:
-        if place.filter or place.found:
-            return "No picture is let through by that filter."
-        return "There is no picture in it yet."
+    def _update_pager(self, state: BrowserState, num_images: int, total: int) -> Updates:
+        """Update the page number and the buttons around it."""
+        start = state.page * PAGE_SIZE
+        if total:
+            text = f"{start + 1:,}–{start + num_images:,} of {total:,}"
+        elif state.filter or state.hits:
+            text = "No picture is let through by that filter."
+        else:
+            text = "There is no picture in it yet."
+        return {
+            self.page: state.page,
+            self.count: f'<p class="nothing" data-total="{total}">{text}</p>',
+            self.previous_page: gr.Button(interactive=state.page > 0),
+            self.next_page: gr.Button(interactive=start + PAGE_SIZE < total),
+        }
 
-    def _state(self, album: Album) -> str:
-        """What a page shows; it is drawn anew where this has changed."""
-        return (
-            f"{album.name} {hash(tuple((one.key, one.caption, one.reason) for one in album.pictures))} "
-            f"{self.desk.shelf.looking(album.name)}"
+    def _update_history(self, dataset: Dataset, is_locked: bool) -> Updates:
+        """Update the list of steps and the buttons that go back and forth in it."""
+        steps = dataset.history(MAX_HISTORY_STEPS)
+        states = {step.state for step in steps}
+        return {
+            self.history: dataset_view.render_history(steps),
+            self.undo: gr.Button(interactive="done" in states and not is_locked),
+            self.redo: gr.Button(interactive="undone" in states and not is_locked),
+        }
+
+    def _render_actions(self, dataset: Dataset, trigger: str, visitor: Visitor) -> str:
+        """Render the buttons for the whole dataset."""
+        is_trainable = any(not image.image_error for image in dataset.images)
+        return dataset_view.render_actions(
+            dataset.name, trigger, dataset.is_shipped, visitor.is_guest, is_trainable
         )
 
-    # ---- looking ------------------------------------------------------------------------------------------------
+    def _revision(self, dataset: Dataset) -> str:
+        """Return a text that changes with whatever a page shows of the dataset."""
+        content = tuple((image.key, image.caption, image.image_error) for image in dataset.images)
+        scan_progress = self.services.dataset_registry.get_scan_progress(dataset.name)
+        return f"{dataset.name} {hash(content)} {scan_progress}"
 
-    def look(self, values: Updates, request: gr.Request) -> Updates:
-        """What a job, another page or another program has changed; nothing if nothing has."""
-        visitor, place = who(request), self.place(values)
+    # ---- looking ------------------------------------------------------------------------------
+
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
+        """Show what a job, another page or another program has changed, if anything."""
+        visitor = visitor_from_request(request)
+        state = self.read_state(values)
         try:
-            album = self.desk.shelf.open(place.name, visitor)
+            dataset = self.services.dataset_registry.open(state.name, visitor)
         except DatasetError as error:
-            return self.nothing(sweep.faults([str(error)]))
-        if self._state(album) == values[self.seen]:
-            return {self.seen: gr.skip()}
-        updates = self.shown(place, visitor, trigger=str(values[self.trigger] or "") or None)
-        del updates[self.note]
+            return self.render_empty(sweep.render_faults([str(error)]))
+        if self._revision(dataset) == values[self.shown_revision]:
+            return {self.shown_revision: gr.skip()}
+        updates = self.render(state, visitor, trigger=self._read_trigger(values))
+        del updates[self.message]
         return updates
 
-    def again(
+    def _read_trigger(self, values: Updates) -> str | None:
+        return str(values[self.trigger] or "") or None
+
+    def rerender(
         self,
         values: Updates,
         visitor: Visitor,
-        said: str = "",
-        ticked: list[str] | None = None,
-        **changed: Any,
+        *,
+        message: str = "",
+        ticked_keys: list[str] | None = None,
+        **state_changes: Any,
     ) -> Updates:
-        """The page after something was done, or in another place."""
-        return self.shown(
-            replace(self.place(values), **changed),
+        """Show the page again, after a change or with another state.
+
+        Args:
+            values: what the browser sent for `inputs`.
+            visitor: who looks.
+            message: HTML above the page.
+            ticked_keys: keys of the images to tick; None leaves ticks alone.
+            state_changes: fields of BrowserState to replace.
+
+        Returns:
+            Updates of `outputs`.
+        """
+        return self.render(
+            replace(self.read_state(values), **state_changes),
             visitor,
-            said,
-            str(values[self.trigger] or "") or None,
-            ticked,
+            message=message,
+            trigger=self._read_trigger(values),
+            ticked_keys=ticked_keys,
         )
 
-    def filtered(self, values: Updates, request: gr.Request) -> Updates:
-        return self.again(values, who(request), page=0)
+    def apply_filter(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the first page of what the filter lets through."""
+        return self.rerender(values, visitor_from_request(request), page=0)
 
-    def turn_back(self, values: Updates, request: gr.Request) -> Updates:
-        return self.again(values, who(request), page=max(0, self.place(values).page - 1))
+    def show_previous_page(self, values: Updates, request: gr.Request) -> Updates:
+        """Turn one page back."""
+        page = max(0, self.read_state(values).page - 1)
+        return self.rerender(values, visitor_from_request(request), page=page)
 
-    def turn_on(self, values: Updates, request: gr.Request) -> Updates:
-        return self.again(values, who(request), page=self.place(values).page + 1)
+    def show_next_page(self, values: Updates, request: gr.Request) -> Updates:
+        """Turn one page on."""
+        page = self.read_state(values).page + 1
+        return self.rerender(values, visitor_from_request(request), page=page)
 
-    def unfound(self, values: Updates, request: gr.Request) -> Updates:
-        return self.again(values, who(request), found=(), page=0)
+    def clear_hits(self, values: Updates, request: gr.Request) -> Updates:
+        """Show all images again after a search."""
+        return self.rerender(values, visitor_from_request(request), hits=(), page=0)
 
-    def offered(self, values: Updates, request: gr.Request) -> str:
-        """The buttons, with the trigger word that Train on this takes along."""
+    def render_actions(self, values: Updates, request: gr.Request) -> str:
+        """Render the dataset's buttons; "Train on this" takes the trigger word along."""
+        visitor = visitor_from_request(request)
         try:
-            album = self.desk.shelf.open(self.place(values).name, visitor := who(request))
+            dataset = self.services.dataset_registry.open(self.read_state(values).name, visitor)
         except DatasetError:
             return ""
-        return words.doing(
-            album.name,
-            str(values[self.trigger] or "") or called(album),
-            album.shipped,
-            visitor.guest,
-            any(not one.reason for one in album.pictures),
-        )
+        trigger = self._read_trigger(values) or guess_trigger(dataset)
+        return self._render_actions(dataset, trigger, visitor)
 
-    # ---- changing -----------------------------------------------------------------------------------------------
+    # ---- changing -----------------------------------------------------------------------------
 
-    def mine(self, values: Updates, visitor: Visitor, what: str) -> Album:
-        """The open album, to be changed. Raises NotAllowed for guests, DatasetError."""
-        visitor.must_own(what)
-        return self.desk.shelf.open(self.place(values).name, visitor)
+    def require_dataset(self, values: Updates, visitor: Visitor, action: str) -> Dataset:
+        """Open the page's dataset for a change.
 
-    def put(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """A caption that was typed. Raises BadFile where it was changed meanwhile: then neither is lost."""
-        visitor.must_own("Editing captions")
-        key, text, was = (data.get(name) for name in ("subject", "text", "was"))
-        if not all(isinstance(one, str) for one in (key, text, was)):
+        Args:
+            values: what the browser sent for `inputs`.
+            visitor: who changes it.
+            action: what is going to be done, as the first words of the refusal.
+
+        Raises:
+            NotAllowed: the visitor is a guest.
+            DatasetError: there is no such dataset.
+        """
+        visitor.require_owner(action)
+        return self.services.dataset_registry.open(self.read_state(values).name, visitor)
+
+    def save_caption(
+        self, values: Updates, event_data: dict[str, Any], visitor: Visitor
+    ) -> Updates:
+        """Save a caption that was typed.
+
+        Raises:
+            NotAllowed: the visitor is a guest.
+            DatasetError: the dataset or the image is gone.
+            BadFile: the caption was changed meanwhile (neither text is lost), or the click is
+                malformed.
+        """
+        visitor.require_owner("Editing captions")
+        key = event_data.get("subject")
+        text = event_data.get("text")
+        previous = event_data.get("was")
+        if not (isinstance(key, str) and isinstance(text, str) and isinstance(previous, str)):
             raise BadFile("The page asked for something that the studio does not know.")
-        album = self.desk.shelf.open(str(data.get("dataset")), visitor)
-        now = album.picture(str(key)).caption
-        if now != was and now != one_line(str(text)):
+        dataset = self.services.dataset_registry.open(str(event_data.get("dataset")), visitor)
+        current = dataset.get_image(key).caption
+        if current not in (previous, collapse_whitespace(text)):
             raise BadFile(
-                f"The caption of {key} was changed meanwhile to {now!r}; what you typed stays in its box: {text!r}."
+                f"The caption of {key} was changed meanwhile to {current!r}; "
+                f"what you typed stays in its box: {text!r}."
             )
-        step = album.apply(Put(texts={str(key): str(text)}), keys=[str(key)])
-        return self.again(values, visitor, words.left_alone(step))
+        step = dataset.apply(SetCaptions(texts={key: text}), keys=[key])
+        return self.rerender(values, visitor, message=dataset_view.render_skipped_files(step))
 
-    def all_ticked(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """All that are shown, besides those that were ticked before."""
-        ticked = table.keys(data.get("ticked"))
-        keys, filter = self.meant({**values, self.cards: ()}, visitor)
-        passing = self.desk.shelf.open(self.place(values).name, visitor).keys(filter)
-        chosen = passing if keys is None else set(passing).intersection(keys)
-        return {self.cards: gr.HTML(list(dict.fromkeys((*ticked, *sorted(chosen)))))}
+    def tick_all(self, values: Updates, event_data: dict[str, Any], visitor: Visitor) -> Updates:
+        """Tick all images that the page lists, besides those ticked before."""
+        ticked_keys = parse_selected_keys(event_data.get("ticked"))
+        keys, filter_query = self.resolve_targets({**values, self.cards: ()}, visitor)
+        dataset = self.services.dataset_registry.open(self.read_state(values).name, visitor)
+        listed_keys = set(dataset.keys(filter_query))
+        if keys is not None:
+            listed_keys &= set(keys)
+        return {self.cards: gr.HTML(list(dict.fromkeys((*ticked_keys, *sorted(listed_keys)))))}
 
-    def aside(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """A picture taken out of the dataset, or the others of its group, or all that are ticked; Undo brings them back."""
-        values = {**values, self.cards: table.keys(data.get("ticked"))}
-        match data.get("what"), data.get("subject"):
+    def handle_set_aside(
+        self, values: Updates, event_data: dict[str, Any], visitor: Visitor
+    ) -> Updates:
+        """Set aside an image, the near-duplicates of an image, or all that are ticked."""
+        values = {**values, self.cards: parse_selected_keys(event_data.get("ticked"))}
+        state = self.read_state(values)
+        match event_data.get("what"), event_data.get("subject"):
             case "others", key:
-                keys = [
-                    other
-                    for one in self.place(values).found
-                    if one.key == key
-                    for other in one.others
-                ]
+                groups = [hit.duplicates for hit in state.hits if hit.key == key]
+                keys = [duplicate for group in groups for duplicate in group]
             case _, None:
-                keys = list(self.place(values).ticked)
+                keys = list(state.ticked)
             case _, key:
                 keys = [str(key)]
-        return self.set_aside(values, str(data.get("dataset")), keys, visitor)
+        return self.set_aside_images(values, str(event_data.get("dataset")), keys, visitor)
 
-    def set_aside(self, values: Updates, name: str, keys: list[str], visitor: Visitor) -> Updates:
-        """Those pictures taken out of a dataset, as one step. Raises DatasetError where none of them is there."""
-        visitor.must_own("Editing datasets")
-        album = self.desk.shelf.open(name, visitor)
-        there = {one.key for one in album.pictures}
-        meant = tuple(key for key in keys if key in there)
-        if not meant:
+    def set_aside_images(
+        self, values: Updates, dataset_name: str, keys: list[str], visitor: Visitor
+    ) -> Updates:
+        """Take images out of a dataset as one step, which Undo reverts.
+
+        Args:
+            values: what the browser sent for `edit_inputs`.
+            dataset_name: the dataset that the images are in.
+            keys: the images' keys; those that no longer exist are ignored.
+            visitor: who edits.
+
+        Raises:
+            NotAllowed: the visitor is a guest.
+            DatasetError: there is no such dataset, or none of the images exists.
+        """
+        visitor.require_owner("Editing datasets")
+        dataset = self.services.dataset_registry.open(dataset_name, visitor)
+        existing_keys = {image.key for image in dataset.images}
+        target_keys = tuple(key for key in keys if key in existing_keys)
+        if not target_keys:
             raise DatasetError("There is nothing to set aside: tick pictures that are there.")
-        step = album.apply(SetAside(keys=meant))
-        said = sweep.note(
-            f"{meant[0] if len(meant) == 1 else words.many(len(meant), 'picture')} "
-            f"{'is' if len(meant) == 1 else 'are'} set aside; Undo brings {'it' if len(meant) == 1 else 'them'} back."
-        )
-        there = {one.key for one in album.pictures}
-        return self.again(
-            values,
-            visitor,
-            words.left_alone(step) or said,
-            [one for one in self.place(values).ticked if one in there],
-        )
+        step = dataset.apply(SetAside(keys=target_keys))
+        message = dataset_view.render_skipped_files(step)
+        if not message:
+            message = sweep.render_note(_set_aside_text(target_keys))
+        remaining_keys = {image.key for image in dataset.images}
+        ticked_keys = [key for key in self.read_state(values).ticked if key in remaining_keys]
+        return self.rerender(values, visitor, message=message, ticked_keys=ticked_keys)
 
-    def undone(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            step = self.mine(values, who(request), "Editing captions").undo()
-            return self.again(values, who(request), _turned(step, "Undone"))
+    def undo_step(self, values: Updates, request: gr.Request) -> Updates:
+        """Undo the latest step of the dataset."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            step = self.require_dataset(values, visitor, "Editing captions").undo()
+            return self.rerender(values, visitor, message=_step_message(step, "Undone"))
 
-    def redone(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            step = self.mine(values, who(request), "Editing captions").redo()
-            return self.again(values, who(request), _turned(step, "Done again"))
-
-
-def called(album: Album) -> str:
-    """The trigger word that a dataset's captions seem to have: a first tag of one word which they all share."""
-    captions = [picture.caption for picture in album.pictures if picture.caption]
-    first = tags(captions[0])[:1] if captions else []
-    return (
-        first[0]
-        if first and " " not in first[0] and all(has_words(one, first[0]) for one in captions)
-        else ""
-    )
+    def redo_step(self, values: Updates, request: gr.Request) -> Updates:
+        """Redo the step that was undone last."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            step = self.require_dataset(values, visitor, "Editing captions").redo()
+            return self.rerender(values, visitor, message=_step_message(step, "Done again"))
 
 
-def _turned(step: Step | None, verb: str) -> str:
+def guess_trigger(dataset: Dataset) -> str:
+    """Guess a dataset's trigger word: a first tag of one word that all captions share, else ""."""
+    captions = [image.caption for image in dataset.images if image.caption]
+    if not captions:
+        return ""
+    first_tag = next(iter(split_tags(captions[0])), "")
+    if " " in first_tag or not all(has_words(caption, first_tag) for caption in captions):
+        return ""
+    return first_tag
+
+
+def _clamp_page(page: int, total: int) -> int:
+    """Return the nearest page number (from 0) that exists for `total` images."""
+    return max(0, min(page, (total - 1) // PAGE_SIZE))
+
+
+def _set_aside_text(keys: tuple[str, ...]) -> str:
+    if len(keys) == 1:
+        return f"{keys[0]} is set aside; Undo brings it back."
+    return f"{pluralize(len(keys), 'picture')} are set aside; Undo brings them back."
+
+
+def _step_message(step: Step | None, verb: str) -> str:
     if step is None:
-        return sweep.note("There is nothing more.")
-    return words.left_alone(step) or sweep.note(f"{verb}: {step.title}.")
+        return sweep.render_note("There is nothing more.")
+    return dataset_view.render_skipped_files(step) or sweep.render_note(f"{verb}: {step.title}.")

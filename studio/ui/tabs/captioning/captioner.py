@@ -1,6 +1,7 @@
-"""The captioner's part of the Captions tab: who writes, how, for which pictures; shown first or written; watched, stopped.
+"""The captioner's part of the Captions tab: its settings, start, dry run and stop, progress.
 
-Knows: the form of a captioning and its job. Does not know: how anything is captioned, the pictures beside their captions.
+Knows: the form of a captioning and its job. Does not know: how anything is captioned
+(engine/captioning), the images beside their captions (browser.py).
 """
 
 from __future__ import annotations
@@ -9,47 +10,71 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check
-from studio.core.captions.edits import Dress
+from studio.core.base import validate
+from studio.core.captions.edits import AddAffixes
 from studio.core.captions.spec import CaptionSpec
 from studio.core.catalog import CAPTIONERS, DEFAULT_CAPTIONER, ENDPOINT
+from studio.core.jobs import CAPTION
 from studio.errors import InvalidSpec
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
-from studio.storage.models.transformers_models import Networks
-from studio.ui import show
+from studio.storage.models.transformers_models import TransformersModels
+from studio.ui.errors import report_errors
+from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, who
-from studio.ui.tabs.captioning.browser import View
-from studio.ui.views import dataset as words
+from studio.ui.tabs.captioning.browser import DatasetBrowser
+from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.views.common import format_duration, pluralize
 
-ROWS = 50  # captions before and after that are shown
+MAX_PREVIEW_ROWS = 50  # rows of captions before and after a dry run
 MODES = [("Where there is none", "fill"), ("All anew", "replace"), ("Add to them", "append")]
 
 
-class Captioner:
-    """One build of it. `form` has the dataset's chooser already."""
+class CaptionerPanel:
+    """The captioner's controls.
 
-    def __init__(self, desk: Desk, form: Form[CaptionSpec]) -> None:
-        self.desk, self.form, self.networks = desk, form, Networks(desk.settings)
+    Args:
+        services: what the tabs work with.
+        form: the form of a captioning, which has the dataset's chooser already.
+    """
+
+    def __init__(self, services: Services, form: Form[CaptionSpec]) -> None:
+        self.services = services
+        self.form = form
+        self.models = TransformersModels(services.home.settings)
+        self._add_main_settings()
+        self._add_buttons()
+        self.progress = gr.HTML(elem_id="caption-doing")
+        self._add_more_settings()
+        self.result = gr.HTML(elem_id="caption-result")
+        self.job_id: gr.State = gr.State(0)
+        self.shown_revision: gr.State = gr.State("")
+        self.timer = gr.Timer(0.5, active=False)
+
+    def _add_main_settings(self) -> None:
         with gr.Group(elem_id="caption-form"):
             with gr.Row():
-                form.add(
+                self.form.add(
                     "captioner",
-                    choices=self.choices(),
+                    choices=self.captioner_choices(),
                     allow_custom_value=True,
                     min_width=170,
                     info="Who writes.",
                 )
-                form.add("mode", choices=MODES, min_width=170, info="What becomes of present ones.")
-            form.add(
+                self.form.add(
+                    "mode", choices=MODES, min_width=170, info="What becomes of present ones."
+                )
+            self.form.add(
                 "trigger",
                 max_lines=1,
                 placeholder="mysks",
                 info="A rare word that calls the new thing; put in front.",
             )
+
+    def _add_buttons(self) -> None:
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button(
                 "Caption",
@@ -58,7 +83,7 @@ class Captioner:
                 elem_classes="on-ctrl-enter",
                 elem_id="caption-start",
             )
-            self.dry = gr.Button("Only show", scale=2, elem_id="caption-dry")
+            self.dry_run = gr.Button("Only show", scale=2, elem_id="caption-dry")
             self.stop = gr.Button(
                 "Stop",
                 variant="stop",
@@ -67,10 +92,12 @@ class Captioner:
                 interactive=False,
                 elem_id="caption-stop",
             )
-        self.dress = gr.Button(
+        self.add_trigger = gr.Button(
             "Put the trigger word into present captions", size="sm", elem_id="caption-dress"
         )
-        self.doing = gr.HTML(elem_id="caption-doing")
+
+    def _add_more_settings(self) -> None:
+        form = self.form
         with gr.Accordion("More settings of the captioner", open=False, elem_id="caption-more"):
             with gr.Row():
                 form.add(
@@ -109,197 +136,226 @@ class Captioner:
                 )
                 form.add("model", max_lines=1, min_width=150)
             form.add("anew")
-        self.result = gr.HTML(elem_id="caption-result")
-        self.job: gr.State = gr.State(0)
-        self.seen: gr.State = gr.State("")
-        self.clock = gr.Timer(0.5, active=False)
 
-    def choices(self) -> list[tuple[str, str]]:
-        """Those on this machine, and an endpoint."""
-        there = [one for one in self.networks.captioners() if not isinstance(one, Unusable)]
-        return [
-            *((f"{one.name} ({CAPTIONERS[one.kind].title})", one.name) for one in there),
-            ("an endpoint", ENDPOINT),
+    def captioner_choices(self) -> list[tuple[str, str]]:
+        """List the captioners on this machine, and an endpoint, as (label, value)."""
+        choices = [
+            (f"{model.name} ({CAPTIONERS[model.model_type].title})", model.name)
+            for model in self.models.list_captioners()
+            if not isinstance(model, Unusable)
         ]
+        return [*choices, ("an endpoint", ENDPOINT)]
 
     @property
     def outputs(self) -> list[Any]:
+        """Components that show a job."""
         return [
-            self.doing,
+            self.progress,
             self.result,
             self.start,
-            self.dry,
+            self.dry_run,
             self.stop,
-            self.job,
-            self.seen,
-            self.clock,
+            self.job_id,
+            self.shown_revision,
+            self.timer,
         ]
 
-    def wire(self, view: View) -> None:
-        self.view = view
-        inputs = {*view.meaning, *self.form.inputs}
-        self.start.click(self.submit, inputs, self.outputs, preprocess=False, **SHORT)
-        self.dry.click(self.submit_dry, inputs, self.outputs, preprocess=False, **SHORT)
-        self.stop.click(self.cancel, self.job, None, **SHORT)
-        self.dress.click(self.dressed, inputs, view.outputs, preprocess=False, **SHORT)
-        self.clock.tick(self.look, [self.job, self.seen], self.outputs, **SILENT)
-
-    # ---- asked for ----------------------------------------------------------------------------------------------
-
-    def read(self, values: Updates, visitor: Visitor, dry: bool = False) -> CaptionSpec:
-        """What the page asks for, of those that are meant. Raises InvalidSpec with all that is wrong, DatasetError."""
-        raw = self.form.raw(values) | {"dry_run": dry}
-        if not raw.get("dataset"):
-            raise InvalidSpec(["Dataset: choose one, or send pictures."])
-        keys, filter = self.view.meant(values, visitor)
-        return check(CaptionSpec, raw | {"filter": filter, "pictures": keys or ()})
-
-    def submit(self, values: Updates, request: gr.Request) -> Updates:
-        return self._submit(values, who(request), dry=False)
-
-    def submit_dry(self, values: Updates, request: gr.Request) -> Updates:
-        return self._submit(values, who(request), dry=True)
-
-    def _submit(self, values: Updates, visitor: Visitor, dry: bool) -> Updates:
-        with show.said():
-            asked = self.read(values, visitor, dry)
-            if not dry:
-                self.desk.shelf.changeable(asked.dataset, visitor)
-            return self.open(self.desk.submit_caption(asked, visitor), visitor)
-
-    def dressed(self, values: Updates, request: gr.Request) -> Updates:
-        """The trigger word in front of captions that lack it, as one step."""
-        with show.said():
-            visitor = who(request)
-            asked = self.read(
-                {
-                    **values,
-                    self.form["captioner"]: DEFAULT_CAPTIONER,
-                    self.form["address"]: "",
-                    self.form["model"]: "",
-                },
-                visitor,
-            )
-            if not asked.trigger.strip():
-                raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
-            album = self.view.mine(values, visitor, "Editing captions")
-            captioned = [one.key for one in album.pictures if one.caption]
-            meant = [key for key in asked.pictures or captioned if key in set(captioned)]
-            step = album.apply(Dress(trigger=asked.trigger), meant, filter=asked.filter)
-            said = (
-                f"{asked.trigger.strip()} was put into {words.many(step.changed, 'caption')}."
-                if step.changed
-                else (
-                    f"All captions have {asked.trigger.strip()} already."
-                    if captioned
-                    else "There is no caption yet to put it into; Caption puts it there by itself."
-                )
-            )
-            return self.view.again(values, visitor, words.left_alone(step) or sweep.note(said))
-
-    # ---- watched ------------------------------------------------------------------------------------------------
-
-    def cancel(self, job: int, request: gr.Request) -> None:
-        with show.said():
-            found = self.desk.jobs.get(int(job or 0))
-            if found:
-                who(request).may_touch(found)
-                self.desk.jobs.cancel(found.id)
-
-    def last(self, name: str, visitor: Visitor) -> int:
-        """The captioning of a dataset that runs or waits; 0 if none does."""
-        return next(
-            (
-                job.id
-                for job in self.desk.jobs.waiting(visitor.sees, "caption")
-                if job.spec.get("dataset") == name
-            ),
-            0,
+    def wire(self, browser: DatasetBrowser) -> None:
+        """Connect the events, with `browser` as the page of images."""
+        self.browser = browser
+        inputs = {*browser.edit_inputs, *self.form.inputs}
+        self.start.click(self.submit, inputs, self.outputs, preprocess=False, **EVENT_OPTIONS)
+        self.dry_run.click(
+            self.submit_dry_run, inputs, self.outputs, preprocess=False, **EVENT_OPTIONS
+        )
+        self.stop.click(self.cancel_job, self.job_id, None, **EVENT_OPTIONS)
+        self.add_trigger.click(
+            self.add_trigger_to_captions, inputs, browser.outputs, preprocess=False, **EVENT_OPTIONS
+        )
+        self.timer.tick(
+            self.poll, [self.job_id, self.shown_revision], self.outputs, **UNQUEUED_EVENT_OPTIONS
         )
 
-    def open(self, id: int, visitor: Visitor) -> Updates:
-        """A job is shown from now on; 0: none."""
-        return self._shown(id, "", visitor)
+    # ---- submitting ---------------------------------------------------------------------------
 
-    def look(self, id: int, seen: str, request: gr.Request) -> Updates:
-        """How the job goes; nothing if nothing has changed."""
-        return self._shown(id, seen, who(request))
+    def parse_spec(self, values: Updates, visitor: Visitor, dry_run: bool = False) -> CaptionSpec:
+        """Build the captioning that the page describes, for the images that an edit is for.
 
-    def _shown(self, id: int, seen: str, visitor: Visitor) -> Updates:
-        job = self.desk.jobs.get(int(id or 0))
-        if job is None or job.kind != "caption" or visitor.sees not in (None, job.owner):
-            return {
-                self.doing: "",
-                self.result: "",
-                self.clock: gr.Timer(active=False),
-                **self._buttons(False),
-                self.job: 0,
+        Args:
+            values: what the browser sent for the form and `browser.edit_inputs`.
+            visitor: who asks.
+            dry_run: whether captions are only shown.
+
+        Raises:
+            InvalidSpec: settings are wrong; lists all of them.
+            DatasetError: the dataset or all ticked images are gone.
+        """
+        raw = self.form.read_raw(values) | {"dry_run": dry_run}
+        if not raw.get("dataset"):
+            raise InvalidSpec(["Dataset: choose one, or send pictures."])
+        keys, filter_query = self.browser.resolve_targets(values, visitor)
+        return validate(CaptionSpec, raw | {"filter": filter_query, "pictures": keys or ()})
+
+    def submit(self, values: Updates, request: gr.Request) -> Updates:
+        """Queue a captioning that writes captions."""
+        return self._submit(values, visitor_from_request(request), dry_run=False)
+
+    def submit_dry_run(self, values: Updates, request: gr.Request) -> Updates:
+        """Queue a captioning that only shows captions."""
+        return self._submit(values, visitor_from_request(request), dry_run=True)
+
+    def _submit(self, values: Updates, visitor: Visitor, dry_run: bool) -> Updates:
+        with report_errors():
+            spec = self.parse_spec(values, visitor, dry_run)
+            if not dry_run:
+                self.services.dataset_registry.open_writable(spec.dataset, visitor)
+            return self.open_job(self.services.submit_captioning(spec, visitor), visitor)
+
+    def add_trigger_to_captions(self, values: Updates, request: gr.Request) -> Updates:
+        """Put the trigger word in front of captions that lack it, as one step."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            # No captioner runs here, so its settings must not make the spec invalid.
+            defaults = {
+                self.form["captioner"]: DEFAULT_CAPTIONER,
+                self.form["address"]: "",
+                self.form["model"]: "",
             }
-        state = f"{job.id} {job.state} {job.beat}"
-        if state == seen:
-            return {self.seen: gr.skip()}
-        told = {
-            self.job: job.id,
-            self.seen: state,
-            self.clock: gr.Timer(active=job.open),
-            **self._buttons(job.open),
-        }
-        if job.open:
+            spec = self.parse_spec({**values, **defaults}, visitor)
+            if not spec.trigger.strip():
+                raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
+            dataset = self.browser.require_dataset(values, visitor, "Editing captions")
+            captioned_keys = [image.key for image in dataset.images if image.caption]
+            keys = captioned_keys
+            if spec.pictures:
+                keys = [key for key in spec.pictures if key in set(captioned_keys)]
+            step = dataset.apply(
+                AddAffixes(trigger=spec.trigger), keys=keys, filter_query=spec.filter
+            )
+            message = dataset_view.render_skipped_files(step)
+            if not message:
+                text = _trigger_text(spec.trigger.strip(), step.num_changes, bool(captioned_keys))
+                message = sweep.render_note(text)
+            return self.browser.rerender(values, visitor, message=message)
+
+    # ---- watching -----------------------------------------------------------------------------
+
+    def cancel_job(self, job_id: int, request: gr.Request) -> None:
+        """Cancel the captioning that the page shows."""
+        with report_errors():
+            job = self.services.home.jobs.get(int(job_id or 0))
+            if job:
+                visitor_from_request(request).require_job_access(job)
+                self.services.home.jobs.cancel(job.id)
+
+    def find_open_job(self, dataset_name: str, visitor: Visitor) -> int:
+        """Return the id of the running or queued captioning of a dataset; 0 if there is none."""
+        for job in self.services.home.jobs.list_open(visitor.owner_filter, CAPTION.name):
+            if job.spec.get("dataset") == dataset_name:
+                return job.id
+        return 0
+
+    def open_job(self, job_id: int, visitor: Visitor) -> Updates:
+        """Show a job from now on; id 0 shows none.
+
+        Returns:
+            Updates of `outputs`.
+        """
+        return self._render(job_id, "", visitor)
+
+    def poll(self, job_id: int, shown_revision: str, request: gr.Request) -> Updates:
+        """Show the job's progress if it has changed."""
+        return self._render(job_id, shown_revision, visitor_from_request(request))
+
+    def _render(self, job_id: int, shown_revision: str, visitor: Visitor) -> Updates:
+        job = self.services.home.jobs.get(int(job_id or 0))
+        if job is None or job.kind != CAPTION.name or visitor.owner_filter not in (None, job.owner):
             return {
-                **told,
-                self.doing: words.running(_words(job), job.progress.step, job.progress.total),
+                self.progress: "",
                 self.result: "",
+                self.timer: gr.Timer(active=False),
+                **self._button_states(False),
+                self.job_id: 0,
             }
-        found = job.result if isinstance(job.result, dict) else {}
+        revision = f"{job.id} {job.state} {job.revision}"
+        if revision == shown_revision:
+            return {self.shown_revision: gr.skip()}
+        if job.is_open:
+            progress = dataset_view.render_progress(
+                _progress_text(job), job.progress.step, job.progress.total
+            )
+            result_html = ""
+        else:
+            result = job.result if isinstance(job.result, dict) else {}
+            progress = dataset_view.render_outcome(
+                job.state, _outcome_text(job, result), result.get("failed") or ()
+            )
+            result_html = _render_changes(result)
         return {
-            **told,
-            self.doing: words.ended(job.state, _ended(job, found), found.get("failed") or ()),
-            self.result: _rows(found),
+            self.job_id: job.id,
+            self.shown_revision: revision,
+            self.timer: gr.Timer(active=job.is_open),
+            **self._button_states(job.is_open),
+            self.progress: progress,
+            self.result: result_html,
         }
 
-    def _buttons(self, busy: bool) -> Updates:
+    def _button_states(self, is_busy: bool) -> Updates:
         return {
-            self.start: gr.Button(interactive=not busy),
-            self.dry: gr.Button(interactive=not busy),
-            self.stop: gr.Button(interactive=busy),
+            self.start: gr.Button(interactive=not is_busy),
+            self.dry_run: gr.Button(interactive=not is_busy),
+            self.stop: gr.Button(interactive=is_busy),
         }
 
 
-def _words(job: Job) -> str:
+def _trigger_text(trigger: str, num_changes: int, has_captions: bool) -> str:
+    if num_changes:
+        return f"{trigger} was put into {pluralize(num_changes, 'caption')}."
+    if has_captions:
+        return f"All captions have {trigger} already."
+    return "There is no caption yet to put it into; Caption puts it there by itself."
+
+
+def _progress_text(job: Job) -> str:
     if job.state == "queued":
         return "Waiting for its turn"
-    at = job.progress
-    counted = f" · {at.step:,} of {at.total:,}" if at.total else ""
-    return (
-        (at.note or "Getting ready")
-        + counted
-        + (f" · about {show.duration(at.left)} left" if at.left is not None else "")
-    )
+    progress = job.progress
+    text = progress.message or "Getting ready"
+    if progress.total:
+        text += f" · {progress.step:,} of {progress.total:,}"
+    if progress.eta_seconds is not None:
+        text += f" · about {format_duration(progress.eta_seconds)} left"
+    return text
 
 
-def _ended(job: Job, found: dict[str, Any]) -> str:
+def _outcome_text(job: Job, result: dict[str, Any]) -> str:
     if job.state == "cancelled":
         return "Stopped. What was captioned is kept; Caption goes on from there."
     if job.state != "done":
         return job.error or "It failed."
-    wrote, failed = (
-        int(found.get("made", 0)) + int(found.get("taken", 0)),
-        len(found.get("failed") or ()),
-    )
-    said = f"{words.many(wrote, 'picture')} captioned in {show.duration(float(found.get('seconds', 0)))}"
-    said += f", {found['kept']:,} had a caption already and keep it" if found.get("kept") else ""
-    said += f", {failed:,} not" if failed else ""
-    return said + (". Nothing was written; Caption writes them." if found.get("dry_run") else ".")
+    num_captioned = int(result.get("made", 0)) + int(result.get("taken", 0))
+    num_failed = len(result.get("failed") or ())
+    duration = format_duration(float(result.get("seconds", 0)))
+    text = f"{pluralize(num_captioned, 'picture')} captioned in {duration}"
+    if result.get("kept"):
+        text += f", {result['kept']:,} had a caption already and keep it"
+    if num_failed:
+        text += f", {num_failed:,} not"
+    if result.get("dry_run"):
+        return text + ". Nothing was written; Caption writes them."
+    return text + "."
 
 
-def _rows(found: dict[str, Any]) -> str:
+def _render_changes(result: dict[str, Any]) -> str:
+    """Render the captions before and after a dry run."""
     rows = [
-        (str(one["file"]), str(one["before"]), str(one["after"])) for one in found.get("rows") or ()
+        (str(row["file"]), str(row["before"]), str(row["after"]))
+        for row in result.get("rows") or ()
     ]
-    if not rows or not found.get("dry_run"):
+    if not rows or not result.get("dry_run"):
         return ""
-    more = len(rows) + int(found.get("more_rows") or 0)
-    title = f"What {found.get('captioner')} would write" + (
-        f", the first {ROWS} of {more:,}" if more > ROWS else ""
-    )
-    return words.changes(rows[:ROWS], more, title)
+    num_rows = len(rows) + int(result.get("more_rows") or 0)
+    title = f"What {result.get('captioner')} would write"
+    if num_rows > MAX_PREVIEW_ROWS:
+        title += f", the first {MAX_PREVIEW_ROWS} of {num_rows:,}"
+    return dataset_view.render_caption_diff(rows[:MAX_PREVIEW_ROWS], num_rows, title)

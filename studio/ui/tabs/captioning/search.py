@@ -1,6 +1,7 @@
-"""Searches with a CLIP model on the Captions tab: by words, by a picture, near-duplicates, how well captions fit, classes as tags.
+"""CLIP searches on the Captions tab: by words or image, near-duplicates, caption fit, classes.
 
-Knows: the questions and how an answer becomes a list of pictures. Does not know: how a model sees.
+Knows: the questions and how an answer becomes a list of images. Does not know: how CLIP embeds and
+compares images (engine/clip_search).
 """
 
 from __future__ import annotations
@@ -9,22 +10,31 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check
-from studio.core.captions.clip_query import SeeSpec
+from studio.core.base import validate
+from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.edits import AddTags
 from studio.core.catalog import DEFAULT_CLIP
+from studio.core.jobs import CLIP_SEARCH
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
-from studio.storage.models.transformers_models import Networks
-from studio.ui import show
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.tabs.captioning.browser import View
-from studio.ui.tabs.captioning.state import Find
-from studio.ui.views import dataset as words
+from studio.storage.models.transformers_models import TransformersModels
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
+from studio.ui.tabs.captioning.browser import DatasetBrowser
+from studio.ui.tabs.captioning.state import SearchHit
+from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
+from studio.ui.views.common import pluralize
 
-FOUND = {
+ORDER_LABELS = {
     "search": "the likest first",
     "duplicates": "nearly the same, group by group, the best first",
     "fit": "the worst first",
@@ -32,14 +42,15 @@ FOUND = {
 }
 
 
-class Finder:
-    """One build of it."""
+class ClipSearch:
+    """The search controls of one build of the tab."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk, self.networks = desk, Networks(desk.settings)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.models = TransformersModels(services.home.settings)
         with gr.Accordion("Search by what is seen", open=False, elem_id="find"):
             with gr.Row(elem_classes="turn"):
-                self.words = gr.Textbox(
+                self.query = gr.Textbox(
                     label="Words",
                     max_lines=1,
                     min_width=160,
@@ -49,7 +60,7 @@ class Finder:
                 self.search = gr.Button(
                     "Search", size="sm", variant="primary", elem_id="find-search"
                 )
-            self.sent = gr.File(
+            self.query_image = gr.File(
                 label="Or like a picture: drop it here",
                 file_types=["image"],
                 height=110,
@@ -63,203 +74,284 @@ class Finder:
                     placeholder="moon / sun / other",
                     elem_id="find-classes",
                 )
-                self.sort = gr.Button("Tell apart", size="sm", elem_id="find-sort")
+                self.classify = gr.Button("Tell apart", size="sm", elem_id="find-sort")
             with gr.Row():
-                self.twins = gr.Button("Near-duplicates", size="sm", elem_id="find-twins")
-                self.fit = gr.Button("Captions that fit worst", size="sm", elem_id="find-fit")
+                self.near_duplicates = gr.Button("Near-duplicates", size="sm", elem_id="find-twins")
+                self.caption_fit = gr.Button(
+                    "Captions that fit worst", size="sm", elem_id="find-fit"
+                )
             self.clip = gr.Dropdown(
-                self.choices(),
+                self.clip_choices(),
                 value=DEFAULT_CLIP,
                 label="CLIP model",
                 allow_custom_value=True,
                 elem_id="find-clip",
             )
-            self.tag = gr.Button(
+            self.write_tags = gr.Button(
                 "Put the classes into the captions as tags",
                 size="sm",
                 visible=False,
                 elem_id="find-tag",
             )
-            self.thin = gr.Button(
+            self.dedupe = gr.Button(
                 "Set aside all but the best of each group",
                 size="sm",
                 visible=False,
                 elem_id="find-thin",
             )
-        self.doing = gr.HTML(elem_id="find-doing")
-        self.job: gr.State = gr.State(0)
-        self.clock = gr.Timer(0.4, active=False)
+        self.progress = gr.HTML(elem_id="find-doing")
+        self.job_id: gr.State = gr.State(0)
+        self.timer = gr.Timer(0.4, active=False)
 
-    def choices(self) -> list[str]:
-        return [one.name for one in self.networks.clips() if not isinstance(one, Unusable)]
+    def clip_choices(self) -> list[str]:
+        """List the names of the CLIP models on this machine."""
+        return [
+            model.name
+            for model in self.models.list_clip_models()
+            if not isinstance(model, Unusable)
+        ]
 
     @property
-    def started(self) -> list[Any]:
-        """What changes when something is asked."""
-        return [self.job, self.clock, self.doing]
+    def job_outputs(self) -> list[Any]:
+        """Components that change when a search is submitted."""
+        return [self.job_id, self.timer, self.progress]
 
-    def wire(self, view: View) -> None:
-        self.view = view
-        inputs, started = {self.words, self.classes, self.clip, *view.inputs}, self.started
-        gr.on([self.search.click, self.words.submit], self.searched, inputs, started, **SHORT)
-        gr.on([self.sort.click, self.classes.submit], self.sorted, inputs, started, **SHORT)
-        self.sent.upload(
-            self.likened, {self.sent, *inputs}, [self.sent, *started], preprocess=False, **SHORT
+    def wire(self, browser: DatasetBrowser) -> None:
+        """Connect the events, with `browser` as the page of images."""
+        self.browser = browser
+        inputs = {self.query, self.classes, self.clip, *browser.inputs}
+        gr.on(
+            [self.search.click, self.query.submit],
+            self.search_by_text,
+            inputs,
+            self.job_outputs,
+            **EVENT_OPTIONS,
         )
-        self.twins.click(self.twinned, inputs, started, **SHORT)
-        self.fit.click(self.fitted, inputs, started, **SHORT)
-        self.clock.tick(
-            self.look,
-            {self.job, *view.inputs},
-            [*started, self.tag, self.thin, *view.outputs],
-            **SILENT,
+        gr.on(
+            [self.classify.click, self.classes.submit],
+            self.classify_images,
+            inputs,
+            self.job_outputs,
+            **EVENT_OPTIONS,
         )
-        self.tag.click(self.tagged, {self.job, *view.inputs}, [self.tag, *view.outputs], **SHORT)
-        self.thin.click(self.thinned, view.meaning, [self.thin, *view.outputs], **SHORT)
+        self.query_image.upload(
+            self.search_like_upload,
+            {self.query_image, *inputs},
+            [self.query_image, *self.job_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        self.near_duplicates.click(
+            self.find_near_duplicates, inputs, self.job_outputs, **EVENT_OPTIONS
+        )
+        self.caption_fit.click(self.rank_caption_fit, inputs, self.job_outputs, **EVENT_OPTIONS)
+        self.timer.tick(
+            self.poll,
+            {self.job_id, *browser.inputs},
+            [*self.job_outputs, self.write_tags, self.dedupe, *browser.outputs],
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+        self.write_tags.click(
+            self.write_class_tags,
+            {self.job_id, *browser.inputs},
+            [self.write_tags, *browser.outputs],
+            **EVENT_OPTIONS,
+        )
+        self.dedupe.click(
+            self.set_aside_duplicates,
+            browser.edit_inputs,
+            [self.dedupe, *browser.outputs],
+            **EVENT_OPTIONS,
+        )
 
-    # ---- asked --------------------------------------------------------------------------------------------------
+    # ---- submitting ---------------------------------------------------------------------------
 
-    def _ask(self, values: Updates, visitor: Visitor, question: str, **more: Any) -> Updates:
-        spec = check(
-            SeeSpec,
+    def _submit_query(
+        self, values: Updates, visitor: Visitor, question: str, **spec_fields: Any
+    ) -> Updates:
+        spec = validate(
+            ClipQuerySpec,
             {
-                "dataset": self.view.place(values).name,
+                "dataset": self.browser.read_state(values).name,
                 "question": question,
                 "clip": values[self.clip] or DEFAULT_CLIP,
-                **more,
+                **spec_fields,
             },
         )
-        id = self.desk.submit_see(spec, visitor)
         return {
-            self.job: id,
-            self.clock: gr.Timer(active=True),
-            self.doing: words.running("Waiting for its turn", 0, 0),
+            self.job_id: self.services.submit_clip_search(spec, visitor),
+            self.timer: gr.Timer(active=True),
+            self.progress: dataset_view.render_progress("Waiting for its turn", 0, 0),
         }
 
-    def searched(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return self._ask(values, who(request), "search", words=values[self.words] or "")
+    def search_by_text(self, values: Updates, request: gr.Request) -> Updates:
+        """Search for images that look like what the words say."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            return self._submit_query(values, visitor, "search", words=values[self.query] or "")
 
-    def sorted(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return self._ask(values, who(request), "classes", classes=values[self.classes] or "")
+    def classify_images(self, values: Updates, request: gr.Request) -> Updates:
+        """Sort the images into the classes that were typed."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            classes = values[self.classes] or ""
+            return self._submit_query(values, visitor, "classes", classes=classes)
 
-    def twinned(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return self._ask(values, who(request), "duplicates")
+    def find_near_duplicates(self, values: Updates, request: gr.Request) -> Updates:
+        """Search for groups of images that are nearly the same."""
+        with report_errors():
+            return self._submit_query(values, visitor_from_request(request), "duplicates")
 
-    def fitted(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return self._ask(values, who(request), "fit")
+    def rank_caption_fit(self, values: Updates, request: gr.Request) -> Updates:
+        """Rank the images by how badly their captions fit."""
+        with report_errors():
+            return self._submit_query(values, visitor_from_request(request), "fit")
 
-    def liked(self, values: Updates, data: dict[str, Any], visitor: Visitor) -> Updates:
-        """Pictures like the one of a card. Raises what `Desk.submit_see` raises."""
-        return self._ask(values, visitor, "search", like=str(data.get("subject")))
+    def search_like_card(
+        self, values: Updates, event_data: dict[str, Any], visitor: Visitor
+    ) -> Updates:
+        """Search for images like the one whose card was clicked.
 
-    def likened(self, values: Updates, request: gr.Request) -> Updates:
-        """Pictures like one from outside, which is kept in home/inputs."""
-        with show.said():
-            visitor = who(request)
-            visitor.must_own("Searching a dataset")
-            self.desk.shelf.open(self.view.place(values).name, visitor)  # before anything is kept
-            like = self.desk.library.inputs.add(*uploaded(values[self.sent])).sha256
-            return {**self._ask(values, visitor, "search", like=like), self.sent: None}
+        Raises:
+            StudioError: what `Services.submit_clip_search` raises.
+        """
+        return self._submit_query(values, visitor, "search", like=str(event_data.get("subject")))
 
-    # ---- answered -----------------------------------------------------------------------------------------------
+    def search_like_upload(self, values: Updates, request: gr.Request) -> Updates:
+        """Search for images like an uploaded one, which is stored in home/inputs."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Searching a dataset")
+            # Refuses a dataset that is gone before anything is stored.
+            self.services.dataset_registry.open(self.browser.read_state(values).name, visitor)
+            path, name = resolve_upload(values[self.query_image])
+            image = self.services.home.library.inputs.add(path, name)
+            updates = self._submit_query(values, visitor, "search", like=image.sha256)
+            return {**updates, self.query_image: None}
 
-    def _mine(self, id: Any, visitor: Visitor) -> Job | None:
-        job = self.desk.jobs.get(int(id or 0))
-        return job if job and job.kind == "see" and visitor.sees in (None, job.owner) else None
+    # ---- results ------------------------------------------------------------------------------
 
-    def look(self, values: Updates, request: gr.Request) -> Updates:
-        """How a search goes, and what it has found."""
-        visitor, off = who(request), gr.Timer(active=False)
-        job = self._mine(values[self.job], visitor)
+    def _find_job(self, job_id: Any, visitor: Visitor) -> Job | None:
+        """Return a search that the visitor may see."""
+        job = self.services.home.jobs.get(int(job_id or 0))
+        if (
+            job is None
+            or job.kind != CLIP_SEARCH.name
+            or visitor.owner_filter not in (None, job.owner)
+        ):
+            return None
+        return job
+
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
+        """Show a search's progress, then its hits."""
+        visitor = visitor_from_request(request)
+        job = self._find_job(values[self.job_id], visitor)
         if job is None:
-            return {self.clock: off, self.doing: ""}
-        if job.open:
-            at = job.progress
+            return {self.timer: gr.Timer(active=False), self.progress: ""}
+        if job.is_open:
+            progress = job.progress
+            text = progress.message or "Looking"
+            if job.state == "queued":
+                text = "Waiting for its turn"
             return {
-                self.doing: words.running(
-                    "Waiting for its turn" if job.state == "queued" else at.note or "Looking",
-                    at.step,
-                    at.total,
-                )
+                self.progress: dataset_view.render_progress(text, progress.step, progress.total)
             }
         if job.state != "done" or not isinstance(job.result, dict):
+            error = job.error or "The search was stopped."
             return {
-                self.clock: off,
-                self.doing: words.ended(job.state, job.error or "The search was stopped."),
+                self.timer: gr.Timer(active=False),
+                self.progress: dataset_view.render_outcome(job.state, error),
             }
-        asked = job.result.get("question")
-        told = {
-            self.clock: off,
-            self.tag: gr.Button(visible=asked == "classes"),
-            self.thin: gr.Button(visible=asked == "duplicates" and bool(job.result.get("groups"))),
+        return self._render_hits(values, job, job.result, visitor)
+
+    def _render_hits(
+        self, values: Updates, job: Job, result: dict[str, Any], visitor: Visitor
+    ) -> Updates:
+        """Show what a search has found, unless another dataset has been opened since."""
+        question = result.get("question")
+        has_duplicates = question == "duplicates" and bool(result.get("groups"))
+        updates: Updates = {
+            self.timer: gr.Timer(active=False),
+            self.write_tags: gr.Button(visible=question == "classes"),
+            self.dedupe: gr.Button(visible=has_duplicates),
         }
-        if job.spec.get("dataset") != self.view.place(values).name:
-            return {**told, self.doing: ""}
-        found = listed(job.result)
-        said = (
-            f"{words.many(len(found), 'picture')}, {FOUND[str(job.result['question'])]}."
-            if found
-            else "Nothing was found."
+        if job.spec.get("dataset") != self.browser.read_state(values).name:
+            return {**updates, self.progress: ""}
+        hits = parse_hits(result)
+        text = "Nothing was found."
+        if hits:
+            order = ORDER_LABELS[str(result["question"])]
+            text = f"{pluralize(len(hits), 'picture')}, {order}."
+        page = self.browser.rerender(
+            values, visitor, message=sweep.render_note(text), hits=hits, page=0
         )
-        updates = self.view.again(values, visitor, sweep.note(said), found=found, page=0)
-        return {**updates, **told, self.doing: words.ended("done", said)}
+        return {**page, **updates, self.progress: dataset_view.render_outcome("done", text)}
 
-    def tagged(self, values: Updates, request: gr.Request) -> Updates:
-        """Each picture's class as a tag in its caption: a step for each class."""
-        with show.said():
-            visitor = who(request)
-            album = self.view.mine(values, visitor, "Editing captions")
-            job, count = self._mine(values[self.job], visitor), 0
-            theirs = (
-                job is not None
-                and isinstance(job.result, dict)
-                and job.spec.get("dataset") == album.name
-            )
-            found = job.result.get("found", ()) if job and theirs else ()
-            there = {one.key for one in album.pictures}
-            for name in dict.fromkeys(one["class"] for one in found if "class" in one):
-                keys = [
-                    one["file"] for one in found if one["class"] == name and one["file"] in there
-                ]
-                count += album.apply(AddTags(tags=(name,)), keys=keys).changed if keys else 0
-            said = sweep.note(f"{words.many(count, 'caption')} got a class as a tag.")
-            return {**self.view.again(values, visitor, said), self.tag: gr.Button(visible=False)}
-
-    def thinned(self, values: Updates, request: gr.Request) -> Updates:
-        """Of each group of near-duplicates the best stays, as one step."""
-        with show.said():
-            place = self.view.place(values)
+    def write_class_tags(self, values: Updates, request: gr.Request) -> Updates:
+        """Write each image's class into its caption as a tag, one step for each class."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            dataset = self.browser.require_dataset(values, visitor, "Editing captions")
+            job = self._find_job(values[self.job_id], visitor)
+            rows: list[dict[str, Any]] = []
+            if job and isinstance(job.result, dict) and job.spec.get("dataset") == dataset.name:
+                rows = [row for row in job.result.get("found", ()) if "class" in row]
+            existing_keys = {image.key for image in dataset.images}
+            keys_by_class: dict[str, list[str]] = {}
+            for row in rows:
+                keys = keys_by_class.setdefault(row["class"], [])
+                if row["file"] in existing_keys:
+                    keys.append(row["file"])
+            num_changes = 0
+            for name, keys in keys_by_class.items():
+                if keys:
+                    num_changes += dataset.apply(AddTags(tags=(name,)), keys=keys).num_changes
+            text = f"{pluralize(num_changes, 'caption')} got a class as a tag."
             return {
-                **self.view.set_aside(values, place.name, place.others, who(request)),
-                self.thin: gr.Button(visible=False),
+                **self.browser.rerender(values, visitor, message=sweep.render_note(text)),
+                self.write_tags: gr.Button(visible=False),
             }
 
+    def set_aside_duplicates(self, values: Updates, request: gr.Request) -> Updates:
+        """Set aside all but the best of each group of near-duplicates, as one step."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            state = self.browser.read_state(values)
+            updates = self.browser.set_aside_images(values, state.name, state.duplicates, visitor)
+            return {**updates, self.dedupe: gr.Button(visible=False)}
 
-def listed(result: dict[str, Any]) -> tuple[Find, ...]:
-    """Pictures of an answer, each with what is said of it."""
-    if result.get("question") == "duplicates":
-        return tuple(
-            Find(
-                one["file"],
-                f"group {number}, "
-                + (
-                    f"the best of {len(group)}"
-                    if not at
-                    else "the same file"
-                    if one["same_file"]
-                    else f"{one['like']:.2f} alike"
-                ),
-                () if at else tuple(other["file"] for other in group[1:]),
-            )
-            for number, group in enumerate(result.get("groups", ()), 1)
-            for at, one in enumerate(group)
-        )
+
+def parse_hits(result: dict[str, Any]) -> tuple[SearchHit, ...]:
+    """Turn the result of a search into hits, in the order in which they are shown.
+
+    Args:
+        result: the result of a "see" job: `question` and either `groups` (near-duplicates, the
+            best of each group first) or `found` (rows with `file` and a score or class).
+    """
+    question = result.get("question")
+    if question == "duplicates":
+        hits = []
+        for number, group in enumerate(result.get("groups", ()), 1):
+            hits += _parse_duplicates(number, group)
+        return tuple(hits)
     rows = list(result.get("found", ()))
-    if result.get("question") == "classes":
-        rows.sort(key=lambda one: (one["class"], -one["share"]))
-        return tuple(Find(one["file"], f"{one['class']} {one['share']:.0%}") for one in rows)
-    return tuple(Find(one["file"], f"{one.get('score', one.get('fit')):.3f}") for one in rows)
+    if question == "classes":
+        rows.sort(key=lambda row: (row["class"], -row["share"]))
+        return tuple(SearchHit(row["file"], f"{row['class']} {row['share']:.0%}") for row in rows)
+    return tuple(SearchHit(row["file"], f"{row.get('score', row.get('fit')):.3f}") for row in rows)
+
+
+def _parse_duplicates(number: int, group: list[dict[str, Any]]) -> list[SearchHit]:
+    """Turn a group of near-duplicates into hits; the first, which is the best, names the rest."""
+    hits = []
+    for rank, row in enumerate(group):
+        duplicates: tuple[str, ...] = ()
+        if rank == 0:
+            note = f"the best of {len(group)}"
+            duplicates = tuple(duplicate["file"] for duplicate in group[1:])
+        elif row["same_file"]:
+            note = "the same file"
+        else:
+            note = f"{row['like']:.2f} alike"
+        hits.append(SearchHit(row["file"], f"group {number}, {note}", duplicates))
+    return hits

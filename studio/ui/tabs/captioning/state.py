@@ -1,6 +1,7 @@
-"""Where a page of the Captions tab is, as plain values.
+"""What a page of the Captions tab shows, as plain values.
 
-Knows: what is looked at and meant. Does not know: components, albums.
+Knows: the open dataset, its filter, the page number, search hits and ticks.
+Does not know: components, datasets themselves.
 """
 
 from __future__ import annotations
@@ -9,28 +10,28 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Find(NamedTuple):
-    """A picture that a search has found, what is said of it, and those that it is the best of."""
+class SearchHit(NamedTuple):
+    """An image found by a search, a note about it, and the keys of its worse near-duplicates."""
 
     key: str
     note: str
-    others: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a page is: which dataset, what its filter says, which page, and what a search has found.
+class BrowserState:
+    """What a page shows: the dataset's name, the filter, the page number (from 0), search hits.
 
-    `ticked` are keys of pictures that somebody ticked, on whatever page.
+    `ticked` holds the keys of ticked images, on whatever page they are.
     """
 
     name: str = ""
     filter: str = ""
     page: int = 0
-    found: tuple[Find, ...] = ()
+    hits: tuple[SearchHit, ...] = ()
     ticked: tuple[str, ...] = ()
 
     @property
-    def others(self) -> list[str]:
-        """All that a search has found but the best of each group."""
-        return [key for one in self.found for key in one.others]
+    def duplicates(self) -> list[str]:
+        """Keys of all near-duplicates except the best image of each group."""
+        return [key for hit in self.hits for key in hit.duplicates]

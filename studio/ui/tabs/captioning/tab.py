@@ -1,57 +1,73 @@
-"""The Captions tab: a dataset chosen or sent, captioned, edited, checked, handed to training.
+"""The Captions tab: choose or upload a dataset, caption, edit and check it, hand it to training.
 
-Knows: how its parts stand together, how pictures come in. Does not know: the pictures beside their captions
-(captioning_view.py), the captioner (captioning_run.py), edits of many (captioning_tools.py), searches (captioning_find.py).
+Knows: how the tab's parts stand together, how images are uploaded. Does not know: the images beside
+their captions (browser.py), the captioner (captioner.py), edits of many captions (tools.py),
+searches (search.py).
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio.core.captions.edits import edit_of
+from studio.core.captions.edits import parse_edit
 from studio.core.captions.spec import CaptionSpec
+from studio.core.jobs import CAPTION, CLIP_SEARCH, TRAIN, TRAINING_DRY_RUN
 from studio.errors import BadFile, Busy, InvalidSpec
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.atomic import safe_name
-from studio.ui import show
+from studio.storage.jobs import Job
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.tabs.captioning.browser import View, called
-from studio.ui.tabs.captioning.captioner import Captioner
-from studio.ui.tabs.captioning.search import Finder
-from studio.ui.tabs.captioning.state import Place
-from studio.ui.tabs.captioning.tools import Tools
-from studio.ui.views import dataset as words
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
+from studio.ui.tabs.captioning.browser import DatasetBrowser, guess_trigger
+from studio.ui.tabs.captioning.captioner import CaptionerPanel
+from studio.ui.tabs.captioning.search import ClipSearch
+from studio.ui.tabs.captioning.state import BrowserState
+from studio.ui.tabs.captioning.tools import EditTools
+from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.widgets import BUTTONS, SHORT, Desk, Tab, Updates
+from studio.ui.views.common import pluralize
 
 ID = "captioning"
 
 
 class CaptioningTab:
-    """One build of the tab. Components are attributes, so that handlers name what they change."""
+    """One build of the tab; components are attributes, so that handlers name what they change."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.form: Form[CaptionSpec] = Form(CaptionSpec, "caption")
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-                self._choose()
-                self._bring()
-                self.captioner = Captioner(desk, self.form)
-                self.finder = Finder(desk)
-                self.tools = Tools(desk)
+                self._add_dataset_choice()
+                self._add_import()
+                self.captioner = CaptionerPanel(services, self.form)
+                self.clip_search = ClipSearch(services)
+                self.edit_tools = EditTools(services)
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage album-stage"):
-                self.view = View(
-                    desk, self.form["dataset"], self.form["trigger"], self.found, self.offers
+                self.browser = DatasetBrowser(
+                    services,
+                    dataset=self.form["dataset"],
+                    trigger=self.form["trigger"],
+                    summary=self.summary,
+                    actions=self.actions,
                 )
         self.wire()
 
-    def _choose(self) -> None:
+    def _add_dataset_choice(self) -> None:
         self.form.add(
             "dataset",
             choices=[],
@@ -59,12 +75,14 @@ class CaptioningTab:
             allow_custom_value=True,
             info="A folder in home/datasets, or one that came with the studio.",
         )
-        self.found = gr.HTML(js_on_load=words.TYPED, elem_id="album-found")
-        self.offers = gr.HTML(js_on_load=BUTTONS, elem_id="album-offers")
+        self.summary = gr.HTML(js_on_load=dataset_view.REPEATS_SCRIPT, elem_id="album-found")
+        self.actions = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="album-offers")
 
-    def _bring(self) -> None:
-        with gr.Accordion("Bring pictures", open=True, elem_id="album-bring") as self.bring:
-            self.into = gr.Textbox(
+    def _add_import(self) -> None:
+        with gr.Accordion(
+            "Bring pictures", open=True, elem_id="album-bring"
+        ) as self.import_accordion:
+            self.target_dataset = gr.Textbox(
                 label="Into the dataset",
                 max_lines=1,
                 placeholder="a new name, or one of yours",
@@ -76,218 +94,268 @@ class CaptioningTab:
                 height=110,
                 elem_id="album-files",
             )
-        self.taken = gr.HTML(elem_id="album-taken")
+        self.import_report = gr.HTML(elem_id="album-taken")
 
     def wire(self) -> None:
-        view, captioner = self.view, self.captioner
-        view.wire()
-        captioner.wire(view)
-        self.finder.wire(view)
-        self.tools.wire(view)
-        dataset = self.form["dataset"]
-        dataset.input(self.choose, view.inputs, self.opened_outputs, **SHORT)
-        self.files.upload(
-            self.add,
-            {self.files, self.into, *view.inputs},
-            [self.files, *self.opened_outputs],
-            preprocess=False,
-            **SHORT,
+        """Connect the events of the tab and of its parts."""
+        browser = self.browser
+        browser.wire()
+        self.captioner.wire(browser)
+        self.clip_search.wire(browser)
+        self.edit_tools.wire(browser)
+        self.form["dataset"].input(
+            self.select_dataset, browser.inputs, self.dataset_outputs, **EVENT_OPTIONS
         )
-        self.offers.click(self.act, view.inputs, self.opened_outputs, **SHORT)
-        self.found.click(self.repeat, view.inputs, view.outputs, **SHORT)
-        view.cards.click(
-            self.touched,
-            {self.finder.clip, *view.inputs},
-            [*view.outputs, *self.finder.started],
-            **SHORT,
+        self.files.upload(
+            self.import_files,
+            {self.files, self.target_dataset, *browser.inputs},
+            [self.files, *self.dataset_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        self.actions.click(
+            self.handle_action, browser.inputs, self.dataset_outputs, **EVENT_OPTIONS
+        )
+        self.summary.click(self.set_repeats, browser.inputs, browser.outputs, **EVENT_OPTIONS)
+        browser.cards.click(
+            self.handle_card_action,
+            {self.clip_search.clip, *browser.inputs},
+            [*browser.outputs, *self.clip_search.job_outputs],
+            **EVENT_OPTIONS,
         )
 
     @property
-    def opened_outputs(self) -> list[Any]:
-        """What changes when another dataset is opened."""
+    def dataset_outputs(self) -> list[Any]:
+        """Components that `open_dataset` and an upload update."""
         return [
             self.form["dataset"],
             self.form["trigger"],
-            self.into,
-            self.bring,
-            self.taken,
-            self.view.filter,
-            *self.view.outputs,
+            self.target_dataset,
+            self.import_accordion,
+            self.import_report,
+            self.browser.filter,
+            *self.browser.outputs,
             *self.captioner.outputs,
         ]
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.opened_outputs, self.form["captioner"]]
+        """Components that `on_open` updates."""
+        return [*self.dataset_outputs, self.form["captioner"]]
 
-    # ---- opening ------------------------------------------------------------------------------------------------
+    # ---- opening ------------------------------------------------------------------------------
 
-    def open(self, name: str, visitor: Visitor) -> Updates:
-        """A dataset is shown from its first page."""
-        names = self.desk.shelf.names(visitor)
-        updates = self.view.shown(Place(name), visitor, ticked=[])
-        album = self.desk.shelf.open(name, visitor) if name in names else None
-        own = album is not None and not album.shipped
+    def open_dataset(self, dataset_name: str, visitor: Visitor) -> Updates:
+        """Show a dataset from its first page; for a name that the visitor may not see, show none.
+
+        Returns:
+            Updates of `dataset_outputs`.
+        """
+        registry = self.services.dataset_registry
+        names = registry.list_names(visitor)
+        updates = self.browser.render(BrowserState(dataset_name), visitor, ticked_keys=[])
+        dataset = None
+        if dataset_name in names:
+            dataset = registry.open(dataset_name, visitor)
+        is_editable = dataset is not None and not dataset.is_shipped
+        job_id = self.captioner.find_open_job(dataset_name, visitor)
         return {
             **updates,
-            self.form["dataset"]: gr.Dropdown(names, value=name if name in names else None),
-            self.view.filter: "",
-            self.form["trigger"]: called(album) if album else "",
-            self.into: name if own else "",
-            self.bring: gr.Accordion(open=album is None, visible=not visitor.guest),
-            self.taken: "",
-            **self.captioner.open(self.captioner.last(name, visitor), visitor),
+            self.form["dataset"]: gr.Dropdown(names, value=dataset_name if dataset else None),
+            self.browser.filter: "",
+            self.form["trigger"]: guess_trigger(dataset) if dataset else "",
+            self.target_dataset: dataset_name if is_editable else "",
+            self.import_accordion: gr.Accordion(open=dataset is None, visible=not visitor.is_guest),
+            self.import_report: "",
+            **self.captioner.open_job(job_id, visitor),
         }
 
-    def opened(self, visitor: Visitor) -> Updates:
-        """A page that opens: the dataset that is being captioned, else the one that this browser captioned or searched last."""
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Fill a page that opens.
+
+        It shows the dataset that is being captioned, else the one that this browser captioned or
+        searched last.
+        """
         jobs = [
-            *self.desk.jobs.waiting(visitor.sees, "caption"),
-            *self.desk.jobs.history(50, visitor.id),
+            *self.services.home.jobs.list_open(visitor.owner_filter, CAPTION.name),
+            *self.services.home.jobs.list_recent(50, visitor.id),
         ]
-        last = next(
-            (str(job.spec.get("dataset")) for job in jobs if job.kind in ("caption", "see")), ""
+        names = (
+            str(job.spec.get("dataset"))
+            for job in jobs
+            if job.kind in (CAPTION.name, CLIP_SEARCH.name)
         )
+        name = next(names, "")
+        if name not in self.services.dataset_registry.list_names(visitor):
+            name = ""
         return {
-            **self.open(last if last in self.desk.shelf.names(visitor) else "", visitor),
-            self.form["captioner"]: gr.Dropdown(self.captioner.choices()),
+            **self.open_dataset(name, visitor),
+            self.form["captioner"]: gr.Dropdown(self.captioner.captioner_choices()),
         }
 
-    def choose(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return self.open(str(values[self.form["dataset"]] or ""), who(request))
+    def select_dataset(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the dataset that was chosen."""
+        with report_errors():
+            name = str(values[self.form["dataset"]] or "")
+            return self.open_dataset(name, visitor_from_request(request))
 
-    # ---- pictures come in ---------------------------------------------------------------------------------------
+    # ---- uploads ------------------------------------------------------------------------------
 
-    def add(self, values: Updates, request: gr.Request) -> Updates:
-        """Pictures, captions and archives that were sent, into a dataset of the home."""
-        with show.said():
-            visitor = who(request)
-            visitor.must_own("Adding pictures to datasets")
-            sent = values[self.files]
-            brought = [uploaded(one) for one in (sent if isinstance(sent, list) else [sent])]
-            name = safe_name(
-                str(values[self.into] or "").strip() or _called(brought)
-            )  # what the folder will be called
-            taken = self.desk.shelf.albums.add(name, brought)
-            said = f"{words.many(taken.pictures, 'picture')} and {words.many(taken.captions, 'caption')} were added to {name}."
-            name = name if name in self.desk.shelf.names(visitor) else ""
-            opened = self.open(name, visitor) if name else {}
-            return {
-                **opened,
-                self.files: None,
-                self.taken: sweep.note(said) + words.left(taken.left, "left out"),
-            }
+    def import_files(self, values: Updates, request: gr.Request) -> Updates:
+        """Add uploaded images, captions and archives to a dataset in the home."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Adding pictures to datasets")
+            files = values[self.files]
+            if not isinstance(files, list):
+                files = [files]
+            uploads = [resolve_upload(file) for file in files]
+            typed_name = str(values[self.target_dataset] or "").strip()
+            # As the folder will be called.
+            name = safe_name(typed_name or _default_dataset_name(uploads))
+            registry = self.services.dataset_registry
+            imported = registry.dataset_store.import_files(name, uploads)
+            num_images = pluralize(imported.num_images, "picture")
+            num_captions = pluralize(imported.num_captions, "caption")
+            report = sweep.render_note(f"{num_images} and {num_captions} were added to {name}.")
+            report += dataset_view.render_file_problems(imported.skipped, "left out")
+            updates: Updates = {}
+            if name and name in registry.list_names(visitor):
+                updates = self.open_dataset(name, visitor)
+            return {**updates, self.files: None, self.import_report: report}
 
-    # ---- buttons ------------------------------------------------------------------------------------------------
+    # ---- buttons ------------------------------------------------------------------------------
 
-    def act(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """A button under what was found; what it says comes from the browser, so it is only words."""
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            match data.get("what"), str(data.get("subject")):
-                case "train", _:
-                    return {self.view.seen: gr.skip()}  # goes to the Training tab: `wanted`
+    def handle_action(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Act on a button of the whole dataset.
+
+        What the click says comes from the browser and is not trusted.
+        """
+        with report_errors():
+            visitor = visitor_from_request(request)
+            click = event_payload(event)
+            match click.get("what"), str(click.get("subject")):
+                case "train", _:  # opens the Training tab: `build_handoff`
+                    return {self.browser.shown_revision: gr.skip()}
                 case "copy", name:
-                    visitor.must_own("Copying datasets")
-                    self.desk.shelf.open(name, visitor)
-                    names = self.desk.shelf.names(visitor)
-                    new = next(
-                        one
-                        for k in itertools.count(1)
-                        if (one := f"my {name}" + (f" {k}" if k > 1 else "")) not in names
-                    )
-                    return self.open(self.desk.shelf.albums.copy(name, new).name, visitor)
+                    visitor.require_owner("Copying datasets")
+                    registry = self.services.dataset_registry
+                    registry.open(name, visitor)
+                    new_name = _choose_copy_name(name, registry.list_names(visitor))
+                    copied_dataset = registry.dataset_store.copy(name, new_name)
+                    return self.open_dataset(copied_dataset.name, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def touched(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """A caption that was typed, or a button of a picture."""
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            match data.get("what"):
+    def handle_card_action(
+        self, values: Updates, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """Save a caption that was typed, or act on a button of an image."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            click = event_payload(event)
+            match click.get("what"):
                 case "put":
-                    return self.view.put(values, data, visitor)
+                    return self.browser.save_caption(values, click, visitor)
                 case "aside" | "others":
-                    return self.view.aside(values, data, visitor)
+                    return self.browser.handle_set_aside(values, click, visitor)
                 case "all":
-                    return self.view.all_ticked(values, data, visitor)
+                    return self.browser.tick_all(values, click, visitor)
                 case "like":
-                    return self.finder.liked(values, data, visitor)
+                    return self.clip_search.search_like_card(values, click, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def repeat(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """Other repeats for one of kohya's folders: it gets another name, which nobody may be reading meanwhile."""
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            visitor.must_own("Editing datasets")
-            if data.get("what") != "repeats":
+    def set_repeats(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Change the repeats of one of kohya's folders.
+
+        This renames the folder, so no job may be reading the dataset meanwhile.
+        """
+        with report_errors():
+            visitor = visitor_from_request(request)
+            click = event_payload(event)
+            visitor.require_owner("Editing datasets")
+            if click.get("what") != "repeats":
                 raise BadFile("The page asked for something that the studio does not know.")
-            album = self.desk.shelf.open(str(values[self.form["dataset"]] or ""), visitor)
-            edit = edit_of(
+            name = str(values[self.form["dataset"]] or "")
+            dataset = self.services.dataset_registry.open(name, visitor)
+            edit = parse_edit(
                 {
                     "kind": "set_repeats",
-                    "folder": str(data.get("subject")),
-                    "repeats": data.get("count"),
+                    "folder": str(click.get("subject")),
+                    "repeats": click.get("count"),
                 }
             )
-            if self._used(album.name):
+            if self._is_in_use(dataset.name):
                 raise Busy(
-                    f"{album.name} is being captioned or trained on, or waits for it; change repeats when that has ended."
+                    f"{dataset.name} is being captioned or trained on, or waits for it; "
+                    "change repeats when that has ended."
                 )
-            step = album.apply(edit)
-            return self.view.again(
-                values,
-                visitor,
-                words.left_alone(step) or sweep.note(f"{step.title}. Undo brings the old back."),
-            )
+            step = dataset.apply(edit)
+            message = dataset_view.render_skipped_files(step)
+            if not message:
+                message = sweep.render_note(f"{step.title}. Undo brings the old back.")
+            return self.browser.rerender(values, visitor, message=message)
 
-    def _used(self, name: str) -> bool:
-        """Whether a job that is open reads or writes a dataset by the names of its files."""
-        for job in self.desk.jobs.waiting():
-            run = self.desk.runs.get(str(job.spec.get("run"))) if job.kind == "train" else None
-            spec = (
-                run.config.model_dump()
-                if run
-                else job.spec.get("config")
-                if job.kind == "probe"
-                else job.spec
-            )
-            if (
-                job.kind in ("caption", "see", "train", "probe")
-                and isinstance(spec, dict)
-                and spec.get("dataset") == name
-            ):
-                return True
-        return False
+    def _is_in_use(self, dataset_name: str) -> bool:
+        """Return whether an open job reads or writes a dataset by the names of its files."""
+        return any(
+            self._get_job_dataset(job) == dataset_name
+            for job in self.services.home.jobs.list_open()
+        )
 
-    def wanted(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
-        """What Train on this hands to the Training tab: dataset, name and trigger word."""
-        data = event._data or {}
-        if data.get("what") != "train":
+    def _get_job_dataset(self, job: Job) -> str | None:
+        """Return the name of the dataset that a job works on."""
+        spec: Any = None
+        if job.kind in (CAPTION.name, CLIP_SEARCH.name):
+            spec = job.spec
+        elif job.kind == TRAINING_DRY_RUN.name:
+            spec = job.spec.get("config")
+        elif job.kind == TRAIN.name:
+            run = self.services.home.runs.get(str(job.spec.get("run")))
+            spec = run.config.model_dump() if run else job.spec
+        return spec.get("dataset") if isinstance(spec, dict) else None
+
+    def build_handoff(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
+        """Build what "Train on this" hands to the Training tab.
+
+        Returns:
+            The tab's id and {dataset, name, trigger}; None if the click is another button's.
+        """
+        click = event_payload(event)
+        if click.get("what") != "train":
             return None
         try:
-            asked = json.loads(str(data.get("subject")))
+            handoff = json.loads(str(click.get("subject")))
         except (ValueError, RecursionError):
             return None
-        return ("training", asked) if isinstance(asked, dict) else None
+        return ("training", handoff) if isinstance(handoff, dict) else None
 
 
-def _called(brought: list[tuple[Path, str]]) -> str:
-    """The name of a dataset that nobody gave one: that of the only archive. Raises InvalidSpec."""
-    zips = [name for _, name in brought if name.lower().endswith(".zip")]
-    if len(brought) == 1 and zips:
-        return Path(zips[0]).stem
+def _default_dataset_name(uploads: list[tuple[Path, str]]) -> str:
+    """Name a dataset after the only uploaded archive. Raises InvalidSpec without one."""
+    archives = [name for _, name in uploads if name.lower().endswith(".zip")]
+    if len(uploads) == 1 and archives:
+        return Path(archives[0]).stem
     raise InvalidSpec(["Into the dataset: write a name first; the pictures go there."])
 
 
-def build(desk: Desk) -> Tab:
+def _choose_copy_name(name: str, existing_names: list[str]) -> str:
+    """Return the first of `my NAME`, `my NAME 2`, … that does not exist."""
+    copy_name = f"my {name}"
+    number = 1
+    while copy_name in existing_names:
+        number += 1
+        copy_name = f"my {name} {number}"
+    return copy_name
+
+
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = CaptioningTab(desk)
+    tab = CaptioningTab(services)
     return Tab(
         ID,
         "Captions",
-        opened=tab.opened,
+        on_open=tab.on_open,
         outputs=tab.outputs,
-        typed=True,
-        asks=(tab.offers, tab.wanted),
+        has_text_input=True,
+        handoff=(tab.actions, tab.build_handoff),
     )

@@ -1,6 +1,7 @@
-"""Edits of many captions: search and replace, tags, what spoils a training and what mends it, where pictures come from, export.
+"""Edits of many captions: search and replace, tags, checks and their fixes, sources, export.
 
-Knows: the boxes of each edit and its preview. Does not know: how an edit is carried out, the pictures beside their captions.
+Knows: the boxes of each edit and its preview. Does not know: how an edit is carried out
+(storage/datasets), the images beside their captions (browser.py).
 """
 
 from __future__ import annotations
@@ -8,28 +9,31 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio.core.base import check
-from studio.core.captions.edits import Edit, TextEdit, edit_of
-from studio.core.captions.lint import Finding, Rules, together
+from studio.core.base import validate
+from studio.core.captions.edits import Edit, TextEdit, parse_edit
+from studio.core.captions.lint import Finding, LintRules, combine_fixes
+from studio.core.captions.text import split_tags
 from studio.errors import BadFile, InvalidSpec
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage import atomic
-from studio.storage.datasets.dataset import Album
-from studio.ui import show
-from studio.ui.form import number
-from studio.ui.guard import Visitor, who
-from studio.ui.tabs.captioning.browser import View
-from studio.ui.tabs.captioning.state import Find
-from studio.ui.views import dataset as words
+from studio.storage.datasets.dataset import Dataset
+from studio.ui.errors import report_errors
+from studio.ui.events import BUTTON_CLICK_JS, EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.form import build_number
+from studio.ui.private_gradio import event_payload
+from studio.ui.tabs.captioning.browser import DatasetBrowser
+from studio.ui.tabs.captioning.state import SearchHit
+from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.widgets import BUTTONS, SHORT, Desk, Updates
+from studio.ui.views.common import pluralize
 
-ROWS = 30  # captions before and after that are shown
-DOES = [
+MAX_PREVIEW_ROWS = 30  # rows of captions before and after an edit
+TAG_ACTIONS = [
     ("Rename", "rename_tags"),
     ("Delete", "delete_tags"),
     ("Add in front", "first"),
@@ -41,20 +45,29 @@ DOES = [
 ]
 
 
-class Tools:
-    """One build of it. Edits are for the pictures that are ticked; if none is, for those shown."""
+class EditTools:
+    """The edit controls of one build of the tab.
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    An edit is for the ticked images; if none is ticked, for those that the page lists.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._add_replace()
+        self._add_tags()
+        self._add_checks()
+        self._add_sources()
+
+    def _add_replace(self) -> None:
         with gr.Accordion("Search and replace", open=False, elem_id="tool-replace"):
             with gr.Row():
-                self.find = gr.Textbox(
+                self.find_text = gr.Textbox(
                     label="Find", max_lines=1, min_width=130, elem_id="tool-find"
                 )
-                self.to = gr.Textbox(
+                self.replacement = gr.Textbox(
                     label="Replace by", max_lines=1, min_width=130, elem_id="tool-to"
                 )
-            self.how = gr.CheckboxGroup(
+            self.match_options = gr.CheckboxGroup(
                 [
                     ("Capitals count", "capitals"),
                     ("Whole words", "words"),
@@ -70,11 +83,13 @@ class Tools:
                 self.replace = gr.Button(
                     "Replace", size="sm", variant="primary", elem_id="tool-apply"
                 )
-            self.before = gr.HTML(elem_id="tool-before")
-        with gr.Accordion("Tags", open=False, elem_id="tool-tags") as self.tags:
-            self.chips = gr.HTML(js_on_load=BUTTONS, elem_id="tool-chips")
+            self.changes = gr.HTML(elem_id="tool-before")
+
+    def _add_tags(self) -> None:
+        with gr.Accordion("Tags", open=False, elem_id="tool-tags") as self.tags_accordion:
+            self.chips = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="tool-chips")
             with gr.Row():
-                self.tag = gr.Textbox(
+                self.tag_list = gr.Textbox(
                     label="Tags",
                     max_lines=1,
                     min_width=130,
@@ -82,7 +97,7 @@ class Tools:
                     elem_id="tool-tag",
                     info="Click above, or write; commas between.",
                 )
-                self.new = gr.Textbox(
+                self.new_name = gr.Textbox(
                     label="New name, or how many",
                     max_lines=1,
                     min_width=130,
@@ -90,25 +105,29 @@ class Tools:
                     info="For Rename and Keep.",
                 )
             with gr.Row(elem_classes="turn"):
-                self.does = gr.Dropdown(
-                    DOES, value="rename_tags", label="Do", min_width=130, elem_id="tool-does"
+                self.tag_action = gr.Dropdown(
+                    TAG_ACTIONS, value="rename_tags", label="Do", min_width=130, elem_id="tool-does"
                 )
-                self.carry = gr.Button("Do it", size="sm", variant="primary", elem_id="tool-carry")
+                self.apply_tag_action = gr.Button(
+                    "Do it", size="sm", variant="primary", elem_id="tool-carry"
+                )
+
+    def _add_checks(self) -> None:
         with gr.Accordion(
             "Check: what could spoil a training", open=False, elem_id="tool-lint"
-        ) as self.checks:
+        ) as self.checks_accordion:
             with gr.Row(elem_classes="turn"):
-                self.resolution = number(
+                self.resolution = build_number(
                     label="Trained at, px",
                     precision=0,
                     min_width=90,
                     placeholder="512",
                     elem_id="tool-resolution",
                 )
-                self.words = gr.Number(
+                self.min_words = gr.Number(
                     label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words"
                 )
-                self.tokens = gr.Number(
+                self.max_tokens = gr.Number(
                     label="Tokens at most",
                     value=77,
                     precision=0,
@@ -116,7 +135,9 @@ class Tools:
                     elem_id="tool-tokens",
                 )
                 self.check = gr.Button("Check", size="sm", min_width=70, elem_id="tool-check")
-            self.findings = gr.HTML(js_on_load=BUTTONS, elem_id="tool-findings")
+            self.findings = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="tool-findings")
+
+    def _add_sources(self) -> None:
         with gr.Accordion("Where the pictures come from, export", open=False, elem_id="tool-card"):
             with gr.Row():
                 self.source = gr.Textbox(
@@ -133,225 +154,286 @@ class Tools:
                     elem_id="tool-licence",
                 )
             with gr.Row():
-                self.say = gr.Button("Say so of these pictures", size="sm", elem_id="tool-say")
+                self.set_source = gr.Button(
+                    "Say so of these pictures", size="sm", elem_id="tool-say"
+                )
                 self.export = gr.Button(
                     "Export with its data card", size="sm", variant="primary", elem_id="tool-export"
                 )
-            self.known = gr.HTML(elem_id="tool-known")
+            self.source_note = gr.HTML(elem_id="tool-known")
             self.file = gr.File(
                 label="The dataset", visible=False, interactive=False, elem_id="tool-file"
             )
 
-    def wire(self, view: View) -> None:
-        self.view = view
-        replacing = {self.find, self.to, self.how, *view.meaning}
-        self.preview.click(self.previewed, replacing, self.before, **SHORT)
-        self.replace.click(self.replaced, replacing, [self.before, *view.outputs], **SHORT)
-        tagging = {self.tag, self.new, self.does, *view.meaning}
-        self.tags.expand(self.counted, view.meaning, self.chips, **SHORT)
-        self.chips.click(self.take_tag, self.tag, self.tag, **SHORT)
-        self.carry.click(self.tagged, tagging, [self.chips, *view.outputs], **SHORT)
-        checking = {self.resolution, self.words, self.tokens, *view.inputs}
+    def wire(self, browser: DatasetBrowser) -> None:
+        """Connect the events, with `browser` as the page of images."""
+        self.browser = browser
+        replace_inputs = {
+            self.find_text,
+            self.replacement,
+            self.match_options,
+            *browser.edit_inputs,
+        }
+        self.preview.click(self.preview_replace, replace_inputs, self.changes, **EVENT_OPTIONS)
+        self.replace.click(
+            self.replace_text, replace_inputs, [self.changes, *browser.outputs], **EVENT_OPTIONS
+        )
+        tag_inputs = {self.tag_list, self.new_name, self.tag_action, *browser.edit_inputs}
+        self.tags_accordion.expand(
+            self.render_tag_chips, browser.edit_inputs, self.chips, **EVENT_OPTIONS
+        )
+        self.chips.click(self.toggle_tag, self.tag_list, self.tag_list, **EVENT_OPTIONS)
+        self.apply_tag_action.click(
+            self.edit_tags, tag_inputs, [self.chips, *browser.outputs], **EVENT_OPTIONS
+        )
+        check_inputs = {self.resolution, self.min_words, self.max_tokens, *browser.inputs}
         gr.on(
-            [self.checks.expand, self.check.click],
-            self.checked,
-            checking,
+            [self.checks_accordion.expand, self.check.click],
+            self.check_captions,
+            check_inputs,
             self.findings,
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
         self.findings.click(
-            self.mend, checking, [self.findings, *view.outputs], preprocess=False, **SHORT
+            self.fix_findings,
+            check_inputs,
+            [self.findings, *browser.outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
-        saying = {self.source, self.author, self.licence, *view.meaning}
-        self.say.click(self.said, saying, [self.known, *view.outputs], **SHORT)
-        self.export.click(self.exported, view.inputs, [self.file, self.known], **SHORT)
-
-    # ---- one edit -----------------------------------------------------------------------------------------------
-
-    def _before(self, values: Updates, edit: TextEdit, visitor: Visitor) -> str:
-        keys, filter = self.view.meant(values, visitor)
-        found = self.desk.shelf.open(self.view.place(values).name, visitor).preview(
-            edit, keys, filter
+        source_inputs = {self.source, self.author, self.licence, *browser.edit_inputs}
+        self.set_source.click(
+            self.save_source, source_inputs, [self.source_note, *browser.outputs], **EVENT_OPTIONS
         )
-        title = f"{words.many(len(found), 'caption')} would change" + (
-            f", the first {ROWS}" if len(found) > ROWS else ""
-        )
-        return words.changes(
-            [(one.key, one.old, one.new) for one in found[:ROWS]], len(found), title
+        self.export.click(
+            self.export_dataset, browser.inputs, [self.file, self.source_note], **EVENT_OPTIONS
         )
 
-    def _done(
+    # ---- search and replace -------------------------------------------------------------------
+
+    def _apply_edit(
         self, values: Updates, edit: Edit, visitor: Visitor, keys: list[str] | None = None
     ) -> Updates:
-        """Carried out, as one step, on those named or those that are meant."""
-        album = self.view.mine(values, visitor, "Editing captions")
-        chosen, filter = self.view.meant(values, visitor) if keys is None else (keys, "")
-        step = album.apply(edit, keys=chosen, filter=filter)
-        said = sweep.note(
-            f"{step.title}: {words.many(step.changed, 'change')}."
-            if step.changed
-            else "Nothing had to be changed."
-        )
-        return self.view.again(values, visitor, words.left_alone(step) or said)
+        """Apply an edit, as one step, to `keys` or else to the images that the page means."""
+        dataset = self.browser.require_dataset(values, visitor, "Editing captions")
+        filter_query = ""
+        if keys is None:
+            keys, filter_query = self.browser.resolve_targets(values, visitor)
+        step = dataset.apply(edit, keys=keys, filter_query=filter_query)
+        message = dataset_view.render_skipped_files(step)
+        if not message:
+            text = "Nothing had to be changed."
+            if step.num_changes:
+                text = f"{step.title}: {pluralize(step.num_changes, 'change')}."
+            message = sweep.render_note(text)
+        return self.browser.rerender(values, visitor, message=message)
 
-    def _replacing(self, values: Updates) -> TextEdit:
-        how = values[self.how] or []
-        made = edit_of(
+    def _build_replace_edit(self, values: Updates) -> TextEdit:
+        options = values[self.match_options] or []
+        edit = parse_edit(
             {
                 "kind": "replace",
-                "find": values[self.find] or "",
-                "to": values[self.to] or "",
-                **{name: name in how for name in ("capitals", "words", "pattern")},
+                "find": values[self.find_text] or "",
+                "to": values[self.replacement] or "",
+                **{name: name in options for name in ("capitals", "words", "pattern")},
             }
         )
-        assert not made.kind.startswith("set_")
-        return made  # type: ignore[return-value]
+        assert not edit.kind.startswith("set_")
+        return edit  # type: ignore[return-value]
 
-    def previewed(self, values: Updates, request: gr.Request) -> str:
-        with show.said():
-            return self._before(values, self._replacing(values), who(request))
+    def preview_replace(self, values: Updates, request: gr.Request) -> str:
+        """Render the captions that a replacement would change, before and after."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            edit = self._build_replace_edit(values)
+            keys, filter_query = self.browser.resolve_targets(values, visitor)
+            dataset = self._open_dataset(values, visitor)
+            changes = dataset.preview(edit, keys, filter_query)
+            title = f"{pluralize(len(changes), 'caption')} would change"
+            if len(changes) > MAX_PREVIEW_ROWS:
+                title += f", the first {MAX_PREVIEW_ROWS}"
+            rows = [
+                (change.key, change.old_caption, change.new_caption)
+                for change in changes[:MAX_PREVIEW_ROWS]
+            ]
+            return dataset_view.render_caption_diff(rows, len(changes), title)
 
-    def replaced(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            return {**self._done(values, self._replacing(values), who(request)), self.before: ""}
+    def replace_text(self, values: Updates, request: gr.Request) -> Updates:
+        """Replace text in captions and clear the preview."""
+        with report_errors():
+            edit = self._build_replace_edit(values)
+            updates = self._apply_edit(values, edit, visitor_from_request(request))
+            return {**updates, self.changes: ""}
 
-    # ---- tags ---------------------------------------------------------------------------------------------------
+    # ---- tags ---------------------------------------------------------------------------------
 
-    def counted(self, values: Updates, request: gr.Request) -> str:
-        with show.said():
-            if not (name := self.view.place(values).name):
+    def render_tag_chips(self, values: Updates, request: gr.Request) -> str:
+        """Render the tags of the images that an edit is for, as buttons with counts."""
+        with report_errors():
+            if not self.browser.read_state(values).name:
                 return ""
-            keys, filter = self.view.meant(values, who(request))
-            return words.tags(self.desk.shelf.open(name, who(request)).tags(filter, keys))
+            visitor = visitor_from_request(request)
+            keys, filter_query = self.browser.resolve_targets(values, visitor)
+            tag_counts = self._open_dataset(values, visitor).count_tags(filter_query, keys)
+            return dataset_view.render_tags(tag_counts)
 
-    def take_tag(self, now: str, event: gr.EventData) -> str:
-        """One more tag in hand, or one less."""
-        tag = str((event._data or {}).get("subject"))[:500]
-        held = [one.strip() for one in (now or "").split(",") if one.strip()]
-        return ", ".join([one for one in held if one != tag] if tag in held else [*held, tag])
+    def toggle_tag(self, tag_list: str, event: gr.EventData) -> str:
+        """Add the clicked tag to the box, or remove it if it is there."""
+        clicked_tag = str(event_payload(event).get("subject"))[:500]
+        tags = split_tags(tag_list or "")
+        if clicked_tag in tags:
+            return ", ".join(tag for tag in tags if tag != clicked_tag)
+        return ", ".join([*tags, clicked_tag])
 
-    def tagged(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            visitor = who(request)
-            return {
-                **self._done(values, self._tag_edit(values), visitor),
-                self.chips: self.counted(values, request),
-            }
+    def edit_tags(self, values: Updates, request: gr.Request) -> Updates:
+        """Apply the chosen action to tags and count the tags anew."""
+        with report_errors():
+            edit = self._build_tag_edit(values)
+            updates = self._apply_edit(values, edit, visitor_from_request(request))
+            return {**updates, self.chips: self.render_tag_chips(values, request)}
 
-    def _tag_edit(self, values: Updates) -> Edit:
-        held = [one.strip() for one in (values[self.tag] or "").split(",") if one.strip()]
-        new, does = str(values[self.new] or "").strip(), str(values[self.does])
-        if does in ("rename_tags", "delete_tags", "add_tags", "first") and not held:
+    def _build_tag_edit(self, values: Updates) -> Edit:
+        tags = split_tags(values[self.tag_list] or "")
+        new_name = str(values[self.new_name] or "").strip()
+        action = str(values[self.tag_action])
+        if action in ("rename_tags", "delete_tags", "add_tags", "first") and not tags:
             raise InvalidSpec(["Tags: click those that are meant, or write them."])
-        if does == "rename_tags" and not new:
+        if action == "rename_tags" and not new_name:
             raise InvalidSpec(["New name: write what they are to be called."])
-        if does == "keep_tags" and not new.isdecimal():
-            raise InvalidSpec([f"How many: has to be a whole number (not {new!r:.40})."])
-        made: dict[str, dict[str, Any]] = {
-            "rename_tags": {"kind": does, "tags": held, "to": new},
-            "delete_tags": {"kind": does, "tags": held},
-            "add_tags": {"kind": does, "tags": held},
-            "first": {"kind": "add_tags", "tags": held, "first": True},
-            "dedupe_tags": {"kind": does},
-            "keep_tags": {"kind": does, "count": new},
-        }
-        return edit_of(made.get(does) or {"kind": "sort_tags", "by": does})
+        if action == "keep_tags" and not new_name.isdecimal():
+            raise InvalidSpec([f"How many: has to be a whole number (not {new_name!r:.40})."])
+        match action:
+            case "rename_tags":
+                return parse_edit({"kind": action, "tags": tags, "to": new_name})
+            case "delete_tags" | "add_tags":
+                return parse_edit({"kind": action, "tags": tags})
+            case "first":
+                return parse_edit({"kind": "add_tags", "tags": tags, "first": True})
+            case "dedupe_tags":
+                return parse_edit({"kind": action})
+            case "keep_tags":
+                return parse_edit({"kind": action, "count": new_name})
+        return parse_edit({"kind": "sort_tags", "by": action})
 
-    # ---- what spoils --------------------------------------------------------------------------------------------
+    # ---- checks -------------------------------------------------------------------------------
 
-    def _found(self, values: Updates, visitor: Visitor) -> tuple[Album, list[Finding]]:
-        raw = {
-            "trigger": values[self.view.trigger] or "",
-            "resolution": values[self.resolution] or 0,
-            "tokens": values[self.tokens] or 0,
-            "words": values[self.words] or 0,
-        }
-        rules = check(Rules, raw)
-        album = self.desk.shelf.open(self.view.place(values).name, visitor)
-        return album, album.lint(rules)
+    def _lint(self, values: Updates, visitor: Visitor) -> list[Finding]:
+        """Check the dataset by the rules on the page."""
+        rules = validate(
+            LintRules,
+            {
+                "trigger": values[self.browser.trigger] or "",
+                "resolution": values[self.resolution] or 0,
+                "tokens": values[self.max_tokens] or 0,
+                "words": values[self.min_words] or 0,
+            },
+        )
+        return self._open_dataset(values, visitor).lint(rules)
 
-    def checked(self, values: Updates, request: gr.Request) -> str:
-        with show.said():
-            if not (name := self.view.place(values).name):
+    def check_captions(self, values: Updates, request: gr.Request) -> str:
+        """Render what could spoil a training."""
+        with report_errors():
+            name = self.browser.read_state(values).name
+            if not name:
                 return ""
-            told = words.lint(self._found(values, who(request))[1])
-            looking = self.desk.shelf.looking(name)
-            return told + (
-                sweep.note("Its pictures are still being looked at; check again in a moment.")
-                if looking
-                else ""
-            )
+            findings = self._lint(values, visitor_from_request(request))
+            html = dataset_view.render_lint(findings)
+            if self.services.dataset_registry.get_scan_progress(name):
+                html += sweep.render_note(
+                    "Its pictures are still being looked at; check again in a moment."
+                )
+            return html
 
-    def mend(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
-        """One finding, or all of a kind; what the button says comes from the browser, so it is only words."""
-        with show.said():
-            visitor = who(request)
+    def fix_findings(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Fix one finding, or all of a kind.
+
+        The click comes from the browser, so it only selects among the findings of a new check.
+        """
+        with report_errors():
+            visitor = visitor_from_request(request)
             try:
-                kind, file = json.loads(str((event._data or {}).get("subject")))
+                kind, file = json.loads(str(event_payload(event).get("subject")))
             except (ValueError, TypeError, RecursionError):
                 raise BadFile(
                     "The page asked for something that the studio does not know."
                 ) from None
-            visitor.must_own("Editing captions")
-            meant = [
-                one
-                for one in self._found(values, visitor)[1]
-                if one.kind == kind and file in ("", one.file)
+            visitor.require_owner("Editing captions")
+            selected_findings = [
+                finding
+                for finding in self._lint(values, visitor)
+                if finding.kind == kind and file in ("", finding.file)
             ]
-            if not meant:
+            if not selected_findings:
                 return {
-                    self.findings: words.lint(self._found(values, visitor)[1]),
-                    self.view.note: sweep.note("That is mended already."),
+                    self.findings: dataset_view.render_lint(self._lint(values, visitor)),
+                    self.browser.message: sweep.render_note("That is mended already."),
                 }
-            done = together(meant)
-            if done is None:
-                return self._by_captioner(values, meant, visitor)
-            updates = self._done(values, done[0], visitor, done[1])
-            return {**updates, self.findings: words.lint(self._found(values, visitor)[1])}
+            fix = combine_fixes(selected_findings)
+            if fix is None:
+                return self._show_findings(values, selected_findings, visitor)
+            edit, keys = fix
+            updates = self._apply_edit(values, edit, visitor, keys)
+            remaining_findings = self._lint(values, visitor)
+            return {**updates, self.findings: dataset_view.render_lint(remaining_findings)}
 
-    def _by_captioner(self, values: Updates, meant: list[Finding], visitor: Visitor) -> Updates:
-        """What only words can mend: those pictures are shown and none is ticked, so that by hand or captioner they are meant."""
-        found = tuple(Find(one.file, words.KINDS.get(one.kind, one.kind)) for one in meant)
-        said = sweep.note(
-            f"{words.many(len(found), 'picture')} to be captioned: write beside them, or choose “All anew”, "
-            "and press Caption."
+    def _show_findings(self, values: Updates, findings: list[Finding], visitor: Visitor) -> Updates:
+        """Show the images whose captions only somebody, or a captioner, can write.
+
+        None is ticked, so that a captioning is for all of them.
+        """
+        hits = tuple(
+            SearchHit(finding.file, dataset_view.FINDING_LABELS.get(finding.kind, finding.kind))
+            for finding in findings
         )
-        return self.view.again(values, visitor, said, [], found=found, page=0, filter="")
+        message = sweep.render_note(
+            f"{pluralize(len(hits), 'picture')} to be captioned: write beside them, "
+            "or choose “All anew”, and press Caption."
+        )
+        return self.browser.rerender(
+            values, visitor, message=message, ticked_keys=[], hits=hits, page=0, filter=""
+        )
 
-    # ---- where from ---------------------------------------------------------------------------------------------
+    # ---- sources and export -------------------------------------------------------------------
 
-    def said(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            given = {
-                name: text.strip()
-                for name in ("source", "author", "licence")
-                if (text := str(values[getattr(self, name)] or "")).strip()
+    def save_source(self, values: Updates, request: gr.Request) -> Updates:
+        """Save source, author and licence of the images that an edit is for."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            texts = {
+                "source": str(values[self.source] or "").strip(),
+                "author": str(values[self.author] or "").strip(),
+                "licence": str(values[self.licence] or "").strip(),
             }
-            if not given:
+            if not any(texts.values()):
                 raise InvalidSpec(["Source, author, licence: write at least one of them."])
-            updates = self._done(values, edit_of({"kind": "set_source", **given}), who(request))
-            return {**updates, self.known: self._known(values, who(request))}
+            filled_texts = {name: text for name, text in texts.items() if text}
+            edit = parse_edit({"kind": "set_source", **filled_texts})
+            updates = self._apply_edit(values, edit, visitor)
+            return {**updates, self.source_note: self._render_source_note(values, visitor)}
 
-    def _known(self, values: Updates, visitor: Visitor) -> str:
-        album = self.desk.shelf.open(self.view.place(values).name, visitor)
-        sources = album.sources()
-        said = sum(one.key in sources for one in album.pictures)
-        return sweep.note(
-            f"Of {said:,} of {words.many(len(album.pictures), 'picture')} it is said where they come from."
+    def _render_source_note(self, values: Updates, visitor: Visitor) -> str:
+        dataset = self._open_dataset(values, visitor)
+        sources = dataset.read_sources()
+        num_known = sum(image.key in sources for image in dataset.images)
+        num_images = pluralize(len(dataset.images), "picture")
+        return sweep.render_note(
+            f"Of {num_known:,} of {num_images} it is said where they come from."
         )
 
-    def exported(self, values: Updates, request: gr.Request) -> Updates:
-        """The dataset as a zip, with captions, who wrote them, and where pictures come from."""
-        with show.said():
-            visitor = who(request)
-            visitor.must_own("Exporting datasets")
-            album = self.desk.shelf.open(self.view.place(values).name, visitor)
-            folder = Path(
-                tempfile.mkdtemp(dir=get_upload_folder())
-            )  # gradio's own, which it empties after a day
-            path = album.export(folder / f"{atomic.safe_name(album.name)}.zip")
+    def export_dataset(self, values: Updates, request: gr.Request) -> Updates:
+        """Export the dataset as a zip with captions, their writers and the images' sources."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Exporting datasets")
+            dataset = self._open_dataset(values, visitor)
+            # Gradio's own folder, which it empties after a day.
+            folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+            path = dataset.export(folder / f"{atomic.safe_name(dataset.name)}.zip")
             return {
                 self.file: gr.File(str(path), visible=True),
-                self.known: self._known(values, visitor),
+                self.source_note: self._render_source_note(values, visitor),
             }
+
+    def _open_dataset(self, values: Updates, visitor: Visitor) -> Dataset:
+        return self.services.dataset_registry.open(self.browser.read_state(values).name, visitor)

@@ -1,27 +1,29 @@
 """The rows of the Sweep tab that say what varies: up to four axes.
 
-Knows: which parts an axis needs, how they become an axis and back, what is said of its values. Does not know: the rest of the tab.
+Knows: which parts an axis needs, how they become an axis and back, what is said of its values.
+Does not know: the rest of the tab.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check, extra
+from studio.core.base import field_meta, validate
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import Axis, axes
-from studio.core.sweeps.value_syntax import plain
+from studio.core.sweeps.spec import Axis, list_axes
+from studio.core.sweeps.value_syntax import format_value
 from studio.errors import InvalidSpec
 from studio.storage.models.library import Library, LoraInfo
+from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.views import sweep
-from studio.ui.widgets import SHORT, Updates
 
-MOST = 4
-Raw = dict[str, Any]  # a row as the browser sent it: field, text, ticks, names, lora, find, group
-BLANK: Raw = {
+MAX_AXES = 4
+# A row as the browser sent it: field, text, ticks, names, lora, find, group.
+RowValues = dict[str, Any]
+BLANK_ROW: RowValues = {
     "field": None,
     "text": "",
     "ticks": [],
@@ -30,9 +32,10 @@ BLANK: Raw = {
     "find": "",
     "group": 0,
 }
-FIRST = BLANK | {"field": "scheduler"}
-_AXES = axes()
-_COMMON = (
+FIRST_ROW = BLANK_ROW | {"field": "scheduler"}
+_AXES = list_axes()
+# First in the list of what can vary; the rest follows.
+_COMMON_FIELDS = (
     "scheduler",
     "steps",
     "guidance",
@@ -41,109 +44,114 @@ _COMMON = (
     "lora",
     "prompt_replace",
     "model",
-)  # the others follow
-_NAMES = ("model", "lora")  # named from the library
-_GROUPS = [("every combination", 0), ("hand in hand A", 1), ("hand in hand B", 2)]
-_EXAMPLES = {
+)
+_LIBRARY_FIELDS = ("model", "lora")  # named from the library
+_ANY_LORA_CHOICE = ("whichever is there", "")
+_GROUP_CHOICES = [("every combination", 0), ("hand in hand A", 1), ("hand in hand B", 2)]
+_PLACEHOLDERS = {
     "whole": "10-40 (+10)   or   5, 10, 20",
     "number": "0-1 (+0.2)   or   1-12   or   3, 5.5, 7",
     "text": 'moon, sun, "a cat, asleep"',
     "size": "64x64, 128x64",
 }
+_HELP_TEXTS = {
+    "text": "With commas, or a line each; quotes around what has a comma.",
+    "size": "Width and height: 512x768.",
+    "whole": "A list, or a range: from-to (+step), from-to [how many].",
+    "number": "A list, or a range: from-to (+step), from-to [how many].",
+}
 
 
-def _titles() -> list[tuple[str, str]]:
-    """What can vary, the common things first, each with the expert's word for it."""
-    found = []
-    for name in (*_COMMON, *(name for name in _AXES if name not in _COMMON)):
-        title = _AXES[name].title
-        expert = (
-            extra(GenerationRequest, name).get("infotext", "")
-            if name in GenerationRequest.model_fields
-            else ""
-        )
-        expert = (
-            "prompt S/R"
-            if name == "prompt_replace"
-            else expert
-            if expert.casefold() != title.casefold()
-            else ""
-        )
-        title = "Words in the prompt" if name == "prompt_replace" else title
-        found.append((f"{title} ({expert})" if expert else title, name))
-    return found
+def _field_choices() -> list[tuple[str, str]]:
+    """Return what can vary, the common fields first, as labels and field names."""
+    names = dict.fromkeys([*_COMMON_FIELDS, *_AXES])
+    return [(_field_label(name), name) for name in names]
 
 
-class Row:
-    """The parts of one axis. Which of them are seen depends on what varies."""
+def _field_label(name: str) -> str:
+    """Return an axis's title with the expert's word for it, where that is another."""
+    if name == "prompt_replace":
+        return "Words in the prompt (prompt S/R)"
+    title = _AXES[name].title
+    if name not in GenerationRequest.model_fields:
+        return title
+    expert_term = field_meta(GenerationRequest, name).get("infotext", "")
+    if not expert_term or expert_term.casefold() == title.casefold():
+        return title
+    return f"{title} ({expert_term})"
 
-    def __init__(self, number: int, shown: Raw | None) -> None:
-        mark = f"axis-{number}"
-        raw = shown or BLANK
-        with gr.Group(visible=shown is not None, elem_id=mark, elem_classes="axis") as self.place:
+
+class AxisRow:
+    """The components of one axis. Which of them are visible depends on what varies."""
+
+    def __init__(self, number: int, initial_values: RowValues | None) -> None:
+        elem_id = f"axis-{number}"
+        is_visible = initial_values is not None
+        field = (initial_values or BLANK_ROW)["field"]
+        with gr.Group(visible=is_visible, elem_id=elem_id, elem_classes="axis") as self.container:
             with gr.Row(elem_classes="axis-head"):
                 self.field = gr.Dropdown(
-                    _titles(),
-                    value=raw["field"],
+                    _field_choices(),
+                    value=field,
                     label=f"What varies · {number}",
                     scale=5,
                     min_width=140,
-                    elem_id=f"{mark}-field",
+                    elem_id=f"{elem_id}-field",
                 )
                 self.group = gr.Dropdown(
-                    list(_GROUPS),
+                    list(_GROUP_CHOICES),
                     value=0,
                     label="With the others",
                     scale=4,
                     min_width=140,
                     visible=False,
-                    elem_id=f"{mark}-group",
+                    elem_id=f"{elem_id}-group",
                 )
                 self.remove = gr.Button(
                     "✕",
                     size="sm",
                     scale=0,
                     min_width=40,
-                    elem_id=f"{mark}-remove",
+                    elem_id=f"{elem_id}-remove",
                     visible=False,
                     elem_classes="axis-remove",
                 )
-            self.find = gr.Textbox(
+            self.find_text = gr.Textbox(
                 label="Words to find in the prompt",
                 placeholder="moon",
                 max_lines=1,
                 visible=False,
-                elem_id=f"{mark}-find",
+                elem_id=f"{elem_id}-find",
             )
             self.lora = gr.Dropdown(
-                [("whichever is there", "")],
+                [_ANY_LORA_CHOICE],
                 value="",
                 label="Of which LoRA",
                 allow_custom_value=True,
                 visible=False,
-                elem_id=f"{mark}-lora",
+                elem_id=f"{elem_id}-lora",
             )
             self.ticks = gr.CheckboxGroup(
-                choices_of(raw["field"]),
+                value_choices(field),
                 value=[],
                 label="Values",
-                visible=shown is not None,
-                elem_id=f"{mark}-ticks",
+                visible=is_visible,
+                elem_id=f"{elem_id}-ticks",
                 elem_classes="ticks",
             )
-            self.names = gr.Dropdown(
+            self.library_names = gr.Dropdown(
                 [],
                 value=[],
                 label="Values",
                 multiselect=True,
                 allow_custom_value=True,
                 visible=False,
-                elem_id=f"{mark}-names",
+                elem_id=f"{elem_id}-names",
             )
             self.text = gr.Textbox(
-                label="Values", max_lines=6, visible=False, elem_id=f"{mark}-text"
+                label="Values", max_lines=6, visible=False, elem_id=f"{elem_id}-text"
             )
-            self.echo = gr.HTML(elem_id=f"{mark}-echo", elem_classes="axis-echo")
+            self.echo = gr.HTML(elem_id=f"{elem_id}-echo", elem_classes="axis-echo")
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -151,224 +159,284 @@ class Row:
             "field": self.field,
             "text": self.text,
             "ticks": self.ticks,
-            "names": self.names,
+            "names": self.library_names,
             "lora": self.lora,
-            "find": self.find,
+            "find": self.find_text,
             "group": self.group,
         }
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.place, self.remove, *self.inputs.values()]
+        return [self.container, self.remove, *self.inputs.values()]
 
-    def raw(self, values: Mapping[Any, Any]) -> Raw:
-        return {name: values[part] for name, part in self.inputs.items()}
+    def read_values(self, values: Mapping[Any, Any]) -> RowValues:
+        """Return the row as the browser sent it."""
+        return {name: values[component] for name, component in self.inputs.items()}
 
-    def show(self, raw: Raw, library: Library, alone: bool) -> Updates:
-        """Put a row on the page, with the parts that its axis needs."""
-        field = known(raw["field"])
-        info = _AXES[field] if field else None
-        ticks, names = bool(info and info.choices), field in _NAMES
-        loras = (
-            [item.name for item in library.loras() if isinstance(item, LoraInfo)]
-            if field and field.startswith("lora")
-            else []
-        )
-        listed = (
-            ["None", *loras]
-            if field == "lora"
-            else [model.name for model in library.models()]
-            if field == "model"
-            else []
-        )
+    def show(self, row_values: RowValues, library: Library, is_only_row: bool) -> Updates:
+        """Put a row on the page, with the components that its axis needs."""
+        field = known_field(row_values["field"])
+        axis = _AXES[field] if field else None
+        lora_names = _list_lora_names(library, field)
+        library_names: list[str] = []
+        if field == "lora":
+            library_names = ["None", *lora_names]
+        elif field == "model":
+            library_names = [model.name for model in library.list_models()]
+        has_ticks = bool(axis and axis.choices)
+        has_names = field in _LIBRARY_FIELDS
         return {
-            self.place: gr.Group(visible=True),
-            self.remove: gr.Button(visible=not alone),
+            self.container: gr.Group(visible=True),
+            self.remove: gr.Button(visible=not is_only_row),
             self.field: field,
-            self.group: gr.Dropdown(list(_GROUPS), value=raw["group"], visible=not alone),
-            self.find: gr.Textbox(visible=bool(info and info.needs == "find"), value=raw["find"]),
+            self.group: gr.Dropdown(
+                list(_GROUP_CHOICES), value=row_values["group"], visible=not is_only_row
+            ),
+            self.find_text: gr.Textbox(
+                visible=bool(axis and axis.requires == "find"), value=row_values["find"]
+            ),
             self.lora: gr.Dropdown(
-                [("whichever is there", ""), *loras],
-                value=raw["lora"],
+                [_ANY_LORA_CHOICE, *lora_names],
+                value=row_values["lora"],
                 allow_custom_value=True,
                 visible=bool(field and field.startswith("lora_")),
             ),
-            self.ticks: gr.CheckboxGroup(choices_of(field), value=raw["ticks"], visible=ticks),
-            self.names: gr.Dropdown(
-                listed, value=raw["names"], multiselect=True, allow_custom_value=True, visible=names
+            self.ticks: gr.CheckboxGroup(
+                value_choices(field), value=row_values["ticks"], visible=has_ticks
+            ),
+            self.library_names: gr.Dropdown(
+                library_names,
+                value=row_values["names"],
+                multiselect=True,
+                allow_custom_value=True,
+                visible=has_names,
             ),
             self.text: gr.Textbox(
-                visible=bool(info) and not ticks and not names,
-                value=raw["text"],
-                placeholder=_EXAMPLES[info.kind] if info else "",
-                info=_help(field),
+                visible=bool(axis) and not has_ticks and not has_names,
+                value=row_values["text"],
+                placeholder=_PLACEHOLDERS[axis.kind] if axis else "",
+                info=_help_text(field),
             ),
         }
 
     def hide(self) -> Updates:
-        return {self.place: gr.Group(visible=False)}
+        """Take the row off the page."""
+        return {self.container: gr.Group(visible=False)}
 
 
-def known(field: Any) -> str | None:
-    """The name of what varies, if it is one."""
+def _list_lora_names(library: Library, field: str | None) -> list[str]:
+    """Return the usable LoRAs, for an axis that is about one."""
+    if not field or not field.startswith("lora"):
+        return []
+    return [lora.name for lora in library.list_loras() if isinstance(lora, LoraInfo)]
+
+
+def known_field(field: Any) -> str | None:
+    """Return the name of what varies, if there is such an axis."""
     return field if isinstance(field, str) and field in _AXES else None
 
 
-def choices_of(field: str | None) -> list[str]:
-    """The names to tick, for a setting that has them."""
+def value_choices(field: str | None) -> list[str]:
+    """Return the names to tick, for a setting that has them."""
     return list(_AXES[field].choices) if field in _AXES else []
 
 
-def _help(field: str | None) -> str:
+def _help_text(field: str | None) -> str:
     if field not in _AXES:
         return ""
     if field == "prompt_replace":
-        return "What stands there instead: with commas, or a line each. Begin with the words themselves to keep them."
-    kind = _AXES[field].kind
-    return {
-        "text": "With commas, or a line each; quotes around what has a comma.",
-        "size": "Width and height: 512x768.",
-        "whole": "A list, or a range: from-to (+step), from-to [how many].",
-        "number": "A list, or a range: from-to (+step), from-to [how many].",
-    }[kind]
+        return (
+            "What stands there instead: with commas, or a line each. "
+            "Begin with the words themselves to keep them."
+        )
+    return _HELP_TEXTS[_AXES[field].kind]
 
 
-def read(raw: Raw) -> dict[str, Any]:
-    """What a row says, as an axis's settings, not yet judged. Raises InvalidSpec for a row that says nothing."""
-    field = known(raw["field"])
+def parse_row(row_values: RowValues) -> dict[str, Any]:
+    """Return a row as the settings of an axis, not validated yet.
+
+    Raises:
+        InvalidSpec: If the row does not say what varies.
+    """
+    field = known_field(row_values["field"])
     if field is None:
         raise InvalidSpec(["choose what varies, or take the row away."])
-    values = (
-        raw["ticks"] if _AXES[field].choices else raw["names"] if field in _NAMES else raw["text"]
-    )
-    return {
+    axis = _AXES[field]
+    if axis.choices:
+        values = row_values["ticks"]
+    elif field in _LIBRARY_FIELDS:
+        values = row_values["names"]
+    else:
+        values = row_values["text"]
+    settings = {
         "field": field,
         "values": values,
-        "lora": raw["lora"] or "" if field.startswith("lora_") else "",
-        "find": raw["find"] or "" if _AXES[field].needs else "",
-        "group": raw["group"] or None,
+        "lora": "",
+        "find": "",
+        "group": row_values["group"] or None,
     }
+    if field.startswith("lora_"):
+        settings["lora"] = row_values["lora"] or ""
+    if axis.requires:
+        settings["find"] = row_values["find"] or ""
+    return settings
 
 
-def raw_of(axis: Axis, groups: list[int]) -> Raw:
-    """An axis as a row; `groups` are the numbers of all groups, which the page knows by their turn."""
-    listed = [plain(value) for value in axis.parsed]
-    ticks, names = bool(_AXES[axis.field].choices), axis.field in _NAMES
-    group = groups.index(axis.group) + 1 if axis.group in groups else 0
-    return BLANK | {
+def row_values_of(axis: Axis, group_numbers: list[int]) -> RowValues:
+    """Return an axis as a row.
+
+    Args:
+        axis: The axis to put on the page.
+        group_numbers: The numbers of all groups of the sweep; the page counts them from 1.
+    """
+    group = 0
+    if axis.group in group_numbers:
+        group = group_numbers.index(axis.group) + 1
+    row_values = BLANK_ROW | {
         "field": axis.field,
         "lora": axis.lora,
         "find": axis.find,
-        "group": group if group < len(_GROUPS) else 0,
-        "ticks": listed if ticks else [],
-        "names": listed if names else [],
-        "text": ""
-        if ticks or names
-        else axis.values
-        if isinstance(axis.values, str)
-        else axis.text,
+        "group": group if group < len(_GROUP_CHOICES) else 0,
     }
+    formatted_values = [format_value(value) for value in axis.parsed_values]
+    has_ticks = bool(_AXES[axis.field].choices)
+    has_names = axis.field in _LIBRARY_FIELDS
+    if has_ticks:
+        row_values["ticks"] = formatted_values
+    if has_names:
+        row_values["names"] = formatted_values
+    if not has_ticks and not has_names:
+        row_values["text"] = axis.values_text
+        if isinstance(axis.values, str):
+            row_values["text"] = axis.values
+    return row_values
 
 
 class AxisRows:
-    """All rows. `fields` says what varies in those that are seen."""
+    """All rows. `fields` holds what varies in the visible ones."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.rows = [Row(number, FIRST if number == 1 else None) for number in range(1, MOST + 1)]
+        self.rows = [AxisRow(1, FIRST_ROW)]
+        self.rows += [AxisRow(number, None) for number in range(2, MAX_AXES + 1)]
         self.add = gr.Button(
             "+ Vary something else too", size="sm", elem_id="axis-add", elem_classes="axis-add"
         )
-        self.fields: gr.State = gr.State([FIRST["field"]])
-        for place, row in enumerate(self.rows):
-            row.field.input(self._fit(place), self.inputs, self.outputs, preprocess=False, **SHORT)
-            row.remove.click(
-                self._removed(place), self.inputs, self.outputs, preprocess=False, **SHORT
-            )
-        self.add.click(self.added, self.inputs, self.outputs, preprocess=False, **SHORT)
+        self.fields: gr.State = gr.State([FIRST_ROW["field"]])
+        handlers: list[tuple[Any, Any]] = [(self.add.click, self.add_row)]
+        for row_index, row in enumerate(self.rows):
+            handlers.append((row.field.input, self._field_change_handler(row_index)))
+            handlers.append((row.remove.click, self._remove_handler(row_index)))
+        for event, handler in handlers:
+            event(handler, self.inputs, self.outputs, preprocess=False, **EVENT_OPTIONS)
 
     @property
     def inputs(self) -> set[Any]:
-        return {self.fields, *(part for row in self.rows for part in row.inputs.values())}
+        return {self.fields, *self.value_components}
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.fields, self.add, *(part for row in self.rows for part in row.outputs)]
+        row_components = [component for row in self.rows for component in row.outputs]
+        return [self.fields, self.add, *row_components]
+
+    @property
+    def value_components(self) -> list[Any]:
+        """What people choose and type in the rows."""
+        return [component for row in self.rows for component in row.inputs.values()]
 
     @property
     def echoes(self) -> list[Any]:
         return [row.echo for row in self.rows]
 
-    def raw(self, values: Mapping[Any, Any]) -> list[Raw]:
-        return [row.raw(values) for row in self.rows[: len(values[self.fields])]]
+    def read_rows(self, values: Mapping[Any, Any]) -> list[RowValues]:
+        """Return the visible rows as the browser sent them."""
+        return [row.read_values(values) for row in self.rows[: len(values[self.fields])]]
 
-    def read(self, values: Mapping[Any, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-        """All axes as settings, and what is wrong with rows that are none."""
-        found, wrong = [], []
-        for number, raw in enumerate(self.raw(values), 1):
+    def parse_axes(self, values: Mapping[Any, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the settings of all axes, and the faults of the rows that are none."""
+        axes: list[dict[str, Any]] = []
+        faults: list[str] = []
+        for number, row_values in enumerate(self.read_rows(values), 1):
             try:
-                found.append(read(raw))
+                axes.append(parse_row(row_values))
             except InvalidSpec as error:
-                wrong += [f"Axis {number}: {fault}" for fault in error.faults]
-        return found, wrong
+                faults += [f"Axis {number}: {fault}" for fault in error.faults]
+        return axes, faults
 
-    def blank(self, values: Mapping[Any, Any]) -> bool:
-        """Whether nothing was ticked, chosen or typed yet."""
-        return not any(raw[name] for raw in self.raw(values) for name in ("text", "ticks", "names"))
+    def is_blank(self, values: Mapping[Any, Any]) -> bool:
+        """Return whether nothing was ticked, chosen or typed yet."""
+        return not any(
+            row_values[name]
+            for row_values in self.read_rows(values)
+            for name in ("text", "ticks", "names")
+        )
 
-    def fill(self, listed: Sequence[Axis]) -> Updates:
+    def fill_rows(self, sweep_axes: Sequence[Axis]) -> Updates:
         """Put axes on the page, as many as there is room for."""
-        groups = sorted({axis.group for axis in listed if axis.group is not None})
-        return self.show([raw_of(axis, groups) for axis in listed[:MOST]])
+        group_numbers = sorted({axis.group for axis in sweep_axes if axis.group is not None})
+        return self.show_rows(
+            [row_values_of(axis, group_numbers) for axis in sweep_axes[:MAX_AXES]]
+        )
 
-    def show(self, raws: Sequence[Raw]) -> Updates:
+    def show_rows(self, rows_values: Sequence[RowValues]) -> Updates:
+        """Put these rows on the page, and hide the rest."""
         updates: Updates = {
-            self.fields: [raw["field"] for raw in raws],
-            self.add: gr.Button(visible=len(raws) < MOST),
+            self.fields: [row_values["field"] for row_values in rows_values],
+            self.add: gr.Button(visible=len(rows_values) < MAX_AXES),
         }
-        for place, row in enumerate(self.rows):
-            updates |= (
-                row.show(raws[place], self.library, len(raws) == 1)
-                if place < len(raws)
-                else row.hide()
-            )
+        is_only_row = len(rows_values) == 1
+        for row, row_values in zip(self.rows, rows_values):
+            updates |= row.show(row_values, self.library, is_only_row)
+        for row in self.rows[len(rows_values) :]:
+            updates |= row.hide()
         return updates
 
-    def echo(self, values: Mapping[Any, Any]) -> Updates:
-        """Under each row, what was understood of it."""
+    def render_echoes(self, values: Mapping[Any, Any]) -> Updates:
+        """Render under each row what was understood of it."""
         updates: Updates = dict.fromkeys(self.echoes, "")
-        if self.blank(values):
+        if self.is_blank(values):
             return updates
-        for row, raw in zip(self.rows, self.raw(values)):
-            try:
-                updates[row.echo] = sweep.echo(
-                    [plain(value) for value in check(Axis, read(raw)).parsed]
-                )
-            except InvalidSpec as error:
-                updates[row.echo] = sweep.note(" ".join(error.faults), bad=bool(raw["text"]))
+        for row, row_values in zip(self.rows, self.read_rows(values)):
+            updates[row.echo] = _render_echo(row_values)
         return updates
 
-    def added(self, values: Updates) -> Updates:
-        return self.show([*self.raw(values), dict(BLANK)][:MOST])
+    def add_row(self, values: Updates) -> Updates:
+        """Show a blank row below the visible ones."""
+        return self.show_rows([*self.read_rows(values), dict(BLANK_ROW)][:MAX_AXES])
 
-    def _removed(self, place: int) -> Any:
-        def removed(values: Updates) -> Updates:
-            raws = self.raw(values)
-            return self.show(raws[:place] + raws[place + 1 :] or [dict(FIRST)])
+    def _remove_handler(self, row_index: int) -> Callable[[Updates], Updates]:
+        def remove_row(values: Updates) -> Updates:
+            rows_values = self.read_rows(values)
+            del rows_values[row_index : row_index + 1]
+            return self.show_rows(rows_values or [dict(FIRST_ROW)])
 
-        return removed
+        return remove_row
 
-    def _fit(self, place: int) -> Any:
-        def fit(values: Updates) -> Updates:
-            """Another thing varies: its own parts, and none of the values of what varied before."""
-            raws, before = self.raw(values), list(values[self.fields])
-            field, before[place] = before[place], raws[place]["field"]
-            if field == raws[place]["field"]:
-                return {self.fields: before}
-            raws[place] = BLANK | {"field": raws[place]["field"], "group": raws[place]["group"]}
-            return {
-                self.fields: before,
-                **self.rows[place].show(raws[place], self.library, len(raws) == 1),
+    def _field_change_handler(self, row_index: int) -> Callable[[Updates], Updates]:
+        def change_field(values: Updates) -> Updates:
+            """Show the components of the new field, without the values of the field before."""
+            rows_values = self.read_rows(values)
+            row_values = rows_values[row_index]
+            fields = list(values[self.fields])
+            previous_field = fields[row_index]
+            fields[row_index] = row_values["field"]
+            updates: Updates = {self.fields: fields}
+            if row_values["field"] == previous_field:
+                return updates
+            new_values = BLANK_ROW | {
+                "field": row_values["field"],
+                "group": row_values["group"],
             }
+            row = self.rows[row_index]
+            return updates | row.show(new_values, self.library, len(rows_values) == 1)
 
-        return fit
+        return change_field
+
+
+def _render_echo(row_values: RowValues) -> str:
+    """Render the values of a row as they were understood, or its faults."""
+    try:
+        axis = validate(Axis, parse_row(row_values))
+    except InvalidSpec as error:
+        return sweep.render_note(" ".join(error.faults), is_error=bool(row_values["text"]))
+    return sweep.render_parsed_values([format_value(value) for value in axis.parsed_values])

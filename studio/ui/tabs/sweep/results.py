@@ -1,69 +1,99 @@
-"""The open sweep: its grid as it fills, the axes turned, a cell pressed, its files.
+"""The open sweep: its grid as it fills, its axes swapped, a cell selected, its files.
 
-Knows: everything on the right side of the Sweep tab. Does not know: the form, how a sweep is asked for, how cells are painted.
+Knows: everything on the right side of the Sweep tab.
+Does not know: the form, how a sweep is asked for, how cells are rendered.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio.core.sweeps.spec import Plan, SweepSpec, plan
+from studio.core.jobs import SWEEP
+from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, InvalidSpec
+from studio.services.submission import Services
+from studio.services.urls import file_url
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.storage.sweeps import Sweep, exported_verdicts
-from studio.ui import show
-from studio.ui.guard import Visitor, uploaded, who
-from studio.ui.tabs.sweep.cell import CellPane
+from studio.storage.sweeps import Sweep, parse_exported_verdicts
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
+from studio.ui.form import single_file
+from studio.ui.private_gradio import event_payload
+from studio.ui.tabs.sweep import progress
+from studio.ui.tabs.sweep.cell import SLIDER_MODE, CellPane
 from studio.ui.views import sweep as grid
-from studio.ui.widgets import SHORT, SILENT, Desk, Updates
 
-KINDS = ("sweep", "export")
-STARTS = ("Schedulers and steps", "Words - things and places")  # presets to begin with
-NUMBERS = [
+STARTER_PRESETS = ("Schedulers and steps", "Words - things and places")  # presets to begin with
+METRIC_CHOICES = [
     ("seconds", "seconds"),
     ("prompt fit (CLIP)", "prompt fit"),
     ("difference to the pinned cell", "difference"),
 ]
-View = tuple[int, int | None]  # which axis goes across, which down
+MAX_HISTORY_JOBS = 200  # jobs back to look for the last one of a sweep
+GridAxes = tuple[int, int | None]  # which axis goes across, which down
 
 
 @lru_cache(maxsize=8)
-def planned(spec: SweepSpec) -> Plan:
-    """A stored sweep's plan, which is looked at again and again while it runs."""
-    return plan(spec)
+def cached_plan(spec: SweepSpec) -> SweepPlan:
+    """Return the plan of a stored sweep, which is needed at every poll while it runs."""
+    return plan_sweep(spec)
 
 
-class OpenSweep:
-    """One build of it. `current` is the id of the sweep that is looked at; the buttons are the form's."""
+@dataclass(frozen=True)
+class GridSelection:
+    """What a page shows of the open sweep: the axes of its grid, the selected and pinned cell."""
 
-    def __init__(self, desk: Desk, stop: gr.Button, extend: gr.Button, again: gr.Button) -> None:
-        self.desk, self.stop, self.extend, self.again = desk, stop, extend, again
-        self.current: gr.State = gr.State("")
-        self.seen: gr.State = gr.State("")
-        self.drawn: gr.State = gr.State("")
-        self.view: gr.State = gr.State((0, None))
-        self.clock = gr.Timer(0.5, active=False)  # the page asks, so a slow line skips frames
+    axes: GridAxes
+    cell_key: str = ""
+    pinned_key: str = ""
+    compare_mode: str = SLIDER_MODE
+
+
+class SweepView:
+    """The components of the open sweep. `sweep_id` is its id; the buttons are the form's."""
+
+    def __init__(
+        self, services: Services, stop: gr.Button, extend: gr.Button, resume: gr.Button
+    ) -> None:
+        self.services = services
+        self.stop = stop
+        self.extend = extend
+        self.resume = resume
+        self.sweep_id: gr.State = gr.State("")
+        self.shown_revision: gr.State = gr.State("")
+        self.grid_hash: gr.State = gr.State("")
+        self.grid_axes: gr.State = gr.State((0, None))
+        # The page asks, so that a slow connection skips frames.
+        self.timer = gr.Timer(0.5, active=False)
         self.head = gr.HTML(elem_id="sweep-head")
-        with gr.Row(visible=False, elem_classes="turn", elem_id="sweep-turn") as self.turning:
-            self.across = gr.Dropdown(
+        with gr.Row(visible=False, elem_classes="turn", elem_id="sweep-turn") as self.axes_row:
+            self.x_axis = gr.Dropdown(
                 [], label="Across →", scale=4, min_width=110, elem_id="sweep-across"
             )
             self.swap = gr.Button("⇄ Swap", size="sm", scale=0, min_width=84, elem_id="sweep-swap")
-            self.down = gr.Dropdown(
+            self.y_axis = gr.Dropdown(
                 [], label="Down ↓", scale=4, min_width=110, elem_id="sweep-down"
             )
-        self.grid = gr.HTML(self.empty(), js_on_load=grid.SCRIPT, elem_id="sweep-grid")
-        self.pane = CellPane(desk)
+        self.grid = gr.HTML(self.render_invitation(), js_on_load=grid.SCRIPT, elem_id="sweep-grid")
+        self.pane = CellPane(services)
         with gr.Accordion(
             "Take it along: sheet, viewer, index", open=False, visible=False, elem_id="sweep-export"
-        ) as self.taking:
+        ) as self.export_accordion:
             with gr.Row(elem_classes="export-row"):
-                self.numbers = gr.CheckboxGroup(
-                    NUMBERS,
+                self.metrics = gr.CheckboxGroup(
+                    METRIC_CHOICES,
                     value=[],
                     label="Numbers under the cells",
                     scale=4,
@@ -78,402 +108,428 @@ class OpenSweep:
                 elem_id="sweep-verdicts",
             )
 
-    def empty(self) -> str:
-        return grid.empty([name for name in STARTS if name in self.desk.sweep_presets.names()])
+    def render_invitation(self) -> str:
+        """Render what stands in place of a grid: what a sweep is, and presets to begin with."""
+        preset_names = self.services.home.sweep_presets.list_names()
+        return grid.render_placeholder([name for name in STARTER_PRESETS if name in preset_names])
 
     @property
-    def watched(self) -> list[Any]:
-        """What changes while it runs."""
+    def selection_inputs(self) -> set[Any]:
+        """What says which sweep is open and what the page shows of it."""
+        return {
+            self.sweep_id,
+            self.grid_axes,
+            self.pane.cell_key,
+            self.pane.pinned_key,
+            self.pane.compare_mode,
+        }
+
+    @property
+    def live_outputs(self) -> list[Any]:
+        """What changes while a sweep runs."""
         return [
-            self.seen,
-            self.drawn,
-            self.clock,
+            self.shown_revision,
+            self.grid_hash,
+            self.timer,
             self.head,
             self.grid,
-            self.taking,
+            self.export_accordion,
             self.files,
             self.stop,
             self.extend,
-            self.again,
+            self.resume,
         ]
 
     @property
     def outputs(self) -> list[Any]:
         return [
-            *self.watched,
-            self.current,
-            self.view,
-            self.turning,
-            self.across,
-            self.down,
+            *self.live_outputs,
+            self.sweep_id,
+            self.grid_axes,
+            self.axes_row,
+            self.x_axis,
+            self.y_axis,
             *self.pane.outputs,
         ]
 
     def wire(self) -> None:
-        looking = [self.current, self.seen, self.drawn, self.view, self.pane.key, self.pane.pinned]
-        self.clock.tick(self.look, looking, self.watched, **SILENT)
-        self.stop.click(self.cancel, self.current, None, **SHORT)
-        turning = [self.current, self.view, self.across, self.down, self.pane.key, self.pane.pinned]
-        for part in (self.across, self.down):
-            part.input(self.turn, turning, self.outputs, preprocess=False, **SHORT)
-        self.swap.click(self.swapped, turning, self.outputs, preprocess=False, **SHORT)
-        self.pane.judging.click(
-            self.act, self.acting, self.outputs, trigger_mode="multiple", **SHORT
-        )  # a note, then a star
-        self.pane.wire(self.pin, self.unpin, self.compare, self.acting, [self.grid, self.drawn])
+        """Connect events and handlers."""
+        selection = self.selection_inputs
+        self.timer.tick(
+            self.poll,
+            {self.shown_revision, self.grid_hash, *selection},
+            self.live_outputs,
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+        self.stop.click(self.cancel_jobs, self.sweep_id, None, **EVENT_OPTIONS)
+        axis_events = (
+            (self.x_axis.input, self.change_axes),
+            (self.y_axis.input, self.change_axes),
+            (self.swap.click, self.swap_axes),
+        )
+        for event, handler in axis_events:
+            event(
+                handler,
+                {self.x_axis, self.y_axis, *selection},
+                self.outputs,
+                preprocess=False,
+                **EVENT_OPTIONS,
+            )
+        self.pane.verdict_editor.click(
+            self.handle_action,
+            selection,
+            self.outputs,
+            trigger_mode="multiple",  # a note, then a star
+            **EVENT_OPTIONS,
+        )
+        self.pane.wire(
+            self.toggle_pin,
+            self.unpin,
+            on_compare_mode=self.compare_cells,
+            inputs=selection,
+            grid_outputs=[self.grid, self.grid_hash],
+        )
         self.upload.upload(
-            self.take_verdicts,
-            {self.upload, *self.acting[:4]},
+            self.import_verdicts,
+            {self.upload, *selection},
             [*self.outputs, self.upload],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
         self.export.click(
             self.submit_export,
-            [self.current, self.view, self.numbers, self.pane.key, self.pane.pinned],
+            {self.metrics, *selection},
             self.outputs,
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
 
-    @property
-    def acting(self) -> list[Any]:
-        """What `act` needs."""
-        return [self.current, self.view, self.pane.key, self.pane.pinned, self.pane.how]
+    def _read_selection(self, values: Updates) -> GridSelection:
+        return GridSelection(
+            values[self.grid_axes],
+            values[self.pane.cell_key],
+            pinned_key=values[self.pane.pinned_key],
+            compare_mode=values[self.pane.compare_mode],
+        )
 
-    # ---- as it runs ---------------------------------------------------------------------------------------------
+    # ---- while it runs ------------------------------------------------------------------------
 
-    def look(
-        self, id: str, seen: str, drawn: str, view: View, key: str, pinned: str, request: gr.Request
-    ) -> Updates:
-        """What the open sweep is doing, as updates of the page; nothing if nothing has changed."""
-        visitor = who(request)
-        sweep, now = self.mine(id, visitor), self._state(visitor, id)
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
+        """Render how far the open sweep is, if that has changed since the page last asked."""
+        visitor = visitor_from_request(request)
+        sweep = self.find_sweep(values[self.sweep_id], visitor)
         if sweep is None:
-            return {self.clock: gr.Timer(active=False)}
-        return (
-            {self.seen: gr.skip()}
-            if now == seen
-            else self._shown(visitor, sweep, drawn, view, key, pinned)
-        )
+            return {self.timer: gr.Timer(active=False)}
+        if _revision(self.open_jobs(visitor, sweep.id)) == values[self.shown_revision]:
+            return {self.shown_revision: gr.skip()}
+        return self._render(visitor, sweep, self._read_selection(values), values[self.grid_hash])
 
-    def _state(self, visitor: Visitor, id: str) -> str:
-        return repr([(job.id, job.state, job.beat) for job in self.jobs(visitor, id)])
-
-    def _shown(
-        self,
-        visitor: Visitor,
-        sweep: Sweep,
-        drawn: str,
-        view: View,
-        key: str = "",
-        pinned: str = "",
+    def _render(
+        self, visitor: Visitor, sweep: Sweep, selection: GridSelection, grid_hash: str = ""
     ) -> Updates:
-        """All that says how far a sweep is; the grid only where it differs from the one `drawn`."""
-        seen, jobs = self._state(visitor, sweep.id), self.jobs(visitor, sweep.id)
-        shown = self._board(sweep)
-        states = [tile.state for tile in shown.tiles.values()]
-        done, failed, total = states.count("done"), states.count("failed"), len(states)
-        running = any(job.kind == "sweep" for job in jobs)
-        words, share, state = _doing(jobs) if jobs else self._ended(visitor, sweep.id)
+        """Render how far a sweep is; its grid only if it differs from that with `grid_hash`."""
+        jobs = self.open_jobs(visitor, sweep.id)
+        is_running = any(job.kind == SWEEP.name for job in jobs)
+        if jobs:
+            status = progress.describe_progress(jobs)
+        else:
+            status = progress.describe_outcome(self._find_last_job(visitor, sweep.id))
+        board = self._build_board(sweep)
+        states = [tile.state for tile in board.tiles.values()]
+        num_done = states.count("done")
+        num_failed = states.count("failed")
+        num_missing = len(states) - num_done - num_failed
         updates: Updates = {
-            self.seen: seen,
-            self.clock: gr.Timer(active=bool(jobs)),
+            self.shown_revision: _revision(jobs),
+            self.timer: gr.Timer(active=bool(jobs)),
             self.stop: gr.Button(interactive=bool(jobs)),
-            self.head: grid.head(sweep.spec, done, failed, total, words, share, state),
-            self.extend: gr.Button(visible=True),
-            self.again: gr.Button(
-                _rest(total - done - failed, failed), visible=done < total and not running
+            self.head: grid.render_header(
+                sweep.spec,
+                num_done,
+                num_failed=num_failed,
+                num_cells=len(states),
+                message=status.message,
+                fraction=status.fraction,
+                state=status.state,
             ),
-            self.taking: gr.Accordion(visible=done > 0),
-            self.files: self._files(sweep.id, jobs),
+            self.extend: gr.Button(visible=True),
+            self.resume: gr.Button(
+                progress.resume_label(num_missing, num_failed),
+                visible=num_done < len(states) and not is_running,
+            ),
+            self.export_accordion: gr.Accordion(visible=num_done > 0),
+            self.files: progress.render_files(self.services.home.sweeps.get_folder(sweep.id), jobs),
         }
-        text = grid.grid(shown, *_fitting(view, shown), key, pinned, busy=running)
-        if (digest := str(hash(text))) != drawn:
-            updates |= {self.grid: text, self.drawn: digest}
+        grid_updates = self._grid_updates(board, selection, is_running)
+        if grid_updates[self.grid_hash] != grid_hash:
+            updates |= grid_updates
         return updates
 
-    def open(self, visitor: Visitor, id: str) -> Updates:
-        """A sweep is shown from now on, its first axis across and its second down, no cell of it looked at."""
-        sweep = self.must(id, visitor)
-        shown = grid.board(planned(sweep.spec), {}, show.address)
-        several = len(shown.axes) > 1
-        view: View = (0, 1 if several else None)
+    def open(self, visitor: Visitor, sweep_id: str) -> Updates:
+        """Show a sweep, its first axis across and its second down, with no cell selected.
+
+        Raises:
+            BadFile: If there is no such sweep that the visitor may see.
+        """
+        sweep = self.require_sweep(sweep_id, visitor)
+        board = _empty_board(sweep)
+        axes = _valid_axes((0, 1), board)
+        x_axis, y_axis = axes
         return {
-            **self.pane.closed(),
-            self.current: id,
-            self.view: view,
-            self.turning: gr.Row(visible=several),
-            self.across: gr.Dropdown(shown.titles, value=0),
-            self.down: gr.Dropdown(shown.titles, value=1 if several else 0),
-            **self._shown(visitor, sweep, "", view),
+            **self.pane.render_empty(),
+            self.sweep_id: sweep_id,
+            self.grid_axes: axes,
+            self.axes_row: gr.Row(visible=y_axis is not None),
+            self.x_axis: gr.Dropdown(board.axis_choices, value=x_axis),
+            self.y_axis: gr.Dropdown(board.axis_choices, value=y_axis or 0),
+            **self._render(visitor, sweep, GridSelection(axes)),
         }
 
     def close(self) -> Updates:
-        """No sweep is open."""
+        """Show that no sweep is open."""
         return {
-            **self.pane.closed(),
-            self.current: "",
+            **self.pane.render_empty(),
+            self.sweep_id: "",
             self.head: "",
-            self.turning: gr.Row(visible=False),
-            self.grid: self.empty(),
+            self.axes_row: gr.Row(visible=False),
+            self.grid: self.render_invitation(),
             self.extend: gr.Button(visible=False),
-            self.again: gr.Button(visible=False),
+            self.resume: gr.Button(visible=False),
             self.files: "",
-            self.taking: gr.Accordion(visible=False),
+            self.export_accordion: gr.Accordion(visible=False),
         }
 
-    def cancel(self, id: str, request: gr.Request) -> None:
-        for job in self.jobs(who(request), id):
-            self.desk.jobs.cancel(job.id)
+    def cancel_jobs(self, sweep_id: str, request: gr.Request) -> None:
+        """Stop all that is being done for the open sweep."""
+        for job in self.open_jobs(visitor_from_request(request), sweep_id):
+            self.services.home.jobs.cancel(job.id)
 
-    def submit_export(
-        self, id: str, view: View, numbers: list[str], key: str, pinned: str, request: gr.Request
-    ) -> Updates:
-        with show.said():
-            visitor = who(request)
-            sweep, reference = self.must(id, visitor), pinned or key
-            if "difference" in (numbers or ()) and not reference:
+    def submit_export(self, values: Updates, request: gr.Request) -> Updates:
+        """Queue the sheet, viewer and index of the open sweep, as its grid is shown."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            sweep = self.require_sweep(values[self.sweep_id], visitor)
+            selection = self._read_selection(values)
+            metrics = values[self.metrics] or []
+            reference = selection.pinned_key or selection.cell_key
+            if "difference" in metrics and not reference:
                 raise InvalidSpec(
                     ["Difference: choose or pin the cell that all others are compared to."]
                 )
-            shown = grid.board(planned(sweep.spec), {}, show.address)
-            across, down = _fitting(view, shown)
-            self.desk.submit_export(
-                {
-                    "sweep": id,
-                    "numbers": numbers or [],
-                    "reference": reference,
-                    "x": shown.places[across],
-                    "y": None if down is None else shown.places[down],
-                },
-                visitor,
-            )
-            return self._shown(visitor, sweep, "", view, key, pinned)
+            board = _empty_board(sweep)
+            x_axis, y_axis = _valid_axes(selection.axes, board)
+            export_spec = {
+                "sweep": sweep.id,
+                "numbers": metrics,
+                "reference": reference,
+                "x": board.axis_indices[x_axis],
+                "y": None if y_axis is None else board.axis_indices[y_axis],
+            }
+            self.services.submit_sweep_export(export_spec, visitor)
+            return self._render(visitor, sweep, selection)
 
-    def take_verdicts(self, values: Updates, request: gr.Request) -> Updates:
-        """What was said in a viewer, for the cells that are still there, in place of what was said here."""
-        with show.said():
-            visitor, file = who(request), values[self.upload]
-            sweep = self.must(values[self.current], visitor)
-            path, _ = uploaded(file[0] if isinstance(file, list) and file else file)
-            given = exported_verdicts(path.read_text("utf-8", "replace"), sweep.id)
-            there = [cell.key for cell in planned(sweep.spec).cells if cell.key in given]
-            for key in there:
-                self.desk.sweeps.judge(sweep.id, key, given[key])
-            gr.Info(f"{len(there)} verdict{'s' * (len(there) != 1)} taken.")
+    def import_verdicts(self, values: Updates, request: gr.Request) -> Updates:
+        """Store the verdicts of a viewer, over those that its cells have here."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            sweep = self.require_sweep(values[self.sweep_id], visitor)
+            path, _ = resolve_upload(single_file(values[self.upload]))
+            verdicts = parse_exported_verdicts(path.read_text("utf-8", "replace"), sweep.id)
+            cells = [cell for cell in cached_plan(sweep.spec).cells if cell.key in verdicts]
+            for cell in cells:
+                self.services.home.sweeps.set_verdict(sweep.id, cell.key, verdicts[cell.key])
+            gr.Info(f"{len(cells)} {'verdict' if len(cells) == 1 else 'verdicts'} taken.")
             return {
-                **self._drawn(
-                    sweep, values[self.view], values[self.pane.key], values[self.pane.pinned]
-                ),
+                **self._render_grid(sweep, self._read_selection(values)),
                 self.upload: None,
             }
 
-    # ---- the grid -----------------------------------------------------------------------------------------------
+    # ---- the grid -----------------------------------------------------------------------------
 
-    def turn(
-        self,
-        id: str,
-        view: View,
-        across: Any,
-        down: Any,
-        key: str,
-        pinned: str,
-        request: gr.Request,
-    ) -> Updates:
-        """Other axes across and down. An axis cannot be both: the one it takes the place of goes where it was."""
-        if across == down:
-            across, down = (across, view[0]) if across != view[0] else (view[1], down)
-        return self._turned(who(request), id, (across, down), key, pinned)
+    def change_axes(self, values: Updates, request: gr.Request) -> Updates:
+        """Show other axes across and down.
 
-    def swapped(
-        self,
-        id: str,
-        view: View,
-        across: Any,
-        down: Any,
-        key: str,
-        pinned: str,
-        request: gr.Request,
-    ) -> Updates:
-        return self._turned(who(request), id, (down, across), key, pinned)
+        An axis cannot be both: the one whose place it takes goes to the place that it had.
+        """
+        x_axis, y_axis = values[self.x_axis], values[self.y_axis]
+        previous_x_axis, previous_y_axis = values[self.grid_axes]
+        if x_axis == y_axis:
+            if x_axis == previous_x_axis:
+                x_axis = previous_y_axis
+            else:
+                y_axis = previous_x_axis
+        return self._apply_axes(values, request, requested_axes=(x_axis, y_axis))
 
-    def _turned(
-        self, visitor: Visitor, id: str, asked: tuple[Any, Any], key: str, pinned: str
+    def swap_axes(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the axis across down, and the one down across."""
+        requested_axes = (values[self.y_axis], values[self.x_axis])
+        return self._apply_axes(values, request, requested_axes=requested_axes)
+
+    def _apply_axes(
+        self, values: Updates, request: gr.Request, *, requested_axes: tuple[Any, Any]
     ) -> Updates:
-        with show.said():
-            sweep = self.must(id, visitor)
-            view = _fitting(asked, grid.board(planned(sweep.spec), {}, show.address))
+        with report_errors():
+            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            axes = _valid_axes(requested_axes, _empty_board(sweep))
+            selection = replace(self._read_selection(values), axes=axes)
             return {
-                self.view: view,
-                self.across: view[0],
-                self.down: view[1],
-                **self._drawn(sweep, view, key, pinned),
+                self.grid_axes: axes,
+                self.x_axis: axes[0],
+                self.y_axis: axes[1],
+                **self._render_grid(sweep, selection),
             }
 
-    def act(
-        self,
-        id: str,
-        view: View,
-        key: str,
-        pinned: str,
-        how: str,
-        event: gr.EventData,
-        request: gr.Request,
-    ) -> Updates:
-        """A button of the grid or of a verdict; what it says comes from the browser, so it is only words."""
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            verb, subject, value = data.get("what"), str(data.get("subject")), data.get("value")
-            sweep = self.must(id, visitor)
-            if subject not in {cell.key for cell in planned(sweep.spec).cells}:
+    def handle_action(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Handle a button of the grid or of a verdict.
+
+        What the button says comes from the browser, so it is checked.
+        """
+        with report_errors():
+            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            selection = self._read_selection(values)
+            data = event_payload(event)
+            action = data.get("what")
+            cell_key = str(data.get("subject"))
+            if cell_key not in {cell.key for cell in cached_plan(sweep.spec).cells}:
                 raise BadFile("That cell is no longer in this sweep.")
-            if verb == "cell":
-                return self.pane.shown(id, planned(sweep.spec), subject, pinned, how)
-            if verb == "pin":
-                return self._pinned(
-                    sweep, view, key or subject, "" if pinned == subject else subject, how
+            if action == "cell":
+                return self._render_cell(sweep, replace(selection, cell_key=cell_key))
+            if action == "pin":
+                return self._pin_cell(
+                    sweep, replace(selection, cell_key=selection.cell_key or cell_key), cell_key
                 )
-            if verb not in ("stars", "best", "note"):
+            if action not in ("stars", "best", "note"):
                 raise BadFile("The page asked for something that the studio does not know.")
-            verdict = self.pane.judged(id, subject, verb, value)
-            again = (
-                {self.pane.judging: grid.judging(key, verdict)}
-                if subject == key and verb != "note"
-                else {}
+            verdict = self.pane.update_verdict(
+                sweep.id, cell_key, verdict_field=action, value=data.get("value")
             )
-            return {**self._drawn(sweep, view, key, pinned), **again}
+            updates = self._render_grid(sweep, selection)
+            # A note is in its text field already, where somebody may still be typing.
+            if cell_key == selection.cell_key and action != "note":
+                editor_html = grid.render_verdict_editor(cell_key, verdict)
+                updates[self.pane.verdict_editor] = editor_html
+            return updates
 
-    def pin(
-        self, id: str, view: View, key: str, pinned: str, how: str, request: gr.Request
-    ) -> Updates:
-        """Pin the cell in view in place of another; if it is the pinned one, let it go."""
-        with show.said():
-            return self._pinned(
-                self.must(id, who(request)), view, key, "" if pinned == key else key, how
-            )
+    def toggle_pin(self, values: Updates, request: gr.Request) -> Updates:
+        """Pin the selected cell in place of another; if it is the pinned one, unpin it."""
+        with report_errors():
+            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            selection = self._read_selection(values)
+            return self._pin_cell(sweep, selection, selection.cell_key)
 
-    def unpin(
-        self, id: str, view: View, key: str, pinned: str, how: str, request: gr.Request
-    ) -> Updates:
-        with show.said():
-            return self._pinned(self.must(id, who(request)), view, key, "", how)
+    def unpin(self, values: Updates, request: gr.Request) -> Updates:
+        """Let no cell be pinned."""
+        with report_errors():
+            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            return self._pin_cell(sweep, self._read_selection(values), "")
 
-    def _pinned(self, sweep: Sweep, view: View, key: str, pinned: str, how: str) -> Updates:
+    def compare_cells(self, values: Updates, request: gr.Request) -> Updates:
+        """Compare the pinned and the selected cell in the way that the page asks for."""
+        with report_errors():
+            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            return self._render_cell(sweep, self._read_selection(values))
+
+    def _pin_cell(self, sweep: Sweep, selection: GridSelection, cell_key: str) -> Updates:
+        """Pin a cell, or unpin it if it is pinned already."""
+        pinned_key = "" if cell_key == selection.pinned_key else cell_key
+        selection = replace(selection, pinned_key=pinned_key)
         return {
-            **self.pane.shown(sweep.id, planned(sweep.spec), key, pinned, how),
-            **self._drawn(sweep, view, key, pinned),
+            **self._render_cell(sweep, selection),
+            **self._render_grid(sweep, selection),
         }
 
-    def compare(
-        self, id: str, view: View, key: str, pinned: str, how: str, request: gr.Request
-    ) -> Updates:
-        with show.said():
-            return self.pane.shown(id, planned(self.must(id, who(request)).spec), key, pinned, how)
-
-    def _drawn(self, sweep: Sweep, view: View, key: str, pinned: str) -> Updates:
-        """Only the grid, as after a verdict."""
-        busy = any(
-            job.kind == "sweep" and job.spec.get("sweep") == sweep.id
-            for job in self.desk.jobs.waiting()
+    def _render_cell(self, sweep: Sweep, selection: GridSelection) -> Updates:
+        return self.pane.render_cell(
+            sweep.id,
+            cached_plan(sweep.spec),
+            cell_key=selection.cell_key,
+            pinned_key=selection.pinned_key,
+            compare_mode=selection.compare_mode,
         )
-        shown = self._board(sweep)
-        text = grid.grid(shown, *_fitting(view, shown), key, pinned, busy)
-        return {self.grid: text, self.drawn: str(hash(text))}
 
-    def _board(self, sweep: Sweep) -> grid.Board:
-        return grid.board(planned(sweep.spec), self.desk.sweeps.cells(sweep.id), self._thumb)
+    def _render_grid(self, sweep: Sweep, selection: GridSelection) -> Updates:
+        """Render only the grid, as after a verdict."""
+        is_running = any(
+            job.kind == SWEEP.name and progress.is_job_of(job, sweep.id)
+            for job in self.services.home.jobs.list_open()
+        )
+        return self._grid_updates(self._build_board(sweep), selection, is_running)
 
-    # ---- what is whose, and where -------------------------------------------------------------------------------
+    def _grid_updates(
+        self, board: grid.Board, selection: GridSelection, is_running: bool
+    ) -> Updates:
+        x_axis, y_axis = _valid_axes(selection.axes, board)
+        grid_html = grid.render_grid(
+            board,
+            x_axis,
+            y_axis=y_axis,
+            selected_key=selection.cell_key,
+            pinned_key=selection.pinned_key,
+            is_running=is_running,
+        )
+        return {self.grid: grid_html, self.grid_hash: str(hash(grid_html))}
 
-    def mine(self, id: str, visitor: Visitor) -> Sweep | None:
-        """A sweep that this visitor may see."""
-        sweep = self.desk.sweeps.get(id) if id else None
-        return sweep if sweep and visitor.sees in (None, sweep.owner) else None
+    def _build_board(self, sweep: Sweep) -> grid.Board:
+        results = self.services.home.sweeps.load_cell_results(sweep.id)
+        return grid.build_board(cached_plan(sweep.spec), results, self._thumbnail_url)
 
-    def must(self, id: str, visitor: Visitor) -> Sweep:
-        """Raises BadFile where there is none."""
-        sweep = self.mine(id, visitor)
+    def _thumbnail_url(self, path: Path) -> str:
+        """Return the address of an image's thumbnail; of the image, if it is not an output."""
+        gallery = self.services.home.gallery
+        if not path.is_relative_to(gallery.outputs):
+            return file_url(path)
+        thumbnail = gallery.thumbs / path.relative_to(gallery.outputs)
+        return file_url(thumbnail.with_suffix(".webp"))
+
+    # ---- sweeps and their jobs ----------------------------------------------------------------
+
+    def find_sweep(self, sweep_id: str, visitor: Visitor) -> Sweep | None:
+        """Return a sweep, if there is one that this visitor may see."""
+        sweep = self.services.home.sweeps.get(sweep_id) if sweep_id else None
+        if sweep is None or visitor.owner_filter not in (None, sweep.owner):
+            return None
+        return sweep
+
+    def require_sweep(self, sweep_id: str, visitor: Visitor) -> Sweep:
+        """Return a sweep that this visitor may see.
+
+        Raises:
+            BadFile: If there is none.
+        """
+        sweep = self.find_sweep(sweep_id, visitor)
         if sweep is None:
             raise BadFile("There is no such sweep any more; run one, or open an earlier one.")
         return sweep
 
-    def jobs(self, visitor: Visitor, id: str) -> list[Job]:
-        """What is still to be done for a sweep."""
-        return [
-            job
-            for job in self.desk.jobs.waiting(visitor.sees)
-            if job.kind in KINDS and job.spec.get("sweep") == id
-        ]
+    def open_jobs(self, visitor: Visitor, sweep_id: str) -> list[Job]:
+        """Return the jobs of a sweep that wait or run, if the visitor may see them."""
+        jobs = self.services.home.jobs.list_open(visitor.owner_filter)
+        return [job for job in jobs if progress.is_job_of(job, sweep_id)]
 
-    def _ended(self, visitor: Visitor, id: str) -> tuple[str, float | None, str]:
-        """How the last work for a sweep came out."""
-        every = self.desk.jobs.history(200, visitor.sees)
-        job = next(
-            (job for job in every if job.kind in KINDS and job.spec.get("sweep") == id), None
-        )
-        if job is None:
-            return "", None, "done"
-        took = show.duration((job.ended or 0) - (job.started or job.ended or 0))
-        words = {
-            "done": f"ready in {took}" if job.kind == "sweep" else "files are ready",
-            "cancelled": "stopped; what is made is kept",
-        }.get(job.state, job.error or job.state)
-        return words, None, job.state
-
-    def _thumb(self, path: Path) -> str:
-        outputs = self.desk.gallery.outputs
-        inside = path.is_relative_to(outputs)
-        return show.address(
-            (self.desk.gallery.thumbs / path.relative_to(outputs)).with_suffix(".webp")
-            if inside
-            else path
-        )
-
-    def _files(self, id: str, jobs: list[Job]) -> str:
-        if any(job.kind == "export" for job in jobs):
-            return grid.note("Sheet, viewer and index are being made …")
-        folder = self.desk.sweeps.folder(id)
-        every = [
-            *sorted(folder.glob("sheet*.png")),
-            *(folder / name for name in ("viewer.html", "index.json", "index.csv")),
-        ]
-        there = [(path, path.stat()) for path in every if path.is_file()]
-        if not there:
-            return grid.note("Made when the sweep has ended, or when you press Export.")
-        return grid.downloads(
-            [
-                (f"{show.address(path)}?v={told.st_mtime_ns}", path.name, told.st_size)
-                for path, told in there
-            ]
-        )
+    def _find_last_job(self, visitor: Visitor, sweep_id: str) -> Job | None:
+        jobs = self.services.home.jobs.list_recent(MAX_HISTORY_JOBS, visitor.owner_filter)
+        return next((job for job in jobs if progress.is_job_of(job, sweep_id)), None)
 
 
-def _doing(jobs: list[Job]) -> tuple[str, float | None, str]:
-    """What is being done, how far it is, and its state."""
-    job = next((job for job in jobs if job.state == "running"), jobs[0])
-    if job.state == "queued":
-        return "waiting for its turn", 0.0, "queued"
-    at = job.progress
-    if job.kind == "export":
-        return "the sheet is being drawn", None, "running"
-    left = f" · about {show.duration(at.left)} left" if at.left is not None else ""
-    note = at.note[:1].lower() + at.note[1:] if at.note else "getting ready"
-    return note + left, at.step / at.total if at.total else 0.0, "running"
+def _revision(jobs: list[Job]) -> str:
+    """Return a text that differs as soon as anything about these jobs does."""
+    return repr([(job.id, job.state, job.revision) for job in jobs])
 
 
-def _rest(missing: int, failed: int) -> str:
-    """What is left to be done, as a button."""
-    cells = f"{missing:,} cell{'s' * (missing != 1)}"
-    if missing and failed:
-        return f"Continue: {cells} left, {failed:,} to retry"
-    return f"Continue: {cells} left" if missing else f"Retry the {failed:,} failed"
+def _empty_board(sweep: Sweep) -> grid.Board:
+    """Return the board of a sweep without its cells' results: its axes and their labels."""
+    return grid.build_board(cached_plan(sweep.spec), {}, file_url)
 
 
-def _fitting(asked: tuple[Any, Any], shown: grid.Board) -> View:
-    """Axes that there are, across and down."""
-    many = len(shown.axes)
-    if many == 1:
+def _valid_axes(requested_axes: tuple[Any, Any], board: grid.Board) -> GridAxes:
+    """Return the requested axes across and down, or the first two if these are not two axes."""
+    num_axes = len(board.axes)
+    if num_axes == 1:
         return 0, None
-    across, down = (axis if isinstance(axis, int) and 0 <= axis < many else None for axis in asked)
-    return (0, 1) if across is None or down is None or across == down else (across, down)
+    x_axis, y_axis = requested_axes
+    for axis in requested_axes:
+        if not isinstance(axis, int) or not 0 <= axis < num_axes:
+            return 0, 1
+    if x_axis == y_axis:
+        return 0, 1
+    return x_axis, y_axis

@@ -1,7 +1,8 @@
 """The Sweep tab: say what varies, see what it will take, run it, come back to it.
 
-Knows: the form and its buttons, presets, earlier sweeps. Does not know: how a row becomes an axis (sweep_axes.py), what is shown of
-the open sweep (sweep_open.py), how cells are painted.
+Knows: the form and its buttons, presets, earlier sweeps.
+Does not know: how a row becomes an axis (axes.py), what is shown of the open sweep (results.py),
+how cells are rendered.
 """
 
 from __future__ import annotations
@@ -12,43 +13,56 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check
-from studio.core.generation.request import MOST_SEEDS, GenerationRequest
-from studio.core.sweeps.spec import Prediction, SweepSpec, plan
+from studio.core.base import validate
+from studio.core.generation.request import SEED_LIMIT, GenerationRequest
+from studio.core.jobs import SWEEP
+from studio.core.sweeps.spec import CostEstimate, SweepSpec, plan_sweep
 from studio.errors import BadFile, Busy, InvalidSpec
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
 from studio.storage.sweeps import Sweep
-from studio.ui import show
-from studio.ui.components.carried_settings import Basis
-from studio.ui.components.lora_picker import Chooser
+from studio.ui.components.carried_settings import CarriedSettings
+from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    visitor_from_request,
+)
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, who
-from studio.ui.tabs.sweep.axes import MOST, AxisRows
-from studio.ui.tabs.sweep.results import OpenSweep
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
+from studio.ui.tabs.sweep.axes import MAX_AXES, AxisRows
+from studio.ui.tabs.sweep.results import SweepView
 from studio.ui.views import sweep as grid
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates, rates
+from studio.ui.views.common import format_duration
 
 ID = "sweep"
-SHELF = 20  # earlier sweeps that are listed
-EXACT, FAST = "exact", "fast"
-BLANK = "Tick or type what to compare; what it will take is said here."
-MODES = [
+MAX_LISTED_SWEEPS = 20  # earlier sweeps that are listed
+EXACT = "exact"
+FAST = "fast"
+EMPTY_PLAN_TEXT = "Tick or type what to compare; what it will take is said here."
+MODE_CHOICES = [
     ("Exact: one cell at a time, each bit for bit the picture that txt2img makes", EXACT),
     ("Fast: several cells at once (batched); the same to the eye, the last bits may differ", FAST),
 ]
 
 
 class SweepTab:
-    """One build of the tab. Components are attributes, so that handlers name what they change."""
+    """The components of the tab, as attributes, so that handlers name what they change."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.form: Form[GenerationRequest] = Form(GenerationRequest, ID)
-        self.lay_out()
+        self.build_layout()
         self.wire()
 
-    # ---- what it looks like -------------------------------------------------------------------------------------
+    # ---- layout -------------------------------------------------------------------------------
 
-    def lay_out(self) -> None:
+    def build_layout(self) -> None:
+        """Place every component."""
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
                 self.form.add(
@@ -57,15 +71,15 @@ class SweepTab:
                     placeholder="a photo of a red house by a lake",
                     info="What every cell shows.",
                 )
-                self.rows = AxisRows(self.desk.library)
-                self._buttons()
-                self._base()
-                self._more()
+                self.axis_rows = AxisRows(self.services.home.library)
+                self._add_buttons()
+                self._add_base()
+                self._add_extras()
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage"):
-                self.view = OpenSweep(self.desk, self.stop, self.extend, self.again)
+                self.view = SweepView(self.services, self.stop, self.extend, self.resume)
 
-    def _buttons(self) -> None:
-        self.plan = gr.HTML(grid.note(BLANK), elem_id="sweep-plan")
+    def _add_buttons(self) -> None:
+        self.plan = gr.HTML(grid.render_note(EMPTY_PLAN_TEXT), elem_id="sweep-plan")
         with gr.Row(elem_classes="actions"):
             self.run = gr.Button(
                 "Run sweep",
@@ -84,30 +98,33 @@ class SweepTab:
                 visible=False,
                 elem_id="sweep-extend",
             )
-            self.again = gr.Button("Continue", size="sm", visible=False, elem_id="sweep-again")
+            self.resume = gr.Button("Continue", size="sm", visible=False, elem_id="sweep-again")
 
-    def _base(self) -> None:
-        models = {model.name: model.side for model in self.desk.library.models()}
-        default = GenerationRequest.model_fields["model"].default
-        first = default if default in models or not models else next(iter(models))
+    def _add_base(self) -> None:
+        native_sizes = {
+            model.name: model.native_size for model in self.services.home.library.list_models()
+        }
+        model_name = GenerationRequest.model_fields["model"].default
+        if native_sizes and model_name not in native_sizes:
+            model_name = next(iter(native_sizes))
         with gr.Accordion("What stays the same", open=True, elem_id="sweep-base"):
-            self.basis = Basis(self.desk, self.form)
+            self.carried_settings = CarriedSettings(self.services, self.form)
             self.form.add(
                 "negative_prompt", lines=1, placeholder="what no cell should show", info=None
             )
             with gr.Row():
                 self.form.add(
                     "model",
-                    choices=list(models),
+                    choices=list(native_sizes),
                     allow_custom_value=True,
-                    value=first,
+                    value=model_name,
                     info="Checkpoint.",
                     min_width=99,
                 )
                 for side in ("width", "height"):
                     self.form.add(
                         side,
-                        value=models.get(first),
+                        value=native_sizes.get(model_name),
                         placeholder="model's own",
                         info="Empty: its own.",
                         min_width=90,
@@ -118,13 +135,13 @@ class SweepTab:
             with gr.Row():
                 self.form.add("scheduler", min_width=200, info="Sampler.")
                 self.form.add(
-                    "schedule",
+                    "noise_schedule",
                     min_width=200,
                     info="Noise levels; As shipped suits all.",
                     value="As shipped",
                 )
                 self.form.add("seed", min_width=120, info="-1 draws one for all.")
-            self.loras = Chooser(self.desk, self.form)
+            self.loras = LoraPicker(self.services, self.form)
         self.title = gr.Textbox(
             label="Title",
             placeholder="what stands over the sheet; by itself, what varies",
@@ -132,13 +149,13 @@ class SweepTab:
             elem_id="sweep-title",
         )
         self.mode = gr.Radio(
-            MODES, value=EXACT, label="Mode", elem_id="sweep-mode", elem_classes="modes"
+            MODE_CHOICES, value=EXACT, label="Mode", elem_id="sweep-mode", elem_classes="modes"
         )
 
-    def _more(self) -> None:
+    def _add_extras(self) -> None:
         with gr.Accordion("Presets", open=False, elem_id="sweep-presets"):
             self.preset = gr.Dropdown(
-                self.desk.sweep_presets.names(),
+                self.services.home.sweep_presets.list_names(),
                 value=None,
                 label="Take a preset",
                 elem_id="sweep-preset",
@@ -155,347 +172,414 @@ class SweepTab:
                 self.preset_save = gr.Button(
                     "Save", scale=1, min_width=80, elem_id="sweep-preset-save"
                 )
-        with gr.Accordion("Earlier sweeps", open=False, elem_id="sweep-shelf") as self.earlier:
-            self.shelf = gr.HTML(js_on_load=BUTTONS, elem_id="sweep-list")
+        with gr.Accordion(
+            "Earlier sweeps", open=False, elem_id="sweep-shelf"
+        ) as self.history_accordion:
+            self.sweep_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="sweep-list")
         with gr.Accordion("For experts", open=False, elem_id="sweep-experts"):
             self.form.add("clip_skip")
 
-    # ---- which event does what ----------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------
 
     @property
-    def asked(self) -> set[Any]:
-        """All that says what is wanted, and which sweep is open."""
+    def inputs(self) -> set[Any]:
+        """What says which sweep is wanted, and which one is open."""
         return {
             self.title,
             self.mode,
-            self.view.current,
-            self.basis.kept,
+            self.view.sweep_id,
+            self.carried_settings.carried_values,
             *self.form.inputs,
-            *self.rows.inputs,
+            *self.axis_rows.inputs,
         }
 
     @property
-    def filled(self) -> list[Any]:
+    def form_outputs(self) -> list[Any]:
         return [
             self.title,
             self.mode,
             self.plan,
             *self.form.outputs,
-            *self.basis.outputs,
-            *self.rows.outputs,
+            *self.carried_settings.outputs,
+            *self.axis_rows.outputs,
         ]
 
     @property
     def outputs(self) -> list[Any]:
-        return list(
-            dict.fromkeys([*self.filled, *self.loras.outputs, *self.view.outputs, self.shelf])
-        )
+        view_outputs = [*self.view.outputs, self.sweep_list]
+        return list(dict.fromkeys([*self.form_outputs, *self.loras.outputs, *view_outputs]))
 
     def wire(self) -> None:
+        """Connect events and handlers."""
         self.view.wire()
         self.loras.wire()
-        self.basis.wire()
-        shown = [*self.view.outputs, self.shelf]
-        self.run.click(self.submit, self.asked, shown, preprocess=False, **SHORT)
-        self.extend.click(self.submit_more, self.asked, shown, preprocess=False, **SHORT)
-        self.again.click(self.go_on, self.view.current, shown, **SHORT)
+        self.carried_settings.wire()
+        self._wire_run()
+        self._wire_plan()
+        self._wire_history()
         self.form["model"].input(
-            self.fit_model, self.form["model"], [self.form["width"], self.form["height"]], **SHORT
+            self.apply_model_size,
+            self.form["model"],
+            [self.form["width"], self.form["height"]],
+            **EVENT_OPTIONS,
         )
-        told = [
-            *self.form.outputs,
-            self.mode,
-            self.basis.kept,
-            self.rows.fields,
-            self.view.current,
-            self.view.files,  # which change at the end
-            *(part for row in self.rows.rows for part in row.inputs.values()),
-        ]
-        gr.on(
-            [part.change for part in told],
-            self.tell,
-            self.asked,
-            [self.plan, *self.rows.echoes],
-            preprocess=False,
-            trigger_mode="always_last",
-            **SILENT,
+        self.view.pane.use_as_base.click(
+            self.load_base_from_cell,
+            self.view.pane.selected_path,
+            [*self.form.outputs, *self.carried_settings.outputs],
+            **EVENT_OPTIONS,
         )
-        self.view.grid.click(
-            self.press, self.view.acting, self.outputs, trigger_mode="multiple", **SHORT
-        )
-        self.view.pane.base.click(
-            self.as_base, self.view.pane.picked, [*self.form.outputs, *self.basis.outputs], **SHORT
-        )
-        self.earlier.expand(self.again_listed, self.view.current, self.shelf, **SHORT)
-        self.shelf.click(self.from_shelf, self.view.current, self.outputs, **SHORT)
-        self.preset.input(self.take_preset, self.preset, self.filled, **SHORT)
+        self.preset.input(self.load_preset, self.preset, self.form_outputs, **EVENT_OPTIONS)
         self.preset_save.click(
             self.save_preset,
-            {self.preset_name, *self.asked},
+            {self.preset_name, *self.inputs},
             [self.preset, self.preset_name],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
 
-    # ---- what is wanted -----------------------------------------------------------------------------------------
+    def _wire_run(self) -> None:
+        outputs = [*self.view.outputs, self.sweep_list]
+        self.run.click(self.submit, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS)
+        self.extend.click(
+            self.extend_sweep, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS
+        )
+        self.resume.click(self.resume_sweep, self.view.sweep_id, outputs, **EVENT_OPTIONS)
 
-    def read(self, values: Updates) -> SweepSpec:
-        """The sweep on the page. Raises InvalidSpec with all that is wrong."""
-        axes, wrong = self.rows.read(values)
-        said = {
-            "base": {**self.basis.raw(values), **self.form.raw(values)},
+    def _wire_plan(self) -> None:
+        """Keep the plan up to date with all that it depends on."""
+        plan_sources = [
+            *self.form.outputs,
+            self.mode,
+            self.carried_settings.carried_values,
+            self.axis_rows.fields,
+            self.view.sweep_id,
+            self.view.files,  # which change at the end
+            *self.axis_rows.value_components,
+        ]
+        gr.on(
+            [component.change for component in plan_sources],
+            self.update_plan,
+            self.inputs,
+            [self.plan, *self.axis_rows.echoes],
+            preprocess=False,
+            trigger_mode="always_last",
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+
+    def _wire_history(self) -> None:
+        self.view.grid.click(
+            self.handle_grid_action,
+            self.view.selection_inputs,
+            self.outputs,
+            trigger_mode="multiple",
+            **EVENT_OPTIONS,
+        )
+        self.history_accordion.expand(
+            self.refresh_sweep_list, self.view.sweep_id, self.sweep_list, **EVENT_OPTIONS
+        )
+        self.sweep_list.click(
+            self.handle_sweep_action, self.view.sweep_id, self.outputs, **EVENT_OPTIONS
+        )
+
+    # ---- the sweep on the page ----------------------------------------------------------------
+
+    def parse_sweep(self, values: Updates) -> SweepSpec:
+        """Return the sweep on the page.
+
+        Raises:
+            InvalidSpec: With all that is wrong.
+        """
+        axes, row_faults = self.axis_rows.parse_axes(values)
+        raw = {
+            "base": {**self.carried_settings.read_raw(values), **self.form.read_raw(values)},
             "axes": axes,
             "title": values[self.title] or "",
             "fast": values[self.mode] == FAST,
         }
         try:
-            spec = check(SweepSpec, said)
+            spec = validate(SweepSpec, raw)
         except InvalidSpec as error:
-            raise InvalidSpec(
-                [
-                    *wrong,
-                    *(fault for fault in error.faults if axes or not fault.startswith("Axes: ")),
-                ]
-            ) from None
-        if wrong:
-            raise InvalidSpec(wrong)
+            # Without a good row there are no axes, of which the rows' own faults say more.
+            spec_faults = [
+                fault for fault in error.faults if axes or not fault.startswith("Axes: ")
+            ]
+            raise InvalidSpec([*row_faults, *spec_faults]) from None
+        if row_faults:
+            raise InvalidSpec(row_faults)
         return spec
 
-    def tell(self, values: Updates, request: gr.Request) -> Updates:
-        """What the sweep on the page will be, or all that keeps it from being one."""
-        visitor = who(request)
+    def update_plan(self, values: Updates, request: gr.Request) -> Updates:
+        """Render what the sweep on the page will be, or all that keeps it from being one."""
+        visitor = visitor_from_request(request)
         try:
-            told = (
-                grid.note(BLANK)
-                if self.rows.blank(values)
-                else self._told(
-                    self.read(values), self.view.mine(values[self.view.current], visitor), visitor
-                )
-            )
+            if self.axis_rows.is_blank(values):
+                plan_html = grid.render_note(EMPTY_PLAN_TEXT)
+            else:
+                spec = self.parse_sweep(values)
+                open_sweep = self.view.find_sweep(values[self.view.sweep_id], visitor)
+                plan_html = self._render_plan(spec, open_sweep, visitor)
         except InvalidSpec as error:
-            told = grid.faults(error.faults)
-        return {self.plan: told, **self.rows.echo(values)}
+            plan_html = grid.render_faults(error.faults)
+        return {self.plan: plan_html, **self.axis_rows.render_echoes(values)}
 
-    def _told(self, spec: SweepSpec, open_: Sweep | None, visitor: Visitor) -> str:
-        if visitor.guest:
-            spec.check_guest()
-        found = plan(
+    def _render_plan(self, spec: SweepSpec, open_sweep: Sweep | None, visitor: Visitor) -> str:
+        """Render the plan of a sweep, and what of it would be new in the open one."""
+        if visitor.is_guest:
+            spec.validate_for_guest()
+        models = {str(spec.base.model), *_swept_models(spec)}
+        plan = plan_sweep(
             spec,
-            seed=_seed_of(spec, open_),
-            rates=rates(self.desk, {str(spec.base.model), *_models(spec)}, spec.fast),
+            seed=_resolve_seed(spec, open_sweep),
+            timings=self.services.load_current_timings(models, spec.fast),
         )
-        new = None
-        if open_ is not None:
-            kept = self.desk.sweeps.cells(open_.id)
-            new = sum(cell.key not in kept or not kept[cell.key].done for cell in found.cells)
-        return grid.planned(found, _took(found.predicted), FAST if spec.fast else EXACT, new)
+        num_new_cells: int | None = None
+        if open_sweep is not None:
+            results = self.services.home.sweeps.load_cell_results(open_sweep.id)
+            finished = {key for key, result in results.items() if result.has_image}
+            num_new_cells = sum(cell.key not in finished for cell in plan.cells)
+        return grid.render_plan(
+            plan,
+            _duration_text(plan.cost_estimate),
+            mode=FAST if spec.fast else EXACT,
+            num_new_cells=num_new_cells,
+        )
 
-    def fill(self, spec: SweepSpec, visitor: Visitor, open_: Sweep | None = None) -> Updates:
+    def fill_form(
+        self, spec: SweepSpec, visitor: Visitor, open_sweep: Sweep | None = None
+    ) -> Updates:
         """Put a sweep on the page: a preset, or one that is opened again."""
-        if len(spec.axes) > MOST:
+        if len(spec.axes) > MAX_AXES:
             gr.Warning(
-                f"This sweep has {len(spec.axes)} axes, and the form has room for {MOST}; the grid shows them all."
+                f"This sweep has {len(spec.axes)} axes, and the form has room for {MAX_AXES}; "
+                "the grid shows them all."
             )
         return {
             self.title: spec.title,
             self.mode: FAST if spec.fast else EXACT,
             **self.form.fill(spec.base),
-            **self.basis.show(spec.base),
-            **self.rows.fill(spec.axes),
-            self.plan: self._told(spec, open_, visitor),
+            **self.carried_settings.fill(spec.base),
+            **self.axis_rows.fill_rows(spec.axes),
+            self.plan: self._render_plan(spec, open_sweep, visitor),
         }
 
-    def take_preset(self, name: str, request: gr.Request) -> Updates:
-        with show.said():
-            return (
-                self.fill(self.desk.sweep_presets.load(name), who(request))
-                if name
-                else {self.plan: gr.skip()}
-            )
+    def load_preset(self, preset_name: str, request: gr.Request) -> Updates:
+        """Put a preset on the page."""
+        with report_errors():
+            if not preset_name:
+                return {self.plan: gr.skip()}
+            spec = self.services.home.sweep_presets.load(preset_name)
+            return self.fill_form(spec, visitor_from_request(request))
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            who(request).must_own("Saving presets")
-            path = self.desk.sweep_presets.save(
-                str(values.pop(self.preset_name) or ""), self.read(values)
-            )
+        """Save the sweep on the page as a preset."""
+        with report_errors():
+            visitor_from_request(request).require_owner("Saving presets")
+            name = str(values.pop(self.preset_name) or "")
+            path = self.services.home.sweep_presets.save(name, self.parse_sweep(values))
             gr.Info(f"Kept as {html.escape(path.stem)}.")
             return {
-                self.preset: gr.Dropdown(self.desk.sweep_presets.names(), value=path.stem),
+                self.preset: gr.Dropdown(
+                    self.services.home.sweep_presets.list_names(), value=path.stem
+                ),
                 self.preset_name: "",
             }
 
-    def fit_model(self, name: str) -> Any:
-        side = next(
-            (model.side for model in self.desk.library.models() if model.name == name), None
-        )
-        return side, side
+    def apply_model_size(self, model_name: str) -> tuple[int | None, int | None]:
+        """Return the size that a model was made for, as width and height."""
+        for model in self.services.home.library.list_models():
+            if model.name == model_name:
+                return model.native_size, model.native_size
+        return None, None
 
-    def as_base(self, picked: str | None) -> Updates:
-        picture = self.desk.gallery.get(picked) if picked else None
-        return self.based(picture.request) if picture else {self.form["seed"]: gr.skip()}
+    def load_base_from_cell(self, selected_path: str | None) -> Updates:
+        """Put the settings of the selected cell's image on the page."""
+        image = self.services.home.gallery.get(selected_path) if selected_path else None
+        return self.load_base(image.request) if image else {self.form["seed"]: gr.skip()}
 
-    def based(self, request: GenerationRequest) -> Updates:
-        """A request as the base: what varies stays as it is."""
-        return {**self.form.fill(request), **self.basis.show(request)}
+    def load_base(self, request: GenerationRequest) -> Updates:
+        """Put a request on the page as the base; the axes stay as they are."""
+        return {**self.form.fill(request), **self.carried_settings.fill(request)}
 
-    # ---- running ------------------------------------------------------------------------------------------------
+    # ---- running ------------------------------------------------------------------------------
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            visitor, spec = who(request), self.read(values)
-            id, _ = self.desk.submit_sweep(spec, visitor)
-            return self._opened(visitor, id)
+        """Run the sweep on the page as a new one."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            sweep_id, _ = self.services.submit_sweep(self.parse_sweep(values), visitor)
+            return self._open_sweep(visitor, sweep_id)
 
-    def submit_more(self, values: Updates, request: gr.Request) -> Updates:
-        """Other values for the open sweep: what is made and still wanted is kept."""
-        with show.said():
-            visitor = who(request)
-            sweep, spec = self.view.must(values[self.view.current], visitor), self.read(values)
-            self.desk.submit_sweep(spec.settled(_seed_of(spec, sweep)), visitor, sweep.id)
-            return self._opened(visitor, sweep.id)
+    def extend_sweep(self, values: Updates, request: gr.Request) -> Updates:
+        """Run the sweep on the page in place of the open one; cells that both have are kept."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            sweep = self.view.require_sweep(values[self.view.sweep_id], visitor)
+            spec = self.parse_sweep(values)
+            spec = spec.resolve_seeds(_resolve_seed(spec, sweep))
+            self.services.submit_sweep(spec, visitor, sweep.id)
+            return self._open_sweep(visitor, sweep.id)
 
-    def go_on(self, id: str, request: gr.Request) -> Updates:
-        """The cells that are missing and those that failed."""
-        with show.said():
-            visitor = who(request)
-            sweep = self.view.must(id, visitor)
-            self.desk.submit_sweep(sweep.spec, visitor, sweep.id)
-            return self._opened(visitor, sweep.id)
+    def resume_sweep(self, sweep_id: str, request: gr.Request) -> Updates:
+        """Run the cells that are missing and those that failed."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            sweep = self.view.require_sweep(sweep_id, visitor)
+            self.services.submit_sweep(sweep.spec, visitor, sweep.id)
+            return self._open_sweep(visitor, sweep.id)
 
-    def press(
-        self,
-        id: str,
-        view: Any,
-        key: str,
-        pinned: str,
-        how: str,
-        event: gr.EventData,
-        request: gr.Request,
+    def handle_grid_action(
+        self, values: Updates, event: gr.EventData, request: gr.Request
     ) -> Updates:
-        """A button where the grid is: a cell, or a preset to begin with."""
-        with show.said():
-            if event._data.get("what") == "preset":
-                return self.fill(
-                    self.desk.sweep_presets.load(str(event._data.get("subject"))), who(request)
-                )
-            return self.view.act(id, view, key, pinned, how, event, request)
+        """Handle a button in the grid's place: a cell, or a preset to begin with."""
+        with report_errors():
+            if event_payload(event).get("what") != "preset":
+                return self.view.handle_action(values, event, request)
+            spec = self.services.home.sweep_presets.load(str(event_payload(event).get("subject")))
+            return self.fill_form(spec, visitor_from_request(request))
 
-    # ---- earlier sweeps -----------------------------------------------------------------------------------------
+    # ---- earlier sweeps -----------------------------------------------------------------------
 
-    def opened(self, visitor: Visitor) -> Updates:
-        """A page that opens takes up what its browser left: the sweep that runs, else the last one."""
-        running = next(
-            (str(job.spec.get("sweep")) for job in self.desk.jobs.waiting(visitor.id, "sweep")), ""
-        )
-        last = next((sweep.id for sweep in self.desk.sweeps.listing(visitor.id, 1)), "")
-        sweep = self.view.mine(running or last, visitor)
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Return what a page that opens shows: the visitor's running sweep, else the last one."""
+        running_jobs = self.services.home.jobs.list_open(visitor.id, SWEEP.name)
+        sweep_ids = [str(job.spec.get("sweep")) for job in running_jobs]
+        sweep_ids += [sweep.id for sweep in self.services.home.sweeps.list_sweeps(visitor.id, 1)]
+        sweep = self.view.find_sweep(sweep_ids[0], visitor) if sweep_ids else None
         if sweep is None:
             return {
-                **self.loras.look(self.form["model"].value, visitor),
+                **self.loras.refresh(self.form["model"].value, visitor),
                 **self.view.close(),
-                self.shelf: self._shelf(visitor, ""),
+                self.sweep_list: self._render_sweep_list(visitor, ""),
             }
-        filled = self.fill(sweep.spec, visitor, sweep)
-        rows = self.loras.look(sweep.spec.base.model, visitor, value=filled[self.form["loras"]])
-        return {**filled, **rows, **self._opened(visitor, sweep.id)}
+        return {
+            **self._load_spec(sweep.spec, visitor, sweep),
+            **self._open_sweep(visitor, sweep.id),
+        }
 
-    def take(self, wanted: Any, visitor: Visitor) -> Updates:
-        """What another tab hands over: a sweep to begin with, or the id of one to open."""
-        with show.said():
-            sweep = self.view.must(wanted, visitor) if isinstance(wanted, str) else None
-            filled = self.fill(sweep.spec if sweep else wanted, visitor, sweep)
-            model = (sweep.spec if sweep else wanted).base.model
-            rows = self.loras.look(model, visitor, value=filled[self.form["loras"]])
+    def load_request(self, handoff: Any, visitor: Visitor) -> Updates:
+        """Show what another tab hands over: a sweep to begin with, or the id of one to open."""
+        with report_errors():
+            if not isinstance(handoff, str):
+                return {**self._load_spec(handoff, visitor, None), **self.view.close()}
+            sweep = self.view.require_sweep(handoff, visitor)
             return {
-                **filled,
-                **rows,
-                **(self._opened(visitor, sweep.id) if sweep else self.view.close()),
+                **self._load_spec(sweep.spec, visitor, sweep),
+                **self._open_sweep(visitor, sweep.id),
             }
 
-    def _opened(self, visitor: Visitor, id: str) -> Updates:
-        return {**self.view.open(visitor, id), self.shelf: self._shelf(visitor, id)}
+    def _load_spec(self, spec: SweepSpec, visitor: Visitor, open_sweep: Sweep | None) -> Updates:
+        """Put a sweep on the page, with what is known of its LoRAs."""
+        updates = self.fill_form(spec, visitor, open_sweep)
+        lora_rows = updates[self.form["loras"]]
+        return updates | self.loras.refresh(spec.base.model, visitor, value=lora_rows)
 
-    def again_listed(self, current: str, request: gr.Request) -> str:
-        return self._shelf(who(request), current)
+    def _open_sweep(self, visitor: Visitor, sweep_id: str) -> Updates:
+        return {
+            **self.view.open(visitor, sweep_id),
+            self.sweep_list: self._render_sweep_list(visitor, sweep_id),
+        }
 
-    def from_shelf(self, current: str, event: gr.EventData, request: gr.Request) -> Updates:
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            verb, subject = data.get("what"), str(data.get("subject"))
-            if verb == "keep":
-                return {self.shelf: self._shelf(visitor, current)}
-            sweep = self.view.must(subject, visitor)
-            match verb:
+    def refresh_sweep_list(self, open_sweep_id: str, request: gr.Request) -> str:
+        """Render the earlier sweeps anew."""
+        return self._render_sweep_list(visitor_from_request(request), open_sweep_id)
+
+    def handle_sweep_action(
+        self, open_sweep_id: str, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """Handle a button of an earlier sweep: open it, or delete it after a question."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            data = event_payload(event)
+            action = data.get("what")
+            if action == "keep":
+                return {self.sweep_list: self._render_sweep_list(visitor, open_sweep_id)}
+            sweep = self.view.require_sweep(str(data.get("subject")), visitor)
+            match action:
                 case "ask":
-                    return {self.shelf: self._shelf(visitor, current, sweep.id)}
+                    sweep_list_html = self._render_sweep_list(visitor, open_sweep_id, sweep.id)
+                    return {self.sweep_list: sweep_list_html}
                 case "open":
                     return {
-                        **self.fill(sweep.spec, visitor, sweep),
-                        **self._opened(visitor, sweep.id),
+                        **self.fill_form(sweep.spec, visitor, sweep),
+                        **self._open_sweep(visitor, sweep.id),
                     }
                 case "delete":
-                    return self._delete(visitor, sweep, current)
+                    return self._delete_sweep(visitor, sweep, open_sweep_id)
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def _delete(self, visitor: Visitor, sweep: Sweep, current: str) -> Updates:
-        if self.view.jobs(visitor, sweep.id):
+    def _delete_sweep(self, visitor: Visitor, sweep: Sweep, open_sweep_id: str) -> Updates:
+        """Delete a sweep, and close it if it is the open one."""
+        if self.view.open_jobs(visitor, sweep.id):
             raise Busy("That sweep still runs; stop it first.")
-        self.desk.sweeps.delete(sweep.id)
-        closed = self.view.close() if sweep.id == current else {}
-        return {**closed, self.shelf: self._shelf(visitor, "" if closed else current)}
+        self.services.home.sweeps.delete(sweep.id)
+        updates: Updates = {}
+        if sweep.id == open_sweep_id:
+            updates |= self.view.close()
+            open_sweep_id = ""
+        updates[self.sweep_list] = self._render_sweep_list(visitor, open_sweep_id)
+        return updates
 
-    def _shelf(self, visitor: Visitor, current: str, asked: str = "") -> str:
+    def _render_sweep_list(
+        self, visitor: Visitor, open_sweep_id: str, confirm_sweep_id: str = ""
+    ) -> str:
+        """Render the earlier sweeps; that of `confirm_sweep_id` asks whether to delete it."""
         rows = []
-        for sweep in self.desk.sweeps.listing(visitor.sees, SHELF):
-            total = math.prod(sweep.spec.counts[group[0]] for group in sweep.spec.groups)
-            done = sum(
-                one.done for one in self.desk.sweeps.cells(sweep.id).values()
-            )  # of values taken out since, too
-            rows.append(
-                (sweep.id, sweep.spec, sweep.changed, min(done, total), total, sweep.id == current)
-            )
-        return grid.shelf(rows, asked)
+        for sweep in self.services.home.sweeps.list_sweeps(visitor.owner_filter, MAX_LISTED_SWEEPS):
+            spec = sweep.spec
+            num_cells = math.prod(spec.value_counts[group[0]] for group in spec.groups)
+            # Results of values that were taken out since are there, too: hence `min`.
+            results = self.services.home.sweeps.load_cell_results(sweep.id).values()
+            num_done = min(sum(result.has_image for result in results), num_cells)
+            is_open = sweep.id == open_sweep_id
+            rows.append((sweep.id, spec, sweep.changed, num_done, num_cells, is_open))
+        return grid.render_sweep_list(rows, confirm_sweep_id)
 
 
-def _seed_of(spec: SweepSpec, open_: Sweep | None) -> int:
-    """The seed to draw for -1, so that more cells of an open sweep are more of the same."""
-    if open_ is None:
+def _resolve_seed(spec: SweepSpec, open_sweep: Sweep | None) -> int:
+    """Return the seed to draw for -1.
+
+    In an open sweep it is that sweep's, so that cells that are added continue its seeds.
+    """
+    if open_sweep is None:
         return 0
-    for axis in spec.axes:
-        kept = next(
-            (other.parsed for other in open_.spec.axes if other.field == axis.field == "seed"), ()
-        )
-        for place, (now, before) in enumerate(zip(axis.parsed, kept)):
-            if now == -1:
-                return (int(before) - place) % MOST_SEEDS
-    return open_.spec.base.seed
+    open_seeds = _seed_values(open_sweep.spec)
+    for index, (seed, open_seed) in enumerate(zip(_seed_values(spec), open_seeds)):
+        if seed == -1:
+            return (int(open_seed) - index) % SEED_LIMIT
+    return open_sweep.spec.base.seed
 
 
-def _models(spec: SweepSpec) -> list[str]:
-    return [str(value) for axis in spec.axes if axis.field == "model" for value in axis.parsed]
+def _seed_values(spec: SweepSpec) -> tuple[Any, ...]:
+    """Return the values of the axis of seeds, if there is one."""
+    return next((axis.parsed_values for axis in spec.axes if axis.field == "seed"), ())
 
 
-def _took(told: Prediction) -> str:
-    if told.seconds is not None:
-        return f"about {show.duration(told.seconds)}"
-    if told.painting is not None:
-        return f"about {show.duration(told.painting)} once loaded"
+def _swept_models(spec: SweepSpec) -> list[str]:
+    model_axes = [axis for axis in spec.axes if axis.field == "model"]
+    return [str(value) for axis in model_axes for value in axis.parsed_values]
+
+
+def _duration_text(estimate: CostEstimate) -> str:
+    if estimate.seconds is not None:
+        return f"about {format_duration(estimate.seconds)}"
+    if estimate.painting is not None:
+        return f"about {format_duration(estimate.painting)} once loaded"
     return "not measured on this machine yet"
 
 
-def build(desk: Desk) -> Tab:
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = SweepTab(desk)
+    tab = SweepTab(services)
     return Tab(
         ID,
         "Sweep",
         form=tab.form,
-        picked=tab.view.pane.picked,
-        send=tab.view.pane.send,
-        opened=tab.opened,
-        take=tab.take,
-        sent=lambda picture, visitor: tab.based(picture.request),
+        selected_path=tab.view.pane.selected_path,
+        send_row=tab.view.pane.send_row,
+        on_open=tab.on_open,
+        load_request=tab.load_request,
+        receive_image=lambda image, _visitor: tab.load_base(image.request),
         outputs=tab.outputs,
-        filled=[*tab.form.outputs, *tab.basis.outputs],
+        form_outputs=[*tab.form.outputs, *tab.carried_settings.outputs],
     )

@@ -1,6 +1,7 @@
-"""The settings of a training that are no basics: all of them, in groups, and searchable.
+"""The advanced settings of a training: all that are not basic, in groups and searchable.
 
-Knows: where each stands and which widget suits it. Does not know: what they do, the basics.
+Knows: where each setting stands and which component suits it.
+Does not know: what the settings do, the basic ones (tab.py).
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import schema
-from studio.core.training.config import BASICS, TrainingConfig
+from studio.core.base import field_schemas
+from studio.core.training.config import BASIC_FIELDS, TrainingConfig
 from studio.ui.form import Form
 
-# Where the settings that are no basics stand. One that is named nowhere comes last, so that none can be forgotten.
-GROUPS = (
-    ("Length", ("epochs", "batch", "accumulation", "repeats")),
+# A setting that is neither here nor basic stands in a last group, so that none can be forgotten.
+FIELD_GROUPS = (
+    ("Length", ("epochs", "train_batch_size", "gradient_accumulation_steps", "repeats")),
     (
         "The LoRA",
         (
             "alpha",
             "dropout",
             "targets",
-            "patterns",
+            "target_modules",
             "conv_rank",
             "conv_alpha",
             "train_unet",
@@ -32,12 +33,12 @@ GROUPS = (
     (
         "Learning",
         (
-            "text_encoder_rate",
+            "text_encoder_lr",
             "optimizer",
-            "schedule",
-            "warmup",
-            "cycles",
-            "power",
+            "lr_scheduler",
+            "lr_warmup",
+            "lr_scheduler_num_cycles",
+            "lr_scheduler_power",
             "weight_decay",
             "beta1",
             "beta2",
@@ -52,8 +53,8 @@ GROUPS = (
         "Captions and class",
         (
             "class_word",
-            "class_pictures",
-            "prior_weight",
+            "num_class_images",
+            "prior_loss_weight",
             "caption_dropout",
             "shuffle_caption",
             "keep_tokens",
@@ -62,7 +63,15 @@ GROUPS = (
     ),
     (
         "Pictures",
-        ("flip", "crop", "buckets", "bucket_min", "bucket_max", "bucket_step", "bucket_no_upscale"),
+        (
+            "random_flip",
+            "crop",
+            "buckets",
+            "bucket_min",
+            "bucket_max",
+            "bucket_step",
+            "bucket_no_upscale",
+        ),
     ),
     (
         "Watching",
@@ -72,15 +81,15 @@ GROUPS = (
             "sample_every_epochs",
             "checkpoint_every",
             "checkpoint_every_epochs",
-            "keep_checkpoints",
-            "validation_share",
+            "checkpoints_total_limit",
+            "validation_split",
             "validate_every",
         ),
     ),
     ("Machine", ("precision", "save_precision", "gradient_checkpointing", "cache_latents", "seed")),
 )
 # Shows only the settings whose name, title or help has all the words.
-FIND = """element.addEventListener('input', event => {
+SEARCH_JS = """element.addEventListener('input', event => {
   const wanted = event.target.value.toLowerCase().split(/\\s+/).filter(Boolean);
   for (const group of document.querySelectorAll('.training-group')) {
     let some = false;
@@ -95,41 +104,45 @@ FIND = """element.addEventListener('input', event => {
 });"""
 
 
-def lay_out(form: Form[TrainingConfig]) -> None:
-    """Put them into the Blocks that is being built."""
-    named = {name for _, names in GROUPS for name in names}
-    others = tuple(
-        name for name in TrainingConfig.model_fields if name not in named and name not in BASICS
+def build_layout(form: Form[TrainingConfig]) -> None:
+    """Add the advanced settings to `form`, inside the Blocks that is being built."""
+    grouped_names = {name for _, names in FIELD_GROUPS for name in names}
+    remaining_names = tuple(
+        name
+        for name in TrainingConfig.model_fields
+        if name not in grouped_names and name not in BASIC_FIELDS
     )
-    many = len(TrainingConfig.model_fields) - len(BASICS)
-    with gr.Accordion(f"All other settings ({many})", open=False, elem_id="train-rest"):
+    num_settings = len(TrainingConfig.model_fields) - len(BASIC_FIELDS)
+    with gr.Accordion(f"All other settings ({num_settings})", open=False, elem_id="train-rest"):
         gr.HTML(
             '<input type="search" class="find" placeholder="Search: warm-up, buckets, samples …" '
             'aria-label="Search the settings">',
-            js_on_load=FIND,
+            js_on_load=SEARCH_JS,
             elem_id="train-find",
         )
-        for title, names in (*GROUPS, ("More", others)):
+        for title, names in (*FIELD_GROUPS, ("More", remaining_names)):
             if names:
                 with gr.Column(elem_classes="training-group"):
                     gr.HTML(f"<h4>{title}</h4>")
                     for name in names:
-                        _field(form, name)
+                        _add_field(form, name)
 
 
-def _field(form: Form[TrainingConfig], name: str) -> None:
-    told = schema(TrainingConfig)[name]
-    kinds = {kind.get("type") for kind in (told, *told.get("anyOf", ()))}
-    settings: dict[str, Any] = {"min_width": 140}
-    if "null" in kinds:
-        settings["placeholder"] = "by itself"
-    if kinds & {"number", "integer"}:  # a slider only for shares
-        settings |= {"slider": False} if "integer" in kinds or not told.get("step") else {}
-        settings |= {"step": 0.0001} if "number" in kinds and not told.get("step") else {}
-        if settings.get("slider", True):
-            settings.pop("placeholder", None)
-    elif "string" in kinds and "enum" not in told:
-        settings["lines"] = 3 if name == "sample_prompts" else 1
-    else:
-        settings.pop("placeholder", None)
-    form.add(name, **settings)
+def _add_field(form: Form[TrainingConfig], name: str) -> None:
+    """Add a field; only shares (numbers with a step) get a slider."""
+    schema = field_schemas(TrainingConfig)[name]
+    types = {variant.get("type") for variant in (schema, *schema.get("anyOf", ()))}
+    kwargs: dict[str, Any] = {"min_width": 140}
+    takes_text = False
+    if types & {"number", "integer"}:
+        takes_text = "integer" in types or not schema.get("step")
+        if takes_text:
+            kwargs["slider"] = False
+        if "number" in types and not schema.get("step"):
+            kwargs["step"] = 0.0001
+    elif "string" in types and "enum" not in schema:
+        takes_text = True
+        kwargs["lines"] = 3 if name == "sample_prompts" else 1
+    if takes_text and "null" in types:
+        kwargs["placeholder"] = "by itself"
+    form.add(name, **kwargs)

@@ -1,6 +1,7 @@
-"""What the Training tab says before a training begins: the pictures, the number of steps, minutes and memory, all that is wrong.
+"""The plan of a training before it begins: images, steps, minutes and memory, all that is wrong.
 
-Knows: the shelf of datasets, what tries and earlier runs have measured. Does not know: components; how anything is trained.
+Knows: the datasets, the costs measured by dry runs and earlier runs.
+Does not know: components; how anything is trained.
 """
 
 from __future__ import annotations
@@ -14,27 +15,29 @@ from typing import Any
 
 from PIL import Image
 
+from studio.core.jobs import TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
-from studio.core.training.steps import steps
+from studio.core.training.steps import count_steps
 from studio.errors import DatasetError, StudioError
 from studio.imaging import decode
-from studio.storage.datasets.training_set import Dataset
-from studio.ui import show
-from studio.ui.guard import Visitor
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage.datasets.training_set import TrainingSet
 from studio.ui.views import sweep, training
-from studio.ui.widgets import Desk
+from studio.ui.views.common import format_bytes, format_duration
 
-THUMBS, SIDE = 8, 104  # pictures of a dataset that are shown, and how large
-# What the time and memory of a step depend on; the rest of the settings changes neither.
-COSTLY = frozenset(
+MAX_THUMBNAILS = 8
+THUMBNAIL_SIDE_PX = 104
+# What the time and memory of a step depend on; the other settings change neither.
+COST_FIELDS = frozenset(
     {
         "model",
         "dataset",
-        "batch",
-        "accumulation",
+        "train_batch_size",
+        "gradient_accumulation_steps",
         "rank",
         "targets",
-        "patterns",
+        "target_modules",
         "conv_rank",
         "dropout",
         "train_unet",
@@ -48,84 +51,133 @@ COSTLY = frozenset(
         "bucket_no_upscale",
         "precision",
         "gradient_checkpointing",
-        "class_pictures",
-        "validation_share",
+        "num_class_images",
+        "validation_split",
     }
 )
 
 
-def told(desk: Desk, config: TrainingConfig, visitor: Visitor) -> str:
-    """The plan of a training that can begin. Raises what Desk.check_training raises."""
-    found = desk.check_training(config, visitor)
-    pictures, aside, total = length(config, found)
-    shapes = {(item.width, item.height) for item in found.items}
-    guess = config.steps is None and config.buckets and config.batch > 1 and len(shapes) > 1
-    return training.plan(
-        config, pictures, aside, total, said(measured(desk, config, visitor), total), guess
+def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) -> str:
+    """Render the plan of a training that can begin.
+
+    Raises:
+        StudioError: what `Services.check_training` raises.
+    """
+    training_set = services.check_training(config, visitor)
+    num_images, num_validation, total_steps = count_images_and_steps(config, training_set)
+    cost = find_step_cost(services, config, visitor)
+    # Each bucket's last batch may be short: images of several sizes take a few more steps.
+    image_sizes = {(image.width, image.height) for image in training_set.images}
+    is_bucketed = config.buckets and config.train_batch_size > 1 and len(image_sizes) > 1
+    return training.render_plan(
+        config,
+        num_images,
+        num_validation=num_validation,
+        total_steps=total_steps,
+        cost=describe_cost(cost, total_steps),
+        is_estimate=config.steps is None and is_bucketed,
     )
 
 
-def length(config: TrainingConfig, found: Dataset) -> tuple[int, int, int]:
-    """Pictures an epoch (without the settings' repeats), how many are kept back, and steps."""
-    pictures, aside = found.count, 0
-    if config.validation_share:
-        aside = min(max(round(config.validation_share * len(found.items)), 1), len(found.items) - 1)
-        pictures = max(1, round(pictures * (1 - aside / len(found.items))))
-    return pictures, aside, steps(config, pictures)
+def count_images_and_steps(
+    config: TrainingConfig, training_set: TrainingSet
+) -> tuple[int, int, int]:
+    """Count images and steps of a training.
+
+    Returns:
+        Images in an epoch (without the config's repeats), images held out for validation, and
+        optimizer steps.
+    """
+    images_per_epoch = training_set.images_per_epoch
+    num_images = len(training_set.images)
+    num_validation = 0
+    if config.validation_split:
+        num_validation = max(round(config.validation_split * num_images), 1)
+        num_validation = min(num_validation, num_images - 1)
+        images_per_epoch = max(1, round(images_per_epoch * (1 - num_validation / num_images)))
+    return images_per_epoch, num_validation, count_steps(config, images_per_epoch)
 
 
-def measured(desk: Desk, config: TrainingConfig, visitor: Visitor) -> Mapping[str, Any] | None:
-    """What a step of such a training takes: from a try, or from a run with the same costly settings."""
-    wanted = config.model_dump(mode="json", include=set(COSTLY))
-    return next(
-        (
-            cost
-            for known, cost in _costs(desk, visitor)
-            if {name: known.get(name) for name in COSTLY} == wanted
-        ),
-        None,
-    )
+def find_step_cost(
+    services: Services, config: TrainingConfig, visitor: Visitor
+) -> Mapping[str, Any] | None:
+    """Look up the measured cost of a step, from a dry run or a run with the same costly settings.
+
+    Returns:
+        `seconds` a step, memory `working` and `room` in bytes; None if nothing was measured.
+    """
+    costly_settings = config.model_dump(mode="json", include=set(COST_FIELDS))
+    for settings, cost in _iter_step_costs(services, visitor):
+        if {name: settings.get(name) for name in COST_FIELDS} == costly_settings:
+            return cost
+    return None
 
 
-def _costs(desk: Desk, visitor: Visitor) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    for job in desk.jobs.history(200, visitor.sees):
-        if job.kind == "probe" and job.state == "done" and isinstance(job.result, dict):
+def _iter_step_costs(
+    services: Services, visitor: Visitor
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield (settings, cost) of the visitor's dry runs and runs, newest first."""
+    for job in services.home.jobs.list_recent(200, visitor.owner_filter):
+        if (
+            job.kind == TRAINING_DRY_RUN.name
+            and job.state == "done"
+            and isinstance(job.result, dict)
+        ):
             yield job.spec.get("config") or {}, job.result.get("cost") or {}
-    for run in desk.runs.listing(visitor.sees)[:50]:
-        if isinstance(run.about.get("cost"), dict):
-            yield run.config.model_dump(mode="json"), run.about["cost"]
+    for run in services.home.runs.list_runs(visitor.owner_filter)[:50]:
+        if isinstance(run.start_info.get("cost"), dict):
+            yield run.config.model_dump(mode="json"), run.start_info["cost"]
 
 
-def said(cost: Mapping[str, Any] | None, total: int) -> str:
-    """Minutes and memory in words."""
+def describe_cost(cost: Mapping[str, Any] | None, total_steps: int) -> str:
+    """Say how many minutes and how much memory a training takes."""
     if not cost or not {"seconds", "working", "room"} <= cost.keys():
         return "How long it takes is not known yet: try it for a few seconds."
-    need = f"{show.size(cost['working'])} of {show.size(cost['room'])} free memory beside the model"
-    return f"About {show.duration(cost['seconds'] * total)} ({show.duration(cost['seconds'])} a step) · {need}"
+    total_time = format_duration(cost["seconds"] * total_steps)
+    step_time = format_duration(cost["seconds"])
+    needed_memory = format_bytes(cost["working"])
+    free_memory = format_bytes(cost["room"])
+    return (
+        f"About {total_time} ({step_time} a step) · "
+        f"{needed_memory} of {free_memory} free memory beside the model"
+    )
 
 
-def look(desk: Desk, name: Any, visitor: Visitor) -> str:
-    """What is in a dataset."""
-    if not name:
+def render_dataset(services: Services, dataset_name: Any, visitor: Visitor) -> str:
+    """Render what is in a dataset, or why it cannot be opened; "" without a name."""
+    if not dataset_name:
         return ""
     try:
-        found = desk.dataset(str(name), visitor)
+        training_set = services.open_training_set(str(dataset_name), visitor)
     except DatasetError as error:
-        return sweep.faults([str(error)])
-    many = len(found.items)
-    chosen = [found.items[k * many // min(many, THUMBS)] for k in range(min(many, THUMBS))]
-    thumbs = [(thumb(item.path, item.content), item.caption) for item in chosen]
-    return training.dataset(found, [(address, caption) for address, caption in thumbs if address])
+        return sweep.render_faults([str(error)])
+    images = training_set.images
+    num_thumbnails = min(len(images), MAX_THUMBNAILS)
+    thumbnails = []
+    for index in range(num_thumbnails):  # spread over the whole dataset
+        image = images[index * len(images) // num_thumbnails]
+        url = encode_thumbnail(image.path, image.content_hash)
+        if url:
+            thumbnails.append((url, image.caption))
+    return training.render_dataset(training_set, thumbnails)
 
 
 @lru_cache(maxsize=512)
-def thumb(path: Path, content: str) -> str:
-    """A small picture as an address that carries it: no dataset is served. `content` is its file's hash."""
+def encode_thumbnail(path: Path, content_hash: str) -> str:
+    """Encode a thumbnail as a data URL, so that no dataset has to be served.
+
+    Args:
+        path: the image file.
+        content_hash: hash of the file's content, which makes the cache forget a changed file.
+
+    Returns:
+        The URL; "" if the image cannot be read.
+    """
     try:
-        image = decode.load(path.read_bytes(), path.name).image.convert("RGB")
+        image = decode.load_image(path.read_bytes(), path.name).image.convert("RGB")
     except (StudioError, OSError):
         return ""
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=72)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=72)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,6 +1,7 @@
-"""The open training: how far it is, its curve, samples, checkpoints and files; stop, resume, begin anew.
+"""The open training: its progress, curve, samples, checkpoints and files; stop, resume, restart.
 
-Knows: everything on the right side of the Training tab. Does not know: the form, how a training is asked for, how it is done.
+Knows: everything on the right side of the Training tab. Does not know: the form and how a training
+is submitted (tab.py), how it is done (engine/training).
 """
 
 from __future__ import annotations
@@ -10,46 +11,65 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.base import check
+from studio.core.base import validate
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
+from studio.core.jobs import EXPORT_CHECKPOINT, TRAIN, TRAINING_EVALUATION
 from studio.core.sweeps.spec import SweepSpec
 from studio.errors import BadFile, StudioError
+from studio.services.submission import Services
+from studio.services.urls import file_url
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
+from studio.storage.training.checkpoints import Checkpoint
 from studio.storage.training.runs import Run
-from studio.ui import show
-from studio.ui.guard import Visitor, who
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    visitor_from_request,
+)
+from studio.ui.private_gradio import event_payload
 from studio.ui.views import evaluation
-from studio.ui.views import training as curves
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Updates
+from studio.ui.views import training as training_view
+from studio.ui.views.common import format_duration
 
-KINDS = ("train", "export_checkpoint", "report")
-SWEEP = (
+JOB_KINDS = (TRAIN.name, EXPORT_CHECKPOINT.name, TRAINING_EVALUATION.name)
+SWEEP_AXES = (
     {"field": "lora_weight", "values": "0, 0.4, 0.7, 1"},
     {"field": "scheduler", "values": ["DPM++ 2M", "Euler a", "DDIM"]},
 )
-STARTS = (
+# Presets offered while no training is open: (name, label).
+STARTER_PRESETS = (
     ("moon-pocket", "The Moon, in a few minutes"),
     ("plush-pocket", "One plush toy by its name"),
-)  # presets to begin with
+)
 
 
-class OpenRun:
-    """One build of it. `current` is the id of the run that is looked at; `stop` is the form's."""
+class RunView:
+    """The view of one run.
 
-    def __init__(self, desk: Desk, stop: gr.Button) -> None:
-        self.desk, self.stop = desk, stop
-        self.current: gr.State = gr.State("")
-        self.seen: gr.State = gr.State("")
-        self.drawn: gr.State = gr.State({})
-        self.clock = gr.Timer(0.7, active=False)  # the page asks, so a slow line skips frames
+    Args:
+        services: what the tabs work with.
+        stop: the form's button that stops the training.
+    """
+
+    def __init__(self, services: Services, stop: gr.Button) -> None:
+        self.services = services
+        self.stop = stop
+        self.run_id: gr.State = gr.State("")
+        self.shown_revision: gr.State = gr.State("")
+        self.block_hashes: gr.State = gr.State({})
+        self.timer = gr.Timer(0.7, active=False)  # polled, so that a slow connection skips frames
         self.head = gr.HTML(elem_id="run-head")
         with gr.Row(elem_classes="second run-do"):
             self.resume = gr.Button(
                 "Resume", variant="primary", size="sm", visible=False, elem_id="run-resume"
             )
-            self.anew = gr.Button("Start anew", size="sm", visible=False, elem_id="run-anew")
-            self.sure = gr.Button(
+            self.restart = gr.Button("Start anew", size="sm", visible=False, elem_id="run-anew")
+            self.confirm_restart = gr.Button(
                 "Yes, forget its steps and begin again",
                 size="sm",
                 variant="stop",
@@ -57,369 +77,434 @@ class OpenRun:
                 elem_id="run-sure",
             )
         self.curve = gr.HTML(elem_id="run-curve")
-        self.strips = gr.HTML(elem_id="run-samples")
-        self.files = gr.HTML(js_on_load=BUTTONS, elem_id="run-files")
-        self.empty = gr.HTML(self.invitation(), js_on_load=BUTTONS, elem_id="run-empty")
+        self.samples = gr.HTML(elem_id="run-samples")
+        self.files = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="run-files")
+        self.empty = gr.HTML(
+            self.render_invitation(), js_on_load=BUTTON_CLICK_JS, elem_id="run-empty"
+        )
 
-    def invitation(self) -> str:
-        return curves.empty(
-            [start for start in STARTS if start[0] in self.desk.training_presets.names()]
+    def render_invitation(self) -> str:
+        """Render what stands there while no run is open: presets to start with."""
+        preset_names = self.services.home.training_presets.list_names()
+        return training_view.render_placeholder(
+            [(name, label) for name, label in STARTER_PRESETS if name in preset_names]
         )
 
     @property
     def blocks(self) -> list[gr.HTML]:
-        """What is drawn anew only where it has changed."""
-        return [self.head, self.curve, self.strips, self.files]
+        """Blocks that are sent only where they have changed."""
+        return [self.head, self.curve, self.samples, self.files]
 
     @property
-    def watched(self) -> list[Any]:
-        """What changes while it runs."""
+    def live_outputs(self) -> list[Any]:
+        """Components that change while a run is open."""
         return [
-            self.seen,
-            self.drawn,
-            self.clock,
+            self.shown_revision,
+            self.block_hashes,
+            self.timer,
             self.stop,
             self.resume,
-            self.anew,
-            self.sure,
+            self.restart,
+            self.confirm_restart,
             *self.blocks,
         ]
 
     @property
     def outputs(self) -> list[Any]:
-        return [*self.watched, self.current, self.empty]
+        """Components that `open` and `close` update."""
+        return [*self.live_outputs, self.run_id, self.empty]
 
     def wire(self) -> None:
-        self.clock.tick(self.look, [self.current, self.seen, self.drawn], self.watched, **SILENT)
-        self.stop.click(self.cancel, self.current, None, **SHORT)
-        self.resume.click(self.go_on, self.current, self.outputs, **SHORT)
-        self.sure.click(self.begin_again, self.current, self.outputs, **SHORT)
-        self.anew.click(
-            lambda: {self.anew: gr.Button(visible=False), self.sure: gr.Button(visible=True)},
+        """Connect the view's own events."""
+        self.timer.tick(
+            self.poll,
+            [self.run_id, self.shown_revision, self.block_hashes],
+            self.live_outputs,
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+        self.stop.click(self.cancel_jobs, self.run_id, None, **EVENT_OPTIONS)
+        self.resume.click(self.resume_run, self.run_id, self.outputs, **EVENT_OPTIONS)
+        self.confirm_restart.click(self.restart_run, self.run_id, self.outputs, **EVENT_OPTIONS)
+        self.restart.click(
+            lambda: {
+                self.restart: gr.Button(visible=False),
+                self.confirm_restart: gr.Button(visible=True),
+            },
             None,
-            [self.anew, self.sure],
-            **SHORT,
+            [self.restart, self.confirm_restart],
+            **EVENT_OPTIONS,
         )
-        self.files.click(self.act, self.current, self.watched, **SHORT)
+        self.files.click(self.handle_action, self.run_id, self.live_outputs, **EVENT_OPTIONS)
 
-    # ---- as it runs ---------------------------------------------------------------------------------------------
+    # ---- progress -----------------------------------------------------------------------------
 
-    def look(self, id: str, seen: str, drawn: dict[str, str], request: gr.Request) -> Updates:
-        """What the open run is doing, as updates of the page; nothing if nothing has changed."""
-        visitor = who(request)
-        run = self.mine(id, visitor)
+    def poll(
+        self, run_id: str, shown_revision: str, block_hashes: dict[str, str], request: gr.Request
+    ) -> Updates:
+        """Show what the open run is doing, if anything has changed."""
+        visitor = visitor_from_request(request)
+        run = self.find_run(run_id, visitor)
         if run is None:
-            return {self.clock: gr.Timer(active=False)}
-        return (
-            {self.seen: gr.skip()}
-            if self._state(visitor, id) == seen
-            else self._shown(visitor, run, drawn)
-        )
+            return {self.timer: gr.Timer(active=False)}
+        if self._revision(visitor, run_id) == shown_revision:
+            return {self.shown_revision: gr.skip()}
+        return self._render(visitor, run, block_hashes)
 
-    def _state(self, visitor: Visitor, id: str) -> str:
-        return repr([(job.id, job.state, job.beat) for job in self.jobs(visitor, id)])
+    def _revision(self, visitor: Visitor, run_id: str) -> str:
+        """Return a text that changes with the run's open jobs."""
+        return repr([(job.id, job.state, job.revision) for job in self.open_jobs(visitor, run_id)])
 
-    def _shown(self, visitor: Visitor, run: Run, drawn: Mapping[str, str]) -> Updates:
-        """All that says how far a run is; a block only where it differs from the one `drawn`."""
-        seen, jobs = self._state(visitor, run.id), self.jobs(visitor, run.id)
-        training = next((job for job in jobs if job.kind == "train"), None)
-        rows = self.desk.runs.log(run.id)
-        last, kept = self._last(visitor, run.id), self.desk.runs.checkpoints(run.id)
-        state = training.state if training else state_of(run, last)
-        at = max([row["step"] for row in rows] + [one.step for one in kept], default=0)
-        words, share = _doing(training) if training else (_ended(run, state, last, at), None)
-        total = int(
-            run.about.get("steps")
-            or (training.progress.total if training else 0)
-            or run.config.steps
-            or 0
-        )
-        expected = (
-            "Samples are painted at the start and on the way."
-            if run.config.samples and training
-            else ""
-        )
-        said = curves.notes(
-            [*map(str, run.about.get("notes") or ()), *map(str, run.about.get("left_aside") or ())]
+    def _render(self, visitor: Visitor, run: Run, block_hashes: Mapping[str, str]) -> Updates:
+        """Show a run: its buttons, and those of its blocks that differ from `block_hashes`."""
+        revision = self._revision(visitor, run.id)
+        jobs = self.open_jobs(visitor, run.id)
+        training_job = next((job for job in jobs if job.kind == TRAIN.name), None)
+        last_job = self._last_training_job(visitor, run.id)
+        state = training_job.state if training_job else run_state(run, last_job)
+        log_rows = self.services.home.runs.read_log(run.id)
+        checkpoints = self.services.home.runs.list_checkpoints(run.id)
+        logged_steps = [row["step"] for row in log_rows]
+        saved_steps = [checkpoint.step for checkpoint in checkpoints]
+        last_step = max(logged_steps + saved_steps, default=0)
+        total_steps = _count_total_steps(run, training_job)
+        if training_job:
+            message, fraction = _describe_progress(training_job)
+        else:
+            message, fraction = _describe_outcome(state, last_job, last_step), None
+        metrics = _latest_metrics(log_rows, training_job, last_step, total_steps)
+        header = training_view.render_header(
+            run, message, fraction=fraction, state=state, metrics=metrics
         )
         texts = [
-            curves.head(run, words, share, state, _numbers(rows, training, at, total)) + said,
-            curves.curve(rows, total),
-            curves.samples(self.desk.runs.samples(run.id), show.address, expected),
-            self._files(run, jobs, kept),
+            header + _render_start_notes(run),
+            training_view.render_loss_curve(log_rows, total_steps),
+            self._render_samples(run, training_job is not None),
+            self._render_files(run, jobs, checkpoints),
         ]
-        now = {str(k): str(hash(text)) for k, text in enumerate(texts)}
-        changed = {
+        new_hashes = {str(index): str(hash(text)) for index, text in enumerate(texts)}
+        changed_blocks = {
             block: text
-            for k, (block, text) in enumerate(zip(self.blocks, texts))
-            if drawn.get(str(k)) != now[str(k)]
+            for index, (block, text) in enumerate(zip(self.blocks, texts))
+            if block_hashes.get(str(index)) != new_hashes[str(index)]
         }
-        stopped = training is None and state != "done"
+        is_resumable = training_job is None and state != "done"
         return {
-            self.seen: seen,
-            self.drawn: now,
-            self.clock: gr.Timer(active=bool(jobs)),
-            self.stop: gr.Button(interactive=training is not None),
-            self.sure: gr.Button(visible=False),
-            self.resume: gr.Button(_resume(at), visible=stopped),
-            self.anew: gr.Button(visible=training is None and at > 0),
-            **changed,
+            self.shown_revision: revision,
+            self.block_hashes: new_hashes,
+            self.timer: gr.Timer(active=bool(jobs)),
+            self.stop: gr.Button(interactive=training_job is not None),
+            self.confirm_restart: gr.Button(visible=False),
+            self.resume: gr.Button(_resume_label(last_step), visible=is_resumable),
+            self.restart: gr.Button(visible=training_job is None and last_step > 0),
+            **changed_blocks,
         }
 
-    def open(self, visitor: Visitor, id: str) -> Updates:
-        """A run is shown from now on."""
+    def _render_samples(self, run: Run, is_training: bool) -> str:
+        placeholder = ""
+        if run.config.sample_prompt_list and is_training:
+            placeholder = "Samples are painted at the start and on the way."
+        samples = self.services.home.runs.list_samples(run.id)
+        return training_view.render_samples(samples, file_url, placeholder)
+
+    def open(self, visitor: Visitor, run_id: str) -> Updates:
+        """Show a run from now on.
+
+        Returns:
+            Updates of `outputs`.
+
+        Raises:
+            BadFile: there is no such run that the visitor may see.
+        """
         return {
-            self.current: id,
+            self.run_id: run_id,
             self.empty: gr.HTML(visible=False),
-            **self._shown(visitor, self.must(id, visitor), {}),
+            **self._render(visitor, self.require_run(run_id, visitor), {}),
         }
 
     def close(self) -> Updates:
-        """No run is open."""
+        """Show that no run is open.
+
+        Returns:
+            Updates of `outputs`.
+        """
         hidden = gr.Button(visible=False)
         return {
-            self.current: "",
-            self.drawn: {},
-            self.empty: gr.HTML(self.invitation(), visible=True),
+            self.run_id: "",
+            self.block_hashes: {},
+            self.empty: gr.HTML(self.render_invitation(), visible=True),
             self.resume: hidden,
-            self.anew: hidden,
-            self.sure: hidden,
+            self.restart: hidden,
+            self.confirm_restart: hidden,
             **dict.fromkeys(self.blocks, ""),
         }
 
-    def cancel(self, id: str, request: gr.Request) -> None:
-        for job in self.jobs(who(request), id):
-            self.desk.jobs.cancel(job.id)
+    def cancel_jobs(self, run_id: str, request: gr.Request) -> None:
+        """Cancel all open jobs of the run."""
+        for job in self.open_jobs(visitor_from_request(request), run_id):
+            self.services.home.jobs.cancel(job.id)
 
-    def go_on(self, id: str, request: gr.Request) -> Updates:
-        """From where it was."""
-        return self._again(id, who(request), anew=False)
+    def resume_run(self, run_id: str, request: gr.Request) -> Updates:
+        """Continue the run from its newest checkpoint."""
+        return self._resubmit(run_id, visitor_from_request(request), restart=False)
 
-    def begin_again(self, id: str, request: gr.Request) -> Updates:
-        """From step 0, with the same settings and seed."""
-        return self._again(id, who(request), anew=True)
+    def restart_run(self, run_id: str, request: gr.Request) -> Updates:
+        """Begin the run again from step 0, with the same settings and seed."""
+        return self._resubmit(run_id, visitor_from_request(request), restart=True)
 
-    def _again(self, id: str, visitor: Visitor, anew: bool) -> Updates:
-        with show.said():
-            self.desk.submit_training(None, visitor, self.must(id, visitor).id, anew)
-            return self.open(visitor, id)
+    def _resubmit(self, run_id: str, visitor: Visitor, restart: bool) -> Updates:
+        with report_errors():
+            run = self.require_run(run_id, visitor)
+            self.services.submit_training(None, visitor, run.id, restart=restart)
+            return self.open(visitor, run_id)
 
-    # ---- its files ----------------------------------------------------------------------------------------------
+    # ---- files and the evaluation -------------------------------------------------------------
 
-    def act(self, id: str, event: gr.EventData, request: gr.Request) -> Updates:
-        """A button among the files; what it says comes from the browser, so it is only words."""
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            run = self.must(id, visitor)
-            match data.get("what"), str(data.get("subject")):
-                case "try" | "sweep" | "compare", _:
-                    return {self.seen: gr.skip()}  # goes to another tab: `wanted`
+    def handle_action(self, run_id: str, event: gr.EventData, request: gr.Request) -> Updates:
+        """Act on a button among the files.
+
+        What the click says comes from the browser and is not trusted.
+        """
+        with report_errors():
+            visitor = visitor_from_request(request)
+            click = event_payload(event)
+            run = self.require_run(run_id, visitor)
+            match click.get("what"), str(click.get("subject")):
+                case "try" | "sweep" | "compare", _:  # opens another tab: `build_handoff`
+                    return {self.shown_revision: gr.skip()}
                 case "report", _:
-                    self.desk.submit_report(run.id, visitor)
-                    return self._shown(visitor, run, {})
+                    self.services.submit_training_evaluation(run.id, visitor)
+                    return self._render(visitor, run, {})
                 case "export", step if step.isascii() and step.isdigit() and len(step) < 9:
-                    self.desk.submit_checkpoint(run.id, int(step), visitor)
-                    return self._shown(visitor, run, {})
+                    self.services.submit_checkpoint_export(run.id, int(step), visitor)
+                    return self._render(visitor, run, {})
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def wanted(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
-        """What a button hands to another tab: a LoRA with its trigger in the prompt, a sweep of it, or the report's comparison."""
-        verb, subject = ((event._data or {}).get(key) for key in ("what", "subject"))
-        if verb not in ("try", "sweep", "compare"):
-            return None
-        if verb == "compare":
-            return "sweep", str(subject)
-        with show.said():
-            asked = self._asked(str(subject), visitor)
-            if verb == "try":
-                return "txt2img", asked
-            base, title = (
-                asked.model_dump() | {"schedule": "As shipped"},
-                f"{asked.loras[0].name}: weight and scheduler",
-            )
-            return "sweep", check(
-                SweepSpec, {"base": base, "axes": list(SWEEP), "title": title}
-            )  # a schedule that suits all
+    def build_handoff(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
+        """Build what a button among the files hands to another tab.
 
-    def _asked(self, lora: str, visitor: Visitor) -> GenerationRequest:
-        """A picture with a LoRA: its model, its trigger in the prompt, a seed that stays, the weight that its report recommends."""
-        name = self.desk.library.lora(lora).name
-        run = next(
-            (run for run in self.desk.runs.listing(visitor.sees) if name in _made(run)), None
-        )
+        Returns:
+            A tab's id and what it loads: a request with the LoRA for txt2img, a sweep of the LoRA,
+            or the id of the evaluation's sweep; None if the click is another button's.
+        """
+        click = event_payload(event)
+        action = click.get("what")
+        target = str(click.get("subject"))
+        if action == "compare":
+            return "sweep", target
+        if action not in ("try", "sweep"):
+            return None
+        with report_errors():
+            request = self._build_request(target, visitor)
+            if action == "try":
+                return "txt2img", request
+            # "As shipped" is the one noise schedule that suits all schedulers.
+            base = request.model_dump() | {"noise_schedule": "As shipped"}
+            title = f"{request.loras[0].name}: weight and scheduler"
+            sweep = {"base": base, "axes": list(SWEEP_AXES), "title": title}
+            return "sweep", validate(SweepSpec, sweep)
+
+    def _build_request(self, lora_name: str, visitor: Visitor) -> GenerationRequest:
+        """Build a request with a LoRA at its best weight: its model, seed and trigger."""
+        name = self.services.home.library.get_lora(lora_name).name
+        runs = self.services.home.runs.list_runs(visitor.owner_filter)
+        run = next((run for run in runs if name in _exported_loras(run)), None)
         if run is None:
             raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
-        config, model = run.config, self.desk.library.model(run.config.model)
-        called = " ".join(part for part in (config.trigger, config.class_word) if part)
-        first = next(iter(config.samples), f"a photo of a {called}" if called else "")
-        best = self.desk.runs.report(run.id).get("best") or {}
+        config = run.config
+        model = self.services.home.library.get_model(config.model)
+        subject = " ".join(part for part in (config.trigger, config.class_word) if part)
+        default_prompt = f"a photo of a {subject}" if subject else ""
+        best = self.services.home.runs.read_report(run.id).get("best") or {}
         weight = float(best["weight"]) if best.get("lora") == name else 1.0
         return GenerationRequest(
             model=config.model,
-            prompt=first,
-            width=model.side,
-            height=model.side,
+            prompt=next(iter(config.sample_prompt_list), default_prompt),
+            width=model.native_size,
+            height=model.native_size,
             seed=config.seed,
             loras=(LoraUse(name=name, unet=weight, text_encoder=weight),),
         )
 
-    def _files(self, run: Run, jobs: list[Job], kept: list[Any]) -> str:
-        waiting = [
-            int(job.spec.get("step") or 0) for job in jobs if job.kind == "export_checkpoint"
+    def _render_files(self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint]) -> str:
+        """Render the evaluation, LoRA files (last step first) and checkpoints."""
+        pending_steps = [
+            int(job.spec.get("step") or 0) for job in jobs if job.kind == EXPORT_CHECKPOINT.name
         ]
-        made = []
-        for name, step in sorted(_made(run).items(), key=lambda one: -one[1]):
-            path = self.desk.settings.loras / f"{name}.safetensors"
+        steps_by_lora = sorted(_exported_loras(run).items(), key=lambda item: -item[1])
+        lora_files = []
+        for name, step in steps_by_lora:
+            path = self.services.home.settings.loras / f"{name}.safetensors"
             if path.is_file():
-                made.append((name, show.address(path), path.stat().st_size, step))
-        return (self._worth(run, jobs) if kept else "") + curves.files(made, waiting, kept)
+                lora_files.append((name, file_url(path), path.stat().st_size, step))
+        evaluation_html = self._render_evaluation(run, jobs) if checkpoints else ""
+        return evaluation_html + training_view.render_files(lora_files, pending_steps, checkpoints)
 
-    def _worth(self, run: Run, jobs: list[Job]) -> str:
-        """Whether it was worth it: the report, how far it is, or the button that asks for it."""
-        judging = next((job for job in jobs if job.kind == "report"), None)
-        if judging:
-            at = judging.progress
-            left = f" · about {show.duration(at.left)} left" if at.left is not None else ""
-            return evaluation.going(f"{at.note or 'Waiting for its turn'}{left}", at.step, at.total)
-        found = self.desk.runs.report(run.id)
-        said = next(
-            (
-                job.error
-                for job in self.desk.jobs.history(50, run.owner)
-                if job.kind == "report" and job.spec.get("run") == run.id
-            ),
-            "",
-        )
-        if any(job.kind == "train" for job in jobs):
+    def _render_evaluation(self, run: Run, jobs: list[Job]) -> str:
+        """Render the evaluation of a run, its progress, or the button that starts it."""
+        evaluation_job = next((job for job in jobs if job.kind == TRAINING_EVALUATION.name), None)
+        if evaluation_job:
+            progress = evaluation_job.progress
+            message = (progress.message or "Waiting for its turn") + _eta_text(evaluation_job)
+            return evaluation.render_progress(message, progress.step, progress.total)
+        if any(job.kind == TRAIN.name for job in jobs):
             return ""
-        if not found:
-            return evaluation.invitation(run.id, said or "")
-        pictures = {
-            path: picture
-            for pair in found["pairs"]
-            for path in (pair["before"], pair["after"])
-            if (picture := self.desk.gallery.get(path))
-        }
-        shown = {
-            path: (show.address(one.thumb), show.address(one.path))
-            for path, one in pictures.items()
-        }
-        best = found["best"] or max(found["points"], key=lambda one: one["concept"])
-        card = [
-            path
-            for ending in ("md", "png")
-            if (path := self.desk.settings.loras / f"{best['lora']}.{ending}").is_file()
-        ]
-        return evaluation.told(
-            run.id, found, shown, [(path.name, show.address(path)) for path in card]
-        )
+        report = self.services.home.runs.read_report(run.id)
+        if report:
+            return self._render_report(run, report)
+        last_error = ""
+        for job in self.services.home.jobs.list_recent(50, run.owner):
+            if job.kind == TRAINING_EVALUATION.name and job.spec.get("run") == run.id:
+                last_error = job.error or ""
+                break
+        return evaluation.render_placeholder(run.id, last_error)
 
-    # ---- what is whose ------------------------------------------------------------------------------------------
+    def _render_report(self, run: Run, report: Mapping[str, Any]) -> str:
+        """Render a finished evaluation with its image pairs and the LoRA's card."""
+        image_urls = {}
+        for pair in report["pairs"]:
+            for image_path in (pair["before"], pair["after"]):
+                image = self.services.home.gallery.get(image_path)
+                if image:
+                    urls = (file_url(image.thumbnail), file_url(image.path))
+                    image_urls[image_path] = urls
+        best = report["best"] or max(report["points"], key=lambda point: point["concept"])
+        card_files = []
+        for suffix in (".md", ".png"):
+            card = self.services.home.settings.loras / f"{best['lora']}{suffix}"
+            if card.is_file():
+                card_files.append((card.name, file_url(card)))
+        return evaluation.render_report(run.id, report, image_urls, card_files)
 
-    def mine(self, id: str, visitor: Visitor) -> Run | None:
-        """A run that this visitor may see."""
-        run = self.desk.runs.get(id) if id else None
-        return run if run and visitor.sees in (None, run.owner) else None
+    # ---- access -------------------------------------------------------------------------------
 
-    def must(self, id: str, visitor: Visitor) -> Run:
-        """Raises BadFile where there is none."""
-        run = self.mine(id, visitor)
+    def find_run(self, run_id: str, visitor: Visitor) -> Run | None:
+        """Return a run if it exists and the visitor may see it."""
+        run = self.services.home.runs.get(run_id) if run_id else None
+        if run is None or visitor.owner_filter not in (None, run.owner):
+            return None
+        return run
+
+    def require_run(self, run_id: str, visitor: Visitor) -> Run:
+        """Return a run that the visitor may see.
+
+        Raises:
+            BadFile: there is none.
+        """
+        run = self.find_run(run_id, visitor)
         if run is None:
             raise BadFile("There is no such training any more; start one, or open an earlier one.")
         return run
 
-    def jobs(self, visitor: Visitor, id: str) -> list[Job]:
-        """What is still to be done for a run."""
+    def open_jobs(self, visitor: Visitor, run_id: str) -> list[Job]:
+        """List the running and queued jobs of a run."""
         return [
             job
-            for job in self.desk.jobs.waiting(visitor.sees)
-            if job.kind in KINDS and job.spec.get("run") == id
+            for job in self.services.home.jobs.list_open(visitor.owner_filter)
+            if job.kind in JOB_KINDS and job.spec.get("run") == run_id
         ]
 
-    def _last(self, visitor: Visitor, id: str) -> Job | None:
-        every = self.desk.jobs.history(200, visitor.sees)
-        return next(
-            (
-                job
-                for job in every
-                if job.kind == "train" and job.spec.get("run") == id and not job.open
-            ),
-            None,
-        )
+    def _last_training_job(self, visitor: Visitor, run_id: str) -> Job | None:
+        """Return the newest training job of a run that has ended."""
+        for job in self.services.home.jobs.list_recent(200, visitor.owner_filter):
+            if job.kind == TRAIN.name and job.spec.get("run") == run_id and not job.is_open:
+                return job
+        return None
 
 
-def state_of(run: Run, last: Job | None) -> str:
-    """How a run that nobody works on came out."""
-    return last.state if last else "done" if "lora" in run.result else "cancelled"
+def run_state(run: Run, last_job: Job | None) -> str:
+    """Return the state in which a run without an open job ended, as a job's state."""
+    if last_job:
+        return last_job.state
+    return "done" if "lora" in run.result else "cancelled"
 
 
-def _doing(job: Job) -> tuple[str, float]:
+def _count_total_steps(run: Run, training_job: Job | None) -> int:
+    """Return the number of steps that a run will have; 0 if it is not known yet."""
+    if run.start_info.get("steps"):
+        return int(run.start_info["steps"])
+    if training_job and training_job.progress.total:
+        return training_job.progress.total
+    return int(run.config.steps or 0)
+
+
+def _render_start_notes(run: Run) -> str:
+    """Render what the worker noted, and which images it left aside, when the run began."""
+    notes = run.start_info.get("notes") or ()
+    left_aside = run.start_info.get("left_aside") or ()
+    return training_view.render_notes([str(note) for note in (*notes, *left_aside)])
+
+
+def _eta_text(job: Job) -> str:
+    eta_seconds = job.progress.eta_seconds
+    if eta_seconds is None:
+        return ""
+    return f" · about {format_duration(eta_seconds)} left"
+
+
+def _describe_progress(job: Job) -> tuple[str, float]:
+    """Return a sentence about an open training and its progress from 0 to 1."""
     if job.state == "queued":
         return "waiting for its turn", 0.0
-    at = job.progress
-    left = f" · about {show.duration(at.left)} left" if at.left is not None else ""
-    return (at.note or "Getting ready") + left, at.step / at.total if at.total else 0.0
+    progress = job.progress
+    fraction = progress.step / progress.total if progress.total else 0.0
+    return (progress.message or "Getting ready") + _eta_text(job), fraction
 
 
-def _ended(run: Run, state: str, last: Job | None, at: int) -> str:
+def _describe_outcome(state: str, last_job: Job | None, step: int) -> str:
+    """Return a sentence about a training that has ended after `step` steps."""
+    error = (last_job.error or "") if last_job else ""
     match state:
         case "done":
-            took = last.result.get("seconds") if last and isinstance(last.result, dict) else None
-            return (
-                f"Finished in {show.duration(took)}; try it below."
-                if took
-                else "Finished; try it below."
-            )
+            result = last_job.result if last_job else None
+            seconds = result.get("seconds") if isinstance(result, dict) else None
+            if seconds:
+                return f"Finished in {format_duration(seconds)}; try it below."
+            return "Finished; try it below."
         case "cancelled":
-            return (
-                f"Stopped after step {at:,}. All is kept: Resume goes on from there."
-                if at
-                else "Stopped before its first step."
-            )
+            if step:
+                return f"Stopped after step {step:,}. All is kept: Resume goes on from there."
+            return "Stopped before its first step."
         case "interrupted":
-            return f"Interrupted ({last.error if last else ''}). Resume goes on from the newest checkpoint."
-    return (last.error if last else "") or "It failed."
+            return f"Interrupted ({error}). Resume goes on from the newest checkpoint."
+    return error or "It failed."
 
 
-def _numbers(
-    rows: list[dict[str, Any]], job: Job | None, at: int, total: int
+def _latest_metrics(
+    log_rows: list[dict[str, Any]], job: Job | None, last_step: int, total_steps: int
 ) -> list[tuple[str, str]]:
-    """The latest of each."""
-    now: dict[str, float] = {}
-    for row in rows:
-        now |= {
-            name: row[name] for name in ("smoothed", "rate", "speed", "validation") if name in row
-        }
-    step = job.progress.step if job and job.progress.total else at
-    said = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
-    named = (
+    """List the latest value of each metric, as (title, value)."""
+    step = last_step
+    if job and job.progress.total:
+        step = job.progress.step
+    step_text = f"{step:,} of {total_steps:,}" if total_steps else f"{step:,}"
+    metrics = [("Step", step_text)]
+    for title, name, number_format in (
         ("Loss, smoothed", "smoothed", ".4f"),
         ("Learning rate", "rate", ".3g"),
         ("Pictures a second", "speed", ".3g"),
         ("Validation loss", "validation", ".4f"),
-    )
-    return said + [
-        (title, format(now[name], form))
-        for title, name, form in named
-        if isinstance(now.get(name), int | float)
-    ]
+    ):
+        value = next((row[name] for row in reversed(log_rows) if name in row), None)
+        if isinstance(value, int | float):
+            metrics.append((title, format(value, number_format)))
+    return metrics
 
 
-def _resume(at: int) -> str:
-    return f"Resume from step {at:,}" if at else "Start it again"
+def _resume_label(step: int) -> str:
+    return f"Resume from step {step:,}" if step else "Start it again"
 
 
-def _made(run: Run) -> dict[str, int]:
-    """The LoRA files of a run: name → step."""
-    found: dict[str, int] = {}
-    for known in run.result.values():
+def _exported_loras(run: Run) -> dict[str, int]:
+    """Return the LoRA files of a run: name → step."""
+    steps_by_name: dict[str, int] = {}
+    for entry in run.result.values():
         try:
-            found.setdefault(str(known["lora"]), int(known["step"]))
+            steps_by_name.setdefault(str(entry["lora"]), int(entry["step"]))
         except (TypeError, KeyError, ValueError):
             continue
-    return found
+    return steps_by_name
 
 
-def sentences(error: StudioError) -> list[str]:
-    """All that is wrong, one sentence each."""
+def error_sentences(error: StudioError) -> list[str]:
+    """Return all that is wrong, one sentence each."""
     return list(getattr(error, "faults", ())) or [str(error)]

@@ -1,7 +1,7 @@
-"""The Training tab: pictures, eight settings, a plan before the run; earlier runs.
+"""The Training tab: a dataset, the basic settings, a plan before the run; earlier runs.
 
-Knows: the form and its buttons, presets, import of kohya's files. Does not know: what is said before a run (training_plan.py), what
-is shown of the open one (training_open.py), how anything is trained.
+Knows: the form and its buttons, presets, import of kohya's files. Does not know: what the plan says
+(plan.py), what the open run shows (run.py), how anything is trained.
 """
 
 from __future__ import annotations
@@ -11,66 +11,84 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.jobs import TRAIN, TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import importer
 from studio.errors import BadFile, Busy, StudioError
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
-from studio.ui import show
+from studio.ui.errors import report_errors
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    resolve_upload,
+    visitor_from_request,
+)
 from studio.ui.form import Form
-from studio.ui.guard import Visitor, uploaded, who
+from studio.ui.private_gradio import event_payload
+from studio.ui.tab import Tab
 from studio.ui.tabs.training import advanced, plan
-from studio.ui.tabs.training.run import OpenRun, sentences, state_of
+from studio.ui.tabs.training.run import RunView, error_sentences, run_state
 from studio.ui.views import sweep, training
-from studio.ui.widgets import BUTTONS, SHORT, SILENT, Desk, Tab, Updates
+from studio.ui.views.jobs import STATE_LABELS
 
 ID = "training"
-SHELF = 20  # earlier trainings that are listed
-MOST_BYTES = 1_000_000  # of a file with settings
-BLANK = "Choose pictures; how long it will take is said here."
+MAX_LISTED_RUNS = 20  # under "Earlier trainings"
+MAX_CONFIG_BYTES = 1_000_000  # size of an imported file
+EMPTY_PLAN_TEXT = "Choose pictures; how long it will take is said here."
 
 
 class TrainingTab:
-    """One build of the tab. Components are attributes, so that handlers name what they change."""
+    """One build of the tab; components are attributes, so that handlers name what they change."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.form: Form[TrainingConfig] = Form(TrainingConfig, ID)
-        self.lay_out()
+        self.build_layout()
         self.wire()
 
-    # ---- what it looks like -------------------------------------------------------------------------------------
+    # ---- layout -------------------------------------------------------------------------------
 
-    def lay_out(self) -> None:
+    def build_layout(self) -> None:
+        """Build the components: controls on the left, the open run on the right."""
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
                 self.preset = gr.Dropdown(
-                    self.desk.training_presets.names(),
+                    self.services.home.training_presets.list_names(),
                     value=None,
                     label="Begin with a preset",
                     info="Fills in everything; nothing runs yet.",
                     elem_id="train-preset",
                 )
-                self._basics()
-                self._buttons()
-                advanced.lay_out(self.form)
-                self._more()
+                self._add_basics()
+                self._add_buttons()
+                advanced.build_layout(self.form)
+                self._add_extras()
             with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage training-stage"):
-                self.view = OpenRun(self.desk, self.stop)
-        self.probe: gr.State = gr.State(0)
-        self.taken: gr.State = gr.State(None)
-        self.trying = gr.Timer(0.5, active=False)
+                self.view = RunView(self.services, self.stop)
+        self.probe_job_id: gr.State = gr.State(0)
+        self.imported_file: gr.State = gr.State(None)
+        self.probe_timer = gr.Timer(0.5, active=False)
 
-    def _basics(self) -> None:
-        models = [model.name for model in self.desk.library.models() if not model.inpainting]
+    def _add_basics(self) -> None:
+        models = [
+            model.name
+            for model in self.services.home.library.list_models()
+            if not model.is_inpainting
+        ]
         with gr.Group():
             self.form.add(
                 "dataset",
-                choices=self.desk.datasets.names(),
+                choices=self.services.home.training_sets.names(),
                 value=None,
                 allow_custom_value=True,
                 info="A folder of pictures and captions in home/datasets.",
             )
-            self.pictures = gr.HTML(elem_id="train-pictures")
+            self.dataset_preview = gr.HTML(elem_id="train-pictures")
             with gr.Row():
                 self.form.add(
                     "name",
@@ -107,8 +125,8 @@ class TrainingTab:
             )
             self.form.add("rank", slider=False, min_width=110, info="Network dim.")
 
-    def _buttons(self) -> None:
-        self.plan = gr.HTML(sweep.note(BLANK), elem_id="train-plan")
+    def _add_buttons(self) -> None:
+        self.plan = gr.HTML(sweep.render_note(EMPTY_PLAN_TEXT), elem_id="train-plan")
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button(
                 "Start",
@@ -120,9 +138,9 @@ class TrainingTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id="train-stop"
             )
-        self.attempt = gr.Button("Try it for a few seconds", size="sm", elem_id="train-try")
+        self.start_probe = gr.Button("Try it for a few seconds", size="sm", elem_id="train-try")
 
-    def _more(self) -> None:
+    def _add_extras(self) -> None:
         with gr.Accordion("Take settings from a kohya file", open=False, elem_id="train-kohya"):
             self.upload = gr.UploadButton(
                 "Choose a TOML or JSON file",
@@ -130,16 +148,18 @@ class TrainingTab:
                 file_types=[".toml", ".json"],
                 elem_id="train-upload",
             )
-            self.meant = gr.Checkbox(
+            self.as_intended = gr.Checkbox(
                 False,
                 label="As it was meant",
                 elem_id="train-meant",
-                info="Off: the run that kohya would have done, with keys that override each other in silence. "
-                "On: epochs, rates and samples as written.",
+                info="Off: the run that kohya would have done, with keys that override each other "
+                "in silence. On: epochs, rates and samples as written.",
             )
             self.notices = gr.HTML(elem_id="train-notices")
-        with gr.Accordion("Earlier trainings", open=False, elem_id="train-shelf") as self.earlier:
-            self.shelf = gr.HTML(js_on_load=BUTTONS, elem_id="train-list")
+        with gr.Accordion(
+            "Earlier trainings", open=False, elem_id="train-shelf"
+        ) as self.history_accordion:
+            self.run_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="train-list")
         with gr.Accordion("Keep these settings", open=False, elem_id="train-presets"), gr.Row():
             self.preset_name = gr.Textbox(
                 label="As a preset",
@@ -150,324 +170,399 @@ class TrainingTab:
             )
             self.preset_save = gr.Button("Save", scale=1, min_width=80, elem_id="train-preset-save")
 
-    # ---- which event does what ----------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------
 
     @property
-    def filled(self) -> list[Any]:
-        return [*self.form.outputs, self.pictures, self.plan]
+    def form_outputs(self) -> list[Any]:
+        """Components that `fill_form` updates."""
+        return [*self.form.outputs, self.dataset_preview, self.plan]
 
     @property
     def outputs(self) -> list[Any]:
-        return list(
-            dict.fromkeys(
-                [*self.filled, *self.view.outputs, self.shelf, self.preset, self.probe, self.trying]
-            )
-        )
+        """Components that `on_open` and `load_request` update."""
+        components = [
+            *self.form_outputs,
+            *self.view.outputs,
+            self.run_list,
+            self.preset,
+            self.probe_job_id,
+            self.probe_timer,
+        ]
+        return list(dict.fromkeys(components))  # each once
 
     def wire(self) -> None:
+        """Connect the events of the tab and of the open run."""
         self.view.wire()
-        form, view = self.form, self.view
-        self.start.click(
-            self.submit, form.inputs, [*view.outputs, self.shelf], preprocess=False, **SHORT
-        )
-        self.attempt.click(
-            self.submit_probe,
-            form.inputs,
-            [self.plan, self.probe, self.trying],
-            preprocess=False,
-            **SHORT,
-        )
-        self.trying.tick(
-            self.tried,
-            {self.probe, *form.inputs},
-            [self.plan, self.probe, self.trying],
-            preprocess=False,
-            **SILENT,
-        )
+        self._wire_form()
+        self._wire_submit()
+        self._wire_presets()
+        self._wire_history()
+
+    def _wire_form(self) -> None:
+        form = self.form
         gr.on(
-            [part.change for part in form.outputs],
-            self.tell,
+            [component.change for component in form.outputs],
+            self.update_plan,
             form.inputs,
             self.plan,
             preprocess=False,
             trigger_mode="always_last",
-            **SILENT,
+            **UNQUEUED_EVENT_OPTIONS,
         )
         form["dataset"].change(
-            self.look,
+            self.preview_dataset,
             form["dataset"],
-            self.pictures,
+            self.dataset_preview,
             preprocess=False,
             trigger_mode="always_last",
-            **SILENT,
+            **UNQUEUED_EVENT_OPTIONS,
         )
         form["dataset"].input(
-            self.call_it, [form["dataset"], form["name"]], form["name"], preprocess=False, **SHORT
+            self.suggest_name,
+            [form["dataset"], form["name"]],
+            form["name"],
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
-        form["dataset"].blur(self.again_shelved, None, form["dataset"], **SILENT)
-        self.preset.input(self.take_preset, self.preset, self.filled, **SHORT)
+        form["dataset"].blur(self.refresh_datasets, None, form["dataset"], **UNQUEUED_EVENT_OPTIONS)
+
+    def _wire_submit(self) -> None:
+        probe_outputs = [self.plan, self.probe_job_id, self.probe_timer]
+        self.start.click(
+            self.submit,
+            self.form.inputs,
+            [*self.view.outputs, self.run_list],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        self.start_probe.click(
+            self.submit_probe, self.form.inputs, probe_outputs, preprocess=False, **EVENT_OPTIONS
+        )
+        self.probe_timer.tick(
+            self.poll_probe,
+            {self.probe_job_id, *self.form.inputs},
+            probe_outputs,
+            preprocess=False,
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+
+    def _wire_presets(self) -> None:
+        """Connect presets and imported files."""
+        self.preset.input(self.load_preset, self.preset, self.form_outputs, **EVENT_OPTIONS)
         self.preset_save.click(
             self.save_preset,
-            {self.preset_name, *form.inputs},
+            {self.preset_name, *self.form.inputs},
             [self.preset, self.preset_name],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        view.empty.click(self.begin_with, None, [*self.filled, self.preset], **SHORT)
+        self.view.empty.click(
+            self.load_starter_preset, None, [*self.form_outputs, self.preset], **EVENT_OPTIONS
+        )
         self.upload.upload(
-            self.take_file,
-            {self.upload, self.meant, *form.inputs},
-            [self.upload, self.taken, self.notices, *self.filled],
+            self.import_file,
+            {self.upload, self.as_intended, *self.form.inputs},
+            [self.upload, self.imported_file, self.notices, *self.form_outputs],
             preprocess=False,
-            **SHORT,
+            **EVENT_OPTIONS,
         )
-        self.meant.input(
-            self.take_again,
-            {self.taken, self.meant, *form.inputs},
-            [self.notices, *self.filled],
+        self.as_intended.input(
+            self.reimport_file,
+            {self.imported_file, self.as_intended, *self.form.inputs},
+            [self.notices, *self.form_outputs],
             preprocess=False,
-            **SHORT,
-        )
-        self.earlier.expand(self.again_listed, view.current, self.shelf, **SHORT)
-        self.shelf.click(
-            self.from_shelf, view.current, [*self.filled, *view.outputs, self.shelf], **SHORT
+            **EVENT_OPTIONS,
         )
 
-    # ---- what is wanted -----------------------------------------------------------------------------------------
+    def _wire_history(self) -> None:
+        self.history_accordion.expand(
+            self.refresh_run_list, self.view.run_id, self.run_list, **EVENT_OPTIONS
+        )
+        self.run_list.click(
+            self.handle_run_action,
+            self.view.run_id,
+            [*self.form_outputs, *self.view.outputs, self.run_list],
+            **EVENT_OPTIONS,
+        )
 
-    def tell(self, values: Updates, request: gr.Request) -> str:
-        """What the training on the page will be, or all that keeps it from beginning."""
-        return self._plan(values, who(request))
+    # ---- the form -----------------------------------------------------------------------------
 
-    def _plan(self, values: Updates, visitor: Visitor) -> str:
+    def update_plan(self, values: Updates, request: gr.Request) -> str:
+        """Render the plan of the training on the page, or all that keeps it from starting."""
+        return self._render_plan(values, visitor_from_request(request))
+
+    def _render_plan(self, values: Updates, visitor: Visitor) -> str:
         if not values[self.form["dataset"]]:
-            return sweep.note(BLANK)
+            return sweep.render_note(EMPTY_PLAN_TEXT)
         try:
-            return plan.told(self.desk, self.form.read(values), visitor)
+            return plan.render_plan(self.services, self.form.read(values), visitor)
         except StudioError as error:
-            return sweep.faults(sentences(error))
+            return sweep.render_faults(error_sentences(error))
 
-    def look(self, name: Any, request: gr.Request) -> str:
-        return plan.look(self.desk, name, who(request))
+    def preview_dataset(self, dataset_name: Any, request: gr.Request) -> str:
+        """Render what is in the chosen dataset."""
+        return plan.render_dataset(self.services, dataset_name, visitor_from_request(request))
 
-    def again_shelved(self, request: gr.Request) -> Any:
-        return gr.Dropdown(self.desk.datasets_of(who(request)))
+    def refresh_datasets(self, request: gr.Request) -> Any:
+        """List the datasets anew."""
+        return gr.Dropdown(self.services.list_datasets(visitor_from_request(request)))
 
-    def call_it(self, dataset: Any, name: Any) -> Any:
-        """A LoRA without a name is called as its pictures are."""
+    def suggest_name(self, dataset: Any, name: Any) -> Any:
+        """Name a LoRA that has no name yet after its dataset."""
         return gr.skip() if name else dataset
 
-    def fill(self, config: TrainingConfig, visitor: Visitor) -> Updates:
-        """Put a training on the page: a preset, or one that is opened again."""
+    def fill_form(self, config: TrainingConfig, visitor: Visitor) -> Updates:
+        """Put a preset, or a training that is opened again, into the form.
+
+        Returns:
+            Updates of `form_outputs`.
+        """
         updates = self.form.fill(config)
         return {
             **updates,
-            self.pictures: plan.look(self.desk, config.dataset, visitor),
-            self.plan: self._plan(updates, visitor),
+            self.dataset_preview: plan.render_dataset(self.services, config.dataset, visitor),
+            self.plan: self._render_plan(updates, visitor),
         }
 
-    def take(self, wanted: Any, visitor: Visitor) -> Updates:
-        """Pictures from the Captions tab, with what they will be called; the rest of the form stays."""
-        with show.said():
-            asked = {key: str(wanted.get(key) or "") for key in ("dataset", "name", "trigger")}
-            self.desk.dataset(asked["dataset"], visitor)  # says what keeps it from being trained on
-            updates = self.form.put(asked)
-            updates[self.form["dataset"]] = gr.Dropdown(
-                self.desk.datasets_of(visitor), value=asked["dataset"]
-            )
+    def load_request(self, handoff: Any, visitor: Visitor) -> Updates:
+        """Put a dataset from the Captions tab into the form; the other settings stay.
+
+        Args:
+            handoff: {dataset, name, trigger}, as `CaptioningTab.build_handoff` returns it.
+            visitor: who asks.
+
+        Raises:
+            gr.Error: the visitor cannot train on the dataset.
+        """
+        with report_errors():
+            fields = {key: str(handoff.get(key) or "") for key in ("dataset", "name", "trigger")}
+            dataset_name = fields["dataset"]
+            self.services.open_training_set(dataset_name, visitor)  # refuses a bad dataset
+            dataset_names = self.services.list_datasets(visitor)
             return {
-                **updates,
-                self.pictures: plan.look(self.desk, asked["dataset"], visitor),
+                **self.form.fill_fields(fields),
+                self.form["dataset"]: gr.Dropdown(dataset_names, value=dataset_name),
+                self.dataset_preview: plan.render_dataset(self.services, dataset_name, visitor),
             }
 
-    def take_preset(self, name: str, request: gr.Request) -> Updates:
-        with show.said():
-            return (
-                self.fill(self.desk.training_presets.load(name), who(request))
-                if name
-                else {self.plan: gr.skip()}
-            )
+    # ---- presets and files --------------------------------------------------------------------
 
-    def begin_with(self, event: gr.EventData, request: gr.Request) -> Updates:
-        """A preset from where nothing is open yet."""
-        with show.said():
-            name = str((event._data or {}).get("subject"))
-            return {
-                **self.fill(self.desk.training_presets.load(name), who(request)),
-                self.preset: name,
-            }
+    def load_preset(self, preset_name: str, request: gr.Request) -> Updates:
+        """Put the chosen preset into the form."""
+        with report_errors():
+            if not preset_name:
+                return {self.plan: gr.skip()}
+            config = self.services.home.training_presets.load(preset_name)
+            return self.fill_form(config, visitor_from_request(request))
+
+    def load_starter_preset(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """Put a preset into the form that was offered where no training is open yet."""
+        with report_errors():
+            name = str(event_payload(event).get("subject"))
+            config = self.services.home.training_presets.load(name)
+            return {**self.fill_form(config, visitor_from_request(request)), self.preset: name}
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            who(request).must_own("Saving presets")
-            path = self.desk.training_presets.save(
-                str(values.pop(self.preset_name) or ""), self.form.read(values)
-            )
+        """Save the form as a preset and list it."""
+        with report_errors():
+            visitor_from_request(request).require_owner("Saving presets")
+            presets = self.services.home.training_presets
+            name = str(values.pop(self.preset_name) or "")
+            path = presets.save(name, self.form.read(values))
             gr.Info(f"Kept as {html.escape(path.stem)}.")
             return {
-                self.preset: gr.Dropdown(self.desk.training_presets.names(), value=path.stem),
+                self.preset: gr.Dropdown(presets.list_names(), value=path.stem),
                 self.preset_name: "",
             }
 
-    def take_file(self, values: Updates, request: gr.Request) -> Updates:
-        """Settings from a file of kohya's, or one of our own."""
-        with show.said():
+    def import_file(self, values: Updates, request: gr.Request) -> Updates:
+        """Put the settings of an uploaded file (kohya's or the studio's own) into the form."""
+        with report_errors():
             file = values[self.upload]
-            path, name = uploaded(file[0] if isinstance(file, list) and file else file)
-            if path.stat().st_size > MOST_BYTES:
+            if isinstance(file, list) and file:
+                file = file[0]
+            path, name = resolve_upload(file)
+            if path.stat().st_size > MAX_CONFIG_BYTES:
                 raise BadFile(
-                    f"{name:.80} is larger than {MOST_BYTES:,} bytes: it holds no settings."
+                    f"{name:.80} is larger than {MAX_CONFIG_BYTES:,} bytes: it holds no settings."
                 )
-            kept = (path.read_text("utf-8-sig", "replace"), name)
-            return {self.upload: None, self.taken: kept, **self._taken(kept, values, who(request))}
+            imported_file = (path.read_text("utf-8-sig", "replace"), name)
+            return {
+                self.upload: None,
+                self.imported_file: imported_file,
+                **self._apply_import(imported_file, values, visitor_from_request(request)),
+            }
 
-    def take_again(self, values: Updates, request: gr.Request) -> Updates:
-        """The same file in the other reading."""
-        with show.said():
-            kept = values[self.taken]
-            return self._taken(kept, values, who(request)) if kept else {self.notices: gr.skip()}
+    def reimport_file(self, values: Updates, request: gr.Request) -> Updates:
+        """Import the same file again, after "As it was meant" was switched."""
+        with report_errors():
+            imported_file = values[self.imported_file]
+            if not imported_file:
+                return {self.notices: gr.skip()}
+            return self._apply_import(imported_file, values, visitor_from_request(request))
 
-    def _taken(self, kept: tuple[str, str], values: Updates, visitor: Visitor) -> Updates:
-        text, name = kept
-        found = importer.read(text, name, as_meant=bool(values[self.meant]))
-        wanted, faults = dict(found.values), list(found.faults)
-        shelves = {
-            "model": [model.name for model in self.desk.library.models()],
-            "dataset": self.desk.datasets_of(visitor),
+    def _apply_import(
+        self, imported_file: tuple[str, str], values: Updates, visitor: Visitor
+    ) -> Updates:
+        """Put the settings of a file (text, name) into the form; faults are named, not raised."""
+        text, name = imported_file
+        result = importer.import_config(text, name, as_meant=bool(values[self.as_intended]))
+        fields = dict(result.values)
+        faults = list(result.faults)
+        choices = {
+            "model": [model.name for model in self.services.home.library.list_models()],
+            "dataset": self.services.list_datasets(visitor),
         }
-        for field, there in shelves.items():
-            if wanted.get(field) and wanted[field] not in there:
+        for field, available_names in choices.items():
+            if fields.get(field) and fields[field] not in available_names:
                 title = TrainingConfig.model_fields[field].title
                 faults.append(
-                    f"{title}: the file wants {wanted.pop(field)!s:.80}, which is not here; the chosen one stays."
+                    f"{title}: the file wants {fields.pop(field)!s:.80}, which is not here; "
+                    "the chosen one stays."
                 )
-        updates = self.form.put(wanted)
-        page = {**values, **updates}
+        updates = self.form.fill_fields(fields)
         return {
             **updates,
-            self.notices: training.imported(name, found.notices, faults),
-            self.plan: self._plan(page, visitor),
+            self.notices: training.render_import_notices(name, result.notices, faults),
+            self.plan: self._render_plan({**values, **updates}, visitor),
         }
 
-    # ---- running ------------------------------------------------------------------------------------------------
+    # ---- running ------------------------------------------------------------------------------
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            visitor = who(request)
-            id, _ = self.desk.submit_training(self.form.read(values), visitor)
-            return self._opened(visitor, id)
+        """Queue the training on the page and open its run."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            run_id, _ = self.services.submit_training(self.form.read(values), visitor)
+            return self._open_run(visitor, run_id)
 
     def submit_probe(self, values: Updates, request: gr.Request) -> Updates:
-        with show.said():
-            id = self.desk.submit_probe(self.form.read(values), who(request))
+        """Queue a dry run of a few steps, which measures time and memory."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            job_id = self.services.submit_training_dry_run(self.form.read(values), visitor)
             return {
-                self.plan: sweep.note("A few steps are tried …"),
-                self.probe: id,
-                self.trying: gr.Timer(active=True),
+                self.plan: sweep.render_note("A few steps are tried …"),
+                self.probe_job_id: job_id,
+                self.probe_timer: gr.Timer(active=True),
             }
 
-    def tried(self, values: Updates, request: gr.Request) -> Updates:
-        """How the try goes, and what came of it."""
-        visitor = who(request)
-        job = self.desk.jobs.get(int(values[self.probe] or 0))
-        if job and job.open and visitor.sees in (None, job.owner):
-            words = (
-                "waiting for its turn"
-                if job.state == "queued"
-                else job.progress.note or "getting ready"
-            )
-            return {
-                self.plan: sweep.note(f"A few steps are tried: {words[:1].lower()}{words[1:]} …")
-            }
-        failed = job is not None and job.state != "done" and visitor.sees in (None, job.owner)
-        told = (
-            sweep.faults([(job.error if job else "") or "The try was stopped."])
-            if failed
-            else self._plan(values, visitor)
-        )
-        return {self.plan: told, self.probe: 0, self.trying: gr.Timer(active=False)}
+    def poll_probe(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the dry run's progress, then the plan with its measurements, or its error."""
+        visitor = visitor_from_request(request)
+        job = self.services.home.jobs.get(int(values[self.probe_job_id] or 0))
+        if job is None or visitor.owner_filter not in (None, job.owner):
+            plan_html = self._render_plan(values, visitor)
+        elif job.is_open:
+            text = job.progress.message or "getting ready"
+            if job.state == "queued":
+                text = "waiting for its turn"
+            text = text[:1].lower() + text[1:]
+            return {self.plan: sweep.render_note(f"A few steps are tried: {text} …")}
+        elif job.state == "done":
+            plan_html = self._render_plan(values, visitor)
+        else:
+            plan_html = sweep.render_faults([job.error or "The try was stopped."])
+        return {
+            self.plan: plan_html,
+            self.probe_job_id: 0,
+            self.probe_timer: gr.Timer(active=False),
+        }
 
-    # ---- earlier trainings --------------------------------------------------------------------------------------
+    # ---- earlier runs -------------------------------------------------------------------------
 
-    def opened(self, visitor: Visitor) -> Updates:
-        """A page that opens takes up what its browser left: the training that runs, else the last one."""
-        shelves: Updates = {self.preset: gr.Dropdown(self.desk.training_presets.names())}
-        names = self.desk.datasets_of(visitor)
-        running = next(
-            (str(job.spec.get("run")) for job in self.desk.jobs.waiting(visitor.id, "train")), ""
+    def on_open(self, visitor: Visitor) -> Updates:
+        """Fill a page that opens: with its browser's running training, else with the last one."""
+        jobs = self.services.home.jobs
+        probe_job_id = next(
+            (job.id for job in jobs.list_open(visitor.id, TRAINING_DRY_RUN.name)), 0
         )
-        last = next((run.id for run in self.desk.runs.listing(visitor.id)), "")
-        trying = next((job.id for job in self.desk.jobs.waiting(visitor.id, "probe")), 0)
-        more = {self.probe: trying, self.trying: gr.Timer(active=bool(trying))}
-        run = self.view.mine(running or last, visitor)
+        open_run_ids = [str(job.spec.get("run")) for job in jobs.list_open(visitor.id, TRAIN.name)]
+        run_ids = [run.id for run in self.services.home.runs.list_runs(visitor.id)]
+        run = self.view.find_run(next(iter(open_run_ids + run_ids), ""), visitor)
+        dataset_names = self.services.list_datasets(visitor)
+        updates: Updates = {
+            self.preset: gr.Dropdown(self.services.home.training_presets.list_names()),
+            self.probe_job_id: probe_job_id,
+            self.probe_timer: gr.Timer(active=bool(probe_job_id)),
+        }
         if run is None:
-            shelves |= {
-                self.form["dataset"]: gr.Dropdown(names),
-                self.shelf: self._shelf(visitor, ""),
+            return {
+                **updates,
+                self.form["dataset"]: gr.Dropdown(dataset_names),
+                self.run_list: self._render_run_list(visitor, ""),
+                **self.view.close(),
             }
-            return {**shelves, **more, **self.view.close()}
-        filled = self.fill(run.config, visitor)
-        filled[self.form["dataset"]] = gr.Dropdown(names, value=run.config.dataset)
-        return {**filled, **shelves, **more, **self._opened(visitor, run.id)}
+        return {
+            **updates,
+            **self.fill_form(run.config, visitor),
+            self.form["dataset"]: gr.Dropdown(dataset_names, value=run.config.dataset),
+            **self._open_run(visitor, run.id),
+        }
 
-    def _opened(self, visitor: Visitor, id: str) -> Updates:
-        return {**self.view.open(visitor, id), self.shelf: self._shelf(visitor, id)}
+    def _open_run(self, visitor: Visitor, run_id: str) -> Updates:
+        return {
+            **self.view.open(visitor, run_id),
+            self.run_list: self._render_run_list(visitor, run_id),
+        }
 
-    def again_listed(self, current: str, request: gr.Request) -> str:
-        return self._shelf(who(request), current)
+    def refresh_run_list(self, open_run_id: str, request: gr.Request) -> str:
+        """Render the list of earlier runs."""
+        return self._render_run_list(visitor_from_request(request), open_run_id)
 
-    def from_shelf(self, current: str, event: gr.EventData, request: gr.Request) -> Updates:
-        with show.said():
-            visitor, data = who(request), event._data or {}
-            verb, subject = data.get("what"), str(data.get("subject"))
-            if verb == "keep":
-                return {self.shelf: self._shelf(visitor, current)}
-            run = self.view.must(subject, visitor)
-            match verb:
+    def handle_run_action(
+        self, open_run_id: str, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """Open a run of the list, or delete it after a question."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            click = event_payload(event)
+            action = click.get("what")
+            if action == "keep":
+                return {self.run_list: self._render_run_list(visitor, open_run_id)}
+            run = self.view.require_run(str(click.get("subject")), visitor)
+            match action:
                 case "ask":
-                    return {self.shelf: self._shelf(visitor, current, run.id)}
+                    return {self.run_list: self._render_run_list(visitor, open_run_id, run.id)}
                 case "open":
-                    return {**self.fill(run.config, visitor), **self._opened(visitor, run.id)}
+                    updates = self.fill_form(run.config, visitor)
+                    return {**updates, **self._open_run(visitor, run.id)}
                 case "delete":
-                    return self._delete(visitor, run, current)
+                    return self._delete_run(visitor, run, open_run_id)
             raise BadFile("The page asked for something that the studio does not know.")
 
-    def _delete(self, visitor: Visitor, run: Run, current: str) -> Updates:
-        if self.view.jobs(visitor, run.id):
+    def _delete_run(self, visitor: Visitor, run: Run, open_run_id: str) -> Updates:
+        if self.view.open_jobs(visitor, run.id):
             raise Busy("That training still runs; stop it first.")
-        self.desk.runs.delete(run.id)
-        closed = self.view.close() if run.id == current else {}
-        return {**closed, self.shelf: self._shelf(visitor, "" if closed else current)}
+        self.services.home.runs.delete(run.id)
+        if run.id != open_run_id:
+            return {self.run_list: self._render_run_list(visitor, open_run_id)}
+        return {**self.view.close(), self.run_list: self._render_run_list(visitor, "")}
 
-    def _shelf(self, visitor: Visitor, current: str, asked: str = "") -> str:
-        history = self.desk.jobs.history(200, visitor.sees)
+    def _render_run_list(self, visitor: Visitor, open_run_id: str, confirm_run_id: str = "") -> str:
+        """Render earlier runs; the one with `confirm_run_id` asks whether to delete it."""
+        last_jobs: dict[str, Job] = {}
+        for job in self.services.home.jobs.list_recent(200, visitor.owner_filter):  # newest first
+            if job.kind == TRAIN.name:
+                last_jobs.setdefault(str(job.spec.get("run")), job)
         rows = []
-        for run in self.desk.runs.listing(visitor.sees)[:SHELF]:
-            job = next(
-                (job for job in history if job.kind == "train" and job.spec.get("run") == run.id),
-                None,
-            )
-            kept = self.desk.runs.checkpoints(run.id)
-            rows.append(
-                (
-                    run,
-                    show.STATES[state_of(run, job)],
-                    kept[-1].step if kept else 0,
-                    run.id == current,
-                )
-            )
-        return training.shelf(rows, asked)
+        for run in self.services.home.runs.list_runs(visitor.owner_filter)[:MAX_LISTED_RUNS]:
+            state = run_state(run, last_jobs.get(run.id))
+            checkpoints = self.services.home.runs.list_checkpoints(run.id)
+            last_step = checkpoints[-1].step if checkpoints else 0
+            rows.append((run, STATE_LABELS[state], last_step, run.id == open_run_id))
+        return training.render_run_list(rows, confirm_run_id)
 
 
-def build(desk: Desk) -> Tab:
+def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
-    tab = TrainingTab(desk)
+    tab = TrainingTab(services)
     return Tab(
         ID,
         "Training",
-        opened=tab.opened,
+        on_open=tab.on_open,
         outputs=tab.outputs,
-        typed=True,
-        take=tab.take,
-        asks=(tab.view.files, tab.view.wanted),
+        has_text_input=True,
+        load_request=tab.load_request,
+        handoff=(tab.view.files, tab.view.build_handoff),
     )

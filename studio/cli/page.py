@@ -1,0 +1,36 @@
+"""`studio` without a command: the page.
+
+Knows: that one page at a time has a home, what runs beside it. Does not know: what is on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+
+from studio import __version__
+from studio.cli.runner import load_settings
+from studio.errors import Busy
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Open the page: take the home, keep a worker alive, serve."""
+    from studio.services.supervisor import supervise
+    from studio.storage.cleanup import delete_unreferenced_inputs
+    from studio.storage.home import Home
+    from studio.storage.jobs import Lock
+
+    settings = load_settings(arguments, "host", "port", "share", "auth")
+    lock = Lock(settings.home, "studio")
+    if not lock.acquire(timeout_seconds=1.0):
+        raise Busy(
+            f"Another studio is open on {settings.home}; use that one, or give this one another "
+            "--home."
+        )
+    home = Home(settings)
+    home.jobs.set_meta("version", __version__)
+    for work in (supervise, delete_unreferenced_inputs):
+        threading.Thread(target=work, args=(settings, home.jobs), daemon=True).start()
+    from studio.ui.app import serve
+
+    serve(home, open_browser=arguments.open)

@@ -1,0 +1,264 @@
+"""The flags of all commands, most of them derived from the fields of specs.
+
+Knows: argparse, which flags a command has, which module does it. Does not know: what the commands
+do; it imports none of them, so that `studio --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from studio import __version__
+from studio.core.base import field_schemas, former_names
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import GenerationRequest
+
+HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
+
+
+def add_field_flags(
+    parser: argparse.ArgumentParser, spec_class: type[BaseModel], *exclude: str
+) -> None:
+    """Add a flag for every field but some, also under the names that fields had before.
+
+    The flag of a list may be given again, that of a yes or no has no value. Only what was typed
+    lands in the namespace, as text: the model converts and checks it.
+    """
+    former: dict[str, list[str]] = defaultdict(list)
+    for old, name in former_names(spec_class).items():
+        former[name].append(old)
+    for name, field in field_schemas(spec_class).items():
+        if name not in exclude:
+            _add_field_flag(parser, name, former[name], _merge_variant(field))
+
+
+def _add_field_flag(
+    parser: argparse.ArgumentParser, name: str, former: list[str], schema: dict[str, Any]
+) -> None:
+    is_list = schema.get("type") == "array"
+    singular = name.removesuffix("s") if is_list else name
+    flags = [f"--{spelling.replace('_', '-')}" for spelling in (singular, *former)]
+    help_text = f"{schema.get('description', '')} {format_limits(schema)}".strip().replace(
+        "%", "%%"
+    )
+    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
+    if schema.get("type") == "boolean":
+        parser.add_argument(*flags, **options, action="store_true")
+        return
+    metavar = "TEXT"
+    if schema.get("type") in ("integer", "number"):
+        metavar = "N"
+    elif name == "loras":
+        metavar = "NAME:WEIGHT"
+    elif is_list:
+        metavar = "NAME"
+    action = "append" if is_list else "store"
+    parser.add_argument(*flags, **options, metavar=metavar, action=action)
+
+
+def _merge_variant(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optional field as that of its value."""
+    for variant in schema.get("anyOf", ()):
+        if variant.get("type") != "null":
+            return {**schema, **variant}
+    return schema
+
+
+def format_limits(field: dict[str, Any]) -> str:
+    """Return a field's choices or range, and its default, in words."""
+    words = ["one of " + ", ".join(field["enum"])] if "enum" in field else []
+    if "minimum" in field and "maximum" in field:
+        words.append(f"{field['minimum']} to {field['maximum']}")
+    if field.get("default") not in (None, "", []):
+        words.append(f"default {field['default']}")
+    return f"({'; '.join(words)})" if words else ""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands and their flags."""
+    description = "Make pictures with Stable Diffusion. Without a command it opens the page."
+    root = argparse.ArgumentParser("studio", description=description, allow_abbrev=False)
+    root.add_argument("--version", action="version", version=f"studio {__version__}")
+    root.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    root.add_argument("--port", type=int, help="port (default 7860; 0 takes a free one)")
+    root.add_argument(
+        "--share", action="store_true", default=None, help="make a public link; forces a login"
+    )
+    root.add_argument("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
+    root.add_argument("--open", action="store_true", help="open the page in the browser")
+    _add_home_flags(root)
+    root.set_defaults(command="studio.cli.page:run")
+    commands = root.add_subparsers(title="commands", metavar="")
+    for name, (description, add_flags) in _COMMANDS.items():
+        parser = commands.add_parser(
+            name, help=description, description=description, allow_abbrev=False
+        )
+        parser.set_defaults(command=f"studio.cli.{name}:run")
+        add_flags(parser)
+    return root
+
+
+def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
+    add_field_flags(parser, GenerationRequest)
+    parser.add_argument(
+        "--strip",
+        type=int,
+        metavar="N",
+        help="in place of the picture, a sheet of every N-th step on the way",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="also copy the pictures into this folder"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object a line: path, request, digest, seconds",
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="SPEC.toml",
+        help="base and axes; running it again goes on where it was",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print the cells in order and what they will take; make nothing",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="several cells in one U-Net call: quicker, the last bits may differ",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="also put pictures, sheet, viewer and index into this folder",
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print settings, steps, layers and a note on every key; make nothing",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the last run of these settings"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a setting",
+    )
+    parser.add_argument(
+        "--as-meant", action="store_true", help="read kohya's keys as people usually mean them"
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_caption_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
+    add_field_flags(parser, CaptionSpec, "dataset")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object: counts, rows with before and after, failures",
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_dataset_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
+    parser.add_argument(
+        "--trigger", default="", metavar="WORD", help="a word that has to stand in every caption"
+    )
+    parser.add_argument(
+        "--resolution", default=0, metavar="N", help="name pictures with fewer than N x N pixels"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+
+
+def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument(
+        "--home",
+        type=Path,
+        metavar="DIR",
+        default=default,
+        help="your models, pictures, queue (~/studio-home)",
+    )
+    parser.add_argument(
+        "--device", default=default, help="auto, cpu, cuda, cuda:1, mps or xpu (default auto)"
+    )
+    parser.add_argument(
+        "--precision", default=default, help="auto, float32, float16 or bfloat16 (default auto)"
+    )
+    parser.add_argument(
+        "--keep-free", default=default, metavar="GIB", help="memory to leave to others (default 1)"
+    )
+    parser.add_argument(
+        "--preview-every",
+        default=default,
+        metavar="N",
+        help="steps between previews, 0 for none (default 3)",
+    )
+
+
+# By name, which is that of its module: what its help says, what adds its flags.
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "generate": (
+        "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x. "
+        "--image takes a file, or a folder for all in it; --mask a file, or transparency for the "
+        "picture's own.",
+        _add_generate_flags,
+    ),
+    "sweep": (
+        "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and "
+        "index.",
+        _add_sweep_flags,
+    ),
+    "train": (
+        "Train a LoRA; print its file. FILE: the studio's TOML, kohya's TOML or JSON, or a LoRA "
+        "made here.",
+        _add_train_flags,
+    ),
+    "caption": (
+        "Caption a folder of pictures; print a line for each. What is done is kept when it is "
+        "stopped.",
+        _add_caption_flags,
+    ),
+    "dataset": (
+        "Say what is in a folder of pictures and captions, and what is wrong with it.",
+        _add_dataset_flags,
+    ),
+    "inspect": (
+        "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.",
+        _add_inspect_flags,
+    ),
+    "doctor": ("Say what this machine has and what is missing.", _add_doctor_flags),
+}

@@ -1,0 +1,1 @@
+"""What model families differ in, as plain names and numbers."""

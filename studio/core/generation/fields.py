@@ -1,0 +1,440 @@
+"""Every setting that an image can be asked for with: its range, its help, its names elsewhere.
+
+Knows: the settings one by one, and what follows from them without anything else. Does not know:
+which go together (rules.py), how a request is checked and resolved (request.py). Form, API, command
+line, presets, PNG text and history are derived from these fields.
+"""
+
+from __future__ import annotations
+
+from studio.core.base import Spec, spec_field
+from studio.core.catalog import DEFAULT_MODEL, NoiseSchedule, Scheduler
+from studio.core.generation.geometry import (
+    ExtendFill,
+    HiresResize,
+    InpaintArea,
+    MaskedContent,
+    ResizeMode,
+    Task,
+    count_effective_steps,
+)
+from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.requirements import (
+    REQUIRES_COLOUR_FILL,
+    REQUIRES_EXTENSION,
+    REQUIRES_HIRES,
+    REQUIRES_IMAGE,
+    REQUIRES_MASK,
+    REQUIRES_MASK_OR_EXTENSION,
+    REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_TILES,
+    REQUIRES_UNMASKED_IMAGE,
+)
+
+SEED_LIMIT = 2**32
+
+
+class RequestFields(Spec):
+    """The settings of a request, each valid by itself."""
+
+    prompt: str = spec_field(
+        "",
+        title="Prompt",
+        max_length=10_000,
+        cost=20,
+        help="What the picture should show. (word:1.3) stresses a word, [word] tones it down.",
+    )
+    negative_prompt: str = spec_field(
+        "",
+        title="Negative prompt",
+        max_length=10_000,
+        infotext="Negative prompt",
+        cost=20,
+        help="What it should not show; needs a guidance above 1.",
+    )
+    model: str = spec_field(
+        DEFAULT_MODEL,
+        title="Model",
+        min_length=1,
+        max_length=200,
+        infotext="Model",
+        cost=100,
+        help="The checkpoint that paints: the name of a folder in home/models.",
+    )
+    width: int | None = spec_field(
+        None,
+        title="Width",
+        ge=64,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        guest_max=1024,
+        cost=10,
+        help="Pixels, a multiple of 8; empty takes the size the model was made for.",
+    )
+    height: int | None = spec_field(
+        None,
+        title="Height",
+        ge=64,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        guest_max=1024,
+        cost=10,
+        help="Pixels, a multiple of 8; empty takes the size the model was made for.",
+    )
+    steps: int = spec_field(
+        20,
+        title="Steps",
+        ge=1,
+        le=150,
+        infotext="Steps",
+        guest_max=60,
+        cost=2,
+        help="Denoising steps: more is slower and finer.",
+    )
+    guidance: float = spec_field(
+        7.0,
+        title="Guidance",
+        ge=1,
+        le=30,
+        infotext="CFG scale",
+        step=0.5,
+        cost=1,
+        help="CFG scale: how strictly the prompt is followed. 1 is unguided, and twice as fast.",
+    )
+    scheduler: Scheduler = spec_field(
+        "DPM++ 2M",
+        title="Scheduler",
+        infotext="Sampler",
+        cost=3,
+        help="Sampler: how the noise is taken away.",
+    )
+    noise_schedule: NoiseSchedule = spec_field(
+        "Karras",
+        title="Schedule",
+        infotext="Schedule type",
+        cost=3,
+        help="Schedule type: how the noise levels are spread over the steps.",
+        formerly="schedule",
+    )
+    seed: int = spec_field(
+        -1,
+        title="Seed",
+        ge=-1,
+        lt=SEED_LIMIT,
+        infotext="Seed",
+        cost=0,
+        help="The same seed and settings give the same picture. -1 draws a new one.",
+    )
+    num_images: int = spec_field(
+        1,
+        title="Pictures",
+        ge=1,
+        le=100,
+        guest_max=8,
+        help="Batch count: how many pictures; each has the next seed.",
+        formerly="count",
+    )
+    batch_size: int = spec_field(
+        1,
+        title="At once",
+        ge=1,
+        le=16,
+        infotext="Batch size",
+        guest_max=4,
+        help="Batch size: pictures painted together. Faster for many; 1 repeats bit for bit.",
+        formerly="batch",
+    )
+    clip_skip: int = spec_field(
+        1,
+        title="Clip skip",
+        ge=1,
+        le=12,
+        infotext="Clip skip",
+        cost=15,
+        help="Which layer of the text encoder speaks, from the last: 1, or 2 for some anime "
+        "models.",
+    )
+    loras: tuple[LoraUse, ...] = spec_field(
+        (),
+        title="LoRAs",
+        guest_max=4,
+        cost=60,
+        help="Small additions that paint along: <lora:name:0.8>, or <lora:name:text:picture> "
+        "for two weights; the same tags may stand in the prompt.",
+    )
+
+    image: str = spec_field(
+        "",
+        title="Picture",
+        cost=8,
+        infotext="Init image",
+        help="The picture to work on: its sha256 in home/inputs. Empty begins with noise alone.",
+    )
+    mask: str = spec_field(
+        "",
+        title="Mask",
+        cost=8,
+        infotext="Mask",
+        requires=REQUIRES_IMAGE,
+        help="White where the picture is repainted, and as large as it: its sha256 in home/inputs.",
+    )
+    strength: float = spec_field(
+        0.75,
+        title="Strength",
+        ge=0,
+        le=1,
+        step=0.05,
+        infotext="Denoising strength",
+        cost=2,
+        requires=REQUIRES_IMAGE,
+        help="Denoising strength: how much of the picture may change; so much of the steps is run.",
+    )
+    resize_mode: ResizeMode = spec_field(
+        "stretch",
+        title="Resize mode",
+        infotext="Resize mode",
+        requires=REQUIRES_UNMASKED_IMAGE,
+        help="How a picture of another shape is brought to width and height: pulled, cut, or edges "
+        "added.",
+    )
+    mask_blur: int = spec_field(
+        4,
+        title="Mask blur",
+        ge=0,
+        le=64,
+        unit="px",
+        infotext="Mask blur",
+        requires=REQUIRES_MASK,
+        help="How soft the mask's edge is.",
+    )
+    mask_grow: int = spec_field(
+        0,
+        title="Mask grow",
+        ge=-64,
+        le=64,
+        unit="px",
+        infotext="Mask grow",
+        requires=REQUIRES_MASK,
+        help="Makes the mask larger all around; below 0 smaller.",
+    )
+    invert_mask: bool = spec_field(
+        False,
+        title="Invert mask",
+        infotext="Mask mode",
+        requires=REQUIRES_MASK,
+        help="Repaint what is not masked.",
+    )
+    masked_content: MaskedContent = spec_field(
+        "original",
+        title="Masked content",
+        infotext="Masked content",
+        requires=REQUIRES_MASK,
+        help="What is under the mask before painting: the picture, colours from around, noise, "
+        "or nothing.",
+    )
+    inpaint_area: InpaintArea = spec_field(
+        "whole picture",
+        title="Inpaint area",
+        infotext="Inpaint area",
+        requires=REQUIRES_MASK_OR_EXTENSION,
+        help="Paint the whole picture at width and height, or only the masked part of it, enlarged "
+        "to them.",
+    )
+    mask_padding: int = spec_field(
+        32,
+        title="Only masked padding",
+        ge=0,
+        le=256,
+        unit="px",
+        infotext="Masked area padding",
+        requires=REQUIRES_ONLY_MASKED_AREA,
+        help="How much around the mask is seen while only that part is painted.",
+    )
+    extend_left: int = spec_field(
+        0,
+        title="Extend left",
+        ge=0,
+        le=1024,
+        multiple_of=8,
+        unit="px",
+        infotext="Extend left",
+        guest_max=512,
+        cost=8,
+        requires=REQUIRES_IMAGE,
+        help="Outpainting: pixels to add on the left.",
+    )
+    extend_top: int = spec_field(
+        0,
+        title="Extend top",
+        ge=0,
+        le=1024,
+        multiple_of=8,
+        unit="px",
+        infotext="Extend top",
+        guest_max=512,
+        cost=8,
+        requires=REQUIRES_IMAGE,
+        help="Outpainting: pixels to add above.",
+    )
+    extend_right: int = spec_field(
+        0,
+        title="Extend right",
+        ge=0,
+        le=1024,
+        multiple_of=8,
+        unit="px",
+        infotext="Extend right",
+        guest_max=512,
+        cost=8,
+        requires=REQUIRES_IMAGE,
+        help="Outpainting: pixels to add on the right.",
+    )
+    extend_bottom: int = spec_field(
+        0,
+        title="Extend bottom",
+        ge=0,
+        le=1024,
+        multiple_of=8,
+        unit="px",
+        infotext="Extend bottom",
+        guest_max=512,
+        cost=8,
+        requires=REQUIRES_IMAGE,
+        help="Outpainting: pixels to add below.",
+    )
+    extend_fill: ExtendFill = spec_field(
+        "edge",
+        title="Extend fill",
+        infotext="Extend fill",
+        requires=REQUIRES_EXTENSION,
+        help="What the new area holds before it is painted: the edge's pixels, the picture "
+        "mirrored, noise, or one colour.",
+    )
+    extend_colour: str = spec_field(
+        "#808080",
+        title="Extend colour",
+        infotext="Extend colour",
+        requires=REQUIRES_COLOUR_FILL,
+        help="The colour of that fill, as #rrggbb.",
+    )
+    seam_blur: int = spec_field(
+        4,
+        title="Seam blur",
+        ge=0,
+        le=64,
+        unit="px",
+        infotext="Seam blur",
+        requires=REQUIRES_EXTENSION,
+        help="How softly the new area goes over into the picture; about five times as many pixels "
+        "of its edge change.",
+    )
+    hires_scale: float = spec_field(
+        1.0,
+        title="Hires scale",
+        ge=1,
+        le=4,
+        step=0.25,
+        infotext="Hires upscale",
+        guest_max=2,
+        cost=9,
+        help="A second pass that paints the finished picture again, so many times as large; 1 is "
+        "off.",
+    )
+    hires_resize: HiresResize = spec_field(
+        "pixel",
+        title="Hires resize",
+        infotext="Hires upscaler",
+        requires=REQUIRES_HIRES,
+        help="What is enlarged between the passes: the pixels, or the latents (which wants a "
+        "strength above 0.5).",
+    )
+    hires_steps: int = spec_field(
+        0,
+        title="Hires steps",
+        ge=0,
+        le=150,
+        infotext="Hires steps",
+        guest_max=60,
+        cost=2,
+        requires=REQUIRES_HIRES,
+        help="Steps of the second pass; 0 takes those of the first.",
+    )
+    hires_strength: float = spec_field(
+        0.7,
+        title="Hires strength",
+        ge=0,
+        le=1,
+        step=0.05,
+        infotext="Hires strength",
+        cost=2,
+        requires=REQUIRES_HIRES,
+        help="Denoising strength of the second pass.",
+    )
+    hires_tile: int = spec_field(
+        0,
+        title="Hires tile",
+        ge=0,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        infotext="Hires tile",
+        guest_max=1024,
+        cost=8,
+        requires=REQUIRES_HIRES,
+        help="The second pass paints overlapping tiles of this size one by one; 0 paints all in "
+        "one piece.",
+    )
+    hires_overlap: int = spec_field(
+        32,
+        title="Hires overlap",
+        ge=0,
+        le=512,
+        multiple_of=8,
+        unit="px",
+        infotext="Hires overlap",
+        requires=REQUIRES_TILES,
+        help="How far the tiles reach into each other, where they are blended.",
+    )
+
+    @property
+    def task(self) -> Task:
+        """What kind of work this is, read off which inputs are there."""
+        if not self.image:
+            return "txt2img"
+        if any(self.extension):
+            return "outpaint"
+        return "inpaint" if self.mask else "img2img"
+
+    @property
+    def extension(self) -> tuple[int, int, int, int]:
+        """Pixels to add: left, top, right, bottom."""
+        return self.extend_left, self.extend_top, self.extend_right, self.extend_bottom
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a part of an image is painted and the rest stays, bit for bit."""
+        return self.task in ("inpaint", "outpaint")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step also asks the U-Net about the negative prompt."""
+        return self.guidance > 1
+
+    @property
+    def has_hires_pass(self) -> bool:
+        """Whether there is a second pass."""
+        return self.hires_scale > 1
+
+    @property
+    def effective_steps(self) -> int:
+        """How many steps really run in the first pass; 0 where an image is only enlarged."""
+        return count_effective_steps(self.steps, self.strength) if self.image else self.steps
+
+    @property
+    def hires_effective_steps(self) -> int:
+        """How many steps run in the second pass, if there is one."""
+        if not self.has_hires_pass:
+            return 0
+        return count_effective_steps(self.hires_steps or self.steps, self.hires_strength)

@@ -1,0 +1,15 @@
+"""What settings of a request need to change anything, as people read it.
+
+Knows: the words. Does not know: when they are met (rules.py), which setting needs which
+(fields.py).
+"""
+
+REQUIRES_IMAGE = "a picture"
+REQUIRES_UNMASKED_IMAGE = "a picture without a mask"
+REQUIRES_MASK = "a mask"
+REQUIRES_MASK_OR_EXTENSION = "a mask or an extension"
+REQUIRES_ONLY_MASKED_AREA = "an inpaint area of only masked"
+REQUIRES_EXTENSION = "an extension"
+REQUIRES_COLOUR_FILL = "an extend fill of colour"
+REQUIRES_HIRES = "a hires scale above 1"
+REQUIRES_TILES = "a hires tile"

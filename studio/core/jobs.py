@@ -1,0 +1,164 @@
+"""The kinds of work there are, as one table: who does it, what it is called, who may ask for it.
+
+Knows: every kind with what page, API, command line, queue and worker have to know about it. Does
+not know: the job table (storage/jobs.py); how any of it is done: a worker imports the function by
+its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+JobSpec = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """One kind of work.
+
+    Attributes:
+        name: What the job table calls it.
+        function: `module:function` of the work: (worker context, spec, progress callback) → result.
+        describe: A job's spec → a few words for people, as they stand in the queue.
+        owner_only: What a guest is told that only the owner may, such as "Searching a dataset";
+            empty lets guests.
+        is_short: The owner's go to the front of the queue, for somebody waits for the answer.
+        is_preemptible: It lets a short image job in between its steps.
+    """
+
+    name: str
+    function: str
+    describe: Callable[[JobSpec], str]
+    owner_only: str = ""
+    is_short: bool = False
+    is_preemptible: bool = False
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) < limit else f"{text[: limit - 3]}…"
+
+
+def _describe_generation(spec: JobSpec) -> str:
+    num_images = int(spec.get("num_images", spec.get("count", 1)))  # `count` in older rows
+    prompt = _shorten(str(spec.get("prompt") or "no prompt"), 120)
+    return f"{prompt} × {num_images}" if num_images > 1 else prompt
+
+
+def _describe_sweep(spec: JobSpec) -> str:
+    title = _shorten(str(spec.get("title") or "without a title"), 100)
+    return f"sweep of {spec.get('cells', '?')} cells: {title}"
+
+
+def _describe_strip(spec: JobSpec) -> str:
+    prompt = str((spec.get("request") or {}).get("prompt") or "no prompt")
+    return f"denoise strip: {prompt:.100}"
+
+
+def _describe_training(spec: JobSpec) -> str:
+    return f"training of {spec.get('name') or 'a LoRA'}: {spec.get('steps', '?')} steps"
+
+
+def _describe_checkpoint(spec: JobSpec) -> str:
+    return f"LoRA file of {spec.get('name') or 'a LoRA'} after {spec.get('step', '?')} steps"
+
+
+def _describe_evaluation(spec: JobSpec) -> str:
+    return f"was the training {spec.get('name') or 'of a LoRA'} worth it"
+
+
+def _describe_dry_run(spec: JobSpec) -> str:
+    return f"a try of the training {(spec.get('config') or {}).get('name') or 'without a name'}"
+
+
+def _describe_captioning(spec: JobSpec) -> str:
+    subject = "captions shown for" if spec.get("dry_run") else "captions for"
+    dataset, captioner = spec.get("dataset") or "a folder", spec.get("captioner") or "a captioner"
+    return f"{subject} {dataset} by {captioner}"
+
+
+def _describe_clip_search(spec: JobSpec) -> str:
+    questions = {
+        "search": "search in",
+        "classes": "classes of the pictures of",
+        "duplicates": "near-duplicates in",
+        "fit": "how well captions fit in",
+    }
+    question = questions.get(str(spec.get("question")), "a look at")
+    words = f": {spec['words']}" if spec.get("words") else ""
+    return f"{question} {spec.get('dataset') or 'a folder'}{words}"[:140]
+
+
+def _describe_unload(spec: JobSpec) -> str:
+    return "take out of memory: " + ", ".join(map(str, spec.get("models", ())))
+
+
+GENERATE = JobKind("generate", "studio.engine.generation.job:generate", _describe_generation)
+DENOISE_STRIP = JobKind(
+    "denoise_strip", "studio.engine.sweeps.denoise_strip:render_denoise_strip", _describe_strip
+)
+SWEEP = JobKind("sweep", "studio.engine.sweeps.job:run_sweep", _describe_sweep)
+SWEEP_EXPORT = JobKind(
+    "sweep_export",
+    "studio.engine.sweeps.export:export_sweep",
+    lambda _spec: "sheet and viewer of a sweep",
+    is_short=True,
+)
+TRAIN = JobKind(
+    "train", "studio.engine.training.job:train", _describe_training, is_preemptible=True
+)
+TRAINING_DRY_RUN = JobKind(
+    "training_dry_run", "studio.engine.training.job:dry_run", _describe_dry_run, is_short=True
+)
+EXPORT_CHECKPOINT = JobKind(
+    "export_checkpoint",
+    "studio.engine.training.job:export_checkpoint",
+    _describe_checkpoint,
+    is_short=True,
+)
+TRAINING_EVALUATION = JobKind(
+    "training_evaluation", "studio.engine.evaluation.job:evaluate_training", _describe_evaluation
+)
+CAPTION = JobKind(
+    "caption",
+    "studio.engine.captioning.job:caption_dataset",
+    _describe_captioning,
+    owner_only="Captioning a dataset",
+    is_preemptible=True,
+)
+CLIP_SEARCH = JobKind(
+    "clip_search",
+    "studio.engine.clip_search.job:search_dataset",
+    _describe_clip_search,
+    owner_only="Searching a dataset",
+    is_short=True,
+)
+UNLOAD = JobKind(
+    "unload",
+    "studio.engine.worker:unload_models",
+    _describe_unload,
+    owner_only="Taking a model out of memory",
+)
+
+JOB_KINDS: dict[str, JobKind] = {
+    kind.name: kind
+    for kind in (
+        GENERATE,
+        DENOISE_STRIP,
+        SWEEP,
+        SWEEP_EXPORT,
+        TRAIN,
+        TRAINING_DRY_RUN,
+        EXPORT_CHECKPOINT,
+        TRAINING_EVALUATION,
+        CAPTION,
+        CLIP_SEARCH,
+        UNLOAD,
+    )
+}
+
+
+def describe_job(kind: str, spec: JobSpec) -> str:
+    """Return a job in a few words; one of a later studio by the name of its kind."""
+    return JOB_KINDS[kind].describe(spec) if kind in JOB_KINDS else kind

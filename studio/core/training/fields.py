@@ -1,0 +1,499 @@
+"""Every setting of a training run: its range, its help, its names elsewhere.
+
+Knows: the settings one by one. Does not know: which go together (rules.py), what empty ones stand
+for (config.py). Form, API, command line and presets are derived from these fields.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from studio.core.base import Spec, spec_field
+from studio.core.catalog import DEFAULT_MODEL
+from studio.core.generation import prompt as prompts
+from studio.core.generation.request import SEED_LIMIT
+from studio.core.training.lora_targets import Targets
+
+Optimizer = Literal["AdamW", "AdamW 8-bit", "Adafactor", "Adafactor (relative step)"]
+LRSchedule = Literal[
+    "constant", "constant with warm-up", "linear", "cosine", "cosine with restarts", "polynomial"
+]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
+ADAFACTOR_RELATIVE_STEP: Optimizer = "Adafactor (relative step)"
+# The fields that the page shows first; the others can be searched.
+BASIC_FIELDS = (
+    "model",
+    "dataset",
+    "name",
+    "trigger",
+    "steps",
+    "learning_rate",
+    "rank",
+    "resolution",
+)
+
+
+class TrainingFields(Spec):
+    """The settings, each checked by itself; `TrainingConfig` also checks that they go together."""
+
+    # ---- model and data
+    model: str = spec_field(
+        DEFAULT_MODEL,
+        title="Model",
+        min_length=1,
+        max_length=200,
+        help="The checkpoint to start from (base model): the name of a folder in home/models.",
+    )
+    dataset: str = spec_field(
+        ...,
+        title="Dataset",
+        min_length=1,
+        max_length=200,
+        help="What to learn from: the name of a folder of pictures and captions in home/datasets.",
+    )
+    name: str = spec_field(
+        ...,
+        title="Name",
+        min_length=1,
+        max_length=100,
+        help="What the trained LoRA will be called.",
+    )
+    trigger: str = spec_field(
+        "",
+        title="Trigger word",
+        max_length=100,
+        help="A rare word that calls the new thing (instance token), such as mysks; put before "
+        "captions.",
+    )
+    class_word: str = spec_field(
+        "",
+        title="Class word",
+        max_length=100,
+        help="What kind of thing it is, such as plush toy. The two together caption pictures "
+        "without.",
+    )
+    num_class_images: int = spec_field(
+        0,
+        title="Class pictures",
+        ge=0,
+        le=10_000,
+        guest_max=100,
+        help="Prior preservation (DreamBooth, arXiv:2208.12242): so many pictures of the class, "
+        "made by the model itself, are trained beside yours, so that the class is not forgotten. 0 "
+        "is off.",
+        formerly="class_pictures",
+    )
+    prior_loss_weight: float | None = spec_field(
+        None,
+        title="Prior weight",
+        gt=0,
+        le=10,
+        help="How much the class pictures count (prior loss weight); empty is 1.",
+        formerly="prior_weight",
+    )
+    # ---- length
+    steps: int | None = spec_field(
+        1000,
+        title="Steps",
+        ge=1,
+        le=1_000_000,
+        guest_max=2000,
+        help="How often the LoRA is changed (optimizer steps). Leave empty to count in epochs.",
+    )
+    epochs: int | None = spec_field(
+        None,
+        title="Epochs",
+        ge=1,
+        le=100_000,
+        guest_max=100,
+        help="How often every picture is seen, instead of a number of steps.",
+    )
+    train_batch_size: int = spec_field(
+        1,
+        title="Batch",
+        ge=1,
+        le=64,
+        guest_max=4,
+        help="Pictures a step (batch size): steadier, and more memory.",
+        formerly="batch",
+    )
+    gradient_accumulation_steps: int = spec_field(
+        1,
+        title="Accumulation",
+        ge=1,
+        le=256,
+        guest_max=8,
+        help="Batches gathered before a step (gradient accumulation): a larger batch in the same "
+        "memory.",
+        formerly="accumulation",
+    )
+    repeats: int = spec_field(
+        1,
+        title="Repeats",
+        ge=1,
+        le=1000,
+        guest_max=100,
+        help="How often each picture comes in an epoch; a folder's own number (40_moon) multiplies "
+        "it.",
+    )
+    # ---- the LoRA
+    rank: int = spec_field(
+        16,
+        title="Rank",
+        ge=1,
+        le=512,
+        guest_max=64,
+        help="How much the LoRA can hold (network dim, arXiv:2106.09685): 4 to 16 for a thing, 32 "
+        "for a style.",
+    )
+    alpha: float | None = spec_field(
+        None,
+        title="Alpha",
+        gt=0,
+        le=1024,
+        help="The LoRA works at alpha ÷ rank of its strength (network alpha). Empty is the rank.",
+    )
+    dropout: float = spec_field(
+        0.0,
+        title="Dropout",
+        ge=0,
+        lt=1,
+        step=0.05,
+        help="Share of the LoRA's inputs that is left out at random: against learning by heart.",
+    )
+    targets: Targets = spec_field(
+        "attention + feed-forward",
+        title="Targets",
+        help="Which layers get a LoRA (target modules). Kohya's usual is attention + feed-forward; "
+        "convolutions make it a LoCon.",
+    )
+    target_modules: str = spec_field(
+        "",
+        title="Patterns",
+        max_length=2000,
+        help="With targets = patterns: which layers, such as `unet.*.attn2.to_k`.",
+        formerly="patterns",
+    )
+    conv_rank: int | None = spec_field(
+        None,
+        title="Convolution rank",
+        ge=1,
+        le=512,
+        guest_max=64,
+        help="The rank of 3 × 3 convolutions (conv dim); empty is the rank.",
+    )
+    conv_alpha: float | None = spec_field(
+        None,
+        title="Convolution alpha",
+        gt=0,
+        le=1024,
+        help="The alpha of 3 × 3 convolutions; empty is the convolution rank.",
+    )
+    train_unet: bool = spec_field(
+        True, title="Train the U-Net", help="The part that paints learns."
+    )
+    train_text_encoder: bool = spec_field(
+        False, title="Train the text encoders", help="The part that reads learns, too."
+    )
+    # ---- optimizer
+    learning_rate: float | None = spec_field(
+        1e-4,
+        title="Learning rate",
+        gt=0,
+        le=10,
+        help="How far each step goes: 1e-4 is usual. Too high burns, too low learns nothing.",
+    )
+    text_encoder_lr: float | None = spec_field(
+        None,
+        title="Text encoders' rate",
+        gt=0,
+        le=10,
+        help="Their own learning rate, usually lower; empty is the learning rate.",
+        formerly="text_encoder_rate",
+    )
+    optimizer: Optimizer = spec_field(
+        "AdamW",
+        title="Optimizer",
+        help="How steps are taken. 8-bit saves memory on CUDA (bitsandbytes). Adafactor runs at "
+        "your rate, or finds its own (relative step: no rate, no schedule).",
+    )
+    weight_decay: float | None = spec_field(
+        None,
+        title="Weight decay",
+        ge=0,
+        le=1,
+        help="Pulls weights towards 0. Empty is the usual: 0.01 for AdamW, 0 for Adafactor.",
+    )
+    beta1: float | None = spec_field(
+        None, title="Beta 1", ge=0, lt=1, help="AdamW: memory of the direction. Empty is 0.9."
+    )
+    beta2: float | None = spec_field(
+        None, title="Beta 2", ge=0, lt=1, help="AdamW: memory of the size. Empty is 0.999."
+    )
+    eps: float | None = spec_field(
+        None, title="Epsilon", gt=0, le=0.1, help="AdamW: against division by 0. Empty is 1e-8."
+    )
+    scale_parameter: bool | None = spec_field(
+        None,
+        title="Scale parameter",
+        help="Adafactor: steps as large as a layer's weights. Empty: only with relative step.",
+    )
+    lr_scheduler: LRSchedule = spec_field(
+        "constant",
+        title="Rate schedule",
+        help="How the learning rate changes on the way.",
+        formerly="schedule",
+    )
+    lr_warmup: float = spec_field(
+        0.0,
+        title="Warm-up",
+        ge=0,
+        le=100_000,
+        help="The rate rises from 0 over so many steps; below 1 it is a share of all steps (0.1 is "
+        "a tenth).",
+        formerly="warmup",
+    )
+    lr_scheduler_num_cycles: int | None = spec_field(
+        None,
+        title="Restarts",
+        ge=1,
+        le=1000,
+        help="Cosine with restarts: how many waves. Empty is 1.",
+        formerly="cycles",
+    )
+    lr_scheduler_power: float | None = spec_field(
+        None,
+        title="Power",
+        gt=0,
+        le=100,
+        help="Polynomial: the shape of the fall. Empty is 1, a line.",
+        formerly="power",
+    )
+    max_grad_norm: float = spec_field(
+        1.0,
+        title="Gradient limit",
+        ge=0,
+        le=1000,
+        help="No step goes farther than this (gradient clipping); 0 is no limit.",
+    )
+    # ---- the loss
+    min_snr_gamma: float | None = spec_field(
+        None,
+        title="Min-SNR gamma",
+        gt=0,
+        le=100,
+        help="Easy noise levels count less; 5 is usual, empty is off. arXiv:2303.09556",
+    )
+    noise_offset: float = spec_field(
+        0.0,
+        title="Noise offset",
+        ge=0,
+        le=1,
+        step=0.01,
+        help="Lets very dark and very bright pictures be learned; 0.05 to 0.1, 0 is off.",
+    )
+    # ---- captions
+    caption_dropout: float = spec_field(
+        0.0,
+        title="Caption dropout",
+        ge=0,
+        le=1,
+        step=0.05,
+        help="Share of pictures without caption; 0.05 to 0.1 helps guidance. arXiv:2207.12598",
+    )
+    shuffle_caption: bool = spec_field(
+        False,
+        title="Shuffle captions",
+        help="The parts between commas come in a new order each time.",
+    )
+    keep_tokens: int = spec_field(
+        0,
+        title="Keep first parts",
+        ge=0,
+        le=100,
+        help="So many parts stay in front when the rest is shuffled (keep tokens), such as the "
+        "trigger.",
+    )
+    clip_skip: int = spec_field(
+        1,
+        title="Clip skip",
+        ge=1,
+        le=12,
+        help="Which layer of the text encoder speaks, from the last (SD 1.x and 2.x).",
+    )
+    # ---- images
+    resolution: int | None = spec_field(
+        None,
+        title="Resolution",
+        ge=32,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        guest_max=1024,
+        help="The side of a square of the size to train at; empty is the model's own size.",
+    )
+    random_flip: bool = spec_field(
+        False,
+        title="Flip",
+        help="Half of the pictures are mirrored: not for writing or faces that are not even.",
+        formerly="flip",
+    )
+    crop: Literal["center", "random"] = spec_field(
+        "center", title="Crop", help="Which part is kept where a picture does not fit."
+    )
+    buckets: bool = spec_field(
+        True,
+        title="Buckets",
+        help="Pictures keep their shape (aspect ratio); off, all are cut to squares.",
+    )
+    bucket_min: int | None = spec_field(
+        None,
+        title="Shortest side",
+        ge=8,
+        le=4096,
+        unit="px",
+        help="Of a bucket. Empty is 256, or half the resolution if that is less.",
+    )
+    bucket_max: int | None = spec_field(
+        None,
+        title="Longest side",
+        ge=8,
+        le=8192,
+        unit="px",
+        help="Of a bucket. Empty is twice the resolution.",
+    )
+    bucket_step: int | None = spec_field(
+        None,
+        title="Bucket step",
+        ge=8,
+        le=512,
+        multiple_of=8,
+        unit="px",
+        help="Sides are multiples of this. Empty is 64, or an eighth of a resolution below 512.",
+    )
+    bucket_no_upscale: bool = spec_field(
+        False, title="Never enlarge", help="Small pictures stay small; sides then have no limits."
+    )
+    # ---- machine
+    precision: Precision = spec_field(
+        "auto",
+        title="Precision",
+        help="Number format of the frozen model (mixed precision); auto is the best the device "
+        "has.",
+    )
+    save_precision: Literal["float32", "float16", "bfloat16"] = spec_field(
+        "float16", title="File precision", help="Number format of the finished LoRA file."
+    )
+    gradient_checkpointing: bool = spec_field(
+        False, title="Gradient checkpointing", help="Less memory, about a quarter slower."
+    )
+    cache_latents: Literal["memory", "disk", "off"] = spec_field(
+        "memory",
+        title="Keep latents",
+        help="Encode each picture once (cache latents), and keep that where.",
+    )
+    seed: int = spec_field(
+        -1,
+        title="Seed",
+        ge=-1,
+        lt=SEED_LIMIT,
+        help="The same seed and settings train the same LoRA. -1 draws a new one.",
+    )
+    # ---- monitoring
+    sample_prompts: str = spec_field(
+        "",
+        title="Sample prompts",
+        max_length=10_000,
+        help="Pictures to paint on the way, one prompt a line: at the start and at each interval.",
+    )
+    sample_every: int | None = spec_field(
+        None,
+        title="Samples every",
+        ge=1,
+        le=1_000_000,
+        unit="steps",
+        help="How often they are painted.",
+    )
+    sample_every_epochs: int | None = spec_field(
+        None,
+        title="Samples every so many epochs",
+        ge=1,
+        le=100_000,
+        unit="epochs",
+        help="The same, counted in epochs.",
+    )
+    checkpoint_every: int | None = spec_field(
+        None,
+        title="Checkpoint every",
+        ge=1,
+        le=1_000_000,
+        unit="steps",
+        help="How often all is saved, to go on from or to compare. Empty: only at the end.",
+    )
+    checkpoint_every_epochs: int | None = spec_field(
+        None,
+        title="Checkpoint every so many epochs",
+        ge=1,
+        le=100_000,
+        unit="epochs",
+        help="The same, counted in epochs.",
+    )
+    checkpoints_total_limit: int | None = spec_field(
+        None,
+        title="Keep checkpoints",
+        ge=0,
+        le=10_000,
+        help="How many of the last stay; 0 is all, empty is 3.",
+        formerly="keep_checkpoints",
+    )
+    validation_split: float = spec_field(
+        0.0,
+        title="Validation share",
+        ge=0,
+        le=0.5,
+        step=0.05,
+        help="Share of the pictures that is not trained on, but tells when the LoRA learns by "
+        "heart.",
+        formerly="validation_share",
+    )
+    validate_every: int | None = spec_field(
+        None,
+        title="Validate every",
+        ge=1,
+        le=1_000_000,
+        unit="steps",
+        help="How often the loss on those is measured. Empty is once an epoch.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _check_file_name(cls, name: str) -> str:
+        has_outer_space = name != name.strip()
+        has_forbidden_character = not name.isprintable() or bool(set(name) & set('/\\:*?"<>|'))
+        if has_outer_space or has_forbidden_character or name.startswith("."):
+            raise ValueError(
+                f"is to be a file's name, without / \\ : * ? \" < > | (not {name!r:.60})."
+            )
+        return name
+
+    @field_validator("trigger", "class_word")
+    @classmethod
+    def _check_one_line(cls, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError(f"has to be words on one line (not {text!r:.60}).")
+        return text.strip()
+
+    @field_validator("sample_prompts")
+    @classmethod
+    def _check_prompts(cls, text: str) -> str:
+        for line in text.splitlines():
+            prompts.parse_prompt(line)  # raises ValueError with a sentence that names the place
+        return text
+
+    @property
+    def sample_prompt_list(self) -> tuple[str, ...]:
+        """The prompts of the samples painted during the run."""
+        return tuple(line.strip() for line in self.sample_prompts.splitlines() if line.strip())

@@ -1,0 +1,112 @@
+"""Datasets as pages share them: opened once, scanned in the background, shown to whom they may be.
+
+Knows: which dataset is open, how far the scan of its images is, whose a dataset is. Does not know:
+components, edits.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from studio.errors import DatasetError, NotAllowed, StudioError
+from studio.services.urls import file_url
+from studio.services.visitor import Visitor
+from studio.settings import shipped
+from studio.storage.datasets.dataset import Dataset, DatasetStore
+
+log = logging.getLogger(__name__)
+
+
+class DatasetRegistry:
+    """One for the process. Datasets are shared by pages: each shows one state or the next."""
+
+    def __init__(self, dataset_store: DatasetStore) -> None:
+        self.dataset_store = dataset_store
+        self._datasets: dict[str, Dataset] = {}
+        self._scan_progress: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def list_names(self, visitor: Visitor) -> list[str]:
+        """Return the names of what a visitor may look at.
+
+        For guests only what came with the studio: the rest is private.
+        """
+        names = self.dataset_store.names()
+        if not visitor.is_guest:
+            return names
+        shipped_folder = shipped("assets") / "datasets"
+        find_folder = self.dataset_store.registry.find_folder
+        return [name for name in names if find_folder(name).is_relative_to(shipped_folder)]
+
+    def open(self, name: str, visitor: Visitor) -> Dataset:
+        """Return a dataset as it is now. Raises DatasetError."""
+        names = self.list_names(visitor)
+        if name not in names:
+            known_names = ", ".join(names) or "none yet: send pictures"
+            raise DatasetError(f"There is no dataset {name!r:.80}; there is {known_names}.")
+        folder = self.dataset_store.registry.find_folder(name).resolve()
+        with self._lock:
+            dataset = self._datasets.get(name)
+            if dataset is None or dataset.folder != folder:
+                dataset = self._datasets[name] = self.dataset_store.open(name)
+        if dataset.is_stale():
+            dataset.refresh()
+        self._start_scan(dataset)
+        return dataset
+
+    def open_writable(self, name: str, visitor: Visitor) -> Dataset:
+        """Return a dataset that may be written into.
+
+        Raises NotAllowed for one that came with the studio, and DatasetError.
+        """
+        dataset = self.open(name, visitor)
+        if dataset.is_shipped:
+            raise NotAllowed(
+                f"{name} came with the studio and stays as it is; press Copy it to edit, and "
+                "caption the copy."
+            )
+        return dataset
+
+    def get_scan_progress(self, name: str) -> tuple[int, int] | None:
+        """Return (images decoded, images to decode) of a running scan, else None."""
+        return self._scan_progress.get(name)
+
+    def _start_scan(self, dataset: Dataset) -> None:
+        """Decode new images in a thread, which finds broken and repeated ones."""
+        unseen = dataset.count_images().unexamined
+        with self._lock:
+            if not unseen or dataset.name in self._scan_progress:
+                return
+            self._scan_progress[dataset.name] = (0, unseen)
+        threading.Thread(target=self._scan, args=(dataset,), daemon=True).start()
+
+    def _scan(self, dataset: Dataset) -> None:
+        def report(completed: int, total: int) -> None:
+            self._scan_progress[dataset.name] = (completed, total)
+
+        try:
+            dataset.examine(report)
+        except (StudioError, OSError):
+            log.exception("the pictures of %s could not be looked at", dataset.name)
+        finally:
+            self._scan_progress.pop(dataset.name, None)
+
+
+def get_thumbnail_urls(dataset: Dataset, keys: Sequence[str], visitor: Visitor) -> list[str]:
+    """Return where the page finds small images; "" for one that cannot be read.
+
+    Guests get them inside the page: none of these files is served to them.
+    """
+    encode = _encode_data_url if visitor.is_guest else file_url
+    return [encode(path) if path else "" for path in dataset.make_thumbnails(keys)]
+
+
+def _encode_data_url(path: Path) -> str:
+    try:
+        return f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    except OSError:
+        return ""

@@ -1,0 +1,353 @@
+"""The rules of submission, shared by page, API and command line.
+
+Knows: who may ask for what, guests' limits, what has to be true before a job is worth queueing, the
+spec of each kind of job. Does not know: gradio, HTTP, how a job is done.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.core import jobs as kinds
+from studio.core.captions.clip_query import ClipQuerySpec
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import SEED_LIMIT, GenerationRequest
+from studio.core.jobs import JobKind
+from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
+from studio.core.training.config import TrainingConfig
+from studio.core.training.rules import check_family
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
+from studio.services.datasets import DatasetRegistry
+from studio.services.visitor import Visitor
+from studio.storage import timings
+from studio.storage.datasets.caption_files import display_name
+from studio.storage.datasets.training_set import TrainingSet
+from studio.storage.home import Home
+from studio.storage.models.library import ModelInfo
+from studio.storage.training.runs import Run
+
+MAX_GUEST_JOBS = 8  # open at once
+MAX_GUEST_NATIVE_SIZE_PX = 1024
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job that may be queued: it is checked, and its sweep or run is stored.
+
+    `subject_id` is the id of that sweep or run.
+    """
+
+    kind: JobKind
+    spec: dict[str, Any]
+    subject_id: str = ""
+
+
+class Services:
+    """The home as people use it. One for the process; any thread may call."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.dataset_registry = DatasetRegistry(home.datasets)
+
+    # ---- images ----------------------------------------------------------------------------------
+
+    def prepare_generation(self, request: GenerationRequest, visitor: Visitor) -> PreparedJob:
+        """Check a request for images.
+
+        Args:
+            request: What is asked for, not yet resolved.
+            visitor: Who asks.
+
+        Raises:
+            InvalidSpec: This visitor may not ask for that, or the model cannot do it.
+            BadPicture: It names an image that this visitor never brought.
+            StudioError: What `Library.check_request` raises.
+        """
+        model = self._check_request(kinds.GENERATE, request, visitor)
+        size = model.native_size
+        if visitor.is_guest and request.width is None and size > MAX_GUEST_NATIVE_SIZE_PX:
+            raise InvalidSpec(
+                [
+                    f"Width: {model.name} is made for {size} px; guests may ask for "
+                    f"{MAX_GUEST_NATIVE_SIZE_PX} at most."
+                ]
+            )
+        return PreparedJob(kinds.GENERATE, request.model_dump(mode="json"))
+
+    def submit_generation(
+        self, request: GenerationRequest, visitor: Visitor, key: str | None = None
+    ) -> int:
+        """Queue a request for images; return the job's id. The same key twice is the same job.
+
+        Raises what `prepare_generation` raises.
+        """
+        return self._queue(self.prepare_generation(request, visitor), visitor, key)
+
+    def prepare_denoise_strip(
+        self, request: GenerationRequest, step_interval: int, visitor: Visitor
+    ) -> PreparedJob:
+        """Check a request for the denoise strip of an image, with every `step_interval`-th step.
+
+        Raises what `prepare_generation` raises.
+        """
+        self._check_request(kinds.DENOISE_STRIP, request, visitor)
+        spec = {"request": request.model_dump(mode="json"), "every": step_interval}
+        return PreparedJob(kinds.DENOISE_STRIP, spec)
+
+    def submit_denoise_strip(
+        self, request: GenerationRequest, step_interval: int, visitor: Visitor
+    ) -> int:
+        """Queue the denoise strip of an image; return the job's id.
+
+        Raises what `prepare_generation` raises.
+        """
+        return self._queue(self.prepare_denoise_strip(request, step_interval, visitor), visitor)
+
+    # ---- sweeps ----------------------------------------------------------------------------------
+
+    def prepare_sweep(self, spec: SweepSpec, visitor: Visitor, sweep_id: str = "") -> PreparedJob:
+        """Check a sweep and store it, or the new spec of one of this visitor's.
+
+        Raises:
+            InvalidSpec: All that is wrong in any cell.
+            NotAllowed: The sweep is somebody else's.
+            StudioError: What `prepare_generation` raises.
+        """
+        visitor.require_inputs(self.home.inputs, spec)
+        if visitor.is_guest:
+            spec.validate_for_guest()
+        self._admit(kinds.SWEEP, visitor)
+        plan = plan_sweep(spec, seed=secrets.randbelow(SEED_LIMIT))
+        if visitor.is_guest:
+            plan.validate_for_guest()
+        self.check_plan(plan)
+        stored = self.home.sweeps.get(sweep_id) if sweep_id else None
+        if stored and stored.owner != visitor.id:
+            visitor.require_owner("Changing others' sweeps")
+        sweep_id = self.home.sweeps.save(plan.spec, visitor.id, sweep_id)
+        job_spec = {
+            "sweep": sweep_id,
+            "title": spec.title or " × ".join(axis.title for axis in spec.axes),
+            "cells": len(plan.cells),
+            "guest": visitor.is_guest,
+        }
+        return PreparedJob(kinds.SWEEP, job_spec, sweep_id)
+
+    def check_plan(self, plan: SweepPlan) -> None:
+        """Raise what the library says of a model, LoRA or image that a sweep names and it lacks."""
+        for request in plan.distinct_requests:
+            self.home.library.check_request(request)
+
+    def submit_sweep(
+        self, spec: SweepSpec, visitor: Visitor, sweep_id: str = ""
+    ) -> tuple[str, int]:
+        """Store a sweep and queue it; return its id and the job's.
+
+        Raises what `prepare_sweep` raises.
+        """
+        job = self.prepare_sweep(spec, visitor, sweep_id)
+        return job.subject_id, self._queue(job, visitor)
+
+    def submit_sweep_export(self, spec: dict[str, Any], visitor: Visitor) -> int:
+        """Queue the export of a sweep that this visitor may see; return the job's id."""
+        self._admit(kinds.SWEEP_EXPORT, visitor)
+        return self._queue(PreparedJob(kinds.SWEEP_EXPORT, spec), visitor)
+
+    # ---- trainings -------------------------------------------------------------------------------
+
+    def open_training_set(self, name: str, visitor: Visitor) -> TrainingSet:
+        """Load a dataset to train on.
+
+        Raises DatasetError; guests are shown only what came with the studio, for the rest is
+        private.
+        """
+        if visitor.is_guest and name not in self.list_datasets(visitor):
+            raise DatasetError(
+                f"There is no dataset {name!r:.80} that guests may train on; there is "
+                f"{', '.join(self.list_datasets(visitor)) or 'none'}."
+            )
+        return self.home.training_sets.load_training_set(name)
+
+    def list_datasets(self, visitor: Visitor) -> list[str]:
+        """Return the names of what a visitor may train on."""
+        return self.dataset_registry.list_names(visitor)
+
+    def check_training(self, config: TrainingConfig, visitor: Visitor) -> TrainingSet:
+        """Return the images of a training that can begin.
+
+        Raises InvalidSpec, and what `Library.get_model` and `open_training_set` raise.
+        """
+        if visitor.is_guest:
+            config.check_guest()
+        model = self.home.library.get_model(config.model)
+        check_family(config, model.family, model.is_inpainting)
+        return self.open_training_set(config.dataset, visitor)
+
+    def prepare_training(
+        self,
+        config: TrainingConfig | None,
+        visitor: Visitor,
+        run_id: str = "",
+        *,
+        restart: bool = False,
+    ) -> PreparedJob:
+        """Check a training and store it, or take up a run of this visitor.
+
+        Args:
+            config: The settings of a new run.
+            visitor: Who asks.
+            run_id: A stored run's, whose settings are then taken.
+            restart: Whether that run begins anew.
+
+        Raises:
+            Busy: The run is open already.
+            StudioError: What `check_training` raises.
+        """
+        self._admit(kinds.TRAIN, visitor)
+        if run_id:
+            config = self._get_run(run_id, visitor).config
+            open_jobs = self.home.jobs.list_open(kind=kinds.TRAIN.name)
+            if any(job.spec.get("run") == run_id for job in open_jobs):
+                raise Busy("That training runs or waits already; stop it first.")
+        assert config
+        self.check_training(config, visitor)
+        run_id = run_id or self.home.runs.add(config, visitor.id)
+        spec = {
+            "run": run_id,
+            "resume": not restart,
+            "name": config.name,
+            "steps": config.steps or f"{config.epochs} epochs of",
+        }
+        return PreparedJob(kinds.TRAIN, spec, run_id)
+
+    def submit_training(
+        self,
+        config: TrainingConfig | None,
+        visitor: Visitor,
+        run_id: str = "",
+        *,
+        restart: bool = False,
+    ) -> tuple[str, int]:
+        """Store a training and queue it; return the run's id and the job's.
+
+        Raises what `prepare_training` raises.
+        """
+        job = self.prepare_training(config, visitor, run_id, restart=restart)
+        return job.subject_id, self._queue(job, visitor)
+
+    def submit_training_dry_run(self, config: TrainingConfig, visitor: Visitor) -> int:
+        """Queue a dry run, which measures what a training will take; return the job's id."""
+        self.check_training(config, visitor)
+        self._admit(kinds.TRAINING_DRY_RUN, visitor)
+        spec = {"config": config.model_dump(mode="json")}
+        return self._queue(PreparedJob(kinds.TRAINING_DRY_RUN, spec), visitor)
+
+    def submit_training_evaluation(self, run_id: str, visitor: Visitor) -> int:
+        """Queue the evaluation of a run that this visitor may see; return the job's id."""
+        run = self._get_run(run_id, visitor)
+        self._admit(kinds.TRAINING_EVALUATION, visitor)
+        spec = {"run": run_id, "name": run.config.name, "guest": visitor.is_guest}
+        return self._queue(PreparedJob(kinds.TRAINING_EVALUATION, spec), visitor)
+
+    def submit_checkpoint_export(self, run_id: str, step: int, visitor: Visitor) -> int:
+        """Queue the export of a checkpoint of a run that is visible here; return the job's id."""
+        run = self._get_run(run_id, visitor)
+        self._admit(kinds.EXPORT_CHECKPOINT, visitor)
+        spec = {"run": run_id, "step": step, "name": run.config.name}
+        return self._queue(PreparedJob(kinds.EXPORT_CHECKPOINT, spec), visitor)
+
+    # ---- datasets and models ---------------------------------------------------------------------
+
+    def prepare_captioning(
+        self, spec: CaptionSpec, visitor: Visitor, folder: Path | None = None
+    ) -> PreparedJob:
+        """Check the captioning of a dataset, or of a folder elsewhere on this machine.
+
+        Raises DatasetError, and NotAllowed for guests.
+        """
+        self._admit(kinds.CAPTION, visitor)
+        if folder is None:
+            self.home.training_sets.find_folder(spec.dataset)  # says which there are
+            return PreparedJob(kinds.CAPTION, spec.model_dump(mode="json"))
+        if not folder.is_dir():
+            raise DatasetError(
+                f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
+            )
+        job_spec = spec.model_dump(mode="json") | {"folder": str(folder.resolve())}
+        return PreparedJob(kinds.CAPTION, job_spec)
+
+    def submit_captioning(self, spec: CaptionSpec, visitor: Visitor) -> int:
+        """Queue the captioning of a dataset; return the job's id.
+
+        Raises what `prepare_captioning` raises.
+        """
+        return self._queue(self.prepare_captioning(spec, visitor), visitor)
+
+    def submit_clip_search(self, spec: ClipQuerySpec, visitor: Visitor) -> int:
+        """Queue a question about a dataset; return the job's id.
+
+        Raises DatasetError, and NotAllowed for guests.
+        """
+        self._admit(kinds.CLIP_SEARCH, visitor)
+        self.home.training_sets.find_folder(spec.dataset)
+        return self._queue(PreparedJob(kinds.CLIP_SEARCH, spec.model_dump(mode="json")), visitor)
+
+    def submit_unload(self, model: str, visitor: Visitor) -> int:
+        """Queue the unloading of a model; return the job's id.
+
+        Raises ModelNotFound, and NotAllowed for guests.
+        """
+        self._admit(kinds.UNLOAD, visitor)
+        spec = {"models": [self.home.library.get_model(model).name]}
+        return self._queue(PreparedJob(kinds.UNLOAD, spec), visitor)
+
+    def load_current_timings(self, models: Iterable[str], batched: bool) -> dict[str, ModelTimings]:
+        """Return what was measured with these models; one that is in memory loads in no time."""
+        loaded = {
+            model["name"]
+            for status in self.home.jobs.get_worker_status().values()
+            for model in status.get("loaded", ())
+        }
+        measured = timings.load_timings(
+            self.home.settings, self.home.gallery, self.home.library, models, batched
+        )
+        for name in loaded & measured.keys():
+            measured[name] = measured[name].model_copy(update={"load": 0.0})
+        return measured
+
+    # ---- rules -----------------------------------------------------------------------------------
+
+    def _admit(self, kind: JobKind, visitor: Visitor) -> None:
+        """Raise NotAllowed for owners' work, Busy for a guest who has enough jobs waiting."""
+        if kind.owner_only:
+            visitor.require_owner(kind.owner_only)
+        if visitor.is_guest and len(self.home.jobs.list_open(visitor.id)) >= MAX_GUEST_JOBS:
+            raise Busy(
+                f"You have {MAX_GUEST_JOBS} jobs waiting already, which is all that a guest may "
+                "have; wait for one."
+            )
+
+    def _check_request(
+        self, kind: JobKind, request: GenerationRequest, visitor: Visitor
+    ) -> ModelInfo:
+        visitor.require_inputs(self.home.inputs, request)
+        if visitor.is_guest:
+            request.validate_for_guest()
+        self._admit(kind, visitor)
+        return self.home.library.check_request(request)
+
+    def _queue(self, job: PreparedJob, visitor: Visitor, key: str | None = None) -> int:
+        job_id = self.home.jobs.submit(job.kind.name, job.spec, owner=visitor.id, key=key)
+        if job.kind.is_short and not visitor.is_guest:
+            self.home.jobs.move_to_front(job_id)
+        return job_id
+
+    def _get_run(self, run_id: str, visitor: Visitor) -> Run:
+        run = self.home.runs.get(run_id)
+        if run is None or visitor.owner_filter not in (None, run.owner):
+            raise BadFile("There is no such training any more.")
+        return run

@@ -1,0 +1,99 @@
+"""A home folder: all its stores, in one place for page, command line and worker.
+
+Knows: which stores there are and how each is opened. Does not know: what is in them; who asks;
+    torch; gradio.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
+from studio.core.training.config import TrainingConfig
+from studio.settings import Settings, shipped
+from studio.storage.datasets.dataset import DatasetStore
+from studio.storage.datasets.training_set import TrainingSets
+from studio.storage.gallery import Gallery
+from studio.storage.inputs import Inputs
+from studio.storage.jobs import Jobs
+from studio.storage.models.library import Library
+from studio.storage.presets import Presets
+from studio.storage.sweeps import Sweeps
+from studio.storage.training.runs import Runs
+
+
+class Home:
+    """The stores of one home folder.
+
+    Each is opened when it is first asked for, and stays open until `close`.
+
+    Opening a store raises BadFile where its file cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The queue."""
+        return Jobs(self.settings.home / "jobs.sqlite")
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Generated images."""
+        return Gallery(self.settings)
+
+    @cached_property
+    def library(self) -> Library:
+        """Models and LoRAs."""
+        return Library(self.settings)
+
+    @property
+    def inputs(self) -> Inputs:
+        """Images and masks to work on."""
+        return self.library.inputs
+
+    @cached_property
+    def sweeps(self) -> Sweeps:
+        """Sweeps with their cells and verdicts."""
+        return Sweeps(self.settings)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Training runs."""
+        return Runs(self.settings)
+
+    @cached_property
+    def training_sets(self) -> TrainingSets:
+        """Datasets as a training sees them."""
+        return TrainingSets(self.settings)
+
+    @cached_property
+    def datasets(self) -> DatasetStore:
+        """Datasets with their captions and the history of their edits."""
+        return DatasetStore(self.settings)
+
+    @cached_property
+    def presets(self) -> Presets[GenerationRequest]:
+        """Presets of images."""
+        folder = self.settings.presets / "pictures"
+        return Presets(GenerationRequest, shipped("presets") / "pictures", folder)
+
+    @cached_property
+    def sweep_presets(self) -> Presets[SweepSpec]:
+        """Presets of sweeps."""
+        folder = self.settings.presets / "sweeps"
+        return Presets(SweepSpec, shipped("presets") / "sweeps", folder)
+
+    @cached_property
+    def training_presets(self) -> Presets[TrainingConfig]:
+        """Presets of trainings."""
+        folder = self.settings.presets / "training"
+        return Presets(TrainingConfig, shipped("presets") / "training", folder)
+
+    def close(self) -> None:
+        """Close the tables that were opened."""
+        for name in ("jobs", "gallery", "sweeps"):
+            if name in self.__dict__:
+                getattr(self, name).close()

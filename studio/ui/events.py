@@ -1,0 +1,68 @@
+"""What events have in common: their settings, who is behind one, files that come with one.
+
+Knows: gradio's events and uploads. Does not know: any component or tab; what a visitor may do
+(services/visitor.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from studio.errors import BadFile
+from studio.services.visitor import Visitor, visitor_from_scope
+
+Updates = dict[Any, Any]
+# Every handler is short, for the work is a job: so none is limited, and none shows gradio's own
+# spinner. Its page would still keep a status for each component that an event changes, and look
+# through all components for each of those.
+EVENT_OPTIONS: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
+# A plain POST; but a gr.Error is not shown: only for looking.
+UNQUEUED_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"queue": False}
+# A list of rows with buttons is one HTML block; its buttons say what to do with what.
+BUTTON_CLICK_JS = """element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-do]');
+  if (button) trigger('click', {what: button.dataset.do, subject: button.dataset.subject});
+});"""
+
+
+def poll_while_visible_js(interval_seconds: float) -> str:
+    """Return JavaScript by which an HTML block sends `submit` again and again while it is in view.
+
+    A gr.Timer would go on in tabs that nobody sees.
+    """
+    return (
+        "setInterval(() => { if (element.offsetParent && !document.hidden) trigger('submit'); }, "
+        f"{interval_seconds * 1000:.0f});"
+    )
+
+
+def visitor_from_request(request: gr.Request) -> Visitor:
+    """Return the visitor behind a gradio event."""
+    if request.request is None:  # not from HTTP: nobody that could be known
+        return Visitor("api", is_guest=True)
+    return visitor_from_scope(request.request.scope)
+
+
+def resolve_upload(file: Any) -> tuple[Path, str]:
+    """Return the file that a visitor sent, and the name it had.
+
+    Raises BadFile for any other: a path is only words of the visitor's. (gradio looks only at paths
+    that say they are files, and then also takes those which the page serves.)
+    """
+    path = file.get("path") if isinstance(file, dict) else None
+    try:
+        upload = Path(path).resolve() if isinstance(path, str) and path else None
+    except (OSError, ValueError):
+        upload = None
+    if upload is None or not upload.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise BadFile("Send a file.")
+    return upload, str(file.get("orig_name") or "")

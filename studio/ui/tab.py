@@ -1,0 +1,54 @@
+"""What a tab is to the others.
+
+Knows: how tabs hand images and settings to each other. Does not know: what is on any particular
+tab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from studio.core.generation.request import GenerationRequest
+from studio.services.visitor import Visitor
+from studio.storage.gallery import GeneratedImage
+from studio.ui.events import Updates
+from studio.ui.form import Form
+
+
+@dataclass
+class Tab:
+    """What a built tab is to the others.
+
+    Attributes:
+        form: Makes it a place that images can be sent to.
+        selected_path: The image in view; with `send_row`, where the buttons go, it is a place they
+            come from.
+        on_open: Runs when it is first seen, or each time if nobody types there: visitor → updates.
+        load_request: Shows what another tab hands over.
+        receive_image: Shows an image that is sent there.
+        enlarge_image: Shows an image that is to be made larger.
+        handoff: A block whose buttons hand something over, and which tab gets what.
+        outputs: What `on_open` and `load_request` change.
+        form_outputs: What `receive_image` and `enlarge_image` change.
+        source_image: The image that it works on: its own results can be worked on again.
+        has_text_input: People type into it, which coming back to the tab is not to change.
+    """
+
+    id: str
+    title: str
+    form: Form[GenerationRequest] | None = None
+    selected_path: gr.State | None = None
+    send_row: gr.Row | None = None
+    on_open: Callable[[Visitor], Updates] | None = None
+    load_request: Callable[[Any, Visitor], Updates] | None = None
+    receive_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
+    enlarge_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
+    handoff: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
+    outputs: list[Any] = field(default_factory=list)
+    form_outputs: list[Any] = field(default_factory=list)
+    source_image: gr.State | None = None
+    has_text_input: bool = False

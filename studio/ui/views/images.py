@@ -1,0 +1,160 @@
+"""One image as HTML and words: what stands where it will be, how it was made, what it will take.
+
+Knows: how a request reads (templates/images.html). Does not know: gradio, jobs, where on the page
+it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.core.generation.geometry import upscale_size
+from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.storage.gallery import GeneratedImage
+from studio.ui.views.common import format_duration
+from studio.ui.views.templates import render_macro
+
+SIDE_NAMES = ("left", "top", "right", "bottom")
+Fact = tuple[str, object]  # name and value of a setting
+
+
+def _render(macro_name: str, **arguments: Any) -> str:
+    return render_macro("images.html", macro_name, **arguments)
+
+
+def render_placeholder(heading: str, text: str) -> str:
+    """Render what stands where an image will be."""
+    return _render("placeholder", heading=heading, text=text)
+
+
+RESULT_PLACEHOLDER = render_placeholder(
+    "Your picture will appear here.",
+    "Say what it should show and press Generate, or Ctrl + Enter. The embedded model "
+    "knows a small world: try “a photo of a red ball on a beach”.",
+)
+
+
+def render_denoise_strip(url: str) -> str:
+    """Render the sheet at `url` as a link to itself."""
+    return _render("denoise_strip", url=url)
+
+
+def render_image_settings(image: GeneratedImage | None) -> str:
+    """Render what an image was made with; nothing for None."""
+    if image is None:
+        return ""
+    request = image.request
+    return _render(
+        "settings",
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        facts=[
+            *_list_basic_settings(image),
+            *_list_source_settings(request),
+            *_list_hires_settings(request),
+        ],
+    )
+
+
+def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
+    request = image.request
+    painted_size = (request.width, request.height)
+    file_size = image.size or painted_size
+    steps = f"{request.steps}"
+    if request.effective_steps != request.steps:
+        steps = f"{request.effective_steps} of {request.steps}"
+    facts: list[Fact] = [
+        ("Model", request.model),
+        ("Size", f"{file_size[0]} × {file_size[1]}"),
+        ("Steps", steps),
+        ("Guidance", f"{request.guidance:g}"),
+        ("Scheduler", f"{request.scheduler} · {request.noise_schedule}"),
+        ("Seed", request.seed),
+        ("Took", format_duration(image.seconds)),
+    ]
+    if file_size != painted_size:
+        facts.append(("Painted at", f"{painted_size[0]} × {painted_size[1]}"))
+    if request.clip_skip > 1:
+        facts.append(("Clip skip", request.clip_skip))
+    if request.batch_size > 1:
+        facts.append(("At once", request.batch_size))
+    for use in request.with_inline_loras().loras:
+        facts.append((f"LoRA {use.name}", format_lora_weights(use)))
+    return facts
+
+
+def _list_source_settings(request: GenerationRequest) -> list[Fact]:
+    """Return how the input image of a request is used."""
+    facts: list[Fact] = []
+    if request.image:
+        facts.append(("Strength", f"{request.strength:g}"))
+    if request.task == "inpaint":
+        mask = f"blur {request.mask_blur} px"
+        if request.invert_mask:
+            mask = f"inverted, {mask}"
+        if request.mask_grow:
+            mask += f", grown by {request.mask_grow} px"
+        facts.append(("Mask", mask))
+        facts.append(("Masked content", request.masked_content))
+    if request.task == "outpaint":
+        sides = [f"{name} {px}" for name, px in zip(SIDE_NAMES, request.extension) if px]
+        facts.append(("Extended", ", ".join(sides)))
+        facts.append(("Filled with", request.extend_fill))
+    if request.is_masked:
+        area: str = request.inpaint_area
+        if area == "only masked":
+            area += f", padding {request.mask_padding} px"
+        facts.append(("Inpaint area", area))
+    elif request.image:
+        facts.append(("Resize mode", request.resize_mode))
+    return facts
+
+
+def _list_hires_settings(request: GenerationRequest) -> list[Fact]:
+    if not request.has_hires_pass:
+        return []
+    hires = (
+        f"× {request.hires_scale:g}, {request.hires_effective_steps} steps, "
+        f"strength {request.hires_strength:g}, {request.hires_resize}"
+    )
+    if request.hires_tile:
+        hires += f", tiles of {request.hires_tile} px"
+    return [("Hires", hires)]
+
+
+def format_lora_weights(use: LoraUse) -> str:
+    """Return the weights of a LoRA in a few words."""
+    if use.unet == use.text_encoder:
+        return f"{use.unet:g}"
+    return f"{use.unet:g} in the picture, {use.text_encoder:g} in the text"
+
+
+def render_estimate(
+    request: GenerationRequest, rate: float | None, work: float, num_model_calls: int
+) -> str:
+    """Render what a request will take, before it is sent.
+
+    Args:
+        request: What is asked for, with its size and steps filled in.
+        rate: Seconds per unit of `work`, as measured here; None if nothing was.
+        work: Work of one image.
+        num_model_calls: U-Net rows of one image.
+    """
+    steps = []
+    if request.effective_steps or not request.has_hires_pass:
+        steps.append(f"{request.effective_steps} steps")
+    if request.has_hires_pass:
+        steps.append(f"{request.hires_effective_steps} larger ones")
+    total_steps = " + ".join(steps)
+    if request.num_images > 1:
+        total_steps += f" × {request.num_images} pictures"
+    parts = [total_steps, f"{num_model_calls * request.num_images} U-Net rows"]
+    if request.has_hires_pass:
+        size = (request.width or 0, request.height or 0)
+        width, height = upscale_size(size, request.hires_scale)
+        parts.append(f"{width} × {height}")
+    if rate:
+        parts.append(f"about {format_duration(rate * work * request.num_images)}")
+    else:
+        parts.append("not measured on this machine yet")
+    return _render("estimate", text=" · ".join(parts))

@@ -1,0 +1,153 @@
+"""Jobs as HTML and words: how far they are, how they ended, the queue.
+
+Knows: how a job is described (templates/jobs.html). Does not know: gradio, who may see a job.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from studio.core.jobs import describe_job
+from studio.storage.jobs import Job
+from studio.ui.views.common import compute_fraction, format_duration
+from studio.ui.views.images import RESULT_PLACEHOLDER
+from studio.ui.views.templates import render_macro
+
+STATE_LABELS = {
+    "running": "running",
+    "queued": "waiting",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "interrupted": "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as the queue shows it; `title` is None where the visitor may not know more."""
+
+    id: int
+    state: str
+    duration: str
+    fraction: float
+    title: str | None = None
+    error: str = ""
+    buttons: Sequence[tuple[str, str]] = ()
+
+    @property
+    def state_label(self) -> str:
+        return STATE_LABELS[self.state]
+
+
+def render_progress(jobs: list[Job]) -> str:
+    """Render a visitor's open jobs: the first with its image so far, a bar, and the time left."""
+    job = jobs[0]
+    progress = job.progress
+    message = _describe_progress(job)
+    if len(jobs) > 1:
+        message += f" · {len(jobs) - 1} more after this"
+    return render_macro(
+        "jobs.html",
+        "progress",
+        state=job.state,
+        preview=base64.b64encode(progress.preview or b"").decode(),
+        fraction=compute_fraction(progress.step, progress.total),
+        message=message,
+    )
+
+
+def _describe_progress(job: Job) -> str:
+    progress = job.progress
+    if job.state == "queued":
+        return "waiting for its turn"
+    if not progress.total:
+        return progress.message or "getting ready"
+    parts = [f"step {progress.step} of {progress.total}"]
+    if progress.message:
+        parts.append(progress.message)
+    if progress.eta_seconds is not None:
+        parts.append(f"about {format_duration(progress.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def render_outcome(job: Job | None) -> str:
+    """Render how a visitor's last job ended; without one, what stands where an image will be."""
+    if job is None:
+        return RESULT_PLACEHOLDER
+    notes = job.result.get("notes", ()) if isinstance(job.result, dict) else ()
+    return render_macro(
+        "jobs.html", "outcome", state=job.state, message=_describe_outcome(job), notes=notes
+    )
+
+
+def _describe_outcome(job: Job) -> str:
+    num_images = len(list_job_images(job))
+    match job.state:
+        case "done":
+            plural = "" if num_images == 1 else "s"
+            duration = format_duration((job.ended or 0) - (job.started or 0))
+            return f"{num_images} picture{plural} in {duration}"
+        case "cancelled":
+            return f"Stopped. {num_images} finished before that." if num_images else "Stopped."
+        case "interrupted":
+            return f"Interrupted: {job.error}. The Queue tab can start it again."
+    return job.error or "failed"
+
+
+def list_job_images(job: Job) -> list[dict[str, Any]]:
+    """Return the images that a job has saved so far, finished or not, each with its `path`."""
+    if isinstance(job.result, dict):
+        return list(job.result.get("pictures", ()))
+    return list(job.progress.images)
+
+
+def render_queue(jobs: list[tuple[Job, bool]], may_prioritize: bool) -> str:
+    """Render the job table as two lists.
+
+    Args:
+        jobs: Each job, and whether the visitor may know and change it.
+        may_prioritize: Whether the visitor may move jobs to the front.
+    """
+    open_jobs = [(job, may_see) for job, may_see in jobs if job.is_open]
+    open_jobs.sort(key=lambda entry: entry[0].state != "running")
+    past_jobs = [(job, may_see) for job, may_see in jobs if not job.is_open]
+    return render_macro(
+        "jobs.html",
+        "queue",
+        open_rows=[_build_row(job, may_see, may_prioritize) for job, may_see in open_jobs],
+        past_rows=[_build_row(job, may_see, may_prioritize) for job, may_see in past_jobs],
+    )
+
+
+def _build_row(job: Job, may_see: bool, may_prioritize: bool) -> JobRow:
+    duration = ""
+    if job.started and job.ended:
+        duration = format_duration(job.ended - job.started)
+    fraction = 0.0
+    if job.state == "running":
+        fraction = compute_fraction(job.progress.step, job.progress.total)
+    row = JobRow(job.id, job.state, duration, fraction)
+    if not may_see:
+        return row
+    return replace(
+        row,
+        title=describe_job(job.kind, job.spec),
+        error=job.error or "",
+        buttons=_list_buttons(job, may_prioritize),
+    )
+
+
+def _list_buttons(job: Job, may_prioritize: bool) -> list[tuple[str, str]]:
+    """Return action and label of each button of a job."""
+    if job.state == "running":
+        return [("cancel", "Stop")]
+    if job.state != "queued":
+        return [("retry", "Again")]
+    buttons = [("last", "↓ Last"), ("cancel", "Cancel")]
+    if may_prioritize:
+        buttons.insert(0, ("first", "↑ First"))
+    return buttons

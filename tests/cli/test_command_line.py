@@ -1,0 +1,306 @@
+"""The command line as a user types it: real processes, real status codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.cli.doctor import outside_tested_range, tested_requirements
+from studio.cli.main import main
+from studio.cli.parser import build_parser
+from studio.core.base import validate
+from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
+from studio.core.generation.rules import SWITCH_FIELDS
+from studio.storage.jobs import Jobs
+from support.served import Served
+
+OTHER = {
+    "prompt": "a cat",
+    "negative_prompt": "fog",
+    "model": "other",
+    "width": 256,
+    "height": 64,
+    "steps": 7,
+    "guidance": 3.5,
+    "scheduler": "Euler",
+    "noise_schedule": "Beta",
+    "seed": 5,
+    "num_images": 3,
+    "batch_size": 2,
+    "clip_skip": 2,
+    "loras": (
+        {"name": "moon", "unet": 0.5, "text_encoder": 1.0},
+        {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25},
+    ),
+}
+ON_A_PICTURE = {
+    "image": "0123456789abcdef" * 4,
+    "mask": "fedcba9876543210" * 4,
+    "strength": 0.6,
+    "mask_blur": 8,
+    "mask_grow": -4,
+    "invert_mask": True,
+    "masked_content": "latent noise",
+    "inpaint_area": "only masked",
+    "mask_padding": 8,
+}
+LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25"]
+
+
+def studio(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    where = ["--home", str(home)] if home else []
+    command = [sys.executable, "-m", "studio", *words[:1], *where, *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.smoke
+def test_help_answers_without_torch_and_gradio() -> None:
+    code = (
+        "import sys\nfrom studio.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'gradio', 'diffusers', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout
+
+
+def test_every_field_survives_the_command_line() -> None:
+    assert set(OTHER) | set(FIELD_REQUIRES) | set(SWITCH_FIELDS) == set(
+        GenerationRequest.model_fields
+    )
+    plain = {name: value for name, value in (OTHER | ON_A_PICTURE).items() if name != "loras"}
+    words = LORAS + [
+        part
+        for name, value in plain.items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+        if value is not True or part != "True"
+    ]
+    arguments = vars(build_parser().parse_args(["generate", *words]))
+    request = validate(GenerationRequest, {name: arguments[name] for name in OTHER | ON_A_PICTURE})
+    assert request.model_dump() == GenerationRequest().model_dump() | OTHER | ON_A_PICTURE
+    assert (
+        vars(build_parser().parse_args(["generate", "--invert-mask", "--steps", "3"]))[
+            "invert_mask"
+        ]
+        is True
+    )
+    default = GenerationRequest()
+    assert all(getattr(default, name) != value for name, value in OTHER.items())
+
+
+@pytest.mark.smoke
+def test_all_faults_in_one_message() -> None:
+    done = studio("generate", "--steps", "500", "--width", "7", "--prompt", "a AND b")
+    assert done.returncode == 2
+    assert not done.stdout
+    assert all(name in done.stderr for name in ("Steps", "Width", "AND"))
+    assert "Traceback" not in done.stderr
+    assert studio("generate", "--nonsense", "1").returncode == 2
+
+
+def test_one_plain_line_for_what_cannot_be(tmp_path: Path) -> None:
+    done = studio("generate", "--model", "nowhere", home=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "pocket" in done.stderr
+    done = studio("generate", "--lora", "moon:0.5", home=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "studio: There is no LoRA 'moon' in the library; there is none.\n"
+    done = studio("generate", "--prompt", "a <lora:moon", "--lora", "a:x", home=tmp_path)
+    assert done.returncode == 2
+    assert "never closed" in done.stderr
+    assert "LoRAs: number 1: 'x' is no weight" in done.stderr
+    missing = studio("inspect", str(tmp_path / "nothing.png"))
+    assert missing.returncode == 1
+    assert "no file" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_a_picture_and_its_settings_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = studio(
+        "generate",
+        "--prompt",
+        "a red ball",
+        "--steps",
+        "2",
+        "--seed",
+        "7",
+        "--count",
+        "2",
+        "--json",
+        "--output",
+        str(tmp_path / "out"),
+        home=tmp_path / "home",
+    )
+    assert made.returncode == 0, made.stderr
+    lines = [json.loads(line) for line in made.stdout.splitlines()]
+    assert [line["request"]["seed"] for line in lines] == [7, 8]
+    with pytest.raises(SystemExit):  # the second in this process, where torch is loaded already
+        main(["inspect", lines[1]["path"]])
+    said = studio("inspect", lines[0]["path"]).stdout, capsys.readouterr().out
+    for line, text in zip(lines, said, strict=True):
+        assert Path(line["path"]).parent == tmp_path / "out"
+        told = json.loads(text)
+        assert told["kind"] == "picture"
+        assert told["source"] == "studio"
+        assert told["request"] == line["request"]
+        assert told["text"].startswith("a red ball\nSteps: 2, Sampler: DPM++ 2M")
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in this process, where torch is loaded already."""
+
+    def here(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--home", str(home), "--device", "cpu", "--keep-free", "0"])
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+
+    return here
+
+
+def test_pictures_of_a_folder_and_a_strip(
+    tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """One of three is no picture: the others are made, and the command says which failed."""
+    folder, quick = tmp_path / "in", ("--steps", "2", "--seed", "7", "--strength", "1")
+    folder.mkdir()
+    for name, alpha in (("a.png", 0), ("b.webp", 90)):
+        image = Image.new("RGBA", (72, 64), (200, 60, 60, 255))
+        image.paste((0, 0, 0, alpha), (16, 16, 48, 48))
+        image.save(folder / name, lossless=True)
+    (folder / "c.jpg").write_bytes(b"no picture")
+    made = here(
+        "generate",
+        "--prompt",
+        "a boat",
+        "--image",
+        str(folder),
+        "--mask",
+        "transparency",
+        "--mask-blur",
+        "0",
+        *quick,
+        home=tmp_path / "home",
+    )
+    assert made.returncode == 1
+    assert "Traceback" not in made.stderr
+    assert made.stderr.splitlines()[-2:] == [
+        "studio: 1 of 3 pictures could not be made.",
+        "c.jpg: c.jpg is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF.",
+    ]
+    for path in map(Path, made.stdout.splitlines()):
+        pixels = np.asarray(Image.open(path))
+        assert pixels.shape == (64, 72, 3)
+        assert (pixels[:16] == [200, 60, 60]).all()
+        assert pixels[16:48, 16:48].std() > 3
+    assert len(made.stdout.splitlines()) == 2
+    drawn = here(
+        "generate",
+        "--prompt",
+        "a boat",
+        "--strip",
+        "1",
+        *quick[:4],
+        "--json",
+        home=tmp_path / "home",
+    )
+    told = json.loads(drawn.stdout)
+    assert Image.open(told["path"]).width > 3 * 128
+    assert told["request"]["seed"] == 7
+
+
+def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(
+    tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("L", (32, 32)).save(tmp_path / "mask.png")
+    picture = ("--image", str(tmp_path / "a.png"))
+    for words, status, sentence in (
+        (
+            ("--strength", "0.4", "--mask-blur", "3"),
+            2,
+            "Strength: changes nothing without a picture.\nMask blur: changes",
+        ),
+        (
+            (*picture, "--mask", str(tmp_path / "mask.png")),
+            2,
+            "Mask: is 32 × 32 pixels large, and the picture 64 × 64",
+        ),
+        ((*picture, "--mask", "transparency"), 1, "a.png has no transparent places"),
+        (("--image", str(tmp_path / "b.png")), 1, "b.png is not there."),
+        (("--image", str(tmp_path / "home")), 1, "has no pictures in it"),
+        (("--image", "0" * 64), 1, "send it again"),
+    ):
+        done = here("generate", *words, home=tmp_path / "home")
+        assert done.returncode == status, (words, done.stderr)
+        assert sentence in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
+    from studio.settings import shipped
+
+    told = json.loads(studio("inspect", str(shipped("assets") / "pocket")).stdout)
+    assert told["kind"] == "model"
+    assert told["family"] == "sd1"
+    assert told["dtype"] == "float16"
+    assert told["side"] == 128
+    examined = json.loads(studio("doctor", "--json", home=tmp_path).stdout)
+    assert examined["untested"] == []
+    assert examined["missing"] == []
+    assert "cpu" in examined["devices"]["there"]
+    assert examined["models"]["pocket"] == "sd1"
+
+
+def test_doctor_names_a_version_outside_the_tested_range() -> None:
+    requirements = tested_requirements()
+    versions: dict[str, str | None] = {item.name: None for item in requirements} | {
+        "transformers": "99.1",
+        "gradio": "6.31.0",
+    }
+    sentences = outside_tested_range(requirements, versions)
+    assert len(sentences) == 1
+    assert sentences[0].startswith(
+        "transformers 99.1 is installed; this studio was tested with transformers<5."
+    )
+
+
+def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:
+    made = studio(
+        "generate",
+        "--prompt",
+        "a red ball",
+        "--steps",
+        "2",
+        "--json",
+        "--device",
+        "cpu",
+        home=served.home,
+    )
+    assert made.returncode == 0, made.stderr
+    job = Jobs(served.home / "jobs.sqlite").list_recent(1)[0]
+    assert (job.owner, job.state) == ("command-line", "done")
+    assert [picture["path"] for picture in job.result["pictures"]] == [
+        json.loads(made.stdout)["path"]
+    ]
+    second = subprocess.run(
+        [sys.executable, "-m", "studio", "--port", "0", "--home", str(served.home)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "Another studio is open" in second.stderr
+    assert "Traceback" not in second.stderr

@@ -1,0 +1,105 @@
+"""`studio dataset` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio.settings import shipped
+from support.datasets import held, picture
+
+
+def studio(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "studio", "dataset", "--home", str(home), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_json(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(shipped("assets") / "datasets" / "moon", folder)
+    (folder / "000.txt").write_text("moon")
+    (folder / "bad.png").write_bytes(b"x")
+    shutil.copy(folder / "001.png", folder / "copy.png")
+    before = held(folder)
+    done = studio(
+        tmp_path / "home", str(folder), "--json", "--trigger", "moon", "--resolution", "512"
+    )
+    assert done.returncode == 0
+    assert not done.stderr
+    found = json.loads(done.stdout)
+    assert {name: found[name] for name in ("pictures", "captioned", "layout", "repeats")} == {
+        "pictures": 25,
+        "captioned": 24,
+        "layout": "sidecar",
+        "repeats": {".": 1},
+    }
+    assert [one["file"] for one in found["broken"]] == ["bad.png"]
+    kinds = {(one["kind"], one["file"]) for one in found["lint"]}
+    assert {
+        ("short", "000.png"),
+        ("missing", "copy.png"),
+        ("duplicate", "copy.png"),
+        ("broken", "bad.png"),
+    } <= kinds
+    assert sum(kind == "small" for kind, _ in kinds) == 25
+    assert not any(kind == "trigger" for kind, _ in kinds)
+    assert held(folder) == before
+    found = json.loads(
+        studio(tmp_path / "home", str(folder), "--json", "--trigger", "mysks").stdout
+    )
+    assert sum(one["kind"] == "trigger" for one in found["lint"]) == 24
+    assert all(
+        one["mend"]["trigger"] == "mysks" for one in found["lint"] if one["kind"] == "trigger"
+    )
+
+
+def test_for_people(tmp_path: Path) -> None:
+    picture(tmp_path / "img" / "10_moon rock" / "a.png")
+    picture(tmp_path / "img" / "3_sun" / "b.png", colour=2)
+    (tmp_path / "img" / "3_sun" / "b.txt").write_text("a sun,  , a sun")
+    done = studio(tmp_path / "home", str(tmp_path / "img"))
+    assert done.returncode == 0
+    assert "img: 2 pictures, 1 with a caption (kohya)" in done.stdout
+    assert "10_moon rock x 10, 3_sun x 3" in done.stdout
+    assert "untidy" in done.stdout
+    assert "has no caption; 'moon rock', its folder's name" in done.stdout
+    done = studio(tmp_path / "home", "mysks")
+    assert done.returncode == 0
+    assert "nothing to mend" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["nowhere"], 1, "There is no dataset 'nowhere' in home/datasets; there is mo"),
+        (["no/such"], 1, "There is no folder no/such"),
+        (["{empty}"], 1, "There are no pictures in"),
+        (["moon", "--resolution", "x"], 2, "Resolution: has to be a whole number"),
+        ([], 2, "usage"),
+    ],
+)
+def test_what_cannot_be(tmp_path: Path, words: list[str], status: int, says: str) -> None:
+    done = studio(tmp_path / "home", *[word.format(empty=tmp_path) for word in words])
+    assert done.returncode == status
+    assert not done.stdout
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_torch_stays_away(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom studio.cli.main import main\n"
+        f"try: main(['dataset', 'moon', '--home', {str(tmp_path / 'home')!r}])\nexcept SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'gradio', 'diffusers', 'transformers', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

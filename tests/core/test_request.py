@@ -1,0 +1,541 @@
+"""The request: one door that names every bad field, one picture per seed, a digest of all that decides the pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from studio.core.base import validate
+from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
+from studio.core.generation.request import (
+    DIGEST_EXCLUDED_FIELDS,
+    SEED_LIMIT,
+    GenerationRequest,
+    LoraUse,
+    ResolvedRequest,
+)
+from studio.errors import InvalidSpec
+
+FULL = ResolvedRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
+OTHER: dict[str, Any] = {
+    "prompt": "a cat",
+    "negative_prompt": "rain",
+    "model": "other",
+    "width": 256,
+    "height": 64,
+    "steps": 7,
+    "guidance": 3.5,
+    "scheduler": "Euler",
+    "noise_schedule": "Beta",
+    "seed": 5,
+    "num_images": 3,
+    "batch_size": 2,
+    "clip_skip": 2,
+    "loras": (LoraUse(name="moon", unet=0.5),),
+}
+# What a setting of work on a picture needs to count, and another value of it.
+PINNED = "da0b681381c1f897d18a845ee9ed159e7a07072aab5f0c6b129bbe3725755de4"
+SHA = "0123456789abcdef" * 4
+ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
+    "image": ({}, SHA),
+    "mask": ({"image": SHA}, SHA),
+    "strength": ({"image": SHA}, 0.5),
+    "resize_mode": ({"image": SHA}, "crop"),
+    **{
+        name: ({"image": SHA, "mask": SHA}, value)
+        for name, value in {
+            "mask_blur": 0,
+            "mask_grow": -3,
+            "invert_mask": True,
+            "masked_content": "fill",
+            "inpaint_area": "only masked",
+        }.items()
+    },
+    "mask_padding": ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, 8),
+    **{f"extend_{side}": ({"image": SHA}, 64) for side in ("left", "top", "right", "bottom")},
+    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"),
+    "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
+    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"),
+    "hires_scale": ({}, 1.5),
+    **{
+        name: ({"hires_scale": 2.0}, value)
+        for name, value in {
+            "hires_resize": "latent",
+            "hires_steps": 9,
+            "hires_strength": 0.3,
+            "hires_tile": 128,
+        }.items()
+    },
+    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64),
+}
+NUMBERS = [
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "seed",
+    "num_images",
+    "batch_size",
+    "clip_skip",
+    "strength",
+    "mask_blur",
+    "mask_grow",
+    "mask_padding",
+    "extend_left",
+    "seam_blur",
+    "hires_scale",
+    "hires_steps",
+    "hires_strength",
+    "hires_tile",
+]
+CONTENTS = {"model": "aa", "dtype": "float32", "device": "cpu"}
+
+
+def faults(**values: Any) -> tuple[str, ...]:
+    with pytest.raises(InvalidSpec) as caught:
+        validate(GenerationRequest, values)
+    return caught.value.faults
+
+
+def title(name: str) -> str:
+    return str(GenerationRequest.model_fields[name].title)
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        FULL.steps = 3
+    assert FULL.steps == 20
+    assert hash(FULL) == hash(FULL.model_copy())
+
+
+@pytest.mark.smoke
+def test_every_bad_field_is_named_at_once() -> None:
+    told = faults(
+        steps=0,
+        guidance="much",
+        width=130,
+        seed=2**32,
+        prompt="a AND b",
+        scheduler="Eiler",
+        colour="red",
+        model="",
+    )
+    named = [fault.split(":")[0] for fault in told]
+    assert sorted(named) == [
+        "Guidance",
+        "Model",
+        "Prompt",
+        "Scheduler",
+        "Seed",
+        "Steps",
+        "Width",
+        "colour",
+    ]
+    by_title = {fault.split(":")[0]: fault for fault in told}
+    assert "128 or 136" in by_title["Width"]
+    assert "130" in by_title["Width"]
+    assert "'Euler'" in by_title["Scheduler"]
+    assert "no such setting" in by_title["colour"]
+    assert "AND" in by_title["Prompt"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "many",
+        "",
+        "9" * 5000,
+        10**400 + 1,
+        -(10**5000),
+        10**5000,
+        1e300,
+        True,
+        False,
+        [1],
+        {"a": 1},
+        None,
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_no_number_is_refused_with_the_fields_title(name: str, value: object) -> None:
+    if value is None and name in ("width", "height"):
+        assert (
+            getattr(validate(GenerationRequest, {name: None}), name) is None
+        )  # the model's own size
+        return
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{title(name)}: ")
+    assert len(fault) < 250
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt", "negative_prompt", "model", "scheduler", "noise_schedule"]
+)
+@pytest.mark.parametrize("value", [None, 5, True, ["a"], "\ud800", "x" * 10_001], ids=ascii)
+def test_no_text_is_refused_with_the_fields_title(name: str, value: object) -> None:
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{title(name)}: ")
+    assert len(fault) < 400
+    fault.encode()  # what is shown can be shown
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*GenerationRequest.model_fields, "extra"]),
+        st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists),
+    )
+)
+def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
+    try:
+        request = validate(GenerationRequest, values)
+    except InvalidSpec:
+        return
+    assert validate(GenerationRequest, request.model_dump(mode="json")) == request
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_impossible_pairs_name_the_possible(scheduler: Scheduler) -> None:
+    possible = SCHEDULERS[scheduler].noise_schedules
+    every: tuple[NoiseSchedule, ...] = SCHEDULERS["Euler"].noise_schedules
+    assert "As shipped" in possible
+    assert set(possible) <= set(every)
+    for schedule in every:
+        if schedule in possible:
+            assert (
+                validate(
+                    GenerationRequest, {"scheduler": scheduler, "noise_schedule": schedule}
+                ).noise_schedule
+                == schedule
+            )
+        else:
+            (fault,) = faults(scheduler=scheduler, schedule=schedule)
+            assert scheduler in fault
+            assert schedule in fault
+            assert fault.endswith(f"choose {', '.join(possible)}.")
+
+
+def test_names_in_any_case() -> None:
+    assert (
+        validate(
+            GenerationRequest, {"scheduler": " euler A", "noise_schedule": "UNIFORM"}
+        ).scheduler
+        == "Euler a"
+    )
+
+
+@pytest.mark.smoke
+def test_resolved_leaves_nothing_open() -> None:
+    full = GenerationRequest(height=64).resolve(native_size=512, seed=SEED_LIMIT + 9)
+    assert (full.width, full.height, full.seed) == (512, 64, 9)
+    assert FULL.resolve(native_size=512, seed=1) == FULL  # what was given stays
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, (512, 512)),
+        ({"image": SHA}, (200, 104)),
+        ({"image": SHA, "width": 96}, (96, 64)),  # 48 would be too small
+        ({"image": SHA, "height": 200}, (400, 200)),
+        ({"image": SHA, "extend_right": 56}, (256, 104)),
+        ({"image": SHA, "mask": SHA}, (200, 104)),
+        ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, (512, 512)),
+        ({"image": SHA, "width": 64, "height": 64, "extend_top": 8}, (64, 64)),
+    ],
+)
+def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[int, int]) -> None:
+    full = validate(GenerationRequest, values).resolve(512, 0, (200, 101))
+    assert (full.width, full.height) == expected
+    assert full.resolve(512, 0, (200, 101)) == full
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"image": SHA, "strength": 0.04},
+            "Strength: 0.04 of 20 steps is less than one; choose 0.05 or more, or more steps.",
+        ),
+        ({"image": SHA, "strength": 0}, "Strength: 0 changes nothing"),
+        ({"image": "SHA"}, "Picture: has to be the sha256"),
+        (
+            {"image": SHA, "mask": SHA, "extend_left": 8},
+            "Mask: outpainting paints the new area and nothing else",
+        ),
+        (
+            {"image": SHA, "mask": SHA, "hires_scale": 2},
+            "Hires scale: a second pass paints the whole picture again",
+        ),
+        (
+            {"hires_scale": 2, "hires_strength": 0.3, "hires_steps": 2},
+            "Hires strength: 0.3 of 2 steps is less than one; choose 0.5",
+        ),
+        (
+            {"hires_scale": 2, "hires_tile": 64, "hires_overlap": 40},
+            "Hires tile: has to be 64 or more and twice the overlap (not 64",
+        ),
+        (
+            {"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"},
+            "Hires resize: tiles are cut from pixels",
+        ),
+        (
+            {"hires_scale": 4, "width": 2048, "height": 1024},
+            "Hires scale: 8192 × 4096 is too large for one piece",
+        ),
+        (
+            {"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512},
+            "Hires scale: 8192 × 8192 is too large; 64 million",
+        ),
+        ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"),
+        ({"invert_mask": "perhaps"}, "Invert mask: "),
+        ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12)."),
+        ({"steps": None}, "Steps: is needed."),
+        ({"guidance": ""}, "Guidance: is needed."),
+        ({"extend_left": -77}, "Extend left: has to be a multiple of 8, 0 or more (not -77)."),
+    ],
+)
+def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], sentence: str) -> None:
+    (fault,) = faults(**values)
+    assert fault.startswith(sentence)
+
+
+def test_a_size_that_is_known_late_is_judged_then() -> None:
+    request = validate(GenerationRequest, {"image": SHA, "hires_scale": 4, "strength": 0})
+    assert request.resolve(512, 0, (904, 900)).width == 904
+    with pytest.raises(InvalidSpec, match="too large for one piece"):
+        request.resolve(512, 0, (1900, 900))
+
+
+@given(st.integers(0, SEED_LIMIT - 1), st.integers(1, 100), st.integers(1, 16))
+def test_split_gives_one_request_per_picture(seed: int, count: int, batch: int) -> None:
+    pictures = FULL.model_copy(
+        update={"seed": seed, "num_images": count, "batch_size": batch}
+    ).split()
+    assert [picture.seed for picture in pictures] == [(seed + k) % SEED_LIMIT for k in range(count)]
+    assert all(
+        picture.num_images == 1 and validate(ResolvedRequest, picture.model_dump()) == picture
+        for picture in pictures
+    )
+    assert {picture.model_copy(update={"seed": 7, "batch_size": 1}) for picture in pictures} == {
+        FULL
+    }
+
+
+@pytest.mark.smoke
+def test_digest_counts_every_field_that_decides_pixels() -> None:
+    assert set(OTHER) | set(ON_A_PICTURE) == set(
+        GenerationRequest.model_fields
+    )  # a new field has to be put here
+    digests = {
+        name: FULL.model_copy(update={name: value}).digest(CONTENTS)
+        for name, value in OTHER.items()
+    }
+    same = {name for name, digest in digests.items() if digest == FULL.digest(CONTENTS)}
+    assert same == DIGEST_EXCLUDED_FIELDS == {"model", "num_images"}
+    decide = [digest for name, digest in digests.items() if name not in DIGEST_EXCLUDED_FIELDS]
+    assert len(set(decide)) == len(decide)
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in decide)
+
+
+def test_digest_leaves_out_what_changes_nothing() -> None:
+    """So that pictures made before these settings came keep their digests: this one was computed then."""
+    assert (
+        FULL.digest(CONTENTS)
+        == ResolvedRequest(
+            prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7
+        ).digest(CONTENTS)
+        == PINNED
+    )
+    for name, (needed, value) in ON_A_PICTURE.items():
+        base = FULL.model_copy(update=needed)
+        changed = validate(ResolvedRequest, base.model_dump() | {name: value})
+        assert changed.digest(CONTENTS) != base.digest(CONTENTS), name
+        assert name not in changed.inactive_fields
+        if needed:
+            with_it = FULL.model_copy(update={name: value})
+            assert name in with_it.inactive_fields, name
+            assert with_it.digest(CONTENTS) == FULL.digest(CONTENTS), name
+            with pytest.raises(InvalidSpec, match=rf"{title(name)}: changes nothing without an? "):
+                with_it.reject_inactive()
+        changed.reject_inactive()
+
+
+def test_digest_counts_contents_and_no_order() -> None:
+    digest = FULL.digest(CONTENTS)
+    for name in CONTENTS:
+        assert FULL.digest(CONTENTS | {name: "other"}) != digest
+    backwards = validate(ResolvedRequest, dict(reversed(FULL.model_dump().items())))
+    assert backwards.digest(dict(reversed(CONTENTS.items()))) == digest
+
+
+def test_tags_and_the_field_are_the_same_thing() -> None:
+    tagged = validate(
+        GenerationRequest,
+        {"prompt": "a boat <lora:moon:0.5:1>, <lora:b:te=2>", "loras": "<lora:c:0>", "seed": 3},
+    )
+    told = [(use.name, use.text_encoder, use.unet) for use in tagged.resolve(64, 0).loras]
+    assert told == [("c", 0, 0), ("moon", 0.5, 1), ("b", 2, 2)]
+    assert tagged.resolve(64, 0).prompt == "a boat ,"
+    listed = validate(
+        GenerationRequest,
+        {
+            "prompt": "a boat ,",
+            "seed": 3,
+            "loras": [
+                "c:0",
+                {"name": "moon", "text_encoder": 0.5},
+                LoraUse(name="b", unet=2, text_encoder=2),
+            ],
+        },
+    )
+    assert tagged.with_inline_loras() == listed == listed.with_inline_loras()
+    assert tagged.resolve(64, 0).split() == listed.resolve(64, 0).split()
+    assert tagged.resolve(64, 0).digest(CONTENTS) == listed.resolve(64, 0).digest(CONTENTS)
+    for use in listed.loras:
+        assert (
+            validate(GenerationRequest, {"loras": [str(use)]}).loras
+            == validate(GenerationRequest, {"loras": use.tag}).loras
+            == (use,)
+        )
+
+
+def test_loras_count_by_content_and_weight() -> None:
+    def digest(*uses: str, **contents: str) -> str:
+        found = {f"lora {name}": content for name, content in contents.items()}
+        return FULL.model_copy(
+            update={"loras": validate(GenerationRequest, {"loras": uses}).loras}
+        ).digest(CONTENTS | found)
+
+    assert (
+        digest("moon:0.5", moon="aa")
+        == digest("luna:0.5", luna="aa")
+        != digest("moon:0.5", moon="bb")
+    )
+    assert (
+        len(
+            {
+                digest("moon:0.5", moon="aa"),
+                digest("moon:0.5:1", moon="aa"),
+                digest("moon:1:0.5", moon="aa"),
+                digest(),
+            }
+        )
+        == 4
+    )
+    assert digest("moon:0", moon="aa") == digest() == FULL.digest(CONTENTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (5, "LoRAs: has to be a list"),
+        (None, "LoRAs: has to be a list"),
+        ("moon", "LoRAs: 'moon' is no tag"),
+        ([5], "LoRAs: number 1 has to be a name with weights"),
+        (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
+        (["a:1:2:3"], "too much"),
+        (["a:te=1:te=2"], "too much"),
+        (["a:nan"], "no weight"),
+        (["a:1e999"], "has to be a number"),
+        (["a:4.5"], "4 or less"),
+        ([{"name": "a", "unet": True}], "has to be a number"),
+        ([{"nam": "a"}], "no such setting"),
+        ([{"name": "a<b"}], "cannot hold"),
+        ([{"name": " a"}], "cannot hold"),
+        ([""], "Name: is needed"),
+        ([{3: 4}], "a name with weights"),
+        (["a", "a:0.5"], "a is there twice"),
+        ([f"a{k}" for k in range(17)], "16 at most (not 17)"),
+        ("\ud800", "LoRAs: "),
+        ([{"name": "\ud800"}], "has to be text"),
+    ],
+    ids=ascii,
+)
+def test_loras_that_cannot_be_are_refused_in_words(given: object, sentence: str) -> None:
+    (fault,) = faults(loras=given)
+    assert fault.startswith("LoRAs: ")
+    assert sentence in fault
+    assert len(fault) < 400
+    fault.encode()
+
+
+def test_a_tag_among_the_listed_counts_too() -> None:
+    assert "moon is there twice" in faults(prompt="<lora:moon:1>", loras=["moon:0.5"])[0]
+    assert (
+        "16 at most (not 17"
+        in faults(prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])[0]
+    )
+    assert faults(negative_prompt="x <lora:moon:1>")[0].startswith(
+        "Negative prompt: the tag <lora:moon:1> belongs into the prompt"
+    )
+
+
+def test_task() -> None:
+    def task(**values: Any) -> str:
+        return validate(GenerationRequest, values).task
+
+    assert FULL.task == "txt2img" == task(mask=SHA) == task(extend_left=8) == task(hires_scale=2)
+    assert task(image=SHA) == "img2img" == task(image=SHA, hires_scale=2, strength=0)
+    assert task(image=SHA, mask=SHA) == "inpaint"
+    assert task(image=SHA, extend_top=8) == "outpaint"
+    assert FULL.is_guided
+    assert not FULL.model_copy(update={"guidance": 1.0}).is_guided
+
+
+def test_guests_may_ask_for_less() -> None:
+    validate(
+        GenerationRequest,
+        {"width": 1024, "steps": 60, "num_images": 8, "loras": ["a", "b", "c", "d"]},
+    ).validate_for_guest()
+    with pytest.raises(InvalidSpec) as caught:
+        validate(
+            GenerationRequest,
+            {
+                "width": 2048,
+                "steps": 61,
+                "num_images": 9,
+                "batch_size": 5,
+                "prompt": "<lora:e>",
+                "loras": ["a", "b", "c", "d"],
+            },
+        ).validate_for_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Width",
+        "Steps",
+        "Pictures",
+        "At once",
+        "LoRAs",
+    ]
+
+
+def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
+    validate(GenerationRequest, {"image": SHA, "extend_left": 512}).validate_for_guest()
+    validate(
+        GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}
+    ).validate_for_guest()
+    with pytest.raises(InvalidSpec) as caught:
+        validate(
+            GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}
+        ).validate_for_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Extend left",
+        "Extend bottom",
+    ]
+    with pytest.raises(InvalidSpec) as caught:
+        validate(
+            GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}
+        ).validate_for_guest()
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "Hires scale",
+        "Hires steps",
+        "Hires tile",
+    ]

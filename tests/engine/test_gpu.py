@@ -1,0 +1,138 @@
+"""On CUDA: the same picture as a stock pipeline on the same device, and nearly that of the CPU. Run with `-m gpu`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import WorkerContext
+from studio.engine.generation.job import generate
+from studio.settings import load
+from support.models import POCKET
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CASES = [
+    ("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    ("Euler a", "Uniform", "EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    (
+        "DPM++ 2M",
+        "Karras",
+        "DPMSolverMultistepScheduler",
+        {"timestep_spacing": "linspace", "use_karras_sigmas": True},
+    ),
+    ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    (
+        "UniPC",
+        "Simple",
+        "UniPCMultistepScheduler",
+        {
+            "timestep_spacing": "trailing",
+            "solver_type": "bh1",
+            "solver_order": 3,
+            "final_sigmas_type": "sigma_min",
+        },
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16"])
+def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WorkerContext:
+    home = tmp_path_factory.mktemp("cuda")
+    return WorkerContext.open(
+        load(home=home, device="cuda", precision=request.param, preview_every=2)
+    )
+
+
+def pixels(bench: WorkerContext, **spec: Any) -> np.ndarray:
+    made = generate(
+        bench,
+        {"prompt": "a red boat by a lake", "seed": 7, "steps": 8, "guidance": 6, **spec},
+        lambda progress: None,
+    )
+    return np.asarray(Image.open(made["pictures"][0]["path"]), float)
+
+
+@pytest.mark.parametrize(("name", "schedule", "kind", "settings"), CASES)
+def test_the_stock_picture(
+    cuda: WorkerContext, name: str, schedule: str, kind: str, settings: dict[str, Any]
+) -> None:
+    """Bitwise in float32; in half precision the autoencoder's format is ours, so nearly."""
+    dtype = cuda.pipelines.device.dtype
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(POCKET, dtype=dtype).to("cuda")
+    pipe.vae.to(cuda.pipelines.device.vae_dtype)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **settings)
+    latents = pipe(
+        "a red boat by a lake",
+        num_inference_steps=8,
+        guidance_scale=6.0,
+        height=128,
+        width=128,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(7),
+    ).images
+    with torch.no_grad():
+        image = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample
+    reference = pipe.image_processor.postprocess(image, output_type="np")[0] * 255
+    apart = np.abs(pixels(cuda, scheduler=name, schedule=schedule) - reference.round()).mean()
+    print(f"{dtype} {name} {schedule}: {apart:.4f} of 255 apart")
+    assert apart < (0.01 if dtype == torch.float32 else 4)
+
+
+def test_memory_is_measured_and_given_back(cuda: WorkerContext) -> None:
+    pixels(cuda)
+    with cuda.pipelines.borrow(GenerationRequest()) as parts:
+        assert {
+            p.device.type
+            for module in (parts.unet, parts.vae, *parts.text_encoders)
+            for p in module.parameters()
+        } == {"cuda"}
+        (held,) = cuda.pipelines.loaded
+        assert held["bytes"] <= torch.cuda.memory_allocated()
+    del parts
+    assert cuda.pipelines.unload("pocket")
+    assert torch.cuda.memory_allocated() < held["bytes"]
+
+
+def test_the_cpu_agrees(cuda: WorkerContext, tmp_path: Path) -> None:
+    if cuda.pipelines.device.dtype != torch.float32:
+        pytest.skip("the CPU runs in float32")
+    there = WorkerContext.open(load(home=tmp_path, device="cpu", precision="float32", keep_free=0))
+    assert np.abs(pixels(cuda) - pixels(there)).mean() < 3
+
+
+def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:
+    """img2img, inpainting, outpainting and a second pass run there, leave what is not masked, and nearly agree with the CPU."""
+    there = WorkerContext.open(load(home=tmp_path, device="cpu", precision="float32", keep_free=0))
+    picture = Image.radial_gradient("L").resize((128, 128)).convert("RGB")
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (32, 32, 96, 96))
+    for bench in (cuda, there):
+        given = {"image": bench.home.library.inputs.add(picture).sha256}
+        masked = given | {"mask": bench.home.library.inputs.add_mask(mask).sha256, "mask_blur": 0}
+    works: list[dict[str, Any]] = [
+        given,
+        masked,
+        {**masked, "inpaint_area": "only masked"},
+        {**given, "extend_left": 64},
+        {"hires_scale": 1.5},
+        {"hires_scale": 1.5, "hires_resize": "latent"},
+    ]
+    for scheduler in ("Euler", "DDIM", "Heun", "UniPC", "PLMS"):
+        for work in works:
+            spec = {**work, "scheduler": scheduler, "schedule": "As shipped"}
+            ours = pixels(cuda, **spec)
+            if "mask" in work:
+                assert np.array_equal(ours[:32], np.asarray(picture, float)[:32])
+            if cuda.pipelines.device.dtype == torch.float32:
+                assert np.abs(ours - pixels(there, **spec)).mean() < 3, spec

@@ -1,0 +1,189 @@
+"""Every scheduler on every ladder paints, bit for bit, what a stock diffusers pipeline paints.
+
+The reference side is a stock pipeline with a scheduler from the table below; it imports nothing of the studio.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from studio.core.catalog import SCHEDULERS
+from studio.engine.models import schedulers
+from studio.engine.models.schedulers import build_scheduler
+from studio.errors import InvalidSpec
+from support.models import POCKET
+from support.stock import ETA, STOCK
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning:torchsde"
+)
+STEPS, SEED, SIZE = 3, 7, 64
+PROMPT = "a red boat by a lake"
+PAIRS = [(name, schedule) for name, info in SCHEDULERS.items() for schedule in info.noise_schedules]
+
+
+@pytest.fixture(scope="module")
+def stock() -> Any:
+    """Called without a progress bar; its scheduler is replaced by each test."""
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(POCKET, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def reference(pipe: Any, name: str, schedule: str) -> np.ndarray:
+    kind, always, ladders = STOCK[name]
+    shipped = json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text())
+    settings = {**always, **ladders[schedule]}
+    steps = (
+        {"timesteps": settings.pop("timesteps")}
+        if "timesteps" in settings
+        else {"num_inference_steps": STEPS}
+    )
+    settings = {"timestep_spacing": "linspace", **settings} if "timesteps" in steps else settings
+    pipe.scheduler = getattr(diffusers, kind).from_config(shipped, **settings)
+    image = pipe(
+        PROMPT,
+        height=SIZE,
+        width=SIZE,
+        guidance_scale=6.0,
+        generator=torch.Generator().manual_seed(SEED),
+        eta=ETA.get(name, 0.0),
+        **steps,
+    ).images[0]
+    return np.asarray(image)
+
+
+def test_the_tables_agree() -> None:
+    assert {
+        (name, schedule) for name, (_, _, ladders) in STOCK.items() for schedule in ladders
+    } == set(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        pytest.param(*pair, marks=pytest.mark.smoke)
+        if pair == ("DPM++ 2M", "Karras")
+        else pair
+        if pair[1] == "As shipped" or pair == ("Euler", "Karras")
+        else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in PAIRS
+    ],
+)
+def test_bitwise_the_stock_call(
+    stock: Any, paint: Callable[..., Any], name: str, schedule: str
+) -> None:
+    ours = paint(
+        prompt=PROMPT,
+        seed=SEED,
+        steps=STEPS,
+        width=SIZE,
+        height=SIZE,
+        guidance=6,
+        scheduler=name,
+        schedule=schedule,
+    )
+    assert np.array_equal(ours, reference(stock, name, schedule))
+    assert ours.std() > 5  # not one colour
+
+
+def ladder(name: Any, schedule: Any, steps: int) -> Any:
+    return build_scheduler(
+        name,
+        schedule,
+        json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text()),
+        steps,
+        1,
+    )
+
+
+def test_ladders_differ() -> None:
+    """No ladder falls back to another."""
+    for name in ("Euler", "DPM++ 2M", "UniPC", "Heun"):
+        made = [
+            tuple(ladder(name, schedule, 6).sigmas.tolist())
+            for schedule in SCHEDULERS[name].noise_schedules
+        ]
+        assert len(set(made)) == len(made)
+
+
+def test_few_and_many_steps_are_numbers() -> None:
+    for name, schedule in PAIRS:
+        for steps in (1, 2, 8):
+            scheduler = ladder(name, schedule, steps)
+            latents = torch.ones(1, 4, 8, 8) * scheduler.init_noise_sigma
+            for timestep in scheduler.timesteps:
+                asked = scheduler.scale_model_input(latents, timestep)
+                latents = scheduler.step(0.9 * asked, timestep, latents, return_dict=False)[0]
+            assert torch.isfinite(latents).all(), (name, schedule, steps)
+
+
+def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
+    """They are copies of one: bit for bit what a class newly made is, also after another was run to its end."""
+    for name, schedule in ((name, "As shipped") for name in SCHEDULERS):
+        used = ladder(name, schedule, 3)
+        latents = torch.ones(1, 4, 8, 8) * used.init_noise_sigma
+        for timestep in used.timesteps:
+            latents = used.step(
+                0.9 * used.scale_model_input(latents, timestep),
+                timestep,
+                latents,
+                return_dict=False,
+            )[0]
+        again = ladder(name, schedule, 4)
+        schedulers._build_prototype.cache_clear()
+        new = ladder(name, schedule, 4)
+        assert vars(again).keys() == vars(new).keys()
+        assert again.config == new.config
+        for key, value in vars(new).items():
+            same = (
+                torch.allclose(value, getattr(again, key), 0, 0, equal_nan=True)
+                if isinstance(value, torch.Tensor)
+                else (
+                    key.startswith("_")
+                    or callable(value)
+                    or repr(value) == repr(getattr(again, key))
+                )
+            )
+            assert same, (name, schedule, key)
+
+
+def test_too_many_steps_are_refused() -> None:
+    for name in ("LCM", "TCD"):
+        with pytest.raises(InvalidSpec, match=r"50 at most \(not 51\)"):
+            ladder(name, "As shipped", 51)
+
+
+def test_a_shipped_solver_does_not_leak() -> None:
+    """A model that ships Karras and another solver's settings gets neither unless they are asked for."""
+    shipped = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "use_karras_sigmas": True,
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_order": 3,
+        "final_sigmas_type": "sigma_min",
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }
+    made = build_scheduler("DPM++ 2M", "As shipped", shipped, 5, 1)
+    kept = made.config
+    assert (kept.use_karras_sigmas, kept.algorithm_type, kept.solver_order) == (
+        False,
+        "dpmsolver++",
+        2,
+    )
+    assert kept.final_sigmas_type == "zero"
+    assert (kept.prediction_type, kept.timestep_spacing) == ("v_prediction", "trailing")
+    assert (
+        build_scheduler("DPM++ 2M", "Exponential", shipped, 5, 1).config.use_karras_sigmas is False
+    )

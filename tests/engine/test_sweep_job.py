@@ -1,0 +1,613 @@
+"""Sweeps as they run: cells bit for bit the single pictures, or within the bound; none twice, none missing, none torn."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.core.base import validate
+from studio.core.catalog import BATCHING_TOLERANCE, SCHEDULERS
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.sweeps.spec import SweepSpec, plan_sweep
+from studio.engine.context import WorkerContext
+from studio.engine.generation.batcher import Batcher
+from studio.engine.generation.job import generate
+from studio.engine.generation.trajectory import Trajectory
+from studio.engine.models.prompt_encoding import encode_prompts
+from studio.engine.sweeps.export import describe_mode, export_sweep
+from studio.engine.sweeps.job import run_sweep
+from studio.errors import Cancelled, InvalidSpec, StudioError
+from studio.settings import load
+from studio.storage.sweeps import CellResult, Verdict
+from support import lora_makers as makers
+from support.models import POCKET
+from support.painting import together
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+BASE: dict[str, Any] = {
+    "prompt": "a red boat by a lake",
+    "width": 64,
+    "height": 64,
+    "steps": 3,
+    "seed": 7,
+    "scheduler": "Euler",
+    "schedule": "As shipped",
+}
+
+
+def quiet(progress: Any) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two LoRAs for the embedded model."""
+    shelf = tmp_path_factory.mktemp("shelf")
+    for seed, name in enumerate(("moon", "sun")):
+        makers.kohya(shelf / f"{name}.safetensors", makers.add(makers.stock(POCKET), seed=seed), 2)
+    return shelf
+
+
+@pytest.fixture
+def home(tmp_path: Path, toys: Path, shelf: Path) -> Path:
+    """With two LoRAs for the embedded model, and a model of another family."""
+    home = tmp_path / "home"
+    shutil.copytree(shelf, home / "loras")
+    (home / "models").mkdir()
+    (home / "models" / "toy-sdxl").symlink_to(toys / "toy-sdxl")
+    return home
+
+
+@pytest.fixture
+def desk(home: Path) -> Iterator[WorkerContext]:
+    bench = WorkerContext.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
+    yield bench
+    bench.home.gallery.close()
+    bench.home.sweeps.close()
+
+
+def spec(*axes: dict[str, Any], fast: bool = False, title: str = "", **base: Any) -> SweepSpec:
+    return validate(
+        SweepSpec, {"base": BASE | base, "axes": list(axes), "fast": fast, "title": title}
+    )
+
+
+def axis(field: str, values: Any, **more: Any) -> dict[str, Any]:
+    return {"field": field, "values": values, **more}
+
+
+def ran(bench: WorkerContext, asked: SweepSpec, id: str = "") -> tuple[str, dict[str, Any]]:
+    id = bench.home.sweeps.save(asked, "local", id)
+    return id, run_sweep(bench, {"sweep": id}, quiet)
+
+
+def pixels(path: Path | str | None) -> np.ndarray:
+    assert path
+    return np.asarray(Image.open(path))
+
+
+def counted(result: dict[str, Any]) -> tuple[int, int, int]:
+    return result["made"], result["taken"], result["failed"]
+
+
+# ---- exact ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(list(SCHEDULERS)[::4], id="some"),
+        pytest.param(list(SCHEDULERS), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_exact_cells_are_the_single_pictures(desk: WorkerContext, names: list[str]) -> None:
+    every = spec(axis("scheduler", names), axis("guidance", [1, 4]))
+    id, result = ran(desk, every)
+    planned, kept = plan_sweep(every), desk.home.sweeps.load_cell_results(id)
+    assert counted(result) == (2 * len(names), 0, 0)
+    assert result["rows"] == planned.cost_estimate.rows
+    for cell in planned.cells:
+        single = generate(desk, cell.request.model_dump(mode="json"), quiet)["pictures"][0]
+        assert single["digest"] == kept[cell.key].digest
+        assert np.array_equal(pixels(single["path"]), pixels(kept[cell.key].path)), cell.labels
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        pytest.param(["a boat"], id="one"),
+        pytest.param(["a boat", "a tree"], id="two", marks=pytest.mark.slow),
+    ],
+)
+def test_exact_cells_of_lora_weights_sizes_prompts_and_models(
+    desk: WorkerContext, prompts: list[str]
+) -> None:
+    sizes = axis("size", ["64x64", "64x96"])
+    mixed = spec(axis("lora_weight", [0, 0.5, 1], lora="moon"), sizes, axis("prompt", prompts))
+    loras = spec(
+        axis("lora", ["None", "moon", "sun"]), axis("lora_text_encoder", [0, 1]), loras=["moon"]
+    )
+    models = spec(axis("model", ["pocket", "toy-sdxl"]), axis("steps", [2, 3]))
+    seen = []
+    for one in (mixed, loras, models):
+        id, result = ran(desk, one)
+        planned, kept = plan_sweep(one), desk.home.sweeps.load_cell_results(id)
+        assert result["failed"] == 0
+        assert len(planned.cells) == result["made"] + result["taken"]
+        for cell in planned.cells:
+            single = generate(desk, cell.request.model_dump(mode="json"), quiet)["pictures"][0]
+            seen.append(pixels(kept[cell.key].path))
+            assert np.array_equal(pixels(single["path"]), seen[-1]), cell.labels
+    base = generate(desk, BASE | {"prompt": "a boat"}, quiet)["pictures"][0]
+    assert np.array_equal(pixels(base["path"]), seen[0])
+    assert not np.array_equal(seen[0], seen[2 * len(prompts)])  # weight 0 is the base
+
+
+def test_cells_that_are_the_same_picture_are_painted_once(desk: WorkerContext) -> None:
+    one = spec(
+        axis("lora", ["moon", "sun"]), axis("lora_weight", [0, 1]), axis("clip_skip", [1, 12])
+    )
+    id, result = ran(desk, one)
+    kept = {
+        cell.labels: desk.home.sweeps.load_cell_results(id)[cell.key]
+        for cell in plan_sweep(one).cells
+    }
+    assert counted(result) == (3, 1, 4)
+    assert desk.home.gallery.count() == 3
+    assert kept["moon", "LoRA 0", "Clip skip 1"].path == kept["sun", "LoRA 0", "Clip skip 1"].path
+    assert (
+        kept["moon", "LoRA 0", "Clip skip 12"].error
+        == kept["sun", "LoRA 0", "Clip skip 12"].error
+        != ""
+    )
+
+
+# ---- fast -----------------------------------------------------------------------------------------------------------
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(list(SCHEDULERS)[1::3], id="some"),
+        pytest.param(list(SCHEDULERS), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_fast_cells_are_within_the_bound(desk: WorkerContext, names: list[str]) -> None:
+    every = [
+        {
+            "scheduler": name,
+            "schedule": "As shipped",
+            "seed": k,
+            "guidance": 1 + k % 4,
+            "steps": 5 + k % 3,
+            "loras": [{"name": "moon", "unet": k % 5 / 4, "text_encoder": k % 3 / 2}],
+        }
+        for k, name in enumerate(SCHEDULERS)
+        if name in names
+    ]
+    requests = [ResolvedRequest(**BASE | one) for one in every]
+    with desk.pipelines.borrow(*requests) as parts:
+        from studio.engine.models.adapters import lora
+
+        each = []
+        for request in requests:
+            with lora.use_adapters(parts, lora.select_adapters(parts, request)):
+                each.append(Trajectory(parts, request, encode_prompts(parts, request)))
+        batcher = Batcher(parts, 8)
+        fast = {one.request.seed: latents for one, latents, _ in batcher.denoise(each)}
+        assert batcher.rows == sum(one.num_model_calls * one.branches for one in each)
+    for request in requests:
+        with desk.pipelines.borrow(request) as parts:
+            (exact,) = together(parts, request)
+        latents = fast[request.seed]
+        assert isinstance(latents, torch.Tensor), request.scheduler
+        assert apart(latents, exact) < BATCHING_TOLERANCE, request.scheduler
+
+
+def calls(lengths: list[int], most: int) -> int:
+    """How many calls a batch takes that is refilled in turn: by hand."""
+    waiting, running, count = list(lengths), [], 0
+    while waiting or running:
+        while waiting and len(running) < most:
+            running.append(waiting.pop(0))
+        running, count = [left - 1 for left in running if left > 1], count + 1
+    return count
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: WorkerContext, most: int) -> None:
+    steps = [5, 2, 7, 3, 3, 1, 4]
+    requests = [
+        ResolvedRequest(**BASE | {"steps": n, "seed": n, "guidance": 1 + n % 2, "batch_size": most})
+        for n in steps
+    ]
+    with desk.pipelines.borrow(*requests) as parts:
+        each = [Trajectory(parts, request, encode_prompts(parts, request)) for request in requests]
+        batcher, sizes = Batcher(parts, most), []
+        call = parts.unet.forward
+
+        def forward(*given: Any, **named: Any) -> Any:
+            sizes.append(len(given[0]))
+            return call(*given, **named)
+
+        parts.unet.forward = forward
+        try:
+            assert len(list(batcher.denoise(each))) == len(steps)
+        finally:
+            del parts.unet.forward
+    assert batcher.calls == len(sizes) == calls(steps, most)
+    assert batcher.rows == sum(sizes) == sum(n * (2 if n % 2 else 1) for n in steps)
+
+
+def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(
+    desk: WorkerContext,
+) -> None:
+    axes = axis("scheduler", ["Euler", "DDIM", "Heun", "UniPC"]), axis("guidance", [1, 4])
+    _, fast = ran(desk, spec(*axes, fast=True))
+    assert counted(fast) == (8, 0, 0)
+    assert fast["calls"] == 5
+    assert fast["rows"] == plan_sweep(spec(*axes)).cost_estimate.rows
+    exact_id, exact = ran(desk, spec(*axes))
+    assert counted(exact) == (8, 0, 0)
+    assert exact["calls"] == 3 * 3 * 2 + 5 * 2  # nothing taken from the batch
+    _, again = ran(desk, spec(axes[0], axis("guidance", [1, 4]), fast=True, title="again"))
+    assert counted(again) == (0, 8, 0)
+    _, other = ran(desk, spec(*axes, fast=True, seed=8))
+    assert counted(other) == (8, 0, 0)
+    shutil.rmtree(desk.home.settings.outputs)
+    desk.home.settings.outputs.mkdir()
+    assert counted(run_sweep(desk, {"sweep": exact_id}, quiet)) == (
+        8,
+        0,
+        0,
+    )  # whatever was thrown away is made again
+
+
+def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: WorkerContext) -> None:
+    one = spec(
+        axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True
+    )
+    batches = {cell.request.scheduler: cell.request.batch_size for cell in plan_sweep(one).cells}
+    assert batches == {"Euler": 8, "DDIM": 8, "DPM2": 1, "DPM2 a": 1}
+    _, result = ran(desk, one)
+    assert counted(result) == (8, 0, 0)
+    assert result["calls"] == 3 + 4 * 5  # four share three calls, four take five each
+
+
+def test_sizes_and_long_prompts_do_not_share_a_call(desk: WorkerContext) -> None:
+    words = " ".join(["boat"] * 90)
+    one = spec(axis("size", ["64x64", "96x64"]), axis("prompt", ["a boat", words]), fast=True)
+    _, result = ran(desk, one)
+    assert counted(result) == (4, 0, 0)
+    assert result["calls"] == 4 * 3
+    assert result["rows"] == 4 * 3 * 2
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(desk: WorkerContext) -> None:
+    axes = axis("seed", "1-8"), axis("guidance", [3])
+    with desk.pipelines.borrow(GenerationRequest(**BASE)) as parts:
+        call, tried = parts.unet.forward, []
+
+        def forward(latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+            tried.append(len(latents))
+            if len(latents) > 6:
+                raise torch.OutOfMemoryError("too much")
+            return call(latents, *given, **named)
+
+        parts.unet.forward = forward
+        try:
+            id, result = ran(desk, spec(*axes, fast=True))
+        finally:
+            del parts.unet.forward
+    assert counted(result) == (8, 0, 0)
+    assert tried[:3] == [16, 8, 4]
+    assert set(tried[3:]) == {4}
+    assert result["rows"] == 8 * 3 * 2
+    kept = desk.home.sweeps.load_cell_results(id)
+    for cell in plan_sweep(spec(*axes, fast=True)).cells:
+        exact = generate(desk, cell.request.model_dump(mode="json") | {"batch_size": 1}, quiet)[
+            "pictures"
+        ][0]
+        assert np.abs(pixels(kept[cell.key].path).astype(int) - pixels(exact["path"])).max() <= 1
+
+
+def test_memory_bounds_the_batch_before_it_runs_out(
+    desk: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = desk.home.library.get_model("pocket")
+    one = info.activation_elements_per_pixel * 64 * 64 * 4 * 2
+    monkeypatch.setattr(type(desk.pipelines), "free_bytes", property(lambda self: 3 * one + 5))
+    _, result = ran(desk, spec(axis("seed", "1-6"), fast=True))
+    assert result["calls"] == 2 * 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_mode_is_said(dtype: str) -> None:
+    assert describe_mode(spec(axis("seed", [1])), dtype).startswith("exact")
+    assert ("0.1 %" in describe_mode(spec(axis("seed", [1]), fast=True), dtype)) == (
+        dtype == "float32"
+    )
+
+
+# ---- never lost -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_sweep_goes_on(desk: WorkerContext) -> None:
+    one = spec(axis("seed", "1-5"))
+    id = desk.home.sweeps.save(one, "local")
+
+    def stop(progress: Any) -> None:
+        if progress.step == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_sweep(desk, {"sweep": id}, stop)
+    there = {key: kept.path for key, kept in desk.home.sweeps.load_cell_results(id).items()}
+    assert len(there) == 2
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (3, 2, 0)
+    assert {key: desk.home.sweeps.load_cell_results(id)[key].path for key in there} == there
+
+
+def test_more_values_keep_what_is_there(desk: WorkerContext) -> None:
+    id, _ = ran(desk, spec(axis("steps", [2, 3]), axis("seed", [1, 2])))
+    before = desk.home.sweeps.load_cell_results(id)
+    desk.home.sweeps.set_verdict(id, next(iter(before)), Verdict(4, "calm", True))
+    _, result = ran(desk, spec(axis("steps", [1, 2, 3]), axis("seed", [1, 2, 3])), id)
+    assert counted(result) == (5, 4, 0)
+    after = desk.home.sweeps.load_cell_results(id)
+    assert all(after[key].path == kept.path for key, kept in before.items())
+    assert len(after) == 9
+    assert after[next(iter(before))].verdict == Verdict(4, "calm", True)
+
+
+def test_a_changed_file_is_painted_anew(desk: WorkerContext, home: Path) -> None:
+    one = spec(axis("lora_weight", [0, 1], lora="moon"))
+    id, _ = ran(desk, one)
+    makers.kohya(home / "loras" / "moon.safetensors", makers.add(makers.stock(POCKET), seed=9), 2)
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (
+        1,
+        1,
+        0,
+    )  # without the LoRA it is the same
+
+
+def test_a_failed_cell_says_why_and_the_others_go_on(desk: WorkerContext, home: Path) -> None:
+    tensors = makers.add(makers.stock(POCKET), seed=3)
+    makers.kohya(
+        home / "loras" / "broken.safetensors",
+        {
+            net: {key: value * float("nan") for key, value in state.items()}
+            for net, state in tensors.items()
+        },
+        2,
+    )
+    one = spec(axis("lora", ["None", "broken", "moon", "gone"]), axis("clip_skip", [1, 12]))
+    id, result = ran(desk, one)
+    kept = {
+        cell.labels: desk.home.sweeps.load_cell_results(id)[cell.key]
+        for cell in plan_sweep(one).cells
+    }
+    assert counted(result) == (2, 0, 6)
+    assert kept["No LoRA", "Clip skip 1"].has_image
+    assert kept["moon", "Clip skip 1"].has_image
+    assert "no numbers" in kept["broken", "Clip skip 1"].error
+    assert "no LoRA 'gone'" in kept["gone", "Clip skip 1"].error
+    assert "Clip skip" in kept["No LoRA", "Clip skip 12"].error
+    makers.kohya(home / "loras" / "gone.safetensors", makers.add(makers.stock(POCKET), seed=4), 2)
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (
+        1,
+        2,
+        5,
+    )  # failed ones are tried again
+
+
+def test_guests_take_only_their_own(desk: WorkerContext) -> None:
+    one = spec(axis("seed", [1, 2]))
+    ran(desk, one)
+    guest = replace(desk, owner="guest")
+    id = desk.home.sweeps.save(one, "guest")
+    assert counted(run_sweep(guest, {"sweep": id, "guest": True}, quiet)) == (2, 0, 0)
+    assert {
+        desk.home.gallery.get(kept.path or "").owner
+        for kept in desk.home.sweeps.load_cell_results(id).values()
+    } == {"guest"}  # type: ignore[union-attr]
+
+
+def test_a_sweep_that_is_gone(desk: WorkerContext) -> None:
+    with pytest.raises(StudioError, match="no sweep 'x'"):
+        run_sweep(desk, {"sweep": "x"}, quiet)
+
+
+CHILD = """
+import os, sys
+from dataclasses import replace
+from studio.engine.context import WorkerContext
+from studio.engine.sweeps.job import run_sweep
+from studio.settings import load
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.storage.home import Home
+bench = WorkerContext.open(load(home=sys.argv[1], device="cpu", precision="float32", keep_free=0, preview_every=0))
+with bench.pipelines.borrow(GenerationRequest()):
+    pass
+bench.home.close()
+for line in sys.stdin:  # a process of its own for each run, with the model loaded
+    if child := os.fork():
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("ended", flush=True)
+    else:
+        run_sweep(replace(bench, home=Home(bench.settings)), {"sweep": sys.argv[2]},
+                  lambda progress: print("report", flush=True))
+        os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_anywhere_it_goes_on(desk: WorkerContext, kills: int) -> None:
+    """kill -9 at random moments, each run going on where the last one was cut off."""
+    chance, many = random.Random(kills), 8 * kills
+    one = spec(axis("seed", f"1-{many}"), steps=1, guidance=1)
+    id = desk.home.sweeps.save(one, "local")
+    words = [sys.executable, "-c", CHILD, str(desk.home.settings.home), id]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as parent:
+        assert parent.stdin
+        assert parent.stdout
+        for _ in range(kills):
+            parent.stdin.write("go\n")
+            parent.stdin.flush()
+            child, lines = int(parent.stdout.readline()), iter(parent.stdout.readline, "ended\n")
+            for _ in zip(range(chance.randrange(24)), lines):  # two reports a cell
+                pass
+            time.sleep(chance.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+            assert set(lines) <= {"report\n"}
+        parent.stdin.close()
+    result = run_sweep(desk, {"sweep": id}, quiet)
+    assert result["made"] + result["taken"] == many
+    assert result["taken"] > 0
+    digests = []
+    for path in desk.home.settings.outputs.rglob("*.png"):
+        if not path.name.startswith("."):
+            with Image.open(path) as image:
+                image.load()
+                digests.append(json.loads(image.text["studio"])["digest"])  # type: ignore[attr-defined]
+    assert len(digests) == len(set(digests)) == many == desk.home.gallery.count()
+    assert set(digests) == {kept.digest for kept in desk.home.sweeps.load_cell_results(id).values()}
+
+
+# ---- what one hands on ----------------------------------------------------------------------------------------------
+
+
+def test_sheet_viewer_and_index(desk: WorkerContext) -> None:
+    one = spec(
+        axis("scheduler", ["Euler", "DDIM"]),
+        axis("steps", [1, 2, 3]),
+        title="A <b>title</b>",
+        width=128,
+        height=128,
+    )
+    id, _ = ran(desk, one)
+    folder, keys = desk.home.sweeps.get_folder(id), [cell.key for cell in plan_sweep(one).cells]
+    assert {path.name for path in folder.iterdir()} == {
+        "sheet.png",
+        "viewer.html",
+        "index.json",
+        "index.csv",
+    }
+    before = Image.open(folder / "sheet.png").size
+    desk.home.sweeps.set_verdict(id, keys[1], Verdict(5, "best of all", True))
+    made = export_sweep(
+        desk,
+        {"sweep": id, "numbers": ["seconds", "prompt fit", "difference"], "reference": keys[0]},
+        quiet,
+    )
+    assert {Path(path).name for path in made["files"]} == {
+        "sheet.png",
+        "viewer.html",
+        "index.json",
+        "index.csv",
+    }
+    assert Image.open(folder / "sheet.png").size[1] > before[1]  # numbers under the cells
+    index = json.loads((folder / "index.json").read_text())
+    assert index["mode"].startswith("exact")
+    assert dict(index["fixed"])["Prompt"] == BASE["prompt"]
+    first, second, *_ = index["cells"]
+    assert first["numbers"]["difference"] == 0 < second["numbers"]["difference"]
+    assert 0 < first["numbers"]["prompt fit"] <= 1
+    assert second["verdict"] == {"stars": 5, "note": "best of all", "best": True}
+    assert (folder / first["picture"]).resolve() == desk.home.sweeps.load_cell_results(id)[
+        keys[0]
+    ].path
+    assert "<b>title" not in (folder / "viewer.html").read_text()
+
+
+def test_fit_is_higher_for_the_prompt_that_was_painted(desk: WorkerContext) -> None:
+    from studio.engine import metrics
+
+    painted = [
+        generate(desk, {"prompt": f"a photo of a {what}", "seed": 5, "guidance": 3}, quiet)[
+            "pictures"
+        ][0]["path"]
+        for what in ("red ball on a beach", "green tree in the snow")
+    ]
+    images = [Image.open(path) for path in painted]
+    with metrics.borrow_clip(desk.pipelines) as clip:
+        right = clip.score_pairs(
+            images, ["a photo of a red ball on a beach", "a photo of a green tree in the snow"]
+        )
+        wrong = clip.score_pairs(
+            images, ["a photo of a green tree in the snow", "a photo of a red ball on a beach"]
+        )
+    assert min(right) > max(wrong) + 0.2
+    assert metrics.compute_rms_difference(images[0], images[0]) == 0
+    assert (
+        metrics.compute_rms_difference(Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8), "white"))
+        == 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"numbers": ["beauty"]}, "no 'beauty'"),
+        ({"numbers": ["difference"]}, "choose the cell"),
+        ({"x": 7}, "none in place 7"),
+        ({"sweep": "x"}, "no sweep 'x'"),
+    ],
+)
+def test_nonsense_is_refused_in_words(desk: WorkerContext, bad: dict[str, Any], words: str) -> None:
+    id = desk.home.sweeps.save(spec(axis("seed", [1, 2])), "local")
+    with pytest.raises(StudioError, match=words):
+        export_sweep(desk, {"sweep": id} | bad, quiet)
+    with pytest.raises(InvalidSpec, match="Stars"):
+        desk.home.sweeps.set_verdict(id, "a", Verdict(6))
+    with pytest.raises(InvalidSpec, match="Note"):
+        desk.home.sweeps.set_verdict(id, "a", Verdict(1, "x" * 3000))
+
+
+def test_a_store_keeps_lists_and_forgets(desk: WorkerContext) -> None:
+    store, one = desk.home.sweeps, spec(axis("seed", [1, 2]), title="One")
+    id = store.save(one, "ann")
+    store.save(spec(axis("seed", [3]), title="Two"), "bob")
+    store.save_cell_result(id, "k", CellResult(error="no"))
+    store.set_metric(id, "seconds", {"k": 2.0})
+    assert [sweep.spec.title for sweep in store.list_sweeps()] == [
+        "Two",
+        "One",
+    ]
+    assert store.list_sweeps("ann")[0].spec == one
+    assert store.load_cell_results(id)["k"].error == "no"
+    assert store.load_cell_results(id)["k"].metrics == {"seconds": 2.0}
+    store.delete(id)
+    assert store.get(id) is None
+    assert store.load_cell_results(id) == {}
+    assert len(store.list_sweeps()) == 1
+    with pytest.raises(ValueError, match="seed"):
+        store.save(spec(axis("steps", [1]), seed=-1), "ann")

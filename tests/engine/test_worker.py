@@ -1,0 +1,206 @@
+"""The worker process and the job table together: real processes, real kills."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from studio.engine.worker import Reporter
+from studio.errors import Cancelled
+from studio.services.supervisor import worker_command
+from studio.settings import Settings
+from studio.storage.jobs import Job, Jobs, Progress
+
+QUICK: dict[str, Any] = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64, "seed": 1}
+LONG: dict[str, Any] = QUICK | {"steps": 150, "count": 50}
+
+
+@pytest.fixture
+def jobs(settings: Settings) -> Iterator[Jobs]:
+    table = Jobs(settings.home / "jobs.sqlite")
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """`studio()` starts a process that lives as a studio does: holds its lock and supervises. All are ended at the end."""
+    code = (
+        "import sys; from pathlib import Path; from studio.services.supervisor import supervise; from studio.settings import load; "
+        "from studio.storage.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
+        "assert lock.take(wait=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def studio() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", code, str(settings.home)]))
+        return started[-1]
+
+    yield studio
+    for process in started:
+        process.kill()
+        process.wait()
+    for worker in workers(settings):
+        worker.kill()
+
+
+def workers(settings: Settings) -> list[psutil.Process]:
+    """The worker processes of this home and no other's."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "studio.engine.worker" in line and str(settings.home) in line:
+            found.append(process)
+    return found
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ended(jobs: Jobs, id: int) -> Job:
+    until(lambda: not jobs.get(id).is_open)  # type: ignore[union-attr]
+    job = jobs.get(id)
+    assert job
+    return job
+
+
+def start(settings: Settings, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*worker_command(settings), *more], stderr=subprocess.DEVNULL)
+
+
+def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
+    """Done, failed and unknown jobs, each with its word; then it leaves, for no studio lives."""
+    made = jobs.submit("generate", QUICK, owner="ann")
+    wrong = jobs.submit("generate", QUICK | {"model": "pokket"}, owner="ann")
+    bug = jobs.submit("unload", {"models": 7})
+    unknown = jobs.submit("bake", {})
+    nothing = jobs.submit("unload", {"models": []})
+    freed = jobs.submit("unload", {"models": ["pocket"]})
+    worker = start(settings, "--linger", "0.1")
+    assert worker.wait(60) == 0
+    job = jobs.get(made)
+    assert job
+    assert job.state == "done"
+    assert Path(job.result["pictures"][0]["path"]).is_file()
+    assert job.progress.step == job.progress.total == 2
+    failures = {id: jobs.get(id) for id in (wrong, bug, unknown)}
+    assert {one.state for one in failures.values() if one} == {"failed"}
+    said = {id: one.error or "" for id, one in failures.items() if one}
+    assert said[wrong].startswith("There is no model 'pokket'")
+    assert said[bug].startswith("Something went wrong inside the studio (TypeError")
+    assert "\n" not in said[bug]
+    assert "cannot do 'bake' jobs" in said[unknown]
+    assert [jobs.get(id).result for id in (nothing, freed)] == [
+        {"unloaded": []},
+        {"unloaded": ["pocket"]},
+    ]  # type: ignore[union-attr]
+    from studio.storage.gallery import Gallery
+
+    gallery = Gallery(settings)
+    assert [picture.owner for picture in gallery.search()] == ["ann"]
+    gallery.close()
+
+
+@pytest.mark.slow
+def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
+    settings: Settings, jobs: Jobs, studio: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    web = studio()
+    assert ended(jobs, jobs.submit("unload", {"models": []})).state == "done"
+    said = jobs.get_worker_status()["cpu"]
+    assert (said["state"], said["dtype"]) == ("ready", "float32")
+    (first,) = workers(settings)
+    assert start(settings).wait(30) == 3  # a second one leaves at once
+
+    id = jobs.submit("generate", LONG)
+    until(lambda: jobs.get(id).progress.step > 2)  # type: ignore[union-attr]
+    assert "pocket" in [held["name"] for held in jobs.get_worker_status()["cpu"]["loaded"]]
+    web.kill()  # the studio dies, its worker works on, and the next studio finds it
+    web.wait()
+    web = studio()
+    step = jobs.get(id).progress.step  # type: ignore[union-attr]
+    until(lambda: jobs.get(id).progress.step > step)  # type: ignore[union-attr]
+    assert workers(settings) == [first]
+    before = time.monotonic()
+    jobs.cancel(id)
+    assert ended(jobs, id).state == "cancelled"
+    assert time.monotonic() - before < 1.0
+
+    id, behind = jobs.submit("generate", LONG), jobs.submit("generate", QUICK)
+    until(lambda: jobs.get(id).progress.step > 2)  # type: ignore[union-attr]
+    first.kill()
+    job = ended(jobs, id)
+    assert (job.state, job.error) == (
+        "interrupted",
+        "The worker died.",
+    )  # not this studio's child: it cannot know how
+    assert ended(jobs, behind).state == "done"  # by the next one, which this studio started
+
+    id = jobs.submit("generate", LONG)
+    until(lambda: jobs.get(id).progress.step > 2)  # type: ignore[union-attr]
+    (second,) = workers(settings)
+    second.kill()
+    job = ended(jobs, id)
+    assert (job.state, job.error) == ("interrupted", "The worker was killed (SIGKILL).")
+    jobs.set_meta(
+        "version", "0.0.0"
+    )  # another studio has come: this one's worker leaves when it is idle
+    assert ended(jobs, jobs.submit("generate", QUICK)).state == "done"
+    (third,) = workers(settings)
+    until(lambda: not third.is_running() or third.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_device_that_is_not_there_is_said_in_every_job(settings: Settings, jobs: Jobs) -> None:
+    id = jobs.submit("generate", QUICK)
+    line = [part if part != "cpu" else "cuda:7" for part in worker_command(settings)]
+    assert (
+        subprocess.run(
+            [*line, "--linger", "0.1"], stderr=subprocess.DEVNULL, timeout=60, check=False
+        ).returncode
+        == 0
+    )
+    job = jobs.get(id)
+    assert job
+    assert job.state == "failed"
+    assert "cuda:7 is not on this machine" in (job.error or "")
+
+
+def test_ten_rows_a_second_but_nothing_lost(jobs: Jobs) -> None:
+    id = jobs.submit("generate", {})
+    claimed = jobs.claim("cpu")
+    assert claimed
+    report = Reporter(jobs, id)
+    report(Progress(0, 99, "Painting"))
+    beat = jobs.get(id).revision  # type: ignore[union-attr]
+    for step in range(50):
+        report(Progress(step, 99, "Painting", preview=b"jpeg" if step == 1 else None))
+    assert jobs.get(id).revision - beat <= 1  # type: ignore[union-attr]
+    report(Progress(50, 99, "Painting", images=({"path": "a"},)))  # at once: a picture is ready
+    job = jobs.get(id)
+    assert job
+    assert (job.progress.step, job.progress.preview, len(job.progress.images)) == (50, b"jpeg", 1)
+    jobs.cancel(id)
+    report(Progress(51, 99, "Painting", images=({"path": "a"},)))  # too soon to ask the table
+    time.sleep(0.11)
+    with pytest.raises(Cancelled):
+        report(Progress(52, 99, "Painting", images=({"path": "a"},)))
+
+
+def test_the_web_process_gets_no_torch() -> None:
+    code = (
+        "import sys, studio.engine.worker, studio.storage.jobs, studio.storage.gallery, studio.storage.models.library; "
+        "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'compel', 'gradio'} & set(sys.modules); "
+        "sys.exit(f'{heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,130 @@
+"""One SQLite wrapper for all stores: transactions that happen whole or not, tables that are brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from studio.errors import BadFile
+from studio.storage.database import Database
+
+pytestmark = pytest.mark.smoke
+
+FIRST = "CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL);"
+SECOND = "ALTER TABLE notes RENAME COLUMN text TO body; CREATE INDEX by_body ON notes (body);"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "notes.sqlite"
+
+
+def bodies(database: Database) -> list[str]:
+    return [row["body"] for row in database.execute("SELECT body FROM notes ORDER BY id")]
+
+
+def test_a_new_file_has_the_newest_tables(path: Path) -> None:
+    database = Database(path, (FIRST, SECOND))
+    database.execute("INSERT INTO notes (body) VALUES (?)", "a")
+    assert bodies(database) == ["a"]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_old_file_is_brought_up_to_date(path: Path, version: int) -> None:
+    """Files of the first version have the number 0 where nobody wrote one."""
+    with sqlite3.connect(path) as old:
+        old.executescript(
+            FIRST + f"INSERT INTO notes (text) VALUES ('x'); PRAGMA user_version = {version}"
+        )
+    old.close()
+    assert bodies(Database(path, (FIRST, SECOND))) == ["x"]
+    assert bodies(Database(path, (FIRST, SECOND))) == ["x"]
+
+
+def test_a_migration_that_fails_leaves_the_old_tables(path: Path) -> None:
+    Database(path, (FIRST,)).close()
+    with pytest.raises(BadFile):
+        Database(
+            path, (FIRST, "ALTER TABLE notes ADD COLUMN more TEXT; SELECT nonsense FROM nowhere;")
+        )
+    columns = Database(path, (FIRST,)).execute("PRAGMA table_info(notes)")
+    assert [column["name"] for column in columns] == ["id", "text"]
+
+
+def test_a_later_studios_file_is_refused_and_left_alone(path: Path) -> None:
+    Database(path, (FIRST, SECOND)).close()
+    with pytest.raises(BadFile, match="later studio"):
+        Database(path, (FIRST,))
+    assert bodies(Database(path, (FIRST, SECOND))) == []
+
+
+def test_what_is_no_database_is_refused_with_advice(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    with pytest.raises(BadFile, match="Throw it away"):
+        Database(path, (FIRST,), advice="Throw it away.")
+
+
+def test_a_transaction_happens_whole_or_not(path: Path) -> None:
+    database = Database(path, (FIRST, SECOND))
+
+    def write_and_fail() -> None:
+        with database.transaction():
+            database.execute("INSERT INTO notes (body) VALUES ('a')")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    with database.transaction():
+        database.execute_many("INSERT INTO notes (body) VALUES (?)", [("b",), ("c",)])
+    assert bodies(database) == ["b", "c"]
+
+
+def test_a_commit_that_fails_rolls_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk: the connection must not stay inside a transaction that nobody ends."""
+    database = Database(path, (FIRST, SECOND))
+    real = database._connection
+
+    class FullDisk:
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                raise sqlite3.OperationalError("database or disk is full")
+            return real.execute(sql, *values)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    monkeypatch.setattr(database, "_connection", FullDisk())
+    with pytest.raises(sqlite3.OperationalError, match="full"), database.transaction():
+        database.execute("INSERT INTO notes (body) VALUES ('lost')")
+    monkeypatch.undo()
+    assert not real.in_transaction
+    with database.transaction():
+        database.execute("INSERT INTO notes (body) VALUES ('kept')")
+    assert bodies(database) == ["kept"]
+
+
+def test_the_revision_changes_with_every_change(path: Path) -> None:
+    one, other = Database(path, (FIRST, SECOND)), Database(path, (FIRST, SECOND))
+    before = one.revision, other.revision
+    one.execute("INSERT INTO notes (body) VALUES ('a')")
+    assert one.revision != before[0]
+    assert other.revision != before[1]
+
+
+def test_many_threads_write_at_once(path: Path) -> None:
+    database = Database(path, (FIRST, SECOND))
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with database.transaction():
+                database.execute("INSERT INTO notes (body) VALUES (?)", str(number))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bodies(database)) == 80

@@ -1,0 +1,124 @@
+"""Inputs: pictures and masks by content, upright and plain; hostile ones are refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from studio.core.generation.request import GenerationRequest
+from studio.errors import BadPicture, InvalidSpec
+from studio.settings import Settings
+from studio.storage.inputs import Inputs
+
+
+def bytes_of(image: Image.Image, kind: str = "PNG", **more: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **more)
+    return out.getvalue()
+
+
+@pytest.fixture
+def inputs(settings: Settings) -> Inputs:
+    return Inputs(settings)
+
+
+def test_the_same_pixels_are_the_same_file(inputs: Inputs, settings: Settings) -> None:
+    image = Image.linear_gradient("L").convert("RGB").crop((0, 0, 90, 60))
+    told = PngInfo()
+    told.add_text("parameters", "secret words")
+    one, other, third = (
+        inputs.add(bytes_of(image)),
+        inputs.add(bytes_of(image, pnginfo=told)),
+        inputs.add(image),
+    )
+    assert one == other == third
+    assert one.size == (90, 60) == inputs.read_size(one.sha256)
+    (path,) = settings.inputs.iterdir()
+    assert path == inputs.get_path(one.sha256)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == one.sha256 == path.stem
+    assert b"secret" not in path.read_bytes()
+    assert np.array_equal(np.asarray(inputs.load(one.sha256)), np.asarray(image))
+
+
+def test_upright_and_without_transparency(inputs: Inputs) -> None:
+    image = Image.new("RGB", (40, 20), "blue")
+    image.paste("red", (0, 0, 10, 20))
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned to the right
+    turned = inputs.add(bytes_of(image, "JPEG", exif=exif, quality=95))
+    assert turned.size == (20, 40)
+    assert inputs.load(turned.sha256).getpixel((10, 3))[0] > 200
+    clear = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    clear.paste((0, 0, 255, 255), (0, 0, 16, 8))
+    taken = inputs.add(bytes_of(clear), "clear.png")
+    assert inputs.load(taken.sha256).getpixel((3, 12)) == (255, 255, 255)
+    assert "transparent" in taken.notes[0]
+    mask = inputs.load_mask(inputs.add_transparency(bytes_of(clear)).sha256)
+    assert (mask.getpixel((3, 3)), mask.getpixel((3, 12))) == (0, 255)
+    drawn = inputs.load_mask(inputs.add_mask(bytes_of(clear)).sha256)
+    assert (
+        drawn.getpixel((3, 12)) == 0 < drawn.getpixel((3, 3))
+    )  # transparent places of a mask are not masked
+    palette = bytes_of(Image.new("P", (16, 16)), transparency=0)
+    assert inputs.load_mask(inputs.add_transparency(palette).sha256).getextrema() == (255, 255)
+    with pytest.raises(BadPicture, match="has no transparent places"):
+        inputs.add_transparency(bytes_of(image), "a.png")
+
+
+@pytest.mark.parametrize("add", ["add", "add_mask", "add_transparency"])
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "no picture that can be read"),
+        (b"<svg onload=alert(1)>", "no picture that can be read"),
+        (bytes_of(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut off"),
+        (bytes_of(Image.new("RGB", (4, 64))), "is only 4 x 64"),
+        (bytes_of(Image.new("1", (13_000, 13_000))), "13000 x 13000 pixels large"),
+        (bytes_of(Image.new("1", (17_000, 8))), "17000 x 8"),
+        (bytes_of(Image.new("RGB", (9, 9)), "TIFF"), "no picture that can be read"),
+    ],
+    ids=range(7),
+)
+def test_hostile_pictures_are_refused(
+    inputs: Inputs, settings: Settings, add: str, data: bytes, sentence: str
+) -> None:
+    with pytest.raises(BadPicture, match=sentence):
+        getattr(inputs, add)(data, "x.png")
+    assert not list(settings.inputs.iterdir())
+
+
+def test_a_name_is_nothing_but_a_hash(inputs: Inputs, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
+    for name in ("", "../other", "a" * 63, "A" * 64, "0" * 64, "../" + "a" * 61):
+        with pytest.raises(BadPicture, match="send it again"):
+            inputs.get_path(name)
+
+
+def test_a_file_that_was_changed_is_not_taken(inputs: Inputs) -> None:
+    kept = inputs.add(Image.new("RGB", (9, 9)))
+    inputs.get_path(kept.sha256).write_bytes(bytes_of(Image.new("RGB", (9, 9), "red")))
+    with pytest.raises(BadPicture, match="is not the picture it was"):
+        inputs.load(kept.sha256)
+    inputs.get_path(kept.sha256).write_bytes(b"")
+    with pytest.raises(BadPicture, match="is damaged"):
+        inputs.read_size(kept.sha256)
+
+
+def test_a_request_is_checked_against_its_files(inputs: Inputs) -> None:
+    one, other = inputs.add(Image.new("RGB", (64, 72))), inputs.add_mask(Image.new("L", (64, 64)))
+    inputs.check_request(GenerationRequest(image=one.sha256))
+    with pytest.raises(InvalidSpec, match="Mask: is 64 × 64 pixels large, and the picture 64 × 72"):
+        inputs.check_request(GenerationRequest(image=one.sha256, mask=other.sha256))
+    with pytest.raises(BadPicture, match="send it again"):
+        inputs.check_request(GenerationRequest(image=one.sha256, mask="0" * 64))
+    wide = inputs.add(Image.new("RGB", (16_000, 8)))
+    with pytest.raises(
+        InvalidSpec, match="Extension: the picture would become 16512 × 8 pixels large"
+    ):
+        inputs.check_request(GenerationRequest(image=wide.sha256, extend_left=512))

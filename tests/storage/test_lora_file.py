@@ -1,0 +1,580 @@
+"""LoRA files: what their headers say, names and nearest names, and a sentence for every hostile or unfitting one."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from studio.cli.inspect import inspect_file
+from studio.core.base import validate
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import WorkerContext
+from studio.engine.generation.job import generate
+from studio.errors import BadFile, InvalidSpec, LoraMismatch, LoraNotFound, StudioError
+from studio.settings import Settings, load
+from studio.storage.jobs import Progress
+from studio.storage.models import lora_file
+from studio.storage.models.library import Library, LoraInfo, Unusable
+from support import lora_makers as makers
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+TEXT = "lora_te_text_model_encoder_layers_0_self_attn_"
+UNET = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn"
+KOHYA = {
+    "ss_network_dim": "8",
+    "ss_base_model_version": "sd_v1",
+    "ss_output_name": "luna",
+    "ss_sd_model_name": "v1-5.safetensors",
+    "modelspec.title": "The Moon",
+    "modelspec.trigger_phrase": "moonrock, cratered sky",
+    "ss_tag_frequency": json.dumps(
+        {"4_moon": {"moon": 20, "crater": 3}, "1_reg": {"moon": 1, "rock": 5}}
+    ),
+}
+
+
+def pair(
+    stem: str,
+    inputs: int = 128,
+    outputs: int = 128,
+    rank: int = 4,
+    alpha: float | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> dict[str, torch.Tensor]:
+    """One layer in kohya's form."""
+    made = {
+        f"{stem}.lora_down.weight": torch.ones(rank, inputs, dtype=dtype),
+        f"{stem}.lora_up.weight": torch.ones(outputs, rank, dtype=dtype),
+    }
+    return made | ({} if alpha is None else {f"{stem}.alpha": torch.tensor(alpha, dtype=dtype)})
+
+
+def shelve(
+    settings: Settings,
+    name: str,
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    path = settings.loras / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata)
+    return path
+
+
+# ---- what a file says of itself -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_a_header_says(settings: Settings, dtype: torch.dtype) -> None:
+    path = shelve(
+        settings,
+        "moon",
+        pair(f"{UNET}2_to_k", 768, 320, 8, 2.5, dtype)
+        | pair("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 768, 768, 8, 2.5, dtype),
+        KOHYA,
+    )
+    (info,) = Library(settings).list_loras()
+    assert isinstance(info, LoraInfo)
+    assert (info.name, info.path, info.family, info.rank, info.alpha, info.layers) == (
+        "moon",
+        path,
+        "sd1",
+        8,
+        2.5,
+        2,
+    )
+    assert (info.networks, info.size_bytes) == (("text_encoder", "unet"), path.stat().st_size)
+    assert (info.title, info.base_model, info.trigger_words) == (
+        "The Moon",
+        "v1-5.safetensors",
+        ("moonrock", "cratered sky"),
+    )
+    assert info.tags == (("moon", 21), ("rock", 5), ("crater", 3))
+    told = inspect_file(path)
+    assert told["kind"] == "lora"
+    assert told["family"] == "sd1"
+    assert told["rank"] == 8
+    assert told["alpha"] == 2.5
+    assert told["tags"] == {"moon": 21, "rock": 5, "crater": 3}
+    assert told["title"] == "The Moon"
+    json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "family"),
+    [
+        (pair(f"{UNET}2_to_k", 768, 320), None, "sd1"),
+        (pair(f"{UNET}2_to_v", 1024, 320), None, "sd2"),
+        (pair(f"{UNET}2_to_k", 2048, 640), None, "sdxl"),
+        (pair("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120), None, "sdxl"),
+        (
+            pair("lora_unet_input_blocks_7_1_transformer_blocks_3_attn1_to_q", 1280, 1280),
+            {"ss_base_model_version": "sd_v1"},
+            "sdxl",
+        ),
+        (pair("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 1024, 1024), None, "sd2"),
+        (pair(f"{UNET}1_to_q"), None, None),
+        (pair(f"{UNET}1_to_q"), {"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
+        (pair(f"{UNET}1_to_q"), {"ss_base_model_version": "sd_v2"}, "sd2"),
+        (pair(f"{UNET}1_to_q"), {"modelspec.architecture": "stable-diffusion-v1/lora"}, "sd1"),
+    ],
+)
+def test_the_family_by_shapes(
+    settings: Settings,
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None,
+    family: str,
+) -> None:
+    assert lora_file.read_lora_info(shelve(settings, "it", tensors, metadata)).family == family
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "{",
+        "[1]",
+        "7",
+        "null",
+        '{"a": 5}',
+        '{"a": {"b": "c"}}',
+        '{"a": {"b": NaN}}',
+        "[" * 100_000,
+        '{"a": {"b": 1e999}}',
+    ],
+    ids=lambda text: text[:12],
+)
+def test_odd_tags_are_none(settings: Settings, written: str) -> None:
+    assert (
+        lora_file.read_lora_info(
+            shelve(settings, "it", pair(f"{UNET}1_to_q"), {"ss_tag_frequency": written})
+        ).tags
+        == ()
+    )
+
+
+def test_alpha_of_peft_is_read_by_layer(settings: Settings) -> None:
+    names = ["mid_block.attn1.to_q", "mid_block.attn1.to_k", "mid_block.proj_in"]
+    tensors = {
+        f"unet.{name}.lora_{side}.weight": torch.ones(4, 4) for name in names for side in "AB"
+    }
+
+    def told(**more: Any) -> dict[str, float]:
+        settled = {"unet.lora_alpha": 2, "unet.use_rslora": True} | {
+            f"unet.{key}": value for key, value in more.items()
+        }
+        found, _ = lora_file.read_layers(
+            shelve(settings, "it", tensors, {"lora_adapter_metadata": json.dumps(settled)})
+        )
+        assert all(layer.use_rslora and layer.network == "unet" for layer in found)
+        return {layer.stem.removeprefix("unet.mid_block."): layer.alpha for layer in found}
+
+    patterns = {"^mid_block.attn1.to_q$": 3, r"attn1\.to_q": 7, "proj_in": 1.5}
+    assert told(alpha_pattern=patterns) == {"attn1.to_q": 3, "attn1.to_k": 2, "proj_in": 1.5}
+    assert told(alpha_pattern=None)["proj_in"] == 2
+    for odd in (
+        {"lora_alpha": "16"},
+        {"lora_alpha": 10**400},
+        {"lora_alpha": float("inf")},
+        {"lora_alpha": True},
+        {"alpha_pattern": {".*attn1.*": 3}},
+        {"alpha_pattern": {"to_q": float("nan")}},
+        {"alpha_pattern": [3]},
+    ):
+        with pytest.raises(
+            BadFile, match="its alpha is not known"
+        ):  # a strength that is only guessed would be wrong in silence
+            told(**odd)
+    many = {f"layer{k}": 1 for k in range(100_000)}
+    start = time.monotonic()
+    assert told(alpha_pattern=many)["attn1.to_q"] == 2
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_an_alpha_in_whole_numbers(settings: Settings, dtype: torch.dtype) -> None:
+    tensors = pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.alpha": torch.tensor(3, dtype=dtype)}
+    assert lora_file.read_lora_info(shelve(settings, "it", tensors)).alpha == 3
+
+
+def test_other_ways_to_name_layers(settings: Settings) -> None:
+    tensors = {
+        f"text_encoder.text_model.encoder.layers.0.self_attn.to_{part}_lora.{side}.weight": torch.ones(
+            4, 4
+        )
+        for part in ("q", "out")
+        for side in ("down", "up")
+    }
+    tensors |= pair("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q")
+    found, left = lora_file.read_layers(shelve(settings, "it", tensors))
+    names = {"encoder_layers_0_self_attn_q_proj", "encoder_layers_0_self_attn_out_proj"}
+    assert {layer.name for layer in found if layer.network == "text_encoder"} == names
+    assert not left
+    assert [layer.name for layer in found if layer.network == "unet"] == [
+        "input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+    ]
+
+
+def test_what_a_file_says_can_be_shown_anywhere(settings: Settings) -> None:
+    """Half surrogate pairs would break every page that lists it, escapes a terminal."""
+    path = shelve(
+        settings, "it", pair(f"{UNET}1_to_q") | {"bundle_emb.x.oft_blocks": torch.ones(1)}
+    )
+    said = {
+        "modelspec.title": "a\ud800b",
+        "modelspec.trigger_phrase": "x\x00y, \x1b[2J,,",
+        "ss_sd_model_name": "\x07",
+        "ss_tag_frequency": json.dumps({"a": {"\ud800": 1, "good\n": 2, "  ": 3, "none": 0}}),
+    }
+    edit(lambda header: header.update(__metadata__=said))(path)
+    info = lora_file.read_lora_info(path)
+    assert (info.title, info.trigger_words, info.base_model, info.tags) == (
+        "a b",
+        ("x y", "[2J"),
+        "",
+        (("good", 2),),
+    )
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_stems_or_paths(settings: Settings) -> None:
+    for name in ("moon", "art/moon", "art/ink", "old/fog", "näh"):
+        shelve(settings, name, pair(f"{UNET}1_to_q"))
+    library = Library(settings)
+    assert sorted(item.name for item in library.list_loras()) == [
+        "art/moon",
+        "fog",
+        "ink",
+        "moon",
+        "näh",
+    ]
+    assert (
+        library.get_lora("art/ink").path
+        == library.get_lora("ink").path
+        == settings.loras / "art" / "ink.safetensors"
+    )
+    assert library.get_lora("moon").path == settings.loras / "moon.safetensors"
+    assert library.get_content_hash(library.get_lora("art/moon")) == library.get_content_hash(
+        library.get_lora("fog")
+    )
+    with pytest.raises(LoraNotFound, match=r"no LoRA 'mon' in the library; there is moon"):
+        library.check_request(GenerationRequest(prompt="<lora:mon:1>"))
+    for name in ("../models/x", "/etc/passwd", "x" * 200, "art", "moon.safetensors"):
+        with pytest.raises(LoraNotFound):
+            library.get_lora(name)
+    (settings.loras / "moon.safetensors").unlink()
+    assert library.get_lora("moon").path == settings.loras / "art" / "moon.safetensors"
+    shelve(settings, "old/moon", pair(f"{UNET}1_to_q"))
+    with pytest.raises(LoraNotFound, match=r"there is art/moon, old/moon\."):
+        library.get_lora("moon")
+
+
+def test_a_name_that_no_tag_can_hold(settings: Settings) -> None:
+    shelve(settings, "a:b<c>", pair(f"{UNET}1_to_q"))
+    (item,) = Library(settings).list_loras()
+    assert isinstance(item, Unusable)
+    assert item.problem.startswith("its name has characters that a tag cannot hold")
+
+
+def test_folders_behind_links_and_what_is_nowhere(settings: Settings, tmp_path: Path) -> None:
+    """A folder of A1111's can be linked in; loops and dead links are passed over."""
+    other = load(home=tmp_path / "other")
+    shelve(other, "far/away", pair(f"{UNET}1_to_q"))
+    shelve(settings, "near", pair(f"{UNET}1_to_q"))
+    (settings.loras / "linked").symlink_to(other.loras)
+    (other.loras / "loop").symlink_to(other.loras)
+    (settings.loras / "dead.safetensors").symlink_to(tmp_path / "nothing")
+    (settings.loras / "folder.safetensors").mkdir()
+    library = Library(settings)
+    assert sorted(item.name for item in library.list_loras()) == ["away", "near"]
+    assert (
+        library.get_lora("linked/far/away").path
+        == settings.loras / "linked" / "far" / "away.safetensors"
+    )
+
+
+def test_a_file_that_goes_or_changes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, library = shelve(settings, "it", pair(f"{UNET}1_to_q", alpha=2.0)), Library(settings)
+    assert library.get_lora("it").alpha == 2
+    shelve(settings, "it", pair(f"{UNET}1_to_q", alpha=3.0))
+    os.utime(path, (1, 1))
+    assert library.get_lora("it").alpha == 3
+    monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"it": path})
+    path.unlink()
+    (item,) = library.list_loras()
+    assert isinstance(item, Unusable)
+    assert item.problem == "it.safetensors cannot be read (No such file or directory)."
+    beside = settings.loras / "peft" / "adapter_model.safetensors"
+    monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"peft": beside})
+    beside.parent.mkdir()
+    save_file(
+        {
+            f"base_model.model.mid_block.proj_in.lora_{side}.weight": torch.ones(4, 4)
+            for side in "AB"
+        },
+        beside,
+    )
+    for alpha in (16, 8):
+        beside.with_name("adapter_config.json").write_text(
+            json.dumps({"lora_alpha": alpha, "note": " " * alpha})
+        )
+        assert library.get_lora("peft").alpha == alpha
+
+
+def test_the_nearest_names(settings: Settings) -> None:
+    for name in ("MoonRock", "zebra", "\udcff"):
+        path = settings.loras / f"{name}.safetensors"
+        save_file(pair(f"{UNET}1_to_q"), settings.loras / "made")
+        os.replace(settings.loras / "made", path)
+    with pytest.raises(
+        LoraNotFound, match=r"no LoRA 'moonrok' in the library; there is MoonRock\."
+    ):
+        Library(settings).get_lora("moonrok")
+    with pytest.raises(LoraNotFound) as caught:
+        Library(settings).get_lora("qqq")
+    str(caught.value).encode()  # it can be sent
+
+
+def test_a_file_is_added_once_and_only_if_it_is_one(settings: Settings, tmp_path: Path) -> None:
+    library, sent = Library(settings), tmp_path / "sent"
+    save_file(pair(f"{UNET}1_to_q"), sent)
+    assert library.add_lora(sent, "../My <moon>:1.safetensors").name == "My -moon-1"
+    assert library.get_lora("My -moon-1").path.read_bytes() == sent.read_bytes()
+    with pytest.raises(BadFile, match="There is a LoRA My -moon-1 already"):
+        library.add_lora(sent, "My <moon>:1.SAFETENSORS")
+    for name in ("moon.pt", "moon", ""):
+        with pytest.raises(BadFile, match=r"is no \.safetensors file"):
+            library.add_lora(sent, name)
+    sent.write_bytes(b"hello")
+    with pytest.raises(BadFile, match=r"^new\.safetensors is no safetensors file"):
+        library.add_lora(sent, "new.safetensors")
+    assert [path.name for path in settings.loras.iterdir()] == ["My -moon-1.safetensors"]
+
+
+def test_a_text_of_tags_is_not_endless() -> None:
+    start = time.monotonic()
+    for given in ("<lora:a:1>" * 200_000, "x" * 2_000_000):
+        with pytest.raises(InvalidSpec, match=r"LoRAs: .*(at most|no tag)"):
+            validate(GenerationRequest, {"loras": given})
+    assert time.monotonic() - start < 2
+
+
+# ---- hostile files --------------------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def headless(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def spoilt(value: float) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        tensors[f"{UNET}1_to_q.lora_up.weight"][3, 1] = value
+        save_file(tensors, path)
+
+    return spoil
+
+
+def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change the header of a file in place."""
+
+    def edited(path: Path) -> None:
+        data = path.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        change(header)
+        written = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(written)) + written + data[8 + length :])
+
+    return edited
+
+
+def instead(tensors: dict[str, torch.Tensor]) -> Callable[[Path], None]:
+    return lambda path: save_file(tensors, path)
+
+
+def pickled(path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, path)
+
+
+DOWN, UP = f"{UNET}1_to_q.lora_down.weight", f"{UNET}1_to_q.lora_up.weight"
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut off": (cut, "was cut off while it was copied"),
+    "only the head": (headless, "is no safetensors file, or was cut off while it was copied"),
+    "NaN": (
+        spoilt(float("nan")),
+        f"holds values that are no numbers, in {UNET}1_to_q; it would spoil every picture",
+    ),
+    "infinite": (spoilt(float("inf")), "holds values that are no numbers"),
+    "NaN alpha": (
+        instead(pair(f"{UNET}1_to_q", alpha=float("nan"))),
+        f"{UNET}1_to_q.alpha is no number",
+    ),
+    "rank 100000": (instead(pair(f"{UNET}1_to_q", 2, 2, rank=100_000)), "has rank 100,000"),
+    "claimed rank": (
+        edit(
+            lambda header: (
+                header[DOWN].update(shape=[100_000, 128]),
+                header[UP].update(shape=[128, 100_000]),
+            )
+        ),
+        "rank 100,000",
+    ),
+    "empty": (instead({}), "is no LoRA: none of its 0 tensors"),
+    "a model": (
+        instead({"conv_in.weight": torch.ones(3)}),
+        "is no LoRA: none of its 1 tensors belongs to a LoRA's layer",
+    ),
+    "unlike matrices": (
+        instead(pair(f"{UNET}1_to_q") | {UP: torch.ones(128, 5)}),
+        "do not belong together ([4, 128] and [128, 5])",
+    ),
+    "whole numbers": (
+        instead({key: tensor.int() for key, tensor in pair(f"{UNET}1_to_q").items()}),
+        "holds I32 instead of fractions",
+    ),
+    "shape": (edit(lambda header: header[DOWN].update(shape="big")), "the shape of"),
+    "no layer fits": (
+        instead(pair("lora_unet_mid_block_foo")),
+        "None of the 1 layers of the LoRA it fits pocket",
+    ),
+    "Flux": (
+        instead(pair("transformer.transformer_blocks.1.attn.to_q") | pair(f"{TEXT}q_proj")),
+        "made for another kind of model",
+    ),
+    "Flux with a text encoder": (
+        instead(pair("lora_unet_double_blocks_0_img_attn_proj") | pair(f"{TEXT}q_proj")),
+        "for another kind of model than Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL",
+    ),
+    "short": (
+        edit(lambda header: header[DOWN].update(shape=[4, 127])),
+        "has not as many bytes as its shape says",
+    ),
+    "nowhere": (
+        edit(lambda header: header[DOWN].update(data_offsets=[5, 2])),
+        "does not say where",
+    ),
+    "half a letter": (
+        edit(lambda header: header.update({"\ud800.x": header[DOWN]})),
+        "a name that is none: '\\ud800.x'",
+    ),
+    "escape": (
+        edit(lambda header: header.update({"\x1b[2J": header[DOWN]})),
+        "a name that is none: '\\x1b[2J'",
+    ),
+    "huge alpha": (
+        instead(pair(f"{UNET}1_to_q", alpha=1e30, dtype=torch.float32)),
+        "has alpha 1e+30",
+    ),
+    "huge header": (
+        edit(lambda header: header.update(__metadata__={"ss_tag_frequency": "x" * 2**24})),
+        "has a header of 16 MiB",
+    ),
+    "other widths": (
+        instead(pair(f"{UNET}1_to_q", 320, 320)),
+        "None of the 1 layers of the LoRA it fits pocket",
+    ),
+    "SDXL": (
+        instead(pair(f"{UNET}2_to_k", 2048, 640)),
+        "The LoRA it is for Stable Diffusion XL and pocket is Stable Diffusion 1.x; choose",
+    ),
+    "LoHa": (
+        instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
+        "is a LoHa, a relative of LoRA that cannot be used yet",
+    ),
+    "DoRA": (
+        instead(pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(128)}),
+        "is a DoRA, a relative of LoRA",
+    ),
+    "pickle": (
+        pickled,
+        "is a pickle under another name, which can carry programs; it is not opened",
+    ),
+    "text": (lambda path: path.write_text("hello"), "is no safetensors file, or was cut off"),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    home = tmp_path_factory.mktemp("hostile")
+    bench = WorkerContext.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
+    yield bench
+    bench.home.gallery.close()
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> None:
+    """Before anything is attached for good: the model stays as it was."""
+    spoil, sentence = HOSTILE[how]
+    path = shelve(bench.settings, "it", pair(f"{UNET}1_to_q"))
+    spoil(path)
+    with pytest.raises((BadFile, LoraMismatch)) as caught:
+        generate(
+            bench, {"loras": ["it"], "steps": 1, "width": 64, "height": 64}, lambda progress: None
+        )
+    assert sentence in str(caught.value)
+    assert len(str(caught.value)) < 300
+    with bench.pipelines.borrow(GenerationRequest()) as parts:
+        assert not any(isinstance(module, makers.LoraLayer) for module in parts.unet.modules())
+        assert parts.active_adapters == ()
+    assert not [held for held in bench.pipelines.loaded if held["name"].startswith("LoRA")]
+    path.unlink()
+
+
+def test_a_pickle_with_its_own_name_is_listed_and_refused(settings: Settings) -> None:
+    pickled(settings.loras / "old.pt")
+    (item,) = Library(settings).list_loras()
+    assert isinstance(item, Unusable)
+    assert "can carry programs" in item.problem
+    with pytest.raises(BadFile, match="can carry programs"):
+        Library(settings).check_request(GenerationRequest(loras=["old"]))
+
+
+def test_a_part_that_fits_is_used_and_counted(bench: WorkerContext) -> None:
+    good, strange = pair(f"{UNET}1_to_q"), pair("lora_unet_foo") | pair(f"{UNET}1_to_k", 5, 5)
+    strange["bundle_emb.x.string_to_param"] = torch.ones(2)
+    spec = {"steps": 1, "width": 64, "height": 64, "seed": 1}
+    shelve(bench.settings, "whole", good)
+    shelve(bench.settings, "part", good | strange)
+    seen: list[Progress] = []
+    whole = generate(bench, spec | {"loras": ["whole"]}, lambda progress: None)
+    part = generate(bench, spec | {"loras": ["part"]}, seen.append)
+    (note,) = part["notes"]
+    assert note.startswith("Of the LoRA part, 1 of 4 layers fit pocket; left out: ")
+    assert whole["notes"] == []
+    assert all(name in note for name in ("lora_unet_foo", f"{UNET}1_to_k", "bundle_emb.x"))
+    assert note in [one.message for one in seen]
+    assert np.array_equal(
+        *(np.asarray(Image.open(made["pictures"][0]["path"])) for made in (whole, part))
+    )
+
+
+def test_any_bytes_are_a_sentence(settings: Settings) -> None:
+    """Every cut and many flipped bytes of a real file: a LoRA or a StudioError."""
+    path = shelve(settings, "it", pair(f"{UNET}1_to_q", alpha=2.0), KOHYA)
+    data = path.read_bytes()
+    for at in [*range(0, 400, 3), *range(400, len(data), 97)]:
+        for bad in (data[:at], data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]):
+            path.write_bytes(bad)
+            with suppress(StudioError):
+                lora_file.read_lora_info(path)

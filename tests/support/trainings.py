@@ -1,0 +1,102 @@
+"""What tests of training share: a home with tiny models and four pictures of the Moon, and quick runs on it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from studio.core.base import validate
+from studio.core.training.config import TrainingConfig
+from studio.engine.context import WorkerContext
+from studio.engine.models import families
+from studio.engine.models.families import LoadedModel
+from studio.engine.training.job import train
+from studio.settings import load, shipped
+from studio.storage.jobs import Progress
+from support.models import make_toy
+
+QUICK: dict[str, Any] = {
+    "model": "tiny",
+    "dataset": "small",
+    "name": "moon",
+    "steps": 4,
+    "batch": 2,
+    "rank": 2,
+    "resolution": 64,
+    "learning_rate": 1e-2,
+    "seed": 7,
+}
+
+
+def silent(progress: Progress) -> None:
+    """A report that nobody hears."""
+
+
+def make_home(home: Path) -> Path:
+    """tiny (SD 1.x), tiny-v (the same, v-prediction), toy-sdxl; the dataset small, and other with other pictures."""
+    for name, kind, width, prediction in (
+        ("tiny", "StableDiffusionPipeline", 32, "epsilon"),
+        ("tiny-v", "StableDiffusionPipeline", 32, "v_prediction"),
+        ("toy-sdxl", "StableDiffusionXLPipeline", 32, ""),
+    ):
+        make_toy(home / "models" / name, kind, width, prediction)
+    for name, first in (("small", 0), ("other", 4)):
+        folder = home / "datasets" / name
+        folder.mkdir(parents=True)
+        for k in range(first, first + 4):
+            for ending in ("png", "txt"):
+                shutil.copy(shipped("assets") / "datasets" / "moon" / f"{k:03}.{ending}", folder)
+    return home
+
+
+def open_bench(home: Path) -> WorkerContext:
+    """On the CPU in float32."""
+    return WorkerContext.open(
+        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
+    )
+
+
+def hasten(patch: pytest.MonkeyPatch) -> None:
+    """Each model is read from its folder once and copied from then on, and one step is tried before a run instead of three."""
+    real, known = families.load_model, dict[tuple[Any, ...], LoadedModel]()
+
+    def load(info: Any, content: str, device: Any) -> LoadedModel:
+        if (info.path, device) not in known:
+            known[info.path, device] = real(info, content, device)
+        return replace(copy.deepcopy(known[info.path, device]), info=info, content_hash=content)
+
+    patch.setattr(families, "load_model", load)
+    patch.setattr("studio.engine.training.memory_probe.MAX_TIMED_STEPS", 1)
+
+
+def add(bench: WorkerContext, **values: Any) -> str:
+    """Store a quick run with some values changed."""
+    return bench.home.runs.add(validate(TrainingConfig, QUICK | values), "ann")
+
+
+def trained(
+    bench: WorkerContext, report: Callable[[Progress], None] = silent, **values: Any
+) -> dict[str, torch.Tensor]:
+    """The numbers of the file that a quick run writes, in float32."""
+    return weights(
+        bench,
+        train(bench, {"run": add(bench, **{"save_precision": "float32"} | values)}, report)["lora"],
+    )
+
+
+def weights(bench: WorkerContext, name: str) -> dict[str, torch.Tensor]:
+    """The numbers in a LoRA file of the library."""
+    return load_file(bench.settings.loras / f"{name}.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

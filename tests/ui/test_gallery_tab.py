@@ -1,0 +1,56 @@
+"""The Gallery tab without a browser: a picture that was made goes into a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from studio.core.generation.request import ResolvedRequest
+from studio.services.submission import Services
+from studio.ui.tabs.gallery import GalleryTab
+from support.visitors import ANN, OWNER, Asked
+
+
+@pytest.fixture
+def tab(desk: Services, by: Any) -> GalleryTab:
+    with gr.Blocks():
+        return GalleryTab(desk)
+
+
+def test_a_picture_goes_into_a_dataset_with_its_prompt(tab: GalleryTab, desk: Services) -> None:
+    request = ResolvedRequest(prompt="a red boat <b>", width=64, height=64, seed=7)
+    path = str(
+        desk.home.gallery.save(
+            Image.new("RGB", (64, 64), "red"),
+            request,
+            digest="0" * 64,
+            content_hashes={},
+            seconds=1.0,
+            owner=OWNER.id,
+        ).path
+    )
+    asked: Any = Asked(OWNER)
+    tab.add_to_dataset({tab.selected_path: path, tab.dataset: " boats "}, asked)
+    tab.add_to_dataset({tab.selected_path: path, tab.dataset: "boats"}, asked)
+    album = desk.dataset_registry.open("boats", OWNER)
+    assert [picture.caption for picture in album.images] == [
+        "a red boat <b>"
+    ] * 2  # nothing is overwritten
+    assert {source.generated for source in album.read_sources().values()} == {True}
+    for picked, name, visitor, words in (
+        (path, "", OWNER, "Which dataset"),
+        (None, "boats", OWNER, "gone"),
+        ("/etc/passwd", "boats", OWNER, "gone"),
+        (path, "boats", ANN, "owner"),
+        (path, "moon", OWNER, "moon"),
+    ):
+        guest: Any = Asked(visitor)
+        with pytest.raises(gr.Error, match=words):
+            tab.add_to_dataset({tab.selected_path: picked, tab.dataset: name}, guest)
+    assert len(desk.dataset_registry.open("boats", OWNER).images) == 2
+    tab.add_to_dataset({tab.selected_path: path, tab.dataset: "../out"}, asked)
+    assert not (desk.home.settings.home / "out").exists()
+    assert len(desk.dataset_registry.open("out", OWNER).images) == 1

@@ -1,0 +1,447 @@
+"""Who may do what: real studios in processes of their own, asked as hostile pages, guests and owners ask."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.request import GenerationRequest
+from studio.errors import InvalidSpec
+from studio.services import visitor as guard
+from studio.settings import Settings
+from studio.storage.jobs import Jobs
+from studio.ui.api import TASK_FIELDS
+from support.served import API, Browser, Served
+
+
+def asked(**values: Any) -> list[Any]:
+    """A quick picture as the endpoint's positional values."""
+    quick = {
+        "prompt": "a boat",
+        "width": 64,
+        "height": 64,
+        "steps": 2,
+        "scheduler": "Euler",
+        "noise_schedule": "As shipped",
+        "seed": 5,
+    }
+    return list(GenerationRequest(**(quick | values)).model_dump(mode="json").values())
+
+
+QUICK = asked()
+
+
+@pytest.fixture
+def owner(served: Served) -> Iterator[Browser]:
+    with Browser(served) as browser:
+        browser.get("/")
+        yield browser
+
+
+@pytest.fixture
+def guest(served: Served) -> Iterator[Browser]:
+    with Browser(served, "192.168.7.7") as browser:
+        browser.get("/")
+        yield browser
+
+
+@pytest.fixture
+def jobs(served: Served) -> Iterator[Jobs]:
+    table = Jobs(served.home / "jobs.sqlite")
+    yield table
+    table.close()
+
+
+def picture(browser: Browser) -> dict[str, str]:
+    """Make one; where it and its thumbnail lie."""
+    path = browser.ask("generate", *QUICK).json()["data"][0][0]["path"]
+    return {"path": path, "thumb": path.replace("/outputs/", "/thumbs/").replace(".png", ".webp")}
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "studio.gradio.live", ""],
+)
+def test_a_name_that_somebody_else_pointed_here_is_refused(served: Served, host: str) -> None:
+    with Browser(served, host) as hostile:
+        assert {hostile.get(place).status_code for place in ("/", "/config", f"{API}/info")} == {
+            403
+        }
+        assert hostile.ask("jobs", 5).status_code == 403
+    for name in ("127.0.0.1", "localhost", "[::1]", "10.0.0.5"):
+        with Browser(served, name) as mine:
+            assert mine.get("/config").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1",
+        "http://localhost:7860",
+        "https://x.gradio.live",
+    ],
+)
+def test_another_sites_page_can_send_nothing(served: Served, origin: str) -> None:
+    with Browser(served, origin=origin) as hostile:
+        before = set((served.home / "uploads").rglob("*"))
+        answers = [
+            hostile.post(f"{API}/upload", files={"files": b"x"}),
+            hostile.post(f"{API}/queue/join", json={"data": []}),
+            hostile.ask("jobs", 5),
+            hostile.post("/login", data={"username": "a", "password": "b"}),
+        ]
+        assert [answer.status_code for answer in answers] == [403] * 4
+        assert set((served.home / "uploads").rglob("*")) == before
+    with Browser(served, origin=served.url) as mine:
+        assert (
+            mine.ask("jobs", 5).status_code
+            == mine.post(f"{API}/upload", files={"files": b"x"}).status_code
+            == 200
+        )
+
+
+def test_a_cookie_that_no_script_reads_tells_browsers_apart(served: Served, jobs: Jobs) -> None:
+    with Browser(served) as one, Browser(served) as other:
+        given = [browser.get("/").headers["set-cookie"] for browser in (one, other)]
+        assert given[0] != given[1]
+        assert all("HttpOnly" in text and "SameSite=Strict" in text for text in given)
+        assert "set-cookie" not in one.get("/").headers
+        picture(one)
+        job = jobs.list_recent(1)[0]
+        assert job.owner not in ("api", "")
+        assert job.owner not in given[0]  # a hash: the table does not give cookies away
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "forwarded", "is_guest"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", None, False),
+        ("::1", "localhost", None, False),
+        ("192.168.7.7", "127.0.0.1:7860", None, True),
+        ("127.0.0.1", "abc.gradio.live", None, True),
+        ("127.0.0.1", "localhost", "127.0.0.1", True),
+        ("127.0.0.1", "", None, True),
+    ],
+)
+def test_the_owner_sits_at_this_machine(
+    address: str, host: str, forwarded: str | None, is_guest: bool
+) -> None:
+    headers = [(b"host", host.encode())] + (
+        [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    )
+    program = guard.visitor_from_scope(
+        {"type": "http", "client": (address, 5000), "headers": headers}
+    )
+    assert program.is_guest is is_guest
+    assert (program.id == "api") is not is_guest  # a guest's program does not pass for the owner's
+    forged = [*headers, (b"cookie", f'studio-visitor="{address} {forwarded}"'.encode())]
+    assert (
+        guard.visitor_from_scope({"type": "http", "client": (address, 5000), "headers": forged}).id
+        != program.id
+    )  # nor a cookie for it
+
+
+def test_whoever_is_reached_from_outside_needs_a_password() -> None:
+    assert guard.choose_login(Settings()) is None
+    assert guard.choose_login(Settings(auth="ann:se:cret")) == (
+        "ann",
+        "se:cret",
+    )
+    for settings in (
+        Settings(share=True),
+        Settings(host="0.0.0.0"),
+        Settings(host="::"),
+        Settings(host="example.org"),
+    ):
+        first, again = guard.choose_login(settings), guard.choose_login(settings)
+        assert first
+        assert again
+        assert first[0] == "studio"
+        assert len(first[1]) > 12
+        assert first != again
+    for bad in ("ann", "ann:", ":secret"):
+        with pytest.raises(InvalidSpec):
+            guard.choose_login(Settings(auth=bad))
+
+
+def test_login_on_the_network(open_studio: Callable[..., Served], tmp_path: Path) -> None:
+    studio = open_studio(tmp_path / "home", "--host", "0.0.0.0")
+    said = re.search(r"log in as (\S+) with the password (\S+)", studio.log.read_text())
+    assert said
+    with Browser(studio) as visitor:
+        closed = [
+            visitor.get("/config"),
+            visitor.ask("jobs", 5),
+            visitor.post(f"{API}/upload", files={"files": b"x"}),
+            visitor.get(f"{API}/file=/etc/passwd"),
+            visitor.post(f"{API}/queue/join", json={"data": []}),
+        ]
+        assert {answer.status_code for answer in closed} == {401}
+        for password in ("studio", said[2] + "x", said[2][:-1]):
+            assert (
+                visitor.post("/login", data={"username": said[1], "password": password}).status_code
+                == 400
+            )
+        assert visitor.get("/config").status_code == 401
+        assert (
+            visitor.post("/login", data={"username": said[1], "password": said[2]}).status_code
+            == 200
+        )
+        assert visitor.get("/config").status_code == visitor.ask("jobs", 5).status_code == 200
+
+
+def test_a_guest_reads_own_pictures_and_nobody_elses(
+    served: Served, owner: Browser, guest: Browser
+) -> None:
+    theirs, own, root = picture(owner), picture(guest), len(str(served.home))
+    for made in (own["path"], own["thumb"]):
+        assert guest.get(f"{API}/file={made}").status_code == 200
+    for path in (theirs["path"], theirs["thumb"]):
+        assert owner.get(f"{API}/file={path}").status_code == 200
+        ways = (
+            f"file={path}",
+            f"file/{path}",
+            f"file={path.replace('/', '%2f')}",
+            f"file={served.home}/empty/..{path[root:]}",
+            f"file=..{path[root:]}",
+            f"file={path}?x=1",
+            f"file=%00{path}",
+        )
+        assert [guest.get(f"{API}/{way}").status_code for way in ways] == [403] * len(ways)
+    names = {name for row in guest.ask("jobs", 50).json()["data"][0] for name in row["pictures"]}
+    again = {
+        name for row in guest.through_the_queue("jobs", 50)["data"][0] for name in row["pictures"]
+    }
+    assert Path(own["path"]).name in names
+    assert Path(theirs["path"]).name not in names | again
+    assert names == again
+    with Browser(
+        served, "192.168.7.7"
+    ) as program:  # without a cookie: neither that guest nor the owner's programs
+        assert program.get(f"{API}/file={own['path']}").status_code == 403
+        assert program.ask("jobs", 50).json()["data"][0] == []
+
+
+def bring(browser: Browser, shade: int) -> str:
+    """Have a picture of one colour worked on; its name among the pictures that were brought."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (shade, 9, 9)).save(out, "PNG")
+    sent = browser.post(f"{API}/upload", files={"files": ("a.png", out.getvalue())}).json()[0]
+    file = {"path": sent, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    rest = [
+        value
+        for name, value in zip(GenerationRequest.model_fields, QUICK)
+        if name in TASK_FIELDS["img2img"] and name != "image"
+    ]
+    return str(browser.ask("img2img", file, *rest).json()["data"][1]["request"]["image"])
+
+
+def test_what_a_guest_brought_is_nobody_elses(
+    served: Served, owner: Browser, guest: Browser
+) -> None:
+    def read(browser: Browser, name: str, ending: str = ".png") -> int:
+        ways = (
+            f"file={served.home}/inputs/{name}{ending}",
+            f"file/{served.home}/inputs/{name}{ending}",
+            f"file={served.home}/outputs/../inputs/{name}{ending}",
+        )
+        (status,) = {browser.get(f"{API}/{way}").status_code for way in ways}
+        return status
+
+    with Browser(served, "192.168.7.7") as bob:
+        bob.get("/")
+        theirs, own = bring(owner, 10), bring(guest, 20)
+        assert [read(browser, theirs) for browser in (owner, guest, bob)] == [200, 403, 403]
+        assert [read(browser, own) for browser in (owner, guest, bob)] == [200, 200, 403]
+        (mark,) = (
+            path.suffix
+            for path in (served.home / "inputs").glob(f"{own}.*")
+            if path.suffix != ".png"
+        )
+        assert [read(browser, own, mark) for browser in (guest, bob)] == [403, 403]
+        # nor through a job, whose pictures would be theirs
+        plain = dict(zip(GenerationRequest.model_fields, QUICK))
+        with_it, steps = plain | {"image": own}, [{"field": "steps", "values": [2, 3]}]
+        bobs = plain | {"image": bring(bob, 30)}
+        smuggled = [
+            bob.ask("generate", *asked(image=own)),
+            bob.ask("generate", *asked(image=own, mask=own)),
+            bob.ask("sweep", steps, "", False, with_it),
+            bob.ask("sweep", steps, "", True, with_it | {"mask": own}),
+            *(
+                bob.ask("sweep", [{"field": name, "values": [own]}], "", False, bobs)
+                for name in ("image", "mask")
+            ),
+        ]
+        assert [one.json()["error"].endswith("send it again.") for one in smuggled] == [True] * len(
+            smuggled
+        )
+        assert guest.ask("sweep", steps, "", False, with_it).status_code == 200
+        assert (
+            guest.ask("generate", *asked(image=own)).status_code
+            == 200
+            == owner.ask("generate", *asked(image=own)).status_code
+        )
+        assert bring(bob, 20) == own
+        assert read(bob, own) == 200  # who has the same pixels may have them
+
+
+def test_nobody_reads_other_files(served: Served, owner: Browser, guest: Browser) -> None:
+    made = picture(owner)["path"]
+    (served.home / "studio.toml").write_text("")
+    for file in (
+        "jobs.sqlite",
+        "gallery.sqlite",
+        "studio.toml",
+        "hashes.json",
+        "worker-cpu.log",
+        "models/other/model_index.json",
+    ):
+        path = served.home / file
+        assert path.is_file()
+        for browser in (owner, guest):
+            for way in (
+                f"file={path}",
+                f"file=../{file}",
+                f"file={served.home}/outputs/../{file}",
+                f"file/{path}",
+            ):
+                assert browser.get(f"{API}/{way}").status_code == 403
+    for browser in (owner, guest):
+        for place in (
+            "/etc/passwd",
+            "file:///etc/passwd",
+            f"{Path(__file__)}",
+            "http://127.0.0.1:1/",
+        ):
+            assert browser.get(f"{API}/file={place}").status_code == 403
+    assert (
+        "somebody else" in guest.get(f"{API}/file=http://1.1.1.1/").text
+    )  # gradio would fetch it for them
+    for path in (
+        made,
+        "/etc/passwd",
+        str(served.home / "jobs.sqlite"),
+        f"{served.home}/uploads/../jobs.sqlite",
+        "\0",
+        "",
+        5,
+    ):
+        for mark in ({}, {"meta": {"_type": "gradio.FileData"}}):
+            answer = guest.ask("inspect", {"path": path, **mark})
+            assert answer.status_code == 500
+            assert answer.json()["error"] in (
+                "Send a file.",
+                None,
+            )  # None: gradio refused it
+
+
+def test_the_page_reads_only_what_was_dropped_on_it(owner: Browser, guest: Browser) -> None:
+    config = guest.get("/config").json()
+    drop = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "drop")
+    upload = next(
+        one for one in config["dependencies"] if [drop, "upload"] in map(list, one["targets"])
+    )
+    file = {"path": picture(owner)["path"], "meta": {"_type": "gradio.FileData"}}
+    answer = guest.touch(
+        "drop", "upload", [file if part == drop else None for part in upload["inputs"]]
+    )
+    assert answer.status_code == 500
+    assert "a boat" not in answer.text
+
+
+def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs: Jobs) -> None:
+    long = {"prompt": "a boat", "steps": 150, "num_images": 90, "width": 64, "height": 64}
+    picture(owner)
+    ended = jobs.list_recent(1)[0].id
+    running, waiting = (
+        jobs.submit("generate", long, owner="ann"),
+        jobs.submit("generate", long, owner="ann"),
+    )
+    for verb, id in (
+        ("cancel", running),
+        ("cancel", waiting),
+        ("first", waiting),
+        ("last", waiting),
+        ("retry", ended),
+    ):
+        answer = guest.touch("queue-list", "click", [], what=verb, subject=str(id))
+        assert answer.status_code == 500
+        assert "somebody else" in answer.json()["error"]
+    assert [job.id for job in jobs.list_open()] == [running, waiting]
+    refused = [guest.touch("models-list", "click", [], what="unload", subject="pocket")]
+    config = guest.get("/config").json()
+    kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
+    refused.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))
+    captions = {name: field.get_default() for name, field in CaptionSpec.model_fields.items()}
+    refused.append(
+        guest.ask("caption", *(captions | {"dataset": "moon", "dry_run": True}).values())
+    )
+    assert all("only the owner" in answer.json()["error"] for answer in refused)
+    for id in (waiting, running):
+        assert (
+            owner.touch("queue-list", "click", [], what="cancel", subject=str(id)).status_code
+            == 200
+        )
+    job = jobs.get(waiting)
+    assert job
+    assert job.state == "cancelled"
+
+
+def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) -> None:
+    before = jobs.list_recent(1)
+    large = asked(width=1032, height=1032, steps=61, count=9, batch=5)
+    for said in (
+        guest.ask("generate", *large).json()["error"],
+        guest.through_the_queue("generate", *large)["error"],
+    ):
+        assert [line.split(":")[0] for line in said.split("\n")] == [
+            "Width",
+            "Height",
+            "Steps",
+            "Pictures",
+            "At once",
+        ]
+    assert jobs.list_recent(1) == before
+    most = asked(steps=61)
+    assert owner.ask("generate", *most).status_code == 200
+
+
+def test_hostile_uploads(served: Served, guest: Browser) -> None:
+    said = len(served.log.read_text())
+    assert guest.post(f"{API}/upload", files={"files": bytes(2**26 + 1)}).status_code == 413
+    page = guest.post(
+        f"{API}/upload", files={"files": ("../../../x.html", b"<script>alert(1)</script>")}
+    ).json()[0]
+    assert Path(page).is_relative_to(served.home / "uploads")
+    assert Path(page).name == "x.html"
+    shown = guest.get(f"{API}/file={page}")
+    assert shown.headers["content-disposition"].startswith("attachment")
+    assert "html" not in shown.headers["content-type"]
+    head = b"IHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\0\0\0"
+    bomb = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + head + zlib.crc32(head).to_bytes(4)
+    hostile = (
+        ("x.png", b"<svg onload=alert(1)>"),
+        ("x.png", bomb),
+        ("x.svg", b"<svg/>"),
+        ("x.png", b""),
+        ("x.ckpt", b"\x80\x04"),
+    )
+    for name, data in hostile:
+        sent = guest.post(f"{API}/upload", files={"files": (name, io.BytesIO(data))}).json()[0]
+        answer = guest.ask(
+            "inspect", {"path": sent, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        ).json()["error"]
+        assert answer.startswith(name)
+        assert "no picture" in answer or "pixels" in answer
+    assert "Traceback" not in served.log.read_text()[said:]
