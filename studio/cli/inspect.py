@@ -79,11 +79,4 @@ def inspect_file(path: Path) -> dict[str, Any]:
         raise BadFile(
             f"{path.name} may carry programs and is not opened; only .safetensors weights are."
         )
-    imported = gallery.read_image_settings(path)
-    return {
-        "kind": "picture",
-        "source": imported.source,
-        "request": dict(imported.values),
-        "text": imported.text,
-        "notes": list(imported.notes),
-    }
+    return gallery.read_image_settings(path).to_report()

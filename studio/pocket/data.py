@@ -95,9 +95,3 @@ def to_tensor(pixels: np.ndarray, device: str = "cpu") -> torch.Tensor:
     """Return uint8 images (n, height, width, 3) as floats (n, 3, height, width) from -1 to 1."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
     return images.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
-
-
-def to_pixels(images: torch.Tensor) -> np.ndarray:
-    """Return floats (n, 3, height, width) from -1 to 1 as uint8 images (n, height, width, 3)."""
-    levels = images.clamp(-1, 1).add(1).mul(127.5).round().byte()
-    return np.asarray(levels.permute(0, 2, 3, 1).cpu().numpy())

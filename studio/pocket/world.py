@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from PIL import Image
 
 from studio.engine.evaluation.scenes import PLACE_NAMES as PLACE_NAMES
 from studio.engine.evaluation.scenes import STYLE_NAMES as STYLE_NAMES
@@ -153,10 +152,3 @@ def render_scene(scene: Scene) -> np.ndarray:
     rng = np.random.default_rng([13, scene.seed])
     pixels = STYLE_RENDERERS[scene.style](ground, thing, rng, grounded)
     return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)
-
-
-def make_contact_sheet(images: list[np.ndarray], columns: int) -> Image.Image:
-    """Return full rows of images (height, width, 3), uint8, as one image."""
-    starts = range(0, len(images) - columns + 1, columns)
-    rows = [np.concatenate(images[start : start + columns], 1) for start in starts]
-    return Image.fromarray(np.concatenate(rows))

@@ -365,6 +365,16 @@ class ImportedSettings:
     text: str
     notes: tuple[str, ...] = field(default=())
 
+    def to_report(self) -> dict[str, Any]:
+        """Return what the command line and the endpoint `inspect` say of such a file."""
+        return {
+            "kind": "picture",
+            "source": self.source,
+            "request": dict(self.values),
+            "text": self.text,
+            "notes": list(self.notes),
+        }
+
 
 def read_image_settings(path: Path, name: str = "") -> ImportedSettings:
     """Return the settings that an image file carries: ours, else those of A1111's text.

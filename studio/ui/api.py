@@ -241,14 +241,7 @@ class Endpoints:
             file: A PNG, JPEG or WebP made here, in A1111 or in Forge.
         """
         with report_errors(plain_text=True):
-            imported = gallery.read_image_settings(*resolve_upload(file))
-            return {
-                "kind": "picture",
-                "source": imported.source,
-                "request": dict(imported.values),
-                "text": imported.text,
-                "notes": list(imported.notes),
-            }
+            return gallery.read_image_settings(*resolve_upload(file)).to_report()
 
     def jobs(self, request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
         """List the latest jobs, newest first.

@@ -57,6 +57,7 @@ def build_page(services: Services) -> gr.Blocks:
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
+        api.publish(services)  # first: gradio gives a name to whoever asks for it first
         gr.HTML(
             "<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>", elem_id="head"
         )
@@ -74,7 +75,6 @@ def build_page(services: Services) -> gr.Blocks:
             _wire_opening(tab, tab_block, loaded_states[tab.id])
         # What another tab hands over is seen from its top.
         tab_bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **EVENT_OPTIONS)
-        api.publish(services)
     return page
 
 

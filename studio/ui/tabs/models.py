@@ -136,10 +136,7 @@ class ModelsTab:
             visitor = visitor_from_request(request)
             visitor.require_owner("Taking a model out of memory")
             if event_payload(event).get("what") == "unload":
-                model = self.services.home.library.get_model(
-                    str(event_payload(event).get("subject"))
-                )
-                self.services.home.jobs.submit("unload", {"models": [model.name]}, owner=visitor.id)
+                self.services.submit_unload(str(event_payload(event).get("subject")), visitor)
                 gr.Info("It is taken out as soon as the running job is done.")
             return {self.model_cards: self.render_models(visitor)}
 
