@@ -82,15 +82,9 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
     """A bench on the CPU in float32 that finds pocket, toy-sd2 and toy-sdxl."""
-    from studio.engine.context import WorkerContext
+    from support.benches import open_toy_bench  # torch, which not every test needs
 
-    home = tmp_path_factory.mktemp("home")
-    (home / "models").mkdir()
-    for toy in toys.iterdir():
-        (home / "models" / toy.name).symlink_to(toy)
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_toy_bench(tmp_path_factory.mktemp("home"), toys)
     yield bench
     bench.home.gallery.close()
 

@@ -29,9 +29,9 @@ from studio.errors import BadFile, InvalidSpec, ModelNotFound, UnknownFamily
 from studio.pocket import data
 from studio.pocket.captions import parse_caption
 from studio.pocket.world import Scene, render_scene
-from studio.settings import load
 from studio.storage.models.library import Unusable
 from support import captioner_makers as makers
+from support.benches import open_bench
 from support.models import POCKET
 
 LOCAL = [kind for kind in CAPTIONERS if kind != ENDPOINT]
@@ -49,9 +49,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
     for kind, make in makers.MAKERS.items():
         make(home / "models" / f"toy-{kind}")
     makers.dataset(home / "datasets" / "world", 6)
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_bench(home)
     yield bench
     bench.home.gallery.close()
 

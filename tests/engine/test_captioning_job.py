@@ -27,6 +27,7 @@ from studio.errors import Cancelled, DatasetError, InvalidSpec, NotAllowed, Stud
 from studio.settings import load
 from studio.storage.jobs import Jobs, Progress
 from support import captioner_makers as makers
+from support.benches import open_bench
 
 # pictures that the embedded captioner asked itself about, in a process that dies in between
 KILLED = """
@@ -50,9 +51,7 @@ def silent(progress: Any) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
     """One bench for all, so that the captioner is loaded once."""
     home = tmp_path_factory.mktemp("captioning")
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_bench(home)
     yield bench
     bench.home.gallery.close()
 

@@ -32,9 +32,10 @@ from studio.errors import (
 )
 from studio.pocket.captions import add_article, format_full_caption
 from studio.pocket.world import Scene, render_scene, sample_held_out, sample_scene
-from studio.settings import load, shipped
+from studio.settings import shipped
 from studio.storage.jobs import Progress
 from support import captioner_makers as makers
+from support.benches import open_bench
 from support.models import POCKET
 
 COUNT, BOATS = 120, 12
@@ -65,9 +66,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, scenes: list[Scene]) -> Iter
         (folder / f"{k:03}.txt").write_text(format_full_caption(scene))
     reader = CLIPProcessor.from_pretrained(POCKET / "clip")
     makers.clip(home / "models" / "toy-clip", reader.tokenizer)
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_bench(home)
     yield bench
     bench.home.gallery.close()
 

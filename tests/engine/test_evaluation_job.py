@@ -17,7 +17,8 @@ from studio.engine.sweeps.job import run_sweep
 from studio.engine.training.job import train
 from studio.errors import StudioError
 from studio.settings import shipped
-from support.trainings import add, hasten, make_home, open_bench, silent
+from support.benches import open_bench
+from support.trainings import add, hasten, make_home, silent
 
 ALL = {
     "model": "pocket",

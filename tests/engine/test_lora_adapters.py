@@ -13,8 +13,8 @@ from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.engine.models.prompt_encoding import encode_prompts
-from studio.settings import load
 from support import lora_makers as makers
+from support.benches import open_toy_bench
 from support.models import POCKET
 from support.painting import together
 
@@ -29,16 +29,7 @@ MODELS = ["pocket", "toy-sdxl"]
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
     """One of our own: LoRAs stay on a lent model."""
-    settings = load(
-        home=tmp_path_factory.mktemp("loras"),
-        device="cpu",
-        precision="float32",
-        keep_free=0,
-        preview_every=0,
-    )
-    for toy in toys.iterdir():
-        (settings.models / toy.name).symlink_to(toy)
-    bench = WorkerContext.open(settings)
+    bench = open_toy_bench(tmp_path_factory.mktemp("loras"), toys)
     yield bench
     bench.home.gallery.close()
 

@@ -27,10 +27,10 @@ from studio.engine.training.lora_export import (
     write_lora,
 )
 from studio.errors import BadFile, StudioError
-from studio.settings import load
 from studio.storage import atomic
 from studio.storage.models import lora_file
 from support import lora_makers as makers
+from support.benches import open_toy_bench
 from support.models import POCKET
 from support.painting import together
 
@@ -230,16 +230,7 @@ PROMPT, SEED = "a red boat by a lake", 3
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]:
-    settings = load(
-        home=tmp_path_factory.mktemp("export"),
-        device="cpu",
-        precision="float32",
-        keep_free=0,
-        preview_every=0,
-    )
-    for toy in toys.iterdir():
-        (settings.models / toy.name).symlink_to(toy)
-    bench = WorkerContext.open(settings)
+    bench = open_toy_bench(tmp_path_factory.mktemp("export"), toys)
     yield bench
     bench.home.gallery.close()
 

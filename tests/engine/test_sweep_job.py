@@ -32,9 +32,9 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.sweeps.export import describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
-from studio.settings import load
 from studio.storage.sweeps import CellResult, Verdict
 from support import lora_makers as makers
+from support.benches import open_bench
 from support.models import POCKET
 from support.painting import together
 
@@ -78,9 +78,7 @@ def home(tmp_path: Path, toys: Path, shelf: Path) -> Path:
 
 @pytest.fixture
 def desk(home: Path) -> Iterator[WorkerContext]:
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_bench(home)
     yield bench
     bench.home.gallery.close()
     bench.home.sweeps.close()

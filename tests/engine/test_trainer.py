@@ -29,8 +29,9 @@ from studio.engine.training.objective import TrainingObjective
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
 from studio.errors import InvalidSpec, StudioError, UnknownFamily
 from support import lora_makers as makers
+from support.benches import open_bench
 from support.models import POCKET
-from support.trainings import QUICK, add, hasten, make_home, open_bench, same, silent, trained
+from support.trainings import QUICK, add, hasten, make_home, same, silent, trained
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

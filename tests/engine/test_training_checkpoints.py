@@ -32,7 +32,8 @@ from studio.settings import Settings
 from studio.storage.jobs import Progress
 from studio.storage.training import checkpoints
 from studio.storage.training.runs import Runs
-from support.trainings import QUICK, add, hasten, make_home, open_bench, same, silent, weights
+from support.benches import open_bench
+from support.trainings import QUICK, add, hasten, make_home, same, silent, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

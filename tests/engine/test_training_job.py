@@ -31,13 +31,13 @@ from studio.errors import DatasetError, InvalidSpec, ModelNotFound, OutOfMemory,
 from studio.settings import load, shipped
 from studio.storage.jobs import Jobs, Progress
 from studio.storage.presets import Presets
+from support.benches import open_bench
 from support.models import make_toy
 from support.trainings import (
     QUICK,
     add,
     hasten,
     make_home,
-    open_bench,
     same,
     silent,
     trained,

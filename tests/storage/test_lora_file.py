@@ -28,6 +28,7 @@ from studio.storage.jobs import Progress
 from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
 from support import lora_makers as makers
+from support.benches import open_bench
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_"
@@ -515,9 +516,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     home = tmp_path_factory.mktemp("hostile")
-    bench = WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
+    bench = open_bench(home)
     yield bench
     bench.home.gallery.close()
 

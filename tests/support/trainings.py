@@ -19,7 +19,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.models import families
 from studio.engine.models.families import LoadedModel
 from studio.engine.training.job import train
-from studio.settings import load, shipped
+from studio.settings import shipped
 from studio.storage.jobs import Progress
 from support.models import make_toy
 
@@ -55,13 +55,6 @@ def make_home(home: Path) -> Path:
             for ending in ("png", "txt"):
                 shutil.copy(shipped("assets") / "datasets" / "moon" / f"{k:03}.{ending}", folder)
     return home
-
-
-def open_bench(home: Path) -> WorkerContext:
-    """On the CPU in float32."""
-    return WorkerContext.open(
-        load(home=home, device="cpu", precision="float32", keep_free=0, preview_every=0)
-    )
 
 
 def hasten(patch: pytest.MonkeyPatch) -> None:
