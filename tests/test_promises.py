@@ -34,7 +34,6 @@ from studio.storage.presets import Presets
 from studio.ui.api import make_endpoint
 from support import lora_makers as makers
 from support.models import POCKET
-from support.served import former_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,12 +257,7 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
         return asked
 
     endpoint = make_endpoint(GenerationRequest, work, description="A trial.")
-    assert (
-        asyncio.run(
-            endpoint(gr.Request(), *request.model_dump().values(), *former_values("generate"))
-        )
-        == request
-    )
+    assert asyncio.run(endpoint(gr.Request(), *request.model_dump().values())) == request
 
 
 # ---- README ---------------------------------------------------------------------------------------------------------

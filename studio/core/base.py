@@ -96,7 +96,7 @@ def spec_field(
     guest_max: float | None = None,
     requires: str = "",
     formerly: str = "",
-    neutral: Any = None,
+    neutral: Any = ...,
     **limits: Any,
 ) -> Any:
     """Return a field with all that page, API, command line, PNG text and sweeps need to know of it.
@@ -112,8 +112,8 @@ def spec_field(
         guest_max: The most that a visitor who is not the owner may ask for.
         requires: What has to be there for it to change anything.
         formerly: The name under which older files hold it.
-        neutral: The value at which it does not count for digests; every field that is added to an
-            existing spec has to have one.
+        neutral: The value at which it does not count for digests, `...` for none; every field that
+            is added to an existing spec has to have one.
         limits: What pydantic's `Field` takes.
     """
     extra = {
@@ -124,7 +124,7 @@ def spec_field(
         "guest": guest_max,
         "needs": requires,
         "formerly": formerly,
-        "neutral": None if neutral is None else [neutral],
+        "neutral": () if neutral is ... else (neutral,),
     }
     return Field(
         default,
@@ -197,7 +197,10 @@ def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
     context = error.get("ctx", {})
     if not location:  # from a validator of several fields: it wrote the whole sentence
         return str(context.get("error", error["msg"]))
-    field = model.model_fields.get(str(location[0]))
+    name = str(location[0])
+    if error["type"] == "extra_forbidden" and len(location) == 1 and name in former_names(model):
+        return f"{name}: is now called {former_names(model)[name]}, which is given too."
+    field = model.model_fields.get(name)
     title = (field.title if field else None) or f"{location[0]!s:.40}"
     # From a validator of one field: it says what is wrong, we say where.
     if error["type"] == "value_error":

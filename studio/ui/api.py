@@ -365,7 +365,7 @@ def make_endpoint(
 
     async def endpoint(request: gr.Request, *values: Any) -> Any:
         with report_errors(plain_text=True):
-            arguments = dict(zip(names, values, strict=True))
+            arguments = dict(zip(names, values, strict=False))  # the last may be missing
             for old_name, name in former.items():
                 value = arguments.pop(old_name, None)
                 if value is not None:

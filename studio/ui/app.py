@@ -22,7 +22,7 @@ from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.middleware import build_middleware, check_port_free
-from studio.ui.private_gradio import set_queue_poll_seconds
+from studio.ui.private_gradio import Page, set_queue_poll_seconds
 from studio.ui.tab import Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
 from studio.ui.tabs.captioning import tab as captioning
@@ -53,7 +53,7 @@ PHONE_PADDING_STYLE = (
 
 def build_page(services: Services) -> gr.Blocks:
     """Return the page, not yet served."""
-    page: gr.Blocks = gr.Blocks(title="Studio", delete_cache=(3600, 86400), fill_width=True)
+    page = Page(title="Studio", delete_cache=(3600, 86400), fill_width=True)
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:

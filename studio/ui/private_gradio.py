@@ -8,6 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import BlockFunction
+from gradio.components.api_component import Api
+
+
+class Page(gr.Blocks):
+    """A page whose endpoints take the defaults of parameters that a program leaves out.
+
+    gradio's own client sends every parameter; over HTTP a program posts a list, which is shorter
+    when it was written before the last parameters came.
+    """
+
+    def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
+        """Add the defaults that are missing at the end of an endpoint's values, in place."""
+        missing = block_fn.inputs[len(inputs) :]
+        inputs.extend(block.value for block in missing if isinstance(block, Api))
+        super().validate_inputs(block_fn, inputs)
 
 
 def event_payload(event: gr.EventData) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _config(flags: argparse.Namespace, reads: bool) -> Any:
         {
             "dataset": "moon",
             "name": "moon",
-            "batch": BATCH,
+            "train_batch_size": BATCH,
             "rank": RANK,
             "steps": 1_000_000,
             "targets": "attention",

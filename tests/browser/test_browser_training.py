@@ -82,7 +82,7 @@ def test_the_moon_from_the_first_click_to_a_picture(
         name="little moon",
         sample_every=100,
         checkpoint_every=100,
-        validation_share=0.1,
+        validation_split=0.1,
         sample_prompts=f"a photo of a moon in the night sky\na moon {HOSTILE}",
         validate_every=50,
     )

@@ -40,34 +40,37 @@ CHANGED: dict[str, dict[str, Any]] = {
     "name": {"name": "b"},
     "trigger": {"trigger": "mysks"},
     "class_word": {"class_word": "toy"},
-    "num_class_images": {"class_pictures": 9, "class_word": "toy"},
-    "prior_loss_weight": {"prior_weight": 0.5, "class_pictures": 9, "class_word": "toy"},
+    "num_class_images": {"num_class_images": 9, "class_word": "toy"},
+    "prior_loss_weight": {"prior_loss_weight": 0.5, "num_class_images": 9, "class_word": "toy"},
     "steps": {"steps": 7},
     "epochs": {"epochs": 7},
-    "train_batch_size": {"batch": 2},
-    "gradient_accumulation_steps": {"accumulation": 2},
+    "train_batch_size": {"train_batch_size": 2},
+    "gradient_accumulation_steps": {"gradient_accumulation_steps": 2},
     "repeats": {"repeats": 2},
     "rank": {"rank": 8},
     "alpha": {"alpha": 2.0},
     "dropout": {"dropout": 0.1},
     "targets": {"targets": "attention"},
-    "target_modules": {"targets": "patterns", "patterns": "unet.*.to_k"},
+    "target_modules": {"targets": "patterns", "target_modules": "unet.*.to_k"},
     "conv_rank": {"targets": "attention + feed-forward + convolutions", "conv_rank": 4},
     "conv_alpha": {"targets": "attention + feed-forward + convolutions", "conv_alpha": 4.0},
     "train_unet": {"train_unet": False, "train_text_encoder": True},
     "train_text_encoder": {"train_text_encoder": True},
     "learning_rate": {"learning_rate": 2e-4},
-    "text_encoder_lr": {"text_encoder_rate": 5e-5, "train_text_encoder": True},
+    "text_encoder_lr": {"text_encoder_lr": 5e-5, "train_text_encoder": True},
     "optimizer": {"optimizer": ADAFACTOR_RELATIVE_STEP},
     "weight_decay": {"weight_decay": 0.1},
     "beta1": {"beta1": 0.8},
     "beta2": {"beta2": 0.99},
     "eps": {"eps": 1e-6},
     "scale_parameter": {"optimizer": "Adafactor", "scale_parameter": True},
-    "lr_scheduler": {"schedule": "cosine"},
-    "lr_warmup": {"warmup": 0.1, "schedule": "constant with warm-up"},
-    "lr_scheduler_num_cycles": {"cycles": 3, "schedule": "cosine with restarts"},
-    "lr_scheduler_power": {"power": 2.0, "schedule": "polynomial"},
+    "lr_scheduler": {"lr_scheduler": "cosine"},
+    "lr_warmup": {"lr_warmup": 0.1, "lr_scheduler": "constant with warm-up"},
+    "lr_scheduler_num_cycles": {
+        "lr_scheduler_num_cycles": 3,
+        "lr_scheduler": "cosine with restarts",
+    },
+    "lr_scheduler_power": {"lr_scheduler_power": 2.0, "lr_scheduler": "polynomial"},
     "max_grad_norm": {"max_grad_norm": 0.0},
     "min_snr_gamma": {"min_snr_gamma": 5.0},
     "noise_offset": {"noise_offset": 0.1},
@@ -76,7 +79,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "keep_tokens": {"keep_tokens": 1, "shuffle_caption": True},
     "clip_skip": {"clip_skip": 2},
     "resolution": {"resolution": 64},
-    "random_flip": {"flip": True},
+    "random_flip": {"random_flip": True},
     "crop": {"crop": "random", "cache_latents": "off"},
     "buckets": {"buckets": False},
     "bucket_min": {"bucket_min": 128},
@@ -93,9 +96,9 @@ CHANGED: dict[str, dict[str, Any]] = {
     "sample_every_epochs": {"sample_prompts": "a moon", "sample_every_epochs": 9},
     "checkpoint_every": {"checkpoint_every": 9},
     "checkpoint_every_epochs": {"checkpoint_every_epochs": 9},
-    "checkpoints_total_limit": {"checkpoint_every": 9, "keep_checkpoints": 0},
-    "validation_split": {"validation_share": 0.1},
-    "validate_every": {"validation_share": 0.1, "validate_every": 9},
+    "checkpoints_total_limit": {"checkpoint_every": 9, "checkpoints_total_limit": 0},
+    "validation_split": {"validation_split": 0.1},
+    "validate_every": {"validation_split": 0.1, "validate_every": 9},
 }
 
 
@@ -166,21 +169,21 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         },
         "Targets: only the",
     ),
-    ({"text_encoder_rate": 1e-5}, "Text encoders' rate: they are not trained"),
+    ({"text_encoder_lr": 1e-5}, "Text encoders' rate: they are not trained"),
     (
-        {"text_encoder_rate": 1e-5, "train_text_encoder": True, "train_unet": False},
+        {"text_encoder_lr": 1e-5, "train_text_encoder": True, "train_unet": False},
         "Text encoders' rate: where only they",
     ),
     ({"conv_rank": 4}, "Convolution rank: attention + feed-forward has no"),
     ({"conv_alpha": 4, "targets": "attention"}, "Convolution alpha: attention has no"),
-    ({"targets": "patterns", "patterns": " , "}, "Patterns: is needed"),
-    ({"patterns": "unet.*"}, "Patterns: count only with"),
+    ({"targets": "patterns", "target_modules": " , "}, "Patterns: is needed"),
+    ({"target_modules": "unet.*"}, "Patterns: count only with"),
     (
         {"optimizer": ADAFACTOR_RELATIVE_STEP, "learning_rate": 1e-4},
         "Learning rate: Adafactor with relative step finds its own",
     ),
     (
-        {"optimizer": ADAFACTOR_RELATIVE_STEP, "schedule": "cosine"},
+        {"optimizer": ADAFACTOR_RELATIVE_STEP, "lr_scheduler": "cosine"},
         "Rate schedule: Adafactor with relative step has its own",
     ),
     ({"learning_rate": None}, "Learning rate: AdamW needs one"),
@@ -188,19 +191,22 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "Adafactor", "beta2": 0.9}, "Beta 2: only AdamW"),
     ({"optimizer": ADAFACTOR_RELATIVE_STEP, "eps": 1e-6}, "Epsilon: only AdamW"),
     ({"scale_parameter": False}, "Scale parameter: only Adafactor"),
-    ({"warmup": 5}, "Warm-up: the constant schedule has none"),
-    ({"schedule": "constant with warm-up"}, "Warm-up: is needed"),
-    ({"schedule": "cosine", "warmup": 2.5}, "Warm-up: has to be a share below 1 or a whole"),
+    ({"lr_warmup": 5}, "Warm-up: the constant schedule has none"),
+    ({"lr_scheduler": "constant with warm-up"}, "Warm-up: is needed"),
+    ({"lr_scheduler": "cosine", "lr_warmup": 2.5}, "Warm-up: has to be a share below 1 or a whole"),
     (
-        {"schedule": "cosine", "warmup": 1000},
+        {"lr_scheduler": "cosine", "lr_warmup": 1000},
         "Warm-up: has to be at least 1 step and fewer than all 1000",
     ),
-    ({"schedule": "cosine", "warmup": 0.0001}, "Warm-up: has to be at least 1 step"),
-    ({"schedule": "cosine", "cycles": 2}, "Restarts: cosine has none"),
-    ({"schedule": "cosine", "power": 2}, "Power: only the polynomial"),
-    ({"schedule": "polynomial", "learning_rate": 1e-8}, "Learning rate: polynomial falls to 1e-7"),
-    ({"class_pictures": 5}, "Class word: is needed"),
-    ({"prior_weight": 1}, "Prior weight: there are no class pictures"),
+    ({"lr_scheduler": "cosine", "lr_warmup": 0.0001}, "Warm-up: has to be at least 1 step"),
+    ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 2}, "Restarts: cosine has none"),
+    ({"lr_scheduler": "cosine", "lr_scheduler_power": 2}, "Power: only the polynomial"),
+    (
+        {"lr_scheduler": "polynomial", "learning_rate": 1e-8},
+        "Learning rate: polynomial falls to 1e-7",
+    ),
+    ({"num_class_images": 5}, "Class word: is needed"),
+    ({"prior_loss_weight": 1}, "Prior weight: there are no class pictures"),
     ({"keep_tokens": 1}, "Keep first parts: captions are not shuffled"),
     ({"crop": "random"}, "Crop: kept latents are of one crop"),
     ({"buckets": False, "bucket_min": 64}, "Shortest side: there are no buckets"),
@@ -230,7 +236,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {"checkpoint_every": 5, "checkpoint_every_epochs": 1},
         "Checkpoint every: is given in steps and in epochs",
     ),
-    ({"keep_checkpoints": 5}, "Keep checkpoints: there is only the last"),
+    ({"checkpoints_total_limit": 5}, "Keep checkpoints: there is only the last"),
     ({"validate_every": 5}, "Validate every: no pictures are put aside"),
     ({"sample_prompts": "a moon\na AND b", "sample_every": 5}, "Sample prompts: AND"),
     ({"trigger": "a\nb"}, "Trigger word: has to be words on one line"),
@@ -252,9 +258,9 @@ def test_everything_wrong_is_said_at_once() -> None:
         steps=5,
         epochs=3,
         rank=9999,
-        warmup=3,
+        lr_warmup=3,
         colour=1,
-        cycles=2,
+        lr_scheduler_num_cycles=2,
         conv_rank=3,
         learning_rate="fast",
     )
@@ -269,9 +275,10 @@ def test_everything_wrong_is_said_at_once() -> None:
         "Restarts",
     ]
     with pytest.raises(InvalidSpec) as caught:
-        validate(TrainingConfig, {"cycles": 2})
+        validate(TrainingConfig, {"lr_scheduler_num_cycles": 2})
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["Dataset", "Name", "Restarts"]
-    assert len(faults(learning_rate="fast", schedule="polynomial")) == 1  # one fault, one sentence
+    # One fault, one sentence.
+    assert len(faults(learning_rate="fast", lr_scheduler="polynomial")) == 1
 
 
 def test_family() -> None:
@@ -290,7 +297,7 @@ def test_family() -> None:
 def test_guests_may_ask_for_less() -> None:
     config().check_guest()
     with pytest.raises(InvalidSpec) as caught:
-        config(steps=2001, rank=65, batch=5, resolution=2048).check_guest()
+        config(steps=2001, rank=65, train_batch_size=5, resolution=2048).check_guest()
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
         "Steps",
         "Batch",
@@ -340,13 +347,13 @@ def test_nonsense_is_refused_with_the_fields_title(name: str, value: object) -> 
 def test_length_as_kohya_rounds() -> None:
     assert count_steps(config(steps=1600), 1344) == 1600
     assert count_steps(config(epochs=20), 1344) == 26880
-    assert count_steps(config(epochs=2, batch=4), 15) == 8
-    assert count_steps(config(epochs=2, batch=4, accumulation=3), 15) == 4
+    assert count_steps(config(epochs=2, train_batch_size=4), 15) == 8
+    assert count_steps(config(epochs=2, train_batch_size=4, gradient_accumulation_steps=3), 15) == 4
     assert (
         count_steps(config(epochs=1, repeats=3), {"40_moon": (10, 40), "mare": (5, 1)}) == 3 * 405
     )
     assert (
-        count_steps(config(epochs=1, batch=4), 9, bucket_counts=[5, 3, 1]) == 4
+        count_steps(config(epochs=1, train_batch_size=4), 9, bucket_counts=[5, 3, 1]) == 4
     )  # where a batch is of one shape
     with pytest.raises(InvalidSpec, match="Dataset: moon has no pictures"):
         count_steps(config(epochs=1), 0)
@@ -354,20 +361,22 @@ def test_length_as_kohya_rounds() -> None:
 
 @pytest.mark.parametrize(
     ("values", "warmup"),
-    [({}, 0), ({"warmup": 100}, 100), ({"warmup": 0.1}, 40), ({"warmup": 1}, 1)],
+    [({}, 0), ({"lr_warmup": 100}, 100), ({"lr_warmup": 0.1}, 40), ({"lr_warmup": 1}, 1)],
 )
 @pytest.mark.parametrize("schedule", NAMES)
-@pytest.mark.parametrize("more", [{}, {"cycles": 3}, {"power": 2.5}])
+@pytest.mark.parametrize("more", [{}, {"lr_scheduler_num_cycles": 3}, {"lr_scheduler_power": 2.5}])
 def test_rates_are_those_of_diffusers_and_transformers(
     schedule: str, values: dict[str, Any], warmup: int, more: dict[str, Any]
 ) -> None:
     total = 400
     needs = {"constant": not values, "constant with warm-up": bool(values)}.get(schedule, True)
     if not needs or more.keys() - {
-        {"cosine with restarts": "cycles", "polynomial": "power"}.get(schedule, "")
+        {"cosine with restarts": "lr_scheduler_num_cycles", "polynomial": "lr_scheduler_power"}.get(
+            schedule, ""
+        )
     }:
         return
-    made = config(schedule=schedule, steps=total, **values, **more)
+    made = config(lr_scheduler=schedule, steps=total, **values, **more)
     assert count_warmup_steps(made, total) == warmup
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=made.learning_rate)
     told = get_scheduler(
@@ -375,20 +384,15 @@ def test_rates_are_those_of_diffusers_and_transformers(
         optimizer,
         num_warmup_steps=warmup,
         num_training_steps=total,
-        num_cycles=more.get("cycles", 1),
-        power=more.get("power", 1.0),
+        num_cycles=more.get("lr_scheduler_num_cycles", 1),
+        power=more.get("lr_scheduler_power", 1.0),
     ).lr_lambdas[0]
     for step in range(total + 3):
         assert compute_lr_factor(made, step, total) == pytest.approx(
             told(step), rel=1e-12, abs=1e-15
         ), step
-    extra = (
-        {"num_cycles": more["cycles"]}
-        if "cycles" in more
-        else {"power": more["power"]}
-        if "power" in more
-        else {}
-    )
+    theirs = {"lr_scheduler_num_cycles": "num_cycles", "lr_scheduler_power": "power"}
+    extra = {theirs[name]: value for name, value in more.items()}
     other = transformers.get_scheduler(
         NAMES[schedule], optimizer, warmup, total, scheduler_specific_kwargs=extra
     ).lr_lambdas[0]
@@ -407,7 +411,7 @@ def test_a_rate_is_between_nothing_and_all(
     schedule = "constant with warm-up" if schedule == "constant" and warmup else schedule
     if schedule == "constant with warm-up" and not warmup:
         return
-    made = config(schedule=schedule, steps=total, warmup=warmup)
+    made = config(lr_scheduler=schedule, steps=total, lr_warmup=warmup)
     assert 0 <= compute_lr_factor(made, data.draw(st.integers(0, total + 5)), total) <= 1
     assert compute_lr_factor(made, warmup, total) == pytest.approx(1)
 
@@ -425,9 +429,9 @@ def test_usual_values() -> None:
     assert not config(optimizer="Adafactor").effective_scale_parameter
     assert config(optimizer="Adafactor", scale_parameter=True).effective_scale_parameter
     assert config(train_text_encoder=True).learning_rates == (1e-4, 1e-4)
-    assert config(train_text_encoder=True, text_encoder_rate=5e-5).learning_rates == (1e-4, 5e-5)
+    assert config(train_text_encoder=True, text_encoder_lr=5e-5).learning_rates == (1e-4, 5e-5)
     assert config().checkpoint_limit == 3
-    assert config(checkpoint_every=5, keep_checkpoints=0).checkpoint_limit == 0
+    assert config(checkpoint_every=5, checkpoints_total_limit=0).checkpoint_limit == 0
     assert config(sample_every=5, sample_prompts=" a moon \n\n a boat").sample_prompt_list == (
         "a moon",
         "a boat",

@@ -24,7 +24,7 @@ ALL = {
     "model": "pocket",
     "trigger": "moon",
     "checkpoint_every": 2,
-    "keep_checkpoints": 0,
+    "checkpoints_total_limit": 0,
     "learning_rate": 1e-3,
 }
 

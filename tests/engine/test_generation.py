@@ -34,7 +34,7 @@ QUICK: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "scheduler": "Euler",
-    "schedule": "Uniform",
+    "noise_schedule": "Uniform",
 }
 LIN = {"timestep_spacing": "linspace"}
 
@@ -80,7 +80,7 @@ def test_toy_sd2_v_is_bitwise(toys: Path, paint: Callable[..., Any], scheduler: 
         steps=3,
         guidance=5,
         scheduler=name,
-        schedule="Uniform",
+        noise_schedule="Uniform",
         seed=3,
     )
     assert np.array_equal(ours, reference)
@@ -137,7 +137,7 @@ def test_a_picture_depends_on_its_own_seed_alone(
     """Count does not touch a picture, and a batch only in the last bits; also with schedulers that add noise."""
     for scheduler in ("Euler a", "DPM++ SDE"):
         spec = {**QUICK, "prompt": "a green tree", "scheduler": scheduler}
-        row = paint(seed=2**32 - 1, count=3, **spec)
+        row = paint(seed=2**32 - 1, num_images=3, **spec)
         assert [
             np.array_equal(one, paint(seed=seed, **spec))
             for one, seed in zip(row, (2**32 - 1, 0, 1))
@@ -172,7 +172,9 @@ def test_unequal_trajectories_share_calls(bench: WorkerContext) -> None:
 
 def test_the_record_is_what_ran(bench: WorkerContext) -> None:
     made = generate(
-        bench, {"prompt": "a boat", "count": 3, "batch": 2, **QUICK}, lambda progress: None
+        bench,
+        {"prompt": "a boat", "num_images": 3, "batch_size": 2, **QUICK},
+        lambda progress: None,
     )
     request = GenerationRequest.model_validate(made["request"])
     assert request.seed >= 0
@@ -283,7 +285,14 @@ def test_progress(bench: WorkerContext) -> None:
     lively = replace(bench, home=Home(bench.settings.model_copy(update={"preview_every": 2})))
     generate(
         lively,
-        {**QUICK, "prompt": "a boat", "steps": 6, "count": 3, "batch": 2, "scheduler": "Heun"},
+        {
+            **QUICK,
+            "prompt": "a boat",
+            "steps": 6,
+            "num_images": 3,
+            "batch_size": 2,
+            "scheduler": "Heun",
+        },
         seen.append,
     )
     steps = [progress.step for progress in seen]
@@ -340,7 +349,9 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        generate(bench, {**QUICK, "prompt": "a tree", "count": 2, "scheduler": "Euler a"}, report)
+        generate(
+            bench, {**QUICK, "prompt": "a tree", "num_images": 2, "scheduler": "Euler a"}, report
+        )
     assert len(seen) == at + 1
     assert not any(held["lent"] for held in bench.pipelines.loaded)
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
@@ -375,7 +386,7 @@ def test_out_of_memory_says_what_to_lower(
             OutOfMemory,
             match=r"did not suffice for pocket at 64 × 64, 2 at once\. Choose a smaller size",
         ):
-            paint(prompt="a boat", count=2, batch=2, **QUICK)
+            paint(prompt="a boat", num_images=2, batch_size=2, **QUICK)
     assert bench.pipelines.loaded == []
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 

@@ -84,7 +84,7 @@ def test_the_stock_picture(
     with torch.no_grad():
         image = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample
     reference = pipe.image_processor.postprocess(image, output_type="np")[0] * 255
-    apart = np.abs(pixels(cuda, scheduler=name, schedule=schedule) - reference.round()).mean()
+    apart = np.abs(pixels(cuda, scheduler=name, noise_schedule=schedule) - reference.round()).mean()
     print(f"{dtype} {name} {schedule}: {apart:.4f} of 255 apart")
     assert apart < (0.01 if dtype == torch.float32 else 4)
 
@@ -130,7 +130,7 @@ def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:
     ]
     for scheduler in ("Euler", "DDIM", "Heun", "UniPC", "PLMS"):
         for work in works:
-            spec = {**work, "scheduler": scheduler, "schedule": "As shipped"}
+            spec = {**work, "scheduler": scheduler, "noise_schedule": "As shipped"}
             ours = pixels(cuda, **spec)
             if "mask" in work:
                 assert np.array_equal(ours[:32], np.asarray(picture, float)[:32])

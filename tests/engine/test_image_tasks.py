@@ -41,7 +41,7 @@ EULER: dict[str, Any] = {
     "steps": 4,
     "guidance": 6,
     "seed": SEED,
-    "schedule": "As shipped",
+    "noise_schedule": "As shipped",
     "prompt": PROMPT,
 }
 
@@ -129,8 +129,8 @@ def test_several_at_once_with_a_second_pass(bench: WorkerContext) -> None:
     spec = EULER | {
         "width": 64,
         "height": 64,
-        "count": 2,
-        "batch": 2,
+        "num_images": 2,
+        "batch_size": 2,
         "hires_scale": 2,
         "hires_strength": 0.5,
     }

@@ -100,7 +100,7 @@ def test_other_ladders(
     stock: dict[str, Any], work: Callable[..., np.ndarray], name: str, schedule: str
 ) -> None:
     pipe = with_scheduler(stock["StableDiffusionImg2ImgPipeline"], POCKET, name, schedule)
-    ours = work(scene(), scheduler=name, schedule=schedule, strength=0.6)
+    ours = work(scene(), scheduler=name, noise_schedule=schedule, strength=0.6)
     assert np.array_equal(ours, called(pipe, name, image=scene(), strength=0.6))
 
 
@@ -182,7 +182,13 @@ def test_a_model_made_for_inpainting_does_what_others_do(others: WorkerContext, 
     )
     assert near.shape == far.shape == (SIZE, SIZE, 3)
     assert not np.array_equal(near, far)
-    base = {"model": model, "seed": SEED, "scheduler": "Euler", "schedule": "As shipped", **size}
+    base = {
+        "model": model,
+        "seed": SEED,
+        "scheduler": "Euler",
+        "noise_schedule": "As shipped",
+        **size,
+    }
     cells = validate(
         SweepSpec, {"base": base, "axes": [{"field": "steps", "values": "2, 3"}], "fast": True}
     )

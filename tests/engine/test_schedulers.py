@@ -88,7 +88,7 @@ def test_bitwise_the_stock_call(
         height=SIZE,
         guidance=6,
         scheduler=name,
-        schedule=schedule,
+        noise_schedule=schedule,
     )
     assert np.array_equal(ours, reference(stock, name, schedule))
     assert ours.std() > 5  # not one colour

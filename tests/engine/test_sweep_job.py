@@ -49,7 +49,7 @@ BASE: dict[str, Any] = {
     "steps": 3,
     "seed": 7,
     "scheduler": "Euler",
-    "schedule": "As shipped",
+    "noise_schedule": "As shipped",
 }
 
 
@@ -198,7 +198,7 @@ def test_fast_cells_are_within_the_bound(desk: WorkerContext, names: list[str]) 
     every = [
         {
             "scheduler": name,
-            "schedule": "As shipped",
+            "noise_schedule": "As shipped",
             "seed": k,
             "guidance": 1 + k % 4,
             "steps": 5 + k % 3,

@@ -248,7 +248,7 @@ def test_nothing_is_drawn_from_global_state_and_nothing_there_changes(bench: Wor
         "train_text_encoder": True,
         "noise_offset": 0.1,
         "caption_dropout": 0.5,
-        "flip": True,
+        "random_flip": True,
     }
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -298,7 +298,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: WorkerCont
 
 
 def test_accumulation_is_a_larger_batch(bench: WorkerContext) -> None:
-    one = trainer(bench, accumulation=2, max_grad_norm=0)
+    one = trainer(bench, gradient_accumulation_steps=2, max_grad_norm=0)
     two = [one.weighted_loss(one.loader.load_batch(k)).mean() for k in (0, 1)]
     wanted = torch.autograd.grad(sum(two) / 2, one.parameters)  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
@@ -378,11 +378,11 @@ def _adafactor(weights: Any, **more: Any) -> Any:
 
 def test_the_rate_follows_the_schedule_and_each_part_has_its_own(bench: WorkerContext) -> None:
     values = {
-        "schedule": "cosine",
-        "warmup": 2,
+        "lr_scheduler": "cosine",
+        "lr_warmup": 2,
         "steps": 6,
         "train_text_encoder": True,
-        "text_encoder_rate": 1e-3,
+        "text_encoder_lr": 1e-3,
     }
     one = trainer(bench, **values)
     for step in range(6):

@@ -43,12 +43,12 @@ PARTS = {"weights.safetensors": b"w" * 50, "state.json": b"{}"}
 LONG: dict[str, Any] = {
     "steps": 6,
     "checkpoint_every": 2,
-    "keep_checkpoints": 2,
+    "checkpoints_total_limit": 2,
     "save_precision": "float32",
     "dropout": 0.2,
     "caption_dropout": 0.3,
-    "schedule": "cosine",
-    "accumulation": 2,
+    "lr_scheduler": "cosine",
+    "gradient_accumulation_steps": 2,
     "train_text_encoder": True,
 }
 OPERATIONS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
@@ -311,7 +311,7 @@ def test_stopped_everywhere_and_resumed_is_bit_for_bit_the_same(
     values = (
         LONG
         if optimizer == "AdamW"
-        else LONG | {"optimizer": optimizer, "learning_rate": None, "schedule": "constant"}
+        else LONG | {"optimizer": optimizer, "learning_rate": None, "lr_scheduler": "constant"}
     )
     wanted = (
         whole

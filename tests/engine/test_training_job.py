@@ -78,7 +78,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
 
 # What is changed, and beside what: (values of both sides, values of the other). `weights` is the trained file, `plan` what is
 # known of the run before its first step, `files` what lies on the disk afterwards, `header` what the file says of itself.
-WIDE: dict[str, Any] = {"dataset": "wide", "batch": 1}
+WIDE: dict[str, Any] = {"dataset": "wide", "train_batch_size": 1}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "model": ({}, {"model": "tiny-v"}, "weights"),
     "dataset": ({}, {"dataset": "other"}, "weights"),
@@ -270,10 +270,10 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
         bench,
         sample_prompts="a moon <lora:none:1>\na cat",
         sample_every=3,
-        validation_share=0.25,
+        validation_split=0.25,
         validate_every=2,
         checkpoint_every=2,
-        keep_checkpoints=0,
+        checkpoints_total_limit=0,
     )
     result = train(bench, {"run": id}, said.append)
     assert [(one.step, one.prompt_index) for one in bench.home.runs.list_samples(id)] == [
@@ -379,7 +379,7 @@ def test_no_run_writes_over_another_s_file(bench: WorkerContext) -> None:
 
 
 def test_class_pictures_are_painted_once(bench: WorkerContext) -> None:
-    values = {"class_word": "rock", "class_pictures": 3, "steps": 1, "seed": 11}
+    values = {"class_word": "rock", "num_class_images": 3, "steps": 1, "seed": 11}
     said: list[str] = []
     train(bench, {"run": add(bench, **values)}, lambda progress: said.append(progress.message))
     train(bench, {"run": add(bench, **values)}, silent)
@@ -431,7 +431,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
             "thin.png is too small or too",
         ),
         (
-            {"dataset": "thin", "validation_share": 0.5},
+            {"dataset": "thin", "validation_split": 0.5},
             DatasetError,
             "thin has only one picture, so none can be put aside",
         ),
@@ -439,7 +439,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
         ({"model": "nine"}, InvalidSpec, "Model: nine is made for inpainting"),
         ({"precision": "float16"}, InvalidSpec, "Precision: a CPU cannot compute in float16"),
         (
-            {"targets": "patterns", "patterns": "*.attn9"},
+            {"targets": "patterns", "target_modules": "*.attn9"},
             InvalidSpec,
             "fits no layer; they are called such as unet.",
         ),
@@ -480,11 +480,11 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContex
     assert told["pictures"] == 4
     assert 0 < told["cost"]["seconds"] < 10
     assert told["cost"]["total"] == 4 * told["cost"]["seconds"]
-    larger = dry_run(bench, {"config": QUICK | {"batch": 4}}, silent)["cost"]["working"]
+    larger = dry_run(bench, {"config": QUICK | {"train_batch_size": 4}}, silent)["cost"]["working"]
     assert larger > 1.5 * told["cost"]["working"]
     assert len(bench.home.runs.list_runs()) == before
     assert probing.build_out_of_memory(
-        validate(TrainingConfig, QUICK | {"gradient_checkpointing": True, "batch": 1})
+        validate(TrainingConfig, QUICK | {"gradient_checkpointing": True, "train_batch_size": 1})
     ).args == (
         "The memory does not suffice for this training. Lower the resolution (now 64) or the rank (now 2).",
     )
@@ -497,7 +497,12 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContex
 
 def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: WorkerContext) -> None:
     """Also one by the very model that is trained on, and with a LoRA."""
-    values = {"steps": 4, "train_text_encoder": True, "dropout": 0.2, "accumulation": 2}
+    values = {
+        "steps": 4,
+        "train_text_encoder": True,
+        "dropout": 0.2,
+        "gradient_accumulation_steps": 2,
+    }
     wanted = trained(bench, **values)
     lora = train(bench, {"run": add(bench, name="meanwhile", steps=1)}, silent)["lora"]
     spec = {

@@ -84,8 +84,8 @@ REQUESTS = st.builds(
     steps=st.integers(1, 150),
     guidance=st.floats(1, 30),
     seed=st.integers(-1, 2**32 - 1),
-    count=st.integers(1, 100),
-    batch=st.integers(1, 16),
+    num_images=st.integers(1, 100),
+    batch_size=st.integers(1, 16),
     clip_skip=st.integers(1, 12),
 )
 

@@ -19,7 +19,7 @@ BASE: dict[str, Any] = {
     "steps": 2,
     "width": 64,
     "height": 64,
-    "schedule": "As shipped",
+    "noise_schedule": "As shipped",
     "seed": 1,
 }
 
@@ -61,7 +61,7 @@ def test_what_was_painted_foretells_what_comes(bench: Any) -> None:
     for batch in (1, 4):
         generate(
             bench,
-            BASE | {"prompt": f"measured {batch}", "count": batch, "batch": batch},
+            BASE | {"prompt": f"measured {batch}", "num_images": batch, "batch_size": batch},
             lambda progress: None,
         )
     found = load_timings(bench.settings, bench.home.gallery, bench.home.library, ["pocket"])

@@ -40,7 +40,13 @@ def made(
     given = {"image": inputs.add(picture).sha256} if picture else {}
     given |= {"mask": inputs.add_mask(mask).sha256} if mask else {}
     told = (
-        {"prompt": PROMPT, "seed": SEED, "steps": STEPS, "guidance": 6, "schedule": "As shipped"}
+        {
+            "prompt": PROMPT,
+            "seed": SEED,
+            "steps": STEPS,
+            "guidance": 6,
+            "noise_schedule": "As shipped",
+        }
         | given
         | spec
     )

@@ -11,9 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from studio.core.base import former_names
-from studio.core.generation.request import GenerationRequest
-
 API = "/gradio_api"
 
 
@@ -38,12 +35,6 @@ class Served:
         return self.url.removeprefix("http://")
 
 
-def former_values(endpoint: str) -> list[None]:
-    """What a call with positional values ends with: the former names of renamed fields, unused."""
-    paints = endpoint in {"generate", "img2img", "inpaint", "outpaint"}
-    return [None] * len(former_names(GenerationRequest)) if paints else []
-
-
 class Browser(httpx.Client):
     """A visitor at that address: the owner's names this machine, a guest's the network."""
 
@@ -57,9 +48,7 @@ class Browser(httpx.Client):
         )
 
     def ask(self, endpoint: str, *values: Any) -> httpx.Response:
-        return self.post(
-            f"{API}/run/{endpoint}", json={"data": [*values, *former_values(endpoint)]}
-        )
+        return self.post(f"{API}/run/{endpoint}", json={"data": values})
 
     def touch(self, element: str, event: str, values: list[Any], **data: Any) -> httpx.Response:
         """What the page does when somebody clicks there; `data` is the event's own."""

@@ -11,7 +11,7 @@ MOON: dict[str, Any] = {
     "dataset": "moon",
     "name": "moon",
     "steps": 40,
-    "batch": 2,
+    "train_batch_size": 2,
     "resolution": 64,
     "seed": 7,
 }

@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {
     "dataset": "small",
     "name": "moon",
     "steps": 4,
-    "batch": 2,
+    "train_batch_size": 2,
     "rank": 2,
     "resolution": 64,
     "learning_rate": 1e-2,

@@ -24,7 +24,7 @@ from studio.settings import shipped
 from studio.ui.api import TASK_FIELDS
 from support import lora_makers as makers
 from support.models import POCKET
-from support.served import API, Browser, Served, former_values
+from support.served import API, Browser, Served
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
 OTHER: dict[str, Any] = {
@@ -288,7 +288,6 @@ def test_nonsense_in_every_field_is_a_list_of_sentences(served: Served, value: A
                         for part in GenerationRequest.model_fields
                         if part in fields and part not in files
                     ],
-                    *former_values(name),
                 ]
             }
             answer = program.post(

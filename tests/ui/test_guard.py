@@ -400,7 +400,7 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
 
 def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) -> None:
     before = jobs.list_recent(1)
-    large = asked(width=1032, height=1032, steps=61, count=9, batch=5)
+    large = asked(width=1032, height=1032, steps=61, num_images=9, batch_size=5)
     for said in (
         guest.ask("generate", *large).json()["error"],
         guest.through_the_queue("generate", *large)["error"],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gradio as gr
+import pytest
 
-from studio.ui.private_gradio import event_payload, set_queue_poll_seconds
+from studio.ui.private_gradio import Page, event_payload, set_queue_poll_seconds
 
 
 def test_the_payload_of_an_event() -> None:
@@ -18,3 +19,24 @@ def test_the_queue_of_a_page() -> None:
     assert isinstance(page._queue.sleep_when_free, float)
     set_queue_poll_seconds(page, 0.25)
     assert page._queue.sleep_when_free == 0.25
+
+
+def test_an_endpoint_takes_the_defaults_of_what_is_left_out() -> None:
+    def add(left: int, right: int = 3) -> int:
+        return left + right
+
+    with Page() as page:
+        gr.api(add, api_name="add")
+    block_fn = next(iter(page.fns.values()))
+    values: list[int] = [1]
+    page.validate_inputs(block_fn, values)
+    assert values == [1, 3]
+
+
+def test_a_handler_of_the_page_gets_no_defaults() -> None:
+    with Page() as page:
+        boxes = [gr.Textbox("a"), gr.Textbox("b")]
+        gr.Button().click(lambda first, second: None, boxes, None)
+    block_fn = next(iter(page.fns.values()))
+    with pytest.raises(ValueError, match="enough input values"):
+        page.validate_inputs(block_fn, ["only one"])

@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "seed": 7,
-    "schedule": "As shipped",
+    "noise_schedule": "As shipped",
 }
 
 
