@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).resolve().parent.parent / "studio"
 HEAVY = {"torch", "diffusers", "transformers", "peft", "compel", "accelerate", "torchvision"}
 MAY_USE = {  # everybody may use errors and settings
@@ -27,12 +29,14 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-MODULES = {module_name(path) for path in FILES}
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
+MODULES = {module_name(path): path for path in FILES}
+HTML_TAG = re.compile(r"</?(a|b|i|p|h\d|dl|li|ul|div|img|span|small|button|input)[ >]")
 
 
-def imported_names(tree: ast.AST) -> list[str]:
+def imported_names(path: Path) -> list[str]:
     names = []
-    for node in ast.walk(tree):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -44,7 +48,7 @@ def imported_names(tree: ast.AST) -> list[str]:
 def imported_modules(path: Path) -> set[str]:
     """Modules of the studio that a file imports, at its top, in a function or for types alone."""
     modules = set()
-    for name in imported_names(ast.parse(path.read_text("utf-8"))):
+    for name in imported_names(path):
         module = name if name in MODULES else name.rpartition(".")[0]
         if module in MODULES:
             modules.add(module)
@@ -56,24 +60,35 @@ def floor_of(module: str) -> str:
     return parts[1] if len(parts) > 1 and parts[0] == "studio" and parts[1] in MAY_USE else ""
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downwards(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
-    floor = floor_of(module_name(path))
-    for name in imported_names(tree):
-        top, target = name.split(".")[0], floor_of(name)
-        assert top not in HEAVY or floor in ("engine", "pocket"), f"{name} outside engine/"
-        assert top != "gradio" or floor == "ui", f"{name} outside ui/"
-        assert not (floor and target) or target in MAY_USE[floor], f"{floor} must not use {name}"
+IMPORTS = [(module, name) for module, path in MODULES.items() for name in imported_names(path)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_says_what_it_knows(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+def test_floors_use_only_those_below() -> None:
+    assert [
+        f"{module} must not use {name}"
+        for module, name in IMPORTS
+        if (floor := floor_of(module)) and (target := floor_of(name))
+        if target not in MAY_USE[floor]
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("libraries", "floors"), [(HEAVY, {"engine", "pocket"}), ({"gradio"}, {"ui"})]
+)
+def test_a_heavy_library_stays_on_its_floor(libraries: set[str], floors: set[str]) -> None:
+    assert [
+        f"{module} must not use {name}"
+        for module, name in IMPORTS
+        if name.split(".")[0] in libraries and floor_of(module) not in floors
+    ] == []
+
+
+def test_a_module_says_what_it_knows() -> None:
+    assert [path for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 def test_no_import_runs_in_a_circle() -> None:
-    edges = {module_name(path): imported_modules(path) for path in FILES}
+    edges = {module: imported_modules(path) for module, path in MODULES.items()}
     finished: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -86,3 +101,16 @@ def test_no_import_runs_in_a_circle() -> None:
 
     for module in sorted(edges):
         visit(module, ())
+
+
+def test_html_comes_from_templates() -> None:
+    """A value that is put into HTML is escaped there, and nobody has to think of it."""
+    assert [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        if HTML_TAG.search(
+            "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+        )
+    ] == []

@@ -124,7 +124,7 @@ def spec_field(
         "guest": guest_max,
         "needs": requires,
         "formerly": formerly,
-        "neutral": () if neutral is ... else (neutral,),
+        "neutral": [] if neutral is ... else [neutral],
     }
     return Field(
         default,

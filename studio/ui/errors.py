@@ -1,6 +1,7 @@
-"""The one place where errors become messages of the page and of the API.
+"""The one place where errors and notices become messages of the page and of the API.
 
-Knows: gradio's errors; which errors a visitor may read. Does not know: what went wrong.
+Knows: gradio's errors and toasts, which read their text as HTML; which errors a visitor may read.
+Does not know: what went wrong.
 """
 
 from __future__ import annotations
@@ -32,10 +33,24 @@ def report_errors(plain_text: bool = False) -> Iterator[None]:
     except gr.Error:
         raise
     except StudioError as error:
-        text = str(error) if plain_text else html.escape(str(error)).replace("\n", "<br>")
+        text = str(error) if plain_text else _to_html(str(error))
         raise gr.Error(text, duration=None, print_exception=False) from None
     except Exception:
         log.exception("a handler of the page or an endpoint failed")
         raise gr.Error(
             "Something went wrong inside the studio; the log says what.", print_exception=False
         ) from None
+
+
+def show_info(text: str) -> None:
+    """Tell the visitor something in a toast."""
+    gr.Info(_to_html(text))
+
+
+def show_warning(text: str, seconds: float = 10) -> None:
+    """Tell the visitor in a toast what is not as they may expect; it stays for `seconds`."""
+    gr.Warning(_to_html(text), duration=seconds)
+
+
+def _to_html(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")

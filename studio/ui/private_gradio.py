@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import BlockFunction
+from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
 

@@ -28,7 +28,7 @@ from studio.ui.components.denoise_strip import DenoiseStrip
 from studio.ui.components.mask_editor import SourceImage
 from studio.ui.tabs.gallery import GalleryTab
 from studio.ui.tabs.generation import GenerationTab
-from studio.ui.tabs.img2img import Img2Img, render_step_count
+from studio.ui.tabs.img2img import Img2Img, render_effective_steps
 from studio.ui.tabs.img2img_batch import render_batch
 from studio.ui.tabs.inpaint import INPAINT, OUTPAINT, SIDE_FIELDS, Inpaint
 from studio.ui.tabs.sweep.tab import SweepTab
@@ -677,8 +677,8 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
     ids=str,
 )
 def test_the_steps_that_really_run_are_said(steps: Any, strength: Any, words: str) -> None:
-    assert words in render_step_count(steps, strength)
-    assert bool(words) == bool(render_step_count(steps, strength))
+    assert words in render_effective_steps(steps, strength)
+    assert bool(words) == bool(render_effective_steps(steps, strength))
 
 
 def test_resize_by_computes_width_and_height(img2img: Img2Img) -> None:

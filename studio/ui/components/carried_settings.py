@@ -6,7 +6,6 @@ Does not know: what they mean; which form it stands beside.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.ui.events import BUTTON_CLICK_JS, EVENT_OPTIONS, Updates
 from studio.ui.form import Form
+from studio.ui.views.images import render_carried_settings
 
 REQUEST_FIELDS = GenerationRequest.model_fields
 TASK_HEADINGS = {
@@ -76,17 +76,11 @@ class CarriedSettings:
             for name, value in carried_values.items()
             if name not in ("image", "mask")
         ]
-        image_tag = ""
+        image_url = ""
         try:
             if request.image:
                 path = self.services.home.library.inputs.get_path(request.image)
-                image_tag = f'<img alt="" src="{file_url(path)}">'
+                image_url = file_url(path)
         except BadPicture:
             settings.insert(0, "The picture is not in this home any more.")
-        heading = TASK_HEADINGS[request.task]
-        details = html.escape(" · ".join(settings))
-        return (
-            f'<div class="basis">{image_tag}<div><b>{heading}</b><small>{details}</small></div>'
-            '<button type="button" class="do" data-do="away" data-subject="">Take away</button>'
-            "</div>"
-        )
+        return render_carried_settings(TASK_HEADINGS[request.task], " · ".join(settings), image_url)

@@ -6,7 +6,6 @@ Knows: how a LoRA is described, which go with a model. Does not know: how rows a
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from studio.core.generation.lora_use import LoraUse
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
@@ -149,10 +148,10 @@ class LoraPicker:
             if not isinstance(rows, list):
                 rows = []
             if not name:
-                gr.Info("Choose a LoRA first.")
+                show_info("Choose a LoRA first.")
                 return {self.dropdown: gr.skip()}
             if any(isinstance(row, Mapping) and row.get("name") == name for row in rows):
-                gr.Info(f"{html.escape(str(name)[:80])} is there already.")
+                show_info(f"{str(name)[:80]} is there already.")
                 return {self.dropdown: gr.skip()}
             use = LoraUse(name=self.services.home.library.get_lora(str(name)).name)
             return {self.dropdown: None, self.rows: [*rows, use.model_dump()]}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from studio.errors import BadPicture
 from studio.imaging import decode
 from studio.services.submission import Services
 from studio.services.urls import file_url
+from studio.ui.errors import show_info
 from studio.ui.events import Updates, resolve_upload
 from studio.ui.views.templates import render_macro
 
@@ -169,7 +169,7 @@ class MaskEditor:
             )
             alpha_mask = alpha_mask.resize(image.size) if alpha_mask else None
         for note in notes:
-            gr.Info(html.escape(note))
+            show_info(note)
         image_digest = self.input_store.add(image, guest_id=guest_id).sha256
         mask_digest = ""
         if alpha_mask:

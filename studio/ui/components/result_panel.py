@@ -18,6 +18,7 @@ from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.ui.components.before_after import BeforeAfterSlider, load_before_image
 from studio.ui.components.denoise_strip import DenoiseStrip
+from studio.ui.errors import show_warning
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.images import render_image_settings
 from studio.ui.views.jobs import list_job_images, render_outcome, render_progress
@@ -236,7 +237,7 @@ class ResultPanel:
         """
         source = load_before_image(self.services, selected_path)
         if source is None and label == COMPARE_LABEL:
-            gr.Warning("The picture that it was made from is not in this home any more.")
+            show_warning("The picture that it was made from is not in this home any more.")
         if source is None or selected_path is None or label == RESULT_LABEL:
             return {
                 self.result: gr.Gallery(visible=True),

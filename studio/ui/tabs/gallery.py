@@ -6,7 +6,6 @@ Does not know: how images are stored.
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.before_after import BeforeAfterSlider
 from studio.ui.components.denoise_strip import DenoiseStrip
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.tab import Tab
 from studio.ui.views.images import render_image_settings
+from studio.ui.views.templates import render_nothing
 
 ID = "gallery"
 PAGE_SIZE = 48
@@ -86,7 +86,7 @@ class GalleryTab:
         )
         self.compare = BeforeAfterSlider("gallery-compare")
         self.details = gr.HTML(
-            '<p class="nothing">Choose a picture to see it large, with its settings.</p>',
+            render_nothing("Choose a picture to see it large, with its settings."),
             elem_id="gallery-about",
         )
         with gr.Row(visible=False, elem_classes="send") as self.send_row:
@@ -175,7 +175,7 @@ class GalleryTab:
             self.older: gr.Button(interactive=offset + PAGE_SIZE < total),
             self.grid: [str(_thumbnail_path(image)) for image in images],
             self.page: page,
-            self.result_count: f'<p class="nothing">{count_text}</p>',
+            self.result_count: render_nothing(count_text),
             self.paths: [str(image.path) for image in images],
         }
 
@@ -203,7 +203,7 @@ class GalleryTab:
         if values[self.pinned_path]:
             return self.render_image(selected_path, None)
         if selected_path:
-            gr.Info("Pinned. Choose another picture to compare it with.")
+            show_info("Pinned. Choose another picture to compare it with.")
         return self.render_image(selected_path, selected_path)
 
     def render_image(self, selected_path: str | None, pinned_path: str | None) -> Updates:
@@ -220,7 +220,7 @@ class GalleryTab:
         if image is None:
             return updates | {
                 self.view: gr.Image(visible=False),
-                self.details: '<p class="nothing">That picture is gone.</p>',
+                self.details: render_nothing("That picture is gone."),
                 self.selected_path: None,
                 **self.compare.hide(),
             }
@@ -263,7 +263,7 @@ class GalleryTab:
             result = dataset_store.import_generated(dataset_name, [image])
             if result.skipped:
                 raise DatasetError(" ".join(result.skipped[0]))
-            gr.Info(f"Added to {html.escape(dataset_name)}, with its prompt as its caption.")
+            show_info(f"Added to {dataset_name}, with its prompt as its caption.")
 
     def delete_image(self, values: Updates, request: gr.Request) -> Updates:
         """Delete the selected image."""
@@ -278,7 +278,7 @@ class GalleryTab:
             return {
                 **self.render_page(values[self.query], values[self.page], visitor),
                 **self.render_image(None, None),
-                self.details: '<p class="nothing">Deleted.</p>',
+                self.details: render_nothing("Deleted."),
             }
 
 

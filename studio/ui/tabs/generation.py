@@ -7,7 +7,6 @@ a mask).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.result_panel import ResultPanel
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
@@ -34,7 +33,7 @@ from studio.ui.events import (
 )
 from studio.ui.form import Form, single_file
 from studio.ui.tab import Tab
-from studio.ui.views.images import render_estimate
+from studio.ui.views.images import render_estimate, render_note
 
 MODEL_SIZE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
@@ -379,7 +378,7 @@ class GenerationTab:
         try:
             estimate_html = self.estimate_text(validate(GenerationRequest, fields))
         except InvalidSpec as error:
-            estimate_html = f'<p class="estimate">{html.escape(error.faults[0])}</p>'
+            estimate_html = render_note(error.faults[0])
         return {self.estimate: estimate_html}
 
     def estimate_text(self, request: GenerationRequest) -> str:
@@ -518,7 +517,7 @@ class GenerationTab:
             visitor_from_request(request).require_owner("Saving presets")
             name = str(values.pop(self.preset_name) or "")
             path = self.services.home.presets.save(name, self.form.read(values))
-            gr.Info(f"Kept as {html.escape(path.stem)}.")
+            show_info(f"Kept as {path.stem}.")
             return {
                 self.preset: gr.Dropdown(self.services.home.presets.list_names(), value=path.stem),
                 self.preset_name: "",
@@ -544,7 +543,7 @@ class GenerationTab:
                 notes.append(f"The model {model_name} is not here; the chosen one stays.")
             updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
             for note in (*notes, *faults):
-                gr.Warning(html.escape(note), duration=12)
+                show_warning(note, seconds=12)
             if noise_schedule := settings.get("noise_schedule"):
                 updates[self.form["noise_schedule"]] = _noise_schedule_dropdown(
                     settings["scheduler"], noise_schedule

@@ -22,7 +22,7 @@ from studio.errors import InvalidSpec
 from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.mask_editor import MaskEditor, SourceImage
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_warning
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
@@ -172,7 +172,7 @@ class ImageInputTab(GenerationTab):
             request.image, request.mask, request.invert_mask, visitor.owner_filter
         )
         if source is None:
-            gr.Warning(
+            show_warning(
                 "The picture that this was made from is not in this home any more; choose another."
             )
         return updates | self.editor.show_image(source, hints)

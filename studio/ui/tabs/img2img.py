@@ -23,7 +23,7 @@ from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.tab import Tab
 from studio.ui.tabs.image_input import ImageInputTab
 from studio.ui.tabs.img2img_batch import BatchImg2Img
-from studio.ui.views.images import render_placeholder
+from studio.ui.views.images import render_placeholder, render_step_count
 
 MAX_STEPS = 1000  # more are not counted under the strength
 MIN_SCALE = 0.25  # of "Resize by"
@@ -115,7 +115,7 @@ class Img2Img(ImageInputTab):
         strength = values[self.form["strength"]]
         return {
             **super().update_estimate(values),
-            self.step_count: render_step_count(steps, strength),
+            self.step_count: render_effective_steps(steps, strength),
         }
 
     def apply_scale(self, values: Updates) -> Updates:
@@ -142,7 +142,7 @@ class Img2Img(ImageInputTab):
         """Put a request on the page, and say how many of its steps run."""
         return {
             **super().load_request(request, visitor),
-            self.step_count: render_step_count(request.steps, request.strength),
+            self.step_count: render_effective_steps(request.steps, request.strength),
         }
 
     def receive_for_upscale(self, image: GeneratedImage, visitor: Visitor) -> Updates:
@@ -170,7 +170,7 @@ class Img2Img(ImageInputTab):
         )
 
 
-def render_step_count(steps: Any, strength: Any) -> str:
+def render_effective_steps(steps: Any, strength: Any) -> str:
     """Render how many steps really run.
 
     Args:
@@ -188,7 +188,7 @@ def render_step_count(steps: Any, strength: Any) -> str:
         text = "No step runs: more strength, or more steps."
     else:
         text = "No step runs: the picture is only enlarged."
-    return f'<p class="estimate" data-runs="{num_steps}">{text}</p>'
+    return render_step_count(num_steps, text)
 
 
 def build(services: Services) -> Tab:

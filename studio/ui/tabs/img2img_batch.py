@@ -8,9 +8,7 @@ The list is stored in the job table's metadata, by visitor: a page that opens la
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from studio.ui.events import (
     visitor_from_request,
 )
 from studio.ui.views.jobs import STATE_LABELS, list_job_images
+from studio.ui.views.templates import render_macro, render_nothing
 
 if TYPE_CHECKING:
     from studio.ui.tabs.image_input import ImageInputTab
@@ -188,60 +187,44 @@ def render_batch(rows: list[dict[str, Any]], jobs: dict[int, Job]) -> str:
         jobs: The jobs that are still stored, by id.
     """
     if not rows:
-        return (
-            '<p class="nothing">Each picture becomes a job of its own; '
-            "one that fails does not stop the others.</p>"
+        return render_nothing(
+            "Each picture becomes a job of its own; one that fails does not stop the others."
         )
-    descriptions = [_describe_row(row, jobs.get(row.get("job", 0))) for row in rows]
-    states = [state for state, _, _ in descriptions]
-    num_done = states.count("done")
-    num_failed = states.count("failed")
-    percent = 100 * (num_done + num_failed) / len(rows)
-    bar = (
-        f'<div class="bar" role="progressbar" aria-valuenow="{int(percent)}">'
-        f'<i style="width:{percent:.1f}%"></i></div>'
+    described = [_describe_row(row, jobs.get(row.get("job", 0))) for row in rows]
+    states = [row["state"] for row in described]
+    return render_macro(
+        "images.html",
+        "batch",
+        rows=described,
+        num_done=states.count("done"),
+        num_failed=states.count("failed"),
     )
-    failures = f" · {num_failed} failed" if num_failed else ""
-    head = (
-        f'<p class="estimate" data-done="{num_done}" data-failed="{num_failed}">'
-        f"{num_done} of {len(rows)} done{failures}</p>"
-    )
-    rows_html = ""
-    for row, (state, message, thumbnail) in zip(rows, descriptions):
-        message_html = ""
-        if message:
-            message_html = f"<small>{html.escape(message)}</small>"
-        rows_html += (
-            f'<div class="one" data-state="{state}">{thumbnail}'
-            f'<b>{html.escape(str(row["name"]))}</b><span class="chip {state}">'
-            f"{STATE_LABELS[state]}</span>{message_html}</div>"
-        )
-    return f'<div class="many">{head}{bar}{rows_html}</div>'
 
 
-def _describe_row(row: dict[str, Any], job: Job | None) -> tuple[str, str, str]:
-    """Return the state, a message and the thumbnail's HTML of a row."""
+def _describe_row(row: dict[str, Any], job: Job | None) -> dict[str, str]:
+    """Return what is shown of one row, by its names in the template."""
+    state = job.state if job else "failed"
+    described = {
+        "name": str(row["name"]),
+        "state": state,
+        "label": STATE_LABELS[state],
+        "message": "",
+        "url": "",
+        "thumbnail_url": "",
+    }
     if job is None:
-        return "failed", str(row.get("error") or "Its job is gone."), _render_thumbnail([])
-    thumbnail = _render_thumbnail(list_job_images(job))
+        return described | {"message": str(row.get("error") or "Its job is gone.")}
     progress = job.progress
-    message = job.error or ""
+    described["message"] = job.error or ""
     if job.state == "running" and progress.total:
-        message = f"step {progress.step} of {progress.total}"
-    return job.state, message, thumbnail
-
-
-def _render_thumbnail(images: Sequence[Mapping[str, Any]]) -> str:
-    """Render the first image of a job, small and linked; a blank where there is none."""
-    if not images or not Path(images[0]["path"]).is_file():
-        return '<i aria-hidden="true"></i>'
-    path = Path(images[0]["path"])
-    thumbnail_path = Path(images[0]["thumb"])
-    source_url = file_url(thumbnail_path if thumbnail_path.is_file() else path)
-    return (
-        f'<a href="{file_url(path)}" target="_blank" rel="noopener">'
-        f'<img alt="" loading="lazy" src="{source_url}"></a>'
-    )
+        described["message"] = f"step {progress.step} of {progress.total}"
+    images = list_job_images(job)
+    if images and Path(images[0]["path"]).is_file():
+        path = Path(images[0]["path"])
+        thumbnail_path = Path(images[0]["thumb"])
+        described["url"] = file_url(path)
+        described["thumbnail_url"] = file_url(thumbnail_path if thumbnail_path.is_file() else path)
+    return described
 
 
 def _meta_key(visitor: Visitor) -> str:

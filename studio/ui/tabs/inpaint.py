@@ -23,7 +23,7 @@ from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates
 from studio.ui.tab import Tab
 from studio.ui.tabs.generation import native_size_of
 from studio.ui.tabs.image_input import ImageInputTab, fit_size
-from studio.ui.tabs.img2img import render_step_count
+from studio.ui.tabs.img2img import render_effective_steps
 from studio.ui.views.images import render_placeholder
 
 INPAINT = "inpaint"
@@ -317,7 +317,7 @@ class Inpaint(ImageInputTab):
         strength = values[self.form["strength"]]
         return {
             **super().update_estimate(values),
-            self.step_count: render_step_count(steps, strength),
+            self.step_count: render_effective_steps(steps, strength),
         }
 
     def default_size(self, values: Updates) -> Size | None:
@@ -346,7 +346,7 @@ class Inpaint(ImageInputTab):
             **self._task_visibility(task, request.extend_fill),
             self.form["extend_colour"]: colour,
             self.task_choice: task,
-            self.step_count: render_step_count(request.steps, request.strength),
+            self.step_count: render_effective_steps(request.steps, request.strength),
         }
 
     def editor_hints(self, request: GenerationRequest) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Does not know: how a model is loaded.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import ModelInfo, Unusable
 from studio.ui.components import lora_picker
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
@@ -114,7 +113,7 @@ class ModelsTab:
             visitor_from_request(request).require_owner("Adding LoRAs")
             path, name = resolve_upload(single_file(values[self.upload]))
             lora = self.services.home.library.add_lora(path, name)
-            gr.Info(f"{html.escape(lora.name)} is on the shelf.")
+            show_info(f"{lora.name} is on the shelf.")
             return {self.lora_cards: self.render_loras(), self.upload: None}
 
     def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
@@ -137,7 +136,7 @@ class ModelsTab:
             visitor.require_owner("Taking a model out of memory")
             if event_payload(event).get("what") == "unload":
                 self.services.submit_unload(str(event_payload(event).get("subject")), visitor)
-                gr.Info("It is taken out as soon as the running job is done.")
+                show_info("It is taken out as soon as the running job is done.")
             return {self.model_cards: self.render_models(visitor)}
 
 

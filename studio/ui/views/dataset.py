@@ -16,7 +16,7 @@ from studio.core.captions.lint import Finding
 from studio.storage.datasets.history import Step
 from studio.storage.datasets.items import Counts
 from studio.ui.views.common import compute_fraction
-from studio.ui.views.templates import render_macro
+from studio.ui.views.templates import render_macro, render_nothing
 
 MAX_FOLDERS = 40  # whose repeats are listed
 MAX_NOTES = 6  # sentences about a dataset that are shown
@@ -83,10 +83,6 @@ class FindingGroup:
 
 def _render(macro_name: str, **arguments: Any) -> str:
     return render_macro("dataset.html", macro_name, **arguments)
-
-
-def _render_nothing(text: str) -> str:
-    return render_macro("common.html", "nothing", text=text)
 
 
 DATASET_PLACEHOLDER = _render("placeholder")
@@ -162,7 +158,7 @@ def render_actions(name: str, trigger_word: str, shipped: bool, guest: bool, rea
 def render_history(steps: Sequence[Step]) -> str:
     """Render what was done, the newest first."""
     if not steps:
-        return _render_nothing("Nothing was changed here yet.")
+        return render_nothing("Nothing was changed here yet.")
     rows = []
     for step in steps:
         date = time.strftime("%d %b %H:%M", time.localtime(step.created))
@@ -220,7 +216,7 @@ def render_outcome(state: str, message: str, failures: Sequence[Mapping[str, Any
 def render_tags(tag_counts: Sequence[tuple[str, int]], limit: int = 80) -> str:
     """Render the first `limit` tags with their counts; a click takes one in hand."""
     if not tag_counts[:limit]:
-        return _render_nothing("No tags yet.")
+        return render_nothing("No tags yet.")
     return _render("tags", tags=tag_counts[:limit], num_hidden=max(0, len(tag_counts) - limit))
 
 

@@ -27,6 +27,32 @@ def render_placeholder(heading: str, text: str) -> str:
     return _render("placeholder", heading=heading, text=text)
 
 
+def render_cell_label(text: str) -> str:
+    """Render the values of a sweep's cell, above its image's settings."""
+    return _render("cell_label", text=text)
+
+
+def render_step_count(num_steps: int, text: str) -> str:
+    """Render how many steps really run, in words."""
+    return _render("step_count", num_steps=num_steps, text=text)
+
+
+def render_note(text: str) -> str:
+    """Render the line that stands where an estimate would."""
+    return _render("estimate", text=text)
+
+
+def render_carried_settings(heading: str, details: str, image_url: str) -> str:
+    """Render settings that are painted along though the tab does not show them.
+
+    Args:
+        heading: What is done with the image.
+        details: The settings in a line.
+        image_url: Of the image; empty without one.
+    """
+    return _render("carried_settings", heading=heading, details=details, image_url=image_url)
+
+
 RESULT_PLACEHOLDER = render_placeholder(
     "Your picture will appear here.",
     "Say what it should show and press Generate, or Ctrl + Enter. The embedded model "

@@ -84,3 +84,13 @@ def render_macro(template_name: str, macro_name: str, /, **arguments: Any) -> st
     """
     macros = ENVIRONMENT.get_template(template_name).module
     return str(getattr(macros, macro_name)(**arguments))
+
+
+def render_nothing(text: str, total: int | None = None) -> str:
+    """Render what stands where there is nothing to show.
+
+    Args:
+        text: What is said there.
+        total: How many there are to show, where the same line says that.
+    """
+    return render_macro("common.html", "nothing", text=text, total=total)

@@ -17,7 +17,7 @@ from studio.core.training.kohya.reader import Notice
 from studio.storage.datasets.training_set import TrainingSet
 from studio.storage.training.checkpoints import Checkpoint
 from studio.storage.training.runs import Run, Sample
-from studio.ui.views.templates import render_macro
+from studio.ui.views.templates import render_macro, render_nothing
 
 MAX_POINTS = 400  # of a line that are drawn
 MAX_DOTS = 60  # validation losses that can be pointed at
@@ -174,7 +174,7 @@ def render_samples(
         placeholder: Text for where there are no samples yet; may be empty.
     """
     if not samples:
-        return render_macro("common.html", "nothing", text=placeholder) if placeholder else ""
+        return render_nothing(placeholder) if placeholder else ""
     samples_by_prompt: dict[int, list[Sample]] = {}
     for sample in samples:
         samples_by_prompt.setdefault(sample.prompt_index, []).append(sample)

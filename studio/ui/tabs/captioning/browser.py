@@ -34,6 +34,7 @@ from studio.ui.tabs.training.run import error_sentences
 from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
 from studio.ui.views.common import pluralize
+from studio.ui.views.templates import render_nothing
 
 PAGE_SIZE = 24  # images
 MAX_HISTORY_STEPS = 30  # steps listed under History
@@ -347,7 +348,7 @@ class DatasetBrowser:
             text = "There is no picture in it yet."
         return {
             self.page: state.page,
-            self.count: f'<p class="nothing" data-total="{total}">{text}</p>',
+            self.count: render_nothing(text, total),
             self.previous_page: gr.Button(interactive=state.page > 0),
             self.next_page: gr.Button(interactive=start + PAGE_SIZE < total),
         }

@@ -6,7 +6,6 @@ Does not know: the form, the grid, jobs; which sweep a visitor may see.
 
 from __future__ import annotations
 
-import html
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from studio.storage.gallery import GeneratedImage
 from studio.storage.sweeps import MAX_STARS, CellResult, Verdict
 from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.views import sweep
-from studio.ui.views.images import render_image_settings
+from studio.ui.views.images import render_cell_label, render_image_settings
+from studio.ui.views.templates import render_nothing
 
 SLIDER_MODE = "Slider"
 SIDE_BY_SIDE_MODE = "Side by side"
@@ -261,9 +261,9 @@ def _image_path(result: CellResult | None) -> Path | None:
 
 def _render_details(cell: Cell, result: CellResult, image: GeneratedImage | None) -> str:
     """Render the cell's label, and its image's settings or why it has no image."""
-    label = f'<p class="cell-label">{html.escape(_cell_label(cell))}</p>'
+    label = render_cell_label(_cell_label(cell))
     if image:
         return label + render_image_settings(image)
     if result.error:
         return label + sweep.render_faults([result.error])
-    return label + '<p class="nothing">Not made yet.</p>'
+    return label + render_nothing("Not made yet.")

@@ -21,7 +21,7 @@ from studio.services.urls import file_url
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.sweeps import Sweep, parse_exported_verdicts
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
@@ -338,7 +338,7 @@ class SweepView:
             cells = [cell for cell in cached_plan(sweep.spec).cells if cell.key in verdicts]
             for cell in cells:
                 self.services.home.sweeps.set_verdict(sweep.id, cell.key, verdicts[cell.key])
-            gr.Info(f"{len(cells)} {'verdict' if len(cells) == 1 else 'verdicts'} taken.")
+            show_info(f"{len(cells)} {'verdict' if len(cells) == 1 else 'verdicts'} taken.")
             return {
                 **self._render_grid(sweep, self._read_selection(values)),
                 self.upload: None,

@@ -7,7 +7,6 @@ how cells are rendered.
 
 from __future__ import annotations
 
-import html
 import math
 from typing import Any
 
@@ -23,7 +22,7 @@ from studio.services.visitor import Visitor
 from studio.storage.sweeps import Sweep
 from studio.ui.components.carried_settings import CarriedSettings
 from studio.ui.components.lora_picker import LoraPicker
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
@@ -350,7 +349,7 @@ class SweepTab:
     ) -> Updates:
         """Put a sweep on the page: a preset, or one that is opened again."""
         if len(spec.axes) > MAX_AXES:
-            gr.Warning(
+            show_warning(
                 f"This sweep has {len(spec.axes)} axes, and the form has room for {MAX_AXES}; "
                 "the grid shows them all."
             )
@@ -377,7 +376,7 @@ class SweepTab:
             visitor_from_request(request).require_owner("Saving presets")
             name = str(values.pop(self.preset_name) or "")
             path = self.services.home.sweep_presets.save(name, self.parse_sweep(values))
-            gr.Info(f"Kept as {html.escape(path.stem)}.")
+            show_info(f"Kept as {path.stem}.")
             return {
                 self.preset: gr.Dropdown(
                     self.services.home.sweep_presets.list_names(), value=path.stem

@@ -13,6 +13,7 @@ import gradio as gr
 from studio.core.base import field_schemas
 from studio.core.training.config import BASIC_FIELDS, TrainingConfig
 from studio.ui.form import Form
+from studio.ui.views.templates import render_macro
 
 # A setting that is neither here nor basic stands in a last group, so that none can be forgotten.
 FIELD_GROUPS = (
@@ -123,7 +124,7 @@ def build_layout(form: Form[TrainingConfig]) -> None:
         for title, names in (*FIELD_GROUPS, ("More", remaining_names)):
             if names:
                 with gr.Column(elem_classes="training-group"):
-                    gr.HTML(f"<h4>{title}</h4>")
+                    gr.HTML(render_macro("training.html", "group_heading", text=title))
                     for name in names:
                         _add_field(form, name)
 

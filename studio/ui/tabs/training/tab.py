@@ -6,7 +6,6 @@ Knows: the form and its buttons, presets, import of kohya's files. Does not know
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
@@ -19,7 +18,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
@@ -369,7 +368,7 @@ class TrainingTab:
             presets = self.services.home.training_presets
             name = str(values.pop(self.preset_name) or "")
             path = presets.save(name, self.form.read(values))
-            gr.Info(f"Kept as {html.escape(path.stem)}.")
+            show_info(f"Kept as {path.stem}.")
             return {
                 self.preset: gr.Dropdown(presets.list_names(), value=path.stem),
                 self.preset_name: "",
