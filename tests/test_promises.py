@@ -195,7 +195,7 @@ def test_a_field_changes_something(
 
 
 def test_every_field_has_a_case() -> None:
-    assert [*CHANGED, *ON_A_PICTURE] == FIELDS
+    assert [*CHANGED, *ON_A_PICTURE] == FIELDS, "another value for each, in the fields' order"
     assert CHANGED.keys() >= SHAPE | AMOUNT
     default = GenerationRequest()
     assert all(getattr(default, name) != value for name, value in CHANGED.items())

@@ -121,8 +121,8 @@ def spec_field(
         "unit": unit,
         "step": step,
         "cost": cost,
-        "guest": guest_max,
-        "needs": requires,
+        "guest_max": guest_max,
+        "requires": requires,
         "formerly": formerly,
         "neutral": [] if neutral is ... else [neutral],
     }
@@ -181,7 +181,7 @@ def guest_limit_faults(spec: Spec) -> list[str]:
     """Return a sentence for every field above what a visitor who is not the owner may ask for."""
     faults = []
     for name, field in type(spec).model_fields.items():
-        limit = field_meta(type(spec), name).get("guest")
+        limit = field_meta(type(spec), name).get("guest_max")
         value = getattr(spec, name)
         if isinstance(value, tuple):
             value = len(value)

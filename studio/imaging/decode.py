@@ -18,7 +18,7 @@ from studio.errors import BadPicture
 ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 64_000_000
 MAX_SIDE_PX = 16_384
-MIN_SIDE_PX = 8
+MIN_INPUT_SIDE_PX = 8
 MAX_FILE_BYTES = 256 * 2**20
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
@@ -161,9 +161,9 @@ def _check_size(size: tuple[int, int], name: str) -> None:
             f"{name} is {width} x {height} pixels large; at most {MAX_PIXELS // 10**6} million "
             f"pixels and {MAX_SIDE_PX} a side are taken."
         )
-    if min(width, height) < MIN_SIDE_PX:
+    if min(width, height) < MIN_INPUT_SIDE_PX:
         raise BadPicture(
-            f"{name} is only {width} x {height} pixels large; each side needs {MIN_SIDE_PX}."
+            f"{name} is only {width} x {height} pixels large; each side needs {MIN_INPUT_SIDE_PX}."
         )
 
 

@@ -65,7 +65,10 @@ def build_page(services: Services) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tab_bar:
             for name, (title, build_tab) in TABS.items():
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as tab_block:
-                    tabs.append(build_tab(services))
+                    tab = build_tab(services)
+                tab.id = name
+                tab.title = title
+                tabs.append(tab)
                 tab_blocks.append(tab_block)
         # Whether a tab was seen; inside gr.Tabs these would shift its titles.
         loaded_states = {tab.id: gr.State(tab is tabs[0]) for tab in tabs}

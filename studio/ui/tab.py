@@ -24,6 +24,8 @@ class Tab:
     """What a built tab is to the others.
 
     Attributes:
+        id: Of its element; with the title it comes from the page's table of tabs.
+        title: What stands on it.
         form: Makes it a place that images can be sent to.
         selected_path: The image in view; with `send_row`, where the buttons go, it is a place they
             come from.
@@ -38,8 +40,8 @@ class Tab:
         has_text_input: People type into it, which coming back to the tab is not to change.
     """
 
-    id: str
-    title: str
+    id: str = ""
+    title: str = ""
     form: Form[GenerationRequest] | None = None
     selected_path: gr.State | None = None
     send_row: gr.Row | None = None

@@ -332,9 +332,8 @@ def test_split_gives_one_request_per_picture(seed: int, count: int, batch: int) 
 
 @pytest.mark.smoke
 def test_digest_counts_every_field_that_decides_pixels() -> None:
-    assert set(OTHER) | set(ON_A_PICTURE) == set(
-        GenerationRequest.model_fields
-    )  # a new field has to be put here
+    fields = set(GenerationRequest.model_fields)
+    assert set(OTHER) | set(ON_A_PICTURE) == fields, "each needs another value in one of the two"
     digests = {
         name: FULL.model_copy(update={name: value}).digest(CONTENTS)
         for name, value in OTHER.items()

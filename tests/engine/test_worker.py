@@ -35,7 +35,7 @@ def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]
     code = (
         "import sys; from pathlib import Path; from studio.services.supervisor import supervise; from studio.settings import load; "
         "from studio.storage.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
-        "assert lock.take(wait=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
+        "assert lock.acquire(timeout_seconds=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
     )
     started: list[subprocess.Popen[bytes]] = []
 

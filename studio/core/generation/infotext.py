@@ -21,8 +21,7 @@ from studio import __version__
 from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
-from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
-from studio.core.generation.rules import SWITCH_FIELDS
+from studio.core.generation.request import GenerationRequest
 
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
 MIN_PAIRS = 3  # fewer are no settings text
@@ -41,13 +40,6 @@ _AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
     "UniPC": "SGM Uniform",
 }
 _VERSION_TAG = f"studio {__version__}"
-# Settings of work on an image, under A1111's names where it has them; written where they differ
-# from the default, some always.
-_OPTIONAL_FIELD_KEYS = {
-    name: str(field_meta(GenerationRequest, name)["infotext"])
-    for name in GenerationRequest.model_fields
-    if name in FIELD_REQUIRES or name in SWITCH_FIELDS
-}
 _ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
 # A1111's words for values of (field, value).
 _VALUE_LABELS = {
@@ -66,6 +58,18 @@ _PLAIN_PAIRS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("Model", "model", str),
     ("Batch size", "batch_size", int),
 )
+# What is written in a way of its own, or is not written: that of one image says nothing of others.
+_SPECIAL_FIELDS = {
+    *("prompt", "negative_prompt", "loras", "width", "height", "scheduler", "noise_schedule"),
+    "num_images",
+}
+# All others, under A1111's names where it has them; written where they are active and differ from
+# the default, some always.
+_OPTIONAL_FIELD_KEYS = {
+    name: str(field_meta(GenerationRequest, name)["infotext"])
+    for name in GenerationRequest.model_fields
+    if name not in _SPECIAL_FIELDS | {name for _, name, _ in _PLAIN_PAIRS}
+}
 _IGNORED_KEYS = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "Init image hash")
 
 
@@ -143,7 +147,7 @@ def _format_number(number: float) -> str:
 
 
 def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
-    """Return the settings of work on an image that are active, and not at their default."""
+    """Return the other settings that are active, and not at their default."""
     pairs: dict[str, object] = {}
     for name, key in _OPTIONAL_FIELD_KEYS.items():
         value = getattr(request, name)
@@ -256,7 +260,7 @@ def _read_value(
 
 
 def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> None:
-    """Read the settings of work on an image."""
+    """Read the settings that are written only where they matter."""
     has_hires_pass = "Hires upscale" in pairs or "Hires resize" in pairs
     if has_hires_pass and "Init image" not in pairs and "Denoising strength" in pairs:
         pairs["Hires strength"] = pairs.pop("Denoising strength")
@@ -271,6 +275,8 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
             continue
         kind: Any = GenerationRequest.model_fields[name].annotation
         convert: Callable[[str], Any] = kind if kind in (int, float) else _read_label
+        if kind is bool and pairs[key] not in _LABEL_VALUES:
+            convert = "True".__eq__
         _read_value(parsed, key, name, pairs.pop(key), convert)
     upscaler = parsed.values.get("hires_resize")
     if upscaler not in (None, "latent", "pixel"):

@@ -261,5 +261,5 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
 FIELD_REQUIRES = {
     name: str(requirement)
     for name in GenerationRequest.model_fields
-    if (requirement := field_meta(GenerationRequest, name).get("needs"))
+    if (requirement := field_meta(GenerationRequest, name).get("requires"))
 }

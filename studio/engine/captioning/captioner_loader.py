@@ -16,6 +16,7 @@ from typing import Any
 
 from studio.core.captions.spec import CaptionSpec
 from studio.core.catalog import CAPTIONERS, ENDPOINT
+from studio.engine.captioning.captioner import Captioner
 from studio.engine.context import WorkerContext
 from studio.engine.progress import ProgressCallback
 from studio.storage.jobs import Progress
@@ -26,13 +27,13 @@ class LoadedCaptioner:
     """A captioner, ready.
 
     Attributes:
-        captioner: An object as transformers_captioner.py and openai_endpoint.py have it.
+        captioner: What is asked.
         label: What its captions are signed with.
         cache_key: The key of its captions in the cache: what they depend on.
         size_bytes: About what a call takes on the device.
     """
 
-    captioner: Any
+    captioner: Captioner
     label: str
     cache_key: str
     size_bytes: int

@@ -30,7 +30,7 @@ from PIL import Image
 
 from studio.core.captions.spec import CaptionSpec
 from studio.core.catalog import CAPTIONERS, ENDPOINT
-from studio.engine.captioning.transformers_captioner import CaptionCallback
+from studio.engine.captioning.captioner import CaptionCallback
 from studio.errors import StudioError
 
 API_KEY_VARIABLE = "STUDIO_CAPTION_KEY"

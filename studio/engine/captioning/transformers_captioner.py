@@ -22,11 +22,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from studio.core.captions.spec import CaptionSpec
 from studio.core.catalog import CAPTIONERS
+from studio.engine.captioning.captioner import CaptionCallback
 from studio.engine.models import transformers_loader
 from studio.engine.models.devices import Device
 from studio.storage.models.transformers_models import TransformersModelInfo
-
-CaptionCallback = Callable[[Mapping[int, str]], None]
 
 
 @dataclass

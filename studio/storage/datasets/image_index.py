@@ -21,7 +21,7 @@ from studio.settings import Settings
 from studio.storage.database import Database
 from studio.storage.datasets.caption_files import display_name
 
-MIN_SIDE_PX = 64
+MIN_TRAINING_SIDE_PX = 64
 DECODE_THREADS = 4
 BATCH_SIZE = 256  # infos that are stored together: a kill loses no more
 MIGRATIONS = (
@@ -195,8 +195,10 @@ def _info_from_error(error: BadPicture | OSError, name: str) -> ImageInfo:
 def _build_info(
     size: tuple[int, int], content_hash: str, notes: tuple[str, ...], file_size: int
 ) -> ImageInfo:
-    if min(size) < MIN_SIDE_PX:
-        problem = f"is only {size[0]} x {size[1]} pixels large; each side needs {MIN_SIDE_PX}."
+    if min(size) < MIN_TRAINING_SIDE_PX:
+        problem = (
+            f"is only {size[0]} x {size[1]} pixels large; each side needs {MIN_TRAINING_SIDE_PX}."
+        )
         return ImageInfo(image_error=problem, file_size=file_size)
     return ImageInfo(size, content_hash, notes, "", file_size)
 

@@ -23,7 +23,6 @@ from studio.ui.tab import Tab
 from studio.ui.views.images import render_image_settings
 from studio.ui.views.templates import render_nothing
 
-ID = "gallery"
 PAGE_SIZE = 48
 MAX_TITLE_CHARS = 50
 PIN_LABEL = "Pin to compare"
@@ -298,8 +297,6 @@ def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = GalleryTab(services)
     return Tab(
-        ID,
-        "Gallery",
         selected_path=tab.selected_path,
         send_row=tab.send_row,
         on_open=lambda visitor: tab.render_page("", 0, visitor),

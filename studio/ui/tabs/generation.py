@@ -59,7 +59,6 @@ class GenerationTab:
     """The components of such a tab, as attributes, so that handlers name what they change."""
 
     ID: ClassVar[str]
-    TITLE: ClassVar[str]
     TASKS: ClassVar[tuple[str, ...]]
     NATIVE_SIZE_LABEL: ClassVar[str] = MODEL_SIZE_LABEL  # what an empty size means
     loras: LoraPicker  # a tab places it where it is to stand
@@ -553,8 +552,6 @@ class GenerationTab:
     def build_tab(self) -> Tab:
         """Return what the tab is to the other tabs."""
         return Tab(
-            self.ID,
-            self.TITLE,
             form=self.form,
             selected_path=self.result_panel.selected_path,
             send_row=self.result_panel.send_row,

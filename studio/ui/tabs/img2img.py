@@ -43,7 +43,7 @@ EMPTY_HTML = render_placeholder(
 class Img2Img(ImageInputTab):
     """The components of the tab."""
 
-    ID = TITLE = "img2img"
+    ID = "img2img"
     TASKS = ("img2img",)
     EDITOR_MODE = "sketch"
 

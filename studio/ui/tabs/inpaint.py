@@ -57,7 +57,6 @@ class Inpaint(ImageInputTab):
     """The components of the tab."""
 
     ID = "inpaint"
-    TITLE = "Inpaint"
     TASKS = ("inpaint", "outpaint")
     EDITOR_MODE = "mask"
 

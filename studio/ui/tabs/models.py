@@ -31,8 +31,6 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.models import render_loras, render_models
 
-ID = "models"
-
 
 class ModelsTab:
     """The components of the tab."""
@@ -160,6 +158,4 @@ def _build_model_card(
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(services)
-    return Tab(
-        ID, "Models", on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload]
-    )
+    return Tab(on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload])

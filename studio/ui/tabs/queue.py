@@ -28,7 +28,6 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.jobs import render_queue
 
-ID = "queue"
 MAX_HISTORY_JOBS = 60
 MAX_ID_DIGITS = 18  # of what SQLite stores as an integer
 
@@ -102,6 +101,4 @@ class QueueTab:
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = QueueTab(services)
-    return Tab(
-        ID, "Queue", on_open=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows]
-    )
+    return Tab(on_open=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows])

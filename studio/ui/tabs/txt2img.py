@@ -18,7 +18,7 @@ from studio.ui.views.images import RESULT_PLACEHOLDER
 class Txt2Img(GenerationTab):
     """The components of the tab."""
 
-    ID = TITLE = "txt2img"
+    ID = "txt2img"
     TASKS = ("txt2img",)
 
     def build_layout(self) -> None:

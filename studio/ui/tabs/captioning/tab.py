@@ -41,8 +41,6 @@ from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
 from studio.ui.views.common import pluralize
 
-ID = "captioning"
-
 
 class CaptioningTab:
     """One build of the tab; components are attributes, so that handlers name what they change."""
@@ -352,8 +350,6 @@ def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = CaptioningTab(services)
     return Tab(
-        ID,
-        "Captions",
         on_open=tab.on_open,
         outputs=tab.outputs,
         has_text_input=True,

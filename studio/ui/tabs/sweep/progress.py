@@ -15,7 +15,7 @@ from studio.storage.jobs import Job
 from studio.ui.views import sweep as grid
 from studio.ui.views.common import format_duration
 
-JOB_KINDS = (SWEEP.name, SWEEP_EXPORT.name)
+SWEEP_JOB_KINDS = (SWEEP.name, SWEEP_EXPORT.name)
 
 
 class SweepStatus(NamedTuple):
@@ -28,7 +28,7 @@ class SweepStatus(NamedTuple):
 
 def is_job_of(job: Job, sweep_id: str) -> bool:
     """Return whether a job makes the cells or the files of this sweep."""
-    return job.kind in JOB_KINDS and job.spec.get("sweep") == sweep_id
+    return job.kind in SWEEP_JOB_KINDS and job.spec.get("sweep") == sweep_id
 
 
 def describe_progress(open_jobs: list[Job]) -> SweepStatus:

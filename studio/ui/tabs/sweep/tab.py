@@ -571,8 +571,6 @@ def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = SweepTab(services)
     return Tab(
-        ID,
-        "Sweep",
         form=tab.form,
         selected_path=tab.view.pane.selected_path,
         send_row=tab.view.pane.send_row,

@@ -36,7 +36,7 @@ from studio.ui.views import evaluation
 from studio.ui.views import training as training_view
 from studio.ui.views.common import format_duration
 
-JOB_KINDS = (TRAIN.name, EXPORT_CHECKPOINT.name, TRAINING_EVALUATION.name)
+TRAINING_JOB_KINDS = (TRAIN.name, EXPORT_CHECKPOINT.name, TRAINING_EVALUATION.name)
 SWEEP_AXES = (
     {"field": "lora_weight", "values": "0, 0.4, 0.7, 1"},
     {"field": "scheduler", "values": ["DPM++ 2M", "Euler a", "DDIM"]},
@@ -400,7 +400,7 @@ class RunView:
         return [
             job
             for job in self.services.home.jobs.list_open(visitor.owner_filter)
-            if job.kind in JOB_KINDS and job.spec.get("run") == run_id
+            if job.kind in TRAINING_JOB_KINDS and job.spec.get("run") == run_id
         ]
 
     def _last_training_job(self, visitor: Visitor, run_id: str) -> Job | None:

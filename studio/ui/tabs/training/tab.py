@@ -557,8 +557,6 @@ def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = TrainingTab(services)
     return Tab(
-        ID,
-        "Training",
         on_open=tab.on_open,
         outputs=tab.outputs,
         has_text_input=True,
