@@ -57,6 +57,7 @@ class Snapshot:
             text = text.replace(folder, placeholder)
         text = re.sub(r"<tmp>/[\w.-]*?\d+(?![\w-])", "<tmp>", text)  # pytest numbers its folders
         text = re.sub(re.escape(tempfile.gettempdir()) + r"/[\w.-]+", "<tmp>", text)
+        text = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
         text = re.sub(r"\b(127\.0\.0\.1|localhost):\d+", r"\1:<port>", text)
         return text.encode("utf-8", "backslashreplace").decode()
 
@@ -79,7 +80,9 @@ snapshot = Snapshot(FILE)
 
 
 @contextmanager
-def refused(error_class: type[E], *titles: str) -> Iterator[pytest.ExceptionInfo[E]]:
+def refused(
+    error_class: type[E] | tuple[type[E], ...], *titles: str
+) -> Iterator[pytest.ExceptionInfo[E]]:
     """Expect an error of this class from the block, in the words of the file.
 
     Args:
