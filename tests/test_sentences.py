@@ -133,6 +133,8 @@ def test_places_of_this_machine_are_left_out(tmp_path: Path) -> None:
     )
     assert normalise(f"{Path.home()}/x {FILE}") == "<home>/x <studio>/tests/support/sentences.toml"
     assert normalise("http://127.0.0.1:7860/v1") == "http://127.0.0.1:<port>/v1"
+    assert normalise(f"{'0f' * 32}.png of run {'0f' * 6}") == "<digest>.png of run <digest>"
+    assert normalise("needs 3.25 GiB on 1 thread") == "needs <number> GiB on <number> thread"
 
 
 @pytest.mark.smoke
