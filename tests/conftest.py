@@ -26,6 +26,8 @@ from support.examples import ALL, QUICK
 from support.models import POCKET, make_toy
 from support.served import Served, need_port
 
+pytest_plugins = ["support.sentences"]  # the English of errors, and the option --write-sentences
+
 # The same examples in every run and no clock, so that what passed passes; `HYPOTHESIS_PROFILE=search` looks for others.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 SAME: dict[str, Any] = {"derandomize": True, "database": None, **UNTIMED}

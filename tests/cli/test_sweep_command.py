@@ -10,6 +10,8 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
+from support.sentences import check_sentence
+
 Studio = Callable[..., CompletedProcess[str]]
 WORDS = """
 title = "Two by two"
@@ -94,24 +96,25 @@ def test_what_is_planned_is_what_is_made(studio: Studio, spec: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("change", "words", "status"),
+    ("change", "status"),
     [
-        (("1-4 (+3)", "1-x"), "'1-x'", 2),
-        (('"Euler a"', '"Eular"'), "Eular", 2),
-        (("steps = 2", "steps = 0\nwidht = 7"), "widht", 2),
-        (("[base]", '[base]\nmodel = "nowhere"'), "no model 'nowhere'", 1),
-        (("[[axes]]", "[[axes"), "cannot be read", 1),
-        (("[base]", '[base]\nloras = ["luna:1"]'), "no LoRA 'luna'", 1),
+        (("1-4 (+3)", "1-x"), 2),
+        (('"Euler a"', '"Eular"'), 2),
+        (("steps = 2", "steps = 0\nwidht = 7"), 2),
+        (("[base]", '[base]\nmodel = "nowhere"'), 1),
+        (("[[axes]]", "[[axes"), 1),
+        (("[base]", '[base]\nloras = ["luna:1"]'), 1),
     ],
+    ids=["range", "scheduler", "base", "no model", "no TOML", "no LoRA"],
 )
 def test_nonsense_in_plain_words(
-    studio: Studio, spec: Path, tmp_path: Path, change: tuple[str, str], words: str, status: int
+    studio: Studio, spec: Path, tmp_path: Path, change: tuple[str, str], status: int
 ) -> None:
     spec.write_text(WORDS.replace(*change, 1))
     for more in ((), ("--plan",)):
         done = studio(str(spec), *more)
         assert done.returncode == status
-        assert words in done.stderr
+        check_sentence(done.stderr)
         assert "Traceback" not in done.stderr
         assert not done.stdout
     assert studio(str(tmp_path / "nothing.toml")).returncode == 1

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from studio.settings import load, shipped
 from studio.storage.training.runs import Runs
+from support.sentences import check_sentence
 
 Studio = Callable[..., CompletedProcess[str]]
 QUICK = """
@@ -78,21 +79,20 @@ def test_every_preset_is_planned_without_weights_and_data(studio: Studio, preset
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "status"),
+    ("words", "status"),
     [
-        (["--set", "steps=0", "--set", "rank=x"], ("Steps", "Rank"), 2),
-        (["--set", "nonsense"], ("key=value",), 2),
-        (["--set", "stepz=3"], ("stepz",), 2),
-        (["--set", "model=nowhere"], ("no model 'nowhere'",), 1),
-        (["--set", "dataset=nothing"], ("nothing",), 1),
+        (["--set", "steps=0", "--set", "rank=x"], 2),
+        (["--set", "nonsense"], 2),
+        (["--set", "stepz=3"], 2),
+        (["--set", "model=nowhere"], 1),
+        (["--set", "dataset=nothing"], 1),
     ],
+    ids=["values", "no value", "no field", "no model", "no dataset"],
 )
-def test_nonsense_in_plain_words(
-    studio: Studio, spec: Path, words: list[str], said: tuple[str, ...], status: int
-) -> None:
+def test_nonsense_in_plain_words(studio: Studio, spec: Path, words: list[str], status: int) -> None:
     done = studio(str(spec), *words)
     assert done.returncode == status, done.stderr
-    assert all(word in done.stderr for word in said), done.stderr
+    check_sentence(done.stderr)
     assert "Traceback" not in done.stderr
     assert not done.stdout
 

@@ -26,6 +26,7 @@ from studio.core.captions.lint import LintRules, combine_fixes, lint
 from studio.errors import InvalidSpec
 from studio.storage.models.token_counter import TokenCounter
 from support.examples import examples
+from support.sentences import refused
 
 CAPTION = st.text("ab, BČ月\\.1", max_size=30)
 
@@ -132,24 +133,35 @@ def test_every_kind_has_a_title_and_comes_back_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    "values",
     [
-        ({}, "kind has to be one of put, replace"),
-        ({"kind": ["replace"]}, "kind has to be"),
-        ({"kind": "replace", "find": ""}, "Find: is needed"),
-        ({"kind": "replace", "find": "(", "pattern": True}, "is no pattern"),
-        ({"kind": "replace", "find": "a", "to": r"\2", "pattern": True}, "is no pattern"),
-        ({"kind": "replace", "find": "a" * 2000}, "1000 characters"),
-        ({"kind": "keep_tags", "count": 0}, "Tags: has to be 1 or more"),
-        ({"kind": "set_repeats", "folder": "", "repeats": 0}, "Repeats: has to be 1 or more"),
-        ({"kind": "sort_tags", "by": "x", "keep": -1}, "Keep in front"),
-        ({"kind": "clean", "more": 1}, "no such setting"),
+        {},
+        {"kind": ["replace"]},
+        {"kind": "replace", "find": ""},
+        {"kind": "replace", "find": "(", "pattern": True},
+        {"kind": "replace", "find": "a", "to": r"\2", "pattern": True},
+        {"kind": "replace", "find": "a" * 2000},
+        {"kind": "keep_tags", "count": 0},
+        {"kind": "set_repeats", "folder": "", "repeats": 0},
+        {"kind": "sort_tags", "by": "x", "keep": -1},
+        {"kind": "clean", "more": 1},
+    ],
+    ids=[
+        "no kind",
+        "a list",
+        "no find",
+        "no pattern",
+        "no group",
+        "long",
+        "no count",
+        "no repeats",
+        "keep",
+        "more",
     ],
 )
-def test_what_is_refused(values: dict[str, object], says: str) -> None:
-    with pytest.raises(InvalidSpec) as caught:
+def test_what_is_refused(values: dict[str, object]) -> None:
+    with refused(InvalidSpec):
         parse_edit(values)
-    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -167,24 +179,24 @@ def test_no_pattern_hangs(find: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("find", "says"),
+    "find",
     [
-        ("(((((a{1000}){1000}){1000}){1000}){1000})", "repeats more than"),
-        ("a{99999999999999999999}", "repeats more than"),
-        ("(" * 450 + "a" + ")" * 450, "recursion"),
-        ("(?R)*", "contains itself"),
-        ("(?<n>a(?&n))", "contains itself"),
-        ("(a(?1))", "contains itself"),
-        ("(?:aaaa){e<=9}z", "braces hold"),
-        ("{red}", "braces hold"),
-        ("a{}", "braces hold"),
+        "(((((a{1000}){1000}){1000}){1000}){1000})",
+        "a{99999999999999999999}",
+        "(" * 450 + "a" + ")" * 450,
+        "(?R)*",
+        "(?<n>a(?&n))",
+        "(a(?1))",
+        "(?:aaaa){e<=9}z",
+        "{red}",
+        "a{}",
     ],
+    ids=lambda find: find[:20],
 )
-def test_patterns_that_could_eat_all_memory(find: str, says: str) -> None:
+def test_patterns_that_could_eat_all_memory(find: str) -> None:
     start = time.monotonic()
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec):
         one("a" * 300, "replace", find=find, to="", pattern=True)
-    assert says in str(caught.value)
     assert time.monotonic() - start < 1
 
 
@@ -204,15 +216,14 @@ def test_braces_that_are_fine(find: str, after: str) -> None:
 
 def test_a_hanging_pattern_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edits, "PATTERN_TIMEOUT_SECONDS", 0.2)
-    with pytest.raises(
-        InvalidSpec,
-        match=r"the pattern '\(a\|a\)\*\$' takes longer than 0\.2 seconds \(at x\.png\)",
-    ):
+    with refused(InvalidSpec) as caught:
         one("a" * 50 + "!", "replace", find="(a|a)*$", to="", pattern=True)
+    assert "'(a|a)*$'" in str(caught.value)
+    assert "x.png" in str(caught.value)
 
 
 def test_a_caption_cannot_grow_without_end() -> None:
-    with pytest.raises(InvalidSpec, match=r"x\.png would become .* characters long"):
+    with refused(InvalidSpec):
         one("a" * 100, "replace", find="a", to="b" * 900)
 
 
@@ -324,9 +335,10 @@ def test_filters(text: str, keys: str) -> None:
         "-" * 100 + "a",
         "x" * 3000,
     ],
+    ids=lambda text: text[:20],
 )
 def test_filters_that_are_none(text: str) -> None:
-    with pytest.raises(InvalidSpec, match=r"^Filter: "):
+    with refused(InvalidSpec, "Filter"):
         filter.parse_filter(text)
 
 
@@ -461,7 +473,7 @@ def test_tokenizers_of_older_folders(tmp_path_factory: pytest.TempPathFactory) -
 
     model = tmp_path_factory.mktemp("model")
     (model / "tokenizer").mkdir()
-    with pytest.raises(BadFile, match="tokenizer"):
+    with refused(BadFile):
         TokenCounter(model)
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(POCKET / "tokenizer" / name, model / "tokenizer")

@@ -13,6 +13,7 @@ from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest, LoraUse
+from support.sentences import refused
 
 REQUEST = GenerationRequest(
     prompt="a red boat, by a lake", negative_prompt="fog, rain", width=128, height=192, seed=7
@@ -412,7 +413,7 @@ def test_lines_as_windows_ends_them_and_words_within_a_line() -> None:
 )
 def test_nonsense_is_refused(text: str) -> None:
     """The long ones would run for hours if the pattern went back and forth."""
-    with pytest.raises(ValueError, match=r"settings"):
+    with refused(ValueError):
         infotext.parse_infotext(text)
 
 

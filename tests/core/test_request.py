@@ -20,6 +20,7 @@ from studio.core.generation.request import (
     ResolvedRequest,
 )
 from studio.errors import InvalidSpec
+from support.sentences import refused
 
 FULL = ResolvedRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
 OTHER: dict[str, Any] = {
@@ -102,6 +103,13 @@ def faults(**values: Any) -> tuple[str, ...]:
     return caught.value.faults
 
 
+def refuse(*titles: str, **values: Any) -> str:
+    """The one fault or the several, in the words of the file."""
+    with refused(InvalidSpec, *titles) as caught:
+        validate(GenerationRequest, values)
+    return str(caught.value)
+
+
 def title(name: str) -> str:
     return str(GenerationRequest.model_fields[name].title)
 
@@ -115,32 +123,21 @@ def test_frozen() -> None:
 
 @pytest.mark.smoke
 def test_every_bad_field_is_named_at_once() -> None:
-    told = faults(
-        steps=0,
-        guidance="much",
-        width=130,
-        seed=2**32,
-        prompt="a AND b",
-        scheduler="Eiler",
-        colour="red",
-        model="",
-    )
-    named = [fault.split(":")[0] for fault in told]
-    assert sorted(named) == [
-        "Guidance",
-        "Model",
-        "Prompt",
-        "Scheduler",
-        "Seed",
-        "Steps",
-        "Width",
-        "colour",
-    ]
-    by_title = {fault.split(":")[0]: fault for fault in told}
+    wrong = {
+        "Prompt": {"prompt": "a AND b"},
+        "Model": {"model": ""},
+        "Width": {"width": 130},
+        "Steps": {"steps": 0},
+        "Guidance": {"guidance": "much"},
+        "Scheduler": {"scheduler": "Eiler"},
+        "Seed": {"seed": 2**32},
+        "colour": {"colour": "red"},
+    }
+    values = {name: value for fault in wrong.values() for name, value in fault.items()}
+    by_title = dict(line.split(":", 1) for line in refuse(*wrong, **values).splitlines())
     assert "128 or 136" in by_title["Width"]
     assert "130" in by_title["Width"]
     assert "'Euler'" in by_title["Scheduler"]
-    assert "no such setting" in by_title["colour"]
     assert "AND" in by_title["Prompt"]
 
 
@@ -217,10 +214,10 @@ def test_impossible_pairs_name_the_possible(scheduler: Scheduler) -> None:
                 == schedule
             )
         else:
-            (fault,) = faults(scheduler=scheduler, schedule=schedule)
+            fault = refuse("Schedule", scheduler=scheduler, schedule=schedule)
             assert scheduler in fault
             assert schedule in fault
-            assert fault.endswith(f"choose {', '.join(possible)}.")
+            assert ", ".join(possible) in fault
 
 
 def test_names_in_any_case() -> None:
@@ -259,59 +256,58 @@ def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[in
 
 
 @pytest.mark.parametrize(
-    ("values", "sentence"),
+    ("values", "field"),
     [
         (
             {"image": SHA, "strength": 0.04},
-            "Strength: 0.04 of 20 steps is less than one; choose 0.05 or more, or more steps.",
+            "Strength",
         ),
-        ({"image": SHA, "strength": 0}, "Strength: 0 changes nothing"),
-        ({"image": "SHA"}, "Picture: has to be the sha256"),
+        ({"image": SHA, "strength": 0}, "Strength"),
+        ({"image": "SHA"}, "Picture"),
         (
             {"image": SHA, "mask": SHA, "extend_left": 8},
-            "Mask: outpainting paints the new area and nothing else",
+            "Mask",
         ),
         (
             {"image": SHA, "mask": SHA, "hires_scale": 2},
-            "Hires scale: a second pass paints the whole picture again",
+            "Hires scale",
         ),
         (
             {"hires_scale": 2, "hires_strength": 0.3, "hires_steps": 2},
-            "Hires strength: 0.3 of 2 steps is less than one; choose 0.5",
+            "Hires strength",
         ),
         (
             {"hires_scale": 2, "hires_tile": 64, "hires_overlap": 40},
-            "Hires tile: has to be 64 or more and twice the overlap (not 64",
+            "Hires tile",
         ),
         (
             {"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"},
-            "Hires resize: tiles are cut from pixels",
+            "Hires resize",
         ),
         (
             {"hires_scale": 4, "width": 2048, "height": 1024},
-            "Hires scale: 8192 × 4096 is too large for one piece",
+            "Hires scale",
         ),
         (
             {"hires_scale": 4, "width": 2048, "height": 2048, "hires_tile": 512},
-            "Hires scale: 8192 × 8192 is too large; 64 million",
+            "Hires scale",
         ),
-        ({"extend_colour": "red"}, "Extend colour: has to be written as #rrggbb"),
-        ({"invert_mask": "perhaps"}, "Invert mask: "),
-        ({"extend_left": 12}, "Extend left: has to be a multiple of 8, such as 8 or 16 (not 12)."),
-        ({"steps": None}, "Steps: is needed."),
-        ({"guidance": ""}, "Guidance: is needed."),
-        ({"extend_left": -77}, "Extend left: has to be a multiple of 8, 0 or more (not -77)."),
+        ({"extend_colour": "red"}, "Extend colour"),
+        ({"invert_mask": "perhaps"}, "Invert mask"),
+        ({"extend_left": 12}, "Extend left"),
+        ({"steps": None}, "Steps"),
+        ({"guidance": ""}, "Guidance"),
+        ({"extend_left": -77}, "Extend left"),
     ],
 )
-def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], sentence: str) -> None:
-    (fault,) = faults(**values)
-    assert fault.startswith(sentence)
+def test_what_cannot_be_done_to_a_picture(values: dict[str, Any], field: str) -> None:
+    refuse(field, **values)
 
 
 def test_a_size_that_is_known_late_is_judged_then() -> None:
     request = validate(GenerationRequest, {"image": SHA, "hires_scale": 4, "strength": 0})
     assert request.resolve(512, 0, (904, 900)).width == 904
-    with pytest.raises(InvalidSpec, match="too large for one piece"):
+    with refused(InvalidSpec, "Hires scale"):
         request.resolve(512, 0, (1900, 900))
 
 
@@ -363,7 +359,7 @@ def test_digest_leaves_out_what_changes_nothing() -> None:
             with_it = FULL.model_copy(update={name: value})
             assert name in with_it.inactive_fields, name
             assert with_it.digest(CONTENTS) == FULL.digest(CONTENTS), name
-            with pytest.raises(InvalidSpec, match=rf"{title(name)}: changes nothing without an? "):
+            with refused(InvalidSpec, title(name)):
                 with_it.reject_inactive()
         changed.reject_inactive()
 
@@ -434,48 +430,41 @@ def test_loras_count_by_content_and_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    "given",
     [
-        (5, "LoRAs: has to be a list"),
-        (None, "LoRAs: has to be a list"),
-        ("moon", "LoRAs: 'moon' is no tag"),
-        ([5], "LoRAs: number 1 has to be a name with weights"),
-        (["a", "b:x"], "LoRAs: number 2: 'x' is no weight"),
-        (["a:1:2:3"], "too much"),
-        (["a:te=1:te=2"], "too much"),
-        (["a:nan"], "no weight"),
-        (["a:1e999"], "has to be a number"),
-        (["a:4.5"], "4 or less"),
-        ([{"name": "a", "unet": True}], "has to be a number"),
-        ([{"nam": "a"}], "no such setting"),
-        ([{"name": "a<b"}], "cannot hold"),
-        ([{"name": " a"}], "cannot hold"),
-        ([""], "Name: is needed"),
-        ([{3: 4}], "a name with weights"),
-        (["a", "a:0.5"], "a is there twice"),
-        ([f"a{k}" for k in range(17)], "16 at most (not 17)"),
-        ("\ud800", "LoRAs: "),
-        ([{"name": "\ud800"}], "has to be text"),
+        5,
+        None,
+        "moon",
+        [5],
+        ["a", "b:x"],
+        ["a:1:2:3"],
+        ["a:te=1:te=2"],
+        ["a:nan"],
+        ["a:1e999"],
+        ["a:4.5"],
+        [{"name": "a", "unet": True}],
+        [{"nam": "a"}],
+        [{"name": "a<b"}],
+        [{"name": " a"}],
+        [""],
+        [{3: 4}],
+        ["a", "a:0.5"],
+        [f"a{k}" for k in range(17)],
+        "\ud800",
+        [{"name": "\ud800"}],
     ],
     ids=ascii,
 )
-def test_loras_that_cannot_be_are_refused_in_words(given: object, sentence: str) -> None:
-    (fault,) = faults(loras=given)
-    assert fault.startswith("LoRAs: ")
-    assert sentence in fault
+def test_loras_that_cannot_be_are_refused_in_words(given: object) -> None:
+    fault = refuse("LoRAs", loras=given)
     assert len(fault) < 400
     fault.encode()
 
 
 def test_a_tag_among_the_listed_counts_too() -> None:
-    assert "moon is there twice" in faults(prompt="<lora:moon:1>", loras=["moon:0.5"])[0]
-    assert (
-        "16 at most (not 17"
-        in faults(prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])[0]
-    )
-    assert faults(negative_prompt="x <lora:moon:1>")[0].startswith(
-        "Negative prompt: the tag <lora:moon:1> belongs into the prompt"
-    )
+    refuse("LoRAs", prompt="<lora:moon:1>", loras=["moon:0.5"])
+    refuse("LoRAs", prompt="<lora:moon:1>", loras=[f"a{k}" for k in range(16)])
+    refuse("Negative prompt", negative_prompt="x <lora:moon:1>")
 
 
 def test_task() -> None:
@@ -495,7 +484,7 @@ def test_guests_may_ask_for_less() -> None:
         GenerationRequest,
         {"width": 1024, "steps": 60, "num_images": 8, "loras": ["a", "b", "c", "d"]},
     ).validate_for_guest()
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec, "Width", "Steps", "Pictures", "At once", "LoRAs"):
         validate(
             GenerationRequest,
             {
@@ -507,13 +496,6 @@ def test_guests_may_ask_for_less() -> None:
                 "loras": ["a", "b", "c", "d"],
             },
         ).validate_for_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "Width",
-        "Steps",
-        "Pictures",
-        "At once",
-        "LoRAs",
-    ]
 
 
 def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
@@ -521,20 +503,11 @@ def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
     validate(
         GenerationRequest, {"hires_scale": 2, "hires_steps": 60, "hires_tile": 1024}
     ).validate_for_guest()
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec, "Extend left", "Extend bottom"):
         validate(
             GenerationRequest, {"image": SHA, "extend_left": 520, "extend_bottom": 1024}
         ).validate_for_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "Extend left",
-        "Extend bottom",
-    ]
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec, "Hires scale", "Hires steps", "Hires tile"):
         validate(
             GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}
         ).validate_for_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "Hires scale",
-        "Hires steps",
-        "Hires tile",
-    ]

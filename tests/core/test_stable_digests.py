@@ -12,6 +12,7 @@ from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec
+from support.sentences import refused
 
 pytestmark = pytest.mark.smoke
 
@@ -103,13 +104,13 @@ def test_a_former_name_is_read() -> None:
 
 
 def test_both_names_at_once_are_refused() -> None:
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec, "count") as caught:
         validate(New, {"count": 3, "number": 4})
-    assert caught.value.faults == ("count: is now called number, which is given too.",)
+    assert "number" in str(caught.value)
 
 
 def test_an_error_names_the_field_by_its_title() -> None:
-    with pytest.raises(InvalidSpec, match="Count: has to be a whole number"):
+    with refused(InvalidSpec, "Count"):
         validate(New, {"count": "many"})
 
 

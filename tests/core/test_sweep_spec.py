@@ -34,6 +34,7 @@ from studio.errors import InvalidSpec
 from studio.settings import shipped
 from studio.storage.presets import Presets
 from support.examples import examples
+from support.sentences import refused
 
 BASE: dict[str, Any] = {
     "prompt": "a photo of a moon in the night sky",
@@ -117,10 +118,11 @@ def axis(field: str, values: Any, **more: Any) -> dict[str, Any]:
     return {"field": field, "values": values, **more}
 
 
-def faults(*given: dict[str, Any], **more: Any) -> tuple[str, ...]:
-    with pytest.raises(InvalidSpec) as caught:
+def refuse(*given: dict[str, Any], **more: Any) -> list[str]:
+    """The faults in the words of the file."""
+    with refused(InvalidSpec) as caught:
         plan_sweep(sweep(*given, **more), seed=5)
-    return caught.value.faults
+    return str(caught.value).splitlines()
 
 
 def column(planned: SweepPlan, name: str) -> list[Any]:
@@ -332,8 +334,8 @@ def test_replacing_comes_after_a_prompt_axis() -> None:
         "a sun",
         "a sun by a lake",
     ]
-    (fault,) = faults(prompts, axis("prompt_replace", ["sea"], find="lake"))
-    assert fault == "Cell 1, 1 (a moon · lake → sea): Replace: 'lake' is not in the prompts."
+    (fault,) = refuse(prompts, axis("prompt_replace", ["sea"], find="lake"))
+    assert fault.startswith("Cell 1, 1 (a moon · lake → sea): Replace: 'lake'")
 
 
 # ---- LoRAs ----------------------------------------------------------------------------------------------------------
@@ -397,7 +399,8 @@ def test_several_loras_in_a_cell() -> None:
 
 
 def test_a_weight_of_no_lora_is_refused() -> None:
-    assert "of which LoRA?" in faults(axis("lora_weight", [0, 1]))[0]
+    (fault,) = refuse(axis("lora_weight", [0, 1]))
+    assert fault.startswith("LoRA weight: ")
 
 
 # ---- what is wrong --------------------------------------------------------------------------------------------------
@@ -405,7 +408,7 @@ def test_a_weight_of_no_lora_is_refused() -> None:
 
 @pytest.mark.smoke
 def test_every_fault_of_the_spec_at_once() -> None:
-    told = faults(
+    told = refuse(
         axis("stepz", [1]),
         axis("count", [1, 2]),
         axis("steps", "1, b, 3-"),
@@ -421,7 +424,7 @@ def test_every_fault_of_the_spec_at_once() -> None:
         title=5,
         colour="red",
     )
-    places = [fault.split(": ")[:2] for fault in told]
+    places = [fault.split(": ")[:2] for fault in told[:14]]
     assert places == [
         ["Base", "Width"],
         ["Base", "Steps"],
@@ -437,10 +440,8 @@ def test_every_fault_of_the_spec_at_once() -> None:
         ["Axis 9", "Group"],
         ["Axis 10", "Find"],
         ["Axis 11", "LoRA"],
-        ["Title", "has to be text (not 5)."],
-        ["colour", "there is no such setting (not 'red')."],
     ]
-    assert "vary the seed" in told[3]
+    assert [fault.split(": ")[0] for fault in told[14:]] == ["Title", "colour"]
     assert "value 2, 'b'," in told[4]
     assert "value 3, '3-'," in told[5]
     assert "guidance" in told[2]
@@ -457,48 +458,43 @@ def test_every_fault_of_the_spec_at_once() -> None:
         {"axes": [axis("seed", [1])], "base": 5},
         {"axes": "steps"},
     ],
+    ids=["nothing", "none", "number", "numbers", "many", "base", "text"],
 )
 def test_no_sweep_is_refused_in_words(values: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec) as caught:
         validate(SweepSpec, values)
     assert len(caught.value.faults) == 1
     assert caught.value.faults[0].endswith(".")
 
 
 def test_axes_that_exclude_each_other() -> None:
-    assert faults(axis("steps", [1]), axis("steps", [2])) == (
-        "Steps and Steps both decide steps; leave one out.",
-    )
-    assert faults(axis("size", ["64x64"]), axis("height", [64])) == (
-        "Size and Height both decide height; leave one out.",
-    )
-    assert "the words 'moon'" in faults(*[axis("prompt_replace", ["a"], find="moon")] * 2)[0]
+    refuse(axis("steps", [1]), axis("steps", [2]))
+    refuse(axis("size", ["64x64"]), axis("height", [64]))
+    refuse(*[axis("prompt_replace", ["a"], find="moon")] * 2)
     same = "very " * 20
     sweep(
         axis("prompt_replace", ["a"], find=f"{same}old"),
         axis("prompt_replace", ["a"], find=f"{same}new"),
     )  # told apart
     weights = axis("lora_weight", [1], lora="a"), axis("lora_unet", [1], lora="a")
-    assert "the unet weight of a" in faults(*weights)[0]
+    refuse(*weights)
 
 
 def test_zipped_axes_need_equally_many() -> None:
-    (fault,) = faults(
+    refuse(
         axis("scheduler", ["Euler", "DDIM"], group=1),
         axis("steps", "1-3", group=1),
         axis("seed", [1, 2], group=1),
     )
-    assert fault.startswith("Scheduler has 2 values and Steps has 3:")
 
 
 def test_a_cell_is_one_picture() -> None:
-    (fault,) = faults(axis("steps", [1]), base={"count": 4})
-    assert fault.startswith("Base: Pictures: a cell is one picture (not 4)")
-    assert "seeds" in fault
+    (fault,) = refuse(axis("steps", [1]), base={"count": 4})
+    assert fault.startswith("Base: Pictures: ")
 
 
 def test_every_bad_cell_is_told_before_the_first_runs() -> None:
-    told = faults(
+    told = refuse(
         axis("scheduler", ["Euler a", "Eiler", "Euler"]),
         axis("steps", [0, 5]),
         axis("size", "64x64, 65x64"),
@@ -510,26 +506,21 @@ def test_every_bad_cell_is_told_before_the_first_runs() -> None:
         ["Cell 1, 2, 1 (Euler a · Steps 5 · 64×64)", "Schedule"],
         ["Cell 2, 1, 1 (Eiler · Steps 0 · 64×64)", "Scheduler"],
     ]
-    assert told[0].endswith("The same in 5 more cells.")
-    assert "choose As shipped, Uniform, Simple." in told[2]
+    assert "As shipped, Uniform, Simple" in told[2]
 
 
 def test_faults_are_capped_with_counts() -> None:
-    told = faults(axis("steps", "151-250"), axis("seed", "1-3"))
+    told = refuse(axis("steps", "151-250"), axis("seed", "1-3"))
     assert len(told) == MAX_REPORTED_FAULTS + 1
-    assert told[-1] == "80 more faults like these, in 300 cells altogether."
-    assert (
-        told[0]
-        == "Cell 1, 1 (Steps 151 · Seed 1): Steps: has to be 150 or less (not 151). The same in 2 more cells."
-    )
+    assert told[0].startswith("Cell 1, 1 (Steps 151 · Seed 1): Steps: ")
 
 
 def test_too_many_cells_are_refused_before_they_are_built() -> None:
     began = time.perf_counter()
-    (fault,) = faults(
+    (fault,) = refuse(
         *[axis("prompt_replace", ["1", "2"] * 50, find=word) for word in "abcdefghij"]
     )
-    assert f"a sweep has {MAX_CELLS:,} at most" in fault
+    assert f"{MAX_CELLS:,}" in fault
     assert time.perf_counter() - began < 2
     assert (
         len(
@@ -543,25 +534,19 @@ def test_too_many_cells_are_refused_before_they_are_built() -> None:
 
 def test_no_plan_takes_long() -> None:
     long = {"prompt": "a moon, " * 1200}
-    (fault,) = faults(axis("seed", "1-10000"), base=long)
-    assert f"more than {MAX_TOTAL_PROMPT_CHARS:,} characters" in fault
+    (fault,) = refuse(axis("seed", "1-10000"), base=long)
+    assert f"{MAX_TOTAL_PROMPT_CHARS:,}" in fault
     began = time.perf_counter()
-    assert (
-        "longer than" in faults(axis("prompt_replace", ["moon" * 2000], find="moon"), base=long)[0]
-    )
+    refuse(axis("prompt_replace", ["moon" * 2000], find="moon"), base=long)
     assert time.perf_counter() - began < 1
 
 
 def test_guests_may_ask_for_less() -> None:
     plan_sweep(sweep(axis("seed", "1-64"))).validate_for_guest()
-    with pytest.raises(InvalidSpec, match="64 cells at most"):
+    with refused(InvalidSpec, "Axes"):
         sweep(axis("seed", "1-65")).validate_for_guest()
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec, "Axes", "Steps") as caught:
         plan_sweep(sweep(axis("seed", "1-65"), axis("steps", [60, 61]))).validate_for_guest()
-    assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "Axes",
-        "Steps",
-    ]
     assert "130" in caught.value.faults[0]
 
 

@@ -33,6 +33,7 @@ from studio.storage.models.library import Unusable
 from support import captioner_makers as makers
 from support.benches import open_bench
 from support.models import POCKET
+from support.sentences import refused
 
 LOCAL = [kind for kind in CAPTIONERS if kind != ENDPOINT]
 SHORT = 12
@@ -162,10 +163,7 @@ def test_longest_and_instruction_change_what_is_said(bench: WorkerContext) -> No
     ]
     assert tasks[0] != tasks[1] != tasks[2]
     assert tasks[0] == said(bench, captioner="toy-florence2")
-    with pytest.raises(
-        InvalidSpec,
-        match="Instruction: Florence-2 can be asked for caption, detailed caption, more detailed",
-    ):
+    with refused(InvalidSpec, "Instruction"):
         said(bench, captioner="toy-florence2", instruction="a photo of")
 
 
@@ -181,44 +179,27 @@ def test_loaded_once_and_counted(bench: WorkerContext) -> None:
 def test_what_cannot_be_loaded(bench: WorkerContext, tmp_path: Path) -> None:
     """A pickle is not opened, what is missing or cut off is named, an unknown name gets the nearest."""
     models = bench.settings.models
-    cases: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
+    cases: list[tuple[str, Callable[[Path], None], type[Exception]]] = [
         (
             "pickle",
             lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"),
             UnknownFamily,
-            "no .safetensors",
         ),
-        (
-            "wordless",
-            lambda folder: (folder / "tokenizer.json").unlink(),
-            UnknownFamily,
-            "tokenizer.json is missing",
-        ),
-        (
-            "eyeless",
-            lambda folder: (folder / "processor_config.json").unlink(),
-            UnknownFamily,
-            "processor_config.json is missing",
-        ),
-        ("cut", lambda folder: _cut(folder / "model.safetensors"), BadFile, "cut cannot be read"),
-        (
-            "odd",
-            lambda folder: _without_layer(folder / "config.json"),
-            BadFile,
-            "odd lacks weights",
-        ),
+        ("wordless", lambda folder: (folder / "tokenizer.json").unlink(), UnknownFamily),
+        ("eyeless", lambda folder: (folder / "processor_config.json").unlink(), UnknownFamily),
+        ("cut", lambda folder: _cut(folder / "model.safetensors"), BadFile),
+        ("odd", lambda folder: _without_layer(folder / "config.json"), BadFile),
     ]
-    for name, harm, kind, words in cases:
+    for name, harm, kind in cases:
         folder = models / name
         shutil.copytree(models / "toy-git", folder)
         harm(folder)
-        with pytest.raises(kind, match=words):
+        with refused(kind):
             said(bench, captioner=name)
         shutil.rmtree(folder)
-    with pytest.raises(
-        ModelNotFound, match="no captioner 'toy-gut' in home/models; there is toy-git"
-    ):
+    with refused(ModelNotFound) as caught:
         said(bench, captioner="toy-gut")
+    assert "toy-git" in str(caught.value)
 
 
 def _cut(file: Path) -> None:

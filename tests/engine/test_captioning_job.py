@@ -28,6 +28,7 @@ from studio.settings import load
 from studio.storage.jobs import Jobs, Progress
 from support import captioner_makers as makers
 from support.benches import open_bench
+from support.sentences import refused
 
 # pictures that the embedded captioner asked itself about, in a process that dies in between
 KILLED = """
@@ -310,14 +311,14 @@ def test_a_worker_paints_a_picture_in_the_middle_of_it(
 
 
 def test_what_is_refused_before_anything_is_loaded(bench: WorkerContext, tmp_path: Path) -> None:
-    for spec, kind, words in (
-        ({"dataset": "moon"}, NotAllowed, "came with the studio"),
-        ({"dataset": "wrld"}, DatasetError, "there is world"),
-        ({"pictures": ["999.png"]}, DatasetError, "no picture '999.png'"),
-        ({"filter": "tag:nothing"}, DatasetError, "no picture to caption in world that the filter"),
-        ({"captioner": "pokket"}, StudioError, "there is pocket"),
+    for spec, kind in (
+        ({"dataset": "moon"}, NotAllowed),
+        ({"dataset": "wrld"}, DatasetError),
+        ({"pictures": ["999.png"]}, DatasetError),
+        ({"filter": "tag:nothing"}, DatasetError),
+        ({"captioner": "pokket"}, StudioError),
     ):
-        with pytest.raises(kind, match=words):
+        with refused(kind):
             caption(bench, **spec)
     assert (
         caption(bench, dataset="moon", mode="replace", dry_run=True)["made"] > 0
@@ -329,7 +330,18 @@ def test_what_is_refused_before_anything_is_loaded(bench: WorkerContext, tmp_pat
 
 
 def test_every_bad_field_at_once() -> None:
-    with pytest.raises(InvalidSpec) as told:
+    titles = (
+        "Dataset",
+        "Mode",
+        "Prefix",
+        "Longest caption",
+        "At once",
+        "Filter",
+        "Address",
+        "Only show",
+        "colour",
+    )
+    with refused(InvalidSpec) as told:
         validate(
             CaptionSpec,
             {
@@ -343,26 +355,13 @@ def test_every_bad_field_at_once() -> None:
                 "colour": "red",
             },
         )
-    assert {fault.split(":")[0] for fault in told.value.faults} == {
-        "Dataset",
-        "Mode",
-        "Prefix",
-        "Longest caption",
-        "At once",
-        "Filter",
-        "Address",
-        "Only show",
-        "colour",
-    }
-    for given, words in (
-        ({"captioner": "endpoint"}, "Address: is needed.*\n.*Model at the endpoint: is needed"),
-        ({"address": "http://x/v1"}, "only for the captioner endpoint"),
-        (
-            {"captioner": "endpoint", "model": "m", "address": "https://me:secret@host/v1"},
-            "carries a password",
-        ),
+    assert {fault.split(":")[0] for fault in told.value.faults} == set(titles)
+    for given in (
+        {"captioner": "endpoint"},
+        {"address": "http://x/v1"},
+        {"captioner": "endpoint", "model": "m", "address": "https://me:secret@host/v1"},
     ):
-        with pytest.raises(InvalidSpec, match=words) as told:
+        with refused(InvalidSpec) as told:
             validate(CaptionSpec, {"dataset": "world", **given})
         assert "secret" not in str(told.value) or "password" in str(told.value)
     with pytest.raises(NotAllowed):

@@ -37,6 +37,7 @@ from studio.storage.jobs import Progress
 from support import captioner_makers as makers
 from support.benches import open_bench
 from support.models import POCKET
+from support.sentences import refused
 
 COUNT, BOATS = 120, 12
 
@@ -164,7 +165,7 @@ def test_search_by_a_picture(bench: WorkerContext, scenes: list[Scene]) -> None:
     assert first["file"] == "007.png"
     assert first["score"] > 0.999
     sent.unlink()
-    with pytest.raises(BadPicture, match=r"is not in .*inputs; send it again"):
+    with refused(BadPicture):
         ask(bench, like=sent.stem)
 
 
@@ -293,13 +294,12 @@ def test_any_clip_in_the_home_and_each_remembers_for_itself(
     again = ask(bench, clip="toy-clip", words="a red boat")
     assert sum(looked) >= COUNT
     assert first["found"] == again["found"] != ask(bench, words="a red boat")["found"]
-    with pytest.raises(
-        ModelNotFound, match="no CLIP model 'tooy-clip' in home/models; there is toy-clip"
-    ):
+    with refused(ModelNotFound) as caught:
         ask(bench, clip="tooy-clip", words="x")
+    assert "toy-clip" in str(caught.value).replace("tooy-clip", "")
     shutil.copytree(bench.settings.models / "toy-clip", bench.settings.models / "cut")
     (bench.settings.models / "cut" / "model.safetensors").unlink()
-    with pytest.raises(UnknownFamily, match=r"no \.safetensors"):
+    with refused(UnknownFamily):
         ask(bench, clip="cut", words="x")
     shutil.rmtree(bench.settings.models / "cut")
 
@@ -323,18 +323,18 @@ def test_a_stop_keeps_what_was_looked_at(bench: WorkerContext, looked: list[int]
 
 
 def test_bad_questions_in_words(bench: WorkerContext) -> None:
-    for spec, words in (
-        ({}, "Words: a search needs"),
-        ({"words": "x", "like": "y"}, "Words: a search needs"),
-        ({"question": "classes", "classes": "moon"}, "Classes: name at least two"),
-        ({"question": "fit", "words": "x"}, "Words: is only for the question search"),
-        ({"question": "duplicate"}, "Question: has to be one of"),
+    for spec, title in (
+        ({}, "Words"),
+        ({"words": "x", "like": "y"}, "Words"),
+        ({"question": "classes", "classes": "moon"}, "Classes"),
+        ({"question": "fit", "words": "x"}, "Words"),
+        ({"question": "duplicate"}, "Question"),
         ({"words": "x", "limit": 0}, "At most"),
     ):
-        with pytest.raises(InvalidSpec, match=words):
+        with refused(InvalidSpec, title):
             validate(ClipQuerySpec, {"dataset": "world", **spec})
     for spec in ({"like": "nothing.png"}, {"words": "x", "pictures": ["nothing.png"]}):
-        with pytest.raises(DatasetError, match=r"no picture 'nothing\.png'"):
+        with refused(DatasetError):
             ask(bench, **spec)
     assert import_object(CLIP_SEARCH.function) is search_dataset
 

@@ -25,6 +25,7 @@ from studio.storage.home import Home
 from studio.storage.jobs import Progress
 from support.models import POCKET
 from support.painting import together
+from support.sentences import refused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning:torchsde"
@@ -262,8 +263,9 @@ def test_clip_skip(bench: WorkerContext, toys: Path, paint: Callable[..., Any]) 
         *(paint(prompt="a red boat", seed=1, clip_skip=skip, **QUICK) for skip in (1, 2))
     )
     for model, most in (("pocket", 3), ("toy-sdxl", 3)):
-        with pytest.raises(InvalidSpec, match=f"goes up to {most} \\(not 4\\)"):
+        with refused(InvalidSpec, "Clip skip") as caught:
             paint(model=model, clip_skip=4, **QUICK)
+        assert str(most) in str(caught.value)
 
 
 def test_conditionings_are_remembered(bench: WorkerContext) -> None:
@@ -364,9 +366,7 @@ def test_no_numbers_is_an_error(bench: WorkerContext) -> None:
         kept = weight.detach().clone()
         weight.data.fill_(float("nan"))
         try:
-            with pytest.raises(
-                StudioError, match=r"Euler on Uniform came to no numbers in 2 steps with float32"
-            ):
+            with refused(StudioError):
                 generate(bench, request.model_dump(), lambda progress: None)
         finally:
             weight.data.copy_(kept)
@@ -382,10 +382,7 @@ def test_out_of_memory_says_what_to_lower(
 
     with monkeypatch.context() as patch:
         patch.setattr(diffusers.UNet2DConditionModel, "forward", full)
-        with pytest.raises(
-            OutOfMemory,
-            match=r"did not suffice for pocket at 64 × 64, 2 at once\. Choose a smaller size",
-        ):
+        with refused(OutOfMemory):
             paint(prompt="a boat", num_images=2, batch_size=2, **QUICK)
     assert bench.pipelines.loaded == []
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
@@ -393,7 +390,7 @@ def test_out_of_memory_says_what_to_lower(
 
 def test_a_model_that_cannot_fit(settings: Settings) -> None:
     bench = WorkerContext.open(load(home=settings.home, device="cpu", keep_free=1000))
-    with pytest.raises(OutOfMemory, match=r"pocket needs .* GiB"):
+    with refused(OutOfMemory):
         generate(bench, dict(QUICK), lambda progress: None)
 
 
@@ -423,18 +420,18 @@ def test_models_are_lent_listed_and_unloaded(
 def test_bad_requests(
     bench: WorkerContext, paint: Callable[..., Any], toys: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelNotFound, match="pokket"):
+    with refused(ModelNotFound) as caught:
         paint(model="pokket")
-    with pytest.raises(InvalidSpec) as wrong:
+    assert "pokket" in str(caught.value)
+    with refused(InvalidSpec, "Width", "Steps"):
         paint(steps=0, width=65)
-    assert len(wrong.value.faults) == 2
     import shutil
 
     home = load(home=tmp_path / "home", device="cpu", keep_free=0)
     shutil.copytree(POCKET, home.models / "cut")
     weights = home.models / "cut" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(BadFile, match="vae of cut"):
+    with pytest.raises(BadFile, match="vae of cut"):  # and then a path that is cut off somewhere
         generate(WorkerContext.open(home), {"model": "cut", **QUICK}, lambda progress: None)
 
 
@@ -455,7 +452,7 @@ def test_bfloat16_runs(settings: Settings) -> None:
         assert {weight.dtype for module in modules for weight in module.parameters()} == {
             torch.bfloat16
         }
-    with pytest.raises(InvalidSpec, match="cannot compute in float16"):
+    with refused(InvalidSpec):
         devices.resolve("cpu", "float16")
-    with pytest.raises(InvalidSpec, match="not on this machine"):
+    with refused(InvalidSpec):
         devices.resolve("xpu")

@@ -33,6 +33,7 @@ from studio.storage.jobs import Progress
 from studio.storage.sweeps import Sweeps
 from support.models import POCKET
 from support.painting import made
+from support.sentences import refused
 from support.stock import PROMPT, SEED, called, pipe_of, scene, square
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -228,28 +229,20 @@ def test_masked_content_decides_what_is_under_the_mask(bench: WorkerContext) -> 
 
 
 @pytest.mark.parametrize(
-    ("spec", "sentence"),
+    "spec",
     [
-        (
-            {"mask": Image.new("L", (64, 64))},
-            "Mask: nothing is masked; paint over what shall change",
-        ),
-        (
-            {"mask": Image.new("L", (64, 64)), "inpaint_area": "only masked"},
-            "Mask: nothing is masked",
-        ),
-        ({"mask": Image.new("L", (64, 64), 255), "invert_mask": True}, "Mask: nothing is masked"),
-        ({"mask": square((64, 64), (1, 1, 3, 3)), "mask_grow": -9}, "Mask: nothing is masked"),
-        (
-            {"mask": square((72, 64))},
-            r"Mask: is 72 × 64 pixels large, and the picture 64 × 64; they have to be equally large",
-        ),
-        ({"image": "0" * 64}, r"The picture 000000000000 is not in .*inputs; send it again"),
-        ({"strength": 0.1}, "Strength: 0.1 of 4 steps is less than one; choose 0.25 or more"),
+        {"mask": Image.new("L", (64, 64))},
+        {"mask": Image.new("L", (64, 64)), "inpaint_area": "only masked"},
+        {"mask": Image.new("L", (64, 64), 255), "invert_mask": True},
+        {"mask": square((64, 64), (1, 1, 3, 3)), "mask_grow": -9},
+        {"mask": square((72, 64))},
+        {"image": "0" * 64},
+        {"strength": 0.1},
     ],
+    ids=["empty", "empty area", "inverted", "shrunk", "another size", "gone", "no step"],
 )
-def test_what_cannot_be_is_said(bench: WorkerContext, spec: dict[str, Any], sentence: str) -> None:
-    with pytest.raises((InvalidSpec, BadPicture), match=sentence):
+def test_what_cannot_be_is_said(bench: WorkerContext, spec: dict[str, Any]) -> None:
+    with refused((InvalidSpec, BadPicture)):
         made(bench, None if "image" in spec else scene(), spec.pop("mask", None), **EULER | spec)
     assert not any(held["lent"] for held in bench.pipelines.loaded)
 
@@ -343,17 +336,11 @@ def test_strength_and_masks_are_axes(
 
 
 def test_a_sweep_over_what_changes_nothing_is_refused() -> None:
-    for axis, sentence in (
-        (
-            {"field": "strength", "values": [0.3, 0.6]},
-            "Strength: changes nothing without a picture.",
-        ),
-        (
-            {"field": "hires_steps", "values": [3, 6]},
-            "Hires steps: changes nothing without a hires scale",
-        ),
+    for axis in (
+        {"field": "strength", "values": [0.3, 0.6]},
+        {"field": "hires_steps", "values": [3, 6]},
     ):
-        with pytest.raises(InvalidSpec, match=sentence):
+        with refused(InvalidSpec):
             plan_sweep(validate(SweepSpec, {"base": EULER, "axes": [axis]}))
     both = [{"field": "hires_scale", "values": [1, 2]}, {"field": "hires_steps", "values": [3, 6]}]
     assert len(plan_sweep(validate(SweepSpec, {"base": EULER, "axes": both})).cells) == 4
@@ -392,10 +379,10 @@ def test_a_strip_shows_every_nth_step(bench: WorkerContext, scheduler: str) -> N
 
 @pytest.mark.parametrize("every", [0, 151, 1.5, True, "2", None])
 def test_a_strip_of_nonsense_is_refused(bench: WorkerContext, every: object) -> None:
-    with pytest.raises(InvalidSpec, match=r"Strip: every how many steps\?"):
+    with refused(InvalidSpec, "Strip"):
         render_denoise_strip(bench, {"request": EULER, "every": every}, quiet)
     picture = bench.home.library.inputs.add(scene()).sha256
-    with pytest.raises(InvalidSpec, match="only enlarged has no steps"):
+    with refused(InvalidSpec):
         render_denoise_strip(
             bench,
             {"request": EULER | {"image": picture, "strength": 0, "hires_scale": 2}, "every": 1},

@@ -33,6 +33,7 @@ from support import lora_makers as makers
 from support.benches import open_toy_bench
 from support.models import POCKET
 from support.painting import together
+from support.sentences import refused
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -476,16 +477,14 @@ def test_family_and_prediction_are_told(
 def test_no_numbers_are_refused(tmp_path: Path, layers: Any) -> None:
     path = tmp_path / "it.safetensors"
     key = next(iter(layers))
-    for bad, why in (
-        (float("nan"), "take an earlier checkpoint"),
-        (float("inf"), "take an earlier checkpoint"),
-        (1e6, "save it as float32 or bfloat16"),
+    for bad in (
+        float("nan"),
+        float("inf"),
+        1e6,
     ):
         up = layers[key].up.clone()
         up[3, 1] = bad
-        with pytest.raises(
-            StudioError, match=rf"attn1\.to_q has values that are no numbers in float16: .*{why}"
-        ):
+        with refused(StudioError):
             write_lora(
                 path, layers | {key: layers[key]._replace(up=up)}, info=ABOUT, unet_config=UNET
             )
@@ -520,7 +519,7 @@ def test_what_comes_back_differently_replaces_nothing(
         inner(aside, *more)
 
     monkeypatch.setattr(lora_export, "_verify_file", on_a_bad_disk)
-    with pytest.raises(BadFile, match=r"it\.safetensors (came back|could not be read back)"):
+    with refused(BadFile):
         write_lora(path, layers, info=ABOUT, unet_config=UNET)
     assert path.read_bytes() == b"the old one"
     assert len(list(tmp_path.iterdir())) == 1
@@ -560,7 +559,7 @@ def test_settings_of_other_files(tmp_path: Path, layers: Any) -> None:
             **{"studio.training": told},
         )
         if told == "{":
-            with pytest.raises(BadFile, match="cannot be read"):
+            with refused(BadFile):
                 read_settings(path)
         else:
             assert read_settings(path) is None

@@ -23,6 +23,7 @@ from studio.engine.context import WorkerContext
 from studio.errors import Cancelled, StudioError
 from studio.settings import load
 from studio.storage.jobs import Progress
+from support.sentences import refused
 from support.served import need_port
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -211,10 +212,7 @@ def test_it_gives_up_in_words_keeps_what_it_has_and_goes_on_later(
 ) -> None:
     busy: Answer = (503, {}, b'{"error": {"message": "overloaded"}}')
     server.behave = lambda colour, nth: busy if colour == 3 else said(f"shade {colour}")
-    with pytest.raises(
-        StudioError,
-        match=r"answers 503 \(overloaded\), also when tried 5 times. What was captioned is kept",
-    ):
+    with refused(StudioError):
         caption(bench, server, batch=2)
     assert server.times[3] == 5
     assert set(texts(bench)) >= {"0", "1"}
@@ -238,7 +236,7 @@ def test_no_answer_in_time(
     assert caption(bench, server)["made"] == 6
     assert server.times[4] == 3
     server.close()
-    with pytest.raises(StudioError, match="cannot be reached"):
+    with refused(StudioError):
         caption(bench, server, mode="replace", model="another")
 
 
@@ -264,9 +262,7 @@ def test_one_that_is_refused_is_named_and_all_refused_is_the_end(
     assert server.times == dict.fromkeys(range(6), 1)
     server.behave = lambda colour, nth: (400, {}, b'{"error": "no model seer"}')
     before = len(server.came)
-    with pytest.raises(
-        StudioError, match=r"None of the first 3 pictures was captioned. .* 400 \(no model seer\)"
-    ):
+    with refused(StudioError):
         caption(bench, server, mode="replace", instruction="again", batch=3)
     assert len(server.came) - before == 3
 
@@ -277,23 +273,17 @@ def test_what_concerns_all_ends_it_at_once_and_nobody_else_is_asked(
     other = Server()
     monkeypatch.setenv("HTTP_PROXY", other.address)
     monkeypatch.setenv("ALL_PROXY", other.address)
-    cases: list[tuple[Answer, str]] = [
-        (
-            (401, {}, json.dumps({"error": {"message": f"Bad key \ud800 {SECRET}"}}).encode()),
-            r"answers 401 \(Bad key \? …\). Is the right key in the environment",
-        ),
-        ((404, {}, b""), "answers 404. Is the address right"),
-        (
-            (307, {"location": f"{other.address}/chat/completions"}, b""),
-            "sends on to 'http://127.0.0.1.*if you trust that",
-        ),
-        ((200, {}, b"x" * 2_000_000), "answers with more than 1 MiB"),
+    cases: list[Answer] = [
+        (401, {}, json.dumps({"error": {"message": f"Bad key \ud800 {SECRET}"}}).encode()),
+        (404, {}, b""),
+        (307, {"location": f"{other.address}/chat/completions"}, b""),
+        (200, {}, b"x" * 2_000_000),
     ]
     try:
-        for answer, words in cases:
+        for answer in cases:
             server.behave = lambda colour, nth, answer=answer: answer  # type: ignore[misc]
             before = len(server.came)
-            with pytest.raises(StudioError, match=words) as told:
+            with refused(StudioError) as told:
                 caption(bench, server, batch=2)
             assert len(server.came) - before <= 2
             assert SECRET not in str(told.value)

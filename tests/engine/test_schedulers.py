@@ -19,6 +19,7 @@ from studio.engine.models import schedulers
 from studio.engine.models.schedulers import build_scheduler
 from studio.errors import InvalidSpec
 from support.models import POCKET
+from support.sentences import refused
 from support.stock import ETA, STOCK
 
 pytestmark = pytest.mark.filterwarnings(
@@ -158,8 +159,9 @@ def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
 
 def test_too_many_steps_are_refused() -> None:
     for name in ("LCM", "TCD"):
-        with pytest.raises(InvalidSpec, match=r"50 at most \(not 51\)"):
+        with refused(InvalidSpec) as caught:
             ladder(name, "As shipped", 51)
+        assert "50" in str(caught.value)
 
 
 def test_a_shipped_solver_does_not_leak() -> None:

@@ -31,6 +31,7 @@ from studio.errors import InvalidSpec, StudioError, UnknownFamily
 from support import lora_makers as makers
 from support.benches import open_bench
 from support.models import POCKET
+from support.sentences import refused
 from support.trainings import QUICK, add, hasten, make_home, same, silent, trained
 
 pytestmark = [
@@ -225,7 +226,7 @@ def test_weights_of_samples_and_noise_levels() -> None:
     )
     assert torch.isfinite(zero.compute_loss_weights(times, 5.0)).all()
     assert zero.alphas_cumprod[-1] < 1e-6
-    with pytest.raises(UnknownFamily, match="predicts 'sample' cannot be trained"):
+    with refused(UnknownFamily):
         TrainingObjective({}, "sample", torch.device("cpu"))
 
 
@@ -396,10 +397,7 @@ def test_the_rate_follows_the_schedule_and_each_part_has_its_own(bench: WorkerCo
 
 
 def test_eight_bits_need_what_is_not_here(bench: WorkerContext) -> None:
-    with pytest.raises(
-        InvalidSpec,
-        match=r"AdamW 8-bit runs on CUDA only, and this is CPU, \d+ threads?; choose AdamW",
-    ):
+    with refused(InvalidSpec):
         train(bench, {"run": add(bench, optimizer="AdamW 8-bit")}, silent)
 
 
@@ -478,11 +476,9 @@ def test_broken_twice_is_the_end_and_what_was_sound_is_there(
 ) -> None:
     breaking["batches"] = {2: 99, 5: 99}
     id = add(bench, steps=8, checkpoint_every=2)
-    with pytest.raises(
-        StudioError,
-        match=r"broke a second time, in step 6 \(pictures .*\.png.*\): the loss is no number",
-    ):
+    with refused(StudioError) as caught:
         train(bench, {"run": id}, silent)
+    assert "step 6" in str(caught.value)
     assert [one.step for one in bench.home.runs.list_checkpoints(id)] == [2, 4]
 
 

@@ -40,6 +40,7 @@ from studio.storage.models.library import read_model_info
 from support import lora_makers as makers
 from support.examples import examples
 from support.models import POCKET
+from support.sentences import refused
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -259,11 +260,9 @@ def test_pictures_that_no_bucket_takes_are_named() -> None:
     assert len(plan.samples) == 1
     assert plan.excluded_images[0][0] == items[1].path
     assert "63 x 500" in plan.excluded_images[0][1]
-    with pytest.raises(
-        DatasetError, match=r"None of the 1 pictures can be trained on. 1.png is too small"
-    ):
+    with refused(DatasetError):
         BatchPlan(items[1:], shrink)
-    with pytest.raises(DatasetError, match="None of the 0 pictures"):
+    with refused(DatasetError):
         BatchPlan([], shrink)
 
 
@@ -469,7 +468,7 @@ def test_random_crops_stay_in_the_picture_and_are_told_to_sdxl(
 
 
 def test_sides_that_the_latents_do_not_fit_are_refused(parts: dict[str, LoadedModel]) -> None:
-    with pytest.raises(InvalidSpec, match="steps of 8 pixels"):
+    with refused(InvalidSpec):
         BatchLoader(
             BatchPlan(made(1), replace(SMALL, resolution=(60, 60), enable_buckets=False)),
             TensorCache(),
@@ -570,7 +569,7 @@ def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, LoadedModel
     assert torch.allclose(rows[1:], alone, atol=1e-5)
     assert pooled is not None
     assert torch.allclose(pooled[1:], alone_pooled, atol=1e-5)
-    with pytest.raises(InvalidSpec, match="from 1 to 3"):
+    with refused(InvalidSpec):
         text_encoding.encode_tokens("sdxl", own.text_encoders, ids, 4)
 
 
@@ -774,18 +773,16 @@ def test_a_picture_that_changed_or_broke_is_named(
     Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "a.png")
     items = list(read_training_set(tmp_path).images)
     Image.new("RGB", (64, 64), (200, 9, 9)).save(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match=r"a\.png has changed"):
+    with refused(DatasetError):
         data(items, parts["pocket"])
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DatasetError, match=r"a\.png cannot be read any more"):
+    with refused(DatasetError):
         data(items, parts["pocket"])
     Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "a.png")
     own = parts["pocket"]
     inner = own.vae.encode
     monkeypatch.setattr(own.vae, "encode", lambda pixels: inner(pixels * float("nan")))
-    with pytest.raises(
-        DatasetError, match=r"a\.png: the autoencoder of pocket makes no numbers of it in float32"
-    ):
+    with refused(DatasetError):
         data(items, own)
 
 
@@ -803,7 +800,7 @@ def test_prepare_reports_and_can_be_stopped(
     with pytest.raises(Cancelled):
         found.fill_cache(parts["pocket"], report)
     assert seen == [(0, 12), (1, 12), (2, 12), (3, 12)]
-    with pytest.raises(BadFile, match="Start again"):
+    with refused(BadFile):
         [found.load_batch(step) for step in range(6)]
     again = BatchLoader(BatchPlan(items, SMALL), TensorCache(tmp_path), parts["pocket"])
     seen.clear()

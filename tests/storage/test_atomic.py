@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from studio.errors import BadFile
 from studio.storage import atomic
+from support.sentences import refused
 
 
 def full(*_: object, **__: object) -> None:
@@ -33,7 +34,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "deep" / "a.txt"
     atomic.write(path, b"old")
     monkeypatch.setattr(*(("builtins.open", full) if broken == "open" else (os, broken, full)))
-    with pytest.raises(BadFile, match=r"a\.txt could not be written: No space left on device"):
+    with refused(BadFile):
         atomic.write(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
@@ -105,7 +106,7 @@ def _new(path: Path, content: bytes) -> bool:
 def test_places_that_cannot_be_written(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for path in (tmp_path / "file" / "a.txt", tmp_path / ("z" * 300)):
-        with pytest.raises(BadFile, match="could not be written"):
+        with refused(BadFile):
             atomic.write(path, b"1", replace)
     assert os.listdir(tmp_path) == ["file"]
 
@@ -154,7 +155,7 @@ def test_safe_name(name: str, safe: str) -> None:
     ],
 )
 def test_no_name_at_all(name: str) -> None:
-    with pytest.raises(BadFile, match="cannot be a file's name"):
+    with refused(BadFile):
         atomic.safe_name(name)
 
 
@@ -195,7 +196,7 @@ def test_inside(tmp_path: Path) -> None:
         "",
         "/etc/passwd",
     ):
-        with pytest.raises(BadFile, match="no such file here"):
+        with refused(BadFile):
             atomic.resolve_inside(folder, path)
 
 
@@ -234,7 +235,7 @@ def test_a_safetensors_header(tmp_path: Path) -> None:
 )
 def test_no_safetensors(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(data)
-    with pytest.raises(BadFile, match=r"a\.safetensors"):
+    with refused(BadFile):
         atomic.read_safetensors_header(tmp_path / "a.safetensors")
 
 
@@ -245,7 +246,7 @@ def test_no_safetensors(data: bytes, tmp_path: Path) -> None:
 )
 def test_no_file(make: Callable[[Path], Any], tmp_path: Path) -> None:
     make(tmp_path / "a.safetensors")
-    with pytest.raises(BadFile, match="cannot be read"):
+    with refused(BadFile):
         atomic.read_safetensors_header(tmp_path / "a.safetensors")
 
 

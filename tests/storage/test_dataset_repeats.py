@@ -14,6 +14,7 @@ from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.datasets.history import Journal, Step
 from studio.storage.datasets.training_set import read_training_set
 from support.datasets import held, picture
+from support.sentences import refused
 
 
 def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) -> None:
@@ -53,8 +54,9 @@ def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) ->
     )  # another folder of the first name: nothing was written there
     album.refresh()
     assert [one.writer.by for one in album.read_credits().get("10_moon rock/new.png", ())] == []
-    with pytest.raises(DatasetError, match="10_moon rock already"):
+    with refused(DatasetError) as caught:
         repeat("7_moon rock", 10)
+    assert "10_moon rock" in str(caught.value)
     shutil.rmtree(folder / "10_moon rock")
     for _ in range(3):
         album.undo()
@@ -64,7 +66,7 @@ def test_repeats_of_kohyas_folders_are_changed_and_undone(settings: Settings) ->
     assert album.count_images().repeats == {"3_sun": 3, "5_moon rock": 5}
     assert repeat("3_sun", 3).num_changes == 0
     for name in ("4_sun", "../sky", ".", "5_moon rock/"):
-        with pytest.raises(DatasetError, match="no folder"):
+        with refused(DatasetError):
             repeat(name, 2)
 
 

@@ -30,6 +30,7 @@ from studio.storage.datasets.dataset import Dataset, DatasetStore
 from studio.storage.jobs import Lock
 from support.datasets import held, picture, said
 from support.examples import examples
+from support.sentences import check_sentence, refused
 
 MODEL = Writer(by="model", model="pocket", instruction="describe")
 
@@ -82,7 +83,7 @@ def test_what_is_found(album: Dataset) -> None:
     assert album.count_images().unexamined == 0
     assert album.get_image("a.png").content_hash == album.compute_content_hash("a.png")
     assert album.count_tags() == [("a blue boat", 1), ("a red boat", 1), ("lake", 1)]
-    with pytest.raises(DatasetError, match=r"no picture 'x\.png'"):
+    with refused(DatasetError):
         album.get_image("x.png")
 
 
@@ -290,7 +291,7 @@ def test_shipped_sets_stay_as_they_are(settings: Settings) -> None:
         lambda: do(album, "clean"),
         lambda: do(album, "set_aside", keys=[album.images[0].key]),
     ):
-        with pytest.raises(NotAllowed, match="came with the studio"):
+        with refused(NotAllowed):
             deed()
 
 
@@ -307,7 +308,7 @@ def test_set_aside_and_back(album: Dataset, folder: Path) -> None:
     picture(folder / "a.png", colour=99)  # another of that name came meanwhile
     undone = album.undo()
     assert undone
-    assert ("a.png", "a.png is there already.") in undone.skipped
+    check_sentence(dict(undone.skipped)["a.png"])
     assert held(folder)[".aside/a.png"] == before["a.png"]
 
 
@@ -356,7 +357,7 @@ def test_scope_and_preview(album: Dataset, folder: Path) -> None:
     assert album.apply(edit, filter_query="is:missing").num_changes == 0
     assert not album.history()
     assert album.apply(edit, keys=["a.png", "b.png"], filter_query="-red").num_changes == 1
-    with pytest.raises(DatasetError, match="no picture"):
+    with refused(DatasetError):
         album.apply(edit, keys=["z.png"])
 
 
@@ -376,7 +377,7 @@ def test_pages(album: Dataset) -> None:
     ]
     assert album.get_page(filter_query="is:captioned").total == 2
     assert album.get_page(filter_query="tokens:<3").total == 2
-    with pytest.raises(InvalidSpec, match="Sort"):
+    with refused(InvalidSpec):
         album.get_page(sort="colour")  # type: ignore[arg-type]
 
 
@@ -478,7 +479,7 @@ def test_another_writer(
     other = Lock(settings.home, "captions")
     assert other.acquire()
     monkeypatch.setattr(history, "LOCK_TIMEOUT_SECONDS", 0.05)
-    with pytest.raises(Busy, match="writing captions"):
+    with refused(Busy):
         album.write_captions({"a.png": "x"}, MODEL)
     other.release()
     assert album.write_captions({"a.png": "x"}, MODEL).num_changes == 1

@@ -22,6 +22,7 @@ from studio.storage.gallery import (
     estimate_unet_work,
     read_image_settings,
 )
+from support.sentences import refused
 
 REQUEST = ResolvedRequest(
     prompt="a red boat, größe 100%", negative_prompt="fog", width=128, height=192, seed=7
@@ -330,7 +331,7 @@ def test_recipe_falls_back_to_a1111s_text(written: str, tmp_path: Path) -> None:
         REQUEST.prompt,
         20,
     )
-    with pytest.raises(BadPicture, match=r"^mine\.png carries no settings of a picture"):
+    with refused(BadPicture):
         read_image_settings(png(tmp_path / "b.png", studio=written), "mine.png")
 
 
@@ -344,14 +345,15 @@ def test_recipe_of_a1111_with_notes_and_of_nothing(tmp_path: Path) -> None:
         png(tmp_path / "c.png", parameters="just words"),
         tmp_path / "none.png",
     ):
-        with pytest.raises(BadPicture, match=path.name):
+        with refused(BadPicture) as caught:
             read_image_settings(path)
+        assert path.name in str(caught.value)
 
 
 def test_a_giant_text_chunk(tmp_path: Path) -> None:
     """Refused in words: it would take hours to read or gigabytes to hold."""
     for text in ("a" * 5_000_000, "Steps: " * 500_000, "\n" * 2_000_000):
-        with pytest.raises(BadPicture, match=r"a\.png (carries no settings|is no picture)"):
+        with refused(BadPicture):
             read_image_settings(png(tmp_path / "a.png", parameters=text, studio=text))
 
 

@@ -15,6 +15,7 @@ from studio.core.generation.request import GenerationRequest
 from studio.errors import BadPicture, InvalidSpec
 from studio.settings import Settings
 from studio.storage.inputs import Inputs
+from support.sentences import refused
 
 
 def bytes_of(image: Image.Image, kind: str = "PNG", **more: object) -> bytes:
@@ -67,28 +68,28 @@ def test_upright_and_without_transparency(inputs: Inputs) -> None:
     )  # transparent places of a mask are not masked
     palette = bytes_of(Image.new("P", (16, 16)), transparency=0)
     assert inputs.load_mask(inputs.add_transparency(palette).sha256).getextrema() == (255, 255)
-    with pytest.raises(BadPicture, match="has no transparent places"):
+    with refused(BadPicture):
         inputs.add_transparency(bytes_of(image), "a.png")
 
 
 @pytest.mark.parametrize("add", ["add", "add_mask", "add_transparency"])
 @pytest.mark.parametrize(
-    ("data", "sentence"),
+    "data",
     [
-        (b"", "no picture that can be read"),
-        (b"<svg onload=alert(1)>", "no picture that can be read"),
-        (bytes_of(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut off"),
-        (bytes_of(Image.new("RGB", (4, 64))), "is only 4 x 64"),
-        (bytes_of(Image.new("1", (13_000, 13_000))), "13000 x 13000 pixels large"),
-        (bytes_of(Image.new("1", (17_000, 8))), "17000 x 8"),
-        (bytes_of(Image.new("RGB", (9, 9)), "TIFF"), "no picture that can be read"),
+        b"",
+        b"<svg onload=alert(1)>",
+        bytes_of(Image.effect_noise((64, 64), 90))[:2000],
+        bytes_of(Image.new("RGB", (4, 64))),
+        bytes_of(Image.new("1", (13_000, 13_000))),
+        bytes_of(Image.new("1", (17_000, 8))),
+        bytes_of(Image.new("RGB", (9, 9)), "TIFF"),
     ],
-    ids=range(7),
+    ids=["empty", "svg", "cut off", "narrow", "large", "long", "tiff"],
 )
 def test_hostile_pictures_are_refused(
-    inputs: Inputs, settings: Settings, add: str, data: bytes, sentence: str
+    inputs: Inputs, settings: Settings, add: str, data: bytes
 ) -> None:
-    with pytest.raises(BadPicture, match=sentence):
+    with refused(BadPicture):
         getattr(inputs, add)(data, "x.png")
     assert not list(settings.inputs.iterdir())
 
@@ -96,29 +97,27 @@ def test_hostile_pictures_are_refused(
 def test_a_name_is_nothing_but_a_hash(inputs: Inputs, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
     for name in ("", "../other", "a" * 63, "A" * 64, "0" * 64, "../" + "a" * 61):
-        with pytest.raises(BadPicture, match="send it again"):
+        with refused(BadPicture):
             inputs.get_path(name)
 
 
 def test_a_file_that_was_changed_is_not_taken(inputs: Inputs) -> None:
     kept = inputs.add(Image.new("RGB", (9, 9)))
     inputs.get_path(kept.sha256).write_bytes(bytes_of(Image.new("RGB", (9, 9), "red")))
-    with pytest.raises(BadPicture, match="is not the picture it was"):
+    with refused(BadPicture):
         inputs.load(kept.sha256)
     inputs.get_path(kept.sha256).write_bytes(b"")
-    with pytest.raises(BadPicture, match="is damaged"):
+    with refused(BadPicture):
         inputs.read_size(kept.sha256)
 
 
 def test_a_request_is_checked_against_its_files(inputs: Inputs) -> None:
     one, other = inputs.add(Image.new("RGB", (64, 72))), inputs.add_mask(Image.new("L", (64, 64)))
     inputs.check_request(GenerationRequest(image=one.sha256))
-    with pytest.raises(InvalidSpec, match="Mask: is 64 × 64 pixels large, and the picture 64 × 72"):
+    with refused(InvalidSpec, "Mask"):
         inputs.check_request(GenerationRequest(image=one.sha256, mask=other.sha256))
-    with pytest.raises(BadPicture, match="send it again"):
+    with refused(BadPicture):
         inputs.check_request(GenerationRequest(image=one.sha256, mask="0" * 64))
     wide = inputs.add(Image.new("RGB", (16_000, 8)))
-    with pytest.raises(
-        InvalidSpec, match="Extension: the picture would become 16512 × 8 pixels large"
-    ):
+    with refused(InvalidSpec, "Extension"):
         inputs.check_request(GenerationRequest(image=wide.sha256, extend_left=512))

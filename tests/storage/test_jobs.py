@@ -16,6 +16,7 @@ import pytest
 
 from studio.errors import BadFile, Cancelled
 from studio.storage.jobs import MIGRATIONS, Job, Jobs, Lock, Progress
+from support.sentences import refused
 
 
 @pytest.fixture
@@ -309,11 +310,8 @@ def test_a_later_studios_table_is_refused_and_left_alone(tmp_path: Path) -> None
             f"CREATE TABLE jobs (future TEXT); PRAGMA user_version = {len(MIGRATIONS) + 1}"
         )
     later.close()
-    with pytest.raises(
-        BadFile,
-        match=rf"later studio \(tables {len(MIGRATIONS) + 1}, this one knows {len(MIGRATIONS)}\)",
-    ):
-        Jobs(path)
+    with pytest.raises(BadFile, match=rf"{len(MIGRATIONS) + 1}.*{len(MIGRATIONS)}"):
+        Jobs(path)  # its sentence is that of storage/test_database.py
     later = sqlite3.connect(path)
     assert [row[0] for row in later.execute("SELECT name FROM sqlite_master")] == ["jobs"]
     later.close()
@@ -323,11 +321,9 @@ def test_no_table_at_all_is_said_plainly(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(
         b"this is no database, but it is long enough to be looked at" * 100
     )
-    with pytest.raises(
-        BadFile, match=r"jobs\.sqlite cannot be used: file is not a database\. Move it away"
-    ):
+    with refused(BadFile):
         Jobs(tmp_path / "jobs.sqlite")
-    with pytest.raises(BadFile, match="cannot be used"):
+    with refused(BadFile):
         Jobs(tmp_path / "nowhere" / "jobs.sqlite")
 
 

@@ -29,6 +29,7 @@ from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
 from support import lora_makers as makers
 from support.benches import open_bench
+from support.sentences import check_sentence, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_"
@@ -194,9 +195,7 @@ def test_alpha_of_peft_is_read_by_layer(settings: Settings) -> None:
         {"alpha_pattern": {"to_q": float("nan")}},
         {"alpha_pattern": [3]},
     ):
-        with pytest.raises(
-            BadFile, match="its alpha is not known"
-        ):  # a strength that is only guessed would be wrong in silence
+        with refused(BadFile):  # a strength that is only guessed would be wrong in silence
             told(**odd)
     many = {f"layer{k}": 1 for k in range(100_000)}
     start = time.monotonic()
@@ -272,16 +271,18 @@ def test_names_are_stems_or_paths(settings: Settings) -> None:
     assert library.get_content_hash(library.get_lora("art/moon")) == library.get_content_hash(
         library.get_lora("fog")
     )
-    with pytest.raises(LoraNotFound, match=r"no LoRA 'mon' in the library; there is moon"):
+    with refused(LoraNotFound) as caught:
         library.check_request(GenerationRequest(prompt="<lora:mon:1>"))
+    assert "moon" in str(caught.value)
     for name in ("../models/x", "/etc/passwd", "x" * 200, "art", "moon.safetensors"):
         with pytest.raises(LoraNotFound):
             library.get_lora(name)
     (settings.loras / "moon.safetensors").unlink()
     assert library.get_lora("moon").path == settings.loras / "art" / "moon.safetensors"
     shelve(settings, "old/moon", pair(f"{UNET}1_to_q"))
-    with pytest.raises(LoraNotFound, match=r"there is art/moon, old/moon\."):
+    with refused(LoraNotFound) as caught:
         library.get_lora("moon")
+    assert "art/moon, old/moon" in str(caught.value)
 
 
 def test_a_name_that_no_tag_can_hold(settings: Settings) -> None:
@@ -318,7 +319,7 @@ def test_a_file_that_goes_or_changes(settings: Settings, monkeypatch: pytest.Mon
     path.unlink()
     (item,) = library.list_loras()
     assert isinstance(item, Unusable)
-    assert item.problem == "it.safetensors cannot be read (No such file or directory)."
+    check_sentence(item.problem)
     beside = settings.loras / "peft" / "adapter_model.safetensors"
     monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"peft": beside})
     beside.parent.mkdir()
@@ -341,10 +342,9 @@ def test_the_nearest_names(settings: Settings) -> None:
         path = settings.loras / f"{name}.safetensors"
         save_file(pair(f"{UNET}1_to_q"), settings.loras / "made")
         os.replace(settings.loras / "made", path)
-    with pytest.raises(
-        LoraNotFound, match=r"no LoRA 'moonrok' in the library; there is MoonRock\."
-    ):
+    with refused(LoraNotFound) as caught:
         Library(settings).get_lora("moonrok")
+    assert "MoonRock" in str(caught.value)
     with pytest.raises(LoraNotFound) as caught:
         Library(settings).get_lora("qqq")
     str(caught.value).encode()  # it can be sent
@@ -355,13 +355,13 @@ def test_a_file_is_added_once_and_only_if_it_is_one(settings: Settings, tmp_path
     save_file(pair(f"{UNET}1_to_q"), sent)
     assert library.add_lora(sent, "../My <moon>:1.safetensors").name == "My -moon-1"
     assert library.get_lora("My -moon-1").path.read_bytes() == sent.read_bytes()
-    with pytest.raises(BadFile, match="There is a LoRA My -moon-1 already"):
+    with refused(BadFile):
         library.add_lora(sent, "My <moon>:1.SAFETENSORS")
     for name in ("moon.pt", "moon", ""):
-        with pytest.raises(BadFile, match=r"is no \.safetensors file"):
+        with refused(BadFile):
             library.add_lora(sent, name)
     sent.write_bytes(b"hello")
-    with pytest.raises(BadFile, match=r"^new\.safetensors is no safetensors file"):
+    with refused(BadFile):
         library.add_lora(sent, "new.safetensors")
     assert [path.name for path in settings.loras.iterdir()] == ["My -moon-1.safetensors"]
 
@@ -369,7 +369,7 @@ def test_a_file_is_added_once_and_only_if_it_is_one(settings: Settings, tmp_path
 def test_a_text_of_tags_is_not_endless() -> None:
     start = time.monotonic()
     for given in ("<lora:a:1>" * 200_000, "x" * 2_000_000):
-        with pytest.raises(InvalidSpec, match=r"LoRAs: .*(at most|no tag)"):
+        with refused(InvalidSpec, "LoRAs"):
             validate(GenerationRequest, {"loras": given})
     assert time.monotonic() - start < 2
 
@@ -417,99 +417,43 @@ def pickled(path: Path) -> None:
 
 
 DOWN, UP = f"{UNET}1_to_q.lora_down.weight", f"{UNET}1_to_q.lora_up.weight"
-HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut off": (cut, "was cut off while it was copied"),
-    "only the head": (headless, "is no safetensors file, or was cut off while it was copied"),
-    "NaN": (
-        spoilt(float("nan")),
-        f"holds values that are no numbers, in {UNET}1_to_q; it would spoil every picture",
+HOSTILE: dict[str, Callable[[Path], Any]] = {
+    "cut off": cut,
+    "only the head": headless,
+    "NaN": spoilt(float("nan")),
+    "infinite": spoilt(float("inf")),
+    "NaN alpha": instead(pair(f"{UNET}1_to_q", alpha=float("nan"))),
+    "rank 100000": instead(pair(f"{UNET}1_to_q", 2, 2, rank=100_000)),
+    "claimed rank": edit(
+        lambda header: (
+            header[DOWN].update(shape=[100_000, 128]),
+            header[UP].update(shape=[128, 100_000]),
+        )
     ),
-    "infinite": (spoilt(float("inf")), "holds values that are no numbers"),
-    "NaN alpha": (
-        instead(pair(f"{UNET}1_to_q", alpha=float("nan"))),
-        f"{UNET}1_to_q.alpha is no number",
+    "empty": instead({}),
+    "a model": instead({"conv_in.weight": torch.ones(3)}),
+    "unlike matrices": instead(pair(f"{UNET}1_to_q") | {UP: torch.ones(128, 5)}),
+    "whole numbers": instead({key: tensor.int() for key, tensor in pair(f"{UNET}1_to_q").items()}),
+    "shape": edit(lambda header: header[DOWN].update(shape="big")),
+    "no layer fits": instead(pair("lora_unet_mid_block_foo")),
+    "Flux": instead(pair("transformer.transformer_blocks.1.attn.to_q") | pair(f"{TEXT}q_proj")),
+    "Flux with a text encoder": instead(
+        pair("lora_unet_double_blocks_0_img_attn_proj") | pair(f"{TEXT}q_proj")
     ),
-    "rank 100000": (instead(pair(f"{UNET}1_to_q", 2, 2, rank=100_000)), "has rank 100,000"),
-    "claimed rank": (
-        edit(
-            lambda header: (
-                header[DOWN].update(shape=[100_000, 128]),
-                header[UP].update(shape=[128, 100_000]),
-            )
-        ),
-        "rank 100,000",
+    "short": edit(lambda header: header[DOWN].update(shape=[4, 127])),
+    "nowhere": edit(lambda header: header[DOWN].update(data_offsets=[5, 2])),
+    "half a letter": edit(lambda header: header.update({"\ud800.x": header[DOWN]})),
+    "escape": edit(lambda header: header.update({"\x1b[2J": header[DOWN]})),
+    "huge alpha": instead(pair(f"{UNET}1_to_q", alpha=1e30, dtype=torch.float32)),
+    "huge header": edit(
+        lambda header: header.update(__metadata__={"ss_tag_frequency": "x" * 2**24})
     ),
-    "empty": (instead({}), "is no LoRA: none of its 0 tensors"),
-    "a model": (
-        instead({"conv_in.weight": torch.ones(3)}),
-        "is no LoRA: none of its 1 tensors belongs to a LoRA's layer",
-    ),
-    "unlike matrices": (
-        instead(pair(f"{UNET}1_to_q") | {UP: torch.ones(128, 5)}),
-        "do not belong together ([4, 128] and [128, 5])",
-    ),
-    "whole numbers": (
-        instead({key: tensor.int() for key, tensor in pair(f"{UNET}1_to_q").items()}),
-        "holds I32 instead of fractions",
-    ),
-    "shape": (edit(lambda header: header[DOWN].update(shape="big")), "the shape of"),
-    "no layer fits": (
-        instead(pair("lora_unet_mid_block_foo")),
-        "None of the 1 layers of the LoRA it fits pocket",
-    ),
-    "Flux": (
-        instead(pair("transformer.transformer_blocks.1.attn.to_q") | pair(f"{TEXT}q_proj")),
-        "made for another kind of model",
-    ),
-    "Flux with a text encoder": (
-        instead(pair("lora_unet_double_blocks_0_img_attn_proj") | pair(f"{TEXT}q_proj")),
-        "for another kind of model than Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL",
-    ),
-    "short": (
-        edit(lambda header: header[DOWN].update(shape=[4, 127])),
-        "has not as many bytes as its shape says",
-    ),
-    "nowhere": (
-        edit(lambda header: header[DOWN].update(data_offsets=[5, 2])),
-        "does not say where",
-    ),
-    "half a letter": (
-        edit(lambda header: header.update({"\ud800.x": header[DOWN]})),
-        "a name that is none: '\\ud800.x'",
-    ),
-    "escape": (
-        edit(lambda header: header.update({"\x1b[2J": header[DOWN]})),
-        "a name that is none: '\\x1b[2J'",
-    ),
-    "huge alpha": (
-        instead(pair(f"{UNET}1_to_q", alpha=1e30, dtype=torch.float32)),
-        "has alpha 1e+30",
-    ),
-    "huge header": (
-        edit(lambda header: header.update(__metadata__={"ss_tag_frequency": "x" * 2**24})),
-        "has a header of 16 MiB",
-    ),
-    "other widths": (
-        instead(pair(f"{UNET}1_to_q", 320, 320)),
-        "None of the 1 layers of the LoRA it fits pocket",
-    ),
-    "SDXL": (
-        instead(pair(f"{UNET}2_to_k", 2048, 640)),
-        "The LoRA it is for Stable Diffusion XL and pocket is Stable Diffusion 1.x; choose",
-    ),
-    "LoHa": (
-        instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
-        "is a LoHa, a relative of LoRA that cannot be used yet",
-    ),
-    "DoRA": (
-        instead(pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(128)}),
-        "is a DoRA, a relative of LoRA",
-    ),
-    "pickle": (
-        pickled,
-        "is a pickle under another name, which can carry programs; it is not opened",
-    ),
-    "text": (lambda path: path.write_text("hello"), "is no safetensors file, or was cut off"),
+    "other widths": instead(pair(f"{UNET}1_to_q", 320, 320)),
+    "SDXL": instead(pair(f"{UNET}2_to_k", 2048, 640)),
+    "LoHa": instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
+    "DoRA": instead(pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(128)}),
+    "pickle": pickled,
+    "text": lambda path: path.write_text("hello"),
 }
 
 
@@ -524,14 +468,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("how", HOSTILE)
 def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> None:
     """Before anything is attached for good: the model stays as it was."""
-    spoil, sentence = HOSTILE[how]
     path = shelve(bench.settings, "it", pair(f"{UNET}1_to_q"))
-    spoil(path)
-    with pytest.raises((BadFile, LoraMismatch)) as caught:
+    HOSTILE[how](path)
+    with refused((BadFile, LoraMismatch)) as caught:
         generate(
             bench, {"loras": ["it"], "steps": 1, "width": 64, "height": 64}, lambda progress: None
         )
-    assert sentence in str(caught.value)
     assert len(str(caught.value)) < 300
     with bench.pipelines.borrow(GenerationRequest()) as parts:
         assert not any(isinstance(module, makers.LoraLayer) for module in parts.unet.modules())
@@ -544,8 +486,8 @@ def test_a_pickle_with_its_own_name_is_listed_and_refused(settings: Settings) ->
     pickled(settings.loras / "old.pt")
     (item,) = Library(settings).list_loras()
     assert isinstance(item, Unusable)
-    assert "can carry programs" in item.problem
-    with pytest.raises(BadFile, match="can carry programs"):
+    check_sentence(item.problem)
+    with refused(BadFile):
         Library(settings).check_request(GenerationRequest(loras=["old"]))
 
 

@@ -17,6 +17,7 @@ from studio.errors import BadFile, InvalidSpec
 from studio.settings import shipped
 from studio.storage.models.library import read_model_info
 from studio.storage.presets import Presets
+from support.sentences import refused
 
 SHIPPED = shipped("presets") / "pictures"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
@@ -185,7 +186,7 @@ def test_a_hostile_name_stays_in_its_folder(name: str, presets: Presets[Generati
 
 @pytest.mark.parametrize("name", ["", "..", "/", "CON", "\0", " . "])
 def test_no_name_is_refused(name: str, presets: Presets[GenerationRequest]) -> None:
-    with pytest.raises(BadFile, match="cannot be a file's name"):
+    with refused(BadFile):
         presets.save(name, GenerationRequest())
     assert not presets.user_folder.exists()
 
@@ -203,11 +204,12 @@ def test_a_name_leads_nowhere_else(presets: Presets[GenerationRequest]) -> None:
         "mine\0",
         "x" * 5000,
     ):
-        with pytest.raises(
-            BadFile, match=r"There is no preset .*; there is .*Moon thesis"
-        ) as caught:
+        with pytest.raises(BadFile) as caught:
             presets.load(name)
+        assert "Moon thesis" in str(caught.value)
         assert len(str(caught.value)) < 300
+    with refused(BadFile):
+        presets.load("../secret")
 
 
 def test_whatever_is_listed_can_be_loaded(presets: Presets[GenerationRequest]) -> None:
@@ -238,7 +240,7 @@ def test_whatever_is_listed_can_be_loaded(presets: Presets[GenerationRequest]) -
 )
 def test_broken_toml(text: str | bytes, presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", text)
-    with pytest.raises(BadFile, match=r"preset mine (cannot be read|is larger than)"):
+    with refused(BadFile):
         presets.load("mine")
 
 
@@ -254,7 +256,7 @@ def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:
         'steps = 2020-01-01\nseed = inf\nprompt = [1]\nwidth = {a = 1}\nstesp = 3\nscheduler = "Eiler"\n'
         "count = true",
     )
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec) as caught:
         presets.load("mine")
     assert all(fault.startswith("The preset mine: ") for fault in caught.value.faults)
     named = {fault.split(": ")[1] for fault in caught.value.faults}

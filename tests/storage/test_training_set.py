@@ -22,6 +22,7 @@ from studio.storage.datasets.image_index import ImageIndex
 from studio.storage.datasets.layout import parse_concept_folder
 from studio.storage.datasets.training_set import TrainingImage, TrainingSets, read_training_set
 from support.examples import examples
+from support.sentences import check_sentence, refused
 
 
 def picture(path: Path, size: tuple[int, int] = (80, 64), colour: int = 0, **more: Any) -> Path:
@@ -70,10 +71,11 @@ def test_the_home_hides_a_shipped_set_and_unknown_ones_name_the_nearest(settings
     assert shelf.names() == ["moon", "mysks"]
     assert len(shelf.load_training_set("moon").images) == 1
     for name in ("mon", "../../etc", "/etc", ""):
-        with pytest.raises(DatasetError, match="There is no dataset"):
+        with refused(DatasetError):
             shelf.load_training_set(name)
-    with pytest.raises(DatasetError, match="there is moon"):
+    with refused(DatasetError) as caught:
         shelf.load_training_set("mon")
+    assert "moon" in str(caught.value)
 
 
 def test_sidecars(tmp_path: Path) -> None:
@@ -195,20 +197,15 @@ def test_kohyas_folders_from_above_and_from_within(tmp_path: Path) -> None:
         ("d.png", 7, "", ""),
     ]
     assert found.images_per_epoch == 30
-    assert {name: reason.split(";")[0] for name, reason in found.broken} == {
-        "0_none": "its name asks for 0 repeats",
-        "-2_less": "its name asks for -2 repeats",
-        "99999999_more": "its name asks for 99999999 repeats",
-    }
-    assert (
-        found.notes[0]
-        == "Only folders named like 10_concept are read; not read: 1 pictures beside them, the folder plain."
-    )
+    assert {name for name, _ in found.broken} == {"0_none", "-2_less", "99999999_more"}
+    for name, reason in sorted(found.broken):
+        check_sentence(f"{name}: {reason}")
+    check_sentence(found.notes[0])
     within = read_training_set(img / "10_moon rock")
     assert within.layout == "kohya"
     assert within.images_per_epoch == 20
     assert within.images[0].caption == "moon rock"
-    assert within.notes[0].startswith("Each picture counts 10 times")
+    check_sentence(within.notes[0])
     assert read_training_set(img / "plain").layout == "sidecar"
     assert read_training_set(img / "7").images_per_epoch == 1
 
@@ -259,7 +256,7 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = read_training_set(tmp_path)
     assert [item.path.name for item in found.images] == ["good.png"]
     told = dict(found.broken)
-    assert told.pop("pipe.png", "is no file.") == "is no file."
+    assert (told.pop("pipe.png", None) is not None) == hasattr(os, "mkfifo")
     assert told.keys() == {
         "cut.png",
         "empty.png",
@@ -270,10 +267,8 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "wide.png",
         "folder.png",
     }
-    assert told["tiny.png"] == "is only 63 x 200 pixels large; each side needs 64."
-    assert told["cut.png"].startswith("is damaged")
-    assert told["moving.gif"] == "is a .gif file; save it as PNG, JPEG, WebP or BMP."
-    assert "pixels" in told["wide.png"]
+    for name in ("tiny.png", "cut.png", "moving.gif", "wide.png"):
+        check_sentence(f"{name}: {told[name]}")
     assert all(reason.endswith(".") and "Traceback" not in reason for reason in told.values())
 
 
@@ -298,14 +293,14 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     (inside / "nowhere.png").symlink_to(inside / "gone.png")
     found = read_training_set(inside)
     assert [item.path.name for item in found.images] == ["good.png", "own.png"]
-    assert found.notes[-1] == "own.png is the same picture as good.png."
+    check_sentence(found.notes[-1])
     told = dict(found.broken)
     assert told.keys() == {"a.png", "loop.png", "nowhere.png", "told.png"}
-    assert "leads out" in told["a.png"]
-    assert told["told.png"] == "its caption told.txt leads out of the folder."
+    check_sentence(told["a.png"])
+    check_sentence(told["told.png"])
     assert "root:" not in str(found)
     (inside / "metadata.jsonl").symlink_to(outside / "secret.txt")
-    assert reasons(inside)["metadata.jsonl"] == "leads out of the folder."
+    check_sentence(reasons(inside)["metadata.jsonl"])
     (tmp_path / "linked").symlink_to(inside)  # the folder itself is its owner's choice
     assert len(read_training_set(tmp_path / "linked").images) == 2
     picture(tmp_path / "img" / "1_here" / "x.png")
@@ -335,18 +330,18 @@ def test_captions_that_are_no_text(tmp_path: Path, data: bytes) -> None:
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"There are no pictures in .* Put PNG"):
+    with refused(DatasetError):
         read_training_set(tmp_path)
-    with pytest.raises(DatasetError, match="There is no folder"):
+    with refused(DatasetError):
         read_training_set(tmp_path / "gone")
     picture(tmp_path / "img" / "1_x" / "a.png")
-    with pytest.raises(DatasetError, match=r"Choose its folder img instead\."):
+    with refused(DatasetError):
         read_training_set(tmp_path)
     (tmp_path / "bad.png").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"None of the pictures .* bad\.png is no picture"):
+    with refused(DatasetError):
         read_training_set(tmp_path)
     picture(tmp_path / "zero" / "0_x" / "a.png")
-    with pytest.raises(DatasetError, match="asks for 0 repeats"):
+    with refused(DatasetError):
         read_training_set(tmp_path / "zero")
 
 

@@ -24,6 +24,7 @@ from studio.settings import shipped
 from studio.ui.api import TASK_FIELDS
 from support import lora_makers as makers
 from support.models import POCKET
+from support.sentences import refused
 from support.served import API, Browser, Served
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
@@ -146,12 +147,13 @@ def test_a_grid(client: Client, served: Served) -> None:
         "index.json",
         "index.csv",
     ]
-    for bad, words in (
-        ([axes[0], axes[1] | {"values": "x"}], "Steps: value 1, 'x'"),
+    for bad, value in (
+        ([axes[0], axes[1] | {"values": "x"}], "'x'"),
         ([axes[0] | {"values": "Eular"}], "Eular"),
     ):
-        with pytest.raises(AppError, match=words) as caught:
+        with refused(AppError) as caught:
             client.predict(api_name="/sweep", base=base, axes=bad)
+        assert value in str(caught.value)
         assert "Traceback" not in str(caught.value)
 
 
@@ -171,10 +173,9 @@ def test_a_training(client: Client, served: Served) -> None:
     assert Path(file).read_bytes() == kept.read_bytes()
     with pytest.raises(AppError) as caught:
         client.predict(api_name="/train", **asked | {"dataset": "mooon", "rank": 1})
-    assert "no dataset 'mooon'" in str(caught.value)
-    with pytest.raises(AppError) as caught:
+    assert "'mooon'" in str(caught.value)
+    with refused(AppError, "Steps", "Rank"):
         client.predict(api_name="/train", **asked | {"rank": 0, "steps": -1})
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["Steps", "Rank"]
 
 
 def test_every_field_arrives(client: Client) -> None:
@@ -241,29 +242,25 @@ def test_what_cannot_be_done_to_pictures_is_said(
     a, small, black, bad, bomb, wide, dot = (
         handle_file(tmp_path / f"{name}.png") for name in names
     )
-    for name, given, words in (
-        ("/img2img", {"image": bad}, "bad.png is no picture that can be read"),
-        ("/img2img", {"image": bomb}, "13000 x 13000"),
-        ("/outpaint", {"image": wide, "extend_left": 8}, "wide.png is 30000 x 8 pixels"),
-        ("/img2img", {"image": wide}, "wide.png is 30000 x 8 pixels"),
-        ("/img2img", {"image": dot}, "only 1 x 1 pixels"),
-        ("/inpaint", {"image": a, "mask": dot}, "only 1 x 1 pixels"),
-        ("/inpaint", {"image": wide, "mask": a}, "30000 x 8"),
-        ("/img2img", {"image": a, "strength": 0.01}, "Strength: 0.01 of 2 steps is less than one"),
-        ("/inpaint", {"image": a, "mask": bad}, "bad.png is no picture"),
-        ("/inpaint", {"image": a, "mask": bomb}, "13000 x"),
-        (
-            "/inpaint",
-            {"image": a, "mask": small},
-            "Mask: is 32 × 32 pixels large, and the picture 64 × 64",
-        ),
-        ("/inpaint", {"image": a, "mask": black}, "Mask: nothing is masked"),
-        ("/outpaint", {"image": a}, "say how many pixels to add"),
-        ("/generate", {"strength": 0.3}, "Strength: changes nothing without a picture"),
-        ("/generate", {"image": "../../etc/passwd"}, "Picture: has to be the sha256"),
-        ("/generate", {"image": "0" * 64}, "send it again"),
+    for name, given in (
+        ("/img2img", {"image": bad}),
+        ("/img2img", {"image": bomb}),
+        ("/outpaint", {"image": wide, "extend_left": 8}),
+        ("/img2img", {"image": wide}),
+        ("/img2img", {"image": dot}),
+        ("/inpaint", {"image": a, "mask": dot}),
+        ("/inpaint", {"image": wide, "mask": a}),
+        ("/img2img", {"image": a, "strength": 0.01}),
+        ("/inpaint", {"image": a, "mask": bad}),
+        ("/inpaint", {"image": a, "mask": bomb}),
+        ("/inpaint", {"image": a, "mask": small}),
+        ("/inpaint", {"image": a, "mask": black}),
+        ("/outpaint", {"image": a}),
+        ("/generate", {"strength": 0.3}),
+        ("/generate", {"image": "../../etc/passwd"}),
+        ("/generate", {"image": "0" * 64}),
     ):
-        with pytest.raises(AppError, match=words):
+        with refused(AppError):
             client.predict(api_name=name, **{"prompt": "x", "steps": 2} | given)
     assert "Traceback" not in served.log.read_text()[said_before:]
     assert len(sorted((served.home / "inputs").iterdir())) <= len(kept) + 3
@@ -306,21 +303,18 @@ def test_nonsense_in_every_field_is_a_list_of_sentences(served: Served, value: A
 
 def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
     said_before = len(served.log.read_text())
-    with pytest.raises(AppError) as caught:
+    with refused(AppError, "Prompt", "Width", "Steps", "Scheduler") as caught:
         client.predict(
             api_name="/generate",
             **QUICK | {"prompt": "a (cat", "width": 7, "steps": "x<y", "scheduler": "Eular"},
         )
-    said = str(caught.value).splitlines()
-    assert [line.split(":")[0] for line in said] == ["Prompt", "Width", "Steps", "Scheduler"]
-    assert "(not 'x<y')" in said[2]  # as it was given: no HTML for programs
-    for bad, words in (
-        ({"loras": ["luna"]}, "no LoRA 'luna' in the library; there is moon"),
-        ({"model": "pokket"}, "there is pocket"),
-        ({"scheduler": "Euler a"}, "Euler a cannot run on Karras"),
-    ):
-        with pytest.raises(AppError, match=words):
+    assert "'x<y'" in str(caught.value)  # as it was given: no HTML for programs
+    with pytest.raises(AppError, match=r"'luna'.* moon"):  # and what else other tests put there
+        client.predict(api_name="/generate", **QUICK | {"loras": ["luna"]})
+    for bad, value in (({"model": "pokket"}, "pocket"), ({"scheduler": "Euler a"}, "Karras")):
+        with refused(AppError) as caught:
             client.predict(api_name="/generate", **QUICK | bad)
+        assert value in str(caught.value)
     assert "Traceback" not in served.log.read_text()[said_before:]
 
 
@@ -338,12 +332,10 @@ def test_inspect_reads_settings_back(client: Client, tmp_path: Path) -> None:
     broken, plain = tmp_path / "broken.png", tmp_path / "plain.png"
     broken.write_bytes(Path(files[0]).read_bytes()[:200])
     Image.new("RGB", (32, 32)).save(plain)
-    for file, words in (
-        (broken, "broken.png is damaged|broken.png is no picture"),
-        (plain, "plain.png carries no settings"),
-    ):
-        with pytest.raises(AppError, match=words):
+    for file in (broken, plain):
+        with refused(AppError) as caught:
             client.predict(handle_file(file), api_name="/inspect")
+        assert file.name in str(caught.value)
 
 
 def test_jobs_lists_the_latest_first(client: Client) -> None:
@@ -357,7 +349,7 @@ def test_jobs_lists_the_latest_first(client: Client) -> None:
     assert all(row.items() >= done.items() for row in rows)
     assert len(client.predict(api_name="/jobs")) <= 20
     for limit in (0, 201, "x", 1.5, None):
-        with pytest.raises(AppError, match="limit: has to be a whole number from 1 to 200"):
+        with refused(AppError, "limit"):
             client.predict(limit=limit, api_name="/jobs")
 
 
@@ -380,12 +372,13 @@ def test_captions_of_a_dataset(client: Client, served: Served) -> None:
         client.predict(limit=1, api_name="/jobs")[0].items()
         >= {"kind": "caption", "state": "done", "pictures": []}.items()
     )
-    for bad, words in (
-        ({"dataset": "plus"}, "there is plush"),
-        ({"dataset": "plush", "captioner": "x"}, "no captioner 'x'"),
-        ({"dataset": "moon", "mode": "replace"}, "came with the studio"),
+    with pytest.raises(AppError, match=r"'plus'.* plush"):  # and what else other tests put there
+        client.predict(api_name="/caption", dataset="plus")
+    for bad in (
+        {"dataset": "plush", "captioner": "x"},
+        {"dataset": "moon", "mode": "replace"},
     ):
-        with pytest.raises(AppError, match=words):
+        with refused(AppError):
             client.predict(api_name="/caption", **bad)
 
 
@@ -423,13 +416,13 @@ def test_what_is_in_a_dataset(client: Client, served: Served) -> None:
     assert not client.predict(api_name="/dataset", dataset="mysks", words=0, trigger="mysks")[
         "lint"
     ]
-    for bad, words in (
-        ({"dataset": "lookd"}, "there is .*looked at"),
-        ({"dataset": "../../home"}, "There is no dataset"),
-        ({"dataset": "moon", "words": -1, "tokens": "x"}, "Tokens.*\n.*Words|Words.*\n.*Tokens"),
-    ):
-        with pytest.raises(AppError, match=words):
-            client.predict(api_name="/dataset", **bad)
+    with pytest.raises(AppError, match=r"'lookd'.* looked at"):
+        client.predict(api_name="/dataset", dataset="lookd")
+    with pytest.raises(AppError, match=r"'\.\./\.\./home'"):
+        client.predict(api_name="/dataset", dataset="../../home")
+    with refused(AppError) as caught:
+        client.predict(api_name="/dataset", dataset="moon", words=-1, tokens="x")
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == {"Tokens", "Words"}
 
 
 def test_search_in_a_dataset(client: Client, served: Served) -> None:
@@ -445,15 +438,15 @@ def test_search_in_a_dataset(client: Client, served: Served) -> None:
         api_name="/search", dataset="seen", like="003.png", limit=1, pictures=["004.png", "003.png"]
     )["found"]
     assert [one["file"] for one in like] == ["004.png"]
-    for bad, words in (
-        ({}, "either words or a picture"),
-        ({"words": "x", "like": "003.png"}, "either words"),
-        ({"like": "gone.png"}, "no picture 'gone.png'"),
-        ({"like": "0" * 64}, "send it again"),
-        ({"words": "x", "clip": "nothing"}, "nothing"),
-        ({"words": "x", "limit": 0}, "At most"),
+    for bad in (
+        {},
+        {"words": "x", "like": "003.png"},
+        {"like": "gone.png"},
+        {"like": "0" * 64},
+        {"words": "x", "clip": "nothing"},
+        {"words": "x", "limit": 0},
     ):
-        with pytest.raises(AppError, match=words) as caught:
+        with refused(AppError) as caught:
             client.predict(api_name="/search", dataset="seen", **bad)
         assert "Traceback" not in str(caught.value)
 

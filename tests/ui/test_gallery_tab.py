@@ -11,6 +11,7 @@ from PIL import Image
 from studio.core.generation.request import ResolvedRequest
 from studio.services.submission import Services
 from studio.ui.tabs.gallery import GalleryTab
+from support.sentences import refused
 from support.visitors import ANN, OWNER, Asked
 
 
@@ -40,15 +41,15 @@ def test_a_picture_goes_into_a_dataset_with_its_prompt(tab: GalleryTab, desk: Se
         "a red boat <b>"
     ] * 2  # nothing is overwritten
     assert {source.generated for source in album.read_sources().values()} == {True}
-    for picked, name, visitor, words in (
-        (path, "", OWNER, "Which dataset"),
-        (None, "boats", OWNER, "gone"),
-        ("/etc/passwd", "boats", OWNER, "gone"),
-        (path, "boats", ANN, "owner"),
-        (path, "moon", OWNER, "moon"),
+    for picked, name, visitor in (
+        (path, "", OWNER),
+        (None, "boats", OWNER),
+        ("/etc/passwd", "boats", OWNER),
+        (path, "boats", ANN),
+        (path, "moon", OWNER),
     ):
         guest: Any = Asked(visitor)
-        with pytest.raises(gr.Error, match=words):
+        with refused(gr.Error):
             tab.add_to_dataset({tab.selected_path: picked, tab.dataset: name}, guest)
     assert len(desk.dataset_registry.open("boats", OWNER).images) == 2
     tab.add_to_dataset({tab.selected_path: path, tab.dataset: "../out"}, asked)

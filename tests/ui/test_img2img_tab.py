@@ -33,6 +33,7 @@ from studio.ui.tabs.img2img_batch import render_batch
 from studio.ui.tabs.inpaint import INPAINT, OUTPAINT, SIDE_FIELDS, Inpaint
 from studio.ui.tabs.sweep.tab import SweepTab
 from support.examples import examples
+from support.sentences import check_sentence, refused
 
 OWNER, ANN = Visitor("owner", is_guest=False), Visitor("ann", is_guest=True)
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
@@ -198,7 +199,7 @@ def test_where_nothing_is_to_be_painted_it_says_so(
 ) -> None:
     sent, _ = on(inpaint, noise(64, 64))
     sent[inpaint.editor.html] = {"drawn": layer(Image.new("L", (64, 64), shade)), "invert": invert}
-    with pytest.raises(InvalidSpec, match="nothing is painted yet"):
+    with refused(InvalidSpec, "Mask"):
         inpaint.parse_request(sent)
 
 
@@ -213,16 +214,16 @@ def test_where_nothing_is_to_be_painted_it_says_so(
         {"drawn": layer(Image.new("L", (32, 64), 255))},
         {"drawn": "file:///etc/passwd"},
     ],
-    ids=str,
+    ids=["no picture", "no base64", "address", "number", "list", "another size", "file"],
 )
 def test_a_layer_that_is_none_is_a_sentence(value: Any, inpaint: Inpaint, img2img: Img2Img) -> None:
     for tab in (inpaint, img2img):
         sent, _ = on(tab, noise(64, 64), steps=0)
         sent[tab.editor.html] = value
-        with pytest.raises(InvalidSpec) as caught:
+        with refused(InvalidSpec) as caught:
             tab.parse_request(sent)
         assert len(caught.value.faults) == 2
-        assert caught.value.faults[1].startswith("Steps")  # and what else is wrong
+        assert caught.value.faults[1].startswith("Steps: ")  # and what else is wrong
 
 
 @pytest.mark.parametrize(
@@ -263,12 +264,12 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
     assert again
     assert again.mask != masked.mask
     assert again.image == source.image
-    with pytest.raises(BadPicture, match=r"white\.png is 32 × 64, and the picture is 64 × 64"):
+    with refused(BadPicture):
         press(
             {"what": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")}, masked, (64, 64)
         )
     for what in ("mask", "picture"):
-        with pytest.raises(Exception, match="Send a file"):
+        with refused(Exception):
             press({"what": what, "path": "/etc/passwd", "name": "x"}, masked, (64, 64))
     for odd in ({"what": "alpha"}, {"what": "explode"}, {}, None, "x"):
         assert press(odd, None, (64, 64)) is None
@@ -309,7 +310,7 @@ def test_what_a_guest_puts_on_an_easel_is_theirs_alone(
         ].image
         for digest in filter(None, (*named, blank, masked, again)):
             assert inputs.get_path(digest, me).is_file()
-            with pytest.raises(BadPicture, match="send it again"):
+            with refused(BadPicture):
                 inputs.get_path(digest, "ann")
         assert (
             page(tab, tab.load_request(request, Visitor(me, is_guest=True)))[
@@ -317,8 +318,9 @@ def test_what_a_guest_puts_on_an_easel_is_theirs_alone(
             ].image
             == request.image
         )
-        with pytest.warns(UserWarning, match="not in this home any more"):
+        with pytest.warns(UserWarning, match=".") as warned:
             assert tab.load_request(request, ANN)[tab.editor.source] is None
+        check_sentence(str(warned.pop(UserWarning).message))
         assert page(tab, tab.load_request(request, OWNER))[tab.editor.source].image == request.image
     img2img.batch_panel.submit_batch(
         {part: part.value for part in img2img.form.inputs}
@@ -453,14 +455,14 @@ def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(
     assert "<img" not in said
     out = io.BytesIO()
     noise(64, 64).save(out, "PNG")
-    with pytest.raises(BadPicture, match="damaged"):
+    with refused(BadPicture):
         taken(out.getvalue()[:2000])
     for bad in (b"", b"hello", b"\x89PNG\r\n"):
-        with pytest.raises(BadPicture, match="no picture"):
+        with refused(BadPicture):
             taken(bad)
-    with pytest.raises(BadPicture, match="only 7 x 7"):
+    with refused(BadPicture):
         taken(Image.new("RGB", (7, 7)))
-    with pytest.raises(BadPicture, match="million"):
+    with refused(BadPicture):
         taken(Image.new("1", (13000, 13000)))
 
 
@@ -559,7 +561,7 @@ def test_how_many_steps_of_a_strip_is_a_number(desk: Services) -> None:
     with gr.Blocks():
         pane = DenoiseStrip(desk, "trial")
     for every in (*NONSENSE, True, 51, 1.5):
-        with pytest.raises(gr.Error, match="has to be a whole number from 1 to 50"):
+        with refused(gr.Error):
             pane.submit(str(made.path), every, NOBODY)
     assert not desk.home.jobs.list_open()
     assert pane.submit(str(made.path), 3.0, NOBODY)[pane.job_id]
@@ -570,13 +572,8 @@ def test_how_many_steps_of_a_strip_is_a_number(desk: Services) -> None:
 
 def test_without_a_picture_all_faults_are_said_at_once(img2img: Img2Img, inpaint: Inpaint) -> None:
     for tab in (img2img, inpaint):
-        with pytest.raises(InvalidSpec) as caught:
+        with refused(InvalidSpec, "Picture", "Prompt", "Steps"):
             tab.parse_request(page(tab, steps="many", prompt="a (cat"))
-        assert [fault.split(":")[0] for fault in caught.value.faults] == [
-            "Picture",
-            "Prompt",
-            "Steps",
-        ]
 
 
 @pytest.mark.parametrize(
@@ -627,8 +624,9 @@ def test_a_request_survives_the_page(
 
 
 def test_a_picture_that_is_gone_is_said(img2img: Img2Img, desk: Services) -> None:
-    with pytest.warns(UserWarning, match="not in this home any more"):
+    with pytest.warns(UserWarning, match=".") as warned:
         updates = img2img.load_request(validate(GenerationRequest, {"image": "a" * 64}), OWNER)
+    check_sentence(str(warned.pop(UserWarning).message))
     assert updates[img2img.editor.source] is None
 
 
@@ -642,7 +640,7 @@ def test_a_preset_leaves_the_picture_where_it_is(inpaint: Inpaint) -> None:
 def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None:
     sent, _ = on(inpaint, noise(64, 64))
     sent[inpaint.editor.html] = {"drawn": layer(Image.new("L", (64, 64), 255))}
-    with pytest.raises(InvalidSpec, match="Sides"):
+    with refused(InvalidSpec):
         inpaint.parse_request(sent | {inpaint.task_choice: OUTPAINT})
     sent[inpaint.form["extend_right"]] = 32
     request = inpaint.parse_request(sent | {inpaint.task_choice: OUTPAINT})
@@ -839,7 +837,7 @@ def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Services) -> Non
     assert job.spec == {"request": made.request.model_dump(mode="json"), "every": 4}
     theirs = desk.submit_denoise_strip(made.request, 4, OWNER)
     assert pane.refresh(theirs, NOBODY)[pane.sheet] == ""
-    with pytest.raises(gr.Error, match="Choose a picture"):
+    with refused(gr.Error):
         pane.submit(None, 4, NOBODY)
 
 
@@ -897,12 +895,12 @@ def test_what_is_wrong_with_many_is_said_before_any_is_queued(
         many.files: [upload(noise(64, 64))],
         many.native_sizes: False,
     }
-    for change, why in (
-        ({img2img.form["steps"]: 0}, "Steps"),
-        ({many.files: None}, "choose some first"),
-        ({many.files: [None] * 501}, "500 at once"),
+    for change in (
+        {img2img.form["steps"]: 0},
+        {many.files: None},
+        {many.files: [None] * 501},
     ):
-        with pytest.raises(gr.Error, match=why):
+        with refused(gr.Error):
             many.submit_batch(sent | change, NOBODY)
     assert not desk.home.jobs.list_open()
     many.submit_batch(

@@ -28,6 +28,7 @@ from studio.storage.timings import record_timings
 from studio.ui.tabs.sweep.axes import BLANK_ROW, parse_row, row_values_of
 from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.views import sweep as grid
+from support.sentences import refused
 from support.served import API, Browser, Served
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
@@ -131,11 +132,11 @@ def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
         tab.axis_rows.rows[1].text: "2-x, 4",
         tab.form["prompt"]: "a (cat",
     }
-    with pytest.raises(InvalidSpec) as caught:
+    with refused(InvalidSpec) as caught:
         tab.parse_sweep(sent)
-    said = "\n".join(caught.value.faults)
+    said = str(caught.value)
     assert all(
-        word in said for word in ("Base: Prompt", "Base: Width", "Axis 2: Steps: value 1, '2-x'")
+        word in said for word in ("Base: Prompt:", "Base: Width:", "Axis 2: Steps:", "'2-x'")
     )
     three = page(
         tab,
@@ -143,7 +144,7 @@ def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
             [*(row_values_of(axis, []) for axis in GRID.axes), dict(BLANK_ROW)]
         ),
     )
-    with pytest.raises(InvalidSpec, match="Axis 3: choose what varies"):
+    with refused(InvalidSpec, "Axis 3"):
         tab.parse_sweep(three | {tab.axis_rows.fields: ["scheduler", "steps", None]})
 
 
@@ -166,12 +167,12 @@ def test_a_guest_sweeps_over_no_picture_that_somebody_else_brought(
         wanted = validate(SweepSpec, {"base": SMALL | {"image": image}, "axes": [axis]})
         sent = page(tab, tab.fill_form(wanted, BOB))
         if theirs in wanted.model_dump_json():
-            with pytest.raises(gr.Error, match="send it again"):
+            with refused(gr.Error):
                 tab.submit(sent, nobody)
             assert not desk.home.jobs.list_open()
         else:
             open_ = tab.submit(sent, nobody)[tab.view.sweep_id]
-            with pytest.raises(gr.Error, match="send it again"):
+            with refused(gr.Error):
                 tab.extend_sweep(
                     sent
                     | {
@@ -406,25 +407,25 @@ def test_a_guest_sees_and_changes_only_own_sweeps(tab: SweepTab, desk: Services,
         assert (id in tab._render_sweep_list(visitor, "")) is may
     acting = shown(tab, id)
     for verb in ("cell", "stars", "best", "note", "pin"):
-        with pytest.raises(gr.Error, match="no such sweep"):
+        with refused(gr.Error):
             tab.view.handle_action(acting, pressed(verb, key, "3"), by(BOB))
     for verb in ("open", "ask", "delete"):
-        with pytest.raises(gr.Error, match="no such sweep"):
+        with refused(gr.Error):
             tab.handle_sweep_action("", pressed(verb, id), by(BOB))
-    for refused in (
+    for attempt in (
         lambda: tab.resume_sweep(id, by(BOB)),
         lambda: tab.view.submit_export(acting | {tab.view.metrics: []}, by(BOB)),
     ):
-        with pytest.raises(gr.Error, match="no such sweep"):
-            refused()
+        with refused(gr.Error):
+            attempt()
     tab.view.cancel_jobs(id, by(BOB))
     assert [job.state for job in desk.home.jobs.list_open()] == ["queued"]
-    with pytest.raises(gr.Error, match="no longer in this sweep"):
+    with refused(gr.Error):
         tab.view.handle_action(acting, pressed("stars", "f" * 64, "3"), by(ANN))
     for bad in ("6", "-1", "x", "", "٣٣"):
-        with pytest.raises(gr.Error, match="Stars"):
+        with refused(gr.Error, "Stars"):
             tab.view.handle_action(acting, pressed("stars", key, bad), by(ANN))
-    with pytest.raises(gr.Error, match="still runs"):
+    with refused(gr.Error):
         tab.handle_sweep_action("", pressed("delete", id), by(ANN))
 
 
@@ -434,7 +435,7 @@ def test_verdicts_are_kept_part_by_part(tab: SweepTab, desk: Services, by: Any) 
     for verb, value in (("stars", "4"), ("note", HOSTILE), ("best", ""), ("stars", "2")):
         tab.view.handle_action(shown(tab, id, key), pressed(verb, key, value), by(OWNER))
     assert desk.home.sweeps.load_cell_results(id)[key].verdict == Verdict(2, HOSTILE, True)
-    with pytest.raises(gr.Error, match="Note"):
+    with refused(gr.Error, "Note"):
         tab.view.handle_action(shown(tab, id, key), pressed("note", key, "x" * 2001), by(OWNER))
 
 

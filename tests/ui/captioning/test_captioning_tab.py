@@ -30,6 +30,7 @@ from studio.ui.tabs.captioning.tab import CaptioningTab
 from studio.ui.tabs.training.tab import TrainingTab
 from studio.ui.views import dataset as words
 from support.captioning_tab import PLUSH, cards, page, text, typed
+from support.sentences import refused
 from support.served import API, Browser, Served
 from support.visitors import ANN, HOSTILE, OWNER, pressed
 
@@ -54,8 +55,9 @@ def test_a_caption_typed_is_kept_and_undone(tab: CaptioningTab, desk: Services, 
 
 def test_two_who_edit_one_caption_lose_neither(tab: CaptioningTab, desk: Services, by: Any) -> None:
     tab.handle_card_action(page(tab), typed("001.png", "mine", "bear, number 1"), by(OWNER))
-    with pytest.raises(gr.Error, match="theirs"):  # the message gives back what was typed
+    with refused(gr.Error) as caught:
         tab.handle_card_action(page(tab), typed("001.png", "theirs", "bear, number 1"), by(OWNER))
+    assert "theirs" in str(caught.value)  # the message gives back what was typed
     assert text(desk, "001.txt") == "mine"
     tab.handle_card_action(
         page(tab), typed("001.png", "mine", "bear, number 1"), by(OWNER)
@@ -112,7 +114,7 @@ def test_guests_look_at_what_came_with_the_studio_and_change_nothing(
     assert "Copy" not in shown[tab.browser.actions]
     assert cards(tab, tab.open_dataset("bears", ANN)) == []
     was = text(desk, "001.txt")
-    for refused in (
+    for attempt in (
         lambda: tab.handle_card_action(page(tab), typed("001.png", "x", was), by(ANN)),
         lambda: tab.handle_action(page(tab), pressed("copy", "moon"), by(ANN)),
         lambda: tab.browser.undo_step(page(tab), by(ANN)),
@@ -133,8 +135,8 @@ def test_guests_look_at_what_came_with_the_studio_and_change_nothing(
         ),
         lambda: tab.import_files(page(tab) | {tab.files: [], tab.target_dataset: "x"}, by(ANN)),
     ):
-        with pytest.raises(gr.Error, match=r"owner|There is no dataset"):
-            refused()
+        with refused(gr.Error):
+            attempt()
     assert text(desk, "001.txt") == was
     assert not desk.home.jobs.list_open()
     for spec, send in (
@@ -148,9 +150,9 @@ def test_guests_look_at_what_came_with_the_studio_and_change_nothing(
 def test_a_shipped_dataset_stays_and_its_copy_is_edited(
     tab: CaptioningTab, desk: Services, by: Any
 ) -> None:
-    with pytest.raises(gr.Error, match="Copy it to edit"):
+    with refused(gr.Error):
         tab.captioner.submit(page(tab, "mysks"), by(OWNER))
-    with pytest.raises(gr.Error, match="came with the studio"):
+    with refused(gr.Error):
         tab.handle_card_action(
             page(tab, "mysks"),
             typed("001.png", "x", (PLUSH / "001.txt").read_text().strip(), "mysks"),
@@ -201,20 +203,18 @@ def test_what_is_asked_of_a_captioner(tab: CaptioningTab, desk: Services, by: An
     assert "Nothing was written" in shown[tab.captioner.progress]
     assert 'data-count="1"' in shown[tab.captioner.result]
     assert "<script" not in shown[tab.captioner.progress] + shown[tab.captioner.result]
-    with pytest.raises(gr.Error) as refused:  # all faults at once
+    with refused(gr.Error, "Prefix", "Longest caption"):  # all faults at once
         tab.captioner.submit(
             values | {tab.form["tokens"]: -1, tab.form["prefix"]: "a\nb"}, by(OWNER)
         )
-    for said in ("Longest caption", "Prefix"):
-        assert said in str(refused.value)
-    with pytest.raises(gr.Error, match="Dataset: choose one"):
+    with refused(gr.Error, "Dataset"):
         tab.captioner.submit(page(tab, ""), by(OWNER))
 
 
 def test_the_trigger_is_put_once_and_handed_to_training(
     tab: CaptioningTab, desk: Services, by: Any
 ) -> None:
-    with pytest.raises(gr.Error, match="write the word first"):
+    with refused(gr.Error):
         tab.captioner.add_trigger_to_captions(page(tab), by(OWNER))
     for said in ("mysks was put into 5 captions", "All captions have mysks already"):
         assert (
@@ -239,7 +239,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
     assert taken[training.form["trigger"]] == "mysks"
     assert set(taken) <= set(training.outputs)
     assert "5 pictures" in taken[training.dataset_preview]
-    with pytest.raises(gr.Error, match="guests may train on"):
+    with refused(gr.Error):
         training.load_request(asked[1], ANN)
     for nonsense in ("", "[" * 5000, "7", HOSTILE):
         assert tab.build_handoff(pressed("train", nonsense), OWNER) is None
@@ -252,11 +252,8 @@ def test_search_and_replace_and_tags(tab: CaptioningTab, desk: Services, by: Any
     assert text(desk, "001.txt") == "bear, number 1"
     tab.edit_tools.replace_text(values, by(OWNER))
     assert [text(desk, f"00{k}.txt") for k in (1, 3)] == ["cat, number 1", "bear, number 3"]
-    for bad, said in (
-        ({"find_text": ""}, "Find"),
-        ({"find_text": "(((", "match_options": ["pattern"]}, "no pattern"),
-    ):
-        with pytest.raises(gr.Error, match=said):
+    for bad in ({"find_text": ""}, {"find_text": "(((", "match_options": ["pattern"]}):
+        with refused(gr.Error, "Find"):
             tab.edit_tools.replace_text(page(tab, **bad), by(OWNER))
     assert "cat" in tab.edit_tools.render_tag_chips(page(tab), by(OWNER))
     assert tab.edit_tools.toggle_tag("a, b", pressed("tag", "c")) == "a, b, c"
@@ -273,13 +270,13 @@ def test_search_and_replace_and_tags(tab: CaptioningTab, desk: Services, by: Any
     ):
         tab.edit_tools.edit_tags(page(tab, tag_action=does, tag_list=held, new_name=new), by(OWNER))
         assert text(desk, "001.txt") == wanted, does
-    for does, held, new, said in (
+    for does, held, new, title in (
         ("rename_tags", "", "x", "Tags"),
         ("rename_tags", "a", "", "New name"),
         ("nonsense", "", "", "By"),
         ("keep_tags", "", "many", "How many"),
     ):
-        with pytest.raises(gr.Error, match=said):
+        with refused(gr.Error, title):
             tab.edit_tools.edit_tags(
                 page(tab, tag_action=does, tag_list=held, new_name=new), by(OWNER)
             )
@@ -313,7 +310,7 @@ def test_what_spoils_a_training_is_mended(tab: CaptioningTab, desk: Services, by
         )[tab.browser.message]
     )
     for nonsense in ("", "{}", "[1]", HOSTILE, "[" * 9000):
-        with pytest.raises(gr.Error, match="does not know"):
+        with refused(gr.Error):
             tab.edit_tools.fix_findings(values, pressed("mend", nonsense), by(OWNER))
 
 
@@ -339,7 +336,7 @@ def test_answers_become_lists(desk: Services, tab: CaptioningTab, by: Any) -> No
         ],
     }
     assert parse_hits(found) == (SearchHit("002.png", "moon 90%"), SearchHit("001.png", "sun 70%"))
-    with pytest.raises(gr.Error, match="either words or a picture"):
+    with refused(gr.Error):
         tab.clip_search.search_by_text(page(tab), by(OWNER))
     started = tab.clip_search.classify_images(
         page(tab) | {tab.clip_search.classes: "moon / sun / other"}, by(OWNER)
@@ -380,13 +377,13 @@ def test_pictures_like_one_from_outside(
     assert desk.home.library.inputs.load(job.spec["like"]).size == (128, 128)
     kept = len(list(desk.home.settings.inputs.iterdir()))
     mine = tmp_path / "mine.png"
-    for path, visitor, name, said in (
-        (tmp_path / "no.png", OWNER, "bears", "no.png"),
-        (mine, ANN, "mysks", "owner"),
-        (Path("/etc/passwd"), OWNER, "bears", "Send a file"),
-        (mine, OWNER, "", "no dataset"),
+    for path, visitor, name in (
+        (tmp_path / "no.png", OWNER, "bears"),
+        (mine, ANN, "mysks"),
+        (Path("/etc/passwd"), OWNER, "bears"),
+        (mine, OWNER, ""),
     ):
-        with pytest.raises(gr.Error, match=said):
+        with refused(gr.Error):
             send(path, visitor, name)
     assert len(list(desk.home.settings.inputs.iterdir())) == kept
 
@@ -507,7 +504,7 @@ def test_edits_are_for_what_is_ticked_else_for_what_is_shown(
     ]
     tab.edit_tools.save_source(values | {tab.edit_tools.author: "Ann"}, by(OWNER))
     assert set(desk.dataset_registry.open("bears", OWNER).read_sources()) == {"003.png", "004.png"}
-    with pytest.raises(gr.Error, match="no longer there"):
+    with refused(gr.Error):
         tab.edit_tools.replace_text(values | {tab.browser.cards: ["gone.png"]}, by(OWNER))
     found = values | {
         tab.browser.cards: [],
@@ -614,9 +611,9 @@ def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Services, b
         path.name for path in (desk.home.settings.home / "datasets" / "bears").glob("*.png")
     )
     assert left == ["001.png", "003.png", "004.png"]
-    with pytest.raises(gr.Error, match="nothing to set aside"):
+    with refused(gr.Error):
         tab.clip_search.set_aside_duplicates(values, by(OWNER))
-    with pytest.raises(gr.Error, match="owner"):
+    with refused(gr.Error):
         tab.clip_search.set_aside_duplicates(values, by(ANN))
     assert (
         len(cards(tab, tab.browser.undo_step(page(tab), by(OWNER)))) == 5
@@ -644,22 +641,22 @@ def test_repeats_are_typed_where_they_are_shown(
     assert 'data-folder="4_moon"' in shown[tab.summary]
     assert "Repeats of 10_moon: 4" in shown[tab.browser.message]
     assert [card["key"] for card in cards(tab, shown)] == ["3_<i>sun/000.png", "4_moon/000.png"]
-    for name, count, said in (
-        ("4_moon", "0", "1 or more"),
-        ("4_moon", "x", "whole number"),
-        ("4_moon", None, "Repeats"),
-        ("../bears", "2", "no folder"),
-        ("4_moon", "1e9", "Repeats"),
-        ("10_moon", "2", "no folder"),
+    for name, count in (
+        ("4_moon", "0"),
+        ("4_moon", "x"),
+        ("4_moon", None),
+        ("../bears", "2"),
+        ("4_moon", "1e9"),
+        ("10_moon", "2"),
     ):
-        with pytest.raises(gr.Error, match=said):
+        with refused(gr.Error):
             repeat(name, count)
-    with pytest.raises(gr.Error, match="owner"):
+    with refused(gr.Error):
         repeat("4_moon", "2", ANN)
-    with pytest.raises(gr.Error, match="does not know"):
+    with refused(gr.Error):
         repeat("4_moon", "2", what="x")
     id = desk.submit_captioning(CaptionSpec(dataset="sky"), OWNER)
-    with pytest.raises(gr.Error, match="being captioned"):
+    with refused(gr.Error):
         repeat("4_moon", "2")
     desk.home.jobs.cancel(id)
     assert 'data-folder="2_moon"' in repeat("4_moon", "2")[tab.summary]

@@ -23,6 +23,7 @@ from studio.ui.tabs.training.advanced import FIELD_GROUPS
 from studio.ui.tabs.training.tab import TrainingTab
 from studio.ui.views import training
 from support.models import make_toy
+from support.sentences import refused
 from support.served import API, Browser, Served
 from support.training_tab import config
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
@@ -65,17 +66,19 @@ def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Serv
 
 
 def test_what_cannot_begin_is_refused_in_words(desk: Services) -> None:
-    with pytest.raises(DatasetError, match="moon"):
+    with refused(DatasetError) as caught:
         desk.submit_training(config(dataset="mon"), OWNER)
-    with pytest.raises(InvalidSpec, match="guests may ask for 64"):
+    assert "moon" in str(caught.value)
+    with refused(InvalidSpec, "Rank") as caught:
         desk.submit_training(config(rank=65), ANN)
+    assert "64" in str(caught.value)
     own = desk.home.settings.home / "datasets" / "family"
     own.mkdir(parents=True)
     (own / "a.png").write_bytes(
         (desk.home.training_sets.find_folder("moon") / "000.png").read_bytes()
     )
     assert desk.check_training(config(dataset="family"), OWNER).images_per_epoch == 1
-    with pytest.raises(DatasetError, match="guests may train on"):
+    with refused(DatasetError):
         desk.submit_training(config(dataset="family"), ANN)
     assert "guests may train on" in plan.render_dataset(desk, "family", ANN)
     assert desk.list_datasets(ANN) == [
@@ -108,15 +111,15 @@ def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Services
         desk.submit_training(None, ANN, id)
     tab.view.cancel_jobs(id, by(BOB))
     assert [one.state for one in desk.home.jobs.list_open()] == ["queued"]
-    with pytest.raises(gr.Error, match="still runs"):
+    with refused(gr.Error):
         tab.handle_run_action("", pressed("delete", id), by(ANN))
     tab.view.cancel_jobs(id, by(ANN))
-    for refused in (
+    for attempt in (
         lambda: desk.submit_training(None, BOB, id),
         lambda: desk.submit_checkpoint_export(id, 1, BOB),
     ):
-        with pytest.raises(BadFile, match="no such training"):
-            refused()
+        with refused(BadFile):
+            attempt()
     assert describe_job("train", desk.home.jobs.get(job).spec) == "training of moon: 40 steps"  # type: ignore[union-attr]
     assert (
         desk.home.jobs.get(desk.submit_training(None, ANN, id, restart=True)[1]).spec["resume"]
