@@ -13,6 +13,7 @@ from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest, LoraUse
+from support.request_fields import IMAGE_TASK_VALUES, OTHER_VALUES
 from support.sentences import refused
 
 REQUEST = GenerationRequest(
@@ -167,6 +168,15 @@ def on_a_picture(draw: st.DrawFn, task: str) -> dict[str, Any]:
         }
         given |= {"extend_colour": "#00ff7f"} if fill == "colour" else {}
     return given
+
+
+@pytest.mark.parametrize("name", sorted({*OTHER_VALUES, *IMAGE_TASK_VALUES} - {"num_images"}))
+def test_every_field_comes_back(name: str) -> None:
+    needed, value = IMAGE_TASK_VALUES.get(name) or ({}, OTHER_VALUES[name])
+    request = validate(GenerationRequest, {"num_images": 3, **needed, name: value})
+    image = request.resolve(64, 7, (64, 64)).split()[0]
+    parsed = infotext.parse_infotext(infotext.format_infotext(image))
+    assert getattr(validate(GenerationRequest, parsed.values), name) == getattr(image, name)
 
 
 def values(text: str) -> dict[str, Any]:

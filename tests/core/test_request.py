@@ -20,60 +20,11 @@ from studio.core.generation.request import (
     ResolvedRequest,
 )
 from studio.errors import InvalidSpec
+from support.request_fields import IMAGE_TASK_VALUES, OTHER_VALUES, SHA
 from support.sentences import refused
 
 FULL = ResolvedRequest(prompt="a boat", negative_prompt="fog", width=128, height=192, seed=7)
-OTHER: dict[str, Any] = {
-    "prompt": "a cat",
-    "negative_prompt": "rain",
-    "model": "other",
-    "width": 256,
-    "height": 64,
-    "steps": 7,
-    "guidance": 3.5,
-    "scheduler": "Euler",
-    "noise_schedule": "Beta",
-    "seed": 5,
-    "num_images": 3,
-    "batch_size": 2,
-    "clip_skip": 2,
-    "loras": (LoraUse(name="moon", unet=0.5),),
-}
-# What a setting of work on a picture needs to count, and another value of it.
 PINNED = "da0b681381c1f897d18a845ee9ed159e7a07072aab5f0c6b129bbe3725755de4"
-SHA = "0123456789abcdef" * 4
-ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
-    "image": ({}, SHA),
-    "mask": ({"image": SHA}, SHA),
-    "strength": ({"image": SHA}, 0.5),
-    "resize_mode": ({"image": SHA}, "crop"),
-    **{
-        name: ({"image": SHA, "mask": SHA}, value)
-        for name, value in {
-            "mask_blur": 0,
-            "mask_grow": -3,
-            "invert_mask": True,
-            "masked_content": "fill",
-            "inpaint_area": "only masked",
-        }.items()
-    },
-    "mask_padding": ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, 8),
-    **{f"extend_{side}": ({"image": SHA}, 64) for side in ("left", "top", "right", "bottom")},
-    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"),
-    "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
-    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"),
-    "hires_scale": ({}, 1.5),
-    **{
-        name: ({"hires_scale": 2.0}, value)
-        for name, value in {
-            "hires_resize": "latent",
-            "hires_steps": 9,
-            "hires_strength": 0.3,
-            "hires_tile": 128,
-        }.items()
-    },
-    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64),
-}
 NUMBERS = [
     "width",
     "height",
@@ -329,10 +280,12 @@ def test_split_gives_one_request_per_picture(seed: int, count: int, batch: int) 
 @pytest.mark.smoke
 def test_digest_counts_every_field_that_decides_pixels() -> None:
     fields = set(GenerationRequest.model_fields)
-    assert set(OTHER) | set(ON_A_PICTURE) == fields, "each needs another value in one of the two"
+    assert set(OTHER_VALUES) | set(IMAGE_TASK_VALUES) == fields, (
+        "each needs a value in support/request_fields.py"
+    )
     digests = {
         name: FULL.model_copy(update={name: value}).digest(CONTENTS)
-        for name, value in OTHER.items()
+        for name, value in OTHER_VALUES.items()
     }
     same = {name for name, digest in digests.items() if digest == FULL.digest(CONTENTS)}
     assert same == DIGEST_EXCLUDED_FIELDS == {"model", "num_images"}
@@ -350,7 +303,7 @@ def test_digest_leaves_out_what_changes_nothing() -> None:
         ).digest(CONTENTS)
         == PINNED
     )
-    for name, (needed, value) in ON_A_PICTURE.items():
+    for name, (needed, value) in IMAGE_TASK_VALUES.items():
         base = FULL.model_copy(update=needed)
         changed = validate(ResolvedRequest, base.model_dump() | {name: value})
         assert changed.digest(CONTENTS) != base.digest(CONTENTS), name

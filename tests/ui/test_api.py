@@ -24,24 +24,15 @@ from studio.settings import shipped
 from studio.ui.api import TASK_FIELDS
 from support import lora_makers as makers
 from support.models import POCKET
+from support.request_fields import OTHER_VALUES
 from support.sentences import refused
 from support.served import API, Browser, Served
 
 QUICK: dict[str, Any] = {"prompt": "a red ball", "steps": 2, "width": 64, "height": 64, "seed": 7}
-OTHER: dict[str, Any] = {
-    "prompt": "a (cat:1.2)",
-    "negative_prompt": "fog",
-    "model": "other",
+# What of them is painted: small and few steps.
+OTHER = OTHER_VALUES | {
     "width": 128,
-    "height": 64,
     "steps": 3,
-    "guidance": 3.5,
-    "scheduler": "Euler",
-    "noise_schedule": "Beta",
-    "seed": 5,
-    "num_images": 3,
-    "batch_size": 2,
-    "clip_skip": 2,
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 1.0}],
 }
 
