@@ -25,6 +25,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def quote(value: object, max_chars: int = 60) -> str:
+    """Return a value as an error names it: in quotes if it is text, cut with an ellipsis."""
+    if isinstance(value, str) and len(value) > max_chars:
+        return f"{value[:max_chars]!r} …"
+    try:
+        text = repr(value)
+    # Python writes out neither a number of 5000 digits nor lists 1000 deep.
+    except (ValueError, RecursionError):
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 2 * max_chars else f"{text[:max_chars]} …"
+
+
 class StudioError(Exception):
     """An error whose text is written for the user."""
 

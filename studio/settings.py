@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, InvalidSpec, quote
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT_PREFIX = "STUDIO_"
@@ -149,7 +149,7 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
 
 def _format_fault(fault: dict[str, Any]) -> str:
     name = ".".join(map(str, fault["loc"]))
-    return f"Setting {name}: {fault['msg']} (not {fault['input']!r:.60})."
+    return f"Setting {name}: {fault['msg']} (not {quote(fault['input'])})."
 
 
 def _create_folders(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
 from studio.core.base import former_names, validate
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import importer
-from studio.errors import BadFile, InvalidSpec, StudioError
+from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.services.submission import Services
 from studio.storage import atomic
 from studio.storage.home import Home
@@ -135,7 +135,7 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if key.strip() and equals:
             values[key.strip().replace("-", "_")] = value.strip()
         else:
-            faults.append(f"--set: {word!r:.60} has to be key=value.")
+            faults.append(f"--set: {quote(word)} has to be key=value.")
     if faults:
         raise InvalidSpec(faults)
     return values

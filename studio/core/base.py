@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -205,20 +205,11 @@ def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
     # From a validator of one field: it says what is wrong, we say where.
     if error["type"] == "value_error":
         return f"{title}: {context['error']}"
-    if value in (None, "") and error["type"] in MISSING_ERROR_TYPES:
+    is_missing = value in (None, "") and error["type"] in MISSING_ERROR_TYPES
+    if is_missing or error["type"] == "missing":  # then the value is all that was given
         return f"{title}: is needed."
     description = _describe_error(error["type"], value, context, error["msg"])
-    return f"{title}: {description} (not {_format_value(value, 60)})."
-
-
-def _format_value(value: Any, max_chars: int) -> str:
-    if isinstance(value, str) and len(value) > max_chars:
-        return f"{value[:40]!r} …"
-    try:
-        return f"{value!r:.{max_chars}}"
-    # Python writes out neither a number of 5000 digits nor lists 1000 deep.
-    except (ValueError, RecursionError):
-        return f"this {type(value).__name__}"
+    return f"{title}: {description} (not {quote(value)})."
 
 
 def _format_bound(number: float) -> str:
@@ -229,8 +220,6 @@ def _describe_error(error_type: str, value: Any, context: dict[str, Any], messag
     match error_type:
         case "extra_forbidden":
             return "there is no such setting"
-        case "missing":
-            return "is needed"
         case "multiple_of":
             return _describe_multiple(value, context["multiple_of"])
         case "greater_than_equal":
@@ -253,6 +242,8 @@ def _describe_error(error_type: str, value: Any, context: dict[str, Any], messag
             )
         case "string_too_short":
             return "is needed"
+        case "bool_type" | "bool_parsing":
+            return "has to be yes or no"
         case "string_type" | "string_unicode":
             return "has to be text"
         case "literal_error":
@@ -265,6 +256,6 @@ def _describe_multiple(value: Any, unit: int) -> str:
         below = math.floor(float(value) / unit) * unit
     except (ValueError, OverflowError):
         return f"has to be a multiple of {unit}"
-    if below < 0:  # no field that has a unit goes below 0
-        return f"has to be a multiple of {unit}, 0 or more"
+    if below < unit:  # no field that has a unit goes below 0
+        return f"has to be a multiple of {unit}"
     return f"has to be a multiple of {unit}, such as {below} or {below + unit}"

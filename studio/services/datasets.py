@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from studio.errors import DatasetError, NotAllowed, StudioError
+from studio.errors import DatasetError, NotAllowed, StudioError, quote
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
 from studio.settings import shipped
@@ -47,7 +47,7 @@ class DatasetRegistry:
         names = self.list_names(visitor)
         if name not in names:
             known_names = ", ".join(names) or "none yet: send pictures"
-            raise DatasetError(f"There is no dataset {name!r:.80}; there is {known_names}.")
+            raise DatasetError(f"There is no dataset {quote(name)}; there is {known_names}.")
         folder = self.dataset_store.registry.find_folder(name).resolve()
         with self._lock:
             dataset = self._datasets.get(name)

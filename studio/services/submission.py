@@ -20,7 +20,7 @@ from studio.core.jobs import JobKind
 from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.core.training.rules import check_family
-from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
 from studio.services.datasets import DatasetRegistry
 from studio.services.visitor import Visitor
 from studio.storage import timings
@@ -167,7 +167,7 @@ class Services:
         """
         if visitor.is_guest and name not in self.list_datasets(visitor):
             raise DatasetError(
-                f"There is no dataset {name!r:.80} that guests may train on; there is "
+                f"There is no dataset {quote(name)} that guests may train on; there is "
                 f"{', '.join(self.list_datasets(visitor)) or 'none'}."
             )
         return self.home.training_sets.load_training_set(name)

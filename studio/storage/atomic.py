@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio.errors import BadFile
+from studio.errors import BadFile, quote
 
 MAX_HEADER_BYTES = 32 * 2**20  # the largest real ones are below 2 MB
 MAX_TENSORS = 20_000
@@ -121,7 +121,7 @@ def safe_name(name: str) -> str:
     shortened = cleaned.encode("utf-8", "ignore")[:_MAX_NAME_BYTES]
     cleaned = shortened.decode("utf-8", "ignore").strip(" .-")
     if not cleaned or cleaned.split(".")[0].strip().casefold() in _RESERVED_NAMES:
-        raise BadFile(f"{name!r:.60} cannot be a file's name; use letters and digits.")
+        raise BadFile(f"{quote(name)} cannot be a file's name; use letters and digits.")
     return cleaned
 
 
@@ -133,7 +133,7 @@ def resolve_inside(folder: Path, path: str | Path) -> Path:
     except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
         is_inside = False
     if not is_inside:
-        raise BadFile(f"There is no such file here: {Path(path).name!r:.80}.")
+        raise BadFile(f"There is no such file here: {quote(Path(path).name)}.")
     return resolved
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import tomli_w
 
 from studio.core.base import Spec, validate
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, InvalidSpec, quote
 from studio.storage import atomic
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -64,7 +64,7 @@ class Presets(Generic[SpecT]):
         path = self._find_files().get(name)
         if path is None:
             names = ", ".join(self.list_names()) or "none"
-            raise BadFile(f"There is no preset {name!r:.60}; there is {names}.")
+            raise BadFile(f"There is no preset {quote(name)}; there is {names}.")
         return load_spec(path, self.spec_class, f"The preset {name}")
 
     def save(self, name: str, spec: SpecT) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 from studio.core.base import validate
 from studio.core.sweeps.spec import SweepSpec
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, InvalidSpec, quote
 from studio.settings import Settings
 from studio.storage.database import Database
 
@@ -257,7 +257,7 @@ def parse_exported_verdicts(text: str, sweep_id: str) -> dict[str, Verdict]:
             "This is no file of verdicts; use what the viewer's Export button gave."
         ) from None
     if exported_id != sweep_id:
-        raise BadFile(f"These verdicts are of another sweep ({exported_id!r:.80}).")
+        raise BadFile(f"These verdicts are of another sweep ({quote(exported_id)}).")
     return verdicts
 
 

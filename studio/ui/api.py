@@ -29,7 +29,7 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import EXTEND_FIELDS
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import InvalidSpec, StudioError, quote
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
@@ -254,7 +254,7 @@ class Endpoints:
                 raise InvalidSpec(
                     [
                         f"limit: has to be a whole number from 1 to {MAX_LISTED_JOBS} "
-                        f"(not {limit!r:.60})."
+                        f"(not {quote(limit)})."
                     ]
                 )
             owner = visitor_from_request(request).owner_filter
@@ -281,7 +281,8 @@ class Endpoints:
         """Return a job when it is done. Raises StudioError if it does not come to that."""
         [*_, job] = [job async for job in self.services.home.jobs.watch(job_id)]
         if job.state != "done":
-            raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+            verb = "failed" if job.state == "failed" else f"was {job.state}"
+            raise StudioError(f"The job {verb}: {job.error or 'somebody stopped it'}")
         return job
 
 

@@ -22,7 +22,7 @@ from studio.core.base import Spec, spec_field, validate
 from studio.core.captions import safe_regex, text
 from studio.core.captions.provenance import Source
 from studio.core.captions.text import MergeMode
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 MAX_CAPTION_CHARACTERS = 16_000  # characters of a caption that an edit may make
 PATTERN_TIMEOUT_SECONDS = 5.0  # seconds that one edit's pattern may take over all captions
@@ -111,7 +111,7 @@ class Replace(Spec):
                 safe_regex.check_pattern(self.find, self.to, self.capitals, self.words)
         except ValueError as error:
             raise ValueError(
-                f"Find: {self.find!r:.60} is no pattern that can be used: {error}."
+                f"Find: {quote(self.find)} is no pattern that can be used: {error}."
             ) from None
         return self
 
@@ -128,7 +128,7 @@ class Replace(Spec):
         except TimeoutError:
             raise InvalidSpec(
                 [
-                    f"Find: the pattern {self.find!r:.60} takes longer than "
+                    f"Find: the pattern {quote(self.find)} takes longer than "
                     f"{PATTERN_TIMEOUT_SECONDS:g} seconds (at {row.key:.80}); use a simpler one."
                 ]
             ) from None
@@ -368,7 +368,7 @@ def parse_edit(data: Mapping[str, Any]) -> Edit:
     """
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in EDITS:
-        raise InvalidSpec([f"Edit: kind has to be one of {', '.join(EDITS)} (not {kind!r:.40})."])
+        raise InvalidSpec([f"Edit: kind has to be one of {', '.join(EDITS)} (not {quote(kind)})."])
     return validate(EDITS[kind], data)
 
 
@@ -431,7 +431,7 @@ def describe_edit(edit: Edit) -> str:
                 return f"Caption of {next(iter(edit.texts)):.60}"
             return f"{len(edit.texts)} captions"
         case Replace():
-            return f"Replace {edit.find!r:.40} by {edit.to!r:.40}"
+            return f"Replace {quote(edit.find)} by {quote(edit.to)}"
         case RenameTags():
             return f"Rename {', '.join(edit.tags):.60} to {edit.to:.40}"
         case DeleteTags():
@@ -440,7 +440,9 @@ def describe_edit(edit: Edit) -> str:
             return f"Add {', '.join(edit.tags):.80}"
         case AddAffixes():
             fields = edit.model_dump(exclude={"kind"}).items()
-            return " · ".join(f"{name} {value!r:.40}" for name, value in fields if value) or "Dress"
+            return (
+                " · ".join(f"{name} {quote(value)}" for name, value in fields if value) or "Dress"
+            )
         case KeepTags():
             return f"Keep the first {edit.count} tags"
         case Shorten():

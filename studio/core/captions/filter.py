@@ -27,7 +27,7 @@ from fnmatch import fnmatchcase
 
 from studio.core.captions.edits import CaptionRow
 from studio.core.captions.text import split_tags
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 MAX_FILTER_CHARACTERS = 2000
 MAX_NESTING = 40  # brackets within brackets
@@ -109,7 +109,7 @@ class _Parser:
             token = _TOKEN_PATTERN.match(text, position)
             if token is None:
                 unclosed = text[position:].strip()
-                raise InvalidSpec([f"Filter: a quote is not closed at {unclosed!r:.40}."])
+                raise InvalidSpec([f"Filter: a quote is not closed at {quote(unclosed)}."])
             self.remaining.append(token)
             position = token.end()
         self.remaining.reverse()
@@ -190,7 +190,7 @@ class _Parser:
         if name == "is":
             if value.lower() not in IMAGE_STATES:
                 raise InvalidSpec(
-                    [f"Filter: {term_text!r:.60} is unknown; is: takes {', '.join(IMAGE_STATES)}."]
+                    [f"Filter: {quote(term_text)} is unknown; is: takes {', '.join(IMAGE_STATES)}."]
                 )
             return IMAGE_STATES[value.lower()]
         if name == "tag":
@@ -204,7 +204,7 @@ class _Parser:
             return lambda row: row.concept.casefold() == concept
         raise InvalidSpec(
             [
-                f"Filter: there is no {name!r:.40} to look for; there is tag, name, caption, "
+                f"Filter: there is no {quote(name)} to look for; there is tag, name, caption, "
                 f"concept, is, {', '.join(COUNTED_FIELDS)}. Write words with a colon in quotes."
             ]
         )
@@ -236,7 +236,7 @@ def _parse_count_test(
 ) -> Predicate:
     count_match = _COUNT_PATTERN.fullmatch(value)
     if count_match is None:
-        raise InvalidSpec([f"Filter: {term_text!r:.60} needs a number, such as >77 or 3-8."])
+        raise InvalidSpec([f"Filter: {quote(term_text)} needs a number, such as >77 or 3-8."])
     if count_match["minimum"]:
         minimum = int(count_match["minimum"])
         maximum = int(count_match["maximum"])

@@ -16,7 +16,7 @@ from studio.core.captions import filter as caption_filter
 from studio.core.captions import text as caption_text
 from studio.core.captions.text import MergeMode
 from studio.core.catalog import CAPTIONERS, DEFAULT_CAPTIONER, ENDPOINT
-from studio.errors import InvalidSpec, NotAllowed
+from studio.errors import InvalidSpec, NotAllowed, quote
 
 
 class CaptionSpec(Spec):
@@ -131,7 +131,7 @@ class CaptionSpec(Spec):
     @classmethod
     def _check_one_line(cls, text: str) -> str:
         if not text.isprintable():
-            raise ValueError(f"has to be words on one line (not {text!r:.60}).")
+            raise ValueError(f"has to be words on one line (not {quote(text)}).")
         return text
 
     @field_validator("filter")
@@ -152,7 +152,7 @@ class CaptionSpec(Spec):
         if not address:
             return ""
         if not _is_base_url(address):
-            raise ValueError(f"has to be like http://127.0.0.1:1234/v1 (not {address!r:.80}).")
+            raise ValueError(f"has to be like http://127.0.0.1:1234/v1 (not {quote(address)}).")
         parts = urlsplit(address)
         if parts.username is not None or parts.password is not None:
             raise ValueError(
@@ -173,7 +173,7 @@ class CaptionSpec(Spec):
             if self.captioner != ENDPOINT and value:
                 faults.append(
                     f"{title}: is only for the captioner endpoint (not for "
-                    f"{self.captioner!r:.40}); leave it empty."
+                    f"{quote(self.captioner)}); leave it empty."
                 )
         if faults:
             raise ValueError("\n".join(faults))
@@ -205,7 +205,7 @@ class CaptionSpec(Spec):
             raise InvalidSpec(
                 [
                     f"Instruction: {info.title} can be asked for {tasks} "
-                    f"(not {self.instruction!r:.60})."
+                    f"(not {quote(self.instruction)})."
                 ]
             )
 

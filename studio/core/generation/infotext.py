@@ -22,6 +22,7 @@ from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
+from studio.errors import quote
 
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
 MIN_PAIRS = 3  # fewer are no settings text
@@ -256,7 +257,7 @@ def _read_value(
     try:
         parsed.values[name] = convert(value)
     except ValueError:
-        parsed.notes.append(f"{key}: {value!r:.40} is not a number; left as it is.")
+        parsed.notes.append(f"{key}: {quote(value)} is not a number; left as it is.")
 
 
 def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> None:
@@ -283,7 +284,7 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         resize = "latent" if str(upscaler).startswith("Latent") else "pixel"
         parsed.values["hires_resize"] = resize
         parsed.notes.append(
-            f"Hires upscaler {upscaler!r:.40} is not in this studio; {resize} is taken."
+            f"Hires upscaler {quote(upscaler)} is not in this studio; {resize} is taken."
         )
 
 
@@ -302,7 +303,7 @@ def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: b
     scheduler = schedulers.get(sampler.casefold())
     if scheduler is None:
         parsed.notes.append(
-            f"Sampler {sampler!r:.40} is not in this studio; the scheduler is left as it is."
+            f"Sampler {quote(sampler)} is not in this studio; the scheduler is left as it is."
         )
         return
     possible = {name.casefold(): name for name in SCHEDULERS[scheduler].noise_schedules}
@@ -314,7 +315,7 @@ def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: b
         noise_schedule = possible.get(automatic.casefold(), "As shipped")
     if noise_schedule is None:
         parsed.notes.append(
-            f"Schedule type {schedule!r:.40} does not go with {scheduler} here; As shipped is "
+            f"Schedule type {quote(schedule)} does not go with {scheduler} here; As shipped is "
             "taken."
         )
         noise_schedule = "As shipped"

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import field_validator
 
 from studio.core.base import Spec, spec_field, validate
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 MAX_LORAS = 16  # at once
 MAX_TAGS_CHARS = 10_000  # of a text of tags
@@ -66,7 +66,7 @@ class LoraUse(Spec):
     def _reject_unwritable_name(cls, name: str) -> str:
         if name != name.strip() or re.search(r"[<>:\x00-\x1f]", name):
             raise ValueError(
-                f"{name!r:.60} has characters that a tag cannot hold (<, >, :, blanks at an end)."
+                f"{quote(name)} has characters that a tag cannot hold (<, >, :, blanks at an end)."
             )
         return name
 
@@ -121,7 +121,7 @@ def parse_loras(value: Any) -> tuple[LoraUse, ...]:
             )
         remainder, uses = extract_tags(value)
         if remainder.strip(" ,\n\t"):
-            raise ValueError(f"{remainder.strip(' ,')!r:.40} is no tag; write <lora:name:0.8>.")
+            raise ValueError(f"{quote(remainder.strip(' ,'))} is no tag; write <lora:name:0.8>.")
         return uses
     if not isinstance(value, list | tuple):
         raise ValueError(f"has to be a list or a text of tags (not {type(value).__name__}).")
@@ -149,7 +149,7 @@ def _parse_item(item: Any, position: int) -> LoraUse:
 
 
 def _parse_tag(tag: re.Match[str]) -> LoraUse:
-    where = f"{tag[0]!r:.60} at character {tag.start() + 1}"
+    where = f"{quote(tag[0])} at character {tag.start() + 1}"
     if tag[1] is None:
         raise ValueError(f"the tag {where} names no LoRA; write <lora:name:0.8>.")
     if tag[2] != ">":
@@ -170,7 +170,7 @@ def _parse_use(text: str) -> LoraUse:
         key = key.strip()
         if not _NUMBER_PATTERN.fullmatch(number):
             raise ValueError(
-                f"{number.strip()!r:.40} is no weight; write name:0.8 or name:te:unet."
+                f"{quote(number.strip())} is no weight; write name:0.8 or name:te:unet."
             )
         if equals and key in ("te", "unet") and key not in keywords:
             keywords[key] = float(number)
@@ -178,7 +178,7 @@ def _parse_use(text: str) -> LoraUse:
             positional.append(float(number))
         else:
             raise ValueError(
-                f"{part.strip()!r:.40} is too much; write name:0.8, name:te:unet or "
+                f"{quote(part.strip())} is too much; write name:0.8, name:te:unet or "
                 "name:te=0.5:unet=1."
             )
     encoder = keywords.get("te", positional[0] if positional else 1.0)

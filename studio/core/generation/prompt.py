@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studio.core.generation import lora_use
+from studio.errors import quote
 
 EMPHASIS_FACTOR = 1.1
 DEEMPHASIS_FACTOR = 0.9  # of compel's -
@@ -99,7 +100,7 @@ def _parse_words(text: str) -> Prompt:
         match = pattern.search(text)
         if match:
             raise ValueError(
-                f"{name} cannot be used yet: {match[0]!r:.40} at character {match.start() + 1}."
+                f"{name} cannot be used yet: {quote(match[0])} at character {match.start() + 1}."
             )
     call = _METHOD_CALL.match(text)
     if call:
@@ -149,7 +150,7 @@ def _parse_fragments(text: str) -> tuple[Fragment, ...]:
         weight = round(fragment.weight, 6)
         if not 0 <= weight <= MAX_WEIGHT:
             raise ValueError(
-                f"the weight {weight:g} of {fragment.text.strip()!r:.40} has to lie between 0 and "
+                f"the weight {weight:g} of {quote(fragment.text.strip())} has to lie between 0 and "
                 f"{MAX_WEIGHT:g}."
             )
         if merged and merged[-1].weight == weight:
@@ -246,7 +247,7 @@ class _PromptParser:
 
     def _reject_prompt_editing(self, opening_position: int) -> None:
         bracket = self.text[opening_position : self.position]
-        place = f"{bracket!r:.40} at character {opening_position + 1}"
+        place = f"{quote(bracket)} at character {opening_position + 1}"
         if re.search(rf":\s*{_NUMBER}\s*\]$", bracket):
             raise ValueError(f"prompt editing [from:to:when] cannot be used yet: {place}.")
         if "|" in bracket:

@@ -20,7 +20,7 @@ from studio.core.generation import geometry, lora_use, prompt, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 __all__ = [
     "DIGEST_EXCLUDED_FIELDS",
@@ -42,7 +42,8 @@ class GenerationRequest(RequestFields):
     def _require_sha256(cls, sha256: str) -> str:
         if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise ValueError(
-                f"has to be the sha256 of a picture in home/inputs, 64 digits (not {sha256!r:.40})."
+                "has to be the sha256 of a picture in home/inputs, 64 digits "
+                f"(not {quote(sha256)})."
             )
         return sha256
 
@@ -50,7 +51,9 @@ class GenerationRequest(RequestFields):
     @classmethod
     def _normalize_colour(cls, colour: str) -> str:
         if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-            raise ValueError(f"has to be written as #rrggbb, such as #808080 (not {colour!r:.40}).")
+            raise ValueError(
+                f"has to be written as #rrggbb, such as #808080 (not {quote(colour)})."
+            )
         return colour.lower()
 
     @field_validator("prompt", "negative_prompt")

@@ -17,7 +17,7 @@ from studio.core.catalog import SPECIAL_AXES, AxisInfo, AxisKind
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps import value_syntax
 from studio.core.sweeps.value_syntax import AxisValue
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 LORA_WEIGHT_FIELDS = {
     "lora_weight": ("unet", "text_encoder"),
@@ -111,7 +111,7 @@ class Axis(Spec):
         if name in _EXCLUDED_FIELDS:
             raise ValueError(f"{_EXCLUDED_FIELDS[name]}.")
         if name not in _AXIS_INFOS:
-            raise ValueError(f"{name!r:.40} cannot be varied; there is {', '.join(_AXIS_INFOS)}.")
+            raise ValueError(f"{quote(name)} cannot be varied; there is {', '.join(_AXIS_INFOS)}.")
         return name
 
     @field_validator("values", mode="before")

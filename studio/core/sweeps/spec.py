@@ -26,7 +26,7 @@ from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, Generatio
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
 from studio.core.sweeps.value_syntax import AxisValue, parse_size
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 __all__ = [
     "MAX_CELLS",
@@ -405,7 +405,7 @@ def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> d
         values[name] = pattern.sub(replace, text)
     missing = [find for find in replacements if find not in matched]
     if missing:
-        raise InvalidSpec([f"Replace: {find!r:.60} is not in the prompts." for find in missing])
+        raise InvalidSpec([f"Replace: {quote(find)} is not in the prompts." for find in missing])
     return values
 
 

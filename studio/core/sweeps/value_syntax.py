@@ -25,7 +25,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from math import isfinite
 
 from studio.core.catalog import AxisKind
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 AxisValue = int | float | str
 
@@ -137,7 +137,7 @@ def _split_tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]
             stop = _find_separator(values, closing + 1)
             remainder = values[closing + 1 : stop].strip()
             if remainder:
-                fault = f"goes on after its closing quote with {remainder!r:.40}"
+                fault = f"goes on after its closing quote with {quote(remainder)}"
                 yield values[start:stop], fault
             else:
                 yield values[start + 1 : closing].replace('""', '"'), ""
@@ -289,6 +289,6 @@ def _space_evenly(first: Decimal, last: Decimal, count: int, integers_only: bool
 def _format_token(token: object) -> str:
     # Python writes out neither a number of 5000 digits nor lists 1000 deep.
     try:
-        return f"{token!r:.40}".encode(errors="replace").decode()
+        return f"{quote(token)}".encode(errors="replace").decode()
     except (ValueError, RecursionError):
         return f"this {type(token).__name__}"

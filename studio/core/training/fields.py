@@ -15,6 +15,7 @@ from studio.core.catalog import DEFAULT_MODEL
 from studio.core.generation import prompt as prompts
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.lora_targets import Targets
+from studio.errors import quote
 
 Optimizer = Literal["AdamW", "AdamW 8-bit", "Adafactor", "Adafactor (relative step)"]
 LRSchedule = Literal[
@@ -475,7 +476,7 @@ class TrainingFields(Spec):
         has_forbidden_character = not name.isprintable() or bool(set(name) & set('/\\:*?"<>|'))
         if has_outer_space or has_forbidden_character or name.startswith("."):
             raise ValueError(
-                f"is to be a file's name, without / \\ : * ? \" < > | (not {name!r:.60})."
+                f"is to be a file's name, without / \\ : * ? \" < > | (not {quote(name)})."
             )
         return name
 
@@ -483,7 +484,7 @@ class TrainingFields(Spec):
     @classmethod
     def _check_one_line(cls, text: str) -> str:
         if not text.isprintable():
-            raise ValueError(f"has to be words on one line (not {text!r:.60}).")
+            raise ValueError(f"has to be words on one line (not {quote(text)}).")
         return text.strip()
 
     @field_validator("sample_prompts")

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from studio.core.catalog import Family
 from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
-from studio.errors import InvalidSpec, UnknownFamily
+from studio.errors import InvalidSpec, UnknownFamily, quote
 
 Targets = Literal[
     "attention", "attention + feed-forward", "attention + feed-forward + convolutions", "patterns"
@@ -220,7 +220,7 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
     if unmatched:
         raise InvalidSpec(
             [
-                f"Patterns: {glob!r:.60} fits no layer; they are called such as {paths[0]}."
+                f"Patterns: {quote(glob)} fits no layer; they are called such as {paths[0]}."
                 for glob in unmatched
             ]
         )

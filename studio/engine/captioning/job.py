@@ -33,7 +33,7 @@ from studio.engine.captioning.captioner_loader import (
 )
 from studio.engine.context import WorkerContext
 from studio.engine.progress import ProgressCallback, ProgressTracker
-from studio.errors import BadPicture, DatasetError, NotAllowed, StudioError
+from studio.errors import BadPicture, DatasetError, NotAllowed, StudioError, quote
 from studio.imaging import decode
 from studio.storage.datasets.caption_cache import CaptionCache
 from studio.storage.datasets.dataset import Dataset
@@ -145,7 +145,7 @@ class _CaptionRun:
         if not (self.pending_images or self.num_skipped or self.failures):
             ending = "."
             if self.spec.filter:
-                ending = f" that the filter {self.spec.filter!r:.60} lets through."
+                ending = f" that the filter {quote(self.spec.filter)} lets through."
             raise DatasetError(f"There is no picture to caption in {self.dataset.name}{ending}")
 
     def summarize(self) -> dict[str, Any]:

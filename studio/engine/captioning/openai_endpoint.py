@@ -31,7 +31,7 @@ from PIL import Image
 from studio.core.captions.spec import CaptionSpec
 from studio.core.catalog import CAPTIONERS, ENDPOINT
 from studio.engine.captioning.captioner import CaptionCallback
-from studio.errors import StudioError
+from studio.errors import StudioError, quote
 
 API_KEY_VARIABLE = "STUDIO_CAPTION_KEY"
 DEFAULT_INSTRUCTION = (
@@ -242,7 +242,7 @@ def _format_hint(status: int, headers: httpx.Headers) -> str:
         )
     if 300 <= status < 400:
         target = headers.get("location", "nowhere")
-        return f" It sends on to {target!r:.120}; if you trust that, give it as the address."
+        return f" It sends on to {quote(target, 120)}; if you trust that, give it as the address."
     return " Is the address right, such as http://127.0.0.1:1234/v1, and the model?"
 
 

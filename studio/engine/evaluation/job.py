@@ -35,7 +35,7 @@ from studio.engine.metrics import Clip
 from studio.engine.progress import ProgressCallback
 from studio.engine.sweeps.job import run_sweep
 from studio.engine.training.job import export_checkpoint
-from studio.errors import StudioError
+from studio.errors import StudioError, quote
 from studio.imaging import decode
 from studio.settings import shipped
 from studio.storage import atomic
@@ -68,7 +68,7 @@ def evaluate_training(
     # 1. What is compared: prompts, LoRA files
     run = context.home.runs.get(str(spec.get("run")))
     if run is None:
-        raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
+        raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
     clip_name = _choose_clip(context, run)
     report(Progress(0, 0, "Reading the pictures"))
     dataset = context.home.training_sets.load_training_set(run.config.dataset)

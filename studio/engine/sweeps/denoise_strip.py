@@ -27,7 +27,7 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.results import Table, TableAxis, TableCell
 from studio.engine.sweeps.sheet import render_pages
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import InvalidSpec, StudioError, quote
 
 MAX_STEP_INTERVAL = 150
 
@@ -61,7 +61,7 @@ def render_denoise_strip(
         raise InvalidSpec(
             [
                 f"Strip: every how many steps? A whole number from 1 to {MAX_STEP_INTERVAL} (not "
-                f"{step_interval!r:.40})."
+                f"{quote(step_interval)})."
             ]
         )
     request = validate(GenerationRequest, spec.get("request") or {})

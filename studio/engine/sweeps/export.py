@@ -27,7 +27,7 @@ from studio.engine.sweeps.results import (
 )
 from studio.engine.sweeps.sheet import write_sheets
 from studio.engine.sweeps.viewer import write_viewer
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import InvalidSpec, StudioError, quote
 from studio.imaging import decode
 from studio.storage import atomic
 from studio.storage.jobs import Progress
@@ -60,13 +60,13 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
     for name in metric_names:
         if name not in METRICS:
             raise InvalidSpec(
-                [f"Numbers: there is no {name!r:.40}; choose of {', '.join(METRICS)}."]
+                [f"Numbers: there is no {quote(name)}; choose of {', '.join(METRICS)}."]
             )
     num_axes = len(sweep.spec.axes)
     for axis in (spec.get("x"), spec.get("y")):
         if axis is not None and not (isinstance(axis, int) and 0 <= axis < num_axes):
             raise InvalidSpec(
-                [f"Axes: this sweep has {num_axes}; there is none in place {axis!r:.20}."]
+                [f"Axes: this sweep has {num_axes}; there is none in place {quote(axis)}."]
             )
     report(Progress(0, 1, "Measuring"))
     if "prompt fit" in metric_names:
@@ -161,7 +161,7 @@ def describe_mode(spec: SweepSpec, dtype: str) -> str:
 def _load_sweep(context: WorkerContext, sweep_id: str) -> Sweep:
     sweep = context.home.sweeps.get(sweep_id)
     if sweep is None:
-        raise StudioError(f"There is no sweep {sweep_id!r:.40} here any more.")
+        raise StudioError(f"There is no sweep {quote(sweep_id)} here any more.")
     return sweep
 
 

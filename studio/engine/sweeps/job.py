@@ -38,7 +38,7 @@ from studio.engine.models.families import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import write_exports
-from studio.errors import OutOfMemory, StudioError
+from studio.errors import OutOfMemory, StudioError, quote
 from studio.storage.gallery import GeneratedImage
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
@@ -66,7 +66,7 @@ def run_sweep(
     # 1. The plan.
     sweep = context.home.sweeps.get(str(spec.get("sweep")))
     if sweep is None:
-        raise StudioError(f"There is no sweep {spec.get('sweep')!r:.40} here any more.")
+        raise StudioError(f"There is no sweep {quote(spec.get('sweep'))} here any more.")
     plan = plan_sweep(sweep.spec)
     if context.home.sweeps.load_cell_results(sweep.id):
         context.home.gallery.sync()  # a killed worker may have left a file that is not listed

@@ -36,7 +36,7 @@ from studio.engine.training.monitor import TrainingMonitor, snapshot_weights
 from studio.engine.training.prepare import TrainingSetup, prepare_training
 from studio.engine.training.run_export import export_lora
 from studio.engine.training.trainer import Trainer, fit
-from studio.errors import StudioError
+from studio.errors import StudioError, quote
 from studio.storage.jobs import Progress
 from studio.storage.training import checkpoints
 from studio.storage.training.runs import Run
@@ -150,7 +150,7 @@ def export_checkpoint(
     if not isinstance(step, int) or step not in checkpoint_by_step:
         steps = ", ".join(map(str, checkpoint_by_step)) or "none"
         raise StudioError(
-            f"{run.config.name} has no checkpoint of step {step!r:.20}; there is {steps}."
+            f"{run.config.name} has no checkpoint of step {quote(step)}; there is {steps}."
         )
     lora_name, notes = export_lora(
         context,
@@ -284,5 +284,5 @@ def _measure_cost(
 def _load_run(context: WorkerContext, spec: Mapping[str, Any]) -> Run:
     run = context.home.runs.get(str(spec.get("run")))
     if run is None:
-        raise StudioError(f"There is no training run {spec.get('run')!r:.40} here any more.")
+        raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
     return run

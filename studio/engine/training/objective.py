@@ -17,7 +17,7 @@ import torch
 from studio.engine.models.schedulers import build_scheduler
 from studio.engine.training import rng
 from studio.engine.training.data_loader import Batch
-from studio.errors import UnknownFamily
+from studio.errors import UnknownFamily, quote
 
 
 class TrainingObjective:
@@ -36,7 +36,7 @@ class TrainingObjective:
         """
         if prediction_type not in ("epsilon", "v_prediction"):
             raise UnknownFamily(
-                f"A model that predicts {prediction_type!r:.40} cannot be trained; "
+                f"A model that predicts {quote(prediction_type)} cannot be trained; "
                 "epsilon and v_prediction can."
             )
         scheduler = build_scheduler("DDPM", "As shipped", scheduler_config, 1, 0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from studio.errors import DatasetError
+from studio.errors import DatasetError, quote
 
 MAX_CAPTION_BYTES = 64 * 2**10
 MAX_METADATA_BYTES = 64 * 2**20
@@ -122,11 +122,11 @@ def parse_record(fields: Any) -> tuple[PurePosixPath, str | None]:
         )
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in str(path.parts[:1]):
-        raise DatasetError(f"{name!r:.80} leads out of the folder.")
+        raise DatasetError(f"{quote(name)} leads out of the folder.")
     for key in CAPTION_KEYS:
         caption = fields.get(key)
         if isinstance(caption, str):
-            return path, check_caption(caption.strip(), f"the caption of {name!r:.80}")
+            return path, check_caption(caption.strip(), f"the caption of {quote(name)}")
     return path, None
 
 

@@ -40,7 +40,7 @@ from studio.core.captions.edits import CaptionRow, Edit, SetAside, SetCaptions
 from studio.core.captions.lint import Finding, LintRules
 from studio.core.captions.provenance import UNKNOWN_SOURCE, Source, Writer
 from studio.core.captions.text import MergeMode
-from studio.errors import DatasetError, NotAllowed
+from studio.errors import DatasetError, NotAllowed, quote
 from studio.settings import Settings, shipped
 from studio.storage import atomic, gallery
 from studio.storage.datasets import data_card, edit_planner, filesystem, importer, layout
@@ -273,7 +273,7 @@ class Dataset:
             DatasetError: there is none of this key.
         """
         if key not in self._images_by_key:
-            raise DatasetError(f"There is no picture {key!r:.80} in {self.name}.")
+            raise DatasetError(f"There is no picture {quote(key)} in {self.name}.")
         return self._images_by_key[key]
 
     def compute_content_hash(self, key: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from studio.core.captions import edits
 from studio.core.captions.edits import JoinLines, SetRepeats, SetSource, TextEdit
 from studio.core.captions.provenance import UNKNOWN_SOURCE, Source
-from studio.errors import DatasetError
+from studio.errors import DatasetError, quote
 from studio.storage.datasets import caption_files, layout
 from studio.storage.datasets.file_changes import Change, ChangeKind
 from studio.storage.datasets.items import DatasetImage, to_row
@@ -154,7 +154,7 @@ def plan_repeats_change(
     concept_folders = [name for name in scan.repeats if name != "."]
     if edit.folder not in concept_folders:
         raise DatasetError(
-            f"{scan.display_path(folder)} has no folder {edit.folder!r:.80} with repeats in its "
+            f"{scan.display_path(folder)} has no folder {quote(edit.folder)} with repeats in its "
             f"name; there is {', '.join(concept_folders[:5]) or 'none'}."
         )
     if scan.repeats[edit.folder] == edit.repeats:

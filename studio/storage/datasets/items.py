@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from studio.core.captions.edits import CaptionRow
 from studio.core.captions.text import normalize_tag
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 from studio.storage.datasets import caption_files
 from studio.storage.datasets.image_index import ImageInfo
 from studio.storage.datasets.layout import ImageEntry, Layout
@@ -129,7 +129,7 @@ def sort_images(images: list[DatasetImage], order: SortOrder, reverse: bool) -> 
         "repeats": lambda image: image.entry.repeats,
     }
     if order not in sort_keys:
-        raise InvalidSpec([f"Sort: has to be one of {', '.join(sort_keys)} (not {order!r:.40})."])
+        raise InvalidSpec([f"Sort: has to be one of {', '.join(sort_keys)} (not {quote(order)})."])
     if order == "name":
         return images[::-1] if reverse else images
     return sorted(images, key=sort_keys[order], reverse=reverse)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import DatasetError
+from studio.errors import DatasetError, quote
 from studio.settings import Settings, shipped
 from studio.storage.datasets import filesystem, layout
 from studio.storage.datasets.caption_files import display_name
@@ -100,7 +100,7 @@ class TrainingSets:
         if name not in folders:
             matches = difflib.get_close_matches(name, folders, 3, 0.4) or list(folders)[:5]
             raise DatasetError(
-                f"There is no dataset {name!r:.80} in home/datasets; there is "
+                f"There is no dataset {quote(name)} in home/datasets; there is "
                 f"{', '.join(matches) or 'none'}."
             )
         return folders[name]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from studio.core.catalog import FAMILIES, Family
 from studio.core.generation.request import GenerationRequest, LoraUse
-from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily
+from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily, quote
 from studio.settings import Settings, shipped
 from studio.storage import atomic
 from studio.storage.content_hashes import ContentHashes
@@ -102,7 +102,7 @@ def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, locat
     if entry is None:
         matches = difflib.get_close_matches(name, entries, 3, 0.4) or list(entries)[:5]
         raise ModelNotFound(
-            f"There is no {noun} {name!r:.80} in {location}; there is "
+            f"There is no {noun} {quote(name)} in {location}; there is "
             f"{', '.join(matches) or 'none'}."
         )
     if isinstance(entry, Unusable):
@@ -178,7 +178,7 @@ class Library:
         if path is None:
             matches = _printable(", ".join(_find_similar(name, list(files))))
             raise LoraNotFound(
-                f"There is no LoRA {name!r:.80} in the library; there is {matches or 'none'}."
+                f"There is no LoRA {quote(name)} in the library; there is {matches or 'none'}."
             )
         return self._read_lora(name, path)
 
@@ -193,7 +193,7 @@ class Library:
             BadFile: it is no LoRA that can be used, or there is one of this name already.
         """
         if Path(name).suffix.lower() != ".safetensors":
-            raise BadFile(f"{name!r:.80} is no .safetensors file; other kinds can carry programs.")
+            raise BadFile(f"{quote(name)} is no .safetensors file; other kinds can carry programs.")
         path = self._lora_folder / f"{atomic.safe_name(Path(name).stem)}.safetensors"
         try:
             lora_file.read_lora_info(source, path.stem)

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.core.catalog import FAMILIES, Family
-from studio.errors import BadFile
+from studio.errors import BadFile, quote
 from studio.storage import atomic
 
 MAX_RANK = 1024
@@ -435,7 +435,7 @@ def _group_by_network(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _parse_number(value: Any) -> float:
     """Raise ValueError for what is no number, or too large for a float."""
     if type(value) not in (int, float) or not -1e30 < value < 1e30:
-        raise ValueError(f"{value!r:.40} is no number")
+        raise ValueError(f"{quote(value)} is no number")
     return float(value)
 
 
@@ -448,7 +448,7 @@ def _parse_alpha_pattern(patterns: Mapping[str, Any]) -> dict[str, tuple[int, fl
     for position, (pattern, alpha) in enumerate(patterns.items()):
         ending = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
         if not re.fullmatch(r"[\w.-]+", ending):
-            raise ValueError(f"{pattern!r:.60} is no layer's name")
+            raise ValueError(f"{quote(pattern)} is no layer's name")
         alphas.setdefault(ending, (position, _parse_number(alpha)))
     return alphas
 

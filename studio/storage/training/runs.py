@@ -29,7 +29,7 @@ from typing import Any
 from studio.core.base import validate
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.config import TrainingConfig
-from studio.errors import BadFile, InvalidSpec, StudioError
+from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.training import checkpoints
@@ -228,7 +228,7 @@ class Runs:
 
     def _run_folder(self, run_id: str) -> Path:
         if not _RUN_ID.fullmatch(run_id) or not (self._folder / run_id / "run.json").is_file():
-            raise StudioError(f"There is no training run {run_id!r:.40} here any more.")
+            raise StudioError(f"There is no training run {quote(run_id)} here any more.")
         return self._folder / run_id
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, quote
 from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.storage.jobs import Job
@@ -107,7 +107,7 @@ def _parse_interval(interval: Any) -> int:
         raise InvalidSpec(
             [
                 f"Every n-th step: has to be a whole number from 1 to {MAX_STEP_INTERVAL} "
-                f"(not {interval!r:.40})."
+                f"(not {quote(interval)})."
             ]
         )
     return int(interval)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 NoticeKind = Literal["taken", "inert", "conflicting", "unsupported", "unknown"]
 FileFormat = Literal["training", "gui", "dataset", "own"]
@@ -137,7 +137,7 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {key!r:.60} stands there twice; which one counts?")
+            raise ValueError(f"the key {quote(key)} stands there twice; which one counts?")
         values[key] = value
     return values
 
@@ -185,7 +185,7 @@ def _drop_unused_noise_keys(kohya_file: KohyaFile) -> None:
         unused_keys = ("noise_offset", "adaptive_noise_scale")
     for key in unused_keys:
         if kohya_file.values.pop(key, None) is not None:
-            note = f"the GUI does not hand it on with noise_offset_type {noise_type!r:.20}."
+            note = f"the GUI does not hand it on with noise_offset_type {quote(noise_type)}."
             kohya_file.notices.append(("inert", key, note))
 
 
@@ -223,7 +223,7 @@ def _convert_gui_learning_rates(kohya_file: KohyaFile, data: Mapping[str, Any]) 
 
 def _convert_gui_network(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None:
     kind = kohya_file.values.pop("LoRA_type", "Standard")
-    unknown_type = (f"LoRA_type {kind!r:.40}", "")
+    unknown_type = (f"LoRA_type {quote(kind)}", "")
     module, algorithm = _LORA_TYPES.get(kind if isinstance(kind, str) else "", unknown_type)
     kohya_file.values["network_module"] = module
     kohya_file.original_names["network_module"] = (

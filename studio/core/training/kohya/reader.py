@@ -21,7 +21,7 @@ from studio.core.training.kohya.unsupported_keys import (
     OTHER_FAMILY_KEYS,
     UNSUPPORTED_KEYS,
 )
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 
 KNOWN_KEYS = {*INERT_KEYS, *UNSUPPORTED_KEYS, *OTHER_FAMILY_KEYS, *DEPENDENT_KEYS}
 MAX_TEXT_CHARACTERS = 100_000  # of one text
@@ -231,7 +231,7 @@ def format_value(value: object) -> str:
     """Return a key or value as people read it: short, printable."""
     # Python writes out neither a number of 5000 digits nor lists 1000 deep.
     try:
-        text = value if isinstance(value, str) and value.isprintable() else f"{value!r:.300}"
+        text = value if isinstance(value, str) and value.isprintable() else f"{quote(value, 300)}"
     except (ValueError, RecursionError):
         return f"this {type(value).__name__}"
     text = text.encode(errors="replace").decode()

@@ -17,7 +17,7 @@ from studio.core.base import validate
 from studio.core.captions.edits import Edit, TextEdit, parse_edit
 from studio.core.captions.lint import Finding, LintRules, combine_fixes
 from studio.core.captions.text import split_tags
-from studio.errors import BadFile, InvalidSpec
+from studio.errors import BadFile, InvalidSpec, quote
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import atomic
@@ -302,7 +302,7 @@ class EditTools:
         if action == "rename_tags" and not new_name:
             raise InvalidSpec(["New name: write what they are to be called."])
         if action == "keep_tags" and not new_name.isdecimal():
-            raise InvalidSpec([f"How many: has to be a whole number (not {new_name!r:.40})."])
+            raise InvalidSpec([f"How many: has to be a whole number (not {quote(new_name)})."])
         match action:
             case "rename_tags":
                 return parse_edit({"kind": action, "tags": tags, "to": new_name})

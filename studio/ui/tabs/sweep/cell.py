@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.sweeps.spec import Cell, SweepPlan
-from studio.errors import InvalidSpec
+from studio.errors import InvalidSpec, quote
 from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.storage.gallery import GeneratedImage
@@ -246,7 +246,7 @@ class CellPane:
 def _parse_stars(value: Any) -> int:
     """Return a digit as a number; the store checks its range."""
     if not (isinstance(value, str) and value.isdecimal() and len(value) == 1):
-        raise InvalidSpec([f"Stars: has to be 0 to {MAX_STARS} (not {value!r:.20})."])
+        raise InvalidSpec([f"Stars: has to be 0 to {MAX_STARS} (not {quote(value)})."])
     return int(value)
 
 
