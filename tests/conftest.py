@@ -28,6 +28,7 @@ from support.served import Served, need_port
 
 pytest_plugins = ["support.sentences"]  # the English of errors, and the option --write-sentences
 
+SERVED_FILES = ("test_api.py", "test_guard.py", "test_open_studio.py")
 # The same examples in every run and no clock, so that what passed passes; `HYPOTHESIS_PROFILE=search` looks for others.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 SAME: dict[str, Any] = {"derandomize": True, "database": None, **UNTIMED}
@@ -49,6 +50,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if is_hypothesis_test(getattr(item, "obj", None)):
                 item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs all files that ask the open studio, so that only one studio is opened."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "served" if Path(file).name in SERVED_FILES else file
+
+    return Scheduling(config, log)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -173,17 +187,26 @@ def desk(settings: Settings) -> Iterator[Any]:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def run_command(
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`studio …` in this process, on a home of its own."""
+    """`studio …` in this process, where torch is loaded already."""
     from studio.cli.main import main
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         with pytest.raises(SystemExit) as ended:
-            main([*words, "--home", str(tmp_path / "home"), "--device", "cpu"])
-        said = capsys.readouterr()
+            main(words)
+        output = capsys.readouterr()
         assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+        return subprocess.CompletedProcess(words, ended.value.code, output.out, output.err)
 
     return run
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same on a home of its own and the CPU."""
+    where = ("--home", str(tmp_path / "home"), "--device", "cpu")
+    return lambda *words: run_command(*words, *where)

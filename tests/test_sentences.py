@@ -105,6 +105,7 @@ def test_a(tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_the_option_writes(tmp_path: Path) -> None:
     """In a project of its own, with a copy of the plugin."""
     for folder in ("support", "core"):

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def collect_diagnostics(settings: Settings) -> dict[str, Any]:
     """Return Python, packages, devices, memory, disk, models, and what is missing or untested."""
-    requirements = tested_requirements()
+    requirements = read_tested_requirements()
     versions = {item.name: _read_installed_version(item.name) for item in requirements}
     models = Library(settings).scan_models()
     return {
@@ -96,7 +96,7 @@ def format_diagnostics(diagnostics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tested_requirements() -> list[Requirement]:
+def read_tested_requirements() -> list[Requirement]:
     """Return the installed studio's requirements with the tested versions, without extras."""
     parsed = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     return [item for item in parsed if item.marker is None or "extra" not in str(item.marker)]

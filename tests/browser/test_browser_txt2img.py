@@ -69,6 +69,7 @@ def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(
     expect(page.locator("#txt2img-seed input")).to_have_value("3")
 
 
+@pytest.mark.slow
 def test_watch_reload_and_stop(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     ask(page, prompt="a green boat by a lake", steps=150, num_images=20, seed=5)
@@ -214,6 +215,7 @@ def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> N
     expect(page.locator("#txt2img-steps input").first).to_have_value("33")
 
 
+@pytest.mark.slow
 def test_a_phone_sees_all_of_it(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared, width=390)
     for name in ("txt2img", "Gallery", "Models", "Queue"):

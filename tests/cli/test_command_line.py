@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.cli.doctor import outside_tested_range, tested_requirements
-from studio.cli.main import main
+from studio.cli.doctor import outside_tested_range, read_tested_requirements
 from studio.cli.parser import build_parser
 from studio.core.base import validate
 from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
 from studio.core.generation.rules import SWITCH_FIELDS
-from studio.storage.jobs import Jobs
+from support.models import POCKET
 from support.sentences import check_sentence
-from support.served import Served
 
 OTHER = {
     "prompt": "a cat",
@@ -52,6 +50,7 @@ ON_A_PICTURE = {
     "inpaint_area": "only masked",
     "mask_padding": 8,
 }
+Studio = Callable[..., subprocess.CompletedProcess[str]]
 LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25"]
 
 
@@ -107,27 +106,27 @@ def test_all_faults_in_one_message() -> None:
     assert studio("generate", "--nonsense", "1").returncode == 2
 
 
-def test_one_plain_line_for_what_cannot_be(tmp_path: Path) -> None:
-    done = studio("generate", "--model", "nowhere", home=tmp_path)
+def test_one_plain_line_for_what_cannot_be(
+    tmp_path: Path, here: Studio, run_command: Studio
+) -> None:
+    done = here("generate", "--model", "nowhere", home=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "pocket" in done.stderr
     check_sentence(done.stderr)
-    done = studio("generate", "--lora", "moon:0.5", home=tmp_path)
+    done = here("generate", "--lora", "moon:0.5", home=tmp_path)
     assert done.returncode == 1
     check_sentence(done.stderr)
-    done = studio("generate", "--prompt", "a <lora:moon", "--lora", "a:x", home=tmp_path)
+    done = here("generate", "--prompt", "a <lora:moon", "--lora", "a:x", home=tmp_path)
     assert done.returncode == 2
     check_sentence(done.stderr)
-    missing = studio("inspect", str(tmp_path / "nothing.png"))
+    missing = run_command("inspect", str(tmp_path / "nothing.png"))
     assert missing.returncode == 1
     check_sentence(missing.stderr)
     assert "Traceback" not in missing.stderr
 
 
-def test_a_picture_and_its_settings_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_and_its_settings_back(tmp_path: Path, run_command: Studio) -> None:
     made = studio(
         "generate",
         "--prompt",
@@ -146,10 +145,8 @@ def test_a_picture_and_its_settings_back(
     assert made.returncode == 0, made.stderr
     lines = [json.loads(line) for line in made.stdout.splitlines()]
     assert [line["request"]["seed"] for line in lines] == [7, 8]
-    with pytest.raises(SystemExit):  # the second in this process, where torch is loaded already
-        main(["inspect", lines[1]["path"]])
-    said = studio("inspect", lines[0]["path"]).stdout, capsys.readouterr().out
-    for line, text in zip(lines, said, strict=True):
+    for line in lines:
+        text = run_command("inspect", line["path"]).stdout
         assert Path(line["path"]).parent == tmp_path / "out"
         told = json.loads(text)
         assert told["kind"] == "picture"
@@ -159,22 +156,14 @@ def test_a_picture_and_its_settings_back(
 
 
 @pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def here(run_command: Studio) -> Studio:
     """The same in this process, where torch is loaded already."""
-
-    def here(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--home", str(home), "--device", "cpu", "--keep-free", "0"])
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
-
-    return here
+    return lambda *words, home: run_command(
+        *words, "--home", str(home), "--device", "cpu", "--keep-free", "0"
+    )
 
 
-def test_pictures_of_a_folder_and_a_strip(
-    tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Studio) -> None:
     """One of three is no picture: the others are made, and the command says which failed."""
     folder, quick = tmp_path / "in", ("--steps", "2", "--seed", "7", "--strength", "1")
     folder.mkdir()
@@ -224,7 +213,7 @@ def test_pictures_of_a_folder_and_a_strip(
 
 
 def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(
-    tmp_path: Path, here: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, here: Studio
 ) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     Image.new("L", (32, 32)).save(tmp_path / "mask.png")
@@ -243,15 +232,16 @@ def test_what_cannot_be_done_to_a_picture_is_said_before_anything_is_loaded(
         assert "Traceback" not in done.stderr
 
 
-def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
-    from studio.settings import shipped
-
-    told = json.loads(studio("inspect", str(shipped("assets") / "pocket")).stdout)
+def test_inspect_a_model(run_command: Studio) -> None:
+    told = json.loads(run_command("inspect", str(POCKET)).stdout)
     assert told["kind"] == "model"
     assert told["family"] == "sd1"
     assert told["dtype"] == "float16"
     assert told["side"] == 128
-    examined = json.loads(studio("doctor", "--json", home=tmp_path).stdout)
+
+
+def test_doctor(tmp_path: Path, run_command: Studio) -> None:
+    examined = json.loads(run_command("doctor", "--json", "--home", str(tmp_path)).stdout)
     assert examined["untested"] == []
     assert examined["missing"] == []
     assert "cpu" in examined["devices"]["there"]
@@ -259,7 +249,7 @@ def test_inspect_a_model_and_doctor(tmp_path: Path) -> None:
 
 
 def test_doctor_names_a_version_outside_the_tested_range() -> None:
-    requirements = tested_requirements()
+    requirements = read_tested_requirements()
     versions: dict[str, str | None] = {item.name: None for item in requirements} | {
         "transformers": "99.1",
         "gradio": "6.31.0",
@@ -269,32 +259,3 @@ def test_doctor_names_a_version_outside_the_tested_range() -> None:
     assert sentences[0].startswith(
         "transformers 99.1 is installed; this studio was tested with transformers<5."
     )
-
-
-def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:
-    made = studio(
-        "generate",
-        "--prompt",
-        "a red ball",
-        "--steps",
-        "2",
-        "--json",
-        "--device",
-        "cpu",
-        home=served.home,
-    )
-    assert made.returncode == 0, made.stderr
-    job = Jobs(served.home / "jobs.sqlite").list_recent(1)[0]
-    assert (job.owner, job.state) == ("command-line", "done")
-    assert [picture["path"] for picture in job.result["pictures"]] == [
-        json.loads(made.stdout)["path"]
-    ]
-    second = subprocess.run(
-        [sys.executable, "-m", "studio", "--port", "0", "--home", str(served.home)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert second.returncode == 1
-    check_sentence(second.stderr)
-    assert "Traceback" not in second.stderr

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,16 @@ from studio.settings import shipped
 from support.datasets import held, picture
 from support.sentences import check_sentence
 
-
-def studio(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "studio", "dataset", "--home", str(home), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Studio = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_json(tmp_path: Path) -> None:
+@pytest.fixture
+def studio(run_command: Studio) -> Studio:
+    """`studio(home, …)` is `studio dataset …` on that home."""
+    return lambda home, *words: run_command("dataset", "--home", str(home), *words)
+
+
+def test_json(tmp_path: Path, studio: Studio) -> None:
     folder = tmp_path / "set"
     shutil.copytree(shipped("assets") / "datasets" / "moon", folder)
     (folder / "000.txt").write_text("moon")
@@ -63,7 +63,7 @@ def test_json(tmp_path: Path) -> None:
     )
 
 
-def test_for_people(tmp_path: Path) -> None:
+def test_for_people(tmp_path: Path, studio: Studio) -> None:
     picture(tmp_path / "img" / "10_moon rock" / "a.png")
     picture(tmp_path / "img" / "3_sun" / "b.png", colour=2)
     (tmp_path / "img" / "3_sun" / "b.txt").write_text("a sun,  , a sun")
@@ -83,7 +83,7 @@ def test_for_people(tmp_path: Path) -> None:
     [(["nowhere"], 1), (["no/such"], 1), (["{empty}"], 1), (["moon", "--resolution", "x"], 2)],
     ids=["no name", "no folder", "empty", "no number"],
 )
-def test_what_cannot_be(tmp_path: Path, words: list[str], status: int) -> None:
+def test_what_cannot_be(tmp_path: Path, studio: Studio, words: list[str], status: int) -> None:
     done = studio(tmp_path / "home", *[word.format(empty=tmp_path) for word in words])
     assert done.returncode == status
     assert not done.stdout
@@ -91,7 +91,7 @@ def test_what_cannot_be(tmp_path: Path, words: list[str], status: int) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_name_the_usage_is_shown(tmp_path: Path) -> None:
+def test_without_a_name_the_usage_is_shown(tmp_path: Path, studio: Studio) -> None:
     done = studio(tmp_path / "home")
     assert done.returncode == 2
     assert not done.stdout

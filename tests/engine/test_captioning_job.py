@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,19 @@ from studio.engine.context import WorkerContext
 from studio.engine.worker import import_object
 from studio.errors import Cancelled, DatasetError, InvalidSpec, NotAllowed, StudioError
 from studio.settings import load
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs, Progress
 from support import captioner_makers as makers
 from support.benches import open_bench
 from support.sentences import refused
 
-# pictures that the embedded captioner asked itself about, in a process that dies in between
-KILLED = """
-import sys, time
-from pathlib import Path
-from studio.engine.context import WorkerContext
-from studio.engine.captioning import job
-from studio.settings import load
-job.WRITE_INTERVAL_SECONDS = 0.0
-bench = WorkerContext.open(load(home=Path(sys.argv[1]), device="cpu", precision="float32", keep_free=0))
-spec = {"dataset": "world", "mode": sys.argv[2], "trigger": "mysks", "batch": 4}
-job.caption_dataset(bench, spec, lambda progress: print(progress.step, flush=True))
-"""
+
+def caption_in_child(bench: WorkerContext, mode: str, steps: Connection) -> None:
+    """Caption in a fork, where the captioner is loaded already; say each step."""
+    run.WRITE_INTERVAL_SECONDS = 0.0
+    spec = {"dataset": "world", "mode": mode, "trigger": "mysks", "batch": 4}
+    own = replace(bench, home=Home(bench.settings))
+    caption_dataset(own, spec, lambda progress: steps.send(progress.step))
 
 
 def silent(progress: Any) -> None:
@@ -433,15 +430,18 @@ def killed(
     answers.unlink()  # what it was told now is not to help the others
     old, deaths = texts(bench), 0
     for _ in range(kills):
-        line = [sys.executable, "-c", KILLED, str(bench.settings.home), mode]
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-        assert process.stdout
-        for told in process.stdout:
-            if int(told) > 0 or process.poll() is not None:
-                break
+        steps, ours = get_context("fork").Pipe(duplex=False)
+        child = get_context("fork").Process(target=caption_in_child, args=(bench, mode, ours))
+        child.start()
+        ours.close()
+        with suppress(EOFError):  # it was done before
+            while not steps.recv():
+                pass
         time.sleep(after(rng))
-        process.kill()
-        deaths += process.wait() != 0
+        child.kill()
+        child.join()
+        deaths += child.exitcode != 0
+        steps.close()
         for name, text in texts(bench).items():
             assert text in (old.get(name), said.get(f"{name}.png")), name
     known = len(answers.read_bytes().splitlines()) if answers.exists() else 0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.sweeps.export import describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
+from studio.storage.home import Home
 from studio.storage.sweeps import CellResult, Verdict
 from support import lora_makers as makers
 from support.benches import open_bench
@@ -441,53 +441,33 @@ def test_a_sweep_that_is_gone(desk: WorkerContext) -> None:
         run_sweep(desk, {"sweep": "x"}, quiet)
 
 
-CHILD = """
-import os, sys
-from dataclasses import replace
-from studio.engine.context import WorkerContext
-from studio.engine.sweeps.job import run_sweep
-from studio.settings import load
-from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.storage.home import Home
-bench = WorkerContext.open(load(home=sys.argv[1], device="cpu", precision="float32", keep_free=0, preview_every=0))
-with bench.pipelines.borrow(GenerationRequest()):
-    pass
-bench.home.close()
-for line in sys.stdin:  # a process of its own for each run, with the model loaded
-    if child := os.fork():
-        print(child, flush=True)
-        os.waitpid(child, 0)
-        print("ended", flush=True)
-    else:
-        run_sweep(replace(bench, home=Home(bench.settings)), {"sweep": sys.argv[2]},
-                  lambda progress: print("report", flush=True))
-        os._exit(0)
-"""
+def run_in_child(desk: WorkerContext, id: str, reports: Connection) -> None:
+    """Run a sweep in a fork, where the model is loaded already; say each report."""
+    own = replace(desk, home=Home(desk.settings))
+    run_sweep(own, {"sweep": id}, lambda progress: reports.send("report"))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_goes_on(desk: WorkerContext, kills: int) -> None:
     """kill -9 at random moments, each run going on where the last one was cut off."""
+    assert torch.get_num_threads() == 1  # conftest: a fork has but one thread
     chance, many = random.Random(kills), 8 * kills
     one = spec(axis("seed", f"1-{many}"), steps=1, guidance=1)
     id = desk.home.sweeps.save(one, "local")
-    words = [sys.executable, "-c", CHILD, str(desk.home.settings.home), id]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-    ) as parent:
-        assert parent.stdin
-        assert parent.stdout
-        for _ in range(kills):
-            parent.stdin.write("go\n")
-            parent.stdin.flush()
-            child, lines = int(parent.stdout.readline()), iter(parent.stdout.readline, "ended\n")
-            for _ in zip(range(chance.randrange(24)), lines):  # two reports a cell
-                pass
-            time.sleep(chance.uniform(0, 0.1))
-            os.kill(child, signal.SIGKILL)
-            assert set(lines) <= {"report\n"}
-        parent.stdin.close()
+    with desk.pipelines.borrow(GenerationRequest()):
+        pass
+    for _ in range(kills):
+        reports, ours = get_context("fork").Pipe(duplex=False)
+        child = get_context("fork").Process(target=run_in_child, args=(desk, id, ours))
+        child.start()
+        ours.close()
+        with suppress(EOFError):  # it was done before
+            for _ in range(chance.randrange(1, 24)):  # two reports a cell
+                assert reports.recv() == "report"
+        time.sleep(chance.uniform(0, 0.1))
+        child.kill()
+        child.join()
+        reports.close()
     result = run_sweep(desk, {"sweep": id}, quiet)
     assert result["made"] + result["taken"] == many
     assert result["taken"] > 0

@@ -462,7 +462,7 @@ def undisturbed(bench: WorkerContext) -> dict[str, torch.Tensor]:
 
 
 def test_killed_at_any_moment(bench: WorkerContext, undisturbed: dict[str, torch.Tensor]) -> None:
-    assert same(weights(bench, killed_and_resumed(bench, 5, 1)), undisturbed)
+    assert same(weights(bench, killed_and_resumed(bench, 2, 1)), undisturbed)
 
 
 @pytest.mark.slow

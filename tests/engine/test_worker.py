@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from studio.engine.worker import Reporter
+from studio.engine.worker import Reporter, main
 from studio.errors import Cancelled
 from studio.services.supervisor import worker_command
 from studio.settings import Settings
@@ -163,13 +163,7 @@ def test_a_device_has_one_worker_a_stop_is_heard_and_a_dead_one_is_replaced(
 
 def test_a_device_that_is_not_there_is_said_in_every_job(settings: Settings, jobs: Jobs) -> None:
     id = jobs.submit("generate", QUICK)
-    line = [part if part != "cpu" else "cuda:7" for part in worker_command(settings)]
-    assert (
-        subprocess.run(
-            [*line, "--linger", "0.1"], stderr=subprocess.DEVNULL, timeout=60, check=False
-        ).returncode
-        == 0
-    )
+    assert main(settings.model_copy(update={"device": "cuda:7"}), idle_timeout=0.1) == 0
     job = jobs.get(id)
     assert job
     assert job.state == "failed"

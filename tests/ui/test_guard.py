@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +14,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from studio.core.base import validate
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
+from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec
 from studio.services import visitor as guard
-from studio.settings import Settings
+from studio.services.visitor import COOKIE_NAME
+from studio.settings import Settings, shipped
+from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.jobs import Jobs
+from studio.storage.sweeps import Sweeps
+from studio.storage.training.runs import Runs
 from studio.ui.api import TASK_FIELDS
 from support.sentences import check_sentence, refused
 from support.served import API, Browser, Served
@@ -175,6 +184,7 @@ def test_whoever_is_reached_from_outside_needs_a_password() -> None:
             guard.choose_login(Settings(auth=bad))
 
 
+@pytest.mark.slow
 def test_login_on_the_network(open_studio: Callable[..., Served], tmp_path: Path) -> None:
     studio = open_studio(tmp_path / "home", "--host", "0.0.0.0")
     said = re.search(r"log in as (\S+) with the password (\S+)", studio.log.read_text())
@@ -446,3 +456,79 @@ def test_hostile_uploads(served: Served, guest: Browser) -> None:
         assert answer.startswith(name)
         assert "no picture" in answer or "pixels" in answer
     assert "Traceback" not in served.log.read_text()[said:]
+
+
+def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Served) -> None:
+    settings = Settings(home=served.home)
+    own = settings.home / "datasets" / "private"
+    own.mkdir(parents=True, exist_ok=True)
+    shutil.copy(shipped("assets") / "datasets" / "mysks" / "000.png", own)
+    (thumb,) = DatasetStore(settings).open("private").make_thumbnails(["000.png"])
+    assert thumb
+    assert hashlib.sha256(thumb.read_bytes()).hexdigest()
+    with Browser(served) as owner, Browser(served, "192.168.7.9") as guest:
+        for browser, expected in ((owner, 200), (guest, 403)):
+            browser.get("/")
+            assert browser.get(f"{API}/file={thumb}").status_code == expected
+            for path in (
+                own / "000.png",
+                Path(str(thumb).replace("/datasets/", "/datasets/../datasets/")),
+            ):
+                assert guest.get(f"{API}/file={path}").status_code == 403
+
+
+# ---- files of guests and of the owner ----
+
+
+def test_a_guest_reads_only_own_sheets(served: Served) -> None:
+    axis = {"field": "steps", "values": [1, 2]}
+    grid = validate(SweepSpec, {"base": {"prompt": "a boat", "seed": 3}, "axes": [axis]})
+    sweeps = Sweeps(Settings(home=served.home))
+    with Browser(served) as owner, Browser(served, "192.168.7.7") as guest:
+        for browser in (owner, guest):
+            browser.get("/")
+        own = hashlib.sha256(guest.cookies[COOKIE_NAME].encode()).hexdigest()[:16]
+        files = []
+        for sweep in (theirs := sweeps.save(grid, "somebody"), sweeps.save(grid, own)):
+            files.append(sweeps.get_folder(sweep) / "viewer.html")
+            files[-1].parent.mkdir(parents=True)
+            files[-1].write_text("<p>a sheet</p>")
+        file, address = files[0], f"{API}/file={files[0]}"
+        assert (
+            owner.get(address).status_code == guest.get(f"{API}/file={files[1]}").status_code == 200
+        )
+        for way in (
+            address,
+            f"{API}/file/{file}",
+            f"{address}?v=1",
+            f"{API}/file={file.parent}/../{theirs}/viewer.html",
+        ):
+            assert guest.get(way).status_code == 403
+        for odd in (
+            sweeps.get_folder(""),
+            sweeps.get_folder(theirs),
+            sweeps.get_folder("none") / "viewer.html",
+        ):
+            assert guest.get(f"{API}/file={odd}").status_code == 403
+    sweeps.close()
+
+
+def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
+    settings = Settings(home=served.home)
+    runs = Runs(settings)
+    config = validate(TrainingConfig, {"dataset": "moon", "name": "x", "steps": 3})
+    with Browser(served) as owner, Browser(served, "192.168.7.8") as guest:
+        for browser in (owner, guest):
+            browser.get("/")
+        own = hashlib.sha256(guest.cookies[COOKIE_NAME].encode()).hexdigest()[:16]
+        for who, name, expected in (("somebody", "theirs", 403), (own, "mine", 200)):
+            id = runs.add(config, who)
+            sample = settings.runs / id / "samples" / "00000000-0.png"
+            file = settings.loras / f"{name}.safetensors"
+            for path in (sample, file):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+            runs.update_record(id, "result", lora={"what": "lora", "lora": name, "step": 1})
+            for path in (sample, file):
+                assert owner.get(f"{API}/file={path}").status_code == 200
+                assert guest.get(f"{API}/file={path}").status_code == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,16 +19,14 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, InvalidSpec
 from studio.services.submission import Services
-from studio.services.visitor import COOKIE_NAME
-from studio.settings import Settings, load
+from studio.settings import load
 from studio.storage.home import Home
-from studio.storage.sweeps import CellResult, Sweeps, Verdict
+from studio.storage.sweeps import CellResult, Verdict
 from studio.storage.timings import record_timings
 from studio.ui.tabs.sweep.axes import BLANK_ROW, parse_row, row_values_of
 from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.views import sweep as grid
 from support.sentences import refused
-from support.served import API, Browser, Served
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
 SMALL: dict[str, Any] = {
@@ -520,34 +517,3 @@ def test_a_deleted_sweep_is_gone_with_its_files(tab: SweepTab, desk: Services, b
     assert updates[tab.view.sweep_id] == ""
     with pytest.raises(BadFile):
         tab.view.require_sweep(id, OWNER)
-
-
-def test_a_guest_reads_only_own_sheets(served: Served) -> None:
-    sweeps = Sweeps(Settings(home=served.home))
-    with Browser(served) as owner, Browser(served, "192.168.7.7") as guest:
-        for browser in (owner, guest):
-            browser.get("/")
-        own = hashlib.sha256(guest.cookies[COOKIE_NAME].encode()).hexdigest()[:16]
-        files = []
-        for sweep in (theirs := sweeps.save(GRID, "somebody"), sweeps.save(GRID, own)):
-            files.append(sweeps.get_folder(sweep) / "viewer.html")
-            files[-1].parent.mkdir(parents=True)
-            files[-1].write_text("<p>a sheet</p>")
-        file, address = files[0], f"{API}/file={files[0]}"
-        assert (
-            owner.get(address).status_code == guest.get(f"{API}/file={files[1]}").status_code == 200
-        )
-        for way in (
-            address,
-            f"{API}/file/{file}",
-            f"{address}?v=1",
-            f"{API}/file={file.parent}/../{theirs}/viewer.html",
-        ):
-            assert guest.get(way).status_code == 403
-        for odd in (
-            sweeps.get_folder(""),
-            sweeps.get_folder(theirs),
-            sweeps.get_folder("none") / "viewer.html",
-        ):
-            assert guest.get(f"{API}/file={odd}").status_code == 403
-    sweeps.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +18,6 @@ from studio.core.jobs import describe_job
 from studio.errors import DatasetError, NotAllowed
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.settings import Settings
 from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.datasets.history import Step
 from studio.storage.datasets.items import Counts
@@ -31,7 +29,6 @@ from studio.ui.tabs.training.tab import TrainingTab
 from studio.ui.views import dataset as words
 from support.captioning_tab import PLUSH, cards, page, text, typed
 from support.sentences import refused
-from support.served import API, Browser, Served
 from support.visitors import ANN, HOSTILE, OWNER, pressed
 
 
@@ -456,25 +453,6 @@ def test_nothing_of_a_users_is_taken_for_html() -> None:
         assert "<script" not in one
         assert "<img src=x" not in one
         assert 'onerror="' not in one
-
-
-def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Served) -> None:
-    settings = Settings(home=served.home)
-    own = settings.home / "datasets" / "family"
-    own.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PLUSH / "000.png", own)
-    (thumb,) = DatasetStore(settings).open("family").make_thumbnails(["000.png"])
-    assert thumb
-    assert hashlib.sha256(thumb.read_bytes()).hexdigest()
-    with Browser(served) as owner, Browser(served, "192.168.7.9") as guest:
-        for browser, expected in ((owner, 200), (guest, 403)):
-            browser.get("/")
-            assert browser.get(f"{API}/file={thumb}").status_code == expected
-            for path in (
-                own / "000.png",
-                Path(str(thumb).replace("/datasets/", "/datasets/../datasets/")),
-            ):
-                assert guest.get(f"{API}/file={path}").status_code == 403
 
 
 def test_edits_are_for_what_is_ticked_else_for_what_is_shown(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,13 @@ from studio.core.training.config import BASIC_FIELDS, TrainingConfig
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec
 from studio.services.submission import Services
 from studio.services.urls import file_url
-from studio.services.visitor import COOKIE_NAME
-from studio.settings import Settings
-from studio.storage.training.runs import Run, Runs, Sample
+from studio.storage.training.runs import Run, Sample
 from studio.ui.tabs.training import plan
 from studio.ui.tabs.training.advanced import FIELD_GROUPS
 from studio.ui.tabs.training.tab import TrainingTab
 from studio.ui.views import training
 from support.models import make_toy
 from support.sentences import refused
-from support.served import API, Browser, Served
 from support.training_tab import config
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
@@ -153,23 +149,3 @@ def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
     assert len(training.downsample([(float(k), float(k % 7)) for k in range(5000)])) <= 400
     assert training.render_loss_curve([], 10) == ""
     assert "polyline" in training.render_loss_curve([{"step": 1, "loss": 0.0}], 10)
-
-
-def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
-    settings = Settings(home=served.home)
-    runs = Runs(settings)
-    with Browser(served) as owner, Browser(served, "192.168.7.8") as guest:
-        for browser in (owner, guest):
-            browser.get("/")
-        own = hashlib.sha256(guest.cookies[COOKIE_NAME].encode()).hexdigest()[:16]
-        for who, name, expected in (("somebody", "theirs", 403), (own, "mine", 200)):
-            id = runs.add(config(), who)
-            sample = settings.runs / id / "samples" / "00000000-0.png"
-            file = settings.loras / f"{name}.safetensors"
-            for path in (sample, file):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"x")
-            runs.update_record(id, "result", lora={"what": "lora", "lora": name, "step": 1})
-            for path in (sample, file):
-                assert owner.get(f"{API}/file={path}").status_code == 200
-                assert guest.get(f"{API}/file={path}").status_code == expected
