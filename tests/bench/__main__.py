@@ -257,7 +257,7 @@ def _rows(way: Callable[[], Any], unets: list[Any]) -> int:
 def _empty(jobs: Any) -> float:
     began = time.perf_counter()
     id = jobs.submit("unload", {"models": []})
-    while jobs.get(id).open:
+    while jobs.get(id).is_open:
         time.sleep(0.0005)
     return time.perf_counter() - began
 

@@ -89,7 +89,7 @@ def _loop(bench: Any, folder: Path) -> Callable[[], None]:
     model = (
         AutoModelForImageTextToText.from_pretrained(place, dtype=device.dtype)
         .eval()
-        .to(device.torch)
+        .to(device.torch_device)
     )
     reader = AutoProcessor.from_pretrained(place)
 
@@ -98,7 +98,7 @@ def _loop(bench: Any, folder: Path) -> Callable[[], None]:
         for path in sorted(folder.glob("*.png")):
             seen = reader(
                 images=Image.open(path).convert("RGB"), return_tensors="pt"
-            ).pixel_values.to(device.torch, device.dtype)
+            ).pixel_values.to(device.torch_device, device.dtype)
             ids = model.generate(pixel_values=seen, max_new_tokens=50)
             path.with_suffix(".txt").write_text(
                 reader.batch_decode(ids, skip_special_tokens=True)[0]

@@ -72,7 +72,9 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
     from studio.pocket.world import PLACE_NAMES, STYLE_NAMES
     from studio.settings import shipped
 
-    captions = [item.caption for item in bench.home.training_sets.open(config.dataset).items]
+    captions = [
+        item.caption for item in bench.home.training_sets.load_training_set(config.dataset).images
+    ]
     name, concept = derive_concept_name(config, captions), config.trigger
     every = [
         (f"{OPENINGS[style][0]} a {name} {place}", place, style)
@@ -88,7 +90,7 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
     ]
     with bench.pipelines.borrow(requests[0]) as parts:
         each = [
-            Trajectory(parts, one.resolve(parts.info.side, 0), encode_prompts(parts, one))
+            Trajectory(parts, one.resolve(parts.info.native_size, 0), encode_prompts(parts, one))
             for one in requests
         ]
         made = {one: latents for one, latents, _ in Batcher(parts, 8).denoise(each)}

@@ -299,8 +299,10 @@ def bound(flags: argparse.Namespace) -> None:
                     def painted(
                         most: int, requests: list[GenerationRequest] = requests, parts: Any = parts
                     ) -> dict[int, Any]:
+                        side = parts.info.native_size
                         each = [
-                            Trajectory(parts, one, encode_prompts(parts, one)) for one in requests
+                            Trajectory(parts, one.resolve(side, 0), encode_prompts(parts, one))
+                            for one in requests
                         ]
                         return {
                             one.request.seed: latents

@@ -134,16 +134,16 @@ def _ours(
     watcher.is_due = lambda step: False  # type: ignore[method-assign]
 
     def ours(steps: int) -> None:
-        one.total = one.done + steps
+        one.total_steps = one.global_step + steps
         fit(one, watcher)
 
-    batch = plain.data.batch(0)
-    ids = plain._tokens(batch.captions) if reads else []
+    batch = plain.loader.load_batch(0)
+    ids = plain._tokenize(batch.captions) if reads else []
     noise, times = (
         torch.randn_like(batch.latents),
         torch.randint(0, 1000, (len(batch.samples),), device=batch.latents.device),
     )
-    parts, dtype = plain.parts, plain.device.dtype
+    parts, dtype = plain.model, plain.device.dtype
 
     def bare(steps: int) -> None:
         """Nothing but the networks: no chance, no noise, no log."""
@@ -152,11 +152,11 @@ def _ours(
                 rows = (
                     parts.text_encoders[0](ids[0].flatten(0, 1).to(noise.device))[0]
                     if reads
-                    else batch.rows
+                    else batch.prompt_embeds
                 )
                 said = parts.unet(batch.latents.to(dtype), times, rows, return_dict=False)[0]
             torch.nn.functional.mse_loss(said.float(), noise).backward()
-            torch.nn.utils.clip_grad_norm_(plain.weights, 1.0)
+            torch.nn.utils.clip_grad_norm_(plain.parameters, 1.0)
             plain.optimizer.step()
             plain.optimizer.zero_grad(set_to_none=True)
         if plain.device.kind == "cuda":
@@ -174,7 +174,7 @@ def _theirs(bench: Any, flags: argparse.Namespace, reads: bool) -> Callable[[int
     from peft import LoraConfig
     from tqdm.auto import tqdm
 
-    info = bench.home.library.model("pocket")
+    info = bench.home.library.get_model("pocket")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
         flags.precision
     ]
@@ -262,7 +262,7 @@ class _Pictures:
         self._tokenizer = tokenizer
         self._items = [
             (Image.open(item.path).convert("RGB"), item.caption)
-            for item in bench.home.training_sets.open("moon").items
+            for item in bench.home.training_sets.load_training_set("moon").images
         ]
 
     def __len__(self) -> int:
