@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from studio.errors import BadFile
-from studio.storage import atomic, gallery
-from studio.storage.models import lora_file
+from studio.storage import gallery
+from studio.storage.models import lora_file, model_file
 from studio.storage.models.library import PICKLE_SUFFIXES, read_model_info
 
 # What is printed of a LoRA, and the attribute that holds it.
@@ -58,25 +57,38 @@ def inspect_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadFile(f"There is no file {path}.")
     if path.suffix == ".safetensors":
-        header = atomic.read_safetensors_header(path)
-        if any("lora" in key for key in header):
-            lora = lora_file.read_lora_info(path)
-            return {
-                "kind": "lora",
-                **{name: getattr(lora, field) for name, field in LORA_FIELDS.items()},
-                "tags": dict(lora.tags),
-            }
-        metadata = header.pop("__metadata__", {})
-        tensors = [entry for entry in header.values() if isinstance(entry, dict)]
-        return {
-            "kind": "safetensors",
-            "tensors": len(header),
-            "metadata": metadata,
-            "bytes": path.stat().st_size,
-            "dtypes": dict(Counter(str(tensor.get("dtype")) for tensor in tensors)),
-        }
+        return _inspect_weights(path)
     if path.suffix in PICKLE_SUFFIXES:
         raise BadFile(
             f"{path.name} may carry programs and is not opened; only .safetensors weights are."
         )
     return gallery.read_image_settings(path).to_report()
+
+
+def _inspect_weights(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file is, by its header. Raises BadFile if it cannot be read."""
+    identified = model_file.identify_file(path)
+    if identified.kind == "unknown" and identified.problem:
+        raise BadFile(identified.sentence)
+    facts: dict[str, Any] = {
+        "kind": identified.kind,
+        "sentence": identified.sentence,
+        "family": identified.family or None,
+        "bytes": identified.size_bytes,
+        "dtype": identified.dtype,
+        "metadata": dict(identified.metadata),
+    }
+    if identified.kind in ("checkpoint", "denoiser"):
+        facts |= {
+            "prediction": identified.prediction,
+            "zero_terminal_snr": identified.is_zero_snr,
+            "inpainting": identified.is_inpainting,
+            "contents": identified.contents,
+        }
+    if identified.kind == "lora":
+        facts["adapter"] = identified.adapter
+    if identified.adapter == "LoRA" and not identified.problem:
+        lora = lora_file.read_lora_info(path)
+        facts |= {name: getattr(lora, field) for name, field in LORA_FIELDS.items()}
+        facts["tags"] = dict(lora.tags)
+    return facts

@@ -208,7 +208,7 @@ def test_an_unknown_name_lists_the_nearest(settings: Settings) -> None:
 
 def test_what_is_no_model_is_passed_over(settings: Settings) -> None:
     (settings.models / "empty").mkdir()
-    (settings.models / "file.safetensors").write_bytes(b"x")
+    (settings.models / "notes.txt").write_bytes(b"x")
     (settings.models / "loop").symlink_to(settings.models / "loop")
     assert [model.name for model in Library(settings).scan_models()] == ["pocket"]
     shutil.rmtree(settings.models)

@@ -25,7 +25,7 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models import lora_file
+from studio.storage.models import lora_file, model_file
 from studio.storage.models.lora_file import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -123,17 +123,23 @@ class Library:
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
         self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
+        # by file in home/models: its stamp, and what it is
+        self._explanations: dict[Path, tuple[Any, str]] = {}
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
-        """List all model folders by name, the home's own first.
+        """List all model folders by name, the home's own first, and files that lie beside them.
 
         A model of the home hides a shipped one of the same name.
         """
         models: dict[str, ModelInfo | Unusable] = {}
         for folder in self._model_folders:
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.name not in models and (path / "model_index.json").is_file():
+                if path.name in models:
+                    continue
+                if (path / "model_index.json").is_file():
                     models[path.name] = self._read_model(path)
+                elif _has_weights_suffix(path.name) and path.is_file():
+                    models[path.name] = Unusable(_printable(path.name), path, self._explain(path))
         return list(models.values())
 
     def list_models(self) -> list[ModelInfo]:
@@ -271,9 +277,22 @@ class Library:
             if len(files) > MAX_LORAS:
                 subfolders.clear()
             subfolders.sort()
-            paths = [Path(folder, name) for name in names if _is_lora_name(name)]
+            paths = [Path(folder, name) for name in names if _has_weights_suffix(name)]
             files += [path for path in paths if os.path.isfile(path)]
         return files
+
+    def _explain(self, path: Path) -> str:
+        """Return what a file in home/models is and why it is no model; cached by its stamp."""
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            known = self._explanations.get(path)
+            if known is None or known[0] != stamp:
+                known = (stamp, model_file.explain_no_model(path))
+                self._explanations[path] = known
+            return known[1]
+        except (BadFile, OSError) as error:
+            return str(error)
 
     def _read_lora(self, name: str, path: Path) -> LoraInfo:
         """Read a LoRA file, or take it from the cache; raise BadFile if it cannot be used."""
@@ -357,8 +376,8 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def _is_lora_name(name: str) -> bool:
-    suffixes = (".safetensors", *PICKLE_SUFFIXES)
+def _has_weights_suffix(name: str) -> bool:
+    suffixes = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
     return not name.startswith(".") and name.lower().endswith(suffixes)
 
 

@@ -34,6 +34,7 @@ from typing import Any, BinaryIO
 from studio.core.catalog import FAMILIES, Family
 from studio.errors import BadFile, quote
 from studio.storage import atomic
+from studio.storage.models.model_file import identify_file
 
 MAX_RANK = 1024
 MAX_ALPHA = 100_000
@@ -206,6 +207,9 @@ def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str
             _build_layer(path, header, stem=stem, keys=keys, alpha=alpha, configs=configs)
         )
     if not layers:
+        identified = identify_file(path)
+        if identified.kind not in ("lora", "unknown"):
+            raise BadFile(f"{path.name} is no LoRA: it is {identified.description}.")
         raise BadFile(
             f"{path.name} is no LoRA: none of its {len(stray_keys)} tensors belongs to a LoRA's "
             "layer."
