@@ -132,6 +132,7 @@ class Library:
         A model of the home hides a shipped one of the same name.
         """
         models: dict[str, ModelInfo | Unusable] = {}
+        files: dict[str, Unusable] = {}
         for folder in self._model_folders:
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.name in models:
@@ -139,8 +140,8 @@ class Library:
                 if (path / "model_index.json").is_file():
                     models[path.name] = self._read_model(path)
                 elif _has_weights_suffix(path.name) and path.is_file():
-                    models[path.name] = Unusable(_printable(path.name), path, self._explain(path))
-        return list(models.values())
+                    files[path.name] = Unusable(_printable(path.name), path, self._explain(path))
+        return [*models.values(), *files.values()]
 
     def list_models(self) -> list[ModelInfo]:
         """List the models that can be run."""
