@@ -298,7 +298,12 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
     expect(page.locator("#models-refresh")).to_be_visible()
     expect(page.locator("#lora-upload")).to_have_count(0)
     config = page.request.get(f"{studio.url}config").json()
-    taken = next(one["id"] for one in config["dependencies"] if one["api_name"] == "take")
+    (upload,) = [
+        part["id"] for part in config["components"] if part["props"].get("elem_id") == "lora-upload"
+    ]
+    (taken,) = [
+        event["id"] for event in config["dependencies"] if [upload, "upload"] in event["targets"]
+    ]
     answer = page.request.post(
         f"{studio.url}gradio_api/run/predict",
         headers={"X-Forwarded-For": "192.168.7.7"},
