@@ -18,22 +18,10 @@ from studio.core.base import validate
 from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
 from studio.core.generation.rules import SWITCH_FIELDS
 from support.models import POCKET
+from support.request_fields import OTHER_VALUES
 from support.sentences import check_sentence
 
-OTHER = {
-    "prompt": "a cat",
-    "negative_prompt": "fog",
-    "model": "other",
-    "width": 256,
-    "height": 64,
-    "steps": 7,
-    "guidance": 3.5,
-    "scheduler": "Euler",
-    "noise_schedule": "Beta",
-    "seed": 5,
-    "num_images": 3,
-    "batch_size": 2,
-    "clip_skip": 2,
+OTHER = OTHER_VALUES | {
     "loras": (
         {"name": "moon", "unet": 0.5, "text_encoder": 1.0},
         {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25},

@@ -17,24 +17,12 @@ from studio.errors import BadFile, InvalidSpec
 from studio.settings import shipped
 from studio.storage.models.library import read_model_info
 from studio.storage.presets import Presets
+from support.request_fields import OTHER_VALUES
 from support.sentences import refused
 
 SHIPPED = shipped("presets") / "pictures"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
-OTHER: dict[str, Any] = {
-    "prompt": "a cat",
-    "negative_prompt": "fog",
-    "model": "other",
-    "width": 256,
-    "height": 64,
-    "steps": 7,
-    "guidance": 3.5,
-    "scheduler": "Euler",
-    "noise_schedule": "Beta",
-    "seed": 5,
-    "num_images": 3,
-    "batch_size": 2,
-    "clip_skip": 2,
+OTHER: dict[str, Any] = OTHER_VALUES | {
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}],
 }
 # A preset may hold settings for pictures to come, without a picture; but no value at its default.

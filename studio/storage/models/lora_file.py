@@ -34,7 +34,12 @@ from typing import Any, BinaryIO
 from studio.core.catalog import FAMILIES, Family
 from studio.errors import BadFile, quote
 from studio.storage import atomic
-from studio.storage.models.model_file import identify_file
+from studio.storage.models.header_rules import (
+    DTYPE_BYTES,
+    FAMILY_BY_CROSS_ATTENTION_DIM,
+    FAMILY_BY_TEXT_ENCODER_WIDTH,
+)
+from studio.storage.models.model_file import find_stated_family, identify_file, read_metadata
 
 MAX_RANK = 1024
 MAX_ALPHA = 100_000
@@ -43,14 +48,8 @@ MAX_CONFIG_BYTES = 2**20
 MAX_KEY_CHARS = 300
 MAX_TAGS = 30
 MAX_TEXT_CHARS = 200
-# width of the text embeddings that the U-Net reads
-FAMILY_BY_CROSS_ATTENTION_DIM: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
-# width of the text encoder of families that have only one
-FAMILY_BY_TEXT_ENCODER_WIDTH: dict[int, Family] = {768: "sd1", 1024: "sd2"}
 STRUCT_FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f", "F8_E4M3": "", "F8_E5M2": ""}
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _INTEGER_FORMATS = {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
-_FAMILY_BY_VERSION: dict[str, Family] = {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}
 _UNSUPPORTED_ADAPTERS = {
     "hada": "LoHa",
     "lokr": "LoKr",
@@ -135,7 +134,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         BadFile: it is no LoRA, damaged, or of a kind that cannot be used.
     """
     layers, _, header = _open_and_parse(path)
-    metadata = _read_metadata(header)
+    metadata = read_metadata(header)
     rank, alpha = Counter((layer.rank, layer.alpha) for layer in layers).most_common(1)[0][0]
     title = metadata.get("modelspec.title") or metadata.get("ss_output_name") or ""
     base_model = (
@@ -469,13 +468,6 @@ def _find_alpha(config: Mapping[str, Any], dotted_name: str) -> float | None:
     return alpha
 
 
-def _read_metadata(header: Mapping[str, Any]) -> dict[str, str]:
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict):
-        return {}
-    return {str(key): value for key, value in metadata.items() if isinstance(value, str)}
-
-
 def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> Family | None:
     """Detect the family by shapes; where they are silent, by what the trainer wrote."""
     if any(layer.network == "text_encoder_2" or _SDXL_LAYER.search(layer.name) for layer in layers):
@@ -493,11 +485,7 @@ def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> Family |
     for candidate in candidates:
         if candidate:
             return candidate
-    version = metadata.get("ss_base_model_version", "") + metadata.get("modelspec.architecture", "")
-    for part, family in _FAMILY_BY_VERSION.items():
-        if part in version:
-            return family
-    return None
+    return find_stated_family(metadata)
 
 
 def _parse_trigger_words(phrase: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from studio.core.catalog import Family
 from studio.errors import BadFile, quote
 from studio.storage import atomic
 from studio.storage.models.header_rules import (
@@ -24,6 +25,10 @@ from studio.storage.models.header_rules import (
     ADAPTER_FAMILIES,
     ADAPTER_KEY,
     DENOISER_PREFIXES,
+    DTYPE_BYTES,
+    FAMILY_BY_CROSS_ATTENTION_DIM,
+    FAMILY_BY_TEXT_ENCODER_WIDTH,
+    FAMILY_BY_VERSION,
     FAMILY_TITLES,
     FLOW_FAMILIES,
     KIND_FOLDERS,
@@ -38,7 +43,6 @@ MAX_TEXT_CHARS = 100
 MAX_YAML_BYTES = 2**20
 MAX_EMBEDDING_VECTORS = 1000  # a prompt has room for 75, a long one for some hundreds
 TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders of SD 1.x, SD 2.x and SDXL
-BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 DTYPE_TITLES = {
     "F64": "float64",
     "F32": "float32",
@@ -197,7 +201,7 @@ def _check_signature(head: bytes, size_bytes: int) -> str:
 def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> ModelFile:
     """Return what a file is by its header."""
     data_start, shapes, problem = _read_tensors(file, header, unread.size_bytes)
-    metadata = _read_metadata(header)
+    metadata = read_metadata(header)
     result = replace(unread, metadata=metadata, dtype=_find_main_dtype(header, shapes))
     if problem:
         return replace(result, problem=problem)
@@ -269,7 +273,8 @@ def _read_end(entry: Any) -> int | None:
     return int(offsets[1])
 
 
-def _read_metadata(header: Mapping[str, Any]) -> dict[str, str]:
+def read_metadata(header: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts in a file's header."""
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict):
         return {}
@@ -281,7 +286,7 @@ def _find_main_dtype(header: Mapping[str, Any], shapes: Mapping[str, Sequence[in
     for name, shape in shapes.items():
         dtype = header[name].get("dtype")
         if isinstance(dtype, str) and len(dtype) <= MAX_TEXT_CHARS:
-            sizes[dtype] += math.prod(shape) * BYTES_PER_ELEMENT.get(dtype, 1)
+            sizes[dtype] += math.prod(shape) * DTYPE_BYTES.get(dtype, 1)
     return sizes.most_common(1)[0][0] if sizes else ""
 
 
@@ -307,14 +312,19 @@ def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mappin
             return family
     for name, shape in shapes.items():
         if _CONTEXT_INPUT.search(name) and len(shape) > 1:
-            family = {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(shape[1], "")
-            if family:
-                return family
+            by_width = FAMILY_BY_CROSS_ATTENTION_DIM.get(shape[1])
+            if by_width:
+                return by_width
+    return find_stated_family(metadata) or ""
+
+
+def find_stated_family(metadata: Mapping[str, str]) -> Family | None:
+    """Return the family that a trainer wrote into a file's header."""
     version = metadata.get("ss_base_model_version", "") + metadata.get("modelspec.architecture", "")
-    for part, family in {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}.items():
+    for part, family in FAMILY_BY_VERSION.items():
         if part in version:
             return family
-    return ""
+    return None
 
 
 def _is_embedding(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -331,7 +341,7 @@ def _find_embedding_family(shapes: Mapping[str, tuple[int, ...]]) -> str:
     widths = {shape[-1] for shape in shapes.values()}
     if 1280 in widths:
         return "sdxl"
-    return {768: "sd1", 1024: "sd2"}.get(next(iter(widths)), "")
+    return FAMILY_BY_TEXT_ENCODER_WIDTH.get(next(iter(widths)), "")
 
 
 def _strip_prefix(
@@ -455,7 +465,7 @@ def _read_vector(file: BinaryIO, data_start: int, entry: Any) -> list[float]:
     struct_format = {"F32": "f", "F16": "e", "BF16": "H"}.get(str(dtype))
     if shape is None or struct_format is None or not 2 <= math.prod(shape) <= 4096:
         return []
-    num_bytes = math.prod(shape) * BYTES_PER_ELEMENT[str(dtype)]
+    num_bytes = math.prod(shape) * DTYPE_BYTES[str(dtype)]
     file.seek(data_start + entry["data_offsets"][0])
     data = file.read(num_bytes)
     if len(data) < num_bytes:
