@@ -98,6 +98,7 @@ ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
     "hires_strength": (TWICE, 0.4),
     "hires_tile": (TWICE, 64),
     "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
+    "guidance_rescale": ({}, 0.7),
 }
 LARGER = {
     "extend_left": (128, 64),
@@ -144,7 +145,7 @@ def unet_calls(bench: WorkerContext, **spec: Any) -> int:
     """How often the U-Net is called for a request: the rows of a batch go through it together."""
     calls: list[None] = []
     with bench.pipelines.borrow(validate(GenerationRequest, spec)) as parts:
-        hook = parts.unet.register_forward_pre_hook(lambda module, given: calls.append(None))
+        hook = parts.denoiser.register_forward_pre_hook(lambda module, given: calls.append(None))
     try:
         generate(bench, spec, lambda progress: None)
     finally:

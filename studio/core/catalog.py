@@ -1,4 +1,4 @@
-"""Names and plain numbers: schedulers, noise schedules, model families, sweep axes, captioners.
+"""Names and plain numbers: schedulers, noise schedules, sweep axes, captioners.
 
 Knows: what there is to choose from and which pairs go together. Does not know: any class behind a
 name; the engine resolves every name (engine/models/schedulers.py, families.py, engine/captioning/),
@@ -32,7 +32,6 @@ Scheduler = Literal[
 NoiseSchedule = Literal[
     "As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
 ]
-Family = Literal["sd1", "sd2", "sdxl"]
 
 DEFAULT_MODEL = "pocket"  # the embedded one
 DEFAULT_CAPTIONER = "pocket"
@@ -139,54 +138,6 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     ),
     "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "fresh noise, predicts and corrects", True),
 }
-
-
-@dataclass(frozen=True)
-class FamilyInfo:
-    """A kind of model.
-
-    Attributes:
-        title: Its name for people.
-        native_size: The image side in pixels that it was made for, unless its folder says
-            otherwise.
-        common_sizes: Usual (width, height) at `native_size`; for others they are scaled.
-    """
-
-    title: str
-    native_size: int
-    common_sizes: tuple[tuple[int, int], ...]
-
-
-_SD_SIZES = ((512, 512), (512, 768), (768, 512), (512, 640), (640, 512))
-_SDXL_SIZES = (
-    (1024, 1024),
-    (832, 1216),
-    (1216, 832),
-    (896, 1152),
-    (1152, 896),
-    (768, 1344),
-    (1344, 768),
-)
-
-FAMILIES: dict[Family, FamilyInfo] = {
-    "sd1": FamilyInfo("Stable Diffusion 1.x", 512, _SD_SIZES),
-    "sd2": FamilyInfo("Stable Diffusion 2.x", 768, _SD_SIZES),
-    "sdxl": FamilyInfo("Stable Diffusion XL", 1024, _SDXL_SIZES),
-}
-
-
-def list_common_sizes(family: Family, native_size: int) -> list[tuple[int, int]]:
-    """Return a family's usual (width, height) for a model made for `native_size` pixels a side.
-
-    Each is a multiple of 8.
-    """
-    sizes = FAMILIES[family].common_sizes
-    base = sizes[0][0]
-
-    def scale(length: int) -> int:
-        return round(length * native_size / base / 8) * 8
-
-    return [(scale(width), scale(height)) for width, height in sizes]
 
 
 AxisKind = Literal["whole", "number", "text", "size"]

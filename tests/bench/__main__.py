@@ -239,7 +239,7 @@ def _unet(bench: Any, model: str) -> Any:
     from studio.core.generation.request import GenerationRequest
 
     with bench.pipelines.borrow(GenerationRequest(model=model)) as parts:
-        return parts.unet
+        return parts.denoiser
 
 
 def _rows(way: Callable[[], Any], unets: list[Any]) -> int:

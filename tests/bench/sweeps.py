@@ -191,7 +191,7 @@ class _Side:
                     self.info.native_size,
                     self.info.native_size,
                 )
-                parts.unet(
+                parts.denoiser(
                     latents,
                     torch.full((rows,), 500.0, device=self._where),
                     return_dict=False,
@@ -208,7 +208,7 @@ class _Side:
 
         seen: list[int] = []
         with self.bench.pipelines.borrow(GenerationRequest(model=self.info.name)) as parts:
-            hook = parts.unet.register_forward_pre_hook(
+            hook = parts.denoiser.register_forward_pre_hook(
                 lambda module, given: seen.append(len(given[0]))
             )
         self.ours(cells, fast)

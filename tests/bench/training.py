@@ -93,7 +93,7 @@ def _ours(
     """Our steps, with report and log, and the arithmetic alone: one batch forward, backward, clipped, stepped."""
     import torch
 
-    from studio.engine.models import families
+    from studio.engine.models import loaded_model
     from studio.engine.training import prepare
     from studio.engine.training.checkpoint import CheckpointManager
     from studio.engine.training.data_loader import BatchLoader
@@ -113,7 +113,7 @@ def _ours(
 
     def trainer() -> Any:
         own = LoraNetwork(
-            families.load_model(found.model_info, found.content_hash, found.device),
+            loaded_model.load_model(found.model_info, found.content_hash, found.device),
             found.config,
             found.target_modules,
         )
@@ -154,7 +154,7 @@ def _ours(
                     if reads
                     else batch.prompt_embeds
                 )
-                said = parts.unet(batch.latents.to(dtype), times, rows, return_dict=False)[0]
+                said = parts.denoiser(batch.latents.to(dtype), times, rows, return_dict=False)[0]
             torch.nn.functional.mse_loss(said.float(), noise).backward()
             torch.nn.utils.clip_grad_norm_(plain.parameters, 1.0)
             plain.optimizer.step()

@@ -351,8 +351,8 @@ def test_reads_forge_and_sdnext() -> None:
     )
     assert sdnext.values["prompt"] == "a lighthouse"
     assert sdnext.values["negative_prompt"] == "people"
+    assert sdnext.values["guidance_rescale"] == 0.7
     assert len(sdnext.notes) == 1
-    assert "CFG rescale" in sdnext.notes[0]
     assert "Version" not in sdnext.notes[0]
 
 

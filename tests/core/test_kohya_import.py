@@ -11,6 +11,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studio.core.families.registry import FAMILIES
 from studio.core.training.config import ADAFACTOR_RELATIVE_STEP, TrainingConfig
 from studio.core.training.kohya.importer import (
     KohyaImport,
@@ -18,7 +19,6 @@ from studio.core.training.kohya.importer import (
     parse_folder_name,
     plan_import,
 )
-from studio.core.training.lora_targets import FAMILY_SHAPES
 from studio.errors import InvalidSpec
 from studio.settings import shipped
 from support.examples import examples
@@ -584,7 +584,7 @@ def test_family_by_the_models_name(path: str, family: str | None) -> None:
         )
         known = plan_import(
             tomli_w.dumps(BASE | {"pretrained_model_name_or_path": path}),
-            shape=FAMILY_SHAPES["sd1"],
+            shape=FAMILIES["sd1"].shape,
         )
         assert known["modules"] == {"unet": 192, "text_encoders": 72}
 

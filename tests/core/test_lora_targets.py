@@ -17,9 +17,8 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from studio.core.catalog import Family
+from studio.core.families.registry import FAMILIES
 from studio.core.training.lora_targets import (
-    FAMILY_SHAPES,
     ModelShape,
     Targets,
     count_modules,
@@ -46,7 +45,7 @@ CLIP_L = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-UNETS: dict[Family, dict[str, Any]] = {  # the published configs, as far as they decide layers
+UNETS: dict[str, dict[str, Any]] = {  # the published configs, as far as they decide layers
     "sd1": CLASSIC,
     "sd2": CLASSIC
     | {
@@ -68,7 +67,7 @@ UNETS: dict[Family, dict[str, Any]] = {  # the published configs, as far as they
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-ENCODERS: dict[Family, list[dict[str, Any]]] = {
+ENCODERS: dict[str, list[dict[str, Any]]] = {
     "sd1": [CLIP_L],
     "sd2": [
         {
@@ -88,7 +87,7 @@ ENCODERS: dict[Family, list[dict[str, Any]]] = {
         },
     ],
 }
-COUNTS: dict[tuple[Family, Targets], tuple[int, int]] = {
+COUNTS: dict[tuple[str, Targets], tuple[int, int]] = {
     ("sd1", "attention"): (128, 48),
     ("sd1", "attention + feed-forward"): (192, 72),
     ("sd1", "attention + feed-forward + convolutions"): (278, 72),
@@ -111,7 +110,7 @@ def layers(network: torch.nn.Module) -> dict[str, tuple[int, int, int]]:
 
 
 @functools.cache
-def real(family: Family) -> tuple[torch.nn.Module, ...]:
+def real(family: str) -> tuple[torch.nn.Module, ...]:
     with torch.device("meta"):
         encoders = [
             (CLIPTextModelWithProjection if number else CLIPTextModel)(CLIPTextConfig(**one))
@@ -129,10 +128,10 @@ def covered(unet: torch.nn.Module, convolutions: bool) -> set[str]:
     return {path for path in layers(unet) if any(path.startswith(f"{owner}.") for owner in owners)}
 
 
-@pytest.mark.parametrize("family", FAMILY_SHAPES)
-def test_names_and_shapes_are_those_of_the_real_networks(family: Family) -> None:
-    every = list_modules(FAMILY_SHAPES[family])
-    assert parse_model_shape(UNETS[family], ENCODERS[family]) == FAMILY_SHAPES[family]
+@pytest.mark.parametrize("family", [family.name for family in FAMILIES.values() if family.shape])
+def test_names_and_shapes_are_those_of_the_real_networks(family: str) -> None:
+    every = list_modules(FAMILIES[family].shape)
+    assert parse_model_shape(UNETS[family], ENCODERS[family]) == FAMILIES[family].shape
     for part, network in zip(("unet", "text_encoder", "text_encoder_2"), real(family)):
         ours = {
             module.path: (module.in_features, module.out_features, module.kernel_size)
@@ -144,7 +143,7 @@ def test_names_and_shapes_are_those_of_the_real_networks(family: Family) -> None
             assert set(ours) == covered(network, convolutions=True)
             plain = {
                 module.path
-                for module in select_modules(FAMILY_SHAPES[family], "attention + feed-forward")
+                for module in select_modules(FAMILIES[family].shape, "attention + feed-forward")
                 if module.part == "unet"
             }
             assert plain == covered(network, convolutions=False)
@@ -155,27 +154,27 @@ def test_names_and_shapes_are_those_of_the_real_networks(family: Family) -> None
 
 
 @pytest.mark.parametrize(("family", "targets"), COUNTS)
-def test_counts_are_those_of_kohyas_log(family: Family, targets: Targets) -> None:
+def test_counts_are_those_of_kohyas_log(family: str, targets: Targets) -> None:
     unet, encoders = COUNTS[family, targets]
-    assert count_modules(select_modules(FAMILY_SHAPES[family], targets)) == {
+    assert count_modules(select_modules(FAMILIES[family].shape, targets)) == {
         "unet": unet,
         "text_encoders": encoders,
     }
     assert count_modules(
-        select_modules(FAMILY_SHAPES[family], targets, train_text_encoders=False)
+        select_modules(FAMILIES[family].shape, targets, train_text_encoders=False)
     ) == {
         "unet": unet,
         "text_encoders": 0,
     }
-    assert count_modules(select_modules(FAMILY_SHAPES[family], targets, train_unet=False)) == {
+    assert count_modules(select_modules(FAMILIES[family].shape, targets, train_unet=False)) == {
         "unet": 0,
         "text_encoders": encoders,
     }
 
 
 @pytest.mark.parametrize(("family", "millions"), [("sd1", (13.6, 0)), ("sdxl", (85.1, 5.3, 23.6))])
-def test_numbers_at_rank_32(family: Family, millions: tuple[float, ...]) -> None:
-    chosen = select_modules(FAMILY_SHAPES[family], "attention + feed-forward")
+def test_numbers_at_rank_32(family: str, millions: tuple[float, ...]) -> None:
+    chosen = select_modules(FAMILIES[family].shape, "attention + feed-forward")
     for part, expected in zip(("unet", "text_encoder", "text_encoder_2"), millions):
         if expected:
             found = (
@@ -209,7 +208,7 @@ def test_the_embedded_model_from_its_configs(name: str) -> None:
 
 def test_diffusers_finds_every_sgm_name() -> None:
     """What diffusers makes of our SDXL names is our paths."""
-    of = FAMILY_SHAPES["sdxl"]
+    of = FAMILIES["sdxl"].shape
     chosen = [module for module in list_modules(of) if module.part == "unet"]
     given = {f"{module.name}.lora_down.weight": module.path for module in chosen}
     mapped = _maybe_map_sgm_blocks_to_diffusers(dict(given), SimpleNamespace(layers_per_block=2))
@@ -231,9 +230,9 @@ def test_diffusers_finds_every_sgm_name() -> None:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_diffusers_reads_a_file_of_these_names(family: Family) -> None:
+def test_diffusers_reads_a_file_of_these_names(family: str) -> None:
     """Its converter leads every key to the layer that we mean, for attention and feed-forward in all parts."""
-    chosen = select_modules(FAMILY_SHAPES[family], "attention + feed-forward")
+    chosen = select_modules(FAMILIES[family].shape, "attention + feed-forward")
     file = {}
     for module in chosen:
         wide = (1, 1) if module.kernel_size else ()
@@ -269,7 +268,7 @@ def test_diffusers_reads_a_file_of_these_names(family: Family) -> None:
 
 
 def test_patterns() -> None:
-    of = FAMILY_SHAPES["sd1"]
+    of = FAMILIES["sd1"].shape
     chosen = select_modules(
         of, "patterns", "unet.*.attn2.to_k, unet.*.attn2.to_v,text_encoder.*.0.mlp.fc?"
     )
@@ -304,5 +303,5 @@ def test_another_build_is_refused_in_words(change: dict[str, Any]) -> None:
 
 
 def test_shapes_are_plain_values() -> None:
-    assert isinstance(FAMILY_SHAPES["sd1"], ModelShape)
-    assert hash(FAMILY_SHAPES["sd1"]) != hash(FAMILY_SHAPES["sdxl"])
+    assert isinstance(FAMILIES["sd1"].shape, ModelShape)
+    assert hash(FAMILIES["sd1"].shape) != hash(FAMILIES["sdxl"].shape)

@@ -85,6 +85,7 @@ VALUES: dict[
     "hires_strength": [0.3, 1],
     "hires_tile": [64, 128],
     "hires_overlap": [0, 16],
+    "guidance_rescale": [0, 0.7],
 }
 PICTURE: dict[str, Any] = {"image": "ab" * 32}
 NEEDED: dict[str, dict[str, Any]] = {  # what an axis needs to change anything

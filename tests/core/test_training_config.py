@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.core.base import validate
+from studio.core.families.registry import FAMILIES
 from studio.core.training.config import ADAFACTOR_RELATIVE_STEP, BASIC_FIELDS, TrainingConfig
-from studio.core.training.lora_targets import FAMILY_SHAPES, list_modules
+from studio.core.training.lora_targets import list_modules
 from studio.core.training.rules import check_family
 from studio.core.training.steps import compute_lr_factor, count_steps, count_warmup_steps
 from studio.errors import InvalidSpec
@@ -456,7 +457,7 @@ def test_buckets_of_every_size(side: int, expected: tuple[int, int, int]) -> Non
 
 
 def test_rank_and_alpha_of_convolutions() -> None:
-    layers = {module.kernel_size: module for module in list_modules(FAMILY_SHAPES["sd1"])}
+    layers = {module.kernel_size: module for module in list_modules(FAMILIES["sd1"].shape)}
     locon = {"targets": "attention + feed-forward + convolutions", "rank": 32, "alpha": 8}
     made = config(**locon, conv_rank=4)
     assert [made.get_rank_and_alpha(layers[kernel]) for kernel in (0, 1, 3)] == [

@@ -17,7 +17,7 @@ from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory_runner import decode_latents
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.errors import BadFile, Cancelled, InvalidSpec, ModelNotFound, OutOfMemory, StudioError
 from studio.settings import Settings, load
@@ -197,7 +197,7 @@ def test_words_weigh(bench: WorkerContext) -> None:
     """A weight moves the conditioning away from the plain one, the more the farther it is from 1; neutral ones do not."""
 
     def rows(parts: LoadedModel, text: str) -> torch.Tensor:
-        return encode_prompts(parts, GenerationRequest(prompt=text)).positive
+        return encode_prompts(parts, GenerationRequest(prompt=text)).positive["prompt_embeds"]
 
     with bench.pipelines.borrow(GenerationRequest()) as parts:
         plain = rows(parts, "a red boat by a lake")
@@ -225,12 +225,14 @@ def test_long_prompts_go_on_in_chunks(bench: WorkerContext) -> None:
         request = GenerationRequest(model=model, prompt=long, negative_prompt="fog")
         with bench.pipelines.borrow(request) as parts:
             told = encode_prompts(parts, request)
-            assert told.positive.shape == told.negative.shape
-            assert told.positive.shape[1] in (154, 231, 308)
+            shape = told.positive["prompt_embeds"].shape
+            assert shape == told.negative["prompt_embeds"].shape
+            assert shape[1] in (154, 231, 308)
             told = encode_prompts(
                 parts, request.model_copy(update={"prompt": "", "negative_prompt": long})
             )
-            assert told.positive.shape == told.negative.shape
+            shapes = [row["prompt_embeds"].shape for row in (told.negative, told.positive)]
+            assert shapes[0] == shapes[1]
 
 
 def test_clip_skip(bench: WorkerContext, toys: Path, paint: Callable[..., Any]) -> None:
@@ -258,7 +260,8 @@ def test_clip_skip(bench: WorkerContext, toys: Path, paint: Callable[..., Any]) 
                 else torch.cat([state[-3] for state in states], dim=-1)
             )
         with bench.pipelines.borrow(request) as parts:
-            assert torch.equal(encode_prompts(parts, request).positive, expected)
+            read = encode_prompts(parts, request).positive["prompt_embeds"]
+            assert torch.equal(read, expected)
     assert not np.array_equal(
         *(paint(prompt="a red boat", seed=1, clip_skip=skip, **QUICK) for skip in (1, 2))
     )
@@ -362,7 +365,7 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(
 def test_no_numbers_is_an_error(bench: WorkerContext) -> None:
     request = GenerationRequest(prompt="a boat", seed=1, **QUICK)
     with bench.pipelines.borrow(request) as parts:
-        weight = parts.unet.conv_out.bias
+        weight = parts.denoiser.conv_out.bias
         kept = weight.detach().clone()
         weight.data.fill_(float("nan"))
         try:
@@ -403,12 +406,13 @@ def test_models_are_lent_listed_and_unloaded(
         bench.pipelines.borrow(GenerationRequest()) as again,
     ):
         assert parts is again
+        networks = (parts.denoiser, parts.vae, *parts.text_encoders)
         assert not bench.pipelines.unload("pocket")
         held = next(held for held in bench.pipelines.loaded if held["name"] == "pocket")
         assert held["lent"]
         assert held["bytes"] == sum(
             t.numel() * t.element_size()
-            for module in (parts.unet, parts.vae, *parts.text_encoders)
+            for module in networks
             for t in (*module.parameters(), *module.buffers())
         )
     with bench.pipelines.lend("a judge", lambda: torch.nn.Linear(3, 3)) as judge:
@@ -448,7 +452,7 @@ def test_bfloat16_runs(settings: Settings) -> None:
     assert picture
     assert picture.content_hashes["dtype"] == "bfloat16"
     with bench.pipelines.borrow(GenerationRequest()) as parts:
-        modules = (parts.unet, parts.vae, *parts.text_encoders)
+        modules = (parts.denoiser, parts.vae, *parts.text_encoders)
         assert {weight.dtype for module in modules for weight in module.parameters()} == {
             torch.bfloat16
         }

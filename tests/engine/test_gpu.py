@@ -94,7 +94,7 @@ def test_memory_is_measured_and_given_back(cuda: WorkerContext) -> None:
     with cuda.pipelines.borrow(GenerationRequest()) as parts:
         assert {
             p.device.type
-            for module in (parts.unet, parts.vae, *parts.text_encoders)
+            for module in (parts.denoiser, parts.vae, *parts.text_encoders)
             for p in module.parameters()
         } == {"cuda"}
         (held,) = cuda.pipelines.loaded

@@ -267,7 +267,7 @@ def test_attached_once_counted_and_thrown_out(
         assert next(iter(parts.active_adapters[0].adapter.layers.values())) is again
     assert bench.pipelines.unload("LoRA one")
     with bench.pipelines.borrow(GenerationRequest()) as parts:  # nothing of peft is left
-        assert parts.unet.state_dict().keys() == plain.unet.state_dict().keys()
+        assert parts.denoiser.state_dict().keys() == plain.unet.state_dict().keys()
         assert parts.text_encoders[0].state_dict().keys() == plain.text_encoder.state_dict().keys()
     ours(bench, loras=["one"])
     assert bench.pipelines.unload("pocket")
@@ -284,7 +284,7 @@ def test_conditionings_are_remembered_by_what_reads(
     def told(*uses: LoraUse) -> torch.Tensor:
         request = GenerationRequest(prompt="a boat", loras=uses)
         with bench.pipelines.borrow(request) as parts:
-            return encode_prompts(parts, request).positive
+            return encode_prompts(parts, request).positive["prompt_embeds"]
 
     plain, strong = told(), told(LoraUse(name="one"))
     assert told(LoraUse(name="one", text_encoder=0)) is plain
@@ -338,7 +338,7 @@ def test_many_attached_cost_no_more_to_switch(
         name = parts.active_adapters[0].content_hash
         on = [
             layer
-            for network in (parts.unet, *parts.text_encoders)
+            for network in (parts.denoiser, *parts.text_encoders)
             for layer in network.modules()
             if isinstance(layer, makers.LoraLayer) and name in layer.lora_A
         ]

@@ -247,17 +247,17 @@ def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: WorkerContext, most
     with desk.pipelines.borrow(*requests) as parts:
         each = [Trajectory(parts, request, encode_prompts(parts, request)) for request in requests]
         batcher, sizes = Batcher(parts, most), []
-        call = parts.unet.forward
+        call = parts.denoiser.forward
 
         def forward(*given: Any, **named: Any) -> Any:
             sizes.append(len(given[0]))
             return call(*given, **named)
 
-        parts.unet.forward = forward
+        parts.denoiser.forward = forward
         try:
             assert len(list(batcher.denoise(each))) == len(steps)
         finally:
-            del parts.unet.forward
+            del parts.denoiser.forward
     assert batcher.calls == len(sizes) == calls(steps, most)
     assert batcher.rows == sum(sizes) == sum(n * (2 if n % 2 else 1) for n in steps)
 
@@ -309,7 +309,7 @@ def test_sizes_and_long_prompts_do_not_share_a_call(desk: WorkerContext) -> None
 def test_memory_that_does_not_suffice_halves_the_batch(desk: WorkerContext) -> None:
     axes = axis("seed", "1-8"), axis("guidance", [3])
     with desk.pipelines.borrow(GenerationRequest(**BASE)) as parts:
-        call, tried = parts.unet.forward, []
+        call, tried = parts.denoiser.forward, []
 
         def forward(latents: torch.Tensor, *given: Any, **named: Any) -> Any:
             tried.append(len(latents))
@@ -317,11 +317,11 @@ def test_memory_that_does_not_suffice_halves_the_batch(desk: WorkerContext) -> N
                 raise torch.OutOfMemoryError("too much")
             return call(latents, *given, **named)
 
-        parts.unet.forward = forward
+        parts.denoiser.forward = forward
         try:
             id, result = ran(desk, spec(*axes, fast=True))
         finally:
-            del parts.unet.forward
+            del parts.denoiser.forward
     assert counted(result) == (8, 0, 0)
     assert tried[:3] == [16, 8, 4]
     assert set(tried[3:]) == {4}

@@ -18,7 +18,7 @@ from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.core.training.steps import compute_lr_factor
 from studio.engine.context import WorkerContext
-from studio.engine.models import families
+from studio.engine.models import loaded_model
 from studio.engine.training import prepare, rng
 from studio.engine.training.data_loader import BatchLoader
 from studio.engine.training.job import train
@@ -53,7 +53,9 @@ def trainer(bench: WorkerContext, **values: Any) -> Trainer:
     """A trainer on a model of its own; its LoRA has numbers in both matrices, so that both have gradients."""
     found = prepare.prepare_training(bench, validate(TrainingConfig, QUICK | values), silent)
     own = LoraNetwork(
-        families.load_model(found.model_info, "", found.device), found.config, found.target_modules
+        loaded_model.load_model(found.model_info, "", found.device),
+        found.config,
+        found.target_modules,
     )
     data = BatchLoader(found.plan, TensorCache(), own.model, not own.trains_text_encoder)
     data.fill_cache(own.model)
@@ -289,7 +291,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: WorkerCont
         assert mine.grad is None or torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-8)
     assert not any(
         module.training
-        for network in (thrifty.model.unet, *thrifty.model.text_encoders)
+        for network in (thrifty.model.denoiser, *thrifty.model.text_encoders)
         for module in network.modules()
         if isinstance(module, torch.nn.Dropout)
     )

@@ -18,7 +18,7 @@ import torch
 from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
-from studio.engine.models import families
+from studio.engine.models import loaded_model
 from studio.engine.training import prepare
 from studio.engine.training.checkpoint import CheckpointManager
 from studio.engine.training.data_loader import BatchLoader
@@ -73,7 +73,7 @@ def whole(bench: WorkerContext) -> dict[str, torch.Tensor]:
 def trainer(bench: WorkerContext) -> Trainer:
     """Alone, without a run."""
     found = prepare.prepare_training(bench, validate(TrainingConfig, QUICK), silent)
-    parts = families.load_model(found.model_info, "", found.device)
+    parts = loaded_model.load_model(found.model_info, "", found.device)
     data = BatchLoader(found.plan, TensorCache(), parts)
     data.fill_cache(parts)
     return Trainer(

@@ -20,8 +20,8 @@ from PIL import Image
 
 from studio.core.generation.request import GenerationRequest
 from studio.core.training.buckets import Buckets
-from studio.engine.models import devices, families
-from studio.engine.models.families import LoadedModel
+from studio.engine.models import devices, loaded_model
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.training import rng, text_encoding
 from studio.engine.training.batch_plan import (
@@ -61,7 +61,7 @@ SIZES = [(64, 64), (100, 64), (64, 100), (200, 150), (90, 90), (64, 128)]
 def parts(toys: Path) -> dict[str, LoadedModel]:
     device = devices.resolve("cpu", "float32")
     return {
-        name: families.load_model(read_model_info(folder), name, device)
+        name: loaded_model.load_model(read_model_info(folder), name, device)
         for name, folder in (
             ("pocket", POCKET),
             ("toy-sdxl", toys / "toy-sdxl"),
@@ -492,7 +492,7 @@ def test_text_is_bitwise_what_the_stock_pipeline_reads(
         )
         with torch.no_grad():
             rows, pooled = text_encoding.encode_tokens(
-                own.info.family,
+                own.family,
                 own.text_encoders,
                 text_encoding.tokenize(own.tokenizers, [caption]),
             )
@@ -516,14 +516,14 @@ def test_text_is_what_the_studio_reads_when_it_makes_pictures(
     own = parts[model]
     with torch.no_grad():
         rows, pooled = text_encoding.encode_tokens(
-            own.info.family,
+            own.family,
             own.text_encoders,
             text_encoding.tokenize(own.tokenizers, ["a red boat"]),
             skip,
         )
     told = encode_prompts(own, GenerationRequest(model=model, prompt="a red boat", clip_skip=skip))
-    assert torch.equal(rows, told.positive)
-    assert pooled is None or (told.pooled is not None and torch.equal(pooled, told.pooled))
+    assert torch.equal(rows, told.positive["prompt_embeds"])
+    assert pooled is None or torch.equal(pooled, told.positive["pooled_prompt_embeds"])
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
@@ -536,7 +536,7 @@ def test_long_captions_are_read_in_chunks_of_75(model: str, parts: dict[str, Loa
     ids = text_encoding.tokenize(own.tokenizers, [long, "short"], 3)
     assert all(number.shape == (2, 3, 77) for number in ids)
     with torch.no_grad():
-        rows, pooled = text_encoding.encode_tokens(own.info.family, own.text_encoders, ids)
+        rows, pooled = text_encoding.encode_tokens(own.family, own.text_encoders, ids)
     for k in range(3):
         piece = pipe.tokenizer.decode(words[75 * k : 75 * k + 75])
         if pipe.tokenizer(piece, add_special_tokens=False).input_ids == words[75 * k : 75 * k + 75]:
@@ -552,11 +552,11 @@ def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, LoadedModel
     ids = text_encoding.tokenize(
         own.tokenizers, ["a boat", "a much longer caption, with a lake"], 2
     )
-    rows, pooled = text_encoding.encode_tokens("sdxl", own.text_encoders, ids)
+    rows, pooled = text_encoding.encode_tokens(own.family, own.text_encoders, ids)
     weight = own.text_encoders[0].get_input_embeddings().weight
     weight.requires_grad_(True)
     try:
-        again, _ = text_encoding.encode_tokens("sdxl", own.text_encoders, ids)
+        again, _ = text_encoding.encode_tokens(own.family, own.text_encoders, ids)
         again.sum().backward()
         assert weight.grad is not None
         assert weight.grad.abs().sum() > 0

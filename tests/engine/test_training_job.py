@@ -417,7 +417,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
         bench.settings.models / "nine", "StableDiffusionInpaintPipeline", 32, "epsilon", channels=9
     )
     monkeypatch.setattr(
-        "studio.engine.models.families.load_model", lambda *given: pytest.fail("it was loaded")
+        "studio.engine.models.loaded_model.load_model", lambda *given: pytest.fail("it was loaded")
     )
     for values, error in (
         ({"dataset": "nowhere"}, DatasetError),

@@ -476,7 +476,7 @@ def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> Non
         )
     assert len(str(caught.value)) < 300
     with bench.pipelines.borrow(GenerationRequest()) as parts:
-        assert not any(isinstance(module, makers.LoraLayer) for module in parts.unet.modules())
+        assert not any(isinstance(module, makers.LoraLayer) for module in parts.denoiser.modules())
         assert parts.active_adapters == ()
     assert not [held for held in bench.pipelines.loaded if held["name"].startswith("LoRA")]
     path.unlink()

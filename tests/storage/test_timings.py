@@ -117,8 +117,8 @@ def test_memory_of_a_row_is_not_below_what_is_measured(bench: Any) -> None:
         torch.inference_mode(),
         Peak() as peak,
     ):
-        prompt = torch.randn(2, 77, parts.unet.config.cross_attention_dim)
-        parts.unet(
+        prompt = torch.randn(2, 77, parts.denoiser.config.cross_attention_dim)
+        parts.denoiser(
             torch.randn(2, *parts.latent_shape(128, 128)[1:]),
             torch.tensor([5.0, 5.0]),
             encoder_hidden_states=prompt,

@@ -13,7 +13,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory import Trajectory
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from support.stock import PROMPT, SEED, STEPS
 

@@ -27,6 +27,7 @@ OTHER_VALUES: dict[str, Any] = {
 IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "image": ({}, SHA),
     "mask": ({"image": SHA}, SHA),
+    "guidance_rescale": ({}, 0.7),
     "strength": ({"image": SHA}, 0.5),
     "resize_mode": ({"image": SHA}, "crop"),
     **{

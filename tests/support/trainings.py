@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
-from studio.engine.models import families
-from studio.engine.models.families import LoadedModel
+from studio.engine.models import loaded_model
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.training.job import train
 from studio.settings import shipped
 from studio.storage.jobs import Progress
@@ -59,14 +59,14 @@ def make_home(home: Path) -> Path:
 
 def hasten(patch: pytest.MonkeyPatch) -> None:
     """Each model is read from its folder once and copied from then on, and one step is tried before a run instead of three."""
-    real, known = families.load_model, dict[tuple[Any, ...], LoadedModel]()
+    real, known = loaded_model.load_model, dict[tuple[Any, ...], LoadedModel]()
 
     def load(info: Any, content: str, device: Any) -> LoadedModel:
         if (info.path, device) not in known:
             known[info.path, device] = real(info, content, device)
         return replace(copy.deepcopy(known[info.path, device]), info=info, content_hash=content)
 
-    patch.setattr(families, "load_model", load)
+    patch.setattr(loaded_model, "load_model", load)
     patch.setattr("studio.engine.training.memory_probe.MAX_TIMED_STEPS", 1)
 
 

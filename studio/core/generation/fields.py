@@ -22,6 +22,7 @@ from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.requirements import (
     REQUIRES_COLOUR_FILL,
     REQUIRES_EXTENSION,
+    REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
     REQUIRES_IMAGE,
     REQUIRES_MASK,
@@ -96,12 +97,13 @@ class RequestFields(Spec):
     guidance: float = spec_field(
         7.0,
         title="Guidance",
-        ge=1,
+        ge=0,
         le=30,
         infotext="CFG scale",
         step=0.5,
         cost=1,
-        help="CFG scale: how strictly the prompt is followed. 1 is unguided, and twice as fast.",
+        help="CFG scale: how strictly the prompt is followed. 1 and less is off, and twice as "
+        "fast.",
     )
     scheduler: Scheduler = spec_field(
         "DPM++ 2M",
@@ -397,6 +399,20 @@ class RequestFields(Spec):
         requires=REQUIRES_TILES,
         help="How far the tiles reach into each other, where they are blended.",
     )
+    # New fields come last: programs that use the API give values by their order.
+    guidance_rescale: float = spec_field(
+        0.0,
+        title="Guidance rescale",
+        ge=0,
+        le=1,
+        infotext="CFG rescale",
+        step=0.05,
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_GUIDANCE,
+        help="How much of the contrast that a high guidance adds is taken back; 0.7 suits models "
+        "that predict v. 0 is off.",
+    )
 
     @property
     def task(self) -> Task:
@@ -419,7 +435,7 @@ class RequestFields(Spec):
 
     @property
     def is_guided(self) -> bool:
-        """Whether each step also asks the U-Net about the negative prompt."""
+        """Whether each step also asks the denoiser about the negative prompt."""
         return self.guidance > 1
 
     @property

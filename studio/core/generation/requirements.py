@@ -4,6 +4,7 @@ Knows: the words. Does not know: when they are met (rules.py), which setting nee
 (fields.py).
 """
 
+REQUIRES_GUIDANCE = "a guidance above 1"
 REQUIRES_IMAGE = "a picture"
 REQUIRES_UNMASKED_IMAGE = "a picture without a mask"
 REQUIRES_MASK = "a mask"

@@ -14,6 +14,7 @@ from studio.core.generation.geometry import Box, Size
 from studio.core.generation.requirements import (
     REQUIRES_COLOUR_FILL,
     REQUIRES_EXTENSION,
+    REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
     REQUIRES_IMAGE,
     REQUIRES_MASK,
@@ -35,6 +36,7 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
     """
     task = request.task
     is_met = {
+        REQUIRES_GUIDANCE: request.is_guided,
         REQUIRES_IMAGE: task != "txt2img",
         REQUIRES_UNMASKED_IMAGE: task == "img2img",
         REQUIRES_MASK: task == "inpaint",
@@ -108,9 +110,14 @@ def count_steps(request: RequestFields, size: Size) -> int:
     return request.effective_steps + request.hires_effective_steps * num_tiles
 
 
+def count_model_calls(request: RequestFields, size: Size) -> int:
+    """Return the predictions that one image takes, over all its passes and tiles."""
+    return sum(calls for calls, _ in plan_passes(request, size))
+
+
 def count_unet_rows(request: RequestFields, size: Size) -> int:
-    """Return the U-Net rows of one image."""
-    return sum(calls for calls, _ in plan_passes(request, size)) * _count_branches(request)
+    """Return the denoiser's rows of one image."""
+    return count_model_calls(request, size) * _count_branches(request)
 
 
 def estimate_unet_megapixels(request: RequestFields, size: Size) -> float:

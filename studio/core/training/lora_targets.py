@@ -19,8 +19,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
 
-from studio.core.catalog import Family
 from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
+from studio.core.families.shapes import ModelShape, TextEncoderShape, UNetShape
 from studio.errors import InvalidSpec, UnknownFamily, quote
 
 Targets = Literal[
@@ -56,52 +56,6 @@ class TargetModule:
     def count_parameters(self, rank: int) -> int:
         """Count the parameters of a LoRA here: a layer down (with the kernel) and one up."""
         return rank * (self.in_features * max(1, self.kernel_size) ** 2 + self.out_features)
-
-
-@dataclass(frozen=True)
-class UNetShape:
-    """The sizes of a U-Net, of its blocks from the first to the deepest."""
-
-    block_out_channels: tuple[int, ...]
-    transformer_depths: tuple[int, ...]  # layers of each block's transformers; 0 is none
-    mid_transformer_depth: int
-    layers_per_block: int
-    cross_attention_dim: int
-    use_linear_projection: bool  # in the transformers; else 1 × 1 convolutions
-
-
-@dataclass(frozen=True)
-class TextEncoderShape:
-    """The sizes of a CLIP text encoder; with a projection its layers are a level deeper."""
-
-    num_hidden_layers: int
-    hidden_size: int
-    intermediate_size: int
-    has_projection: bool = False
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A U-Net and its text encoders; two encoders make it an SDXL, with sgm's names."""
-
-    unet: UNetShape
-    text_encoders: tuple[TextEncoderShape, ...]
-
-
-_CLIP_L = TextEncoderShape(12, 768, 3072)
-FAMILY_SHAPES: dict[Family, ModelShape] = {
-    "sd1": ModelShape(
-        UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 768, False), (_CLIP_L,)
-    ),
-    "sd2": ModelShape(
-        UNetShape((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 2, 1024, True),
-        (TextEncoderShape(23, 1024, 4096),),
-    ),
-    "sdxl": ModelShape(
-        UNetShape((320, 640, 1280), (0, 2, 10), 10, 2, 2048, True),
-        (_CLIP_L, TextEncoderShape(32, 1280, 5120, True)),
-    ),
-}
 
 
 def parse_model_shape(

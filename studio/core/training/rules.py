@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from studio.core.catalog import FAMILIES, Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.core.training.fields import ADAFACTOR_RELATIVE_STEP, TrainingFields
 from studio.errors import InvalidSpec
 
@@ -36,7 +37,7 @@ def find_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     yield from _find_monitoring_conflicts(config)
 
 
-def check_family(config: TrainingFields, family: Family, is_inpainting: bool = False) -> None:
+def check_family(config: TrainingFields, family: FamilyName, is_inpainting: bool = False) -> None:
     """Check the settings that depend on the model.
 
     Args:
@@ -55,7 +56,7 @@ def check_family(config: TrainingFields, family: Family, is_inpainting: bool = F
             f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model "
             "that paints whole pictures; choose one of those (the LoRA can be used with both)."
         )
-    if family == "sdxl" and config.clip_skip > 1:
+    if not FAMILIES[family].training_clip_skip and config.clip_skip > 1:
         faults.append(
             f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at "
             f"1 (not {config.clip_skip})."

@@ -1,11 +1,11 @@
-"""Trajectories together: one U-Net call after the other, refilled whenever a trajectory ends.
+"""Trajectories together: one call after the other, refilled whenever a trajectory ends.
 
 Knows: which trajectories may share a call, which row belongs to which, what to do when memory does
 not suffice. Does not know: prompts, files, pixels, what the trajectories are for.
 
-A U-Net takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories with
-different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit for
-bit the stock pipeline's image; several differ by rounding.
+A denoiser takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories
+with different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit
+for bit the stock pipeline's image; several differ by rounding.
 """
 
 from __future__ import annotations
@@ -19,28 +19,26 @@ import torch
 
 from studio.engine.generation.trajectory import ModelInput, Prediction, Trajectory
 from studio.engine.models.adapters import lora
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel, Row
 from studio.errors import StudioError
 
 
-def batch_key(trajectory: Trajectory) -> tuple[Any, ...]:
-    """Return what has to be equal for two trajectories on one U-Net to share its calls.
+def batch_key(model: LoadedModel, trajectory: Trajectory) -> tuple[Any, ...]:
+    """Return what has to be equal for two trajectories of one model to share its calls.
 
-    These are the shape of the latents, the length of the prompts, the names of the added
-    conditioning and the set of LoRAs (plain ones of any weight; the library refuses all other
-    kinds). Number format and count of input channels are the U-Net's.
+    These are the shape of the latents, what the family says of its rows, and the set of LoRAs
+    (plain ones of any weight; the library refuses all other kinds).
     """
     return (
         trajectory.latent_shape,
-        trajectory.conditioning.positive.shape[1],
-        tuple(sorted(trajectory.added_cond_kwargs[1])),
+        model.get_row_key(trajectory.rows[-1]),
         frozenset(active.content_hash for active in trajectory.active_adapters),
     )
 
 
 @dataclass(eq=False)
 class _ActiveTrajectory:
-    """A trajectory that has begun, and what it asks the U-Net now."""
+    """A trajectory that has begun, and what it asks the denoiser now."""
 
     trajectory: Trajectory
     coroutine: Any  # of the trajectory's `run`
@@ -53,9 +51,10 @@ class _ActiveTrajectory:
 
 
 class Batcher:
-    """One U-Net and the trajectories that share its calls.
+    """One model and the trajectories that share its denoiser's calls.
 
-    `calls` and `rows` count what the U-Net did; `max_batch` shrinks when memory does not suffice.
+    `calls` and `rows` count what the denoiser did; `max_batch` shrinks when memory does not
+    suffice.
     """
 
     def __init__(self, model: LoadedModel, max_batch: int = 1) -> None:
@@ -64,9 +63,9 @@ class Batcher:
         self.max_batch = max_batch
         self.calls = 0
         self.rows = 0
-        # The conditioning of the last call, and the batch it was collated for.
-        self._batch: list[_ActiveTrajectory] = []
-        self._conditioning: dict[str, Any] = {}
+        # The rows of the last call, and what they were stacked to.
+        self._rows: list[Row] = []
+        self._stacked: Row = {}
 
     def denoise(
         self, trajectories: Iterable[Trajectory], on_call: Callable[[], Any] = lambda: None
@@ -75,7 +74,7 @@ class Batcher:
 
         Args:
             trajectories: Taken in turn, the next when there is room.
-            on_call: Called after each U-Net call; what it raises ends everything.
+            on_call: Called after each call; what it raises ends everything.
 
         Yields:
             The trajectory; its latents (1, channels, rows, columns) or why there are none; its
@@ -112,35 +111,41 @@ class Batcher:
     def _has_room(self, running: Sequence[_ActiveTrajectory], upcoming: Trajectory) -> bool:
         if len(running) >= self.max_batch:
             return False
-        return not running or batch_key(running[0].trajectory) == batch_key(upcoming)
+        if not running:
+            return True
+        first = running[0].trajectory
+        return batch_key(self.model, first) == batch_key(self.model, upcoming)
 
     @torch.inference_mode()
     def _predict(self, batch: list[_ActiveTrajectory]) -> list[Prediction] | None:
-        """Call the U-Net once for a whole batch; None if memory does not suffice for so many."""
-        if self._batch != batch:  # otherwise the conditioning is the last call's
-            self._conditioning = _collate_conditioning([active.trajectory for active in batch])
-            self._batch = batch
-        rows = [active for active in batch for _ in range(active.branches)]
-        adapters = lora.merge_row_adapters([row.trajectory.active_adapters for row in rows])
+        """Call the denoiser once for a whole batch; None if memory does not suffice for so many."""
+        rows = [row for active in batch for row in active.model_input.rows]
+        inputs = [active for active in batch for _ in active.model_input.rows]
+        if not _are_same(self._rows, rows):  # otherwise they are stacked already
+            self._stacked = self.model.stack_rows(rows)
+            self._rows = rows
+        adapters = lora.merge_row_adapters([one.trajectory.active_adapters for one in inputs])
         lora.set_adapters(self.model, adapters)
-        latents = torch.cat([row.model_input.latents for row in rows])
-        # One transfer for all rows.
-        timesteps = torch.tensor([float(row.model_input.timestep) for row in rows])
-        timesteps = timesteps.to(self.model.device.torch_device)
         try:
-            outputs = self.model.unet(latents, timesteps, return_dict=False, **self._conditioning)
+            outputs = self.model.predict(
+                [one.model_input.latents for one in inputs],
+                [one.model_input.timestep for one in inputs],
+                self._stacked,
+            )
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
             return None
         self.calls += 1
         self.rows += len(rows)
-        output_rows = iter(outputs[0].split(1))
-        predictions: list[Prediction] = []
-        for active in batch:
-            negative = next(output_rows) if active.branches == 2 else None
-            predictions.append((negative, next(output_rows)))
-        return predictions
+        output_rows = iter(outputs)
+        return [tuple(next(output_rows) for _ in range(active.branches)) for active in batch]
+
+
+def _are_same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    return len(rows) == len(others) and all(
+        row is other for row, other in zip(rows, others, strict=True)
+    )
 
 
 @torch.inference_mode()
@@ -163,21 +168,3 @@ def _send_predictions(
         except StudioError as error:
             results[active] = error
     return results
-
-
-def _collate_conditioning(trajectories: list[Trajectory]) -> dict[str, Any]:
-    """Stack a U-Net call's conditioning.
-
-    For each trajectory the negative row comes first, if it is guided, then the positive one.
-    """
-    prompts = []
-    added_rows = []
-    for trajectory in trajectories:
-        negative_added, positive_added = trajectory.added_cond_kwargs
-        if trajectory.branches == 2:
-            prompts.append(trajectory.conditioning.negative)
-            added_rows.append(negative_added)
-        prompts.append(trajectory.conditioning.positive)
-        added_rows.append(positive_added)
-    added = {name: torch.cat([row[name] for row in added_rows]) for name in added_rows[0]}
-    return {"encoder_hidden_states": torch.cat(prompts), "added_cond_kwargs": added or None}

@@ -17,13 +17,14 @@ from studio.core.base import validate
 from studio.core.generation import rules
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
+from studio.engine.generation.guidance import build_guidance
 from studio.engine.generation.trajectory_runner import (
     ImageTask,
     TrajectoryRunner,
     prepare_task,
     render_preview,
 )
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.errors import StudioError
@@ -108,7 +109,8 @@ class _GenerationRun:
         preview_every = self.context.settings.preview_every
         num_images = len(tasks)
         runner = TrajectoryRunner(self.model, num_images)
-        num_rows = rules.count_unet_rows(self.request, self.request.size) * num_images
+        num_calls = rules.count_model_calls(self.request, self.request.size)
+        num_rows = num_calls * build_guidance(self.model, self.request).branches * num_images
         message = self._describe_batch(num_images)
         last_preview_step = 0
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 
 PREVIEW_SIDE_PX = 256  # small latents are enlarged to about this
 # Fitted on 16 smooth random images of 16 × 16 latents, about as strong as real ones.

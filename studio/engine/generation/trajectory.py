@@ -1,42 +1,45 @@
 """The one denoising loop.
 
-Knows: how an image goes from noise to latents. Does not know: prompts, files, pixels, which
-scheduler it is, who calls the U-Net and what else shares the call (batcher.py).
+Knows: how an image goes from noise to latents. Does not know: prompts, files, pixels, how noise is
+added and taken away (models/noise_process.py), how a prediction is guided (guidance.py), which
+network predicts, who calls it and what else shares the call (batcher.py).
 
 An image is a trajectory: a coroutine that yields latents at a timestep and is sent predictions. One
 that starts from an image skips the first steps; one with a mask restores the image around it after
-each step (or, with a model made for inpainting, gives the U-Net both). The draws from its generator
-come in the order of diffusers' own pipelines.
+each step (or, with a model made for inpainting, gives the denoiser both). The draws from its
+generator come in the order of diffusers' own pipelines.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from studio.core.generation.geometry import MaskedContent, count_effective_steps
 from studio.core.generation.request import ResolvedRequest
+from studio.engine.generation.guidance import build_guidance
 from studio.engine.models.adapters.lora import select_adapters
-from studio.engine.models.families import LoadedModel
-from studio.engine.models.prompt_encoding import Conditioning
-from studio.engine.models.schedulers import build_scheduler
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.errors import StudioError
 
-# The U-Net's output for the negative prompt (None if unguided) and for the prompt.
-Prediction = tuple[torch.Tensor | None, torch.Tensor]
+# The denoiser's output for each branch: for the negative prompt, if it is guided, and the prompt.
+Prediction = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """Latents, scaled as the U-Net expects, and the timestep at which it shall predict."""
+    """What the denoiser shall predict for: latents as it expects them, and their timestep.
+
+    `rows` is what else each branch gives to it: prompts, sizes, what controls add. It may change
+    from step to step; rows that stay the same objects are stacked once.
+    """
 
     latents: torch.Tensor
     timestep: torch.Tensor
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class _InitialState:
     latents: torch.Tensor
     noise: torch.Tensor
     image_latents: torch.Tensor | None  # of the init image
-    # A U-Net for inpainting also takes the mask and the masked image's latents.
+    # A denoiser for inpainting also takes the mask and the masked image's latents.
     inpaint_cond: tuple[torch.Tensor, ...]
 
 
@@ -86,53 +89,40 @@ class Trajectory:
         Raises:
             InvalidSpec: The scheduler cannot take so many steps.
         """
-        width, height = request.size
         self.request = request
-        self.conditioning = conditioning
-        self.latent_shape = model.latent_shape(width, height)
-        self.added_cond_kwargs = (
-            model.added_cond_kwargs(conditioning.negative_pooled, width, height),
-            model.added_cond_kwargs(conditioning.pooled, width, height),
-        )
+        self.latent_shape = model.latent_shape(*request.size)
+        self.guidance = build_guidance(model, request)
+        prompts = (conditioning.negative, conditioning.positive)[-self.guidance.branches :]
+        self.rows = tuple(model.build_row(prompt, request) for prompt in prompts)
         self.active_adapters = select_adapters(model, request)
         self._model = model
-        self._scheduler = build_scheduler(
-            request.scheduler,
-            request.noise_schedule,
-            model.scheduler_config,
-            request.steps,
-            request.seed,
-        )
+        self._process = model.build_noise_process(request)
         self._init_image = init_image
-        self._timesteps = self._scheduler.timesteps
         if init_image is not None:
             effective_steps = count_effective_steps(request.steps, init_image.strength)
-            begin_index = (request.steps - effective_steps) * self._scheduler.order
-            self._timesteps = self._timesteps[begin_index:]
-            if hasattr(self._scheduler, "set_begin_index"):
-                self._scheduler.set_begin_index(begin_index)
-        # Scaled latents, timestep, and the guided prediction for them.
+            self._process.begin_at(request.steps - effective_steps)
+        # The denoiser's input, timestep, and the guided prediction for them.
         self._last_step: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def num_model_calls(self) -> int:
         """How many predictions it takes; a second-order scheduler about two a step."""
-        return len(self._timesteps)
+        return len(self._process.timesteps)
 
     @property
     def last_input(self) -> tuple[torch.Tensor, float]:
-        """The U-Net's last input, latents and timestep. Only after the first prediction."""
+        """The denoiser's last input, latents and timestep. Only after the first prediction."""
         assert self._last_step
         latents, timestep, _ = self._last_step
         return latents, float(timestep)
 
     @property
     def branches(self) -> int:
-        """U-Net rows per prediction: the prompt's, and the negative prompt's if it is guided."""
-        return 2 if self.request.is_guided else 1
+        """Rows of the denoiser per prediction: the prompt's, and a negative prompt's if guided."""
+        return len(self.rows)
 
     def run(self) -> Generator[ModelInput, Prediction, torch.Tensor]:
-        """Denoise, as a coroutine that yields the U-Net's input and is sent its prediction.
+        """Denoise, as a coroutine that yields the denoiser's input and is sent its prediction.
 
         Returns:
             The finished latents (1, channels, rows, columns).
@@ -142,23 +132,19 @@ class Trajectory:
         """
         # On the CPU: the same noise on every device.
         generator = torch.Generator().manual_seed(self.request.seed)
-        step_kwargs: dict[str, Any] = {"return_dict": False}
-        if "generator" in inspect.signature(self._scheduler.step).parameters:
-            step_kwargs["generator"] = generator
+        process = self._process
         state = self._prepare_latents(generator)
         latents = state.latents
-        for index, timestep in enumerate(self._timesteps):
-            scaled_latents = self._scheduler.scale_model_input(latents, timestep)
-            unet_latents = scaled_latents
+        for index, timestep in enumerate(process.timesteps):
+            scaled_latents = process.model_input(latents, timestep)
+            model_latents = scaled_latents
             if state.inpaint_cond:
-                unet_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            negative, positive = yield ModelInput(unet_latents, timestep)
-            prediction = positive
-            if negative is not None:
-                prediction = negative + self.request.guidance * (positive - negative)
+                model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
+            predictions = yield ModelInput(model_latents, timestep, self.rows)
+            prediction = self.guidance.combine(predictions)
             self._last_step = (scaled_latents, timestep, prediction)
-            output = self._scheduler.step(prediction, timestep, latents, **step_kwargs)
-            latents = self._restore_unmasked(output[0].to(self._model.device.dtype), state, index)
+            latents = process.step(prediction, timestep, latents, generator)
+            latents = self._restore_unmasked(latents.to(self._model.latent_dtype), state, index)
         if not bool(torch.isfinite(latents).all()):
             raise StudioError(
                 f"The picture of seed {self.request.seed} broke: {self.request.scheduler} on "
@@ -172,16 +158,7 @@ class Trajectory:
         """Return the latents if the last prediction were right; None before the first."""
         if self._last_step is None:
             return None
-        latents, timestep, prediction = self._last_step
-        alpha_cumprod = self._scheduler.alphas_cumprod[int(timestep)].item()
-        signal = alpha_cumprod**0.5
-        sigma = (1 - alpha_cumprod) ** 0.5
-        prediction_type = self._scheduler.config.prediction_type
-        if prediction_type == "epsilon":
-            return (latents - sigma * prediction) / max(signal, 1e-3)
-        if prediction_type == "sample":
-            return prediction
-        return signal * latents - sigma * prediction
+        return self._process.estimate_x0(*self._last_step)
 
     def _restore_unmasked(
         self, latents: torch.Tensor, state: _InitialState, index: int
@@ -191,9 +168,9 @@ class Trajectory:
         if mask is None or state.image_latents is None or state.inpaint_cond:
             return latents
         known_latents = state.image_latents
-        next_timestep = self._timesteps[index + 1 : index + 2]
+        next_timestep = self._process.timesteps[index + 1 : index + 2]
         if len(next_timestep):
-            known_latents = self._scheduler.add_noise(known_latents, state.noise, next_timestep)
+            known_latents = self._process.renoise(known_latents, state.noise, next_timestep)
         return (1 - mask) * known_latents + mask * latents
 
     def _prepare_latents(self, generator: torch.Generator) -> _InitialState:
@@ -221,15 +198,17 @@ class Trajectory:
                 content = self._draw_noise(generator)
             image_latents = (1 - mask) * image_latents + mask * content
         if from_noise_alone or image_latents is None:
-            latents = noise * self._scheduler.init_noise_sigma
+            latents = self._process.initial(noise)
         else:
-            latents = self._scheduler.add_noise(image_latents, noise, self._timesteps[:1])
+            latents = self._process.renoise(image_latents, noise, self._process.timesteps[:1])
         return _InitialState(latents, noise, image_latents, inpaint_cond)
 
     def _draw_noise(self, generator: torch.Generator) -> torch.Tensor:
-        device = self._model.device
         return randn_tensor(
-            self.latent_shape, generator, device=device.torch_device, dtype=device.dtype
+            self.latent_shape,
+            generator,
+            device=self._model.device.torch_device,
+            dtype=self._model.latent_dtype,
         )
 
     def _encode_init_image(
@@ -246,7 +225,7 @@ class Trajectory:
         return latents.contiguous()  # the last bits depend on the order in memory
 
     def _encode_inpaint_cond(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mask and the masked image's latents for a U-Net made for inpainting.
+        """Return the mask and the masked image's latents for a denoiser made for inpainting.
 
         Without a mask all is masked.
         """
@@ -263,6 +242,6 @@ class Trajectory:
         scale = self._model.vae_scale_factor
         # Channels last in memory, like an image's.
         blank = torch.zeros(1, rows * scale, columns * scale, 3).movedim(-1, 1)
-        device = self._model.device
-        mask = torch.ones(1, 1, rows, columns).to(device.torch_device, device.dtype)
+        mask = torch.ones(1, 1, rows, columns)
+        mask = mask.to(self._model.device.torch_device, self._model.latent_dtype)
         return mask, self._model.encode(blank, generator)

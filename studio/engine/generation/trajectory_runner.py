@@ -21,8 +21,7 @@ from studio.core.generation.request import SEED_LIMIT, ResolvedRequest
 from studio.engine.generation import latent_preview
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import InitImage, Trajectory
-from studio.engine.models.families import LoadedModel
-from studio.engine.models.prompt_encoding import Conditioning
+from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.errors import InvalidSpec, StudioError
 from studio.imaging import canvas, masks
 from studio.imaging.canvas import Window

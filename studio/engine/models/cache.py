@@ -22,14 +22,15 @@ GIB = 2**30
 class Resident:
     """One loaded value.
 
-    With a `parent_key` it depends on another resident and is evicted with it; `on_evict` undoes it.
+    With `parent_keys` it depends on other residents and is evicted with any of them; `on_evict`
+    undoes it.
     """
 
     key: str
     name: str
     value: Any
     size_bytes: int
-    parent_key: str = ""
+    parent_keys: tuple[str, ...] = ()
     on_evict: Callable[[Any], None] | None = None
     lend_count: int = 0  # users at the moment
 
@@ -78,7 +79,7 @@ class ModelCache:
         *,
         expected_bytes: int = 0,
         name: str = "",
-        parent_key: str = "",
+        parent_keys: tuple[str, ...] = (),
         on_evict: Callable[[Any], None] | None = None,
     ) -> Iterator[Any]:
         """Yield the value of a key and keep it at least until the block is left.
@@ -88,7 +89,7 @@ class ModelCache:
             load: Makes the value.
             expected_bytes: Room to make before loading; the value is measured afterwards.
             name: What people read; the key if empty.
-            parent_key: Key of the resident that it depends on (a model, for an adapter).
+            parent_keys: Keys of the residents that it depends on (for an adapter, of networks).
             on_evict: Undoes the value when it is evicted.
 
         Raises:
@@ -99,7 +100,7 @@ class ModelCache:
             load,
             expected_bytes=expected_bytes,
             name=name,
-            parent_key=parent_key,
+            parent_keys=parent_keys,
             on_evict=on_evict,
         )
         resident.lend_count += 1
@@ -109,13 +110,12 @@ class ModelCache:
             resident.lend_count -= 1
 
     def evict(self, key: str) -> bool:
-        """Evict a value and all that depends on it; False if it is absent or lent."""
+        """Evict a value and all that depends on it; False if it is absent or in use."""
         resident = self._residents.get(key)
-        if resident is None or resident.lend_count:
+        if resident is None or self._is_in_use(resident):
             return False
-        children = [child.key for child in self._residents.values() if child.parent_key == key]
-        for child_key in children:
-            self.evict(child_key)
+        for child in self._list_children(key):
+            self.evict(child.key)
         del self._residents[key]
         if resident.on_evict:
             resident.on_evict(resident.value)
@@ -146,7 +146,7 @@ class ModelCache:
         *,
         expected_bytes: int,
         name: str,
-        parent_key: str = "",
+        parent_keys: tuple[str, ...] = (),
         on_evict: Callable[[Any], None] | None = None,
     ) -> Resident:
         resident = self._residents.pop(key, None)
@@ -154,7 +154,7 @@ class ModelCache:
             self._make_room(expected_bytes, name or key)
             value = load()
             size_bytes = measure_bytes(value)
-            resident = Resident(key, name or key, value, size_bytes, parent_key, on_evict)
+            resident = Resident(key, name or key, value, size_bytes, parent_keys, on_evict)
             self._residents[key] = resident
             try:
                 self._make_room(0, resident.name, resident)  # it may be larger than expected
@@ -162,7 +162,7 @@ class ModelCache:
                 self.evict(key)
                 raise
         self._residents[key] = resident
-        if parent_key:  # used with it, and dearer to load again
+        for parent_key in parent_keys:  # used with it, and dearer to load again
             self._residents[parent_key] = self._residents.pop(parent_key)
         self._on_change()
         return resident
@@ -189,17 +189,27 @@ class ModelCache:
             self.evict(key)
 
     def _find_idle_key(self, protected: Resident | None) -> str | None:
+        protected_keys = () if protected is None else (protected.key, *protected.parent_keys)
         for key, resident in self._residents.items():
-            if not resident.lend_count and resident is not protected:
+            if key not in protected_keys and not self._is_in_use(resident):
                 return key
         return None
+
+    def _is_in_use(self, resident: Resident) -> bool:
+        """Return whether a value, or one that depends on it, is lent."""
+        children = self._list_children(resident.key)
+        return bool(resident.lend_count or any(child.lend_count for child in children))
+
+    def _list_children(self, key: str) -> list[Resident]:
+        return [child for child in self._residents.values() if key in child.parent_keys]
 
 
 def measure_bytes(value: Any) -> int:
     """Return the bytes of parameters and buffers in a value, shared ones counted once.
 
     Args:
-        value: A module, or a dataclass, list or tuple that holds modules.
+        value: A module, or a dataclass, list or tuple that holds modules; one that holds others
+            too names those that count in `modules`.
     """
     return sum(size for _, size in set(_iter_storages(value)))
 
@@ -209,6 +219,8 @@ def _iter_storages(value: Any) -> Iterator[tuple[int, int]]:
     if isinstance(value, torch.nn.Module):
         for tensor in (*value.parameters(), *value.buffers()):
             yield tensor.data_ptr(), tensor.numel() * tensor.element_size()
+    elif hasattr(value, "modules"):
+        yield from _iter_storages(value.modules)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             yield from _iter_storages(getattr(value, field.name))

@@ -10,17 +10,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import plan_passes
-from studio.engine.models import devices, families
+from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
 from studio.engine.models.devices import DTYPES
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
 from studio.errors import OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
@@ -51,11 +52,22 @@ class PipelineManager:
         self._library = library
         self._reserved_bytes = int(settings.keep_free * GIB)
         self._cache = ModelCache(self._get_cache_limit, lambda: self.on_change())
+        self._models: dict[str, LoadedModel] = {}  # by content; most have no part in memory
 
     @property
     def loaded(self) -> list[dict[str, Any]]:
-        """What is in memory: key, name, bytes, lent; the least recently used first."""
-        return self._cache.list_residents()
+        """What is in memory: key, name, bytes, lent; the least recently used first.
+
+        The parts of a model are one row, under the key of the last.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        for resident in self._cache.list_residents():
+            row = rows.pop(resident["name"], {"bytes": 0, "lent": False})
+            rows[resident["name"]] = resident | {
+                "bytes": row["bytes"] + resident["bytes"],
+                "lent": row["lent"] or resident["lent"],
+            }
+        return list(rows.values())
 
     @contextmanager
     def borrow(
@@ -71,19 +83,16 @@ class PipelineManager:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
         info = self._library.check_request(request)
-        content_hash = self._library.get_content_hash(info)
-        model_key = f"model {content_hash} {self.device.dtype_name}"
+        model = self._open_model(info)
         with (
             self._translate_out_of_memory(self._describe_request(request, info)),
-            self._cache.lend(
-                model_key,
-                lambda: self._load_model(info, content_hash),
-                expected_bytes=self._estimate_bytes(info),
-                name=info.name,
-            ) as model,
-            self._attach_loras(model, model_key, (request, *extra_requests)),
+            ExitStack() as stack,
         ):
-            yield model
+            previous = model.provider, model.parts
+            stack.callback(_restore_parts, model, *previous)
+            model.provider, model.parts = _Loans(self, model, stack), {}
+            with self._attach_loras(model, (request, *extra_requests)):
+                yield model
             timings.record_timings(self._settings, info.name, encode=model.encode_seconds)
 
     @contextmanager
@@ -127,11 +136,17 @@ class PipelineManager:
 
     def unload(self, model_name: str) -> bool:
         """Evict all of that name; False if there was none, or it is lent."""
+        named = [model for model in self._models.values() if model.info.name == model_name]
+        if any(model.provider for model in named):
+            return False
+        residents = self._cache.list_residents()
         evicted = [
             self._cache.evict(resident["key"])
-            for resident in self.loaded
+            for resident in residents
             if resident["name"] == model_name
         ]
+        for model in named:
+            del self._models[model.content_hash]
         self.device.empty_cache()
         return any(evicted)
 
@@ -156,9 +171,18 @@ class PipelineManager:
         """Bytes free for computing, without those that other programs are to keep."""
         return max(0, self.device.get_memory()[1] - self._reserved_bytes)
 
+    def lend_part(self, model: LoadedModel, name: str) -> AbstractContextManager[Any]:
+        """Lend the text encoders, the denoiser or the autoencoder of a model."""
+        return self._cache.lend(
+            _part_key(model, name),
+            lambda: self._load_part(model, name),
+            expected_bytes=self._estimate_part_bytes(model, name),
+            name=model.info.name,
+        )
+
     @contextmanager
     def _attach_loras(
-        self, model: LoadedModel, model_key: str, requests: Sequence[GenerationRequest]
+        self, model: LoadedModel, requests: Sequence[GenerationRequest]
     ) -> Iterator[None]:
         """Attach each LoRA once, under its content; the first request's are on inside the block."""
         previous_adapters = model.adapters
@@ -173,9 +197,7 @@ class PipelineManager:
                 if not content_hash:
                     content_hash = self._library.get_content_hash(info)
                 if adapter is None and not use.is_inactive:
-                    adapter = stack.enter_context(
-                        self._lend_adapter(model, model_key, info, content_hash)
-                    )
+                    adapter = stack.enter_context(self._lend_adapter(model, info, content_hash))
                 adapters[use.name] = (content_hash, adapter)
             model.adapters = adapters
             stack.callback(setattr, model, "adapters", previous_adapters)
@@ -183,22 +205,38 @@ class PipelineManager:
                 yield
 
     def _lend_adapter(
-        self, model: LoadedModel, model_key: str, info: LoraInfo, content_hash: str
+        self, model: LoadedModel, info: LoraInfo, content_hash: str
     ) -> AbstractContextManager[Any]:
+        # The parts that it changes stay until the model is given back.
+        parts = {
+            DENOISER if network == model.family.denoiser else TEXT_ENCODERS
+            for network in lora.hold_networks(model, info)
+        }
         return self._cache.lend(
-            f"lora {content_hash} on {model_key}",
+            f"lora {content_hash} on {_model_key(model)}",
             lambda: lora.attach(model, info, content_hash),
             expected_bytes=info.size_bytes,
             name=f"LoRA {info.name}",
-            parent_key=model_key,
-            on_evict=lambda adapter: lora.detach(model, adapter),
+            parent_keys=tuple(_part_key(model, name) for name in sorted(parts)),
+            on_evict=lora.detach,
         )
 
-    def _load_model(self, info: ModelInfo, content_hash: str) -> LoadedModel:
-        start_time = time.perf_counter()
-        model = families.load_model(info, content_hash, self.device)
-        timings.record_timings(self._settings, info.name, load=time.perf_counter() - start_time)
+    def _open_model(self, info: ModelInfo) -> LoadedModel:
+        """Return what is known of a model; its parts are loaded when they are asked for."""
+        content_hash = self._library.get_content_hash(info)
+        model = self._models.get(content_hash)
+        if model is None or model.info != info:
+            model = loaded_model.open_model(info, content_hash, self.device)
+            self._models[content_hash] = model
         return model
+
+    def _load_part(self, model: LoadedModel, name: str) -> Any:
+        start_time = time.perf_counter()
+        part = model.load_part(name)
+        model.load_seconds[name] = time.perf_counter() - start_time
+        seconds = sum(model.load_seconds.values())
+        timings.record_timings(self._settings, model.info.name, load=seconds)
+        return part
 
     def _describe_request(self, request: GenerationRequest, info: ModelInfo) -> str:
         resolved = self._library.inputs.resolve(request, info.native_size, 0)
@@ -214,8 +252,17 @@ class PipelineManager:
         return self._cache.used_bytes + self.device.get_memory()[1] - self._reserved_bytes
 
     def _estimate_bytes(self, info: ModelInfo) -> int:
+        return self._scale_bytes(info, info.size_bytes)
+
+    def _estimate_part_bytes(self, model: LoadedModel, name: str) -> int:
+        sizes = model.info.component_bytes
+        folders = model.family.part_folders[name]
+        return self._scale_bytes(model.info, sum(sizes[folder] for folder in folders))
+
+    def _scale_bytes(self, info: ModelInfo, saved_bytes: int) -> int:
+        """Return the bytes of weights on the device, of those in the files."""
         saved_dtype = DTYPES.get(info.dtype, torch.float32)
-        return info.size_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
+        return saved_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
 
     @contextmanager
     def _translate_out_of_memory(self, description: str) -> Iterator[None]:
@@ -232,3 +279,32 @@ class PipelineManager:
             f"The memory of {self.device.title} did not suffice for {description}. Choose a "
             "smaller size, fewer pictures at once, a smaller model or a lower --precision."
         )
+
+
+@dataclass(frozen=True)
+class _Loans:
+    """The parts of a model as the manager lends them for one borrow."""
+
+    manager: PipelineManager
+    model: LoadedModel
+    stack: ExitStack
+
+    def hold(self, name: str) -> Any:
+        return self.stack.enter_context(self.manager.lend_part(self.model, name))
+
+    def lend(self, name: str) -> AbstractContextManager[Any]:
+        return self.manager.lend_part(self.model, name)
+
+
+def _restore_parts(
+    model: LoadedModel, provider: PartProvider | None, parts: dict[str, Any]
+) -> None:
+    model.provider, model.parts = provider, parts
+
+
+def _model_key(model: LoadedModel) -> str:
+    return f"{model.content_hash} {model.device.dtype_name}"
+
+
+def _part_key(model: LoadedModel, name: str) -> str:
+    return f"{name} of {_model_key(model)}"

@@ -100,7 +100,7 @@ SCHEDULER_SPECS: dict[Scheduler, SchedulerSpec] = {
 
 
 @lru_cache(maxsize=64)
-def _build_prototype(class_name: str, config_json: str) -> Any:
+def build_prototype(class_name: str, config_json: str) -> Any:
     """Build a scheduler once, to be copied: diffusers sets up all 1000 steps for each new one.
 
     That takes DPM2 half a second.
@@ -136,7 +136,7 @@ def build_scheduler(
     scheduler_class = getattr(diffusers, spec.class_name)
     parameters = inspect.signature(scheduler_class.__init__).parameters
     config = _build_config(spec, noise_schedule, scheduler_config, parameters)
-    prototype = _build_prototype(spec.class_name, json.dumps(config, sort_keys=True))
+    prototype = build_prototype(spec.class_name, json.dumps(config, sort_keys=True))
     instance = copy_scheduler(prototype)
     if "noise_sampler_seed" in parameters:
         # It takes no generator and would draw from the global state.

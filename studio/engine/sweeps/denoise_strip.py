@@ -22,7 +22,7 @@ from studio.core.generation.request import SEED_LIMIT, GenerationRequest, Resolv
 from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory_runner import decode_latents, prepare_task
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.results import Table, TableAxis, TableCell

@@ -34,7 +34,7 @@ from studio.engine.generation.trajectory_runner import (
     render_preview,
 )
 from studio.engine.models.adapters import lora
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import write_exports

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio.engine.models.families import TEXT_ENCODERS, LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.training import latent_cache as caching
 from studio.engine.training import rng, text_encoding
 from studio.engine.training.batch_plan import BatchPlan, Sample, View
@@ -93,7 +93,7 @@ class BatchLoader:
         self._model = model
         self._cache = cache
         self._device = model.device
-        self._family = model.info.family
+        self._family = model.family
         for width, height in plan.samples_by_bucket:
             if width % model.vae_scale_factor or height % model.vae_scale_factor:
                 raise InvalidSpec(
@@ -109,11 +109,12 @@ class BatchLoader:
             "latents 1", caching.hash_components(model.info, "vae"), vae_kind
         )
         if cache_text_embeds:
-            names = [name for row in TEXT_ENCODERS[self._family] for name in row[:2]]
+            parts = model.family.text_encoders
+            names = [name for part in parts for name in (part.tokenizer, part.encoder)]
             kinds = [f"{encoder.dtype} {model.device.kind}" for encoder in model.text_encoders]
             self._text_cache_key = caching.make_key(
                 "text 1",
-                self._family,
+                self._family.name,
                 caching.hash_components(model.info, *names),
                 *kinds,
                 plan.options.clip_skip,
@@ -169,7 +170,7 @@ class BatchLoader:
             for caption in captions:
                 text_embeds.append(self._load_cached(self._caption_key(caption), repr(caption)))
         time_ids = None
-        if self._family == "sdxl":
+        if self._family.pooled_prompt:
             time_ids = torch.tensor([view.time_ids for view in views], dtype=torch.float32)
 
         def to_device(tensor: torch.Tensor) -> torch.Tensor:

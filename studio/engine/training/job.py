@@ -23,9 +23,9 @@ import torch
 from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
-from studio.engine.models import families
+from studio.engine.models import loaded_model
 from studio.engine.models.devices import DTYPES
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.progress import ProgressCallback
 from studio.engine.training import checkpoint, memory_probe
 from studio.engine.training.checkpoint import CheckpointManager
@@ -204,7 +204,7 @@ def _open_trainer(
     info, device = setup.model_info, setup.device
 
     def load_model() -> LoadedModel:
-        return families.load_model(info, setup.content_hash, device)
+        return loaded_model.load_model(info, setup.content_hash, device)
 
     report(Progress(0, setup.total_steps, "Loading the model"))
     stored_dtype = DTYPES.get(info.dtype, torch.float32)

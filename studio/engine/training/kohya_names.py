@@ -15,22 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
-
-KOHYA_PREFIXES: dict[str, dict[str, str]] = {
-    "sd1": {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"},
-    "sdxl": {
-        "unet": "lora_unet_",
-        "text_encoder": "lora_te1_text_model_",
-        "text_encoder_2": "lora_te2_text_model_",
-    },
-}
-KOHYA_PREFIXES["sd2"] = KOHYA_PREFIXES["sd1"]
 
 
 def get_kohya_names(
-    paths: Iterable[tuple[str, str]], family: Family, unet_config: Mapping[str, Any]
+    paths: Iterable[tuple[str, str]], family: FamilyName, unet_config: Mapping[str, Any]
 ) -> dict[tuple[str, str], str]:
     """Return kohya's name of each layer.
 
@@ -43,13 +34,15 @@ def get_kohya_names(
         KeyError: If a network is none of the family's.
         ValueError: If a module of SDXL's U-Net has no name in SDXL's own code.
     """
-    sgm_blocks = _build_sgm_blocks(unet_config) if family == "sdxl" else {}
+    naming = FAMILIES[family].lora_naming
+    assert naming
+    sgm_blocks = _build_sgm_blocks(unet_config) if naming.uses_sgm_names else {}
     names = {}
     for network, path in paths:
         module_path = path.removeprefix("text_model.")
-        if network == "unet" and family == "sdxl":
+        if network == "unet" and naming.uses_sgm_names:
             module_path = to_sgm_path(module_path, sgm_blocks)
-        names[network, path] = KOHYA_PREFIXES[family][network] + module_path.replace(".", "_")
+        names[network, path] = naming.prefixes[network] + module_path.replace(".", "_")
     return names
 
 

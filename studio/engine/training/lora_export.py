@@ -23,7 +23,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.engine.training.kohya_names import get_kohya_names
 from studio.errors import BadFile, StudioError
 from studio.storage import atomic
@@ -31,12 +32,6 @@ from studio.storage.models import lora_file
 
 MAX_TAGS = 5000  # tags of the training captions in the metadata, the most frequent
 SETTINGS_KEY = "studio.training"  # the run's settings, from which it can be repeated
-ARCHITECTURES: dict[Family, str] = {
-    "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2",
-    "sdxl": "stable-diffusion-xl-v1-base",
-}
-BASE_MODEL_VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -71,7 +66,7 @@ class LoraExportInfo:
     """
 
     name: str
-    family: Family
+    family: FamilyName
     base_model: str
     resolution: tuple[int, int]
     prediction_type: str = "epsilon"
@@ -158,7 +153,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _build_tensors(
-    layers: LoraLayers, family: Family, unet_config: Mapping[str, Any], dtype: torch.dtype
+    layers: LoraLayers, family: FamilyName, unet_config: Mapping[str, Any], dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """Return the file's tensors by kohya's names."""
     tensors: dict[str, torch.Tensor] = {}
@@ -189,12 +184,11 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
     """Build the metadata; all values are text, as safetensors wants it."""
     rank, alpha, network_args = _summarize_ranks(layers)
     width, height = info.resolution
-    version = BASE_MODEL_VERSIONS[info.family]
-    if info.family != "sdxl" and info.predicts_v:
+    naming = FAMILIES[info.family].lora_naming
+    assert naming
+    version = naming.base_model_version
+    if naming.says_prediction and info.predicts_v:
         version += "_v"
-    implementation = "diffusers"
-    if info.family == "sdxl":
-        implementation = "https://github.com/Stability-AI/generative-models"
     metadata: dict[str, object] = {f"ss_{key}": value for key, value in info.extra_metadata.items()}
     metadata |= {
         "ss_v2": info.family == "sd2",
@@ -209,8 +203,8 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
         "ss_tag_frequency": json.dumps(_limit_tags(info.tag_frequency), ensure_ascii=False),
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{ARCHITECTURES[info.family]}{_resolution_suffix(info)}/lora",
-        "modelspec.implementation": implementation,
+        "modelspec.architecture": f"{naming.architecture}{_resolution_suffix(info)}/lora",
+        "modelspec.implementation": naming.implementation,
         "modelspec.title": info.name,
         "modelspec.resolution": f"{width}x{height}",
         "modelspec.date": info.date,

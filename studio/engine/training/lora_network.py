@@ -23,12 +23,13 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import Conv2d, Linear
 
+from studio.core.families.registry import FAMILIES
 from studio.core.training.config import TrainingConfig
 from studio.core.training.lora_targets import TargetModule, parse_model_shape, select_modules
 from studio.engine.models import devices
 from studio.engine.models.adapters.lora import get_networks
 from studio.engine.models.devices import Device
-from studio.engine.models.families import TEXT_ENCODERS, LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.training import rng
 from studio.engine.training.lora_export import LoraMatrices
 from studio.errors import BadFile, InvalidSpec
@@ -78,9 +79,10 @@ def select_target_modules(
         UnknownFamily: If the model has networks that cannot be trained.
     """
     text_encoder_configs = []
-    for _, encoder, _ in TEXT_ENCODERS[info.family]:
-        text_encoder_configs.append(_read_component_config(info, encoder))
-    unet_config = _read_component_config(info, "unet")
+    family = FAMILIES[info.family]
+    for part in family.text_encoders:
+        text_encoder_configs.append(_read_component_config(info, part.encoder))
+    unet_config = _read_component_config(info, family.denoiser)
     target_modules = select_modules(
         parse_model_shape(unet_config, text_encoder_configs),
         config.targets,

@@ -107,7 +107,7 @@ def _time_backward_pass(trainer: Trainer, batch: Batch) -> float:
 def measure_activation_bytes(trainer: Trainer, batch: Batch) -> int:
     """Return the bytes that a forward pass saves for the backward pass, beside the weights."""
     weight_pointers = set()
-    for network in (trainer.model.unet, *trainer.model.text_encoders):
+    for network in (trainer.model.denoiser, *trainer.model.text_encoders):
         for tensor in (*network.parameters(), *network.buffers()):
             weight_pointers.add(tensor.untyped_storage().data_ptr())
     storage_bytes: dict[int, int] = {}

@@ -19,7 +19,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import Trajectory
 from studio.engine.generation.trajectory_runner import decode_latents
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.training.checkpoint import CheckpointManager

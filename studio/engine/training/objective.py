@@ -1,11 +1,11 @@
-"""The training objective: the noise, what the U-Net has to predict, how losses are weighted.
+"""The training objective: the noise, what the denoiser has to predict, how losses are weighted.
 
-Knows: noise, timesteps, the noise schedule, epsilon and v targets, min-SNR weights.
-Does not know: networks, optimizers, where batches come from (data_loader.py).
+Knows: noise, timesteps, min-SNR weights. Does not know: how noise is added
+(models/noise_process.py), networks, optimizers, where batches come from (data_loader.py).
 
 Noise and timestep are pure functions of (seed, batch, sample); nothing is drawn from global state.
 
-DDPM: arXiv:2006.11239. v-prediction: arXiv:2202.00512. Min-SNR: arXiv:2303.09556.
+Min-SNR: arXiv:2303.09556.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from studio.engine.models.noise_process import DiffusionProcess
 from studio.engine.models.schedulers import build_scheduler
 from studio.engine.training import rng
 from studio.engine.training.data_loader import Batch
@@ -41,7 +42,8 @@ class TrainingObjective:
             )
         scheduler = build_scheduler("DDPM", "As shipped", scheduler_config, 1, 0)
         self.device = device
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
+        self._process = DiffusionProcess(scheduler, device)
+        self.alphas_cumprod = self._process.alphas_cumprod
         self.num_train_timesteps = len(self.alphas_cumprod)
         self.is_v_prediction = prediction_type == "v_prediction"
 
@@ -80,13 +82,7 @@ class TrainingObjective:
         Returns:
             The noisy latents, and the target that the U-Net has to predict from them.
         """
-        alphas_cumprod = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        signal_scale = alphas_cumprod**0.5
-        noise_scale = (1 - alphas_cumprod) ** 0.5
-        noisy_latents = signal_scale * latents + noise_scale * noise
-        if not self.is_v_prediction:
-            return noisy_latents, noise
-        return noisy_latents, signal_scale * noise - noise_scale * latents
+        return self._process.training_pair(latents, noise, timesteps)
 
     def compute_loss_weights(
         self, timesteps: torch.Tensor, min_snr_gamma: float | None

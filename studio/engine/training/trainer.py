@@ -114,21 +114,15 @@ class Trainer:
             prompt_embeds, pooled = batch.prompt_embeds, batch.pooled_prompt_embeds
             if prompt_embeds is None:
                 prompt_embeds, pooled = text_encoding.encode_tokens(
-                    self.model.info.family,
+                    self.model.family,
                     self.model.text_encoders,
                     self._tokenize(batch.captions),
                     self.config.clip_skip,
                 )
-            added_cond_kwargs = None
+            row = {"prompt_embeds": prompt_embeds}
             if pooled is not None and batch.time_ids is not None:
-                added_cond_kwargs = {"text_embeds": pooled, "time_ids": batch.time_ids}
-            prediction = self.model.unet(
-                noisy_latents.to(dtype),
-                timesteps,
-                prompt_embeds,
-                added_cond_kwargs=added_cond_kwargs,
-                return_dict=False,
-            )[0]
+                row |= {"pooled_prompt_embeds": pooled, "time_ids": batch.time_ids}
+            prediction = self.model.call_denoiser(noisy_latents.to(dtype), timesteps, row)
         return (prediction.float() - target).square().mean(dim=(1, 2, 3))
 
     def step(self, on_batch: Callable[[], Any] = lambda: None) -> None:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
 
 FileKind = Literal[
     "checkpoint",
@@ -71,11 +71,11 @@ FAMILY_TITLES = {
 FLOW_FAMILIES = frozenset(FAMILY_TITLES) - {"sd1", "sd2", "sdxl", "sdxl-refiner"}
 
 # Width of the text embeddings that the U-Net reads.
-FAMILY_BY_CROSS_ATTENTION_DIM: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+FAMILY_BY_CROSS_ATTENTION_DIM: dict[int, FamilyName] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 # Width of the text encoder of families that have only one.
-FAMILY_BY_TEXT_ENCODER_WIDTH: dict[int, Family] = {768: "sd1", 1024: "sd2"}
+FAMILY_BY_TEXT_ENCODER_WIDTH: dict[int, FamilyName] = {768: "sd1", 1024: "sd2"}
 # Parts of what trainers write about the base model; the first that occurs counts.
-FAMILY_BY_VERSION: dict[str, Family] = {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}
+FAMILY_BY_VERSION: dict[str, FamilyName] = {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 # Prefixes under which a denoiser's tensors lie in a file with other parts, or in ComfyUI's names.

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from studio.core.catalog import FAMILIES, Family
+from studio.core.families.family import Family, FamilyName
+from studio.core.families.registry import FAMILIES, detect_family, find_families
 from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily, quote
 from studio.settings import Settings, shipped
@@ -30,24 +30,12 @@ from studio.storage.models.lora_file import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
 
-FAMILY_BY_PIPELINE_CLASS: dict[str, Family] = {
-    "StableDiffusionPipeline": "sd1",
-    "StableDiffusionInpaintPipeline": "sd1",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusionXLInpaintPipeline": "sdxl",
-}
-FAMILY_COMPONENTS: dict[Family, tuple[str, ...]] = {
-    "sd1": ("unet", "vae", "text_encoder"),
-    "sd2": ("unet", "vae", "text_encoder"),
-    "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
-}
 DTYPE_BY_SAFETENSORS_CODE = {
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
     "F8_E4M3": "float8",
 }
-MAX_NATIVE_SIZE_PX = 16_384
 MAX_LORAS = 10_000
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 T = TypeVar("T")
@@ -59,13 +47,13 @@ class ModelInfo:
 
     `native_size` is the side in pixels of the images that it was trained on, `variant` the ending
     of its weight files (None or "fp16"), `activation_elements_per_pixel` about how many numbers its
-    U-Net holds at once for each pixel of one image. An inpainting model's U-Net is also shown the
-    mask and the unmasked image: 9 channels instead of 4.
+    denoiser holds at once for each pixel of one image. An inpainting model's U-Net is also shown
+    the mask and the unmasked image: 9 channels instead of 4.
     """
 
     name: str
     path: Path
-    family: Family
+    family: FamilyName
     prediction_type: str
     native_size: int
     dtype: str
@@ -74,6 +62,7 @@ class ModelInfo:
     bundled: bool
     activation_elements_per_pixel: int
     is_inpainting: bool = False
+    component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
 
 
 @dataclass(frozen=True)
@@ -340,36 +329,41 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
     """
     index = _read_json(path / "model_index.json")
     pipeline_class = str(index.get("_class_name"))
-    if pipeline_class not in FAMILY_BY_PIPELINE_CLASS:
-        titles = ", ".join(info.title for info in FAMILIES.values())
+    families = find_families(pipeline_class)
+    if not families:
+        titles = ", ".join(family.title for family in FAMILIES.values())
         raise UnknownFamily(f"its kind is {pipeline_class:.60}; the studio runs {titles}.")
-    unet_config = _read_json(path / "unet/config.json")
+    denoiser_config = _read_json(path / families[0].denoiser / "config.json")
     scheduler_config = _read_json(path / "scheduler/scheduler_config.json")
     vae_config = _read_json(path / "vae/config.json")
-    family = FAMILY_BY_PIPELINE_CLASS[pipeline_class]
-    if family == "sd1" and unet_config.get("cross_attention_dim") == 1024:
-        family = "sd2"
-    if unet_config.get("in_channels") not in (4, 9):
-        raise UnknownFamily(
-            f"its U-Net takes {unet_config.get('in_channels')} channels; the studio runs those of "
-            "4, and of 9 for inpainting."
-        )
-    weights = {part: _find_weight_files(path / part) for part in FAMILY_COMPONENTS[family]}
-    files = [file for part_files in weights.values() for file in part_files]
-    variant = _detect_variant(weights)
+    family = detect_family(pipeline_class, denoiser_config)
+    assert family
+    facts = family.read_config(denoiser_config, vae_config)
+    weights = {part: _find_weight_files(path / part) for part in family.components}
+    component_bytes = {
+        part: sum(file.stat().st_size for file in files) for part, files in weights.items()
+    }
     return ModelInfo(
         name=path.name,
         path=path,
-        family=family,
-        prediction_type=str(scheduler_config.get("prediction_type", "epsilon")),
-        native_size=_read_native_size(family, unet_config, vae_config),
-        dtype=_read_dtype(weights["unet"][0]),
-        size_bytes=sum(file.stat().st_size for file in files),
-        variant=variant,
+        family=family.name,
+        prediction_type=_read_prediction_type(family, scheduler_config),
+        native_size=facts.native_size,
+        dtype=_read_dtype(weights[family.denoiser][0]),
+        size_bytes=sum(component_bytes.values()),
+        variant=_detect_variant(weights),
         bundled=bundled,
-        activation_elements_per_pixel=_estimate_activation_elements(unet_config, vae_config),
-        is_inpainting=unet_config["in_channels"] == 9,
+        activation_elements_per_pixel=facts.activation_elements_per_pixel,
+        is_inpainting=facts.is_inpainting,
+        component_bytes=component_bytes,
     )
+
+
+def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -> str:
+    """Return what the denoiser predicts: the noise, v, the image, or a flow's velocity."""
+    if family.noise_process == "flow":
+        return "flow"
+    return str(scheduler_config.get("prediction_type", "epsilon"))
 
 
 def _printable(name: str) -> str:
@@ -405,7 +399,8 @@ def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:
     """List the files that decide what comes out of a model or LoRA."""
     if isinstance(item, LoraInfo):
         return lora_file.list_files(item.path)
-    parts = (*FAMILY_COMPONENTS[item.family], "scheduler", "tokenizer", "tokenizer_2")
+    family = FAMILIES[item.family]
+    parts = (*family.components, "scheduler", *family.tokenizers)
     files = [
         path
         for part in parts
@@ -426,44 +421,6 @@ def _detect_variant(weights: Mapping[str, list[Path]]) -> str | None:
             "copy all of one kind."
         )
     return "fp16"
-
-
-def _read_native_size(
-    family: Family, unet_config: dict[str, Any], vae_config: dict[str, Any]
-) -> int:
-    """Return the side in pixels of the images that a model was trained on."""
-    try:
-        latent_side = int(unet_config.get("sample_size") or FAMILIES[family].native_size // 8)
-        side = latent_side * _vae_scale_factor(vae_config)
-    except (TypeError, ValueError, OverflowError):
-        side = 0
-    if not 8 <= side <= MAX_NATIVE_SIZE_PX:
-        raise BadFile("its configs of U-Net and autoencoder name no size of picture that can be.")
-    return side
-
-
-def _estimate_activation_elements(unet_config: dict[str, Any], vae_config: dict[str, Any]) -> int:
-    """Estimate how many activations the U-Net holds at once per image pixel; rather too many.
-
-    At its widest it holds the gated feed-forward of the first level's attention (about 20 × its
-    channels) and the skip connections of all levels.
-    """
-    try:
-        channels = [
-            int(width) for width in unet_config.get("block_out_channels", (320, 640, 1280, 1280))
-        ]
-        layers = int(unet_config.get("layers_per_block", 2))
-        skips = sum((layers + 1) * width / 4.0**level for level, width in enumerate(channels))
-        per_latent_pixel = 20 * channels[0] + skips
-        return max(1, math.ceil(per_latent_pixel / _vae_scale_factor(vae_config) ** 2))
-    except (TypeError, ValueError, IndexError, OverflowError):
-        raise BadFile("its U-Net's config names no widths that can be.") from None
-
-
-def _vae_scale_factor(vae_config: dict[str, Any]) -> int:
-    """Return image pixels per latent pixel and side: each level but the last halves the size."""
-    num_levels = len(vae_config.get("block_out_channels", "1234"))
-    return 1 << (num_levels - 1)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

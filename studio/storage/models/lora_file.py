@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio.core.catalog import FAMILIES, Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.errors import BadFile, quote
 from studio.storage import atomic
 from studio.storage.models.header_rules import (
@@ -111,7 +112,7 @@ class LoraInfo:
 
     name: str
     path: Path
-    family: Family | None
+    family: FamilyName | None
     rank: int
     alpha: float
     layers: int
@@ -215,7 +216,7 @@ def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str
         )
     unet_layers = [layer for layer in layers if layer.network == "unet"]
     if unet_layers and not any(_UNET_LAYER.match(layer.name) for layer in unet_layers):
-        titles = ", ".join(info.title for info in FAMILIES.values())
+        titles = ", ".join(family.title for family in FAMILIES.values() if family.lora_naming)
         raise BadFile(
             f"{path.name} is made for another kind of model than {titles}: none of its layers is "
             f"one of theirs. Such as {unet_layers[0].stem:.80}."
@@ -468,7 +469,7 @@ def _find_alpha(config: Mapping[str, Any], dotted_name: str) -> float | None:
     return alpha
 
 
-def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> Family | None:
+def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> FamilyName | None:
     """Detect the family by shapes; where they are silent, by what the trainer wrote."""
     if any(layer.network == "text_encoder_2" or _SDXL_LAYER.search(layer.name) for layer in layers):
         return "sdxl"

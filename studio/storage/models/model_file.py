@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
 from studio.errors import BadFile, quote
 from studio.storage import atomic
 from studio.storage.models.header_rules import (
@@ -318,7 +318,7 @@ def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mappin
     return find_stated_family(metadata) or ""
 
 
-def find_stated_family(metadata: Mapping[str, str]) -> Family | None:
+def find_stated_family(metadata: Mapping[str, str]) -> FamilyName | None:
     """Return the family that a trainer wrote into a file's header."""
     version = metadata.get("ss_base_model_version", "") + metadata.get("modelspec.architecture", "")
     for part, family in FAMILY_BY_VERSION.items():

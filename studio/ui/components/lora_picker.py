@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.catalog import FAMILIES
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.lora_use import LoraUse
 from studio.services.submission import Services
 from studio.services.visitor import Visitor

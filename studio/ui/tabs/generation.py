@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from studio.core.base import validate
-from studio.core.catalog import SCHEDULERS, Scheduler, list_common_sizes
+from studio.core.catalog import SCHEDULERS, Scheduler
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
 from studio.errors import BadPicture, InvalidSpec, StudioError
@@ -207,6 +208,7 @@ class GenerationTab:
             )
         with gr.Accordion("For experts", open=False):
             self.form.add("clip_skip")
+            self.form.add("guidance_rescale")
 
     def add_result_panel(self, empty_html: str) -> None:
         """Place the side that shows the images."""
@@ -466,7 +468,7 @@ class GenerationTab:
         """Return the sizes to choose from, the native one first."""
         choices = [self.NATIVE_SIZE_LABEL]
         if model:
-            sizes = list_common_sizes(model.family, model.native_size)
+            sizes = FAMILIES[model.family].list_common_sizes(model.native_size)
             choices += [f"{width} × {height}" for width, height in sizes]
         return choices
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.catalog import FAMILIES
+from studio.core.families.registry import FAMILIES
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import ModelInfo, Unusable

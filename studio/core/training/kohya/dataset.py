@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.core.generation import prompt as prompts
 from studio.core.training.config import Precision
 from studio.core.training.kohya.parser import parse_folder_name
@@ -36,7 +37,7 @@ def get_base_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].strip()
 
 
-def read_model(reader: KohyaReader, family: Family | None) -> None:
+def read_model(reader: KohyaReader, family: FamilyName | None) -> None:
     """Read the model, and which layer of its text encoder is used."""
     path = reader.read_text("pretrained_model_name_or_path")
     name = get_base_name(path)
@@ -56,7 +57,7 @@ def read_model(reader: KohyaReader, family: Family | None) -> None:
             "is not in the file; which model shall be trained?",
         )
     skip = reader.read_integer("clip_skip")
-    if skip and family == "sdxl":
+    if skip and family and not FAMILIES[family].training_clip_skip:
         reader.add_notice("inert", "clip_skip", f"{skip} has no effect on SDXL, as in kohya.")
     elif skip:
         reader.set_field("clip_skip", "clip_skip", skip)

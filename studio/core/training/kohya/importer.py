@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.core.base import validate
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
+from studio.core.families.shapes import ModelShape
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import dataset, network, optimizer
 from studio.core.training.kohya.parser import KohyaFile, parse_folder_name, parse_kohya_file
 from studio.core.training.kohya.reader import KohyaReader, Notice, format_value
 from studio.core.training.kohya.unsupported_keys import OTHER_FAMILY_KEYS
 from studio.core.training.lora_targets import (
-    FAMILY_SHAPES,
-    ModelShape,
     count_modules,
     select_modules,
 )
@@ -47,7 +47,7 @@ class KohyaImport:
     values: dict[str, Any]
     faults: tuple[str, ...]
     notices: tuple[Notice, ...]
-    family: Family | None
+    family: FamilyName | None
 
 
 def import_config(
@@ -138,7 +138,7 @@ def plan_import(
     else:
         steps = count_steps(config, image_counts or 0)
     if shape is None and imported.family:
-        shape = FAMILY_SHAPES[imported.family]
+        shape = FAMILIES[imported.family].shape
     module_counts = None
     if shape is None:
         note = "depend on the model's family, which neither the file nor the names in it tell."
@@ -201,7 +201,7 @@ def _fill_unknown_values(values: Mapping[str, Any]) -> TrainingConfig:
     return validate(TrainingConfig, {"dataset": "?", "name": "unknown"} | known_values)
 
 
-def _build_import(reader: KohyaReader, family: Family | None) -> KohyaImport:
+def _build_import(reader: KohyaReader, family: FamilyName | None) -> KohyaImport:
     unresolved = reader.unresolved
     known_values = {key: value for key, value in reader.values.items() if key not in unresolved}
     try:

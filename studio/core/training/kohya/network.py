@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import re
 
-from studio.core.catalog import Family
+from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.core.training.kohya.reader import KohyaReader
 
-_FAMILY_PATTERNS: tuple[tuple[Family, str], ...] = (
-    ("sdxl", r"xl(?![a-z])"),
-    ("sd2", r"sd[-_]?v?2|diffusion-v?2|v2-1"),
-    ("sd1", r"sd[-_]?v?1|diffusion-v?1|v1[-_.]?[45]"),
-)
 LOCON_TARGETS = "attention + feed-forward + convolutions"
 _KOHYA_DEFAULT = "not in the file: kohya's own"
 
 
-def detect_family(reader: KohyaReader, file_name: str) -> Family | None:
+def detect_family(reader: KohyaReader, file_name: str) -> FamilyName | None:
     """Return the family that the file is for, if it says so.
 
     By a key, else by the model's name, else by the file's own.
@@ -52,11 +48,12 @@ def detect_family(reader: KohyaReader, file_name: str) -> Family | None:
     return family
 
 
-def guess_family(name: str) -> Family | None:
+def guess_family(name: str) -> FamilyName | None:
     """Return the family that a model's name hints at, if any."""
-    for family, pattern in _FAMILY_PATTERNS:
-        if re.search(pattern, name[:1000], re.IGNORECASE):
-            return family
+    # The newest first: "sd_xl_base_1.0" is none of SD 1.x.
+    for family in reversed(FAMILIES.values()):
+        if family.name_pattern and re.search(family.name_pattern, name[:1000], re.IGNORECASE):
+            return family.name
     return None
 
 

@@ -30,7 +30,7 @@ from studio.engine.models.adapters.private_peft import (
     set_active_adapters,
     set_forward,
 )
-from studio.engine.models.families import LoadedModel
+from studio.engine.models.loaded_model import LoadedModel
 from studio.errors import BadFile, LoraMismatch
 from studio.storage.models import lora_file
 from studio.storage.models.lora_file import Layer, LoraInfo
@@ -43,6 +43,7 @@ class Adapter:
     """One LoRA on one model's networks; peft knows it by its content hash."""
 
     content_hash: str
+    networks: dict[str, Any]  # those that it is on
     layers: dict[tuple[str, str], Any]  # (network, path) → peft's layer
     modules: list[torch.nn.Module]  # all that it adds to memory
     warning: str  # which of its layers do not fit; empty if all do
@@ -79,8 +80,16 @@ class RowWeights:
 
 def get_networks(model: LoadedModel) -> dict[str, Any]:
     """Return the networks that a LoRA can change, by the names that files use."""
-    encoder_names = ("text_encoder", "text_encoder_2")
-    return {"unet": model.unet, **dict(zip(encoder_names, model.text_encoders))}
+    encoder_names = [part.encoder for part in model.family.text_encoders]
+    return {model.family.denoiser: model.denoiser, **dict(zip(encoder_names, model.text_encoders))}
+
+
+def hold_networks(model: LoadedModel, info: LoraInfo) -> dict[str, Any]:
+    """Return those of a model's networks that a LoRA changes, loaded for as long as it is lent."""
+    denoiser = model.family.denoiser
+    if set(info.networks) <= {denoiser}:
+        return {denoiser: model.denoiser}
+    return get_networks(model)
 
 
 def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
@@ -95,13 +104,13 @@ def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
         LoraMismatch: No layer fits the model.
         BadFile: The file is broken, or holds values that are not finite.
     """
-    matched, unmatched = _match_layers(model, info)
+    networks = hold_networks(model, info)
+    matched, unmatched = _match_layers(model, networks, info)
     warning = _describe_unmatched(model, info, len(matched), unmatched)
-    adapter = Adapter(content_hash, {}, [], warning)
+    adapter = Adapter(content_hash, networks, {}, [], warning)
     config = LoraConfig(init_lora_weights=False, inference_mode=True)
-    networks = get_networks(model)
     with ExitStack() as rollback:
-        rollback.callback(detach, model, adapter)
+        rollback.callback(detach, adapter)
         try:
             with safe_open(info.path, "pt") as file:
                 for (network, path), layer in matched.items():
@@ -119,13 +128,12 @@ def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
     return adapter
 
 
-def detach(model: LoadedModel, adapter: Adapter) -> None:
+def detach(adapter: Adapter) -> None:
     """Take a LoRA off again; where none remains, the network's own layer comes back."""
-    networks = get_networks(model)
     for (network, path), layer in adapter.layers.items():
         layer.delete_adapter(adapter.content_hash)
         if not layer.lora_A:
-            networks[network].set_submodule(path, layer.get_base_layer())
+            adapter.networks[network].set_submodule(path, layer.get_base_layer())
 
 
 def select_adapters(model: LoadedModel, request: GenerationRequest) -> tuple[ActiveAdapter, ...]:
@@ -303,17 +311,16 @@ def _to_parameter(
 
 
 def _match_layers(
-    model: LoadedModel, info: LoraInfo
+    model: LoadedModel, networks: dict[str, Any], info: LoraInfo
 ) -> tuple[dict[tuple[str, str], Layer], list[str]]:
     """Return the layers that fit, by network and path, and the names of all others.
 
     Raises LoraMismatch if none fits.
     """
     layers, unmatched = lora_file.read_layers(info.path)
-    networks = get_networks(model)
     paths_by_network = {name: _map_kohya_names(network) for name, network in networks.items()}
     unet_paths = list(paths_by_network["unet"].values())
-    paths_by_network["unet"] |= _map_sgm_names(model.unet, unet_paths)
+    paths_by_network["unet"] |= _map_sgm_names(model.denoiser, unet_paths)
     matched: dict[tuple[str, str], Layer] = {}
     for layer in layers:
         path = paths_by_network.get(layer.network, {}).get(layer.name, "")

@@ -177,6 +177,7 @@ class SweepTab:
             self.sweep_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="sweep-list")
         with gr.Accordion("For experts", open=False, elem_id="sweep-experts"):
             self.form.add("clip_skip")
+            self.form.add("guidance_rescale")
 
     # ---- events -------------------------------------------------------------------------------
 

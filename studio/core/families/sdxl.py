@@ -1,0 +1,50 @@
+"""Stable Diffusion XL (arXiv:2307.01952)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from studio.core.families.family import Family, LoraNaming, TextEncoderPart
+from studio.core.families.shapes import CLIP_L, ModelShape, TextEncoderShape, UNetShape
+from studio.core.families.unet_config import read_unet_config
+
+SDXL = Family(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    pipeline_classes=("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline"),
+    text_encoders=(
+        TextEncoderPart("tokenizer", "text_encoder"),
+        TextEncoderPart("tokenizer_2", "text_encoder_2"),
+    ),
+    read_config=partial(read_unet_config, native_size=1024),
+    native_size=1024,
+    common_sizes=(
+        (1024, 1024),
+        (832, 1216),
+        (1216, 832),
+        (896, 1152),
+        (1152, 896),
+        (768, 1344),
+        (1344, 768),
+    ),
+    penultimate_layer=True,
+    pooled_prompt=True,
+    training_clip_skip=False,
+    shape=ModelShape(
+        UNetShape((320, 640, 1280), (0, 2, 10), 10, 2, 2048, True),
+        (CLIP_L, TextEncoderShape(32, 1280, 5120, True)),
+    ),
+    lora_naming=LoraNaming(
+        {
+            "unet": "lora_unet_",
+            "text_encoder": "lora_te1_text_model_",
+            "text_encoder_2": "lora_te2_text_model_",
+        },
+        uses_sgm_names=True,
+        architecture="stable-diffusion-xl-v1-base",
+        base_model_version="sdxl_base_v1-0",
+        implementation="https://github.com/Stability-AI/generative-models",
+        says_prediction=False,
+    ),
+    name_pattern=r"xl(?![a-z])",
+)

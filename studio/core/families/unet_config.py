@@ -1,0 +1,84 @@
+"""The configs of Stable Diffusion's U-Nets and autoencoders.
+
+Knows: what their numbers say of a model's size and use. Does not know: families, files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from studio.core.families.family import ConfigFacts
+from studio.errors import BadFile, UnknownFamily
+
+MAX_NATIVE_SIZE_PX = 16_384
+LATENT_CHANNELS = 4
+INPAINTING_CHANNELS = 9  # the latents, the mask and the masked image's latents
+
+
+def read_unet_config(
+    unet_config: Mapping[str, Any], vae_config: Mapping[str, Any], native_size: int
+) -> ConfigFacts:
+    """Read what the configs of a U-Net and its autoencoder say.
+
+    Args:
+        unet_config: The U-Net's config.json.
+        vae_config: The autoencoder's.
+        native_size: The side in pixels that the family was made for.
+
+    Raises:
+        UnknownFamily: The U-Net has another number of inputs than we can give it.
+        BadFile: A size is none that can be.
+    """
+    in_channels = unet_config.get("in_channels")
+    if in_channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+        raise UnknownFamily(
+            f"its U-Net takes {in_channels} channels; the studio runs those of 4, and of 9 for "
+            "inpainting."
+        )
+    return ConfigFacts(
+        _read_native_size(unet_config, vae_config, native_size),
+        _estimate_activation_elements(unet_config, vae_config),
+        is_inpainting=in_channels == INPAINTING_CHANNELS,
+    )
+
+
+def get_vae_scale_factor(vae_config: Mapping[str, Any]) -> int:
+    """Return image pixels per latent pixel and side: each level but the last halves the size."""
+    num_levels = len(vae_config.get("block_out_channels", "1234"))
+    return 1 << (num_levels - 1)
+
+
+def _read_native_size(
+    unet_config: Mapping[str, Any], vae_config: Mapping[str, Any], native_size: int
+) -> int:
+    """Return the side in pixels of the images that a model was trained on."""
+    try:
+        latent_side = int(unet_config.get("sample_size") or native_size // 8)
+        side = latent_side * get_vae_scale_factor(vae_config)
+    except (TypeError, ValueError, OverflowError):
+        side = 0
+    if not 8 <= side <= MAX_NATIVE_SIZE_PX:
+        raise BadFile("its configs of U-Net and autoencoder name no size of picture that can be.")
+    return side
+
+
+def _estimate_activation_elements(
+    unet_config: Mapping[str, Any], vae_config: Mapping[str, Any]
+) -> int:
+    """Estimate how many activations the U-Net holds at once per image pixel; rather too many.
+
+    At its widest it holds the gated feed-forward of the first level's attention (about 20 × its
+    channels) and the skip connections of all levels.
+    """
+    try:
+        channels = [
+            int(width) for width in unet_config.get("block_out_channels", (320, 640, 1280, 1280))
+        ]
+        layers = int(unet_config.get("layers_per_block", 2))
+        skips = sum((layers + 1) * width / 4.0**level for level, width in enumerate(channels))
+        per_latent_pixel = 20 * channels[0] + skips
+        return max(1, math.ceil(per_latent_pixel / get_vae_scale_factor(vae_config) ** 2))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        raise BadFile("its U-Net's config names no widths that can be.") from None

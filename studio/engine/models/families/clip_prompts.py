@@ -1,0 +1,158 @@
+"""Prompts as CLIP's text encoders read them: from weighted fragments to the U-Net's conditioning.
+
+Knows: compel, which weighs words and joins prompts; clip skip; a pooled prompt. Does not know: the
+grammar (core/generation/prompt.py), the loop.
+
+Without weights the result is bit for bit that of the stock pipeline. Clip skip is our own: with
+transformers 5 neither diffusers nor compel can do it for SD 1.x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from compel import Compel
+from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
+
+from studio.core.generation.prompt import Fragment, Prompt, parse_prompt
+from studio.core.generation.request import GenerationRequest
+from studio.engine.models.adapters.lora import list_text_encoder_adapters
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row, TextEncoders
+from studio.engine.models.private_compel import TextEncoderProvider
+from studio.errors import InvalidSpec
+
+
+class ClipSkipProvider(TextEncoderProvider):
+    """compel's provider with the text encoder's layer chosen by clip skip."""
+
+    def __init__(
+        self, model: LoadedModel, tokenizer: Any, text_encoder: Any, clip_skip: int
+    ) -> None:
+        super().__init__(
+            tokenizer,
+            text_encoder,
+            truncate=False,
+            device=model.device.torch_device,
+            dtype_for_device_getter=lambda _device: model.device.dtype,
+        )
+        self._clip_skip = clip_skip
+        # Such a U-Net was trained on that layer, without the final norm.
+        self._uses_penultimate_layer = model.family.penultimate_layer
+        text_config: Any = text_encoder.config
+        max_clip_skip = int(text_config.num_hidden_layers)
+        if self._uses_penultimate_layer:
+            max_clip_skip -= 1
+        if clip_skip > max_clip_skip:
+            raise InvalidSpec(
+                [
+                    f"Clip skip: the text encoder of {model.info.name} goes up to {max_clip_skip} "
+                    f"(not {clip_skip})."
+                ]
+            )
+
+    def run_text_encoder(
+        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the chosen layer's vectors (n, tokens, width)."""
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None  # as the stock pipeline calls it
+        output = self.text_encoder(
+            token_ids, attention_mask, output_hidden_states=True, return_dict=True
+        )
+        if self._uses_penultimate_layer:
+            return output.hidden_states[-self._clip_skip - 1]
+        if self._clip_skip == 1:
+            return output.last_hidden_state
+        return self.text_encoder.final_layer_norm(output.hidden_states[-self._clip_skip])
+
+
+def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioning:
+    """Encode both prompts of a request, padded to the same number of tokens.
+
+    Args:
+        model: Its LoRAs that are on take part.
+        request: The prompts and the clip skip.
+
+    Raises:
+        InvalidSpec: The text encoder has too few layers for the clip skip.
+    """
+    positive = encode_text(model, request.prompt, request.clip_skip)
+    negative = encode_text(model, request.negative_prompt, request.clip_skip)
+    num_tokens = [row["prompt_embeds"].shape[1] for row in (negative, positive)]
+    if num_tokens[0] != num_tokens[1]:
+        empty = encode_text(model, "", request.clip_skip)
+        positive = _pad(positive, empty, max(num_tokens))
+        negative = _pad(negative, empty, max(num_tokens))
+    return Conditioning(negative, positive)
+
+
+def _pad(row: Row, empty: Row, num_tokens: int) -> Row:
+    """Append chunks of the encoded empty text until there are `num_tokens`."""
+    embeddings, chunk = row["prompt_embeds"], empty["prompt_embeds"]
+    num_chunks = (num_tokens - embeddings.shape[1]) // chunk.shape[1]
+    return {**row, "prompt_embeds": torch.cat([embeddings, *[chunk] * num_chunks], dim=1)}
+
+
+def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
+    """Return a prompt's row, remembered by the text and all that changes how it is encoded."""
+
+    def encode() -> Row:
+        prompt = parse_prompt(text)
+        with model.lend_text_encoders() as parts:
+            embeddings = [
+                _encode_prompt(ClipSkipProvider(model, tokenizer, encoder, clip_skip), prompt)
+                for tokenizer, encoder in zip(parts.tokenizers, parts.encoders)
+            ]
+            row = {"prompt_embeds": torch.cat(embeddings, dim=-1).to(model.device.dtype)}
+            if model.family.pooled_prompt:
+                row["pooled_prompt_embeds"] = _encode_pooled(model, parts, prompt)
+        return row
+
+    key = (text, clip_skip, list_text_encoder_adapters(model))
+    row: Row = model.remember(key, encode)
+    return row
+
+
+def _encode_prompt(provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
+    """Return one text encoder's embeddings (1, tokens, width)."""
+    compel = Compel(
+        provider.tokenizer,
+        provider.text_encoder,
+        truncate_long_prompts=False,
+        device=provider.device,
+    )
+    compel.conditioning_provider = provider
+    parts = [_flatten_prompt(provider, fragments) for fragments in prompt.parts]
+    weights = list(prompt.weights)
+    if prompt.join == "blend":
+        conjunction = Conjunction([Blend(parts, weights)])
+    else:
+        conjunction = Conjunction(parts, weights)
+    embeddings, _ = compel.build_conditioning_tensor_for_conjunction(conjunction)
+    return embeddings
+
+
+def _flatten_prompt(provider: ClipSkipProvider, fragments: tuple[Fragment, ...]) -> FlattenedPrompt:
+    """Return compel's form, without fragments of no tokens: compel fails on them."""
+    weighted_texts = [
+        (fragment.text, float(fragment.weight))
+        for fragment in fragments
+        if provider.get_token_ids([fragment.text], include_start_and_end_markers=False)[0]
+    ]
+    return FlattenedPrompt(weighted_texts or [("", 1.0)])
+
+
+def _encode_pooled(model: LoadedModel, parts: TextEncoders, prompt: Prompt) -> torch.Tensor:
+    """Return the pooled prompt (1, width) by the last encoder, which takes no weights."""
+    tokenizer = parts.tokenizers[-1]
+    tokens = tokenizer(
+        prompt.plain_text,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    token_ids = tokens.input_ids.to(model.device.torch_device)
+    pooled: torch.Tensor = parts.encoders[-1](token_ids).text_embeds
+    return pooled

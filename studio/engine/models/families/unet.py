@@ -1,0 +1,124 @@
+"""What Stable Diffusion's families share: a U-Net, CLIP's text encoders, noise by diffusion.
+
+Knows: the U-Net's inputs and how rows are stacked into one call, what controls add to it, guidance
+as an input of distilled models. Does not know: how prompts are read (clip_prompts.py), the loop.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTokenizer
+
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.engine.models.components import load_network, load_tokenizer
+from studio.engine.models.families import clip_prompts
+from studio.engine.models.loaded_model import (
+    DENOISER,
+    VAE,
+    Conditioning,
+    LoadedModel,
+    Row,
+    TextEncoders,
+)
+from studio.engine.models.noise_process import DiffusionProcess, NoiseProcess
+from studio.engine.models.schedulers import build_scheduler
+
+# Names of a row's tensors that go to the U-Net as `added_cond_kwargs`, by diffusers' names.
+_ADDED_CONDITIONS = {"pooled_prompt_embeds": "text_embeds", "time_ids": "time_ids"}
+# What a control adds inside the U-Net (arXiv:2302.05543): a tuple of tensors, and a tensor.
+DOWN_RESIDUALS = "down_block_additional_residuals"
+MID_RESIDUAL = "mid_block_additional_residual"
+
+
+class UNetModel(LoadedModel):
+    """A model with a U-Net; a row has `prompt_embeds` (1, tokens, width), and what families add."""
+
+    @property
+    @abstractmethod
+    def text_encoder_classes(self) -> tuple[type, ...]:
+        """Transformers' class of each text encoder."""
+
+    def load_part(self, name: str) -> Any:
+        if name == VAE:
+            return load_network(AutoencoderKL, self.info, "vae", self.device, self.device.vae_dtype)
+        if name == DENOISER:
+            folder = self.family.denoiser
+            dtype = self.device.dtype
+            return load_network(UNet2DConditionModel, self.info, folder, self.device, dtype)
+        tokenizers, encoders = [], []
+        for part, encoder_class in zip(self.family.text_encoders, self.text_encoder_classes):
+            tokenizers.append(load_tokenizer(CLIPTokenizer, self.info, part.tokenizer))
+            encoders.append(
+                load_network(encoder_class, self.info, part.encoder, self.device, self.device.dtype)
+            )
+        return TextEncoders(tokenizers, encoders)
+
+    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
+        return clip_prompts.encode_prompts(self, request)
+
+    @property
+    def is_distilled(self) -> bool:
+        return self.denoiser.config.time_cond_proj_dim is not None
+
+    def build_noise_process(self, request: ResolvedRequest) -> NoiseProcess:
+        scheduler = build_scheduler(
+            request.scheduler,
+            request.noise_schedule,
+            self.scheduler_config,
+            request.steps,
+            request.seed,
+        )
+        return DiffusionProcess(scheduler)
+
+    def build_row(self, prompt: Row, request: ResolvedRequest) -> Row:
+        row = dict(prompt)
+        if self.is_distilled:
+            # As latent consistency models read it (arXiv:2310.04378); the method uses no pipeline.
+            embedding = StableDiffusionPipeline.get_guidance_scale_embedding(
+                None,
+                torch.tensor([max(request.guidance, 1.0) - 1]),
+                embedding_dim=self.denoiser.config.time_cond_proj_dim,
+            )
+            row["timestep_cond"] = embedding.to(self.device.torch_device, self.device.dtype)
+        return row
+
+    def get_row_key(self, row: Row) -> tuple[Any, ...]:
+        return (row["prompt_embeds"].shape[1], *sorted(row))
+
+    def stack_rows(self, rows: Sequence[Row]) -> Row:
+        stacked: dict[str, Any] = {}
+        for name, value in rows[0].items():
+            values = [row[name] for row in rows]
+            if isinstance(value, tuple):
+                stacked[name] = tuple(torch.cat(tensors) for tensors in zip(*values, strict=True))
+            else:
+                stacked[name] = torch.cat(values)
+        return stacked
+
+    def call_denoiser(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, stacked: Row
+    ) -> torch.Tensor:
+        added = {
+            added_name: stacked[name]
+            for name, added_name in _ADDED_CONDITIONS.items()
+            if name in stacked
+        }
+        further = {
+            name: stacked[name]
+            for name in ("timestep_cond", DOWN_RESIDUALS, MID_RESIDUAL)
+            if name in stacked
+        }
+        prediction: torch.Tensor = self.denoiser(
+            latents,
+            timesteps,
+            encoder_hidden_states=stacked["prompt_embeds"],
+            added_cond_kwargs=added or None,
+            return_dict=False,
+            **further,
+        )[0]
+        return prediction

@@ -1,0 +1,345 @@
+"""A model that is lent: its parts, and what every family has to be able to do with them.
+
+Knows: the parts of a model and when they are loaded; latents and pixels; what a borrower keeps of a
+model (prompts, the preview's line, the adapters that are on).
+Does not know: any family (families/), when to load (manager.py), the loop (generation/).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.engine.models.devices import Device
+from studio.engine.models.noise_process import NoiseProcess
+from studio.storage.models.library import ModelInfo
+
+PARTS = (TEXT_ENCODERS, DENOISER, VAE)
+MAX_CACHED_PROMPTS = 64  # of 0.1 to 0.3 MB each
+
+# What the denoiser is given besides latents and timestep, by name: of one row, or of several
+# stacked.
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """The encoded prompts: what each is to the denoiser, by names that the family chooses."""
+
+    negative: Row
+    positive: Row
+
+
+@dataclass(eq=False)
+class TextEncoders:
+    """The text encoders of a model, each with its tokenizer."""
+
+    tokenizers: list[Any]
+    encoders: list[torch.nn.Module]
+
+
+class PartProvider(Protocol):
+    """Whoever owns the parts of a model and lends them."""
+
+    def hold(self, name: str) -> Any:
+        """Return a part that stays until the model is given back."""
+
+    def lend(self, name: str) -> AbstractContextManager[Any]:
+        """Lend a part for the time of a block."""
+
+
+@dataclass(eq=False)
+class LoadedModel(ABC):
+    """A model whose parts are loaded when they are first asked for.
+
+    Whoever borrows it leaves it as it was. Without a `provider` the parts are its own.
+    """
+
+    info: ModelInfo
+    content_hash: str
+    device: Device
+    provider: PartProvider | None = None
+    parts: dict[str, Any] = field(default_factory=dict)  # those that are held
+    # Encoded prompts, by `remember`.
+    prompt_cache: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
+    # Latents → RGB for previews, by generation/latent_preview.py.
+    preview_matrix: torch.Tensor | None = None
+    # Duration of the last prompt's encoding.
+    encode_seconds: float = 0.0
+    # Duration of the last load of each part, by manager.py.
+    load_seconds: dict[str, float] = field(default_factory=dict)
+    # Those that are on, by adapters/lora.py.
+    active_adapters: tuple[Any, ...] = ()
+    # Of the present borrow: LoRA's name → (content hash, adapter), by manager.py.
+    adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.family: Family = FAMILIES[self.info.family]
+        # The model's own scheduler_config.json, unchanged.
+        self.scheduler_config: Mapping[str, Any] = read_json(
+            self.info.path / "scheduler" / "scheduler_config.json"
+        )
+
+    # ---- parts ----------------------------------------------------------------------------------
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that predicts: a U-Net or a transformer."""
+        return self._get_part(DENOISER)
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        return self._get_part(VAE)
+
+    @property
+    def text_encoders(self) -> list[torch.nn.Module]:
+        """The text encoders; they stay until the model is given back (see `lend_text_encoders`)."""
+        encoders: TextEncoders = self._get_part(TEXT_ENCODERS)
+        return encoders.encoders
+
+    @property
+    def tokenizers(self) -> list[Any]:
+        """The tokenizers of the text encoders."""
+        encoders: TextEncoders = self._get_part(TEXT_ENCODERS)
+        return encoders.tokenizers
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """All networks that are held."""
+        modules: list[torch.nn.Module] = []
+        for part in self.parts.values():
+            modules += part.encoders if isinstance(part, TextEncoders) else [part]
+        return modules
+
+    def lend_text_encoders(self) -> AbstractContextManager[TextEncoders]:
+        """Lend the text encoders for the time of a block: their room may be needed afterwards."""
+        if TEXT_ENCODERS in self.parts or self.provider is None:
+            return nullcontext(self._get_part(TEXT_ENCODERS))
+        return self.provider.lend(TEXT_ENCODERS)
+
+    def load_all(self) -> None:
+        """Load every part now."""
+        for name in PARTS:
+            self._get_part(name)
+
+    @abstractmethod
+    def load_part(self, name: str) -> Any:
+        """Read a part from the model's folder, to the device. Raises BadFile, UnknownFamily."""
+
+    def _get_part(self, name: str) -> Any:
+        if name not in self.parts:
+            hold = self.load_part if self.provider is None else self.provider.hold
+            self.parts[name] = hold(name)
+        return self.parts[name]
+
+    # ---- prompts --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
+        """Encode both prompts of a request.
+
+        Raises:
+            InvalidSpec: The text encoder cannot do what the request asks for.
+        """
+
+    def remember(self, key: tuple[Any, ...], encode: Callable[[], Any]) -> Any:
+        """Return what a prompt was encoded to, or encode it now."""
+        if key not in self.prompt_cache:
+            start_time = time.perf_counter()
+            self.prompt_cache[key] = encode()
+            self.encode_seconds = time.perf_counter() - start_time
+            if len(self.prompt_cache) > MAX_CACHED_PROMPTS:
+                self.prompt_cache.popitem(last=False)
+        self.prompt_cache.move_to_end(key)
+        return self.prompt_cache[key]
+
+    # ---- the denoiser ---------------------------------------------------------------------------
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """The number format in which latents are between two steps."""
+        return self.device.dtype
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the denoiser takes the guidance as an input."""
+        return False
+
+    @abstractmethod
+    def build_noise_process(self, request: ResolvedRequest) -> NoiseProcess:
+        """Prepare the scheduler of a request, with its timesteps set.
+
+        Raises:
+            InvalidSpec: The scheduler cannot take so many steps.
+        """
+
+    @abstractmethod
+    def build_row(self, prompt: Row, request: ResolvedRequest) -> Row:
+        """Return all that a branch of a request gives to the denoiser, of the encoded prompt."""
+
+    @abstractmethod
+    def get_row_key(self, row: Row) -> tuple[Any, ...]:
+        """Return what has to be equal for two rows to share a call."""
+
+    @abstractmethod
+    def stack_rows(self, rows: Sequence[Row]) -> Row:
+        """Stack rows for a call."""
+
+    def predict(
+        self, latents: Sequence[torch.Tensor], timesteps: Sequence[torch.Tensor], stacked: Row
+    ) -> list[torch.Tensor]:
+        """Call the denoiser once for several rows.
+
+        Args:
+            latents: One row each, (1, channels, height, width).
+            timesteps: One for each row, of the row's own scheduler.
+            stacked: What `stack_rows` made of these rows.
+
+        Returns:
+            Of each row what its noise process expects, (1, channels, height, width).
+        """
+        # One transfer for all rows.
+        times = torch.tensor([float(timestep) for timestep in timesteps])
+        times = times.to(self.device.torch_device)
+        return list(self.call_denoiser(torch.cat(list(latents)), times, stacked).split(1))
+
+    @abstractmethod
+    def call_denoiser(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, stacked: Row
+    ) -> torch.Tensor:
+        """Call the denoiser.
+
+        Args:
+            latents: (rows, channels, height, width); of an inpainting model all of its channels.
+            timesteps: (rows,), on the device.
+            stacked: The rows' conditioning.
+
+        Returns:
+            What the noise process expects, (rows, channels, height, width).
+        """
+
+    # ---- latents --------------------------------------------------------------------------------
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def is_inpainting(self) -> bool:
+        """Whether the denoiser also takes the mask and the masked image."""
+        return self.info.is_inpainting
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels along one side of a latent."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return the shape (1, channels, rows, columns) of an image's latents; sides in pixels."""
+        rows = height // self.vae_scale_factor
+        columns = width // self.vae_scale_factor
+        return 1, self.latent_channels, rows, columns
+
+    def encode(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Encode an image, sampling from the autoencoder's posterior.
+
+        Args:
+            pixels: (1, 3, height, width) in -1 … 1.
+            generator: Source of the sample's noise.
+
+        Returns:
+            Latents (1, channels, rows, columns), scaled, in the latents' number format.
+        """
+        pixels = pixels.to(self.device.torch_device, self.vae.dtype)
+        latents = self.vae.encode(pixels).latent_dist.sample(generator)
+        scaling_factor = self.vae.config.scaling_factor
+        shift_factor = self.vae.config.get("shift_factor")
+        stats = self._latent_stats()
+        if stats is not None:
+            mean, std = stats
+            latents = (latents - mean.to(latents)) * scaling_factor / std.to(latents)
+        elif shift_factor:
+            latents = (latents - shift_factor) * scaling_factor
+        else:
+            latents = scaling_factor * latents
+        return latents.to(self.latent_dtype)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents to pixels.
+
+        Args:
+            latents: (n, channels, rows, columns), scaled.
+
+        Returns:
+            Pixels (n, 3, height, width) in about -1 … 1, in the autoencoder's own number format.
+        """
+        latents = latents.to(self.vae.dtype)
+        scaling_factor = self.vae.config.scaling_factor
+        stats = self._latent_stats()
+        shift_factor = self.vae.config.get("shift_factor")
+        if stats is None:
+            latents = latents / scaling_factor
+            if shift_factor:
+                latents = latents + shift_factor
+        else:
+            mean, std = stats
+            latents = latents * std.to(latents) / scaling_factor + mean.to(latents)
+        return self.vae.decode(latents, return_dict=False)[0]
+
+    def _latent_stats(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return mean and spread of each latent channel, if the autoencoder's config has them."""
+        mean = self.vae.config.get("latents_mean")
+        std = self.vae.config.get("latents_std")
+        if mean is None or std is None:
+            return None
+        return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a config of a model folder that the library has looked at already."""
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def open_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedModel:
+    """Return a model of which nothing is loaded yet.
+
+    Args:
+        info: What the library knows of the model.
+        content_hash: The library's hash of its files.
+        device: Where the parts go, and in which number format.
+    """
+    family = importlib.import_module(f"studio.engine.models.families.{info.family}")
+    model: LoadedModel = family.Model(info, content_hash, device)
+    return model
+
+
+def load_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedModel:
+    """Read a model with all its parts.
+
+    Args:
+        info: What the library knows of the model.
+        content_hash: The library's hash of its files.
+        device: Where the parts go, and in which number format.
+
+    Raises:
+        BadFile: A file is broken.
+        UnknownFamily: The denoiser needs an input that we do not give.
+    """
+    model = open_model(info, content_hash, device)
+    model.load_all()
+    return model
