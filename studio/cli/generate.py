@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
@@ -37,6 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
     }
     request = build_request(flags)
     home = Home(load_settings(arguments))
+    recommended = home.library.get_model(request.model).recommended_settings
+    if recommended:
+        request = build_request(flags, recommended)
     jobs = list(_iter_jobs(home, request, arguments))
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
@@ -56,13 +60,19 @@ def run(arguments: argparse.Namespace) -> None:
         raise StudioError("\n".join([summary, *failures]))
 
 
-def build_request(flags: Mapping[str, Any]) -> GenerationRequest:
+def build_request(
+    flags: Mapping[str, Any], recommended: Mapping[str, Any] = MappingProxyType({})
+) -> GenerationRequest:
     """Return the request behind the flags, with a placeholder for image and mask.
+
+    Args:
+        flags: What was given.
+        recommended: The model's own settings, for what was not given.
 
     Raises InvalidSpec with all that is wrong, also for settings that would change nothing.
     """
     placeholders = {name: PLACEHOLDER_SHA256 for name in ("image", "mask") if flags.get(name)}
-    request = validate(GenerationRequest, {**flags, **placeholders})
+    request = validate(GenerationRequest, {**recommended, **flags, **placeholders})
     request.reject_inactive(flags)
     return request
 

@@ -94,7 +94,7 @@ def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, floa
             for one in requests
         ]
         made = {one: latents for one, latents, _ in Batcher(parts, 8).denoise(each)}
-        pixels = [np.asarray(decode_latents(parts, made[one])) for one in each]
+        pixels = [np.asarray(decode_latents(parts, made[one], one.request.size)) for one in each]
     found = Judge.load(shipped("assets") / "pocket" / "judge").predict_labels(
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     )

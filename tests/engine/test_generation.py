@@ -328,7 +328,7 @@ def test_a_preview_looks_like_the_picture(bench: WorkerContext) -> None:
             (one,) = together(parts, request)
             shown, real = (
                 Image.open(io.BytesIO(latent_preview.render_jpeg(parts, [one]))),
-                decode_latents(parts, one),
+                decode_latents(parts, one, request.size),
             )
         shrunk.append(
             [

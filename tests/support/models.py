@@ -104,3 +104,85 @@ def make_toy(
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
     index |= {"force_zeros_for_empty_prompt": True} if large else absent
     (folder / "model_index.json").write_text(json.dumps(index))
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def make_toy_z_image(folder: Path, shift: float = 3.0, vae_channels: int = 4) -> None:
+    """A Z-Image folder with random weights; its tokenizer has a token for each byte."""
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+    torch.manual_seed(6)
+    specials = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|endoftext|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*alphabet, *specials])}
+    bytes_only = Tokenizer(models.BPE(vocabulary, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    bytes_only.add_special_tokens(specials)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bytes_only,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+    text = Qwen3Config(
+        vocab_size=len(vocabulary),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=12,
+    )
+    parts: dict[str, Any] = {
+        "transformer": ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=24,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 64, 64],
+        ),
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            norm_num_groups=4,
+            latent_channels=vae_channels,
+            sample_size=64,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+        ),
+        "text_encoder": Qwen3Model(text),
+        "tokenizer": tokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=shift),
+    }
+    with torch.no_grad():  # an untrained one ends in zeros, and would predict nothing
+        for weight in parts["transformer"].parameters():
+            weight.normal_(0, 0.1)
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    libraries = dict.fromkeys(("text_encoder", "tokenizer"), "transformers")
+    index = {
+        "_class_name": "ZImagePipeline",
+        "_diffusers_version": "0.42.1",
+        **{
+            name: [libraries.get(name, "diffusers"), type(part).__name__]
+            for name, part in parts.items()
+        },
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))

@@ -504,6 +504,7 @@ def test_whatever_a_browser_sends_is_a_sentence_at_most(
     looks = (
         tab.parse_request,
         tab.apply_model_size,
+        tab.apply_model,
         tab.apply_size_choice,
         *(
             [tab.update_task_view, tab.draw_area_frame]

@@ -19,7 +19,7 @@ DENOISER = "denoiser"
 VAE = "vae"
 TEXT_ENCODERS = "text_encoders"
 
-FamilyName = str  # as in files: sd1, sd2, sdxl
+FamilyName = str  # as in files: sd1, sd2, sdxl, z-image
 # "diffusion" adds noise by alphas (arXiv:2006.11239), "flow" along a straight line
 # (arXiv:2210.02747).
 NoiseProcessKind = Literal["diffusion", "flow"]
@@ -84,7 +84,7 @@ class Family:
     """A kind of model. There is one value for each; two are the same if they are one object.
 
     Attributes:
-        name: Its name in files.
+        name: Its name in files, and of its modules but for dashes.
         title: Its name for people.
         pipeline_classes: Names of diffusers' pipelines in model_index.json.
         cross_attention_dim: Width of the text embeddings that the denoiser reads, where the
@@ -137,6 +137,11 @@ class Family:
     max_clip_skip: int | None = None
     training_clip_skip: bool = True
     name_pattern: str = ""
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether LoRAs can be trained on its models."""
+        return self.shape is not None
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Z-Image and Z-Image-Turbo (arXiv:2511.22699): a transformer that reads Qwen3 and follows a flow."""
+"""Z-Image and Z-Image-Turbo (arXiv:2511.22699): a transformer that follows a flow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from studio.errors import BadFile, UnknownFamily
 
 NATIVE_SIZE_PX = 1024
 PATCH_SIDE = 2  # latents along one side of a token
-# Numbers that a block holds at once for each token, in widths of the network: queries, keys, values,
-# the two halves of the feed-forward (8/3 each), residuals and norms.
+# Numbers that a block holds at once for each token, in widths of the network: queries, keys,
+# values, the two halves of the feed-forward (8/3 each), residuals and norms.
 ELEMENTS_PER_TOKEN_AND_WIDTH = 12
 TURBO_SHIFT = 3.0  # of the shipped noise schedule; the base model's is 6
 
@@ -52,7 +52,7 @@ def recommend_z_image_settings(scheduler_config: Mapping[str, Any]) -> dict[str,
 
 
 Z_IMAGE = Family(
-    name="z_image",
+    name="z-image",
     title="Z-Image",
     pipeline_classes=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
     denoiser="transformer",

@@ -73,6 +73,13 @@ class Prompt:
     weights: tuple[float, ...] = (1.0,)
 
     @property
+    def is_weighted(self) -> bool:
+        """Whether any of it is weighed, joined or mixed."""
+        return len(self.parts) > 1 or any(
+            fragment.weight != 1 for part in self.parts for fragment in part
+        )
+
+    @property
     def plain_text(self) -> str:
         """The words alone, without weights."""
         return " ".join("".join(fragment.text for fragment in part) for part in self.parts)

@@ -56,6 +56,12 @@ def check_family(config: TrainingFields, family: FamilyName, is_inpainting: bool
             f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model "
             "that paints whole pictures; choose one of those (the LoRA can be used with both)."
         )
+    if not FAMILIES[family].is_trainable:
+        titles = ", ".join(one.title for one in FAMILIES.values() if one.is_trainable)
+        faults.append(
+            f"Model: {config.model:.80} is of {FAMILIES[family].title}, on which nothing can be "
+            f"trained here; choose one of {titles}."
+        )
     if not FAMILIES[family].training_clip_skip and config.clip_skip > 1:
         faults.append(
             f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at "

@@ -15,6 +15,7 @@ from PIL import Image
 
 from studio.core.base import validate
 from studio.core.generation import rules
+from studio.core.generation.family_rules import list_family_notes
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.guidance import build_guidance
@@ -60,6 +61,7 @@ def generate(
             for active in model.active_adapters
             if active.adapter and active.adapter.warning
         ]
+        notes += list_family_notes(resolved, model.family)
         for note in notes:
             tracker.report(0, note)
         # 3. The prompt, once for all images.

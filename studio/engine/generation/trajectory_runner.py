@@ -17,6 +17,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from studio.core.generation import geometry, rules
+from studio.core.generation.geometry import Size
 from studio.core.generation.request import SEED_LIMIT, ResolvedRequest
 from studio.engine.generation import latent_preview
 from studio.engine.generation.batcher import Batcher
@@ -96,6 +97,9 @@ def _build_masked_init_image(
 ) -> InitImage:
     """Return the start of a repaint from the window's image and mask."""
     latent_mask = torch.from_numpy(canvas.downscale_mask(mask, model.vae_scale_factor))
+    rows, columns = model.latent_shape(*request.size)[2:]
+    margin = (0, columns - latent_mask.shape[1], 0, rows - latent_mask.shape[0])
+    latent_mask = torch.nn.functional.pad(latent_mask, margin)
     if not latent_mask.any():
         raise InvalidSpec([EMPTY_MASK_MESSAGE])
     if request.task == "inpaint" and request.masked_content == "fill":
@@ -183,7 +187,7 @@ class TrajectoryRunner:
             if task.request.has_hires_pass or latents is None:
                 image = self._run_hires_pass(task, latents, on_call)
             else:
-                image = decode_latents(self.model, latents)
+                image = decode_latents(self.model, latents, task.request.size)
         except StudioError as error:
             image = error
         if task.window and task.source_image and task.mask and isinstance(image, Image.Image):
@@ -214,7 +218,9 @@ class TrajectoryRunner:
             latents = torch.nn.functional.interpolate(latents, latent_size, mode="bilinear")
             init_image = InitImage(request.hires_strength, latents=latents)
             return self._denoise_hires(task, hires_request, init_image, on_call)
-        image = task.source_image if latents is None else decode_latents(self.model, latents)
+        image = task.source_image
+        if latents is not None:
+            image = decode_latents(self.model, latents, request.size)
         assert image
         image = image.resize(size, canvas.LANCZOS)
         tiles = []
@@ -242,7 +248,7 @@ class TrajectoryRunner:
         ((_, latents, _),) = self._hires_batcher.denoise([task.hires_trajectory], on_call)
         if isinstance(latents, StudioError):
             raise latents
-        return decode_latents(self.model, latents)
+        return decode_latents(self.model, latents, request.size)
 
 
 def render_preview(model: LoadedModel, tasks: Iterable[ImageTask]) -> bytes | None:
@@ -271,10 +277,17 @@ def image_to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def decode_latents(model: LoadedModel, latents: torch.Tensor) -> Image.Image:
-    """Decode the latents (1, channels, rows, columns) of one image."""
+def decode_latents(model: LoadedModel, latents: torch.Tensor, size: Size) -> Image.Image:
+    """Decode the latents (1, channels, rows, columns) of one image.
+
+    Args:
+        model: The model they were made with.
+        latents: Of the image, and of the margin that the model's family may need.
+        size: The image's width and height in pixels.
+    """
     processor = VaeImageProcessor(vae_scale_factor=model.vae_scale_factor)
-    return processor.postprocess(model.decode(latents), output_type="pil")[0]
+    image: Image.Image = processor.postprocess(model.decode(latents), output_type="pil")[0]
+    return image if image.size == size else image.crop((0, 0, *size))
 
 
 @torch.inference_mode()

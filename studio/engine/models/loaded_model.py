@@ -250,10 +250,19 @@ class LoadedModel(ABC):
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return the shape (1, channels, rows, columns) of an image's latents; sides in pixels."""
-        rows = height // self.vae_scale_factor
-        columns = width // self.vae_scale_factor
+        """Return the shape (1, channels, rows, columns) of an image's latents; sides in pixels.
+
+        An image whose sides the family cannot take gets a margin on the right and below.
+        """
+        right, below = self._get_margin(width, height)
+        rows = (height + below) // self.vae_scale_factor
+        columns = (width + right) // self.vae_scale_factor
         return 1, self.latent_channels, rows, columns
+
+    def _get_margin(self, width: int, height: int) -> tuple[int, int]:
+        """Return the pixels to add on the right and below."""
+        multiple = self.family.size_multiple
+        return -width % multiple, -height % multiple
 
     def encode(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Encode an image, sampling from the autoencoder's posterior.
@@ -265,6 +274,9 @@ class LoadedModel(ABC):
         Returns:
             Latents (1, channels, rows, columns), scaled, in the latents' number format.
         """
+        right, below = self._get_margin(pixels.shape[3], pixels.shape[2])
+        if right or below:
+            pixels = torch.nn.functional.pad(pixels, (0, right, 0, below), mode="replicate")
         pixels = pixels.to(self.device.torch_device, self.vae.dtype)
         latents = self.vae.encode(pixels).latent_dist.sample(generator)
         scaling_factor = self.vae.config.scaling_factor
@@ -323,8 +335,9 @@ def open_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedMode
         content_hash: The library's hash of its files.
         device: Where the parts go, and in which number format.
     """
-    family = importlib.import_module(f"studio.engine.models.families.{info.family}")
-    model: LoadedModel = family.Model(info, content_hash, device)
+    module_name = info.family.replace("-", "_")
+    module = importlib.import_module(f"studio.engine.models.families.{module_name}")
+    model: LoadedModel = module.Model(info, content_hash, device)
     return model
 
 

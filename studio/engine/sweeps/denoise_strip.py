@@ -134,14 +134,15 @@ def _render_frames(
         step = min(step, num_steps - 1)
         if step % step_interval == 0 and step not in rendered_steps:
             rendered_steps.add(step)
-            frames.append((f"step {step + 1} · t {timestep:.0f}", decode_latents(model, latents)))
+            image = decode_latents(model, latents, trajectory.request.size)
+            frames.append((f"step {step + 1} · t {timestep:.0f}", image))
         tracker.report(step + 1, "Painting")
 
     tracker.start()
     ((_, latents, seconds),) = batcher.denoise([trajectory], on_call)
     if isinstance(latents, StudioError):
         raise latents
-    frames.append(("finished", decode_latents(model, latents)))
+    frames.append(("finished", decode_latents(model, latents, trajectory.request.size)))
     return frames, seconds
 
 

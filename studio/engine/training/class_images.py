@@ -88,6 +88,6 @@ def _generate_missing(
             if isinstance(latents, StudioError):
                 raise latents
             buffer = io.BytesIO()
-            decode_latents(model, latents).save(buffer, "PNG")
+            decode_latents(model, latents, resolved.size).save(buffer, "PNG")
             atomic.write(paths[trajectory], buffer.getvalue())
             num_generated += 1

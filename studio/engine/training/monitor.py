@@ -178,7 +178,8 @@ class TrainingMonitor:
                 parameters = infotext.format_infotext(trajectory.request, self.setup.content_hash)
                 metadata.add_itxt("parameters", parameters)
                 buffer = io.BytesIO()
-                decode_latents(model, latents).save(buffer, "PNG", pnginfo=metadata)
+                image = decode_latents(model, latents, trajectory.request.size)
+                image.save(buffer, "PNG", pnginfo=metadata)
                 atomic.write(path_by_trajectory[trajectory], buffer.getvalue())
 
     def _build_sample_request(self, model: LoadedModel, prompt_index: int) -> ResolvedRequest:

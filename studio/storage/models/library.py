@@ -19,8 +19,17 @@ from typing import Any, TypeVar
 
 from studio.core.families.family import Family, FamilyName
 from studio.core.families.registry import FAMILIES, detect_family, find_families
+from studio.core.generation.family_rules import find_family_faults
 from studio.core.generation.request import GenerationRequest, LoraUse
-from studio.errors import BadFile, LoraMismatch, LoraNotFound, ModelNotFound, UnknownFamily, quote
+from studio.errors import (
+    BadFile,
+    InvalidSpec,
+    LoraMismatch,
+    LoraNotFound,
+    ModelNotFound,
+    UnknownFamily,
+    quote,
+)
 from studio.settings import Settings, shipped
 from studio.storage import atomic
 from studio.storage.content_hashes import ContentHashes
@@ -63,6 +72,8 @@ class ModelInfo:
     activation_elements_per_pixel: int
     is_inpainting: bool = False
     component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
+    # Settings that its authors give, where they are not the usual ones.
+    recommended_settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -215,10 +226,13 @@ class Library:
             LoraMismatch: a LoRA is made for another family.
             BadFile: a LoRA or an input cannot be used.
             BadPicture: an input image cannot be used.
-            InvalidSpec: inputs do not fit the request.
+            InvalidSpec: inputs do not fit the request, or settings not the model's family.
         """
         model = self.get_model(request.model)
         self.inputs.check_request(request)
+        faults = find_family_faults(request, FAMILIES[model.family])
+        if faults:
+            raise InvalidSpec(faults)
         for use in request.with_inline_loras().loras:
             lora = self.get_lora(use.name)
             if lora.family not in (None, model.family):
@@ -356,6 +370,7 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
         activation_elements_per_pixel=facts.activation_elements_per_pixel,
         is_inpainting=facts.is_inpainting,
         component_bytes=component_bytes,
+        recommended_settings=family.recommend_settings(scheduler_config),
     )
 
 

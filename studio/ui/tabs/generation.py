@@ -8,12 +8,13 @@ a mask).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import gradio as gr
 
 from studio.core.base import validate
-from studio.core.catalog import SCHEDULERS, Scheduler
+from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
+from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
@@ -38,6 +39,8 @@ from studio.ui.views.images import render_estimate, render_note
 
 MODEL_SIZE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
+# Settings that choosing a model changes.
+MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
 # Settings that change how long an image will take.
 ESTIMATE_FIELDS = (
     "model",
@@ -282,14 +285,14 @@ class GenerationTab:
         form = self.form
         form["scheduler"].input(
             self.update_schedule,
-            {form["scheduler"], form["noise_schedule"]},
+            {form["model"], form["scheduler"], form["noise_schedule"]},
             form["noise_schedule"],
             **EVENT_OPTIONS,
         )
         form["model"].input(
-            self.apply_model_size,
+            self.apply_model,
             self.estimate_inputs,
-            [self.size_choice, form["width"], form["height"]],
+            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -426,9 +429,8 @@ class GenerationTab:
     def load_request(self, request: GenerationRequest, visitor: Visitor) -> Updates:
         """Put a request on the page, with what is known of its LoRAs now."""
         updates = self.form.fill(request)
-        updates[self.form["noise_schedule"]] = _noise_schedule_dropdown(
-            request.scheduler, request.noise_schedule
-        )
+        family = self.find_family(request.model)
+        updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
         updates[self.estimate] = self.estimate_text(request)
         if self.hires_accordion:
             updates[self.hires_accordion] = gr.Accordion(open=request.has_hires_pass)
@@ -450,13 +452,35 @@ class GenerationTab:
         scheduler = next(
             (name for name in SCHEDULERS if name == values[self.form["scheduler"]]), None
         )
-        if scheduler is None:
+        noise_schedules: tuple[NoiseSchedule, ...] = ()
+        if scheduler:
+            family = self.find_family(values[self.form["model"]])
+            noise_schedules = family.list_noise_schedules(scheduler)
+        if not noise_schedules:
             return gr.skip()
-        noise_schedules = SCHEDULERS[scheduler].noise_schedules
         noise_schedule = values[self.form["noise_schedule"]]
         if noise_schedule not in noise_schedules:
             noise_schedule = noise_schedules[0]
-        return _noise_schedule_dropdown(scheduler, noise_schedule)
+        return gr.Dropdown(list(noise_schedules), value=noise_schedule)
+
+    def find_family(self, model_name: Any) -> Family:
+        """Return the family of a model; SD 1.x for one that is not in the library."""
+        models = self.services.home.library.list_models()
+        names = {model.name: model.family for model in models}
+        return FAMILIES[names.get(model_name, "sd1") if isinstance(model_name, str) else "sd1"]
+
+    def sampling_choices(
+        self, family: Family, scheduler: Scheduler, noise_schedule: str
+    ) -> Updates:
+        """Offer what suits a family; the chosen ones stay, suited or not."""
+        schedulers = family.list_schedulers()
+        noise_schedules = family.list_noise_schedules(scheduler)
+        if scheduler not in schedulers or noise_schedule not in noise_schedules:
+            schedulers, noise_schedules = tuple(SCHEDULERS), get_args(NoiseSchedule)
+        return {
+            self.form["scheduler"]: gr.Dropdown(list(schedulers), value=scheduler),
+            self.form["noise_schedule"]: gr.Dropdown(list(noise_schedules), value=noise_schedule),
+        }
 
     def selected_model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
         """Return the chosen model, if it is in the library."""
@@ -490,6 +514,24 @@ class GenerationTab:
             self.form["width"]: size[0],
             self.form["height"]: size[1],
         }
+
+    def apply_model(self, values: Updates) -> Updates:
+        """Offer what suits the chosen model, and fill in its default size.
+
+        Settings that its authors give are taken where the chosen scheduler does not suit it.
+        """
+        model = self.selected_model(values)
+        if model is None:
+            return {self.size_choice: gr.skip()}
+        family = FAMILIES[model.family]
+        chosen = {name: values[self.form[name]] for name in ("scheduler", "noise_schedule")}
+        updates = self.apply_model_size(values)
+        suits = [name for name in family.list_schedulers() if name == chosen["scheduler"]]
+        if not suits or chosen["noise_schedule"] not in family.list_noise_schedules(suits[0]):
+            settings = GenerationRequest(**model.recommended_settings)
+            chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
+            updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
+        return updates | self.sampling_choices(family, **chosen)
 
     def apply_size_choice(self, values: Updates) -> Updates:
         """Fill in the chosen size; the default one where the choice is not a known size."""
@@ -546,8 +588,9 @@ class GenerationTab:
             for note in (*notes, *faults):
                 show_warning(note, seconds=12)
             if noise_schedule := settings.get("noise_schedule"):
-                updates[self.form["noise_schedule"]] = _noise_schedule_dropdown(
-                    settings["scheduler"], noise_schedule
+                model_name = settings.get("model", values[self.form["model"]])
+                updates |= self.sampling_choices(
+                    self.find_family(model_name), settings["scheduler"], noise_schedule
                 )
             return {**updates, self.settings_file: None}
 
@@ -568,8 +611,3 @@ class GenerationTab:
 def native_size_of(model: ModelInfo | None) -> int:
     """Return the side in pixels that a model was trained at, or a usual one without a model."""
     return model.native_size if model else FALLBACK_SIZE_PX
-
-
-def _noise_schedule_dropdown(scheduler: Scheduler, noise_schedule: str) -> gr.Dropdown:
-    """Return an update: the noise schedules of a scheduler, with one of them chosen."""
-    return gr.Dropdown(list(SCHEDULERS[scheduler].noise_schedules), value=noise_schedule)

@@ -181,6 +181,8 @@ def render_estimate(
         size = (request.width or 0, request.height or 0)
         width, height = upscale_size(size, request.hires_scale)
         parts.append(f"{width} × {height}")
+    if not request.is_guided:
+        parts.append("guidance off: the negative prompt has no effect")
     if rate:
         parts.append(f"about {format_duration(rate * work * request.num_images)}")
     else:

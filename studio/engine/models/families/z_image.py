@@ -43,9 +43,7 @@ class Model(LoadedModel):
             return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
         if name == DENOISER:
             folder = self.family.denoiser
-            return load_network(
-                ZImageTransformer2DModel, self.info, folder, device, device.dtype
-            )
+            return load_network(ZImageTransformer2DModel, self.info, folder, device, device.dtype)
         (part,) = self.family.text_encoders
         tokenizer = load_tokenizer(AutoTokenizer, self.info, part.tokenizer)
         encoder = load_network(Qwen3Model, self.info, part.encoder, device, device.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.families.registry import FAMILIES
 from studio.core.jobs import TRAIN, TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import importer
@@ -77,7 +78,7 @@ class TrainingTab:
         models = [
             model.name
             for model in self.services.home.library.list_models()
-            if not model.is_inpainting
+            if not model.is_inpainting and FAMILIES[model.family].is_trainable
         ]
         with gr.Group():
             self.form.add(
