@@ -77,7 +77,9 @@ def move_to_folder(path: Path, folder: Path, target_folder: Path) -> Path:
 
 
 def _name_taken(name: str, folder: Path) -> BadFile:
-    return BadFile(f"There is a {name} in {folder.name}/ already; rename one of the two first.")
+    return BadFile(
+        f"There is a file {name} in {folder.name}/ already; rename one of the two first."
+    )
 
 
 def _list_companions(path: Path) -> list[Path]:

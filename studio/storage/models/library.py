@@ -308,9 +308,7 @@ class Library:
                 "too long; rename it."
             ) from None
         if path.suffix.lower() != ".safetensors":
-            raise BadFile(
-                f"{path.name} can carry programs and is not opened; only .safetensors is."
-            )
+            raise BadFile(self._loose_files.describe(path).problem)
         try:
             stats = [file.stat() for file in lora_file.list_files(path)]
             stamp = (name, *((stat.st_size, stat.st_mtime_ns) for stat in stats))
@@ -326,7 +324,7 @@ class Library:
     def _read_model(self, path: Path) -> ModelInfo | Unusable:
         name = make_printable(path.name)
         if name != path.name:
-            return Unusable(name, path, "its folder's name is no text; rename it.")
+            return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
         try:
             return read_model_info(path, bundled=path.parent == self._model_folders[1])
         except (UnknownFamily, BadFile) as error:

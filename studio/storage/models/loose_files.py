@@ -101,7 +101,7 @@ class LooseFiles:
         identified = self._identify(path)
         name = make_printable(path.name)
         if identified.kind == "unknown":
-            raise BadFile(f"{identified.sentence} So there is no folder that it belongs in.")
+            raise BadFile(f"{identified.sentence[:-1]}, so there is no folder to move it to.")
         if not identified.folder:
             raise BadFile(
                 f"{name} is {identified.description}; the studio has no folder for that kind yet, "
@@ -169,5 +169,6 @@ def _check_stem(stem: str, lora_folder: Path, lora_files: Sequence[Path]) -> Non
         if path.stem.casefold() == stem.casefold():
             name = make_printable(path.relative_to(lora_folder).as_posix())
             raise BadFile(
-                f"There is a {name} in {lora_folder.name}/ already; rename one of the two first."
+                f"There is a file {name} in {lora_folder.name}/ already; rename one of the two "
+                "first."
             )

@@ -184,7 +184,7 @@ def identify_file(path: Path) -> ModelFile:
             header = atomic.read_safetensors_header(path)
             identified = _identify(unread, file, header)
     except BadFile as error:
-        if path.suffix.lower() in PICKLE_SUFFIXES:
+        if path.suffix.lower() in PICKLE_SUFFIXES and not head.startswith(gguf_file.SIGNATURE):
             return replace(unread, problem=_PICKLE_PROBLEM)
         return replace(unread, problem=str(error).removeprefix(path.name).strip().rstrip("."))
     except OSError as error:
