@@ -308,7 +308,7 @@ class Library:
                 "too long; rename it."
             ) from None
         if path.suffix.lower() != ".safetensors":
-            raise BadFile(self._loose_files.describe(path).problem)
+            raise BadFile(self._loose_files.explain(path))
         try:
             stats = [file.stat() for file in lora_file.list_files(path)]
             stamp = (name, *((stat.st_size, stat.st_mtime_ns) for stat in stats))

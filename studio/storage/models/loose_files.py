@@ -67,9 +67,6 @@ class LooseFiles:
             identified = self._identify(path)
         except BadFile as error:
             return Unusable(name, path, problem or str(error))
-        except Exception:  # one odd file is not to hide all others
-            log.exception("%s could not be identified", path)
-            return Unusable(name, path, f"{name} is odd in a way that the studio did not expect.")
         folder = self._find_folder(path)
         if not identified.folder or folder in (None, identified.folder):
             return Unusable(name, path, problem or model_file.explain_no_model(identified))
@@ -78,6 +75,10 @@ class LooseFiles:
             return unusable
         file = path.relative_to(self._home).as_posix()
         return replace(unusable, file=file, move_to=identified.folder)
+
+    def explain(self, path: Path) -> str:
+        """Return in one sentence with its name what a file is. Raises BadFile."""
+        return self._identify(path).sentence
 
     def move(self, file: str, lora_files: Sequence[Path]) -> Path:
         """Move a file to the folder where its kind belongs.
@@ -124,7 +125,14 @@ class LooseFiles:
         stamp = (stat.st_mtime_ns, stat.st_size)
         known = self._identified.get(path)
         if known is None or known[0] != stamp:
-            identified = model_file.identify_file(path)
+            try:
+                identified = model_file.identify_file(path)
+            except BadFile:
+                raise
+            except Exception:  # one odd file is not to hide all others
+                log.exception("%s could not be identified", path)
+                name = make_printable(path.name)
+                raise BadFile(f"{name} is odd in a way that the studio did not expect.") from None
             known = (stamp, replace(identified, metadata={}))  # trainers write megabytes there
             self._identified[path] = known
         return known[1]

@@ -80,6 +80,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "is an XML text and not weights; the download was refused"),
     (b"{", "is a JSON text and not weights"),
 )
+_NO_SINGLE_FILES = "single files cannot be opened yet, only folders in diffusers layout"
 _GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
 _QUANTISED_PROBLEM = "is quantised in a way that the studio cannot read"
 _SCALED_FP8_PROBLEM = "has 8-bit weights with a scale beside each, which the studio cannot read yet"
@@ -160,13 +161,19 @@ class ModelFile:
     @property
     def sentence(self) -> str:
         """One sentence: what it is, what is in it, where it belongs or why it cannot be used."""
-        name = _clean(self.path.name)
+        return self.write_sentence(_clean(self.path.name))
+
+    def write_sentence(self, subject: str) -> str:
+        """Return the same sentence with `subject` in place of the file's name."""
         if self.kind == "unknown" and self.problem:
-            return f"{name} {self.problem}."
+            return f"{subject} {self.problem}."
         if self.problem:
-            return f"{name} is {self.description}; it {self.problem}."
-        place = f"; it belongs in {self.folder}/" if self.folder else ""
-        return f"{name} is {self.description}{place}."
+            return f"{subject} is {self.description}; it {self.problem}."
+        if self.kind == "unknown":
+            return f"{subject} is {self.description}."
+        if not self.folder:
+            return f"{subject} is {self.description}, which the studio cannot use yet."
+        return f"{subject} is {self.description}; it belongs in {self.folder}/."
 
 
 def identify_file(path: Path) -> ModelFile:
@@ -197,23 +204,17 @@ def identify_file(path: Path) -> ModelFile:
 
 def explain_no_model(identified: ModelFile) -> str:
     """Return why a file that lies among the models is none of them."""
-    if identified.problem or identified.kind == "unknown":
-        return identified.sentence
-    if identified.kind in ("checkpoint", "denoiser"):
-        return (
-            f"It is {identified.description}; single files cannot be opened yet, only folders in "
-            "diffusers layout."
-        )
-    return explain_place(identified)
+    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
+        return f"It is {identified.description}; {_NO_SINGLE_FILES}."
+    return identified.write_sentence("It")
 
 
 def explain_place(identified: ModelFile) -> str:
     """Return what a file is that does not belong where it lies, and where it does."""
-    if identified.problem or identified.kind == "unknown":
-        return identified.sentence
-    if identified.folder:
-        return f"It is {identified.description}; it belongs in {identified.folder}/."
-    return f"It is {identified.description}, which the studio cannot use yet."
+    sentence = identified.write_sentence("It")
+    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
+        return f"{sentence[:-1]}, though {_NO_SINGLE_FILES}."
+    return sentence
 
 
 def _begins_as_safetensors(head: bytes, size_bytes: int) -> bool:
