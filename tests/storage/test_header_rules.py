@@ -80,6 +80,7 @@ ROWS: list[tuple[str, str, Shapes]] = [
     ),
     ("checkpoint", "checkpoint of SD 1.x for inpainting", SD1 | WHOLE | {CONV_IN: [320, 9, 3, 3]}),
     ("denoiser", "denoiser of SD 1.x", SD1),
+    ("denoiser", "denoiser of SD 1.x", SD1 | {"model_ema.decay": [1]}),
     ("denoiser", "denoiser of SDXL", BARE_SDXL),
     ("denoiser", "denoiser of SD 1.x", diffusers_unet(768)),
     ("denoiser", "denoiser of SD 2.x", diffusers_unet(1024)),

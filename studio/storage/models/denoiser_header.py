@@ -36,6 +36,11 @@ def list_parts(names: set[str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def is_whole(parts: Sequence[str]) -> bool:
+    """Return whether there is more than a denoiser, of which a moving average is only a copy."""
+    return bool(set(parts) - {"denoiser", PART_PREFIXES["model_ema."]})
+
+
 def count_input_channels(denoiser: Mapping[str, tuple[int, ...]]) -> int:
     """Return how many channels a U-Net takes: 4 plain ones, 9 for inpainting; 0 of all else."""
     for name in ("input_blocks.0.0.weight", "conv_in.weight"):

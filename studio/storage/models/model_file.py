@@ -27,6 +27,7 @@ from studio.storage.models.denoiser_header import (
     count_input_channels,
     find_denoiser_problem,
     find_prediction,
+    is_whole,
     list_parts,
     read_shape,
     read_vector,
@@ -143,7 +144,7 @@ class ModelFile:
     @property
     def description(self) -> str:
         """What it is with its article, and what is in it: `a LoRA for SDXL (float16)`."""
-        facts = [] if self.contents == ("denoiser",) else [*self.contents]
+        facts = [part for part in self.contents if part != self.kind]
         if self.kind in ("checkpoint", "denoiser"):
             facts += self._list_missing_parts()
         if self.prediction:
@@ -255,7 +256,7 @@ def _identify_gguf(unread: ModelFile) -> ModelFile:
     contents = list_parts(set(header.shapes))
     return replace(
         result,
-        kind="checkpoint" if len(contents) > 1 else "denoiser",
+        kind="checkpoint" if is_whole(contents) else "denoiser",
         contents=contents,
         prediction="flow" if rule.family in FLOW_FAMILIES else "",
     )
@@ -295,7 +296,7 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
     num_channels = count_input_channels(denoiser)
     result = replace(
         result,
-        kind="checkpoint" if len(contents) > 1 else "denoiser",
+        kind="checkpoint" if is_whole(contents) else "denoiser",
         contents=contents,
         is_inpainting=num_channels == 9,
         problem=result.problem or find_denoiser_problem(names, denoiser, num_channels),
