@@ -13,7 +13,8 @@ from typing import Any
 from studio.errors import BadFile
 from studio.storage import gallery
 from studio.storage.models import lora_file, model_file
-from studio.storage.models.library import PICKLE_SUFFIXES, read_model_info
+from studio.storage.models.library import read_model_info
+from studio.storage.models.model_file import WEIGHTS_SUFFIXES
 
 # What is printed of a LoRA, and the attribute that holds it.
 LORA_FIELDS = {
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
-    """Return what an image, model folder, LoRA or other safetensors file is.
+    """Return what an image, model folder, LoRA or other file of weights is.
 
     Raises BadFile and BadPicture.
     """
@@ -56,17 +57,13 @@ def inspect_file(path: Path) -> dict[str, Any]:
         }
     if not path.is_file():
         raise BadFile(f"There is no file {path}.")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return _inspect_weights(path)
-    if path.suffix in PICKLE_SUFFIXES:
-        raise BadFile(
-            f"{path.name} may carry programs and is not opened; only .safetensors weights are."
-        )
     return gallery.read_image_settings(path).to_report()
 
 
 def _inspect_weights(path: Path) -> dict[str, Any]:
-    """Return what a safetensors file is, by its header. Raises BadFile if it cannot be read."""
+    """Return what a file of weights is, by its header. Raises BadFile if it cannot be read."""
     identified = model_file.identify_file(path)
     if identified.kind == "unknown" and identified.problem:
         raise BadFile(identified.sentence)
@@ -74,6 +71,7 @@ def _inspect_weights(path: Path) -> dict[str, Any]:
         "kind": identified.kind,
         "sentence": identified.sentence,
         "family": identified.family or None,
+        "folder": identified.folder or None,
         "bytes": identified.size_bytes,
         "dtype": identified.dtype,
         "metadata": dict(identified.metadata),

@@ -305,6 +305,14 @@ class Services:
         spec = {"models": [self.home.library.get_model(model).name]}
         return self._queue(PreparedJob(kinds.UNLOAD, spec), visitor)
 
+    def move_file(self, file: str, visitor: Visitor) -> Path:
+        """Move a file of weights to the folder of the home where it belongs; return its new path.
+
+        Raises NotAllowed for guests, and what `Library.move_file` raises.
+        """
+        visitor.require_owner("Moving files")
+        return self.home.library.move_file(file)
+
     def load_current_timings(self, models: Iterable[str], batched: bool) -> dict[str, ModelTimings]:
         """Return what was measured with these models; one that is in memory loads in no time."""
         loaded = {

@@ -112,6 +112,26 @@ def replace_folder(temporary_folder: Path, target_folder: Path) -> None:
     shutil.rmtree(old_folder, ignore_errors=True)
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file within one disk, never over another one.
+
+    After a kill it lies at its old place, at the new one, or has both names; nothing is lost.
+
+    Raises:
+        FileExistsError: There is something of that name.
+        OSError: The disk does not take it; then nothing has changed.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if os.stat(source).st_dev != os.stat(target.parent).st_dev:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target))
+    _move_without_replacing(source, target)
+    with suppress(FileNotFoundError):  # where the disk knows no links it is gone already
+        os.unlink(source)
+    for folder in {source.parent, target.parent}:
+        fsync_folder(folder)
+
+
 def safe_name(name: str) -> str:
     """Return `name` as a single file name that every system takes.
 
@@ -179,4 +199,8 @@ def _move_without_replacing(temporary_path: Path, path: Path) -> None:
         raise
     except OSError:  # a disk that knows no links, such as exFAT: take the name first, then fill it
         open(path, "xb").close()
-        os.replace(temporary_path, path)
+        try:
+            os.replace(temporary_path, path)
+        except OSError:
+            os.unlink(path)
+            raise

@@ -27,11 +27,17 @@ EVENT_OPTIONS: dict[str, Any] = {
 }
 # A plain POST; but a gr.Error is not shown: only for looking.
 UNQUEUED_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"queue": False}
-# A list of rows with buttons is one HTML block; its buttons say what to do with what.
-BUTTON_CLICK_JS = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-do]');
-  if (button) trigger('click', {what: button.dataset.do, subject: button.dataset.subject});
-});"""
+
+
+def button_click_js(selector: str = "button[data-do]") -> str:
+    """Return JavaScript by which the buttons of an HTML block say what to do with what."""
+    return f"""element.addEventListener('click', event => {{
+  const button = event.target.closest('{selector}');
+  if (button) trigger('click', {{what: button.dataset.do, subject: button.dataset.subject}});
+}});"""
+
+
+BUTTON_CLICK_JS = button_click_js()  # a list of rows with buttons is one HTML block
 
 
 def poll_while_visible_js(interval_seconds: float) -> str:

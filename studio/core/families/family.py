@@ -63,6 +63,7 @@ class LoraNaming:
         uses_sgm_names: Whether the denoiser's layers are called as in Stability's sgm.
         architecture: modelspec's name of the family.
         base_model_version: kohya's name of the family.
+        version_mark: What occurs in all that trainers call the family.
         implementation: modelspec's name of the code that the layers' names come from.
         says_prediction: Whether kohya's name ends in _v for a model that predicts v.
     """
@@ -71,6 +72,7 @@ class LoraNaming:
     uses_sgm_names: bool
     architecture: str
     base_model_version: str
+    version_mark: str
     implementation: str
     says_prediction: bool = True
 

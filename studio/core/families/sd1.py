@@ -27,6 +27,7 @@ SD1 = Family(
         uses_sgm_names=False,
         architecture="stable-diffusion-v1",
         base_model_version="sd_v1",
+        version_mark="v1",
         implementation="diffusers",
     ),
     name_pattern=r"sd[-_]?v?1|diffusion-v?1|v1[-_.]?[45]",

@@ -27,6 +27,7 @@ SD2 = Family(
         uses_sgm_names=False,
         architecture="stable-diffusion-v2",
         base_model_version="sd_v2",
+        version_mark="v2",
         implementation="diffusers",
     ),
     name_pattern=r"sd[-_]?v?2|diffusion-v?2|v2-1",

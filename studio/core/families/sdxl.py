@@ -43,6 +43,7 @@ SDXL = Family(
         uses_sgm_names=True,
         architecture="stable-diffusion-xl-v1-base",
         base_model_version="sdxl_base_v1-0",
+        version_mark="xl",
         implementation="https://github.com/Stability-AI/generative-models",
         says_prediction=False,
     ),

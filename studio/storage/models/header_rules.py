@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 
 FileKind = Literal[
     "checkpoint",
@@ -21,6 +22,7 @@ FileKind = Literal[
     "lora",
     "vae",
     "text encoder",
+    "image encoder",
     "embedding",
     "controlnet",
     "ip-adapter",
@@ -28,13 +30,14 @@ FileKind = Literal[
     "unknown",
 ]
 
-# What each kind is called in a sentence, and its folder in a home; empty while there is none.
+# What each kind is called in a sentence, and its folder in a home; none while it has no use there.
 KIND_TITLES: dict[FileKind, str] = {
     "checkpoint": "checkpoint",
-    "denoiser": "denoiser without autoencoder and text encoders",
+    "denoiser": "denoiser",
     "lora": "LoRA",
     "vae": "autoencoder (VAE)",
     "text encoder": "text encoder",
+    "image encoder": "image encoder (CLIP vision)",
     "embedding": "textual inversion",
     "controlnet": "ControlNet",
     "ip-adapter": "IP-Adapter",
@@ -71,11 +74,23 @@ FAMILY_TITLES = {
 FLOW_FAMILIES = frozenset(FAMILY_TITLES) - {"sd1", "sd2", "sdxl", "sdxl-refiner"}
 
 # Width of the text embeddings that the U-Net reads.
-FAMILY_BY_CROSS_ATTENTION_DIM: dict[int, FamilyName] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+FAMILY_BY_CROSS_ATTENTION_DIM: dict[int, FamilyName] = {
+    family.shape.unet.cross_attention_dim: family.name
+    for family in FAMILIES.values()
+    if family.shape
+}
 # Width of the text encoder of families that have only one.
-FAMILY_BY_TEXT_ENCODER_WIDTH: dict[int, FamilyName] = {768: "sd1", 1024: "sd2"}
+FAMILY_BY_TEXT_ENCODER_WIDTH: dict[int, FamilyName] = {
+    family.shape.text_encoders[0].hidden_size: family.name
+    for family in FAMILIES.values()
+    if family.shape and len(family.text_encoders) == 1
+}
 # Parts of what trainers write about the base model; the first that occurs counts.
-FAMILY_BY_VERSION: dict[str, FamilyName] = {"xl": "sdxl", "v2": "sd2", "v1": "sd1"}
+FAMILY_BY_VERSION: dict[str, FamilyName] = {
+    family.lora_naming.version_mark: family.name
+    for family in reversed(FAMILIES.values())
+    if family.lora_naming
+}
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 # Prefixes under which a denoiser's tensors lie in a file with other parts, or in ComfyUI's names.
@@ -87,8 +102,25 @@ PART_PREFIXES = {
     "cond_stage_model.": "text encoder",
     "conditioner.": "text encoders",
     "text_encoders.": "text encoders",
+    "text_encoder.": "text encoder",
     "model_ema.": "moving average (EMA)",
 }
+
+
+# Begin the names of an autoencoder's tensors.
+VAE_PREFIXES = ("", "first_stage_model.", "vae.")
+# Endings of tensors that stand beside weights of few bits and give them their meaning.
+QUANTISED_ENDINGS = (
+    ".comfy_quant",  # ComfyUI
+    ".weight_scale",
+    ".weight_scale_2",
+    ".absmax",  # bitsandbytes
+    ".quant_state.bitsandbytes__nf4",
+    ".quant_state.bitsandbytes__fp4",
+    ".qweight",  # GPTQ, AWQ, SVDQuant
+    ".wscales",
+)
+SCALED_FP8_ENDINGS = ("scaled_fp8", ".scale_weight")
 
 
 @dataclass(frozen=True)
@@ -97,9 +129,12 @@ class Rule:
 
     Attributes:
         kind: What the file is.
-        names: Names of tensors, the denoiser's prefix taken off; `a.*` is any that begins so.
+        names: Names of tensors, the denoiser's prefix taken off; `a.*` is any that begins so,
+            `*.a` any that ends so.
         family: Of which family; empty where it is not said by this row.
-        sizes: (name of a tensor, axis, size in elements) of tensors that have to be of that size.
+        sizes: (name of a tensor, axis, size in elements) of tensors that have to be of that size;
+            of `*.a` the first that ends so.
+        variant: What it is called where the kind's title is not exact enough.
         problem: Why the studio cannot use it, as the end of a sentence; empty if nothing speaks
             against it.
     """
@@ -108,54 +143,141 @@ class Rule:
     names: tuple[str, ...]
     family: str = ""
     sizes: tuple[tuple[str, int, int], ...] = ()
+    variant: str = ""
     problem: str = ""
 
 
+def _by_context(
+    kind: FileKind, names: tuple[str, ...], tensor: str, variant: str = "", problem: str = ""
+) -> list[Rule]:
+    """Return a row for each family by the width of the text that `tensor` takes, one for others."""
+    rules = [
+        Rule(kind, names, family, ((tensor, 1, width),), variant, problem)
+        for width, family in FAMILY_BY_CROSS_ATTENTION_DIM.items()
+    ]
+    return [*rules, Rule(kind, names, variant=variant, problem=problem)]
+
+
 _LDM = "input_blocks.0.0.weight"
-_LDM_CONTEXT = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
-_LDM_CONTEXT_SD = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-_DIFFUSERS_CONTEXT = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _DIFFUSERS_UNET = "down_blocks.0.resnets.0.conv1.weight"
+_CONTEXT = "*.attn2.to_k.weight"
 _FLUX1 = "double_blocks.0.img_attn.norm.key_norm.scale"
+_FLUX1_DIFFUSERS = ("single_transformer_blocks.0.attn.to_q.weight", "time_text_embed.*")
 _FLUX2 = "single_stream_modulation.lin.weight"
+_FLUX2_DIFFUSERS = "single_stream_modulation.linear.weight"
+_FLUX2_WIDTHS = {3072: "flux2-klein-4b", 4096: "flux2-klein-9b", 6144: "flux2-dev"}
 _NEEDS_GUIDANCE = (
     "wants the guidance as an input (a distilled model); take the model's LCM LoRA instead"
+)
+_UNKNOWN_FAMILY = "is of a family that the studio does not know"
+_NO_CONTROLNET = "works otherwise than a ControlNet, and the studio cannot use it"
+_T2I_TENSORS = ("conv_in.weight", "body.0.in_conv.weight")  # the full one, the light one
+# What takes pixels in blocks of 8 or 16 px a side, of grey or coloured pictures.
+_T2I_FAMILIES = {64: "sd1", 192: "sd1", 256: "sdxl", 768: "sdxl"}
+_CLIP = "text_model.embeddings.token_embedding.weight"
+_CLIP_NAMES = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-G"}
+# Language models that families read prompts with: (words, width) of their embeddings.
+_LANGUAGE_MODELS = {
+    (151_936, 1024): "Qwen3-0.6B",
+    (151_936, 2560): "Qwen3-4B",
+    (151_936, 4096): "Qwen3-8B",
+    (152_064, 3584): "Qwen2.5-VL-7B",
+    (256_000, 2304): "Gemma 2 2B",
+    (128_256, 4096): "Llama 3 8B",
+    (131_072, 5120): "Mistral Small 3",
+    (32_128, 4096): "T5-XXL",
+    (256_384, 4096): "UMT5-XXL",
+}
+# Names in their files: of transformers (decoders, T5), and of llama.cpp in GGUF (the same).
+_LANGUAGE_MODEL_TENSORS = (
+    ("*layers.0.self_attn.q_proj.weight", "*embed_tokens.weight"),
+    ("encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"),
+    ("blk.0.attn_q.weight", "token_embd.weight"),
+    ("enc.blk.0.attn_q.weight", "token_embd.weight"),
 )
 
 # The first row that fits counts.
 RULES: tuple[Rule, ...] = (
     # ---- beside a model ----
-    Rule("controlnet", ("lora_controlnet",), problem="is a Control-LoRA"),
-    Rule("controlnet", ("lllite_*",), problem="is a ControlNet-LLLite"),
-    Rule("controlnet", ("task_embedding",), "sdxl"),
-    Rule("controlnet", ("control_model.*", "control_model.label_emb.0.0.weight"), "sdxl"),
-    Rule("controlnet", ("control_model.*",)),
+    *_by_context(
+        "controlnet",
+        ("lora_controlnet",),
+        "*.attn2.to_k.down",
+        variant="Control-LoRA",
+        problem=_NO_CONTROLNET,
+    ),
+    Rule("controlnet", ("lllite_*",), variant="ControlNet-LLLite", problem=_NO_CONTROLNET),
+    Rule("controlnet", ("task_embedding",), "sdxl", variant="union ControlNet"),
+    Rule("controlnet", ("control_model.task_embedding",), "sdxl", variant="union ControlNet"),
+    Rule("controlnet", ("control_model.label_emb.0.0.weight",), "sdxl"),
+    *_by_context("controlnet", ("control_model.*",), _CONTEXT),
     Rule("controlnet", ("controlnet_cond_embedding.*", "add_embedding.*"), "sdxl"),
-    Rule("controlnet", ("controlnet_cond_embedding.*",)),
-    Rule("controlnet", ("input_hint_block.*",)),
-    Rule("ip-adapter", ("image_proj.*", "ip_adapter.*")),
+    *_by_context("controlnet", ("controlnet_cond_embedding.*",), _CONTEXT),
+    Rule("controlnet", ("input_hint_block.*", "label_emb.0.0.weight"), "sdxl"),
+    *_by_context("controlnet", ("input_hint_block.*",), _CONTEXT),
+    Rule("controlnet", ("controlnet_blocks.0.*", "double_blocks.0.*"), "flux1"),
+    Rule("controlnet", ("controlnet_blocks.0.*", "controlnet_single_blocks.0.*"), "flux1"),
+    Rule("controlnet", ("controlnet_blocks.0.*", "txt_norm.weight"), "qwen-image"),
+    Rule("controlnet", ("controlnet_blocks.0.*", "pos_embed_input.*"), "sd3"),
+    Rule("controlnet", ("controlnet_blocks.0.*",)),
+    Rule("controlnet", ("control_layers.0.*", "control_all_x_embedder.*"), "z-image"),
+    *(
+        Rule(
+            "controlnet",
+            (prefix + tensor, f"{prefix}body.0.*"),
+            family,
+            ((prefix + tensor, 1, channels),),
+            variant="T2I-Adapter",
+            problem=_NO_CONTROLNET,
+        )
+        for prefix in ("", "adapter.")
+        for tensor in _T2I_TENSORS
+        for channels, family in _T2I_FAMILIES.items()
+    ),
+    *(
+        rule
+        for names, variant in (
+            (("image_proj.perceiver_resampler.*",), "IP-Adapter FaceID Plus"),
+            (("ip_adapter.0.to_q_lora.*",), "IP-Adapter FaceID"),
+            (("image_proj.latents",), "IP-Adapter Plus"),
+            ((), ""),
+        )
+        for rule in _by_context(
+            "ip-adapter",
+            ("image_proj.*", "ip_adapter.*", *names),
+            "*.to_k_ip.weight",
+            variant=variant,
+        )
+    ),
+    Rule("ip-adapter", ("ip_adapter_proj_model.*",), "flux1"),
     Rule("embedding", ("emb_params",)),
     Rule("embedding", ("string_to_param.*",)),
     Rule("embedding", ("clip_l", "clip_g"), "sdxl"),
     Rule("embedding", ("clip_g",), "sdxl"),
-    # ---- U-Nets in the names of LDM and sgm ----
+    # ---- U-Nets in the names of LDM and sgm, and in those of diffusers ----
     Rule("denoiser", (_LDM, "time_embed_cond.*"), problem=_NEEDS_GUIDANCE),
-    Rule("denoiser", (_LDM,), "sd1", ((_LDM_CONTEXT_SD, 1, 768),)),
-    Rule("denoiser", (_LDM,), "sd2", ((_LDM_CONTEXT_SD, 1, 1024),)),
-    Rule("denoiser", (_LDM,), "sdxl", ((_LDM_CONTEXT, 1, 2048),)),
     Rule(
         "denoiser",
         (_LDM,),
         "sdxl-refiner",
-        ((_LDM_CONTEXT, 1, 1280), ("label_emb.0.0.weight", 1, 2560)),
+        ((_CONTEXT, 1, 1280), ("label_emb.0.0.weight", 1, 2560)),
         problem="only refines what SDXL has begun, and cannot paint by itself",
     ),
-    Rule("denoiser", (_LDM,), problem="is of a family that the studio does not know"),
-    # ---- U-Nets in the names of diffusers ----
     Rule("denoiser", (_DIFFUSERS_UNET, "time_embedding.cond_proj.*"), problem=_NEEDS_GUIDANCE),
-    Rule("denoiser", (_DIFFUSERS_UNET,), "sd1", ((_DIFFUSERS_CONTEXT, 1, 768),)),
-    Rule("denoiser", (_DIFFUSERS_UNET,), "sd2", ((_DIFFUSERS_CONTEXT, 1, 1024),)),
-    Rule("denoiser", (_DIFFUSERS_UNET,), "sdxl", ((_DIFFUSERS_CONTEXT, 1, 2048),)),
+    Rule(
+        "denoiser",
+        (_DIFFUSERS_UNET,),
+        "sdxl-refiner",
+        ((_CONTEXT, 1, 1280), ("add_embedding.linear_1.weight", 1, 2560)),
+        problem="only refines what SDXL has begun, and cannot paint by itself",
+    ),
+    *(
+        Rule("denoiser", (first,), family, ((_CONTEXT, 1, width),))
+        for first in (_LDM, _DIFFUSERS_UNET)
+        for width, family in FAMILY_BY_CROSS_ATTENTION_DIM.items()
+    ),
+    Rule("denoiser", (_LDM,), problem=_UNKNOWN_FAMILY),
+    Rule("denoiser", (_DIFFUSERS_UNET,), problem=_UNKNOWN_FAMILY),
     # ---- transformers ----
     Rule(
         "denoiser",
@@ -169,11 +291,24 @@ RULES: tuple[Rule, ...] = (
         "lumina2",
         (("cap_embedder.0.weight", 0, 2304),),
     ),
+    Rule("denoiser", ("layers.0.adaLN_modulation.*", "cap_embedder.*"), problem=_UNKNOWN_FAMILY),
     Rule("denoiser", ("llm_adapter.blocks.0.cross_attn.q_proj.weight",), "anima"),
-    Rule("denoiser", ("blocks.0.mlp.layer1.weight", "blocks.0.cross_attn.*"), "cosmos-predict2"),
-    Rule("denoiser", (_FLUX2,), "flux2-klein-4b", (("img_in.weight", 0, 3072),)),
-    Rule("denoiser", (_FLUX2,), "flux2-klein-9b", (("img_in.weight", 0, 4096),)),
-    Rule("denoiser", (_FLUX2,), "flux2-dev", (("img_in.weight", 0, 6144),)),
+    Rule(
+        "denoiser",
+        ("blocks.0.mlp.layer1.weight", "blocks.0.cross_attn.*"),
+        "cosmos-predict2",
+        problem="is of a family that the studio cannot paint with",
+    ),
+    *(
+        Rule("denoiser", (_FLUX2,), family, (("img_in.weight", 0, width),))
+        for width, family in _FLUX2_WIDTHS.items()
+    ),
+    *(
+        Rule("denoiser", (_FLUX2_DIFFUSERS,), family, (("x_embedder.weight", 0, width),))
+        for width, family in _FLUX2_WIDTHS.items()
+    ),
+    Rule("denoiser", (_FLUX2,), "flux2"),
+    Rule("denoiser", (_FLUX2_DIFFUSERS,), "flux2"),
     Rule(
         "denoiser",
         ("early_stream_modulations.image.lin.weight", "ref_time_in.*"),
@@ -181,11 +316,21 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("denoiser", ("early_stream_modulations.image.lin.weight",), "flux3-klein-base"),
     Rule("denoiser", ("txtfusion.projector.weight",), "krea2"),
+    Rule("denoiser", ("text_fusion.projector.weight",), "krea2"),
     Rule("denoiser", ("distilled_guidance_layer.*",), "chroma"),
     Rule("denoiser", (_FLUX1,), "flux1-fill", (("img_in.weight", 1, 384),)),
     Rule("denoiser", (_FLUX1,), "flux1-control", (("img_in.weight", 1, 128),)),
     Rule("denoiser", (_FLUX1, "guidance_in.*"), "flux1-dev"),
     Rule("denoiser", (_FLUX1,), "flux1-schnell"),
+    Rule("denoiser", _FLUX1_DIFFUSERS, "flux1-fill", (("x_embedder.weight", 1, 384),)),
+    Rule("denoiser", _FLUX1_DIFFUSERS, "flux1-control", (("x_embedder.weight", 1, 128),)),
+    Rule(
+        "denoiser",
+        (*_FLUX1_DIFFUSERS, "time_text_embed.guidance_embedder.*"),
+        "flux1-dev",
+        (("x_embedder.weight", 1, 64),),
+    ),
+    Rule("denoiser", _FLUX1_DIFFUSERS, "flux1-schnell", (("x_embedder.weight", 1, 64),)),
     Rule(
         "denoiser",
         ("transformer_blocks.0.attn.add_q_proj.weight", "txt_norm.weight"),
@@ -193,21 +338,59 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("denoiser", ("txt_in.text_norm.weight",), "qwen-image-2.1"),
     Rule("denoiser", ("joint_blocks.0.*",), "sd3"),
-    Rule("denoiser", ("single_transformer_blocks.0.*",), "flux1"),
+    Rule(
+        "denoiser",
+        ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
+        "sd3",
+    ),
     # ---- parts of a model ----
-    Rule("vae", ("decoder.conv_in.weight",)),
-    Rule("vae", ("first_stage_model.decoder.conv_in.weight",)),
-    Rule("vae", ("vae.decoder.conv_in.weight",)),
-    Rule("text encoder", ("text_model.embeddings.token_embedding.weight",)),
-    Rule("text encoder", ("transformer.text_model.embeddings.token_embedding.weight",)),
-    Rule("text encoder", ("encoder.block.0.layer.0.SelfAttention.q.weight",)),
-    Rule("text encoder", ("model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight")),
-    Rule("text encoder", ("layers.0.self_attn.q_proj.weight", "embed_tokens.weight")),
-    # ---- upscalers: SRVGG, then RRDB in its new and its old names ----
-    Rule("upscaler", ("body.0.weight", "body.1.weight"), sizes=(("body.0.weight", 1, 3),)),
+    *(
+        Rule("vae", (f"{prefix}decoder.conv_in.weight", f"{prefix}bn.running_mean"), "flux2")
+        for prefix in VAE_PREFIXES
+    ),
+    *(Rule("vae", (f"{prefix}decoder.conv_in.weight",)) for prefix in VAE_PREFIXES),
+    Rule("vae", ("decoder.middle.0.residual.0.gamma",)),
+    *(
+        Rule("text encoder", (prefix + _CLIP,), "", sizes, variant)
+        for prefix in ("", "transformer.")
+        for sizes, variant in (
+            *(
+                (((prefix + _CLIP, 1, width),), f"text encoder {name}")
+                for width, name in _CLIP_NAMES.items()
+            ),
+            ((), ""),
+        )
+    ),
+    Rule("text encoder", ("token_embedding.weight", "transformer.resblocks.0.attn.in_proj_weight")),
+    *(
+        Rule(
+            "text encoder",
+            (first, words),
+            sizes=((words, 0, vocabulary), (words, 1, width)),
+            variant=f"text encoder {name}",
+        )
+        for first, words in _LANGUAGE_MODEL_TENSORS
+        for (vocabulary, width), name in _LANGUAGE_MODELS.items()
+    ),
+    *(Rule("text encoder", names) for names in _LANGUAGE_MODEL_TENSORS),
+    Rule("image encoder", ("vision_model.embeddings.patch_embedding.weight",)),
+    # ---- upscalers: SRVGG, then RRDB in its new and its old names, others with a body between ----
+    Rule(
+        "upscaler",
+        ("body.0.weight", "body.1.weight"),
+        sizes=(("body.0.weight", 1, 3),),
+        variant="upscaler (compact)",
+    ),
+    Rule("upscaler", ("conv_first.weight", "body.0.rdb1.conv1.weight"), variant="ESRGAN upscaler"),
     Rule("upscaler", ("conv_first.weight", "conv_last.weight")),
-    Rule("upscaler", ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight")),
+    Rule(
+        "upscaler",
+        ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
+        variant="ESRGAN upscaler",
+    ),
 )
+# Kinds that have names of LoRAs in them too, and are asked about first.
+KINDS_BEFORE_LORA: frozenset[FileKind] = frozenset({"controlnet", "ip-adapter"})
 
 # Endings of the tensors of a LoRA and its relatives, and the kind that each shows; the first that
 # occurs in a file counts, so that what only such a file has stands before what others have too.

@@ -2,18 +2,19 @@
 
 Knows: folders in diffusers layout in home/models and in the shipped assets, LoRA files in
 home/loras; their family, size, number format and content hash, read from configs and headers.
-Does not know: torch; what is loaded.
+Does not know: torch; what is loaded; what a file is that is neither (loose_files.py).
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +35,19 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models import lora_file, model_file
+from studio.storage.models import lora_file
+from studio.storage.models.loose_files import (
+    LooseFiles,
+    Unusable,
+    has_weights_suffix,
+    list_folder,
+    make_printable,
+)
 from studio.storage.models.lora_file import LoraInfo
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
+
+log = logging.getLogger(__name__)
 
 DTYPE_BY_SAFETENSORS_CODE = {
     "F32": "float32",
@@ -46,7 +56,6 @@ DTYPE_BY_SAFETENSORS_CODE = {
     "F8_E4M3": "float8",
 }
 MAX_LORAS = 10_000
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 T = TypeVar("T")
 
 
@@ -74,15 +83,6 @@ class ModelInfo:
     component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
     # Settings that its authors give, where they are not the usual ones.
     recommended_settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """Something that looks like a model or a LoRA but cannot be used, and why."""
-
-    name: str
-    path: Path
-    problem: str
 
 
 def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, location: str) -> T:
@@ -123,25 +123,26 @@ class Library:
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
         self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
-        # by file in home/models: its stamp, and what it is
-        self._explanations: dict[Path, tuple[Any, str]] = {}
+        self._loose_files = LooseFiles(settings)
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
 
-        A model of the home hides a shipped one of the same name.
+        A model of the home hides a shipped one of the same name. Files in the home folder itself
+        are listed too: they belong in one of its folders.
         """
         models: dict[str, ModelInfo | Unusable] = {}
-        files: dict[str, Unusable] = {}
+        files: list[Unusable] = []
         for folder in self._model_folders:
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in list_folder(folder):
                 if path.name in models:
                     continue
-                if (path / "model_index.json").is_file():
+                if os.path.isfile(path / "model_index.json"):
                     models[path.name] = self._read_model(path)
-                elif _has_weights_suffix(path.name) and path.is_file():
-                    files[path.name] = Unusable(_printable(path.name), path, self._explain(path))
-        return [*models.values(), *files.values()]
+                elif has_weights_suffix(path.name) and os.path.isfile(path):
+                    files.append(self._loose_files.describe(path))
+        files += [self._loose_files.describe(path) for path in self._loose_files.list_in_home()]
+        return [*models.values(), *files]
 
     def list_models(self) -> list[ModelInfo]:
         """List the models that can be run."""
@@ -154,7 +155,7 @@ class Library:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be run; the message says what is wrong with its folder.
         """
-        models = {model.name: model for model in self.scan_models()}
+        models = {model.name: model for model in reversed(self.scan_models())}
         return get_by_name(models, name, "model", "the library")
 
     def list_loras(self) -> list[LoraInfo | Unusable]:
@@ -164,7 +165,8 @@ class Library:
             try:
                 loras.append(self._read_lora(name, path))
             except BadFile as error:
-                loras.append(Unusable(_printable(name), path, str(error)))
+                unusable = self._loose_files.describe(path, str(error))
+                loras.append(replace(unusable, name=make_printable(name)))
         return loras
 
     def get_lora(self, name: str) -> LoraInfo:
@@ -183,7 +185,7 @@ class Library:
             files_by_path = {self._relative_name(file): file for file in files.values()}
             path = files_by_path.get(name)
         if path is None:
-            matches = _printable(", ".join(_find_similar(name, list(files))))
+            matches = make_printable(", ".join(_find_similar(name, list(files))))
             raise LoraNotFound(
                 f"There is no LoRA {quote(name)} in the library; there is {matches or 'none'}."
             )
@@ -212,6 +214,20 @@ class Library:
         except FileExistsError:
             raise BadFile(f"There is a LoRA {path.stem} already; rename the file first.") from None
         return self._read_lora(path.stem, path)
+
+    def move_file(self, file: str) -> Path:
+        """Move a file of weights from a folder of the home to the one where its kind belongs.
+
+        Args:
+            file: What `Unusable.file` says; any other is refused.
+
+        Returns:
+            Where it lies now.
+
+        Raises:
+            BadFile: It is not there, has no other place to go to, or that place is taken.
+        """
+        return self._loose_files.move(file, self._walk_lora_folder())
 
     def check_request(self, request: GenerationRequest) -> ModelInfo:
         """Check that all that a request names is here and fits together, as far as headers tell.
@@ -281,22 +297,9 @@ class Library:
             if len(files) > MAX_LORAS:
                 subfolders.clear()
             subfolders.sort()
-            paths = [Path(folder, name) for name in names if _has_weights_suffix(name)]
+            paths = [Path(folder, name) for name in names if has_weights_suffix(name)]
             files += [path for path in paths if os.path.isfile(path)]
         return files
-
-    def _explain(self, path: Path) -> str:
-        """Return what a file in home/models is and why it is no model; cached by its stamp."""
-        try:
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            known = self._explanations.get(path)
-            if known is None or known[0] != stamp:
-                known = (stamp, model_file.explain_no_model(path))
-                self._explanations[path] = known
-            return known[1]
-        except (BadFile, OSError) as error:
-            return str(error)
 
     def _read_lora(self, name: str, path: Path) -> LoraInfo:
         """Read a LoRA file, or take it from the cache; raise BadFile if it cannot be used."""
@@ -308,9 +311,7 @@ class Library:
                 "too long; rename it."
             ) from None
         if path.suffix.lower() != ".safetensors":
-            raise BadFile(
-                f"{path.name} can carry programs and is not opened; only .safetensors is."
-            )
+            raise BadFile(self._loose_files.explain(path))
         try:
             stats = [file.stat() for file in lora_file.list_files(path)]
             stamp = (name, *((stat.st_size, stat.st_mtime_ns) for stat in stats))
@@ -324,10 +325,16 @@ class Library:
         return info
 
     def _read_model(self, path: Path) -> ModelInfo | Unusable:
+        name = make_printable(path.name)
+        if name != path.name:
+            return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
         try:
             return read_model_info(path, bundled=path.parent == self._model_folders[1])
         except (UnknownFamily, BadFile) as error:
-            return Unusable(path.name, path, str(error))
+            return Unusable(name, path, str(error))
+        except Exception:  # one odd folder is not to hide all others
+            log.exception("%s could not be read", path)
+            return Unusable(name, path, "it is odd in a way that the studio did not expect.")
 
 
 def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
@@ -381,16 +388,6 @@ def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -
     return str(scheduler_config.get("prediction_type", "epsilon"))
 
 
-def _printable(name: str) -> str:
-    """Make a file's name printable: its bytes need not be text."""
-    return name.encode(errors="replace").decode()
-
-
-def _has_weights_suffix(name: str) -> bool:
-    suffixes = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
-    return not name.startswith(".") and name.lower().endswith(suffixes)
-
-
 def _find_similar(name: str, lora_names: list[str]) -> list[str]:
     """Return the LoRAs that may be meant: of that stem, else alike, else the first few."""
     same_stem = [lora_name for lora_name in lora_names if lora_name.rpartition("/")[2] == name]
@@ -408,6 +405,9 @@ def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:
         return lora_file.read_lora_info(path, name)
     except BadFile as error:
         return str(error)
+    except Exception:  # one odd file is not to hide all others
+        log.exception("%s could not be read", path)
+        return f"{path.name} is odd in a way that the studio did not expect."
 
 
 def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:

@@ -1,7 +1,8 @@
 """What a file of weights is, from its header alone: kind, family, prediction, contents, faults.
 
 Knows: how a header is read, and in which order its names are asked about.
-Does not know: torch; what kinds and families are called (header_rules.py); the library's folders.
+Does not know: torch; what kinds and families are called (header_rules.py); how a GGUF file is read
+(gguf_file.py); where a file lies.
 
 `identify_file` never raises for what is in a file: what is wrong with it is part of the answer.
 """
@@ -20,6 +21,17 @@ from typing import Any, BinaryIO
 from studio.core.families.family import FamilyName
 from studio.errors import BadFile, quote
 from studio.storage import atomic
+from studio.storage.models import gguf_file
+from studio.storage.models.denoiser_header import (
+    SD2_TENSOR,
+    count_input_channels,
+    find_denoiser_problem,
+    find_prediction,
+    is_whole,
+    list_parts,
+    read_shape,
+    read_vector,
+)
 from studio.storage.models.header_rules import (
     ADAPTER_ENDINGS,
     ADAPTER_FAMILIES,
@@ -33,14 +45,16 @@ from studio.storage.models.header_rules import (
     FLOW_FAMILIES,
     KIND_FOLDERS,
     KIND_TITLES,
-    PART_PREFIXES,
+    KINDS_BEFORE_LORA,
+    QUANTISED_ENDINGS,
     RULES,
+    SCALED_FP8_ENDINGS,
+    VAE_PREFIXES,
     FileKind,
     Rule,
 )
 
 MAX_TEXT_CHARS = 100
-MAX_YAML_BYTES = 2**20
 MAX_EMBEDDING_VECTORS = 1000  # a prompt has room for 75, a long one for some hundreds
 TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders of SD 1.x, SD 2.x and SDXL
 DTYPE_TITLES = {
@@ -51,34 +65,28 @@ DTYPE_TITLES = {
     "F8_E4M3": "8 bit",
     "F8_E5M2": "8 bit",
 }
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+WEIGHTS_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
+_PICKLE_PROBLEM = "is a pickle, which can carry programs, and is not opened; only .safetensors is"
 # Of the first bytes of files that are no safetensors: what they are.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"GGUF", "is a GGUF file, whose quantised weights the studio cannot read"),
     (
         b"version https://git-lfs",
         "is a Git LFS pointer of a few lines and not the file itself; fetch it with `git lfs pull`",
     ),
-    (b"PK\x03\x04", "is a pickle, which can carry programs; it is not opened"),
-    (b"\x80\x02", "is a pickle, which can carry programs; it is not opened"),
-    (b"\x80\x03", "is a pickle, which can carry programs; it is not opened"),
-    (b"\x80\x04", "is a pickle, which can carry programs; it is not opened"),
-    (b"\x80\x05", "is a pickle, which can carry programs; it is not opened"),
+    (b"PK\x03\x04", _PICKLE_PROBLEM),
+    *((bytes([0x80, protocol]), _PICKLE_PROBLEM) for protocol in (2, 3, 4, 5)),
     (b"<!doctype", "is a web page and not weights; the download asked for something first"),
     (b"<html", "is a web page and not weights; the download asked for something first"),
+    (b"<?xml", "is an XML text and not weights; the download was refused"),
     (b"{", "is a JSON text and not weights"),
 )
-_UNKNOWN_KEY_PROBLEM = "is quantised in a way that the studio cannot read"
-# Names that say what a denoiser's numbers mean, and that it cannot be used.
-_MARKER_PROBLEMS = {
-    "edm_mean": "predicts as EDM does (Playground 2.5), which the studio cannot paint with",
-    "edm_std": "predicts as EDM does (Playground 2.5), which the studio cannot paint with",
-    "edm_vpred.sigma_max": "predicts as EDM does (CosXL), which the studio cannot paint with",
-}
+_NO_SINGLE_FILES = "single files cannot be opened yet, only folders in diffusers layout"
+_GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
+_QUANTISED_PROBLEM = "is quantised in a way that the studio cannot read"
+_SCALED_FP8_PROBLEM = "has 8-bit weights with a scale beside each, which the studio cannot read yet"
 # The half of a LoRA's pair that reads the text's vectors.
 _CONTEXT_INPUT = re.compile(r"attn2[._](?:to_[kv]|processor[._]to_[kv]_lora)\b.*(?:down|lora_A)")
-# ComfyUI's rule for SD 2.x: the spread of this tensor tells v-prediction from epsilon.
-_SD2_TENSOR = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-_SD2_V_STD = 0.09
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,10 @@ class ModelFile:
         prediction: epsilon, v or flow of what paints, empty of all else.
         is_zero_snr: Whether its noise begins at zero signal.
         is_inpainting: Whether the denoiser also takes a mask.
-        contents: Its parts.
+        contents: Its parts, or how large it is.
         adapter: Which relative of LoRA it is; empty of all else.
-        dtype: Of most of its bytes, as safetensors says it.
+        variant: What it is called where the kind's title is not exact enough.
+        dtype: Of most of its bytes, as safetensors or GGUF says it.
         size_bytes: Of the file.
         problem: Why the studio cannot use it, as the end of a sentence that begins with its name;
             empty if nothing speaks against it.
@@ -109,6 +118,7 @@ class ModelFile:
     is_inpainting: bool = False
     contents: tuple[str, ...] = ()
     adapter: str = ""
+    variant: str = ""
     dtype: str = ""
     size_bytes: int = 0
     problem: str = ""
@@ -116,16 +126,17 @@ class ModelFile:
 
     @property
     def folder(self) -> str:
-        """The folder of a home where it belongs; empty if it has no use there."""
-        return "" if self.problem else KIND_FOLDERS.get(self.kind, "")
+        """The folder of a home for files of its kind; empty if there is none yet."""
+        return KIND_FOLDERS.get(self.kind, "")
 
     @property
     def title(self) -> str:
         """What it is in a few words: `LoHa for SDXL`, `checkpoint of SD 1.x for inpainting`."""
-        name = self.adapter or KIND_TITLES[self.kind]
+        name = self.adapter or self.variant or KIND_TITLES[self.kind]
         family = FAMILY_TITLES.get(self.family, "")
         if family:
-            name += f" {'for' if self.kind in ('lora', 'controlnet') else 'of'} {family}"
+            goes_with = self.kind in ("lora", "controlnet", "ip-adapter", "embedding")
+            name += f" {'for' if goes_with else 'of'} {family}"
         if self.is_inpainting:
             name += " for inpainting"
         return name
@@ -133,24 +144,37 @@ class ModelFile:
     @property
     def description(self) -> str:
         """What it is with its article, and what is in it: `a LoRA for SDXL (float16)`."""
-        facts = [*self.contents]
+        facts = [part for part in self.contents if part != self.kind]
+        if self.kind in ("checkpoint", "denoiser"):
+            facts += self._list_missing_parts()
         if self.prediction:
             facts.append(f"{self.prediction} prediction")
         if self.dtype:
-            facts.append(DTYPE_TITLES.get(self.dtype, quote(self.dtype)))
-        article = "an" if self.title[0] in "aeiouAEIO(" else "a"
+            facts.append(DTYPE_TITLES.get(self.dtype, _clean(self.dtype)))
+        article = "an" if self.title[0] in "aeioAEIO(" or self.title.startswith("up") else "a"
         return f"{article} {self.title}" + (f" ({', '.join(facts)})" if facts else "")
+
+    def _list_missing_parts(self) -> list[str]:
+        parts = {part.rstrip("s") for part in self.contents}
+        missing = [part for part in ("autoencoder", "text encoder") if part not in parts]
+        return [f"without {' and '.join(missing)}"] if missing else []
 
     @property
     def sentence(self) -> str:
         """One sentence: what it is, what is in it, where it belongs or why it cannot be used."""
-        name = _clean(self.path.name)
+        return self.write_sentence(_clean(self.path.name))
+
+    def write_sentence(self, subject: str) -> str:
+        """Return the same sentence with `subject` in place of the file's name."""
         if self.kind == "unknown" and self.problem:
-            return f"{name} {self.problem}."
+            return f"{subject} {self.problem}."
         if self.problem:
-            return f"{name} is {self.description}; it {self.problem}."
-        place = f"; it belongs in {self.folder}/" if self.folder else ""
-        return f"{name} is {self.description}{place}."
+            return f"{subject} is {self.description}; it {self.problem}."
+        if self.kind == "unknown":
+            return f"{subject} is {self.description}."
+        if not self.folder:
+            return f"{subject} is {self.description}, which the studio cannot use yet."
+        return f"{subject} is {self.description}; it belongs in {self.folder}/."
 
 
 def identify_file(path: Path) -> ModelFile:
@@ -159,77 +183,134 @@ def identify_file(path: Path) -> ModelFile:
         with open(path, "rb") as file:
             size_bytes = path.stat().st_size
             unread = ModelFile(path, size_bytes=size_bytes)
-            problem = _check_signature(file.read(64), size_bytes)
+            head = file.read(64)
+            if head.startswith(gguf_file.SIGNATURE):
+                return _identify_gguf(unread)
+            problem = "" if _begins_as_safetensors(head, size_bytes) else _explain_signature(head)
             if problem:
                 return replace(unread, problem=problem)
-            try:
-                header = atomic.read_safetensors_header(path)
-            except BadFile as error:
-                text = str(error).removeprefix(path.name).strip().rstrip(".")
-                return replace(unread, problem=text)
-            return _identify(unread, file, header)
+            header = atomic.read_safetensors_header(path)
+            identified = _identify(unread, file, header)
+    except BadFile as error:
+        if path.suffix.lower() in PICKLE_SUFFIXES and not head.startswith(gguf_file.SIGNATURE):
+            return replace(unread, problem=_PICKLE_PROBLEM)
+        return replace(unread, problem=str(error).removeprefix(path.name).strip().rstrip("."))
     except OSError as error:
         raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
+    if path.suffix.lower() in PICKLE_SUFFIXES and not identified.problem:
+        problem = f"is named {path.suffix} though it is a safetensors file; rename it"
+        return replace(identified, problem=problem)
+    return identified
 
 
-def explain_no_model(path: Path) -> str:
-    """Return why a file that lies among the models is none of them. Raises BadFile."""
-    identified = identify_file(path)
-    if identified.problem or identified.kind == "unknown":
-        return identified.sentence
-    if identified.kind in ("checkpoint", "denoiser"):
-        return (
-            f"It is {identified.description}; single files cannot be opened yet, only folders in "
-            "diffusers layout."
-        )
-    if identified.folder:
-        return f"It is {identified.description}; it belongs in {identified.folder}/."
-    return f"It is {identified.description}, which the studio cannot use yet."
+def explain_no_model(identified: ModelFile) -> str:
+    """Return why a file that lies among the models is none of them."""
+    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
+        return f"It is {identified.description}; {_NO_SINGLE_FILES}."
+    return identified.write_sentence("It")
 
 
-def _check_signature(head: bytes, size_bytes: int) -> str:
+def explain_place(identified: ModelFile) -> str:
+    """Return what a file is that does not belong where it lies, and where it does."""
+    sentence = identified.write_sentence("It")
+    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
+        return f"{sentence[:-1]}, though {_NO_SINGLE_FILES}."
+    return sentence
+
+
+def _begins_as_safetensors(head: bytes, size_bytes: int) -> bool:
+    """Whether the first eight bytes are a length that can be, and a JSON text follows.
+
+    Asked before all signatures: a length can have the bytes of any of them.
+    """
+    if len(head) <= 8:
+        return False
+    (header_bytes,) = struct.unpack("<Q", head[:8])
+    return head[8:9] == b"{" and 2 <= header_bytes <= size_bytes - 8
+
+
+def _explain_signature(head: bytes) -> str:
     """Return what speaks against a file by its first bytes; empty if nothing does."""
-    if not size_bytes:
+    if not head:
         return "is empty"
-    text = head.lstrip().lower()
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for signature, problem in _SIGNATURES:
         if head.startswith(signature) or text.startswith(signature.lower()):
             return problem
     return ""
 
 
+def _identify_gguf(unread: ModelFile) -> ModelFile:
+    """Return what a GGUF file is by its header. Raises BadFile if that cannot be read."""
+    header = gguf_file.read_gguf_header(unread.path)
+    result = replace(unread, dtype=header.dtype, problem=_GGUF_PROBLEM)
+    denoiser, _ = _strip_prefix(header.shapes)
+    rule = _find_rule(denoiser) or _find_rule(header.shapes)
+    if rule is None:
+        facts = [f"architecture {quote(header.architecture)}"] if header.architecture else []
+        facts += [header.dtype] if header.dtype else ["no tensors"]
+        return replace(result, problem=f"{_GGUF_PROBLEM} ({', '.join(facts)})")
+    result = replace(result, kind=rule.kind, family=rule.family, variant=rule.variant)
+    if rule.kind != "denoiser":
+        return result
+    contents = list_parts(set(header.shapes))
+    return replace(
+        result,
+        kind="checkpoint" if is_whole(contents) else "denoiser",
+        contents=contents,
+        prediction="flow" if rule.family in FLOW_FAMILIES else "",
+    )
+
+
 def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> ModelFile:
-    """Return what a file is by its header."""
+    """Return what a safetensors file is by its header."""
     data_start, shapes, problem = _read_tensors(file, header, unread.size_bytes)
     metadata = read_metadata(header)
     result = replace(unread, metadata=metadata, dtype=_find_main_dtype(header, shapes))
     if problem:
         return replace(result, problem=problem)
     names = set(shapes)
+    denoiser, prefix = _strip_prefix(shapes)
+    rule = _find_rule(denoiser) or _find_rule(shapes)
     adapter = _find_adapter(names)
-    if adapter and "lora_controlnet" not in names:
+    if adapter and not (rule and rule.kind in KINDS_BEFORE_LORA):
         family = _find_adapter_family(shapes, metadata)
         problem = "" if adapter == "LoRA" else "cannot be used yet"
         return replace(result, kind="lora", adapter=adapter, family=family, problem=problem)
     if _is_embedding(shapes):
         return replace(result, kind="embedding", family=_find_embedding_family(shapes))
-    denoiser, prefix = _strip_prefix(shapes)
-    rule = _find_rule(denoiser) or _find_rule(shapes)
     if rule is None:
         return _describe_leftover(result, names)
-    result = replace(result, kind=rule.kind, family=rule.family, problem=rule.problem)
-    if rule.kind != "denoiser":
-        return result
-    contents = _list_parts(names)
     result = replace(
         result,
-        kind="checkpoint" if "autoencoder" in contents else "denoiser",
-        contents=contents,
-        is_inpainting=_count_input_channels(denoiser) == 9,
+        kind=rule.kind,
+        family=rule.family,
+        variant=rule.variant,
+        problem=rule.problem or _find_quantisation_problem(names, metadata),
     )
-    problem = result.problem or _find_denoiser_problem(names, denoiser)
-    prediction, is_zero_snr = _find_prediction(result, file, data_start, header, prefix)
-    return replace(result, problem=problem, prediction=prediction, is_zero_snr=is_zero_snr)
+    if rule.kind == "vae":
+        return replace(result, contents=_describe_latents(shapes))
+    if rule.kind != "denoiser":
+        return result
+    contents = list_parts(names)
+    num_channels = count_input_channels(denoiser)
+    result = replace(
+        result,
+        kind="checkpoint" if is_whole(contents) else "denoiser",
+        contents=contents,
+        is_inpainting=num_channels == 9,
+        problem=result.problem or find_denoiser_problem(names, denoiser, num_channels),
+    )
+    bias_entry = header.get(prefix + SD2_TENSOR) if rule.family == "sd2" else None
+    prediction, is_zero_snr = find_prediction(
+        unread.path,
+        rule.family,
+        metadata,
+        names=names,
+        prefix=prefix,
+        sd2_bias=read_vector(file, data_start, bias_entry),
+    )
+    return replace(result, prediction=prediction, is_zero_snr=is_zero_snr)
 
 
 # ---- the header ---------------------------------------------------------------------------------
@@ -243,34 +324,38 @@ def _read_tensors(
     (header_bytes,) = struct.unpack("<Q", file.read(8))
     data_start = 8 + header_bytes
     shapes: dict[str, tuple[int, ...]] = {}
+    last_end = 0
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        shape = _read_shape(entry)
-        end = _read_end(entry)
-        if shape is None or end is None:
+        shape, offsets = read_shape(entry), _read_offsets(entry)
+        if shape is None or offsets is None:
             return data_start, shapes, f"does not say how large {name!a:.60} is"
+        begin, end = offsets
         if data_start + end > size_bytes:
             return data_start, shapes, "was cut off while it was copied"
+        dtype = entry.get("dtype")
+        element_bytes = DTYPE_BYTES.get(dtype) if isinstance(dtype, str) else None
+        if element_bytes and end - begin != math.prod(shape) * element_bytes:
+            return data_start, shapes, f"has not as many bytes for {name!a:.60} as its shape says"
         shapes[name] = shape
-    return data_start, shapes, "" if shapes else "has no tensors"
+        last_end = max(last_end, end)
+    if not shapes:
+        return data_start, shapes, "has no tensors"
+    if data_start + last_end < size_bytes:
+        return data_start, shapes, "has more bytes than its header tells, so one of them is damaged"
+    return data_start, shapes, ""
 
 
-def _read_shape(entry: Any) -> tuple[int, ...] | None:
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    if not isinstance(shape, list) or any(type(side) is not int or side < 0 for side in shape):
-        return None
-    return tuple(shape)
-
-
-def _read_end(entry: Any) -> int | None:
-    """Return where a tensor ends, in bytes after the header."""
+def _read_offsets(entry: Any) -> tuple[int, int] | None:
+    """Return where a tensor begins and ends, in bytes after the header."""
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not isinstance(offsets, list) or len(offsets) != 2:
         return None
-    if any(type(offset) is not int for offset in offsets) or not 0 <= offsets[0] <= offsets[1]:
+    begin, end = offsets
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
         return None
-    return int(offsets[1])
+    return begin, end
 
 
 def read_metadata(header: Mapping[str, Any]) -> dict[str, str]:
@@ -360,21 +445,33 @@ def _strip_prefix(
 
 
 def _find_rule(shapes: Mapping[str, tuple[int, ...]]) -> Rule | None:
-    return next((rule for rule in RULES if _fits(rule, shapes)), None)
+    names_by_pattern: dict[str, str | None] = {}  # most rows ask for what another has asked for
+
+    def find(pattern: str) -> str | None:
+        if pattern not in names_by_pattern:
+            names_by_pattern[pattern] = _find_name(pattern, shapes)
+        return names_by_pattern[pattern]
+
+    for rule in RULES:
+        if all(find(name) is not None for name in rule.names) and all(
+            _has_size(shapes.get(find(pattern) or "", ()), axis, size)
+            for pattern, axis, size in rule.sizes
+        ):
+            return rule
+    return None
 
 
-def _fits(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    for name, axis, size in rule.sizes:
-        shape = shapes.get(name, ())
-        if len(shape) <= axis or shape[axis] != size:
-            return False
-    return all(_occurs(name, shapes) for name in rule.names)
+def _has_size(shape: tuple[int, ...], axis: int, size: int) -> bool:
+    return len(shape) > axis and shape[axis] == size
 
 
-def _occurs(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    if name.endswith("*"):
-        return any(key.startswith(name[:-1]) for key in shapes)
-    return name in shapes
+def _find_name(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the first tensor's name that fits one of a rule: `name`, `begins.*` or `*.ends`."""
+    if pattern.startswith("*"):
+        return next((name for name in shapes if name.endswith(pattern[1:])), None)
+    if pattern.endswith("*"):
+        return next((name for name in shapes if name.startswith(pattern[:-1])), None)
+    return pattern if pattern in shapes else None
 
 
 def _describe_leftover(result: ModelFile, names: set[str]) -> ModelFile:
@@ -386,99 +483,23 @@ def _describe_leftover(result: ModelFile, names: set[str]) -> ModelFile:
     return result
 
 
-# ---- a denoiser ---------------------------------------------------------------------------------
-
-
-def _list_parts(names: set[str]) -> tuple[str, ...]:
-    parts = ["denoiser"]
-    for prefix, part in PART_PREFIXES.items():
-        if part not in parts and any(name.startswith(prefix) for name in names):
-            parts.append(part)
-    return tuple(parts)
-
-
-def _count_input_channels(denoiser: Mapping[str, tuple[int, ...]]) -> int:
-    for name in ("input_blocks.0.0.weight", "conv_in.weight"):
-        shape = denoiser.get(name, ())
-        if len(shape) == 4:
-            return shape[1]
-    return 0
-
-
-def _find_denoiser_problem(names: set[str], denoiser: Mapping[str, tuple[int, ...]]) -> str:
-    for name, problem in _MARKER_PROBLEMS.items():
-        if name in names or name in denoiser:
-            return problem
-    if any(name.endswith((".comfy_quant", ".weight_scale")) for name in names):
-        return _UNKNOWN_KEY_PROBLEM
-    if any(name.endswith(("scaled_fp8", ".scale_weight")) for name in names):
-        return "has 8-bit weights with a scale beside each, which the studio cannot read yet"
-    if _count_input_channels(denoiser) == 8:
-        return "edits by instructions (InstructPix2Pix), which the studio cannot do"
+def _find_quantisation_problem(names: set[str], metadata: Mapping[str, str]) -> str:
+    if "_quantization_metadata" in metadata or any(
+        name.endswith(QUANTISED_ENDINGS) for name in names
+    ):
+        return _QUANTISED_PROBLEM
+    if any(name.endswith(SCALED_FP8_ENDINGS) for name in names):
+        return _SCALED_FP8_PROBLEM
     return ""
 
 
-def _find_prediction(
-    result: ModelFile,
-    file: BinaryIO,
-    data_start: int,
-    header: Mapping[str, Any],
-    prefix: str,
-) -> tuple[str, bool]:
-    """Return what a denoiser predicts, and whether its noise begins at zero signal."""
-    if result.family in FLOW_FAMILIES:
-        return "flow", False
-    metadata = result.metadata
-    is_zero_snr = "ztsnr" in header or metadata.get("ss_zero_terminal_snr") == "True"
-    if "v_pred" in header or prefix + "v_pred" in header:
-        return "v", is_zero_snr
-    stated = metadata.get("modelspec.prediction_type", "").lower()
-    if stated in ("v", "velocity", "v_prediction"):
-        return "v", is_zero_snr
-    if stated == "epsilon":
-        return "epsilon", is_zero_snr
-    if metadata.get("ss_v_parameterization") == "True" or _read_yaml_v(result.path):
-        return "v", is_zero_snr
-    if result.family == "sd2":
-        bias = _read_vector(file, data_start, header.get(prefix + _SD2_TENSOR))
-        if bias and _compute_std(bias) > _SD2_V_STD:
-            return "v", is_zero_snr
-    return "epsilon", is_zero_snr
-
-
-def _read_yaml_v(path: Path) -> bool:
-    """Whether the config of the original repository, beside the file, says v-prediction."""
-    try:
-        with open(path.with_suffix(".yaml"), encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_YAML_BYTES)
-    except OSError:
-        return False
-    return bool(re.search(r"parameterization:\s*[\"']?v\b", text))
-
-
-def _read_vector(file: BinaryIO, data_start: int, entry: Any) -> list[float]:
-    """Read a short tensor without torch; empty if it is not there or of another number format."""
-    if not isinstance(entry, dict):
-        return []
-    shape = _read_shape(entry)
-    dtype = entry.get("dtype")
-    struct_format = {"F32": "f", "F16": "e", "BF16": "H"}.get(str(dtype))
-    if shape is None or struct_format is None or not 2 <= math.prod(shape) <= 4096:
-        return []
-    num_bytes = math.prod(shape) * DTYPE_BYTES[str(dtype)]
-    file.seek(data_start + entry["data_offsets"][0])
-    data = file.read(num_bytes)
-    if len(data) < num_bytes:
-        return []
-    values = struct.unpack(f"<{math.prod(shape)}{struct_format}", data)
-    if dtype == "BF16":  # the upper half of a float32
-        return [struct.unpack("<f", struct.pack("<I", value << 16))[0] for value in values]
-    return list(values)
-
-
-def _compute_std(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+def _describe_latents(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Return how many channels an autoencoder's latents have."""
+    for prefix in VAE_PREFIXES:
+        shape = shapes.get(f"{prefix}decoder.conv_in.weight", ())
+        if len(shape) > 1:
+            return (f"{shape[1]} latent channels",)
+    return ()
 
 
 def _clean(name: str) -> str:

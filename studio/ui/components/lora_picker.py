@@ -187,7 +187,12 @@ def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, A
 def build_lora_card(lora: LoraInfo | Unusable) -> dict[str, Any]:
     """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it."""
     if isinstance(lora, Unusable):
-        return {"name": lora.name, "problem": lora.problem}
+        return {
+            "name": lora.name,
+            "problem": lora.problem,
+            "file": lora.file,
+            "move_to": lora.move_to,
+        }
     family = FAMILIES[lora.family].title if lora.family else "family not said"
     networks = sorted(lora.networks, reverse=True)
     trained_parts = dict.fromkeys(NETWORK_LABELS[network] for network in networks)

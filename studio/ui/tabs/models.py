@@ -1,4 +1,4 @@
-"""The Models tab: models and LoRAs on disk, which are in memory, unloading, adding a LoRA.
+"""The Models tab: models and LoRAs on disk, which are in memory, unloading, adding, moving files.
 
 Knows: how library and workers are shown side by side.
 Does not know: how a model is loaded.
@@ -22,6 +22,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    button_click_js,
     poll_while_visible_js,
     resolve_upload,
     visitor_from_request,
@@ -45,7 +46,10 @@ class ModelsTab:
         self.model_cards = gr.HTML(
             js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
         )
-        self.lora_cards = gr.HTML(js_on_load=lora_picker.USE_LORA_SCRIPT, elem_id="loras-list")
+        self.lora_cards = gr.HTML(
+            js_on_load=lora_picker.USE_LORA_SCRIPT + button_click_js("button[data-do=move]"),
+            elem_id="loras-list",
+        )
         with gr.Row(elem_classes="shelf-do"):
             self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
             self.upload = gr.UploadButton(
@@ -70,7 +74,10 @@ class ModelsTab:
             [self.model_cards, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
-        self.model_cards.click(self.handle_action, None, [self.model_cards], **EVENT_OPTIONS)
+        for cards in (self.model_cards, self.lora_cards):
+            cards.click(
+                self.handle_action, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS
+            )
 
     def render_models(self, visitor: Visitor) -> str:
         """Render the models of the library, and which of them the workers have in memory."""
@@ -83,36 +90,35 @@ class ModelsTab:
             _build_model_card(model, loaded_bytes)
             for model in self.services.home.library.scan_models()
         ]
-        return render_models(cards, workers, may_unload=not visitor.is_guest)
+        return render_models(cards, workers, is_owner=not visitor.is_guest)
 
-    def render_loras(self) -> str:
+    def render_loras(self, visitor: Visitor) -> str:
         """Render the LoRAs of the library."""
         loras = self.services.home.library.list_loras()
-        return render_loras([lora_picker.build_lora_card(lora) for lora in loras])
+        cards = [lora_picker.build_lora_card(lora) for lora in loras]
+        return render_loras(cards, is_owner=not visitor.is_guest)
 
     def on_open(self, visitor: Visitor) -> Updates:
         """Return what a page that opens shows."""
         return {
             self.model_cards: self.render_models(visitor),
-            self.lora_cards: self.render_loras(),
+            self.lora_cards: self.render_loras(visitor),
             self.upload: gr.UploadButton(visible=not visitor.is_guest),
         }
 
     def rescan(self, request: gr.Request) -> Updates:
         """Look for models and LoRAs on disk again."""
-        return {
-            self.model_cards: self.render_models(visitor_from_request(request)),
-            self.lora_cards: self.render_loras(),
-        }
+        return self._render_lists(visitor_from_request(request))
 
     def import_lora(self, values: Updates, request: gr.Request) -> Updates:
         """Add a LoRA that the owner sent to the library, if its header is that of one."""
         with report_errors():
-            visitor_from_request(request).require_owner("Adding LoRAs")
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Adding LoRAs")
             path, name = resolve_upload(single_file(values[self.upload]))
             lora = self.services.home.library.add_lora(path, name)
             show_info(f"{lora.name} is on the shelf.")
-            return {self.lora_cards: self.render_loras(), self.upload: None}
+            return {self.lora_cards: self.render_loras(visitor), self.upload: None}
 
     def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
         """Render the models, if the workers' status has changed since the page last asked.
@@ -128,14 +134,25 @@ class ModelsTab:
         }
 
     def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
-        """Handle a button of a model: take it out of memory."""
+        """Handle a card's button: take a model out of memory, move a file to its folder."""
         with report_errors():
             visitor = visitor_from_request(request)
-            visitor.require_owner("Taking a model out of memory")
-            if event_payload(event).get("what") == "unload":
-                self.services.submit_unload(str(event_payload(event).get("subject")), visitor)
-                show_info("It is taken out as soon as the running job is done.")
-            return {self.model_cards: self.render_models(visitor)}
+            data = event_payload(event)
+            match data.get("what"):
+                case "unload":
+                    visitor.require_owner("Taking a model out of memory")
+                    self.services.submit_unload(str(data.get("subject")), visitor)
+                    show_info("It is taken out as soon as the running job is done.")
+                case "move":
+                    path = self.services.move_file(str(data.get("subject")), visitor)
+                    show_info(f"{path.name} lies in {path.parent.name}/ now.")
+            return self._render_lists(visitor)
+
+    def _render_lists(self, visitor: Visitor) -> Updates:
+        return {
+            self.model_cards: self.render_models(visitor),
+            self.lora_cards: self.render_loras(visitor),
+        }
 
 
 def _build_model_card(
@@ -143,7 +160,12 @@ def _build_model_card(
 ) -> dict[str, Any]:
     """Return what the tab shows of a model: its facts, or why it cannot be used."""
     if not isinstance(model, ModelInfo):
-        return {"name": model.name, "problem": model.problem}
+        return {
+            "name": model.name,
+            "problem": model.problem,
+            "file": model.file,
+            "move_to": model.move_to,
+        }
     return {
         "name": model.name,
         "family": FAMILIES[model.family].title,

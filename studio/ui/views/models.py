@@ -15,15 +15,16 @@ MAX_CHIPS = 12  # trigger words and tags that a card shows
 
 
 def render_models(
-    cards: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], may_unload: bool
+    cards: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], is_owner: bool
 ) -> str:
     """Render the models as cards under a line for each worker.
 
     Args:
-        cards: For each model `name` and either `problem` or `family`, `side` (px), `dtype`,
-            `prediction`, `bytes` and `loaded` (bytes in memory, if any).
+        cards: For each model `name` and either `problem`, `file` and `move_to` (a folder; empty if
+            it cannot be moved), or `family`, `side` (px), `dtype`, `prediction`, `bytes` and
+            `loaded` (bytes in memory, if any).
         workers: What each worker reports, by its name.
-        may_unload: Whether the visitor may take models out of memory.
+        is_owner: Whether the visitor may take models out of memory and move files.
     """
     worker_lines = [
         (
@@ -35,20 +36,22 @@ def render_models(
         for name, status in workers.items()
     ]
     return render_macro(
-        "models.html", "models", cards=cards, workers=worker_lines, may_unload=may_unload
+        "models.html", "models", cards=cards, workers=worker_lines, is_owner=is_owner
     )
 
 
-def render_loras(cards: Sequence[Mapping[str, Any]]) -> str:
+def render_loras(cards: Sequence[Mapping[str, Any]], is_owner: bool) -> str:
     """Render the LoRAs as cards; nothing if there are none.
 
     Args:
-        cards: For each LoRA `name` and either `problem` or `about`, `title`, `base`, `words`
-            (trigger words) and `tags` as (tag, count).
+        cards: For each LoRA `name` and either `problem`, `file` and `move_to` as `render_models`
+            takes them, or `about`, `title`, `base`, `words` (trigger words) and `tags` as
+            (tag, count).
+        is_owner: Whether the visitor may move files.
     """
     if not cards:
         return ""
-    return render_macro("models.html", "loras", cards=cards, max_chips=MAX_CHIPS)
+    return render_macro("models.html", "loras", cards=cards, max_chips=MAX_CHIPS, is_owner=is_owner)
 
 
 def _format_free_memory(worker_status: Mapping[str, Any]) -> str:
