@@ -178,7 +178,7 @@ def ladders(flags: argparse.Namespace) -> None:
         schedulers.build_scheduler(name, "As shipped", {}, STEPS, 1)
 
     def anew(name: Any) -> None:
-        schedulers._build_prototype.cache_clear()
+        schedulers.build_prototype.cache_clear()
         ours(name)
 
     print("ladders: a scheduler made ready, milliseconds")

@@ -149,7 +149,7 @@ def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
                 return_dict=False,
             )[0]
         again = ladder(name, schedule, 4)
-        schedulers._build_prototype.cache_clear()
+        schedulers.build_prototype.cache_clear()
         new = ladder(name, schedule, 4)
         assert vars(again).keys() == vars(new).keys()
         assert again.config == new.config

@@ -564,13 +564,13 @@ def test_text_has_gradients_and_a_batch_is_its_rows(parts: dict[str, LoadedModel
         weight.requires_grad_(False)
         weight.grad = None
     alone, alone_pooled = text_encoding.encode_tokens(
-        "sdxl", own.text_encoders, [number[1:] for number in ids]
+        own.family, own.text_encoders, [number[1:] for number in ids]
     )
     assert torch.allclose(rows[1:], alone, atol=1e-5)
     assert pooled is not None
     assert torch.allclose(pooled[1:], alone_pooled, atol=1e-5)
     with refused(InvalidSpec):
-        text_encoding.encode_tokens("sdxl", own.text_encoders, ids, 4)
+        text_encoding.encode_tokens(own.family, own.text_encoders, ids, 4)
 
 
 def test_trained_encoders_read_for_themselves(

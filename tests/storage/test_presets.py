@@ -50,6 +50,7 @@ ON_A_PICTURE: dict[str, Any] = {
     "hires_strength": 0.5,
     "hires_tile": 256,
     "hires_overlap": 64,
+    "guidance_rescale": 0.7,
 }
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30

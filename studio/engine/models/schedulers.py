@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +22,8 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
 from studio.core.catalog import NoiseSchedule, Scheduler
 from studio.engine.models.private_diffusers import copy_scheduler
@@ -39,6 +42,8 @@ MODEL_CONFIG_KEYS = (
     "steps_offset",
     "original_inference_steps",
 )
+ZERO_SNR_KEY = "rescale_betas_zero_snr"  # whether the last timestep is nothing but noise
+MIN_ALPHA_CUMPROD = 2**-24  # of the last timestep, then; as in diffusers' EulerDiscreteScheduler
 SIGMA_FLAGS: dict[NoiseSchedule, str] = {
     "Karras": "use_karras_sigmas",
     "Exponential": "use_exponential_sigmas",
@@ -130,7 +135,7 @@ def build_scheduler(
         A diffusers scheduler that shares no state with any other.
 
     Raises:
-        InvalidSpec: The scheduler cannot take so many steps.
+        InvalidSpec: The scheduler cannot take so many steps, or not on this schedule.
     """
     spec = SCHEDULER_SPECS[scheduler]
     scheduler_class = getattr(diffusers, spec.class_name)
@@ -158,6 +163,13 @@ def build_scheduler(
         instance.set_timesteps(timesteps=timesteps.tolist())
     else:
         instance.set_timesteps(steps)
+    if not all(math.isfinite(timestep) for timestep in instance.timesteps.tolist()):
+        raise InvalidSpec(
+            [
+                f"Schedule: {scheduler} on {noise_schedule} comes to no noise levels with this "
+                "model; choose another schedule."
+            ]
+        )
     if hasattr(instance, "set_begin_index"):
         # Otherwise a schedule that begins with the same timestep twice loses a step.
         instance.set_begin_index(0)
@@ -176,6 +188,8 @@ def _build_config(
         for key in MODEL_CONFIG_KEYS
         if key in scheduler_config and key in parameters
     }
+    if scheduler_config.get(ZERO_SNR_KEY) and ZERO_SNR_KEY not in parameters:
+        config["trained_betas"] = _compute_zero_snr_betas(config)
     config |= spec.config
     if noise_schedule == "Uniform":
         config |= spec.uniform_config
@@ -186,3 +200,16 @@ def _build_config(
     if noise_schedule in SIGMA_FLAGS:
         config[SIGMA_FLAGS[noise_schedule]] = True
     return config
+
+
+def _compute_zero_snr_betas(config: Mapping[str, Any]) -> list[float]:
+    """Return betas that end in nothing but noise (arXiv:2305.08891), for classes without the flag.
+
+    The last alpha is as small as in those that have it: from 0 all sigmas would be infinite.
+    """
+    betas = diffusers.DDIMScheduler(**config).betas
+    alphas_cumprod = torch.cumprod(1 - rescale_zero_terminal_snr(betas).double(), 0)
+    alphas_cumprod[-1] = MIN_ALPHA_CUMPROD
+    previous = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+    zero_snr_betas: list[float] = (1 - alphas_cumprod / previous).tolist()
+    return zero_snr_betas

@@ -1,0 +1,81 @@
+"""The tab txt2img: what choosing a model changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.core.families.z_image import Z_IMAGE
+from studio.core.generation.request import GenerationRequest
+from studio.errors import InvalidSpec
+from studio.services.submission import Services
+from studio.services.visitor import Visitor
+from studio.settings import load
+from studio.storage.home import Home
+from studio.ui.tabs.txt2img import Txt2Img
+from support.models import make_toy_z_image
+from support.sentences import refused
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Txt2Img:
+    settings = load(home=tmp_path_factory.mktemp("home"), device="cpu")
+    make_toy_z_image(settings.models / "turbo")
+    with gr.Blocks():
+        return Txt2Img(Services(Home(settings)))
+
+
+def choose(tab: Txt2Img, **values: Any) -> dict[str, Any]:
+    """Return what the page shows after a model was chosen on a form with these values."""
+    form = dict.fromkeys(tab.estimate_inputs)
+    default = GenerationRequest()
+    form |= {tab.form[name]: getattr(default, name) for name in tab.form.components}
+    form |= {tab.form[name]: value for name, value in values.items()}
+    updates = tab.apply_model(form)
+    return {name: updates.get(tab.form[name]) for name in tab.form.components}
+
+
+def test_a_flow_model_brings_its_schedulers_and_settings(tab: Txt2Img) -> None:
+    shown = choose(tab, model="turbo")
+    assert [name for name, _ in shown["scheduler"].choices] == list(Z_IMAGE.list_schedulers())
+    assert shown["scheduler"].value == "Euler"
+    assert shown["noise_schedule"].value == "As shipped"
+    assert (shown["steps"], shown["guidance"]) == (8, 1.0)
+    assert (shown["width"], shown["height"]) == (1024, 1024)
+
+
+def test_settings_that_suit_stay(tab: Txt2Img) -> None:
+    for model in ("turbo", "pocket"):
+        chosen = {"scheduler": "Euler", "noise_schedule": "Karras"}
+        shown = choose(tab, model=model, steps=13, guidance=2.5, **chosen)
+        assert shown["scheduler"].value == "Euler"
+        assert shown["noise_schedule"].value == "Karras"
+        assert shown["steps"] is None
+        assert shown["guidance"] is None
+
+
+def test_a_scheduler_offers_what_it_runs_on_with_the_model(tab: Txt2Img) -> None:
+    values = {tab.form["noise_schedule"]: "Karras", tab.form["scheduler"]: "Heun"}
+    offered = {
+        model: tab.update_schedule({**values, tab.form["model"]: model})
+        for model in ("turbo", "pocket", "gone")
+    }
+    assert [name for name, _ in offered["turbo"].choices] == ["As shipped"]
+    assert offered["turbo"].value == "As shipped"
+    assert offered["pocket"].value == offered["gone"].value == "Karras"
+    nonsense = tab.update_schedule({**values, tab.form["model"]: ["no", "name"]})
+    assert nonsense.value == "Karras"
+
+
+def test_no_guidance_is_said(tab: Txt2Img) -> None:
+    off, on = (tab.estimate_text(GenerationRequest(guidance=value)) for value in (1, 2))
+    assert "the negative prompt has no effect" in off
+    assert "negative" not in on
+
+
+def test_what_does_not_fit_is_refused_before_a_job_is_queued(tab: Txt2Img) -> None:
+    request = GenerationRequest(model="turbo", scheduler="DDIM", noise_schedule="Uniform")
+    with refused(InvalidSpec, "Scheduler"):
+        tab.services.prepare_generation(request, Visitor("ann", is_guest=False))
