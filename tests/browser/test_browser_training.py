@@ -170,6 +170,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     page = visit(shared)
     go(page, "Training")
     choose(page, "dataset", "moon")
+    expect(page.locator("#training-name").locator("input, textarea")).to_have_value("moon")
     fill_training(page, name="../moon", learning_rate=-1, rank=0, epochs=3)
     for said in ("Name", "Learning rate", "Rank"):
         expect(page.locator("#train-plan .faults")).to_contain_text(said)
