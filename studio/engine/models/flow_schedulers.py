@@ -3,20 +3,19 @@
 Knows: the classes that end at no noise along a flow, and the arguments that they need for it. Does
 not know: the loop, families; which names fit is in core/families.
 
-As in schedulers.py a scheduler is always built from the model's own config. The noise levels are
-1 … 1 / steps, shifted as the model's config says: by a constant, or by the image's size.
+As in schedulers.py a scheduler is always built from the model's own config. Its noise levels are
+shifted as that says: by a constant, or by the image's size.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
-import torch
 
 from studio.core.catalog import NoiseSchedule, Scheduler
 from studio.engine.models.private_diffusers import copy_scheduler
@@ -74,6 +73,7 @@ def build_flow_scheduler(
     scheduler_config: Mapping[str, Any],
     steps: int,
     num_tokens: int,
+    sigmas: Sequence[float] | None = None,
 ) -> Any:
     """Build a scheduler with its timesteps set, from much noise to none.
 
@@ -83,6 +83,7 @@ def build_flow_scheduler(
         scheduler_config: The model's own scheduler_config.json, unchanged.
         steps: Number of steps.
         num_tokens: Of the image; some configs shift the noise levels by it.
+        sigmas: Noise levels before the shift, one for each step; None for the scheduler's own.
 
     Returns:
         A diffusers scheduler that shares no state with any other.
@@ -100,14 +101,13 @@ def build_flow_scheduler(
     if noise_schedule in SIGMA_FLAGS:
         config[SIGMA_FLAGS[noise_schedule]] = True
     instance = copy_scheduler(build_prototype(spec.class_name, json.dumps(config, sort_keys=True)))
-    if spec.takes_sigmas:
-        sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
-        kwargs: dict[str, Any] = {}
-        if "mu" in inspect.signature(instance.set_timesteps).parameters:
-            kwargs["mu"] = _compute_mu(scheduler_config, num_tokens)
-        instance.set_timesteps(sigmas=sigmas, **kwargs)
+    kwargs: dict[str, Any] = {}
+    if spec.takes_sigmas and "mu" in inspect.signature(instance.set_timesteps).parameters:
+        kwargs["mu"] = _compute_mu(scheduler_config, num_tokens)
+    if spec.takes_sigmas and sigmas is not None:
+        instance.set_timesteps(sigmas=list(sigmas), **kwargs)
     else:
-        instance.set_timesteps(steps)
+        instance.set_timesteps(steps, **kwargs)
     if hasattr(instance, "set_begin_index"):
         instance.set_begin_index(0)
     return instance

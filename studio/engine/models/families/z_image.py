@@ -97,6 +97,7 @@ class Model(LoadedModel):
             self.scheduler_config,
             request.steps,
             (rows // PATCH_SIDE) * (columns // PATCH_SIDE),
+            torch.linspace(1.0, 1 / request.steps, request.steps).tolist(),
         )
         return FlowProcess(scheduler)
 
