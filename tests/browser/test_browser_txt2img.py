@@ -44,7 +44,7 @@ def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(
     state(page, "done")
     red = shown(page)
     expect(page.locator("#estimate")).to_contain_text(
-        "20 steps · 40 U-Net rows · about"
+        "20 steps · 40 predictions · about"
     )  # measured by now
     shot(page, "done")
     files = list((shared.home / "outputs").rglob("*.png"))

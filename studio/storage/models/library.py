@@ -119,6 +119,7 @@ class Library:
     def __init__(self, settings: Settings) -> None:
         self._model_folders = (settings.models, shipped("assets"))
         self._lora_folder = settings.loras
+        self._shipped_loras = shipped("assets") / "loras"
         self.inputs = Inputs(settings)
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
@@ -159,7 +160,7 @@ class Library:
         return get_by_name(models, name, "model", "the library")
 
     def list_loras(self) -> list[LoraInfo | Unusable]:
-        """List all LoRA files in home/loras and its subfolders, by name."""
+        """List the shipped LoRAs and all files in home/loras and its subfolders, by name."""
         loras: list[LoraInfo | Unusable] = []
         for name, path in self._find_lora_files().items():
             try:
@@ -182,7 +183,11 @@ class Library:
         files = self._find_lora_files()
         path = files.get(name)
         if path is None:
-            files_by_path = {self._relative_name(file): file for file in files.values()}
+            files_by_path = {
+                self._relative_name(file): file
+                for file in files.values()
+                if file.is_relative_to(self._lora_folder)
+            }
             path = files_by_path.get(name)
         if path is None:
             matches = make_printable(", ".join(_find_similar(name, list(files))))
@@ -276,10 +281,14 @@ class Library:
         return path.relative_to(self._lora_folder).with_suffix("").as_posix()
 
     def _find_lora_files(self) -> dict[str, Path]:
-        """Return LoRA files by stem, or by folder/stem where several have the same one."""
+        """Return LoRA files by stem, or by folder/stem where several have the same one.
+
+        A LoRA of the home hides a shipped one of the same name.
+        """
         files = sorted(self._walk_lora_folder())
         num_files_by_stem = Counter(path.stem for path in files)
-        return {
+        shipped_files = {path.stem: path for path in sorted(self._shipped_loras.glob("*.safetensors"))}
+        return shipped_files | {
             path.stem if num_files_by_stem[path.stem] == 1 else self._relative_name(path): path
             for path in files
         }

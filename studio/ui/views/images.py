@@ -166,7 +166,7 @@ def render_estimate(
         request: What is asked for, with its size and steps filled in.
         rate: Seconds per unit of `work`, as measured here; None if nothing was.
         work: Work of one image.
-        num_model_calls: U-Net rows of one image.
+        num_model_calls: Predictions of one image.
     """
     steps = []
     if request.effective_steps or not request.has_hires_pass:
@@ -176,7 +176,7 @@ def render_estimate(
     total_steps = " + ".join(steps)
     if request.num_images > 1:
         total_steps += f" × {request.num_images} pictures"
-    parts = [total_steps, f"{num_model_calls * request.num_images} U-Net rows"]
+    parts = [total_steps, f"{num_model_calls * request.num_images} predictions"]
     if request.has_hires_pass:
         size = (request.width or 0, request.height or 0)
         width, height = upscale_size(size, request.hires_scale)

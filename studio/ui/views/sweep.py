@@ -301,7 +301,7 @@ def render_plan(plan: SweepPlan, duration: str, mode: str, num_new_cells: int | 
         ("Cells", cells),
         ("Model loads", f"{cost.loads:,}"),
         ("Prompts read", f"{cost.encodes:,}"),
-        ("U-Net rows", f"{cost.rows:,}"),
+        ("Predictions", f"{cost.rows:,}"),
         ("Time", duration),
         ("Mode", mode),
     ]
