@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from studio.core.families.family import Family
+from studio.engine.models.families.clip_prompts import get_max_clip_skip, select_hidden_state
 from studio.errors import InvalidSpec
 
 
@@ -57,19 +58,14 @@ def encode_tokens(
     pooled = None
     for encoder, ids in zip(encoders, token_ids):
         captions, chunks, length = ids.shape
-        max_skip = int(encoder.config.num_hidden_layers) - family.penultimate_layer
+        max_skip = get_max_clip_skip(encoder, family)
         if not 1 <= clip_skip <= max_skip:
             raise InvalidSpec(
                 [f"Clip skip: this text encoder goes from 1 to {max_skip} (not {clip_skip})."]
             )
         flat_ids = ids.flatten(0, 1).to(encoder.device)
         output = encoder(flat_ids, output_hidden_states=True, return_dict=True)
-        if family.penultimate_layer:
-            states = output.hidden_states[-clip_skip - 1]
-        elif clip_skip == 1:
-            states = output.last_hidden_state
-        else:
-            states = encoder.final_layer_norm(output.hidden_states[-clip_skip])
+        states = select_hidden_state(encoder, output, family, clip_skip)
         if family.pooled_prompt and "text_embeds" in output:
             pooled = output.text_embeds.unflatten(0, (captions, chunks))[:, 0]
         prompt_embeds.append(states.reshape(captions, chunks * length, -1))

@@ -15,6 +15,7 @@ import torch
 from compel import Compel
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
+from studio.core.families.family import Family
 from studio.core.generation.prompt import Fragment, Prompt, parse_prompt
 from studio.core.generation.request import GenerationRequest
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
@@ -37,12 +38,8 @@ class ClipSkipProvider(TextEncoderProvider):
             dtype_for_device_getter=lambda _device: model.device.dtype,
         )
         self._clip_skip = clip_skip
-        # Such a U-Net was trained on that layer, without the final norm.
-        self._uses_penultimate_layer = model.family.penultimate_layer
-        text_config: Any = text_encoder.config
-        max_clip_skip = int(text_config.num_hidden_layers)
-        if self._uses_penultimate_layer:
-            max_clip_skip -= 1
+        self._family = model.family
+        max_clip_skip = get_max_clip_skip(text_encoder, model.family)
         if clip_skip > max_clip_skip:
             raise InvalidSpec(
                 [
@@ -60,11 +57,33 @@ class ClipSkipProvider(TextEncoderProvider):
         output = self.text_encoder(
             token_ids, attention_mask, output_hidden_states=True, return_dict=True
         )
-        if self._uses_penultimate_layer:
-            return output.hidden_states[-self._clip_skip - 1]
-        if self._clip_skip == 1:
-            return output.last_hidden_state
-        return self.text_encoder.final_layer_norm(output.hidden_states[-self._clip_skip])
+        return select_hidden_state(self.text_encoder, output, self._family, self._clip_skip)
+
+
+def get_max_clip_skip(text_encoder: Any, family: Family) -> int:
+    """Return the most that Clip skip can be, by the layers of a text encoder."""
+    return int(text_encoder.config.num_hidden_layers) - family.penultimate_layer
+
+
+def select_hidden_state(
+    text_encoder: Any, output: Any, family: Family, clip_skip: int
+) -> torch.Tensor:
+    """Return the vectors that the denoiser reads.
+
+    Args:
+        text_encoder: CLIP's.
+        output: What it returned, with all hidden states.
+        family: Its U-Nets were trained on the last layer, or on the one before it.
+        clip_skip: Which layer, counted from there; 1 is that itself.
+    """
+    states: torch.Tensor
+    if family.penultimate_layer:
+        states = output.hidden_states[-clip_skip - 1]  # without the final norm
+    elif clip_skip == 1:
+        states = output.last_hidden_state
+    else:
+        states = text_encoder.final_layer_norm(output.hidden_states[-clip_skip])
+    return states
 
 
 def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioning:
