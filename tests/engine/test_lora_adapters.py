@@ -12,6 +12,7 @@ import torch
 from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
+from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.engine.models.prompt_encoding import encode_prompts
 from support import lora_makers as makers
 from support.benches import open_toy_bench
@@ -266,7 +267,7 @@ def test_attached_once_counted_and_thrown_out(
     with bench.pipelines.borrow(GenerationRequest(loras=["one"])) as parts:
         assert next(iter(parts.active_adapters[0].adapter.layers.values())) is again
     assert bench.pipelines.unload("LoRA one")
-    with bench.pipelines.borrow(GenerationRequest()) as parts:  # nothing of peft is left
+    with bench.pipelines.borrow(GenerationRequest()) as parts:  # nothing of ours is left
         assert parts.unet.state_dict().keys() == plain.unet.state_dict().keys()
         assert parts.text_encoders[0].state_dict().keys() == plain.text_encoder.state_dict().keys()
     ours(bench, loras=["one"])
@@ -340,7 +341,7 @@ def test_many_attached_cost_no_more_to_switch(
             layer
             for network in (parts.unet, *parts.text_encoders)
             for layer in network.modules()
-            if isinstance(layer, makers.LoraLayer) and name in layer.lora_A
+            if isinstance(layer, AdaptedLayer) and name in layer.adapters
         ]
-        assert {tuple(layer.active_adapters) for layer in on} == {(name,)}
+        assert {layer.active_adapters == tuple(layer.adapters[name]) for layer in on} == {True}
     assert {tuple(layer.active_adapters) for layer in on} == {()}

@@ -22,12 +22,12 @@ from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
+from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.errors import BadFile, InvalidSpec, LoraMismatch, LoraNotFound, StudioError
 from studio.settings import Settings, load
 from studio.storage.jobs import Progress
 from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
-from support import lora_makers as makers
 from support.benches import open_bench
 from support.sentences import check_sentence, refused
 
@@ -450,8 +450,11 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     ),
     "other widths": instead(pair(f"{UNET}1_to_q", 320, 320)),
     "SDXL": instead(pair(f"{UNET}2_to_k", 2048, 640)),
-    "LoHa": instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
-    "DoRA": instead(pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(128)}),
+    "half a LoHa": instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
+    "DoRA of another width": instead(
+        pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(64)}
+    ),
+    "GLoRA": instead({f"{UNET}1_to_q.a1.weight": torch.ones(128, 4)}),
     "pickle": pickled,
     "text": lambda path: path.write_text("hello"),
 }
@@ -476,7 +479,7 @@ def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> Non
         )
     assert len(str(caught.value)) < 300
     with bench.pipelines.borrow(GenerationRequest()) as parts:
-        assert not any(isinstance(module, makers.LoraLayer) for module in parts.unet.modules())
+        assert not any(isinstance(module, AdaptedLayer) for module in parts.unet.modules())
         assert parts.active_adapters == ()
     assert not [held for held in bench.pipelines.loaded if held["name"].startswith("LoRA")]
     path.unlink()

@@ -144,7 +144,7 @@ def test_kind_and_family(tmp_path: Path, shapes: Shapes, kind: str, family: str)
     [
         (kohya(CROSS), "LoRA", "sd1"),
         (kohya(CROSS, width=2048), "LoRA", "sdxl"),
-        ({"unet:0:up": [8, 4], "unet:0:down": [4, 8]}, "LoRA of lora_diffusion", ""),
+        ({"unet:0:up": [8, 4], "unet:0:down": [4, 8]}, "LoRA", ""),
         (kohya(CROSS, **LOHA), "LoHa", ""),
         (kohya(CROSS, lokr_w1=[4, 4], lokr_w2=[8, 8], alpha=[]), "LoKr", ""),
         (

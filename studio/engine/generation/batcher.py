@@ -34,7 +34,7 @@ def batch_key(trajectory: Trajectory) -> tuple[Any, ...]:
         trajectory.latent_shape,
         trajectory.conditioning.positive.shape[1],
         tuple(sorted(trajectory.added_cond_kwargs[1])),
-        frozenset(active.content_hash for active in trajectory.active_adapters),
+        lora.get_batching_key(trajectory.active_adapters),
     )
 
 

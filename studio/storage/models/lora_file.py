@@ -26,49 +26,56 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.core.catalog import FAMILIES, Family
-from studio.errors import BadFile, quote
+from studio.errors import BadFile
 from studio.storage import atomic
+from studio.storage.models.adapter_kinds import (
+    DIFFERENCE,
+    DORA,
+    IA3,
+    LORA,
+    OFT,
+    PRODUCTS,
+    LayerShape,
+    TensorRule,
+    measure_layer,
+    parse_adapter_key,
+    title_adapter,
+)
 from studio.storage.models.header_rules import (
     DTYPE_BYTES,
     FAMILY_BY_CROSS_ATTENTION_DIM,
     FAMILY_BY_TEXT_ENCODER_WIDTH,
 )
 from studio.storage.models.model_file import find_stated_family, identify_file, read_metadata
+from studio.storage.models.peft_config import (
+    PeftConfig,
+    get_number,
+    is_feedforward,
+    read_peft_configs,
+)
 
 MAX_RANK = 1024
 MAX_ALPHA = 100_000
 MAX_HEADER_BYTES = 8 * 2**20  # with all metadata that trainers write headers stay below 2 MB
-MAX_CONFIG_BYTES = 2**20
 MAX_KEY_CHARS = 300
 MAX_TAGS = 30
 MAX_TEXT_CHARS = 200
 STRUCT_FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f", "F8_E4M3": "", "F8_E5M2": ""}
 _INTEGER_FORMATS = {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
-_UNSUPPORTED_ADAPTERS = {
-    "hada": "LoHa",
-    "lokr": "LoKr",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lora_mid": "Tucker LoCon",
-    "oft": "OFT",
-    "boft": "BOFT",
-}
-_UNSUPPORTED_KEY = re.compile(rf"\.({'|'.join(_UNSUPPORTED_ADAPTERS)})(?:_\w+)?(?:\.\w+)*$")
-_KEY_ROLE = re.compile(
-    r"(.+?)(?:\.lora_(down|up|A|B)(?:\.default)?\.weight"
-    r"|[._]lora(?:_linear_layer)?\.(down|up)\.weight|\.(alpha))"
-)
+# The network, and the layer's name. A doubled network is the slip of a converter.
 _NETWORK_PREFIX = re.compile(
     r"(?:base_model\.model\.)?"
-    r"(?:lora_(unet|te1|te2|te)_|(unet|text_encoder_2|text_encoder)\.|diffusion_model\.)?"
-    r"(?:base_model\.model\.)?(.+)"
+    r"(?:lora_(unet|te1|te2|te)_|lycoris_|(unet|text_encoder_2|text_encoder)[.:]|"
+    r"diffusion_model\.|text_encoders\.clip_([lgh])\.transformer\.)?"
+    r"(?:base_model\.model\.|(?<=unet_)unet_|(?<=te_)text_encoder_)?(.+)"
 )
+_NETWORK_BY_CLIP = {"l": "text_encoder", "h": "text_encoder", "g": "text_encoder_2"}
 _NETWORK_BY_KOHYA_PREFIX = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 # Where a layer of a U-Net can be, in diffusers' names and in sgm's. Other architectures (Flux,
 # SD 3, Wan) have none of these.
@@ -82,36 +89,54 @@ _SDXL_LAYER = re.compile(r"(?:attentions_\d+|blocks_\d+_1|middle_block_1)_transf
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's pair of matrices; effect = up · down · alpha / rank.
+    """What a file does to one layer of a network.
 
-    `down_key` and `up_key` are the tensors' names; `input_shape` is what the layer takes:
-    (features,), or (channels, height, width) of a convolution's kernel.
+    Attributes:
+        stem: How the file names the layer.
+        network: unet, text_encoder or text_encoder_2.
+        name: As kohya writes it, without the network: down_blocks_0_attentions_0_…
+        kind: Which of adapter_kinds' it is.
+        tensors: The tensors' names by role.
+        shape: The layer that it is for, and its rank.
+        alpha: The effect is multiplied by alpha / rank; of OFT it is the constraint, 0 for none.
+        use_rslora: Divided by √rank instead.
+        on_input: Of (IA)³: it scales what the layer takes, and not what it gives.
+        neumann_terms: Of peft's OFT: the length of the series, 0 for the exact inverse.
+        numbered_in: Of lora_diffusion: the classes whose layers are numbered; the name is the
+            number.
     """
 
     stem: str
-    network: str  # unet, text_encoder or text_encoder_2
-    name: str  # as kohya writes it, without the network: down_blocks_0_attentions_0_…
-    down_key: str
-    up_key: str
-    rank: int
-    input_shape: tuple[int, ...]
-    out_features: int
+    network: str
+    name: str
+    kind: str
+    tensors: Mapping[str, str]
+    shape: LayerShape
     alpha: float
-    use_rslora: bool  # divided by √rank instead
+    use_rslora: bool = False
+    on_input: bool = False
+    neumann_terms: int = 0
+    numbered_in: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Its rank; 0 if it has none."""
+        return self.shape.rank
 
 
 @dataclass(frozen=True)
 class LoraInfo:
     """A LoRA file, as far as its header tells.
 
-    `rank` and `alpha` are those of most layers; `family` is None where the file does not say it;
-    `tags` are those of its training captions with their counts, the most frequent first. Texts are
-    the file's own.
+    `kind` says which relative of LoRA it is; `rank` and `alpha` are those of most layers, 0 where
+    it has none; `family` is None where the file does not say it; `tags` are those of its training
+    captions with their counts, the most frequent first. Texts are the file's own.
     """
 
     name: str
     path: Path
     family: Family | None
+    kind: str
     rank: int
     alpha: float
     layers: int
@@ -147,6 +172,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         name=name or path.stem,
         path=path,
         family=_detect_family(layers, metadata),
+        kind=_title_layers(layers),
         rank=rank,
         alpha=alpha,
         layers=len(layers),
@@ -172,14 +198,6 @@ def read_layers(path: Path) -> tuple[list[Layer], list[str]]:
     return layers, stray_keys
 
 
-def list_files(path: Path) -> list[Path]:
-    """List the files of a LoRA: the file itself, and peft's config beside it if there is one."""
-    config_path = path.with_name("adapter_config.json")
-    if path.stem == "adapter_model" and config_path.is_file():
-        return [path, config_path]
-    return [path]
-
-
 def _open_and_parse(path: Path) -> tuple[list[Layer], list[str], dict[str, Any]]:
     try:
         with open(path, "rb", buffering=0) as file:
@@ -191,20 +209,21 @@ def _open_and_parse(path: Path) -> tuple[list[Layer], list[str], dict[str, Any]]
 def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str, Any]]:
     """Return the layers, the tensors that belong to none, and the header."""
     header, data_start = _read_header(file, path)
-    keys_by_stem, stray_keys = _group_keys(header)
-    metadata = header.get("__metadata__")
-    configs = _read_peft_configs(path, metadata if isinstance(metadata, dict) else {})
+    keys_by_stem, stray_keys = _group_keys(path, header)
+    reader = _LayerReader(file, path, header, data_start)
     layers = []
     for stem, keys in keys_by_stem.items():
-        if "down" not in keys or "up" not in keys:
-            stray_keys += keys.values()
-            continue
-        alpha = None
-        if "alpha" in keys:
-            alpha = _read_scalar(file, data_start, path, header, keys["alpha"])
-        layers.append(
-            _build_layer(path, header, stem=stem, keys=keys, alpha=alpha, configs=configs)
-        )
+        used_keys: set[str] = set()
+        for kind in dict.fromkeys(rule.kind for rule, _ in keys.values()):
+            layer = reader.read_layer(stem, kind, keys)
+            if layer:
+                layers.append(layer)
+                used_keys |= set(layer.tensors.values())
+        stray_keys += [
+            key
+            for role, (_, key) in keys.items()
+            if key not in used_keys and not (role in ("alpha", "on_input") and used_keys)
+        ]
     if not layers:
         identified = identify_file(path)
         if identified.kind not in ("lora", "unknown"):
@@ -213,30 +232,53 @@ def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str
             f"{path.name} is no LoRA: none of its {len(stray_keys)} tensors belongs to a LoRA's "
             "layer."
         )
-    unet_layers = [layer for layer in layers if layer.network == "unet"]
-    if unet_layers and not any(_UNET_LAYER.match(layer.name) for layer in unet_layers):
-        titles = ", ".join(info.title for info in FAMILIES.values())
-        raise BadFile(
-            f"{path.name} is made for another kind of model than {titles}: none of its layers is "
-            f"one of theirs. Such as {unet_layers[0].stem:.80}."
-        )
+    _check_architecture(path, layers)
     return layers, stray_keys, header
 
 
-def _group_keys(header: Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return the tensors of each layer by role (down, up, alpha), and those without a role."""
-    keys_by_stem: dict[str, dict[str, str]] = {}
+def _check_architecture(path: Path, layers: Sequence[Layer]) -> None:
+    """Raise BadFile if no layer is one that a U-Net has."""
+    named_layers = [layer for layer in layers if layer.network == "unet" and not layer.numbered_in]
+    if named_layers and not any(_UNET_LAYER.match(layer.name) for layer in named_layers):
+        titles = ", ".join(info.title for info in FAMILIES.values())
+        raise BadFile(
+            f"{path.name} is made for another kind of model than {titles}: none of its layers is "
+            f"one of theirs. Such as {named_layers[0].stem:.80}."
+        )
+
+
+Keys = Mapping[str, tuple[TensorRule, str]]  # of one layer: role → (rule, tensor's name)
+
+
+def _group_keys(
+    path: Path, header: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, tuple[TensorRule, str]]], list[str]]:
+    """Return the tensors of each layer by role, and those without a role.
+
+    Raises BadFile for tensors of a kind that cannot be used.
+    """
+    keys_by_stem: dict[str, dict[str, tuple[TensorRule, str]]] = {}
     stray_keys = []
     for key in header:
         if key == "__metadata__":
             continue
-        match = _KEY_ROLE.fullmatch(key)
-        if match is None:
+        parsed = None
+        if not key.startswith("bundle_emb."):  # OneTrainer's embeddings may have any name
+            parsed = parse_adapter_key(key)
+        if parsed is None:
             stray_keys.append(key)
             continue
-        role = match[2] or match[3] or match[4]
-        role = {"A": "down", "B": "up"}.get(role, role)
-        keys_by_stem.setdefault(match[1], {})[role] = key
+        stem, rule = parsed
+        if not rule.role:
+            raise BadFile(
+                f"{path.name} is a {rule.kind}, a relative of LoRA that cannot be used yet."
+            )
+        keys_by_stem.setdefault(stem, {})[rule.role] = (rule, key)
+    for stem, keys in keys_by_stem.items():
+        weight_key = f"{stem}.weight"
+        if "on_input" in keys and weight_key in stray_keys:  # its name alone says nothing
+            keys["weight"] = (keys["on_input"][0], weight_key)
+            stray_keys.remove(weight_key)
     return keys_by_stem, stray_keys
 
 
@@ -260,13 +302,6 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
                 raise BadFile(
                     f"{path.name} was cut off while it was copied: {key:.100} is not all there."
                 )
-        # embeddings that OneTrainer bundles may have any name
-        match = None if key.startswith("bundle_emb.") else _UNSUPPORTED_KEY.search(key)
-        if match:
-            raise BadFile(
-                f"{path.name} is a {_UNSUPPORTED_ADAPTERS[match[1]]}, a relative of LoRA that "
-                "cannot be used yet."
-            )
     return header, data_start
 
 
@@ -282,48 +317,126 @@ def _read_offsets(path: Path, key: str, entry: Any) -> tuple[int, int]:
     return offsets[0], offsets[1]
 
 
-def _build_layer(
-    path: Path,
-    header: Mapping[str, Any],
-    *,
-    stem: str,
-    keys: Mapping[str, str],
-    alpha: float | None,
-    configs: Mapping[str, Mapping[str, Any]],
-) -> Layer:
-    down_shape = _read_shape(path, header, keys["down"])
-    up_shape = _read_shape(path, header, keys["up"])
-    _check_shapes(path, stem, down_shape, up_shape)
-    _check_num_bytes(path, header, keys["down"], down_shape)
-    _check_num_bytes(path, header, keys["up"], up_shape)
-    network, name, dotted_name = _parse_stem(stem)
-    config = configs.get(network, configs.get("", {}))
-    if alpha is None:
-        alpha = _find_alpha(config, dotted_name)
-    if alpha is not None and abs(alpha) > MAX_ALPHA:
-        raise BadFile(
-            f"{path.name} has alpha {alpha:g} in {stem:.100}; the studio takes up to {MAX_ALPHA:,}."
+class _LayerReader:
+    """Builds the layers of one file."""
+
+    def __init__(
+        self, file: BinaryIO, path: Path, header: Mapping[str, Any], data_start: int
+    ) -> None:
+        metadata = header.get("__metadata__")
+        self.metadata: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
+        self.configs = read_peft_configs(path, self.metadata)
+        self.file, self.path, self.header, self.data_start = file, path, header, data_start
+
+    def read_layer(self, stem: str, kind: str, keys: Keys) -> Layer | None:
+        """Return what tensors of one kind do to a layer; None if they are not complete.
+
+        Raises BadFile if they do not belong together.
+        """
+        if kind not in (*PRODUCTS, OFT, IA3, DIFFERENCE):
+            return None
+        tensors = {
+            role: key
+            for role, (rule, key) in keys.items()
+            if (rule.kind == kind and role != "on_input")
+            or (rule.kind == DORA and kind in PRODUCTS)
+        }
+        shape = self._measure(stem, kind, tensors)
+        if shape is None:
+            return None
+        network, name, dotted_name = _parse_stem(stem)
+        config = self.configs.get(network, self.configs.get("", {}))
+        alpha = self._read_scalar(keys["alpha"][1]) if "alpha" in keys else None
+        use_rslora = bool(config.get("use_rslora")) and alpha is None
+        if alpha is None:
+            alpha = get_number(config, "alpha", dotted_name) if kind in PRODUCTS else 0.0
+            if not shape.rank:  # peft scales a LoKr of whole factors too
+                shape = replace(shape, rank=int(get_number(config, "rank", dotted_name) or 0))
+        if alpha is not None and abs(alpha) > MAX_ALPHA:
+            raise BadFile(
+                f"{self.path.name} has alpha {alpha:g} in {stem:.100}; the studio takes up to "
+                f"{MAX_ALPHA:,}."
+            )
+        layer = Layer(
+            stem=stem,
+            network=network,
+            name=name,
+            kind=kind,
+            tensors=tensors,
+            shape=shape,
+            alpha=float(shape.rank) if alpha is None else alpha,
+            use_rslora=use_rslora,
         )
-    is_pointwise = set(down_shape[2:]) <= {1}  # a 1 × 1 kernel takes what a linear layer takes
-    return Layer(
-        stem=stem,
-        network=network,
-        name=name,
-        down_key=keys["down"],
-        up_key=keys["up"],
-        rank=down_shape[0],
-        input_shape=tuple(down_shape[1:2] if is_pointwise else down_shape[1:]),
-        out_features=up_shape[0],
-        alpha=float(down_shape[0]) if alpha is None else alpha,
-        use_rslora=bool(config.get("use_rslora")) and "alpha" not in keys,
-    )
+        return self._complete(layer, keys, config, dotted_name)
+
+    def _complete(self, layer: Layer, keys: Keys, config: PeftConfig, dotted_name: str) -> Layer:
+        """Add what only some kinds have. Raises BadFile where it would have to be guessed."""
+        name = self.path.name
+        if config.get("use_dora") and layer.kind == LORA and "magnitude" not in layer.tensors:
+            raise BadFile(f"{name} is a DoRA without its magnitudes, in {layer.stem:.100}.")
+        if ":" in layer.stem:
+            return replace(layer, numbered_in=self._read_classes(layer.network))
+        if "oft_R" in layer.tensors:
+            if not config or config.get("coft") or config.get("block_share"):
+                raise BadFile(
+                    f"{name} is an OFT of peft, which can be used with its adapter_config.json "
+                    "beside it, and without coft and block_share."
+                )
+            return replace(layer, neumann_terms=config["num_cayley_neumann_terms"])
+        if layer.kind != IA3:
+            return layer
+        if "on_input" in keys:
+            on_input = bool(self._read_scalar(keys["on_input"][1]))
+        else:
+            shape = self.header[layer.tensors["ia3_l"]]["shape"]
+            by_config = is_feedforward(config, dotted_name)
+            on_input = shape[0] == 1 if by_config is None else by_config
+        if on_input:
+            features = layer.shape.out_features
+            layer = replace(layer, shape=LayerShape(0, (features,)), on_input=True)
+        return layer
+
+    def _measure(self, stem: str, kind: str, tensors: Mapping[str, str]) -> LayerShape | None:
+        """Return the layer that tensors are for. Raises BadFile."""
+        path, header = self.path, self.header
+        shapes = {role: _read_shape(path, header, key) for role, key in tensors.items()}
+        try:
+            shape = measure_layer(kind, shapes)
+        except ValueError as error:
+            raise BadFile(
+                f"{path.name}: the matrices of {stem:.100} do not belong together ({error!s:.100})."
+            ) from None
+        if shape is not None and shape.rank > MAX_RANK:
+            raise BadFile(
+                f"{path.name} has rank {shape.rank:,} in {stem:.100}; the studio takes up to "
+                f"{MAX_RANK:,}."
+            )
+        for role, key in tensors.items():
+            _check_num_bytes(path, header, key, shapes[role])
+        return shape
+
+    def _read_classes(self, network: str) -> tuple[str, ...]:
+        """Return the classes whose layers lora_diffusion numbers. Raises BadFile."""
+        try:
+            classes = json.loads(str(self.metadata.get(network)))
+            if not isinstance(classes, list) or not 1 <= len(classes) <= MAX_TAGS:
+                raise ValueError("no list of classes")
+        except (ValueError, RecursionError):
+            raise BadFile(
+                f"{self.path.name} only numbers the layers of {network}, and does not say which "
+                "it numbers."
+            ) from None
+        return tuple(sorted(f"{name:.100}" for name in classes))
+
+    def _read_scalar(self, key: str) -> float:
+        return _read_scalar(self.file, self.data_start, self.path, self.header, key)
 
 
 def _parse_stem(stem: str) -> tuple[str, str, str]:
     """Return the network of a layer, its name as kohya writes it, and its name in the file."""
     match = _NETWORK_PREFIX.fullmatch(stem)
     assert match  # it matches any text
-    kohya_prefix, dotted_prefix, dotted_name = match.groups()
+    kohya_prefix, dotted_prefix, clip_letter, dotted_name = match.groups()
     name = dotted_name.replace(".processor.", ".").replace(".", "_")
     name = re.sub(r"(_attn[12]_to_out)$", r"\1_0", name).removeprefix("text_model_")
     # diffusers, before peft
@@ -332,27 +445,11 @@ def _parse_stem(stem: str) -> tuple[str, str, str]:
         network = _NETWORK_BY_KOHYA_PREFIX.get(kohya_prefix, kohya_prefix)
     elif dotted_prefix:
         network = dotted_prefix
+    elif clip_letter:
+        network = _NETWORK_BY_CLIP[clip_letter]
     else:
         network = "text_encoder" if name.startswith("encoder_layers_") else "unet"
     return network, name, dotted_name
-
-
-def _check_shapes(path: Path, stem: str, down_shape: list[int], up_shape: list[int]) -> None:
-    if (
-        len(down_shape) < 2
-        or len(up_shape) < 2
-        or up_shape[1] != down_shape[0]
-        or any(side != 1 for side in up_shape[2:])
-    ):
-        raise BadFile(
-            f"{path.name}: the two matrices of {stem:.100} do not belong together "
-            f"({down_shape} and {up_shape})."
-        )
-    if down_shape[0] > MAX_RANK:
-        raise BadFile(
-            f"{path.name} has rank {down_shape[0]:,} in {stem:.100}; the studio takes up to "
-            f"{MAX_RANK:,}."
-        )
 
 
 def _check_num_bytes(path: Path, header: Mapping[str, Any], key: str, shape: list[int]) -> None:
@@ -397,95 +494,33 @@ def _read_scalar(
     return float(value)
 
 
-def _read_peft_configs(path: Path, metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return peft's settings by network, "" for all.
-
-    diffusers writes them into the header, peft itself into a file beside it.
-    """
-    try:
-        settings = json.loads(str(metadata.get("lora_adapter_metadata", "{}")))
-        files = list_files(path)
-        if len(files) > 1:
-            with open(files[1], "rb") as file:
-                settings = json.loads(file.read(MAX_CONFIG_BYTES)) | settings
-        configs = _group_by_network(settings)
-        for config in configs.values():
-            alpha = config.get("lora_alpha")
-            config["lora_alpha"] = None if alpha is None else _parse_number(alpha)
-            config["alpha_pattern"] = _parse_alpha_pattern(config.get("alpha_pattern") or {})
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        raise BadFile(
-            f"{path.name}: the settings that peft wrote with it cannot be read, so its alpha is "
-            "not known."
-        ) from None
-    if any(config.get("use_dora") for config in configs.values()):
-        raise BadFile(f"{path.name} is a DoRA, a relative of LoRA that cannot be used yet.")
-    return configs
-
-
-def _group_by_network(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Turn {"unet.lora_alpha": 4, "r": 8} into {"unet": {"lora_alpha": 4}, "": {"r": 8}}."""
-    configs: dict[str, dict[str, Any]] = {}
-    for key, value in settings.items():
-        network, dot, name = key.partition(".")
-        if dot:
-            configs.setdefault(network, {})[name] = value
-        else:
-            configs.setdefault("", {})[key] = value
-    return configs
-
-
-def _parse_number(value: Any) -> float:
-    """Raise ValueError for what is no number, or too large for a float."""
-    if type(value) not in (int, float) or not -1e30 < value < 1e30:
-        raise ValueError(f"{quote(value)} is no number")
-    return float(value)
-
-
-def _parse_alpha_pattern(patterns: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
-    """Return peft's alphas by the ending of layer names, each with its position.
-
-    The first that fits a layer counts. Raises ValueError for any other regular expression.
-    """
-    alphas: dict[str, tuple[int, float]] = {}
-    for position, (pattern, alpha) in enumerate(patterns.items()):
-        ending = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-        if not re.fullmatch(r"[\w.-]+", ending):
-            raise ValueError(f"{quote(pattern)} is no layer's name")
-        alphas.setdefault(ending, (position, _parse_number(alpha)))
-    return alphas
-
-
-def _find_alpha(config: Mapping[str, Any], dotted_name: str) -> float | None:
-    """Return the alpha that peft's settings give a layer; None without one."""
-    alphas: Mapping[str, tuple[int, float]] = config.get("alpha_pattern", {})
-    parts = dotted_name.split(".")
-    endings = [".".join(parts[k:]) for k in range(len(parts))]
-    matches = [alphas[ending] for ending in endings if ending in alphas]
-    if matches:
-        return min(matches)[1]
-    alpha: float | None = config.get("lora_alpha")
-    return alpha
-
-
 def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> Family | None:
     """Detect the family by shapes; where they are silent, by what the trainer wrote."""
     if any(layer.network == "text_encoder_2" or _SDXL_LAYER.search(layer.name) for layer in layers):
         return "sdxl"
     candidates = [
-        FAMILY_BY_CROSS_ATTENTION_DIM.get(layer.input_shape[0])
+        FAMILY_BY_CROSS_ATTENTION_DIM.get(layer.shape.input_shape[0])
         for layer in layers
-        if re.search(r"attn2_to_[kv]$", layer.name)
+        if layer.shape.input_shape and re.search(r"attn2_to_[kv]$", layer.name)
     ]
     candidates += [
-        FAMILY_BY_TEXT_ENCODER_WIDTH.get(layer.input_shape[0])
+        FAMILY_BY_TEXT_ENCODER_WIDTH.get(layer.shape.input_shape[0])
         for layer in layers
-        if re.match(r"lora_te_.*q_proj$", layer.stem)
+        if layer.shape.input_shape and re.match(r"lora_te_.*q_proj$", layer.stem)
     ]
     for candidate in candidates:
         if candidate:
             return candidate
     return find_stated_family(metadata)
+
+
+def _title_layers(layers: Sequence[Layer]) -> str:
+    """Return what a file with these layers is called."""
+    kinds = {layer.kind for layer in layers}
+    if any(layer.shape.num_magnitudes for layer in layers):
+        kinds.add(DORA)
+    has_kernels = any(len(layer.shape.input_shape) > 1 for layer in layers if layer.kind == LORA)
+    return title_adapter(kinds, has_kernels)
 
 
 def _parse_trigger_words(phrase: str) -> tuple[str, ...]:

@@ -20,10 +20,15 @@ from typing import Any, BinaryIO
 from studio.core.catalog import Family
 from studio.errors import BadFile, quote
 from studio.storage import atomic
+from studio.storage.models.adapter_kinds import (
+    IA3,
+    LORA,
+    is_supported,
+    parse_adapter_key,
+    title_adapter,
+)
 from studio.storage.models.header_rules import (
-    ADAPTER_ENDINGS,
     ADAPTER_FAMILIES,
-    ADAPTER_KEY,
     DENOISER_PREFIXES,
     DTYPE_BYTES,
     FAMILY_BY_CROSS_ATTENTION_DIM,
@@ -206,10 +211,9 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
     if problem:
         return replace(result, problem=problem)
     names = set(shapes)
-    adapter = _find_adapter(names)
+    adapter, problem = _find_adapter(shapes)
     if adapter and "lora_controlnet" not in names:
         family = _find_adapter_family(shapes, metadata)
-        problem = "" if adapter == "LoRA" else "cannot be used yet"
         return replace(result, kind="lora", adapter=adapter, family=family, problem=problem)
     if _is_embedding(shapes):
         return replace(result, kind="embedding", family=_find_embedding_family(shapes))
@@ -293,16 +297,21 @@ def _find_main_dtype(header: Mapping[str, Any], shapes: Mapping[str, Sequence[in
 # ---- the kind -----------------------------------------------------------------------------------
 
 
-def _find_adapter(names: set[str]) -> str:
-    """Return which relative of LoRA a file is, if most of its tensors are of one; else empty."""
-    adapter_names = [name for name in names if ADAPTER_KEY.fullmatch(name)]
-    if 2 * len(adapter_names) <= len(names):
-        return ""
-    for ending, adapter in ADAPTER_ENDINGS.items():
-        pattern = re.compile(rf".+?{ending}")
-        if any(pattern.fullmatch(name) for name in adapter_names):
-            return adapter
-    return ""
+def _find_adapter(shapes: Mapping[str, Sequence[int]]) -> tuple[str, str]:
+    """Return which relative of LoRA a file is and why it cannot be used, if it is one."""
+    parsed = {name: parse_adapter_key(name) for name in shapes}
+    kinds = {result[1].kind for result in parsed.values() if result} - {""}
+    num_tensors = sum(result is not None for result in parsed.values())
+    if IA3 in kinds:  # half of its tensors have names that say nothing
+        num_tensors *= 2
+    if not kinds or 2 * num_tensors <= len(shapes):
+        return "", ""
+    has_kernels = any(
+        result and result[1].kind == LORA and len(shape) == 4 and max(shape[2:]) > 1
+        for result, shape in zip(parsed.values(), shapes.values())
+    )
+    problem = "" if all(is_supported(kind) for kind in kinds) else "cannot be used yet"
+    return title_adapter(kinds, has_kernels), problem
 
 
 def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
