@@ -16,14 +16,15 @@ from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.engine.models.prompt_encoding import encode_prompts
 from support import lora_makers as makers
 from support.benches import open_toy_bench
+from support.lora_pictures import PROMPT
+from support.lora_pictures import paint_ours as ours
+from support.lora_pictures import paint_stock as theirs
 from support.models import POCKET
-from support.painting import together
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-PROMPT, SEED, GUIDANCE = "a red boat by a lake", 3, 5.0
 MODELS = ["pocket", "toy-sdxl"]
 
 
@@ -37,47 +38,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]
 
 def folder(model: str, toys: Path) -> Path:
     return POCKET if model == "pocket" else toys / model
-
-
-def ours(bench: WorkerContext, model: str = "pocket", **values: Any) -> torch.Tensor:
-    """The latents of a request."""
-    quick = {
-        "prompt": PROMPT,
-        "negative_prompt": "fog",
-        "steps": 2,
-        "width": 64,
-        "height": 64,
-        "guidance": GUIDANCE,
-        "seed": SEED,
-    }
-    request = GenerationRequest(
-        model=model, scheduler="Euler", noise_schedule="Uniform", **quick | values
-    )
-    with bench.pipelines.borrow(request) as parts:
-        one = request.resolve(parts.info.native_size, 0)
-        return together(parts, one)[0]
-
-
-def theirs(pipe: Any) -> torch.Tensor:
-    """The same by a stock call, its weights as ours for inference: torch multiplies those that want a gradient another way."""
-    for network in makers.networks(pipe).values():
-        network.requires_grad_(False)
-    from diffusers import EulerDiscreteScheduler
-
-    shipped = {
-        key: value for key, value in pipe.scheduler.config.items() if key != "use_karras_sigmas"
-    }
-    pipe.scheduler = EulerDiscreteScheduler.from_config(shipped, timestep_spacing="linspace")
-    return pipe(
-        PROMPT,
-        negative_prompt="fog",
-        num_inference_steps=2,
-        guidance_scale=GUIDANCE,
-        width=64,
-        height=64,
-        generator=torch.Generator().manual_seed(SEED),
-        output_type="latent",
-    ).images
 
 
 def shelf(bench: WorkerContext, name: str) -> Path:

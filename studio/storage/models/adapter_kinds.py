@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 LORA, LOHA, LOKR, OFT, BOFT = "LoRA", "LoHa", "LoKr", "OFT", "BOFT"
@@ -90,6 +90,7 @@ class LayerShape:
         is_flat: Whether a kernel may be folded into the features that it takes.
         rank: Of the adapter; 0 if it has none.
         num_magnitudes: Of a DoRA; 0 if it is none.
+        magnitude_axis: 0 if they are for what the layer gives, 1 for what it takes.
     """
 
     out_features: int
@@ -97,6 +98,7 @@ class LayerShape:
     is_flat: bool = False
     rank: int = 0
     num_magnitudes: int = 0
+    magnitude_axis: int = 0
 
 
 def parse_adapter_key(key: str) -> tuple[str, TensorRule] | None:
@@ -107,21 +109,29 @@ def parse_adapter_key(key: str) -> tuple[str, TensorRule] | None:
     return match[1], TENSOR_RULES[match.lastindex - 2]
 
 
-def title_adapter(kinds: Collection[str], has_kernels: bool) -> str:
-    """Return what an adapter is called whose tensors are of these kinds; empty if of none.
+def title_adapter(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Return what an adapter is called; empty if none of these tensors is of one.
 
     Args:
-        kinds: Those of its tensors.
-        has_kernels: Whether its low-rank pairs are on convolutions with a kernel too.
+        shapes: Of its tensors, by name.
     """
-    order = dict.fromkeys(rule.kind for rule in TENSOR_RULES if rule.kind)
-    titles = [kind for kind in order if kind in kinds]
-    if DORA in titles:
-        others = [kind for kind in titles if kind in (LOHA, LOKR)]
-        return f"{others[0]} with DoRA" if others else DORA
+    rules = {name: parsed[1] for name in shapes if (parsed := parse_adapter_key(name))}
+    kinds = {rule.kind for rule in rules.values()}
+    titles = [rule.kind for rule in TENSOR_RULES if rule.kind and rule.kind in kinds]
     if not titles:
         return ""
-    return "LoCon" if titles[0] == LORA and has_kernels else titles[0]
+    if DORA in kinds:
+        return next((f"{kind} with DoRA" for kind in titles if kind in (LOHA, LOKR)), DORA)
+
+    def has_tensor(kind: str, num_axes: int, min_side: int) -> bool:
+        return any(
+            rule.kind == kind and len(shapes[name]) == num_axes and shapes[name][-1] >= min_side
+            for name, rule in rules.items()
+        )
+
+    if titles[0] == LORA and has_tensor(LORA, 4, 2):
+        return "LoCon"  # it is on convolutions with a kernel too
+    return BOFT if titles[0] == OFT and has_tensor(OFT, 4, 1) else titles[0]
 
 
 def is_supported(kind: str) -> bool:
@@ -154,9 +164,11 @@ def measure_layer(kind: str, shapes: Shapes) -> LayerShape | None:
     name = next((name for name in MAGNITUDES if name in shapes), None)
     if layer is None or name is None:
         return layer
-    is_one_axis = sum(side != 1 for side in shapes[name]) <= 1
-    _require(is_one_axis, shapes, name)
-    return replace(layer, num_magnitudes=math.prod(shapes[name]))
+    axes = [axis for axis, side in enumerate(shapes[name]) if side != 1]
+    # LyCORIS shows by the axis what they are for; peft has only those for what the layer gives.
+    axis = axes[0] if axes and name == "dora_scale" else 0
+    _require(len(axes) <= 1 and axis <= 1, shapes, name)
+    return replace(layer, num_magnitudes=math.prod(shapes[name]), magnitude_axis=axis)
 
 
 def _measure_lora(shapes: Shapes) -> LayerShape | None:

@@ -172,7 +172,9 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         name=name or path.stem,
         path=path,
         family=_detect_family(layers, metadata),
-        kind=_title_layers(layers),
+        kind=title_adapter(
+            {key: header[key]["shape"] for layer in layers for key in layer.tensors.values()}
+        ),
         rank=rank,
         alpha=alpha,
         layers=len(layers),
@@ -512,15 +514,6 @@ def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> Family |
         if candidate:
             return candidate
     return find_stated_family(metadata)
-
-
-def _title_layers(layers: Sequence[Layer]) -> str:
-    """Return what a file with these layers is called."""
-    kinds = {layer.kind for layer in layers}
-    if any(layer.shape.num_magnitudes for layer in layers):
-        kinds.add(DORA)
-    has_kernels = any(len(layer.shape.input_shape) > 1 for layer in layers if layer.kind == LORA)
-    return title_adapter(kinds, has_kernels)
 
 
 def _parse_trigger_words(phrase: str) -> tuple[str, ...]:

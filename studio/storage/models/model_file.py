@@ -22,7 +22,6 @@ from studio.errors import BadFile, quote
 from studio.storage import atomic
 from studio.storage.models.adapter_kinds import (
     IA3,
-    LORA,
     is_supported,
     parse_adapter_key,
     title_adapter,
@@ -306,12 +305,8 @@ def _find_adapter(shapes: Mapping[str, Sequence[int]]) -> tuple[str, str]:
         num_tensors *= 2
     if not kinds or 2 * num_tensors <= len(shapes):
         return "", ""
-    has_kernels = any(
-        result and result[1].kind == LORA and len(shape) == 4 and max(shape[2:]) > 1
-        for result, shape in zip(parsed.values(), shapes.values())
-    )
     problem = "" if all(is_supported(kind) for kind in kinds) else "cannot be used yet"
-    return title_adapter(kinds, has_kernels), problem
+    return title_adapter(shapes), problem
 
 
 def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:

@@ -50,17 +50,13 @@ class DoRA(AdapterModule):
         magnitude = next(tensors[role] for role in MAGNITUDES if role in tensors)
         super().__init__(layer, {"magnitude": magnitude.flatten()}, base)
         self.direction = direction_class(layer, others, base)
-        # LyCORIS shows it by the axis that they lie on; of a square layer only that tells.
-        is_on_first_axis = magnitude.ndim == 1 or magnitude.shape[0] == magnitude.numel()
-        self.is_on_output = "magnitude" in tensors or is_on_first_axis
+        self.axis = layer.shape.magnitude_axis
         self.register_buffer("scale", torch.ones_like(self.magnitude), persistent=False)
 
     @classmethod
     def fits(cls, layer: Layer, base: Any) -> bool:
-        """Whether there is one magnitude for each output or, of LyCORIS', for each input."""
-        count = layer.shape.num_magnitudes
-        out_features, in_features = base.weight.shape[:2]
-        return count == out_features or (count == in_features and "dora_scale" in layer.tensors)
+        """Whether there is one magnitude for each output, or for each input."""
+        return layer.shape.num_magnitudes == base.weight.shape[layer.shape.magnitude_axis]
 
     def get_factor(self, weight: float) -> float:
         """Return the weight: the alpha is within the norm."""
@@ -74,7 +70,7 @@ class DoRA(AdapterModule):
         """Compute m / ‖W + ΔW‖ in float32."""
         delta = self.direction.compute_delta_weight().float() * self.direction.get_factor(1.0)
         weight = base.weight.detach().to(delta) + delta
-        axes = [axis for axis in range(weight.ndim) if axis != (0 if self.is_on_output else 1)]
+        axes = [axis for axis in range(weight.ndim) if axis != self.axis]
         norm = torch.linalg.vector_norm(weight, dim=axes)
         smallest = torch.finfo(norm.dtype).tiny  # of a row of zeros, which stays one
         self.scale = (self.magnitude.float() / norm.clamp(min=smallest)).to(self.magnitude)
@@ -86,7 +82,7 @@ class DoRA(AdapterModule):
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return W'(x) − W(x)."""
         factor = self.direction.get_factor(1.0)
-        if self.is_on_output:
+        if self.axis == 0:
             scale = spread_channels(self.scale, output)
             change = self.direction(x, output, base) * factor
             return (scale - 1) * without_bias(base, output) + scale * change
