@@ -480,7 +480,7 @@ def trained_by_peft(folder: Path, pipe: Any, config: Any, seed: int = 0) -> Path
             if "magnitude" in key or "ia3" in key:
                 tensor *= 1 + 0.2 * torch.randn_like(tensor)
             else:
-                tensor.copy_(0.1 * torch.randn_like(tensor))
+                tensor.copy_((0.4 if "hada" in key else 0.1) * torch.randn_like(tensor))
     pipe.unet.eval()
     folder.mkdir(parents=True)
     config.save_pretrained(folder)

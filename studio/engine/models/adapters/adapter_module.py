@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional
 
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 NORMS = (torch.nn.GroupNorm, torch.nn.LayerNorm)
 

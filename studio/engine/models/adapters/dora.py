@@ -21,7 +21,7 @@ from studio.engine.models.adapters.adapter_module import (
     without_bias,
 )
 from studio.storage.models.adapter_kinds import MAGNITUDES
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 
 class DoRA(AdapterModule):

@@ -18,7 +18,7 @@ from studio.engine.models.adapters.adapter_module import (
     spread_channels,
     without_bias,
 )
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 
 class IA3(AdapterModule):

@@ -21,7 +21,7 @@ from studio.engine.models.adapters.lokr import LoKr
 from studio.engine.models.adapters.low_rank import LowRank
 from studio.engine.models.adapters.oft import OFT
 from studio.storage.models import adapter_kinds
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 KINDS: dict[str, type[AdapterModule]] = {
     adapter_kinds.LORA: LowRank,

@@ -18,7 +18,7 @@ import torch
 
 from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
 from studio.engine.models.adapters.kinds import ADAPTABLE
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 # What classes are called today; diffusers renamed them.
 _CLASS_TODAY = {"CrossAttention": "Attention"}

@@ -28,7 +28,8 @@ from studio.engine.models.adapters.layer_names import map_layer_names, map_numbe
 from studio.engine.models.families import LoadedModel
 from studio.errors import BadFile, LoraMismatch
 from studio.storage.models import lora_file
-from studio.storage.models.lora_file import Layer, LoraInfo
+from studio.storage.models.adapter_layers import Layer
+from studio.storage.models.lora_file import LoraInfo
 
 MAX_LISTED_LAYERS = 5  # layers that a warning names
 

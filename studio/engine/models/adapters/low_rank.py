@@ -20,7 +20,7 @@ from studio.engine.models.adapters.adapter_module import (
     run_with_weight,
     spread_rows,
 )
-from studio.storage.models.lora_file import Layer
+from studio.storage.models.adapter_layers import Layer
 
 
 class LowRank(AdapterModule):
