@@ -272,7 +272,7 @@ def test_cells_of_a_sweep_are_the_single_pictures(
 
 
 def test_weights_change_without_a_look_at_the_weights(bench: WorkerContext, pipe: Any) -> None:
-    """Nothing is merged: what is switched is a number beside each layer."""
+    """Nothing is merged: what is switched is a number beside each layer, for rows one tensor for all of a scale."""
     makers.add_relative(shelf(bench, "switched"), pipe, "LoHa")
     with bench.pipelines.borrow(GenerationRequest(loras=["switched:0.5"])) as model:
         (active,) = model.active_adapters
@@ -282,6 +282,11 @@ def test_weights_change_without_a_look_at_the_weights(bench: WorkerContext, pipe
         lora.set_adapters(model, (replace(active, unet_weight=(0.25, 0.5)),))
         assert all(torch.equal(a.base_layer.weight, b) for a, b in zip(layers, bases))
         assert [layer.base_layer.weight._version for layer in layers] == versions
+        factors = [
+            factor for layer in layers for _, factor in layer.active if torch.is_tensor(factor)
+        ]
+        assert len(factors) > 10
+        assert len({factor.data_ptr() for factor in factors}) == 1
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------

@@ -248,6 +248,36 @@ def test_what_a_file_says_can_be_shown_anywhere(settings: Settings) -> None:
     )
 
 
+HADA = {f"hada_w{n}_{side}": torch.ones(4, 4) for n in (1, 2) for side in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("endings", "kind"),
+    [
+        ({"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2)}, "LoRA"),
+        (
+            {"lora_down.weight": torch.ones(2, 4, 3, 3), "lora_up.weight": torch.ones(4, 2, 1, 1)},
+            "LoCon",
+        ),
+        (HADA, "LoHa"),
+        (HADA | {"dora_scale": torch.ones(4, 1)}, "LoHa with DoRA"),
+        ({"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2)}, "LoKr"),
+        ({"oft_blocks": torch.ones(2, 2, 2)}, "OFT"),
+        ({"oft_blocks": torch.ones(1, 2, 2, 2)}, "BOFT"),
+        ({"weight": torch.ones(4), "on_input": torch.tensor(1)}, "(IA)³"),
+        ({"diff": torch.ones(4, 4)}, "full difference"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_kind_in_plain_words(
+    settings: Settings, endings: dict[str, torch.Tensor], kind: str
+) -> None:
+    """The shelf and the command say the same."""
+    path = shelve(settings, "it", {f"{UNET}1_to_q.{end}": part for end, part in endings.items()})
+    assert lora_file.read_lora_info(path).kind == kind
+    assert inspect_file(path)["adapter"] == kind
+
+
 # ---- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -455,6 +485,17 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
         pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(64)}
     ),
     "GLoRA": instead({f"{UNET}1_to_q.a1.weight": torch.ones(128, 4)}),
+    "OFT of 2023": instead({f"{UNET}1_to_q.oft_diag": torch.ones(4, 32, 32)}),
+    "BOFT of peft": instead({"base_model.model.mid_block.to_q.boft_s": torch.ones(128, 1)}),
+    "OFT without its config": instead(
+        {"base_model.model.mid_block.to_q.oft_R.weight": torch.ones(4, 496)}
+    ),
+    "DoRA without magnitudes": lambda path: save_file(
+        {f"unet.mid_block.to_q.lora_{side}.weight": torch.ones(4, 4) for side in "AB"},
+        path,
+        {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})},
+    ),
+    "numbers alone": instead({"unet:0:up": torch.ones(4, 2), "unet:0:down": torch.ones(2, 4)}),
     "pickle": pickled,
     "text": lambda path: path.write_text("hello"),
 }

@@ -168,14 +168,17 @@ class LayerReader:
         """Add what only some kinds have. Raises BadFile where it would have to be guessed."""
         name = self.path.name
         if config.get("use_dora") and layer.kind == LORA and "magnitude" not in layer.tensors:
-            raise BadFile(f"{name} is a DoRA without its magnitudes, in {layer.stem:.100}.")
+            raise BadFile(
+                f"{name} says that it is a DoRA and has no magnitudes in {layer.stem:.100}; save it "
+                "again with them."
+            )
         if ":" in layer.stem:
             return replace(layer, numbered_in=self._read_classes(layer.network))
         if "oft_R" in layer.tensors:
             if not config or config.get("coft") or config.get("block_share"):
                 raise BadFile(
-                    f"{name} is an OFT of peft, which can be used with its adapter_config.json "
-                    "beside it, and without coft and block_share."
+                    f"{name} is an OFT of peft, which cannot be used without its "
+                    "adapter_config.json beside it, or with coft or block_share in that."
                 )
             return replace(layer, neumann_terms=config["num_cayley_neumann_terms"])
         if layer.kind != IA3:
@@ -218,8 +221,8 @@ class LayerReader:
                 raise ValueError("no list of classes")
         except (ValueError, RecursionError):
             raise BadFile(
-                f"{self.path.name} only numbers the layers of {network}, and does not say which "
-                "it numbers."
+                f"{self.path.name} only numbers the layers of {network}, and its header does not "
+                "say which classes it counts; save it again with another program."
             ) from None
         return tuple(sorted(f"{name:.100}" for name in classes))
 

@@ -80,8 +80,10 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
     Raises:
         BadFile: it is no LoRA, damaged, or of a kind that cannot be used.
     """
-    layers, _, header = _open_and_parse(path)
+    layers, stray_keys, header = _open_and_parse(path)
     metadata = read_metadata(header)
+    used_keys = header.keys() - {"__metadata__", *stray_keys}
+    shapes = {key: header[key].get("shape", ()) for key in used_keys}
     rank, alpha = Counter((layer.rank, layer.alpha) for layer in layers).most_common(1)[0][0]
     title = metadata.get("modelspec.title") or metadata.get("ss_output_name") or ""
     base_model = (
@@ -94,9 +96,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         name=name or path.stem,
         path=path,
         family=_detect_family(layers, metadata),
-        kind=title_adapter(
-            {key: header[key]["shape"] for layer in layers for key in layer.tensors.values()}
-        ),
+        kind=title_adapter(shapes),
         rank=rank,
         alpha=alpha,
         layers=len(layers),

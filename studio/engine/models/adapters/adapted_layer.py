@@ -26,7 +26,7 @@ class AdaptedLayer(torch.nn.Module):
         self.base_layer = base_layer
         self.adapters = torch.nn.ModuleDict()  # content hash → ModuleList
         self.training = base_layer.training
-        self._active: list[tuple[AdapterModule, Factor]] = []
+        self.active: list[tuple[AdapterModule, Factor]] = []  # those that are on
 
     @property
     def weight(self) -> torch.Tensor:
@@ -37,11 +37,6 @@ class AdaptedLayer(torch.nn.Module):
     def bias(self) -> torch.Tensor | None:
         """The network's own bias."""
         return self.base_layer.bias
-
-    @property
-    def active_adapters(self) -> tuple[AdapterModule, ...]:
-        """Those that are on."""
-        return tuple(adapter for adapter, _ in self._active)
 
     def add(self, content_hash: str, adapter: AdapterModule) -> None:
         """Add an adapter of a file, switched off."""
@@ -55,19 +50,19 @@ class AdaptedLayer(torch.nn.Module):
 
     def switch_on(self, adapter: AdapterModule, factor: Factor) -> None:
         """Let an adapter take part, with its factor."""
-        self._active.append((adapter, factor))
+        self.active.append((adapter, factor))
         # Those that need the plain output come first: others may change it in place.
-        self._active.sort(key=lambda entry: not entry[0].reads_output)
+        self.active.sort(key=lambda entry: not entry[0].reads_output)
 
     def switch_off(self) -> None:
         """Let no adapter take part."""
-        self._active = []
+        self.active = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the layer gives, plus what each adapter that is on adds."""
         output = self.base_layer(x)
         result = output
-        for adapter, factor in self._active:
+        for adapter, factor in self.active:
             if isinstance(factor, torch.Tensor):
                 result = adapter.add_rows(result, x, output, self.base_layer, factors=factor)
             else:
