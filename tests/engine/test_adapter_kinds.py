@@ -32,7 +32,7 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import BadFile, LoraMismatch
 from support import lora_makers as makers
-from support.benches import open_bench
+from support.benches import open_bench, open_toy_bench
 from support.lora_pictures import QUICK, paint_ours, paint_stock
 from support.models import POCKET
 from support.sentences import check_sentence
@@ -148,6 +148,34 @@ def test_norms_and_biases(bench: WorkerContext, base: torch.Tensor, pipe: Any) -
     expected = paint_stock(pipe)
     assert measure_difference(base, expected) > 0.02
     assert measure_difference(paint(bench, {"norms": 1}), expected) < BOUND
+
+
+@pytest.mark.parametrize(
+    "kind", ["DoRA along inputs", pytest.param("LoKr with Tucker", marks=pytest.mark.slow)]
+)
+def test_sdxl_in_its_own_names(toys: Path, tmp_path: Path, kind: str) -> None:
+    """Both text encoders, and blocks, norms too, as Stability's code calls them."""
+    bench = open_toy_bench(tmp_path, toys)
+    pipe = makers.stock(toys / "toy-sdxl")
+    path = shelf(bench, "large")
+    places = ("mid_block", "down_blocks.1.resnets.0", "text_model.encoder.layers.0", "encoder.l")
+    makers.merge(pipe, makers.add_relative(path, pipe, kind, places=places), 1)
+    norm = pipe.unet.mid_block.resnets[0].norm2
+    change = torch.full_like(norm.weight, 0.25)
+    norm.weight.data += change
+    added = load_file(path) | {"lora_unet_mid_block_resnets_0_norm2.w_norm": change}
+    inner = makers.INSIDE | {"_norm2": "_out_layers_0"}
+    blocks = [(f"lora_unet_{old}_", f"lora_unet_{new}_") for old, new in makers.SGM.items()]
+    save_file(added, path)
+    makers.renamed(path, path, *blocks, *((f"{old}.", f"{new}.") for old, new in inner.items()))
+    assert any("middle_block_0_out_layers_0.w_norm" in key for key in load_file(path))
+    base, expected = paint_ours(bench, "toy-sdxl"), paint_stock(pipe)
+    assert measure_difference(base, expected) > 0.02
+    (info,) = bench.home.library.list_loras()
+    assert len(info.networks) == 3
+    painted = paint_ours(bench, "toy-sdxl", loras=["large:1"])
+    assert measure_difference(painted, expected) < BOUND
+    bench.home.gallery.close()
 
 
 UNET_LINEAR = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"]

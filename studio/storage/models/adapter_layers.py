@@ -169,8 +169,8 @@ class LayerReader:
         name = self.path.name
         if config.get("use_dora") and layer.kind == LORA and "magnitude" not in layer.tensors:
             raise BadFile(
-                f"{name} says that it is a DoRA and has no magnitudes in {layer.stem:.100}; save it "
-                "again with them."
+                f"{name} says that it is a DoRA and has no magnitudes in {layer.stem:.100}; "
+                "save it again with them."
             )
         if ":" in layer.stem:
             return replace(layer, numbered_in=self._read_classes(layer.network))

@@ -67,7 +67,7 @@ class DoRA(AdapterModule):
         return False
 
     def prepare(self, base: Any) -> None:
-        """Compute m / ‖W + ΔW‖ in float32."""
+        """Compute m / ‖W + ΔW‖ in float32, taken as a constant until the tensors change."""
         delta = self.direction.compute_delta_weight().float() * self.direction.get_factor(1.0)
         weight = base.weight.detach().to(delta) + delta
         axes = [axis for axis in range(weight.ndim) if axis != self.axis]
