@@ -36,7 +36,7 @@ class AdapterModule(torch.nn.Module):
 
         Args:
             layer: What the file's header says of them.
-            tensors: By role, in the number format to compute in.
+            tensors: By role, in float32.
             base: The network's own layer.
         """
         super().__init__()

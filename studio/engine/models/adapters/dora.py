@@ -30,6 +30,7 @@ class DoRA(AdapterModule):
     reads_output = True
     magnitude: torch.nn.Parameter
     scale: torch.Tensor
+    excess: torch.Tensor
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class DoRA(AdapterModule):
 
         Args:
             layer: What the file's header says of them.
-            tensors: By role, in the number format to compute in.
+            tensors: By role, in float32.
             base: The network's own layer.
             direction_class: Of the kind that changes the direction of the weights.
         """
@@ -51,7 +52,9 @@ class DoRA(AdapterModule):
         super().__init__(layer, {"magnitude": magnitude.flatten()}, base)
         self.direction = direction_class(layer, others, base)
         self.axis = layer.shape.magnitude_axis
+        # c and c − 1, which half precision would lose of a c near 1
         self.register_buffer("scale", torch.ones_like(self.magnitude), persistent=False)
+        self.register_buffer("excess", torch.zeros_like(self.magnitude), persistent=False)
 
     @classmethod
     def fits(cls, layer: Layer, base: Any) -> bool:
@@ -73,7 +76,8 @@ class DoRA(AdapterModule):
         axes = [axis for axis in range(weight.ndim) if axis != self.axis]
         norm = torch.linalg.vector_norm(weight, dim=axes)
         smallest = torch.finfo(norm.dtype).tiny  # of a row of zeros, which stays one
-        self.scale = (self.magnitude.float() / norm.clamp(min=smallest)).to(self.magnitude)
+        self.scale = self.magnitude.float() / norm.clamp(min=smallest)
+        self.excess = self.scale - 1
 
     def compute_delta_weight(self) -> torch.Tensor:
         """Not of use: nothing is put on top of a DoRA."""
@@ -83,8 +87,8 @@ class DoRA(AdapterModule):
         """Return W'(x) − W(x)."""
         factor = self.direction.get_factor(1.0)
         if self.axis == 0:
-            scale = spread_channels(self.scale, output)
             change = self.direction(x, output, base) * factor
-            return (scale - 1) * without_bias(base, output) + scale * change
-        scaled = x * spread_channels(self.scale, x)
+            change = change * spread_channels(self.scale, output)
+            return without_bias(base, output) * spread_channels(self.excess, output) + change
+        scaled = x + x * spread_channels(self.excess, x)
         return base(scaled) - output + self.direction(scaled, output, base) * factor

@@ -50,7 +50,7 @@ def build_adapter(layer: Layer, tensors: Mapping[str, torch.Tensor], base: Any) 
 
     Args:
         layer: What the file's header says.
-        tensors: By role, in the number format to compute in.
+        tensors: By role, in float32.
         base: The network's own layer; `can_adapt` says that it fits.
     """
     if layer.shape.num_magnitudes:

@@ -251,33 +251,31 @@ def _load_adapter(
 ) -> AdapterModule:
     """Read what a file does to one layer.
 
-    In the number format to compute in: the base's own may be one that is only stored in. All is
-    checked before it is moved, since each look at a value on another device waits for it.
+    In the end it is in the number format to compute in: the base's own may be one that is only
+    stored in. All is checked before it is moved, since each look at a value on another device waits
+    for it; what is computed from the tensors and the base is computed in float32.
     """
-    tensors = {
-        role: _cast(file.get_tensor(key), model.device.dtype, info, layer)
-        for role, key in layer.tensors.items()
-    }
+    tensors = {}
+    for role, key in layer.tensors.items():
+        tensors[role] = file.get_tensor(key).float()
+        _check_finite(tensors[role], model.device.dtype, info, layer)
     module = build_adapter(layer, tensors, base).eval()
     module.is_neutral = module.has_no_effect()
     module.to(model.device.torch_device)
     module.prepare(base)
-    return module
+    return module.to(model.device.dtype)
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype, info: LoraInfo, layer: Layer) -> torch.Tensor:
-    """Cast to another number format. Raises BadFile for values that are not finite."""
-    if tensor.dtype.itemsize == 1:
-        tensor = tensor.float()
-    cast_tensor = tensor.to(dtype)
-    if not bool(torch.isfinite(cast_tensor).all()):
-        problem = "values that are no numbers"
-        if bool(torch.isfinite(tensor).all()):
-            problem = f"values too large for {str(dtype).removeprefix('torch.')}"
-        raise BadFile(
-            f"{info.path.name} holds {problem}, in {layer.stem:.100}; it would spoil every picture."
-        )
-    return cast_tensor
+def _check_finite(tensor: torch.Tensor, dtype: torch.dtype, info: LoraInfo, layer: Layer) -> None:
+    """Raise BadFile if values are not finite, or would not be in another number format."""
+    if bool(torch.isfinite(tensor.to(dtype)).all()):
+        return
+    problem = "values that are no numbers"
+    if bool(torch.isfinite(tensor).all()):
+        problem = f"values too large for {str(dtype).removeprefix('torch.')}"
+    raise BadFile(
+        f"{info.path.name} holds {problem}, in {layer.stem:.100}; it would spoil every picture."
+    )
 
 
 Matched = dict[tuple[str, str], list[Layer]]  # (network, path) → what is put on that layer

@@ -30,7 +30,8 @@ class OFT(AdapterModule):
 
     reads_output = True
     rescale: torch.nn.Parameter
-    rotations: torch.Tensor
+    turns: torch.Tensor
+    excess: torch.Tensor
 
     def __init__(self, layer: Layer, tensors: Mapping[str, torch.Tensor], base: Any) -> None:
         """Take the tensors of a file and compute the rotations."""
@@ -38,15 +39,17 @@ class OFT(AdapterModule):
         self.is_of_peft = "oft_R" in tensors
         self.is_butterfly = not self.is_of_peft and tensors["oft_blocks"].ndim == 4
         if self.is_of_peft:
-            rotations = _rotate_by_series(tensors["oft_R"].float(), layer.neumann_terms)
+            rotations = _rotate_by_series(tensors["oft_R"], layer.neumann_terms)
         else:
             limit = layer.alpha * base.weight.shape[0]
-            rotations = _rotate_by_cayley(tensors["oft_blocks"].float(), limit)
+            rotations = _rotate_by_cayley(tensors["oft_blocks"], limit)
         if not self.is_butterfly:  # these multiply from the other side
             rotations = rotations.transpose(-2, -1)[None]
-        dtype = next(iter(tensors.values())).dtype
-        # (stages, blocks, size, size): row n of a block makes channel n of what comes out
-        self.register_buffer("rotations", rotations.to(dtype), persistent=False)
+        # R − I, (stages, blocks, size, size): row n of a block changes channel n of what comes out
+        self.register_buffer("turns", rotations - torch.eye(rotations.shape[-1]), persistent=False)
+        if "rescale" in tensors:
+            excess = tensors["rescale"].flatten() - 1
+            self.register_buffer("excess", excess, persistent=False)
 
     @classmethod
     def fits(cls, layer: Layer, base: Any) -> bool:
@@ -69,27 +72,31 @@ class OFT(AdapterModule):
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return W'(x) − W(x)."""
         if self.is_of_peft:
-            return base(self._rotate(x)) - output
+            return base(x + self._turn(x)) - output
         plain = without_bias(base, output)
-        rotated = self._rotate(plain)
+        change = self._turn(plain)
         if "rescale" in self._parameters:
-            rotated = rotated * spread_channels(self.rescale.flatten(), rotated)
-        return rotated - plain
+            excess = spread_channels(self.excess, output)
+            change = change + (plain + change) * excess
+        return change
 
-    def _rotate(self, rows: torch.Tensor) -> torch.Tensor:
-        """Turn the channels, which are the last axis or the second of a convolution's."""
+    def _turn(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what rotations change of channels, the last axis or a convolution's second."""
         channels = rows.movedim(1, -1) if rows.ndim == 4 else rows
-        size = self.rotations.shape[-1]
-        for stage, rotation in enumerate(self.rotations):
+        change = torch.zeros_like(channels)
+        size = self.turns.shape[-1]
+        for stage, turn in enumerate(self.turns):
             # Of a butterfly, stage i turns together what lies 2^i · size / 2 apart.
             stride = size // 2 << stage
+            turned = channels + change
             if self.is_butterfly:
-                channels = _swap(channels, 2, stride)
-            blocks = channels.unflatten(-1, (-1, size))
-            channels = torch.einsum("bij,...bj->...bi", rotation, blocks).flatten(-2)
+                turned = _swap(turned, 2, stride)
+            blocks = turned.unflatten(-1, (-1, size))
+            turned = torch.einsum("bij,...bj->...bi", turn, blocks).flatten(-2)
             if self.is_butterfly:
-                channels = _swap(channels, stride, 2)
-        return channels.movedim(-1, 1) if rows.ndim == 4 else channels
+                turned = _swap(turned, stride, 2)
+            change = change + turned
+        return change.movedim(-1, 1) if rows.ndim == 4 else change
 
 
 def _swap(channels: torch.Tensor, groups: int, count: int) -> torch.Tensor:
