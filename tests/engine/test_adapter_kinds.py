@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -115,9 +114,12 @@ def test_weights_are_those_of_the_papers(
 
 def test_several_add_up(bench: WorkerContext, base: torch.Tensor, pipe: Any) -> None:
     weights = {"LoRA": 0.5, "LoKr of low rank": 0.75, "DoRA": 0.5, "OFT": -0.25}
-    for seed, kind in enumerate(weights):
-        changes = makers.add_relative(shelf(bench, f"sum {seed}"), makers.stock(POCKET), kind, seed)
-        makers.merge(pipe, changes, weights[kind])
+    changes = [
+        makers.add_relative(shelf(bench, f"sum {seed}"), pipe, kind, seed)
+        for seed, kind in enumerate(weights)
+    ]
+    for change, weight in zip(changes, weights.values()):
+        makers.merge(pipe, change, weight)
     named = {f"sum {seed}": weight for seed, weight in enumerate(weights.values())}
     assert measure_difference(paint(bench, named), paint_stock(pipe)) < BOUND
     assert torch.equal(paint_ours(bench), base)
@@ -375,17 +377,23 @@ def test_a_file_that_does_nothing_says_so(
     assert torch.equal(paint(bench, {"idle": 1}), base)
 
 
-@pytest.mark.parametrize("kind", FAST_KINDS)
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        *((kind, 10) for kind in FAST_KINDS),
+        *(pytest.param(kind, 100, marks=pytest.mark.slow) for kind in makers.RELATIVES),
+    ],
+)
 def test_mutilated_files_leave_the_network_as_it_was(
-    bench: WorkerContext, base: torch.Tensor, tmp_path: Path, kind: str
+    bench: WorkerContext, base: torch.Tensor, pipe: Any, tmp_path: Path, kind: str, examples: int
 ) -> None:
     whole = tmp_path / "whole.safetensors"
-    makers.add_relative(whole, makers.stock(POCKET), kind, places=("mid_block.attentions",))
+    makers.add_relative(whole, pipe, kind, places=("mid_block.attentions",))
     tensors = load_file(whole)
     path = shelf(bench, "mutilated")
 
     @given(st.data())
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     def check(data: st.DataObject) -> None:
         changed = dict(tensors)
         for key in data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3)):
@@ -417,4 +425,3 @@ def test_mutilated_files_leave_the_network_as_it_was(
     check()
     assert torch.equal(paint_ours(bench), base)
     path.unlink()
-    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -417,12 +417,6 @@ def merge(pipe: Any, changes: dict[tuple[str, str], torch.Tensor], weight: float
             networks(pipe)[network].get_submodule(name).weight += weight * change
 
 
-def unmerge(pipe: Any, folder: Path) -> None:
-    """Give a stock pipeline its shipped weights again."""
-    for name, network in networks(pipe).items():
-        network.load_state_dict(networks(stock(folder))[name].state_dict())
-
-
 def renamed(source: Path, path: Path, *changes: tuple[str, str]) -> Path:
     """A copy of a file with other names of tensors."""
     tensors = {}
