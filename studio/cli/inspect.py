@@ -85,7 +85,7 @@ def _inspect_weights(path: Path) -> dict[str, Any]:
         }
     if identified.kind == "lora":
         facts["adapter"] = identified.adapter
-    if identified.adapter == "LoRA" and not identified.problem:
+    if identified.kind == "lora" and not identified.problem:
         lora = lora_file.read_lora_info(path)
         facts |= {name: getattr(lora, field) for name, field in LORA_FIELDS.items()}
         facts["tags"] = dict(lora.tags)

@@ -85,7 +85,7 @@ def test_added_by_clicking_weighed_and_in_the_picture(
     state(page, "done")
     base = shown(page)
     assert choose(page, "moon") == ["ink wash", "moon", "large — for Stable Diffusion XL"]
-    expect(row(page, "moon")).to_contain_text("Stable Diffusion 1.x · rank 4")
+    expect(row(page, "moon")).to_contain_text("Stable Diffusion 1.x · LoRA · rank 4")
     expect(row(page, "moon").get_by_role("spinbutton")).to_have_value("1")  # one number sets both
     pictures = {}
     for weight in ("1", "0.5", "0"):
@@ -217,7 +217,7 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
     card = page.locator("#loras-list [data-lora=moon]")
     size = format_bytes((shelf.home / "loras" / "moon.safetensors").stat().st_size)
     for words in (
-        f"Stable Diffusion 1.x · rank 4 · alpha 2 · picture and text · {size}",
+        f"Stable Diffusion 1.x · LoRA · rank 4 · alpha 2 · picture and text · {size}",
         "cratered",
         "moon (near)",
         HOSTILE,

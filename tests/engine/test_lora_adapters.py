@@ -12,17 +12,19 @@ import torch
 from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
+from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.engine.models.prompt_encoding import encode_prompts
 from support import lora_makers as makers
 from support.benches import open_toy_bench
+from support.lora_pictures import PROMPT
+from support.lora_pictures import paint_ours as ours
+from support.lora_pictures import paint_stock as theirs
 from support.models import POCKET
-from support.painting import together
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-PROMPT, SEED, GUIDANCE = "a red boat by a lake", 3, 5.0
 MODELS = ["pocket", "toy-sdxl"]
 
 
@@ -36,47 +38,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory, toys: Path) -> Iterator[Any]
 
 def folder(model: str, toys: Path) -> Path:
     return POCKET if model == "pocket" else toys / model
-
-
-def ours(bench: WorkerContext, model: str = "pocket", **values: Any) -> torch.Tensor:
-    """The latents of a request."""
-    quick = {
-        "prompt": PROMPT,
-        "negative_prompt": "fog",
-        "steps": 2,
-        "width": 64,
-        "height": 64,
-        "guidance": GUIDANCE,
-        "seed": SEED,
-    }
-    request = GenerationRequest(
-        model=model, scheduler="Euler", noise_schedule="Uniform", **quick | values
-    )
-    with bench.pipelines.borrow(request) as parts:
-        one = request.resolve(parts.info.native_size, 0)
-        return together(parts, one)[0]
-
-
-def theirs(pipe: Any) -> torch.Tensor:
-    """The same by a stock call, its weights as ours for inference: torch multiplies those that want a gradient another way."""
-    for network in makers.networks(pipe).values():
-        network.requires_grad_(False)
-    from diffusers import EulerDiscreteScheduler
-
-    shipped = {
-        key: value for key, value in pipe.scheduler.config.items() if key != "use_karras_sigmas"
-    }
-    pipe.scheduler = EulerDiscreteScheduler.from_config(shipped, timestep_spacing="linspace")
-    return pipe(
-        PROMPT,
-        negative_prompt="fog",
-        num_inference_steps=2,
-        guidance_scale=GUIDANCE,
-        width=64,
-        height=64,
-        generator=torch.Generator().manual_seed(SEED),
-        output_type="latent",
-    ).images
 
 
 def shelf(bench: WorkerContext, name: str) -> Path:
@@ -266,7 +227,7 @@ def test_attached_once_counted_and_thrown_out(
     with bench.pipelines.borrow(GenerationRequest(loras=["one"])) as parts:
         assert next(iter(parts.active_adapters[0].adapter.layers.values())) is again
     assert bench.pipelines.unload("LoRA one")
-    with bench.pipelines.borrow(GenerationRequest()) as parts:  # nothing of peft is left
+    with bench.pipelines.borrow(GenerationRequest()) as parts:  # nothing of ours is left
         assert parts.denoiser.state_dict().keys() == plain.unet.state_dict().keys()
         assert parts.text_encoders[0].state_dict().keys() == plain.text_encoder.state_dict().keys()
     ours(bench, loras=["one"])
@@ -340,7 +301,9 @@ def test_many_attached_cost_no_more_to_switch(
             layer
             for network in (parts.denoiser, *parts.text_encoders)
             for layer in network.modules()
-            if isinstance(layer, makers.LoraLayer) and name in layer.lora_A
+            if isinstance(layer, AdaptedLayer) and name in layer.adapters
         ]
-        assert {tuple(layer.active_adapters) for layer in on} == {(name,)}
-    assert {tuple(layer.active_adapters) for layer in on} == {()}
+        assert {
+            [adapter for adapter, _ in layer.active] == list(layer.adapters[name]) for layer in on
+        } == {True}
+    assert {len(layer.active) for layer in on} == {0}

@@ -218,8 +218,8 @@ def test_diffusers_finds_every_layer_again(family: Any, convs: bool) -> None:
 
 
 def test_a_layer_without_a_name_is_a_fault() -> None:
-    with pytest.raises(ValueError, match="conv_norm_out has no name"):
-        get_kohya_names([("unet", "conv_norm_out")], "sdxl", SDXL | {"layers_per_block": 2})
+    with pytest.raises(ValueError, match="encoder_hid_proj has no name"):
+        get_kohya_names([("unet", "encoder_hid_proj")], "sdxl", SDXL | {"layers_per_block": 2})
     with pytest.raises(KeyError):
         get_kohya_names([("text_encoder_2", "encoder.layers.0.mlp.fc1")], "sd1", {})
 

@@ -123,7 +123,7 @@ def test_every_scheduler_ends_at_the_image(scheduler: Any, shift: float) -> None
     """With an ideal denoiser, which knows the image, nothing else is left after 20 steps."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(1, 4, 8, 8, generator=generator)
-    built = build_flow_scheduler(scheduler, "As shipped", {"shift": shift}, 20, 16)
+    built = build_flow_scheduler(scheduler, "As shipped", {"shift": shift}, 20, num_tokens=16)
     process = FlowProcess(built)
     latents = process.initial(torch.randn(1, 4, 8, 8, generator=generator))
     assert len(process.timesteps) == SCHEDULERS[scheduler].count_model_calls(20)

@@ -22,12 +22,12 @@ from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
+from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.errors import BadFile, InvalidSpec, LoraMismatch, LoraNotFound, StudioError
 from studio.settings import Settings, load
 from studio.storage.jobs import Progress
 from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
-from support import lora_makers as makers
 from support.benches import open_bench
 from support.sentences import check_sentence, refused
 
@@ -248,6 +248,36 @@ def test_what_a_file_says_can_be_shown_anywhere(settings: Settings) -> None:
     )
 
 
+HADA = {f"hada_w{n}_{side}": torch.ones(4, 4) for n in (1, 2) for side in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("endings", "kind"),
+    [
+        ({"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2)}, "LoRA"),
+        (
+            {"lora_down.weight": torch.ones(2, 4, 3, 3), "lora_up.weight": torch.ones(4, 2, 1, 1)},
+            "LoCon",
+        ),
+        (HADA, "LoHa"),
+        (HADA | {"dora_scale": torch.ones(4, 1)}, "LoHa with DoRA"),
+        ({"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2)}, "LoKr"),
+        ({"oft_blocks": torch.ones(2, 2, 2)}, "OFT"),
+        ({"oft_blocks": torch.ones(1, 2, 2, 2)}, "BOFT"),
+        ({"weight": torch.ones(4), "on_input": torch.tensor(1)}, "(IA)³"),
+        ({"diff": torch.ones(4, 4)}, "full difference"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_kind_in_plain_words(
+    settings: Settings, endings: dict[str, torch.Tensor], kind: str
+) -> None:
+    """The shelf and the command say the same."""
+    path = shelve(settings, "it", {f"{UNET}1_to_q.{end}": part for end, part in endings.items()})
+    assert lora_file.read_lora_info(path).kind == kind
+    assert inspect_file(path)["adapter"] == kind
+
+
 # ---- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -450,8 +480,22 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     ),
     "other widths": instead(pair(f"{UNET}1_to_q", 320, 320)),
     "SDXL": instead(pair(f"{UNET}2_to_k", 2048, 640)),
-    "LoHa": instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
-    "DoRA": instead(pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(128)}),
+    "half a LoHa": instead({f"{UNET}1_to_q.hada_w1_a": torch.ones(2, 2)}),
+    "DoRA of another width": instead(
+        pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.dora_scale": torch.ones(64)}
+    ),
+    "GLoRA": instead({f"{UNET}1_to_q.a1.weight": torch.ones(128, 4)}),
+    "OFT of 2023": instead({f"{UNET}1_to_q.oft_diag": torch.ones(4, 32, 32)}),
+    "BOFT of peft": instead({"base_model.model.mid_block.to_q.boft_s": torch.ones(128, 1)}),
+    "OFT without its config": instead(
+        {"base_model.model.mid_block.to_q.oft_R.weight": torch.ones(4, 496)}
+    ),
+    "DoRA without magnitudes": lambda path: save_file(
+        {f"unet.mid_block.to_q.lora_{side}.weight": torch.ones(4, 4) for side in "AB"},
+        path,
+        {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})},
+    ),
+    "numbers alone": instead({"unet:0:up": torch.ones(4, 2), "unet:0:down": torch.ones(2, 4)}),
     "pickle": pickled,
     "text": lambda path: path.write_text("hello"),
 }
@@ -476,7 +520,7 @@ def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> Non
         )
     assert len(str(caught.value)) < 300
     with bench.pipelines.borrow(GenerationRequest()) as parts:
-        assert not any(isinstance(module, makers.LoraLayer) for module in parts.denoiser.modules())
+        assert not any(isinstance(module, AdaptedLayer) for module in parts.denoiser.modules())
         assert parts.active_adapters == ()
     assert not [held for held in bench.pipelines.loaded if held["name"].startswith("LoRA")]
     path.unlink()

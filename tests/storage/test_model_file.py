@@ -58,7 +58,7 @@ LOHA = {f"hada_w{k}_{side}": [4, 4] for k in (1, 2) for side in "ab"}
     [
         (kohya_lora(CROSS), "LoRA", "sd1"),
         (kohya_lora(CROSS, width=2048), "LoRA", "sdxl"),
-        ({"unet:0:up": [8, 4], "unet:0:down": [4, 8]}, "LoRA of lora_diffusion", ""),
+        ({"unet:0:up": [8, 4], "unet:0:down": [4, 8]}, "LoRA", ""),
         (kohya_lora(CROSS, **LOHA), "LoHa", ""),
         (kohya_lora(CROSS, lokr_w1=[4, 4], lokr_w2=[8, 8], alpha=[]), "LoKr", ""),
         (

@@ -3,7 +3,7 @@
 Knows: which trajectories may share a call, which row belongs to which, what to do when memory does
 not suffice. Does not know: prompts, files, pixels, what the trajectories are for.
 
-A denoiser takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories
+A denoiser takes a timestep, a prompt and (in the layers of LoRAs) a weight per row, so trajectories
 with different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit
 for bit the stock pipeline's image; several differ by rounding.
 """
@@ -26,13 +26,13 @@ from studio.errors import StudioError
 def batch_key(model: LoadedModel, trajectory: Trajectory) -> tuple[Any, ...]:
     """Return what has to be equal for two trajectories of one model to share its calls.
 
-    These are the shape of the latents, what the family says of its rows, and the set of LoRAs
-    (plain ones of any weight; the library refuses all other kinds).
+    These are the shape of the latents, what the family says of its rows, and the set of LoRAs,
+    of any weight.
     """
     return (
         trajectory.latent_shape,
         model.get_row_key(trajectory.rows[-1]),
-        frozenset(active.content_hash for active in trajectory.active_adapters),
+        lora.get_batching_key(trajectory.active_adapters),
     )
 
 

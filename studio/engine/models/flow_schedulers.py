@@ -72,6 +72,7 @@ def build_flow_scheduler(
     noise_schedule: NoiseSchedule,
     scheduler_config: Mapping[str, Any],
     steps: int,
+    *,
     num_tokens: int,
     sigmas: Sequence[float] | None = None,
 ) -> Any:

@@ -1,15 +1,15 @@
 """How model files are told apart: by names and shapes of tensors, as one table.
 
 Knows: what the weights of each kind and family are called. Does not know: how a header is read, or
-what is done with the answer (model_file.py); torch.
+what is done with the answer (model_file.py); what the tensors of a LoRA and its relatives are
+called (adapter_kinds.py); torch.
 
 Sources: the state dicts of the original repositories (CompVis, Stability, Black Forest Labs,
-Alibaba's Tongyi), of diffusers and transformers, of kohya-ss/sd-scripts and of LyCORIS.
+Alibaba's Tongyi), of diffusers, transformers and kohya-ss/sd-scripts.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -392,25 +392,6 @@ RULES: tuple[Rule, ...] = (
 # Kinds that have names of LoRAs in them too, and are asked about first.
 KINDS_BEFORE_LORA: frozenset[FileKind] = frozenset({"controlnet", "ip-adapter"})
 
-# Endings of the tensors of a LoRA and its relatives, and the kind that each shows; the first that
-# occurs in a file counts, so that what only such a file has stands before what others have too.
-ADAPTER_ENDINGS: dict[str, str] = {
-    r"\.hada_(?:w[12]_[ab]|t[12])": "LoHa",
-    r"\.lokr_(?:w[12](?:_[ab])?|t2)": "LoKr",
-    r"\.(?:dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?)": "DoRA",
-    r"\.boft_\w+(?:\.\w+)*": "BOFT",
-    r"\.oft_(?:blocks|diag|r|R)(?:\.\w+)*": "OFT",
-    r"\.on_input": "(IA)³",
-    r"\.[ab][12]\.weight": "GLoRA",
-    r"\.lora_mid\.weight": "LoCon",
-    r"\.(?:diff|diff_b|w_norm|b_norm)": "full difference",
-    r"\.lora_(?:down|up|A|B)(?:\.default)?\.weight": "LoRA",
-    r"[._]lora(?:_linear_layer)?\.(?:down|up)\.weight": "LoRA",
-    r":(?:down|up)": "LoRA of lora_diffusion",
-}
-ADAPTER_KEY = re.compile(
-    r".+?(?:" + "|".join(f"(?:{ending})" for ending in ADAPTER_ENDINGS) + r"|\.alpha)"
-)
 # What layer names of an adapter show of its family; the first that occurs counts.
 ADAPTER_FAMILIES: dict[str, str] = {
     r"lora_te2_|text_encoder_2\.": "sdxl",

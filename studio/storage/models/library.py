@@ -44,6 +44,7 @@ from studio.storage.models.loose_files import (
     make_printable,
 )
 from studio.storage.models.lora_file import LoraInfo
+from studio.storage.models.peft_config import list_files
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
 
@@ -324,7 +325,7 @@ class Library:
         if path.suffix.lower() != ".safetensors":
             raise BadFile(self._loose_files.explain(path))
         try:
-            stats = [file.stat() for file in lora_file.list_files(path)]
+            stats = [file.stat() for file in list_files(path)]
             stamp = (name, *((stat.st_size, stat.st_mtime_ns) for stat in stats))
             if self._lora_cache.get(path, (None,))[0] != stamp:
                 self._lora_cache[path] = (stamp, _read_info_or_problem(path, name))
@@ -424,7 +425,7 @@ def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:
 def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:
     """List the files that decide what comes out of a model or LoRA."""
     if isinstance(item, LoraInfo):
-        return lora_file.list_files(item.path)
+        return list_files(item.path)
     family = FAMILIES[item.family]
     parts = (*family.components, "scheduler", *family.tokenizers)
     files = [

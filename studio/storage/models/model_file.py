@@ -22,6 +22,12 @@ from studio.core.families.family import FamilyName
 from studio.errors import BadFile, quote
 from studio.storage import atomic
 from studio.storage.models import gguf_file
+from studio.storage.models.adapter_kinds import (
+    IA3,
+    is_supported,
+    parse_adapter_key,
+    title_adapter,
+)
 from studio.storage.models.denoiser_header import (
     SD2_TENSOR,
     count_input_channels,
@@ -33,9 +39,7 @@ from studio.storage.models.denoiser_header import (
     read_vector,
 )
 from studio.storage.models.header_rules import (
-    ADAPTER_ENDINGS,
     ADAPTER_FAMILIES,
-    ADAPTER_KEY,
     DENOISER_PREFIXES,
     DTYPE_BYTES,
     FAMILY_BY_CROSS_ATTENTION_DIM,
@@ -272,10 +276,9 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
     names = set(shapes)
     denoiser, prefix = _strip_prefix(shapes)
     rule = _find_rule(denoiser) or _find_rule(shapes)
-    adapter = _find_adapter(names)
+    adapter, problem = _find_adapter(shapes)
     if adapter and not (rule and rule.kind in KINDS_BEFORE_LORA):
         family = _find_adapter_family(shapes, metadata)
-        problem = "" if adapter == "LoRA" else "cannot be used yet"
         return replace(result, kind="lora", adapter=adapter, family=family, problem=problem)
     if _is_embedding(shapes):
         return replace(result, kind="embedding", family=_find_embedding_family(shapes))
@@ -378,16 +381,17 @@ def _find_main_dtype(header: Mapping[str, Any], shapes: Mapping[str, Sequence[in
 # ---- the kind -----------------------------------------------------------------------------------
 
 
-def _find_adapter(names: set[str]) -> str:
-    """Return which relative of LoRA a file is, if most of its tensors are of one; else empty."""
-    adapter_names = [name for name in names if ADAPTER_KEY.fullmatch(name)]
-    if 2 * len(adapter_names) <= len(names):
-        return ""
-    for ending, adapter in ADAPTER_ENDINGS.items():
-        pattern = re.compile(rf".+?{ending}")
-        if any(pattern.fullmatch(name) for name in adapter_names):
-            return adapter
-    return ""
+def _find_adapter(shapes: Mapping[str, Sequence[int]]) -> tuple[str, str]:
+    """Return which relative of LoRA a file is and why it cannot be used, if it is one."""
+    parsed = {name: parse_adapter_key(name) for name in shapes}
+    kinds = {result[1].kind for result in parsed.values() if result} - {""}
+    num_tensors = sum(result is not None for result in parsed.values())
+    if IA3 in kinds:  # half of its tensors have names that say nothing
+        num_tensors *= 2
+    if not kinds or 2 * num_tensors <= len(shapes):
+        return "", ""
+    problem = "" if all(is_supported(kind) for kind in kinds) else "cannot be used yet"
+    return title_adapter(shapes), problem
 
 
 def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:

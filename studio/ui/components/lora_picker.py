@@ -169,7 +169,7 @@ class LoraPicker:
 
 def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, Any]:
     """Return what a row says of its LoRA beside `model`, as lora_rows.py draws it."""
-    about = [f"rank {lora.rank}"]
+    about = [lora.kind, *([f"rank {lora.rank}"] if lora.rank else [])]
     problem = ""
     if lora.family:
         family = FAMILIES[lora.family].title
@@ -196,16 +196,17 @@ def build_lora_card(lora: LoraInfo | Unusable) -> dict[str, Any]:
     family = FAMILIES[lora.family].title if lora.family else "family not said"
     networks = sorted(lora.networks, reverse=True)
     trained_parts = dict.fromkeys(NETWORK_LABELS[network] for network in networks)
+    about = [family, lora.kind]
+    if lora.rank:
+        about += [f"rank {lora.rank}", f"alpha {lora.alpha:g}"]
+    about += [" and ".join(trained_parts), format_bytes(lora.size_bytes)]
     return {
         "name": lora.name,
         "words": lora.trigger_words,
         "tags": lora.tags,
         "base": lora.base_model,
         "title": lora.title if lora.title != lora.name else "",
-        "about": (
-            f"{family} · rank {lora.rank} · alpha {lora.alpha:g} · "
-            f"{' and '.join(trained_parts)} · {format_bytes(lora.size_bytes)}"
-        ),
+        "about": " · ".join(about),
     }
 
 

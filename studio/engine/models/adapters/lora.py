@@ -1,52 +1,48 @@
-"""LoRAs on lent networks: attached once, switched by weight, never fused.
+"""Adapters on lent networks: attached once, switched by weight, never fused.
 
-Knows: which layer of a network a LoRA's layer is for, under diffusers' names and SDXL's own (sgm);
-peft's layers. Does not know: names of files and tags (storage/models/lora_file.py,
-core/generation/lora_use.py), when to attach and to evict (manager.py).
+Knows: which adapters of a model are on, and with which weights; reading their tensors.
+Does not know: what a kind computes (one file each), how layers are named (layer_names.py), names of
+files and tags (storage/models/lora_file.py, core/generation/lora_use.py), when to attach and to
+evict (manager.py).
 
 An attached adapter that is off costs nothing and leaves the network bit for bit as it was: its
-layers only call the base layer. Names are looked up among the network's own modules, so a layer
-fits exactly or is counted as unmatched; diffusers' conversion replaces strings, and silently loses
-what it has no string for. The arithmetic is peft's, and bit for bit that of diffusers.
+layers only call the base layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import Conv2d, Linear, LoraLayer
 from safetensors import SafetensorError, safe_open
 
-from studio.core.families.sgm_names import build_sgm_blocks, to_sgm_path
 from studio.core.generation.request import GenerationRequest
-from studio.engine.models.adapters.private_peft import (
-    reset_forward,
-    set_active_adapters,
-    set_forward,
-)
+from studio.engine.models.adapters.adapted_layer import AdaptedLayer, Factor
+from studio.engine.models.adapters.adapter_module import AdapterModule
+from studio.engine.models.adapters.kinds import build_adapter, can_adapt
+from studio.engine.models.adapters.layer_names import map_layer_names, map_numbers
 from studio.engine.models.loaded_model import LoadedModel
 from studio.errors import BadFile, LoraMismatch
 from studio.storage.models import lora_file
-from studio.storage.models.lora_file import Layer, LoraInfo
+from studio.storage.models.adapter_layers import Layer
+from studio.storage.models.lora_file import LoraInfo
 
 MAX_LISTED_LAYERS = 5  # layers that a warning names
 
 
 @dataclass(eq=False)
 class Adapter:
-    """One LoRA on one model's networks; peft knows it by its content hash."""
+    """One LoRA, or relative of it, on one model's networks."""
 
     content_hash: str
     networks: dict[str, Any]  # those that it is on
-    layers: dict[tuple[str, str], Any]  # (network, path) → peft's layer
-    modules: list[torch.nn.Module]  # all that it adds to memory
-    warning: str  # which of its layers do not fit; empty if all do
+    layers: dict[tuple[str, str], AdaptedLayer]  # (network, path) → layer that it is on
+    modules: list[AdapterModule]  # all that it adds to memory
+    warning: str  # which of its layers do not fit, or that it does nothing; empty if all is well
 
     @property
     def affects_text_encoder(self) -> bool:
@@ -65,19 +61,6 @@ class ActiveAdapter:
     adapter: Adapter | None
 
 
-@dataclass(frozen=True)
-class RowWeights:
-    """A weight for each row of activations of any rank, which are multiplied by it as by a number.
-
-    (A tensor shaped for one rank would be broadcast wrongly over another without an error.)
-    """
-
-    weights: torch.Tensor
-
-    def __rmul__(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows * self.weights.to(rows).view(-1, *(1,) * (rows.ndim - 1))
-
-
 def get_networks(model: LoadedModel) -> dict[str, Any]:
     """Return the networks that a LoRA can change, by the names that files use."""
     encoder_names = [part.encoder for part in model.family.text_encoders]
@@ -93,12 +76,12 @@ def hold_networks(model: LoadedModel, info: LoraInfo) -> dict[str, Any]:
 
 
 def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
-    """Attach a LoRA to a model, switched off.
+    """Attach a LoRA, or a relative of it, to a model, switched off.
 
     Args:
-        model: Its networks get peft's layers.
+        model: Its networks get layers that hold adapters.
         info: The LoRA's file.
-        content_hash: The hash of its content, which becomes the adapter's name in peft.
+        content_hash: The hash of its content.
 
     Raises:
         LoraMismatch: No layer fits the model.
@@ -106,34 +89,49 @@ def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
     """
     networks = hold_networks(model, info)
     matched, unmatched = _match_layers(model, networks, info)
-    warning = _describe_unmatched(model, info, len(matched), unmatched)
+    warning = _describe_unmatched(model, info, matched, unmatched)
     adapter = Adapter(content_hash, networks, {}, [], warning)
-    config = LoraConfig(init_lora_weights=False, inference_mode=True)
     with ExitStack() as rollback:
         rollback.callback(detach, adapter)
         try:
             with safe_open(info.path, "pt") as file:
-                for (network, path), layer in matched.items():
-                    lora_layer = _add_lora_layer(
-                        networks[network], path, content_hash, layer, config
-                    )
-                    adapter.layers[network, path] = lora_layer
-                    adapter.modules += _load_weights(file, info, layer, lora_layer, content_hash)
+                for (network, path), layers in matched.items():
+                    adapted_layer = _wrap_layer(networks[network], path)
+                    adapter.layers[network, path] = adapted_layer
+                    for layer in layers:
+                        module = _load_adapter(file, info, layer, adapted_layer.base_layer, model)
+                        adapted_layer.add(content_hash, module)
+                        adapter.modules.append(module)
         except (SafetensorError, OSError) as error:
             raise BadFile(
                 f"{info.path.name} cannot be read ({type(error).__name__}: {error!s:.100}). "
                 "Copy it again."
             ) from error
         rollback.pop_all()
+    if all(module.is_neutral for module in adapter.modules):
+        adapter.warning = (
+            f"The LoRA {info.name} does nothing: all its alphas or all its weights are 0. "
+            f"{adapter.warning}"
+        ).strip()
     return adapter
 
 
 def detach(adapter: Adapter) -> None:
     """Take a LoRA off again; where none remains, the network's own layer comes back."""
     for (network, path), layer in adapter.layers.items():
-        layer.delete_adapter(adapter.content_hash)
-        if not layer.lora_A:
-            adapter.networks[network].set_submodule(path, layer.get_base_layer())
+        if adapter.content_hash in layer.adapters:
+            layer.adapters.pop(adapter.content_hash)
+        if not layer.adapters:
+            adapter.networks[network].set_submodule(path, layer.base_layer)
+
+
+def get_batching_key(adapters: Sequence[ActiveAdapter]) -> frozenset[str]:
+    """Return what has to be equal for rows with these adapters to share a U-Net call.
+
+    It is the set of contents: every kind adds its part to the output of a layer as it was without
+    adapters, so that each row has a weight of its own, DoRA, OFT and (IA)³ included.
+    """
+    return frozenset(active.content_hash for active in adapters)
 
 
 def select_adapters(model: LoadedModel, request: GenerationRequest) -> tuple[ActiveAdapter, ...]:
@@ -203,27 +201,38 @@ def set_adapters(model: LoadedModel, adapters: tuple[ActiveAdapter, ...]) -> Non
     for active in model.active_adapters:
         if active.adapter:
             for layer in active.adapter.layers.values():
-                set_active_adapters(layer, [])
-                reset_forward(layer)
+                layer.switch_off()
     model.active_adapters = adapters
     for adapter in dict.fromkeys(active.adapter for active in adapters if active.adapter):
         same_content = [active for active in adapters if active.adapter is adapter]
-        _switch_on(adapter, same_content)
+        _switch_on(model, adapter, same_content)
 
 
-def _switch_on(adapter: Adapter, uses: Sequence[ActiveAdapter]) -> None:
+def _switch_on(model: LoadedModel, adapter: Adapter, uses: Sequence[ActiveAdapter]) -> None:
     """Switch an adapter on in its layers, with the sum of its uses' weights."""
     text_encoder_weight = sum(use.text_encoder_weight for use in uses)
-    unet_weight: float | RowWeights
+    unet_weight: float | tuple[float, ...]
     if len(uses) == 1 and isinstance(uses[0].unet_weight, tuple):
-        unet_weight = RowWeights(torch.tensor(uses[0].unet_weight))
+        unet_weight = uses[0].unet_weight
+        rows = torch.tensor(unet_weight).to(model.device.torch_device)
     else:
         unet_weight = _sum_unet_weights(uses, adapter.content_hash)
+        rows = torch.empty(0)
+    row_factors: dict[float, torch.Tensor] = {}  # one for all layers of a scale
     for (network, _), layer in adapter.layers.items():
         weight = unet_weight if network == "unet" else text_encoder_weight
-        if weight:  # 0 is off, not a product with 0
-            _set_weight(layer, adapter.content_hash, weight)
-            set_active_adapters(layer, [*layer.active_adapters, adapter.content_hash])
+        if not weight:  # 0 is off, not a product with 0
+            continue
+        for module in layer.get_adapters(adapter.content_hash):
+            factor: Factor
+            if isinstance(weight, tuple):
+                scale = module.get_factor(1.0)
+                if scale not in row_factors:
+                    row_factors[scale] = (rows * scale).to(model.device.dtype)
+                factor = row_factors[scale]
+            else:
+                factor = module.get_factor(weight)
+            layer.switch_on(module, factor)
 
 
 def _sum_unet_weights(adapters: Sequence[ActiveAdapter], content_hash: str) -> float:
@@ -237,99 +246,66 @@ def _sum_unet_weights(adapters: Sequence[ActiveAdapter], content_hash: str) -> f
     return total
 
 
-def _set_weight(layer: Any, name: str, weight: float | RowWeights) -> None:
-    if isinstance(weight, RowWeights):
-        layer.set_scale(name, 1.0)
-        layer.scaling[name] = RowWeights(weight.weights * layer.scaling[name])
-        set_forward(layer, partial(_forward_row_weights, layer))
-    else:
-        layer.set_scale(name, weight)
-
-
-def _forward_row_weights(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """Compute peft's sum with a weight for each row.
-
-    The weights scale the small activations between the two matrices, and the sum is in place: two
-    passes over the output fewer for each layer. It rounds differently, which rows in one call do
-    anyway.
-    """
-    result = layer.base_layer(x)
-    for name in layer.active_adapters:
-        hidden = layer.lora_A[name](x) * layer.scaling[name]
-        up = layer.lora_B[name]
-        if isinstance(up, torch.nn.Linear):
-            result.view(-1, result.shape[-1]).addmm_(hidden.flatten(0, -2), up.weight.t())
-        else:
-            result += up(hidden)
-    return result
-
-
-def _add_lora_layer(network: Any, path: str, name: str, layer: Layer, config: Any) -> Any:
-    """Return peft's layer at `path` with one more adapter, still off and without values."""
+def _wrap_layer(network: Any, path: str) -> AdaptedLayer:
+    """Return the layer at `path` as one that holds adapters, with those that are there already."""
     module = network.get_submodule(path)
-    alpha: Any = layer.alpha  # peft takes a float too
-    with torch.device("meta"):
-        if isinstance(module, LoraLayer):
-            module.update_layer(name, r=layer.rank, lora_alpha=alpha, config=config)
-        else:
-            layer_class = Linear if isinstance(module, torch.nn.Linear) else Conv2d
-            module = layer_class(module, name, config, r=layer.rank, lora_alpha=alpha).eval()
-            set_active_adapters(module, [])
-            network.set_submodule(path, module)
-    module.use_rslora[name] = layer.use_rslora
+    if not isinstance(module, AdaptedLayer):
+        module = AdaptedLayer(module)
+        network.set_submodule(path, module)
     return module
 
 
-def _load_weights(
-    file: Any, info: LoraInfo, layer: Layer, lora_layer: Any, name: str
-) -> list[torch.nn.Module]:
-    """Read an adapter's two matrices into peft's layer; return the modules that hold them."""
-    base = lora_layer.get_base_layer().weight
-    up_kernel = (1,) * (base.ndim - 2)
-    down = file.get_tensor(layer.down_key).reshape(layer.rank, *base.shape[1:])
-    lora_layer.lora_A[name].weight = _to_parameter(down, base, info, layer)
-    up = file.get_tensor(layer.up_key).reshape(layer.out_features, layer.rank, *up_kernel)
-    lora_layer.lora_B[name].weight = _to_parameter(up, base, info, layer)
-    return [lora_layer.lora_A[name], lora_layer.lora_B[name]]
+def _load_adapter(
+    file: Any, info: LoraInfo, layer: Layer, base: Any, model: LoadedModel
+) -> AdapterModule:
+    """Read what a file does to one layer.
+
+    In the end it is in the number format to compute in: the base's own may be one that is only
+    stored in. All is checked before it is moved, since each look at a value on another device waits
+    for it; what is computed from the tensors and the base is computed in float32.
+    """
+    tensors = {}
+    for role, key in layer.tensors.items():
+        tensors[role] = file.get_tensor(key).float()
+        _check_finite(tensors[role], model.device.dtype, info, layer)
+    module = build_adapter(layer, tensors, base).eval()
+    module.is_neutral = module.has_no_effect()
+    module.to(model.device.torch_device)
+    module.prepare(base)
+    return module.to(model.device.dtype)
 
 
-def _to_parameter(
-    tensor: torch.Tensor, base: torch.Tensor, info: LoraInfo, layer: Layer
-) -> torch.nn.Parameter:
-    """Cast to the base's number format. Raises BadFile for values that are not finite."""
-    if tensor.dtype.itemsize == 1:
-        tensor = tensor.float()
-    cast_tensor = tensor.to(base)
-    if not bool(torch.isfinite(cast_tensor).all()):
-        problem = "values that are no numbers"
-        if bool(torch.isfinite(tensor).all()):
-            problem = f"values too large for {str(base.dtype).removeprefix('torch.')}"
-        raise BadFile(
-            f"{info.path.name} holds {problem}, in {layer.stem:.100}; it would spoil every picture."
-        )
-    return torch.nn.Parameter(cast_tensor, requires_grad=False)
+def _check_finite(tensor: torch.Tensor, dtype: torch.dtype, info: LoraInfo, layer: Layer) -> None:
+    """Raise BadFile if values are not finite, or would not be in another number format."""
+    if bool(torch.isfinite(tensor.to(dtype)).all()):
+        return
+    problem = "values that are no numbers"
+    if bool(torch.isfinite(tensor).all()):
+        problem = f"values too large for {str(dtype).removeprefix('torch.')}"
+    raise BadFile(
+        f"{info.path.name} holds {problem}, in {layer.stem:.100}; it would spoil every picture."
+    )
+
+
+Matched = dict[tuple[str, str], list[Layer]]  # (network, path) → what is put on that layer
 
 
 def _match_layers(
     model: LoadedModel, networks: dict[str, Any], info: LoraInfo
-) -> tuple[dict[tuple[str, str], Layer], list[str]]:
+) -> tuple[Matched, list[str]]:
     """Return the layers that fit, by network and path, and the names of all others.
 
     Raises LoraMismatch if none fits.
     """
     layers, unmatched = lora_file.read_layers(info.path)
-    paths_by_network = {name: _map_kohya_names(network) for name, network in networks.items()}
-    unet_paths = list(paths_by_network["unet"].values())
-    paths_by_network["unet"] |= _map_sgm_names(model.denoiser, unet_paths)
-    matched: dict[tuple[str, str], Layer] = {}
+    paths = _map_paths(networks, layers)
+    matched: Matched = {}
     for layer in layers:
-        path = paths_by_network.get(layer.network, {}).get(layer.name, "")
-        if (
-            path
-            and (layer.network, path) not in matched
-            and _fits(networks[layer.network].get_submodule(path), layer)
-        ):
-            matched[layer.network, path] = layer
+        path = paths.get(layer.network, {}).get(layer.name, "")
+        neighbours = matched.get((layer.network, path), [])
+        is_taken = any(neighbour.kind == layer.kind for neighbour in neighbours)
+        if path and not is_taken and _fits(networks[layer.network], layer, path):
+            matched[layer.network, path] = [*neighbours, layer]
         else:
             unmatched.append(layer.stem)
     if not matched:
@@ -341,45 +317,30 @@ def _match_layers(
     return matched, unmatched
 
 
-def _fits(module: Any, layer: Layer) -> bool:
-    """Return whether the shapes of a network's layer and of a LoRA's are the same."""
-    base: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
-    if getattr(base, "groups", 1) != 1:
-        return False
-    out_features, *input_shape = base.weight.shape
-    if set(input_shape[1:]) <= {1}:  # a 1 × 1 convolution is as good as a linear layer
-        input_shape = input_shape[:1]
-    return (out_features, *input_shape) == (layer.out_features, *layer.input_shape)
+def _map_paths(networks: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, dict[str, str]]:
+    """Return for each network the paths of its layers by the names that a file has for them."""
+    paths = {}
+    for name, network in networks.items():
+        numbered = [layer for layer in layers if layer.network == name and layer.numbered_in]
+        if numbered:
+            paths[name] = map_numbers(network, numbered, partial(_fits, network))
+        else:
+            paths[name] = map_layer_names(network, is_unet=name == "unet")
+    return paths
 
 
-def _map_kohya_names(network: torch.nn.Module) -> dict[str, str]:
-    """Return the paths of all layers that a LoRA can be on, by kohya's names."""
-    paths = [
-        path.removesuffix(".base_layer")
-        for path, module in network.named_modules()
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and ".lora_" not in path
-    ]
-    return {path.removeprefix("text_model.").replace(".", "_"): path for path in paths}
-
-
-def _map_sgm_names(unet: Any, paths: Sequence[str]) -> dict[str, str]:
-    """Return the paths by the names that SDXL's own code gives them, with underscores."""
-    blocks = build_sgm_blocks(
-        [len(block.resnets) for block in unet.down_blocks],
-        [hasattr(block, "attentions") for block in unet.up_blocks],
-    )
-    names = {}
-    for path in paths:
-        with suppress(ValueError):  # sgm has no such layer
-            names[to_sgm_path(path, blocks).replace(".", "_")] = path
-    return names
+def _fits(network: Any, layer: Layer, path: str) -> bool:
+    """Whether what a file says of a layer can be put on the network's layer at `path`."""
+    module = network.get_submodule(path)
+    return can_adapt(layer, module.base_layer if isinstance(module, AdaptedLayer) else module)
 
 
 def _describe_unmatched(
-    model: LoadedModel, info: LoraInfo, num_matched: int, unmatched: list[str]
+    model: LoadedModel, info: LoraInfo, matched: Matched, unmatched: list[str]
 ) -> str:
     if not unmatched:
         return ""
+    num_matched = sum(len(layers) for layers in matched.values())
     names = ", ".join(f"{name:.80}" for name in unmatched[:MAX_LISTED_LAYERS])
     if len(unmatched) > MAX_LISTED_LAYERS:
         names += f" and {len(unmatched) - MAX_LISTED_LAYERS} more"

@@ -96,8 +96,8 @@ class Model(LoadedModel):
             request.noise_schedule,
             self.scheduler_config,
             request.steps,
-            (rows // PATCH_SIDE) * (columns // PATCH_SIDE),
-            torch.linspace(1.0, 1 / request.steps, request.steps).tolist(),
+            num_tokens=(rows // PATCH_SIDE) * (columns // PATCH_SIDE),
+            sigmas=torch.linspace(1.0, 1 / request.steps, request.steps).tolist(),
         )
         return FlowProcess(scheduler)
 
