@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from studio.core.base import validate
 from studio.core.catalog import BATCHING_TOLERANCE
+from studio.core.families.family import DENOISER
 from studio.core.generation.request import GenerationRequest, LoraUse, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
@@ -224,13 +225,15 @@ def test_an_adapter_fits_weights_that_are_stored_in_8_bits(bench: WorkerContext,
     with bench.pipelines.borrow(GenerationRequest()) as model:
         held = makers.stock(POCKET).unet
         held.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
-        model = replace(model, unet=held, adapters={}, active_adapters=())
+        model = replace(
+            model, parts={**model.parts, DENOISER: held}, adapters={}, active_adapters=()
+        )
         before = {key: tensor.float().clone() for key, tensor in held.state_dict().items()}
         adapter = lora.attach(model, bench.home.library.get_lora("eight"), "eight")
         assert {p.dtype for module in adapter.modules for p in module.parameters()} == {
             torch.float32
         }
-        lora.detach(model, adapter)
+        lora.detach(adapter)
         after = held.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key].float(), tensor) for key, tensor in before.items())
@@ -415,7 +418,7 @@ def test_mutilated_files_leave_the_network_as_it_was(
             keys = list(model.denoiser.state_dict())
             with suppress(BadFile, LoraMismatch):
                 info = bench.home.library.get_lora("mutilated")
-                lora.detach(model, lora.attach(model, info, "mutilated"))
+                lora.detach(lora.attach(model, info, "mutilated"))
             assert list(model.denoiser.state_dict()) == keys
             assert not any(isinstance(module, AdaptedLayer) for module in model.denoiser.modules())
 

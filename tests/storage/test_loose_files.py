@@ -15,7 +15,16 @@ from studio.storage import atomic
 from studio.storage.models import loose_files, lora_file
 from studio.storage.models.library import Library, LoraInfo, ModelInfo, Unusable
 from support.sentences import check_sentence, refused
-from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_gguf, write_weights
+from support.weights import (
+    CROSS,
+    SDXL,
+    VAE,
+    WHOLE,
+    kohya_lora,
+    list_own_loras,
+    write_gguf,
+    write_weights,
+)
 
 pytestmark = pytest.mark.smoke
 LORA = kohya_lora(CROSS)
@@ -30,7 +39,7 @@ def home(tmp_path: Path) -> Settings:
 def places(home: Settings) -> dict[str, str]:
     """What can be moved, and where to."""
     library = Library(home)
-    items = [*library.scan_models(), *library.list_loras()]
+    items = [*library.scan_models(), *list_own_loras(library)]
     return {item.file: item.move_to for item in items if isinstance(item, Unusable) and item.file}
 
 
@@ -63,7 +72,7 @@ def test_it_is_said(home: Settings) -> None:
     write_weights(home.loras / "big.safetensors", SDXL | WHOLE)
     write_weights(home.loras / "vae.safetensors", {VAE: [512, 4, 3, 3]})
     library = Library(home)
-    for item in (*library.scan_models(), *library.list_loras()):
+    for item in (*library.scan_models(), *list_own_loras(library)):
         if isinstance(item, Unusable):
             check_sentence(item.problem)
 
@@ -260,7 +269,7 @@ def test_broken_files_hide_none(home: Settings) -> None:
             file.write(b"hello")
     write_weights(home.loras / "moon.safetensors", LORA)
     library = Library(home)
-    models, loras = library.scan_models(), library.list_loras()
+    models, loras = library.scan_models(), list_own_loras(library)
     assert [model.name for model in models if isinstance(model, ModelInfo)] == ["pocket"]
     assert [lora.name for lora in loras if isinstance(lora, LoraInfo)] == ["moon"]
     assert len(models) == 1 + 2 * 5
@@ -300,4 +309,4 @@ def test_a_fault_of_ours_hides_none(
     monkeypatch.setattr(owner, reader, fail)
     library = Library(home)
     assert isinstance(library.scan_models(), list)
-    assert [item.name for item in library.list_loras()] == ["moon"]
+    assert [item.name for item in list_own_loras(library)] == ["moon"]

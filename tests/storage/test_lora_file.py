@@ -30,6 +30,7 @@ from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
 from support.benches import open_bench
 from support.sentences import check_sentence, refused
+from support.weights import list_own_loras
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TEXT = "lora_te_text_model_encoder_layers_0_self_attn_"
@@ -87,7 +88,7 @@ def test_what_a_header_says(settings: Settings, dtype: torch.dtype) -> None:
         | pair("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 768, 768, 8, 2.5, dtype),
         KOHYA,
     )
-    (info,) = Library(settings).list_loras()
+    (info,) = list_own_loras(Library(settings))
     assert isinstance(info, LoraInfo)
     assert (info.name, info.path, info.family, info.rank, info.alpha, info.layers) == (
         "moon",
@@ -285,7 +286,7 @@ def test_names_are_stems_or_paths(settings: Settings) -> None:
     for name in ("moon", "art/moon", "art/ink", "old/fog", "näh"):
         shelve(settings, name, pair(f"{UNET}1_to_q"))
     library = Library(settings)
-    assert sorted(item.name for item in library.list_loras()) == [
+    assert sorted(item.name for item in list_own_loras(library)) == [
         "art/moon",
         "fog",
         "ink",
@@ -317,7 +318,7 @@ def test_names_are_stems_or_paths(settings: Settings) -> None:
 
 def test_a_name_that_no_tag_can_hold(settings: Settings) -> None:
     shelve(settings, "a:b<c>", pair(f"{UNET}1_to_q"))
-    (item,) = Library(settings).list_loras()
+    (item,) = list_own_loras(Library(settings))
     assert isinstance(item, Unusable)
     assert item.problem.startswith("its name has characters that a tag cannot hold")
 
@@ -332,7 +333,7 @@ def test_folders_behind_links_and_what_is_nowhere(settings: Settings, tmp_path: 
     (settings.loras / "dead.safetensors").symlink_to(tmp_path / "nothing")
     (settings.loras / "folder.safetensors").mkdir()
     library = Library(settings)
-    assert sorted(item.name for item in library.list_loras()) == ["away", "near"]
+    assert sorted(item.name for item in list_own_loras(library)) == ["away", "near"]
     assert (
         library.get_lora("linked/far/away").path
         == settings.loras / "linked" / "far" / "away.safetensors"
@@ -347,7 +348,7 @@ def test_a_file_that_goes_or_changes(settings: Settings, monkeypatch: pytest.Mon
     assert library.get_lora("it").alpha == 3
     monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"it": path})
     path.unlink()
-    (item,) = library.list_loras()
+    (item,) = list_own_loras(library)
     assert isinstance(item, Unusable)
     check_sentence(item.problem)
     beside = settings.loras / "peft" / "adapter_model.safetensors"
@@ -528,7 +529,7 @@ def test_hostile_files_get_their_sentence(bench: WorkerContext, how: str) -> Non
 
 def test_a_pickle_with_its_own_name_is_listed_and_refused(settings: Settings) -> None:
     pickled(settings.loras / "old.pt")
-    (item,) = Library(settings).list_loras()
+    (item,) = list_own_loras(Library(settings))
     assert isinstance(item, Unusable)
     check_sentence(item.problem)
     with refused(BadFile):

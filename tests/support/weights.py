@@ -69,3 +69,9 @@ def write_gguf(path: Path, tensors: list[tuple[str, list[int], int]], architectu
         file.write(header.ljust(-(-len(header) // 32) * 32, b"\0"))
         file.truncate(file.tell() + offset)
     return path
+
+
+def list_own_loras(library: Any) -> list[Any]:
+    """The LoRAs of a home, without those that come with the studio."""
+    assets = Path(__file__).resolve().parents[2] / "assets"
+    return [item for item in library.list_loras() if not item.path.is_relative_to(assets)]

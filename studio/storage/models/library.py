@@ -284,12 +284,14 @@ class Library:
     def _find_lora_files(self) -> dict[str, Path]:
         """Return LoRA files by stem, or by folder/stem where several have the same one.
 
-        A LoRA of the home hides a shipped one of the same name.
+        LoRAs of the home hide a shipped one of their name.
         """
         files = sorted(self._walk_lora_folder())
         num_files_by_stem = Counter(path.stem for path in files)
         shipped_files = {
-            path.stem: path for path in sorted(self._shipped_loras.glob("*.safetensors"))
+            path.stem: path
+            for path in sorted(self._shipped_loras.glob("*.safetensors"))
+            if path.stem not in num_files_by_stem
         }
         return shipped_files | {
             path.stem if num_files_by_stem[path.stem] == 1 else self._relative_name(path): path

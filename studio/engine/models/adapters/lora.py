@@ -47,7 +47,7 @@ class Adapter:
     @property
     def affects_text_encoder(self) -> bool:
         """Whether it changes a text encoder's output."""
-        return any(network != "unet" for network, _ in self.layers)
+        return any(network.startswith("text_encoder") for network, _ in self.layers)
 
 
 @dataclass(frozen=True)
