@@ -773,7 +773,7 @@ def test_every_shipped_sweep_loads_and_plans(name: str) -> None:
     spec = PRESETS.load(name)
     assert spec.title
     assert spec.base.model == "pocket"
-    assert (spec.base.width, spec.base.height) == (128, 128)
+    assert (spec.base.width, spec.base.height) == (None, None)  # the model's own size
     planned = plan_sweep(spec, seed=7)
     assert 4 < len(planned.cells) <= 64
     assert planned.cost_estimate.loads == 1

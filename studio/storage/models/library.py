@@ -287,7 +287,9 @@ class Library:
         """
         files = sorted(self._walk_lora_folder())
         num_files_by_stem = Counter(path.stem for path in files)
-        shipped_files = {path.stem: path for path in sorted(self._shipped_loras.glob("*.safetensors"))}
+        shipped_files = {
+            path.stem: path for path in sorted(self._shipped_loras.glob("*.safetensors"))
+        }
         return shipped_files | {
             path.stem if num_files_by_stem[path.stem] == 1 else self._relative_name(path): path
             for path in files
