@@ -67,7 +67,7 @@ def run_sweep(
     images = [path for cell in cells if (path := results[cell.key].path)]
     files = home.sweeps.list_files(sweep_id)
     if output:
-        files = _export(home.settings, sweep_id, output)
+        files = _export(home.settings, sweep_id, plan, output)
         images = [output / "pictures" / path.name for path in images]
     yield from (*images, *files)
     failures = [
@@ -83,13 +83,14 @@ def run_sweep(
         raise StudioError("\n".join([summary, *failures]))
 
 
-def _export(settings: Settings, sweep_id: str, output: Path) -> list[Path]:
+def _export(settings: Settings, sweep_id: str, plan: SweepPlan, output: Path) -> list[Path]:
     from studio.engine.context import WorkerContext
-    from studio.engine.sweeps.export import write_exports
+    from studio.engine.sweeps.export import load_sweep, write_exports
 
     try:
         context = WorkerContext.open(settings)
-        return write_exports(context, sweep_id, folder=output, copy_images=True)
+        sweep = load_sweep(context, sweep_id)
+        return write_exports(context, sweep, plan, folder=output, copy_images=True)
     except OSError as error:
         raise BadFile(
             f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import field_validator, model_validator
@@ -123,7 +124,7 @@ class GenerationRequest(RequestFields):
             raise InvalidSpec(faults)
         return self
 
-    @property
+    @cached_property
     def inactive_fields(self) -> frozenset[str]:
         """Settings that change nothing in this request, for what they need is not there.
 
@@ -153,9 +154,14 @@ class GenerationRequest(RequestFields):
 
     def with_inline_loras(self) -> Self:
         """Return the request with the tags of the prompt moved into `loras`."""
+        return self._lifted or self
+
+    @cached_property
+    def _lifted(self) -> Self | None:
+        """The request without tags; None where there are none, lest it refers to itself."""
         text, tags = lora_use.extract_tags(self.prompt)
         if not tags:
-            return self
+            return None
         return self.model_copy(update={"prompt": text, "loras": (*self.loras, *tags)})
 
     @property
