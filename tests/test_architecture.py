@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,17 @@ MAY_USE = {  # everybody may use errors and settings
     "storage": {"storage", "imaging", "core"},
     "imaging": {"imaging", "core"},
     "core": {"core"},
+}
+MAX_GLANCE_LINES = 40  # of a module that need not say what it does not know
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+FILE_NAME = re.compile(r"(?<![\w./-])[\w-][\w./-]*\.(?:py|js|md)\b")
+FOREIGN_FILES = {  # of other repositories, and examples
+    "doc/syntax.md",
+    "docs/gguf.md",
+    "examples/dreambooth/train_dreambooth_lora.py",
+    "examples/text_to_image/train_text_to_image_lora.py",
+    "loras/moon.md",
+    "output_dir/README.md",
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -85,6 +98,43 @@ def test_a_heavy_library_stays_on_its_floor(libraries: set[str], floors: set[str
 
 def test_a_module_says_what_it_knows() -> None:
     assert [path for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_a_module_says_what_it_knows_and_what_not() -> None:
+    """A package's `__init__` and what is read at a glance may say in one line what they are."""
+    assert [
+        str(path.relative_to(ROOT))
+        for path, tree in TREES.items()
+        if path.name != "__init__.py"
+        and len(path.read_text("utf-8").splitlines()) > MAX_GLANCE_LINES
+        and not re.search(r"Knows:.*Does\s+not\s+know", ast.get_docstring(tree) or "", re.DOTALL)
+    ] == []
+
+
+def heads(path: Path) -> Iterator[str]:
+    """All docstrings of a Python file; the comment that a script or a style sheet begins with."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, DOCUMENTED):
+                yield ast.get_docstring(node) or ""
+    else:
+        yield "\n".join(
+            itertools.takewhile(lambda line: line.startswith(("//", "/*", " *")), text.splitlines())
+        )
+
+
+@pytest.mark.parametrize("folder", ["studio", "tests"])
+def test_files_that_a_head_names_exist(folder: str) -> None:
+    names = {f"/{path.relative_to(ROOT.parent)}" for path in ROOT.parent.glob("[!.]*/**/*.*")}
+    assert [
+        f"{path.relative_to(ROOT.parent)} names {name}"
+        for path in sorted((ROOT.parent / folder).rglob("*"))
+        if path.suffix in (".py", ".js", ".css")
+        for head in heads(path)
+        for name in FILE_NAME.findall(head)
+        if name not in FOREIGN_FILES and not any(there.endswith(f"/{name}") for there in names)
+    ] == []
 
 
 def test_no_import_runs_in_a_circle() -> None:

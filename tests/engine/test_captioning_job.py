@@ -397,7 +397,7 @@ CHANGED: dict[str, Any] = {
     "name", [name for name in CaptionSpec.model_fields if name not in ("address", "model")]
 )
 def test_a_field_changes_something(name: str, bench: WorkerContext, asked: list[int]) -> None:
-    """What is said, what is written, or how it is asked; those of endpoints in test_caption_endpoint.py."""
+    """What is said, what is written, or how it is asked; those of endpoints in test_openai_endpoint.py."""
     if name == "captioner":
         makers.git(bench.settings.models / "toy")
         bench = WorkerContext.open(bench.settings)  # with a library of its own
