@@ -24,6 +24,7 @@ MAY_USE = {  # everybody may use errors and settings
     "core": {"core"},
 }
 MAX_GLANCE_LINES = 40  # of a module that need not say what it does not know
+TO_BE_DOCUMENTED = {"engine/training/memory_probe.py TrainingCost.to_dict"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FILE_NAME = re.compile(r"(?<![\w./-])[\w-][\w./-]*\.(?:py|js|md)\b")
 FOREIGN_FILES = {  # of other repositories, and examples
@@ -135,6 +136,66 @@ def test_files_that_a_head_names_exist(folder: str) -> None:
         for name in FILE_NAME.findall(head)
         if name not in FOREIGN_FILES and not any(there.endswith(f"/{name}") for there in names)
     ] == []
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+CLASSES = {
+    node.name: node
+    for tree in TREES.values()
+    for node in tree.body
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def used_names(path: Path) -> set[str]:
+    """Names that a file imports or takes of something: whose they are is not looked at."""
+    taken = {node.attr for node in ast.walk(TREES[path]) if isinstance(node, ast.Attribute)}
+    return taken | {name.rpartition(".")[2] for name in imported_names(path)}
+
+
+def methods(node: ast.ClassDef) -> Iterator[Function]:
+    """Methods of a class that are called: no properties."""
+    for method in node.body:
+        if isinstance(method, Function) and not any(
+            "property" in ast.unparse(decorator) for decorator in method.decorator_list
+        ):
+            yield method
+
+
+def inherits_docstring(name: str, node: ast.ClassDef) -> bool:
+    """Whether a base in the studio has the method with its docstring."""
+    bases = [CLASSES.get(ast.unparse(base).split("[")[0].split(".")[-1]) for base in node.bases]
+    return any(
+        any(method.name == name and ast.get_docstring(method) for method in methods(base))
+        or inherits_docstring(name, base)
+        for base in bases
+        if base
+    )
+
+
+def test_what_other_packages_call_has_a_docstring() -> None:
+    users: dict[str, set[Path]] = {}
+    for path in FILES:
+        for name in used_names(path):
+            users.setdefault(name, set()).add(path.parent)
+    bare = []
+    for path, tree in TREES.items():
+        functions = [(node.name, node) for node in tree.body if isinstance(node, Function)]
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                functions += [
+                    (f"{node.name}.{method.name}", method)
+                    for method in methods(node)
+                    if not inherits_docstring(method.name, node)
+                ]
+        bare += [
+            f"{path.relative_to(ROOT)} {name}"
+            for name, function in functions
+            if not function.name.startswith("_")
+            and not ast.get_docstring(function)
+            and users.get(function.name, set()) - {path.parent}
+        ]
+    assert [name for name in bare if name not in TO_BE_DOCUMENTED] == []
 
 
 def test_no_import_runs_in_a_circle() -> None:

@@ -106,6 +106,7 @@ class Journal:
         )
 
     def close(self) -> None:
+        """Close the file."""
         self._database.close()
 
     def add_step(

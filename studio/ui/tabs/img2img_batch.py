@@ -81,6 +81,7 @@ class BatchImg2Img:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [self.job_list, self.timer, self.stop, self.shown_revision]
 
     def wire(self, tab: ImageInputTab) -> None:

@@ -142,6 +142,7 @@ class SweepView:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [
             *self.live_outputs,
             self.sweep_id,
