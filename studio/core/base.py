@@ -7,6 +7,7 @@ Does not know: any particular spec.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Self, TypeVar, get_args
@@ -22,6 +23,10 @@ from pydantic import (
 )
 
 from studio.errors import InvalidSpec, quote
+
+# How images are named: the sha256 of their file.
+SHA256_PATTERN = "[0-9a-f]{64}"
+PLACEHOLDER_SHA256 = "0" * 64  # stands for an image while the settings alone are validated
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -148,6 +153,11 @@ def _stable(value: Any, dumped: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_stable(item, item_dump) for item, item_dump in zip(value, dumped, strict=True)]
     return dumped
+
+
+def is_sha256(name: str) -> bool:
+    """Return whether a text could be the name of an image, and is no path."""
+    return bool(re.fullmatch(SHA256_PATTERN, name))
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from studio.core.base import field_meta, guest_limit_faults, validate
+from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import geometry, lora_use, prompt, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
@@ -41,7 +41,7 @@ class GenerationRequest(RequestFields):
     @field_validator("image", "mask")
     @classmethod
     def _require_sha256(cls, sha256: str) -> str:
-        if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        if sha256 and not is_sha256(sha256):
             raise ValueError(
                 "has to be the sha256 of a picture in home/inputs, 64 digits "
                 f"(not {quote(sha256)})."

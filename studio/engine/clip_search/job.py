@@ -9,7 +9,6 @@ vector).
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from studio.core.base import validate
+from studio.core.base import is_sha256, validate
 from studio.core.captions.clip_query import OTHER_CLASS, ClipQuerySpec
 from studio.engine import metrics
 from studio.engine.clip_search import embeddings, near_duplicates
@@ -143,7 +142,7 @@ class _Query:
     def example_image(self) -> IndexedImage:
         """The image that others are to be like. Raises DatasetError and BadPicture."""
         name = self.spec.like
-        if not re.fullmatch("[0-9a-f]{64}", name):
+        if not is_sha256(name):
             return self.dataset.get_image(name)
         path = self.inputs_folder / f"{name}.png"
         if not path.is_file():

@@ -269,7 +269,7 @@ class CaptionerPanel:
 
     def _render(self, job_id: int, shown_revision: str, visitor: Visitor) -> Updates:
         job = self.services.home.jobs.get(int(job_id or 0))
-        if job is None or job.kind != CAPTION.name or visitor.owner_filter not in (None, job.owner):
+        if job is None or job.kind != CAPTION.name or not visitor.may_see(job.owner):
             return {
                 self.progress: "",
                 self.result: "",

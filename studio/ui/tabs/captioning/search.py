@@ -234,11 +234,7 @@ class ClipSearch:
     def _find_job(self, job_id: Any, visitor: Visitor) -> Job | None:
         """Return a search that the visitor may see."""
         job = self.services.home.jobs.get(int(job_id or 0))
-        if (
-            job is None
-            or job.kind != CLIP_SEARCH.name
-            or visitor.owner_filter not in (None, job.owner)
-        ):
+        if job is None or job.kind != CLIP_SEARCH.name or not visitor.may_see(job.owner):
             return None
         return job
 

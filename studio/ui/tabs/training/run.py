@@ -380,7 +380,7 @@ class RunView:
     def find_run(self, run_id: str, visitor: Visitor) -> Run | None:
         """Return a run if it exists and the visitor may see it."""
         run = self.services.home.runs.get(run_id) if run_id else None
-        if run is None or visitor.owner_filter not in (None, run.owner):
+        if run is None or not visitor.may_see(run.owner):
             return None
         return run
 

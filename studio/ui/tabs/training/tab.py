@@ -451,7 +451,7 @@ class TrainingTab:
         """Show the dry run's progress, then the plan with its measurements, or its error."""
         visitor = visitor_from_request(request)
         job = self.services.home.jobs.get(int(values[self.probe_job_id] or 0))
-        if job is None or visitor.owner_filter not in (None, job.owner):
+        if job is None or not visitor.may_see(job.owner):
             plan_html = self._render_plan(values, visitor)
         elif job.is_open:
             text = job.progress.message or "getting ready"
