@@ -45,7 +45,7 @@ def module_name(path: Path) -> str:
 
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 MODULES = {module_name(path): path for path in FILES}
-HTML_TAG = re.compile(r"</?(a|b|i|p|h\d|dl|li|ul|div|img|span|small|button|input)[ >]")
+HTML_TAG = re.compile(r"(?<!\?P)</?[a-z][a-z\d-]*(>| [^<>]*>| \w+=)")
 
 
 def imported_names(path: Path) -> list[str]:
@@ -212,6 +212,39 @@ def test_no_import_runs_in_a_circle() -> None:
 
     for module in sorted(edges):
         visit(module, ())
+
+
+EVENTS = {
+    "blur",
+    "change",
+    "click",
+    "expand",
+    "input",
+    "load",
+    "select",
+    "submit",
+    "tick",
+    "upload",
+}
+
+
+def test_what_comes_from_the_page_comes_by_name() -> None:
+    """Several inputs are a set, so that a handler takes them by component and not by position."""
+    calls = [
+        (path, node, node.args[2 if node.func.attr == "on" else 1 :][:1])
+        for path, tree in TREES.items()
+        if path.is_relative_to(ROOT / "ui")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in (*EVENTS, "then", "on")
+    ]
+    assert len(calls) > 50
+    assert [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node, inputs in calls
+        for given in (*inputs, *(word.value for word in node.keywords if word.arg == "inputs"))
+        if isinstance(given, ast.List) and len(given.elts) > 1
+    ] == []
 
 
 def test_html_comes_from_templates() -> None:

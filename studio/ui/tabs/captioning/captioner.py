@@ -173,7 +173,7 @@ class CaptionerPanel:
             self.add_trigger_to_captions, inputs, browser.outputs, preprocess=False, **EVENT_OPTIONS
         )
         self.timer.tick(
-            self.poll, [self.job_id, self.shown_revision], self.outputs, **UNQUEUED_EVENT_OPTIONS
+            self.poll, {self.job_id, self.shown_revision}, self.outputs, **UNQUEUED_EVENT_OPTIONS
         )
 
     # ---- submitting ---------------------------------------------------------------------------
@@ -263,9 +263,10 @@ class CaptionerPanel:
         """
         return self._render(job_id, "", visitor)
 
-    def poll(self, job_id: int, shown_revision: str, request: gr.Request) -> Updates:
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Show the job's progress if it has changed."""
-        return self._render(job_id, shown_revision, visitor_from_request(request))
+        visitor = visitor_from_request(request)
+        return self._render(values[self.job_id], values[self.shown_revision], visitor)
 
     def _render(self, job_id: int, shown_revision: str, visitor: Visitor) -> Updates:
         job = self.services.home.jobs.get(int(job_id or 0))

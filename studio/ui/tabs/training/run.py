@@ -118,7 +118,7 @@ class RunView:
         """Connect the view's own events."""
         self.timer.tick(
             self.poll,
-            [self.run_id, self.shown_revision, self.block_hashes],
+            {self.run_id, self.shown_revision, self.block_hashes},
             self.live_outputs,
             **UNQUEUED_EVENT_OPTIONS,
         )
@@ -138,17 +138,16 @@ class RunView:
 
     # ---- progress -----------------------------------------------------------------------------
 
-    def poll(
-        self, run_id: str, shown_revision: str, block_hashes: dict[str, str], request: gr.Request
-    ) -> Updates:
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Show what the open run is doing, if anything has changed."""
         visitor = visitor_from_request(request)
+        run_id = values[self.run_id]
         run = self.find_run(run_id, visitor)
         if run is None:
             return {self.timer: gr.Timer(active=False)}
-        if self._revision(visitor, run_id) == shown_revision:
+        if self._revision(visitor, run_id) == values[self.shown_revision]:
             return {self.shown_revision: gr.skip()}
-        return self._render(visitor, run, block_hashes)
+        return self._render(visitor, run, values[self.block_hashes])
 
     def _revision(self, visitor: Visitor, run_id: str) -> str:
         """Return a text that changes with the run's open jobs."""
