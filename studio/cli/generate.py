@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
     failures = []
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         for name, job in jobs:
             try:
                 if isinstance(job, StudioError):

@@ -22,6 +22,7 @@ from studio.core.jobs import JobKind
 from studio.errors import Cancelled, StudioError
 from studio.services.visitor import Visitor
 from studio.settings import Settings
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs, Lock, Progress
 
 JobRunner = Callable[[JobKind, dict[str, Any]], dict[str, Any]]  # a kind and its spec → the result
@@ -35,12 +36,13 @@ def load_settings(arguments: argparse.Namespace, *extra_flags: str) -> Settings:
 
 
 @contextmanager
-def job_runner(settings: Settings) -> Iterator[JobRunner]:
+def job_runner(home: Home) -> Iterator[JobRunner]:
     """Yield what does jobs, one after the other.
 
     Where a studio runs on the home they go through its queue, else they are done in place while
     holding the device.
     """
+    settings = home.settings
     studio = Lock(settings.home, "studio")
     device = Lock(settings.home, f"worker-{settings.device}")
     is_announced = False
@@ -53,13 +55,13 @@ def job_runner(settings: Settings) -> Iterator[JobRunner]:
             log("somebody else is using the device; waiting for it")
             is_announced = True
     else:
-        yield partial(_run_in_queue, Jobs(settings.home / "jobs.sqlite"))
+        yield partial(_run_in_queue, home.jobs)
         return
     from studio.engine.context import WorkerContext
     from studio.engine.worker import import_object
 
     try:
-        context, report = WorkerContext.open(settings), _build_reporter()
+        context, report = WorkerContext.for_home(home), _build_reporter()
         yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
     finally:
         device.release()

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         log(notice)
     run_id = _find_run(home.runs, config) if arguments.resume else ""
     job = services.prepare_training(config, COMMAND_LINE, run_id)
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         result = run_job(job.kind, job.spec)
     for note in result.get("notes", ()):
         log(note)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +92,8 @@ def search_dataset(
 
     # 2. Embed its images and answer
     report(Progress(0, 0, "Loading CLIP"))
-    with (
-        closing(EmbeddingCache(context.settings.home)) as cache,
-        metrics.borrow_clip(context.pipelines, query_spec.clip) as clip,
-    ):
+    cache = context.home.embeddings
+    with metrics.borrow_clip(context.pipelines, query_spec.clip) as clip:
         vectors, failures = embeddings.embed_images(clip, cache, images, report)
         rows = [row for row, image in enumerate(images) if image.content_hash not in failures]
         query = _Query(

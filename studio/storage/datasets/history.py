@@ -106,8 +106,9 @@ class Journal:
         )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the writers' lock."""
         self._database.close()
+        self._writer_lock.close()
 
     def add_step(
         self,

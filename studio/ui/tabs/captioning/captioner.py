@@ -20,7 +20,6 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
-from studio.storage.models.transformers_models import TransformersModels
 from studio.ui.errors import report_errors
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
@@ -44,7 +43,7 @@ class CaptionerPanel:
     def __init__(self, services: Services, form: Form[CaptionSpec]) -> None:
         self.services = services
         self.form = form
-        self.models = TransformersModels(services.home.settings)
+        self.models = services.home.transformers_models
         self._add_main_settings()
         self._add_buttons()
         self.progress = gr.HTML(elem_id="caption-doing")
