@@ -24,6 +24,7 @@ from studio.services.visitor import Visitor
 from studio.settings import Settings
 from studio.storage.home import Home
 from studio.storage.jobs import Jobs, Lock, Progress
+from studio.ui.views.common import format_eta
 
 JobRunner = Callable[[JobKind, dict[str, Any]], dict[str, Any]]  # a kind and its spec → the result
 COMMAND_LINE = Visitor("command-line", is_guest=False)
@@ -88,11 +89,9 @@ def _build_reporter() -> Callable[[Progress], None]:
             raise Cancelled
         if not sys.stderr.isatty():
             return
-        eta = ""
-        if progress.eta_seconds is not None:
-            eta = f", about {progress.eta_seconds:.0f} s left"
-        line = f"\r\033[K{progress.message} {progress.step}/{progress.total}{eta}"
-        print(line, end="", file=sys.stderr, flush=True)
+        steps = f"{progress.message} {progress.step}/{progress.total}"
+        line = ", ".join(filter(None, (steps, format_eta(progress.eta_seconds))))
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
     return report
 

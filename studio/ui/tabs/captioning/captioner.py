@@ -26,7 +26,7 @@ from studio.ui.form import Form
 from studio.ui.tabs.captioning.browser import DatasetBrowser
 from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.views.common import format_duration, pluralize
+from studio.ui.views.common import format_duration, format_eta, pluralize
 
 MAX_PREVIEW_ROWS = 50  # rows of captions before and after a dry run
 MODES = [("Where there is none", "fill"), ("All anew", "replace"), ("Add to them", "append")]
@@ -323,9 +323,7 @@ def _progress_text(job: Job) -> str:
     text = progress.message or "Getting ready"
     if progress.total:
         text += f" · {progress.step:,} of {progress.total:,}"
-    if progress.eta_seconds is not None:
-        text += f" · about {format_duration(progress.eta_seconds)} left"
-    return text
+    return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
 
 
 def _outcome_text(job: Job, result: dict[str, Any]) -> str:

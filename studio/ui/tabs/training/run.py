@@ -34,7 +34,7 @@ from studio.ui.events import (
 from studio.ui.private_gradio import event_payload
 from studio.ui.views import evaluation
 from studio.ui.views import training as training_view
-from studio.ui.views.common import format_duration
+from studio.ui.views.common import format_duration, format_eta
 
 TRAINING_JOB_KINDS = (TRAIN.name, EXPORT_CHECKPOINT.name, TRAINING_EVALUATION.name)
 SWEEP_AXES = (
@@ -434,10 +434,8 @@ def _render_start_notes(run: Run) -> str:
 
 
 def _eta_text(job: Job) -> str:
-    eta_seconds = job.progress.eta_seconds
-    if eta_seconds is None:
-        return ""
-    return f" · about {format_duration(eta_seconds)} left"
+    eta = format_eta(job.progress.eta_seconds)
+    return f" · {eta}" if eta else ""
 
 
 def _describe_progress(job: Job) -> tuple[str, float]:
