@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,18 @@ MAY_USE = {  # everybody may use errors and settings
     "imaging": {"imaging", "core"},
     "core": {"core"},
 }
+MAX_GLANCE_LINES = 40  # of a module that need not say what it does not know
+TO_BE_DOCUMENTED = {"engine/training/memory_probe.py TrainingCost.to_dict"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+FILE_NAME = re.compile(r"(?<![\w./-])[\w-][\w./-]*\.(?:py|js|md)\b")
+FOREIGN_FILES = {  # of other repositories, and examples
+    "doc/syntax.md",
+    "docs/gguf.md",
+    "examples/dreambooth/train_dreambooth_lora.py",
+    "examples/text_to_image/train_text_to_image_lora.py",
+    "loras/moon.md",
+    "output_dir/README.md",
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -31,7 +45,7 @@ def module_name(path: Path) -> str:
 
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 MODULES = {module_name(path): path for path in FILES}
-HTML_TAG = re.compile(r"</?(a|b|i|p|h\d|dl|li|ul|div|img|span|small|button|input)[ >]")
+HTML_TAG = re.compile(r"(?<!\?P)</?[a-z][a-z\d-]*(>| [^<>]*>| \w+=)")
 
 
 def imported_names(path: Path) -> list[str]:
@@ -87,6 +101,103 @@ def test_a_module_says_what_it_knows() -> None:
     assert [path for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
+def test_a_module_says_what_it_knows_and_what_not() -> None:
+    """A package's `__init__` and what is read at a glance may say in one line what they are."""
+    assert [
+        str(path.relative_to(ROOT))
+        for path, tree in TREES.items()
+        if path.name != "__init__.py"
+        and len(path.read_text("utf-8").splitlines()) > MAX_GLANCE_LINES
+        and not re.search(r"Knows:.*Does\s+not\s+know", ast.get_docstring(tree) or "", re.DOTALL)
+    ] == []
+
+
+def heads(path: Path) -> Iterator[str]:
+    """All docstrings of a Python file; the comment that a script or a style sheet begins with."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, DOCUMENTED):
+                yield ast.get_docstring(node) or ""
+    else:
+        yield "\n".join(
+            itertools.takewhile(lambda line: line.startswith(("//", "/*", " *")), text.splitlines())
+        )
+
+
+@pytest.mark.parametrize("folder", ["studio", "tests"])
+def test_files_that_a_head_names_exist(folder: str) -> None:
+    names = {f"/{path.relative_to(ROOT.parent)}" for path in ROOT.parent.glob("[!.]*/**/*.*")}
+    assert [
+        f"{path.relative_to(ROOT.parent)} names {name}"
+        for path in sorted((ROOT.parent / folder).rglob("*"))
+        if path.suffix in (".py", ".js", ".css")
+        for head in heads(path)
+        for name in FILE_NAME.findall(head)
+        if name not in FOREIGN_FILES and not any(there.endswith(f"/{name}") for there in names)
+    ] == []
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+CLASSES = {
+    node.name: node
+    for tree in TREES.values()
+    for node in tree.body
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def used_names(path: Path) -> set[str]:
+    """Names that a file imports or takes of something: whose they are is not looked at."""
+    taken = {node.attr for node in ast.walk(TREES[path]) if isinstance(node, ast.Attribute)}
+    return taken | {name.rpartition(".")[2] for name in imported_names(path)}
+
+
+def methods(node: ast.ClassDef) -> Iterator[Function]:
+    """Methods of a class that are called: no properties."""
+    for method in node.body:
+        if isinstance(method, Function) and not any(
+            "property" in ast.unparse(decorator) for decorator in method.decorator_list
+        ):
+            yield method
+
+
+def inherits_docstring(name: str, node: ast.ClassDef) -> bool:
+    """Whether a base in the studio has the method with its docstring."""
+    bases = [CLASSES.get(ast.unparse(base).split("[")[0].split(".")[-1]) for base in node.bases]
+    return any(
+        any(method.name == name and ast.get_docstring(method) for method in methods(base))
+        or inherits_docstring(name, base)
+        for base in bases
+        if base
+    )
+
+
+def test_what_other_packages_call_has_a_docstring() -> None:
+    users: dict[str, set[Path]] = {}
+    for path in FILES:
+        for name in used_names(path):
+            users.setdefault(name, set()).add(path.parent)
+    bare = []
+    for path, tree in TREES.items():
+        functions = [(node.name, node) for node in tree.body if isinstance(node, Function)]
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                functions += [
+                    (f"{node.name}.{method.name}", method)
+                    for method in methods(node)
+                    if not inherits_docstring(method.name, node)
+                ]
+        bare += [
+            f"{path.relative_to(ROOT)} {name}"
+            for name, function in functions
+            if not function.name.startswith("_")
+            and not ast.get_docstring(function)
+            and users.get(function.name, set()) - {path.parent}
+        ]
+    assert [name for name in bare if name not in TO_BE_DOCUMENTED] == []
+
+
 def test_no_import_runs_in_a_circle() -> None:
     edges = {module: imported_modules(path) for module, path in MODULES.items()}
     finished: set[str] = set()
@@ -101,6 +212,39 @@ def test_no_import_runs_in_a_circle() -> None:
 
     for module in sorted(edges):
         visit(module, ())
+
+
+EVENTS = {
+    "blur",
+    "change",
+    "click",
+    "expand",
+    "input",
+    "load",
+    "select",
+    "submit",
+    "tick",
+    "upload",
+}
+
+
+def test_what_comes_from_the_page_comes_by_name() -> None:
+    """Several inputs are a set, so that a handler takes them by component and not by position."""
+    calls = [
+        (path, node, node.args[2 if node.func.attr == "on" else 1 :][:1])
+        for path, tree in TREES.items()
+        if path.is_relative_to(ROOT / "ui")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in (*EVENTS, "then", "on")
+    ]
+    assert len(calls) > 50
+    assert [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node, inputs in calls
+        for given in (*inputs, *(word.value for word in node.keywords if word.arg == "inputs"))
+        if isinstance(given, ast.List) and len(given.elts) > 1
+    ] == []
 
 
 def test_html_comes_from_templates() -> None:

@@ -23,7 +23,6 @@ from studio.core.base import validate
 from studio.core.generation.request import (
     DIGEST_EXCLUDED_FIELDS,
     GenerationRequest,
-    LoraUse,
     ResolvedRequest,
 )
 from studio.engine.context import WorkerContext
@@ -34,72 +33,25 @@ from studio.storage.presets import Presets
 from studio.ui.api import make_endpoint
 from support import lora_makers as makers
 from support.models import POCKET
+from support.request_fields import IMAGE_TASK_VALUES, MASK_SHA, OTHER_VALUES, SHA
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = list(GenerationRequest.model_fields)
 BASE: dict[str, Any] = {"prompt": "a red ball", "width": 64, "height": 64, "steps": 3, "seed": 7}
-CHANGED: dict[str, Any] = {
-    "prompt": "a blue boat",
-    "negative_prompt": "red",
-    "model": "toy-sd2",
-    "width": 72,
-    "height": 72,
-    "steps": 4,
-    "guidance": 3.5,
-    "scheduler": "Euler",
-    "noise_schedule": "Beta",
-    "seed": 8,
-    "num_images": 2,
-    "batch_size": 2,
-    "clip_skip": 2,
-    "loras": (LoraUse(name="moon", unet=1.0, text_encoder=0.5),),
-}
+CHANGED: dict[str, Any] = (
+    OTHER_VALUES
+    | {  # what is really painted: small, of models that are there
+        "model": "toy-sd2",
+        "width": 72,
+        "height": 72,
+        "num_images": 2,
+    }
+)
 SHAPE, AMOUNT = (
     {"width", "height"},
     {"num_images", "batch_size"},
 )  # these decide the size, how many and how; all others the pixels
-A_PICTURE, A_MASK = (
-    "0123456789abcdef" * 4,
-    "fedcba9876543210" * 4,
-)  # stand for inputs that `known` puts in their place
-# What a setting of work on a picture needs to count, and another value of it.
-MASKED: dict[str, Any] = {"image": A_PICTURE, "mask": A_MASK}
-TWICE: dict[str, Any] = {"hires_scale": 2.0}
-ON_A_PICTURE: dict[str, tuple[dict[str, Any], Any]] = {
-    "image": ({}, A_PICTURE),
-    "mask": ({"image": A_PICTURE}, A_MASK),
-    "strength": ({"image": A_PICTURE}, 0.4),
-    "resize_mode": ({"image": A_PICTURE, "width": 128}, "crop"),
-    "mask_blur": (MASKED, 0),
-    "mask_grow": (MASKED, -8),
-    "invert_mask": (MASKED, True),
-    "masked_content": (MASKED, "latent noise"),
-    "inpaint_area": ({**MASKED, "mask_padding": 4}, "only masked"),
-    "mask_padding": ({**MASKED, "inpaint_area": "only masked"}, 4),
-    **{
-        f"extend_{side}": ({"image": A_PICTURE, "width": None, "height": None}, 64)
-        for side in ("left", "top", "right", "bottom")
-    },
-    **{
-        name: (
-            {"image": A_PICTURE, "extend_left": 64, "width": None, "height": None, **more},
-            value,
-        )
-        for name, value, more in (
-            ("extend_fill", "noise", {}),
-            ("extend_colour", "#00ff00", {"extend_fill": "colour"}),
-            ("seam_blur", 12, {}),
-        )
-    },
-    "hires_scale": ({}, 2.0),
-    "hires_resize": (TWICE, "latent"),
-    "hires_steps": (TWICE, 6),
-    "hires_strength": (TWICE, 0.4),
-    "hires_tile": (TWICE, 64),
-    "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
-    "guidance_rescale": ({}, 0.7),
-}
 LARGER = {
     "extend_left": (128, 64),
     "extend_top": (64, 128),
@@ -116,8 +68,8 @@ def known(bench: WorkerContext) -> Callable[[dict[str, Any]], dict[str, Any]]:
     mask = Image.new("L", (64, 64))
     mask.paste(255, (16, 16, 48, 40))
     there = {
-        A_PICTURE: bench.home.library.inputs.add(picture).sha256,
-        A_MASK: bench.home.library.inputs.add_mask(mask).sha256,
+        SHA: bench.home.library.inputs.add(picture).sha256,
+        MASK_SHA: bench.home.library.inputs.add_mask(mask).sha256,
     }
     return lambda spec: {
         name: there.get(value, value) if isinstance(value, str) else value
@@ -153,11 +105,11 @@ def unet_calls(bench: WorkerContext, **spec: Any) -> int:
     return len(calls)
 
 
-@pytest.mark.parametrize("name", ON_A_PICTURE)
+@pytest.mark.parametrize("name", IMAGE_TASK_VALUES)
 def test_a_field_of_work_on_a_picture_changes_something(
     name: str, paint: Callable[..., Any], known: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    needed, value = ON_A_PICTURE[name]
+    needed, value = IMAGE_TASK_VALUES[name]
     base = known({**BASE, **needed})
     changed = known({**BASE, **needed, name: value})
     before, after = paint(**base), paint(**changed)
@@ -196,16 +148,16 @@ def test_a_field_changes_something(
 
 
 def test_every_field_has_a_case() -> None:
-    assert [*CHANGED, *ON_A_PICTURE] == FIELDS, "another value for each, in the fields' order"
+    assert [*CHANGED, *IMAGE_TASK_VALUES] == FIELDS, "another value for each, in the fields' order"
     assert CHANGED.keys() >= SHAPE | AMOUNT
     default = GenerationRequest()
     assert all(getattr(default, name) != value for name, value in CHANGED.items())
-    assert all(getattr(default, name) != value for name, (_, value) in ON_A_PICTURE.items())
+    assert all(getattr(default, name) != value for name, (_, value) in IMAGE_TASK_VALUES.items())
 
 
 ONE_BY_ONE = [
     *({name: CHANGED[name]} for name in CHANGED),
-    *({**needed, name: value} for name, (needed, value) in ON_A_PICTURE.items()),
+    *({**needed, name: value} for name, (needed, value) in IMAGE_TASK_VALUES.items()),
 ]
 
 

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not path.is_dir() and len(path.parts) == 1:  # the name of a dataset
         path = home.training_sets.find_folder(arguments.folder)
     job = Services(home).prepare_captioning(spec, COMMAND_LINE, path)
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         result = run_job(job.kind, job.spec)
     for line in format_result(result, arguments.json):
         print(line, flush=True)

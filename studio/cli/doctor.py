@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 from studio import __version__
 from studio.cli.runner import load_settings
 from studio.settings import Settings
-from studio.storage.models.library import Library, Unusable
+from studio.storage.home import Home
+from studio.storage.models.library import Unusable
 
 DISTRIBUTION = "picture-studio"
 _DEVICE_SCRIPT = """
@@ -51,7 +52,7 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
     """Return Python, packages, devices, memory, disk, models, and what is missing or untested."""
     requirements = read_tested_requirements()
     versions = {item.name: _read_installed_version(item.name) for item in requirements}
-    models = Library(settings).scan_models()
+    models = Home(settings).library.scan_models()
     return {
         "studio": __version__,
         "python": platform.python_version(),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
-from studio.core.base import validate
+from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, StudioError
 from studio.services.submission import PreparedJob, Services
@@ -26,7 +25,6 @@ from studio.storage.inputs import Inputs
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TRANSPARENCY = "transparency"  # in place of a mask's file: the image's own
-PLACEHOLDER_SHA256 = "0" * 64  # stands for an image while the settings alone are judged
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
     failures = []
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         for name, job in jobs:
             try:
                 if isinstance(job, StudioError):
@@ -127,7 +125,7 @@ def _list_sources(image: str) -> list[Path | str]:
 
 
 def _is_input_hash(name: str) -> bool:
-    return bool(re.fullmatch("[0-9a-f]{64}", name)) and not Path(name).exists()
+    return is_sha256(name) and not Path(name).exists()
 
 
 def _print_result(gallery: Gallery, result: dict[str, Any], arguments: argparse.Namespace) -> None:

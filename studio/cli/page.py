@@ -11,12 +11,12 @@ import threading
 from studio import __version__
 from studio.cli.runner import load_settings
 from studio.errors import Busy
+from studio.settings import Settings
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Open the page: take the home, keep a worker alive, serve."""
     from studio.services.supervisor import supervise
-    from studio.storage.cleanup import delete_unreferenced_inputs
     from studio.storage.home import Home
     from studio.storage.jobs import Lock
 
@@ -29,8 +29,18 @@ def run(arguments: argparse.Namespace) -> None:
         )
     home = Home(settings)
     home.jobs.set_meta("version", __version__)
-    for work in (supervise, delete_unreferenced_inputs):
-        threading.Thread(target=work, args=(settings, home.jobs), daemon=True).start()
+    threading.Thread(target=supervise, args=(settings, home.jobs), daemon=True).start()
+    threading.Thread(target=_clean_up, args=(settings,), daemon=True).start()
     from studio.ui.app import serve
 
     serve(home, open_browser=arguments.open)
+
+
+def _clean_up(settings: Settings) -> None:
+    """Tidy the home beside the page, with stores of its own that are closed again."""
+    from studio.storage.cleanup import delete_unreferenced_inputs
+    from studio.storage.home import Home
+
+    home = Home(settings)
+    delete_unreferenced_inputs(home)
+    home.close()

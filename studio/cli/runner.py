@@ -22,7 +22,9 @@ from studio.core.jobs import JobKind
 from studio.errors import Cancelled, StudioError
 from studio.services.visitor import Visitor
 from studio.settings import Settings
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs, Lock, Progress
+from studio.ui.views.common import format_eta
 
 JobRunner = Callable[[JobKind, dict[str, Any]], dict[str, Any]]  # a kind and its spec → the result
 COMMAND_LINE = Visitor("command-line", is_guest=False)
@@ -35,12 +37,13 @@ def load_settings(arguments: argparse.Namespace, *extra_flags: str) -> Settings:
 
 
 @contextmanager
-def job_runner(settings: Settings) -> Iterator[JobRunner]:
+def job_runner(home: Home) -> Iterator[JobRunner]:
     """Yield what does jobs, one after the other.
 
     Where a studio runs on the home they go through its queue, else they are done in place while
     holding the device.
     """
+    settings = home.settings
     studio = Lock(settings.home, "studio")
     device = Lock(settings.home, f"worker-{settings.device}")
     is_announced = False
@@ -53,13 +56,13 @@ def job_runner(settings: Settings) -> Iterator[JobRunner]:
             log("somebody else is using the device; waiting for it")
             is_announced = True
     else:
-        yield partial(_run_in_queue, Jobs(settings.home / "jobs.sqlite"))
+        yield partial(_run_in_queue, home.jobs)
         return
     from studio.engine.context import WorkerContext
     from studio.engine.worker import import_object
 
     try:
-        context, report = WorkerContext.open(settings), _build_reporter()
+        context, report = WorkerContext.for_home(home), _build_reporter()
         yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
     finally:
         device.release()
@@ -86,11 +89,9 @@ def _build_reporter() -> Callable[[Progress], None]:
             raise Cancelled
         if not sys.stderr.isatty():
             return
-        eta = ""
-        if progress.eta_seconds is not None:
-            eta = f", about {progress.eta_seconds:.0f} s left"
-        line = f"\r\033[K{progress.message} {progress.step}/{progress.total}{eta}"
-        print(line, end="", file=sys.stderr, flush=True)
+        steps = f"{progress.message} {progress.step}/{progress.total}"
+        line = ", ".join(filter(None, (steps, format_eta(progress.eta_seconds))))
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
     return report
 

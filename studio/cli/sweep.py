@@ -17,7 +17,6 @@ from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
 from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
-from studio.settings import Settings
 from studio.storage.home import Home
 from studio.storage.presets import load_spec
 from studio.storage.sweeps import deterministic_id_and_seed
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         from studio.engine.context import WorkerContext
         from studio.engine.sweeps.job import outline_sweep
 
-        outline = outline_sweep(WorkerContext.open(home.settings), plan.spec)
+        outline = outline_sweep(WorkerContext.for_home(home), plan.spec)
         print(json.dumps(outline, ensure_ascii=False))
         return
     output = arguments.output.expanduser().resolve() if arguments.output else None
@@ -60,14 +59,14 @@ def run_sweep(
     """
     home = services.home
     job = services.prepare_sweep(plan.spec, COMMAND_LINE, sweep_id)
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         run_job(job.kind, job.spec)
     results = home.sweeps.load_cell_results(sweep_id)
     cells = [plan.cells[index] for index in plan.run_order]
     images = [path for cell in cells if (path := results[cell.key].path)]
     files = home.sweeps.list_files(sweep_id)
     if output:
-        files = _export(home.settings, sweep_id, output)
+        files = _export(home, sweep_id, plan, output)
         images = [output / "pictures" / path.name for path in images]
     yield from (*images, *files)
     failures = [
@@ -83,13 +82,14 @@ def run_sweep(
         raise StudioError("\n".join([summary, *failures]))
 
 
-def _export(settings: Settings, sweep_id: str, output: Path) -> list[Path]:
+def _export(home: Home, sweep_id: str, plan: SweepPlan, output: Path) -> list[Path]:
     from studio.engine.context import WorkerContext
-    from studio.engine.sweeps.export import write_exports
+    from studio.engine.sweeps.export import load_sweep, write_exports
 
     try:
-        context = WorkerContext.open(settings)
-        return write_exports(context, sweep_id, folder=output, copy_images=True)
+        context = WorkerContext.for_home(home)
+        sweep = load_sweep(context, sweep_id)
+        return write_exports(context, sweep, plan, folder=output, copy_images=True)
     except OSError as error:
         raise BadFile(
             f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."

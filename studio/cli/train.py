@@ -15,7 +15,7 @@ from typing import Any
 
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
 from studio.core.base import former_names, validate
-from studio.core.training.config import TrainingConfig
+from studio.core.training.config import SETTINGS_METADATA_KEY, TrainingConfig
 from studio.core.training.kohya import importer
 from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.services.submission import Services
@@ -24,7 +24,6 @@ from studio.storage.home import Home
 from studio.storage.training.runs import Runs
 
 MAX_SETTINGS_BYTES = 4 * 2**20
-METADATA_KEY = "studio.training"  # where a LoRA of this studio carries its settings
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         log(notice)
     run_id = _find_run(home.runs, config) if arguments.resume else ""
     job = services.prepare_training(config, COMMAND_LINE, run_id)
-    with job_runner(home.settings) as run_job:
+    with job_runner(home) as run_job:
         result = run_job(job.kind, job.spec)
     for note in result.get("notes", ()):
         log(note)
@@ -69,7 +68,7 @@ def read_settings_text(path: Path) -> str:
     if path.suffix == ".safetensors":
         try:
             metadata = atomic.read_safetensors_header(path)["__metadata__"]
-            return json.dumps(json.loads(metadata[METADATA_KEY])["config"])
+            return json.dumps(json.loads(metadata[SETTINGS_METADATA_KEY])["config"])
         except (KeyError, TypeError, ValueError, RecursionError):
             raise BadFile(
                 f"{path.name} carries no settings of a training of this studio."

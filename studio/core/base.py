@@ -7,9 +7,10 @@ Does not know: any particular spec.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,10 @@ from pydantic import (
 )
 
 from studio.errors import InvalidSpec, quote
+
+# How images are named: the sha256 of their file.
+SHA256_PATTERN = "[0-9a-f]{64}"
+PLACEHOLDER_SHA256 = "0" * 64  # stands for an image while the settings alone are validated
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -41,6 +46,13 @@ class Spec(BaseModel):
     """A frozen model: no unknown field, no NaN and no infinity anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values; what the original has cached is computed anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     def stable_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the JSON values that a digest is made over, under names that never change.
@@ -141,6 +153,11 @@ def _stable(value: Any, dumped: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_stable(item, item_dump) for item, item_dump in zip(value, dumped, strict=True)]
     return dumped
+
+
+def is_sha256(name: str) -> bool:
+    """Return whether a text could be the name of an image, and is no path."""
+    return bool(re.fullmatch(SHA256_PATTERN, name))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Names and plain numbers: schedulers, noise schedules, sweep axes, captioners.
 
 Knows: what there is to choose from and which pairs go together. Does not know: any class behind a
-name; the engine resolves every name (engine/models/schedulers.py, families.py, engine/captioning/),
+name; the engine resolves every name (engine/models/schedulers.py, engine/captioning/),
 and a test resolves all of them.
 """
 

@@ -39,5 +39,9 @@ class WorkerContext:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Open the home and its models. Raises InvalidSpec for a device that is not there."""
-        home = Home(settings)
-        return cls(home, PipelineManager(settings, home.library))
+        return cls.for_home(Home(settings))
+
+    @classmethod
+    def for_home(cls, home: Home) -> Self:
+        """Open the models of a home. Raises InvalidSpec for a device that is not there."""
+        return cls(home, PipelineManager(home.settings, home.library))

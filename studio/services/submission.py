@@ -356,6 +356,6 @@ class Services:
 
     def _get_run(self, run_id: str, visitor: Visitor) -> Run:
         run = self.home.runs.get(run_id)
-        if run is None or visitor.owner_filter not in (None, run.owner):
+        if run is None or not visitor.may_see(run.owner):
             raise BadFile("There is no such training any more.")
         return run

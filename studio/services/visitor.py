@@ -45,9 +45,13 @@ class Visitor:
         """Whose things this visitor sees; None is everybody's."""
         return self.id if self.is_guest else None
 
+    def may_see(self, owner: str) -> bool:
+        """Return whether this visitor may see what somebody made."""
+        return self.owner_filter in (None, owner)
+
     def require_job_access(self, job: Job) -> None:
         """Raise NotAllowed unless this visitor may cancel, move or retry that job."""
-        if self.is_guest and job.owner != self.id:
+        if not self.may_see(job.owner):
             raise NotAllowed(
                 f"Job {job.id} is somebody else's; only they and the owner of this studio may "
                 "change it."
@@ -132,7 +136,7 @@ def choose_login(settings: Settings) -> tuple[str, str] | None:
 
 def mark_visible_jobs(jobs: Iterable[Job], visitor: Visitor) -> list[tuple[Job, bool]]:
     """Return jobs, each with whether this visitor may know what it is about."""
-    return [(job, not visitor.is_guest or job.owner == visitor.id) for job in jobs]
+    return [(job, visitor.may_see(job.owner)) for job in jobs]
 
 
 def parse_host(header: str) -> str:

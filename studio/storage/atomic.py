@@ -33,6 +33,28 @@ _RESERVED_NAMES = {
 }
 
 
+_WRITE_ADVICE = {
+    errno.ENOSPC: "Is the disk full?",
+    errno.EDQUOT: "Is the disk full?",
+    errno.EACCES: "Allow this user to write there.",
+    errno.EPERM: "Allow this user to write there.",
+    errno.EROFS: "The disk can only be read; use a home on another.",
+    errno.EEXIST: "A file is where a folder has to be; move it away.",
+    errno.ENOTDIR: "A file is where a folder has to be; move it away.",
+    errno.EISDIR: "A folder is where the file has to be; move it away.",
+    errno.ENOTEMPTY: "A folder is where the file has to be; move it away.",
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.ENOENT: "Its folder is gone.",
+    errno.EIO: "The disk may be failing.",
+}
+
+
+def write_error(path: Path, error: OSError) -> BadFile:
+    """Return what to raise where a disk does not take a file: what happened, and what helps."""
+    advice = _WRITE_ADVICE.get(error.errno or 0, "")
+    return BadFile(f"{path} could not be written: {error.strerror or error}. {advice}".rstrip())
+
+
 @contextmanager
 def open_for_writing(path: Path, replace: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
     """Open `path` for writing through a temporary file beside it.
@@ -68,9 +90,7 @@ def open_for_writing(path: Path, replace: bool = True, durable: bool = True) -> 
     except OSError as error:
         if isinstance(error, FileExistsError) and not replace and path.exists():
             raise
-        raise BadFile(
-            f"{path} could not be written: {error.strerror or error}. Is the disk full?"
-        ) from error
+        raise write_error(path, error) from error
     finally:
         with suppress(OSError):
             os.unlink(temporary_path)
@@ -106,9 +126,7 @@ def replace_folder(temporary_folder: Path, target_folder: Path) -> None:
         os.rename(temporary_folder, target_folder)
         fsync_folder(target_folder.parent)
     except OSError as error:
-        raise BadFile(
-            f"{target_folder} could not be written: {error.strerror or error}. Is the disk full?"
-        ) from error
+        raise write_error(target_folder, error) from error
     shutil.rmtree(old_folder, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ Knows: SQLite's modes and versions. Does not know: any table; what is stored.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,12 @@ from typing import Literal
 from studio.errors import BadFile
 
 Row = sqlite3.Row
+# By a word of SQLite's message.
+_WRITE_ADVICE = {
+    "full": "Is the disk full?",
+    "locked": "Another program is writing there; try again in a moment.",
+    "readonly": "Allow this user to write there.",
+}
 Synchronous = Literal["OFF", "NORMAL", "FULL"]
 
 
@@ -63,7 +70,7 @@ class Database:
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._migrate(migrations)
         except (OSError, sqlite3.DatabaseError) as error:
-            raise BadFile(f"{path} cannot be used: {error}. {advice}") from None
+            raise BadFile(f"{path} cannot be used: {error}. {_advise(path, advice)}") from None
 
     def close(self) -> None:
         """Close the connection; nothing can be asked afterwards."""
@@ -121,7 +128,7 @@ class Database:
             if version > len(migrations):
                 raise BadFile(
                     f"{self.path} was written by a later studio (tables {version}, this one knows "
-                    f"{len(migrations)})."
+                    f"{len(migrations)}): install that studio, or use another --home."
                 )
             for script in migrations[version:]:
                 for statement in _split_statements(script):
@@ -130,6 +137,25 @@ class Database:
 
     def _read_version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def advise_on_write_error(error: sqlite3.Error) -> str:
+    """Return what helps where a statement was refused; empty where nothing is known to."""
+    for word, advice in _WRITE_ADVICE.items():
+        if word in str(error):
+            return advice
+    return ""
+
+
+def _advise(path: Path, advice: str) -> str:
+    """Return what helps where a file cannot be opened; `advice` is for what is no database."""
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent}; create it."
+    if path.is_dir():
+        return "It is a folder; move it away."
+    if not os.access(path if path.exists() else path.parent, os.R_OK | os.W_OK):
+        return "Allow this user to read and write it."
+    return advice
 
 
 def _split_statements(script: str) -> Iterator[str]:

@@ -12,12 +12,15 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 from studio.settings import Settings, shipped
+from studio.storage.datasets.caption_cache import CaptionCache
 from studio.storage.datasets.dataset import DatasetStore
+from studio.storage.datasets.embedding_cache import EmbeddingCache
 from studio.storage.datasets.training_set import TrainingSets
 from studio.storage.gallery import Gallery
 from studio.storage.inputs import Inputs
 from studio.storage.jobs import Jobs
 from studio.storage.models.library import Library
+from studio.storage.models.transformers_models import TransformersModels
 from studio.storage.presets import Presets
 from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
@@ -72,7 +75,21 @@ class Home:
     @cached_property
     def datasets(self) -> DatasetStore:
         """Datasets with their captions and the history of their edits."""
-        return DatasetStore(self.settings)
+        return DatasetStore(self.settings, self.training_sets)
+
+    @cached_property
+    def embeddings(self) -> EmbeddingCache:
+        """What CLIP models saw in images."""
+        return EmbeddingCache(self.settings.home)
+
+    def get_caption_cache(self, captioner_key: str) -> CaptionCache:
+        """Return what a captioner wrote; each has a file of its own, which does not stay open."""
+        return CaptionCache(self.settings.home, captioner_key)
+
+    @cached_property
+    def transformers_models(self) -> TransformersModels:
+        """Captioners and CLIP models."""
+        return TransformersModels(self.settings)
 
     @cached_property
     def presets(self) -> Presets[GenerationRequest]:
@@ -93,7 +110,8 @@ class Home:
         return Presets(TrainingConfig, shipped("presets") / "training", folder)
 
     def close(self) -> None:
-        """Close the tables that were opened."""
-        for name in ("jobs", "gallery", "sweeps"):
-            if name in self.__dict__:
-                getattr(self, name).close()
+        """Close the tables that were opened; what is asked for afterwards is opened anew."""
+        for name in ("jobs", "gallery", "sweeps", "datasets", "training_sets", "embeddings"):
+            store = self.__dict__.pop(name, None)
+            if store is not None:
+                store.close()

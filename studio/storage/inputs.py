@@ -24,6 +24,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from studio.core.base import SHA256_PATTERN, is_sha256
 from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.errors import BadPicture, InvalidSpec
@@ -33,7 +34,6 @@ from studio.storage import atomic
 
 # How long an image that nothing refers to stays after it was last sent.
 RETENTION_SECONDS = 24 * 3600.0
-_SHA256_PATTERN = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Inputs:
         Raises BadPicture where there is none, or where that guest never sent it.
         """
         path = self._folder / f"{sha256}.png"
-        exists = _SHA256_PATTERN.fullmatch(sha256) and path.is_file()
+        exists = is_sha256(sha256) and path.is_file()
         if exists and guest_id is not None:
             exists = self._guest_marker(sha256, guest_id).is_file()
         if not exists:
@@ -174,13 +174,13 @@ class Inputs:
         files: dict[str, list[Path]] = {}
         # The image comes before its guests' markers, so that it is deleted first.
         for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".png"):
-            if re.fullmatch(r"[0-9a-f]{64}\.[^.]+", path.name):
+            if is_sha256(path.stem) and path.suffix:
                 files.setdefault(path.stem, []).append(path)
         expired = {sha256 for sha256, paths in files.items() if _is_expired(paths)}
         if not expired:
             return 0
         for text in referring_texts:
-            expired -= set(re.findall("(?=([0-9a-f]{64}))", text))
+            expired -= set(re.findall(f"(?=({SHA256_PATTERN}))", text))
         unreferenced = [sha256 for sha256 in expired if _is_expired(files[sha256])]
         for sha256 in unreferenced:
             for path in files[sha256]:

@@ -354,3 +354,7 @@ class Lock:
     def release(self) -> None:
         """Give the name back."""
         self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the file; a name that is still held is given back."""
+        self._connection.close()

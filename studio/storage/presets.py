@@ -34,7 +34,9 @@ def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
     """
     try:
         if path.stat().st_size > MAX_SPEC_BYTES:
-            raise BadFile(f"{label} is larger than {MAX_SPEC_BYTES} bytes: it is none.")
+            raise BadFile(
+                f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a file of settings."
+            )
         values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"{label} cannot be read: {error}") from None

@@ -21,7 +21,7 @@ from gradio.data_classes import FileDataDict
 from gradio.events import api as endpoint_for
 from pydantic import BaseModel
 
-from studio.core.base import field_schemas, former_names, validate
+from studio.core.base import PLACEHOLDER_SHA256, field_schemas, former_names, validate
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.lint import DatasetLintRules
 from studio.core.captions.spec import CaptionSpec
@@ -48,21 +48,20 @@ FILE_FIELDS = {
     "image": "The picture to work on.",
     "mask": "White where the picture is repainted; as large as the picture.",
 }
-_PLACEHOLDER_DIGEST = "0" * 64
 # Each with all that its settings need to change anything.
 _EXAMPLE_REQUESTS: dict[str, dict[str, Any]] = {
     "img2img": {
-        "image": _PLACEHOLDER_DIGEST,
+        "image": PLACEHOLDER_SHA256,
         "hires_scale": 2,
         "hires_tile": 512,
     },
     "inpaint": {
-        "image": _PLACEHOLDER_DIGEST,
-        "mask": _PLACEHOLDER_DIGEST,
+        "image": PLACEHOLDER_SHA256,
+        "mask": PLACEHOLDER_SHA256,
         "inpaint_area": "only masked",
     },
     "outpaint": {
-        "image": _PLACEHOLDER_DIGEST,
+        "image": PLACEHOLDER_SHA256,
         **dict.fromkeys(EXTEND_FIELDS, 8),
         "inpaint_area": "only masked",
         "extend_fill": "colour",
@@ -372,7 +371,7 @@ def make_endpoint(
                 if value is not None:
                     arguments[name] = value
             if file_fields:  # settings are judged before a file is taken in
-                validate(spec_class, arguments | dict.fromkeys(file_fields, _PLACEHOLDER_DIGEST))
+                validate(spec_class, arguments | dict.fromkeys(file_fields, PLACEHOLDER_SHA256))
             visitor = visitor_from_request(request)
             for name in file_fields:
                 arguments[name] = receive_file(name, arguments[name], visitor)

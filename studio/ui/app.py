@@ -28,6 +28,7 @@ from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
 from studio.ui.tabs.captioning import tab as captioning
 from studio.ui.tabs.sweep import tab as sweep
 from studio.ui.tabs.training import tab as training
+from studio.ui.views.templates import render_macro
 
 # By id, in the order of the page: the title and what builds it.
 TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
@@ -45,10 +46,6 @@ STYLE_FILE = Path(__file__).with_name("static") / "style.css"
 SHORTCUTS_FILE = Path(__file__).with_name("static") / "shortcuts.js"
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
-# On a phone gradio's edge is too wide; a style sheet reaches only what is inside of it.
-PHONE_PADDING_STYLE = (
-    "<style>@media (max-width: 640px) { .main.app.app { padding: 16px 12px !important } }</style>"
-)
 
 
 def build_page(services: Services) -> gr.Blocks:
@@ -58,9 +55,7 @@ def build_page(services: Services) -> gr.Blocks:
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
         api.publish(services)  # first: gradio gives a name to whoever asks for it first
-        gr.HTML(
-            "<header><h1>Studio</h1><p>Say it, see it, compare it.</p></header>", elem_id="head"
-        )
+        gr.HTML(render_macro("page.html", "header"), elem_id="head")
         tabs, tab_blocks = [], []
         with gr.Tabs(elem_id="tabs") as tab_bar:
             for name, (title, build_tab) in TABS.items():
@@ -178,21 +173,22 @@ def _add_send_button(
     with source.send_row:
         button = gr.Button(title, size="sm", elem_id=elem_id)
 
-    def send(path: str | None, is_loaded: bool, request: gr.Request) -> Updates:
+    def send(values: Updates, request: gr.Request) -> Updates:
         visitor = visitor_from_request(request)
+        path = values[source.selected_path]
         image = services.home.gallery.get(path) if path else None
         if image is None:
             return {tab_bar: gr.skip()}
         updates = receive(image, visitor) if receive else form.fill(image.request)
         return {
-            **_fill_target(target, is_loaded, updates, visitor),
+            **_fill_target(target, values[loaded_state], updates, visitor),
             loaded_state: True,
             tab_bar: gr.Tabs(selected=target.id),
         }
 
     changed = target.form_outputs if receive else form.outputs
     outputs = list(dict.fromkeys([tab_bar, loaded_state, *target.outputs, *changed]))
-    button.click(send, [source.selected_path, loaded_state], outputs, **EVENT_OPTIONS)
+    button.click(send, {source.selected_path, loaded_state}, outputs, **EVENT_OPTIONS)
 
 
 def _wire_handover_buttons(
@@ -278,7 +274,6 @@ def serve(home: Home, open_browser: bool = False) -> None:
     check_port_free(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
-    shortcuts = SHORTCUTS_FILE.read_text("utf-8")
     page.launch(
         server_name=settings.host,
         server_port=settings.port or None,
@@ -292,7 +287,7 @@ def serve(home: Home, open_browser: bool = False) -> None:
         footer_links=[],
         show_error=False,
         quiet=True,
-        head=f"{PHONE_PADDING_STYLE}<script type='module'>{shortcuts}</script>",
+        head=render_macro("page.html", "head", script=SHORTCUTS_FILE.read_text("utf-8")),
         css_paths=[STYLE_FILE],
         theme=build_theme(),
         prevent_thread_lock=True,

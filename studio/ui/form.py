@@ -57,10 +57,12 @@ class Form(Generic[M]):
 
     @property
     def inputs(self) -> set[Any]:
+        """All components, for a handler that reads them by component."""
         return set(self.components.values())
 
     @property
     def outputs(self) -> list[Any]:
+        """All components, in the order in which they were added."""
         return list(self.components.values())
 
     def read_raw(self, values: Mapping[Any, Any]) -> dict[str, Any]:

@@ -304,7 +304,7 @@ def test_digest_leaves_out_what_changes_nothing() -> None:
         == PINNED
     )
     for name, (needed, value) in IMAGE_TASK_VALUES.items():
-        base = FULL.model_copy(update=needed)
+        base = FULL.model_copy(update={k: v for k, v in needed.items() if v is not None})
         changed = validate(ResolvedRequest, base.model_dump() | {name: value})
         assert changed.digest(CONTENTS) != base.digest(CONTENTS), name
         assert name not in changed.inactive_fields

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -20,6 +19,7 @@ from studio.core.sweeps.value_syntax import (
     parse_values,
 )
 from studio.errors import InvalidSpec
+from support.limits import hang_limit
 from support.sentences import refused
 
 ANY = st.recursive(
@@ -307,10 +307,7 @@ def test_any_list_is_read_or_refused_in_words(values: list[object], kind: AxisKi
     "piece", ['"', ",", " ", "1", "1-", "-", '""', '",', "1,", "(", "1 ", ".", "e1", "\n", "x1"]
 )
 def test_no_text_takes_long(piece: str, kind: AxisKind) -> None:
-    began = time.perf_counter()
-    found, said = told(piece * (MAX_LIST_CHARS // len(piece)), kind)
+    with hang_limit():  # a second at most is usual; quadratic time takes minutes
+        found, said = told(piece * (MAX_LIST_CHARS // len(piece)), kind)
     assert len(found) <= MAX_VALUES
     assert len(said) < 2000
-    assert (
-        time.perf_counter() - began < 10
-    )  # a second at most is usual; quadratic time takes minutes

@@ -309,14 +309,14 @@ def test_a_stop_is_heard_at_once_and_an_answer_after_it_is_kept(
     server.behave = late
     with pytest.raises(Cancelled):
         caption(bench, server, stop, batch=2)
-    began = time.perf_counter()
+    end = time.monotonic() + 60
     go.set()
     answers = bench.settings.home / "cache" / "captions"
     while (
         len([line for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()])
         < 2
     ):
-        assert time.perf_counter() - began < 10
+        assert time.monotonic() < end
         time.sleep(0.02)
     result = caption(bench, server, batch=2)
     assert (result["taken"], result["made"]) == (2, 4)
@@ -336,7 +336,7 @@ def test_a_stop_ends_the_waiting_to_try_again(
     threads = threading.active_count()
     with pytest.raises(Cancelled):
         caption(bench, server, stop, batch=1)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 25  # a try later would come after 30
     while threading.active_count() > threads + 2:  # the server's own may linger
         assert time.monotonic() < end
         time.sleep(0.02)

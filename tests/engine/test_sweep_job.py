@@ -6,12 +6,14 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from PIL import Image
 
 from studio.core.base import validate
 from studio.core.catalog import BATCHING_TOLERANCE, SCHEDULERS
+from studio.core.generation import lora_use, request
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
@@ -179,6 +182,34 @@ def test_cells_that_are_the_same_picture_are_painted_once(desk: WorkerContext) -
         == kept["sun", "LoRA 0", "Clip skip 12"].error
         != ""
     )
+
+
+def test_each_digest_is_computed_once_and_tags_are_lifted_once_a_cell(
+    desk: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = desk.home.sweeps.save(
+        spec(axis("seed", "1-4"), axis("steps", "1-4"), prompt="a boat <lora:moon:0.5>"), "local"
+    )
+    digests: Counter[str] = Counter()
+    lifted: Counter[int] = Counter()
+    compute, extract = request._compute_digest, lora_use.extract_tags
+
+    def compute_digest(asked: GenerationRequest, hashes: dict[str, str]) -> str:
+        digest = compute(asked, hashes)
+        digests[digest] += 1
+        return digest
+
+    def extract_tags(text: str) -> Any:
+        lifted[text.count("<lora:moon")] += 1
+        return extract(text)
+
+    monkeypatch.setattr(request, "_compute_digest", compute_digest)
+    counting = SimpleNamespace(**vars(lora_use) | {"extract_tags": extract_tags})
+    monkeypatch.setattr(request, "lora_use", counting)
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (16, 0, 0)
+    assert len(digests) == 2 * 16  # the key of each cell and the digest of its image
+    assert set(digests.values()) == {1}
+    assert lifted[1] == 16 + 1  # the base has the tag as well
 
 
 # ---- fast -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """A training that was cut off and goes on makes, to the bit, what an uncut one makes; and it leaves the moving average in the modules."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +53,13 @@ def test_cut_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert seen == list(range(6))
     assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
     assert not list((tmp_path / "cut").glob("*.part"))
+
+
+def test_the_command_keeps_its_former_name() -> None:
+    asked = subprocess.run(
+        [sys.executable, "-m", "studio.engine.pocket", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "{train,evaluate,datasets}" in asked.stdout

@@ -112,6 +112,14 @@ def test_places_that_cannot_be_written(tmp_path: Path, replace: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.EBUSY]
+)
+def test_the_advice_fits_what_happened(number: int, tmp_path: Path) -> None:
+    with refused(BadFile):
+        raise atomic.write_error(tmp_path / "a.txt", OSError(number, os.strerror(number)))
+
+
+@pytest.mark.parametrize(
     ("name", "safe"),
     [
         ("../../etc/passwd", "etc-passwd"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,11 @@ from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec
 from studio.errors import BadPicture
-from studio.settings import Settings, load
+from studio.settings import load
 from studio.storage import inputs as kept
 from studio.storage.cleanup import delete_unreferenced_inputs
-from studio.storage.gallery import Gallery
-from studio.storage.inputs import Inputs
-from studio.storage.jobs import Jobs
+from studio.storage.home import Home as StudioHome
 from studio.storage.presets import Presets
-from studio.storage.sweeps import Sweeps
 from support.examples import examples
 from support.served import Served
 
@@ -35,15 +31,8 @@ DAY = kept.RETENTION_SECONDS
 STEPS = [{"field": "steps", "values": "5, 9"}]
 
 
-@dataclass
-class Home:
+class Home(StudioHome):
     """A home and all that may refer to a picture in it."""
-
-    settings: Settings
-    jobs: Jobs
-    inputs: Inputs
-    sweeps: Sweeps
-    gallery: Gallery
 
     def bring(self, seed: int, by: str | None = None) -> str:
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -128,21 +117,12 @@ def at(tmp_path: Path) -> Iterator[Callable[[], Home]]:
 
     def at() -> Home:
         settings = load(home=tmp_path / f"home{len(made)}", device="cpu")
-        made.append(
-            Home(
-                settings,
-                Jobs(settings.home / "jobs.sqlite"),
-                Inputs(settings),
-                Sweeps(settings),
-                Gallery(settings),
-            )
-        )
+        made.append(Home(settings))
         return made[-1]
 
     yield at
     for home in made:
-        for store in (home.jobs, home.sweeps, home.gallery):
-            store.close()
+        home.close()
 
 
 @pytest.mark.parametrize("how", REFERRING)
@@ -152,7 +132,7 @@ def test_what_is_referred_to_stays(at: Callable[[], Home], how: str) -> None:
     home.refer(how, names[0])
     for name in names:
         home.age(name, 400 * DAY)
-    assert delete_unreferenced_inputs(home.settings, home.jobs) == 1
+    assert delete_unreferenced_inputs(home) == 1
     assert home.there() == {names[0]}
 
 
@@ -193,15 +173,15 @@ def test_only_what_is_old_and_in_no_use_goes_whenever_it_dies(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", unlink)
         try:
-            delete_unreferenced_inputs(home.settings, home.jobs)
+            delete_unreferenced_inputs(home)
         except KeyboardInterrupt:
             assert home.there() >= stay
-    delete_unreferenced_inputs(home.settings, home.jobs)
+    delete_unreferenced_inputs(home)
     assert home.there() == stay
     assert {
         path.name.split(".")[0] for path in home.settings.inputs.iterdir()
     } == stay  # nor marks of what is gone
-    assert delete_unreferenced_inputs(home.settings, home.jobs) == 0
+    assert delete_unreferenced_inputs(home) == 0
 
 
 def test_what_is_brought_again_meanwhile_stays(at: Callable[[], Home]) -> None:
@@ -230,7 +210,7 @@ def test_if_anything_cannot_be_read_nothing_goes(
     name = home.bring(1)
     home.age(name, 9 * DAY)
     (home.settings.presets / "pictures" / "odd.toml").mkdir()
-    assert delete_unreferenced_inputs(home.settings, home.jobs) == 0
+    assert delete_unreferenced_inputs(home) == 0
     assert home.there() == {name}
     assert "was thrown away" in caplog.text
 
@@ -241,7 +221,7 @@ def test_other_files_are_left_alone(at: Callable[[], Home]) -> None:
         (home.settings.inputs / name).write_bytes(b"x")
         os.utime(home.settings.inputs / name, (1, 1))
     before = sorted(home.settings.inputs.iterdir())
-    assert delete_unreferenced_inputs(home.settings, home.jobs) == 0
+    assert delete_unreferenced_inputs(home) == 0
     assert sorted(home.settings.inputs.iterdir()) == before
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import BadFile
+from studio.storage import database as database_module
 from studio.storage.database import Database
 from support.sentences import refused
 
@@ -81,6 +82,26 @@ def test_a_transaction_happens_whole_or_not(path: Path) -> None:
     with database.transaction():
         database.execute_many("INSERT INTO notes (body) VALUES (?)", [("b",), ("c",)])
     assert bodies(database) == ["b", "c"]
+
+
+def test_the_advice_fits_what_keeps_a_file_from_being_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.mkdir()
+    with refused(BadFile):
+        Database(path, (FIRST,))
+    with refused(BadFile):
+        Database(path / "nowhere" / "notes.sqlite", (FIRST,))
+    monkeypatch.setattr(
+        database_module.os, "access", lambda path, mode: False
+    )  # root may do anything
+    monkeypatch.setattr(database_module.sqlite3, "connect", refuse_to_open)
+    with refused(BadFile):
+        Database(path / "notes.sqlite", (FIRST,))
+
+
+def refuse_to_open(*arguments: object, **options: object) -> sqlite3.Connection:
+    raise sqlite3.OperationalError("unable to open database file")
 
 
 def test_a_commit_that_fails_rolls_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

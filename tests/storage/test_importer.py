@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import struct
-import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,7 @@ from studio.storage.datasets.training_set import TrainingSets
 from studio.storage.gallery import Gallery
 from support.datasets import held, picture, said
 from support.examples import examples
+from support.limits import count_calls
 from support.sentences import check_sentence, refused
 
 
@@ -495,15 +495,15 @@ def test_stopped_while_taking_in(settings: Settings, tmp_path: Path) -> None:
     assert "new" not in albums.names()
 
 
-def test_many_of_one_name_take_no_time(settings: Settings, tmp_path: Path) -> None:
-    """Fifty thousand entries, all called alike, are planned in moments."""
-    names = [PurePosixPath(f"{k}/a.png") for k in range(25_000)] + [
-        PurePosixPath(f"{k}/metadata.jsonl") for k in range(25_000)
+def test_many_of_one_name_take_few_steps(settings: Settings, tmp_path: Path) -> None:
+    """Thousands of entries, all called alike, are planned without a look at each for each."""
+    names = [PurePosixPath(f"{k}/a.png") for k in range(3_000)] + [
+        PurePosixPath(f"{k}/metadata.jsonl") for k in range(3_000)
     ]
-    start = time.monotonic()
-    made = importer.plan_target_paths(names, {})
-    assert time.monotonic() - start < 5
-    assert len(set(made.values())) == 25_001
+    with count_calls() as count:
+        made = importer.plan_target_paths(names, {})
+    assert count.calls < 200 * len(names)
+    assert len(set(made.values())) == 3_001
     archive = packed(
         tmp_path / "s.zip", *((f"{k}/metadata.jsonl", b"") for k in range(300)), ("a.png", png())
     )

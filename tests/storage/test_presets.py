@@ -17,7 +17,7 @@ from studio.errors import BadFile, InvalidSpec
 from studio.settings import shipped
 from studio.storage.models.library import read_model_info
 from studio.storage.presets import Presets
-from support.request_fields import OTHER_VALUES
+from support.request_fields import IMAGE_TASK_VALUES, OTHER_VALUES
 from support.sentences import refused
 
 SHIPPED = shipped("presets") / "pictures"
@@ -26,32 +26,7 @@ OTHER: dict[str, Any] = OTHER_VALUES | {
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}],
 }
 # A preset may hold settings for pictures to come, without a picture; but no value at its default.
-ON_A_PICTURE: dict[str, Any] = {
-    "image": "ab" * 32,
-    "mask": "cd" * 32,
-    "strength": 0.5,
-    "resize_mode": "crop",
-    "mask_blur": 8,
-    "mask_grow": -4,
-    "invert_mask": True,
-    "masked_content": "fill",
-    "inpaint_area": "only masked",
-    "mask_padding": 8,
-    "extend_left": 8,
-    "extend_top": 16,
-    "extend_right": 24,
-    "extend_bottom": 32,
-    "extend_fill": "noise",
-    "extend_colour": "#00ff00",
-    "seam_blur": 9,
-    "hires_scale": 1.5,
-    "hires_resize": "latent",
-    "hires_steps": 9,
-    "hires_strength": 0.5,
-    "hires_tile": 256,
-    "hires_overlap": 64,
-    "guidance_rescale": 0.7,
-}
+ON_A_PICTURE = {name: value for name, (_, value) in IMAGE_TASK_VALUES.items()}
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30
 ).filter(lambda text: "AND" not in text and "BREAK" not in text)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psutil
@@ -74,6 +75,24 @@ class Studio:
         self.kill()
         for worker in self.workers():
             worker.kill()
+
+
+class Traffic:
+    """How many bytes a page receives, answers that stream included."""
+
+    def __init__(self, page: Page) -> None:
+        self.num_bytes = 0
+        session = page.context.new_cdp_session(page)
+        session.on("Network.dataReceived", self._add)
+        session.send("Network.enable")
+
+    def _add(self, event: dict[str, Any]) -> None:
+        self.num_bytes += event["dataLength"]
+
+    def take(self) -> int:
+        """Return the bytes since the last call."""
+        num_bytes, self.num_bytes = self.num_bytes, 0
+        return num_bytes
 
 
 def shot(page: Page, name: str) -> None:

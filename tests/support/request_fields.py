@@ -1,4 +1,7 @@
-"""Another value than its default for every field of a request: a new field is needed here."""
+"""Another value than its default for every field of a request: a new field is needed here, and nowhere else in the tests.
+
+In the order of the fields.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Any
 
 from studio.core.generation.lora_use import LoraUse
 
-SHA = "0123456789abcdef" * 4
+SHA = "0123456789abcdef" * 4  # stands for a picture
+MASK_SHA = "fedcba9876543210" * 4
 OTHER_VALUES: dict[str, Any] = {
     "prompt": "a cat",
     "negative_prompt": "rain",
@@ -24,36 +28,33 @@ OTHER_VALUES: dict[str, Any] = {
     "loras": (LoraUse(name="moon", unet=0.5),),
 }
 # What a setting of work on an image needs to count, and another value of it.
+PICTURE: dict[str, Any] = {"image": SHA}
+MASKED: dict[str, Any] = {"image": SHA, "mask": MASK_SHA}
+TWICE: dict[str, Any] = {"hires_scale": 2.0}
+EXTENDED: dict[str, Any] = {"image": SHA, "extend_left": 64, "width": None, "height": None}
 IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "image": ({}, SHA),
-    "mask": ({"image": SHA}, SHA),
+    "mask": (PICTURE, MASK_SHA),
+    "strength": (PICTURE, 0.4),
+    "resize_mode": ({**PICTURE, "width": 128}, "crop"),
+    "mask_blur": (MASKED, 0),
+    "mask_grow": (MASKED, -8),
+    "invert_mask": (MASKED, True),
+    "masked_content": (MASKED, "latent noise"),
+    "inpaint_area": ({**MASKED, "mask_padding": 4}, "only masked"),
+    "mask_padding": ({**MASKED, "inpaint_area": "only masked"}, 4),
+    **{
+        f"extend_{side}": ({**PICTURE, "width": None, "height": None}, 64)
+        for side in ("left", "top", "right", "bottom")
+    },
+    "extend_fill": (EXTENDED, "noise"),
+    "extend_colour": ({**EXTENDED, "extend_fill": "colour"}, "#00ff00"),
+    "seam_blur": (EXTENDED, 12),
+    "hires_scale": ({}, 2.0),
+    "hires_resize": (TWICE, "latent"),
+    "hires_steps": (TWICE, 6),
+    "hires_strength": (TWICE, 0.4),
+    "hires_tile": (TWICE, 64),
+    "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
     "guidance_rescale": ({}, 0.7),
-    "strength": ({"image": SHA}, 0.5),
-    "resize_mode": ({"image": SHA}, "crop"),
-    **{
-        name: ({"image": SHA, "mask": SHA}, value)
-        for name, value in {
-            "mask_blur": 0,
-            "mask_grow": -3,
-            "invert_mask": True,
-            "masked_content": "fill",
-            "inpaint_area": "only masked",
-        }.items()
-    },
-    "mask_padding": ({"image": SHA, "mask": SHA, "inpaint_area": "only masked"}, 8),
-    **{f"extend_{side}": ({"image": SHA}, 64) for side in ("left", "top", "right", "bottom")},
-    "extend_fill": ({"image": SHA, "extend_left": 8}, "noise"),
-    "seam_blur": ({"image": SHA, "extend_left": 8}, 0),
-    "extend_colour": ({"image": SHA, "extend_top": 8, "extend_fill": "colour"}, "#00ff00"),
-    "hires_scale": ({}, 1.5),
-    **{
-        name: ({"hires_scale": 2.0}, value)
-        for name, value in {
-            "hires_resize": "latent",
-            "hires_steps": 9,
-            "hires_strength": 0.3,
-            "hires_tile": 128,
-        }.items()
-    },
-    "hires_overlap": ({"hires_scale": 2.0, "hires_tile": 256}, 64),
 }

@@ -143,7 +143,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note the tests before `-m` and `-k` choose; a file of which tests are named is not whole."""
-    if not config.option.lf:
+    if not getattr(config.option, "lf", False):  # no such option without the cache provider
         named = {arg.partition("::")[0] for arg in config.args if "::" in arg}
         snapshot.tests |= {
             name_test(item.nodeid) for item in items if item.nodeid.partition("::")[0] not in named

@@ -560,12 +560,14 @@ def test_the_strip_of_another_picture_goes_when_a_new_one_comes(
 def test_how_many_steps_of_a_strip_is_a_number(desk: Services) -> None:
     made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
     with gr.Blocks():
-        pane = DenoiseStrip(desk, "trial")
+        pane, selected = DenoiseStrip(desk, "trial"), gr.State()
+        pane.wire(selected)
+    sent = {selected: str(made.path), pane.interval: 4}
     for every in (*NONSENSE, True, 51, 1.5):
         with refused(gr.Error):
-            pane.submit(str(made.path), every, NOBODY)
+            pane.submit(sent | {pane.interval: every}, NOBODY)
     assert not desk.home.jobs.list_open()
-    assert pane.submit(str(made.path), 3.0, NOBODY)[pane.job_id]
+    assert pane.submit(sent | {pane.interval: 3.0}, NOBODY)[pane.job_id]
 
 
 # ---- the form --------------------------------------------------------------------------------------------------------
@@ -830,8 +832,10 @@ def test_two_pictures_of_the_gallery_are_compared(desk: Services) -> None:
 def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Services) -> None:
     made = kept(desk, GenerationRequest(prompt="a boat", steps=12))
     with gr.Blocks():
-        pane = DenoiseStrip(desk, "trial")
-    updates = pane.submit(str(made.path), 4, NOBODY)
+        pane, selected = DenoiseStrip(desk, "trial"), gr.State()
+        pane.wire(selected)
+    sent = {selected: str(made.path), pane.interval: 4}
+    updates = pane.submit(sent, NOBODY)
     job = desk.home.jobs.get(updates[pane.job_id])
     assert job
     assert job.kind == "denoise_strip"
@@ -839,7 +843,7 @@ def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Services) -> Non
     theirs = desk.submit_denoise_strip(made.request, 4, OWNER)
     assert pane.refresh(theirs, NOBODY)[pane.sheet] == ""
     with refused(gr.Error):
-        pane.submit(None, 4, NOBODY)
+        pane.submit(sent | {selected: None}, NOBODY)
 
 
 # ---- many pictures ---------------------------------------------------------------------------------------------------

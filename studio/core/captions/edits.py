@@ -76,6 +76,7 @@ class SetCaptions(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the new caption of the row, merged with the old one as `mode` says."""
         new_text = self.texts.get(row.key)
         if new_text is None:
             return row.caption
@@ -145,6 +146,7 @@ class RenameTags(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption with the tags under their new name."""
         old_tags = {text.normalize_tag(tag) for tag in self.tags}
         return text.rename_tags(row.caption, old_tags, self.to.strip())
 
@@ -156,6 +158,7 @@ class DeleteTags(Spec):
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption without the tags."""
         return text.remove_tags(row.caption, {text.normalize_tag(tag) for tag in self.tags})
 
 
@@ -169,6 +172,7 @@ class AddTags(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption with the tags that it lacks."""
         return text.add_tags(row.caption, self.tags, self.first)
 
 
@@ -209,6 +213,7 @@ class DedupeTags(Spec):
     kind: Literal["dedupe_tags"] = "dedupe_tags"
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption with each tag once."""
         return text.deduplicate_tags(row.caption)
 
 
@@ -221,6 +226,7 @@ class KeepTags(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the first tags of the row's caption."""
         tags = text.split_tags(row.caption)
         return row.caption if len(tags) <= self.count else text.join_tags(tags[: self.count])
 
@@ -243,6 +249,7 @@ class AddAffixes(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption with prefix, suffix and trigger word, each once."""
         new = text.add_affixes(row.caption, self.prefix, self.suffix, self.trigger)
         return row.caption if new == row.caption else text.collapse_whitespace(new)
 
@@ -253,6 +260,7 @@ class Clean(Spec):
     kind: Literal["clean"] = "clean"
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the row's caption without double spaces, empty tags and line breaks."""
         return text.clean_caption(row.caption)
 
 
@@ -262,6 +270,7 @@ class JoinLines(Spec):
     kind: Literal["join_lines"] = "join_lines"
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return all lines of the row's caption file as one."""
         if not row.extra_lines:
             return row.caption
         return text.collapse_whitespace(f"{row.caption} {row.extra_lines}")
@@ -276,6 +285,7 @@ class Shorten(Spec):
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
+        """Return the longest beginning of the row's caption that has few enough tokens."""
         for candidate in (row.caption, *text.list_truncations(row.caption)):
             if context.count_tokens(candidate) <= self.tokens:
                 return candidate

@@ -1,6 +1,7 @@
 """The model families that the studio runs.
 
 Knows: which there are, and how a model folder's configs tell one from another.
+Does not know: what is in a family (sd1.py and its neighbours); files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Stable Diffusion 1.x (arXiv:2112.10752)."""
+"""Stable Diffusion 1.x (arXiv:2112.10752).
+
+Knows: its parts, sizes and prediction, its names in LoRA files, how its configs are recognised.
+Does not know: how it is computed (engine/models/families/sd1.py), its siblings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Stable Diffusion 2.x: SD 1.x with OpenCLIP's text encoder, many of its models predicting v."""
+"""Stable Diffusion 2.x: SD 1.x with OpenCLIP's text encoder, many of its models predicting v.
+
+Knows: what differs from sd1.py and how its configs are recognised.
+Does not know: how it is computed (engine/models/families/sd2.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Stable Diffusion XL (arXiv:2307.01952)."""
+"""Stable Diffusion XL (arXiv:2307.01952).
+
+Knows: its parts with both text encoders, sizes, its names in LoRA files, how its configs are
+recognised. Does not know: how it is computed (engine/models/families/sdxl.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Z-Image and Z-Image-Turbo (arXiv:2511.22699): a transformer that follows a flow."""
+"""Z-Image and Z-Image-Turbo (arXiv:2511.22699): a transformer that follows a flow.
+
+Knows: its parts, sizes, guidance and noise levels, how its configs are recognised.
+Does not know: how it is computed (engine/models/families/z_image.py), its LoRAs.
+"""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from studio.core.base import field_meta, guest_limit_faults, validate
+from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import geometry, lora_use, prompt, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
@@ -40,7 +41,7 @@ class GenerationRequest(RequestFields):
     @field_validator("image", "mask")
     @classmethod
     def _require_sha256(cls, sha256: str) -> str:
-        if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        if sha256 and not is_sha256(sha256):
             raise ValueError(
                 "has to be the sha256 of a picture in home/inputs, 64 digits "
                 f"(not {quote(sha256)})."
@@ -123,7 +124,7 @@ class GenerationRequest(RequestFields):
             raise InvalidSpec(faults)
         return self
 
-    @property
+    @cached_property
     def inactive_fields(self) -> frozenset[str]:
         """Settings that change nothing in this request, for what they need is not there.
 
@@ -153,9 +154,14 @@ class GenerationRequest(RequestFields):
 
     def with_inline_loras(self) -> Self:
         """Return the request with the tags of the prompt moved into `loras`."""
+        return self._lifted or self
+
+    @cached_property
+    def _lifted(self) -> Self | None:
+        """The request without tags; None where there are none, lest it refers to itself."""
         text, tags = lora_use.extract_tags(self.prompt)
         if not tags:
-            return self
+            return None
         return self.model_copy(update={"prompt": text, "loras": (*self.loras, *tags)})
 
     @property

@@ -36,12 +36,17 @@ from studio.errors import InvalidSpec
 __all__ = [
     "ADAFACTOR_RELATIVE_STEP",
     "BASIC_FIELDS",
+    "SETTINGS_METADATA_KEY",
     "BucketLimits",
     "LRSchedule",
     "Optimizer",
     "Precision",
     "TrainingConfig",
 ]
+
+
+# Where a LoRA of this studio carries the settings it was trained with.
+SETTINGS_METADATA_KEY = "studio.training"
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ def _find_lr_schedule_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.lr_scheduler == "constant" and warmup:
         yield (
             ("lr_warmup", "lr_scheduler"),
-            f"the constant schedule has none (not {warmup:g}); choose constant with warm-up, or 0.",
+            f"the constant schedule has no warm-up; choose constant with warm-up, or 0 (not "
+            f"{warmup:g}).",
         )
     elif config.lr_scheduler == "constant with warm-up" and not warmup:
         yield ("lr_warmup", "lr_scheduler"), "is needed; without one choose the schedule constant."
@@ -171,8 +172,8 @@ def _find_lr_schedule_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.lr_scheduler_num_cycles is not None and config.lr_scheduler != "cosine with restarts":
         yield (
             ("lr_scheduler_num_cycles", "lr_scheduler"),
-            f"{config.lr_scheduler} has none; leave it empty (not "
-            f"{config.lr_scheduler_num_cycles}).",
+            "lr_scheduler_num_cycles (formerly cycles) is for cosine with restarts only, not for "
+            f"{config.lr_scheduler}; leave it empty (not {config.lr_scheduler_num_cycles}).",
         )
     if config.lr_scheduler_power is not None and config.lr_scheduler != "polynomial":
         yield (

@@ -82,7 +82,7 @@ def caption_dataset(
     run = _CaptionRun(dataset, caption_spec, report)
     if run.pending_images:
         with borrow_captioner(context, caption_spec, report) as loaded:
-            cache = CaptionCache(context.settings.home, loaded.cache_key)
+            cache = context.home.get_caption_cache(loaded.cache_key)
             run.run(loaded, cache, lambda: context.interleave_job(loaded.size_bytes))
     return run.summarize() | {
         "captioner": caption_spec.captioner,

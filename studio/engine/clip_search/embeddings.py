@@ -31,10 +31,12 @@ class IndexedImage(Protocol):
     """An image of a dataset whose file was hashed."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The image's file."""
 
     @property
-    def content_hash(self) -> str: ...
+    def content_hash(self) -> str:
+        """The sha256 of the file."""
 
 
 def embed_images(

@@ -9,17 +9,15 @@ vector).
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from studio.core.base import validate
+from studio.core.base import is_sha256, validate
 from studio.core.captions.clip_query import OTHER_CLASS, ClipQuerySpec
 from studio.engine import metrics
 from studio.engine.clip_search import embeddings, near_duplicates
@@ -94,10 +92,8 @@ def search_dataset(
 
     # 2. Embed its images and answer
     report(Progress(0, 0, "Loading CLIP"))
-    with (
-        closing(EmbeddingCache(context.settings.home)) as cache,
-        metrics.borrow_clip(context.pipelines, query_spec.clip) as clip,
-    ):
+    cache = context.home.embeddings
+    with metrics.borrow_clip(context.pipelines, query_spec.clip) as clip:
         vectors, failures = embeddings.embed_images(clip, cache, images, report)
         rows = [row for row, image in enumerate(images) if image.content_hash not in failures]
         query = _Query(
@@ -143,7 +139,7 @@ class _Query:
     def example_image(self) -> IndexedImage:
         """The image that others are to be like. Raises DatasetError and BadPicture."""
         name = self.spec.like
-        if not re.fullmatch("[0-9a-f]{64}", name):
+        if not is_sha256(name):
             return self.dataset.get_image(name)
         path = self.inputs_folder / f"{name}.png"
         if not path.is_file():

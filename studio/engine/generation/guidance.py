@@ -36,6 +36,7 @@ class Unguided:
     branches: int = 1
 
     def combine(self, predictions: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the one prediction as it is."""
         (positive,) = predictions
         return positive
 
@@ -56,6 +57,7 @@ class ClassifierFreeGuidance:
     branches: int = 2
 
     def combine(self, predictions: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the prediction away from the negative prompt's, which comes first."""
         negative, positive = predictions
         if self.kind == "cfg":
             guided = negative + self.scale * (positive - negative)

@@ -131,10 +131,12 @@ class TrajectoryRunner:
 
     @property
     def calls(self) -> int:
+        """How often the denoiser was called."""
         return self._base_batcher.calls + self._hires_batcher.calls
 
     @property
     def rows(self) -> int:
+        """How many rows went through it in all calls."""
         return self._base_batcher.rows + self._hires_batcher.rows
 
     def run(

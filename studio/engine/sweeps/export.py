@@ -15,7 +15,7 @@ from typing import Any
 from studio.core.catalog import BATCHING_TOLERANCE, DEFAULT_MODEL
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
+from studio.core.sweeps.spec import Cell, SweepPlan, SweepSpec, plan_sweep
 from studio.engine import metrics
 from studio.engine.context import WorkerContext
 from studio.engine.sweeps.results import (
@@ -55,7 +55,7 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
         InvalidSpec: If there is no such metric, axis or reference.
         StudioError: If the sweep is gone, or CLIP knows none of its images.
     """
-    sweep = _load_sweep(context, str(spec.get("sweep")))
+    sweep = load_sweep(context, str(spec.get("sweep")))
     metric_names = tuple(spec.get("numbers") or ())
     for name in metric_names:
         if name not in METRICS:
@@ -75,14 +75,15 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
         _measure_difference(context, sweep, str(spec.get("reference") or ""))
     report(Progress(0, 1, "Drawing the sheet"))
     files = write_exports(
-        context, sweep.id, metric_names=metric_names, x_axis=spec.get("x"), y_axis=spec.get("y")
+        context, sweep, metric_names=metric_names, x_axis=spec.get("x"), y_axis=spec.get("y")
     )
     return {"files": [str(path) for path in files]}
 
 
 def write_exports(
     context: WorkerContext,
-    sweep_id: str,
+    sweep: Sweep,
+    plan: SweepPlan | None = None,
     *,
     metric_names: Sequence[str] = (),
     x_axis: int | None = None,
@@ -94,7 +95,8 @@ def write_exports(
 
     Args:
         context: The worker's stores and models.
-        sweep_id: A stored sweep.
+        sweep: A stored sweep.
+        plan: The cells of the sweep, where the caller has them.
         metric_names: Metrics that stand under the cells, as far as they are measured.
         x_axis: Index of the axis that goes across; the first one if None.
         y_axis: Index of the axis that goes down; the next one if None.
@@ -104,8 +106,8 @@ def write_exports(
     Returns:
         The paths of the sheets' pages, viewer.html, index.json and index.csv.
     """
-    table = build_table(context, _load_sweep(context, sweep_id))
-    folder = folder or context.home.sweeps.get_folder(sweep_id)
+    table = build_table(context, sweep, plan or plan_sweep(sweep.spec))
+    folder = folder or context.home.sweeps.get_folder(sweep.id)
     folder.mkdir(parents=True, exist_ok=True)
     if copy_images:
         cells = {
@@ -129,9 +131,8 @@ def write_exports(
     return [*sheet_paths, viewer_path, json_path, csv_path]
 
 
-def build_table(context: WorkerContext, sweep: Sweep) -> Table:
-    """Return everything that is known about a sweep, to be looked at."""
-    plan = plan_sweep(sweep.spec)
+def build_table(context: WorkerContext, sweep: Sweep, plan: SweepPlan) -> Table:
+    """Return everything that is known about a sweep and its cells, to be looked at."""
     results = context.home.sweeps.load_cell_results(sweep.id)
     axes = tuple(TableAxis(axis.title, axis.labels) for axis in plan.spec.axes)
     return Table(
@@ -158,7 +159,8 @@ def describe_mode(spec: SweepSpec, dtype: str) -> str:
     return f"fast: several in one U-Net call, {bound}"
 
 
-def _load_sweep(context: WorkerContext, sweep_id: str) -> Sweep:
+def load_sweep(context: WorkerContext, sweep_id: str) -> Sweep:
+    """Return a stored sweep. Raises StudioError where there is none."""
     sweep = context.home.sweeps.get(sweep_id)
     if sweep is None:
         raise StudioError(f"There is no sweep {quote(sweep_id)} here any more.")

@@ -37,8 +37,8 @@ from studio.engine.models.adapters import lora
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
-from studio.engine.sweeps.export import write_exports
-from studio.errors import OutOfMemory, StudioError, quote
+from studio.engine.sweeps.export import load_sweep, write_exports
+from studio.errors import OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
@@ -64,9 +64,7 @@ def run_sweep(
     """
     start_time = time.perf_counter()
     # 1. The plan.
-    sweep = context.home.sweeps.get(str(spec.get("sweep")))
-    if sweep is None:
-        raise StudioError(f"There is no sweep {quote(spec.get('sweep'))} here any more.")
+    sweep = load_sweep(context, str(spec.get("sweep")))
     plan = plan_sweep(sweep.spec)
     if context.home.sweeps.load_cell_results(sweep.id):
         context.home.gallery.sync()  # a killed worker may have left a file that is not listed
@@ -92,7 +90,7 @@ def run_sweep(
             run.copy_result(cell, unique[cell.digest])
     # 5. Sheet, viewer and index.
     tracker.report(run.num_finished, "Drawing the sheet")
-    write_exports(context, sweep.id)
+    write_exports(context, sweep, plan)
     return {
         "sweep": sweep.id,
         "cells": len(plan.cells),
@@ -176,6 +174,13 @@ class _PendingCell:
     @cached_property
     def digest(self) -> str:
         return self.request.digest(self.content_hashes)
+
+    @property
+    def acceptable_digests(self) -> Iterator[str]:
+        """Its own digest, then the one of the image made on its own, where that is another."""
+        yield self.digest
+        if self.batch_size > 1:
+            yield self.request.model_copy(update={"batch_size": 1}).digest(self.content_hashes)
 
     @property
     def batch_size(self) -> int:
@@ -312,8 +317,7 @@ class _SweepRun:
 
     def _reuse(self, cell: _PendingCell) -> bool:
         """Take an image from the gallery that was made exactly so, or more exactly."""
-        exact = cell.request.model_copy(update={"batch_size": 1}).digest(cell.content_hashes)
-        for digest in dict.fromkeys((cell.digest, exact)):
+        for digest in cell.acceptable_digests:
             image = self.context.home.gallery.find_by_digest(digest, self.owner)
             if image:
                 self.num_reused += 1

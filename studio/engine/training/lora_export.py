@@ -25,13 +25,13 @@ from safetensors import SafetensorError, safe_open
 
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
+from studio.core.training.config import SETTINGS_METADATA_KEY
 from studio.engine.training.kohya_names import get_kohya_names
 from studio.errors import BadFile, StudioError
 from studio.storage import atomic
 from studio.storage.models import lora_file
 
 MAX_TAGS = 5000  # tags of the training captions in the metadata, the most frequent
-SETTINGS_KEY = "studio.training"  # the run's settings, from which it can be repeated
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -143,10 +143,10 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         BadFile: If the file or its settings cannot be read.
     """
     metadata = atomic.read_safetensors_header(path).get("__metadata__")
-    if not isinstance(metadata, dict) or SETTINGS_KEY not in metadata:
+    if not isinstance(metadata, dict) or SETTINGS_METADATA_KEY not in metadata:
         return None
     try:
-        settings = json.loads(metadata[SETTINGS_KEY])
+        settings = json.loads(metadata[SETTINGS_METADATA_KEY])
     except (ValueError, TypeError, RecursionError):
         raise BadFile(f"{path.name}: the settings of its training cannot be read.") from None
     return settings if isinstance(settings, dict) else None
@@ -212,7 +212,7 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
         "modelspec.description": info.description,
         "modelspec.prediction_type": "v" if info.predicts_v else "epsilon",
         "modelspec.hash_sha256": f"0x{digest}",
-        SETTINGS_KEY: json.dumps(info.settings, sort_keys=True, ensure_ascii=False),
+        SETTINGS_METADATA_KEY: json.dumps(info.settings, sort_keys=True, ensure_ascii=False),
     }
     return {
         key: str(value)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from studio.errors import BadFile
+from studio.storage import atomic
 
 
 class CaptionCache:
@@ -69,6 +70,4 @@ class CaptionCache:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise BadFile(
-                f"{self._file} could not be written: {error.strerror or error}. Is the disk full?"
-            ) from None
+            raise atomic.write_error(self._file, error) from None

@@ -70,13 +70,23 @@ HAND_WRITER = Writer(by="hand")
 class DatasetStore:
     """Opens the datasets of a home, or any folder."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, registry: TrainingSets | None = None) -> None:
+        """Open the history of edits.
+
+        Args:
+            settings: name the home.
+            registry: the home's datasets, where they are open already.
+        """
         self.settings = settings
-        self.registry = TrainingSets(settings)
+        self.registry = registry or TrainingSets(settings)
         self._journal = Journal(settings)
-        self._image_index = ImageIndex(settings)
         self._token_counter = TokenCounter()
         self._thumbnails = ThumbnailCache(settings)
+
+    def close(self) -> None:
+        """Close the history and the registry."""
+        self._journal.close()
+        self.registry.close()
 
     def names(self) -> list[str]:
         """List all datasets of the home and those that came with the studio."""
@@ -102,7 +112,7 @@ class DatasetStore:
             folder.resolve(),
             name,
             journal=self._journal,
-            image_index=self._image_index,
+            image_index=self.registry.image_index,
             token_counter=self._token_counter,
             thumbnails=self._thumbnails,
         )

@@ -34,7 +34,7 @@ from typing import Literal
 from studio.core.captions.provenance import Source, Writer
 from studio.errors import BadFile, Busy
 from studio.settings import Settings
-from studio.storage.database import Database, Row
+from studio.storage.database import Database, Row, advise_on_write_error
 from studio.storage.datasets import file_changes
 from studio.storage.datasets.file_changes import Change
 from studio.storage.jobs import Lock
@@ -106,7 +106,9 @@ class Journal:
         )
 
     def close(self) -> None:
+        """Close the file and the writers' lock."""
         self._database.close()
+        self._writer_lock.close()
 
     def add_step(
         self,
@@ -397,8 +399,9 @@ class Journal:
             with self._database.transaction():
                 yield
         except sqlite3.OperationalError as error:
+            advice = advise_on_write_error(error)
             raise BadFile(
-                f"The journal of captions could not be written ({error}). Is the disk full?"
+                f"The journal of captions could not be written ({error}). {advice}".rstrip()
             ) from None
 
     # ---- reading -------------------------------------------------------------------------------

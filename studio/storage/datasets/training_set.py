@@ -84,7 +84,11 @@ class TrainingSets:
     def __init__(self, settings: Settings) -> None:
         self.home_folder = settings.home / "datasets"
         self._folders = (self.home_folder, shipped("assets") / "datasets")
-        self._image_index = ImageIndex(settings)
+        self.image_index = ImageIndex(settings)
+
+    def close(self) -> None:
+        """Close the index of images."""
+        self.image_index.close()
 
     def names(self) -> list[str]:
         """List all datasets, the home's own first; those hide a shipped one of the same name."""
@@ -111,7 +115,7 @@ class TrainingSets:
         Raises:
             DatasetError: there is none of this name, or no image in it can be used.
         """
-        return read_training_set(self.find_folder(name), name, self._image_index)
+        return read_training_set(self.find_folder(name), name, self.image_index)
 
     def _find_folders(self) -> dict[str, Path]:
         folders: dict[str, Path] = {}

@@ -29,7 +29,7 @@ from typing import Any
 from studio.core.base import validate
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.config import TrainingConfig
-from studio.errors import BadFile, InvalidSpec, StudioError, quote
+from studio.errors import InvalidSpec, StudioError, quote
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.training import checkpoints
@@ -208,9 +208,7 @@ class Runs:
             with open(path, "ab") as file:
                 file.write(_dump_jsonl(rows))
         except OSError as error:
-            raise BadFile(
-                f"{path} could not be written: {error.strerror or error}. Is the disk full?"
-            ) from error
+            raise atomic.write_error(path, error) from error
 
     def update_record(self, run_id: str, name: str, **values: Any) -> None:
         """Add values to a record of a run.

@@ -53,9 +53,10 @@ class DenoiseStrip:
 
     def wire(self, selected_path: gr.State) -> None:
         """Connect the events; `selected_path` holds the file of the image in view."""
+        self.selected_path = selected_path
         self.make_button.click(
             self.submit,
-            [selected_path, self.interval],
+            {selected_path, self.interval},
             [self.job_id, self.timer, self.sheet],
             preprocess=False,
             **EVENT_OPTIONS,
@@ -77,14 +78,17 @@ class DenoiseStrip:
         """Show or hide the whole of it; without an image there is nothing to ask for."""
         return {self.container: gr.Accordion(visible=visible)}
 
-    def submit(self, selected_path: str | None, interval: Any, request: gr.Request) -> Updates:
-        """Queue the strip of the selected image, with every `interval`-th step."""
+    def submit(self, values: Updates, request: gr.Request) -> Updates:
+        """Queue the strip of the selected image, with every n-th step."""
         with report_errors():
+            selected_path = values[self.selected_path]
             image = self.services.home.gallery.get(selected_path) if selected_path else None
             if image is None:
                 raise BadPicture("Choose a picture first.")
             job_id = self.services.submit_denoise_strip(
-                image.request, _parse_interval(interval), visitor_from_request(request)
+                image.request,
+                _parse_interval(values[self.interval]),
+                visitor_from_request(request),
             )
             return {
                 self.job_id: job_id,

@@ -1,5 +1,5 @@
 // An easel: a picture with a layer over it that is painted on, a mask or a drawing. Run once, as the body of a function of
-// element, props, trigger, upload and watch (gradio's js_on_load). Python's half is easel.py.
+// element, props, trigger, upload and watch (gradio's js_on_load). Python's half is mask_editor.py.
 //
 // In:  props.value {key, url, width, height, layer, invert}: another key is another picture; `layer` is the address of what lies over
 //      it. props.told {extend: [left, top, right, bottom], paint, area}: pixels that are to be added around it; whether it is painted

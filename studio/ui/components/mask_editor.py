@@ -66,6 +66,7 @@ class SourceImage:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
         return self.width, self.height
 
 

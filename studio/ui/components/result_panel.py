@@ -108,7 +108,7 @@ class ResultPanel:
         self.strip.wire(self.selected_path)
         self.timer.tick(
             self.refresh,
-            [self.snapshot, self.selected_path],
+            {self.snapshot, self.selected_path},
             [*self.refresh_outputs, stop_button],
             **UNQUEUED_EVENT_OPTIONS,
         )
@@ -120,7 +120,7 @@ class ResultPanel:
         )
         self.compare_button.click(
             self.toggle_comparison,
-            [self.selected_path, self.compare_button],
+            {self.selected_path, self.compare_button},
             [self.result, self.compare_button, *self.comparison.outputs],
             **EVENT_OPTIONS,
         )
@@ -141,11 +141,10 @@ class ResultPanel:
         ]
         return max(ended_jobs, key=lambda job: (job.ended or 0, job.id), default=None)
 
-    def refresh(
-        self, snapshot: Snapshot, selected_path: str | None, request: gr.Request
-    ) -> Updates:
+    def refresh(self, values: Updates, request: gr.Request) -> Updates:
         """Return what this browser's jobs are doing, as updates; none if nothing has changed."""
-        return self.render(visitor_from_request(request), snapshot, selected_path)
+        visitor = visitor_from_request(request)
+        return self.render(visitor, values[self.snapshot], values[self.selected_path])
 
     def render(
         self, visitor: Visitor, snapshot: Snapshot = (), selected_path: str | None = None
@@ -228,13 +227,9 @@ class ResultPanel:
         is_valid = isinstance(index, int) and 0 <= index < len(paths)
         return self._render_selection(paths[index] if is_valid else None)
 
-    def toggle_comparison(self, selected_path: str | None, label: str) -> Updates:
-        """Switch between the result and the slider over its source.
-
-        Args:
-            selected_path: File of the image in view.
-            label: Label of the button that was pressed.
-        """
+    def toggle_comparison(self, values: Updates) -> Updates:
+        """Switch between the result and the slider over its source, as the button's label says."""
+        selected_path, label = values[self.selected_path], values[self.compare_button]
         source = load_before_image(self.services, selected_path)
         if source is None and label == COMPARE_LABEL:
             show_warning("The picture that it was made from is not in this home any more.")

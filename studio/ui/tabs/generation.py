@@ -244,6 +244,7 @@ class GenerationTab:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [*self.form_outputs, self.stop, *self.result_panel.refresh_outputs]
 
     def wire(self) -> None:

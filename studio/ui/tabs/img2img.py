@@ -132,6 +132,7 @@ class Img2Img(ImageInputTab):
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [*super().outputs, *self.batch_panel.outputs]
 
     def on_open(self, visitor: Visitor) -> Updates:

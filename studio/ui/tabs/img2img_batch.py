@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from studio.core.base import validate
+from studio.core.base import PLACEHOLDER_SHA256, validate
 from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, StudioError
 from studio.services.submission import Services
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from studio.ui.tabs.image_input import ImageInputTab
 
 MAX_IMAGES = 500  # in one batch
-PLACEHOLDER_SHA256 = "0" * 64  # an image's hash while the settings alone are validated
 MAX_NAME_CHARS = 120
 
 
@@ -81,6 +80,7 @@ class BatchImg2Img:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [self.job_list, self.timer, self.stop, self.shown_revision]
 
     def wire(self, tab: ImageInputTab) -> None:

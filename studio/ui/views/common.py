@@ -21,6 +21,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def format_eta(eta_seconds: float | None) -> str:
+    """Return how long a work still takes: `about 12 min left`; empty where nobody knows yet."""
+    return "" if eta_seconds is None else f"about {format_duration(eta_seconds)} left"
+
+
 def format_bytes(num_bytes: float) -> str:
     """Return a size in its largest binary unit: `5 KiB`, `1.0 MiB`, `8.0 GiB`."""
     if num_bytes < MIB:

@@ -70,6 +70,7 @@ class FindingGroup:
 
     @property
     def label(self) -> str:
+        """What is wrong, for people."""
         return FINDING_LABELS.get(self.kind, self.kind)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from studio.core.jobs import describe_job
 from studio.storage.jobs import Job
-from studio.ui.views.common import compute_fraction, format_duration
+from studio.ui.views.common import compute_fraction, format_duration, format_eta
 from studio.ui.views.images import RESULT_PLACEHOLDER
 from studio.ui.views.templates import render_macro
 
@@ -69,9 +69,8 @@ def _describe_progress(job: Job) -> str:
     parts = [f"step {progress.step} of {progress.total}"]
     if progress.message:
         parts.append(progress.message)
-    if progress.eta_seconds is not None:
-        parts.append(f"about {format_duration(progress.eta_seconds)} left")
-    return " · ".join(parts)
+    parts.append(format_eta(progress.eta_seconds))
+    return " · ".join(filter(None, parts))
 
 
 def render_outcome(job: Job | None) -> str:

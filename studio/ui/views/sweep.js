@@ -1,4 +1,4 @@
-// What the blocks of grid.py do by themselves: say which button was pressed, zoom, go from cell to cell, keep a note.
+// What the blocks of sweep.py do by themselves: say which button was pressed, zoom, go from cell to cell, keep a note.
 // gradio runs it once for each block, as the body of a function of element, trigger and watch.
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-do]');

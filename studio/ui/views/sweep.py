@@ -47,6 +47,7 @@ class Tile:
 
     @property
     def state(self) -> str:
+        """One of "done", "failed", "missing"."""
         if self.thumbnail_url:
             return "done"
         return "failed" if self.result.error else "missing"

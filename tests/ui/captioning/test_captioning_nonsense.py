@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from studio.storage.datasets.dataset import DatasetStore
 from studio.ui.tabs.captioning.state import SearchHit
 from studio.ui.tabs.captioning.tab import CaptioningTab
 from support.captioning_tab import PLUSH, cards, page, text, typed
+from support.limits import hang_limit
 from support.visitors import HOSTILE, OWNER, pressed
 
 HUGE = "a, " * 350_000  # a megabyte
@@ -74,7 +74,6 @@ def said(**data: Any) -> gr.EventData:
 def test_in_every_box(tab: CaptioningTab, desk: Services, by: Any, nonsense: str) -> None:
     owner, view, tools, finder = by(OWNER), tab.browser, tab.edit_tools, tab.clip_search
     base = page(tab)
-    began = time.monotonic()
     boxes: list[Callable[[], Any]] = [
         lambda: view.apply_filter(base | {view.filter: nonsense}, owner),
         lambda: view.apply_filter(
@@ -149,9 +148,9 @@ def test_in_every_box(tab: CaptioningTab, desk: Services, by: Any, nonsense: str
         ),
         lambda: tab.handle_action(base, pressed("copy", nonsense), owner),
     ]
-    for act in boxes:
-        answered(act)
-    assert time.monotonic() - began < 20
+    with hang_limit():
+        for act in boxes:
+            answered(act)
     for number in range(5):  # every caption can still be read, and all of it can be undone
         assert "\n" not in (
             desk.home.settings.home / "datasets" / "bears" / f"{number:03}.txt"
@@ -176,13 +175,12 @@ def test_a_filter_that_tries_everything_does_not_hold_the_page_up(
         "tag:" + "[a-z]*" * 300 + "0",
         "caption:" + "a" * 1900,
     ):
-        began = time.monotonic()
-        answered(
-            lambda filter=filter: tab.browser.apply_filter(
-                page(tab) | {tab.browser.filter: filter}, by(OWNER)
-            )
-        )  # type: ignore[misc]
-        assert time.monotonic() - began < 2, filter[:20]
+        with hang_limit():
+            answered(
+                lambda filter=filter: tab.browser.apply_filter(
+                    page(tab) | {tab.browser.filter: filter}, by(OWNER)
+                )
+            )  # type: ignore[misc]
 
 
 def test_strange_names_are_shown_edited_and_undone(

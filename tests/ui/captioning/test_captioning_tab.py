@@ -196,7 +196,9 @@ def test_what_is_asked_of_a_captioner(tab: CaptioningTab, desk: Services, by: An
             "seconds": 0.4,
         },
     )
-    shown = tab.captioner.poll(dry.id, "", by(OWNER))
+    shown = tab.captioner.poll(
+        {tab.captioner.job_id: dry.id, tab.captioner.shown_revision: ""}, by(OWNER)
+    )
     assert "Nothing was written" in shown[tab.captioner.progress]
     assert 'data-count="1"' in shown[tab.captioner.result]
     assert "<script" not in shown[tab.captioner.progress] + shown[tab.captioner.result]

@@ -20,14 +20,13 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
-from studio.storage.models.transformers_models import TransformersModels
 from studio.ui.errors import report_errors
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
 from studio.ui.tabs.captioning.browser import DatasetBrowser
 from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
-from studio.ui.views.common import format_duration, pluralize
+from studio.ui.views.common import format_duration, format_eta, pluralize
 
 MAX_PREVIEW_ROWS = 50  # rows of captions before and after a dry run
 MODES = [("Where there is none", "fill"), ("All anew", "replace"), ("Add to them", "append")]
@@ -44,7 +43,7 @@ class CaptionerPanel:
     def __init__(self, services: Services, form: Form[CaptionSpec]) -> None:
         self.services = services
         self.form = form
-        self.models = TransformersModels(services.home.settings)
+        self.models = services.home.transformers_models
         self._add_main_settings()
         self._add_buttons()
         self.progress = gr.HTML(elem_id="caption-doing")
@@ -173,7 +172,7 @@ class CaptionerPanel:
             self.add_trigger_to_captions, inputs, browser.outputs, preprocess=False, **EVENT_OPTIONS
         )
         self.timer.tick(
-            self.poll, [self.job_id, self.shown_revision], self.outputs, **UNQUEUED_EVENT_OPTIONS
+            self.poll, {self.job_id, self.shown_revision}, self.outputs, **UNQUEUED_EVENT_OPTIONS
         )
 
     # ---- submitting ---------------------------------------------------------------------------
@@ -263,13 +262,14 @@ class CaptionerPanel:
         """
         return self._render(job_id, "", visitor)
 
-    def poll(self, job_id: int, shown_revision: str, request: gr.Request) -> Updates:
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Show the job's progress if it has changed."""
-        return self._render(job_id, shown_revision, visitor_from_request(request))
+        visitor = visitor_from_request(request)
+        return self._render(values[self.job_id], values[self.shown_revision], visitor)
 
     def _render(self, job_id: int, shown_revision: str, visitor: Visitor) -> Updates:
         job = self.services.home.jobs.get(int(job_id or 0))
-        if job is None or job.kind != CAPTION.name or visitor.owner_filter not in (None, job.owner):
+        if job is None or job.kind != CAPTION.name or not visitor.may_see(job.owner):
             return {
                 self.progress: "",
                 self.result: "",
@@ -323,9 +323,7 @@ def _progress_text(job: Job) -> str:
     text = progress.message or "Getting ready"
     if progress.total:
         text += f" · {progress.step:,} of {progress.total:,}"
-    if progress.eta_seconds is not None:
-        text += f" · about {format_duration(progress.eta_seconds)} left"
-    return text
+    return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
 
 
 def _outcome_text(job: Job, result: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
-from studio.storage.models.transformers_models import TransformersModels
 from studio.ui.errors import report_errors
 from studio.ui.events import (
     EVENT_OPTIONS,
@@ -47,7 +46,7 @@ class ClipSearch:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.models = TransformersModels(services.home.settings)
+        self.models = services.home.transformers_models
         with gr.Accordion("Search by what is seen", open=False, elem_id="find"):
             with gr.Row(elem_classes="turn"):
                 self.query = gr.Textbox(
@@ -234,11 +233,7 @@ class ClipSearch:
     def _find_job(self, job_id: Any, visitor: Visitor) -> Job | None:
         """Return a search that the visitor may see."""
         job = self.services.home.jobs.get(int(job_id or 0))
-        if (
-            job is None
-            or job.kind != CLIP_SEARCH.name
-            or visitor.owner_filter not in (None, job.owner)
-        ):
+        if job is None or job.kind != CLIP_SEARCH.name or not visitor.may_see(job.owner):
             return None
         return job
 

@@ -155,6 +155,7 @@ class AxisRow:
 
     @property
     def inputs(self) -> dict[str, Any]:
+        """What a row reads, by the names of `RowValues`."""
         return {
             "field": self.field,
             "text": self.text,
@@ -167,6 +168,7 @@ class AxisRow:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [self.container, self.remove, *self.inputs.values()]
 
     def read_values(self, values: Mapping[Any, Any]) -> RowValues:
@@ -332,10 +334,12 @@ class AxisRows:
 
     @property
     def inputs(self) -> set[Any]:
+        """What handlers read of all rows."""
         return {self.fields, *self.value_components}
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         row_components = [component for row in self.rows for component in row.outputs]
         return [self.fields, self.add, *row_components]
 

@@ -89,6 +89,7 @@ class CellPane:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [
             self.cell_key,
             self.pinned_key,

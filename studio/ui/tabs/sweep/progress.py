@@ -13,7 +13,7 @@ from studio.core.jobs import SWEEP, SWEEP_EXPORT
 from studio.services.urls import file_url
 from studio.storage.jobs import Job
 from studio.ui.views import sweep as grid
-from studio.ui.views.common import format_duration
+from studio.ui.views.common import format_duration, format_eta
 
 SWEEP_JOB_KINDS = (SWEEP.name, SWEEP_EXPORT.name)
 
@@ -44,8 +44,7 @@ def describe_progress(open_jobs: list[Job]) -> SweepStatus:
         return SweepStatus("the sheet is being drawn", None, "running")
     progress = job.progress
     message = progress.message[:1].lower() + progress.message[1:] or "getting ready"
-    if progress.eta_seconds is not None:
-        message += f" · about {format_duration(progress.eta_seconds)} left"
+    message = " · ".join(filter(None, (message, format_eta(progress.eta_seconds))))
     fraction = progress.step / progress.total if progress.total else 0.0
     return SweepStatus(message, fraction, "running")
 

@@ -142,6 +142,7 @@ class SweepView:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         return [
             *self.live_outputs,
             self.sweep_id,
@@ -486,7 +487,7 @@ class SweepView:
     def find_sweep(self, sweep_id: str, visitor: Visitor) -> Sweep | None:
         """Return a sweep, if there is one that this visitor may see."""
         sweep = self.services.home.sweeps.get(sweep_id) if sweep_id else None
-        if sweep is None or visitor.owner_filter not in (None, sweep.owner):
+        if sweep is None or not visitor.may_see(sweep.owner):
             return None
         return sweep
 

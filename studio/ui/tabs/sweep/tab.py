@@ -195,6 +195,7 @@ class SweepTab:
 
     @property
     def form_outputs(self) -> list[Any]:
+        """What a loaded sweep fills in."""
         return [
             self.title,
             self.mode,
@@ -206,6 +207,7 @@ class SweepTab:
 
     @property
     def outputs(self) -> list[Any]:
+        """What handlers may change."""
         view_outputs = [*self.view.outputs, self.sweep_list]
         return list(dict.fromkeys([*self.form_outputs, *self.loras.outputs, *view_outputs]))
 

@@ -34,7 +34,7 @@ from studio.ui.events import (
 from studio.ui.private_gradio import event_payload
 from studio.ui.views import evaluation
 from studio.ui.views import training as training_view
-from studio.ui.views.common import format_duration
+from studio.ui.views.common import format_duration, format_eta
 
 TRAINING_JOB_KINDS = (TRAIN.name, EXPORT_CHECKPOINT.name, TRAINING_EVALUATION.name)
 SWEEP_AXES = (
@@ -118,7 +118,7 @@ class RunView:
         """Connect the view's own events."""
         self.timer.tick(
             self.poll,
-            [self.run_id, self.shown_revision, self.block_hashes],
+            {self.run_id, self.shown_revision, self.block_hashes},
             self.live_outputs,
             **UNQUEUED_EVENT_OPTIONS,
         )
@@ -138,17 +138,16 @@ class RunView:
 
     # ---- progress -----------------------------------------------------------------------------
 
-    def poll(
-        self, run_id: str, shown_revision: str, block_hashes: dict[str, str], request: gr.Request
-    ) -> Updates:
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Show what the open run is doing, if anything has changed."""
         visitor = visitor_from_request(request)
+        run_id = values[self.run_id]
         run = self.find_run(run_id, visitor)
         if run is None:
             return {self.timer: gr.Timer(active=False)}
-        if self._revision(visitor, run_id) == shown_revision:
+        if self._revision(visitor, run_id) == values[self.shown_revision]:
             return {self.shown_revision: gr.skip()}
-        return self._render(visitor, run, block_hashes)
+        return self._render(visitor, run, values[self.block_hashes])
 
     def _revision(self, visitor: Visitor, run_id: str) -> str:
         """Return a text that changes with the run's open jobs."""
@@ -380,7 +379,7 @@ class RunView:
     def find_run(self, run_id: str, visitor: Visitor) -> Run | None:
         """Return a run if it exists and the visitor may see it."""
         run = self.services.home.runs.get(run_id) if run_id else None
-        if run is None or visitor.owner_filter not in (None, run.owner):
+        if run is None or not visitor.may_see(run.owner):
             return None
         return run
 
@@ -435,10 +434,8 @@ def _render_start_notes(run: Run) -> str:
 
 
 def _eta_text(job: Job) -> str:
-    eta_seconds = job.progress.eta_seconds
-    if eta_seconds is None:
-        return ""
-    return f" · about {format_duration(eta_seconds)} left"
+    eta = format_eta(job.progress.eta_seconds)
+    return f" · {eta}" if eta else ""
 
 
 def _describe_progress(job: Job) -> tuple[str, float]:

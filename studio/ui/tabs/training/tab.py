@@ -219,7 +219,7 @@ class TrainingTab:
         )
         form["dataset"].input(
             self.suggest_name,
-            [form["dataset"], form["name"]],
+            {form["dataset"], form["name"]},
             form["name"],
             preprocess=False,
             **EVENT_OPTIONS,
@@ -307,9 +307,9 @@ class TrainingTab:
         """List the datasets anew."""
         return gr.Dropdown(self.services.list_datasets(visitor_from_request(request)))
 
-    def suggest_name(self, dataset: Any, name: Any) -> Any:
+    def suggest_name(self, values: Updates) -> Any:
         """Name a LoRA that has no name yet after its dataset."""
-        return gr.skip() if name else dataset
+        return gr.skip() if values[self.form["name"]] else values[self.form["dataset"]]
 
     def fill_form(self, config: TrainingConfig, visitor: Visitor) -> Updates:
         """Put a preset, or a training that is opened again, into the form.
@@ -451,7 +451,7 @@ class TrainingTab:
         """Show the dry run's progress, then the plan with its measurements, or its error."""
         visitor = visitor_from_request(request)
         job = self.services.home.jobs.get(int(values[self.probe_job_id] or 0))
-        if job is None or visitor.owner_filter not in (None, job.owner):
+        if job is None or not visitor.may_see(job.owner):
             plan_html = self._render_plan(values, visitor)
         elif job.is_open:
             text = job.progress.message or "getting ready"
