@@ -55,8 +55,10 @@ def job_runner(settings: Settings) -> Iterator[JobRunner]:
     else:
         yield partial(_run_in_queue, Jobs(settings.home / "jobs.sqlite"))
         return
+    from studio.engine.worker import import_object, set_allocator
+
+    set_allocator()
     from studio.engine.context import WorkerContext
-    from studio.engine.worker import import_object
 
     try:
         context, report = WorkerContext.open(settings), _build_reporter()

@@ -150,7 +150,7 @@ class TrajectoryRunner:
             The task; its image or why there is none; its share of the seconds.
 
         Raises:
-            torch.OutOfMemoryError: Not even a single one fits.
+            RuntimeError: Not even a single one fits (see devices.is_out_of_memory).
         """
         task_by_trajectory: dict[Trajectory, ImageTask] = {}
         upscale_tasks: list[ImageTask] = []

@@ -20,7 +20,7 @@ from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
-from studio.engine.models.devices import DTYPES
+from studio.engine.models.devices import DTYPES, is_out_of_memory
 from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
 from studio.errors import OutOfMemory
 from studio.settings import Settings
@@ -85,7 +85,7 @@ class PipelineManager:
         info = self._library.check_request(request)
         model = self._open_model(info)
         with (
-            self._translate_out_of_memory(self._describe_request(request, info)),
+            self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
         ):
             previous = model.provider, model.parts
@@ -111,7 +111,7 @@ class PipelineManager:
             OutOfMemory: It does not fit, or what is computed with it does not.
         """
         with (
-            self._translate_out_of_memory(name or key),
+            self._translate_out_of_memory(name or key, name or key),
             self._cache.lend(key, load, expected_bytes=expected_bytes, name=name) as value,
         ):
             yield value
@@ -265,15 +265,21 @@ class PipelineManager:
         return saved_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
 
     @contextmanager
-    def _translate_out_of_memory(self, description: str) -> Iterator[None]:
+    def _translate_out_of_memory(self, description: str, name: str) -> Iterator[None]:
+        """Say what to lower where torch runs out of memory inside the block.
+
+        What was used in it stays loaded: a smaller size may do. Others that are idle make room.
+        """
         try:
             yield
             return
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             # The frames hold the very tensors that have to go.
             traceback.clear_frames(error.__traceback__)
         # Out of the except block: only now is the error, and all it held, gone.
-        self._cache.clear()
+        self._cache.clear(kept_name=name)
         self.device.empty_cache()
         raise OutOfMemory(
             f"The memory of {self.device.title} did not suffice for {description}. Choose a "

@@ -62,7 +62,7 @@ def select_device(config: TrainingConfig, device: Device) -> Device:
             dtype = torch.float16
     if device.kind == "cpu" and dtype == torch.float16:
         raise InvalidSpec(["Precision: a CPU cannot compute in float16; use float32."])
-    return Device(device.torch_device, dtype)
+    return Device(device.torch_device, dtype, is_training=True)
 
 
 def select_target_modules(
