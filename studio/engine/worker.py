@@ -63,7 +63,7 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
     jobs.set_worker_status(device, {"state": "starting", "version": __version__, "loaded": []})
     set_allocator()
     # Two settings may mean one card ("auto" and "cuda"), and an earlier studio's worker have it.
-    card_lock = Lock(settings.home, f"card-{_resolve_device_name(device)}")
+    card_lock = Lock(settings.home, f"card-{resolve_device_name(device)}")
     while not card_lock.acquire(timeout_seconds=1.0):
         if jobs.get_meta("version") not in (None, __version__) or studio.acquire():
             return 0
@@ -99,7 +99,8 @@ def set_allocator() -> None:
         os.environ[ALLOCATOR_VARIABLES[0]] = ALLOCATOR_SETTINGS
 
 
-def _resolve_device_name(device: str) -> str:
+def resolve_device_name(device: str) -> str:
+    """Return the one name of the device that a setting means; the setting if there is none."""
     try:
         name: str = import_object("studio.engine.models.devices:resolve_name")(device)
     except StudioError:  # every job hears it

@@ -379,6 +379,8 @@ def test_out_of_memory_says_what_to_lower(
     bench: WorkerContext, paint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = paint(prompt="a boat", seed=4, **QUICK)
+    with bench.pipelines.lend("a judge", lambda: torch.nn.Linear(3, 3)):
+        pass
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -387,7 +389,8 @@ def test_out_of_memory_says_what_to_lower(
         patch.setattr(diffusers.UNet2DConditionModel, "forward", full)
         with refused(OutOfMemory):
             paint(prompt="a boat", num_images=2, batch_size=2, **QUICK)
-    assert bench.pipelines.loaded == []
+    # Another size may fit: only what stood in the way went.
+    assert [held["name"] for held in bench.pipelines.loaded] == ["pocket"]
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 
 

@@ -339,7 +339,8 @@ def test_memory_bounds_the_batch_before_it_runs_out(
 ) -> None:
     info = desk.home.library.get_model("pocket")
     one = info.activation_elements_per_pixel * 64 * 64 * 4 * 2
-    monkeypatch.setattr(type(desk.pipelines), "free_bytes", property(lambda self: 3 * one + 5))
+    free = 3 * one + info.decode_elements_per_pixel * 64 * 64 * 4 + 5
+    monkeypatch.setattr(type(desk.pipelines), "free_bytes", property(lambda self: free))
     _, result = ran(desk, spec(axis("seed", "1-6"), fast=True))
     assert result["calls"] == 2 * 3
 

@@ -196,8 +196,8 @@ def resolve_name(name: str = "auto") -> str:
         return device.type
     index, count = device.index or 0, getattr(torch, device.type).device_count()
     if index >= count:
-        kind = device.type.upper()
-        raise InvalidSpec([f"Device: {name} is not on this machine; it has {count} {kind} devices."])
+        kind = f"{device.type.upper()} devices"
+        raise InvalidSpec([f"Device: {name} is not on this machine; it has {count} {kind}."])
     return f"{device.type}:{index}"
 
 
@@ -250,6 +250,7 @@ def _describe_useless_device(device: torch.device, error: RuntimeError) -> str:
             f"Device: {device} does not compute ({error!s:.100}). Look after its driver, or start "
             "with --device cpu."
         )
+    card = torch.cuda.get_device_name(device)
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip:
         advice = "install the ROCm wheel of torch that names this card"
@@ -257,7 +258,7 @@ def _describe_useless_device(device: torch.device, error: RuntimeError) -> str:
         wheel = "cu126" if capability < FIRST_CAPABILITY_OF_CUDA_13 else "cu130"
         advice = f"pip install --force-reinstall torch --index-url {WHEEL_INDEX}{wheel}"
     return (
-        f"Device: torch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} "
-        f"(capability {'.'.join(map(str, capability))}). Install one that has: {advice}. "
-        "Or start with --device cpu."
+        f"Device: torch {torch.__version__} has no kernels for {card} (capability "
+        f"{'.'.join(map(str, capability))}). Install one that has: {advice}. Or start with "
+        "--device cpu."
     )

@@ -128,11 +128,20 @@ class PipelineManager:
         # Second passes run one by one.
         batch_size = min(request.batch_size, request.num_images)
         areas = [area for _, area in plan_passes(resolved, resolved.size)]
-        pixels = resolved.width * resolved.height * max(batch_size, *areas)
+        native_pixels = resolved.width * resolved.height
+        pixels = native_pixels * max(batch_size, *areas)
         activation_bytes = info.activation_elements_per_pixel * pixels * self.device.dtype.itemsize
-        needed_bytes = self._estimate_bytes(info) + 2 * activation_bytes + required_bytes
+        # Pieces that the denoiser leaves are not always of use to the autoencoder.
+        working_bytes = 2 * activation_bytes + self.estimate_decode_bytes(
+            info, int(native_pixels * max(1.0, *areas))
+        )
+        needed_bytes = self._estimate_bytes(info) + working_bytes + required_bytes
         idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
         return needed_bytes <= self.free_bytes + idle_bytes
+
+    def estimate_decode_bytes(self, info: ModelInfo, pixels: int) -> int:
+        """Return the bytes that a model's autoencoder holds at its peak, for one image."""
+        return info.decode_elements_per_pixel * pixels * self.device.vae_dtype.itemsize
 
     def unload(self, model_name: str) -> bool:
         """Evict all of that name; False if there was none, or it is lent."""

@@ -119,7 +119,7 @@ def train(
         "run": run.id,
         "lora": lora_name,
         "steps": setup.total_steps,
-        "notes": [*setup.notes, *export_notes],
+        "notes": [*setup.notes, *monitor.notes, *export_notes],
         "seconds": round(time.perf_counter() - started, 3),
     }
 

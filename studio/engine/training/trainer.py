@@ -110,7 +110,7 @@ class Trainer:
         """
         dtype = self.device.dtype
         noisy_latents, target = self.objective.add_noise(batch.latents, noise, timesteps)
-        use_autocast = dtype != torch.float32
+        use_autocast = self.network.uses_autocast
         with torch.autocast(self.device.kind, dtype) if use_autocast else nullcontext():
             prompt_embeds, pooled = batch.prompt_embeds, batch.pooled_prompt_embeds
             if prompt_embeds is None:
