@@ -357,7 +357,9 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(
         generate(
             bench, {**QUICK, "prompt": "a tree", "num_images": 2, "scheduler": "Euler a"}, report
         )
-    assert len(seen) == at + 1
+    # At once; a picture that was being saved meanwhile is reported too.
+    assert at + 1 <= len(seen) <= at + 2
+    assert len(seen) == at + 1 or len(seen[-1].images) > len(seen[-2].images)
     assert not any(held["lent"] for held in bench.pipelines.loaded)
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 
