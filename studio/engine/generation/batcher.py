@@ -5,7 +5,7 @@ not suffice. Does not know: prompts, files, pixels, what the trajectories are fo
 
 A denoiser takes a timestep, a prompt and (in plain LoRA layers) a weight per row, so trajectories
 with different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit
-for bit the stock pipeline's image; several differ by rounding.
+for bit the stock pipeline's image on the same device; several differ by rounding.
 """
 
 from __future__ import annotations

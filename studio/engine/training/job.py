@@ -6,7 +6,8 @@ Does not know: the page; how a step is taken (trainer.py), what a checkpoint hol
 how a LoRA is named (run_export.py).
 
 A run is stored before it begins and can be resumed at any time: from its newest intact checkpoint
-on it is bit for bit the run that was never stopped. The model that is trained is loaded for it
+on it is the run that was never stopped, on a CPU bit for bit. (On a GPU no two runs are: backward
+passes add up with atomic operations.) The model that is trained is loaded for it
 alone, never one that is lent.
 """
 
