@@ -150,7 +150,9 @@ class Card(TorchDispatchMode):
         leaves_card = target is not None and not to_card
         if leaves_card or not (to_card or cards) or self._is_on_cpu(func, args):
             return tree_unflatten(results, result_spec)
-        wrappers = {id(card.raw): card for card in cards}  # what was written to stays the same tensor
+        wrappers = {
+            id(card.raw): card for card in cards
+        }  # what was written to stays the same tensor
         wrapped: list[Any] = []
         for result in results:
             if isinstance(result, torch.Tensor):
@@ -210,7 +212,11 @@ class Card(TorchDispatchMode):
                 self._note("copy")
         elif packet is aten.copy_:
             changes_device = isinstance(args[0], CardTensor) != isinstance(args[1], CardTensor)
-            if changes_device and not (len(args) > 2 and args[2]) and not kwargs.get("non_blocking"):
+            if (
+                changes_device
+                and not (len(args) > 2 and args[2])
+                and not kwargs.get("non_blocking")
+            ):
                 self._note("copy")
 
     def _note(self, kind: str, times: int = 1) -> None:
@@ -281,6 +287,15 @@ def insert_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
         "_has_compatible_shallow_copy_type",
         lambda old, new: type(new) is not CardTensor and compatible(old, new),
     )
+    group = torch._C._group_tensors_by_device_and_dtype  # type: ignore[attr-defined]
+
+    def group_on_card(lists: Any, with_indices: bool = False) -> Any:
+        groups = group(lists, with_indices)
+        return {
+            (lists_of[0][0][0].device, dtype): lists_of for (_, dtype), lists_of in groups.items()
+        }
+
+    monkeypatch.setattr(torch._C, "_group_tensors_by_device_and_dtype", group_on_card)
     card = Card()
     lifts = torch._C._only_lift_cpu_tensors()  # type: ignore[attr-defined]
     torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
