@@ -58,13 +58,22 @@ def job_runner(home: Home) -> Iterator[JobRunner]:
     else:
         yield partial(_run_in_queue, home.jobs)
         return
-    from studio.engine.context import WorkerContext
-    from studio.engine.worker import import_object
+    from studio.engine.worker import import_object, resolve_device_name, set_allocator
 
+    set_allocator()
+    from studio.engine.context import WorkerContext
+
+    # Another setting may mean the same card, and somebody compute on it.
+    card = Lock(settings.home, f"card-{resolve_device_name(settings.device)}")
+    while not card.acquire(timeout_seconds=1.0):
+        if not is_announced:
+            log("somebody else is using the device; waiting for it")
+            is_announced = True
     try:
         context, report = WorkerContext.for_home(home), _build_reporter()
         yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
     finally:
+        card.release()
         device.release()
 
 

@@ -12,6 +12,7 @@ has said that it starts.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import logging
 import os
@@ -26,12 +27,18 @@ from studio import __version__
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import count_steps
-from studio.core.jobs import GENERATE, JOB_KINDS
+from studio.core.jobs import GENERATE, JOB_KINDS, TRAIN, TRAINING_DRY_RUN
 from studio.errors import Cancelled, StudioError
 from studio.settings import Settings, load
 from studio.storage.jobs import Job, Jobs, Lock, Progress
 
 JobFunction = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
+# Works that load a model for themselves alone, and leave nothing of it.
+KINDS_WITH_OWN_MODEL = (TRAIN.name, TRAINING_DRY_RUN.name)
+# Without it torch counts fragments as free that no large tensor fits into; older name, and what
+# another system does not know, are left alone.
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+ALLOCATOR_SETTINGS = "expandable_segments:True"
 # Steps of all images of a job that may be done between two steps of a long work.
 MAX_INTERLEAVED_STEPS = 500
 # A waiting job starts 10 ms later on average, and an idle worker costs under 1 % of a core.
@@ -54,6 +61,12 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
         return 3  # another worker has the device
     jobs.interrupt(device, "The worker died.")
     jobs.set_worker_status(device, {"state": "starting", "version": __version__, "loaded": []})
+    set_allocator()
+    # Two settings may mean one card ("auto" and "cuda"), and an earlier studio's worker have it.
+    card_lock = Lock(settings.home, f"card-{resolve_device_name(device)}")
+    while not card_lock.acquire(timeout_seconds=1.0):
+        if jobs.get_meta("version") not in (None, __version__) or studio.acquire():
+            return 0
     # Slow (torch), and before the first claim: a waiting job can be cancelled.
     worker = _Worker(device, jobs, settings)
     last_needed = last_check = time.monotonic()
@@ -80,6 +93,21 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
     return 4  # the device is lost to this process: the next one begins afresh
 
 
+def set_allocator() -> None:
+    """Let torch grow its pieces of a card's memory, unless the user has set how; before torch."""
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        os.environ[ALLOCATOR_VARIABLES[0]] = ALLOCATOR_SETTINGS
+
+
+def resolve_device_name(device: str) -> str:
+    """Return the one name of the device that a setting means; the setting if there is none."""
+    try:
+        name: str = import_object("studio.engine.models.devices:resolve_name")(device)
+    except StudioError:  # every job hears it
+        return device
+    return name
+
+
 class _Worker:
     """The engine behind the table."""
 
@@ -92,7 +120,10 @@ class _Worker:
         self._published_status: dict[str, Any] = {}
         self._last_peek_time = 0.0
         self._startup_error: StudioError | None = None
-        self.is_healthy = True
+        self._is_device_lost: Callable[[BaseException], bool] = import_object(
+            "studio.engine.models.devices:is_device_lost"
+        )
+        self.is_healthy = True  # False once the device is lost to this process, for good
         try:
             self._context = import_object("studio.engine.context:WorkerContext").open(settings)
             self._context.pipelines.on_change = self.publish_status
@@ -111,7 +142,13 @@ class _Worker:
         }
         if not self._startup_error:
             pipelines = self._context.pipelines
-            total, free = pipelines.device.get_memory()
+            try:
+                total, free = pipelines.device.get_memory()
+            except RuntimeError as error:  # a lost device answers no question
+                if not self._is_device_lost(error):
+                    raise
+                self.is_healthy = False
+                return
             status = {
                 "state": "ready",
                 "device": pipelines.device.title,
@@ -144,11 +181,11 @@ class _Worker:
         except Cancelled:
             self._jobs.finish(job.id, "cancelled")
         except StudioError as error:
+            self.is_healthy &= not self._is_device_lost(error)
             self._jobs.finish(job.id, "failed", error=str(error))
         except Exception as error:
             log.exception("job %d (%s)", job.id, job.kind)
-            # After one, CUDA fails this process for good.
-            self.is_healthy = type(error).__name__ != "AcceleratorError"
+            self.is_healthy &= not self._is_device_lost(error)
             log_name = f"worker-{self._device.replace(':', '-')}.log"
             self._jobs.finish(
                 job.id,
@@ -156,7 +193,15 @@ class _Worker:
                 error=f"Something went wrong inside the studio ({type(error).__name__}: "
                 f"{error!s:.200}). {log_name} in the home folder has the details.",
             )
+        if job.kind in KINDS_WITH_OWN_MODEL:
+            self._release_memory()
         self.publish_status()
+
+    def _release_memory(self) -> None:
+        """Give back what a training held: its frames are gone only now, some of them in circles."""
+        gc.collect()
+        if self.is_healthy and not self._startup_error:
+            self._context.pipelines.device.empty_cache()
 
     def interleave_job(self, required_bytes: int) -> bool:
         """Do the next waiting image job if it is short and fits beside the long work.

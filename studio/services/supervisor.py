@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 from studio.settings import Settings
 from studio.storage.jobs import Jobs, Lock
@@ -42,7 +43,7 @@ def supervise(settings: Settings, jobs: Jobs) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl+C in the terminal ends the page, not the job
+                **_build_detaching_flags(),
             )
         code = process.wait()
         reason = f"The worker ended ({code})."
@@ -52,6 +53,13 @@ def supervise(settings: Settings, jobs: Jobs) -> None:
             pause = min(MAX_RESTART_PAUSE_SECONDS, 2 * pause + 0.5)
         else:
             pause = 0.0
+
+
+def _build_detaching_flags() -> dict[str, Any]:
+    """Return what keeps Ctrl+C in the terminal from the worker: it ends the page, not the job."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 def worker_command(settings: Settings) -> list[str]:

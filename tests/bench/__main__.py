@@ -10,6 +10,7 @@ python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,0
 python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
 python -m tests.bench ladders                     a scheduler made ready, against a class newly made
 python -m tests.bench latency                     an empty job through a real worker
+python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 from tests.bench.captioning import captioning
 from tests.bench.datasets import datasets
 from tests.bench.demos import demos
+from tests.bench.gpu import gpu
 from tests.bench.page import page
 from tests.bench.pictures import pictures
 from tests.bench.sweeps import bound, sweeps
@@ -53,6 +55,7 @@ def main() -> None:
         "ladders": ladders,
         "latency": latency,
         "page": page,
+        "gpu": gpu,
     }
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
@@ -68,6 +71,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed"
+    )
+    parser.add_argument(
+        "--toy", action="store_true", help="of the GPU's bench: at toy size, on the CPU"
     )
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):

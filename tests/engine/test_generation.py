@@ -357,7 +357,9 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(
         generate(
             bench, {**QUICK, "prompt": "a tree", "num_images": 2, "scheduler": "Euler a"}, report
         )
-    assert len(seen) == at + 1
+    # At once; a picture that was being saved meanwhile is reported too.
+    assert at + 1 <= len(seen) <= at + 2
+    assert len(seen) == at + 1 or len(seen[-1].images) > len(seen[-2].images)
     assert not any(held["lent"] for held in bench.pipelines.loaded)
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 
@@ -379,6 +381,8 @@ def test_out_of_memory_says_what_to_lower(
     bench: WorkerContext, paint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = paint(prompt="a boat", seed=4, **QUICK)
+    with bench.pipelines.lend("a judge", lambda: torch.nn.Linear(3, 3)):
+        pass
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -387,7 +391,8 @@ def test_out_of_memory_says_what_to_lower(
         patch.setattr(diffusers.UNet2DConditionModel, "forward", full)
         with refused(OutOfMemory):
             paint(prompt="a boat", num_images=2, batch_size=2, **QUICK)
-    assert bench.pipelines.loaded == []
+    # Another size may fit: only what stood in the way went.
+    assert [held["name"] for held in bench.pipelines.loaded] == ["pocket"]
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 
 

@@ -5,7 +5,7 @@ not suffice. Does not know: prompts, files, pixels, what the trajectories are fo
 
 A denoiser takes a timestep, a prompt and (in the layers of LoRAs) a weight per row, so trajectories
 with different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit
-for bit the stock pipeline's image; several differ by rounding.
+for bit the stock pipeline's image on the same device; several differ by rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from studio.engine.generation.trajectory import ModelInput, Prediction, Trajectory
 from studio.engine.models.adapters import lora
+from studio.engine.models.devices import is_out_of_memory
 from studio.engine.models.loaded_model import LoadedModel, Row
 from studio.errors import StudioError
 
@@ -81,7 +82,7 @@ class Batcher:
             share of the seconds.
 
         Raises:
-            torch.OutOfMemoryError: Not even a single one fits.
+            RuntimeError: Not even a single one fits (see devices.is_out_of_memory).
         """
         queue = iter(trajectories)
         upcoming = next(queue, None)
@@ -132,8 +133,8 @@ class Batcher:
                 [one.model_input.timestep for one in inputs],
                 self._stacked,
             )
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except Exception as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
             return None
         self.calls += 1

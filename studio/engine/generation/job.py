@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from PIL import Image
@@ -25,7 +27,7 @@ from studio.engine.generation.trajectory_runner import (
     prepare_task,
     render_preview,
 )
-from studio.engine.models.loaded_model import LoadedModel
+from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.errors import StudioError
@@ -67,19 +69,14 @@ def generate(
         # 3. The prompt, once for all images.
         tracker.report(0, "Reading the prompt")
         conditioning = encode_prompts(model, resolved)
-        # 4. The images, as many at once as was asked for.
-        run = _GenerationRun(context, model, resolved, tracker)
-        requests = resolved.split()
-        tracker.start()
-        for first in range(0, len(requests), resolved.batch_size):
-            batch = requests[first : first + resolved.batch_size]
-            run.generate_batch(
-                [prepare_task(model, one, conditioning, context.home.inputs) for one in batch]
-            )
+        # 4. The images.
+        with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
+            run = _GenerationRun(context, model, resolved, tracker, saver)
+            run.generate_images(conditioning)
     return {
         "pictures": run.images,
         "request": resolved.model_dump(mode="json"),
-        "notes": notes,
+        "notes": [*notes, *run.notes],
         "seconds": round(time.perf_counter() - start_time, 3),
     }
 
@@ -93,17 +90,38 @@ class _GenerationRun:
         model: LoadedModel,
         request: ResolvedRequest,
         tracker: ProgressTracker,
+        saver: ThreadPoolExecutor,
     ) -> None:
         self.context = context
         self.model = model
         self.request = request
         self.tracker = tracker
+        self.saver = saver
         self.images: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        self._pending_saves: deque[Future[dict[str, Any]]] = deque()
+        self._last_report: tuple[int, str] = 0, ""
         self.content_hashes = context.pipelines.content_hashes(request)
         self.steps_per_image = rules.count_steps(request, request.size)
         self.steps_before = 0  # of all images in earlier batches
 
-    def generate_batch(self, tasks: list[ImageTask]) -> None:
+    def generate_images(self, conditioning: Conditioning) -> None:
+        """Make all images, as many at once as was asked for; those that are ready are kept."""
+        requests = self.request.split()
+        self.tracker.start()
+        try:
+            for first in range(0, len(requests), self.request.batch_size):
+                batch = requests[first : first + self.request.batch_size]
+                inputs = self.context.home.inputs
+                tasks = [prepare_task(self.model, one, conditioning, inputs) for one in batch]
+                self._generate_batch(tasks)
+        finally:
+            num_reported = len(self.images)
+            self._collect_saves(wait=True)
+            if len(self.images) > num_reported:
+                self._report(*self._last_report)
+
+    def _generate_batch(self, tasks: list[ImageTask]) -> None:
         """Make some images together, and save each as it ends.
 
         Raises what is wrong with one of them.
@@ -129,7 +147,11 @@ class _GenerationRun:
         for task, image, seconds in runner.run(list(tasks), on_call):
             if isinstance(image, StudioError):
                 raise image
-            self._save_image(image, task.request, seconds)
+            self._pending_saves.append(self.saver.submit(self._save_image, image, task, seconds))
+            num_left = self.request.num_images - len(self.images) - len(self._pending_saves)
+            self._collect_saves(wait=not num_left)  # nothing is left to do meanwhile
+            if task.is_tiled and task.tiles_note not in self.notes:
+                self.notes.append(task.tiles_note)
             tasks.remove(task)
             step = self.steps_per_image * runner.rows // num_rows
             self._report(self.steps_before + step * num_images, message)
@@ -145,24 +167,29 @@ class _GenerationRun:
         return f"Painting {subject} of {self.request.num_images}"
 
     def _report(self, step: int, message: str, preview: bytes | None = None) -> None:
+        self._last_report = step, message
+        self._collect_saves()
         self.tracker.report(step, message, images=tuple(self.images), preview=preview)
 
-    def _save_image(self, image: Image.Image, request: ResolvedRequest, seconds: float) -> None:
-        digest = request.digest(self.content_hashes)
+    def _collect_saves(self, wait: bool = False) -> None:
+        """Take the images that are saved, in order; raise what went wrong, such as a full disk."""
+        while self._pending_saves and (wait or self._pending_saves[0].done()):
+            self.images.append(self._pending_saves.popleft().result())
+
+    def _save_image(self, image: Image.Image, task: ImageTask, seconds: float) -> dict[str, Any]:
+        digest = task.request.digest(self.content_hashes)
         saved = self.context.home.gallery.save(
             image,
-            request,
+            task.request,
             digest=digest,
-            content_hashes=self.content_hashes,
+            content_hashes={**self.content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
         )
-        self.images.append(
-            {
-                "path": str(saved.path),
-                "thumb": str(saved.thumbnail),
-                "digest": digest,
-                "seconds": round(seconds, 3),
-                "seed": request.seed,
-            }
-        )
+        return {
+            "path": str(saved.path),
+            "thumb": str(saved.thumbnail),
+            "digest": digest,
+            "seconds": round(seconds, 3),
+            "seed": task.request.seed,
+        }

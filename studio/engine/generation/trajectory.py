@@ -33,8 +33,9 @@ Prediction = tuple[torch.Tensor, ...]
 class ModelInput:
     """What the denoiser shall predict for: latents as it expects them, and their timestep.
 
-    `rows` is what else each branch gives to it: prompts, sizes, what controls add. It may change
-    from step to step; rows that stay the same objects are stacked once.
+    The timestep is (1,), float32, on the device. `rows` is what else each branch gives to it:
+    prompts, sizes, what controls add. It may change from step to step; rows that stay the same
+    objects are stacked once.
     """
 
     latents: torch.Tensor
@@ -135,12 +136,14 @@ class Trajectory:
         process = self._process
         state = self._prepare_latents(generator)
         latents = state.latents
+        # One copy for all steps: each would make the device wait.
+        device_timesteps = process.timesteps.float().to(self._model.device.torch_device).split(1)
         for index, timestep in enumerate(process.timesteps):
             scaled_latents = process.model_input(latents, timestep)
             model_latents = scaled_latents
             if state.inpaint_cond:
                 model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            predictions = yield ModelInput(model_latents, timestep, self.rows)
+            predictions = yield ModelInput(model_latents, device_timesteps[index], self.rows)
             prediction = self.guidance.combine(predictions)
             self._last_step = (scaled_latents, timestep, prediction)
             latents = process.step(prediction, timestep, latents, generator)

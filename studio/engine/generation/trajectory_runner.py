@@ -45,6 +45,24 @@ class ImageTask:
     mask: Image.Image | None = None  # of the source image
     window: Window | None = None  # the part of the source image that is repainted
     hires_trajectory: Trajectory | None = None  # of the second pass, once that has begun
+    is_tiled: bool = False  # whether memory did not suffice to decode it in one piece
+
+    @property
+    def tiles_note(self) -> str:
+        """What people are told of an image that was decoded in tiles."""
+        width, height = self.request.size
+        size = f"{width} × {height}"
+        if self.request.has_hires_pass:
+            size += f" and {self.request.hires_scale:g} times that"
+        return (
+            f"Memory did not suffice to decode {size} in one piece; it was done in tiles, whose "
+            "colours may differ a little."
+        )
+
+    @property
+    def extra_contents(self) -> dict[str, str]:
+        """What the PNG says of how this image was made, besides what all of the job share."""
+        return {"autoencoder": "in tiles"} if self.is_tiled else {}
 
     def estimate_x0(self) -> torch.Tensor | None:
         """Return an estimate of the finished latents; None before the first prediction."""
@@ -152,7 +170,7 @@ class TrajectoryRunner:
             The task; its image or why there is none; its share of the seconds.
 
         Raises:
-            torch.OutOfMemoryError: Not even a single one fits.
+            RuntimeError: Not even a single one fits (see devices.is_out_of_memory).
         """
         task_by_trajectory: dict[Trajectory, ImageTask] = {}
         upscale_tasks: list[ImageTask] = []
@@ -184,6 +202,7 @@ class TrajectoryRunner:
     ) -> tuple[Image.Image | StudioError, float]:
         """Return the image, or why there is none, and its seconds in all."""
         start_time = time.perf_counter()
+        num_tiled_calls = self.model.num_tiled_calls
         image: Image.Image | StudioError
         try:
             if task.request.has_hires_pass or latents is None:
@@ -192,6 +211,7 @@ class TrajectoryRunner:
                 image = decode_latents(self.model, latents, task.request.size)
         except StudioError as error:
             image = error
+        task.is_tiled = self.model.num_tiled_calls > num_tiled_calls
         if task.window and task.source_image and task.mask and isinstance(image, Image.Image):
             image = canvas.composite_window(task.source_image, image, task.mask, task.window)
         return image, seconds + time.perf_counter() - start_time

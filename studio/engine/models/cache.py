@@ -122,10 +122,11 @@ class ModelCache:
         self._on_change()
         return True
 
-    def clear(self) -> None:
-        """Evict all that is not lent."""
-        for key in list(self._residents):
-            self.evict(key)
+    def clear(self, kept_name: str = "") -> None:
+        """Evict all that is not lent, but for what has `kept_name`."""
+        for key, resident in list(self._residents.items()):
+            if resident.name != kept_name:
+                self.evict(key)
 
     def list_residents(self) -> list[dict[str, Any]]:
         """Return key, name, bytes and lent of each resident, the least recently used first."""

@@ -17,7 +17,7 @@ import transformers
 from safetensors import SafetensorError
 
 from studio.engine.models.devices import Device
-from studio.engine.models.transformers_loader import find_missing_weights
+from studio.engine.models.transformers_loader import build_placement, find_missing_weights
 from studio.errors import BadFile
 from studio.storage.models.library import ModelInfo
 
@@ -52,6 +52,7 @@ def load_network(
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **build_placement(device),
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadFile(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,9 @@ import torch
 from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.engine.models.devices import Device
+from studio.engine.models.devices import Device, is_out_of_memory
 from studio.engine.models.noise_process import NoiseProcess
+from studio.engine.models.tiled_vae import use_tiles
 from studio.storage.models.library import ModelInfo
 
 PARTS = (TEXT_ENCODERS, DENOISER, VAE)
@@ -81,6 +83,8 @@ class LoadedModel(ABC):
     encode_seconds: float = 0.0
     # Duration of the last load of each part, by manager.py.
     load_seconds: dict[str, float] = field(default_factory=dict)
+    # How often memory did not suffice for an image in one piece (see tiled_vae.py).
+    num_tiled_calls: int = 0
     # Those that are on, by adapters/lora.py.
     active_adapters: tuple[Any, ...] = ()
     # Of the present borrow: LoRA's name → (content hash, adapter), by manager.py.
@@ -206,16 +210,14 @@ class LoadedModel(ABC):
 
         Args:
             latents: One row each, (1, channels, height, width).
-            timesteps: One for each row, of the row's own scheduler.
+            timesteps: One for each row, of the row's own scheduler: (1,), float32, on the device.
             stacked: What `stack_rows` made of these rows.
 
         Returns:
             Of each row what its noise process expects, (1, channels, height, width).
         """
-        # One transfer for all rows.
-        times = torch.tensor([float(timestep) for timestep in timesteps])
-        times = times.to(self.device.torch_device)
-        return list(self.call_denoiser(torch.cat(list(latents)), times, stacked).split(1))
+        rows = torch.cat(list(latents))
+        return list(self.call_denoiser(rows, torch.cat(list(timesteps)), stacked).split(1))
 
     @abstractmethod
     def call_denoiser(
@@ -278,7 +280,9 @@ class LoadedModel(ABC):
         if right or below:
             pixels = torch.nn.functional.pad(pixels, (0, right, 0, below), mode="replicate")
         pixels = pixels.to(self.device.torch_device, self.vae.dtype)
-        latents = self.vae.encode(pixels).latent_dist.sample(generator)
+        latent_side = max(pixels.shape[2:]) // self.vae_scale_factor
+        posterior = self._call_vae(lambda: self.vae.encode(pixels), latent_side).latent_dist
+        latents = posterior.sample(generator)
         scaling_factor = self.vae.config.scaling_factor
         shift_factor = self.vae.config.get("shift_factor")
         stats = self._latent_stats()
@@ -311,7 +315,23 @@ class LoadedModel(ABC):
         else:
             mean, std = stats
             latents = latents * std.to(latents) / scaling_factor + mean.to(latents)
-        return self.vae.decode(latents, return_dict=False)[0]
+        latent_side = max(latents.shape[2:])
+        return self._call_vae(lambda: self.vae.decode(latents, return_dict=False), latent_side)[0]
+
+    def _call_vae(self, call: Callable[[], Any], latent_side: int) -> Any:
+        """Call the autoencoder; where memory does not suffice, once more in tiles."""
+        try:
+            return call()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # The frames hold the very tensors that have to go.
+            traceback.clear_frames(error.__traceback__)
+        self.device.empty_cache()
+        with use_tiles(self.vae, latent_side, self.vae_scale_factor):
+            result = call()
+        self.num_tiled_calls += 1
+        return result
 
     def _latent_stats(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return mean and spread of each latent channel, if the autoencoder's config has them."""

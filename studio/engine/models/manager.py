@@ -20,7 +20,7 @@ from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
-from studio.engine.models.devices import DTYPES
+from studio.engine.models.devices import DTYPES, is_out_of_memory
 from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
 from studio.errors import OutOfMemory
 from studio.settings import Settings
@@ -85,7 +85,7 @@ class PipelineManager:
         info = self._library.check_request(request)
         model = self._open_model(info)
         with (
-            self._translate_out_of_memory(self._describe_request(request, info)),
+            self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
         ):
             previous = model.provider, model.parts
@@ -111,7 +111,7 @@ class PipelineManager:
             OutOfMemory: It does not fit, or what is computed with it does not.
         """
         with (
-            self._translate_out_of_memory(name or key),
+            self._translate_out_of_memory(name or key, name or key),
             self._cache.lend(key, load, expected_bytes=expected_bytes, name=name) as value,
         ):
             yield value
@@ -128,11 +128,20 @@ class PipelineManager:
         # Second passes run one by one.
         batch_size = min(request.batch_size, request.num_images)
         areas = [area for _, area in plan_passes(resolved, resolved.size)]
-        pixels = resolved.width * resolved.height * max(batch_size, *areas)
+        native_pixels = resolved.width * resolved.height
+        pixels = native_pixels * max(batch_size, *areas)
         activation_bytes = info.activation_elements_per_pixel * pixels * self.device.dtype.itemsize
-        needed_bytes = self._estimate_bytes(info) + 2 * activation_bytes + required_bytes
+        # Pieces that the denoiser leaves are not always of use to the autoencoder.
+        working_bytes = 2 * activation_bytes + self.estimate_decode_bytes(
+            info, int(native_pixels * max(1.0, *areas))
+        )
+        needed_bytes = self._estimate_bytes(info) + working_bytes + required_bytes
         idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
         return needed_bytes <= self.free_bytes + idle_bytes
+
+    def estimate_decode_bytes(self, info: ModelInfo, pixels: int) -> int:
+        """Return the bytes that a model's autoencoder holds at its peak, for one image."""
+        return info.decode_elements_per_pixel * pixels * self.device.vae_dtype.itemsize
 
     def unload(self, model_name: str) -> bool:
         """Evict all of that name; False if there was none, or it is lent."""
@@ -265,15 +274,21 @@ class PipelineManager:
         return saved_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
 
     @contextmanager
-    def _translate_out_of_memory(self, description: str) -> Iterator[None]:
+    def _translate_out_of_memory(self, description: str, name: str) -> Iterator[None]:
+        """Say what to lower where torch runs out of memory inside the block.
+
+        What was used in it stays loaded: a smaller size may do. Others that are idle make room.
+        """
         try:
             yield
             return
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             # The frames hold the very tensors that have to go.
             traceback.clear_frames(error.__traceback__)
         # Out of the except block: only now is the error, and all it held, gone.
-        self._cache.clear()
+        self._cache.clear(kept_name=name)
         self.device.empty_cache()
         raise OutOfMemory(
             f"The memory of {self.device.title} did not suffice for {description}. Choose a "

@@ -99,6 +99,7 @@ def run_sweep(
         "failed": run.num_failed,
         "calls": run.num_unet_calls,
         "rows": run.num_unet_rows,
+        "notes": sorted(run.notes),
         "seconds": round(time.perf_counter() - start_time, 3),
     }
 
@@ -210,6 +211,7 @@ class _SweepRun:
         self.num_failed = 0
         self.num_unet_calls = 0
         self.num_unet_rows = 0
+        self.notes: set[str] = set()
         self._message = ""
         self._pending_saves: list[Future[None]] = []
         self._resolver = _RequestResolver(context)
@@ -284,7 +286,9 @@ class _SweepRun:
                 self._record_failure(cell.key, image)
                 continue
             self.check_saves()
-            self._pending_saves.append(saver.submit(self._save_image, cell, image, seconds))
+            self._pending_saves.append(saver.submit(self._save_image, cell, task, image, seconds))
+            if task.is_tiled:
+                self.notes.add(task.tiles_note)
             self.num_made += 1
             self.report_progress()
         self.num_unet_calls += runner.calls
@@ -312,7 +316,9 @@ class _SweepRun:
         pixels = max(cell.request.width * cell.request.height for cell in group)
         elements = model.info.activation_elements_per_pixel * pixels
         bytes_per_image = max(1, elements * model.device.dtype.itemsize * 2)
-        affordable = self.context.pipelines.free_bytes // bytes_per_image
+        pipelines = self.context.pipelines
+        decode_bytes = pipelines.estimate_decode_bytes(model.info, pixels)
+        affordable = (pipelines.free_bytes - decode_bytes) // bytes_per_image
         return max(1, min(group[0].batch_size, affordable))
 
     def _reuse(self, cell: _PendingCell) -> bool:
@@ -326,12 +332,14 @@ class _SweepRun:
                 return True
         return False
 
-    def _save_image(self, cell: _PendingCell, image: Image.Image, seconds: float) -> None:
+    def _save_image(
+        self, cell: _PendingCell, task: ImageTask, image: Image.Image, seconds: float
+    ) -> None:
         saved = self.context.home.gallery.save(
             image,
             cell.request,
             digest=cell.digest,
-            content_hashes=cell.content_hashes,
+            content_hashes={**cell.content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
         )

@@ -1,8 +1,8 @@
 """A training's state as files, and back.
 
-Knows: what has to be saved so that a resumed run is bit for bit one that was never stopped: the
-LoRA, the optimizer's state, the number of steps (which decides batch, noise and rate), the loss
-scale, the skipped steps.
+Knows: what has to be saved so that a resumed run is one that was never stopped (on a CPU bit for
+bit, on a GPU up to rounding): the LoRA, the optimizer's state, the number of steps (which decides
+batch, noise and rate), the loss scale, the skipped steps.
 Does not know: how files are written safely (storage/training/checkpoints.py), how a step is taken.
 
 Only safetensors and JSON: nothing in a checkpoint can carry a program.

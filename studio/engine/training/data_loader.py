@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from studio.engine.models import devices
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.training import latent_cache as caching
 from studio.engine.training import rng, text_encoding
@@ -174,7 +175,7 @@ class BatchLoader:
             time_ids = torch.tensor([view.time_ids for view in views], dtype=torch.float32)
 
         def to_device(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(self._device.torch_device, non_blocking=True)
+            return devices.copy_to(self._device.torch_device, tensor)
 
         def to_device_or_none(tensor: torch.Tensor | None) -> torch.Tensor | None:
             return None if tensor is None else to_device(tensor)
@@ -203,7 +204,12 @@ class BatchLoader:
         stds = torch.stack([posterior["std"] for posterior in posteriors]).float()
         shape = tuple(means.shape[1:])
         noise = rng.draw_normal(shape, self.plan.options.seed, step, sample_keys, "posterior")
-        return (means + stds * noise - self._latent_shift) * self._latent_scale
+        # Cached posteriors are on the CPU, those that were encoded just now are not.
+        noise, shift, scale = (
+            devices.copy_to(means.device, tensor)
+            for tensor in (noise, self._latent_shift, self._latent_scale)
+        )
+        return (means + stds * noise - shift) * scale
 
     @torch.no_grad()
     def _encode_views(self, views: list[View]) -> list[Tensors]:

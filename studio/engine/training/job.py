@@ -6,7 +6,8 @@ Does not know: the page; how a step is taken (trainer.py), what a checkpoint hol
 how a LoRA is named (run_export.py).
 
 A run is stored before it begins and can be resumed at any time: from its newest intact checkpoint
-on it is bit for bit the run that was never stopped. The model that is trained is loaded for it
+on it is the run that was never stopped, on a CPU bit for bit. (On a GPU no two runs are: backward
+passes add up with atomic operations.) The model that is trained is loaded for it
 alone, never one that is lent.
 """
 
@@ -24,7 +25,7 @@ from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
 from studio.engine.models import loaded_model
-from studio.engine.models.devices import DTYPES
+from studio.engine.models.devices import DTYPES, is_out_of_memory
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.progress import ProgressCallback
 from studio.engine.training import checkpoint, memory_probe
@@ -119,7 +120,7 @@ def train(
         "run": run.id,
         "lora": lora_name,
         "steps": setup.total_steps,
-        "notes": [*setup.notes, *export_notes],
+        "notes": [*setup.notes, *monitor.notes, *export_notes],
         "seconds": round(time.perf_counter() - started, 3),
     }
 
@@ -209,19 +210,21 @@ def _open_trainer(
     report(Progress(0, setup.total_steps, "Loading the model"))
     stored_dtype = DTYPES.get(info.dtype, torch.float32)
     size_bytes = info.size_bytes * device.dtype.itemsize // stored_dtype.itemsize
-    is_out_of_memory = False
+    ran_out_of_memory = False
     try:
         with context.pipelines.lend(owner, load_model, size_bytes) as model:
             try:
                 network = LoraNetwork(model, setup.config, setup.target_modules)
                 yield _build_trainer(context, setup, network, report)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 # The frames hold the very tensors that have to go.
                 traceback.clear_frames(error.__traceback__)
-                is_out_of_memory = True
+                ran_out_of_memory = True
     finally:
         context.pipelines.unload(owner)
-    if is_out_of_memory:
+    if ran_out_of_memory:
         raise memory_probe.build_out_of_memory(setup.config)
 
 

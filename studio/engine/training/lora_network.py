@@ -62,7 +62,7 @@ def select_device(config: TrainingConfig, device: Device) -> Device:
             dtype = torch.float16
     if device.kind == "cpu" and dtype == torch.float16:
         raise InvalidSpec(["Precision: a CPU cannot compute in float16; use float32."])
-    return Device(device.torch_device, dtype)
+    return Device(device.torch_device, dtype, is_training=True)
 
 
 def select_target_modules(
@@ -170,12 +170,24 @@ class LoraNetwork:
         """
         sample_keys = self.dropout.sample_keys
         self.dropout.sample_keys = ()
-        self.onload()
         try:
+            self._cast_inputs(True)  # nothing else does, without autocast
+            self.onload()
             yield replace(self.model, prompt_cache=OrderedDict())
         finally:
             self.dropout.sample_keys = sample_keys
+            self._cast_inputs(not self.uses_autocast)
             self.offload()
+
+    @property
+    def uses_autocast(self) -> bool:
+        """Whether steps are taken under autocast, for which no layer has to cast its inputs."""
+        return self.model.device.dtype != torch.float32
+
+    def _cast_inputs(self, enabled: bool) -> None:
+        """Let peft cast each layer's inputs to float32, the LoRA's format, or leave them alone."""
+        for layer in self.layers.values():
+            layer.cast_input_dtype_enabled = enabled
 
     def offload(self) -> None:
         """Move what no step needs into the machine's main memory."""
@@ -219,6 +231,7 @@ class LoraNetwork:
         up = torch.zeros(layer.lora_B[ADAPTER_NAME].weight.shape)  # type: ignore[arg-type]
         # Float32, whatever dtype the model is in.
         torch_device = self.model.device.torch_device
+        layer.cast_input_dtype_enabled = not self.uses_autocast
         layer.lora_A[ADAPTER_NAME].weight = torch.nn.Parameter(down.to(torch_device))
         layer.lora_B[ADAPTER_NAME].weight = torch.nn.Parameter(up.to(torch_device))
         if self.config.dropout:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from studio.core.training.config import TrainingConfig
+from studio.engine.models import devices
 from studio.engine.models.cache import GIB, measure_bytes
 from studio.engine.training import optim
 from studio.engine.training.batch_plan import BatchPlan
@@ -96,7 +97,8 @@ def _find_largest_batch(plan: BatchPlan) -> int:
 def _time_backward_pass(trainer: Trainer, batch: Batch) -> float:
     """Return the seconds of a forward and backward pass; the gradients are dropped."""
     started = time.perf_counter()
-    trainer.scaler.scale(trainer.weighted_loss(batch).mean()).backward()
+    with devices.fast_float32(trainer.device.torch_device):
+        trainer.scaler.scale(trainer.weighted_loss(batch).mean()).backward()
     gradient = trainer.parameters[0].grad
     if gradient is not None:
         float(gradient.sum())  # wait for the device

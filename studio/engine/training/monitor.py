@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import Trajectory
 from studio.engine.generation.trajectory_runner import decode_latents
+from studio.engine.models.devices import is_out_of_memory
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
@@ -33,6 +35,7 @@ from studio.storage.training.runs import Run, sample_seed
 # Shares of the timesteps, 0 … 1, at which the validation loss is measured.
 VALIDATION_NOISE_LEVELS = (0.125, 0.375, 0.625, 0.875)
 MAX_SAMPLE_BATCH_SIZE = 4  # samples that are generated in one U-Net call, if memory allows
+SKIPPED_SAMPLES_NOTE = "Memory did not suffice for the samples of step {step}; they are left out."
 MAX_NAMED_IMAGES = 3  # image names in the message of a step that broke
 
 
@@ -69,6 +72,7 @@ class TrainingMonitor:
         self.tracker = ProgressTracker(report, setup.total_steps)
         self.working_bytes = working_bytes
         self.metrics: dict[str, float] = {}
+        self.notes: list[str] = []  # what its owner should know of how it went
         # The weights of a run that has no checkpoint to go back to.
         self.initial_weights: dict[str, torch.Tensor] | None = None
         config, epoch = setup.config, setup.steps_per_epoch
@@ -162,12 +166,28 @@ class TrainingMonitor:
             return
         message = f"Painting samples of step {step}"
         self.report_progress(step, message)
+        try:
+            self._paint_samples(trainer, {index: paths[index] for index in missing}, message)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # The frames hold the very tensors that have to go.
+            traceback.clear_frames(error.__traceback__)
+        trainer.device.empty_cache()
+        note = SKIPPED_SAMPLES_NOTE.format(step=step)
+        self.notes.append(note)
+        self.report_progress(step, note)
+
+    def _paint_samples(self, trainer: Trainer, paths: dict[int, Path], message: str) -> None:
+        """Generate samples to the paths of their prompts, by number."""
+        step = trainer.global_step
         with trainer.network.eval_mode() as model:
-            requests = [self._build_sample_request(model, index) for index in missing]
             path_by_trajectory = {}
-            for index, request in zip(missing, requests):
+            for index, path in paths.items():
+                request = self._build_sample_request(model, index)
                 trajectory = Trajectory(model, request, encode_prompts(model, request))
-                path_by_trajectory[trajectory] = paths[index]
+                path_by_trajectory[trajectory] = path
             batcher = Batcher(model, self._get_sample_batch_size(model))
             for trajectory, latents, _ in batcher.denoise(
                 list(path_by_trajectory), lambda: self.report_progress(step, message)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from studio.engine.models import devices
 from studio.engine.models.noise_process import DiffusionProcess
 from studio.engine.models.schedulers import build_scheduler
 from studio.engine.training import rng
@@ -58,7 +59,7 @@ class TrainingObjective:
             noise += noise_offset * rng.draw_normal(
                 (shape[0], 1, 1), seed, batch.step, batch.sample_keys, "noise offset"
             )
-        return noise.to(self.device, non_blocking=True)
+        return devices.copy_to(self.device, noise)
 
     def draw_timesteps(self, batch: Batch, seed: int) -> torch.Tensor:
         """Draw a timestep for each sample of a batch, uniformly, as (samples,)."""
@@ -67,7 +68,7 @@ class TrainingObjective:
             timesteps.append(
                 rng.draw_index(self.num_train_timesteps, seed, batch.step, key, "timestep")
             )
-        return torch.tensor(timesteps).to(self.device, non_blocking=True)
+        return devices.copy_to(self.device, torch.tensor(timesteps))
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

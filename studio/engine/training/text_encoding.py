@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from studio.core.families.family import Family
+from studio.engine.models import devices
 from studio.engine.models.families.clip_prompts import get_max_clip_skip, select_hidden_state
 from studio.errors import InvalidSpec
 
@@ -63,7 +64,7 @@ def encode_tokens(
             raise InvalidSpec(
                 [f"Clip skip: this text encoder goes from 1 to {max_skip} (not {clip_skip})."]
             )
-        flat_ids = ids.flatten(0, 1).to(encoder.device)
+        flat_ids = devices.copy_to(encoder.device, ids.flatten(0, 1))
         output = encoder(flat_ids, output_hidden_states=True, return_dict=True)
         states = select_hidden_state(encoder, output, family, clip_skip)
         if family.pooled_prompt and "text_embeds" in output:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from studio.core.training.config import TrainingConfig
+from studio.engine.models import devices
 from studio.engine.training import optim, rng, text_encoding
 from studio.engine.training.data_loader import Batch, BatchLoader
 from studio.engine.training.lora_network import LoraNetwork
@@ -109,7 +110,7 @@ class Trainer:
         """
         dtype = self.device.dtype
         noisy_latents, target = self.objective.add_noise(batch.latents, noise, timesteps)
-        use_autocast = dtype != torch.float32
+        use_autocast = self.network.uses_autocast
         with torch.autocast(self.device.kind, dtype) if use_autocast else nullcontext():
             prompt_embeds, pooled = batch.prompt_embeds, batch.pooled_prompt_embeds
             if prompt_embeds is None:
@@ -135,8 +136,9 @@ class Trainer:
                 on_batch()
             started = time.perf_counter()
             batch = self.loader.load_batch(self.global_step * num_batches + index)
-            loss = self.weighted_loss(batch).mean()
-            self.scaler.scale(loss / num_batches).backward()
+            with devices.fast_float32(self.device.torch_device):
+                loss = self.weighted_loss(batch).mean()
+                self.scaler.scale(loss / num_batches).backward()
             step_loss += loss.detach() / num_batches
             self.pending.num_images += len(batch.samples)
             self.pending.seconds += time.perf_counter() - started
@@ -243,7 +245,8 @@ class Trainer:
                 )
                 timestep = int(level * self.objective.num_train_timesteps)
                 timesteps = torch.full((len(batch.samples),), timestep, device=device)
-                losses.append(self.denoising_loss(batch, noise.to(device), timesteps))
+                noise = devices.copy_to(device, noise)
+                losses.append(self.denoising_loss(batch, noise, timesteps))
         return float(torch.cat(losses).mean())
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from studio.core.families.family import Family, FamilyName
 from studio.core.families.registry import FAMILIES, detect_family, find_families
+from studio.core.families.unet_config import estimate_decode_elements
 from studio.core.generation.family_rules import find_family_faults
 from studio.core.generation.request import GenerationRequest, LoraUse
 from studio.errors import (
@@ -66,7 +67,8 @@ class ModelInfo:
 
     `native_size` is the side in pixels of the images that it was trained on, `variant` the ending
     of its weight files (None or "fp16"), `activation_elements_per_pixel` about how many numbers its
-    denoiser holds at once for each pixel of one image. An inpainting model's U-Net is also shown
+    denoiser holds at once for each pixel of one image, `decode_elements_per_pixel` its autoencoder
+    for each pixel that it decodes. An inpainting model's U-Net is also shown
     the mask and the unmasked image: 9 channels instead of 4.
     """
 
@@ -80,6 +82,7 @@ class ModelInfo:
     variant: str | None
     bundled: bool
     activation_elements_per_pixel: int
+    decode_elements_per_pixel: int
     is_inpainting: bool = False
     component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
     # Settings that its authors give, where they are not the usual ones.
@@ -389,6 +392,7 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
         variant=_detect_variant(weights),
         bundled=bundled,
         activation_elements_per_pixel=facts.activation_elements_per_pixel,
+        decode_elements_per_pixel=estimate_decode_elements(vae_config),
         is_inpainting=facts.is_inpainting,
         component_bytes=component_bytes,
         recommended_settings=family.recommend_settings(scheduler_config),
