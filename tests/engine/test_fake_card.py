@@ -223,7 +223,7 @@ def test_a_preview_waits_once(card: Card, bench: WorkerContext, home: Path) -> N
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param({}, id="memory"),
+        pytest.param({}, id="memory", marks=SLOW),
         pytest.param({"cache_latents": "disk"}, id="disk", marks=SLOW),
         pytest.param({"cache_latents": "off"}, id="off", marks=SLOW),
         pytest.param({"cache_latents": "off", "model": "toy-sdxl"}, id="off, sdxl"),

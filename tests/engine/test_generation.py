@@ -396,6 +396,23 @@ def test_out_of_memory_says_what_to_lower(
     assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
 
 
+def test_what_is_idle_makes_room_for_a_picture(
+    bench: WorkerContext, paint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = paint(prompt="a boat", seed=4, **QUICK)
+    with bench.pipelines.lend("a judge", lambda: torch.nn.Linear(3, 3)):
+        pass
+    forward = diffusers.UNet2DConditionModel.forward
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        if "a judge" in [held["name"] for held in bench.pipelines.loaded]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", full)
+    assert np.array_equal(paint(prompt="a boat", seed=4, **QUICK), before)
+
+
 def test_a_model_that_cannot_fit(settings: Settings) -> None:
     bench = WorkerContext.open(load(home=settings.home, device="cpu", keep_free=1000))
     with refused(OutOfMemory):

@@ -97,7 +97,7 @@ class Batcher:
             if predictions is None:
                 # Memory did not suffice: those that no longer fit wait, and lose nothing.
                 self.model.device.empty_cache()
-                self.max_batch = len(batch) // 2
+                self.max_batch = max(1, len(batch) // 2)
                 continue
             results = _send_predictions(batch, predictions)
             seconds = time.perf_counter() - start_time
@@ -119,7 +119,10 @@ class Batcher:
 
     @torch.inference_mode()
     def _predict(self, batch: list[_ActiveTrajectory]) -> list[Prediction] | None:
-        """Call the denoiser once for a whole batch; None if memory does not suffice for so many."""
+        """Call the denoiser once for a whole batch.
+
+        None if memory does not suffice for so many, or did not until now: then call it again.
+        """
         rows = [row for active in batch for row in active.model_input.rows]
         inputs = [active for active in batch for _ in active.model_input.rows]
         if not _are_same(self._rows, rows):  # otherwise they are stacked already
@@ -134,13 +137,17 @@ class Batcher:
                 self._stacked,
             )
         except Exception as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error) or (len(batch) == 1 and not self._make_room()):
                 raise
             return None
         self.calls += 1
         self.rows += len(rows)
         output_rows = iter(outputs)
         return [tuple(next(output_rows) for _ in range(active.branches)) for active in batch]
+
+    def _make_room(self) -> bool:
+        """Throw out what stays in memory for later only; False if there is nothing such."""
+        return self.model.provider is not None and self.model.provider.make_room()
 
 
 def _are_same(rows: Sequence[Row], others: Sequence[Row]) -> bool:

@@ -7,6 +7,7 @@ Does not know: models; what is loaded (cache.py).
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,18 @@ class Device:
         memory = psutil.virtual_memory()  # mps shares the machine's
         return int(memory.total), int(memory.available)
 
+    def reset_peak_memory(self) -> int | None:
+        """Begin to measure the most memory that is taken; the bytes now, None if nothing tells."""
+        if self.kind not in ("cuda", "xpu"):
+            return None
+        backend = getattr(torch, self.kind)
+        backend.reset_peak_memory_stats(self.torch_device)
+        return int(backend.memory_allocated(self.torch_device))
+
+    def get_peak_memory(self) -> int:
+        """Return the most bytes since `reset_peak_memory`, on a device that tells."""
+        return int(getattr(torch, self.kind).max_memory_allocated(self.torch_device))
+
     def empty_cache(self) -> None:
         """Give the memory that torch keeps for later back to the device."""
         if self.kind != "cpu":
@@ -154,6 +167,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and _has_words(error, OUT_OF_MEMORY_WORDS)
+
+
+@dataclass
+class MemoryCheck:
+    """What `catch_out_of_memory` found."""
+
+    is_full: bool = False
+
+
+@contextmanager
+def catch_out_of_memory() -> Iterator[MemoryCheck]:
+    """Leave the block early where memory does not suffice inside it, and let go what it held."""
+    check = MemoryCheck()
+    try:
+        yield check
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # The frames hold the very tensors that have to go.
+        traceback.clear_frames(error.__traceback__)
+        check.is_full = True
 
 
 def is_device_lost(error: BaseException | None) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ import torch
 from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.engine.models.devices import Device, is_out_of_memory
+from studio.engine.models.devices import Device, catch_out_of_memory
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
 from studio.storage.models.library import ModelInfo
@@ -61,6 +60,9 @@ class PartProvider(Protocol):
 
     def lend(self, name: str) -> AbstractContextManager[Any]:
         """Lend a part for the time of a block."""
+
+    def make_room(self) -> bool:
+        """Throw out whatever is not lent; return whether there was any."""
 
 
 @dataclass(eq=False)
@@ -320,13 +322,8 @@ class LoadedModel(ABC):
 
     def _call_vae(self, call: Callable[[], Any], latent_side: int) -> Any:
         """Call the autoencoder; where memory does not suffice, once more in tiles."""
-        try:
+        with catch_out_of_memory():
             return call()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            # The frames hold the very tensors that have to go.
-            traceback.clear_frames(error.__traceback__)
         self.device.empty_cache()
         with use_tiles(self.vae, latent_side, self.vae_scale_factor):
             result = call()

@@ -7,7 +7,6 @@ Does not know: what is done with what it lends.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
-from studio.engine.models.devices import DTYPES, is_out_of_memory
+from studio.engine.models.devices import DTYPES, catch_out_of_memory
 from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
 from studio.errors import OutOfMemory
 from studio.settings import Settings
@@ -180,6 +179,13 @@ class PipelineManager:
         """Bytes free for computing, without those that other programs are to keep."""
         return max(0, self.device.get_memory()[1] - self._reserved_bytes)
 
+    def evict_idle(self) -> bool:
+        """Throw out all that is not lent; False if there is nothing such."""
+        num_residents = len(self._cache.list_residents())
+        self._cache.clear()
+        self.device.empty_cache()
+        return len(self._cache.list_residents()) < num_residents
+
     def lend_part(self, model: LoadedModel, name: str) -> AbstractContextManager[Any]:
         """Lend the text encoders, the denoiser or the autoencoder of a model."""
         return self._cache.lend(
@@ -279,15 +285,10 @@ class PipelineManager:
 
         What was used in it stays loaded: a smaller size may do. Others that are idle make room.
         """
-        try:
+        with catch_out_of_memory() as memory:
             yield
+        if not memory.is_full:
             return
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            # The frames hold the very tensors that have to go.
-            traceback.clear_frames(error.__traceback__)
-        # Out of the except block: only now is the error, and all it held, gone.
         self._cache.clear(kept_name=name)
         self.device.empty_cache()
         raise OutOfMemory(
@@ -309,6 +310,9 @@ class _Loans:
 
     def lend(self, name: str) -> AbstractContextManager[Any]:
         return self.manager.lend_part(self.model, name)
+
+    def make_room(self) -> bool:
+        return self.manager.evict_idle()
 
 
 def _restore_parts(

@@ -14,7 +14,6 @@ alone, never one that is lent.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,7 @@ from studio.core.base import validate
 from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
 from studio.engine.models import loaded_model
-from studio.engine.models.devices import DTYPES, is_out_of_memory
+from studio.engine.models.devices import DTYPES, catch_out_of_memory
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.progress import ProgressCallback
 from studio.engine.training import checkpoint, memory_probe
@@ -210,21 +209,16 @@ def _open_trainer(
     report(Progress(0, setup.total_steps, "Loading the model"))
     stored_dtype = DTYPES.get(info.dtype, torch.float32)
     size_bytes = info.size_bytes * device.dtype.itemsize // stored_dtype.itemsize
-    ran_out_of_memory = False
     try:
-        with context.pipelines.lend(owner, load_model, size_bytes) as model:
-            try:
-                network = LoraNetwork(model, setup.config, setup.target_modules)
-                yield _build_trainer(context, setup, network, report)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                # The frames hold the very tensors that have to go.
-                traceback.clear_frames(error.__traceback__)
-                ran_out_of_memory = True
+        with (
+            context.pipelines.lend(owner, load_model, size_bytes) as model,
+            catch_out_of_memory() as memory,
+        ):
+            network = LoraNetwork(model, setup.config, setup.target_modules)
+            yield _build_trainer(context, setup, network, report)
     finally:
         context.pipelines.unload(owner)
-    if ran_out_of_memory:
+    if memory.is_full:
         raise memory_probe.build_out_of_memory(setup.config)
 
 

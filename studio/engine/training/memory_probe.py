@@ -69,10 +69,17 @@ def measure_cost(
     working_bytes += optim.estimate_bytes(config, num_weights)
     if working_bytes > free_bytes:
         raise build_out_of_memory(config, working_bytes, free_bytes)
+    held_bytes = trainer.device.reset_peak_memory()
     times: list[float] = []
     while len(times) < MAX_TIMED_STEPS and (not times or times[-1] < LONG_STEP_SECONDS):
         before_step()
         times.append(_time_backward_pass(trainer, batch))
+    if held_bytes is not None:
+        # What checkpointing computes again is saved by no hook that was counted.
+        measured_bytes = trainer.device.get_peak_memory() - held_bytes
+        working_bytes = max(
+            working_bytes, measured_bytes + optim.estimate_bytes(config, num_weights)
+        )
     seconds = min(times) * config.gradient_accumulation_steps
     return TrainingCost(
         model=measure_bytes(trainer.model),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import time
-import traceback
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import Trajectory
 from studio.engine.generation.trajectory_runner import decode_latents
-from studio.engine.models.devices import is_out_of_memory
+from studio.engine.models.devices import catch_out_of_memory
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
@@ -166,14 +165,9 @@ class TrainingMonitor:
             return
         message = f"Painting samples of step {step}"
         self.report_progress(step, message)
-        try:
+        with catch_out_of_memory():
             self._paint_samples(trainer, {index: paths[index] for index in missing}, message)
             return
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            # The frames hold the very tensors that have to go.
-            traceback.clear_frames(error.__traceback__)
         trainer.device.empty_cache()
         note = SKIPPED_SAMPLES_NOTE.format(step=step)
         self.notes.append(note)
