@@ -214,6 +214,12 @@ def test_no_import_runs_in_a_circle() -> None:
         visit(module, ())
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.js")), ids=lambda path: path.name)
+def test_scripts_have_lines_of_100_columns(path: Path) -> None:
+    lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+    assert [number for number, line in lines if len(line) > 100] == []
+
+
 EVENTS = {
     "blur",
     "change",

@@ -29,11 +29,11 @@ EVENT_OPTIONS: dict[str, Any] = {
 UNQUEUED_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"queue": False}
 
 
-def button_click_js(selector: str = "button[data-do]") -> str:
+def button_click_js(selector: str = "button[data-action]") -> str:
     """Return JavaScript by which the buttons of an HTML block say what to do with what."""
     return f"""element.addEventListener('click', event => {{
   const button = event.target.closest('{selector}');
-  if (button) trigger('click', {{what: button.dataset.do, subject: button.dataset.subject}});
+  if (button) trigger('click', {{action: button.dataset.action, target: button.dataset.target}});
 }});"""
 
 

@@ -129,7 +129,7 @@ def test_from_a_folder_to_a_compared_grid(
     shot(page, "loop-trained")
 
     # tried
-    page.locator("#run-files li[data-lora='our plush'] button[data-do=try]").click()
+    page.locator("#run-files li[data-lora='our plush'] button[data-action=try]").click()
     expect(page.locator("#txt2img-prompt textarea")).to_have_value(re.compile("mysks"))
     expect(page.locator('#txt2img-loras .lora[data-lora="our plush"]')).to_contain_text("rank 4")
     put(page, steps=3)
@@ -140,7 +140,7 @@ def test_from_a_folder_to_a_compared_grid(
 
     # swept with and without it, judged, taken along
     go(page, "Training")
-    page.locator("#run-files li[data-lora='our plush'] button[data-do=sweep]").click()
+    page.locator("#run-files li[data-lora='our plush'] button[data-action=sweep]").click()
     expect(page.get_by_role("tab", name="Sweep", exact=True)).to_have_attribute(
         "aria-selected", "true"
     )

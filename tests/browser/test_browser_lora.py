@@ -261,7 +261,7 @@ def test_the_owner_adds_a_file_and_a_preset_keeps_it(
     assert (shelf.home / "loras" / "fresh.safetensors").read_bytes() == (
         tmp_path / "fresh.safetensors"
     ).read_bytes()
-    page.locator("#loras-list [data-lora=fresh] [data-do=use]").click()
+    page.locator("#loras-list [data-lora=fresh] [data-action=use]").click()
     row(page, "fresh").get_by_role("spinbutton").fill("0.6")
     page.locator("#presets button").first.click()
     page.get_by_label("Keep these settings as").fill("fresh look")

@@ -39,7 +39,7 @@ def ticked(page: Page, count: int) -> None:
 
 
 def press(page: Page, name: str) -> None:
-    page.locator(f"#album-cards .album-bar button[data-do={name}]").click()
+    page.locator(f"#album-cards .album-bar button[data-action={name}]").click()
 
 
 def test_ticked_pictures_and_what_is_done_to_them(

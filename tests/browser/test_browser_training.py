@@ -147,7 +147,7 @@ def test_the_moon_from_the_first_click_to_a_picture(
     shot(page, "training-exported")
 
     # tried where pictures are made
-    page.locator("#run-files li[data-lora='little moon'] button[data-do=try]").click()
+    page.locator("#run-files li[data-lora='little moon'] button[data-action=try]").click()
     expect(page.locator("#txt2img-prompt textarea")).to_have_value(
         "a photo of a moon in the night sky"
     )

@@ -171,7 +171,7 @@ def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[...
         expect(page.locator("#queue-list .job[data-state=running]")).to_contain_text("a red ball")
         expect(page.locator("#queue-list .job[data-state=queued]")).to_contain_text("a blue house")
     shot(bob, "queue")
-    ann.locator("#queue-list .job[data-state=running] [data-do=cancel]").click()
+    ann.locator("#queue-list .job[data-state=running] [data-action=cancel]").click()
     expect(bob.locator("#queue-list .job").first).to_have_attribute("data-state", "done")
     bob.get_by_role("tab", name="txt2img", exact=True).click()
     state(bob, "done")
@@ -201,7 +201,7 @@ def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> N
     page.get_by_role("tab", name="Models", exact=True).click()
     expect(page.locator("[data-model=pocket]")).to_contain_text("in memory")
     shot(page, "models")
-    page.locator("[data-model=pocket] [data-do=unload]").click()
+    page.locator("[data-model=pocket] [data-action=unload]").click()
     expect(page.locator("[data-model=pocket]")).to_contain_text("on disk")
     page.get_by_role("tab", name="txt2img", exact=True).click()
     page.locator("#presets button").first.click()
@@ -240,7 +240,7 @@ def test_a_killed_worker_is_said_and_replaced(studio: Studio, visit: Callable[..
     expect(page.locator("#live")).to_contain_text("killed")
     shown(page)  # what was finished is there
     page.get_by_role("tab", name="Queue", exact=True).click()
-    page.locator(".job[data-state=interrupted] [data-do=retry]").click()
+    page.locator(".job[data-state=interrupted] [data-action=retry]").click()
     expect(page.locator(".job").first).to_have_attribute("data-state", "done", timeout=90_000)
     assert len(list((studio.home / "outputs").rglob("*.png"))) == 4
 

@@ -34,12 +34,12 @@ def page(tab: CaptioningTab, name: str = "bears", **more: Any) -> dict[Any, Any]
 
 def cards(tab: CaptioningTab, shown: dict[Any, Any]) -> list[dict[str, Any]]:
     """What a page is told of its pictures."""
-    return list(shown[tab.browser.cards].props["told"]["cards"])
+    return list(shown[tab.browser.cards].props["options"]["cards"])
 
 
 def typed(key: str, text: str, was: str, dataset: str = "bears") -> Any:
     return gr.EventData(
-        None, {"what": "put", "dataset": dataset, "subject": key, "text": text, "was": was}
+        None, {"action": "put", "dataset": dataset, "target": key, "text": text, "was": was}
     )
 
 

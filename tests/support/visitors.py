@@ -16,8 +16,8 @@ OWNER, ANN, BOB = (
 )
 
 
-def pressed(what: str, subject: str, value: str = "") -> Any:
-    return gr.EventData(None, {"what": what, "subject": subject, "value": value})
+def pressed(action: str, target: str, value: str = "") -> Any:
+    return gr.EventData(None, {"action": action, "target": target, "value": value})
 
 
 class Asked(gr.Request):

@@ -385,11 +385,11 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
         ("last", waiting),
         ("retry", ended),
     ):
-        answer = guest.touch("queue-list", "click", [], what=verb, subject=str(id))
+        answer = guest.touch("queue-list", "click", [], action=verb, target=str(id))
         assert answer.status_code == 500
         check_sentence(answer.json()["error"].replace(f"Job {id} ", "Job <number> "))
     assert [job.id for job in jobs.list_open()] == [running, waiting]
-    forbidden = [guest.touch("models-list", "click", [], what="unload", subject="pocket")]
+    forbidden = [guest.touch("models-list", "click", [], action="unload", target="pocket")]
     config = guest.get("/config").json()
     kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
     forbidden.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))
@@ -401,7 +401,7 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
         check_sentence(answer.json()["error"])
     for id in (waiting, running):
         assert (
-            owner.touch("queue-list", "click", [], what="cancel", subject=str(id)).status_code
+            owner.touch("queue-list", "click", [], action="cancel", target=str(id)).status_code
             == 200
         )
     job = jobs.get(waiting)

@@ -157,14 +157,14 @@ def test_without_a_stroke_it_is_the_picture_itself(img2img: Img2Img) -> None:
 
 def test_a_blank_sheet_is_white_and_as_large_as_the_form_says(img2img: Img2Img) -> None:
     sent = page(img2img, width=96, height=64)
-    updates = img2img.handle_editor_event(sent, gr.EventData(None, {"what": "blank"}), NOBODY)
+    updates = img2img.handle_editor_event(sent, gr.EventData(None, {"action": "blank"}), NOBODY)
     source = updates[img2img.editor.source]
     assert source.size == (96, 64)
     assert img2img.services.home.library.inputs.load(source.image).getcolors() == [
         (96 * 64, (255, 255, 255))
     ]
     updates = img2img.handle_editor_event(
-        sent | {img2img.editor.source: source}, gr.EventData(None, {"what": "remove"}), NOBODY
+        sent | {img2img.editor.source: source}, gr.EventData(None, {"action": "remove"}), NOBODY
     )
     assert updates[img2img.editor.source] is None
     assert "url" not in updates[img2img.editor.html].value
@@ -249,29 +249,31 @@ def test_a_mask_from_a_file_and_from_transparency(inpaint: Inpaint) -> None:
     cut.putalpha(Image.new("L", (64, 64), 255))
     cut.paste((0, 0, 0, 0), (0, 0, 20, 64))
     press = inpaint.editor.apply_action
-    source = press({"what": "picture", **upload(cut)}, None, (64, 64))
+    source = press({"action": "picture", **upload(cut)}, None, (64, 64))
     assert source
     assert source.alpha_mask
     assert not source.mask
-    masked = press({"what": "alpha"}, source, (64, 64))
+    masked = press({"action": "alpha"}, source, (64, 64))
     assert masked
     seen = np.array(inpaint.services.home.library.inputs.load_mask(masked.mask))
     assert (seen[:, :20] == 255).all()
     assert not seen[:, 20:].any()
     again = press(
-        {"what": "mask", **upload(Image.new("L", (64, 64), 255), "white.png")}, masked, (64, 64)
+        {"action": "mask", **upload(Image.new("L", (64, 64), 255), "white.png")}, masked, (64, 64)
     )
     assert again
     assert again.mask != masked.mask
     assert again.image == source.image
     with refused(BadPicture):
         press(
-            {"what": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")}, masked, (64, 64)
+            {"action": "mask", **upload(Image.new("L", (32, 64), 255), "white.png")},
+            masked,
+            (64, 64),
         )
     for what in ("mask", "picture"):
         with refused(Exception):
-            press({"what": what, "path": "/etc/passwd", "name": "x"}, masked, (64, 64))
-    for odd in ({"what": "alpha"}, {"what": "explode"}, {}, None, "x"):
+            press({"action": what, "path": "/etc/passwd", "name": "x"}, masked, (64, 64))
+    for odd in ({"action": "alpha"}, {"action": "explode"}, {}, None, "x"):
         assert press(odd, None, (64, 64)) is None
 
 
@@ -282,7 +284,7 @@ def test_what_a_guest_puts_on_an_easel_is_theirs_alone(
     see_through = noise(64, 64, 3, 4)
     for tab in (img2img, inpaint):
         source = tab.handle_editor_event(
-            page(tab), gr.EventData(None, {"what": "picture", **upload(see_through)}), NOBODY
+            page(tab), gr.EventData(None, {"action": "picture", **upload(see_through)}), NOBODY
         )[tab.editor.source]
         sent = page(tab, tab.editor.show_image(source)) | {
             tab.editor.html: {"drawn": layer(noise(64, 64, 9))},
@@ -290,10 +292,10 @@ def test_what_a_guest_puts_on_an_easel_is_theirs_alone(
         }
         request = tab.parse_request(sent)
         named = [source.image, source.alpha_mask, request.image, request.mask]
-        blank = tab.handle_editor_event(sent, gr.EventData(None, {"what": "blank"}), NOBODY)[
+        blank = tab.handle_editor_event(sent, gr.EventData(None, {"action": "blank"}), NOBODY)[
             tab.editor.source
         ].image
-        mask = {"what": "mask", **upload(noise(64, 64, 7))}
+        mask = {"action": "mask", **upload(noise(64, 64, 7))}
         masked = tab.handle_editor_event(sent, gr.EventData(None, mask), NOBODY)[
             tab.editor.source
         ].mask
@@ -435,7 +437,7 @@ def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(
 ) -> None:
     def taken(image: Image.Image | bytes, name: str = "a.png", **how: Any) -> SourceImage:
         source = inpaint.editor.apply_action(
-            {"what": "picture", **upload(image, name, **how)}, None, (64, 64)
+            {"action": "picture", **upload(image, name, **how)}, None, (64, 64)
         )
         assert source
         return source
@@ -517,13 +519,13 @@ def test_whatever_a_browser_sends_is_a_sentence_at_most(
             for look in looks:
                 with suppress(StudioError):  # anything else is no sentence
                     look(sent | {part: value})
-        files: Any = {"what": "picture", "path": value, "name": value}
+        files: Any = {"action": "picture", "path": value, "name": value}
         for event in (
             value,
-            {"what": value},
+            {"action": value},
             files,
-            {**files, "what": "mask"},
-            {"what": "blank", "path": value},
+            {**files, "action": "mask"},
+            {"action": "blank", "path": value},
         ):
             with suppress(gr.Error):
                 tab.handle_editor_event(sent, gr.EventData(None, event), NOBODY)
@@ -654,7 +656,7 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
         inpaint.parse_request(sent).task == "inpaint"
     )  # the sides are there, but another way was chosen
     told = inpaint.update_task_view({**sent, inpaint.task_choice: OUTPAINT})[inpaint.editor.html]
-    assert told.constructor_args["told"] == {"extend": [0, 0, 32, 0], "paint": False, "area": []}
+    assert told.constructor_args["options"] == {"extend": [0, 0, 32, 0], "paint": False, "area": []}
     assert inpaint.default_size({**sent, inpaint.task_choice: OUTPAINT}) == (96, 64)
     assert inpaint.default_size({**sent, inpaint.form["inpaint_area"]: "only masked"}) == (128, 128)
 

@@ -30,7 +30,7 @@ def test_one_click_moves_a_file(tab: ModelsTab, desk: Services) -> None:
     settings = desk.home.settings
     write_weights(settings.models / "moon.safetensors", kohya_lora(CROSS))
     before = tab.render_models(OWNER)
-    assert 'data-do="move" data-subject="models/moon.safetensors"' in before
+    assert 'data-action="move" data-target="models/moon.safetensors"' in before
     assert "Move to loras/" in before
     updates = click(tab, "move", "models/moon.safetensors")
     assert (settings.loras / "moon.safetensors").is_file()
@@ -52,7 +52,7 @@ def test_a_guest_reads_it_and_may_not(tab: ModelsTab, desk: Services) -> None:
     path = write_weights(desk.home.settings.models / "moon.safetensors", kohya_lora(CROSS))
     shown = tab.render_models(ANN)
     assert "it belongs in loras/" in shown
-    assert "data-do" not in shown
+    assert "data-action" not in shown
     with refused(gr.Error):
         click(tab, "move", "models/moon.safetensors", ANN)
     with refused(gr.Error):

@@ -9,7 +9,7 @@ from studio.ui.private_gradio import Page, event_payload, set_queue_poll_seconds
 
 
 def test_the_payload_of_an_event() -> None:
-    assert event_payload(gr.EventData(None, {"what": "a"})) == {"what": "a"}
+    assert event_payload(gr.EventData(None, {"action": "a"})) == {"action": "a"}
     assert event_payload(gr.EventData(None, None)) == {}
 
 

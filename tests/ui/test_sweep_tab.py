@@ -295,7 +295,7 @@ def test_every_cell_is_where_its_heads_say() -> None:
         for (k, section), label in zip(enumerate(sections), board.axes[over][1]):
             named = "" if label.startswith(board.axes[over][0]) else f"{board.axes[over][0]}: "
             assert section.startswith(f"{named}{label}</h4>")
-            order = re.findall('data-subject="([0-9a-f]{64})"', section)
+            order = re.findall('data-target="([0-9a-f]{64})"', section)
             labels = [
                 {across: x, down: y, over: label}
                 for y, x in product(board.axes[down][1], board.axes[across][1])
@@ -348,7 +348,7 @@ def test_what_a_cell_came_to_is_seen() -> None:
         },
     )
     text = grid.render_grid(board, 0, 1, selected_key=keys[3], pinned_key=keys[4])
-    states = dict(re.findall('data-subject="([0-9a-f]{64})" data-state="([a-z]+)"', text))
+    states = dict(re.findall('data-target="([0-9a-f]{64})" data-state="([a-z]+)"', text))
     assert [states[key] for key in keys] == ["failed", "missing", "missing", "done", "done", "done"]
     assert "too dear" in text
     assert "★★★★ ♥" in text

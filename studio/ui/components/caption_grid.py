@@ -18,8 +18,8 @@ SCRIPT = Path(__file__).with_name("caption_grid.js").read_text("utf-8")
 def build_caption_grid(**component_kwargs: Any) -> gr.HTML:
     """Build the component; its value is the list of ticked keys.
 
-    A click sends {what, dataset, subject, text, was, ticked}: `what` is put, like, aside, others or
-    all; `subject` an image's key. Without a subject the click is for the ticked images.
+    A click sends {action, dataset, target, text, was, ticked}: `action` is put, like, aside, others
+    or all; `target` an image's key. Without a target the click is for the ticked images.
 
     Args:
         component_kwargs: settings for `gr.HTML`, such as `elem_id`.
@@ -29,7 +29,7 @@ def build_caption_grid(**component_kwargs: Any) -> gr.HTML:
         html_template='<div class="album-bar" hidden></div><div class="album-cards"></div>',
         js_on_load=SCRIPT,
         apply_default_css=False,
-        told={},
+        options={},
         **component_kwargs,
     )
 
@@ -62,8 +62,8 @@ def update_caption_grid(
         "locked": locked,
     }
     if selected_keys is None:
-        return gr.HTML(told=props)
-    return gr.HTML(list(selected_keys), told=props)
+        return gr.HTML(options=props)
+    return gr.HTML(list(selected_keys), options=props)
 
 
 def parse_selected_keys(value: Any) -> tuple[str, ...]:

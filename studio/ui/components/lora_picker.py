@@ -30,13 +30,13 @@ NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "
 # A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to
 # be drawn first.
 USE_LORA_SCRIPT = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-do=use]');
+  const button = event.target.closest('button[data-action=use]');
   if (!button) return;
   const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
   tabs.find(tab => tab.textContent.trim() === 'txt2img').click();
   const put = tries => {
     const rows = document.querySelector('#txt2img-loras .lora-rows');
-    if (rows) rows.dispatchEvent(new CustomEvent('put', {detail: button.dataset.subject}));
+    if (rows) rows.dispatchEvent(new CustomEvent('put', {detail: button.dataset.target}));
     else if (tries) setTimeout(put, 50, tries - 1);
   };
   put(60);
@@ -123,7 +123,7 @@ class LoraPicker:
         new_snapshot = json.dumps([choices, descriptions])
         if new_snapshot == snapshot:
             return {self.snapshot: gr.skip()}
-        updates: Updates = {self.rows: gr.HTML(told={"known": descriptions}, **rows_kwargs)}
+        updates: Updates = {self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs)}
         if is_open and len(choices) < len(json.loads(snapshot)[0]):
             return updates
         folder = "" if visitor.is_guest else str(self.services.home.settings.loras)
@@ -159,10 +159,10 @@ class LoraPicker:
     def append_trigger_word(self, prompt: str | None, event: gr.EventData) -> Any:
         """Append the trigger word that was clicked to the prompt."""
         data = event_payload(event)
-        if data.get("what") != "word":
+        if data.get("action") != "word":
             return gr.skip()
         # A bracket in it is no emphasis.
-        word = re.sub(r"([()\[\]])", r"\\\1", str(data.get("subject"))[:300])
+        word = re.sub(r"([()\[\]])", r"\\\1", str(data.get("target"))[:300])
         start = (prompt or "").rstrip().rstrip(",")
         return f"{start}, {word}" if start else word
 

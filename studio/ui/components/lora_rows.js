@@ -1,10 +1,14 @@
-// The rows are drawn from the value: [{name, unet, text_encoder}, …], and from the property `told`:
-// {known: {name: {about, words, reads, problem}}}. All text is set as text, never as HTML. Drawing anew
-// while a slider moves would take it away.
-const list = element.querySelector('.lora-rows'), limits = list.dataset, apart = new Set();
+// The rows are drawn from the value: [{name, unet, text_encoder}, …], and from the property
+// `options`: {known: {name: {about, words, reads, problem}}}. All text is set as text, never as
+// HTML. Drawing anew while a slider moves would take it away.
+const list = element.querySelector('.lora-rows'),
+  limits = list.dataset,
+  apart = new Set();
 let drawn = '';
-const rows = () => Array.isArray(props.value) ? JSON.parse(JSON.stringify(props.value)) : [];
-const known = name => (props.told || {}).known && (Object.entries(props.told.known).find(([key]) => key === name) || [0, 0])[1];
+const rows = () => (Array.isArray(props.value) ? JSON.parse(JSON.stringify(props.value)) : []);
+const known = name =>
+  (props.options || {}).known &&
+  (Object.entries(props.options.known).find(([key]) => key === name) || [0, 0])[1];
 const make = (tag, settings, ...inside) => {
   const made = Object.assign(document.createElement(tag), settings);
   made.append(...inside);
@@ -16,50 +20,124 @@ const put = (changed, again) => {
   if (again) draw();
 };
 const weight = (at, keys, label) => {
-  const row = rows()[at], value = row[keys[0]] ?? '';
-  const number = make('input', {type: 'number', min: limits.min, max: limits.max, step: limits.step, value});
-  const slider = make('input', {type: 'range', min: Math.min(-1, value), max: Math.max(2, value), step: limits.step, value});
+  const row = rows()[at],
+    value = row[keys[0]] ?? '';
+  const number = make('input', {
+    type: 'number',
+    min: limits.min,
+    max: limits.max,
+    step: limits.step,
+    value,
+  });
+  const slider = make('input', {
+    type: 'range',
+    min: Math.min(-1, value),
+    max: Math.max(2, value),
+    step: limits.step,
+    value,
+  });
   number.setAttribute('aria-label', `${label} of ${row.name}`);
   slider.setAttribute('aria-label', `${label} of ${row.name}, slider`);
-  for (const [from, to] of [[number, slider], [slider, number]]) from.addEventListener('input', () => {
-    const given = from.value === '' ? null : Number(from.value), now = rows();
-    to.value = from.value;
-    for (const key of keys) now[at][key] = given;
-    put(now);
-  });
-  return make('label', {className: 'lora-weight'}, make('span', {textContent: label}), slider, number);
+  for (const [from, to] of [
+    [number, slider],
+    [slider, number],
+  ])
+    from.addEventListener('input', () => {
+      const given = from.value === '' ? null : Number(from.value),
+        now = rows();
+      to.value = from.value;
+      for (const key of keys) now[at][key] = given;
+      put(now);
+    });
+  return make(
+    'label',
+    {className: 'lora-weight'},
+    make('span', {textContent: label}),
+    slider,
+    number,
+  );
 };
 const drawRow = (row, at) => {
-  const told = known(row.name), two = apart.has(row.name) || row.unet !== row.text_encoder;
-  const off = make('button', {type: 'button', className: 'lora-off', textContent: '×', title: `Remove ${row.name}`});
+  const lora = known(row.name),
+    two = apart.has(row.name) || row.unet !== row.text_encoder;
+  const off = make('button', {
+    type: 'button',
+    className: 'lora-off',
+    textContent: '×',
+    title: `Remove ${row.name}`,
+  });
   off.setAttribute('aria-label', off.title);
-  off.addEventListener('click', () => { apart.delete(row.name); put(rows().filter((_, k) => k !== at), true); });
-  const link = make('button', {type: 'button', className: 'lora-link', textContent: two ? 'one weight' : 'set apart',
-    title: two ? 'One weight for picture and text' : 'One weight for the picture, another for the reading of the text'});
+  off.addEventListener('click', () => {
+    apart.delete(row.name);
+    put(
+      rows().filter((_, k) => k !== at),
+      true,
+    );
+  });
+  const link = make('button', {
+    type: 'button',
+    className: 'lora-link',
+    textContent: two ? 'one weight' : 'set apart',
+    title: two
+      ? 'One weight for picture and text'
+      : 'One weight for the picture, another for the reading of the text',
+  });
   link.addEventListener('click', () => {
     const now = rows();
-    if (two) { apart.delete(row.name); now[at].text_encoder = now[at].unet; } else apart.add(row.name);
+    if (two) {
+      apart.delete(row.name);
+      now[at].text_encoder = now[at].unet;
+    } else apart.add(row.name);
     put(now, true);
   });
-  const head = [make('b', {textContent: row.name}), ...(two || !told || told.reads ? [link] : []), off];
+  const head = [
+    make('b', {textContent: row.name}),
+    ...(two || !lora || lora.reads ? [link] : []),
+    off,
+  ];
   const made = make('div', {className: 'lora'}, make('div', {className: 'lora-head'}, ...head));
   made.dataset.lora = row.name;
-  if (told) made.append(make('small', {textContent: told.about}));
-  const problem = told ? told.problem : props.told && props.told.known ? 'It is not in the library any more, or never was.' : '';
+  if (lora) made.append(make('small', {textContent: lora.about}));
+  const problem = lora
+    ? lora.problem
+    : props.options && props.options.known
+      ? 'It is not in the library any more, or never was.'
+      : '';
   if (problem) made.append(make('p', {className: 'lora-problem', textContent: problem}));
-  made.append(...(two ? [weight(at, ['unet'], 'Picture'), weight(at, ['text_encoder'], 'Text')]
-                      : [weight(at, ['unet', 'text_encoder'], 'Weight')]));
-  if (told && told.words.length) made.append(make('div', {className: 'lora-words'}, ...told.words.map(word => {
-    const chip = make('button', {type: 'button', className: 'chip', textContent: word, title: 'Put it into the prompt'});
-    chip.addEventListener('click', () => trigger('click', {what: 'word', subject: word}));
-    return chip;
-  })));
+  made.append(
+    ...(two
+      ? [weight(at, ['unet'], 'Picture'), weight(at, ['text_encoder'], 'Text')]
+      : [weight(at, ['unet', 'text_encoder'], 'Weight')]),
+  );
+  if (lora && lora.words.length)
+    made.append(
+      make(
+        'div',
+        {className: 'lora-words'},
+        ...lora.words.map(word => {
+          const chip = make('button', {
+            type: 'button',
+            className: 'chip',
+            textContent: word,
+            title: 'Put it into the prompt',
+          });
+          chip.addEventListener('click', () => trigger('click', {action: 'word', target: word}));
+          return chip;
+        }),
+      ),
+    );
   return made;
 };
-const draw = () => { drawn = JSON.stringify(rows()); list.replaceChildren(...rows().map(drawRow)); };
+const draw = () => {
+  drawn = JSON.stringify(rows());
+  list.replaceChildren(...rows().map(drawRow));
+};
 list.addEventListener('put', event => {
-  if (!rows().some(row => row.name === event.detail)) put([...rows(), {name: event.detail, unet: 1, text_encoder: 1}], true);
+  if (!rows().some(row => row.name === event.detail))
+    put([...rows(), {name: event.detail, unet: 1, text_encoder: 1}], true);
 });
-watch('value', () => { if (JSON.stringify(rows()) !== drawn) draw(); });
-watch('told', draw);
+watch('value', () => {
+  if (JSON.stringify(rows()) !== drawn) draw();
+});
+watch('options', draw);
 draw();

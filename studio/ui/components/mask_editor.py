@@ -89,7 +89,7 @@ class MaskEditor:
             apply_default_css=False,
             elem_id=f"{name}-easel",
             elem_classes="easel-place",
-            told={},
+            options={},
             box={},
         )
         self.source: gr.State = gr.State(None)
@@ -120,7 +120,7 @@ class MaskEditor:
                 "layer": self._get_input_url(source.mask) if source.mask else "",
                 "alpha": bool(source.alpha_mask),
             }
-        component = gr.HTML(value, told=options) if options else gr.HTML(value)
+        component = gr.HTML(value, options=options) if options else gr.HTML(value)
         return {self.html: component, self.source: source}
 
     def set_options(self, options: dict[str, Any]) -> Updates:
@@ -131,7 +131,7 @@ class MaskEditor:
                 whatever decides which part is painted. With it the page asks for that part, by an
                 `input` event, whenever it or the mask has changed.
         """
-        return {self.html: gr.HTML(told=options)}
+        return {self.html: gr.HTML(options=options)}
 
     def highlight_area(self, value: Any, box: Box | None) -> Updates:
         """Draw a frame around the part that is painted; None takes it away.
@@ -234,7 +234,7 @@ class MaskEditor:
             StudioError: A file is no upload or no usable image.
         """
         data = data if isinstance(data, dict) else {}
-        match data.get("what"):
+        match data.get("action"):
             case "picture":
                 return self.import_image(*_get_upload(data), guest_id)
             case "blank":

@@ -47,7 +47,7 @@ class ModelsTab:
             js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
         )
         self.lora_cards = gr.HTML(
-            js_on_load=lora_picker.USE_LORA_SCRIPT + button_click_js("button[data-do=move]"),
+            js_on_load=lora_picker.USE_LORA_SCRIPT + button_click_js("button[data-action=move]"),
             elem_id="loras-list",
         )
         with gr.Row(elem_classes="shelf-do"):
@@ -138,13 +138,13 @@ class ModelsTab:
         with report_errors():
             visitor = visitor_from_request(request)
             data = event_payload(event)
-            match data.get("what"):
+            match data.get("action"):
                 case "unload":
                     visitor.require_owner("Taking a model out of memory")
-                    self.services.submit_unload(str(data.get("subject")), visitor)
+                    self.services.submit_unload(str(data.get("target")), visitor)
                     show_info("It is taken out as soon as the running job is done.")
                 case "move":
-                    path = self.services.move_file(str(data.get("subject")), visitor)
+                    path = self.services.move_file(str(data.get("target")), visitor)
                     show_info(f"{path.name} lies in {path.parent.name}/ now.")
             return self._render_lists(visitor)
 

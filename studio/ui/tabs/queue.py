@@ -72,9 +72,9 @@ class QueueTab:
         with report_errors():
             visitor = visitor_from_request(request)
             data = event_payload(event)
-            job = self._require_job(str(data.get("subject")))
+            job = self._require_job(str(data.get("target")))
             visitor.require_job_access(job)
-            action = data.get("what")
+            action = data.get("action")
             if action == "first":
                 visitor.require_owner("Jumping the queue")
             jobs = self.services.home.jobs

@@ -26,7 +26,7 @@ ROOT_FOLDER = "."  # a dataset's own folder in `Counts.repeats`
 REPEATS_SCRIPT = """element.addEventListener('change', event => {
   const box = event.target.closest('input[data-folder]');
   if (!box) return;
-  trigger('click', {what: 'repeats', subject: box.dataset.folder, count: box.value});
+  trigger('click', {action: 'repeats', target: box.dataset.folder, count: box.value});
   box.value = box.defaultValue;
 });"""
 FINDING_LABELS = {

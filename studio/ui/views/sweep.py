@@ -4,7 +4,7 @@ Knows: how a sweep looks on the page (templates/sweep.html). Does not know: grad
 page it stands, whose it is.
 
 A cell is a button: a click or Enter opens it, arrow keys go to its neighbours, 0–5 give stars. What
-a button means stands in its data: `do` (the verb), `subject` (a cell's key, a sweep's id), `value`.
+a button means stands in its data: `action`, `target` (a cell's key, a sweep's id), `value`.
 """
 
 from __future__ import annotations

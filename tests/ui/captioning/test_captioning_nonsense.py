@@ -83,14 +83,14 @@ def test_in_every_box(tab: CaptioningTab, desk: Services, by: Any, nonsense: str
         lambda: tab.handle_card_action(base, typed("001.png", nonsense, "bear, number 1"), owner),
         lambda: tab.handle_card_action(base, typed(nonsense, "x", nonsense, nonsense), owner),
         lambda: tab.handle_card_action(
-            base, said(what="aside", dataset="bears", subject=None, ticked=[nonsense]), owner
+            base, said(action="aside", dataset="bears", target=None, ticked=[nonsense]), owner
         ),
         lambda: tab.handle_card_action(
-            base, said(what="others", dataset=nonsense, subject=nonsense), owner
+            base, said(action="others", dataset=nonsense, target=nonsense), owner
         ),
-        lambda: tab.handle_card_action(base, said(what="all", ticked=nonsense), owner),
+        lambda: tab.handle_card_action(base, said(action="all", ticked=nonsense), owner),
         lambda: tab.set_repeats(
-            base, said(what="repeats", subject=nonsense, count=nonsense), owner
+            base, said(action="repeats", target=nonsense, count=nonsense), owner
         ),
         lambda: tools.preview_replace(
             base | {tools.find_text: nonsense, tools.replacement: nonsense}, owner
@@ -122,7 +122,7 @@ def test_in_every_box(tab: CaptioningTab, desk: Services, by: Any, nonsense: str
             base | {finder.query: nonsense, finder.clip: nonsense}, owner
         ),
         lambda: finder.classify_images(base | {finder.classes: nonsense}, owner),
-        lambda: tab.handle_card_action(base, said(what="like", subject=nonsense), owner),
+        lambda: tab.handle_card_action(base, said(action="like", target=nonsense), owner),
         lambda: finder.search_like_upload(base | {finder.query_image: {"path": nonsense}}, owner),
         lambda: finder.poll(
             base
@@ -198,7 +198,7 @@ def test_strange_names_are_shown_edited_and_undone(
         tab.handle_card_action(page(tab), typed(name, "a bear", ""), by(OWNER))
         assert (folder / name).with_suffix(".txt").read_text().strip() == "a bear"
         shown = tab.handle_card_action(
-            page(tab), said(what="aside", dataset="bears", subject=name), by(OWNER)
+            page(tab), said(action="aside", dataset="bears", target=name), by(OWNER)
         )
         assert "is set aside" in shown[tab.browser.message]
         assert "<img" not in shown[tab.browser.message]
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_be_written(
     shown = tab.edit_tools.replace_text(page(tab, find_text="bear", replacement="cat"), by(OWNER))
     assert shown[tab.browser.message].count("Read-only file system") == 5
     shown = tab.handle_card_action(
-        page(tab), said(what="aside", dataset="bears", subject="001.png"), by(OWNER)
+        page(tab), said(action="aside", dataset="bears", target="001.png"), by(OWNER)
     )
     assert "Read-only file system" in shown[tab.browser.message]
     assert "is set aside" not in shown[tab.browser.message]

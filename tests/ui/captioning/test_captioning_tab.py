@@ -405,11 +405,11 @@ def test_a_new_dataset_is_shown_under_the_name_that_its_folder_got(
     "data",
     [
         {},
-        {"what": "put"},
-        {"what": HOSTILE, "subject": 7},
-        {"what": "aside", "dataset": "bears"},
-        {"what": "put", "dataset": "../..", "subject": "a", "text": "b", "was": ""},
-        {"what": "put", "dataset": "bears", "subject": "../000.png", "text": "b", "was": ""},
+        {"action": "put"},
+        {"action": HOSTILE, "target": 7},
+        {"action": "aside", "dataset": "bears"},
+        {"action": "put", "dataset": "../..", "target": "a", "text": "b", "was": ""},
+        {"action": "put", "dataset": "bears", "target": "../000.png", "text": "b", "was": ""},
     ],
     ids=str,
 )
@@ -500,7 +500,7 @@ def test_ticking_all_that_are_shown_and_setting_them_aside(
 ) -> None:
     def press(values: dict[Any, Any], what: str, **more: Any) -> Any:
         shown = tab.handle_card_action(
-            values, gr.EventData(None, {"what": what, "dataset": "bears", **more}), by(OWNER)
+            values, gr.EventData(None, {"action": what, "dataset": "bears", **more}), by(OWNER)
         )
         return shown, shown[tab.browser.cards].value
 
@@ -515,20 +515,20 @@ def test_ticking_all_that_are_shown_and_setting_them_aside(
     assert press(page(tab) | {tab.browser.hits: (("001.png", ""),)}, "all", ticked=[7, None])[
         1
     ] == ["001.png"]
-    shown, left = press(page(tab), "aside", subject=None, ticked=["000.png", "001.png"])
+    shown, left = press(page(tab), "aside", target=None, ticked=["000.png", "001.png"])
     assert "2 pictures are set aside" in shown[tab.browser.message]
     assert left == []
     assert len(cards(tab, shown)) == 3
-    shown, left = press(page(tab), "aside", subject="004.png", ticked=["003.png", "004.png"])
+    shown, left = press(page(tab), "aside", target="004.png", ticked=["003.png", "004.png"])
     assert "004.png is set aside" in shown[tab.browser.message]
     assert left == ["003.png"]
     for _ in range(2):
         shown = tab.browser.undo_step(page(tab), by(OWNER))
     assert len(cards(tab, shown)) == 5
     for nonsense in (
-        {"subject": None, "ticked": []},
-        {"subject": None, "ticked": "all"},
-        {"subject": ["001.png"]},
+        {"target": None, "ticked": []},
+        {"target": None, "ticked": "all"},
+        {"target": ["001.png"]},
     ):
         with pytest.raises(gr.Error):
             press(page(tab), "aside", **nonsense)
@@ -572,9 +572,9 @@ def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Services, b
         gr.EventData(
             None,
             {
-                "what": "others",
+                "action": "others",
                 "dataset": "bears",
-                "subject": "004.png",
+                "target": "004.png",
                 "ticked": ["002.png", "003.png"],
             },
         ),
@@ -608,8 +608,8 @@ def test_repeats_are_typed_where_they_are_shown(
         (folder / name).mkdir(parents=True)
         shutil.copy(PLUSH / "000.png", folder / name)
 
-    def repeat(name: str, count: Any, visitor: Any = OWNER, what: str = "repeats") -> Any:
-        data = {"what": what, "subject": name, "count": count}
+    def repeat(name: str, count: Any, visitor: Any = OWNER, action: str = "repeats") -> Any:
+        data = {"action": action, "target": name, "count": count}
         return tab.set_repeats(page(tab, "sky"), gr.EventData(None, data), by(visitor))
 
     shown = tab.open_dataset("sky", OWNER)[tab.summary]
@@ -634,7 +634,7 @@ def test_repeats_are_typed_where_they_are_shown(
     with refused(gr.Error):
         repeat("4_moon", "2", ANN)
     with refused(gr.Error):
-        repeat("4_moon", "2", what="x")
+        repeat("4_moon", "2", action="x")
     id = desk.submit_captioning(CaptionSpec(dataset="sky"), OWNER)
     with refused(gr.Error):
         repeat("4_moon", "2")

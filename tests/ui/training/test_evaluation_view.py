@@ -24,7 +24,7 @@ class Pressed:
     """A click on a button of a block."""
 
     def __init__(self, what: str, subject: str) -> None:
-        self._data = {"what": what, "subject": subject}
+        self._data = {"action": what, "target": subject}
 
 
 def point(step: int, weight: float, **more: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def files(tab: TrainingTab, run: Run) -> str:
 def test_it_is_asked_for_watched_and_read(
     tab: TrainingTab, desk: Services, run: Run, by: Any
 ) -> None:
-    assert 'data-do="report"' in files(tab, run)
+    assert 'data-action="report"' in files(tab, run)
     assert "Find out" in files(tab, run)
     tab.view.handle_action(run.id, Pressed("report", run.id), Asked(ANN))  # type: ignore[arg-type]
     (job,) = desk.home.jobs.list_open(ANN.id, "training_evaluation")
@@ -88,7 +88,7 @@ def test_it_is_asked_for_watched_and_read(
     (run.folder / "report.json").write_text(json.dumps(found()))
     said = files(tab, run)
     assert "Recommended: moon." in said
-    assert 'data-do="compare"' in said
+    assert 'data-action="compare"' in said
     assert "deleted" in said  # its pictures are not in the gallery
     with pytest.raises(BadFile):
         desk.submit_training_evaluation(run.id, BOB)

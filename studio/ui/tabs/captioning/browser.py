@@ -481,7 +481,7 @@ class DatasetBrowser:
                 malformed.
         """
         visitor.require_owner("Editing captions")
-        key = event_data.get("subject")
+        key = event_data.get("target")
         text = event_data.get("text")
         previous = event_data.get("was")
         if not (isinstance(key, str) and isinstance(text, str) and isinstance(previous, str)):
@@ -512,7 +512,7 @@ class DatasetBrowser:
         """Set aside an image, the near-duplicates of an image, or all that are ticked."""
         values = {**values, self.cards: parse_selected_keys(event_data.get("ticked"))}
         state = self.read_state(values)
-        match event_data.get("what"), event_data.get("subject"):
+        match event_data.get("action"), event_data.get("target"):
             case "others", key:
                 groups = [hit.duplicates for hit in state.hits if hit.key == key]
                 keys = [duplicate for group in groups for duplicate in group]

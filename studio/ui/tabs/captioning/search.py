@@ -214,7 +214,7 @@ class ClipSearch:
         Raises:
             StudioError: what `Services.submit_clip_search` raises.
         """
-        return self._submit_query(values, visitor, "search", like=str(event_data.get("subject")))
+        return self._submit_query(values, visitor, "search", like=str(event_data.get("target")))
 
     def search_like_upload(self, values: Updates, request: gr.Request) -> Updates:
         """Search for images like an uploaded one, which is stored in home/inputs."""

@@ -232,7 +232,7 @@ class CaptioningTab:
         with report_errors():
             visitor = visitor_from_request(request)
             click = event_payload(event)
-            match click.get("what"), str(click.get("subject")):
+            match click.get("action"), str(click.get("target")):
                 case "train", _:  # opens the Training tab: `build_handoff`
                     return {self.browser.shown_revision: gr.skip()}
                 case "copy", name:
@@ -251,7 +251,7 @@ class CaptioningTab:
         with report_errors():
             visitor = visitor_from_request(request)
             click = event_payload(event)
-            match click.get("what"):
+            match click.get("action"):
                 case "put":
                     return self.browser.save_caption(values, click, visitor)
                 case "aside" | "others":
@@ -271,14 +271,14 @@ class CaptioningTab:
             visitor = visitor_from_request(request)
             click = event_payload(event)
             visitor.require_owner("Editing datasets")
-            if click.get("what") != "repeats":
+            if click.get("action") != "repeats":
                 raise BadFile("The page asked for something that the studio does not know.")
             name = str(values[self.form["dataset"]] or "")
             dataset = self.services.dataset_registry.open(name, visitor)
             edit = parse_edit(
                 {
                     "kind": "set_repeats",
-                    "folder": str(click.get("subject")),
+                    "folder": str(click.get("target")),
                     "repeats": click.get("count"),
                 }
             )
@@ -319,10 +319,10 @@ class CaptioningTab:
             The tab's id and {dataset, name, trigger}; None if the click is another button's.
         """
         click = event_payload(event)
-        if click.get("what") != "train":
+        if click.get("action") != "train":
             return None
         try:
-            handoff = json.loads(str(click.get("subject")))
+            handoff = json.loads(str(click.get("target")))
         except (ValueError, RecursionError):
             return None
         return ("training", handoff) if isinstance(handoff, dict) else None

@@ -280,7 +280,7 @@ class EditTools:
 
     def toggle_tag(self, tag_list: str, event: gr.EventData) -> str:
         """Add the clicked tag to the box, or remove it if it is there."""
-        clicked_tag = str(event_payload(event).get("subject"))[:500]
+        clicked_tag = str(event_payload(event).get("target"))[:500]
         tags = split_tags(tag_list or "")
         if clicked_tag in tags:
             return ", ".join(tag for tag in tags if tag != clicked_tag)
@@ -353,7 +353,7 @@ class EditTools:
         with report_errors():
             visitor = visitor_from_request(request)
             try:
-                kind, file = json.loads(str(event_payload(event).get("subject")))
+                kind, file = json.loads(str(event_payload(event).get("target")))
             except (ValueError, TypeError, RecursionError):
                 raise BadFile(
                     "The page asked for something that the studio does not know."

@@ -389,8 +389,8 @@ class SweepView:
             sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
             selection = self._read_selection(values)
             data = event_payload(event)
-            action = data.get("what")
-            cell_key = str(data.get("subject"))
+            action = data.get("action")
+            cell_key = str(data.get("target"))
             if cell_key not in {cell.key for cell in cached_plan(sweep.spec).cells}:
                 raise BadFile("That cell is no longer in this sweep.")
             if action == "cell":

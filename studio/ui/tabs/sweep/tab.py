@@ -435,9 +435,9 @@ class SweepTab:
     ) -> Updates:
         """Handle a button in the grid's place: a cell, or a preset to begin with."""
         with report_errors():
-            if event_payload(event).get("what") != "preset":
+            if event_payload(event).get("action") != "preset":
                 return self.view.handle_action(values, event, request)
-            spec = self.services.home.sweep_presets.load(str(event_payload(event).get("subject")))
+            spec = self.services.home.sweep_presets.load(str(event_payload(event).get("target")))
             return self.fill_form(spec, visitor_from_request(request))
 
     # ---- earlier sweeps -----------------------------------------------------------------------
@@ -493,10 +493,10 @@ class SweepTab:
         with report_errors():
             visitor = visitor_from_request(request)
             data = event_payload(event)
-            action = data.get("what")
+            action = data.get("action")
             if action == "keep":
                 return {self.sweep_list: self._render_sweep_list(visitor, open_sweep_id)}
-            sweep = self.view.require_sweep(str(data.get("subject")), visitor)
+            sweep = self.view.require_sweep(str(data.get("target")), visitor)
             match action:
                 case "ask":
                     sweep_list_html = self._render_sweep_list(visitor, open_sweep_id, sweep.id)

@@ -267,7 +267,7 @@ class RunView:
             visitor = visitor_from_request(request)
             click = event_payload(event)
             run = self.require_run(run_id, visitor)
-            match click.get("what"), str(click.get("subject")):
+            match click.get("action"), str(click.get("target")):
                 case "try" | "sweep" | "compare", _:  # opens another tab: `build_handoff`
                     return {self.shown_revision: gr.skip()}
                 case "report", _:
@@ -286,8 +286,8 @@ class RunView:
             or the id of the evaluation's sweep; None if the click is another button's.
         """
         click = event_payload(event)
-        action = click.get("what")
-        target = str(click.get("subject"))
+        action = click.get("action")
+        target = str(click.get("target"))
         if action == "compare":
             return "sweep", target
         if action not in ("try", "sweep"):

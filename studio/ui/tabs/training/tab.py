@@ -358,7 +358,7 @@ class TrainingTab:
     def load_starter_preset(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Put a preset into the form that was offered where no training is open yet."""
         with report_errors():
-            name = str(event_payload(event).get("subject"))
+            name = str(event_payload(event).get("target"))
             config = self.services.home.training_presets.load(name)
             return {**self.fill_form(config, visitor_from_request(request)), self.preset: name}
 
@@ -517,10 +517,10 @@ class TrainingTab:
         with report_errors():
             visitor = visitor_from_request(request)
             click = event_payload(event)
-            action = click.get("what")
+            action = click.get("action")
             if action == "keep":
                 return {self.run_list: self._render_run_list(visitor, open_run_id)}
-            run = self.view.require_run(str(click.get("subject")), visitor)
+            run = self.view.require_run(str(click.get("target")), visitor)
             match action:
                 case "ask":
                     return {self.run_list: self._render_run_list(visitor, open_run_id, run.id)}
