@@ -497,7 +497,7 @@ class TrainingFields(Spec):
     lokr_factor: int | None = spec_field(
         None,
         title="LoKr factor",
-        ge=2,
+        ge=1,
         le=512,
         help="The largest side of LoKr's small first factor: less is a larger file that holds more, "
         "8 is usual. Empty is as square as possible (LyCORIS' -1).",

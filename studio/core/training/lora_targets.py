@@ -36,6 +36,7 @@ _TARGET_LEVELS: tuple[Targets, ...] = (
     "attention + feed-forward",
     "attention + feed-forward + convolutions",
 )
+LOCON_TARGETS: Targets = _TARGET_LEVELS[-1]
 MAX_LEVELS = 8  # of a U-Net
 
 

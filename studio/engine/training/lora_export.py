@@ -58,11 +58,6 @@ class AdapterTensors:
         return 0
 
     @property
-    def is_lycoris(self) -> bool:
-        """Return whether kohya's own networks.lora has no such tensors."""
-        return not self.tensors.keys() <= {"down", "up"}
-
-    @property
     def has_kernel(self) -> bool:
         """Return whether the layer is a convolution with a kernel larger than 1 × 1."""
         return any(side != 1 for tensor in self.tensors.values() for side in tensor.shape[2:])
@@ -76,9 +71,8 @@ LoraLayers = Mapping[tuple[str, str], AdapterTensors]
 class LoraExportInfo:
     """What the metadata says of a LoRA.
 
-    `settings` is everything of the studio's own; `network_args` are LyCORIS' arguments of the
-    training, empty for a plain LoRA; `extra_metadata` are further `ss_…` values of kohya's, without
-    the `ss_`.
+    `settings` is everything of the studio's own; `network_module` and `network_args` are with which
+    kohya would train it; `extra_metadata` are further `ss_…` values of kohya's, without the `ss_`.
     """
 
     name: str
@@ -91,6 +85,7 @@ class LoraExportInfo:
     date: str = ""  # ISO 8601
     settings: Mapping[str, Any] = field(default_factory=dict)
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    network_module: str = "networks.lora"
     network_args: Mapping[str, str] = field(default_factory=dict)
     extra_metadata: Mapping[str, object] = field(default_factory=dict)
 
@@ -191,7 +186,6 @@ def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> t
 def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> dict[str, str]:
     """Build the metadata; all values are text, as safetensors wants it."""
     rank, alpha, conv_args = _summarize_ranks(layers)
-    is_lycoris = any(layer.is_lycoris for layer in layers.values()) or bool(info.network_args)
     width, height = info.resolution
     naming = FAMILIES[info.family].lora_naming
     assert naming
@@ -202,7 +196,7 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
     metadata |= {
         "ss_v2": info.family == "sd2",
         "ss_base_model_version": version,
-        "ss_network_module": "lycoris.kohya" if is_lycoris else "networks.lora",
+        "ss_network_module": info.network_module,
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
         "ss_network_args": json.dumps({**info.network_args, **conv_args}),

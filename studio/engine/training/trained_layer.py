@@ -58,7 +58,7 @@ class TrainedLayer(AdaptedLayer):
         self.dropout = dropout
         self.is_norm = module.is_norm
         self.shapes = list_tensor_shapes(config, module)
-        rank, alpha = config.get_rank_and_alpha(module)
+        _, alpha = config.get_rank_and_alpha(module)
         self.alpha = None if module.is_norm else alpha
         kind = DIFFERENCE if module.is_norm else _KINDS[config.network_type]
         shape = measure_layer(kind, {role: list(sides) for role, sides in self.shapes.items()})
