@@ -85,7 +85,9 @@ def test_training_pairs() -> None:
         if prediction == "v_prediction":
             wanted = stock.get_velocity(image, noise, timesteps)
         assert torch.allclose(target, wanted, atol=1e-6)
-    flow = FlowProcess(build_flow_scheduler("Euler", "As shipped", {"shift": 3.0}, 4, num_tokens=16))
+    flow = FlowProcess(
+        build_flow_scheduler("Euler", "As shipped", {"shift": 3.0}, 4, num_tokens=16)
+    )
     noisy, target = flow.training_pair(image, noise, timesteps)
     sigmas = timesteps.view(-1, 1, 1, 1) / 1000
     assert torch.allclose(noisy, (1 - sigmas) * image + sigmas * noise)

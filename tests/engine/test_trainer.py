@@ -23,7 +23,7 @@ from studio.engine.training import prepare, rng
 from studio.engine.training.data_loader import BatchLoader
 from studio.engine.training.job import train
 from studio.engine.training.latent_cache import TensorCache
-from studio.engine.training.lora_network import ADAPTER_NAME, LoraNetwork
+from studio.engine.training.lora_network import LoraNetwork
 from studio.engine.training.memory_probe import measure_activation_bytes
 from studio.engine.training.objective import TrainingObjective
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
@@ -196,9 +196,9 @@ def test_one_step_is_the_one_that_is_written_out(
     )
     assert float(loss) == pytest.approx(value, rel=2e-5)
     for (network, path), layer in one.network.layers.items():
-        for role, held in (("down", layer.lora_A), ("up", layer.lora_B)):
+        for role, weight in layer.get_parameters().items():
             theirs = gradients[f"{network}|{path}|{role}"]
-            mine = held[ADAPTER_NAME].weight.grad
+            mine = weight.grad
             if theirs is None:  # the last layer of a text encoder that says the one before it
                 assert mine is None or not mine.any()
                 continue
@@ -276,7 +276,7 @@ def test_dropout_is_of_seed_batch_sample_and_layer(bench: WorkerContext) -> None
     assert not torch.equal(one.network.dropout.make_mask(torch.ones(2, 50, 20), "b"), mask[:2])
     one.network.dropout.sample_keys = ()
     inputs = torch.rand(2, 3)
-    assert next(iter(one.network.layers.values())).lora_dropout[ADAPTER_NAME](inputs) is inputs
+    assert one.network.dropout.drop_inputs(inputs, "a") is inputs
 
 
 def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: WorkerContext) -> None:

@@ -110,6 +110,20 @@ def add(
     return found
 
 
+def collect_pairs(pipe: Any) -> dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, float]]:
+    """Matrices down and up and the alpha of peft's LoRA on a stock pipeline, by network and path."""
+    return {
+        (name, path): (
+            layer.lora_A["default"].weight.detach(),
+            layer.lora_B["default"].weight.detach(),
+            float(layer.lora_alpha["default"]),
+        )
+        for name, network in networks(pipe).items()
+        for path, layer in network.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
 def weigh(pipe: Any, unet: float, reader: float | None = None) -> None:
     """Set how strong peft's LoRA on a stock pipeline is."""
     for name, network in networks(pipe).items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
@@ -198,11 +198,11 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
 
 def list_modules(shape: ModelShape) -> tuple[TargetModule, ...]:
     """List all layers that kohya's LoCon covers, the U-Net's first."""
-    modules = [_build_module(shape, "unet", *sizes) for sizes in _list_unet_layers(shape.unet)]
+    modules = [_build_module(shape, "unet", layer) for layer in _list_unet_layers(shape.unet)]
     for number, encoder in enumerate(shape.text_encoders):
         part: ModelPart = "text_encoder_2" if number else "text_encoder"
         layers = _list_text_encoder_layers(encoder)
-        modules += [_build_module(shape, part, *sizes) for sizes in layers]
+        modules += [_build_module(shape, part, layer) for layer in layers]
     return tuple(modules)
 
 
@@ -222,26 +222,22 @@ def list_norms(shape: ModelShape) -> tuple[TargetModule, ...]:
             block = block.removesuffix(".attn1")
             paths = tuple(f"{block}.norm{number}" for number in (1, 2, 3))
         for path in paths:
-            norm = _build_module(shape, "unet", path, module.in_features, module.in_features, 0)
-            norms.append(replace(norm, is_norm=True))
+            channels = module.in_features
+            norms.append(_build_module(shape, "unet", (path, channels, channels, 0), is_norm=True))
     return tuple(norms)
 
 
 def _build_module(
-    shape: ModelShape,
-    part: ModelPart,
-    path: str,
-    in_features: int,
-    out_features: int,
-    kernel_size: int,
+    shape: ModelShape, part: ModelPart, layer: LayerShape, is_norm: bool = False
 ) -> TargetModule:
+    path, in_features, out_features, kernel_size = layer
     name = to_kohya_name(
         part,
         path,
         layers_per_block=shape.unet.layers_per_block,
         use_sgm_names=len(shape.text_encoders) > 1,
     )
-    return TargetModule(part, path, name, in_features, out_features, kernel_size)
+    return TargetModule(part, path, name, in_features, out_features, kernel_size, is_norm)
 
 
 def count_modules(modules: Sequence[TargetModule]) -> dict[str, int]:

@@ -9,7 +9,6 @@ Nothing here touches a model that is lent to anybody else.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,8 @@ from typing import Any
 
 import torch
 
-from studio.core.families.registry import FAMILIES
 from studio.core.training.config import TrainingConfig
-from studio.core.training.lora_targets import TargetModule, parse_model_shape, select_modules
+from studio.core.training.lora_targets import TargetModule, select_modules
 from studio.engine.models import devices
 from studio.engine.models.adapters.lora import get_networks
 from studio.engine.models.devices import Device
@@ -30,6 +28,7 @@ from studio.engine.training.lora_export import AdapterTensors
 from studio.engine.training.trained_layer import TrainedLayer
 from studio.errors import BadFile, InvalidSpec
 from studio.storage.models.library import ModelInfo
+from studio.storage.models.model_shape import read_model_shape
 
 # For precision "auto": bfloat16 has float32's range, so that no loss has to be scaled against
 # underflow.
@@ -73,13 +72,9 @@ def select_target_modules(
         InvalidSpec: If the settings select no layer.
         UnknownFamily: If the model has networks that cannot be trained.
     """
-    text_encoder_configs = []
-    family = FAMILIES[info.family]
-    for part in family.text_encoders:
-        text_encoder_configs.append(_read_component_config(info, part.encoder))
-    unet_config = _read_component_config(info, family.denoiser)
+    shape, unet_config = read_model_shape(info)
     target_modules = select_modules(
-        parse_model_shape(unet_config, text_encoder_configs),
+        shape,
         config.targets,
         config.target_modules,
         train_unet=config.train_unet,
@@ -88,16 +83,6 @@ def select_target_modules(
     )
     block_config = {name: unet_config[name] for name in UNET_CONFIG_KEYS if name in unet_config}
     return target_modules, block_config
-
-
-def _read_component_config(info: ModelInfo, component: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads((info.path / component / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadFile(
-            f"The {component} of {info.name} cannot be read ({type(error).__name__}). "
-            "Copy the model again."
-        ) from None
 
 
 class LoraNetwork:

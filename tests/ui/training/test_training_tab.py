@@ -139,7 +139,13 @@ def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
         training.render_loss_curve(rows, 900),
         training.render_import_notices(HOSTILE, [], [HOSTILE]),
         training.render_plan(
-            run.config, 24, num_validation=0, total_steps=40, cost=HOSTILE, is_estimate=True
+            run.config,
+            24,
+            num_validation=0,
+            total_steps=40,
+            layers=HOSTILE,
+            cost=HOSTILE,
+            is_estimate=True,
         ),
     ]
     for text in texts:
