@@ -14,16 +14,10 @@ from diffusers.training_utils import compute_snr
 from peft import LoraConfig
 from PIL import Image
 
-from studio.core.base import validate
-from studio.core.training.config import TrainingConfig
 from studio.core.training.steps import compute_lr_factor
 from studio.engine.context import WorkerContext
-from studio.engine.models import loaded_model
-from studio.engine.training import prepare, rng
-from studio.engine.training.data_loader import BatchLoader
+from studio.engine.training import rng
 from studio.engine.training.job import train
-from studio.engine.training.latent_cache import TensorCache
-from studio.engine.training.lora_network import LoraNetwork
 from studio.engine.training.memory_probe import measure_activation_bytes
 from studio.engine.training.objective import TrainingObjective
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
@@ -32,7 +26,8 @@ from support import lora_makers as makers
 from support.benches import open_bench
 from support.models import POCKET
 from support.sentences import refused
-from support.trainings import QUICK, add, hasten, make_home, same, silent, trained
+from support.trainings import add, hasten, make_home, same, silent, trained
+from support.trainings import make_trainer as trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -47,26 +42,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
         hasten(patch)
         yield bench
     bench.home.gallery.close()
-
-
-def trainer(bench: WorkerContext, **values: Any) -> Trainer:
-    """A trainer on a model of its own; its LoRA has numbers in both matrices, so that both have gradients."""
-    found = prepare.prepare_training(bench, validate(TrainingConfig, QUICK | values), silent)
-    own = LoraNetwork(
-        loaded_model.load_model(found.model_info, "", found.device),
-        found.config,
-        found.target_modules,
-    )
-    data = BatchLoader(found.plan, TensorCache(), own.model, not own.trains_text_encoder)
-    data.fill_cache(own.model)
-    chance = torch.Generator().manual_seed(3)
-    own.load_state_dict(
-        {
-            name: 0.1 * torch.randn(tensor.shape, generator=chance)
-            for name, tensor in own.state_dict().items()
-        }
-    )
-    return Trainer(own, data, found.config, found.total_steps)
 
 
 # ---- one step, written out with stock libraries ---------------------------------------------------------------------

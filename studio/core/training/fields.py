@@ -498,9 +498,9 @@ class TrainingFields(Spec):
         None,
         title="LoKr factor",
         ge=1,
-        le=512,
-        help="The largest side of LoKr's small first factor: less is a larger file that holds "
-        "more, 8 is usual. Empty is as square as possible (LyCORIS' -1).",
+        le=16_384,
+        help="A side of LoKr's small first factor: less is a larger file that holds more, 8 is "
+        "usual. Empty is as square as possible (LyCORIS' -1).",
         neutral=None,
     )
     lokr_factors: LokrFactors = spec_field(

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from studio.core.training.config import TrainingConfig
 from studio.core.training.lora_targets import TargetModule
 
-HEADER_BYTES_PER_TENSOR = 200  # its name, shape and place, about
+HEADER_BYTES_PER_TENSOR = 150  # its name, shape and place, about
 BYTES_PER_NUMBER = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -79,13 +79,16 @@ def split_side(side: int, factor: int | None) -> tuple[int, int]:
 
     Args:
         side: The number of inputs or outputs.
-        factor: The most that the smaller part may be; None for no limit but the square root.
+        factor: One of the two parts, where it divides the side; else the most that the smaller part
+            may be. None is no limit but the square root.
 
     Returns:
         The smaller and the larger part, whose product is the side.
     """
     limit = math.isqrt(side)
-    if factor is not None:
+    if factor is not None and side % factor == 0:
+        limit = min(factor, side // factor)
+    elif factor is not None:
         limit = min(limit, factor)
     small = next(part for part in range(limit, 0, -1) if side % part == 0)
     return small, side // small
@@ -107,5 +110,6 @@ def estimate_file_bytes(config: TrainingConfig, modules: Iterable[TargetModule])
         shapes = list_tensor_shapes(config, module)
         numbers = sum(math.prod(shape) for shape in shapes.values())
         num_bytes += numbers * BYTES_PER_NUMBER[config.save_precision]
-        num_bytes += HEADER_BYTES_PER_TENSOR * (len(shapes) + 1)  # and the alpha
+        num_tensors = len(shapes) + (not module.is_norm)  # with the alpha
+        num_bytes += HEADER_BYTES_PER_TENSOR * num_tensors
     return num_bytes

@@ -230,8 +230,10 @@ def _summarize_ranks(layers: LoraLayers) -> tuple[int, float, dict[str, str]]:
     convolutions: Counter[tuple[int, float]] = Counter()
     for layer in layers.values():
         counter = convolutions if layer.has_kernel else linear
-        if layer.alpha is not None:
+        if layer.alpha is not None and layer.rank:
             counter[layer.rank, float(layer.alpha)] += 1
+    if not linear and not convolutions:  # a LoKr of whole factors
+        return 0, 0.0, {}
     rank, alpha = (linear or convolutions).most_common(1)[0][0]
     network_args = {}
     if convolutions:

@@ -134,7 +134,9 @@ def _draw_tensors(
         tensor = torch.zeros(shape)
         if role == "dora_scale":
             weight = base_layer.weight.detach().to("cpu", torch.float32)
-            tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(shape)
+            # As DoRA takes it, so that at first their ratio is exactly 1.
+            axes = list(range(1, weight.ndim))
+            tensor = torch.linalg.vector_norm(weight, dim=axes).view(shape)
         elif role in _NORMAL_STD:
             tensor.normal_(0.0, _NORMAL_STD[role], generator=generator)
         elif role not in _ZEROS:

@@ -28,7 +28,7 @@ ALGORITHMS: dict[str, NetworkType] = {
     "loha": "LoHa",
     "lokr": "LoKr",
 }
-MAX_LOKR_FACTOR = 512  # larger ones change nothing: no layer has a divisor pair with such a side
+MAX_LOKR_FACTOR = 16_384  # no layer is as wide
 MAX_RANK = 512
 _RESNETS = "unet.*.resnets.*, unet.*samplers.*"
 _THIN_LAYERS = "unet.*.attentions.*, unet.*.time_emb_proj, unet.*.conv_shortcut, text_encoder*"
@@ -275,7 +275,10 @@ def write_network_args(config: TrainingConfig) -> dict[str, str]:
         "train_norm": config.train_norm,
     }
     arguments |= {name: "True" for name, is_on in switches.items() if is_on}
-    for name in ("rank_dropout", "module_dropout"):
-        if probability := getattr(config, name):
-            arguments[name] = f"{probability:g}"
+    numbers = ["rank_dropout", "module_dropout"]
+    if config.is_lycoris:  # of a plain LoRA the tensors tell
+        numbers += ["conv_rank", "conv_alpha"]
+    for name in numbers:
+        if number := getattr(config, name):
+            arguments[name.replace("conv_rank", "conv_dim")] = f"{number:g}"
     return arguments
