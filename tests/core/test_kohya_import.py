@@ -19,6 +19,7 @@ from studio.core.training.kohya.importer import (
     parse_folder_name,
     plan_import,
 )
+from studio.core.training.lora_targets import list_norms, select_modules
 from studio.errors import InvalidSpec
 from studio.settings import shipped
 from support.examples import examples
@@ -285,25 +286,134 @@ def test_network() -> None:
     )
     assert config(toml(network_args=["conv_dim=8"])).conv_alpha == 1.0
     assert (
-        kinds(toml(network_args=["conv_dim=8", "rank_dropout=0.1"]), "network_args").count(
+        kinds(toml(network_args=["conv_dim=8", "block_dims=4"]), "network_args").count(
             "unsupported"
         )
         == 1
     )
     assert kinds(toml(network_args=["conv_alpha=8"]), "network_args") == ["inert"]
-    lycoris = toml(network_module="lycoris.kohya", network_args=["algo=locon", "preset=attn-mlp"])
-    assert config(lycoris).targets == "attention + feed-forward"
-    assert "unsupported" in kinds(lycoris, "network_module")
+    arguments = ["algo=locon", "preset=attn-mlp"]
+    locon_of_lycoris = toml(network_module="lycoris.kohya", network_args=arguments)
+    assert config(locon_of_lycoris).targets == "attention + feed-forward"
+    assert kinds(locon_of_lycoris, "network_module") == ["taken"]
     assert config(toml(network_dropout=0.1)).dropout == 0.1
     assert config(gui(LoRA_type="Kohya LoCon", conv_alpha=2)).conv_rank == 4
     assert config(gui()).conv_rank is None
+
+
+def lycoris(*arguments: str, **values: Any) -> KohyaImport:
+    """A file for LyCORIS, of rank 4 and alpha 2."""
+    sizes = {"network_dim": 4, "network_alpha": 2}
+    return toml(network_module="lycoris.kohya", network_args=list(arguments), **sizes | values)
+
+
+PATTERNS_OF_THIN_LAYERS = (
+    "unet.*.attentions.*, unet.*.time_emb_proj, unet.*.conv_shortcut, text_encoder*"
+)
+LYCORIS_CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    ((), {"network_type": "LoRA", "targets": "attention + feed-forward + convolutions"}),
+    (("algo=locon",), {"network_type": "LoRA", "conv_rank": None, "conv_alpha": None}),
+    (("algo=LoHa", "preset=attn-mlp"), {"network_type": "LoHa", "alpha": 2.0}),
+    (("algo=loha", "conv_dim=8"), {"conv_rank": 8, "conv_alpha": 2.0}),
+    (("algo=loha", "conv_dim=8", "conv_alpha=1"), {"conv_rank": 8, "conv_alpha": 1.0}),
+    (("algo=loha", "conv_dim=0"), {"target_modules": PATTERNS_OF_THIN_LAYERS}),
+    (("preset=attn-only",), {"targets": "attention", "train_text_encoder": True}),
+    (("preset=full-lin",), {"target_modules": PATTERNS_OF_THIN_LAYERS}),
+    (("preset=unet-only",), {"train_text_encoder": False, "train_unet": True}),
+    (
+        ("preset=unet-transformer-only",),
+        {"targets": "attention + feed-forward", "train_text_encoder": False},
+    ),
+    (
+        ("preset=unet-convblock-only",),
+        {"target_modules": "unet.*.resnets.*, unet.*samplers.*", "train_text_encoder": False},
+    ),
+    (("algo=lokr", "factor=-1"), {"network_type": "LoKr", "lokr_factor": None}),
+    (("algo=lokr", "factor=8"), {"lokr_factor": 8, "lokr_factors": "second by rank"}),
+    (("algo=lokr", "decompose_both=True"), {"lokr_factors": "both by rank"}),
+    (("algo=lokr", "full_matrix=True"), {"lokr_factors": "both whole", "alpha": None}),
+    (("dora_wd=True", "wd_on_output=True"), {"use_dora": True}),
+    (("use_dora=true",), {"use_dora": True}),
+    (("rs_lora=True",), {"use_rslora": True}),
+    (("use_rslora=True",), {"use_rslora": True}),
+    (("train_norm=True", "preset=attn-mlp"), {"train_norm": True}),
+    (("train_norm=True", "preset=attn-only"), {"train_norm": False}),
+    (
+        ("rank_dropout=0.1", "module_dropout=0.2", "dropout=0.3"),
+        {"rank_dropout": 0.1, "module_dropout": 0.2, "dropout": 0.3},
+    ),
+    (("algo=lokr", "dropout=0.3"), {"dropout": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), LYCORIS_CASES)
+def test_lycoris_arguments(arguments: tuple[str, ...], expected: dict[str, Any]) -> None:
+    made = config(lycoris(*arguments))
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+def test_what_lycoris_alone_has_is_inert_without_it() -> None:
+    arguments = ["algo=lokr", "factor=8", "dora_wd=True", "train_norm=True", "preset=attn-only"]
+    found = toml(network_args=arguments)
+    assert kinds(found, "network_args") == ["inert"] * len(arguments)
+    assert config(found) == config(toml())
+
+
+def test_lycoris_layers_that_are_left_out_are_said() -> None:
+    assert "time embedding" in notes(lycoris("preset=full"), "network_args")
+    assert "unsupported" not in kinds(lycoris("preset=attn-mlp"), "network_args")
+
+
+def test_the_norms_are_among_the_patterns_of_a_preset() -> None:
+    made = config(lycoris("preset=full-lin", "train_norm=True"))
+    layers = select_modules(
+        FAMILIES["sd1"].shape, made.targets, made.target_modules, train_norm=True
+    )
+    assert sum(layer.is_norm for layer in layers) == len(list_norms(FAMILIES["sd1"].shape))
+    assert {layer.kernel_size for layer in layers} == {0, 1}
+
+
+def test_max_norm_is_kohyas() -> None:
+    assert config(toml(scale_weight_norms=1.0)).scale_weight_norms == 1.0
+    assert config(toml(scale_weight_norms=0)).scale_weight_norms is None
+
+
+def test_lokr_of_a_very_high_rank_has_whole_factors() -> None:
+    made = config(lycoris("algo=lokr", network_dim=10_000))
+    assert (made.lokr_factors, made.rank, made.alpha) == ("both whole", 16, None)
+
+
+def test_the_gui_hands_lycoris_its_arguments() -> None:
+    made = config(gui(LoRA_type="LyCORIS/LoKr", factor=8, dora_wd=True, LyCORIS_preset="attn-mlp"))
+    assert (made.network_type, made.lokr_factor, made.use_dora) == ("LoKr", 8, True)
+    assert config(gui(factor=8)).lokr_factor is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("algo=dylora",), "not lycoris.kohya dylora"),
+        (("algo=full",), "not lycoris.kohya full"),
+        (("algo=diag-oft",), "not lycoris.kohya diag-oft"),
+        (("preset=ia3",), "no preset ia3"),
+        (("preset=/a/own.toml",), "no preset /a/own.toml"),
+        (("algo=loha", "use_tucker=True"), "Tucker"),
+        (("algo=lokr", "unbalanced_factorization=True"), "divides both sides"),
+    ],
+)
+def test_what_lycoris_has_and_the_studio_not_is_refused_by_name(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
+    found = lycoris(*arguments)
+    assert found.config is None
+    assert any(sentence in fault for fault in found.faults)
 
 
 @pytest.mark.parametrize(
     ("values", "key"),
     [
         ({"network_module": "networks.oft"}, "network_module"),
-        ({"network_module": "lycoris.kohya", "network_args": ["algo=loha"]}, "network"),
+        ({"network_module": "lycoris.kohya", "network_args": ["algo=dylora"]}, "network"),
         ({"optimizer_type": "Prodigy", "learning_rate": 1.0}, "optimizer_type"),
         ({"optimizer_type": "Lion"}, "optimizer_type"),
         ({"lr_scheduler": "inverse_sqrt", "lr_warmup_steps": 10}, "lr_scheduler"),
@@ -856,7 +966,16 @@ SANE = st.fixed_dictionaries(
     optional={
         "network_dim": choice(1, 8, 128),
         "network_alpha": choice(0, 1, 8.5),
-        "network_args": choice([], ["conv_dim=4"], ["dropout=0.1"]),
+        "network_args": choice(
+            [],
+            ["conv_dim=4"],
+            ["dropout=0.1"],
+            ["algo=loha", "preset=attn-mlp", "dora_wd=True"],
+            ["algo=lokr", "factor=8", "full_matrix=True", "rs_lora=True"],
+            ["preset=unet-convblock-only", "train_norm=True", "rank_dropout=0.1"],
+        ),
+        "network_module": choice("", "networks.lora", "lycoris.kohya"),
+        "scale_weight_norms": choice(0, 1.0),
         "network_train_unet_only": st.booleans(),
         "cache_text_encoder_outputs": st.booleans(),
         "network_dropout": choice(0, 0.1),

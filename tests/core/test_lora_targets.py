@@ -18,6 +18,7 @@ from diffusers.loaders.lora_conversion_utils import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from studio.core.families.registry import FAMILIES
+from studio.core.training.config import TrainingConfig
 from studio.core.training.lora_targets import (
     ModelShape,
     Targets,
@@ -26,6 +27,7 @@ from studio.core.training.lora_targets import (
     parse_model_shape,
     select_modules,
 )
+from studio.core.training.network_shapes import count_parameters
 from studio.errors import InvalidSpec, UnknownFamily
 from studio.settings import shipped
 from support.sentences import refused
@@ -177,9 +179,9 @@ def test_numbers_at_rank_32(family: str, millions: tuple[float, ...]) -> None:
     chosen = select_modules(FAMILIES[family].shape, "attention + feed-forward")
     for part, expected in zip(("unet", "text_encoder", "text_encoder_2"), millions):
         if expected:
-            found = (
-                sum(module.count_parameters(32) for module in chosen if module.part == part) / 1e6
-            )
+            of_part = [module for module in chosen if module.part == part]
+            config = TrainingConfig(dataset="-", name="-", rank=32)
+            found = count_parameters(config, of_part) / 1e6
             assert found == pytest.approx(expected, abs=0.05)
 
 

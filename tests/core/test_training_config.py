@@ -101,6 +101,15 @@ CHANGED: dict[str, dict[str, Any]] = {
     "checkpoints_total_limit": {"checkpoint_every": 9, "checkpoints_total_limit": 0},
     "validation_split": {"validation_split": 0.1},
     "validate_every": {"validation_split": 0.1, "validate_every": 9},
+    "network_type": {"network_type": "LoHa"},
+    "use_dora": {"use_dora": True},
+    "use_rslora": {"use_rslora": True},
+    "lokr_factor": {"network_type": "LoKr", "lokr_factor": 8},
+    "lokr_factors": {"network_type": "LoKr", "lokr_factors": "both whole"},
+    "rank_dropout": {"rank_dropout": 0.1},
+    "module_dropout": {"module_dropout": 0.1},
+    "train_norm": {"train_norm": True},
+    "scale_weight_norms": {"scale_weight_norms": 1.0},
 }
 
 
@@ -122,7 +131,7 @@ def title(name: str) -> str:
 
 
 def test_every_setting_is_explained() -> None:
-    assert len(BASIC_FIELDS) == 8
+    assert len(BASIC_FIELDS) == 10
     assert set(BASIC_FIELDS) <= set(FIELDS)
     titles = [title(name) for name in FIELDS]
     assert len(set(titles)) == len(titles)
@@ -242,6 +251,12 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"validate_every": 5}, "Validate every"),
     ({"sample_prompts": "a moon\na AND b", "sample_every": 5}, "Sample prompts"),
     ({"trigger": "a\nb"}, "Trigger word"),
+    ({"lokr_factor": 8}, "LoKr factor"),
+    ({"network_type": "LoHa", "lokr_factors": "both whole"}, "LoKr matrices"),
+    ({"network_type": "LoKr", "lokr_factors": "both whole", "alpha": 2}, "Alpha"),
+    ({"network_type": "LoKr", "lokr_factors": "both whole", "use_rslora": True}, "Rank-stabilized"),
+    ({"train_norm": True, "targets": "attention"}, "Train the norms"),
+    ({"train_norm": True, "train_unet": False, "train_text_encoder": True}, "Train the norms"),
 ]
 
 

@@ -20,9 +20,8 @@ from studio.engine.context import WorkerContext
 from studio.engine.training import lora_export
 from studio.engine.training.kohya_names import get_kohya_names
 from studio.engine.training.lora_export import (
+    AdapterTensors,
     LoraExportInfo,
-    LoraMatrices,
-    collect_layers,
     read_settings,
     write_lora,
 )
@@ -292,8 +291,11 @@ def test_rank_32_alpha_8_is_a_quarter_everywhere(
     base = theirs(donor)
     makers.add(donor, rank=32, alpha=8, **kind)
     trained = theirs(donor)
-    layers = collect_layers(makers.networks(donor), "default")
-    assert all(pair.alpha == 8 and pair.down.shape[0] == 32 for pair in layers.values())
+    layers = {
+        path: AdapterTensors({"down": down, "up": up}, alpha)
+        for path, (down, up, alpha) in makers.collect_pairs(donor).items()
+    }
+    assert all(layer.alpha == 8 and layer.rank == 32 for layer in layers.values())
     name = f"{model} {' '.join(map(str, kind.values()))}".strip()
     path = bench.settings.loras / f"{name}.safetensors"
     about = LoraExportInfo(name, family, model, (64, 64))
@@ -322,7 +324,7 @@ def test_rank_32_alpha_8_is_a_quarter_everywhere(
 
 
 @pytest.fixture
-def layers() -> dict[tuple[str, str], LoraMatrices]:
+def layers() -> dict[tuple[str, str], AdapterTensors]:
     """A few layers of SDXL."""
     chance = torch.Generator().manual_seed(0)
     shapes = {
@@ -337,8 +339,12 @@ def layers() -> dict[tuple[str, str], LoraMatrices]:
         ("text_encoder_2", "encoder.layers.0.mlp.fc1"): ((4, 1280), (5120, 4), 2.0),
     }
     return {
-        key: LoraMatrices(
-            torch.randn(down, generator=chance), torch.randn(up, generator=chance), alpha
+        key: AdapterTensors(
+            {
+                "down": torch.randn(down, generator=chance),
+                "up": torch.randn(up, generator=chance),
+            },
+            alpha,
         )
         for key, (down, up, alpha) in shapes.items()
     }
@@ -376,9 +382,9 @@ def test_tensors_and_header(tmp_path: Path, layers: Any) -> None:
     ]
     stem = "lora_unet_output_blocks_0_0_in_layers_2"
     pair = layers["unet", "up_blocks.0.resnets.0.conv1"]
-    assert torch.equal(tensors[f"{stem}.lora_down.weight"], pair.down.half())
+    assert torch.equal(tensors[f"{stem}.lora_down.weight"], pair.tensors["down"].half())
     assert tensors[f"{stem}.alpha"].item() == 1.5
-    assert torch.equal(tensors[f"{stem}.lora_up.weight"], pair.up.half())
+    assert torch.equal(tensors[f"{stem}.lora_up.weight"], pair.tensors["up"].half())
     assert tensors[f"{stem}.alpha"].shape == ()
     with safe_open(path, "pt") as file:
         told = file.metadata()
@@ -482,16 +488,19 @@ def test_no_numbers_are_refused(tmp_path: Path, layers: Any) -> None:
         float("inf"),
         1e6,
     ):
-        up = layers[key].up.clone()
+        up = layers[key].tensors["up"].clone()
         up[3, 1] = bad
         with refused(StudioError):
             write_lora(
-                path, layers | {key: layers[key]._replace(up=up)}, info=ABOUT, unet_config=UNET
+                path,
+                layers | {key: replace(layers[key], tensors=layers[key].tensors | {"up": up})},
+                info=ABOUT,
+                unet_config=UNET,
             )
     assert not list(tmp_path.iterdir())
     write_lora(
         path,
-        layers | {key: layers[key]._replace(up=up)},
+        layers | {key: replace(layers[key], tensors=layers[key].tensors | {"up": up})},
         info=ABOUT,
         unet_config=UNET,
         dtype=torch.bfloat16,

@@ -14,16 +14,10 @@ from diffusers.training_utils import compute_snr
 from peft import LoraConfig
 from PIL import Image
 
-from studio.core.base import validate
-from studio.core.training.config import TrainingConfig
 from studio.core.training.steps import compute_lr_factor
 from studio.engine.context import WorkerContext
-from studio.engine.models import loaded_model
-from studio.engine.training import prepare, rng
-from studio.engine.training.data_loader import BatchLoader
+from studio.engine.training import rng
 from studio.engine.training.job import train
-from studio.engine.training.latent_cache import TensorCache
-from studio.engine.training.lora_network import ADAPTER_NAME, LoraNetwork
 from studio.engine.training.memory_probe import measure_activation_bytes
 from studio.engine.training.objective import TrainingObjective
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
@@ -32,7 +26,8 @@ from support import lora_makers as makers
 from support.benches import open_bench
 from support.models import POCKET
 from support.sentences import refused
-from support.trainings import QUICK, add, hasten, make_home, same, silent, trained
+from support.trainings import add, hasten, make_home, same, silent, trained
+from support.trainings import make_trainer as trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -47,26 +42,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
         hasten(patch)
         yield bench
     bench.home.gallery.close()
-
-
-def trainer(bench: WorkerContext, **values: Any) -> Trainer:
-    """A trainer on a model of its own; its LoRA has numbers in both matrices, so that both have gradients."""
-    found = prepare.prepare_training(bench, validate(TrainingConfig, QUICK | values), silent)
-    own = LoraNetwork(
-        loaded_model.load_model(found.model_info, "", found.device),
-        found.config,
-        found.target_modules,
-    )
-    data = BatchLoader(found.plan, TensorCache(), own.model, not own.trains_text_encoder)
-    data.fill_cache(own.model)
-    chance = torch.Generator().manual_seed(3)
-    own.load_state_dict(
-        {
-            name: 0.1 * torch.randn(tensor.shape, generator=chance)
-            for name, tensor in own.state_dict().items()
-        }
-    )
-    return Trainer(own, data, found.config, found.total_steps)
 
 
 # ---- one step, written out with stock libraries ---------------------------------------------------------------------
@@ -196,9 +171,9 @@ def test_one_step_is_the_one_that_is_written_out(
     )
     assert float(loss) == pytest.approx(value, rel=2e-5)
     for (network, path), layer in one.network.layers.items():
-        for role, held in (("down", layer.lora_A), ("up", layer.lora_B)):
+        for role, weight in layer.get_parameters().items():
             theirs = gradients[f"{network}|{path}|{role}"]
-            mine = held[ADAPTER_NAME].weight.grad
+            mine = weight.grad
             if theirs is None:  # the last layer of a text encoder that says the one before it
                 assert mine is None or not mine.any()
                 continue
@@ -276,7 +251,7 @@ def test_dropout_is_of_seed_batch_sample_and_layer(bench: WorkerContext) -> None
     assert not torch.equal(one.network.dropout.make_mask(torch.ones(2, 50, 20), "b"), mask[:2])
     one.network.dropout.sample_keys = ()
     inputs = torch.rand(2, 3)
-    assert next(iter(one.network.layers.values())).lora_dropout[ADAPTER_NAME](inputs) is inputs
+    assert one.network.dropout.drop_inputs(inputs, "a") is inputs
 
 
 def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: WorkerContext) -> None:

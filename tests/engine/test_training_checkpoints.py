@@ -336,6 +336,48 @@ def test_stopped_everywhere_and_resumed_is_bit_for_bit_the_same(
     assert [one.step for one in bench.home.runs.list_checkpoints(id)] == [max(4, stops[-1][0]), 6]
 
 
+KIND_RUNS: dict[str, dict[str, Any]] = {
+    "LoHa with DoRA": {"network_type": "LoHa", "use_dora": True, "module_dropout": 0.3},
+    "LoKr": {"network_type": "LoKr", "rank_dropout": 0.3, "scale_weight_norms": 0.05},
+    "LoKr of two ranks with DoRA": {
+        "network_type": "LoKr",
+        "lokr_factors": "both by rank",
+        "rank": 1,
+        "use_dora": True,
+    },
+    "DoRA with norms": {"use_dora": True, "train_norm": True, "rank_dropout": 0.3},
+    "LoHa": {"network_type": "LoHa", "rank_dropout": 0.3, "module_dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        name if name in ("LoHa with DoRA", "LoKr") else pytest.param(name, marks=pytest.mark.slow)
+        for name in KIND_RUNS
+    ],
+)
+def test_every_kind_goes_on_bit_for_bit(bench: WorkerContext, kind: str) -> None:
+    values = LONG | {"steps": 4} | KIND_RUNS[kind]
+    wanted = weights(bench, train(bench, {"run": add(bench, **values)}, silent)["lora"])
+    id = add(bench, name="stopped kind", **values)
+    for step, time_ in ((1, 1), (3, 2)):
+        with pytest.raises(Cancelled):
+            train(bench, {"run": id}, Stop(step, time_))
+    assert same(weights(bench, train(bench, {"run": id}, silent)["lora"]), wanted)
+
+
+def test_a_plain_lora_is_stored_as_when_its_layers_were_pefts(bench: WorkerContext) -> None:
+    """Names, order and shapes: checkpoints from before are read on."""
+    one = trainer(bench)
+    names = list(one.network.state_dict())
+    assert [name.rpartition("|")[2] for name in names] == ["down", "up"] * (len(names) // 2)
+    assert [tuple(p.shape) for p in one.parameters] == [
+        tuple(t.shape) for t in one.network.state_dict().values()
+    ]
+    assert one.network.alphas == dict.fromkeys((name.rpartition("|")[0] for name in names), 2.0)
+
+
 @pytest.mark.parametrize(
     "error",
     [

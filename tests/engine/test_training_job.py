@@ -170,6 +170,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "checkpoints_total_limit": ({"checkpoint_every": 1}, {"checkpoints_total_limit": 1}, "files"),
     "validation_split": ({}, {"validation_split": 0.5}, "plan"),
     "validate_every": ({"validation_split": 0.5}, {"validate_every": 3}, "files"),
+    "network_type": ({}, {"network_type": "LoKr"}, "weights"),
+    "use_dora": ({}, {"use_dora": True}, "weights"),
+    "use_rslora": ({}, {"use_rslora": True}, "weights"),
+    "lokr_factor": ({"network_type": "LoKr"}, {"lokr_factor": 2}, "weights"),
+    "lokr_factors": ({"network_type": "LoKr"}, {"lokr_factors": "both whole"}, "weights"),
+    "rank_dropout": ({}, {"rank_dropout": 0.5}, "weights"),
+    "module_dropout": ({}, {"module_dropout": 0.5}, "weights"),
+    "train_norm": ({}, {"train_norm": True}, "weights"),
+    "scale_weight_norms": ({}, {"scale_weight_norms": 0.001}, "weights"),
 }
 
 

@@ -110,6 +110,20 @@ def add(
     return found
 
 
+def collect_pairs(pipe: Any) -> dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, float]]:
+    """Matrices down and up and the alpha of peft's LoRA on a stock pipeline, by network and path."""
+    return {
+        (name, path): (
+            layer.lora_A["default"].weight.detach(),
+            layer.lora_B["default"].weight.detach(),
+            float(layer.lora_alpha["default"]),
+        )
+        for name, network in networks(pipe).items()
+        for path, layer in network.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
 def weigh(pipe: Any, unet: float, reader: float | None = None) -> None:
     """Set how strong peft's LoRA on a stock pipeline is."""
     for name, network in networks(pipe).items():
@@ -481,3 +495,66 @@ def trained_by_peft(folder: Path, pipe: Any, config: Any, seed: int = 0) -> Path
     tensors = {f"base_model.model.{key}": tensor.contiguous() for key, tensor in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     return folder / "adapter_model.safetensors"
+
+
+def multiply_out(
+    tensors: dict[str, torch.Tensor], weight: torch.Tensor, alpha: float
+) -> torch.Tensor:
+    """A layer's weights with what a file has for it, by the formulas of the papers.
+
+    LoRA arXiv:2106.09685, LoHa arXiv:2108.06098, LoKr arXiv:2309.14859, DoRA arXiv:2402.09353.
+    """
+    get = {name.removesuffix(".weight").removeprefix("lora_"): t for name, t in tensors.items()}
+    if "w_norm" in get:
+        return weight + get["w_norm"]
+    flat = weight.flatten(1)
+    if "hada_w1_a" in get:
+        change = (get["hada_w1_a"] @ get["hada_w1_b"]) * (get["hada_w2_a"] @ get["hada_w2_b"])
+        change = change * alpha / get["hada_w1_b"].shape[0]
+    elif "up" in get:
+        change = get["up"].flatten(1) @ get["down"].flatten(1) * alpha / get["down"].shape[0]
+    else:
+        first, second = get.get("lokr_w1"), get.get("lokr_w2")
+        ranks = [get[key].shape[0] for key in ("lokr_w2_b", "lokr_w1_b") if key in get]
+        if first is None:
+            first = get["lokr_w1_a"] @ get["lokr_w1_b"]
+        if second is None:
+            second = get["lokr_w2_a"] @ get["lokr_w2_b"]
+        second = second.view(second.shape[0], weight.shape[1] // first.shape[1], *weight.shape[2:])
+        first = first.view(*first.shape, *(1,) * (weight.ndim - 2))
+        change = torch.kron(first, second.contiguous()).flatten(1)
+        change = change * (alpha / ranks[0] if ranks else 1)
+    changed = flat + change.view_as(flat)
+    if "dora_scale" in get:
+        norm = changed.norm(dim=1, keepdim=True).detach()  # a constant in the backward pass
+        changed = get["dora_scale"].flatten(1) * changed / norm
+    return changed.view_as(weight)
+
+
+def read_by_layer(path: Path, prefix: str = "lora_unet_") -> dict[str, dict[str, torch.Tensor]]:
+    """A kohya file's tensors by layer and ending, of one network."""
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        stem, _, ending = key.partition(".")
+        if stem.startswith(prefix):
+            layers.setdefault(stem.removeprefix(prefix), {})[ending] = tensor.float()
+    return layers
+
+
+def merge_file(pipe: Any, path: Path) -> int:
+    """Multiply a kohya file of SD 1.x out into a stock pipeline, for good; return how many layers it had."""
+    count = 0
+    for network, prefix in NETWORKS.items():
+        paths = {
+            name.removeprefix("text_model.").replace(".", "_"): name
+            for name, _ in getattr(pipe, network).named_modules()
+        }
+        for stem, tensors in read_by_layer(path, prefix).items():
+            layer = getattr(pipe, network).get_submodule(paths[stem])
+            alpha = float(tensors.pop("alpha", torch.tensor(1.0)))
+            with torch.no_grad():
+                layer.weight.copy_(multiply_out(tensors, layer.weight, alpha))
+                if "b_norm" in tensors:
+                    layer.bias += tensors["b_norm"]
+            count += 1
+    return count

@@ -18,7 +18,12 @@ from studio.core.training.config import TrainingConfig
 from studio.engine.context import WorkerContext
 from studio.engine.models import loaded_model
 from studio.engine.models.loaded_model import LoadedModel
+from studio.engine.training import prepare
+from studio.engine.training.data_loader import BatchLoader
 from studio.engine.training.job import train
+from studio.engine.training.latent_cache import TensorCache
+from studio.engine.training.lora_network import LoraNetwork
+from studio.engine.training.trainer import Trainer
 from studio.settings import shipped
 from studio.storage.jobs import Progress
 from support.models import make_toy
@@ -83,6 +88,26 @@ def trained(
         bench,
         train(bench, {"run": add(bench, **{"save_precision": "float32"} | values)}, report)["lora"],
     )
+
+
+def make_trainer(bench: WorkerContext, fresh: bool = False, **values: Any) -> Trainer:
+    """A trainer on a model of its own; unless it is fresh, all of its LoRA has numbers, so that all has gradients."""
+    found = prepare.prepare_training(bench, validate(TrainingConfig, QUICK | values), silent)
+    own = LoraNetwork(
+        loaded_model.load_model(found.model_info, "", found.device),
+        found.config,
+        found.target_modules,
+    )
+    data = BatchLoader(found.plan, TensorCache(), own.model, not own.trains_text_encoder)
+    data.fill_cache(own.model)
+    if not fresh:
+        chance = torch.Generator().manual_seed(3)
+        numbers = {}
+        for name, tensor in own.state_dict().items():
+            noise = 0.1 * torch.randn(tensor.shape, generator=chance)
+            numbers[name] = tensor * (1 + noise) if name.endswith("dora_scale") else noise
+        own.load_state_dict(numbers)
+    return Trainer(own, data, found.config, found.total_steps)
 
 
 def weights(bench: WorkerContext, name: str) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ where a setting would do nothing it has to be empty.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -142,9 +143,11 @@ class TrainingConfig(TrainingFields):
         )
 
     def get_rank_and_alpha(self, module: TargetModule) -> tuple[int, float]:
-        """Return rank and alpha of one layer's LoRA.
+        """Return rank and alpha of one layer's LoRA: it works at alpha ÷ rank of its strength.
 
-        As in kohya, convolutions wider than 1 × 1 have values of their own.
+        As in kohya, convolutions wider than 1 × 1 have values of their own. Where it is to work at
+        alpha ÷ √rank, the alpha is that much larger, as LyCORIS writes it: whoever reads the file
+        divides by the rank.
         """
         rank = self.rank
         alpha = self.alpha
@@ -152,7 +155,13 @@ class TrainingConfig(TrainingFields):
         if module.kernel_size > 1 and has_conv_values:
             rank = self.conv_rank or self.rank
             alpha = self.conv_alpha
-        return rank, float(rank) if alpha is None else alpha
+        alpha = float(rank) if alpha is None else alpha
+        return rank, alpha * math.sqrt(rank) if self.use_rslora else alpha
+
+    @property
+    def is_lycoris(self) -> bool:
+        """Whether only LyCORIS, and not kohya's own module, trains such a LoRA."""
+        return self.network_type != "LoRA" or self.use_dora or self.use_rslora or self.train_norm
 
     def resolve_bucket_limits(self) -> BucketLimits | None:
         """Return the buckets' limits in pixels, or None for squares.

@@ -22,6 +22,8 @@ LRSchedule = Literal[
     "constant", "constant with warm-up", "linear", "cosine", "cosine with restarts", "polynomial"
 ]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+NetworkType = Literal["LoRA", "LoHa", "LoKr"]
+LokrFactors = Literal["second by rank", "both by rank", "both whole"]
 
 ADAFACTOR_RELATIVE_STEP: Optimizer = "Adafactor (relative step)"
 # The fields that the page shows first; the others can be searched.
@@ -32,6 +34,8 @@ BASIC_FIELDS = (
     "trigger",
     "steps",
     "learning_rate",
+    "network_type",
+    "use_dora",
     "rank",
     "resolution",
 )
@@ -467,6 +471,79 @@ class TrainingFields(Spec):
         le=1_000_000,
         unit="steps",
         help="How often the loss on those is measured. Empty is once an epoch.",
+    )
+    # ---- kinds of LoRA (each neutral, so that runs from before are found again)
+    network_type: NetworkType = spec_field(
+        "LoRA",
+        title="Kind",
+        help="LoRA is usual (network module). LoHa (arXiv:2108.06098) holds more at the same rank; "
+        "LoKr (LyCORIS, arXiv:2309.14859) makes a far smaller file.",
+        neutral="LoRA",
+    )
+    use_dora: bool = spec_field(
+        False,
+        title="DoRA",
+        help="Also learns how strong each output of a layer is (dora_wd, arXiv:2402.09353): closer "
+        "to training the whole model, and slower. Works with every kind.",
+        neutral=False,
+    )
+    use_rslora: bool = spec_field(
+        False,
+        title="Rank-stabilized",
+        help="Works at alpha ÷ √rank (rsLoRA, arXiv:2312.03732), so that a high rank learns as "
+        "fast as a low one.",
+        neutral=False,
+    )
+    lokr_factor: int | None = spec_field(
+        None,
+        title="LoKr factor",
+        ge=1,
+        le=16_384,
+        help="A side of LoKr's small first factor: less is a larger file that holds more, 8 is "
+        "usual. Empty is as square as possible (LyCORIS' -1).",
+        neutral=None,
+    )
+    lokr_factors: LokrFactors = spec_field(
+        "second by rank",
+        title="LoKr matrices",
+        help="Which of LoKr's two factors have the rank; the others are whole (decompose_both, "
+        "full_matrix).",
+        neutral="second by rank",
+    )
+    rank_dropout: float = spec_field(
+        0.0,
+        title="Rank dropout",
+        ge=0,
+        lt=1,
+        step=0.05,
+        help="Share of a LoRA's ranks that is left out at random; of LoHa and LoKr, of their "
+        "outputs.",
+        neutral=0.0,
+    )
+    module_dropout: float = spec_field(
+        0.0,
+        title="Layer dropout",
+        ge=0,
+        lt=1,
+        step=0.05,
+        help="Share of the layers that stay as they were for a picture, at random (module "
+        "dropout).",
+        neutral=0.0,
+    )
+    train_norm: bool = spec_field(
+        False,
+        title="Train the norms",
+        help="The U-Net's norms between the chosen layers learn, too (LyCORIS' train_norm).",
+        neutral=False,
+    )
+    scale_weight_norms: float | None = spec_field(
+        None,
+        title="Weight limit",
+        gt=0,
+        le=1000,
+        help="No layer is changed by more than this (max norm, scale weight norms): against "
+        "burning; 1 is usual.",
+        neutral=None,
     )
 
     @field_validator("name")

@@ -13,7 +13,7 @@ with conv_dim also everything in the ResNets and samplers. LoRA: arXiv:2106.0968
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -36,6 +36,7 @@ _TARGET_LEVELS: tuple[Targets, ...] = (
     "attention + feed-forward",
     "attention + feed-forward + convolutions",
 )
+LOCON_TARGETS: Targets = _TARGET_LEVELS[-1]
 MAX_LEVELS = 8  # of a U-Net
 
 
@@ -44,6 +45,7 @@ class TargetModule:
     """A layer that can get a LoRA.
 
     `path` is its name in diffusers' and transformers' networks, `name` the one in kohya's files.
+    A norm learns a change of its own weights instead; it gives as many channels as it takes.
     """
 
     part: ModelPart
@@ -52,10 +54,7 @@ class TargetModule:
     in_features: int
     out_features: int
     kernel_size: int = 0  # 0 is a linear layer, 1 and 3 are convolutions
-
-    def count_parameters(self, rank: int) -> int:
-        """Count the parameters of a LoRA here: a layer down (with the kernel) and one up."""
-        return rank * (self.in_features * max(1, self.kernel_size) ** 2 + self.out_features)
+    is_norm: bool = False
 
 
 def parse_model_shape(
@@ -128,6 +127,7 @@ def select_modules(
     *,
     train_unet: bool = True,
     train_text_encoders: bool = True,
+    train_norm: bool = False,
 ) -> tuple[TargetModule, ...]:
     """Choose the layers that get a LoRA.
 
@@ -138,6 +138,8 @@ def select_modules(
             commas or line breaks.
         train_unet: Whether the U-Net's layers are trained.
         train_text_encoders: Whether the text encoders' layers are trained.
+        train_norm: Whether the U-Net's norms are chosen as its other layers are. (LyCORIS does not
+            reach the text encoders' norms.)
 
     Returns:
         The layers; their order has no meaning.
@@ -146,6 +148,8 @@ def select_modules(
         InvalidSpec: A pattern matches no layer, or no layer is left to train.
     """
     modules = list_modules(shape)
+    if train_norm:
+        modules += list_norms(shape)
     if targets == "patterns":
         targeted = _match_modules(modules, patterns)
     else:
@@ -159,6 +163,13 @@ def select_modules(
     if not trained:
         raise InvalidSpec(
             ["Targets: no layer is left to train; choose other targets, or train the other part."]
+        )
+    if train_norm and not any(module.is_norm for module in trained):
+        raise InvalidSpec(
+            [
+                "Train the norms: no pattern fits one; they are called such as "
+                f"unet.{list_norms(shape)[0].path}. Add a pattern, or switch this off."
+            ]
         )
     return trained
 
@@ -187,23 +198,46 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
 
 def list_modules(shape: ModelShape) -> tuple[TargetModule, ...]:
     """List all layers that kohya's LoCon covers, the U-Net's first."""
-    use_sgm_names = len(shape.text_encoders) > 1
-
-    def build(part: ModelPart, layers: Iterable[LayerShape]) -> Iterator[TargetModule]:
-        for path, *sizes in layers:
-            name = to_kohya_name(
-                part,
-                path,
-                layers_per_block=shape.unet.layers_per_block,
-                use_sgm_names=use_sgm_names,
-            )
-            yield TargetModule(part, path, name, *sizes)
-
-    modules = list(build("unet", _list_unet_layers(shape.unet)))
+    modules = [_build_module(shape, "unet", layer) for layer in _list_unet_layers(shape.unet)]
     for number, encoder in enumerate(shape.text_encoders):
         part: ModelPart = "text_encoder_2" if number else "text_encoder"
-        modules += build(part, _list_text_encoder_layers(encoder))
+        layers = _list_text_encoder_layers(encoder)
+        modules += [_build_module(shape, part, layer) for layer in layers]
     return tuple(modules)
+
+
+def list_norms(shape: ModelShape) -> tuple[TargetModule, ...]:
+    """List the norms of the U-Net's transformers and ResNets."""
+    norms = []
+    for module in list_modules(shape):
+        block, _, layer = module.path.rpartition(".")
+        paths: tuple[str, ...] = ()
+        if layer == "conv1":
+            paths = (f"{block}.norm1",)
+        elif layer == "conv2":
+            paths = (f"{block}.norm2",)
+        elif layer == "proj_in":
+            paths = (f"{block}.norm",)
+        elif module.path.endswith(".attn1.to_q"):
+            block = block.removesuffix(".attn1")
+            paths = tuple(f"{block}.norm{number}" for number in (1, 2, 3))
+        for path in paths:
+            channels = module.in_features
+            norms.append(_build_module(shape, "unet", (path, channels, channels, 0), is_norm=True))
+    return tuple(norms)
+
+
+def _build_module(
+    shape: ModelShape, part: ModelPart, layer: LayerShape, is_norm: bool = False
+) -> TargetModule:
+    path, in_features, out_features, kernel_size = layer
+    name = to_kohya_name(
+        part,
+        path,
+        layers_per_block=shape.unet.layers_per_block,
+        use_sgm_names=len(shape.text_encoders) > 1,
+    )
+    return TargetModule(part, path, name, in_features, out_features, kernel_size, is_norm)
 
 
 def count_modules(modules: Sequence[TargetModule]) -> dict[str, int]:

@@ -30,6 +30,7 @@ def find_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     """
     yield from _find_length_conflicts(config)
     yield from _find_part_conflicts(config)
+    yield from _find_network_conflicts(config)
     yield from _find_optimizer_conflicts(config)
     yield from _find_lr_schedule_conflicts(config)
     yield from _find_image_conflicts(config)
@@ -118,6 +119,45 @@ def _find_part_conflicts(config: TrainingFields) -> Iterator[Conflict]:
         yield (
             ("target_modules", "targets"),
             f"count only with targets = patterns (not {config.targets}).",
+        )
+
+
+def _find_network_conflicts(config: TrainingFields) -> Iterator[Conflict]:
+    is_lokr = config.network_type == "LoKr"
+    if config.lokr_factor is not None and not is_lokr:
+        yield (
+            ("lokr_factor", "network_type"),
+            f"only LoKr has one; leave it empty (not {config.lokr_factor}), or choose LoKr.",
+        )
+    if config.lokr_factors != "second by rank" and not is_lokr:
+        yield (
+            ("lokr_factors", "network_type"),
+            f"only LoKr has two factors; choose second by rank (not {config.lokr_factors}), or "
+            "choose LoKr.",
+        )
+    if is_lokr and config.lokr_factors == "both whole":
+        for name in ("alpha", "conv_rank", "conv_alpha"):
+            if getattr(config, name) is not None:
+                yield (
+                    (name, "lokr_factors"),
+                    "counts only where LoKr has a rank; leave it empty, or choose second by rank.",
+                )
+        if config.use_rslora:
+            yield (
+                ("use_rslora", "lokr_factors"),
+                "LoKr has no rank where both factors are whole; switch it off, or choose second by "
+                "rank.",
+            )
+    if config.train_norm and not config.train_unet:
+        yield (
+            ("train_norm", "train_unet"),
+            "they are the U-Net's, which is not trained; switch it on or this off.",
+        )
+    elif config.train_norm and config.targets == "attention":
+        yield (
+            ("train_norm", "targets"),
+            "there are none within the attention alone; choose attention + feed-forward, or switch "
+            "this off.",
         )
 
 

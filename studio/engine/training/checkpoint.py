@@ -20,8 +20,8 @@ from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
 from studio.engine.training import optim
-from studio.engine.training.lora_export import LoraMatrices
-from studio.engine.training.lora_network import ADAPTER_NAME, build_layers
+from studio.engine.training.lora_export import AdapterTensors
+from studio.engine.training.lora_network import build_layers
 from studio.engine.training.trainer import PendingSteps, Trainer
 from studio.errors import BadFile, StudioError
 from studio.storage.training import checkpoints
@@ -53,9 +53,6 @@ class CheckpointManager:
         if trainer.global_step == self.saved_step:
             return
         optimizer_tensors, optimizer_scalars = optim.get_state(trainer.optimizer)
-        alphas = {}
-        for (network, path), layer in trainer.network.layers.items():
-            alphas[f"{network}|{path}"] = layer.lora_alpha[ADAPTER_NAME]
         state = {
             "identity": self.identity,
             "done": trainer.global_step,
@@ -64,7 +61,7 @@ class CheckpointManager:
             "smoothed": trainer.smoothed_loss,
             "scaler": trainer.scaler.state_dict(),
             "numbers": optimizer_scalars,
-            "alphas": alphas,
+            "alphas": trainer.network.alphas,
         }
         files = {
             WEIGHTS_FILE: serialize(_to_cpu(trainer.network.state_dict())),
@@ -118,7 +115,7 @@ class CheckpointManager:
         self.saved_step = global_step
 
 
-def load_layers(checkpoint: Checkpoint) -> dict[tuple[str, str], LoraMatrices]:
+def load_layers(checkpoint: Checkpoint) -> dict[tuple[str, str], AdapterTensors]:
     """Load a checkpoint's LoRA in the form that the exporter takes. Raises BadFile."""
     files = checkpoints.read_files(checkpoint)
     try:

@@ -1,7 +1,8 @@
 """A trained LoRA as one file that A1111, ComfyUI, Forge, diffusers and the studio read alike.
 
-Knows: the tensors (kohya's layout: lora_down.weight, lora_up.weight and alpha of each layer), the
-metadata that other programs read, the bytes of the file.
+Knows: the tensors (kohya's layout: lora_down.weight, lora_up.weight and alpha of each layer;
+LyCORIS' names for LoHa, LoKr, DoRA and norms, which diffusers does not read), the metadata that
+other programs read, the bytes of the file.
 Does not know: training, the library. It needs no network, only the U-Net's config: a checkpoint can
 be exported long after its run. Names of layers: kohya_names.py.
 
@@ -17,10 +18,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 
 from studio.core.families.family import FamilyName
@@ -35,34 +35,44 @@ MAX_TAGS = 5000  # tags of the training captions in the metadata, the most frequ
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-class LoraMatrices(NamedTuple):
-    """One layer's matrices: effect = up · down · alpha / rank."""
+# The ends of tensors' names where they differ from the roles.
+KEY_ENDINGS = {"down": "lora_down.weight", "up": "lora_up.weight"}
 
-    down: torch.Tensor
-    up: torch.Tensor
-    alpha: float
+
+@dataclass(frozen=True)
+class AdapterTensors:
+    """One layer's tensors by role (storage/models/adapter_kinds.py).
+
+    The effect is multiplied by alpha / rank; norms have no alpha.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    alpha: float | None
 
     @property
     def rank(self) -> int:
-        """Return the rank, which is the number of rows of `down`."""
-        return self.down.shape[0]
+        """Return the rank; 0 if no tensor has one."""
+        for role in ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
+            if role in self.tensors:
+                return self.tensors[role].shape[0]
+        return 0
 
     @property
     def has_kernel(self) -> bool:
         """Return whether the layer is a convolution with a kernel larger than 1 × 1."""
-        return any(side != 1 for side in self.down.shape[2:])
+        return any(side != 1 for tensor in self.tensors.values() for side in tensor.shape[2:])
 
 
 # By network (unet, text_encoder, text_encoder_2) and path of the module in it.
-LoraLayers = Mapping[tuple[str, str], LoraMatrices]
+LoraLayers = Mapping[tuple[str, str], AdapterTensors]
 
 
 @dataclass(frozen=True)
 class LoraExportInfo:
     """What the metadata says of a LoRA.
 
-    `settings` is everything of the studio's own; `extra_metadata` are further `ss_…` values of
-    kohya's, without the `ss_`.
+    `settings` is everything of the studio's own; `network_module` and `network_args` are with which
+    kohya would train it; `extra_metadata` are further `ss_…` values of kohya's, without the `ss_`.
     """
 
     name: str
@@ -75,27 +85,14 @@ class LoraExportInfo:
     date: str = ""  # ISO 8601
     settings: Mapping[str, Any] = field(default_factory=dict)
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    network_module: str = "networks.lora"
+    network_args: Mapping[str, str] = field(default_factory=dict)
     extra_metadata: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def predicts_v(self) -> bool:
         """Return whether the model predicts v (arXiv:2202.00512)."""
         return self.prediction_type == "v_prediction"
-
-
-def collect_layers(
-    networks: Mapping[str, torch.nn.Module], adapter: str
-) -> dict[tuple[str, str], LoraMatrices]:
-    """Collect the matrices of one of peft's adapters from networks."""
-    layers = {}
-    for network, module in networks.items():
-        for path, layer in module.named_modules():
-            if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-                down = layer.lora_A[adapter].weight.detach()  # type: ignore[operator]
-                up = layer.lora_B[adapter].weight.detach()  # type: ignore[operator]
-                alpha = float(layer.lora_alpha[adapter])
-                layers[network, path] = LoraMatrices(down, up, alpha)
-    return layers
 
 
 def write_lora(
@@ -111,10 +108,10 @@ def write_lora(
 
     Args:
         path: Where the file goes.
-        layers: The matrices by network and module path.
+        layers: The tensors by network and module path.
         info: What the metadata says.
         unet_config: The U-Net's block types and layers per block; read for SDXL only.
-        dtype: The dtype of the matrices in the file: float32, float16 or bfloat16.
+        dtype: The dtype of the tensors in the file: float32, float16 or bfloat16.
         replace: Whether an existing file is replaced.
 
     Returns:
@@ -122,7 +119,7 @@ def write_lora(
 
     Raises:
         FileExistsError: If the file exists and `replace` is False.
-        StudioError: If a matrix has values that are not finite, or not finite in `dtype`.
+        StudioError: If a tensor has values that are not finite, or not finite in `dtype`.
         BadFile: If the file cannot be written, or came back differently.
     """
     with atomic.open_for_writing(path, replace) as file:
@@ -157,12 +154,18 @@ def _build_tensors(
 ) -> dict[str, torch.Tensor]:
     """Return the file's tensors by kohya's names."""
     tensors: dict[str, torch.Tensor] = {}
-    for key, name in get_kohya_names(layers, family, unet_config).items():
-        matrices, layer_name = layers[key], ".".join(key)
-        tensors[f"{name}.lora_down.weight"] = _cast_finite(matrices.down, dtype, layer_name)
-        tensors[f"{name}.lora_up.weight"] = _cast_finite(matrices.up, dtype, layer_name)
-        tensors[f"{name}.alpha"] = torch.tensor(float(matrices.alpha))
-    if len(tensors) != 3 * len(layers) or not layers:
+    num_tensors = 0
+    for path, name in get_kohya_names(layers, family, unet_config).items():
+        layer, layer_name = layers[path], ".".join(path)
+        for role, tensor in layer.tensors.items():
+            key = f"{name}.{KEY_ENDINGS.get(role, role)}"
+            # Rounded magnitudes would change layers that have learned nothing.
+            role_dtype = torch.float32 if role == "dora_scale" else dtype
+            tensors[key] = _cast_finite(tensor, role_dtype, layer_name)
+        if layer.alpha is not None:
+            tensors[f"{name}.alpha"] = torch.tensor(float(layer.alpha))
+        num_tensors += len(layer.tensors) + (layer.alpha is not None)
+    if len(tensors) != num_tensors or not layers:
         raise ValueError(f"{len(layers)} layers came to {len(tensors)} tensors")
     return tensors
 
@@ -182,7 +185,7 @@ def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> t
 
 def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> dict[str, str]:
     """Build the metadata; all values are text, as safetensors wants it."""
-    rank, alpha, network_args = _summarize_ranks(layers)
+    rank, alpha, conv_args = _summarize_ranks(layers)
     width, height = info.resolution
     naming = FAMILIES[info.family].lora_naming
     assert naming
@@ -193,10 +196,10 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
     metadata |= {
         "ss_v2": info.family == "sd2",
         "ss_base_model_version": version,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": info.network_module,
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
-        "ss_network_args": json.dumps(network_args),
+        "ss_network_args": json.dumps({**info.network_args, **conv_args}),
         "ss_output_name": info.name,
         "ss_sd_model_name": info.base_model,
         "ss_resolution": f"({width}, {height})",
@@ -225,9 +228,12 @@ def _summarize_ranks(layers: LoraLayers) -> tuple[int, float, dict[str, str]]:
     """Return the most frequent rank and alpha, and kohya's arguments for convolutions."""
     linear: Counter[tuple[int, float]] = Counter()
     convolutions: Counter[tuple[int, float]] = Counter()
-    for matrices in layers.values():
-        counter = convolutions if matrices.has_kernel else linear
-        counter[matrices.rank, float(matrices.alpha)] += 1
+    for layer in layers.values():
+        counter = convolutions if layer.has_kernel else linear
+        if layer.alpha is not None and layer.rank:
+            counter[layer.rank, float(layer.alpha)] += 1
+    if not linear and not convolutions:  # a LoKr of whole factors
+        return 0, 0.0, {}
     rank, alpha = (linear or convolutions).most_common(1)[0][0]
     network_args = {}
     if convolutions:
@@ -311,12 +317,12 @@ def _verify_file(
             f"{name} could not be read back after it was written ({error!s:.200}); "
             "nothing was replaced."
         ) from error
-    expected_alphas = {}
-    for key, tensor in tensors.items():
-        if key.endswith(".alpha"):
-            expected_alphas[key.removesuffix(".alpha")] = float(tensor)
-    alphas = {layer.stem: layer.alpha for layer in layers}
-    if not is_same or unknown_keys or alphas != expected_alphas:
+    expected = {}
+    for stem, count in Counter(key.partition(".")[0] for key in tensors).items():
+        alpha = tensors.get(f"{stem}.alpha")
+        expected[stem] = (count, 0.0) if alpha is None else (count - 1, float(alpha))
+    read_back = {layer.stem: (len(layer.tensors), layer.alpha) for layer in layers}
+    if not is_same or unknown_keys or read_back != expected:
         raise BadFile(
             f"{name} came back from the disk differently than it was written; "
             "nothing was replaced. Is the disk sound?"

@@ -6,6 +6,7 @@ Does not know: the file's format (lora_export.py), where the matrices come from 
 
 from __future__ import annotations
 
+from studio.core.training.kohya import lycoris
 from studio.engine.context import WorkerContext
 from studio.engine.models.devices import DTYPES
 from studio.engine.training import lora_export
@@ -99,6 +100,7 @@ def _build_export_info(run: Run, name: str, step: int) -> LoraExportInfo:
         "clip_skip": config.clip_skip,
         "caption_dropout_rate": config.caption_dropout,
         "network_dropout": config.dropout or None,
+        "scale_weight_norms": config.scale_weight_norms,
         "max_grad_norm": config.max_grad_norm,
         "prior_loss_weight": config.prior_loss_weight,
         "mixed_precision": facts["precision"],
@@ -121,5 +123,7 @@ def _build_export_info(run: Run, name: str, step: int) -> LoraExportInfo:
         date=run.date,
         settings=settings,
         tag_frequency=facts["tag_frequency"],
+        network_module=lycoris.MODULE_NAME if config.is_lycoris else "networks.lora",
+        network_args=lycoris.write_network_args(config),
         extra_metadata=extra_metadata,
     )

@@ -159,6 +159,8 @@ class Trainer:
         optim.set_learning_rates(self.optimizer, self.config, self.global_step, self.total_steps)
         if self.global_step + 1 not in self.skipped_steps:
             self.scaler.step(self.optimizer)
+            if self.config.scale_weight_norms:
+                self.network.limit_norms(self.config.scale_weight_norms)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1

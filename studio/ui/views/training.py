@@ -278,6 +278,7 @@ def render_plan(
     *,
     num_validation: int,
     total_steps: int,
+    layers: str,
     cost: str,
     is_estimate: bool,
 ) -> str:
@@ -288,6 +289,7 @@ def render_plan(
         num_images: Number of images that are trained on.
         num_validation: Number of images that are kept back.
         total_steps: Number of optimizer steps.
+        layers: Kind, layers, numbers and file size in words.
         cost: Time and memory in words, from a dry run.
         is_estimate: Whether buckets may need a few steps more.
     """
@@ -309,6 +311,7 @@ def render_plan(
         ),
         total_steps=total_steps,
         remarks=remarks,
+        layers=layers,
         cost=cost,
     )
 

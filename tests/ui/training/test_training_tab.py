@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,25 @@ def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Serv
     )
     assert "not known yet" in plan.render_plan(desk, config(rank=32), OWNER)
     assert "not known yet" in plan.render_plan(desk, config(), ANN)  # somebody else's try
+
+
+def test_the_plan_says_layers_numbers_and_the_files_size_of_each_kind(desk: Services) -> None:
+    sizes = {}
+    for network_type in ("LoRA", "LoHa", "LoKr"):
+        for use_dora in (False, True):
+            told = plan.describe_layers(desk, config(network_type=network_type, use_dora=use_dora))
+            kind, _, rest = told.partition(" on ")
+            assert kind == network_type + " with DoRA" * use_dora
+            assert re.fullmatch(
+                r"\d+ layers · [\d,]+ numbers · a file of about [\d.]+ [KM]iB", rest
+            )
+            sizes[kind] = int(rest.partition("· ")[2].partition(" ")[0].replace(",", ""))
+    assert sizes["LoHa"] == 2 * sizes["LoRA"]
+    assert sizes["LoKr"] < sizes["LoRA"] < sizes["LoRA with DoRA"]
+    shown = plan.render_plan(desk, config(network_type="LoKr"), OWNER)
+    assert "LoKr on " in shown
+    with refused(InvalidSpec):
+        plan.render_plan(desk, config(targets="patterns", target_modules="unet.none"), OWNER)
 
 
 def test_what_cannot_begin_is_refused_in_words(desk: Services) -> None:
@@ -139,7 +159,13 @@ def test_nothing_of_a_users_is_taken_for_html(tmp_path: Path) -> None:
         training.render_loss_curve(rows, 900),
         training.render_import_notices(HOSTILE, [], [HOSTILE]),
         training.render_plan(
-            run.config, 24, num_validation=0, total_steps=40, cost=HOSTILE, is_estimate=True
+            run.config,
+            24,
+            num_validation=0,
+            total_steps=40,
+            layers=HOSTILE,
+            cost=HOSTILE,
+            is_estimate=True,
         ),
     ]
     for text in texts:

@@ -153,6 +153,7 @@ def plan_import(
             config.target_modules,
             train_unet=config.train_unet,
             train_text_encoders=config.train_text_encoder,
+            train_norm=config.train_norm,
         )
         module_counts = count_modules(modules)
     return {"config": values, "steps": steps, "modules": module_counts, "notices": notices}

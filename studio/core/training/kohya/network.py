@@ -14,9 +14,10 @@ import re
 
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
+from studio.core.training.kohya import lycoris
 from studio.core.training.kohya.reader import KohyaReader
+from studio.core.training.lora_targets import LOCON_TARGETS
 
-LOCON_TARGETS = "attention + feed-forward + convolutions"
 _KOHYA_DEFAULT = "not in the file: kohya's own"
 
 
@@ -121,7 +122,6 @@ def read_network(reader: KohyaReader) -> None:
     """Read the kind and size of the LoRA, and which parts of the model are trained."""
     module = reader.read_text("network_module")
     arguments = reader.read_arguments("network_args")
-    is_locon = _detect_locon(reader, module, arguments)
     rank = reader.read_integer("network_dim")
     if rank is None:
         reader.set_field("network_dim", "rank", 4, _KOHYA_DEFAULT)
@@ -134,66 +134,52 @@ def read_network(reader: KohyaReader) -> None:
         reader.add_notice("taken", "network_alpha", "0 stands for the rank.")
     else:
         reader.set_field("network_alpha", "alpha", alpha)
-    if dropout := reader.read_number("network_dropout"):
-        reader.set_field(
-            "network_dropout",
-            "dropout",
-            dropout,
-            "kohya leaves out after the layer down, the studio before it",
-        )
-    _read_network_arguments(reader, arguments, is_locon)
-    _read_trained_parts(reader)
+    is_lycoris = module.casefold().replace("/", ".") == lycoris.MODULE_NAME
+    has_text_encoders = True
+    if is_lycoris:
+        has_text_encoders = lycoris.read_lycoris(reader, arguments)
+    else:
+        _read_module(reader, module)
+        _read_network_arguments(reader, arguments)
+    _read_dropouts(reader, arguments, is_lycoris)
+    _report_remaining_arguments(reader, arguments)
+    if max_norm := reader.read_number("scale_weight_norms"):
+        reader.set_field("scale_weight_norms", "scale_weight_norms", max_norm)
+    _read_trained_parts(reader, has_text_encoders)
 
 
-def _detect_locon(reader: KohyaReader, module: str, arguments: dict[str, str]) -> bool:
-    """Return whether it is LyCORIS' LoCon; unknown kinds are marked unresolved."""
-    name = module.casefold().replace("/", ".")
-    algorithm = arguments.pop("algo", "lora").casefold()
+def _read_module(reader: KohyaReader, module: str) -> None:
+    """Check the kind of the LoRA; unknown ones are marked unresolved."""
     if not module:
         reader.add_notice(
             "unknown",
             "network_module",
             "is not in the file (on the command line, perhaps); networks.lora is taken.",
         )
-    elif name == "networks.lora":
+    elif module.casefold().replace("/", ".") == "networks.lora":
         reader.add_notice(
             "taken",
             "network_module",
             "kohya's LoRA: every linear layer and 1 × 1 convolution of the transformers.",
         )
-    elif name == "lycoris.kohya" and algorithm in ("lora", "locon"):
-        reader.add_notice(
-            "unsupported",
-            "network_module",
-            "taken as kohya's LoCon; LyCORIS' own also trains the first and last layers.",
-        )
-        return True
     else:
         reader.mark_unresolved(
             "targets",
             "network_module",
-            f"the studio trains LoRA and LoCon (networks.lora), not {f'{module} {algorithm}':.80}.",
+            "the studio trains LoRA (networks.lora), LoHa and LoKr (lycoris.kohya), not "
+            f"{module:.80}.",
         )
-    return False
 
 
-def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str], is_locon: bool) -> None:
-    preset = arguments.pop("preset", "full") if is_locon else ""
+def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str]) -> None:
+    """Read the arguments of networks.lora."""
     sizes: dict[str, float] = {}
     for name in ("conv_dim", "conv_alpha"):
         if size := reader.parse_number(f"network_args.{name}", arguments.pop(name, None)):
             sizes[name] = size
-    if preset in ("attn-mlp", "attn-only"):
-        targets = "attention" if preset == "attn-only" else "attention + feed-forward"
-        reader.set_field("network_args.preset", "targets", targets, f"preset {preset}")
-        if sizes:
-            reader.add_notice(
-                "inert", "network_args", f"with preset={preset} there are no 3 × 3 convolutions."
-            )
-    elif "conv_dim" in sizes or is_locon:
+    if "conv_dim" in sizes:
         reader.set_field("network_args.conv_dim", "targets", LOCON_TARGETS, "LoCon")
-        if sizes.get("conv_dim"):
-            reader.set_field("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
+        reader.set_field("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
         reader.set_field(
             "network_args.conv_alpha",
             "conv_alpha",
@@ -202,6 +188,32 @@ def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str], is_l
         )
     elif sizes:
         reader.add_notice("inert", "network_args.conv_alpha", "counts only with conv_dim.")
+    for name in [name for name in arguments if name in lycoris.LYCORIS_ARGUMENTS]:
+        del arguments[name]
+        note = f"{name} counts only with network_module = {lycoris.MODULE_NAME}."
+        reader.add_notice("inert", f"network_args.{name}", note)
+
+
+def _read_dropouts(reader: KohyaReader, arguments: dict[str, str], is_lycoris: bool) -> None:
+    """Read what is left out at random. kohya hands LyCORIS its own dropout unless it has one."""
+    dropout = reader.read_number("network_dropout")
+    key = "network_dropout"
+    if is_lycoris and "dropout" in arguments:
+        key = "network_args.dropout"
+        dropout = reader.parse_number(key, arguments.pop("dropout"))
+    if dropout and reader.values.get("network_type", "LoRA") != "LoRA":
+        reader.add_notice("inert", key, "LyCORIS leaves nothing out of what LoHa and LoKr take.")
+    elif dropout:
+        detail = "kohya leaves out after the layer down, the studio before it"
+        reader.set_field(key, "dropout", dropout, detail)
+    for name in ("rank_dropout", "module_dropout"):
+        key = f"network_args.{name}"
+        if probability := reader.parse_number(key, arguments.pop(name, None)):
+            detail = "drawn for every picture, where kohya draws for a batch"
+            reader.set_field(key, name, probability, detail)
+
+
+def _report_remaining_arguments(reader: KohyaReader, arguments: dict[str, str]) -> None:
     for name, value in arguments.items():
         if value in ("0", "0.0", "False", "None", ""):
             reader.add_notice("inert", f"network_args.{name}", f"{name} is off.")
@@ -213,12 +225,21 @@ def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str], is_l
             )
 
 
-def _read_trained_parts(reader: KohyaReader) -> None:
+def _read_trained_parts(reader: KohyaReader, has_text_encoders: bool = True) -> None:
+    """Read which parts are trained.
+
+    Args:
+        reader: The file.
+        has_text_encoders: Whether LyCORIS' preset has layers in them.
+    """
     unet_only = reader.read_flag("network_train_unet_only")
     encoder_only = reader.read_flag("network_train_text_encoder_only")
     caches_outputs = reader.read_flag("cache_text_encoder_outputs")
     trains_unet = not encoder_only
-    trains_encoder = not unet_only
+    trains_encoder = not unet_only and has_text_encoders
+    if not has_text_encoders:
+        note = "the preset leaves the text encoders alone."
+        reader.add_notice("taken", "network_args.preset", note)
     if not trains_unet and not trains_encoder:
         reader.mark_unresolved(
             "train_unet",
@@ -252,6 +273,9 @@ def _read_trained_parts(reader: KohyaReader) -> None:
 def drop_unused_convolutions(reader: KohyaReader) -> None:
     """Drop the convolutions where the U-Net is not trained, which the rates may have decided."""
     trains_unet = reader.values.get("train_unet", True)
+    if not trains_unet and reader.values.pop("train_norm", None):
+        note = "the U-Net is not trained, and the norms are its own."
+        reader.add_notice("inert", "network_args.train_norm", note)
     if trains_unet or reader.values.get("targets") != LOCON_TARGETS:
         return
     reader.values["targets"] = "attention + feed-forward"

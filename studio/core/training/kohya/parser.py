@@ -32,6 +32,14 @@ _LORA_TYPES = {
     "Kohya LoCon": ("networks.lora", ""),
     "LoCon": ("lycoris.kohya", "locon"),
     "LyCORIS/LoCon": ("lycoris.kohya", "locon"),
+    "LyCORIS/LoHa": ("lycoris.kohya", "loha"),
+    "LyCORIS/LoKr": ("lycoris.kohya", "lokr"),
+    "LyCORIS/DyLoRA": ("lycoris.kohya", "dylora"),
+    "LyCORIS/Native Fine-Tuning": ("lycoris.kohya", "full"),
+    "LyCORIS/Diag-OFT": ("lycoris.kohya", "diag-oft"),
+    "LyCORIS/BOFT": ("lycoris.kohya", "boft"),
+    "LyCORIS/GLoRA": ("lycoris.kohya", "glora"),
+    "LyCORIS/iA3": ("lycoris.kohya", "ia3"),
 }
 _NETWORK_ARG_KEYS = (
     "rank_dropout",
@@ -44,6 +52,11 @@ _NETWORK_ARG_KEYS = (
     "block_alphas",
     "conv_block_dims",
     "conv_block_alphas",
+)
+# What the GUI hands on for LyCORIS alone.
+_LYCORIS_ARG_KEYS = (
+    *("factor", "decompose_both", "use_cp", "use_tucker", "use_scalar", "train_norm", "dora_wd"),
+    *("rank_dropout_scale", "bypass_mode", "rescaled"),
 )
 _DATASET_KEY_ALIASES = {"batch_size": "train_batch_size"}
 
@@ -233,7 +246,8 @@ def _convert_gui_network(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None
     if algorithm:
         preset = data.get("LyCORIS_preset") or "full"
         arguments = [f"algo={algorithm}", f"preset={preset!s:.60}"]
-    for key in ("conv_dim", "conv_alpha", *_NETWORK_ARG_KEYS):
+    lycoris_keys = _LYCORIS_ARG_KEYS if module == "lycoris.kohya" else ()
+    for key in ("conv_dim", "conv_alpha", *_NETWORK_ARG_KEYS, *lycoris_keys):
         value = kohya_file.values.pop(key, None)
         if value is None:
             continue

@@ -93,7 +93,6 @@ UNSUPPORTED_KEYS: dict[str, tuple[str, Any]] = {
     "debiased_estimation_loss": ("to weigh noise levels there is min_snr_gamma", False),
     "v_pred_like_loss": ("the loss is the plain one", 0),
     "scale_v_pred_loss_like_noise_pred": ("the loss is the plain one", False),
-    "scale_weight_norms": ("weights are not held down (max norm)", 0),
     "full_fp16": ("the LoRA itself is kept in float32", False),
     "full_bf16": ("the LoRA itself is kept in float32", False),
     "fp8_base": ("the model is not kept in 8 bits", False),

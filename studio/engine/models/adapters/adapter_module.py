@@ -11,7 +11,7 @@ computed from the layer as it was. Several add up, and rows of one call may have
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +30,9 @@ class AdapterModule(torch.nn.Module):
 
     # Whether `forward` needs what the layer gives without adapters.
     reads_output: ClassVar[bool] = False
+    # While it is trained: leaves channels out at random, of what is of the rank (LoRA), or of what
+    # is added (LoHa, LoKr).
+    rank_dropout: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, layer: Layer, tensors: Mapping[str, torch.Tensor], base: Any) -> None:
         """Take the tensors of a file.
@@ -74,6 +77,10 @@ class AdapterModule(torch.nn.Module):
     def compute_delta_weight(self) -> torch.Tensor:
         """Return the change of the layer's weights at factor 1, in their shape."""
         raise NotImplementedError
+
+    def drop_rank(self, channels: torch.Tensor) -> torch.Tensor:
+        """Return channels with some left out while it is trained so, else as they are."""
+        return channels if self.rank_dropout is None else self.rank_dropout(channels)
 
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return what is added to a layer's output, at factor 1.

@@ -71,13 +71,21 @@ class DoRA(AdapterModule):
 
     def prepare(self, base: Any) -> None:
         """Compute m / ‖W + ΔW‖ in float32, taken as a constant until the tensors change."""
-        delta = self.direction.compute_delta_weight().float() * self.direction.get_factor(1.0)
-        weight = base.weight.detach().to(delta) + delta
-        axes = [axis for axis in range(weight.ndim) if axis != self.axis]
-        norm = torch.linalg.vector_norm(weight, dim=axes)
-        smallest = torch.finfo(norm.dtype).tiny  # of a row of zeros, which stays one
-        self.scale = self.magnitude.float() / norm.clamp(min=smallest)
+        self.scale = self.magnitude.float() / self.compute_norm(base)
         self.excess = self.scale - 1
+
+    @torch.no_grad()
+    def compute_norm(self, base: Any) -> torch.Tensor:
+        """Return ‖W + ΔW‖ along the axis, in float32 whatever is computed around it.
+
+        It has no gradient: the paper (4.3) and peft take it for a constant in the backward pass.
+        """
+        with torch.autocast(base.weight.device.type, enabled=False):
+            delta = self.direction.compute_delta_weight().float() * self.direction.get_factor(1.0)
+            weight = base.weight.detach().to(delta) + delta
+            axes = [axis for axis in range(weight.ndim) if axis != self.axis]
+            norm = torch.linalg.vector_norm(weight, dim=axes)
+        return norm.clamp(min=torch.finfo(norm.dtype).tiny)  # a row of zeros stays one
 
     def compute_delta_weight(self) -> torch.Tensor:
         """Not of use: nothing is put on top of a DoRA."""
@@ -86,9 +94,13 @@ class DoRA(AdapterModule):
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return W'(x) − W(x)."""
         factor = self.direction.get_factor(1.0)
+        scale, excess = self.scale, self.excess
+        if self.magnitude.requires_grad:  # it is trained: both change with every step
+            scale = self.magnitude / self.compute_norm(base)
+            scale, excess = scale.to(output.dtype), (scale - 1).to(output.dtype)
         if self.axis == 0:
             change = self.direction(x, output, base) * factor
-            change = change * spread_channels(self.scale, output)
-            return without_bias(base, output) * spread_channels(self.excess, output) + change
-        scaled = x + x * spread_channels(self.excess, x)
+            change = change * spread_channels(scale, output)
+            return without_bias(base, output) * spread_channels(excess, output) + change
+        scaled = x + x * spread_channels(excess, x)
         return base(scaled) - output + self.direction(scaled, output, base) * factor

@@ -55,11 +55,11 @@ class LoHa(AdapterModule):
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return ΔW(x)."""
         if not self.is_thin:
-            return run_with_weight(base, x, self.compute_delta_weight())
+            return self.drop_rank(run_with_weight(base, x, self.compute_delta_weight()))
         # Every product of a column of w1_a with one of w2_a, and of rows of w1_b and w2_b.
         up = (self.hada_w1_a[:, :, None] * self.hada_w2_a[:, None, :]).flatten(1)
         down = (self.hada_w1_b[:, None, :] * self.hada_w2_b[None, :, :]).flatten(0, 1)
         hidden = run_with_weight(base, x, down.view(-1, *self.weight_shape[1:]))
         if hidden.ndim == 4:
-            return functional.conv2d(hidden, up[:, :, None, None])
-        return functional.linear(hidden, up)
+            return self.drop_rank(functional.conv2d(hidden, up[:, :, None, None]))
+        return self.drop_rank(functional.linear(hidden, up))

@@ -39,9 +39,9 @@ class LoKr(AdapterModule):
             hidden = run_with_weight(base, hidden, second)
             # (rows, parts, channels of w2 · height · width)
             mixed = first @ hidden.reshape(width, parts, -1)
-            return mixed.reshape(width, -1, *hidden.shape[2:])
+            return self.drop_rank(mixed.reshape(width, -1, *hidden.shape[2:]))
         hidden = run_with_weight(base, x.unflatten(-1, (parts, -1)), second)
-        return (first @ hidden).flatten(-2)
+        return self.drop_rank((first @ hidden).flatten(-2))
 
     def _compute_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return w1 (l, m) and w2 (k, n), (k, n, height, width); the layer is (l·k, m·n, …)."""

@@ -60,7 +60,7 @@ class LowRank(AdapterModule):
 
     def forward(self, x: torch.Tensor, output: torch.Tensor, base: Any) -> torch.Tensor:
         """Return up(down(x))."""
-        return self._raise_rank(self._lower_rank(x, base))
+        return self._raise_rank(self.drop_rank(self._lower_rank(x, base)))
 
     def add_rows(
         self,

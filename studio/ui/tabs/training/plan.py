@@ -17,12 +17,15 @@ from PIL import Image
 
 from studio.core.jobs import TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
+from studio.core.training.lora_targets import select_modules
+from studio.core.training.network_shapes import count_parameters, estimate_file_bytes
 from studio.core.training.steps import count_steps
 from studio.errors import DatasetError, StudioError
 from studio.imaging import decode
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.datasets.training_set import TrainingSet
+from studio.storage.models.model_shape import read_model_shape
 from studio.ui.views import sweep, training
 from studio.ui.views.common import format_bytes, format_duration
 
@@ -35,6 +38,14 @@ COST_FIELDS = frozenset(
         "dataset",
         "train_batch_size",
         "gradient_accumulation_steps",
+        "network_type",
+        "use_dora",
+        "lokr_factor",
+        "lokr_factors",
+        "train_norm",
+        "rank_dropout",
+        "module_dropout",
+        "scale_weight_norms",
         "rank",
         "targets",
         "target_modules",
@@ -74,6 +85,7 @@ def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) ->
         num_images,
         num_validation=num_validation,
         total_steps=total_steps,
+        layers=describe_layers(services, config),
         cost=describe_cost(cost, total_steps),
         is_estimate=config.steps is None and is_bucketed,
     )
@@ -107,8 +119,10 @@ def find_step_cost(
         `seconds` a step, memory `working` and `room` in bytes; None if nothing was measured.
     """
     costly_settings = config.model_dump(mode="json", include=set(COST_FIELDS))
+    # What was measured before a field was there had its default.
+    defaults = {name: TrainingConfig.model_fields[name].default for name in COST_FIELDS}
     for settings, cost in _iter_step_costs(services, visitor):
-        if {name: settings.get(name) for name in COST_FIELDS} == costly_settings:
+        if {name: settings.get(name, defaults[name]) for name in COST_FIELDS} == costly_settings:
             return cost
     return None
 
@@ -127,6 +141,29 @@ def _iter_step_costs(
     for run in services.home.runs.list_runs(visitor.owner_filter)[:50]:
         if isinstance(run.start_info.get("cost"), dict):
             yield run.config.model_dump(mode="json"), run.start_info["cost"]
+
+
+def describe_layers(services: Services, config: TrainingConfig) -> str:
+    """Say how many layers learn, how many numbers that are, and how large the file will be.
+
+    Raises:
+        StudioError: The settings fit no layer of the model, or its configs cannot be read.
+    """
+    shape, _ = read_model_shape(services.home.library.get_model(config.model))
+    modules = select_modules(
+        shape,
+        config.targets,
+        config.target_modules,
+        train_unet=config.train_unet,
+        train_text_encoders=config.train_text_encoder,
+        train_norm=config.train_norm,
+    )
+    kind = f"{config.network_type} with DoRA" if config.use_dora else config.network_type
+    file_size = format_bytes(estimate_file_bytes(config, modules))
+    return (
+        f"{kind} on {len(modules):,} layers · {count_parameters(config, modules):,} numbers · a "
+        f"file of about {file_size}"
+    )
 
 
 def describe_cost(cost: Mapping[str, Any] | None, total_steps: int) -> str:

@@ -118,12 +118,20 @@ class TrainingTab:
                     placeholder="model's own",
                     info="Empty: the model's own.",
                 )
-        with gr.Group(), gr.Row():
-            self.form.add("steps", slider=False, min_width=110, info="Optimizer steps.")
-            self.form.add(
-                "learning_rate", slider=False, step=0.0001, min_width=110, info="How far each goes."
-            )
-            self.form.add("rank", slider=False, min_width=110, info="Network dim.")
+        with gr.Group():
+            with gr.Row():
+                self.form.add("steps", slider=False, min_width=110, info="Optimizer steps.")
+                self.form.add(
+                    "learning_rate",
+                    slider=False,
+                    step=0.0001,
+                    min_width=110,
+                    info="How far each goes.",
+                )
+                self.form.add("rank", slider=False, min_width=110, info="Network dim.")
+            with gr.Row():
+                self.form.add("network_type", min_width=150, info="Of LoRA.")
+                self.form.add("use_dora", min_width=150, info="Also learns magnitudes.")
 
     def _add_buttons(self) -> None:
         self.plan = gr.HTML(sweep.render_note(EMPTY_PLAN_TEXT), elem_id="train-plan")
