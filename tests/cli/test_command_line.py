@@ -102,7 +102,7 @@ def test_one_plain_line_for_what_cannot_be(
     assert len(done.stderr.strip().splitlines()) == 1
     assert "pocket" in done.stderr
     check_sentence(done.stderr)
-    done = here("generate", "--lora", "moon:0.5", home=tmp_path)
+    done = here("generate", "--lora", "lamp:0.5", home=tmp_path)
     assert done.returncode == 1
     check_sentence(done.stderr)
     done = here("generate", "--prompt", "a <lora:moon", "--lora", "a:x", home=tmp_path)
