@@ -67,7 +67,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_studio_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    folders = ("studio", "assets/pocket", "assets/datasets", "assets/fonts", "assets/loras", "presets")
+    folders = (
+        "studio",
+        "assets/pocket",
+        "assets/datasets",
+        "assets/fonts",
+        "assets/loras",
+        "presets",
+    )
     shipped = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
     wanted = {
         path.relative_to(ROOT).as_posix() for path in shipped if "__pycache__" not in path.parts

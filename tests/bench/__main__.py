@@ -8,6 +8,7 @@ python -m tests.bench training [--steps 10]       steps of training against diff
 python -m tests.bench captioning [--batch 16]     captions against a loop of stock calls on one picture at a time
 python -m tests.bench datasets [--pictures 10]    scan, page and edit of 10, 1,000 and 10,000 pictures
 python -m tests.bench demos                       minutes of the Pocket presets of training, judged before and after
+python -m tests.bench demos --kind LoRA LoKr DoRA the Moon with each kind: numbers, file, seconds a step, judged after
 python -m tests.bench ladders                     a scheduler made ready, against a class newly made
 python -m tests.bench latency                     an empty job through a real worker
 python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
@@ -28,7 +29,7 @@ from typing import Any
 
 from tests.bench.captioning import captioning
 from tests.bench.datasets import datasets
-from tests.bench.demos import demos
+from tests.bench.demos import DEMO_KINDS, demos
 from tests.bench.gpu import gpu
 from tests.bench.page import page
 from tests.bench.pictures import pictures
@@ -74,6 +75,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--toy", action="store_true", help="of the GPU's bench: at toy size, on the CPU"
+    )
+    parser.add_argument(
+        "--kind", nargs="+", choices=DEMO_KINDS, help="of LoRA, to train the Moon with side by side"
     )
     flags = parser.parse_args()
     for name in [flags.bench] if flags.bench else list(benches):

@@ -7,13 +7,33 @@ import tempfile
 import time
 import tomllib
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 SCENES = 24  # at most; those that are captions are left out
+# What a kind changes of the preset.
+DEMO_KINDS: dict[str, dict[str, Any]] = {
+    "LoRA": {},
+    "DoRA": {"use_dora": True},
+    "LoHa": {"network_type": "LoHa"},
+    "LoKr": {"network_type": "LoKr"},
+}
 
 
 def demos(flags: argparse.Namespace) -> None:
-    """Print, for each preset, minutes and the judge's shares before and after, at weight 1 and guidance 6, in new scenes."""
+    """Print, for each preset, minutes and the judge's shares before and after, at weight 1 and guidance 6, in new scenes.
+
+    With kinds it is the Moon with each of them, and its file and seconds a step too.
+    """
+    if not flags.kind:
+        for name in ("moon-pocket", "plush-pocket"):
+            _demo(flags, name, name, {})
+        return
+    for kind in flags.kind:
+        _demo(flags, f"moon-pocket {kind}", "moon-pocket", DEMO_KINDS[kind])
+
+
+def _demo(flags: argparse.Namespace, title: str, name: str, changes: dict[str, Any]) -> None:
     import torch
 
     from studio.core.base import validate
@@ -22,38 +42,40 @@ def demos(flags: argparse.Namespace) -> None:
     from studio.engine.training.job import train
     from studio.settings import load, shipped
 
-    for name in ("moon-pocket", "plush-pocket"):
-        with tempfile.TemporaryDirectory() as place:
-            bench = WorkerContext.open(
-                load(
-                    home=Path(place),
-                    device=flags.device,
-                    precision=flags.precision,
-                    keep_free=0,
-                    preview_every=0,
-                )
+    with tempfile.TemporaryDirectory() as place:
+        bench = WorkerContext.open(
+            load(
+                home=Path(place),
+                device=flags.device,
+                precision=flags.precision,
+                keep_free=0,
+                preview_every=0,
             )
-            said = tomllib.loads(
-                (shipped("presets") / "training" / f"{name}.toml").read_text("utf-8")
-            )
-            run, began = (
-                bench.home.runs.add(validate(TrainingConfig, said), "bench"),
-                time.perf_counter(),
-            )
-            lora = train(bench, {"run": run}, lambda progress: None)["lora"]
-            took = time.perf_counter() - began
-            config = bench.home.runs.get(run)
-            assert config
+        )
+        said = tomllib.loads((shipped("presets") / "training" / f"{name}.toml").read_text("utf-8"))
+        run, began = (
+            bench.home.runs.add(validate(TrainingConfig, said | changes), "bench"),
+            time.perf_counter(),
+        )
+        lora = train(bench, {"run": run}, lambda progress: None)["lora"]
+        took = time.perf_counter() - began
+        config = bench.home.runs.get(run)
+        assert config
+        speeds = [row["speed"] for row in bench.home.runs.read_log(run) if "speed" in row]
+        pictures_a_step = config.config.train_batch_size * config.config.gradient_accumulation_steps
+        size = (bench.settings.loras / f"{lora}.safetensors").stat().st_size
+        print(
+            f"{title}: {took / 60:.1f} min on {bench.pipelines.device.title} "
+            f"({torch.get_num_threads()} threads), {pictures_a_step / median(speeds):.3f} s a step, "
+            f"a file of {size / 1024:,.0f} KiB"
+        )
+        for said_of, weight in (("before", 0.0), ("after", 1.0)):
+            shares = _judged(bench, config.config, lora, weight)
             print(
-                f"{name}: {took / 60:.1f} min on {bench.pipelines.device.title} ({torch.get_num_threads()} threads)"
+                f"  {said_of:7s} "
+                + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()),
+                flush=True,
             )
-            for said_of, weight in (("before", 0.0), ("after", 1.0)):
-                shares = _judged(bench, config.config, lora, weight)
-                print(
-                    f"  {said_of:7s} "
-                    + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()),
-                    flush=True,
-                )
 
 
 def _judged(bench: Any, config: Any, lora: str, weight: float) -> dict[str, float]:

@@ -315,6 +315,8 @@ def test_guests_may_ask_for_less() -> None:
     config().check_guest()
     with refused(InvalidSpec, "Steps", "Batch", "Rank", "Resolution"):
         config(steps=2001, rank=65, train_batch_size=5, resolution=2048).check_guest()
+    with refused(InvalidSpec, "LoKr matrices"):
+        config(network_type="LoKr", lokr_factors="both whole").check_guest()
 
 
 @settings(max_examples=examples(40))

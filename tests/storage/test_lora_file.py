@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from studio.storage.jobs import Progress
 from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
 from support.benches import open_bench
+from support.limits import hang_limit
 from support.sentences import check_sentence, refused
 from support.weights import list_own_loras
 
@@ -199,9 +199,8 @@ def test_alpha_of_peft_is_read_by_layer(settings: Settings) -> None:
         with refused(BadFile):  # a strength that is only guessed would be wrong in silence
             told(**odd)
     many = {f"layer{k}": 1 for k in range(100_000)}
-    start = time.monotonic()
-    assert told(alpha_pattern=many)["attn1.to_q"] == 2
-    assert time.monotonic() - start < 5
+    with hang_limit():
+        assert told(alpha_pattern=many)["attn1.to_q"] == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
@@ -398,11 +397,9 @@ def test_a_file_is_added_once_and_only_if_it_is_one(settings: Settings, tmp_path
 
 
 def test_a_text_of_tags_is_not_endless() -> None:
-    start = time.monotonic()
     for given in ("<lora:a:1>" * 200_000, "x" * 2_000_000):
-        with refused(InvalidSpec, "LoRAs"):
+        with hang_limit(), refused(InvalidSpec, "LoRAs"):
             validate(GenerationRequest, {"loras": given})
-    assert time.monotonic() - start < 2
 
 
 # ---- hostile files --------------------------------------------------------------------------------------------------

@@ -203,7 +203,12 @@ class TrainingConfig(TrainingFields):
         Raises:
             InvalidSpec: Settings go beyond a guest's limits.
         """
-        if faults := guest_limit_faults(self):
+        faults = guest_limit_faults(self)
+        if self.lokr_factors == "both whole":  # without a rank there is no other limit
+            faults.append(
+                f"LoKr matrices: guests may train those that have a rank (not {self.lokr_factors})."
+            )
+        if faults:
             raise InvalidSpec(faults)
 
 

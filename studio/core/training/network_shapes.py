@@ -2,7 +2,7 @@
 
 Knows: what each kind's tensors are called in files, how LyCORIS divides a layer's sides for LoKr,
 how many numbers a training has. Does not know: torch, initial values
-(engine/training/adapter_init.py), what is computed with them (engine/models/adapters/).
+(engine/training/trained_layer.py), what is computed with them (engine/models/adapters/).
 
     LoRA  down (rank, in[, k, k]) · up (out, rank[, 1, 1])                  arXiv:2106.09685
     LoHa  hada_w1_a, hada_w2_a (out, rank) · hada_w1_b, hada_w2_b (rank, in · k · k)

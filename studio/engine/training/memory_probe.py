@@ -44,6 +44,7 @@ class TrainingCost:
     total: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the measured numbers by name, as a run's record keeps them."""
         return asdict(self)
 
 

@@ -276,7 +276,7 @@ def _read_shape(path: Path, header: Mapping[str, Any], key: str) -> list[int]:
         or len(shape) > 4
         or any(type(side) is not int or side < 1 for side in shape)
     ):
-        raise BadFile(f"{path.name}: the shape of {key:.100} is none.")
+        raise BadFile(f"{path.name}: the shape of {key:.100} is not valid. Copy the file again.")
     if entry.get("dtype") not in STRUCT_FORMATS:
         raise BadFile(
             f"{path.name}: {key:.100} holds {entry.get('dtype')!s:.20} instead of fractions."

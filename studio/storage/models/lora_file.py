@@ -218,7 +218,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     header = atomic.read_safetensors_header(path)
     for key, entry in header.items():
         if len(key) > MAX_KEY_CHARS or not key.isprintable():
-            raise BadFile(f"{path.name} has a tensor with a name that is none: {key!a:.60}.")
+            raise BadFile(f"{path.name} has a tensor whose name is not valid: {key!a:.60}.")
         if key != "__metadata__":
             _, end = read_offsets(path, key, entry)
             if end > num_bytes - data_start:
