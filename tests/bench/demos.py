@@ -67,7 +67,8 @@ def _demo(flags: argparse.Namespace, title: str, name: str, changes: dict[str, A
         print(
             f"{title}: {took / 60:.1f} min on {bench.pipelines.device.title} "
             f"({torch.get_num_threads()} threads), {pictures_a_step / median(speeds):.3f} s a step, "
-            f"a file of {size / 1024:,.0f} KiB"
+            f"a file of {size / 1024:,.0f} KiB",
+            flush=True,
         )
         for said_of, weight in (("before", 0.0), ("after", 1.0)):
             shares = _judged(bench, config.config, lora, weight)
