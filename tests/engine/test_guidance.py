@@ -127,7 +127,7 @@ def test_rows_can_carry_controls(bench: WorkerContext) -> None:
             {**prompt, DOWN_RESIDUALS: down, MID_RESIDUAL: mid}
             for down, mid in zip(downs, mids, strict=True)
         ]
-        timestep = torch.tensor(500.0)
+        timestep = torch.tensor([500.0])
         ours = model.predict(latents, [timestep] * 2, model.stack_rows(rows))
         for index, one in enumerate(ours):
             expected = unet(
