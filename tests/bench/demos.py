@@ -17,6 +17,7 @@ DEMO_KINDS: dict[str, dict[str, Any]] = {
     "DoRA": {"use_dora": True},
     "LoHa": {"network_type": "LoHa"},
     "LoKr": {"network_type": "LoKr"},
+    "LoKr, factor 4": {"network_type": "LoKr", "lokr_factor": 4, "learning_rate": 2e-3},
 }
 
 
