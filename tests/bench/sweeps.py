@@ -182,23 +182,15 @@ class _Side:
         from studio.core.generation.request import GenerationRequest
 
         request = GenerationRequest(model=self.info.name, loras=("moon",) * lora)
+        resolved = request.resolve(self.info.native_size, 0)
         with self.bench.pipelines.borrow(request) as parts, torch.inference_mode():
             shape = parts.latent_shape(self.info.native_size, self.info.native_size)
             for rows in sizes:
                 latents = torch.randn(rows, *shape[1:]).to(self._where, parts.device.dtype)
-                added = parts.added_cond_kwargs(
-                    self._told.get("pooled_prompt_embeds"),
-                    self.info.native_size,
-                    self.info.native_size,
-                )
-                parts.denoiser(
-                    latents,
-                    torch.full((rows,), 500.0, device=self._where),
-                    return_dict=False,
-                    encoder_hidden_states=self._told["prompt_embeds"].expand(rows, -1, -1),
-                    added_cond_kwargs={key: value.expand(rows, -1) for key, value in added.items()}
-                    or None,
-                )
+                row = parts.build_row(self._told, resolved)
+                stacked = parts.stack_rows([row] * rows)
+                times = torch.full((rows,), 500.0, device=self._where)
+                parts.call_denoiser(latents, times, stacked)
             for _ in range(cells):
                 parts.decode(torch.randn(shape).to(self._where, parts.device.dtype)).float().cpu()
 
