@@ -126,10 +126,9 @@ def random_weights() -> Iterator[None]:
     """Give every network that is read random numbers, on its device, with which activations stay in range."""
     import torch
 
-    from studio.engine.models import components
-    from studio.engine.models.families import unet, z_image
+    from studio.engine.models import loaded_model
 
-    load = components.load_network
+    load = loaded_model.load_network
 
     def load_network(*given: Any) -> Any:
         network = load(*given)
@@ -142,8 +141,7 @@ def random_weights() -> Iterator[None]:
         return network
 
     with (
-        patch.object(unet, "load_network", load_network),
-        patch.object(z_image, "load_network", load_network),
+        patch.object(loaded_model, "load_network", load_network),
     ):
         yield
 

@@ -310,6 +310,20 @@ def test_a_prompt_that_is_known_loads_no_text_encoder(home: WorkerContext) -> No
     assert TEXT_ENCODERS not in list_parts(home)
 
 
+def test_prompts_go_with_the_denoiser(home: WorkerContext) -> None:
+    """They lie on the device: what has left it keeps nothing there."""
+    unload_all(home)
+    request = build_request(FAMILIES["sd1"]).resolve(64, 3)
+    with home.pipelines.borrow(request) as model:
+        together(model, request)
+        assert model.prompt_cache
+    with home.pipelines.borrow(request) as again:
+        assert again is model
+    assert home.pipelines.evict_idle()
+    with home.pipelines.borrow(request) as again:
+        assert not again.prompt_cache
+
+
 def test_a_copy_of_a_family_is_the_family() -> None:
     import copy
     import pickle

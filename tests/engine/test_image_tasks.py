@@ -22,7 +22,7 @@ from studio.core.generation.rules import SWITCH_FIELDS
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
-from studio.engine.models.families import unet
+from studio.engine.models import loaded_model
 from studio.engine.sweeps.denoise_strip import render_denoise_strip
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import BadPicture, Cancelled, InvalidSpec
@@ -257,8 +257,10 @@ def test_another_kind_of_work_loads_nothing(
         WorkerContext.open(load(home=tmp_path, device="cpu", keep_free=0, preview_every=0)),
         [],
     )
-    real = unet.load_network
-    monkeypatch.setattr(unet, "load_network", lambda *told: loads.append(told) or real(*told))
+    real = loaded_model.load_network
+    monkeypatch.setattr(
+        loaded_model, "load_network", lambda *told: loads.append(told) or real(*told)
+    )
     made(bench, None, **EULER, width=64, height=64)
     made(bench, scene(), **EULER)
     made(bench, scene(), square(), **EULER)

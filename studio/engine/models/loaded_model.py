@@ -16,13 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
+from diffusers import AutoencoderKL
 
 from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
@@ -71,6 +73,11 @@ class LoadedModel(ABC):
 
     Whoever borrows it leaves it as it was. Without a `provider` the parts are its own.
     """
+
+    # Said by each family: the class of its denoiser, and of each text encoder's tokenizer and
+    # network.
+    denoiser_class: ClassVar[type]
+    text_classes: ClassVar[tuple[tuple[type, type], ...]]
 
     info: ModelInfo
     content_hash: str
@@ -142,9 +149,22 @@ class LoadedModel(ABC):
         for name in PARTS:
             self._get_part(name)
 
-    @abstractmethod
     def load_part(self, name: str) -> Any:
-        """Read a part from the model's folder, to the device. Raises BadFile, UnknownFamily."""
+        """Read a part from the model's folder, to the device. Raises BadFile."""
+        device = self.device
+        if name == VAE:
+            return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
+        if name == DENOISER:
+            folder = self.family.denoiser
+            return load_network(self.denoiser_class, self.info, folder, device, device.dtype)
+        tokenizers, encoders = [], []
+        classes = zip(self.family.text_encoders, self.text_classes, strict=True)
+        for part, (tokenizer_class, encoder_class) in classes:
+            tokenizers.append(load_tokenizer(tokenizer_class, self.info, part.tokenizer))
+            encoders.append(
+                load_network(encoder_class, self.info, part.encoder, device, device.dtype)
+            )
+        return TextEncoders(tokenizers, encoders)
 
     def _get_part(self, name: str) -> Any:
         if name not in self.parts:
@@ -368,7 +388,6 @@ def load_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedMode
 
     Raises:
         BadFile: A file is broken.
-        UnknownFamily: The denoiser needs an input that we do not give.
     """
     model = open_model(info, content_hash, device)
     model.load_all()

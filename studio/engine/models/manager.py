@@ -127,12 +127,12 @@ class PipelineManager:
         # Second passes run one by one.
         batch_size = min(request.batch_size, request.num_images)
         areas = [area for _, area in plan_passes(resolved, resolved.size)]
-        native_pixels = resolved.width * resolved.height
-        pixels = native_pixels * max(batch_size, *areas)
+        image_pixels = resolved.width * resolved.height
+        pixels = image_pixels * max(batch_size, *areas)
         activation_bytes = info.activation_elements_per_pixel * pixels * self.device.dtype.itemsize
         # Pieces that the denoiser leaves are not always of use to the autoencoder.
         working_bytes = 2 * activation_bytes + self.estimate_decode_bytes(
-            info, int(native_pixels * max(1.0, *areas))
+            info, int(image_pixels * max(1.0, *areas))
         )
         needed_bytes = self._estimate_bytes(info) + working_bytes + required_bytes
         idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
@@ -154,7 +154,7 @@ class PipelineManager:
             if resident["name"] == model_name
         ]
         for model in named:
-            del self._models[model.content_hash]
+            self._forget(model)
         self.device.empty_cache()
         return any(evicted)
 
@@ -193,6 +193,7 @@ class PipelineManager:
             lambda: self._load_part(model, name),
             expected_bytes=self._estimate_part_bytes(model, name),
             name=model.info.name,
+            on_evict=lambda _part: self._forget(model) if name == DENOISER else None,
         )
 
     @contextmanager
@@ -244,6 +245,11 @@ class PipelineManager:
             model = loaded_model.open_model(info, content_hash, self.device)
             self._models[content_hash] = model
         return model
+
+    def _forget(self, model: LoadedModel) -> None:
+        """Let go the prompts and the preview of a model that nobody has at the moment."""
+        if model.provider is None:
+            self._models.pop(model.content_hash, None)
 
     def _load_part(self, model: LoadedModel, name: str) -> Any:
         start_time = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.engine.models.families.unet import UNetModel
 
@@ -10,6 +10,4 @@ from studio.engine.models.families.unet import UNetModel
 class Model(UNetModel):
     """A U-Net that reads one text encoder."""
 
-    @property
-    def text_encoder_classes(self) -> tuple[type, ...]:
-        return (CLIPTextModel,)
+    text_classes = ((CLIPTokenizer, CLIPTextModel),)

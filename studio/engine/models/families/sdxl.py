@@ -1,9 +1,15 @@
-"""Stable Diffusion XL, as it is computed: two text encoders, a pooled prompt and the sizes."""
+"""Stable Diffusion XL, as it is computed.
+
+Knows: its two text encoders, the pooled prompt, the sizes and what an empty negative prompt is.
+Does not know: what it shares with SD 1.x (unet.py), how prompts are read (clip_prompts.py).
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
@@ -14,11 +20,12 @@ from studio.engine.models.loaded_model import Conditioning, Row, read_json
 class Model(UNetModel):
     """A row also has `pooled_prompt_embeds` (1, width) and `time_ids` (1, 6)."""
 
-    @property
-    def text_encoder_classes(self) -> tuple[type, ...]:
-        return (CLIPTextModel, CLIPTextModelWithProjection)
+    text_classes = (
+        (CLIPTokenizer, CLIPTextModel),
+        (CLIPTokenizer, CLIPTextModelWithProjection),
+    )
 
-    @property
+    @cached_property
     def force_zeros_for_empty_prompt(self) -> bool:
         """Whether an empty negative prompt is zeros instead of the encoded empty text."""
         index = read_json(self.info.path / "model_index.json")

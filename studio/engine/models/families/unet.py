@@ -6,25 +6,15 @@ as an input of distilled models. Does not know: how prompts are read (clip_promp
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTokenizer
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.families import clip_prompts
-from studio.engine.models.loaded_model import (
-    DENOISER,
-    VAE,
-    Conditioning,
-    LoadedModel,
-    Row,
-    TextEncoders,
-)
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.engine.models.noise_process import DiffusionProcess, NoiseProcess
 from studio.engine.models.schedulers import build_scheduler
 
@@ -38,25 +28,7 @@ MID_RESIDUAL = "mid_block_additional_residual"
 class UNetModel(LoadedModel):
     """A model with a U-Net; a row has `prompt_embeds` (1, tokens, width), and what families add."""
 
-    @property
-    @abstractmethod
-    def text_encoder_classes(self) -> tuple[type, ...]:
-        """Transformers' class of each text encoder."""
-
-    def load_part(self, name: str) -> Any:
-        if name == VAE:
-            return load_network(AutoencoderKL, self.info, "vae", self.device, self.device.vae_dtype)
-        if name == DENOISER:
-            folder = self.family.denoiser
-            dtype = self.device.dtype
-            return load_network(UNet2DConditionModel, self.info, folder, self.device, dtype)
-        tokenizers, encoders = [], []
-        for part, encoder_class in zip(self.family.text_encoders, self.text_encoder_classes):
-            tokenizers.append(load_tokenizer(CLIPTokenizer, self.info, part.tokenizer))
-            encoders.append(
-                load_network(encoder_class, self.info, part.encoder, self.device, self.device.dtype)
-            )
-        return TextEncoders(tokenizers, encoders)
+    denoiser_class = UNet2DConditionModel
 
     def encode_prompts(self, request: GenerationRequest) -> Conditioning:
         return clip_prompts.encode_prompts(self, request)

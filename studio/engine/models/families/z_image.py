@@ -12,22 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
+from diffusers import ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3Model
 
 from studio.core.families.z_image import PATCH_SIDE
 from studio.core.generation.prompt import parse_prompt
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.flow_schedulers import build_flow_scheduler
-from studio.engine.models.loaded_model import (
-    DENOISER,
-    VAE,
-    Conditioning,
-    LoadedModel,
-    Row,
-    TextEncoders,
-)
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.engine.models.noise_process import FlowProcess, NoiseProcess
 
 MAX_TOKENS = 512  # of a prompt, with the template
@@ -37,17 +29,8 @@ TEXT_LAYER = -2  # the hidden state that the transformer was trained on
 class Model(LoadedModel):
     """A row has `cap_feats` (tokens, width), of as many tokens as its prompt has."""
 
-    def load_part(self, name: str) -> Any:
-        device = self.device
-        if name == VAE:
-            return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
-        if name == DENOISER:
-            folder = self.family.denoiser
-            return load_network(ZImageTransformer2DModel, self.info, folder, device, device.dtype)
-        (part,) = self.family.text_encoders
-        tokenizer = load_tokenizer(AutoTokenizer, self.info, part.tokenizer)
-        encoder = load_network(Qwen3Model, self.info, part.encoder, device, device.dtype)
-        return TextEncoders([tokenizer], [encoder])
+    denoiser_class = ZImageTransformer2DModel
+    text_classes = ((AutoTokenizer, Qwen3Model),)
 
     @property
     def latent_dtype(self) -> torch.dtype:
