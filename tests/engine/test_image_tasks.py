@@ -294,7 +294,7 @@ def swept(bench: WorkerContext) -> Callable[..., list[np.ndarray]]:
     ) -> list[np.ndarray]:
         id = sweeps.save(validate(SweepSpec, {"base": base, "axes": axes, "fast": fast}), "ann")
         told = run_sweep(bench, {"sweep": id}, quiet)
-        assert not told["failed"], sweeps.load_cell_results(id)
+        assert not told["failed"], [r.error for r in sweeps.load_cell_results(id).values()]
         return [
             np.asarray(Image.open(cell.path))
             for cell in sweeps.load_cell_results(id).values()
