@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from functools import cache
 from typing import Any, Self, TypeVar, get_args
 
@@ -46,6 +46,11 @@ class Spec(BaseModel):
     """A frozen model: no unknown field, no NaN and no infinity anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __iter__(self) -> Generator[tuple[str, Any], None, None]:
+        """Yield names and values of the fields alone: `dict(spec)` has nothing that is cached."""
+        for name in type(self).model_fields:
+            yield name, getattr(self, name)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values; what the original has cached is computed anew."""

@@ -464,3 +464,15 @@ def test_guests_may_ask_for_smaller_work_on_pictures() -> None:
         validate(
             GenerationRequest, {"hires_scale": 3, "hires_steps": 61, "hires_tile": 2048}
         ).validate_for_guest()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_what_is_cached_is_no_setting(scale: float) -> None:
+    """A request whose key was asked for resolves as one that is new."""
+    asked, new = (GenerationRequest(hires_scale=scale, prompt="a <lora:moon:1>") for _ in range(2))
+    assert asked.key
+    assert asked.inactive_fields
+    assert dict(asked) == dict(new)
+    assert dict(asked).keys() == GenerationRequest.model_fields.keys()
+    assert asked.resolve(64, 5) == new.resolve(64, 5)
+    assert asked.resolve(64, 5).inactive_fields == new.resolve(64, 5).inactive_fields
