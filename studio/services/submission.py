@@ -349,7 +349,9 @@ class Services:
         return self.home.library.check_request(request)
 
     def _queue(self, job: PreparedJob, visitor: Visitor, key: str | None = None) -> int:
-        job_id = self.home.jobs.submit(job.kind.name, job.spec, owner=visitor.id, key=key)
+        job_id = self.home.jobs.submit(
+            job.kind.name, job.spec, owner=visitor.id, key=key, tab=visitor.tab
+        )
         if job.kind.is_short and not visitor.is_guest:
             self.home.jobs.move_to_front(job_id)
         return job_id

@@ -6,8 +6,12 @@ Knows: the route by which files of the home are served. Does not know: who may r
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from pathlib import Path
+
+# The route by which gradio serves files; it still answers to the old spelling.
+FILE_ROUTE = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)
 
 
 def file_url(path: Path) -> str:

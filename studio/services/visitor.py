@@ -27,6 +27,8 @@ from studio.storage.inputs import Inputs
 from studio.storage.jobs import Job
 
 COOKIE_NAME = "studio-visitor"
+TAB_HEADER = "x-studio-tab"  # ui/static/browser_tab.js sends it
+MAX_TAB_CHARS = 32
 IMAGE_FIELDS = ("image", "mask")  # fields of a request that name a file of inputs/
 
 
@@ -34,11 +36,13 @@ IMAGE_FIELDS = ("image", "mask")  # fields of a request that name a file of inpu
 class Visitor:
     """One browser.
 
-    `id` is a hash of its cookie: tables and files may hold it without giving the cookie away.
+    `id` is a hash of its cookie: tables and files may hold it without giving the cookie away. `tab`
+    says which of its tabs asks, in the tab's own words; it opens nothing that `id` does not.
     """
 
     id: str
     is_guest: bool
+    tab: str = ""
 
     @property
     def owner_filter(self) -> str | None:
@@ -101,9 +105,10 @@ def visitor_from_scope(scope: Mapping[str, Any]) -> Visitor:
     )
     cookie = parse_cookie(headers.get("cookie", ""))
     code = hashlib.sha256((cookie or f"{address} {forwarded}").encode()).hexdigest()[:16]
+    tab = headers.get(TAB_HEADER, "")[:MAX_TAB_CHARS]
     if cookie:
-        return Visitor(code, is_guest)
-    return Visitor(f"api-{code}" if is_guest else "api", is_guest)
+        return Visitor(code, is_guest, tab)
+    return Visitor(f"api-{code}" if is_guest else "api", is_guest, tab)
 
 
 def is_local(name: str) -> bool:

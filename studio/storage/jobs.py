@@ -53,8 +53,12 @@ MIGRATIONS = (
     UPDATE jobs SET kind = 'training_evaluation' WHERE kind = 'report';
     UPDATE jobs SET kind = 'clip_search' WHERE kind = 'see';
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN tab TEXT NOT NULL DEFAULT '';
+    """,
 )
 OPEN_STATES = ("running", "queued")
+ENDED_STATES = ("done", "failed", "cancelled", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class Job:
     created: float
     started: float | None
     ended: float | None
+    tab: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +123,13 @@ class Jobs:
     # ---- for who asks for work ------------------------------------------------------------------
 
     def submit(
-        self, kind: str, spec: dict[str, Any], owner: str = "", key: str | None = None
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        owner: str = "",
+        key: str | None = None,
+        *,
+        tab: str = "",
     ) -> int:
         """Put a job in the queue; return its id.
 
@@ -127,10 +138,11 @@ class Jobs:
             spec: What the work needs, as JSON values.
             owner: Whose it is.
             key: The same key twice is the same job.
+            tab: In which tab of their browser it was asked for.
         """
-        sql = """INSERT INTO jobs (kind, spec, owner, key, created) VALUES (?, ?, ?, ?, ?)
+        sql = """INSERT INTO jobs (kind, spec, owner, key, created, tab) VALUES (?, ?, ?, ?, ?, ?)
                  ON CONFLICT (key) DO UPDATE SET key = key RETURNING id"""
-        rows = self._database.execute(sql, kind, json.dumps(spec), owner, key, time.time())
+        rows = self._database.execute(sql, kind, json.dumps(spec), owner, key, time.time(), tab)
         return int(rows[0]["id"])
 
     def cancel(self, job_id: int) -> None:
@@ -151,8 +163,8 @@ class Jobs:
         Returns:
             The new job's id; None if there is no such ended job.
         """
-        sql = """INSERT INTO jobs (kind, spec, owner, created)
-                 SELECT kind, spec, coalesce(?, owner), ? FROM jobs
+        sql = """INSERT INTO jobs (kind, spec, owner, created, tab)
+                 SELECT kind, spec, coalesce(?, owner), ?, tab FROM jobs
                  WHERE id = ? AND ended IS NOT NULL RETURNING id"""
         rows = self._database.execute(sql, owner, time.time(), job_id)
         return int(rows[0]["id"]) if rows else None
@@ -176,17 +188,38 @@ class Jobs:
         rows = self._database.execute("SELECT * FROM jobs WHERE id = ?", job_id)
         return _job_from_row(rows[0]) if rows else None
 
-    def list_open(self, owner: str | None = None, kind: str | None = None) -> list[Job]:
+    def list_open(
+        self,
+        owner: str | None = None,
+        kind: str | None = None,
+        tab: str | None = None,
+        *,
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[Job]:
         """Return running and queued jobs in the order in which they will be done.
 
         Args:
             owner: Whose; None is everybody's.
             kind: Of which kind; None is of any.
+            tab: Of which tab of a browser; None is of any.
+            limit: How many at most; -1 is all.
+            offset: How many to leave out before.
         """
         sql = """SELECT * FROM jobs WHERE state IN ('running', 'queued')
                  AND owner = coalesce(?, owner) AND kind = coalesce(?, kind)
-                 ORDER BY state DESC, priority, id"""
-        return [_job_from_row(row) for row in self._database.execute(sql, owner, kind)]
+                 AND tab = coalesce(?, tab)
+                 ORDER BY state DESC, priority, id LIMIT ? OFFSET ?"""
+        rows = self._database.execute(sql, owner, kind, tab, limit, offset)
+        return [_job_from_row(row) for row in rows]
+
+    def count(self, owner: str | None = None, *, is_open: bool) -> int:
+        """Return how many jobs run or wait, or how many have ended; `owner` None is everybody's."""
+        states = OPEN_STATES if is_open else ENDED_STATES
+        places = ", ".join("?" * len(states))
+        sql = f"""SELECT count(*) AS number FROM jobs WHERE state IN ({places})
+                  AND owner = coalesce(?, owner)"""
+        return int(self._database.execute(sql, *states, owner)[0]["number"])
 
     def get_last_ended(self, owner: str, kind: str) -> Job | None:
         """Return the job of an owner and kind that ended last, or None."""
@@ -195,10 +228,23 @@ class Jobs:
         rows = self._database.execute(sql, owner, kind)
         return _job_from_row(rows[0]) if rows else None
 
-    def list_recent(self, limit: int = 50, owner: str | None = None) -> list[Job]:
-        """Return the latest jobs in whatever state, newest first; `owner` None is everybody's."""
-        sql = "SELECT * FROM jobs WHERE owner = coalesce(?, owner) ORDER BY id DESC LIMIT ?"
-        return [_job_from_row(row) for row in self._database.execute(sql, owner, limit)]
+    def list_recent(
+        self, limit: int = 50, owner: str | None = None, tab: str | None = None
+    ) -> list[Job]:
+        """Return the latest jobs in whatever state, newest first.
+
+        `owner` None is everybody's, `tab` None that of any tab.
+        """
+        sql = """SELECT * FROM jobs WHERE owner = coalesce(?, owner) AND tab = coalesce(?, tab)
+                 ORDER BY id DESC LIMIT ?"""
+        return [_job_from_row(row) for row in self._database.execute(sql, owner, tab, limit)]
+
+    def list_ended(self, limit: int, offset: int = 0) -> list[Job]:
+        """Return everybody's jobs that have ended, newest first, after leaving out `offset`."""
+        sql = f"""SELECT * FROM jobs WHERE state IN ({", ".join("?" * len(ENDED_STATES))})
+                  ORDER BY id DESC LIMIT ? OFFSET ?"""
+        rows = self._database.execute(sql, *ENDED_STATES, limit, offset)
+        return [_job_from_row(row) for row in rows]
 
     def iter_specs(self, page_size: int = 1000) -> Iterator[str]:
         """Yield the spec of every job as JSON text."""
@@ -327,6 +373,7 @@ def _job_from_row(row: Row) -> Job:
         created=row["created"],
         started=row["started"],
         ended=row["ended"],
+        tab=row["tab"],
     )
 
 

@@ -52,20 +52,20 @@ class Presets(Generic[SpecT]):
     def __init__(self, spec_class: type[SpecT], shipped_folder: Path, user_folder: Path) -> None:
         self.spec_class = spec_class
         self.user_folder = user_folder
-        self._folders = (user_folder, shipped_folder)
+        self.shipped_folder = shipped_folder
 
-    def list_names(self) -> list[str]:
-        """Return the names of all presets, sorted."""
-        return sorted(self._find_files())
+    def list_names(self, *, only_shipped: bool = False) -> list[str]:
+        """Return the names of all presets, or of those that came with the studio, sorted."""
+        return sorted(self._find_files(only_shipped))
 
-    def load(self, name: str) -> SpecT:
-        """Return a preset.
+    def load(self, name: str, *, only_shipped: bool = False) -> SpecT:
+        """Return a preset; `only_shipped` looks for it among those that came with the studio.
 
         Raises BadFile for one that is missing or no TOML, InvalidSpec with all its bad fields.
         """
-        path = self._find_files().get(name)
+        path = self._find_files(only_shipped).get(name)
         if path is None:
-            names = ", ".join(self.list_names()) or "none"
+            names = ", ".join(self.list_names(only_shipped=only_shipped)) or "none"
             raise BadFile(f"There is no preset {quote(name)}; there is {names}.")
         return load_spec(path, self.spec_class, f"The preset {name}")
 
@@ -76,13 +76,14 @@ class Presets(Generic[SpecT]):
         atomic.write(path, tomli_w.dumps(values).encode())
         return path
 
-    def _find_files(self) -> dict[str, Path]:
+    def _find_files(self, only_shipped: bool) -> dict[str, Path]:
         """Return the files by name; the user's hide the shipped ones.
 
         Names are only ever looked up here, so that none leads to another folder.
         """
         files = {}
-        for folder in reversed(self._folders):
+        folders = [self.shipped_folder] if only_shipped else [self.shipped_folder, self.user_folder]
+        for folder in folders:
             for path in folder.glob("*.toml"):
                 if path.is_file() and not path.name.startswith("."):
                     files[path.stem] = path

@@ -43,7 +43,9 @@ TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "queue": ("Queue", queue.build),
 }
 STYLE_FILE = Path(__file__).with_name("static") / "style.css"
-SHORTCUTS_FILE = Path(__file__).with_name("static") / "shortcuts.js"
+SCRIPT_FILES = [
+    Path(__file__).with_name("static") / name for name in ("browser_tab.js", "shortcuts.js")
+]
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
 
@@ -287,7 +289,9 @@ def serve(home: Home, open_browser: bool = False) -> None:
         footer_links=[],
         show_error=False,
         quiet=True,
-        head=render_macro("page.html", "head", script=SHORTCUTS_FILE.read_text("utf-8")),
+        head=render_macro(
+            "page.html", "head", scripts=[file.read_text("utf-8") for file in SCRIPT_FILES]
+        ),
         css_paths=[STYLE_FILE],
         theme=build_theme(),
         prevent_thread_lock=True,

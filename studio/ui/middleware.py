@@ -8,7 +8,6 @@ is, who brought an image that is worked on. Does not know: who is owner and who 
 from __future__ import annotations
 
 import ipaddress
-import re
 import secrets
 import socket
 import urllib.parse
@@ -21,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import BadPicture, Busy
+from studio.services.urls import FILE_ROUTE
 from studio.services.visitor import (
     COOKIE_NAME,
     Visitor,
@@ -31,10 +31,9 @@ from studio.services.visitor import (
 )
 from studio.settings import Settings
 from studio.storage.home import Home
+from studio.ui.hidden_paths import HiddenPathsMiddleware
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# gradio still answers to the old spelling
-FILE_ROUTE = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)
 COOKIE_MAX_AGE_SECONDS = 365 * 24 * 3600
 
 
@@ -155,7 +154,10 @@ class AccessMiddleware:
 
 def build_middleware(home: Home) -> list[Any]:
     """Return what gradio's `app_kwargs` take as middleware."""
-    return [Middleware(AccessMiddleware, home=home)]
+    return [
+        Middleware(HiddenPathsMiddleware, settings=home.settings),
+        Middleware(AccessMiddleware, home=home),
+    ]
 
 
 def check_port_free(settings: Settings) -> None:

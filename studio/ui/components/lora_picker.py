@@ -184,8 +184,11 @@ def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, A
     }
 
 
-def build_lora_card(lora: LoraInfo | Unusable) -> dict[str, Any]:
-    """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it."""
+def build_lora_card(lora: LoraInfo | Unusable, visitor: Visitor) -> dict[str, Any]:
+    """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it.
+
+    Guests are not shown the tags of the captions that it was trained on.
+    """
     if isinstance(lora, Unusable):
         return {
             "name": lora.name,
@@ -203,7 +206,7 @@ def build_lora_card(lora: LoraInfo | Unusable) -> dict[str, Any]:
     return {
         "name": lora.name,
         "words": lora.trigger_words,
-        "tags": lora.tags,
+        "tags": () if visitor.is_guest else lora.tags,
         "base": lora.base_model,
         "title": lora.title if lora.title != lora.name else "",
         "about": " · ".join(about),

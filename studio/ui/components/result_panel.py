@@ -25,6 +25,7 @@ from studio.ui.views.jobs import list_job_images, render_outcome, render_progres
 
 JOB_KIND = GENERATE.name
 MAX_HISTORY_JOBS = 60  # jobs back to look for the last one of a tab
+MAX_OPEN_JOBS = 100  # waiting ones that are looked at
 COMPARE_LABEL = "Before and after"
 RESULT_LABEL = "The result alone"
 # Number of open jobs, id and revision of the first, id of the last one that ended.
@@ -128,21 +129,28 @@ class ResultPanel:
         stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS)
 
     def list_open_jobs(self, visitor: Visitor) -> list[Job]:
-        """Return this visitor's open jobs that belong here, in the order in which they will run."""
-        open_jobs = self.services.home.jobs.list_open(visitor.id, JOB_KIND)
+        """Return this tab's open jobs that belong here, in the order in which they will run.
+
+        Of very many only the first ones are looked at.
+        """
+        open_jobs = self.services.home.jobs.list_open(
+            visitor.id, JOB_KIND, visitor.tab, limit=MAX_OPEN_JOBS
+        )
         return [job for job in open_jobs if get_task(job) in self.tasks]
 
     def find_last_job(self, visitor: Visitor) -> Job | None:
         """Return the job that belongs here and ended last."""
         ended_jobs = [
             job
-            for job in self.services.home.jobs.list_recent(MAX_HISTORY_JOBS, visitor.id)
+            for job in self.services.home.jobs.list_recent(
+                MAX_HISTORY_JOBS, visitor.id, visitor.tab
+            )
             if job.kind == JOB_KIND and not job.is_open and get_task(job) in self.tasks
         ]
         return max(ended_jobs, key=lambda job: (job.ended or 0, job.id), default=None)
 
     def refresh(self, values: Updates, request: gr.Request) -> Updates:
-        """Return what this browser's jobs are doing, as updates; none if nothing has changed."""
+        """Return what this tab's jobs are doing, as updates; none if nothing has changed."""
         visitor = visitor_from_request(request)
         return self.render(visitor, values[self.snapshot], values[self.selected_path])
 
@@ -246,7 +254,7 @@ class ResultPanel:
         }
 
     def cancel_job(self, request: gr.Request) -> None:
-        """Cancel this visitor's first open job."""
+        """Cancel the first open job of this tab."""
         for job in self.list_open_jobs(visitor_from_request(request))[:1]:
             self.services.home.jobs.cancel(job.id)
 

@@ -183,7 +183,7 @@ class GenerationTab:
             "Presets", open=False, elem_id=self.element_id("presets")
         ) as self.presets_accordion:
             self.preset = gr.Dropdown(
-                self.services.home.presets.list_names(),
+                self.services.home.presets.list_names(only_shipped=True),
                 value=None,
                 label="Take a preset",
                 elem_id=self.element_id("preset"),
@@ -306,12 +306,7 @@ class GenerationTab:
         )
 
     def _wire_presets(self) -> None:
-        self.presets_accordion.expand(
-            lambda: gr.Dropdown(self.services.home.presets.list_names()),
-            None,
-            self.preset,
-            **EVENT_OPTIONS,
-        )
+        self.presets_accordion.expand(self.list_presets, None, self.preset, **EVENT_OPTIONS)
         self.preset.input(
             self.load_preset,
             {self.preset, *self.estimate_inputs},
@@ -546,14 +541,20 @@ class GenerationTab:
             return {self.form["width"]: gr.skip()}
         return {self.form["width"]: size[0], self.form["height"]: size[1]}
 
+    def list_presets(self, request: gr.Request) -> gr.Dropdown:
+        """Offer the presets that this visitor may see."""
+        is_guest = visitor_from_request(request).is_guest
+        return gr.Dropdown(self.services.home.presets.list_names(only_shipped=is_guest))
+
     def load_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Put a preset on the page."""
         with report_errors():
             name = values[self.preset]
             if not name:
                 return {self.estimate: gr.skip()}
-            preset = self.services.home.presets.load(str(name))
-            return self.load_request(preset, visitor_from_request(request))
+            visitor = visitor_from_request(request)
+            preset = self.services.home.presets.load(str(name), only_shipped=visitor.is_guest)
+            return self.load_request(preset, visitor)
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the settings on the page as a preset."""

@@ -228,4 +228,4 @@ def _describe_row(row: dict[str, Any], job: Job | None) -> dict[str, str]:
 
 
 def _meta_key(visitor: Visitor) -> str:
-    return f"many {visitor.id}"
+    return f"many {visitor.id} {visitor.tab}".rstrip()

@@ -95,7 +95,7 @@ class ModelsTab:
     def render_loras(self, visitor: Visitor) -> str:
         """Render the LoRAs of the library."""
         loras = self.services.home.library.list_loras()
-        cards = [lora_picker.build_lora_card(lora) for lora in loras]
+        cards = [lora_picker.build_lora_card(lora, visitor) for lora in loras]
         return render_loras(cards, is_owner=not visitor.is_guest)
 
     def on_open(self, visitor: Visitor) -> Updates:

@@ -6,6 +6,7 @@ Does not know: what a job does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.jobs import render_queue
 
-MAX_HISTORY_JOBS = 60
+JOBS_PER_PAGE = 60
 MAX_ID_DIGITS = 18  # of what SQLite stores as an integer
 
 
@@ -40,41 +41,57 @@ class QueueTab:
         self.rows = gr.HTML(
             js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(0.5), elem_id="queue-list"
         )
+        self.page: gr.State = gr.State(0)
         self.shown_revision = gr.State(None)
         self.rows.submit(
             self.poll,
-            self.shown_revision,
+            {self.shown_revision, self.page},
             [self.rows, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
-        self.rows.click(self.handle_action, None, [self.rows], **EVENT_OPTIONS)
+        self.rows.click(self.handle_action, self.page, [self.rows, self.page], **EVENT_OPTIONS)
 
-    def render(self, visitor: Visitor) -> str:
-        """Render the open jobs in their order, then those that have ended."""
-        open_jobs = self.services.home.jobs.list_open()
-        recent_jobs = self.services.home.jobs.list_recent(MAX_HISTORY_JOBS)
-        ended_jobs = [job for job in recent_jobs if not job.is_open]
-        rows = mark_visible_jobs([*open_jobs, *ended_jobs], visitor)
-        return render_queue(rows, may_prioritize=not visitor.is_guest)
+    def render(self, visitor: Visitor, page: int = 0) -> Updates:
+        """Render a page of the jobs: the open ones in their order, then those that have ended.
 
-    def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
+        Args:
+            visitor: Who is looking.
+            page: Counts from 0; the nearest page there is is shown.
+        """
+        jobs = self.services.home.jobs
+        num_open = jobs.count(is_open=True)
+        num_jobs = num_open + jobs.count(is_open=False)
+        num_pages = max(1, math.ceil(num_jobs / JOBS_PER_PAGE))
+        page = max(0, min(page, num_pages - 1))
+        offset = page * JOBS_PER_PAGE
+        shown = jobs.list_open(limit=JOBS_PER_PAGE, offset=offset)
+        if len(shown) < JOBS_PER_PAGE:
+            shown += jobs.list_ended(JOBS_PER_PAGE - len(shown), max(0, offset - num_open))
+        rows = mark_visible_jobs(shown, visitor)
+        queue_html = render_queue(
+            rows, may_prioritize=not visitor.is_guest, page=page, num_pages=num_pages
+        )
+        return {self.rows: queue_html, self.page: page}
+
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Render the queue, if it has changed since the page last asked."""
         revision = self.services.home.jobs.get_revision()
-        if revision == shown_revision:
+        if revision == values[self.shown_revision]:
             return {self.shown_revision: gr.skip()}
-        return {
-            self.rows: self.render(visitor_from_request(request)),
-            self.shown_revision: revision,
-        }
+        updates = self.render(visitor_from_request(request), values[self.page])
+        return {self.rows: updates[self.rows], self.shown_revision: revision}
 
-    def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
-        """Handle a button of a job."""
+    def handle_action(self, page: int, event: gr.EventData, request: gr.Request) -> Updates:
+        """Handle a button of a job, or turn the page."""
         with report_errors():
             visitor = visitor_from_request(request)
             data = event_payload(event)
-            job = self._require_job(str(data.get("target")))
+            action, target = data.get("action"), str(data.get("target"))
+            if action == "page":
+                is_number = target.isdecimal() and len(target) <= MAX_ID_DIGITS
+                return self.render(visitor, int(target) if is_number else 0)
+            job = self._require_job(target)
             visitor.require_job_access(job)
-            action = data.get("action")
             if action == "first":
                 visitor.require_owner("Jumping the queue")
             jobs = self.services.home.jobs
@@ -86,7 +103,7 @@ class QueueTab:
             }
             if action in methods:
                 methods[action](job.id)
-            return {self.rows: self.render(visitor)}
+            return self.render(visitor, page)
 
     def _require_job(self, job_id: str) -> Job:
         """Return the job of an id that a browser sent, or raise BadFile."""
@@ -101,4 +118,4 @@ class QueueTab:
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = QueueTab(services)
-    return Tab(on_open=lambda visitor: {tab.rows: tab.render(visitor)}, outputs=[tab.rows])
+    return Tab(on_open=tab.render, outputs=[tab.rows, tab.page])

@@ -104,12 +104,16 @@ def list_job_images(job: Job) -> list[dict[str, Any]]:
     return list(job.progress.images)
 
 
-def render_queue(jobs: list[tuple[Job, bool]], may_prioritize: bool) -> str:
-    """Render the job table as two lists.
+def render_queue(
+    jobs: list[tuple[Job, bool]], may_prioritize: bool, *, page: int = 0, num_pages: int = 1
+) -> str:
+    """Render a page of the job table as two lists.
 
     Args:
         jobs: Each job, and whether the visitor may know and change it.
         may_prioritize: Whether the visitor may move jobs to the front.
+        page: Counts from 0.
+        num_pages: How many there are.
     """
     open_jobs = [(job, may_see) for job, may_see in jobs if job.is_open]
     open_jobs.sort(key=lambda entry: entry[0].state != "running")
@@ -119,6 +123,8 @@ def render_queue(jobs: list[tuple[Job, bool]], may_prioritize: bool) -> str:
         "queue",
         open_rows=[_build_row(job, may_see, may_prioritize) for job, may_see in open_jobs],
         past_rows=[_build_row(job, may_see, may_prioritize) for job, may_see in past_jobs],
+        page=page,
+        num_pages=num_pages,
     )
 
 

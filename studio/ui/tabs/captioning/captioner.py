@@ -58,7 +58,7 @@ class CaptionerPanel:
             with gr.Row():
                 self.form.add(
                     "captioner",
-                    choices=self.captioner_choices(),
+                    choices=self.captioner_choices(only_shipped=True),
                     allow_custom_value=True,
                     min_width=170,
                     info="Who writes.",
@@ -136,12 +136,12 @@ class CaptionerPanel:
                 form.add("model", max_lines=1, min_width=150)
             form.add("anew")
 
-    def captioner_choices(self) -> list[tuple[str, str]]:
-        """List the captioners on this machine, and an endpoint, as (label, value)."""
+    def captioner_choices(self, *, only_shipped: bool) -> list[tuple[str, str]]:
+        """List captioners on this machine, and an endpoint, as (label, value)."""
         choices = [
             (f"{model.name} ({CAPTIONERS[model.model_type].title})", model.name)
             for model in self.models.list_captioners()
-            if not isinstance(model, Unusable)
+            if not isinstance(model, Unusable) and (model.bundled or not only_shipped)
         ]
         return [*choices, ("an endpoint", ENDPOINT)]
 

@@ -80,7 +80,7 @@ class ClipSearch:
                     "Captions that fit worst", size="sm", elem_id="find-fit"
                 )
             self.clip = gr.Dropdown(
-                self.clip_choices(),
+                self.clip_choices(only_shipped=True),
                 value=DEFAULT_CLIP,
                 label="CLIP model",
                 allow_custom_value=True,
@@ -102,12 +102,12 @@ class ClipSearch:
         self.job_id: gr.State = gr.State(0)
         self.timer = gr.Timer(0.4, active=False)
 
-    def clip_choices(self) -> list[str]:
-        """List the names of the CLIP models on this machine."""
+    def clip_choices(self, *, only_shipped: bool) -> list[str]:
+        """List the names of CLIP models on this machine."""
         return [
             model.name
             for model in self.models.list_clip_models()
-            if not isinstance(model, Unusable)
+            if not isinstance(model, Unusable) and (model.bundled or not only_shipped)
         ]
 
     @property

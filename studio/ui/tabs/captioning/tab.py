@@ -139,7 +139,7 @@ class CaptioningTab:
     @property
     def outputs(self) -> list[Any]:
         """Components that `on_open` updates."""
-        return [*self.dataset_outputs, self.form["captioner"]]
+        return [*self.dataset_outputs, self.form["captioner"], self.clip_search.clip]
 
     # ---- opening ------------------------------------------------------------------------------
 
@@ -171,12 +171,12 @@ class CaptioningTab:
     def on_open(self, visitor: Visitor) -> Updates:
         """Fill a page that opens.
 
-        It shows the dataset that is being captioned, else the one that this browser captioned or
-        searched last.
+        It shows the dataset that this tab captions, else the one that it captioned or searched
+        last.
         """
         jobs = [
-            *self.services.home.jobs.list_open(visitor.owner_filter, CAPTION.name),
-            *self.services.home.jobs.list_recent(50, visitor.id),
+            *self.services.home.jobs.list_open(visitor.id, CAPTION.name, visitor.tab),
+            *self.services.home.jobs.list_recent(50, visitor.id, visitor.tab),
         ]
         names = (
             str(job.spec.get("dataset"))
@@ -188,7 +188,12 @@ class CaptioningTab:
             name = ""
         return {
             **self.open_dataset(name, visitor),
-            self.form["captioner"]: gr.Dropdown(self.captioner.captioner_choices()),
+            self.form["captioner"]: gr.Dropdown(
+                self.captioner.captioner_choices(only_shipped=visitor.is_guest)
+            ),
+            self.clip_search.clip: gr.Dropdown(
+                self.clip_search.clip_choices(only_shipped=visitor.is_guest)
+            ),
         }
 
     def select_dataset(self, values: Updates, request: gr.Request) -> Updates:

@@ -110,7 +110,7 @@ class SweepView:
 
     def render_invitation(self) -> str:
         """Render what stands in place of a grid: what a sweep is, and presets to begin with."""
-        preset_names = self.services.home.sweep_presets.list_names()
+        preset_names = self.services.home.sweep_presets.list_names(only_shipped=True)
         return grid.render_placeholder([name for name in STARTER_PRESETS if name in preset_names])
 
     @property

@@ -17,6 +17,7 @@ from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import SWEEP
 from studio.core.sweeps.spec import CostEstimate, SweepSpec, plan_sweep
 from studio.errors import BadFile, Busy, InvalidSpec
+from studio.services.browser_tabs import find_shown_subject
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.sweeps import Sweep
@@ -154,7 +155,7 @@ class SweepTab:
     def _add_extras(self) -> None:
         with gr.Accordion("Presets", open=False, elem_id="sweep-presets"):
             self.preset = gr.Dropdown(
-                self.services.home.sweep_presets.list_names(),
+                self.services.home.sweep_presets.list_names(only_shipped=True),
                 value=None,
                 label="Take a preset",
                 elem_id="sweep-preset",
@@ -208,7 +209,7 @@ class SweepTab:
     @property
     def outputs(self) -> list[Any]:
         """What handlers may change."""
-        view_outputs = [*self.view.outputs, self.sweep_list]
+        view_outputs = [*self.view.outputs, self.sweep_list, self.preset]
         return list(dict.fromkeys([*self.form_outputs, *self.loras.outputs, *view_outputs]))
 
     def wire(self) -> None:
@@ -370,8 +371,11 @@ class SweepTab:
         with report_errors():
             if not preset_name:
                 return {self.plan: gr.skip()}
-            spec = self.services.home.sweep_presets.load(preset_name)
-            return self.fill_form(spec, visitor_from_request(request))
+            return self._load_named_preset(preset_name, visitor_from_request(request))
+
+    def _load_named_preset(self, name: str, visitor: Visitor) -> Updates:
+        presets = self.services.home.sweep_presets
+        return self.fill_form(presets.load(name, only_shipped=visitor.is_guest), visitor)
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the sweep on the page as a preset."""
@@ -437,24 +441,27 @@ class SweepTab:
         with report_errors():
             if event_payload(event).get("action") != "preset":
                 return self.view.handle_action(values, event, request)
-            spec = self.services.home.sweep_presets.load(str(event_payload(event).get("target")))
-            return self.fill_form(spec, visitor_from_request(request))
+            name = str(event_payload(event).get("target"))
+            return self._load_named_preset(name, visitor_from_request(request))
 
     # ---- earlier sweeps -----------------------------------------------------------------------
 
     def on_open(self, visitor: Visitor) -> Updates:
-        """Return what a page that opens shows: the visitor's running sweep, else the last one."""
-        running_jobs = self.services.home.jobs.list_open(visitor.id, SWEEP.name)
-        sweep_ids = [str(job.spec.get("sweep")) for job in running_jobs]
-        sweep_ids += [sweep.id for sweep in self.services.home.sweeps.list_sweeps(visitor.id, 1)]
-        sweep = self.view.find_sweep(sweep_ids[0], visitor) if sweep_ids else None
+        """Return what a tab that opens shows: its running sweep, else its last one."""
+        sweep_ids = [sweep.id for sweep in self.services.home.sweeps.list_sweeps(visitor.id)]
+        shown_id = find_shown_subject(self.services.home.jobs, SWEEP, "sweep", sweep_ids, visitor)
+        sweep = self.view.find_sweep(shown_id, visitor)
+        preset_names = self.services.home.sweep_presets.list_names(only_shipped=visitor.is_guest)
+        preset_choices = {self.preset: gr.Dropdown(preset_names)}
         if sweep is None:
             return {
+                **preset_choices,
                 **self.loras.refresh(self.form["model"].value, visitor),
                 **self.view.close(),
                 self.sweep_list: self._render_sweep_list(visitor, ""),
             }
         return {
+            **preset_choices,
             **self._load_spec(sweep.spec, visitor, sweep),
             **self._open_sweep(visitor, sweep.id),
         }

@@ -85,7 +85,7 @@ class RunView:
 
     def render_invitation(self) -> str:
         """Render what stands there while no run is open: presets to start with."""
-        preset_names = self.services.home.training_presets.list_names()
+        preset_names = self.services.home.training_presets.list_names(only_shipped=True)
         return training_view.render_placeholder(
             [(name, label) for name, label in STARTER_PRESETS if name in preset_names]
         )

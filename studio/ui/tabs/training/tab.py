@@ -15,6 +15,7 @@ from studio.core.jobs import TRAIN, TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
 from studio.core.training.kohya import importer
 from studio.errors import BadFile, Busy, StudioError
+from studio.services.browser_tabs import find_shown_subject
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
@@ -58,7 +59,7 @@ class TrainingTab:
         with gr.Row(elem_classes="workspace"):
             with gr.Column(scale=5, min_width=320, elem_classes="controls"):
                 self.preset = gr.Dropdown(
-                    self.services.home.training_presets.list_names(),
+                    self.services.home.training_presets.list_names(only_shipped=True),
                     value=None,
                     label="Begin with a preset",
                     info="Fills in everything; nothing runs yet.",
@@ -83,7 +84,7 @@ class TrainingTab:
         with gr.Group():
             self.form.add(
                 "dataset",
-                choices=self.services.home.training_sets.names(),
+                choices=[],
                 value=None,
                 allow_custom_value=True,
                 info="A folder of pictures and captions in home/datasets.",
@@ -360,15 +361,19 @@ class TrainingTab:
         with report_errors():
             if not preset_name:
                 return {self.plan: gr.skip()}
-            config = self.services.home.training_presets.load(preset_name)
-            return self.fill_form(config, visitor_from_request(request))
+            visitor = visitor_from_request(request)
+            presets = self.services.home.training_presets
+            config = presets.load(preset_name, only_shipped=visitor.is_guest)
+            return self.fill_form(config, visitor)
 
     def load_starter_preset(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Put a preset into the form that was offered where no training is open yet."""
         with report_errors():
             name = str(event_payload(event).get("target"))
-            config = self.services.home.training_presets.load(name)
-            return {**self.fill_form(config, visitor_from_request(request)), self.preset: name}
+            visitor = visitor_from_request(request)
+            presets = self.services.home.training_presets
+            config = presets.load(name, only_shipped=visitor.is_guest)
+            return {**self.fill_form(config, visitor), self.preset: name}
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the form as a preset and list it."""
@@ -480,17 +485,18 @@ class TrainingTab:
     # ---- earlier runs -------------------------------------------------------------------------
 
     def on_open(self, visitor: Visitor) -> Updates:
-        """Fill a page that opens: with its browser's running training, else with the last one."""
+        """Fill a tab that opens: with its running training, else with its last one."""
         jobs = self.services.home.jobs
-        probe_job_id = next(
-            (job.id for job in jobs.list_open(visitor.id, TRAINING_DRY_RUN.name)), 0
-        )
-        open_run_ids = [str(job.spec.get("run")) for job in jobs.list_open(visitor.id, TRAIN.name)]
+        probes = jobs.list_open(visitor.id, TRAINING_DRY_RUN.name, visitor.tab, limit=1)
+        probe_job_id = probes[0].id if probes else 0
         run_ids = [run.id for run in self.services.home.runs.list_runs(visitor.id)]
-        run = self.view.find_run(next(iter(open_run_ids + run_ids), ""), visitor)
+        shown_id = find_shown_subject(jobs, TRAIN, "run", run_ids, visitor)
+        run = self.view.find_run(shown_id, visitor)
         dataset_names = self.services.list_datasets(visitor)
         updates: Updates = {
-            self.preset: gr.Dropdown(self.services.home.training_presets.list_names()),
+            self.preset: gr.Dropdown(
+                self.services.home.training_presets.list_names(only_shipped=visitor.is_guest)
+            ),
             self.probe_job_id: probe_job_id,
             self.probe_timer: gr.Timer(active=bool(probe_job_id)),
         }
