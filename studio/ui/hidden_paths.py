@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 import urllib.parse
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,9 @@ class HiddenPathsMiddleware:
         scope = self._reveal_address(scope)
         if Headers(scope=scope).get("content-type", "").startswith("application/json"):
             receive = await self._reveal_body(receive)
-        if FILE_ROUTE.search(scope["path"]):  # as it lies on the disk
-            await self.app(scope, receive, send)
-            return
-        await self.app(scope, receive, _HidingSend(send, self._hide))
+        # A file goes out as it lies on the disk.
+        is_file = FILE_ROUTE.search(scope["path"]) is not None
+        await self.app(scope, receive, _HidingSend(send, self._hide, only_errors=is_file))
 
     def _hide(self, body: bytes) -> bytes:
         for spelling, name in self._spellings:
@@ -98,9 +98,10 @@ class HiddenPathsMiddleware:
 class _HidingSend:
     """Sends a response on with other bytes; one of known length as a whole, a stream by pieces."""
 
-    def __init__(self, send: Send, hide: Any) -> None:
+    def __init__(self, send: Send, hide: Callable[[bytes], bytes], *, only_errors: bool) -> None:
         self._send = send
         self._hide = hide
+        self._only_errors = only_errors
         self._start: Message | None = None
         self._body = b""
         self._is_stream = False
@@ -109,8 +110,9 @@ class _HidingSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             content_type = Headers(raw=message["headers"]).get("content-type", "")
-            self._is_text = content_type.startswith(TEXT_TYPES)
-            self._is_stream = content_type.startswith("text/event-stream")
+            is_hidden = message["status"] >= 400 or not self._only_errors
+            self._is_text = is_hidden and content_type.startswith(TEXT_TYPES)
+            self._is_stream = self._is_text and content_type.startswith("text/event-stream")
             if self._is_text and not self._is_stream:
                 self._start = message
                 return

@@ -387,3 +387,24 @@ def test_numbers_travel(jobs: Jobs) -> None:
     jobs.claim("cpu")
     jobs.report_progress(id, Progress(1, 9, metrics={"loss": 0.25}))
     assert jobs.get(id).progress.metrics == {"loss": 0.25}  # type: ignore[union-attr]
+
+
+def test_a_tab_of_a_browser_has_its_own_jobs(jobs: Jobs) -> None:
+    first, second = (jobs.submit("generate", {}, owner="ann", tab=tab) for tab in ("a", "b"))
+    assert [job.id for job in jobs.list_open("ann", tab="a")] == [first]
+    assert [job.id for job in jobs.list_recent(owner="ann", tab="b")] == [second]
+    assert [job.id for job in jobs.list_recent(owner="ann")] == [second, first]
+    jobs.cancel(first)
+    again = jobs.retry(first)
+    assert again
+    assert [job.id for job in jobs.list_open("ann", tab="a")] == [again]
+
+
+def test_long_lists_come_in_pieces(jobs: Jobs) -> None:
+    ids = [jobs.submit("generate", {"prompt": str(number)}) for number in range(9)]
+    for id in ids[:4]:
+        jobs.cancel(id)
+    assert (jobs.count(is_open=True), jobs.count(is_open=False)) == (5, 4)
+    assert (jobs.count("ann", is_open=True), jobs.count("", is_open=True)) == (0, 5)
+    assert [job.id for job in jobs.list_open(limit=2, offset=1)] == ids[5:7]
+    assert [job.id for job in jobs.list_ended(2, 1)] == [ids[2], ids[1]]

@@ -27,6 +27,8 @@ from studio.ui.views.templates import render_macro
 
 MAX_TRIGGER_WORDS = 12  # trigger words that a row shows
 NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
+# A training notes where its base model lay; that says whose machine it was.
+ABSOLUTE_FOLDER = re.compile(r"^(?:[A-Za-z]:)?[\\/].*[\\/]")
 # A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to
 # be drawn first.
 USE_LORA_SCRIPT = """element.addEventListener('click', event => {
@@ -207,7 +209,7 @@ def build_lora_card(lora: LoraInfo | Unusable, visitor: Visitor) -> dict[str, An
         "name": lora.name,
         "words": lora.trigger_words,
         "tags": () if visitor.is_guest else lora.tags,
-        "base": lora.base_model,
+        "base": ABSOLUTE_FOLDER.sub("", lora.base_model),
         "title": lora.title if lora.title != lora.name else "",
         "about": " · ".join(about),
     }
