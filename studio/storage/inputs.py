@@ -27,10 +27,11 @@ from PIL import Image
 from studio.core.base import SHA256_PATTERN, is_sha256
 from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
+from studio.storage.odd_files import explain_odd_file
 
 # How long an image that nothing refers to stays after it was last sent.
 RETENTION_SECONDS = 24 * 3600.0
@@ -110,9 +111,9 @@ class Inputs:
         """Return (width, height) in pixels, read from the header. Raises BadPicture."""
         path = self.get_path(sha256)
         try:
-            with Image.open(path, formats=["PNG"]) as image:
+            with explain_odd_file(path), Image.open(path, formats=["PNG"]) as image:
                 return image.size
-        except (OSError, ValueError, SyntaxError):
+        except StudioError:
             raise BadPicture(
                 f"{path.name} in {self._folder} is damaged; send the picture again."
             ) from None
