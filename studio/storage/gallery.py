@@ -110,7 +110,14 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.outputs = settings.outputs.resolve()
         self.thumbs = settings.thumbs
-        self._database = Database(settings.home / "gallery.sqlite", MIGRATIONS)
+        self._database = Database(
+            settings.home / "gallery.sqlite",
+            MIGRATIONS,
+            rebuildable=True,
+            holds="the list of your pictures",
+        )
+        if self._database.notice:
+            self.sync()
 
     def close(self) -> None:
         """Close the index."""

@@ -109,7 +109,7 @@ class Jobs:
 
     def __init__(self, path: Path) -> None:
         """Open the table. Raises BadFile for no job table, or one of a later studio."""
-        self._database = Database(path, MIGRATIONS)
+        self._database = Database(path, MIGRATIONS, holds="the queue and its history")
 
     def close(self) -> None:
         """Close the file."""

@@ -102,7 +102,9 @@ class Sweeps:
     def __init__(self, settings: Settings) -> None:
         """Open the tables. Raises BadFile for a file that is no table of sweeps."""
         self._folder = settings.home / "sweeps"
-        self._database = Database(settings.home / "sweeps.sqlite", MIGRATIONS)
+        self._database = Database(
+            settings.home / "sweeps.sqlite", MIGRATIONS, holds="the sweeps and your verdicts"
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -56,8 +56,7 @@ def test_vectors_by_whom_and_of_what(tmp_path: Path) -> None:
     for path in (tmp_path / "cache").glob("vectors*"):
         path.unlink()
     (tmp_path / "cache" / "vectors.sqlite").write_bytes(b"no table" * 200)
-    with refused(BadFile):
-        EmbeddingCache(tmp_path)
+    assert EmbeddingCache(tmp_path).get("clip", ["0001"]) == {}
 
 
 def test_a_hash_is_remembered_until_a_file_changes(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ class Journal:
             busy_seconds=LOCK_TIMEOUT_SECONDS,
             synchronous="FULL",  # a step has to be on the disk before its files are
             advice="Move it away; captions and pictures are not in it, only their history.",
+            holds="the history of edits, by which they are undone,",
         )
 
     def close(self) -> None:

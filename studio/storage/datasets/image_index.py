@@ -77,6 +77,8 @@ class ImageIndex:
             busy_seconds=10,
             synchronous="OFF",  # what is lost is looked at again
             advice="Delete it; all in it can be looked at again.",
+            rebuildable=True,
+            holds="sizes and contents of datasets' pictures",
         )
 
     def close(self) -> None:
