@@ -175,6 +175,19 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def clear_lock(path: Path) -> None:
+    """Set aside what is in the place of a lock and can be none: a folder, or a file of anything."""
+    with suppress(OSError):
+        is_other = path.is_dir()
+        if path.is_file() and path.stat().st_size:
+            is_other = not _read_header(path)
+        if is_other:
+            aside = set_aside(path)
+            sentence = f"{path.name} was no lock of the studio and is kept as {aside.name}."
+            log.warning("%s", sentence)
+            aside.with_name(f"{aside.name}.txt").write_text(sentence, "utf-8")
+
+
 def list_notices(folder: Path) -> list[str]:
     """Return what happened to files of a folder that were set aside and are still kept."""
     notices = []

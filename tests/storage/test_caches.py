@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from studio.errors import BadFile
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.datasets.caption_cache import CaptionCache
 from studio.storage.datasets.embedding_cache import QUERY_BATCH_SIZE, EmbeddingCache
-from support.sentences import refused
 
 
 def test_a_line_that_a_kill_cut_off_costs_that_line_alone(tmp_path: Path) -> None:
