@@ -166,11 +166,20 @@ class Inputs:
         image_size = self.read_size(request.image) if request.image else None
         return request.resolve(native_size, seed, image_size)
 
-    def delete_unreferenced(self, referring_texts: Iterable[str]) -> int:
-        """Delete images that are expired and that none of these texts names; return how many.
+    @staticmethod
+    def delete(paths: Iterable[Path]) -> int:
+        """Delete files that `find_unreferenced` found; return of how many images they were."""
+        names = set()
+        for path in paths:
+            path.unlink(missing_ok=True)
+            names.add(path.stem)
+        return len(names)
 
-        First it is seen which are old, then the texts are read to their end, then files are
-        deleted: what is sent meanwhile stays.
+    def find_unreferenced(self, referring_texts: Iterable[str]) -> list[Path]:
+        """Return the files of images that are expired and that none of these texts names.
+
+        First it is seen which are old, then the texts are read to their end, then those that were
+        sent meanwhile are left out.
         """
         files: dict[str, list[Path]] = {}
         # The image comes before its guests' markers, so that it is deleted first.
@@ -179,14 +188,15 @@ class Inputs:
                 files.setdefault(path.stem, []).append(path)
         expired = {sha256 for sha256, paths in files.items() if _is_expired(paths)}
         if not expired:
-            return 0
+            return []
         for text in referring_texts:
             expired -= set(re.findall(f"(?=({SHA256_PATTERN}))", text))
-        unreferenced = [sha256 for sha256 in expired if _is_expired(files[sha256])]
-        for sha256 in unreferenced:
-            for path in files[sha256]:
-                path.unlink(missing_ok=True)
-        return len(unreferenced)
+        return [
+            path
+            for sha256 in sorted(expired)
+            if _is_expired(files[sha256])
+            for path in files[sha256]
+        ]
 
     def _guest_marker(self, sha256: str, guest_id: str) -> Path:
         return self._folder / f"{sha256}.{guest_id}"
