@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MAX_LISTED_FAULTS = 10  # of one request, in its message
+
 
 def quote(value: object, max_chars: int = 60) -> str:
     """Return a value as an error names it: in quotes if it is text, cut with an ellipsis."""
@@ -42,11 +44,17 @@ class StudioError(Exception):
 
 
 class InvalidSpec(StudioError):
-    """A request that cannot be fulfilled as it is; `faults` has a sentence for every bad field."""
+    """A request that cannot be fulfilled as it is; `faults` has a sentence for every bad field.
+
+    The message has the first MAX_LISTED_FAULTS of them, and says how many more there are.
+    """
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
+        lines = list(self.faults[:MAX_LISTED_FAULTS])
+        if len(self.faults) > MAX_LISTED_FAULTS:
+            lines.append(f"… and {len(self.faults) - MAX_LISTED_FAULTS:,} more like these.")
+        super().__init__("\n".join(lines))
 
 
 class ModelNotFound(StudioError):

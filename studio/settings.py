@@ -19,6 +19,9 @@ from studio.errors import BadFile, InvalidSpec, quote
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT_PREFIX = "STUDIO_"
+MAX_SETTINGS_BYTES = 64 * 2**10  # of studio.toml
+# Made when they are needed; a file of such a name is in the way.
+LATER_FOLDERS = ("datasets", "cache", "uploads", "empty")
 
 
 def shipped(folder: Literal["assets", "presets"]) -> Path:
@@ -125,7 +128,7 @@ def load(**flags: Any) -> Settings:
     """
     overrides = {name: value for name, value in flags.items() if value is not None}
     home_text = overrides.get("home") or os.environ.get("STUDIO_HOME") or "~/studio-home"
-    home = Path(home_text).expanduser().resolve()
+    home = _resolve_home(home_text)
     values = {**_read_settings_file(home / "studio.toml"), **overrides, "home": home}
     try:
         settings = Settings(**values)
@@ -135,10 +138,38 @@ def load(**flags: Any) -> Settings:
     return settings
 
 
+def _resolve_home(text: str | Path) -> Path:
+    """Return the home's folder, which need not be there yet. Raises BadFile."""
+    try:
+        home = Path(text).expanduser()
+        if home.is_symlink() and not home.exists():
+            # Made behind the link it would lie where a disk is missing.
+            raise BadFile(
+                f"The home folder {home} is a link to {home.readlink()}, which is not there. "
+                "Connect its disk, move the link away, or choose another with --home."
+            )
+        return home.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a circle, a NUL, no such user
+        raise BadFile(
+            f"The home folder {quote(str(text))} cannot be used: {str(error).rstrip('.')}. Choose "
+            "another with --home."
+        ) from None
+
+
 def _read_settings_file(path: Path) -> dict[str, Any]:
     """Return the values of a studio.toml but for those that an environment variable sets."""
+    if not os.path.lexists(path):
+        return {}
     try:
-        values = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if not path.is_file():  # a pipe would never answer
+            raise OSError("it is no file")
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise ValueError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
+        values = tomllib.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise BadFile(
+            f"{path} cannot be read: it is nested too deeply. Mend it or move it away."
+        ) from None
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} cannot be read: {error}. Mend it or move it away.") from None
     for variable in os.environ:
@@ -166,11 +197,25 @@ def _create_folders(settings: Settings) -> None:
         settings.presets / "sweeps",
         settings.presets / "training",
     )
-    try:
-        for folder in folders:
+    for folder in folders:
+        try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFile(
-            f"The home folder {settings.home} cannot be made: {error.strerror}. Choose another "
-            "with --home."
-        ) from None
+        except OSError as error:
+            _check_not_in_the_way(folder)
+            raise BadFile(
+                f"The home folder {settings.home} cannot be made: {error.strerror}. Choose another "
+                "with --home."
+            ) from None
+    for name in LATER_FOLDERS:
+        _check_not_in_the_way(settings.home / name)
+
+
+def _check_not_in_the_way(folder: Path) -> None:
+    """Raise BadFile where something that is no folder has a folder's name."""
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise BadFile(
+                f"{path} is a link that leads nowhere, where a folder has to be; move it away."
+            )
+        if path.exists() and not path.is_dir():
+            raise BadFile(f"{path} is a file where a folder has to be; move it away.")

@@ -1,4 +1,4 @@
-"""`studio doctor`: what this machine has, what is missing, what the studio was not tested with.
+"""`studio doctor`: what this machine has, what is missing, what lies about in the home.
 
 Knows: versions of what is installed and of what was tested. Does not know: gradio; torch is asked
 only in a child process.
@@ -13,15 +13,19 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 from packaging.requirements import Requirement
 
 from studio import __version__
 from studio.cli.runner import load_settings
+from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
+from studio.storage.cleanup import find_leftovers, remove_leftovers
 from studio.storage.home import Home
+from studio.storage.jobs import Lock
+from studio.storage.leftovers import LeftoverKind
 from studio.storage.models.library import Unusable
 
 DISTRIBUTION = "picture-studio"
@@ -40,8 +44,15 @@ print(json.dumps({
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what this machine has."""
-    diagnostics = collect_diagnostics(load_settings(arguments))
+    """Print what this machine has, or what lies about in the home."""
+    settings = load_settings(arguments)
+    if arguments.yes and not arguments.clean:
+        raise InvalidSpec(["--yes: says that --clean may remove what it finds; give both."])
+    if arguments.clean:
+        report = clean_home(settings, remove=arguments.yes)
+        print(json.dumps(report) if arguments.json else format_cleaning(report))
+        return
+    diagnostics = collect_diagnostics(settings)
     if arguments.json:
         print(json.dumps(diagnostics, ensure_ascii=False))
     else:
@@ -52,7 +63,8 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
     """Return Python, packages, devices, memory, disk, models, and what is missing or untested."""
     requirements = read_tested_requirements()
     versions = {item.name: _read_installed_version(item.name) for item in requirements}
-    models = Home(settings).library.scan_models()
+    home = Home(settings)
+    models = home.library.scan_models()
     return {
         "studio": __version__,
         "python": platform.python_version(),
@@ -64,6 +76,7 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
         "disk_free": shutil.disk_usage(settings.home).free,
         "missing": [name for name, version in versions.items() if version is None],
         "untested": outside_tested_range(requirements, versions),
+        "notices": [*home.notices, *home.runs.list_problems()],
         "models": {
             model.name: model.problem if isinstance(model, Unusable) else model.family
             for model in models
@@ -92,8 +105,62 @@ def format_diagnostics(diagnostics: dict[str, Any]) -> str:
     for name, version in diagnostics["versions"].items():
         lines.append(f"{name:<20}{version or 'MISSING'}")
     lines += [f"model     {name}: {status}" for name, status in diagnostics["models"].items()]
+    lines += [f"notice    {sentence}" for sentence in diagnostics["notices"]]
     lines += [f"untested  {sentence}" for sentence in diagnostics["untested"]]
     lines.append(f"missing   {missing}")
+    return "\n".join(lines)
+
+
+def clean_home(settings: Settings, remove: bool) -> dict[str, Any]:
+    """Find what lies about in a home, and remove it if that is asked for.
+
+    Args:
+        settings: Whose home.
+        remove: Whether it is removed; else it is only counted.
+
+    Returns:
+        By kind the files and bytes, whether they were removed, and the paths that could not be.
+
+    Raises:
+        Busy: A studio is open on this home, so that nothing may be removed.
+    """
+    lock = Lock(settings.home, "studio")
+    if remove and not lock.acquire(timeout_seconds=1.0):
+        raise Busy(f"A studio is open on {settings.home}; close it, then clean up.")
+    home = Home(settings)
+    try:
+        found = find_leftovers(home)
+        remaining = remove_leftovers(home, found) if remove else []
+    finally:
+        home.close()
+        lock.close()
+    kinds = {
+        kind: {
+            "files": sum(leftover.kind == kind for leftover in found),
+            "bytes": sum(leftover.size_bytes for leftover in found if leftover.kind == kind),
+        }
+        for kind in get_args(LeftoverKind)
+    }
+    return {
+        "home": str(settings.home),
+        "removed": remove,
+        "kinds": kinds,
+        "remaining": [str(leftover.path) for leftover in remaining],
+    }
+
+
+def format_cleaning(report: dict[str, Any]) -> str:
+    """Return the same as lines for a person: a table by kind, and what to do."""
+    lines = [f"{'kind':<18}{'files':>8}{'MB':>12}"]
+    totals = [0, 0]
+    for kind, counts in report["kinds"].items():
+        lines.append(f"{kind:<18}{counts['files']:>8,}{counts['bytes'] / 1e6:>12,.1f}")
+        totals[0] += counts["files"]
+        totals[1] += counts["bytes"]
+    lines.append(f"{'together':<18}{totals[0]:>8,}{totals[1] / 1e6:>12,.1f}")
+    if not report["removed"]:
+        lines.append("Nothing was removed; `studio doctor --clean --yes` removes this.")
+    lines += [f"could not be removed: {path}" for path in report["remaining"]]
     return "\n".join(lines)
 
 

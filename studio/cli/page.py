@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _clean_up(settings: Settings) -> None:
     """Tidy the home beside the page, with stores of its own that are closed again."""
-    from studio.storage.cleanup import delete_unreferenced_inputs
+    from studio.storage.cleanup import tidy_home
     from studio.storage.home import Home
 
     home = Home(settings)
-    delete_unreferenced_inputs(home)
+    tidy_home(home)
     home.close()

@@ -201,6 +201,13 @@ def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="instead, say what lies about in the home and could go: a line a kind, with files and "
+        "MB; nothing is removed",
+    )
+    parser.add_argument("--yes", action="store_true", help="with --clean: remove it")
     _add_home_flags(parser, argparse.SUPPRESS)
 
 

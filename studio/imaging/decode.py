@@ -7,11 +7,12 @@ image is for.
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
 from studio.errors import BadPicture
 
@@ -64,7 +65,9 @@ def load_image(
             rgb_image = _to_rgb(upright_image, background, notes, name)
             if profile and upright_image.mode in ("RGB", "RGBA", "P"):
                 rgb_image = _to_srgb(rgb_image, profile)
-        except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
+        except BadPicture:
+            raise
+        except Exception as error:  # Pillow's plugins raise anything: AssertionError, struct.error
             raise _damaged_image(name, error) from None
     return DecodedImage(rgb_image, text_chunks, tuple(notes))
 
@@ -89,7 +92,7 @@ def load_alpha_mask(source: Path | bytes, name: str = "") -> Image.Image | None:
             if not image.has_transparency_data:
                 return None
             alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-        except (OSError, ValueError, SyntaxError, IndexError, MemoryError) as error:
+        except Exception as error:
             raise _damaged_image(name, error) from None
     if alpha.getextrema() == (255, 255):
         return None
@@ -106,10 +109,20 @@ def read_image_size(path: Path, name: str = "") -> tuple[int, int]:
     with _open_image(path, name) as image:
         try:
             is_sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
-        except (OSError, ValueError, SyntaxError, IndexError, KeyError, MemoryError):
+        except Exception:
             is_sideways = False
         width, height = image.size
     return (height, width) if is_sideways else (width, height)
+
+
+def read_text_chunks(path: Path) -> dict[str, str]:
+    """Return the texts that stand before a PNG's pixels, without decoding these.
+
+    Raises:
+        BadPicture: it has no format or size that is allowed, or its header is damaged.
+    """
+    with _open_image(path, path.name) as image:
+        return _read_text_chunks(image)
 
 
 def _default_name(source: Path | bytes) -> str:
@@ -125,7 +138,7 @@ def _damaged_image(name: str, error: Exception) -> BadPicture:
 def _open_image(source: Path | bytes, name: str) -> Image.Image:
     """Open a file and check its header; no pixel is decoded yet."""
     try:
-        num_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
+        num_bytes = _measure_file(source, name) if isinstance(source, Path) else len(source)
         if num_bytes > MAX_FILE_BYTES:
             raise BadPicture(
                 f"{name} is {num_bytes / 2**20:.0f} MiB large; at most "
@@ -142,7 +155,9 @@ def _open_image(source: Path | bytes, name: str) -> Image.Image:
         ) from None
     except FileNotFoundError:
         raise BadPicture(f"{name} is not there.") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except BadPicture:
+        raise
+    except Exception:  # Pillow's plugins raise anything at a damaged header
         raise BadPicture(
             f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."
         ) from None
@@ -152,6 +167,14 @@ def _open_image(source: Path | bytes, name: str) -> Image.Image:
         image.close()
         raise
     return image
+
+
+def _measure_file(path: Path, name: str) -> int:
+    """Return the bytes of a file. Raises BadPicture for a pipe, which would never answer."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadPicture(f"{name} is no file; use PNG, JPEG, WebP, BMP or GIF.")
+    return status.st_size
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -194,7 +217,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         converted_image = ImageCms.profileToProfile(
             image, source_profile, srgb_profile, outputMode="RGB"
         )
-    except (ImageCms.PyCMSError, OSError, ValueError):
+    except Exception:  # of a damaged one also TypeError
         return image
     return converted_image or image
 
@@ -210,7 +233,7 @@ def _read_user_comment(image: Image.Image) -> str:
     """
     try:
         comment = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_USER_COMMENT, b"")
-    except (ValueError, SyntaxError, KeyError, OSError):
+    except Exception:
         return ""
     if not isinstance(comment, bytes) or len(comment) <= 8:
         return ""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.storage import atomic
+from studio.storage import odd_files
 
 
 class ContentHashes:
@@ -45,13 +45,13 @@ class ContentHashes:
         with self._write_lock:
             cache = self._load_cache()
             cache[str(path)] = {"stamp": stamp, "sha256": digest}
-            atomic.write(self._cache_file, json.dumps(cache).encode())
+            odd_files.write_cache(self._cache_file, json.dumps(cache).encode())
         return digest
 
     def _load_cache(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._cache_file.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError):
+            return odd_files.read_json(self._cache_file)
+        except (OSError, ValueError):
             return {}  # a cache: what is lost or broken is computed again
 
 
@@ -63,7 +63,7 @@ def _stamp_file(file: Path, root: Path) -> list[str | int]:
 def _hash_files(files: Sequence[Path], root: Path) -> str:
     digests = []
     for path in files:
-        with open(path, "rb") as file:
+        with odd_files.open_file(path) as file:
             digests.append(hashlib.file_digest(file, "sha256"))
     if len(files) == 1:
         return digests[0].hexdigest()

@@ -1,6 +1,7 @@
 """One SQLite file: its connection, its lock, its transactions, its migrations.
 
-Knows: SQLite's modes and versions. Does not know: any table; what is stored.
+Knows: SQLite's modes and versions. Does not know: any table; what is stored; how a damaged file is
+mended (sqlite_repair.py).
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from studio.errors import BadFile
+from studio.storage import sqlite_repair
+from studio.storage.sqlite_repair import DamagedDatabase
 
 Row = sqlite3.Row
 # By a word of SQLite's message.
@@ -43,6 +46,8 @@ class Database:
         busy_seconds: float = 5.0,
         synchronous: Synchronous = "NORMAL",
         advice: str = "Move it away; the pictures are not in it.",
+        rebuildable: bool = False,
+        holds: str = "what it held",
     ) -> None:
         """Open the file and bring its tables up to date.
 
@@ -53,24 +58,64 @@ class Database:
             synchronous: NORMAL loses nothing by kill -9 and the last moment by a power cut; FULL
                 loses nothing.
             advice: What to do with a file that cannot be used, as a sentence.
+            rebuildable: Whether all in it can be made again from other files. A damaged file, and
+                then also one of a later studio, is set aside and begins anew; of others, what can
+                still be read is kept.
+            holds: What is in it, for the sentence that says so.
 
         Raises:
-            BadFile: It is no database, or one of a later studio.
+            BadFile: It cannot be opened, or is one of a later studio.
+            Busy: It is damaged, and another process has it open.
         """
         self.path = path
+        self.notice = ""  # what happened where the file was damaged
         self._lock = threading.RLock()
+        self._rebuildable = rebuildable
+
+        def connect() -> None:
+            self._connect(migrations, busy_seconds, synchronous)
+
         try:
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=busy_seconds
-            )
-            self._connection.row_factory = Row
-            self._connection.execute(
-                "PRAGMA journal_mode = WAL"
-            )  # readers never wait for the writer
-            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
-            self._migrate(migrations)
+            try:
+                connect()
+            except sqlite3.DatabaseError as error:
+                if not sqlite_repair.is_damage(path, error):
+                    raise
+                self._repair(connect, migrations, holds)
         except (OSError, sqlite3.DatabaseError) as error:
             raise BadFile(f"{path} cannot be used: {error}. {_advise(path, advice)}") from None
+
+    def _connect(
+        self, migrations: Sequence[str], busy_seconds: float, synchronous: Synchronous
+    ) -> None:
+        self._connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=busy_seconds
+        )
+        try:
+            self._connection.row_factory = Row
+            # readers never wait for the writer
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            if str(self.path) != ":memory:":
+                sqlite_repair.check_file(self.path, self._connection)
+            self._migrate(migrations)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _repair(self, connect: Callable[[], None], migrations: Sequence[str], holds: str) -> None:
+        """Set a damaged file aside and open one that takes its place."""
+        with sqlite_repair.repair_lock(self.path):
+            try:
+                connect()  # another process may have mended it while this one waited
+            except sqlite3.DatabaseError as error:
+                if not sqlite_repair.is_damage(self.path, error):
+                    raise
+                reason = _describe_damage(self.path, error)
+                self.notice = sqlite_repair.repair(
+                    self.path, migrations, reason, rebuildable=self._rebuildable, holds=holds
+                )
+                connect()
 
     def close(self) -> None:
         """Close the connection; nothing can be asked afterwards."""
@@ -93,7 +138,7 @@ class Database:
 
         All rows are fetched: only then is an UPDATE … RETURNING committed.
         """
-        with self._lock:
+        with self._lock, self._damage_remembered():
             return self._connection.execute(sql, values).fetchall()
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
@@ -101,8 +146,16 @@ class Database:
 
         Call it inside `transaction`, or a kill leaves half of them.
         """
-        with self._lock:
+        with self._lock, self._damage_remembered():
             self._connection.executemany(sql, rows)
+
+    @contextmanager
+    def _damage_remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            sqlite_repair.remember_damage(self.path, error)
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -121,18 +174,21 @@ class Database:
                 raise
 
     def _migrate(self, migrations: Sequence[str]) -> None:
-        if self._read_version() == len(migrations):
+        version = self._read_version()
+        if version <= len(migrations):
+            sqlite_repair.check_tables(self._connection, migrations[:version])
+        if version == len(migrations):
             return
         with self.transaction():  # another process may have done it while this one waited
             version = self._read_version()
+            if version > len(migrations) and self._rebuildable:
+                raise DamagedDatabase("was written by a later studio")
             if version > len(migrations):
                 raise BadFile(
                     f"{self.path} was written by a later studio (tables {version}, this one knows "
                     f"{len(migrations)}): install that studio, or use another --home."
                 )
-            for script in migrations[version:]:
-                for statement in _split_statements(script):
-                    self._connection.execute(statement)
+            sqlite_repair.run_scripts(self._connection, migrations[version:])
             self._connection.execute(f"PRAGMA user_version = {len(migrations)}")
 
     def _read_version(self) -> int:
@@ -158,12 +214,10 @@ def _advise(path: Path, advice: str) -> str:
     return advice
 
 
-def _split_statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script; `executescript` would commit before it begins."""
-    statement = ""
-    for piece in script.split(";"):
-        statement += f"{piece};"
-        if sqlite3.complete_statement(statement):
-            if statement.strip() != ";":
-                yield statement
-            statement = ""
+def _describe_damage(path: Path, error: sqlite3.DatabaseError) -> str:
+    """Return what is wrong with a file, as the end of a sentence that begins with its name."""
+    if path.is_dir():
+        return "is a folder"
+    if isinstance(error, DamagedDatabase):
+        return str(error)
+    return "is no table of the studio" if "not a database" in str(error) else "is damaged"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +25,14 @@ from pydantic import ConfigDict, Field
 from studio.core.base import Spec, validate
 from studio.core.generation import infotext, rules
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.database import Database, Row
+from studio.storage.odd_files import explain_odd_file
+
+log = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE_PX = 320  # the longer side
 MAX_SAME_NAMES = 10_000
@@ -90,14 +94,13 @@ class GeneratedImage:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height of the file in pixels; None where it is gone.
+        """Width and height of the file in pixels; None where it is gone or damaged.
 
         A second pass or outpainting makes it larger than the request's size.
         """
         try:
-            with Image.open(self.path) as image:
-                return image.size
-        except OSError:
+            return decode.read_image_size(self.path)
+        except BadPicture:
             return None
 
 
@@ -107,7 +110,14 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.outputs = settings.outputs.resolve()
         self.thumbs = settings.thumbs
-        self._database = Database(settings.home / "gallery.sqlite", MIGRATIONS)
+        self._database = Database(
+            settings.home / "gallery.sqlite",
+            MIGRATIONS,
+            rebuildable=True,
+            holds="the list of your pictures",
+        )
+        if self._database.notice:
+            self.sync()
 
     def close(self) -> None:
         """Close the index."""
@@ -176,7 +186,8 @@ class Gallery:
             limit,
             offset,
         )
-        return [self._image_from_row(row) for row in rows]
+        images = [self._image_from_row(row) for row in rows]
+        return [image for image in images if image is not None]
 
     def count(self, query: str = "", owner: str | None = None) -> int:
         """Return how many images `search` would find without a limit."""
@@ -199,8 +210,9 @@ class Gallery:
         sql = """SELECT * FROM images WHERE digest = ? AND owner = coalesce(?, owner)
                  ORDER BY created DESC"""
         for row in self._database.execute(sql, digest, owner):
-            if Path(row["path"]).is_file():
-                return self._image_from_row(row)
+            image = self._image_from_row(row)
+            if image is not None and image.path.is_file():
+                return image
         return None
 
     def get_seconds_per_megapixel(self, model: str, batched: bool = False) -> float | None:
@@ -213,16 +225,17 @@ class Gallery:
         Returns:
             None where nothing was measured.
         """
-        sql = """SELECT metadata FROM images WHERE model = ?
+        sql = """SELECT * FROM images WHERE model = ?
                  AND (coalesce(json_extract(metadata, '$.request.batch_size'),
                                json_extract(metadata, '$.request.batch')) > 1) = ?
                  ORDER BY created DESC LIMIT 1"""
         rows = self._database.execute(sql, model, batched)
         if not rows:
             return None
-        metadata = json.loads(rows[0]["metadata"])
-        request = ResolvedRequest.model_validate(metadata["request"])
-        return float(metadata["seconds"]) / max(1e-9, estimate_unet_work(request))
+        image = self._image_from_row(rows[0])
+        if image is None:
+            return None
+        return image.seconds / max(1e-9, estimate_unet_work(image.request))
 
     def iter_metadata(self, page_size: int = 1000) -> Iterator[str]:
         """Yield the metadata of every image as JSON text."""
@@ -254,14 +267,29 @@ class Gallery:
         for path_text in sorted(files - indexed):
             path = Path(path_text)
             try:
-                loaded = decode.load_image(path)
-                metadata = validate(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
-            except (BadPicture, InvalidSpec):
-                continue  # not one of ours: it stays, and is not indexed
-            self._write_thumbnail(path, loaded.image)
-            self._add_to_index(path, metadata.model_dump(mode="json"))
+                with explain_odd_file(path):
+                    metadata = self._read_unlisted_image(path)
+                    self._add_to_index(path, metadata.model_dump(mode="json"))
+            except StudioError:
+                continue  # not one of ours, or damaged: it stays, and is not indexed
             num_added += 1
         return num_added, len(missing)
+
+    def _read_unlisted_image(self, path: Path) -> PngMetadata:
+        """Return what a PNG says of itself, and make the thumbnail that it lacks.
+
+        Where there is a thumbnail no pixel is decoded: a lost index is made again at a thousand
+        images a second instead of forty.
+
+        Raises StudioError.
+        """
+        if self._thumbnail_path(path).is_file():
+            chunks = decode.read_text_chunks(path)
+            return validate(PngMetadata, _parse_studio_chunk(chunks))
+        loaded = decode.load_image(path)
+        metadata = validate(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+        self._write_thumbnail(path, loaded.image)
+        return metadata
 
     @staticmethod
     def _where_clause(query: str, owner: str | None) -> tuple[str, list[str]]:
@@ -316,8 +344,15 @@ class Gallery:
         )
         return self._image_from_metadata(path, metadata)
 
-    def _image_from_row(self, row: Row) -> GeneratedImage:
-        return self._image_from_metadata(Path(row["path"]), json.loads(row["metadata"]))
+    def _image_from_row(self, row: Row) -> GeneratedImage | None:
+        """Return the image of a row; None for one that is damaged, which the log names."""
+        try:
+            path = Path(row["path"])
+            with explain_odd_file(path):
+                return self._image_from_metadata(path, json.loads(row["metadata"]))
+        except (StudioError, TypeError, ValueError) as error:
+            log.warning("A row of the gallery is left out: %s", error)
+            return None
 
     def _image_from_metadata(self, path: Path, metadata: dict[str, Any]) -> GeneratedImage:
         return GeneratedImage(
@@ -326,10 +361,17 @@ class Gallery:
             request=ResolvedRequest.model_validate(metadata["request"]),
             digest=metadata["digest"],
             content_hashes=metadata["contents"],
-            seconds=metadata["seconds"],
-            owner=metadata["owner"],
-            created=metadata["created"],
+            seconds=_check_number(metadata["seconds"]),
+            owner=str(metadata["owner"]),
+            created=_check_number(metadata["created"]),
         )
+
+
+def _check_number(value: Any) -> float:
+    """Return a number of metadata. Raises ValueError for one that no clock gives."""
+    if type(value) not in (int, float) or not 0 <= value < 1e11:
+        raise ValueError(f"{value!r:.40} is no time")
+    return float(value)
 
 
 def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 from studio.settings import Settings, shipped
+from studio.storage import sqlite_repair
 from studio.storage.datasets.caption_cache import CaptionCache
 from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.datasets.embedding_cache import EmbeddingCache
@@ -36,6 +37,15 @@ class Home:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences that the owner should read: which files were damaged and begin anew.
+
+        A notice stays as long as the damaged file, which the owner may delete.
+        """
+        folders = (self.settings.home, self.settings.home / "cache")
+        return [notice for folder in folders for notice in sqlite_repair.list_notices(folder)]
 
     @cached_property
     def jobs(self) -> Jobs:

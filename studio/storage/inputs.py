@@ -27,10 +27,11 @@ from PIL import Image
 from studio.core.base import SHA256_PATTERN, is_sha256
 from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.errors import BadPicture, InvalidSpec
+from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
+from studio.storage.odd_files import explain_odd_file
 
 # How long an image that nothing refers to stays after it was last sent.
 RETENTION_SECONDS = 24 * 3600.0
@@ -110,9 +111,9 @@ class Inputs:
         """Return (width, height) in pixels, read from the header. Raises BadPicture."""
         path = self.get_path(sha256)
         try:
-            with Image.open(path, formats=["PNG"]) as image:
+            with explain_odd_file(path), Image.open(path, formats=["PNG"]) as image:
                 return image.size
-        except (OSError, ValueError, SyntaxError):
+        except StudioError:
             raise BadPicture(
                 f"{path.name} in {self._folder} is damaged; send the picture again."
             ) from None
@@ -165,11 +166,20 @@ class Inputs:
         image_size = self.read_size(request.image) if request.image else None
         return request.resolve(native_size, seed, image_size)
 
-    def delete_unreferenced(self, referring_texts: Iterable[str]) -> int:
-        """Delete images that are expired and that none of these texts names; return how many.
+    @staticmethod
+    def delete(paths: Iterable[Path]) -> int:
+        """Delete files that `find_unreferenced` found; return of how many images they were."""
+        names = set()
+        for path in paths:
+            path.unlink(missing_ok=True)
+            names.add(path.stem)
+        return len(names)
 
-        First it is seen which are old, then the texts are read to their end, then files are
-        deleted: what is sent meanwhile stays.
+    def find_unreferenced(self, referring_texts: Iterable[str]) -> list[Path]:
+        """Return the files of images that are expired and that none of these texts names.
+
+        First it is seen which are old, then the texts are read to their end, then those that were
+        sent meanwhile are left out.
         """
         files: dict[str, list[Path]] = {}
         # The image comes before its guests' markers, so that it is deleted first.
@@ -178,14 +188,15 @@ class Inputs:
                 files.setdefault(path.stem, []).append(path)
         expired = {sha256 for sha256, paths in files.items() if _is_expired(paths)}
         if not expired:
-            return 0
+            return []
         for text in referring_texts:
             expired -= set(re.findall(f"(?=({SHA256_PATTERN}))", text))
-        unreferenced = [sha256 for sha256 in expired if _is_expired(files[sha256])]
-        for sha256 in unreferenced:
-            for path in files[sha256]:
-                path.unlink(missing_ok=True)
-        return len(unreferenced)
+        return [
+            path
+            for sha256 in sorted(expired)
+            if _is_expired(files[sha256])
+            for path in files[sha256]
+        ]
 
     def _guest_marker(self, sha256: str, guest_id: str) -> Path:
         return self._folder / f"{sha256}.{guest_id}"

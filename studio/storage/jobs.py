@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.errors import Cancelled
+from studio.errors import BadFile, Cancelled
+from studio.storage import sqlite_repair
 from studio.storage.database import Database, Row
 
 MIGRATIONS = (
@@ -114,7 +115,7 @@ class Jobs:
 
     def __init__(self, path: Path) -> None:
         """Open the table. Raises BadFile for no job table, or one of a later studio."""
-        self._database = Database(path, MIGRATIONS)
+        self._database = Database(path, MIGRATIONS, holds="the queue and its history")
 
     def close(self) -> None:
         """Close the file."""
@@ -344,6 +345,12 @@ class Jobs:
         return str(rows[0]["value"]) if rows else None
 
 
+def _lock_error(path: Path, error: sqlite3.Error) -> BadFile:
+    return BadFile(
+        f"{path} cannot be used: {error}. Move it away, and allow this user to write there."
+    )
+
+
 # The names in rows of the first version.
 _FORMER_PROGRESS_KEYS = {
     "note": "message",
@@ -386,16 +393,24 @@ class Lock:
     """
 
     def __init__(self, home: Path, name: str) -> None:
-        path = home / f"{name.replace(':', '-')}.lock"
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._path = home / f"{name.replace(':', '-')}.lock"
+        sqlite_repair.clear_lock(self._path)
+        try:
+            self._connection = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise _lock_error(self._path, error) from None
 
     def acquire(self, timeout_seconds: float = 0.0) -> bool:
         """Take the name; return False if another process still holds it after the timeout."""
         self._connection.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
         try:
             self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            return False
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                return False
+            raise _lock_error(self._path, error) from None
         return True
 
     def release(self) -> None:

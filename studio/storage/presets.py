@@ -15,6 +15,7 @@ import tomli_w
 from studio.core.base import Spec, validate
 from studio.errors import BadFile, InvalidSpec, quote
 from studio.storage import atomic
+from studio.storage.odd_files import explain_odd_file, list_folder, read_file
 
 SpecT = TypeVar("SpecT", bound=Spec)
 MAX_SPEC_BYTES = 200_000  # the longest prompts with every letter written as an escape
@@ -32,18 +33,20 @@ def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
         BadFile: It is no TOML.
         InvalidSpec: All its bad fields.
     """
-    try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            raise BadFile(
-                f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a file of settings."
-            )
-        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{label} cannot be read: {error}") from None
-    try:
-        return validate(spec_class, values)
-    except InvalidSpec as error:
-        raise InvalidSpec([f"{label}: {fault}" for fault in error.faults]) from None
+    with explain_odd_file(path, label):
+        try:
+            if path.stat().st_size > MAX_SPEC_BYTES:
+                raise BadFile(
+                    f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a file of "
+                    "settings."
+                )
+            values: dict[str, Any] = tomllib.loads(read_file(path).decode("utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadFile(f"{label} cannot be read: {error}") from None
+        try:
+            return validate(spec_class, values)
+        except InvalidSpec as error:
+            raise InvalidSpec([f"{label}: {fault}" for fault in error.faults]) from None
 
 
 class Presets(Generic[SpecT]):
@@ -84,7 +87,7 @@ class Presets(Generic[SpecT]):
         files = {}
         folders = [self.shipped_folder] if only_shipped else [self.shipped_folder, self.user_folder]
         for folder in folders:
-            for path in folder.glob("*.toml"):
-                if path.is_file() and not path.name.startswith("."):
+            for path in list_folder(folder):
+                if path.suffix == ".toml" and not path.name.startswith(".") and not path.is_dir():
                     files[path.stem] = path
         return files

@@ -20,9 +20,10 @@ from typing import Any
 
 from studio.core.base import validate
 from studio.core.sweeps.spec import SweepSpec
-from studio.errors import BadFile, InvalidSpec, quote
+from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.settings import Settings
-from studio.storage.database import Database
+from studio.storage.database import Database, Row
+from studio.storage.odd_files import explain_odd_file
 
 MAX_STARS = 5
 MAX_NOTE_CHARS = 2_000
@@ -101,7 +102,9 @@ class Sweeps:
     def __init__(self, settings: Settings) -> None:
         """Open the tables. Raises BadFile for a file that is no table of sweeps."""
         self._folder = settings.home / "sweeps"
-        self._database = Database(settings.home / "sweeps.sqlite", MIGRATIONS)
+        self._database = Database(
+            settings.home / "sweeps.sqlite", MIGRATIONS, holds="the sweeps and your verdicts"
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -234,11 +237,18 @@ class Sweeps:
         sweeps = []
         for row in self._database.execute(sql, *values):
             try:
-                spec = validate(SweepSpec, json.loads(row["spec"]))
-            except InvalidSpec:
-                continue  # from a studio that knows more
-            sweeps.append(Sweep(row["id"], row["owner"], row["created"], row["changed"], spec))
+                sweeps.append(_sweep_from_row(row))
+            except StudioError:
+                continue  # damaged, or from a studio that knows more
         return sweeps
+
+
+def _sweep_from_row(row: Row) -> Sweep:
+    with explain_odd_file(Path(str(row["id"])), f"The sweep {row['id']!s:.40}"):
+        spec = validate(SweepSpec, json.loads(row["spec"]))
+        return Sweep(
+            str(row["id"]), str(row["owner"]), float(row["created"]), float(row["changed"]), spec
+        )
 
 
 def parse_exported_verdicts(text: str, sweep_id: str) -> dict[str, Verdict]:

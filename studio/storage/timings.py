@@ -12,12 +12,13 @@ from pathlib import Path
 
 from studio.core.sweeps.spec import ModelTimings
 from studio.settings import Settings
-from studio.storage import atomic
+from studio.storage import odd_files
 from studio.storage.gallery import Gallery
 from studio.storage.models.library import Library
 
 TIMING_FIELDS = ("load", "encode")  # seconds until a model is ready, and for encoding one prompt
 FLOAT32_BYTES = 4  # of an activation: float32 is the largest type that is computed in
+MAX_SECONDS = 1e6  # more was never measured
 MIN_RELATIVE_CHANGE = 0.2  # a smaller one is not worth a write
 
 
@@ -37,7 +38,7 @@ def record_timings(settings: Settings, model: str, **seconds: float) -> None:
         for name, value in seconds.items()
     ):
         timings[model] = previous | {name: round(value, 4) for name, value in seconds.items()}
-        atomic.write(path, json.dumps(timings).encode())
+        odd_files.write_cache(path, json.dumps(timings).encode())
 
 
 def load_timings(
@@ -81,10 +82,12 @@ def _timings_file(settings: Settings) -> Path:
 def _read_timings(path: Path) -> dict[str, dict[str, float]]:
     try:
         timings = {}
-        for model, seconds in json.loads(path.read_bytes()).items():
+        for model, seconds in odd_files.read_json(path).items():
             timings[str(model)] = {
-                name: float(seconds[name]) for name in TIMING_FIELDS if seconds.get(name, -1) >= 0
+                name: float(seconds[name])
+                for name in TIMING_FIELDS
+                if 0 <= seconds.get(name, -1) <= MAX_SECONDS
             }
         return timings
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except Exception:
         return {}  # only a memory: what is lost or broken is measured again

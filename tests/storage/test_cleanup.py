@@ -193,14 +193,14 @@ def test_what_is_brought_again_meanwhile_stays(at: Callable[[], Home]) -> None:
         home.bring(1)
         yield "nothing"
 
-    assert home.inputs.delete_unreferenced(texts()) == 0
+    assert home.inputs.find_unreferenced(texts()) == []
     assert home.there() == {name}
     home.age(name, 9 * DAY)
-    assert home.inputs.delete_unreferenced(iter(())) == 1
+    assert home.inputs.delete(home.inputs.find_unreferenced(iter(()))) == 1
     with pytest.raises(BadPicture):
         home.inputs.get_path(name)
     assert home.bring(1) == name
-    assert not home.inputs.delete_unreferenced(iter(()))  # it begins anew
+    assert not home.inputs.find_unreferenced(iter(()))  # it begins anew
 
 
 def test_if_anything_cannot_be_read_nothing_goes(
@@ -213,6 +213,18 @@ def test_if_anything_cannot_be_read_nothing_goes(
     assert delete_unreferenced_inputs(home) == 0
     assert home.there() == {name}
     assert "was thrown away" in caplog.text
+
+
+def test_after_a_table_was_damaged_nothing_goes(at: Callable[[], Home]) -> None:
+    """What referred to the picture may be among the rows that were lost."""
+    home = at()
+    name = home.bring(1)
+    home.refer("a job", name)
+    home.age(name, 9 * DAY)
+    home.close()
+    (home.settings.home / "jobs.sqlite").write_bytes(b"no table" * 600)
+    assert delete_unreferenced_inputs(home) == 0
+    assert home.there() == {name}
 
 
 def test_other_files_are_left_alone(at: Callable[[], Home]) -> None:

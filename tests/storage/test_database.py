@@ -63,12 +63,6 @@ def test_a_later_studios_file_is_refused_and_left_alone(path: Path) -> None:
     assert bodies(Database(path, (FIRST, SECOND))) == []
 
 
-def test_what_is_no_database_is_refused_with_advice(path: Path) -> None:
-    path.write_bytes(b"no database at all, but long enough to be read as one" * 100)
-    with refused(BadFile):
-        Database(path, (FIRST,), advice="Throw it away.")
-
-
 def test_a_transaction_happens_whole_or_not(path: Path) -> None:
     database = Database(path, (FIRST, SECOND))
 
@@ -88,8 +82,6 @@ def test_the_advice_fits_what_keeps_a_file_from_being_opened(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.mkdir()
-    with refused(BadFile):
-        Database(path, (FIRST,))
     with refused(BadFile):
         Database(path / "nowhere" / "notes.sqlite", (FIRST,))
     monkeypatch.setattr(

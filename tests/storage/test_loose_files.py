@@ -272,8 +272,8 @@ def test_broken_files_hide_none(home: Settings) -> None:
     models, loras = library.scan_models(), list_own_loras(library)
     assert [model.name for model in models if isinstance(model, ModelInfo)] == ["pocket"]
     assert [lora.name for lora in loras if isinstance(lora, LoraInfo)] == ["moon"]
-    assert len(models) == 1 + 2 * 5
-    assert len(loras) == 1 + 5
+    assert len(models) == 1 + 2 * 7  # all but the folder
+    assert len(loras) == 1 + 7
     for item in (*models, *loras):
         item.name.encode()
         if isinstance(item, Unusable):

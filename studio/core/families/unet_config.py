@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from studio.core.families.family import ConfigFacts
-from studio.errors import BadFile, UnknownFamily
+from studio.errors import BadFile, UnknownFamily, quote
 
 MAX_NATIVE_SIZE_PX = 16_384
+MAX_ELEMENTS_PER_PIXEL = 10**6  # SDXL has about 800
+MAX_LEVELS = 16  # real autoencoders have 4
 LATENT_CHANNELS = 4
 INPAINTING_CHANNELS = 9  # the latents, the mask and the masked image's latents
 
@@ -34,8 +36,8 @@ def read_unet_config(
     in_channels = unet_config.get("in_channels")
     if in_channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
         raise UnknownFamily(
-            f"its U-Net takes {in_channels} channels; the studio runs those of 4, and of 9 for "
-            "inpainting."
+            f"its U-Net takes {quote(in_channels)} channels; the studio runs those of 4, and of 9 "
+            "for inpainting."
         )
     return ConfigFacts(
         _read_native_size(unet_config, vae_config, native_size),
@@ -52,15 +54,27 @@ def estimate_decode_elements(vae_config: Mapping[str, Any]) -> int:
     """
     try:
         channels = [int(width) for width in vae_config.get("block_out_channels", (128, 256))]
-        return 3 * channels[min(1, len(channels) - 1)]
+        return _check_elements(3 * channels[min(1, len(channels) - 1)])
     except (TypeError, ValueError, IndexError, OverflowError):
         raise BadFile("its autoencoder's config names no widths that can be.") from None
 
 
 def get_vae_scale_factor(vae_config: Mapping[str, Any]) -> int:
-    """Return image pixels per latent pixel and side: each level but the last halves the size."""
-    num_levels = len(vae_config.get("block_out_channels", "1234"))
-    return 1 << (num_levels - 1)
+    """Return image pixels per latent pixel and side: each level but the last halves the size.
+
+    Raises BadFile for an autoencoder that can be none.
+    """
+    widths = vae_config.get("block_out_channels", (1, 2, 3, 4))
+    if not isinstance(widths, list | tuple) or not 1 <= len(widths) <= MAX_LEVELS:
+        raise BadFile("its autoencoder's config names no widths that can be.")
+    return 1 << (len(widths) - 1)
+
+
+def _check_elements(number: int) -> int:
+    """Return how many numbers a pixel takes. Raises ValueError where no memory holds them."""
+    if not 1 <= number <= MAX_ELEMENTS_PER_PIXEL:
+        raise ValueError(number)
+    return number
 
 
 def _read_native_size(
@@ -92,6 +106,7 @@ def _estimate_activation_elements(
         layers = int(unet_config.get("layers_per_block", 2))
         skips = sum((layers + 1) * width / 4.0**level for level, width in enumerate(channels))
         per_latent_pixel = 20 * channels[0] + skips
-        return max(1, math.ceil(per_latent_pixel / get_vae_scale_factor(vae_config) ** 2))
+        elements = math.ceil(per_latent_pixel / get_vae_scale_factor(vae_config) ** 2)
+        return _check_elements(max(1, elements))
     except (TypeError, ValueError, IndexError, OverflowError):
         raise BadFile("its U-Net's config names no widths that can be.") from None

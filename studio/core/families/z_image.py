@@ -15,6 +15,7 @@ from studio.core.families.unet_config import get_vae_scale_factor
 from studio.errors import BadFile, UnknownFamily
 
 NATIVE_SIZE_PX = 1024
+MAX_WIDTH = 10**5  # real transformers have 3,840
 PATCH_SIDE = 2  # latents along one side of a token
 # Numbers that a block holds at once for each token, in widths of the network: queries, keys,
 # values, the two halves of the feed-forward (8/3 each), residuals and norms.
@@ -35,6 +36,8 @@ def read_z_image_config(
         channels = int(transformer_config.get("in_channels", 16))
         width = int(transformer_config.get("dim", 3840))
         latent_channels = int(vae_config.get("latent_channels", 4))
+        if not 1 <= width <= MAX_WIDTH:
+            raise ValueError(width)
     except (TypeError, ValueError, OverflowError):
         raise BadFile("its transformer's config names no widths that can be.") from None
     if channels != latent_channels:

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from studio.errors import BadFile
 from studio.storage import atomic
+from studio.storage.odd_files import read_file
+
+MAX_FILE_BYTES = 2**30  # more than a million long captions
 
 
 class CaptionCache:
@@ -33,7 +36,7 @@ class CaptionCache:
             BadFile: the file is there but cannot be read.
         """
         try:
-            lines = self._file.read_bytes().split(b"\n")
+            lines = read_file(self._file, MAX_FILE_BYTES).split(b"\n")
         except FileNotFoundError:
             return {}
         except OSError as error:

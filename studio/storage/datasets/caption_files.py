@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studio.errors import DatasetError, quote
+from studio.storage.odd_files import read_file
 
 MAX_CAPTION_BYTES = 64 * 2**10
 MAX_METADATA_BYTES = 64 * 2**20
@@ -95,7 +96,7 @@ def read_records(file: Path) -> list[Record]:
     try:
         if not file.is_file() or file.stat().st_size > MAX_METADATA_BYTES:
             raise DatasetError(f"it is no file of at most {MAX_METADATA_BYTES // 2**10:,} KiB.")
-        text, _ = decode_text(file.read_bytes(), MAX_METADATA_BYTES, "it")
+        text, _ = decode_text(read_file(file), MAX_METADATA_BYTES, "it")
     except OSError as error:
         raise DatasetError(f"it cannot be read ({error.strerror or error}).") from None
     if file.suffix.lower() == ".csv":

@@ -88,6 +88,29 @@ class DatasetStore:
         self._journal.close()
         self.registry.close()
 
+    def measure_forgotten_history(self) -> int:
+        """Return the bytes that the history holds of datasets of the home that are no more."""
+        return sum(self._journal.measure(folder) for folder in self._list_forgotten_folders())
+
+    def forget_history(self) -> None:
+        """Forget the edits of datasets of the home that are no more.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        for folder in self._list_forgotten_folders():
+            self._journal.delete_history(folder)
+
+    def _list_forgotten_folders(self) -> list[Path]:
+        """List datasets whose folder is gone; a folder elsewhere may be on a missing disk."""
+        home_folder = self.registry.home_folder.resolve()
+        return [
+            folder
+            for folder in self._journal.list_folders()
+            if folder.parent == home_folder and home_folder.is_dir() and not folder.exists()
+        ]
+
     def names(self) -> list[str]:
         """List all datasets of the home and those that came with the studio."""
         return self.registry.names()

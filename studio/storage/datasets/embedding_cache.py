@@ -37,7 +37,9 @@ class EmbeddingCache:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadFile(f"{path} cannot be used: {error}. {advice}") from None
-        self._database = Database(path, MIGRATIONS, advice=advice)
+        self._database = Database(
+            path, MIGRATIONS, advice=advice, rebuildable=True, holds="what CLIP saw in pictures"
+        )
 
     def close(self) -> None:
         """Close the file."""

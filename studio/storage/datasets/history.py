@@ -103,6 +103,7 @@ class Journal:
             busy_seconds=LOCK_TIMEOUT_SECONDS,
             synchronous="FULL",  # a step has to be on the disk before its files are
             advice="Move it away; captions and pictures are not in it, only their history.",
+            holds="the history of edits, by which they are undone,",
         )
 
     def close(self) -> None:
@@ -189,6 +190,40 @@ class Journal:
                 "UPDATE steps SET state = 'dropped' WHERE folder = ?", _encode_path(folder)
             )
             self._database.execute("DELETE FROM sources WHERE folder = ?", _encode_path(folder))
+
+    def list_folders(self) -> list[Path]:
+        """List the folders that anything is stored of."""
+        sql = "SELECT folder FROM steps UNION SELECT folder FROM sources"
+        return [Path(os.fsdecode(row["folder"])) for row in self._database.execute(sql)]
+
+    def measure(self, folder: Path) -> int:
+        """Return about how many bytes are stored of a dataset's edits."""
+        sql = """SELECT sum(length(c.key) + coalesce(length(c.old_data), 0)
+                            + coalesce(length(c.new_data), 0) + length(c.old_caption)
+                            + length(c.new_caption)) AS bytes
+                 FROM changes c JOIN steps s ON s.id = c.step WHERE s.folder = ?"""
+        return int(self._database.execute(sql, _encode_path(folder))[0]["bytes"] or 0)
+
+    def delete_history(self, folder: Path) -> None:
+        """Delete all that is stored of a dataset that is no more.
+
+        Raises:
+            Busy: another program keeps writing.
+            BadFile: the disk does not take the journal.
+        """
+        name = _encode_path(folder)
+        if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
+            raise Busy("Another program of this studio is writing captions; try again in a moment.")
+        try:
+            with self._transaction():
+                self._database.execute(
+                    "DELETE FROM changes WHERE step IN (SELECT id FROM steps WHERE folder = ?)",
+                    name,
+                )
+                self._database.execute("DELETE FROM steps WHERE folder = ?", name)
+                self._database.execute("DELETE FROM sources WHERE folder = ?", name)
+        finally:
+            self._writer_lock.release()
 
     def undo(self, folder: Path) -> Step | None:
         """Undo the last step; None if there is none.

@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import BadPicture
+from studio.errors import StudioError
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage.database import Database
 from studio.storage.datasets.caption_files import display_name
+from studio.storage.odd_files import explain_odd_file
 
 MIN_TRAINING_SIDE_PX = 64
 DECODE_THREADS = 4
@@ -76,6 +77,8 @@ class ImageIndex:
             busy_seconds=10,
             synchronous="OFF",  # what is lost is looked at again
             advice="Delete it; all in it can be looked at again.",
+            rebuildable=True,
+            holds="sizes and contents of datasets' pictures",
         )
 
     def close(self) -> None:
@@ -133,11 +136,10 @@ class ImageIndex:
                 os.fsencode(folder),
             )
             for name, size, modified, changed, info in rows:
-                width, height, content, notes, reason = json.loads(info)
-                infos[os.path.join(folder, os.fsdecode(name))] = (
-                    (size, modified, changed),
-                    ImageInfo((width, height), content, tuple(notes), reason, size),
-                )
+                image_info = _info_from_row(info, size)
+                if image_info is not None:
+                    path = os.path.join(folder, os.fsdecode(name))
+                    infos[path] = ((size, modified, changed), image_info)
         return infos
 
     def _save_infos(self, infos: Sequence[tuple[str, FileStamp | None, ImageInfo]]) -> None:
@@ -157,6 +159,16 @@ class ImageIndex:
             )
 
 
+def _info_from_row(text: str, file_size: int) -> ImageInfo | None:
+    """Return what was stored of an image; None for a damaged row: the image is looked at again."""
+    try:
+        width, height, content, notes, reason = json.loads(text)
+        size = (int(width), int(height))
+        return ImageInfo(size, str(content), tuple(map(str, notes)), str(reason), file_size)
+    except Exception:
+        return None
+
+
 def examine_image(path: Path) -> ImageInfo:
     """Decode and hash an image, both from the same bytes."""
     name = display_name(path.name)
@@ -164,10 +176,11 @@ def examine_image(path: Path) -> ImageInfo:
         num_bytes = path.stat().st_size
         if not path.is_file():
             return ImageInfo(image_error="is no file.")
-        # of a file that is too large `load_image` says so by itself
-        source = path.read_bytes() if num_bytes <= decode.MAX_FILE_BYTES else path
-        decoded = decode.load_image(source, name)
-    except (BadPicture, OSError) as error:
+        with explain_odd_file(path, name):
+            # of a file that is too large `load_image` says so by itself
+            source = path.read_bytes() if num_bytes <= decode.MAX_FILE_BYTES else path
+            decoded = decode.load_image(source, name)
+    except (StudioError, OSError) as error:
         return _info_from_error(error, name)
     assert isinstance(source, bytes)
     content_hash = hashlib.sha256(source).hexdigest()
@@ -181,12 +194,13 @@ def read_header(path: Path) -> ImageInfo:
         num_bytes = path.stat().st_size
         if not path.is_file():
             return ImageInfo(image_error="is no file.")
-        return _build_info(decode.read_image_size(path, name), "", (), num_bytes)
-    except (BadPicture, OSError) as error:
+        with explain_odd_file(path, name):
+            return _build_info(decode.read_image_size(path, name), "", (), num_bytes)
+    except (StudioError, OSError) as error:
         return _info_from_error(error, name)
 
 
-def _info_from_error(error: BadPicture | OSError, name: str) -> ImageInfo:
+def _info_from_error(error: StudioError | OSError, name: str) -> ImageInfo:
     if isinstance(error, OSError):
         return ImageInfo(image_error=f"cannot be read ({error.strerror or error}).")
     return ImageInfo(image_error=str(error).removeprefix(f"{name} "))

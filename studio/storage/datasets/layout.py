@@ -22,10 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from studio.errors import DatasetError
+from studio.errors import DatasetError, StudioError
 from studio.storage.datasets import caption_files
 from studio.storage.datasets.caption_files import Record, display_name
 from studio.storage.datasets.filesystem import ContainedFolder, file_suffix, is_dir, list_folder
+from studio.storage.odd_files import explain_odd_file, open_file
 
 Layout = Literal["sidecar", "metadata", "kohya"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -248,11 +249,12 @@ class _FolderScan:
         label = f"its caption {display_name(sidecar.name)}"
         data = None
         try:
-            if sidecar.is_symlink() and not self.contained_folder.contains(file):
-                raise DatasetError(f"{label} leads out of the folder.")
-            data = _read_caption_file(sidecar, label)
-            caption = caption_files.decode_first_line(data, label)
-        except DatasetError as error:
+            with explain_odd_file(file, label):
+                if sidecar.is_symlink() and not self.contained_folder.contains(file):
+                    raise DatasetError(f"{label} leads out of the folder.")
+                data = _read_caption_file(sidecar, label)
+                caption = caption_files.decode_first_line(data, label)
+        except StudioError as error:
             return CaptionLocation(file, data), None, str(error)
         return CaptionLocation(file, data), caption, ""
 
@@ -274,10 +276,13 @@ class _FolderScan:
         try:
             if not self.contained_folder.contains(file):
                 raise DatasetError("leads out of the folder.")
-            for record in caption_files.read_records(file):
+            with explain_odd_file(file, "it"):
+                all_records = caption_files.read_records(file)
+            for record in all_records:
                 try:
-                    name = _resolve_image_name(image_folder, record)
-                except DatasetError as error:
+                    with explain_odd_file(file, "it"):
+                        name = _resolve_image_name(image_folder, record)
+                except StudioError as error:
                     self._add_broken(file, f"line {record.line_number}: {error}")
                     continue
                 if name in records:
@@ -286,7 +291,7 @@ class _FolderScan:
                         "used."
                     )
                 records[name] = record
-        except DatasetError as error:
+        except StudioError as error:
             self._add_broken(file, str(error))
         return records
 
@@ -316,7 +321,7 @@ class _FolderScan:
 
 def _find_metadata_file(image_folder: Path) -> Path | None:
     files = [image_folder / name for name in METADATA_FILENAMES]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.lexists(file)), None)
 
 
 def _resolve_image_name(image_folder: Path, record: Record) -> str:
@@ -339,7 +344,7 @@ def _read_caption_file(dir_entry: os.DirEntry[str], label: str) -> bytes:
     """Read a caption's file; raise DatasetError if it is none, or too large."""
     try:
         if dir_entry.is_file():  # a pipe would never end
-            with open(dir_entry.path, "rb") as file:
+            with open_file(Path(dir_entry.path)) as file:
                 data = file.read(caption_files.MAX_CAPTION_BYTES + 1)
             if len(data) <= caption_files.MAX_CAPTION_BYTES:
                 return data

@@ -20,6 +20,7 @@ from studio.storage.datasets import filesystem, layout
 from studio.storage.datasets.caption_files import display_name
 from studio.storage.datasets.image_index import ImageIndex
 from studio.storage.datasets.layout import Layout
+from studio.storage.odd_files import list_folder
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class TrainingSets:
     def _find_folders(self) -> dict[str, Path]:
         folders: dict[str, Path] = {}
         for parent in self._folders:
-            for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+            for path in list_folder(parent):
                 if path.is_dir() and not path.name.startswith("."):
                     folders.setdefault(display_name(path.name), path)
         return folders

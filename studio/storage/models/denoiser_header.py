@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.storage.models.header_rules import DTYPE_BYTES, FLOW_FAMILIES, PART_PREFIXES
+from studio.storage.odd_files import open_file
 
 MAX_YAML_BYTES = 2**20
 # Names that say what a denoiser's numbers mean, and that it cannot be used.
@@ -103,11 +104,9 @@ def find_prediction(
 
 def _read_yaml_v(path: Path) -> bool:
     """Whether the config of the original repository, beside the file, says v-prediction."""
-    if not path.with_suffix(".yaml").is_file():  # a pipe would never answer
-        return False
     try:
-        with open(path.with_suffix(".yaml"), encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_YAML_BYTES)
+        with open_file(path.with_suffix(".yaml")) as file:
+            text = file.read(MAX_YAML_BYTES).decode("utf-8", "replace")
     except OSError:
         return False
     return bool(re.search(r"parameterization:\s*[\"']?v\b", text))

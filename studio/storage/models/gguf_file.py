@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.errors import BadFile
+from studio.storage.odd_files import open_file
 
 SIGNATURE = b"GGUF"
 MAX_HEADER_BYTES = 32 * 2**20  # a vocabulary of 260,000 words with its merges takes 15 MB
@@ -168,7 +169,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         BadFile: The header cannot be read, or the file is shorter than it says.
         OSError: The file cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         reader = _Reader(file, path.name)
         if reader.read(4) != SIGNATURE:

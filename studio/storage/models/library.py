@@ -8,8 +8,6 @@ Does not know: torch; what is loaded; what a file is that is neither (loose_file
 from __future__ import annotations
 
 import difflib
-import json
-import logging
 import os
 import shutil
 from collections import Counter
@@ -29,11 +27,12 @@ from studio.errors import (
     LoraMismatch,
     LoraNotFound,
     ModelNotFound,
+    StudioError,
     UnknownFamily,
     quote,
 )
 from studio.settings import Settings, shipped
-from studio.storage import atomic
+from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
@@ -41,15 +40,12 @@ from studio.storage.models.loose_files import (
     LooseFiles,
     Unusable,
     has_weights_suffix,
-    list_folder,
-    make_printable,
 )
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.peft_config import list_files
+from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
-
-log = logging.getLogger(__name__)
 
 DTYPE_BY_SAFETENSORS_CODE = {
     "F32": "float32",
@@ -142,9 +138,9 @@ class Library:
             for path in list_folder(folder):
                 if path.name in models:
                     continue
-                if os.path.isfile(path / "model_index.json"):
+                if os.path.lexists(path / "model_index.json"):
                     models[path.name] = self._read_model(path)
-                elif has_weights_suffix(path.name) and os.path.isfile(path):
+                elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
         files += [self._loose_files.describe(path) for path in self._loose_files.list_in_home()]
         return [*models.values(), *files]
@@ -168,8 +164,9 @@ class Library:
         loras: list[LoraInfo | Unusable] = []
         for name, path in self._find_lora_files().items():
             try:
-                loras.append(self._read_lora(name, path))
-            except BadFile as error:
+                with explain_odd_file(path):
+                    loras.append(self._read_lora(name, path))
+            except StudioError as error:
                 unusable = self._loose_files.describe(path, str(error))
                 loras.append(replace(unusable, name=make_printable(name)))
         return loras
@@ -314,8 +311,7 @@ class Library:
             if len(files) > MAX_LORAS:
                 subfolders.clear()
             subfolders.sort()
-            paths = [Path(folder, name) for name in names if has_weights_suffix(name)]
-            files += [path for path in paths if os.path.isfile(path)]
+            files += [Path(folder, name) for name in names if has_weights_suffix(name)]
         return files
 
     def _read_lora(self, name: str, path: Path) -> LoraInfo:
@@ -346,12 +342,10 @@ class Library:
         if name != path.name:
             return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
         try:
-            return read_model_info(path, bundled=path.parent == self._model_folders[1])
-        except (UnknownFamily, BadFile) as error:
+            with explain_odd_file(path, "it"):
+                return read_model_info(path, bundled=path.parent == self._model_folders[1])
+        except StudioError as error:
             return Unusable(name, path, str(error))
-        except Exception:  # one odd folder is not to hide all others
-            log.exception("%s could not be read", path)
-            return Unusable(name, path, "it is odd in a way that the studio did not expect.")
 
 
 def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
@@ -420,12 +414,10 @@ def _find_similar(name: str, lora_names: list[str]) -> list[str]:
 
 def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:
     try:
-        return lora_file.read_lora_info(path, name)
-    except BadFile as error:
+        with explain_odd_file(path):
+            return lora_file.read_lora_info(path, name)
+    except StudioError as error:
         return str(error)
-    except Exception:  # one odd file is not to hide all others
-        log.exception("%s could not be read", path)
-        return f"{path.name} is odd in a way that the studio did not expect."
 
 
 def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:
@@ -458,10 +450,10 @@ def _detect_variant(weights: Mapping[str, list[Path]]) -> str | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        return odd_files.read_json(path)
     except FileNotFoundError:
         raise BadFile(f"its {path.parent.name}/{path.name} is missing.") from None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadFile(
             f"its {path.parent.name}/{path.name} cannot be read ({type(error).__name__})."
         ) from None

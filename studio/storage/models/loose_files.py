@@ -7,19 +7,17 @@ and LoRAs can be used (library.py).
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studio.errors import BadFile, quote
+from studio.errors import BadFile, StudioError, quote
 from studio.settings import Settings
 from studio.storage.models import file_moves, model_file
 from studio.storage.models.model_file import WEIGHTS_SUFFIXES, ModelFile
-
-log = logging.getLogger(__name__)
+from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class LooseFiles:
         name = make_printable(path.name)
         try:
             identified = self._identify(path)
-        except BadFile as error:
+        except StudioError as error:
             return Unusable(name, path, problem or str(error))
         folder = self._find_folder(path)
         if not identified.folder or folder in (None, identified.folder):
@@ -118,24 +116,15 @@ class LooseFiles:
 
     def _identify(self, path: Path) -> ModelFile:
         """Return what a file is; remembered until it changes. Raises BadFile."""
-        try:
+        with explain_odd_file(path):
             stat = path.stat()
-        except OSError as error:
-            raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        known = self._identified.get(path)
-        if known is None or known[0] != stamp:
-            try:
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            known = self._identified.get(path)
+            if known is None or known[0] != stamp:
                 identified = model_file.identify_file(path)
-            except BadFile:
-                raise
-            except Exception:  # one odd file is not to hide all others
-                log.exception("%s could not be identified", path)
-                name = make_printable(path.name)
-                raise BadFile(f"{name} is odd in a way that the studio did not expect.") from None
-            known = (stamp, replace(identified, metadata={}))  # trainers write megabytes there
-            self._identified[path] = known
-        return known[1]
+                known = (stamp, replace(identified, metadata={}))  # trainers write megabytes there
+                self._identified[path] = known
+            return known[1]
 
     def _find_folder(self, path: Path) -> str | None:
         """Return which folder of the home a file lies in; empty for the home itself."""
@@ -145,29 +134,16 @@ class LooseFiles:
         return "" if path.parent == self._home else None
 
 
-def list_folder(folder: Path) -> list[Path]:
-    """List a folder by name; nothing where there is none that may be read."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
 def has_weights_suffix(name: str) -> bool:
     """Return whether a file is named like one of weights."""
     return not name.startswith(".") and name.lower().endswith(WEIGHTS_SUFFIXES)
-
-
-def make_printable(name: str) -> str:
-    """Return a file's name fit to be written: its bytes need not be text."""
-    return name.encode(errors="replace").decode()
 
 
 def _list_weights(folder: Path) -> list[Path]:
     return [
         path
         for path in list_folder(folder)
-        if has_weights_suffix(path.name) and os.path.isfile(path)
+        if has_weights_suffix(path.name) and not os.path.isdir(path)
     ]
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
@@ -32,6 +32,7 @@ from studio.storage.models.header_rules import (
     FAMILY_BY_TEXT_ENCODER_WIDTH,
 )
 from studio.storage.models.model_file import find_stated_family, identify_file, read_metadata
+from studio.storage.odd_files import open_file
 
 MAX_HEADER_BYTES = 8 * 2**20  # with all metadata that trainers write headers stay below 2 MB
 MAX_KEY_CHARS = 300
@@ -125,8 +126,9 @@ def read_layers(path: Path) -> tuple[list[Layer], list[str]]:
 
 def _open_and_parse(path: Path) -> tuple[list[Layer], list[str], dict[str, Any]]:
     try:
-        with open(path, "rb", buffering=0) as file:
-            return _parse(file, path)
+        with open_file(path) as file:
+            # without the buffer: hundreds of single numbers lie far from each other
+            return _parse(cast(BinaryIO, file.raw), path)
     except OSError as error:
         raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from studio.core.families.family import FamilyName
 from studio.errors import BadFile, quote
-from studio.storage import atomic
+from studio.storage import atomic, odd_files
 from studio.storage.models import gguf_file
 from studio.storage.models.adapter_kinds import (
     IA3,
@@ -184,7 +184,7 @@ class ModelFile:
 def identify_file(path: Path) -> ModelFile:
     """Return what a file of weights is. Raises BadFile if it cannot be opened."""
     try:
-        with open(path, "rb") as file:
+        with odd_files.open_file(path) as file:
             size_bytes = path.stat().st_size
             unread = ModelFile(path, size_bytes=size_bytes)
             head = file.read(64)

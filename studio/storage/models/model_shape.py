@@ -6,7 +6,6 @@ weights.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from studio.core.families.registry import FAMILIES
@@ -14,6 +13,7 @@ from studio.core.families.shapes import ModelShape
 from studio.core.training.lora_targets import parse_model_shape
 from studio.errors import BadFile
 from studio.storage.models.library import ModelInfo
+from studio.storage.odd_files import read_json
 
 
 def read_model_shape(info: ModelInfo) -> tuple[ModelShape, dict[str, Any]]:
@@ -31,8 +31,8 @@ def read_model_shape(info: ModelInfo) -> tuple[ModelShape, dict[str, Any]]:
 
 def _read_config(info: ModelInfo, component: str) -> dict[str, Any]:
     try:
-        return dict(json.loads((info.path / component / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        return read_json(info.path / component / "config.json")
+    except (OSError, ValueError) as error:
         raise BadFile(
             f"The {component} of {info.name} cannot be read ({type(error).__name__}). "
             "Copy the model again."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import BadFile, quote
+from studio.storage.odd_files import read_json
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -40,8 +41,7 @@ def read_peft_configs(path: Path, metadata: Mapping[str, Any]) -> dict[str, dict
         settings = json.loads(str(metadata.get("lora_adapter_metadata", "{}")))
         files = list_files(path)
         if len(files) > 1:
-            with open(files[1], "rb") as file:
-                settings = json.loads(file.read(MAX_CONFIG_BYTES)) | settings
+            settings = read_json(files[1], MAX_CONFIG_BYTES) | settings
         configs = _group_by_network(settings)
         for config in configs.values():
             config["alpha"] = _parse_optional(config.get("lora_alpha", config.get("alpha")))
@@ -50,7 +50,7 @@ def read_peft_configs(path: Path, metadata: Mapping[str, Any]) -> dict[str, dict
                 config[name] = _parse_pattern(config.get(name) or {})
             config["feedforward_modules"] = _parse_names(config.get("feedforward_modules"))
             config["num_cayley_neumann_terms"] = _parse_terms(config)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except Exception:  # any value may be of any type
         raise BadFile(
             f"{path.name}: the settings that peft wrote with it cannot be read, so its alpha is "
             "not known."

@@ -7,7 +7,6 @@ vocab.json and merges.txt. Does not know: what is done with long captions
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from studio.errors import BadFile
 from studio.settings import shipped
+from studio.storage.odd_files import read_file, read_json
 
 MAX_TOKENS = 77  # of CLIP's text encoders; a longer caption is cut, or read in pieces
 TOKEN_PATTERN = (
@@ -56,8 +56,8 @@ def _load_tokenizer(folder: Path) -> Tokenizer:
             return Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer = Tokenizer(
             models.BPE(
-                json.loads((folder / "vocab.json").read_text("utf-8")),
-                _parse_merges((folder / "merges.txt").read_text("utf-8")),
+                read_json(folder / "vocab.json"),
+                _parse_merges(read_file(folder / "merges.txt").decode("utf-8")),
                 end_of_word_suffix="</w>",
                 continuing_subword_prefix="",
                 fuse_unk=False,

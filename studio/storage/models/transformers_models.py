@@ -8,16 +8,17 @@ content hash. Does not know: torch; models that generate images (library.py), wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.catalog import CAPTIONERS, DEFAULT_CAPTIONER, DEFAULT_CLIP
-from studio.errors import BadFile
+from studio.errors import BadFile, StudioError
 from studio.settings import Settings, shipped
+from studio.storage import odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.models.library import Unusable, get_by_name
+from studio.storage.odd_files import explain_odd_file, list_folder
 
 CLIP_MODEL_TYPES = ("clip",)
 PREPROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -87,9 +88,8 @@ class TransformersModels:
     def _find(self, model_types: Collection[str]) -> dict[str, TransformersModelInfo | Unusable]:
         """Return models by name; one of the home hides an embedded one of the same name."""
         folders: list[tuple[str, Path]] = []
-        if self._models_folder.is_dir():
-            paths = sorted(self._models_folder.iterdir())
-            folders += [(path.name, path) for path in paths if not path.name.startswith(".")]
+        paths = list_folder(self._models_folder)
+        folders += [(path.name, path) for path in paths if not path.name.startswith(".")]
         if "clip" in model_types:
             folders.append((DEFAULT_CLIP, self._pocket_folder / "clip"))
         else:
@@ -107,18 +107,17 @@ def _read_info(
     name: str, path: Path, model_type: str, bundled: bool
 ) -> TransformersModelInfo | Unusable:
     try:
-        return TransformersModelInfo(name, path, model_type, _measure_weights(path), bundled)
-    except BadFile as error:
+        with explain_odd_file(path, "it"):
+            return TransformersModelInfo(name, path, model_type, _measure_weights(path), bundled)
+    except StudioError as error:
         return Unusable(name, path, str(error))
-    except OSError as error:
-        return Unusable(name, path, f"it cannot be read ({error.strerror}).")
 
 
 def _read_model_type(path: Path) -> str:
     """Read the model type from config.json; "" for a folder of another kind."""
     try:
-        return str(json.loads((path / "config.json").read_bytes())["model_type"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return str(odd_files.read_json(path / "config.json")["model_type"])
+    except Exception:  # whatever it is, it is no captioner's; the library says what is wrong
         return ""
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import BadFile
-from studio.storage import atomic
+from studio.storage import atomic, odd_files
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 1
@@ -98,7 +98,8 @@ def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     files = {}
     for name, entry in _read_manifest(checkpoint.path)["files"].items():
         try:
-            data = (checkpoint.path / name).read_bytes()
+            with odd_files.open_file(checkpoint.path / name) as file:
+                data = file.read()
         except OSError as error:
             raise BadFile(
                 f"{checkpoint.path.name} is left aside: its {name} cannot be read "
@@ -151,7 +152,7 @@ def _scan(folder: Path) -> tuple[list[Checkpoint], list[str]]:
 
 
 def _list_paths(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return odd_files.list_folder(folder)
 
 
 def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -164,13 +165,13 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     """Raise BadFile for a folder that is no checkpoint of ours."""
     try:
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+        manifest = odd_files.read_json(path / MANIFEST_FILE)
         is_valid = _is_valid_manifest(manifest, path.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except Exception:  # any value may be of any type
         is_valid = False
     if not is_valid:
         raise BadFile(f"{path.name} is left aside: it is no whole checkpoint.")
-    return dict(manifest)
+    return manifest
 
 
 def _is_valid_manifest(manifest: Any, folder_name: str) -> bool:
@@ -181,9 +182,7 @@ def _is_valid_manifest(manifest: Any, folder_name: str) -> bool:
     if manifest["step"] != _parse_step(folder_name):
         return False
     return all(
-        isinstance(entry["bytes"], int)
-        and isinstance(entry["sha256"], str)
-        and Path(name).name == name
+        type(entry["bytes"]) is int and isinstance(entry["sha256"], str) and Path(name).name == name
         for name, entry in entries.items()
     )
 

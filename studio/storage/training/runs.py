@@ -29,13 +29,16 @@ from typing import Any
 from studio.core.base import validate
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.config import TrainingConfig
-from studio.errors import InvalidSpec, StudioError, quote
+from studio.errors import BadFile, StudioError, quote
 from studio.settings import Settings
-from studio.storage import atomic
+from studio.storage import atomic, odd_files
+from studio.storage.odd_files import explain_odd_file, list_folder
 from studio.storage.training import checkpoints
 from studio.storage.training.checkpoints import Checkpoint
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
+MAX_LOG_BYTES = 2**30  # a line of 200 bytes for each of 5 million steps
+MAX_TIME = 1e11  # Unix time in the year 5138
 _SAMPLE_NAME = re.compile(r"(\d{8})-(\d{1,4})\.png")
 
 
@@ -95,34 +98,55 @@ class Runs:
         return run_id
 
     def get(self, run_id: str) -> Run | None:
-        """Load a run; None if there is none of this id, or a later studio wrote it."""
-        if not _RUN_ID.fullmatch(run_id):
-            return None
-        folder = self._folder / run_id
-        record = _read_json(folder / "run.json")
+        """Load a run; None if there is none of this id that can be read."""
         try:
+            return self._load(run_id)
+        except StudioError:
+            return None
+
+    def _load(self, run_id: str) -> Run:
+        """Load a run. Raises StudioError: it is none, is damaged, or a later studio wrote it."""
+        folder = self._folder / run_id
+        path = folder / "run.json"
+        if not _RUN_ID.fullmatch(run_id):
+            raise BadFile(f"{quote(run_id)} is no name of a training.")
+        with explain_odd_file(path, f"The training {run_id}"):
+            record = odd_files.read_json(path)
+            created = float(record["created"])
+            if not 0 <= created <= MAX_TIME or not isinstance(record["config"], dict):
+                raise BadFile(f"The training {run_id} cannot be read: its run.json is damaged.")
             return Run(
                 id=run_id,
                 owner=str(record["owner"]),
-                created=float(record["created"]),
+                created=created,
                 config=validate(TrainingConfig, record["config"]),
                 folder=folder,
                 start_info=_read_json(folder / "about.json"),
                 result=_read_json(folder / "result.json"),
             )
-        except (InvalidSpec, KeyError, TypeError, ValueError):
-            return None
 
     def list_runs(self, owner: str | None = None) -> list[Run]:
         """List the runs of an owner, or all, the newest first."""
-        if not self._folder.is_dir():
-            return []
         runs = []
-        for path in self._folder.iterdir():
-            run = self.get(path.name) if path.is_dir() else None
+        for run_id in self._list_ids():
+            run = self.get(run_id)
             if run and owner in (None, run.owner):
                 runs.append(run)
         return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
+
+    def list_problems(self) -> list[str]:
+        """Return a sentence for each training that `list_runs` leaves out."""
+        problems = []
+        for run_id in self._list_ids():
+            try:
+                self._load(run_id)
+            except StudioError as error:
+                problems.append(str(error))
+        return problems
+
+    def _list_ids(self) -> list[str]:
+        """List the folders that are named like a training, whatever is in them."""
+        return [path.name for path in list_folder(self._folder) if _RUN_ID.fullmatch(path.name)]
 
     def read_log(self, run_id: str, after_step: int = -1) -> list[dict[str, Any]]:
         """Read the log's lines of steps above `after_step`, except one that was cut off.
@@ -236,17 +260,20 @@ def sample_seed(config: TrainingConfig, prompt_index: int) -> int:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """Read a record of a run; empty where it cannot be read."""
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return odd_files.read_json(path)
+    except (OSError, ValueError):
         return {}
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
+    try:
+        lines = odd_files.read_file(path, MAX_LOG_BYTES).split(b"\n")
+    except OSError:
         return []
     rows = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in lines:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
