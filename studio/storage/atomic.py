@@ -120,6 +120,14 @@ def write(path: Path, data: bytes, replace: bool = True, durable: bool = True) -
         file.write(data)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder that only this user reads, with those above it; raise DiskError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 def fsync_folder(folder: Path) -> None:
     """Have the disk remember which files a folder has."""
     if os.name != "posix":  # a folder cannot be opened there; the rename alone has to do

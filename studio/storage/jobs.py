@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -377,9 +378,9 @@ class Lock:
 
     def _advise(self) -> str:
         """Return what helps where the file cannot be opened; empty for what the disk says."""
-        if self._path.is_dir():
+        if os.path.isdir(self._path):
             return "It is a folder; move it away."
-        if self._path.exists() and self._path.stat().st_size:
+        if os.path.isfile(self._path) and os.path.getsize(self._path):
             return "It is no lock file; move it away."
         return ""
 

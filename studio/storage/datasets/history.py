@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.captions.provenance import Source, Writer
-from studio.errors import BadFile, Busy
+from studio.errors import Busy
 from studio.settings import Settings
 from studio.storage.database import Database, Row
 from studio.storage.datasets import file_changes
