@@ -13,6 +13,7 @@ translate it, each in one place).
     ├── DatasetError       a folder that nothing can be trained on
     ├── BadPicture         a file that is no image we take
     ├── BadFile            any other file that is broken, hostile or of the wrong kind
+    │   └── DiskError      the disk does not take what has to be written: full, read-only, failing
     ├── NotAllowed         a guest asked for what only the owner may do
     └── Busy               somebody else holds what is needed
 
@@ -87,6 +88,10 @@ class BadPicture(StudioError):
 
 class BadFile(StudioError):
     """A file that is missing, broken, hostile or of the wrong kind."""
+
+
+class DiskError(BadFile):
+    """The disk does not take a file, or a table on it; it may once there is space again."""
 
 
 class NotAllowed(StudioError):

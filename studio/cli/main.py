@@ -11,27 +11,44 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from studio.cli.parser import build_parser
+from studio.cli.signals import Interrupted, hear_signals
 from studio.errors import Cancelled, InvalidSpec, StudioError
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end the process with its status."""
-    arguments = build_parser().parse_args(argv)
-    module, function = arguments.command.split(":")
-    from studio.cli.runner import log
+    with hear_signals():
+        sys.exit(_run_command(argv))
 
+
+def _run_command(argv: Sequence[str] | None) -> int:
+    """Run one command; return the exit status."""
     try:
+        from studio.cli.parser import build_parser
+
+        arguments = build_parser().parse_args(argv)
+        module, function = arguments.command.split(":")
         getattr(importlib.import_module(module), function)(arguments)
     except InvalidSpec as error:
-        log(str(error))
-        sys.exit(2)
+        return _report(str(error), 2)
     except StudioError as error:
-        log(str(error))
-        sys.exit(1)
+        return _report(str(error), 1)
+    except Interrupted as interruption:
+        return _report("stopped", interruption.exit_status)
     except (KeyboardInterrupt, Cancelled):
-        log("stopped")
-        sys.exit(130)
+        return _report("stopped", 130)
     except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(0)
+        return 1
+    except OSError as error:
+        from studio.storage.atomic import find_disk_error
+
+        if disk_error := find_disk_error(error):
+            return _report(str(disk_error), 1)
+        raise
+    return 0
+
+
+def _report(message: str, status: int) -> int:
+    """Print one line for the person at the terminal; return the status."""
+    print(f"studio: {message}", file=sys.stderr)
+    return status

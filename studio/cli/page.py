@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import threading
 
-from studio import __version__
 from studio.cli.runner import load_settings
 from studio.errors import Busy
 from studio.settings import Settings
@@ -16,7 +15,7 @@ from studio.settings import Settings
 
 def run(arguments: argparse.Namespace) -> None:
     """Open the page: take the home, keep a worker alive, serve."""
-    from studio.services.supervisor import supervise
+    from studio.services.supervisor import Supervisor
     from studio.storage.home import Home
     from studio.storage.jobs import Lock
 
@@ -28,12 +27,12 @@ def run(arguments: argparse.Namespace) -> None:
             "--home."
         )
     home = Home(settings)
-    home.jobs.set_meta("version", __version__)
-    threading.Thread(target=supervise, args=(settings, home.jobs), daemon=True).start()
+    supervisor = Supervisor(settings, home.jobs)
+    threading.Thread(target=supervisor.run, daemon=True).start()
     threading.Thread(target=_clean_up, args=(settings,), daemon=True).start()
     from studio.ui.app import serve
 
-    serve(home, open_browser=arguments.open)
+    serve(home, lambda: supervisor.problem, open_browser=arguments.open)
 
 
 def _clean_up(settings: Settings) -> None:

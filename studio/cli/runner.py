@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from studio import settings as settings_module
@@ -70,28 +71,30 @@ def job_runner(home: Home) -> Iterator[JobRunner]:
             log("somebody else is using the device; waiting for it")
             is_announced = True
     try:
-        context, report = WorkerContext.for_home(home), _build_reporter()
-        yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
+        context = WorkerContext.for_home(home)
+        with _listening_reporter() as report:
+            yield lambda kind, spec: dict(import_object(kind.function)(context, spec, report))
     finally:
         card.release()
         device.release()
 
 
-def _build_reporter() -> Callable[[Progress], None]:
-    """Return what works report to.
+@contextmanager
+def _listening_reporter() -> Iterator[Callable[[Progress], None]]:
+    """Yield what works report to.
 
     Ctrl + C stops them as a Stop button does, so that what is finished is kept; a second one at
-    once.
+    once. After the block it does what it did before.
     """
     stopped = threading.Event()
 
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        if stopped.is_set() and callable(former_handler):
+            former_handler(signal_number, frame)
         stopped.set()
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, stop)
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    former_handler = signal.getsignal(signal.SIGINT)
 
     def report(progress: Progress) -> None:
         if stopped.is_set():
@@ -102,7 +105,13 @@ def _build_reporter() -> Callable[[Progress], None]:
         line = ", ".join(filter(None, (steps, format_eta(progress.eta_seconds))))
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
-    return report
+    if is_main_thread:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield report
+    finally:
+        if is_main_thread:
+            signal.signal(signal.SIGINT, former_handler)
 
 
 def _run_in_queue(jobs: Jobs, kind: JobKind, spec: dict[str, Any]) -> dict[str, Any]:

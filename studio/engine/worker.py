@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,12 @@ from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import count_steps
 from studio.core.jobs import GENERATE, JOB_KINDS, TRAIN, TRAINING_DRY_RUN
-from studio.errors import Cancelled, StudioError
+from studio.engine.demand import IDLE_TIMEOUT_SECONDS, Demand
+from studio.engine.reporter import Reporter
+from studio.errors import Cancelled, DiskError, StudioError
 from studio.settings import Settings, load
-from studio.storage.jobs import Job, Jobs, Lock, Progress
+from studio.storage import atomic
+from studio.storage.jobs import Job, Jobs, Lock, Progress, lengthen_pause
 
 JobFunction = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 # Works that load a model for themselves alone, and leave nothing of it.
@@ -43,9 +47,8 @@ ALLOCATOR_SETTINGS = "expandable_segments:True"
 MAX_INTERLEAVED_STEPS = 500
 # A waiting job starts 10 ms later on average, and an idle worker costs under 1 % of a core.
 POLL_SECONDS = 0.02
-REPORT_SECONDS = 0.1  # between two rows of progress
 PEEK_SECONDS = 0.05  # between two looks for a job to let in between
-IDLE_TIMEOUT_SECONDS = 10.0  # without a studio, after which an idle worker leaves
+MAX_DISK_PAUSE_SECONDS = 5.0  # between two tries to write to a disk that took nothing
 log = logging.getLogger("worker")
 
 
@@ -56,7 +59,8 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
     """
     device = settings.device
     jobs = Jobs(settings.home / "jobs.sqlite")
-    device_lock, studio = Lock(settings.home, f"worker-{device}"), Lock(settings.home, "studio")
+    demand = Demand(settings, jobs, idle_timeout)
+    device_lock = Lock(settings.home, f"worker-{device}")
     if not device_lock.acquire(timeout_seconds=1.0):
         return 3  # another worker has the device
     jobs.interrupt(device, "The worker died.")
@@ -65,31 +69,20 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
     # Two settings may mean one card ("auto" and "cuda"), and an earlier studio's worker have it.
     card_lock = Lock(settings.home, f"card-{resolve_device_name(device)}")
     while not card_lock.acquire(timeout_seconds=1.0):
-        if jobs.get_meta("version") not in (None, __version__) or studio.acquire():
+        if demand.is_replaced() or not demand.has_studio():
             return 0
     # Slow (torch), and before the first claim: a waiting job can be cancelled.
-    worker = _Worker(device, jobs, settings)
-    last_needed = last_check = time.monotonic()
+    worker = _Worker(device, jobs, settings, demand)
     while worker.is_healthy:
-        job = jobs.claim(device)
-        if job is not None:
-            worker.run_job(job)
-            last_needed = time.monotonic()
+        if worker.run_next_job():
+            demand.renew()
             continue
         time.sleep(POLL_SECONDS)
-        now = time.monotonic()
-        if now - last_check < 1.0:
+        if demand.is_checked():
             continue
-        last_check = now
         worker.publish_status()
-        if jobs.get_meta("version") not in (None, __version__):
-            return 0  # a newer studio lives: its own worker comes next
-        if studio.acquire():  # it was free: no web process lives
-            studio.release()
-            if now - last_needed > idle_timeout:
-                return 0
-        else:
-            last_needed = now
+        if demand.is_over():
+            return 0
     return 4  # the device is lost to this process: the next one begins afresh
 
 
@@ -111,12 +104,16 @@ def resolve_device_name(device: str) -> str:
 class _Worker:
     """The engine behind the table."""
 
-    def __init__(self, device: str, jobs: Jobs, settings: Settings) -> None:
+    def __init__(
+        self, device: str, jobs: Jobs, settings: Settings, demand: Demand | None = None
+    ) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched behind the owner's back
         self._job_functions: dict[str, JobFunction] = {
             kind.name: import_object(kind.function) for kind in JOB_KINDS.values()
         }
         self._device, self._jobs = device, jobs
+        self._demand = demand or Demand(settings, jobs)
+        self._disk_pause_seconds = 0.0  # after the last try to take a job
         self._published_status: dict[str, Any] = {}
         self._last_peek_time = 0.0
         self._startup_error: StudioError | None = None
@@ -158,8 +155,33 @@ class _Worker:
                 "memory": {"total": total, "free": round(free / 2**28) * 2**28},
             }
         if status != self._published_status:
-            self._published_status = status
-            self._jobs.set_worker_status(self._device, status)
+            with suppress(DiskError):  # then the next look publishes it
+                self._jobs.set_worker_status(self._device, status)
+                self._published_status = status
+
+    def run_next_job(self) -> bool:
+        """Do the first waiting job; return whether there was one.
+
+        A disk that does not even take the claim is waited for.
+        """
+        try:
+            job = self._jobs.claim(self._device)
+        except DiskError as error:
+            self._wait_for_disk(error)
+            return False
+        self._disk_pause_seconds = 0.0
+        if job is None:
+            return False
+        self.run_job(job)
+        return True
+
+    def _wait_for_disk(self, error: DiskError) -> None:
+        """Wait after a write that was refused, each time longer."""
+        if not self._disk_pause_seconds:
+            log.error("%s", error)
+        pause = lengthen_pause(self._disk_pause_seconds)
+        self._disk_pause_seconds = min(MAX_DISK_PAUSE_SECONDS, pause)
+        time.sleep(self._disk_pause_seconds)
 
     def run_job(self, job: Job) -> None:
         """Do one job and record how it ended.
@@ -177,25 +199,49 @@ class _Worker:
             if JOB_KINDS[job.kind].is_preemptible:
                 context = replace(context, interleave_job=self.interleave_job)
             result = self._job_functions[job.kind](context, job.spec, Reporter(self._jobs, job.id))
-            self._jobs.finish(job.id, "done", result)
+            self._record_end(job, "done", result)
         except Cancelled:
-            self._jobs.finish(job.id, "cancelled")
+            self._record_end(job, "cancelled")
         except StudioError as error:
             self.is_healthy &= not self._is_device_lost(error)
-            self._jobs.finish(job.id, "failed", error=str(error))
+            self._record_end(job, "failed", error=str(error))
         except Exception as error:
             log.exception("job %d (%s)", job.id, job.kind)
             self.is_healthy &= not self._is_device_lost(error)
-            log_name = f"worker-{self._device.replace(':', '-')}.log"
-            self._jobs.finish(
-                job.id,
-                "failed",
-                error=f"Something went wrong inside the studio ({type(error).__name__}: "
-                f"{error!s:.200}). {log_name} in the home folder has the details.",
-            )
+            self._record_end(job, "failed", error=self._describe_bug(error))
         if job.kind in KINDS_WITH_OWN_MODEL:
             self._release_memory()
         self.publish_status()
+
+    def _record_end(
+        self, job: Job, state: str, result: Any = None, error: str | None = None
+    ) -> None:
+        """Record how a job ended, and wait for a disk that does not take it: the work is done.
+
+        Where nobody needs this worker any more, it is left to the next one, which finds the job
+        interrupted.
+        """
+        self._demand.renew()
+        while True:
+            try:
+                self._jobs.finish(job.id, state, result, error)
+            except DiskError as disk_error:
+                self._wait_for_disk(disk_error)
+                if not self._demand.is_over():
+                    continue
+            self._disk_pause_seconds = 0.0
+            return
+
+    def _describe_bug(self, error: Exception) -> str:
+        """Return what is said of an error that is not written for the user."""
+        disk_error = atomic.find_disk_error(error)
+        if disk_error:
+            return str(disk_error)
+        log_name = f"worker-{self._device.replace(':', '-')}.log"
+        return (
+            f"Something went wrong inside the studio ({type(error).__name__}: {error!s:.200}). "
+            f"{log_name} in the home folder has the details."
+        )
 
     def _release_memory(self) -> None:
         """Give back what a training held: its frames are gone only now, some of them in circles."""
@@ -212,10 +258,16 @@ class _Worker:
         if time.monotonic() - self._last_peek_time < PEEK_SECONDS:
             return False
         self._last_peek_time = time.monotonic()
-        waiting = self._jobs.peek(GENERATE.name)
+        try:
+            waiting = self._jobs.peek(GENERATE.name)
+        except DiskError:
+            return False
         if waiting is None or not self._can_interleave(waiting, required_bytes):
             return False
-        job = self._jobs.claim(self._device, waiting.id)
+        try:
+            job = self._jobs.claim(self._device, waiting.id)
+        except DiskError:  # the long work goes on as long as it can
+            return False
         if job is None:
             return False
         self.run_job(job)
@@ -231,29 +283,6 @@ class _Worker:
             return bool(self._context.pipelines.can_run_concurrently(request, required_bytes))
         except StudioError:
             return True  # it says so itself, at once
-
-
-class Reporter:
-    """What a work reports through.
-
-    At most ten rows a second are written, more only for a finished image or a new phase.
-    """
-
-    def __init__(self, jobs: Jobs, job_id: int) -> None:
-        self._jobs, self._job_id, self._last_report_time = jobs, job_id, 0.0
-        self._last_progress = Progress()
-        self._pending_preview: bytes | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Write the progress; raise Cancelled within REPORT_SECONDS after a stop was asked for."""
-        self._pending_preview = progress.preview or self._pending_preview
-        last = self._last_progress
-        is_same = progress.message == last.message and len(progress.images) == len(last.images)
-        if is_same and time.monotonic() - self._last_report_time < REPORT_SECONDS:
-            return
-        self._last_progress, self._last_report_time = progress, time.monotonic()
-        self._jobs.report_progress(self._job_id, replace(progress, preview=self._pending_preview))
-        self._pending_preview = None
 
 
 def unload_models(
@@ -293,4 +322,7 @@ if __name__ == "__main__":
     flags = vars(_build_parser().parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     linger_seconds = flags.pop("linger")
-    sys.exit(main(load(**flags), linger_seconds))
+    try:
+        sys.exit(main(load(**flags), linger_seconds))
+    except StudioError as startup_error:
+        sys.exit(f"{startup_error}")

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio.errors import BadFile, quote
+from studio.errors import BadFile, DiskError, quote
 
 MAX_HEADER_BYTES = 32 * 2**20  # the largest real ones are below 2 MB
 MAX_TENSORS = 20_000
@@ -49,10 +49,28 @@ _WRITE_ADVICE = {
 }
 
 
-def write_error(path: Path, error: OSError) -> BadFile:
+# Whatever was being done, these are the disk's own doing.
+_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def write_error(path: Path | str, error: OSError) -> DiskError:
     """Return what to raise where a disk does not take a file: what happened, and what helps."""
     advice = _WRITE_ADVICE.get(error.errno or 0, "")
-    return BadFile(f"{path} could not be written: {error.strerror or error}. {advice}".rstrip())
+    return DiskError(f"{path} could not be written: {error.strerror or error}. {advice}".rstrip())
+
+
+def find_disk_error(error: BaseException) -> DiskError | None:
+    """Return what to say where an error, or what it came of, is a full or failing disk; else None.
+
+    For the borders at which everything is caught: a library that writes has errors of its own, and
+    says in their text, if anything, what the system said.
+    """
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, OSError) and cause.errno in _DISK_ERRNOS:
+            return write_error(str(cause.filename or "A file"), cause)
+        if cause is not None and f"(os error {errno.ENOSPC})" in str(cause):  # as Rust says it
+            return write_error("A file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return None
 
 
 @contextmanager
@@ -100,6 +118,14 @@ def write(path: Path, data: bytes, replace: bool = True, durable: bool = True) -
     """Write a whole file; arguments and errors are those of `open_for_writing`."""
     with open_for_writing(path, replace, durable) as file:
         file.write(data)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder that only this user reads, with those above it; raise DiskError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """One SQLite file: its connection, its lock, its transactions, its migrations.
 
-Knows: SQLite's modes and versions. Does not know: any table; what is stored; how a damaged file is
-mended (sqlite_repair.py).
+Knows: SQLite's modes and versions, and its errors that are the disk's. Does not know: any table;
+what is stored; how a damaged file is mended (sqlite_repair.py).
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from studio.errors import BadFile
+from studio.errors import BadFile, DiskError
 from studio.storage import sqlite_repair
 from studio.storage.sqlite_repair import DamagedDatabase
 
 Row = sqlite3.Row
-# By a word of SQLite's message.
-_WRITE_ADVICE = {
-    "full": "Is the disk full?",
-    "locked": "Another program is writing there; try again in a moment.",
-    "readonly": "Allow this user to write there.",
+# What helps, by SQLite's primary code. Any other code is a mistake in a statement, hence a bug.
+_DISK_ADVICE = {
+    sqlite3.SQLITE_FULL: "Is the disk full?",
+    sqlite3.SQLITE_BUSY: "Another program is writing there; try again in a moment.",
+    sqlite3.SQLITE_LOCKED: "Another program is writing there; try again in a moment.",
+    sqlite3.SQLITE_PROTOCOL: "Another program is writing there; try again in a moment.",
+    sqlite3.SQLITE_READONLY: "Allow this user to write there.",
+    sqlite3.SQLITE_PERM: "Allow this user to write there.",
+    sqlite3.SQLITE_CANTOPEN: "Is its folder there, and may this user write in it?",
+    sqlite3.SQLITE_IOERR: "The disk may be full or failing.",
+    sqlite3.SQLITE_CORRUPT: "The file is damaged; open the studio anew.",
+    sqlite3.SQLITE_NOTADB: "The file is damaged; open the studio anew.",
 }
 Synchronous = Literal["OFF", "NORMAL", "FULL"]
 
@@ -129,7 +136,7 @@ class Database:
     @property
     def revision(self) -> int:
         """A number that changes whenever any process changes anything in the file."""
-        with self._lock:
+        with self._lock, self._reported_errors():
             version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
             return version + self._connection.total_changes * 1_000_003
 
@@ -137,8 +144,10 @@ class Database:
         """Run one statement, which is a transaction of its own outside `transaction`.
 
         All rows are fetched: only then is an UPDATE … RETURNING committed.
+
+        Raises DiskError, like all that follow.
         """
-        with self._lock, self._damage_remembered():
+        with self._lock, self._reported_errors():
             return self._connection.execute(sql, values).fetchall()
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
@@ -146,16 +155,17 @@ class Database:
 
         Call it inside `transaction`, or a kill leaves half of them.
         """
-        with self._lock, self._damage_remembered():
+        with self._lock, self._reported_errors():
             self._connection.executemany(sql, rows)
 
     @contextmanager
-    def _damage_remembered(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            sqlite_repair.remember_damage(self.path, error)
-            raise
+    def _reported_errors(self) -> Iterator[None]:
+        with report_disk_errors(self.path):
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                sqlite_repair.remember_damage(self.path, error)
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -163,6 +173,11 @@ class Database:
 
         Whatever fails, COMMIT included, rolls back and is raised on.
         """
+        with self._reported_errors(), self._transaction():
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -170,7 +185,8 @@ class Database:
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # what went wrong first is what is said
+                        self._connection.execute("ROLLBACK")
                 raise
 
     def _migrate(self, migrations: Sequence[str]) -> None:
@@ -179,7 +195,7 @@ class Database:
             sqlite_repair.check_tables(self._connection, migrations[:version])
         if version == len(migrations):
             return
-        with self.transaction():  # another process may have done it while this one waited
+        with self._transaction():  # another process may have done it while this one waited
             version = self._read_version()
             if version > len(migrations) and self._rebuildable:
                 raise DamagedDatabase("was written by a later studio")
@@ -195,12 +211,29 @@ class Database:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def advise_on_write_error(error: sqlite3.Error) -> str:
-    """Return what helps where a statement was refused; empty where nothing is known to."""
-    for word, advice in _WRITE_ADVICE.items():
-        if word in str(error):
-            return advice
-    return ""
+@contextmanager
+def report_disk_errors(path: Path, advise: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what SQLite says of the disk under `path` into a DiskError that says what helps.
+
+    A statement that is wrong, or a connection that is closed, is a bug and raised on as it is.
+
+    Args:
+        path: The file.
+        advise: What helps, if there is more to say than SQLite's code lets one guess; else empty.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        advice = _DISK_ADVICE.get(get_primary_code(error))
+        if advice is None:
+            raise
+        sentence = f"{path.name} could not be read or written: {error}. {advise() or advice}"
+        raise DiskError(sentence) from error
+
+
+def get_primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's code of an error without its details; 0 for one of Python's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _advise(path: Path, advice: str) -> str:

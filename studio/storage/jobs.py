@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,9 +24,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.errors import BadFile, Cancelled
+from studio.errors import Cancelled
 from studio.storage import sqlite_repair
-from studio.storage.database import Database, Row
+from studio.storage.database import Database, Row, get_primary_code, report_disk_errors
 
 MIGRATIONS = (
     """
@@ -60,6 +61,7 @@ MIGRATIONS = (
 )
 OPEN_STATES = ("running", "queued")
 ENDED_STATES = ("done", "failed", "cancelled", "interrupted")
+MAX_RETRY_PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,12 @@ class Jobs:
         if not rows or rows[0]["stop"]:
             raise Cancelled
 
+    def check_stop(self, job_id: int) -> None:
+        """Raise Cancelled if a job has to stop; a full disk does not keep this from being heard."""
+        sql = "SELECT 1 FROM jobs WHERE id = ? AND state = 'running' AND NOT stop"
+        if not self._database.execute(sql, job_id):
+            raise Cancelled
+
     def finish(self, job_id: int, state: str, result: Any = None, error: str | None = None) -> None:
         """Close a running job as done, failed or cancelled."""
         sql = """UPDATE jobs SET state = ?, result = ?, error = ?, ended = ?, preview = NULL,
@@ -343,12 +351,6 @@ class Jobs:
         """Return a text that a process stored, or None."""
         rows = self._database.execute("SELECT value FROM meta WHERE name = ?", name)
         return str(rows[0]["value"]) if rows else None
-
-
-def _lock_error(path: Path, error: sqlite3.Error) -> BadFile:
-    return BadFile(
-        f"{path} cannot be used: {error}. Move it away, and allow this user to write there."
-    )
 
 
 # The names in rows of the first version.
@@ -390,33 +392,48 @@ class Lock:
     It is an exclusive SQLite transaction held open: that works on every system and ends with the
     process on kill -9. An flock would be inherited by forked children, so that a data loader could
     keep its dead worker alive.
+
+    All raise DiskError where the disk does not take the file, or something else has its name.
     """
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / f"{name.replace(':', '-')}.lock"
         sqlite_repair.clear_lock(self._path)
-        try:
+        with report_disk_errors(self._path, self._advise):
             self._connection = sqlite3.connect(
                 self._path, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
-            raise _lock_error(self._path, error) from None
 
     def acquire(self, timeout_seconds: float = 0.0) -> bool:
         """Take the name; return False if another process still holds it after the timeout."""
-        self._connection.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
-        try:
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        with report_disk_errors(self._path, self._advise):
+            self._connection.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
+            try:
+                self._connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if get_primary_code(error) != sqlite3.SQLITE_BUSY:
+                    raise
                 return False
-            raise _lock_error(self._path, error) from None
         return True
 
     def release(self) -> None:
         """Give the name back."""
-        self._connection.execute("ROLLBACK")
+        with report_disk_errors(self._path):
+            self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file; a name that is still held is given back."""
         self._connection.close()
+
+    def _advise(self) -> str:
+        """Return what helps where the file cannot be opened; empty for what the disk says."""
+        if os.path.isdir(self._path):
+            return "It is a folder; move it away."
+        if os.path.isfile(self._path) and os.path.getsize(self._path):
+            return "It is no lock file; move it away."
+        return ""
+
+
+def lengthen_pause(seconds: float) -> float:
+    """Return how long to wait before the next try after a pause that was not long enough."""
+    return min(MAX_RETRY_PAUSE_SECONDS, 2 * seconds + 0.5)

@@ -7,6 +7,7 @@ worker does with a job.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -18,8 +19,10 @@ import gradio as gr
 
 from studio.services.submission import Services
 from studio.services.visitor import Visitor, choose_login
+from studio.storage import atomic
 from studio.storage.home import Home
 from studio.ui import api
+from studio.ui.components.notice import Notice
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.middleware import build_middleware, check_port_free
 from studio.ui.private_gradio import Page, set_queue_poll_seconds
@@ -48,16 +51,18 @@ SCRIPT_FILES = [
 ]
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
+WAKE_SECONDS = 1.0  # on Windows a longer sleep does not hear Ctrl + C
 
 
-def build_page(services: Services) -> gr.Blocks:
-    """Return the page, not yet served."""
+def build_page(services: Services, get_problem: Callable[[], str] = str) -> gr.Blocks:
+    """Return the page, not yet served; `get_problem` says why nothing runs, or is empty."""
     page = Page(title="Studio", delete_cache=(3600, 86400), fill_width=True)
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
         api.publish(services)  # first: gradio gives a name to whoever asks for it first
         gr.HTML(render_macro("page.html", "header"), elem_id="head")
+        Notice(get_problem)
         tabs, tab_blocks = [], []
         with gr.Tabs(elem_id="tabs") as tab_bar:
             for name, (title, build_tab) in TABS.items():
@@ -248,16 +253,21 @@ def build_theme() -> Any:
     )
 
 
-def serve(home: Home, open_browser: bool = False) -> None:
+def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False) -> None:
     """Show the page until the process is ended.
 
-    Raises InvalidSpec for a login that is none, Busy for a taken port.
+    Args:
+        home: The stores.
+        get_problem: Says why nothing runs; empty while all is well.
+        open_browser: Whether to open the page in a browser.
+
+    Raises InvalidSpec for a login that is none, Busy for a taken port, DiskError.
     """
     settings = home.settings
     login = choose_login(settings)
     home.gallery.sync()
     for folder in ("uploads", "empty"):
-        (settings.home / folder).mkdir(mode=0o700, exist_ok=True)
+        atomic.make_folder(settings.home / folder)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
     # gradio would publish any file of the working folder that a handler names.
     os.chdir(settings.home / "empty")
@@ -272,7 +282,7 @@ def serve(home: Home, open_browser: bool = False) -> None:
             settings.loras,
         ]
     )
-    page = build_page(Services(home))
+    page = build_page(Services(home), get_problem)
     check_port_free(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
@@ -302,4 +312,5 @@ def serve(home: Home, open_browser: bool = False) -> None:
     if page.share_url:
         addresses.append(page.share_url)
     print(f"The studio is open at {' and '.join(addresses)}", flush=True)
-    page.block_thread()
+    while True:  # a signal ends it; gradio's own `block_thread` would make a clean end of it
+        time.sleep(WAKE_SECONDS)

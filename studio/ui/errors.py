@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import gradio as gr
 
 from studio.errors import StudioError
+from studio.storage.atomic import find_disk_error
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ def report_errors(plain_text: bool = False) -> Iterator[None]:
     except StudioError as error:
         text = str(error) if plain_text else _to_html(str(error))
         raise gr.Error(text, duration=None, print_exception=False) from None
-    except Exception:
+    except Exception as error:
+        if disk_error := find_disk_error(error):
+            text = str(disk_error) if plain_text else _to_html(str(disk_error))
+            raise gr.Error(text, duration=None, print_exception=False) from None
         log.exception("a handler of the page or an endpoint failed")
         raise gr.Error(
             "Something went wrong inside the studio; the log says what.", print_exception=False

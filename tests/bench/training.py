@@ -94,6 +94,7 @@ def _ours(
     import torch
 
     from studio.engine.models import loaded_model
+    from studio.engine.reporter import Reporter
     from studio.engine.training import prepare
     from studio.engine.training.checkpoint import CheckpointManager
     from studio.engine.training.data_loader import BatchLoader
@@ -101,7 +102,6 @@ def _ours(
     from studio.engine.training.lora_network import LoraNetwork
     from studio.engine.training.monitor import TrainingMonitor
     from studio.engine.training.trainer import Trainer, fit
-    from studio.engine.worker import Reporter
     from studio.storage.jobs import Jobs
 
     id = bench.home.runs.add(_config(flags, reads), "bench")

@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from studio.engine.worker import Reporter, main
+from studio.engine.reporter import Reporter
+from studio.engine.worker import main
 from studio.errors import Cancelled
 from studio.services.supervisor import worker_command
 from studio.settings import Settings
@@ -34,9 +35,9 @@ def jobs(settings: Settings) -> Iterator[Jobs]:
 def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """`studio()` starts a process that lives as a studio does: holds its lock and supervises. All are ended at the end."""
     code = (
-        "import sys; from pathlib import Path; from studio.services.supervisor import supervise; from studio.settings import load; "
+        "import sys; from pathlib import Path; from studio.services.supervisor import Supervisor; from studio.settings import load; "
         "from studio.storage.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
-        "assert lock.acquire(timeout_seconds=5); supervise(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite'))"
+        "assert lock.acquire(timeout_seconds=5); Supervisor(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite')).run()"
     )
     started: list[subprocess.Popen[bytes]] = []
 

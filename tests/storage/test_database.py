@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import BadFile
+from studio.errors import BadFile, DiskError
 from studio.storage import database as database_module
 from studio.storage.database import Database
 from support.sentences import refused
@@ -104,14 +104,16 @@ def test_a_commit_that_fails_rolls_back(path: Path, monkeypatch: pytest.MonkeyPa
     class FullDisk:
         def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
             if sql == "COMMIT":
-                raise sqlite3.OperationalError("database or disk is full")
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
             return real.execute(sql, *values)
 
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
     monkeypatch.setattr(database, "_connection", FullDisk())
-    with pytest.raises(sqlite3.OperationalError, match="full"), database.transaction():
+    with refused(DiskError), database.transaction():
         database.execute("INSERT INTO notes (body) VALUES ('lost')")
     monkeypatch.undo()
     assert not real.in_transaction

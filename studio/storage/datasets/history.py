@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +31,9 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.captions.provenance import Source, Writer
-from studio.errors import BadFile, Busy
+from studio.errors import Busy
 from studio.settings import Settings
-from studio.storage.database import Database, Row, advise_on_write_error
+from studio.storage.database import Database, Row
 from studio.storage.datasets import file_changes
 from studio.storage.datasets.file_changes import Change
 from studio.storage.jobs import Lock
@@ -135,7 +134,7 @@ class Journal:
         """
         with self._write_access(folder):
             last = self._newest_step_id(folder, "done")
-            with self._transaction():
+            with self._database.transaction():
                 self._database.execute(
                     "UPDATE steps SET state = 'dropped' WHERE folder = ? AND state = 'undone'",
                     _encode_path(folder),
@@ -185,7 +184,7 @@ class Journal:
             Busy: another program keeps writing.
             BadFile: the disk does not take the journal.
         """
-        with self._write_access(folder), self._transaction():
+        with self._write_access(folder), self._database.transaction():
             self._database.execute(
                 "UPDATE steps SET state = 'dropped' WHERE folder = ?", _encode_path(folder)
             )
@@ -215,7 +214,7 @@ class Journal:
         if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
             raise Busy("Another program of this studio is writing captions; try again in a moment.")
         try:
-            with self._transaction():
+            with self._database.transaction():
                 self._database.execute(
                     "DELETE FROM changes WHERE step IN (SELECT id FROM steps WHERE folder = ?)",
                     name,
@@ -322,7 +321,7 @@ class Journal:
                 step_id = self._oldest_undone_step_id(folder)
             if not step_id:
                 return None
-            with self._transaction():
+            with self._database.transaction():
                 self._database.execute(
                     "UPDATE steps SET state = ? WHERE id = ?", transition, step_id
                 )
@@ -358,7 +357,7 @@ class Journal:
         for file_rows, file_reasons in zip(rows_by_file.values(), reasons_by_file):
             for row, reason in zip(file_rows, file_reasons):
                 reasons[row["number"]] = reason
-        with self._transaction():
+        with self._database.transaction():
             self._mark_step(folder, step_id, rows, reasons, forwards)
 
     def _mark_step(
@@ -426,18 +425,6 @@ class Journal:
                 yield
             finally:
                 self._writer_lock.release()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Make all or nothing of what follows. Raises BadFile when the disk does not take it."""
-        try:
-            with self._database.transaction():
-                yield
-        except sqlite3.OperationalError as error:
-            advice = advise_on_write_error(error)
-            raise BadFile(
-                f"The journal of captions could not be written ({error}). {advice}".rstrip()
-            ) from None
 
     # ---- reading -------------------------------------------------------------------------------
 

@@ -1,0 +1,42 @@
+"""The line under the page's title that says why nothing runs.
+
+Knows: who may read what about it. Does not know: what the matter is (services/supervisor.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from studio.ui.events import UNQUEUED_EVENT_OPTIONS, visitor_from_request
+from studio.ui.views.templates import render_macro
+
+# Empty it has no height, so there is nothing of it to be in view.
+POLL_JS = "setInterval(() => { if (!document.hidden) trigger('submit'); }, 3000);"
+GUEST_SENTENCE = (
+    "Nothing can be made at the moment: the studio has a problem that its owner sees. "
+    "What waits goes on afterwards."
+)
+
+
+class Notice:
+    """An HTML block that is empty while all is well."""
+
+    def __init__(self, get_problem: Callable[[], str]) -> None:
+        self._get_problem = get_problem
+        self.block = gr.HTML("", js_on_load=POLL_JS, elem_id="notice")
+        self.block.submit(self.poll, self.block, self.block, **UNQUEUED_EVENT_OPTIONS)
+
+    def poll(self, shown: Any, request: gr.Request) -> Any:
+        """Render what is the matter, if that has changed since the page last asked."""
+        html = self.render(visitor_from_request(request).is_guest)
+        return gr.skip() if html == (shown or "") else html
+
+    def render(self, is_guest: bool) -> str:
+        """Render what is the matter: a guest learns that something is, not which folder it is."""
+        problem = self._get_problem()
+        if not problem:
+            return ""
+        return render_macro("page.html", "notice", text=GUEST_SENTENCE if is_guest else problem)
