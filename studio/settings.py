@@ -57,6 +57,30 @@ class Settings(BaseSettings):
     preview_every: int = Field(
         3, ge=0, le=100, description="Steps between live previews; 0 shows none."
     )
+    guest_jobs: int = Field(
+        8, ge=1, le=10_000, description="Jobs of one guest that run or wait at a time."
+    )
+    all_guests_jobs: int = Field(
+        24, ge=1, le=10_000, description="The same for all guests together."
+    )
+    guest_megapixels: float = Field(
+        24, gt=0, le=64, description="Million pixels of a picture that a guest may send."
+    )
+    guest_upload_mb: int = Field(
+        200, ge=1, le=1_000_000, description="MiB of files that one guest may have here at a time."
+    )
+    all_guests_upload_mb: int = Field(
+        1000, ge=1, le=1_000_000, description="The same for all guests together."
+    )
+    guest_requests_per_second: float = Field(
+        30, ge=5, le=10_000, description="Requests a second of one guest, on average."
+    )
+    guest_sessions: int = Field(
+        8, ge=1, le=1000, description="Pages that one guest has open at a time."
+    )
+    guest_events: int = Field(
+        8, ge=1, le=1000, description="Buttons of one guest that are being answered at a time."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -68,6 +92,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
+
+    @property
+    def guest_pixels(self) -> int:
+        """Pixels of an image that a guest may send."""
+        return round(self.guest_megapixels * 1e6)
 
     @property
     def outputs(self) -> Path:
