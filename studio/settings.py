@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         return self.home / "inputs"
 
     @property
+    def uploads(self) -> Path:
+        """What browsers have sent, until it is used; and what the page hands out for once."""
+        return self.home / "uploads"
+
+    @property
     def sweeps(self) -> Path:
         """Sheets and viewers, a folder for each sweep."""
         return self.home / "sweeps"

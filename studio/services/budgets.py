@@ -1,7 +1,7 @@
 """What guests may use of this machine, and the one place that counts it while the page is open.
 
 Knows: each limit, what a guest is told who meets one. Does not know: HTTP, gradio; how the jobs of
-a guest are counted (storage/jobs.py) and the files (services/uploads.py).
+a guest are counted (storage/jobs.py) and the files (storage/uploads.py).
 
 The owner is never limited.
 """

@@ -21,6 +21,7 @@ from studio.services.visitor import Visitor, choose_login
 from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free
 from studio.ui.private_gradio import Page, set_queue_poll_seconds
 from studio.ui.tab import Tab
@@ -48,9 +49,15 @@ SHORTCUTS_FILE = Path(__file__).with_name("static") / "shortcuts.js"
 EVENT_POLL_SECONDS = 0.01
 
 
-def build_page(services: Services) -> gr.Blocks:
+def build_page(services: Services) -> Page:
     """Return the page, not yet served."""
-    page = Page(title="Studio", delete_cache=(3600, 86400), fill_width=True)
+    page = Page(
+        services.guests,
+        services.home.uploads,
+        title="Studio",
+        delete_cache=(3600, 86400),
+        fill_width=True,
+    )
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
@@ -270,7 +277,8 @@ def serve(home: Home, open_browser: bool = False) -> None:
             settings.loras,
         ]
     )
-    page = build_page(Services(home))
+    services = Services(home)
+    page = build_page(services)
     check_port_free(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
@@ -291,7 +299,7 @@ def serve(home: Home, open_browser: bool = False) -> None:
         css_paths=[STYLE_FILE],
         theme=build_theme(),
         prevent_thread_lock=True,
-        app_kwargs={"middleware": build_middleware(home)},
+        app_kwargs={"middleware": [*build_middleware(home), *build_limits(page, services)]},
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     addresses = [f"http://{host}:{page.server_port}"]

@@ -65,11 +65,10 @@ def test_a_guest_who_clicks_about_meets_no_limit_and_one_who_floods_does(
         clock.seconds += 1
     for _ in range(120):
         rate.count_request(ANN)
-    flood = 0
+    for _ in range(600):
+        rate.count_request(BOB)
     with refused(Busy):
-        for flood in range(1, 10_000):
-            rate.count_request(BOB)
-    assert flood == 601
+        rate.count_request(BOB)
     rate.count_request(ANN)
     for _ in range(10_000):
         rate.count_request(OWNER)

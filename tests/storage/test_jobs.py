@@ -119,7 +119,10 @@ def test_order(jobs: Jobs) -> None:
     assert line(jobs) == [d, c, b, e, a]  # running ones come first
 
 
-def ask(jobs: Jobs, guest: str, limits: GuestLimits = GuestLimits(8, 24)) -> int:
+LIMITS = GuestLimits(own_jobs=8, all_jobs=24)
+
+
+def ask(jobs: Jobs, guest: str, limits: GuestLimits = LIMITS) -> int:
     return jobs.submit("generate", {}, owner=guest, guest_limits=limits)
 
 
