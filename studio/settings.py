@@ -8,13 +8,13 @@ shipped files lie. Does not know: what an image needs (core/), what a device can
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from studio.core.toml_text import load_toml
 from studio.errors import BadFile, InvalidSpec, quote
 
 HERE = Path(__file__).resolve().parent
@@ -172,7 +172,7 @@ def load(**flags: Any) -> Settings:
 def _read_settings_file(path: Path) -> dict[str, Any]:
     """Return the values of a studio.toml but for those that an environment variable sets."""
     try:
-        values = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+        values = load_toml(path.read_text("utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} cannot be read: {error}. Mend it or move it away.") from None
     for variable in os.environ:
