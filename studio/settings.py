@@ -8,13 +8,13 @@ shipped files lie. Does not know: what an image needs (core/), what a device can
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from studio.core.toml_text import load_toml
 from studio.errors import BadFile, InvalidSpec, quote
 
 HERE = Path(__file__).resolve().parent
@@ -60,6 +60,30 @@ class Settings(BaseSettings):
     preview_every: int = Field(
         3, ge=0, le=100, description="Steps between live previews; 0 shows none."
     )
+    guest_jobs: int = Field(
+        8, ge=1, le=10_000, description="Jobs of one guest that run or wait at a time."
+    )
+    all_guests_jobs: int = Field(
+        24, ge=1, le=10_000, description="The same for all guests together."
+    )
+    guest_megapixels: float = Field(
+        24, gt=0, le=64, description="Million pixels of a picture that a guest may send."
+    )
+    guest_upload_mb: int = Field(
+        200, ge=1, le=1_000_000, description="MiB of files that one guest may have here at a time."
+    )
+    all_guests_upload_mb: int = Field(
+        1000, ge=1, le=1_000_000, description="The same for all guests together."
+    )
+    guest_requests_per_second: float = Field(
+        30, ge=5, le=10_000, description="Requests a second of one guest, on average."
+    )
+    guest_sessions: int = Field(
+        8, ge=1, le=1000, description="Pages that one guest has open at a time."
+    )
+    guest_events: int = Field(
+        8, ge=1, le=1000, description="Buttons of one guest that are being answered at a time."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -71,6 +95,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
+
+    @property
+    def guest_pixels(self) -> int:
+        """Pixels of an image that a guest may send."""
+        return round(self.guest_megapixels * 1e6)
 
     @property
     def outputs(self) -> Path:
@@ -89,6 +118,11 @@ class Settings(BaseSettings):
     def inputs(self) -> Path:
         """Images and masks to work on, by their sha256."""
         return self.home / "inputs"
+
+    @property
+    def uploads(self) -> Path:
+        """What browsers have sent, until it is used; and what the page hands out for once."""
+        return self.home / "uploads"
 
     @property
     def sweeps(self) -> Path:
@@ -165,11 +199,7 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
             raise OSError("it is no file")
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise ValueError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
-        values = tomllib.loads(path.read_text("utf-8"))
-    except RecursionError:
-        raise BadFile(
-            f"{path} cannot be read: it is nested too deeply. Mend it or move it away."
-        ) from None
+        values = load_toml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} cannot be read: {error}. Mend it or move it away.") from None
     for variable in os.environ:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,9 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE_PX = 16_384
 MIN_INPUT_SIDE_PX = 8
 MAX_FILE_BYTES = 256 * 2**20
+BIG_IMAGE_PIXELS = 4_000_000  # from here on only one at a time
+_BIG_IMAGE = threading.RLock()
+_GUESTS_BIG_IMAGE = threading.RLock()
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 _EXIF_IFD = 0x8769
@@ -38,7 +44,10 @@ class DecodedImage:
 
 
 def load_image(
-    source: Path | bytes, name: str = "", background: tuple[int, int, int] = (255, 255, 255)
+    source: Path | bytes,
+    name: str = "",
+    background: tuple[int, int, int] = (255, 255, 255),
+    max_pixels: int | None = None,
 ) -> DecodedImage:
     """Decode an image upright and as RGB.
 
@@ -46,12 +55,16 @@ def load_image(
         source: a file, or its bytes.
         name: what messages call it; the file's name by default.
         background: RGB colour, 0 to 255, behind transparent places.
+        max_pixels: how many a guest's may have; None where the owner brought it.
 
     Raises:
         BadPicture: it has no format or size that is allowed, or it is damaged.
     """
     name = name or _default_name(source)
-    with _open_image(source, name) as image:
+    with (
+        _open_image(source, name, max_pixels) as image,
+        _hold_big_image(image.size, max_pixels),
+    ):
         notes = []
         try:
             if getattr(image, "is_animated", False):  # n_frames would read a long one to its end
@@ -72,12 +85,15 @@ def load_image(
     return DecodedImage(rgb_image, text_chunks, tuple(notes))
 
 
-def load_alpha_mask(source: Path | bytes, name: str = "") -> Image.Image | None:
+def load_alpha_mask(
+    source: Path | bytes, name: str = "", max_pixels: int | None = None
+) -> Image.Image | None:
     """Read the mask that an image carries in its transparency.
 
     Args:
         source: a file, or its bytes.
         name: what messages call it; the file's name by default.
+        max_pixels: how many a guest's may have; None where the owner brought it.
 
     Returns:
         Upright, mode L, 255 where the image is fully transparent; None if it is opaque.
@@ -86,7 +102,10 @@ def load_alpha_mask(source: Path | bytes, name: str = "") -> Image.Image | None:
         BadPicture: it has no format or size that is allowed, or it is damaged.
     """
     name = name or _default_name(source)
-    with _open_image(source, name) as image:
+    with (
+        _open_image(source, name, max_pixels) as image,
+        _hold_big_image(image.size, max_pixels),
+    ):
         try:
             image.load()
             if not image.has_transparency_data:
@@ -125,6 +144,39 @@ def read_text_chunks(path: Path) -> dict[str, str]:
         return _read_text_chunks(image)
 
 
+@contextmanager
+def take_turn_for(source: Path | bytes, max_pixels: int | None = None) -> Iterator[None]:
+    """Wait until no other big image is worked on, and hold that turn.
+
+    For what goes on with an image after it was decoded. A file that is no image needs no turn.
+
+    Args:
+        source: a file, or its bytes.
+        max_pixels: how many a guest's may have; None where the owner brought it.
+    """
+    try:
+        with _open_image(source, "", max_pixels) as image:
+            size = image.size
+    except BadPicture:  # whoever decodes it says so
+        size = (0, 0)
+    with _hold_big_image(size, max_pixels):
+        yield
+
+
+@contextmanager
+def _hold_big_image(size: tuple[int, int], max_pixels: int | None) -> Iterator[None]:
+    """Let one big image be worked on at a time in this process; guests queue up among themselves.
+
+    64 million pixels take some 700 MB while they are converted.
+    """
+    with ExitStack() as held:
+        if size[0] * size[1] > BIG_IMAGE_PIXELS:
+            if max_pixels is not None:
+                held.enter_context(_GUESTS_BIG_IMAGE)
+            held.enter_context(_BIG_IMAGE)
+        yield
+
+
 def _default_name(source: Path | bytes) -> str:
     return source.name if isinstance(source, Path) else "The picture"
 
@@ -135,7 +187,7 @@ def _damaged_image(name: str, error: Exception) -> BadPicture:
     )
 
 
-def _open_image(source: Path | bytes, name: str) -> Image.Image:
+def _open_image(source: Path | bytes, name: str, max_pixels: int | None = None) -> Image.Image:
     """Open a file and check its header; no pixel is decoded yet."""
     try:
         num_bytes = _measure_file(source, name) if isinstance(source, Path) else len(source)
@@ -162,7 +214,7 @@ def _open_image(source: Path | bytes, name: str) -> Image.Image:
             f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."
         ) from None
     try:
-        _check_size(image.size, name)
+        _check_size(image.size, name, max_pixels)
     except BadPicture:
         image.close()
         raise
@@ -177,8 +229,13 @@ def _measure_file(path: Path, name: str) -> int:
     return status.st_size
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(size: tuple[int, int], name: str, max_pixels: int | None) -> None:
     width, height = size
+    if max_pixels is not None and width * height > max_pixels:
+        raise BadPicture(
+            f"{name} is {width} x {height} pixels large; a guest's may have "
+            f"{max_pixels / 1e6:g} million. Make it smaller."
+        )
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise BadPicture(
             f"{name} is {width} x {height} pixels large; at most {MAX_PIXELS // 10**6} million "

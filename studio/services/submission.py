@@ -21,16 +21,17 @@ from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_swe
 from studio.core.training.config import TrainingConfig
 from studio.core.training.rules import check_family
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
+from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
 from studio.services.visitor import Visitor
 from studio.storage import timings
 from studio.storage.datasets.caption_files import display_name
 from studio.storage.datasets.training_set import TrainingSet
 from studio.storage.home import Home
+from studio.storage.jobs import Job
 from studio.storage.models.library import ModelInfo
 from studio.storage.training.runs import Run
 
-MAX_GUEST_JOBS = 8  # open at once
 MAX_GUEST_NATIVE_SIZE_PX = 1024
 
 
@@ -52,6 +53,7 @@ class Services:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.dataset_registry = DatasetRegistry(home.datasets)
+        self.guests = Guests(Budgets.from_settings(home.settings))
 
     # ---- images ----------------------------------------------------------------------------------
 
@@ -210,9 +212,7 @@ class Services:
         self._admit(kinds.TRAIN, visitor)
         if run_id:
             config = self._get_run(run_id, visitor).config
-            open_jobs = self.home.jobs.list_open(kind=kinds.TRAIN.name)
-            if any(job.spec.get("run") == run_id for job in open_jobs):
-                raise Busy("That training runs or waits already; stop it first.")
+            self._require_closed_run(run_id)
         assert config
         self.check_training(config, visitor)
         run_id = run_id or self.home.runs.add(config, visitor.id)
@@ -327,17 +327,37 @@ class Services:
             measured[name] = measured[name].model_copy(update={"load": 0.0})
         return measured
 
+    # ---- any job ---------------------------------------------------------------------------------
+
+    def retry_job(self, job: Job, visitor: Visitor) -> int | None:
+        """Queue an ended job again, under the same rules as a new one.
+
+        Returns:
+            The new job's id; None for a job that has not ended.
+
+        Raises:
+            NotAllowed: The job is somebody else's, or of a kind that only owners may ask for.
+            Busy: The guest has enough jobs, or the training is open already.
+        """
+        visitor.require_job_access(job)
+        kind = kinds.JOB_KINDS.get(job.kind)
+        if kind:
+            self._admit(kind, visitor)
+        if job.kind == kinds.TRAIN.name:
+            self._require_closed_run(str(job.spec.get("run")))
+        limits = self.guests.budgets.job_limits(visitor)
+        tab = visitor.tab if visitor.id == job.owner else None
+        return self.home.jobs.retry(job.id, tab=tab, guest_limits=limits)
+
     # ---- rules -----------------------------------------------------------------------------------
 
     def _admit(self, kind: JobKind, visitor: Visitor) -> None:
         """Raise NotAllowed for owners' work, Busy for a guest who has enough jobs waiting."""
         if kind.owner_only:
             visitor.require_owner(kind.owner_only)
-        if visitor.is_guest and len(self.home.jobs.list_open(visitor.id)) >= MAX_GUEST_JOBS:
-            raise Busy(
-                f"You have {MAX_GUEST_JOBS} jobs waiting already, which is all that a guest may "
-                "have; wait for one."
-            )
+        limits = self.guests.budgets.job_limits(visitor)
+        if limits:
+            self.home.jobs.check_guest_limits(visitor.id, limits)
 
     def _check_request(
         self, kind: JobKind, request: GenerationRequest, visitor: Visitor
@@ -349,12 +369,23 @@ class Services:
         return self.home.library.check_request(request)
 
     def _queue(self, job: PreparedJob, visitor: Visitor, key: str | None = None) -> int:
+        limits = self.guests.budgets.job_limits(visitor)
         job_id = self.home.jobs.submit(
-            job.kind.name, job.spec, owner=visitor.id, key=key, tab=visitor.tab
+            job.kind.name,
+            job.spec,
+            owner=visitor.id,
+            key=key,
+            tab=visitor.tab,
+            guest_limits=limits,
         )
         if job.kind.is_short and not visitor.is_guest:
             self.home.jobs.move_to_front(job_id)
         return job_id
+
+    def _require_closed_run(self, run_id: str) -> None:
+        open_jobs = self.home.jobs.list_open(kind=kinds.TRAIN.name)
+        if any(job.spec.get("run") == run_id for job in open_jobs):
+            raise Busy("That training runs or waits already; stop it first.")
 
     def _get_run(self, run_id: str, visitor: Visitor) -> Run:
         run = self.home.runs.get(run_id)

@@ -418,20 +418,24 @@ class ImportedSettings:
         }
 
 
-def read_image_settings(path: Path, name: str = "") -> ImportedSettings:
+def read_image_settings(
+    path: Path, name: str = "", max_pixels: int | None = None
+) -> ImportedSettings:
     """Return the settings that an image file carries: ours, else those of A1111's text.
 
     Args:
         path: The file.
         name: What errors call it, where that is not the file's name.
+        max_pixels: How many a guest's may have; None where the owner brought it.
 
     Raises:
         BadPicture: It is no image, or carries no settings.
     """
-    loaded = decode.load_image(path, name)
-    text = loaded.text_chunks.get("parameters", "")
+    with decode.take_turn_for(path, max_pixels):
+        text_chunks = decode.load_image(path, name, max_pixels=max_pixels).text_chunks
+    text = text_chunks.get("parameters", "")
     try:
-        metadata = _parse_studio_chunk(loaded.text_chunks)
+        metadata = _parse_studio_chunk(text_chunks)
         request = validate(GenerationRequest, metadata["request"])
         return ImportedSettings(request.model_dump(mode="json"), "studio", text)
     except (BadPicture, InvalidSpec):

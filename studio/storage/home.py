@@ -25,6 +25,17 @@ from studio.storage.models.transformers_models import TransformersModels
 from studio.storage.presets import Presets
 from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
+from studio.storage.uploads import Uploads
+
+STORES_TO_CLOSE = (
+    "jobs",
+    "gallery",
+    "sweeps",
+    "datasets",
+    "training_sets",
+    "embeddings",
+    "uploads",
+)
 
 
 class Home:
@@ -66,6 +77,11 @@ class Home:
     def inputs(self) -> Inputs:
         """Images and masks to work on."""
         return self.library.inputs
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Files that visitors sent to the page."""
+        return Uploads(self.settings)
 
     @cached_property
     def sweeps(self) -> Sweeps:
@@ -121,7 +137,7 @@ class Home:
 
     def close(self) -> None:
         """Close the tables that were opened; what is asked for afterwards is opened anew."""
-        for name in ("jobs", "gallery", "sweeps", "datasets", "training_sets", "embeddings"):
+        for name in STORES_TO_CLOSE:
             store = self.__dict__.pop(name, None)
             if store is not None:
                 store.close()

@@ -27,7 +27,7 @@ from PIL import Image
 from studio.core.base import SHA256_PATTERN, is_sha256
 from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.errors import BadPicture, InvalidSpec, StudioError
+from studio.errors import BadFile, BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
 from studio.storage import atomic
@@ -51,6 +51,9 @@ class Inputs:
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.inputs
+        self._guest_pixels = settings.guest_pixels
+        self._guest_bytes = settings.guest_upload_mb * 2**20
+        self._all_guests_bytes = settings.all_guests_upload_mb * 2**20
 
     def add(
         self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
@@ -64,12 +67,14 @@ class Inputs:
 
         Raises:
             BadPicture: It is no image that the studio takes.
-            BadFile: The disk is full.
+            BadFile: The disk is full, or the guest has sent enough.
         """
         if isinstance(source, Image.Image):
             return self._store(source.convert("RGB"), (), guest_id)
-        loaded = decode.load_image(source, name)
-        return self._store(loaded.image, loaded.notes, guest_id)
+        max_pixels = self.max_pixels(guest_id)
+        with decode.take_turn_for(source, max_pixels):
+            loaded = decode.load_image(source, name, max_pixels=max_pixels)
+            return self._store(loaded.image, loaded.notes, guest_id)
 
     def add_mask(
         self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
@@ -78,9 +83,13 @@ class Inputs:
 
         Arguments and errors are those of `add`.
         """
-        if not isinstance(source, Image.Image):
-            source = decode.load_image(source, name, background=(0, 0, 0)).image
-        return self._store(source.convert("L"), (), guest_id)
+        if isinstance(source, Image.Image):
+            return self._store(source.convert("L"), (), guest_id)
+        max_pixels = self.max_pixels(guest_id)
+        with decode.take_turn_for(source, max_pixels):
+            black = (0, 0, 0)
+            image = decode.load_image(source, name, black, max_pixels).image
+            return self._store(image.convert("L"), (), guest_id)
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Store an image's transparency as a mask: what cannot be seen is repainted.
@@ -89,10 +98,15 @@ class Inputs:
         """
         if not name:
             name = source.name if isinstance(source, Path) else "The picture"
-        mask = decode.load_alpha_mask(source, name)
-        if mask is None:
-            raise BadPicture(f"{name} has no transparent places that could be its mask.")
-        return self._store(mask, ())
+        with decode.take_turn_for(source):
+            mask = decode.load_alpha_mask(source, name)
+            if mask is None:
+                raise BadPicture(f"{name} has no transparent places that could be its mask.")
+            return self._store(mask, ())
+
+    def max_pixels(self, guest_id: str | None) -> int | None:
+        """Return how many pixels an image may have that somebody brings; None is the decoder's."""
+        return None if guest_id is None else self._guest_pixels
 
     def get_path(self, sha256: str, guest_id: str | None = None) -> Path:
         """Return the file of an image.
@@ -198,6 +212,29 @@ class Inputs:
             for path in files[sha256]
         ]
 
+    def _require_room(self, num_bytes: int, guest_id: str) -> None:
+        """Raise BadFile where a guest, or all guests, would keep more images than they may."""
+        own_bytes = num_bytes
+        all_bytes = num_bytes
+        for marker in self._folder.iterdir():
+            if marker.suffix in (".png", ".tmp") or not is_sha256(marker.stem):
+                continue
+            try:
+                size = marker.with_suffix(".png").stat().st_size
+            except OSError:
+                continue
+            all_bytes += size
+            own_bytes += size if marker.suffix == f".{guest_id}" else 0
+        for kept_bytes, limit, who in (
+            (own_bytes, self._guest_bytes, "A guest"),
+            (all_bytes, self._all_guests_bytes, "All guests together"),
+        ):
+            if kept_bytes > limit:
+                raise BadFile(
+                    f"{who} may have {limit // 2**20} MiB of pictures here to work on; those that "
+                    "nothing refers to any more go after a day."
+                )
+
     def _guest_marker(self, sha256: str, guest_id: str) -> Path:
         return self._folder / f"{sha256}.{guest_id}"
 
@@ -210,6 +247,8 @@ class Inputs:
         data = buffer.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._folder / f"{sha256}.png"
+        if guest_id is not None and not self._guest_marker(sha256, guest_id).exists():
+            self._require_room(len(data), guest_id)
         if path.is_file() and path.read_bytes() == data:
             os.utime(path)  # sent again
         else:

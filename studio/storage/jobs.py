@@ -7,9 +7,9 @@ Does not know: what a job does; torch; gradio.
        └──cancel──▶ cancelled   └──(its worker died)──▶ interrupted
     retry: a new row of the same spec
 
-Every verb is one SQL statement, so none can be half done and none needs a transaction. A worker has
-a device by holding its `Lock`, which the system drops when the process dies, however it dies: no
-heartbeat, no pid to compare.
+Every verb changes rows by one SQL statement, so none can be half done; where a guest's jobs are
+counted before one is added, both are one transaction. A worker has a device by holding its `Lock`,
+which the system drops when the process dies, however it dies: no heartbeat, no pid to compare.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.errors import Cancelled
+from studio.errors import Busy, Cancelled
 from studio.storage import sqlite_repair
 from studio.storage.database import Database, Row, get_primary_code, report_disk_errors
 
@@ -58,10 +59,16 @@ MIGRATIONS = (
     """
     ALTER TABLE jobs ADD COLUMN tab TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN is_guest INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 OPEN_STATES = ("running", "queued")
 ENDED_STATES = ("done", "failed", "cancelled", "interrupted")
 MAX_RETRY_PAUSE_SECONDS = 30.0
+# Guests' jobs wait behind the owner's, who can still move one to the front. Guests take turns: the
+# n-th open job of one has n added, so that it waits for everybody's first.
+GUEST_PRIORITY = 1_000_000.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,19 @@ class Progress:
     images: tuple[dict[str, Any], ...] = ()
     preview: bytes | None = field(default=None, repr=False)
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GuestLimits:
+    """How many jobs may run or wait when another one is asked for.
+
+    Attributes:
+        own_jobs: Of the guest who asks.
+        all_jobs: Of all guests together.
+    """
+
+    own_jobs: int
+    all_jobs: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,7 @@ class Jobs:
         key: str | None = None,
         *,
         tab: str = "",
+        guest_limits: GuestLimits | None = None,
     ) -> int:
         """Put a job in the queue; return its id.
 
@@ -142,11 +163,58 @@ class Jobs:
             owner: Whose it is.
             key: The same key twice is the same job.
             tab: In which tab of their browser it was asked for.
+            guest_limits: What a guest may have; None for the owner's jobs.
+
+        Raises:
+            Busy: A limit is met.
         """
-        sql = """INSERT INTO jobs (kind, spec, owner, key, created, tab) VALUES (?, ?, ?, ?, ?, ?)
+        is_guest = guest_limits is not None
+        priority = self._next_guest_priority(owner) if is_guest else 0.0
+        sql = """INSERT INTO jobs (kind, spec, owner, key, created, tab, is_guest, priority)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
                  ON CONFLICT (key) DO UPDATE SET key = key RETURNING id"""
-        rows = self._database.execute(sql, kind, json.dumps(spec), owner, key, time.time(), tab)
+        with self._admission(owner, guest_limits, key):
+            values = (kind, json.dumps(spec), owner, key, time.time(), tab, is_guest, priority)
+            rows = self._database.execute(sql, *values)
         return int(rows[0]["id"])
+
+    def check_guest_limits(self, owner: str, limits: GuestLimits) -> None:
+        """Raise Busy if this guest, or all guests together, have as many open jobs as they may."""
+        sql = """SELECT count(*) AS all_jobs, coalesce(sum(owner = ?), 0) AS own_jobs FROM jobs
+                 WHERE state IN ('running', 'queued') AND (is_guest OR owner = ?)"""
+        counts = self._database.execute(sql, owner, owner)[0]
+        if counts["own_jobs"] >= limits.own_jobs:
+            raise Busy(
+                f"You have {limits.own_jobs} jobs waiting already, which is all that a guest may "
+                "have; wait for one."
+            )
+        if counts["all_jobs"] >= limits.all_jobs:
+            raise Busy(
+                f"All guests together have {limits.all_jobs} jobs waiting, which is all that they "
+                "may have; try again when one is done."
+            )
+
+    def _next_guest_priority(self, owner: str) -> float:
+        sql = """SELECT count(*) AS num_jobs FROM jobs
+                 WHERE state IN ('running', 'queued') AND owner = ?"""
+        return GUEST_PRIORITY + float(self._database.execute(sql, owner)[0]["num_jobs"])
+
+    @contextmanager
+    def _admission(
+        self, owner: str, limits: GuestLimits | None, key: str | None = None
+    ) -> Iterator[None]:
+        """Count a guest's jobs and let one more be added, as one transaction.
+
+        Of two requests at once only one can be the last that is let in.
+        """
+        if limits is None:
+            yield
+            return
+        with self._database.transaction():
+            is_known = self._database.execute("SELECT 1 FROM jobs WHERE key = ?", key)
+            if not is_known:
+                self.check_guest_limits(owner, limits)
+            yield
 
     def cancel(self, job_id: int) -> None:
         """Cancel a waiting job at once; a running one learns of it at its next report."""
@@ -156,21 +224,42 @@ class Jobs:
                  WHERE id = ? AND state IN ('queued', 'running')"""
         self._database.execute(sql, time.time(), job_id)
 
-    def retry(self, job_id: int, owner: str | None = None) -> int | None:
+    def retry(
+        self,
+        job_id: int,
+        owner: str | None = None,
+        *,
+        tab: str | None = None,
+        guest_limits: GuestLimits | None = None,
+    ) -> int | None:
         """Queue an ended job again as a new row.
 
         Args:
             job_id: The job.
             owner: Whose the new one is; None is the owner of the old one.
+            tab: In which tab of their browser; None is that of the old one.
+            guest_limits: What a guest who asks may have; None for the studio's owner.
 
         Returns:
             The new job's id; None if there is no such ended job.
+
+        Raises:
+            Busy: A limit is met.
         """
-        sql = """INSERT INTO jobs (kind, spec, owner, created, tab)
-                 SELECT kind, spec, coalesce(?, owner), ?, tab FROM jobs
-                 WHERE id = ? AND ended IS NOT NULL RETURNING id"""
-        rows = self._database.execute(sql, owner, time.time(), job_id)
-        return int(rows[0]["id"]) if rows else None
+        job = self.get(job_id)
+        if job is None or job.ended is None:
+            return None
+        new_owner = job.owner if owner is None else owner
+        new_tab = job.tab if tab is None else tab
+        priority = self._next_guest_priority(new_owner)
+        sql = """INSERT INTO jobs (kind, spec, owner, created, tab, is_guest, priority)
+                 SELECT kind, spec, ?, ?, ?, is_guest OR ?, iif(is_guest OR ?, ?, 0)
+                 FROM jobs WHERE id = ? RETURNING id"""
+        is_guest = guest_limits is not None
+        values = (new_owner, time.time(), new_tab, is_guest, is_guest, priority, job_id)
+        with self._admission(new_owner, guest_limits):
+            rows = self._database.execute(sql, *values)
+        return int(rows[0]["id"])
 
     def move_to_front(self, job_id: int) -> None:
         """Put a waiting job before all other waiting ones."""
@@ -180,9 +269,10 @@ class Jobs:
         self._database.execute(sql, job_id)
 
     def move_to_back(self, job_id: int) -> None:
-        """Put a waiting job behind all other waiting ones."""
+        """Put a waiting job behind the other waiting ones: the owner's stay before all guests'."""
         sql = """UPDATE jobs SET revision = revision + 1,
-                 priority = (SELECT max(priority) FROM jobs WHERE state = 'queued') + 1
+                 priority = (SELECT max(others.priority) FROM jobs AS others
+                 WHERE others.state = 'queued' AND others.is_guest = jobs.is_guest) + 1
                  WHERE id = ? AND state = 'queued'"""
         self._database.execute(sql, job_id)
 

@@ -6,13 +6,13 @@ Does not know: which spec is stored.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tomli_w
 
 from studio.core.base import Spec, validate
+from studio.core.toml_text import load_toml
 from studio.errors import BadFile, InvalidSpec, quote
 from studio.storage import atomic
 from studio.storage.odd_files import explain_odd_file, list_folder, read_file
@@ -40,8 +40,8 @@ def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
                     f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a file of "
                     "settings."
                 )
-            values: dict[str, Any] = tomllib.loads(read_file(path).decode("utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
+            values: dict[str, Any] = load_toml(read_file(path).decode("utf-8-sig"))
+        except (OSError, ValueError) as error:
             raise BadFile(f"{label} cannot be read: {error}") from None
         try:
             return validate(spec_class, values)

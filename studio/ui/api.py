@@ -8,14 +8,14 @@ Knows: how a spec becomes a function's signature. Does not know: the page.
 
 from __future__ import annotations
 
-import asyncio
 import inspect as reflection
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+from anyio.to_thread import run_sync
 from gradio import FileData
 from gradio.data_classes import FileDataDict
 from gradio.events import api as endpoint_for
@@ -40,6 +40,8 @@ from studio.ui.events import resolve_upload, visitor_from_request
 from studio.ui.views.jobs import list_job_images
 
 FilesAndReport = tuple[list[FileDataDict], dict[str, Any]]
+SpecT = TypeVar("SpecT")
+ResultT = TypeVar("ResultT")
 Handler = Callable[[Any, Visitor], Awaitable[Any]]  # a validated spec and who asks → the answer
 
 MAX_LISTED_JOBS = 200
@@ -146,7 +148,8 @@ class Endpoints:
     async def generate(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
         """Make images; return their files, and seeds and digests with the job's result."""
         request.reject_inactive()
-        job = await self._wait_for_job(self.services.submit_generation(request, visitor))
+        job_id = await self._run(visitor, self.services.submit_generation, request)
+        job = await self._wait_for_job(job_id)
         images = job.result["pictures"]
         entries = [
             {
@@ -179,7 +182,7 @@ class Endpoints:
     async def sweep(self, spec: SweepSpec, visitor: Visitor) -> FilesAndReport:
         """Run a sweep; return the cells' images and its files, and an entry for each cell."""
         sweeps = self.services.home.sweeps
-        sweep_id, job_id = self.services.submit_sweep(spec, visitor)
+        sweep_id, job_id = await self._run(visitor, self.services.submit_sweep, spec)
         job = await self._wait_for_job(job_id)
         results = sweeps.load_cell_results(sweep_id)
         stored = sweeps.get(sweep_id)
@@ -206,7 +209,7 @@ class Endpoints:
     async def train(self, config: TrainingConfig, visitor: Visitor) -> FilesAndReport:
         """Train a LoRA; return its file and the samples, and the job's result."""
         home = self.services.home
-        run_id, job_id = self.services.submit_training(config, visitor)
+        run_id, job_id = await self._run(visitor, self.services.submit_training, config)
         job = await self._wait_for_job(job_id)
         paths = [home.settings.loras / f"{job.result['lora']}.safetensors"]
         paths += [sample.path for sample in home.runs.list_samples(run_id)]
@@ -214,33 +217,35 @@ class Endpoints:
 
     async def dataset(self, rules: DatasetLintRules, visitor: Visitor) -> dict[str, Any]:
         """Return what is in a dataset; guests are not told where it lies."""
-        dataset = self.services.dataset_registry.open(rules.dataset, visitor)
-        # In a thread: it may decode thousands of images.
-        summary = await asyncio.to_thread(summarize_dataset, dataset, rules)
+        summary = await self._run(visitor, self._summarize_dataset, rules)
         if not visitor.is_guest:
             return dict(summary)
         return {name: value for name, value in summary.items() if name != "folder"}
 
     async def caption(self, spec: CaptionSpec, visitor: Visitor) -> dict[str, Any]:
         """Caption a dataset; return the job's result."""
-        job = await self._wait_for_job(self.services.submit_captioning(spec, visitor))
+        job_id = await self._run(visitor, self.services.submit_captioning, spec)
+        job = await self._wait_for_job(job_id)
         return _report_result(job)
 
     async def search(self, spec: ClipQuerySpec, visitor: Visitor) -> dict[str, Any]:
         """Search a dataset; return the job's result."""
-        job = await self._wait_for_job(self.services.submit_clip_search(spec, visitor))
+        job_id = await self._run(visitor, self.services.submit_clip_search, spec)
+        job = await self._wait_for_job(job_id)
         return _report_result(job)
 
     # The docstrings of these two are published, and so are their parameters' names.
 
-    def inspect(self, file: FileData) -> dict[str, Any]:
+    def inspect(self, request: gr.Request, file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
 
         Args:
             file: A PNG, JPEG or WebP made here, in A1111 or in Forge.
         """
         with report_errors(plain_text=True):
-            return gallery.read_image_settings(*resolve_upload(file)).to_report()
+            guest_id = visitor_from_request(request).owner_filter
+            max_pixels = self.services.home.inputs.max_pixels(guest_id)
+            return gallery.read_image_settings(*resolve_upload(file), max_pixels).to_report()
 
     def jobs(self, request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
         """List the latest jobs, newest first.
@@ -270,11 +275,27 @@ class Endpoints:
                 for job in self.services.home.jobs.list_recent(limit, owner)
             ]
 
-    def receive_image(self, field_name: str, file: Any, visitor: Visitor) -> str:
+    async def receive_image(self, field_name: str, file: Any, visitor: Visitor) -> str:
         """Take in a file that was sent for `image` or `mask`; return its sha256."""
         inputs = self.services.home.library.inputs
         add_file = inputs.add_mask if field_name == "mask" else inputs.add
-        return add_file(*resolve_upload(file), visitor.owner_filter).sha256
+        path, name = resolve_upload(file)
+
+        def take(_request: None, visitor: Visitor) -> str:
+            return add_file(path, name, visitor.owner_filter).sha256
+
+        return await self._run(visitor, take, None)
+
+    def _summarize_dataset(self, rules: DatasetLintRules, visitor: Visitor) -> dict[str, Any]:
+        dataset = self.services.dataset_registry.open(rules.dataset, visitor)
+        return dict(summarize_dataset(dataset, rules))
+
+    async def _run(
+        self, visitor: Visitor, function: Callable[[SpecT, Visitor], ResultT], spec: SpecT
+    ) -> ResultT:
+        """Call what reads files and decodes images in a thread, when it is this visitor's turn."""
+        async with self.services.guests.turns.take(visitor):
+            return await run_sync(function, spec, visitor)
 
     async def _wait_for_job(self, job_id: int) -> Job:
         """Return a job when it is done. Raises StudioError if it does not come to that."""
@@ -345,7 +366,7 @@ def make_endpoint(
     *,
     description: str,
     file_fields: Mapping[str, str] | None = None,
-    receive_file: Callable[[str, Any, Visitor], Any] = lambda _name, file, _visitor: file,
+    receive_file: Callable[[str, Any, Visitor], Awaitable[Any]] | None = None,
     field_names: Container[str] | None = None,
 ) -> Callable[..., Awaitable[Any]]:
     """Return a handler as a function of a spec's fields: names, types, defaults and help.
@@ -374,7 +395,8 @@ def make_endpoint(
                 validate(spec_class, arguments | dict.fromkeys(file_fields, PLACEHOLDER_SHA256))
             visitor = visitor_from_request(request)
             for name in file_fields:
-                arguments[name] = receive_file(name, arguments[name], visitor)
+                if receive_file:
+                    arguments[name] = await receive_file(name, arguments[name], visitor)
             return await handler(validate(spec_class, arguments), visitor)
 
     # gradio fills in the request, and names MCP tools after the function, not after api_name.

@@ -24,6 +24,7 @@ from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.components.notice import Notice
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free
 from studio.ui.private_gradio import Page, set_queue_poll_seconds
 from studio.ui.tab import Tab
@@ -54,9 +55,15 @@ EVENT_POLL_SECONDS = 0.01
 WAKE_SECONDS = 1.0  # on Windows a longer sleep does not hear Ctrl + C
 
 
-def build_page(services: Services, get_problem: Callable[[], str] = str) -> gr.Blocks:
+def build_page(services: Services, get_problem: Callable[[], str] = str) -> Page:
     """Return the page, not yet served; `get_problem` says why nothing runs, or is empty."""
-    page = Page(title="Studio", delete_cache=(3600, 86400), fill_width=True)
+    page = Page(
+        services.guests,
+        services.home.uploads,
+        title="Studio",
+        delete_cache=(3600, 86400),
+        fill_width=True,
+    )
     page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
     with page:
@@ -282,7 +289,8 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
             settings.loras,
         ]
     )
-    page = build_page(Services(home), get_problem)
+    services = Services(home)
+    page = build_page(services, get_problem)
     check_port_free(settings)
     if login and not settings.auth:
         print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
@@ -305,7 +313,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         css_paths=[STYLE_FILE],
         theme=build_theme(),
         prevent_thread_lock=True,
-        app_kwargs={"middleware": build_middleware(home)},
+        app_kwargs={"middleware": [*build_middleware(home), *build_limits(page, services)]},
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     addresses = [f"http://{host}:{page.server_port}"]

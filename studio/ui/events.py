@@ -58,6 +58,20 @@ def visitor_from_request(request: gr.Request) -> Visitor:
     return visitor_from_scope(request.request.scope)
 
 
+def read_sent_text(file: Any, max_bytes: int) -> tuple[str, str]:
+    """Return the text of a file of settings that a visitor sent, and the name it had.
+
+    Call it in a thread, as gradio calls handlers that are no coroutines.
+
+    Raises:
+        BadFile: It is no upload, or larger than any such file.
+    """
+    path, name = resolve_upload(file)
+    if path.stat().st_size > max_bytes:
+        raise BadFile(f"{name:.80} is larger than {max_bytes:,} bytes: it holds no settings.")
+    return path.read_text("utf-8-sig", "replace"), name
+
+
 def resolve_upload(file: Any) -> tuple[Path, str]:
     """Return the file that a visitor sent, and the name it had.
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from studio.errors import BadFile, Cancelled
-from studio.storage.jobs import MIGRATIONS, Job, Jobs, Lock, Progress
+from studio.errors import BadFile, Busy, Cancelled
+from studio.storage.jobs import MIGRATIONS, GuestLimits, Job, Jobs, Lock, Progress
 from support.sentences import refused
 
 
@@ -116,6 +117,69 @@ def test_order(jobs: Jobs) -> None:
     taken = [jobs.claim("cpu") for _ in range(5)]
     assert [job.id for job in taken if job] == [d, c, b, e, a]
     assert line(jobs) == [d, c, b, e, a]  # running ones come first
+
+
+LIMITS = GuestLimits(own_jobs=8, all_jobs=24)
+
+
+def ask(jobs: Jobs, guest: str, limits: GuestLimits = LIMITS) -> int:
+    return jobs.submit("generate", {}, owner=guest, guest_limits=limits)
+
+
+def test_guests_wait_behind_the_owner_and_take_turns(jobs: Jobs) -> None:
+    ann1, ann2, ann3, bob1, bob2 = (ask(jobs, guest) for guest in ("ann",) * 3 + ("bob",) * 2)
+    mine, late = jobs.submit("generate", {}), jobs.submit("generate", {})
+    assert line(jobs) == [mine, late, ann1, bob1, ann2, bob2, ann3]
+    jobs.move_to_back(mine)
+    jobs.move_to_back(ann1)
+    assert line(jobs) == [late, mine, bob1, ann2, bob2, ann3, ann1]
+    jobs.move_to_front(ann3)  # by the owner, who alone may
+    assert line(jobs) == [ann3, late, mine, bob1, ann2, bob2, ann1]
+    assert [job.id for job in (jobs.claim("cpu") for _ in range(3)) if job] == [ann3, late, mine]
+    peeked = jobs.peek("generate")
+    assert peeked
+    assert peeked.id == bob1
+
+
+def test_a_guest_has_few_jobs_and_so_have_all_guests(jobs: Jobs) -> None:
+    limits = GuestLimits(own_jobs=2, all_jobs=3)
+    first = ask(jobs, "ann", limits)
+    ask(jobs, "ann", limits)
+    with refused(Busy):
+        ask(jobs, "ann", limits)
+    ask(jobs, "bob", limits)
+    with refused(Busy):
+        ask(jobs, "cleo", limits)
+    for _ in range(4):  # the owner is not counted
+        jobs.submit("generate", {}, owner="me")
+    jobs.cancel(first)
+    again = jobs.retry(first, guest_limits=limits)
+    assert again
+    with refused(Busy):
+        jobs.retry(first, guest_limits=limits)
+    jobs.cancel(again)
+    same = jobs.submit("generate", {}, owner="ann", key="click", guest_limits=limits)
+    assert same == jobs.submit("generate", {}, owner="ann", key="click", guest_limits=limits)
+    assert jobs.retry(first) is not None  # whoever may ask for any number
+
+
+def test_two_requests_at_once_are_not_both_the_last(jobs: Jobs, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    tables = [jobs, Jobs(path)]
+    admitted: list[int] = []
+
+    def flood(table: Jobs) -> None:
+        for _ in range(10):
+            with suppress(Busy):
+                admitted.append(ask(table, "ann"))
+
+    threads = [threading.Thread(target=flood, args=(table,)) for table in tables * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tables[1].close()
+    assert len(admitted) == len(line(jobs)) == 8
 
 
 @pytest.mark.smoke

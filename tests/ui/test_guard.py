@@ -428,15 +428,15 @@ def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) ->
     assert owner.ask("generate", *most).status_code == 200
 
 
-def test_hostile_uploads(served: Served, guest: Browser) -> None:
+def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None:
     said = len(served.log.read_text())
     assert guest.post(f"{API}/upload", files={"files": bytes(2**26 + 1)}).status_code == 413
-    page = guest.post(
+    page = owner.post(
         f"{API}/upload", files={"files": ("../../../x.html", b"<script>alert(1)</script>")}
     ).json()[0]
     assert Path(page).is_relative_to(served.home / "uploads")
     assert Path(page).name == "x.html"
-    shown = guest.get(f"{API}/file={page}")
+    shown = owner.get(f"{API}/file={page}")
     assert shown.headers["content-disposition"].startswith("attachment")
     assert "html" not in shown.headers["content-type"]
     head = b"IHDR" + (60_000).to_bytes(4) * 2 + b"\x08\x02\0\0\0"
@@ -447,14 +447,25 @@ def test_hostile_uploads(served: Served, guest: Browser) -> None:
         ("x.svg", b"<svg/>"),
         ("x.png", b""),
         ("x.ckpt", b"\x80\x04"),
+        ("x.zip", b"PK\x03\x04"),
+        ("x.toml", b"\0"),
     )
     for name, data in hostile:
-        sent = guest.post(f"{API}/upload", files={"files": (name, io.BytesIO(data))}).json()[0]
-        answer = guest.ask(
+        before = set((served.home / "uploads").rglob("*.*"))
+        file = (name, io.BytesIO(data))
+        answer = guest.post(f"{API}/upload", files={"files": file})
+        if data != bomb:
+            assert answer.status_code == 413
+            check_sentence(answer.text)
+            assert set((served.home / "uploads").rglob("*.*")) == before
+        # what does not tell itself by its first bytes is told when it is read
+        by = guest if data == bomb else owner
+        sent = by.post(f"{API}/upload", files={"files": (name, io.BytesIO(data))}).json()[0]
+        told = by.ask(
             "inspect", {"path": sent, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
         ).json()["error"]
-        assert answer.startswith(name)
-        assert "no picture" in answer or "pixels" in answer
+        assert told.startswith(name)
+        assert "no picture" in told or "pixels" in told
     assert "Traceback" not in served.log.read_text()[said:]
 
 

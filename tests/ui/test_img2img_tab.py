@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.errors import BadPicture, InvalidSpec, StudioError
-from studio.services.submission import MAX_GUEST_JOBS, Services
+from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.before_after import load_before_image
@@ -911,10 +911,12 @@ def test_what_is_wrong_with_many_is_said_before_any_is_queued(
             many.submit_batch(sent | change, NOBODY)
     assert not desk.home.jobs.list_open()
     many.submit_batch(
-        sent | {many.files: [upload(noise(64, 64, k)) for k in range(MAX_GUEST_JOBS + 1)]}, NOBODY
+        sent
+        | {many.files: [upload(noise(64, 64, k)) for k in range(desk.guests.budgets.jobs + 1)]},
+        NOBODY,
     )
     assert (
-        len(desk.home.jobs.list_open()) == MAX_GUEST_JOBS
+        len(desk.home.jobs.list_open()) == desk.guests.budgets.jobs
     )  # the last one's row says why it has to wait
     assert (
         "which is all that a guest may have"

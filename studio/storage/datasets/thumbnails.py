@@ -43,8 +43,9 @@ class ThumbnailCache:
             thumbnail_path = self._thumbnail_path(path)
             if thumbnail_path.is_file():
                 return thumbnail_path
-            image = decode.load_image(path).image
-            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+            with decode.take_turn_for(path):
+                image = decode.load_image(path).image
+                image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=85)
             atomic.write(thumbnail_path, buffer.getvalue(), durable=False)

@@ -84,7 +84,7 @@ def load_before_image(services: Services, path: str | None) -> Path | Image.Imag
     try:
         source_path = inputs.get_path(request.image)
         width, height = inputs.read_size(request.image)
-        result_size = decode.load_image(result.path).image.size
+        result_size = decode.read_image_size(result.path)
         if request.task == "outpaint":
             left, top, right, bottom = request.extension
             extended_size = (width + left + right, height + top + bottom)

@@ -157,18 +157,21 @@ class MaskEditor:
         Raises:
             BadPicture: The file is no image that can be used.
         """
-        loaded = decode.load_image(path, name)
-        alpha_mask = decode.load_alpha_mask(path, name)
-        image = loaded.image
-        notes = list(loaded.notes)
-        if max(image.size) > MAX_SIDE_PX:
-            image = image.copy()
-            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-            notes.append(
-                f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; "
-                f"it is worked on at {image.width} × {image.height}."
-            )
-            alpha_mask = alpha_mask.resize(image.size) if alpha_mask else None
+        max_pixels = self.input_store.max_pixels(guest_id)
+        with decode.take_turn_for(path, max_pixels):
+            loaded = decode.load_image(path, name, max_pixels=max_pixels)
+            alpha_mask = decode.load_alpha_mask(path, name, max_pixels)
+            image = loaded.image
+            notes = list(loaded.notes)
+            if max(image.size) > MAX_SIDE_PX:
+                image = image.copy()
+                image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+                notes.append(
+                    f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; "
+                    f"it is worked on at {image.width} × {image.height}."
+                )
+                alpha_mask = alpha_mask.resize(image.size) if alpha_mask else None
+            del loaded
         for note in notes:
             show_info(note)
         image_digest = self.input_store.add(image, guest_id=guest_id).sha256
@@ -277,8 +280,9 @@ class MaskEditor:
         if layer is None:
             return source.image
         image = self.input_store.load(source.image)
-        drawing = decode.load_image(layer, "The drawing").image
-        transparency = decode.load_alpha_mask(layer, "The drawing")
+        max_pixels = self.input_store.max_pixels(source.guest_id)
+        drawing = decode.load_image(layer, "The drawing", max_pixels=max_pixels).image
+        transparency = decode.load_alpha_mask(layer, "The drawing", max_pixels)
         if drawing.size != image.size:
             raise BadPicture(
                 "The drawing has another size than its picture; choose the picture again."
@@ -327,7 +331,8 @@ class MaskEditor:
         layer = _decode_layer(value)
         if layer is None:
             return self.input_store.load_mask(source.mask) if source.mask else None, invert
-        mask = decode.load_image(layer, "The mask").image.convert("L")
+        max_pixels = self.input_store.max_pixels(source.guest_id)
+        mask = decode.load_image(layer, "The mask", max_pixels=max_pixels).image.convert("L")
         mask = mask.point(_snap_black).point(_snap_white)
         if mask.size != source.size:
             raise BadPicture(

@@ -568,14 +568,16 @@ class GenerationTab:
                 self.preset_name: "",
             }
 
-    def import_settings(self, values: Updates) -> Updates:
+    def import_settings(self, values: Updates, request: gr.Request) -> Updates:
         """Fill in the settings of a dropped file, and warn of those that cannot be.
 
         Settings that the file does not have stay as they are.
         """
         with report_errors():
             path, file_name = resolve_upload(single_file(values.pop(self.settings_file)))
-            imported = gallery.read_image_settings(path, file_name)
+            guest_id = visitor_from_request(request).owner_filter
+            max_pixels = self.services.home.inputs.max_pixels(guest_id)
+            imported = gallery.read_image_settings(path, file_name, max_pixels)
             settings = {
                 name: value
                 for name, value in imported.values.items()

@@ -99,10 +99,11 @@ class QueueTab:
                 "cancel": jobs.cancel,
                 "first": jobs.move_to_front,
                 "last": jobs.move_to_back,
-                "retry": jobs.retry,
             }
             if action in methods:
                 methods[action](job.id)
+            elif action == "retry":
+                self.services.retry_job(job, visitor)
             return self.render(visitor, page)
 
     def _require_job(self, job_id: str) -> Job:

@@ -8,17 +8,18 @@ Does not know: what a key means to a training run (network.py, optimizer.py, dat
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from studio.core.toml_text import load_toml
 from studio.errors import InvalidSpec, quote
 
 NoticeKind = Literal["taken", "inert", "conflicting", "unsupported", "unknown"]
 FileFormat = Literal["training", "gui", "dataset", "own"]
 
-MAX_FILE_CHARACTERS = 500_000  # characters; the GUI's files have 6,000
+MAX_JSON_CHARACTERS = 500_000  # the GUI's files have 6,000
+MAX_TOML_CHARACTERS = 64 * 1024  # which tomllib reads in half a second at worst
 MAX_KEYS = 2000
 MAX_REPEATS = 1_000_000
 GUI_KEY_ALIASES = {
@@ -96,14 +97,15 @@ def parse_kohya_file(text: str) -> KohyaFile:
     Raises:
         InvalidSpec: It is neither, or far too large.
     """
-    if len(text) > MAX_FILE_CHARACTERS:
+    is_json = text.lstrip("\ufeff \t\r\n").startswith("{")
+    max_characters = MAX_JSON_CHARACTERS if is_json else MAX_TOML_CHARACTERS
+    if len(text) > max_characters:
         raise InvalidSpec(
             [
                 f"The file has {len(text):,} characters: training settings have a few thousand "
-                f"({MAX_FILE_CHARACTERS:,} at most)."
+                f"({max_characters:,} at most)."
             ]
         )
-    is_json = text.lstrip("\ufeff \t\r\n").startswith("{")
     data = _load_json_or_toml(text.lstrip("\ufeff"), is_json)
     if not data:
         raise InvalidSpec(["The file is empty: there are no settings in it."])
@@ -123,7 +125,7 @@ def parse_kohya_file(text: str) -> KohyaFile:
 def _load_json_or_toml(text: str, is_json: bool) -> dict[str, Any]:
     try:
         if not is_json:
-            return tomllib.loads(text)
+            return load_toml(text)
         data: dict[str, Any] = json.loads(text, object_pairs_hook=_reject_duplicate_keys)
     except RecursionError:
         raise InvalidSpec(["The file is nested too deeply to be training settings."]) from None

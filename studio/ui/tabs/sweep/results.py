@@ -20,13 +20,13 @@ from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.storage.sweeps import Sweep, parse_exported_verdicts
+from studio.storage.sweeps import MAX_EXPORT_CHARS, Sweep, parse_exported_verdicts
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
-    resolve_upload,
+    read_sent_text,
     visitor_from_request,
 )
 from studio.ui.form import single_file
@@ -334,8 +334,8 @@ class SweepView:
         with report_errors():
             visitor = visitor_from_request(request)
             sweep = self.require_sweep(values[self.sweep_id], visitor)
-            path, _ = resolve_upload(single_file(values[self.upload]))
-            verdicts = parse_exported_verdicts(path.read_text("utf-8", "replace"), sweep.id)
+            text, _ = read_sent_text(single_file(values[self.upload]), MAX_EXPORT_CHARS)
+            verdicts = parse_exported_verdicts(text, sweep.id)
             cells = [cell for cell in cached_plan(sweep.spec).cells if cell.key in verdicts]
             for cell in cells:
                 self.services.home.sweeps.set_verdict(sweep.id, cell.key, verdicts[cell.key])

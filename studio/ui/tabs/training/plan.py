@@ -211,10 +211,11 @@ def encode_thumbnail(path: Path, content_hash: str) -> str:
         The URL; "" if the image cannot be read.
     """
     try:
-        image = decode.load_image(path.read_bytes(), path.name).image.convert("RGB")
+        with decode.take_turn_for(path):
+            image = decode.load_image(path.read_bytes(), path.name).image.convert("RGB")
+            image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
     except (StudioError, OSError):
         return ""
-    image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=72)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -26,7 +26,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
-    resolve_upload,
+    read_sent_text,
     visitor_from_request,
 )
 from studio.ui.form import Form
@@ -394,12 +394,7 @@ class TrainingTab:
             file = values[self.upload]
             if isinstance(file, list) and file:
                 file = file[0]
-            path, name = resolve_upload(file)
-            if path.stat().st_size > MAX_CONFIG_BYTES:
-                raise BadFile(
-                    f"{name:.80} is larger than {MAX_CONFIG_BYTES:,} bytes: it holds no settings."
-                )
-            imported_file = (path.read_text("utf-8-sig", "replace"), name)
+            imported_file = read_sent_text(file, MAX_CONFIG_BYTES)
             return {
                 self.upload: None,
                 self.imported_file: imported_file,

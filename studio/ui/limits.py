@@ -1,0 +1,266 @@
+"""What a guest may ask of the page's server: how often, how much at once, which files.
+
+Knows: gradio's routes, bodies and streams as ASGI has them. Does not know: how much a guest may
+(services/budgets.py); who is a guest (services/visitor.py); what a function of the page does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.parse
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio.errors import BadFile, Busy, NotAllowed, StudioError
+from studio.services.budgets import BYTES_PER_MB, Guests
+from studio.services.submission import Services
+from studio.services.visitor import Visitor, visitor_from_scope
+from studio.storage.uploads import Uploads, check_kind
+from studio.ui.private_gradio import Page, forget_upload_progress
+
+# What a route is for; a proxy may have put a path before it.
+ROUTE = re.compile(
+    r"/gradio_api/(upload_progress|upload|heartbeat|queue/data|call|file|component_server|deep_link)"
+    r"(?:[/=](.*))?$",
+    re.DOTALL,
+)
+# gradio offers these for components that the page does not have. One opens sessions, the other
+# writes them to disk.
+CLOSED_ROUTES = ("component_server", "deep_link")
+STREAM_ROUTES = ("heartbeat", "queue/data", "call", "upload_progress")
+MAX_BODY_BYTES = 32 * BYTES_PER_MB  # of a guest's event: a drawing on the largest picture has 23
+SMALL_BODY_BYTES = 1 * BYTES_PER_MB  # of which any number may come at once
+# A refusal takes so long, that who floods has to hold on too.
+REFUSAL_SECONDS = 0.25
+RETRY_AFTER_SECONDS = 5
+STATUSES = {Busy: 429, NotAllowed: 403, BadFile: 413}
+
+
+class LimitsMiddleware:
+    """ASGI middleware that holds guests to their budgets; the owner passes."""
+
+    def __init__(self, app: ASGIApp, page: Page, guests: Guests, uploads: Uploads) -> None:
+        self.app = app
+        self.page = page
+        self.guests = guests
+        self.uploads = uploads
+        self.bodies: set[_Body] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        match = ROUTE.search(scope["path"])
+        route, rest = (match[1], match[2] or "") if match else ("", "")
+        if route in CLOSED_ROUTES:
+            await PlainTextResponse("The studio has no use for that.", 404)(scope, receive, send)
+            return
+        visitor = visitor_from_scope(scope)
+        body = _Body(self, visitor, receive, send)
+        try:
+            self.guests.requests.count_request(visitor)
+            if route == "file":
+                self._require_own_file(rest, visitor)
+            async with self._hold(scope, route, rest, visitor):
+                await self._answer(scope, route, visitor, body)
+        except StudioError as error:
+            body.refusal = error
+        except Exception:
+            if body.refusal is None:
+                raise
+        finally:
+            self.bodies.discard(body)
+        if body.refusal and not body.has_answered:
+            await self._refuse(scope, route, body)
+
+    async def _answer(self, scope: Scope, route: str, visitor: Visitor, body: _Body) -> None:
+        is_post = scope["method"] == "POST"
+        if route == "upload" and is_post:
+            if visitor.is_guest:
+                kept = await asyncio.to_thread(self.uploads.count_kept_bytes, visitor.id)
+                body.own_bytes, body.all_bytes = kept
+                self.bodies.add(body)
+            await self.app(scope, body.receive, body.keep)
+            await self._pass_upload(visitor, body)
+        elif is_post and visitor.is_guest:
+            body.limit = MAX_BODY_BYTES
+            await self.app(scope, body.receive, body.send)
+        else:
+            await self.app(scope, body.original_receive, body.send)
+
+    @asynccontextmanager
+    async def _hold(
+        self, scope: Scope, route: str, rest: str, visitor: Visitor
+    ) -> AsyncIterator[None]:
+        """Hold what a request takes up while it is answered. Raises Busy and NotAllowed."""
+        upload_id = _read_query(scope, "upload_id")
+        session_hash = rest if route == "heartbeat" else _read_query(scope, "session_hash")
+        with ExitStack() as held:
+            if scope["method"] == "POST":
+                if route == "upload" or _is_large(scope):
+                    held.enter_context(self.guests.uploads.hold(visitor))
+            elif route in STREAM_ROUTES:
+                held.enter_context(self.guests.streams.hold(visitor))
+            if route == "heartbeat" and session_hash:
+                self.page.admit_session(session_hash, visitor)
+                self.guests.sessions.count_heartbeat(session_hash, +1)
+                held.callback(self.guests.sessions.count_heartbeat, session_hash, -1)
+            elif session_hash:
+                self.guests.sessions.require(session_hash, visitor)
+            if upload_id:
+                held.callback(forget_upload_progress, upload_id)
+            yield
+
+    async def _pass_upload(self, visitor: Visitor, body: _Body) -> None:
+        """Note whose the sent files are, refuse those of no use, and pass gradio's answer on."""
+        if body.refusal:
+            return
+        if body.status == 200:
+            paths = [Path(path) for path in json.loads(body.kept_answer)]
+            await asyncio.to_thread(self._take_files, paths, visitor)
+            for other in self.bodies - {body}:
+                other.count_kept(body)
+        await body.pass_on()
+
+    def _take_files(self, paths: list[Path], visitor: Visitor) -> None:
+        """Record uploaded files; where a guest has no use for one, delete all and raise BadFile."""
+        party = visitor.id if visitor.is_guest else ""
+        try:
+            if visitor.is_guest:
+                for path in paths:
+                    check_kind(path)
+        except BadFile:
+            for path in paths:
+                self.uploads.delete_unknown(path)
+            raise
+        for path in paths:
+            self.uploads.record(path, party)
+
+    def _require_own_file(self, path: str, visitor: Visitor) -> None:
+        if visitor.is_guest and not self.uploads.may_read(path, visitor.id):
+            raise NotAllowed("That file is somebody else's.")
+
+    async def _refuse(self, scope: Scope, route: str, body: _Body) -> None:
+        """Answer with one sentence, as those read it that ask by this route."""
+        error = body.refusal
+        if isinstance(error, Busy):
+            await asyncio.sleep(REFUSAL_SECONDS)
+        status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 400)
+        headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status == 429 else None
+        sentence = str(error)
+        response: Response = PlainTextResponse(sentence, status, headers)
+        if scope["method"] == "POST" and route != "upload":
+            response = JSONResponse({"detail": sentence, "error": sentence}, status, headers)
+        await response(scope, body.original_receive, body.original_send)
+
+
+class _Body:
+    """What comes in and goes out of one request of a guest's, counted."""
+
+    def __init__(
+        self, middleware: LimitsMiddleware, visitor: Visitor, receive: Receive, send: Send
+    ) -> None:
+        self.middleware = middleware
+        self.visitor = visitor
+        self.original_receive = receive
+        self.original_send = send
+        self.limit: int | None = None
+        self.num_bytes = 0
+        # What this guest, and all guests, have here already; it grows as other uploads end.
+        self.own_bytes = 0
+        self.all_bytes = 0
+        self.refusal: StudioError | None = None
+        self.has_answered = False
+        self.status = 0
+        self.kept_answer = b""
+        self._messages: list[Message] = []
+
+    async def receive(self) -> Message:
+        """Return the next piece, unless it is more than there may be.
+
+        gradio deletes what it has of a form that raises this.
+        """
+        message = await self.original_receive()
+        self.num_bytes += len(message.get("body", b""))
+        self.refusal = self.refusal or self._find_refusal()
+        if self.refusal:
+            raise MultiPartException(str(self.refusal))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, unless the request is refused."""
+        if self.refusal is None:
+            self.has_answered = True
+            await self.original_send(message)
+
+    async def keep(self, message: Message) -> None:
+        """Hold an answer back until `pass_on`."""
+        self._messages.append(message)
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.kept_answer += message.get("body", b"")
+
+    async def pass_on(self) -> None:
+        """Send the answer that was held back."""
+        for message in self._messages:
+            await self.send(message)
+
+    def count_kept(self, ended: _Body) -> None:
+        """Count what another upload has left here."""
+        self.all_bytes += ended.num_bytes
+        if ended.visitor == self.visitor:
+            self.own_bytes += ended.num_bytes
+
+    def _find_refusal(self) -> StudioError | None:
+        if not self.visitor.is_guest:
+            return None
+        if self.limit is not None:
+            if self.num_bytes > self.limit:
+                return BadFile(f"That is larger than {self.limit // BYTES_PER_MB} MiB.")
+            return None
+        bodies = self.middleware.bodies
+        own_bytes = self.own_bytes
+        own_bytes += sum(body.num_bytes for body in bodies if body.visitor == self.visitor)
+        all_bytes = self.all_bytes + sum(body.num_bytes for body in bodies)
+        budgets = self.middleware.guests.budgets
+        if own_bytes > budgets.upload_bytes:
+            return BadFile(
+                f"A guest may have {budgets.upload_bytes // BYTES_PER_MB} MiB of files here; "
+                "what you sent is deleted after a day."
+            )
+        if all_bytes > budgets.all_upload_bytes:
+            return BadFile(
+                f"All guests together may have {budgets.all_upload_bytes // BYTES_PER_MB} MiB of "
+                "files here, and they have; try again tomorrow."
+            )
+        return None
+
+
+def build_limits(page: Page, services: Services) -> list[Any]:
+    """Return what gradio's `app_kwargs` take as middleware, behind that of the access control."""
+    return [
+        Middleware(
+            LimitsMiddleware, page=page, guests=services.guests, uploads=services.home.uploads
+        )
+    ]
+
+
+def _is_large(scope: Scope) -> bool:
+    length = Headers(scope=scope).get("content-length", "")
+    return not length.isdecimal() or int(length) > SMALL_BODY_BYTES
+
+
+def _read_query(scope: Scope, name: str) -> str:
+    query = urllib.parse.parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return str(query.get(name, [""])[0])
