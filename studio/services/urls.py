@@ -11,5 +11,8 @@ from pathlib import Path
 
 
 def file_url(path: Path) -> str:
-    """Return the address, relative to the page, of a file that is served by its path."""
-    return f"/gradio_api/file={urllib.parse.quote(str(path))}"
+    """Return the address, relative to the page, of a file that is served by its path.
+
+    Relative, so that it holds wherever a proxy shows the page.
+    """
+    return f"gradio_api/file={urllib.parse.quote(str(path))}"

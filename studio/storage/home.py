@@ -19,6 +19,7 @@ from studio.storage.datasets.training_set import TrainingSets
 from studio.storage.gallery import Gallery
 from studio.storage.inputs import Inputs
 from studio.storage.jobs import Jobs
+from studio.storage.logins import LoginSessions, load_secret
 from studio.storage.models.library import Library
 from studio.storage.models.transformers_models import TransformersModels
 from studio.storage.presets import Presets
@@ -87,6 +88,16 @@ class Home:
         return CaptionCache(self.settings.home, captioner_key)
 
     @cached_property
+    def login_sessions(self) -> LoginSessions:
+        """Who is logged in."""
+        return LoginSessions(self.settings.home / "logins.sqlite")
+
+    @cached_property
+    def secret(self) -> bytes:
+        """The key by which this home signs what it gives to browsers."""
+        return load_secret(self.settings.home / "secret.key")
+
+    @cached_property
     def transformers_models(self) -> TransformersModels:
         """Captioners and CLIP models."""
         return TransformersModels(self.settings)
@@ -111,7 +122,15 @@ class Home:
 
     def close(self) -> None:
         """Close the tables that were opened; what is asked for afterwards is opened anew."""
-        for name in ("jobs", "gallery", "sweeps", "datasets", "training_sets", "embeddings"):
+        for name in (
+            "jobs",
+            "gallery",
+            "sweeps",
+            "datasets",
+            "training_sets",
+            "embeddings",
+            "login_sessions",
+        ):
             store = self.__dict__.pop(name, None)
             if store is not None:
                 store.close()

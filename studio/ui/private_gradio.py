@@ -35,3 +35,11 @@ def event_payload(event: gr.EventData) -> dict[str, Any]:
 def set_queue_poll_seconds(page: gr.Blocks, seconds: float) -> None:
     """Set how long the queue of a page waits between two looks for an event."""
     page._queue.sleep_when_free = seconds
+
+
+def serve_own_scripts(page: gr.Blocks) -> None:
+    """Have a page with a public link load its scripts from the studio, not from gradio's server.
+
+    The link itself is there by then; only the choice of the page's template asks again.
+    """
+    page.share = False
