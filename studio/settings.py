@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from studio.errors import BadFile, InvalidSpec, quote
 
@@ -224,6 +229,10 @@ def load(**flags: Any) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         raise InvalidSpec([_format_fault(dict(fault)) for fault in error.errors()]) from None
+    except SettingsError as error:
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"{ENVIRONMENT_PREFIX}{name[1].upper()}" if name else "A STUDIO_ variable"
+        raise InvalidSpec([f'{variable} has to be a list, such as ["…", "…"].']) from None
     _create_folders(settings)
     return settings
 
@@ -243,6 +252,8 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
 def _format_fault(fault: dict[str, Any]) -> str:
     name = ".".join(map(str, fault["loc"]))
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "tuple_type":
+        message = 'write a list, such as ["…", "…"]'
     if name.partition(".")[0] in ("auth", "guests"):  # a password is not for the log
         return f"Setting {name}: {message}."
     return f"Setting {name}: {message} (not {quote(fault['input'])})."

@@ -63,7 +63,8 @@ class PageHtmlMiddleware:
         nonce = scope.get(NONCE_KEY, "")
         page = _FOREIGN_META.sub(b"", page)
         page = _ROOT_LINK.sub(rb"\1./", page)
-        page = _SCRIPT_TAG.sub(f'<script nonce="{nonce}"'.encode(), page)
+        mark = f' nonce="{nonce}"'.encode()
+        page = _SCRIPT_TAG.sub(lambda tag: tag[0] + mark, page)
         head = render_macro(
             "page.html",
             "head",

@@ -123,7 +123,7 @@
     event => {
       const address = event.target?.src || event.target?.href || '';
       if (event.target?.matches?.('script, link') && address.startsWith(root))
-        show('A part of this page did not come. Reload it; if that does not help, look at the log.');
+        show('A part of this page did not come. Reload it; if that does not help, see the log.');
     },
     true,
   );
