@@ -16,6 +16,7 @@ translate it, each in one place).
     │   └── DiskError      the disk does not take what has to be written: full, read-only, failing
     ├── NotAllowed         a guest asked for what only the owner may do
     └── Busy               somebody else holds what is needed
+        └── TooSoon        asked again before a pause is over; says when it is
 
 Anything else that is raised is a bug: its traceback goes to the log, one plain line to the screen.
 `Cancelled` stands apart: it is nobody's fault.
@@ -100,6 +101,14 @@ class NotAllowed(StudioError):
 
 class Busy(StudioError):
     """Another process holds what is needed."""
+
+
+class TooSoon(Busy):
+    """Somebody asked again before a pause was over; `seconds` is how long it still is."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(text)
 
 
 class Cancelled(BaseException):

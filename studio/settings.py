@@ -7,12 +7,20 @@ shipped files lie. Does not know: what an image needs (core/), what a device can
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from studio.core.toml_text import load_toml
 from studio.errors import BadFile, InvalidSpec, quote
@@ -46,6 +54,27 @@ class Settings(BaseSettings):
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     share: bool = Field(False, description="Make a public link for a friend; forces a login.")
     auth: str = Field("", description="USER:PASSWORD that visitors have to give.")
+    guests: tuple[str, ...] = Field(
+        (), description="NAME:PASSWORD for each guest with a login of their own.", repr=False
+    )
+    allow_hosts: tuple[str, ...] = Field(
+        (), description="Further names under which the page may be asked for, as behind a proxy."
+    )
+    root_path: str = Field(
+        "", description="Path under which a proxy shows the page, such as /studio."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses of the proxies whose X-Forwarded headers are believed."
+    )
+    allow_embedding: tuple[str, ...] = Field(
+        (), description="Sites that may show the page in a frame, such as https://example.org."
+    )
+    new_visitors: int = Field(
+        60,
+        ge=1,
+        le=1_000_000,
+        description="New guests an hour from one address; four times as many from all of them.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$",
@@ -84,6 +113,49 @@ class Settings(BaseSettings):
     guest_events: int = Field(
         8, ge=1, le=1000, description="Buttons of one guest that are being answered at a time."
     )
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        """Take an IPv6 address with the brackets that addresses of pages have, and without."""
+        host = host.strip()
+        name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not _is_host(name) and not _is_address(name):
+            raise ValueError(
+                "write a name or an address alone, such as 0.0.0.0 or ::1, and the port as --port"
+            )
+        return name
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(host.strip().lower().strip("[]") for host in hosts)
+        for name in names:
+            if not _is_host(name) and not _is_address(name):
+                raise ValueError("write the name alone, such as studio.example.com")
+        return names
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.strip().strip("/")
+        if path and not re.fullmatch(r"[\w.~@%-]+(/[\w.~@%-]+)*", path):
+            raise ValueError("write a path such as /studio, without a host")
+        return f"/{path}" if path else ""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        parse_proxies(proxies)
+        return proxies
+
+    @field_validator("allow_embedding")
+    @classmethod
+    def _check_sites(cls, sites: tuple[str, ...]) -> tuple[str, ...]:
+        for site in sites:
+            if not re.fullmatch(r"https?://(\*\.)?[\w.-]+(:\d+)?", site):
+                raise ValueError("write a site such as https://example.org, without a path")
+        return sites
 
     @classmethod
     def settings_customise_sources(
@@ -150,6 +222,32 @@ class Settings(BaseSettings):
         return self.home / "presets"
 
 
+@functools.cache
+def parse_proxies(
+    proxies: tuple[str, ...],
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Return addresses and networks (10.0.0.0/8) as networks. Raises ValueError for others."""
+    try:
+        return tuple(ipaddress.ip_network(proxy.strip("[] "), strict=False) for proxy in proxies)
+    except ValueError:
+        raise ValueError("write an address or a network, such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
+def _is_host(name: str) -> bool:
+    labels = name.rstrip(".").split(".")
+    return len(name) < 254 and all(
+        re.fullmatch(r"[^\W_]([\w-]{0,61}\w)?", label) for label in labels
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def load(**flags: Any) -> Settings:
     """Return the settings from all their sources, and create the home's folders.
 
@@ -168,6 +266,10 @@ def load(**flags: Any) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         raise InvalidSpec([_format_fault(dict(fault)) for fault in error.errors()]) from None
+    except SettingsError as error:
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"{ENVIRONMENT_PREFIX}{name[1].upper()}" if name else "A STUDIO_ variable"
+        raise InvalidSpec([f'{variable} has to be a list, such as ["…", "…"].']) from None
     _create_folders(settings)
     return settings
 
@@ -210,7 +312,12 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
 
 def _format_fault(fault: dict[str, Any]) -> str:
     name = ".".join(map(str, fault["loc"]))
-    return f"Setting {name}: {fault['msg']} (not {quote(fault['input'])})."
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "tuple_type":
+        message = 'write a list, such as ["…", "…"]'
+    if name.partition(".")[0] in ("auth", "guests"):  # a password is not for the log
+        return f"Setting {name}: {message}."
+    return f"Setting {name}: {message} (not {quote(fault['input'])})."
 
 
 def _create_folders(settings: Settings) -> None:

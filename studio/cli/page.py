@@ -12,6 +12,19 @@ from studio.cli.runner import load_settings
 from studio.errors import Busy
 from studio.settings import Settings
 
+PAGE_FLAGS = (
+    "host",
+    "port",
+    "share",
+    "auth",
+    "guests",
+    "allow_hosts",
+    "root_path",
+    "trusted_proxies",
+    "allow_embedding",
+    "new_visitors",
+)
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Open the page: take the home, keep a worker alive, serve."""
@@ -19,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     from studio.storage.home import Home
     from studio.storage.jobs import Lock
 
-    settings = load_settings(arguments, "host", "port", "share", "auth")
+    settings = load_settings(arguments, *PAGE_FLAGS)
     lock = Lock(settings.home, "studio")
     if not lock.acquire(timeout_seconds=1.0):
         raise Busy(

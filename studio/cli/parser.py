@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--share", action="store_true", default=None, help="make a public link; forces a login"
     )
     root.add_argument("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
+    _add_access_flags(root)
     root.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_home_flags(root)
     root.set_defaults(command="studio.cli.page:run")
@@ -102,6 +103,38 @@ def build_parser() -> argparse.ArgumentParser:
         parser.set_defaults(command=f"studio.cli.{name}:run")
         add_flags(parser)
     return root
+
+
+def _add_access_flags(parser: argparse.ArgumentParser) -> None:
+    flags = {
+        "--guest": ("guests", "NAME:PASSWORD", "a guest's own login; may be given again"),
+        "--allow-host": (
+            "allow_hosts",
+            "NAME",
+            "a name that leads to the page, as through a proxy; may be given again",
+        ),
+        "--trusted-proxy": (
+            "trusted_proxies",
+            "ADDRESS",
+            "a proxy whose X-Forwarded headers are believed; may be given again",
+        ),
+        "--allow-embedding": (
+            "allow_embedding",
+            "SITE",
+            "a site that may show the page in a frame; may be given again",
+        ),
+    }
+    for flag, (name, metavar, help_text) in flags.items():
+        parser.add_argument(flag, dest=name, metavar=metavar, action="append", help=help_text)
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="path under which a proxy shows the page, as /studio"
+    )
+    parser.add_argument(
+        "--new-visitors",
+        type=int,
+        metavar="N",
+        help="new guests an hour from one address (default 60); four times as many from all",
+    )
 
 
 def _add_generate_flags(parser: argparse.ArgumentParser) -> None:

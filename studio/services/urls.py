@@ -15,5 +15,8 @@ FILE_ROUTE = re.compile("/gradio_api/file[=/](.*)", re.DOTALL)
 
 
 def file_url(path: Path) -> str:
-    """Return the address, relative to the page, of a file that is served by its path."""
-    return f"/gradio_api/file={urllib.parse.quote(str(path))}"
+    """Return the address, relative to the page, of a file that is served by its path.
+
+    Relative, so that it holds wherever a proxy shows the page.
+    """
+    return f"gradio_api/file={urllib.parse.quote(str(path))}"

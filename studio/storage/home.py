@@ -20,6 +20,7 @@ from studio.storage.datasets.training_set import TrainingSets
 from studio.storage.gallery import Gallery
 from studio.storage.inputs import Inputs
 from studio.storage.jobs import Jobs
+from studio.storage.logins import LoginSessions, load_secret
 from studio.storage.models.library import Library
 from studio.storage.models.transformers_models import TransformersModels
 from studio.storage.presets import Presets
@@ -34,6 +35,7 @@ STORES_TO_CLOSE = (
     "datasets",
     "training_sets",
     "embeddings",
+    "login_sessions",
     "uploads",
 )
 
@@ -111,6 +113,16 @@ class Home:
     def get_caption_cache(self, captioner_key: str) -> CaptionCache:
         """Return what a captioner wrote; each has a file of its own, which does not stay open."""
         return CaptionCache(self.settings.home, captioner_key)
+
+    @cached_property
+    def login_sessions(self) -> LoginSessions:
+        """Who is logged in."""
+        return LoginSessions(self.settings.home / "logins.sqlite")
+
+    @cached_property
+    def secret(self) -> bytes:
+        """The key by which this home signs what it gives to browsers."""
+        return load_secret(self.settings.home / "secret.key")
 
     @cached_property
     def transformers_models(self) -> TransformersModels:

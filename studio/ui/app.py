@@ -16,17 +16,20 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry, no version check
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from studio.services.logins import Logins, choose_logins
 from studio.services.submission import Services
-from studio.services.visitor import Visitor, choose_login
+from studio.services.visitor import Visitor
 from studio.storage import atomic
 from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.components.notice import Notice
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
-from studio.ui.middleware import build_middleware, check_port_free
-from studio.ui.private_gradio import Page, set_queue_poll_seconds
+from studio.ui.middleware import build_middleware, check_port_free, format_host
+from studio.ui.private_gradio import Page, serve_own_scripts, set_queue_poll_seconds
 from studio.ui.tab import Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
 from studio.ui.tabs.captioning import tab as captioning
@@ -47,9 +50,6 @@ TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "queue": ("Queue", queue.build),
 }
 STYLE_FILE = Path(__file__).with_name("static") / "style.css"
-SCRIPT_FILES = [
-    Path(__file__).with_name("static") / name for name in ("browser_tab.js", "shortcuts.js")
-]
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
 WAKE_SECONDS = 1.0  # on Windows a longer sleep does not hear Ctrl + C
@@ -268,13 +268,16 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         get_problem: Says why nothing runs; empty while all is well.
         open_browser: Whether to open the page in a browser.
 
-    Raises InvalidSpec for a login that is none, Busy for a taken port, DiskError.
+    Raises InvalidSpec for a login that is none, Busy for a taken port or a host that is none,
+    DiskError.
     """
     settings = home.settings
-    login = choose_login(settings)
+    logins = choose_logins(settings)
     home.gallery.sync()
     for folder in ("uploads", "empty"):
         atomic.make_folder(settings.home / folder)
+    # uvicorn would take the address that any X-Forwarded-For says for the visitor's.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home / "uploads")
     # gradio would publish any file of the working folder that a handler names.
     os.chdir(settings.home / "empty")
@@ -292,13 +295,15 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
     services = Services(home)
     page = build_page(services, get_problem)
     check_port_free(settings)
-    if login and not settings.auth:
-        print(f"Visitors log in as {login[0]} with the password {login[1]}", flush=True)
+    if logins and not (settings.auth or settings.guests):
+        print(
+            f"Visitors log in as {logins[0].name} with the password {logins[0].password}",
+            flush=True,
+        )
     page.launch(
-        server_name=settings.host,
+        server_name=format_host(settings.host),
         server_port=settings.port or None,
         share=settings.share,
-        auth=login,
         inbrowser=open_browser,
         max_file_size="64mb",
         ssr_mode=False,
@@ -307,16 +312,19 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         footer_links=[],
         show_error=False,
         quiet=True,
-        head=render_macro(
-            "page.html", "head", scripts=[file.read_text("utf-8") for file in SCRIPT_FILES]
-        ),
         css_paths=[STYLE_FILE],
         theme=build_theme(),
         prevent_thread_lock=True,
-        app_kwargs={"middleware": [*build_middleware(home), *build_limits(page, services)]},
+        app_kwargs={
+            "middleware": [
+                *build_middleware(home, Logins(logins, home.login_sessions, home.secret)),
+                *build_limits(page, services),
+                Middleware(RevealedFilesMiddleware, settings=settings),
+            ]
+        },
     )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    addresses = [f"http://{host}:{page.server_port}"]
+    serve_own_scripts(page)
+    addresses = [f"http://{format_host(settings.host)}:{page.server_port}"]
     if page.share_url:
         addresses.append(page.share_url)
     print(f"The studio is open at {' and '.join(addresses)}", flush=True)

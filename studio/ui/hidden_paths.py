@@ -31,12 +31,11 @@ MIN_PATH_PARTS = 2  # "/" and what else is no secret
 
 
 class HiddenPathsMiddleware:
-    """ASGI middleware; the owner's requests pass as they are."""
+    """ASGI middleware that hides paths in the answers to guests."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self.home = str(settings.home)
-        names = {self.home: HOME_NAME}
+        names = {str(settings.home): HOME_NAME}
         for folder in (HERE.parent, Path.home()):
             if len(folder.parts) >= MIN_PATH_PARTS:
                 names.setdefault(str(folder), ELSEWHERE_NAME)
@@ -50,9 +49,6 @@ class HiddenPathsMiddleware:
         if scope["type"] != "http" or not visitor_from_scope(scope).is_guest:
             await self.app(scope, receive, send)
             return
-        scope = self._reveal_address(scope)
-        if Headers(scope=scope).get("content-type", "").startswith("application/json"):
-            receive = await self._reveal_body(receive)
         # A file goes out as it lies on the disk.
         is_file = FILE_ROUTE.search(scope["path"]) is not None
         await self.app(scope, receive, _HidingSend(send, self._hide, only_errors=is_file))
@@ -62,9 +58,20 @@ class HiddenPathsMiddleware:
             body = body.replace(spelling, name)
         return body
 
-    def _reveal_address(self, scope: Scope) -> Scope:
-        path = scope["path"].replace(HOME_NAME, self.home)
-        return {**scope, "path": path, "raw_path": urllib.parse.quote(path).encode()}
+
+class RevealedFilesMiddleware:
+    """ASGI middleware that turns the names of files in guests' JSON back; behind all limits."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.home = str(settings.home)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and visitor_from_scope(scope).is_guest:
+            content_type = Headers(scope=scope).get("content-type", "")
+            if content_type.startswith("application/json"):
+                receive = await self._reveal_body(receive)
+        await self.app(scope, receive, send)
 
     async def _reveal_body(self, receive: Receive) -> Receive:
         """Read a whole JSON body and turn the names of its files back."""
@@ -133,6 +140,14 @@ class _HidingSend:
         headers["content-length"] = str(len(body))
         await self._send({**self._start, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def reveal_address(scope: Scope, settings: Settings) -> None:
+    """Turn the name of a file in a request's address back, in place."""
+    path = scope["path"].replace(HOME_NAME, str(settings.home))
+    if path != scope["path"]:
+        scope["path"] = path
+        scope["raw_path"] = urllib.parse.quote(path).encode()
 
 
 def _list_spellings(path: str) -> list[str]:

@@ -1,50 +1,69 @@
-"""The access control in front of the page: its hosts, the visitor's cookie, whose files are read.
+"""The access control in front of the page: its hosts, who asks, whose files are read.
 
-Knows: Host and Origin headers, whose an image file, a sweep's sheet, a training's sample or LoRA
-is, who brought an image that is worked on. Does not know: who is owner and who guest
-(services/visitor.py); what is on the page.
+Knows: the order of the questions, whose an image file, a sweep's sheet, a training's sample or LoRA
+is, who brought an image that is worked on. Does not know: how a request came
+(services/connection.py); who gives out identities (services/identities.py); passwords
+(services/logins.py); what is on the page.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
-import secrets
+import math
 import socket
-import urllib.parse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.errors import BadPicture, Busy
-from studio.services.urls import FILE_ROUTE
-from studio.services.visitor import (
-    COOKIE_NAME,
-    Visitor,
+from studio.errors import BadPicture, Busy, TooSoon, quote
+from studio.services.connection import (
+    PUBLIC_ADDRESS_HEADERS,
+    SHARE_DOMAIN,
+    Connection,
     is_local,
-    parse_cookie,
-    parse_host,
-    visitor_from_scope,
+    is_same_origin,
+    read_connection,
+    read_headers,
 )
+from studio.services.identities import (
+    COOKIE_NAME,
+    Identities,
+    name_guest,
+    name_program,
+    parse_cookie,
+)
+from studio.services.logins import Logins
+from studio.services.urls import FILE_ROUTE
+from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER, VISITOR_KEY, Visitor, is_owner
 from studio.settings import Settings
 from studio.storage.home import Home
-from studio.ui.hidden_paths import HiddenPathsMiddleware
+from studio.storage.logins import hash_token
+from studio.ui.cookies import build_cookie
+from studio.ui.hidden_paths import HiddenPathsMiddleware, reveal_address
+from studio.ui.login import LoginDesk, Session
+from studio.ui.page_html import LOGIN_NAME_KEY, PageHtmlMiddleware
+from studio.ui.security_headers import SecurityHeadersMiddleware
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-COOKIE_MAX_AGE_SECONDS = 365 * 24 * 3600
+CONNECTION_KEY = "studio.connection"  # where an ASGI scope has how the request came
 
 
 class AccessMiddleware:
-    """ASGI middleware in front of everything: Host, Origin, the visitor's cookie, guests' files."""
+    """ASGI middleware in front of everything: who may ask, and what gradio is told of it."""
 
-    def __init__(self, app: ASGIApp, home: Home) -> None:
+    def __init__(self, app: ASGIApp, home: Home, logins: Logins) -> None:
         settings = home.settings
         self.app = app
-        self.share = settings.share
-        self.allowed_hosts = {settings.host}
+        self.settings = settings
+        self.identities = Identities(home)
+        self.login_desk = LoginDesk(settings, logins, self.identities)
+        self.allowed_hosts = {settings.host, *settings.allow_hosts}
         self.gallery = home.gallery
         self.sweeps = home.sweeps
         self.runs = home.runs
@@ -56,43 +75,93 @@ class AccessMiddleware:
         self.loras_folder = settings.loras.resolve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refusal = self._find_refusal(scope, headers)
+        if scope["type"] != "http":  # gradio has no web sockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        # 1. Where it comes from.
+        connection = read_connection(scope, self.settings)
+        headers = read_headers(scope)
+        root_path = connection.root_path
+        if root_path and scope["path"] == root_path:
+            await RedirectResponse(f"{root_path}/", 307)(scope, receive, send)
+            return
+        if root_path and scope["path"].startswith(f"{root_path}/"):
+            scope["path"] = scope["path"][len(root_path) :]
+            scope["raw_path"] = scope["path"].encode()
+        refusal = self._find_refusal(scope, headers, connection)
         if refusal:
             await PlainTextResponse(refusal, 403)(scope, receive, send)
             return
-        new_cookie = ""
-        if scope["path"] == "/" and not parse_cookie(headers.get("cookie", "")):
-            new_cookie = secrets.token_urlsafe(24)
+        # 2. Who it is.
+        is_guest = not is_owner(connection, headers.get("origin", ""))
+        session = self.login_desk.find_session(headers.get("cookie", ""))
+        is_let_in = not (is_guest and self.login_desk.logins.is_required) or bool(session.login)
+        response = await self.login_desk.answer(scope, receive, connection, is_let_in=is_let_in)
+        if response:
+            await response(scope, receive, send)
+            return
+        cookie = parse_cookie(headers.get("cookie", ""))
+        visitor = replace(
+            self._find_visitor(cookie, session, connection, is_guest=is_guest),
+            tab=headers.get(TAB_HEADER, "")[:MAX_TAB_CHARS],
+        )
+        # 3. What it may read.
+        if is_guest:
+            reveal_address(scope, self.settings)
+        file = FILE_ROUTE.search(scope["path"])
+        if file and not self._may_read(file[1], visitor):
+            await PlainTextResponse("That file is somebody else's.", 403)(scope, receive, send)
+            return
+        # 4. What the page is told.
+        try:
+            new_cookie = self._renew_cookie(scope, cookie, visitor, session, connection)
+        except TooSoon as error:
+            wait = {"retry-after": str(math.ceil(error.seconds))}
+            await PlainTextResponse(str(error), 429, wait)(scope, receive, send)
+            return
+        scope[CONNECTION_KEY] = connection
+        scope[VISITOR_KEY] = visitor
+        scope[LOGIN_NAME_KEY] = session.login.name if session.login else ""
+        scope["headers"] = self._tell_root_url(scope, headers, connection)
 
         async def send_with_cookie(message: Message) -> None:
             if new_cookie and message["type"] == "http.response.start":
-                header = (
-                    f"{COOKIE_NAME}={new_cookie}; Path=/; Max-Age={COOKIE_MAX_AGE_SECONDS}; "
-                    "HttpOnly; SameSite=Strict"
-                )
-                message["headers"] = [*message["headers"], (b"set-cookie", header.encode())]
+                header = build_cookie(COOKIE_NAME, new_cookie, connection, self.settings)
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
         await self.app(scope, receive, send_with_cookie)
 
-    def _find_refusal(self, scope: Scope, headers: Headers) -> str:
-        host = headers.get("host", "")
-        if not self._is_allowed_host(parse_host(host)):
-            return "This studio does not answer to that host name."
+    def _find_refusal(
+        self, scope: Scope, headers: Mapping[str, str], connection: Connection
+    ) -> str:
+        name = connection.host_name
+        if not self._is_allowed_host(name):
+            return (
+                f"This studio does not answer to the host name {quote(name)}. If that name leads "
+                "here on purpose, start it with --allow-host and the name."
+            )
         origin = headers.get("origin")
+        is_reading = scope["method"] in SAFE_METHODS
         if (
-            scope["method"] not in SAFE_METHODS
+            not is_reading
             and origin is not None
-            and urllib.parse.urlsplit(origin).netloc != host
+            and not is_same_origin(origin, connection, self.settings)
+        ):
+            return (
+                "This studio takes no requests from other sites' pages. If the page at "
+                f"{quote(origin)} is its own, shown through a proxy, start it with --allow-host "
+                "and that name."
+            )
+        if (
+            headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            and headers.get("sec-fetch-mode") != "navigate"
+            and not (origin and is_same_origin(origin, connection, self.settings))
         ):
             return "This studio takes no requests from other sites' pages."
-        file = FILE_ROUTE.search(scope["path"])
-        if file and not self._may_read(file[1], visitor_from_scope(scope)):
-            return "That file is somebody else's."
         return ""
 
     def _is_allowed_host(self, host: str) -> bool:
@@ -103,7 +172,7 @@ class AccessMiddleware:
         if (
             host in self.allowed_hosts
             or is_local(host)
-            or (self.share and host.endswith(".gradio.live"))
+            or (self.settings.share and host.endswith(SHARE_DOMAIN))
         ):
             return True
         try:
@@ -111,6 +180,57 @@ class AccessMiddleware:
         except ValueError:
             return False
         return True
+
+    def _find_visitor(
+        self, cookie: str, session: Session, connection: Connection, *, is_guest: bool
+    ) -> Visitor:
+        if is_guest and session.login and session.login.is_personal:
+            return name_guest(session.login.name)
+        visitor_id = self.identities.read_cookie(cookie, is_guest=is_guest)
+        if visitor_id:
+            return Visitor(visitor_id, is_guest)
+        token_hash = hash_token(session.token) if session.token else ""
+        return name_program(connection.address, token_hash, is_guest=is_guest)
+
+    def _renew_cookie(
+        self,
+        scope: Scope,
+        cookie: str,
+        visitor: Visitor,
+        session: Session,
+        connection: Connection,
+    ) -> str:
+        """Return the cookie to give with the page; empty where the visitor has it, or needs none.
+
+        Raises TooSoon where too many are new.
+        """
+        if scope["path"] != "/" or self.identities.is_signed(cookie):
+            return ""
+        if session.login and session.login.is_personal:
+            return ""
+        if not self.identities.read_cookie(cookie, is_guest=visitor.is_guest):
+            return self.identities.issue(connection.address, is_guest=visitor.is_guest)
+        # One of an older studio is signed; one that another studio signed stays as it is.
+        return self.identities.sign(visitor.id) if "." not in cookie else ""
+
+    def _tell_root_url(
+        self, scope: Scope, headers: Mapping[str, str], connection: Connection
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the page's address as gradio takes it from them.
+
+        The browser knows it best: a proxy may hide name and path, and then only the address of the
+        page that asks has them.
+        """
+        root_url = connection.root_url
+        referer = headers.get("referer", "")
+        if scope["path"] != "/" and is_same_origin(referer, connection, self.settings):
+            root_url = referer.partition("?")[0].partition("#")[0].rpartition("/")[0]
+        kept = [
+            pair
+            for pair in scope["headers"]
+            if pair[0].decode("latin-1").lower() not in PUBLIC_ADDRESS_HEADERS
+        ]
+        return [*kept, (b"x-gradio-server", f"{root_url}/".encode("latin-1"))]
 
     def _may_read(self, name: str, visitor: Visitor) -> bool:
         if not visitor.is_guest:
@@ -152,25 +272,34 @@ class AccessMiddleware:
             return False
 
 
-def build_middleware(home: Home) -> list[Any]:
-    """Return what gradio's `app_kwargs` take as middleware."""
+def build_middleware(home: Home, logins: Logins) -> list[Any]:
+    """Return what gradio's `app_kwargs` take as middleware, the outermost first."""
     return [
+        Middleware(SecurityHeadersMiddleware, settings=home.settings),
+        Middleware(AccessMiddleware, home=home, logins=logins),
         Middleware(HiddenPathsMiddleware, settings=home.settings),
-        Middleware(AccessMiddleware, home=home),
+        Middleware(PageHtmlMiddleware),
     ]
 
 
 def check_port_free(settings: Settings) -> None:
     """Raise Busy with one sentence if the port is taken; gradio would show a traceback."""
-    if not settings.port:
-        return
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Busy(
-                f"The page cannot be opened at {settings.host}:{settings.port} "
-                f"({error.strerror}); choose another --port, or 0 for any free one."
-            ) from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        advice = "choose another --port, or 0 for any free one"
+        if not isinstance(error, OSError) or error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            advice = "choose another --host: 127.0.0.1 for this machine alone, 0.0.0.0 for all"
+        raise Busy(
+            f"The page cannot be opened at {format_host(settings.host)}:{settings.port} "
+            f"({reason}); {advice}."
+        ) from None
+
+
+def format_host(host: str) -> str:
+    """Return a host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host

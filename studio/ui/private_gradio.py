@@ -364,3 +364,11 @@ def forget_upload_progress(upload_id: str) -> None:
         file_upload_statuses._signals.pop(upload_id, None)
 
     asyncio.get_running_loop().call_later(UPLOAD_PROGRESS_SECONDS, forget)
+
+
+def serve_own_scripts(page: gr.Blocks) -> None:
+    """Have a page with a public link load its scripts from the studio, not from gradio's server.
+
+    The link itself is there by then; only the choice of the page's template asks again.
+    """
+    page.share = False

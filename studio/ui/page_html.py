@@ -1,0 +1,77 @@
+"""The HTML of the page on its way out: the studio's own script first, and who is logged in.
+
+Knows: gradio's HTML as far as a script goes into its head. Does not know: what the script does
+(static/connection.js); who may ask (ui/middleware.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio.ui.security_headers import NONCE_KEY
+from studio.ui.views.templates import render_macro
+
+LOGIN_NAME_KEY = "studio.login"  # where an ASGI scope has the name of who is logged in
+STATIC_FOLDER = Path(__file__).with_name("static")
+FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
+# Once the page is read, and before gradio's own.
+MODULE_SCRIPTS = (STATIC_FOLDER / "browser_tab.js", STATIC_FOLDER / "shortcuts.js")
+_SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
+_HEAD_TAG = re.compile(rb"<head[^>]*>")
+# Of gradio's own head: addresses of other hosts, and one that is not relative to the page.
+_FOREIGN_META = re.compile(rb'<meta\b[^>]*\bcontent="https?://[^>]*>')
+_ROOT_LINK = re.compile(rb'(<link\b[^>]*\bhref=")/(?!/)')
+
+
+class PageHtmlMiddleware:
+    """ASGI middleware that changes the HTML of `/` and nothing else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.first_script = FIRST_SCRIPT.read_text("utf-8")
+        self.module_scripts = [path.read_text("utf-8") for path in MODULE_SCRIPTS]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        body = b""
+
+        async def send_changed(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            headers = MutableHeaders(raw=list(start["headers"]))
+            if headers.get("content-type", "").startswith("text/html"):
+                body = self._change(body, scope)
+                headers["content-length"] = str(len(body))
+                headers["cache-control"] = "private, no-cache"
+            await send({**start, "headers": headers.raw})
+            await send({"type": "http.response.body", "body": body})
+
+        await self.app(scope, receive, send_changed)
+
+    def _change(self, page: bytes, scope: Scope) -> bytes:
+        nonce = scope.get(NONCE_KEY, "")
+        page = _FOREIGN_META.sub(b"", page)
+        page = _ROOT_LINK.sub(rb"\1./", page)
+        mark = f' nonce="{nonce}"'.encode()
+        page = _SCRIPT_TAG.sub(lambda tag: tag[0] + mark, page)
+        head = render_macro(
+            "page.html",
+            "head",
+            nonce=nonce,
+            login_name=scope.get(LOGIN_NAME_KEY, ""),
+            first_script=self.first_script,
+            module_scripts=self.module_scripts,
+        )
+        return _HEAD_TAG.sub(lambda tag: tag[0] + head.encode(), page, count=1)
