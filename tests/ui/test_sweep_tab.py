@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -366,6 +367,10 @@ def test_many_cells_stay_quick_and_few() -> None:
     )
     text = grid.render_grid(board, 0, 1)
     assert text.count("<button") - 3 <= grid.MAX_TILES
+    address = "gradio_api/file=" + "x" * 120  # about as long as real ones
+    tiles = [replace(tile, thumbnail_url=address) for tile in board.tiles.values()]
+    full = replace(board, tiles=dict(zip(board.tiles, tiles)))
+    assert len(grid.render_grid(full, 0, 1).encode()) < 300_000
     assert "of 10,000 cells" in text
     small = grid.render_grid(
         made(

@@ -21,7 +21,7 @@ from studio.storage.sweeps import MAX_STARS, CellResult, Verdict
 from studio.ui.views.common import shorten
 from studio.ui.views.templates import render_macro
 
-MAX_TILES = 1200  # drawn on the page; the viewer takes any number
+MAX_TILES = 500  # drawn on the page, which are 300 kB at most; the viewer takes any number
 MAX_SHEETS = 6  # contact sheets that are previewed
 MAX_LISTED_VALUES = 40  # of an axis
 METRIC_LABELS = {"prompt fit": "fit", "difference": "Δ", "seconds": "s"}
