@@ -84,7 +84,12 @@ def test_added_by_clicking_weighed_and_in_the_picture(
     ask(page, prompt=PROMPT, **QUICK)
     state(page, "done")
     base = shown(page)
-    assert choose(page, "moon") == ["ink wash", "moon", "large — for Stable Diffusion XL"]
+    assert choose(page, "moon") == [
+        "ink wash",
+        "moon",
+        "mysks",
+        "large — for Stable Diffusion XL",
+    ]
     expect(row(page, "moon")).to_contain_text("Stable Diffusion 1.x · LoRA · rank 4")
     expect(row(page, "moon").get_by_role("spinbutton")).to_have_value("1")  # one number sets both
     pictures = {}
@@ -188,22 +193,22 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     expect(toast.first).to_contain_text("There is no LoRA 'mooon' in the library; there is moon.")
     page.locator(".toast-close").first.click()
     put(page, prompt=PROMPT)
-    choose(page, "moon")
-    row(page, "moon").get_by_role("spinbutton").fill("")
+    choose(page, "ink wash")
+    row(page, "ink wash").get_by_role("spinbutton").fill("")
     page.locator("#generate").click()
     expect(toast.first).to_contain_text("LoRAs: number 1: Weight in the U-Net: is needed")
     shot(page, "lora-refused")
-    row(page, "moon").get_by_role("spinbutton").fill("1")
-    (shelf.home / "loras" / "moon.safetensors").rename(shelf.home / "away")
+    row(page, "ink wash").get_by_role("spinbutton").fill("1")
+    (shelf.home / "loras" / "art").rename(shelf.home / "away")
     try:
         page.get_by_role("tab", name="Queue", exact=True).click()
         page.get_by_role("tab", name="txt2img", exact=True).click()
         page.locator("#txt2img-lora-choose input").click()
-        expect(row(page, "moon")).to_contain_text("It is not in the library any more")
+        expect(row(page, "ink wash")).to_contain_text("It is not in the library any more")
         page.locator("#generate").click()
-        expect(toast.last).to_contain_text("There is no LoRA 'moon' in the library")
+        expect(toast.last).to_contain_text("There is no LoRA 'ink wash' in the library")
     finally:
-        (shelf.home / "away").rename(shelf.home / "loras" / "moon.safetensors")
+        (shelf.home / "away").rename(shelf.home / "loras" / "art")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -292,7 +297,7 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
     page = visit(studio)
     page.set_extra_http_headers({"X-Forwarded-For": "192.168.7.7"})
     page.reload()
-    expect(page.locator(".loras")).to_contain_text("There are no LoRAs in this studio yet.")
+    expect(page.locator(".loras")).to_contain_text("The LoRAs here came with the studio.")
     assert str(studio.home) not in page.locator("body").inner_text()
     page.get_by_role("tab", name="Models", exact=True).click()
     expect(page.locator("#models-refresh")).to_be_visible()

@@ -333,7 +333,7 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
         ("last", waiting),
         ("retry", ended),
     ):
-        answer = guest.touch("queue-list", "click", [], action=verb, target=str(id))
+        answer = guest.touch("queue-list", "click", [0], action=verb, target=str(id))
         assert answer.status_code == 500
         check_sentence(answer.json()["error"].replace(f"Job {id} ", "Job <number> "))
     assert [job.id for job in jobs.list_open()] == [running, waiting]
@@ -349,7 +349,7 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
         check_sentence(answer.json()["error"])
     for id in (waiting, running):
         assert (
-            owner.touch("queue-list", "click", [], action="cancel", target=str(id)).status_code
+            owner.touch("queue-list", "click", [0], action="cancel", target=str(id)).status_code
             == 200
         )
     job = jobs.get(waiting)

@@ -128,12 +128,14 @@ class LoraPicker:
         updates: Updates = {self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs)}
         if is_open and len(choices) < len(json.loads(snapshot)[0]):
             return updates
-        folder = "" if visitor.is_guest else str(self.services.home.settings.loras)
+        own_folder = self.services.home.settings.loras
+        has_own_loras = any(lora.path.is_relative_to(own_folder) for lora in loras)
+        folder = "" if visitor.is_guest else str(own_folder)
         note = render_macro("components.html", "no_loras", folder=folder)
         return updates | {
             self.dropdown: gr.Dropdown(choices),
             self.snapshot: new_snapshot,
-            self.empty_note: gr.HTML(note, visible=not loras),
+            self.empty_note: gr.HTML(note, visible=not has_own_loras),
         }
 
     def _on_change(self, model: Any, snapshot: str, request: gr.Request) -> Updates:
