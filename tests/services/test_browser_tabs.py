@@ -10,7 +10,7 @@ import pytest
 
 from studio.core.jobs import SWEEP
 from studio.services.browser_tabs import find_shown_subject
-from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER, Visitor, visitor_from_scope
+from studio.services.visitor import Visitor
 from studio.storage.jobs import Jobs
 
 ANN = Visitor("ann", is_guest=True)
@@ -53,13 +53,3 @@ def test_a_tab_without_one_takes_what_is_no_other_tabs(jobs: Jobs) -> None:
 def test_another_visitors_tab_of_the_same_name_is_another(jobs: Jobs) -> None:
     run(jobs, "a", replace(HERE, id="bob"))
     assert shown(jobs, "ba", HERE) == "b"
-
-
-def test_a_tab_says_which_it_is_and_opens_nothing_by_it() -> None:
-    scope = {
-        "client": ("127.0.0.1", 1),
-        "headers": [(b"host", b"localhost"), (TAB_HEADER.encode(), b"t" * 1000)],
-    }
-    visitor = visitor_from_scope(scope)
-    assert visitor.tab == "t" * MAX_TAB_CHARS
-    assert visitor_from_scope({**scope, "headers": scope["headers"][:1]}).id == visitor.id

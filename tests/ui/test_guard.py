@@ -20,6 +20,7 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 from studio.services.identities import COOKIE_NAME
+from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER
 from studio.settings import Settings, shipped
 from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.jobs import Jobs
@@ -157,6 +158,17 @@ def test_login_on_the_network(open_studio: Callable[..., Served], tmp_path: Path
         assert visitor.get("/config").status_code == visitor.ask("jobs", 5).status_code == 200
     with Browser(studio) as owner:  # who sits at the machine is never asked
         assert owner.get("/config").status_code == 200
+
+
+def test_a_tab_says_which_it_is_and_opens_nothing_by_it(served: Served, jobs: Jobs) -> None:
+    with Browser(served, **{TAB_HEADER: "t" * 1000}) as one:
+        one.get("/")
+        picture(one)
+        job = jobs.list_recent(1)[0]
+        assert job.tab == "t" * MAX_TAB_CHARS
+        one.headers.pop(TAB_HEADER)
+        picture(one)
+        assert (jobs.list_recent(1)[0].owner, jobs.list_recent(1)[0].tab) == (job.owner, "")
 
 
 def test_a_guest_reads_own_pictures_and_nobody_elses(
