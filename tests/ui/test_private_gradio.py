@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import gradio as gr
 import pytest
+from gradio.routes import App
+from starlette.testclient import TestClient
 
-from studio.ui.private_gradio import Page, event_payload, set_queue_poll_seconds
+from studio.ui.private_gradio import (
+    Page,
+    event_payload,
+    serve_own_scripts,
+    set_queue_poll_seconds,
+)
 
 
 def test_the_payload_of_an_event() -> None:
@@ -40,3 +47,15 @@ def test_a_handler_of_the_page_gets_no_defaults() -> None:
     block_fn = next(iter(page.fns.values()))
     with pytest.raises(ValueError, match="enough input values"):
         page.validate_inputs(block_fn, ["only one"])
+
+
+def test_a_page_with_a_public_link_loads_its_own_scripts() -> None:
+    with gr.Blocks() as page:
+        gr.Button()
+    page.config = page.get_config_file() | {"body_css": {}}
+    browser = TestClient(App.create_app(page))
+    page.share = True
+    foreign = '<script type="module" crossorigin src="https://'
+    assert foreign in browser.get("/").text
+    serve_own_scripts(page)
+    assert foreign not in browser.get("/").text
