@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gradio as gr
+import httpx
 import pytest
-from gradio.routes import App
-from starlette.testclient import TestClient
 
 from studio.ui.private_gradio import (
     Page,
@@ -13,6 +12,7 @@ from studio.ui.private_gradio import (
     serve_own_scripts,
     set_queue_poll_seconds,
 )
+from support.served import need_port
 
 
 def test_the_payload_of_an_event() -> None:
@@ -50,12 +50,15 @@ def test_a_handler_of_the_page_gets_no_defaults() -> None:
 
 
 def test_a_page_with_a_public_link_loads_its_own_scripts() -> None:
+    need_port()
     with gr.Blocks() as page:
         gr.Button()
-    page.config = page.get_config_file() | {"body_css": {}}
-    browser = TestClient(App.create_app(page))
-    page.share = True
-    foreign = '<script type="module" crossorigin src="https://'
-    assert foreign in browser.get("/").text
-    serve_own_scripts(page)
-    assert foreign not in browser.get("/").text
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        page.share = True  # as gradio leaves it, once the link is there
+        foreign = '<script type="module" crossorigin src="https://'
+        assert foreign in httpx.get(page.local_url).text
+        serve_own_scripts(page)
+        assert foreign not in httpx.get(page.local_url).text
+    finally:
+        page.close()
