@@ -131,8 +131,8 @@ class Settings(BaseSettings):
     def _check_allowed_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         names = tuple(host.strip().lower().strip("[]") for host in hosts)
         for name in names:
-            if not _is_host(name) and not _is_address(name):
-                raise ValueError("write the name alone, such as studio.example.com")
+            if not _is_host(name.removeprefix("*.")) and not _is_address(name):
+                raise ValueError("write the name alone: studio.example.com or *.example.com")
         return names
 
     @field_validator("root_path")

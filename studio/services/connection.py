@@ -116,7 +116,15 @@ def is_same_origin(origin: str, connection: Connection, settings: Settings) -> b
         return False
     if (parts.hostname, port) == (own.hostname, own_port):
         return True
-    return parts.hostname in settings.allow_hosts
+    return is_allowed_name(parts.hostname, settings)
+
+
+def is_allowed_name(name: str, settings: Settings) -> bool:
+    """Return whether the settings name a host, or all below a name (`*.example.com`)."""
+    return any(
+        name == allowed or (allowed.startswith("*.") and name.endswith(allowed[1:]))
+        for allowed in settings.allow_hosts
+    )
 
 
 def is_local(name: str) -> bool:

@@ -26,6 +26,7 @@ from studio.services.connection import (
     PUBLIC_ADDRESS_HEADERS,
     SHARE_DOMAIN,
     Connection,
+    is_allowed_name,
     is_local,
     is_same_origin,
     read_connection,
@@ -63,7 +64,6 @@ class AccessMiddleware:
         self.settings = settings
         self.identities = Identities(home)
         self.login_desk = LoginDesk(settings, logins, self.identities)
-        self.allowed_hosts = {settings.host, *settings.allow_hosts}
         self.gallery = home.gallery
         self.sweeps = home.sweeps
         self.runs = home.runs
@@ -170,8 +170,9 @@ class AccessMiddleware:
         A hostile name server can rebind a name, but not an address.
         """
         if (
-            host in self.allowed_hosts
+            host == self.settings.host
             or is_local(host)
+            or is_allowed_name(host, self.settings)
             or (self.settings.share and host.endswith(SHARE_DOMAIN))
         ):
             return True

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from studio.errors import InvalidSpec
-from studio.services import identities as identities_module
+from studio.errors import Busy, InvalidSpec, TooSoon
 from studio.services.identities import COOKIE_NAME, Identities
 from studio.services.logins import Login, choose_logins
 from studio.settings import Settings, load
 from studio.storage.home import Home
 from studio.ui.login import LOGIN_COOKIE
+from studio.ui.middleware import check_port_free, format_host
 from support.front_door import Clock, FrontDoor, who
 from support.sentences import check_sentence, refused
 
@@ -263,19 +263,19 @@ def test_new_guests_come_so_many_an_hour(tmp_path: Path) -> None:
     home, clock = Home(load(home=tmp_path, new_visitors=3)), Clock()
     identities = Identities(home, clock)
     assert len({identities.issue(LAN, is_guest=True) for _ in range(3)}) == 3
-    with refused(identities_module.TooSoon):
+    with refused(TooSoon):
         identities.issue(LAN, is_guest=True)
     identities.issue(LAN, is_guest=False)  # the owner's own browsers are not counted
     for number in range(9):  # 12 of all addresses together
         identities.issue(f"10.0.{number}.1", is_guest=True)
-    with refused(identities_module.TooSoon):
+    with refused(TooSoon):
         identities.issue("10.9.9.9", is_guest=True)
     clock.seconds += 3601
     identities.issue(LAN, is_guest=True)
     for number in range(2):  # one customer has 2⁶⁴ addresses of IPv6
         identities.issue(f"2001:db8::{number}", is_guest=True)
     identities.issue("2001:db8::9", is_guest=True)
-    with refused(identities_module.TooSoon):
+    with refused(TooSoon):
         identities.issue("2001:db8::ffff:1", is_guest=True)
     home.close()
 
@@ -524,6 +524,20 @@ def test_events_are_not_held_back(open_door: Callable[..., FrontDoor]) -> None:
     assert headers["cache-control"] == "no-cache, no-transform"
 
 
+def test_another_sites_page_reads_nothing(open_door: Callable[..., FrontDoor]) -> None:
+    """An image or a script of the studio's in a page elsewhere, asked for from the owner's browser."""
+    browser = open_door().visit()
+    for site in ("cross-site", "same-site"):
+        for path in ("/", "/config", "/gradio_api/deep_link", "/gradio_api/file=/x.png"):
+            headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+            assert browser.get(path, headers=headers).status_code == 403
+        # a link to the page is followed
+        followed = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+        assert browser.get("/", headers=followed).status_code == 200
+    own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    assert browser.get("/config", headers=own).status_code == 200
+
+
 # ---- behind proxies ----
 
 
@@ -537,6 +551,12 @@ def test_a_name_is_allowed_where_the_settings_say_so(open_door: Callable[..., Fr
     # nginx passes its own address as Host unless it is told to pass the browser's
     assert who(door.visit(origin=named["origin"]).post(JSON_PATH))["is_guest"] is True
     assert door.visit(origin="https://evil.example").post(JSON_PATH).status_code == 403
+    # a notebook's host gives each machine another name
+    below = open_door(allow_hosts=("*.notebooks.example",))
+    names = {"a.b.notebooks.example": 200, "notebooks.example": 403, "xnotebooks.example": 403}
+    for name, status in names.items():
+        assert below.visit(host=name).get(JSON_PATH).status_code == status
+        assert below.visit(origin=f"https://{name}").post(JSON_PATH).status_code == status
 
 
 ROOTS = [
@@ -606,3 +626,12 @@ def test_a_list_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("STUDIO_ALLOW_HOSTS", "a.example")
     with refused(InvalidSpec):
         load(home=tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    "host", ["no-such-host.invalid", "203.0.113.77", "2001:db8::77", "ü.invalid"]
+)
+def test_a_host_that_is_not_this_machines_is_said(tmp_path: Path, host: str) -> None:
+    with pytest.raises(Busy, match=r"choose another --host") as caught:
+        check_port_free(load(home=tmp_path / "home", host=host, port=0))
+    assert f" {format_host(host)}:0 " in str(caught.value)

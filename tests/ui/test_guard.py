@@ -503,3 +503,13 @@ def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
             for path in (sample, file):
                 assert owner.get(f"{API}/file={path}").status_code == 200
                 assert guest.get(f"{API}/file={path}").status_code == expected
+
+
+def test_an_invented_address_is_no_new_guest(served: Served, jobs: Jobs) -> None:
+    """uvicorn by itself believes X-Forwarded-For of whatever comes from this machine, as a tunnel does."""
+    for address in ("10.1.1.1", "10.1.1.2", "127.0.0.1"):
+        with Browser(served, "192.168.7.7", **{"x-forwarded-for": address}) as program:
+            assert program.ask("generate", *QUICK).status_code == 200
+    owners = {job.owner for job in jobs.list_recent(3)}
+    assert len(owners) == 1
+    assert owners.pop().startswith("api-")

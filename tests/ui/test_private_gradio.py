@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import gradio as gr
+import httpx
 import pytest
 
-from studio.ui.private_gradio import Page, event_payload, set_queue_poll_seconds
+from studio.ui.private_gradio import (
+    Page,
+    event_payload,
+    serve_own_scripts,
+    set_queue_poll_seconds,
+)
+from support.served import need_port
 
 
 def test_the_payload_of_an_event() -> None:
@@ -40,3 +47,18 @@ def test_a_handler_of_the_page_gets_no_defaults() -> None:
     block_fn = next(iter(page.fns.values()))
     with pytest.raises(ValueError, match="enough input values"):
         page.validate_inputs(block_fn, ["only one"])
+
+
+def test_a_page_with_a_public_link_loads_its_own_scripts() -> None:
+    need_port()
+    with gr.Blocks() as page:
+        gr.Button()
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        page.share = True  # as gradio leaves it, once the link is there
+        foreign = '<script type="module" crossorigin src="https://'
+        assert foreign in httpx.get(page.local_url).text
+        serve_own_scripts(page)
+        assert foreign not in httpx.get(page.local_url).text
+    finally:
+        page.close()

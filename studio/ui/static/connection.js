@@ -26,8 +26,10 @@
   addEventListener('pagehide', () => (isLeaving = true));
   addEventListener('pageshow', () => (isLeaving = false));
 
+  let failedRoute = ''; // whose success takes the banner away; empty: anybody's
   const hide = () => document.getElementById('connection-fault')?.remove();
-  const show = sentence => {
+  const show = (sentence, route = '') => {
+    failedRoute = route;
     if (isLeaving || !document.body) return;
     let banner = document.getElementById('connection-fault');
     if (banner?.firstChild.textContent === sentence) return;
@@ -90,6 +92,12 @@
     return new Response(response.body.pipeThrough(pass), {status, statusText, headers});
   };
 
+  const makeAnswer = (status, sentence) =>
+    new Response(JSON.stringify({detail: sentence, error: sentence}), {
+      status,
+      headers: {'content-type': 'application/json'},
+    });
+
   const fetchOriginal = window.fetch.bind(window);
   window.fetch = async (input, options) => {
     const address = new URL(input instanceof Request ? input.url : input, document.baseURI).href;
@@ -106,13 +114,17 @@
         );
       throw error;
     }
+    const route = new URL(address).pathname;
     const sentence = response.ok ? '' : await describe(response);
     const type = response.headers.get('content-type') || '';
-    if (sentence) show(sentence);
-    else if (isStream && response.ok && !type.startsWith('text/event-stream'))
+    if (sentence) {
+      show(sentence, route);
+      // gradio reads JSON, and would show how it failed at that
+      if (!type.includes('json')) return makeAnswer(response.status, sentence);
+    } else if (isStream && response.ok && !type.startsWith('text/event-stream')) {
       show('Something else than the studio answers here: a proxy may want you to log in again.');
-    else {
-      hide();
+    } else {
+      if (!failedRoute || failedRoute === route) hide();
       if (isStream && response.ok && response.body) return watch(response);
     }
     return response;
