@@ -99,9 +99,9 @@ class Supervisor:
             return
         self._pause_seconds = lengthen_pause(self._pause_seconds)
         self._set_problem(
-            f"{self._last_end} It had not begun to work yet; {_log_path(self._settings).name} in "
-            "the home folder may say why. Another one is started every "
-            f"{self._pause_seconds:.0f} s."
+            f"Nothing runs at the moment. {self._last_end} It had not begun to work yet; "
+            f"{_log_path(self._settings).name} in the home folder may say why. Another one is "
+            f"started every {self._pause_seconds:.0f} s."
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
@@ -148,7 +148,10 @@ class Supervisor:
         sentence = str(known or f"No worker could be started: {type(error).__name__}: {error}.")
         if not known:
             log.exception("the supervisor of %s goes on", self._device)
-        self._set_problem(f"{sentence} It is tried again every {self._pause_seconds:.0f} s.")
+        self._set_problem(
+            f"Nothing runs at the moment. {sentence} It is tried again every "
+            f"{self._pause_seconds:.0f} s."
+        )
         lock, self._lock = self._lock, None
         if lock:
             lock.close()

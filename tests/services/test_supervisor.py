@@ -24,8 +24,7 @@ from support.faulty_disk import faulty_disk
 from support.sentences import check_sentence
 
 READY = (
-    "import sys, time; from contextlib import suppress
-from pathlib import Path; from studio.storage.jobs import Jobs, Lock; "
+    "import sys, time; from pathlib import Path; from studio.storage.jobs import Jobs, Lock; "
     "home = Path(sys.argv[1]); lock = Lock(home, 'worker-cpu'); assert lock.acquire(5); print('alive', flush=True); "
     "Jobs(home / 'jobs.sqlite').set_worker_status('cpu', {'state': 'ready'}); time.sleep(60)"
 )
