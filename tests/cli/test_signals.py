@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -59,8 +58,7 @@ def test_a_signal_that_is_heard_says_which(
     monkeypatch.setattr(signals.threading, "Timer", NoTimer)
     before = [signal.getsignal(one) for one, _ in ENDING]
     with pytest.raises(Interrupted) as caught, hear_signals():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
+        signal.raise_signal(number)
     assert caught.value.exit_status == status
     assert [signal.getsignal(one) for one, _ in ENDING] == before
 
