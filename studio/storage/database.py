@@ -64,6 +64,7 @@ class Database:
 
         Raises:
             BadFile: It is no database, or one of a later studio.
+            DiskError: The disk does not let it be opened.
         """
         self.path = path
         self._lock = threading.RLock()
@@ -78,7 +79,12 @@ class Database:
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._migrate(migrations)
         except (OSError, sqlite3.DatabaseError) as error:
-            raise BadFile(f"{path} cannot be used: {error}. {_advise(path, advice)}") from None
+            # A full disk is no reason to move the file away.
+            code = get_primary_code(error)
+            is_damaged = code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            help_text = _advise(path, advice if is_damaged else _DISK_ADVICE.get(code, advice))
+            error_class = BadFile if is_damaged else DiskError
+            raise error_class(f"{path} cannot be used: {error}. {help_text}") from None
 
     def close(self) -> None:
         """Close the connection; nothing can be asked afterwards."""
@@ -175,7 +181,7 @@ def report_disk_errors(path: Path, advise: Callable[[], str] = str) -> Iterator[
         raise DiskError(sentence) from error
 
 
-def get_primary_code(error: sqlite3.Error) -> int:
+def get_primary_code(error: Exception) -> int:
     """Return SQLite's code of an error without its details; 0 for one of Python's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
