@@ -135,9 +135,10 @@ class Supervisor:
         except OSError as error:
             return f"{self._settings.home} cannot be reached: {error.strerror}. Is its disk there?"
         if free_bytes < MIN_FREE_DISK_BYTES:
+            state = "nearly full" if free_bytes >= 2**20 else "full"
             return (
-                f"The disk is full: {free_bytes // 2**20} MB are left for {self._settings.home}. "
-                "Free some space; what waits then goes on by itself."
+                f"The disk is {state}: {free_bytes // 2**20} MB are left for "
+                f"{self._settings.home}. Free some space; what waits then goes on by itself."
             )
         return ""
 

@@ -201,7 +201,7 @@ def test_little_space_is_said_before_work_fails(
     monkeypatch.setattr(module, "MIN_FREE_DISK_BYTES", 2**62)
     supervisor = run(jobs)
     wait_until(lambda: supervisor.problem)
-    assert supervisor.problem.startswith("The disk is full: ")
+    assert supervisor.problem.startswith("The disk is nearly full: ")
 
 
 def test_a_lock_says_what_has_its_name(tmp_path: Path) -> None:
