@@ -131,10 +131,13 @@ def write(path: Path, data: bytes, replace: bool = True, durable: bool = True) -
         file.write(data)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder that only this user reads, with those above it; raise DiskError."""
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Create a folder, by default one that only this user reads, and those above it.
+
+    Raises DiskError when the disk does not take it.
+    """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
 
