@@ -73,6 +73,7 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
             return 0
     # Slow (torch), and before the first claim: a waiting job can be cancelled.
     worker = _Worker(device, jobs, settings, demand)
+    demand.renew()
     while worker.is_healthy:
         if worker.run_next_job():
             demand.renew()

@@ -99,9 +99,9 @@ class Supervisor:
             return
         self._pause_seconds = lengthen_pause(self._pause_seconds)
         self._set_problem(
-            f"{self._last_end} It had not begun to work yet; {_log_path(self._settings).name} in "
-            "the home folder may say why. Another one is started every "
-            f"{self._pause_seconds:.0f} s."
+            f"Nothing runs at the moment. {self._last_end} It had not begun to work yet; "
+            f"{_log_path(self._settings).name} in the home folder may say why. Another one is "
+            f"started every {self._pause_seconds:.0f} s."
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
@@ -135,9 +135,10 @@ class Supervisor:
         except OSError as error:
             return f"{self._settings.home} cannot be reached: {error.strerror}. Is its disk there?"
         if free_bytes < MIN_FREE_DISK_BYTES:
+            state = "nearly full" if free_bytes >= 2**20 else "full"
             return (
-                f"The disk is full: {free_bytes // 2**20} MB are left for {self._settings.home}. "
-                "Free some space; what waits then goes on by itself."
+                f"The disk is {state}: {free_bytes // 2**20} MB are left for "
+                f"{self._settings.home}. Free some space; what waits then goes on by itself."
             )
         return ""
 
@@ -148,7 +149,10 @@ class Supervisor:
         sentence = str(known or f"No worker could be started: {type(error).__name__}: {error}.")
         if not known:
             log.exception("the supervisor of %s goes on", self._device)
-        self._set_problem(f"{sentence} It is tried again every {self._pause_seconds:.0f} s.")
+        self._set_problem(
+            f"Nothing runs at the moment. {sentence} It is tried again every "
+            f"{self._pause_seconds:.0f} s."
+        )
         lock, self._lock = self._lock, None
         if lock:
             lock.close()

@@ -50,13 +50,24 @@ _WRITE_ADVICE = {
 
 
 # Whatever was being done, these are the disk's own doing.
-_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+)
 
 
-def write_error(path: Path | str, error: OSError) -> DiskError:
-    """Return what to raise where a disk does not take a file: what happened, and what helps."""
+def write_error(path: Path, error: OSError) -> DiskError:
+    """Return what to raise where a disk does not take a file: what happened, and what helps.
+
+    Of the path the last two names are said: a guest may read it, whom the others do not concern.
+    """
+    name = "/".join(path.parts[-2:])
     advice = _WRITE_ADVICE.get(error.errno or 0, "")
-    return DiskError(f"{path} could not be written: {error.strerror or error}. {advice}".rstrip())
+    return DiskError(f"{name} could not be written: {error.strerror or error}. {advice}".rstrip())
 
 
 def find_disk_error(error: BaseException) -> DiskError | None:
@@ -67,9 +78,9 @@ def find_disk_error(error: BaseException) -> DiskError | None:
     """
     for cause in (error, error.__cause__, error.__context__):
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRNOS:
-            return write_error(str(cause.filename or "A file"), cause)
+            return write_error(Path(str(cause.filename or "A file")), cause)
         if cause is not None and f"(os error {errno.ENOSPC})" in str(cause):  # as Rust says it
-            return write_error("A file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            return write_error(Path("A file"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     return None
 
 
@@ -120,10 +131,13 @@ def write(path: Path, data: bytes, replace: bool = True, durable: bool = True) -
         file.write(data)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder that only this user reads, with those above it; raise DiskError."""
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Create a folder, by default one that only this user reads, and those above it.
+
+    Raises DiskError when the disk does not take it.
+    """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
 

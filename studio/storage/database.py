@@ -72,6 +72,7 @@ class Database:
 
         Raises:
             BadFile: It cannot be opened, or is one of a later studio.
+            DiskError: The disk does not let it be opened.
             Busy: It is damaged, and another process has it open.
         """
         self.path = path
@@ -90,7 +91,12 @@ class Database:
                     raise
                 self._repair(connect, migrations, holds)
         except (OSError, sqlite3.DatabaseError) as error:
-            raise BadFile(f"{path} cannot be used: {error}. {_advise(path, advice)}") from None
+            # A full disk is no reason to move the file away.
+            code = get_primary_code(error)
+            is_damaged = code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            help_text = _advise(path, advice if is_damaged else _DISK_ADVICE.get(code, advice))
+            error_class = BadFile if is_damaged else DiskError
+            raise error_class(f"{path} cannot be used: {error}. {help_text}") from None
 
     def _connect(
         self, migrations: Sequence[str], busy_seconds: float, synchronous: Synchronous
@@ -231,7 +237,7 @@ def report_disk_errors(path: Path, advise: Callable[[], str] = str) -> Iterator[
         raise DiskError(sentence) from error
 
 
-def get_primary_code(error: sqlite3.Error) -> int:
+def get_primary_code(error: Exception) -> int:
     """Return SQLite's code of an error without its details; 0 for one of Python's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 

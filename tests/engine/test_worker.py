@@ -12,12 +12,14 @@ from typing import Any
 import psutil
 import pytest
 
+from studio.engine.demand import Demand
 from studio.engine.reporter import Reporter
-from studio.engine.worker import main
+from studio.engine.worker import _Worker, main
 from studio.errors import Cancelled
 from studio.services.supervisor import worker_command
 from studio.settings import Settings
-from studio.storage.jobs import Job, Jobs, Progress
+from studio.storage.jobs import Job, Jobs, Lock, Progress
+from support.faulty_disk import faulty_disk
 
 QUICK: dict[str, Any] = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64, "seed": 1}
 LONG: dict[str, Any] = QUICK | {"steps": 150, "count": 50}
@@ -192,6 +194,92 @@ def test_ten_rows_a_second_but_nothing_lost(jobs: Jobs) -> None:
     time.sleep(0.11)
     with pytest.raises(Cancelled):
         report(Progress(52, 99, "Painting", images=({"path": "a"},)))
+
+
+def test_a_report_that_the_disk_does_not_take_is_left_out_and_a_stop_is_heard_all_the_same(
+    settings: Settings,
+) -> None:
+    with faulty_disk(settings.home) as disk:
+        jobs = Jobs(settings.home / "jobs.sqlite")
+        id = jobs.submit("generate", {})
+        assert jobs.claim("cpu")
+        report = Reporter(jobs, id)
+        disk.arm_for_good()
+        report(Progress(1, 9, "Painting", preview=b"jpeg"))
+        disk.disarm()
+        jobs.cancel(id)
+        disk.arm_for_good()
+        with pytest.raises(Cancelled):
+            report(Progress(2, 9, "Decoding"))
+        disk.disarm()
+        job = jobs.get(id)
+        assert job
+        assert (job.state, job.progress) == ("running", Progress())
+        jobs.close()
+
+
+def test_a_preview_that_was_not_taken_comes_with_the_next_report(settings: Settings) -> None:
+    with faulty_disk(settings.home) as disk:
+        jobs = Jobs(settings.home / "jobs.sqlite")
+        id = jobs.submit("generate", {})
+        assert jobs.claim("cpu")
+        report = Reporter(jobs, id)
+        disk.arm_for_good()
+        report(Progress(1, 9, "Painting", preview=b"jpeg"))
+        disk.disarm()
+        report(Progress(2, 9, "Decoding"))
+        assert jobs.get(id).progress.preview == b"jpeg"  # type: ignore[union-attr]
+        jobs.close()
+
+
+def test_a_worker_waits_for_a_disk_that_takes_neither_claim_nor_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is done once; only its record has to wait."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> float:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            disk.disarm()
+        return 0.01
+
+    monkeypatch.setattr("studio.engine.worker.lengthen_pause", pause)
+    with faulty_disk(settings.home) as disk:
+        jobs = Jobs(settings.home / "jobs.sqlite")
+        worker = _Worker("cpu", jobs, settings)
+        studio = Lock(settings.home, "studio")
+        assert studio.acquire()  # somebody still waits for the job
+        id = jobs.submit("unload", {"models": []})
+        disk.arm_for_good()
+        assert not worker.run_next_job()
+        assert jobs.get(id).state == "queued"  # type: ignore[union-attr]
+        disk.disarm()
+        worker._job_functions["unload"] = lambda *_: disk.arm_for_good() or {"unloaded": ["it"]}  # type: ignore[func-returns-value]
+        assert worker.run_next_job()
+        job = jobs.get(id)
+        assert job
+        assert (job.state, job.result, len(pauses)) == ("done", {"unloaded": ["it"]}, 3)
+        studio.close()
+        jobs.close()
+
+
+def test_a_job_whose_end_nobody_can_record_or_waits_for_is_left_to_the_next_worker(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.engine.worker.lengthen_pause", lambda _seconds: 0.01)
+    with faulty_disk(settings.home) as disk:
+        jobs = Jobs(settings.home / "jobs.sqlite")
+        demand = Demand(settings, jobs, idle_timeout=0.05)
+        worker = _Worker("cpu", jobs, settings, demand)
+        id = jobs.submit("unload", {"models": []})
+        worker._job_functions["unload"] = lambda *_: disk.arm_for_good()
+        assert worker.run_next_job()  # it ends, though the disk takes nothing
+        assert jobs.get(id).state == "running"  # type: ignore[union-attr]
+        disk.disarm()
+        jobs.interrupt("cpu", "The worker died.")
+        assert jobs.get(id).state == "interrupted"  # type: ignore[union-attr]
+        jobs.close()
 
 
 def test_the_web_process_gets_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from studio.errors import BadFile, DiskError
 from studio.storage import database as database_module
 from studio.storage.database import Database
+from support.faulty_disk import faulty_disk
 from support.sentences import refused
 
 pytestmark = pytest.mark.smoke
@@ -120,6 +122,24 @@ def test_a_commit_that_fails_rolls_back(path: Path, monkeypatch: pytest.MonkeyPa
     with database.transaction():
         database.execute("INSERT INTO notes (body) VALUES ('kept')")
     assert bodies(database) == ["kept"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_does_not_take_new_tables_is_no_reason_to_throw_the_old_away(
+    path: Path, number: int
+) -> None:
+    with faulty_disk(path.parent) as disk:
+        Database(path, (FIRST,)).close()
+        disk.arm_for_good(number)
+        with refused(DiskError):
+            Database(path, (FIRST, SECOND), advice="Throw it away.")
+        disk.disarm()
+        Database(path, (FIRST, SECOND)).close()
+
+
+def test_a_mistake_in_a_statement_is_no_disk_error(path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        Database(path, (FIRST,)).execute("SELECT * FROM nowhere")
 
 
 def test_the_revision_changes_with_every_change(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from studio.errors import BadFile
+from studio.storage import atomic
 from studio.storage.database import Database
 
 MIGRATIONS = (
@@ -33,10 +33,7 @@ class EmbeddingCache:
         """Open the cache; raise BadFile if its file is no such table (it can be deleted)."""
         path = home / "cache" / "vectors.sqlite"
         advice = "Delete it; all in it can be computed again."
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadFile(f"{path} cannot be used: {error}. {advice}") from None
+        atomic.make_folder(path.parent)
         self._database = Database(
             path, MIGRATIONS, advice=advice, rebuildable=True, holds="what CLIP saw in pictures"
         )

@@ -60,6 +60,13 @@ class ImportResult:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     step: Step | None = None
 
+    def note_step(self, step: Step) -> None:
+        """Take in the step that was carried out; what the disk did not take of it was skipped."""
+        self.step = step
+        self.skipped += step.skipped
+        missing = {key for key, _ in step.skipped if file_suffix(key) in IMAGE_SUFFIXES}
+        self.num_images -= len(missing)
+
 
 @dataclass(frozen=True)
 class _StagedFile:
@@ -96,7 +103,7 @@ def import_files(
     result = ImportResult()
     _remove_leftovers(folder)
     staging_folder = _incoming_folder(folder)
-    staging_folder.mkdir(parents=True)
+    atomic.make_folder(staging_folder, mode=0o777)
     try:
         staged: dict[PurePosixPath, _StagedFile] = {}
         for path, name in files:
@@ -140,7 +147,7 @@ def import_generated(
     for number, image in enumerate(images):
         stem = _claim_stem((target_folder / image.path.stem).as_posix(), used_stems)
         added_file = f"{ADDED_FOLDER}/{token}/{number}.png"
-        (folder / added_file).parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder((folder / added_file).parent, mode=0o777)
         try:
             shutil.copyfile(image.path, folder / added_file)
         except OSError as error:
@@ -158,7 +165,7 @@ def import_generated(
             result.num_captions += 1
     if changes:
         title = f"Add {result.num_images} pictures from the gallery"
-        result.step = journal.add_step(folder, title, PROMPT_WRITER, changes)
+        result.note_step(journal.add_step(folder, title, PROMPT_WRITER, changes))
     return result
 
 
@@ -170,6 +177,7 @@ def ensure_dataset_folder(registry: TrainingSets, journal: Journal, name: str) -
 
     Raises:
         NotAllowed: the dataset of this name came with the studio.
+        BadFile: the disk does not take the folder.
     """
     name = atomic.safe_name(name)
     folder = registry.home_folder / name
@@ -178,7 +186,7 @@ def ensure_dataset_folder(registry: TrainingSets, journal: Journal, name: str) -
             raise NotAllowed(
                 f"{name} came with the studio and stays as it is; copy it, or take another name."
             )
-        folder.mkdir(parents=True)
+        atomic.make_folder(folder, mode=0o777)
         journal.forget_folder(folder.resolve())
     try:
         yield folder.resolve()
@@ -436,7 +444,7 @@ def _commit_files(
             changes.append(_source_change(key, source))
     if changes:
         title = f"Add {result.num_images} pictures"
-        result.step = journal.add_step(folder, title, FILE_WRITER, changes)
+        result.note_step(journal.add_step(folder, title, FILE_WRITER, changes))
     return result
 
 
