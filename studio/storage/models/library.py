@@ -376,7 +376,7 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
     check_config_values("vae/config.json", vae_config)
     for part in family.text_encoders:
         encoder_file = path / part.encoder / "config.json"
-        if encoder_file.exists():  # what is missing is said when it is loaded
+        if os.path.lexists(encoder_file):  # what is missing is said when it is loaded
             check_config_values(f"{part.encoder}/config.json", _read_json(encoder_file))
     facts = family.read_config(denoiser_config, vae_config)
     weights = {part: _find_weight_files(path / part) for part in family.components}
