@@ -313,8 +313,8 @@ FAMILIES: dict[str, FileFamily] = {
         look_at_models,
         {"pocket"},
         "odd",
-        # an unread part, which is found when it is loaded
-        {"cut at 1/2"},
+        # the header is whole: found when the model is loaded
+        {"cut at 1/4", "cut at 1/2"},
     ),
     "captioners": FileFamily(
         "models/odd/config.json", make_captioner, look_at_captioners, {"pocket"}
