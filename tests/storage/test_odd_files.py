@@ -483,6 +483,21 @@ def test_whatever_one_lora_raises_the_others_are_listed(
     assert "odd" in said
 
 
+@pytest.mark.parametrize("dtype", [["F32"], {"F32": 1}, None, 7, True, "f" * 10**6])
+def test_a_number_format_that_is_no_word(home: Home, dtype: Any) -> None:
+    """Such a header broke the page and both lists."""
+    make_loose_files(home)
+    entry = {"dtype": dtype, "shape": [4, 8], "data_offsets": [0, 128]}
+    text = dump({f"lora_unet_{CROSS}.lora_down.weight": entry})
+    content = len(text).to_bytes(8, "little") + text + b"\0" * 128
+    for folder in (home.settings.loras, home.settings.models):
+        write(folder / "odd.safetensors", content)
+    assert look_at_loras(home)[0] == {"good"}
+    assert "odd" in look_at_loras(home)[1]
+    assert "pocket" in look_at_models(home)[0]
+    assert "odd" in look_at_models(home)[1]
+
+
 # ---- any JSON anywhere --------------------------------------------------------------------------
 
 SCALARS = st.one_of(
