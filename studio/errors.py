@@ -26,7 +26,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MAX_LISTED_FAULTS = 10  # of one request, in its message
+# Of one request, in its message: so many are all listed, and of more only the first ones.
+MAX_FAULTS = 20
+NUM_LISTED_FAULTS = 10
 
 
 def quote(value: object, max_chars: int = 60) -> str:
@@ -48,14 +50,15 @@ class StudioError(Exception):
 class InvalidSpec(StudioError):
     """A request that cannot be fulfilled as it is; `faults` has a sentence for every bad field.
 
-    The message has the first MAX_LISTED_FAULTS of them, and says how many more there are.
+    The message has all of them, or of more than MAX_FAULTS the first ones and how many more.
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
-        lines = list(self.faults[:MAX_LISTED_FAULTS])
-        if len(self.faults) > MAX_LISTED_FAULTS:
-            lines.append(f"… and {len(self.faults) - MAX_LISTED_FAULTS:,} more like these.")
+        lines = list(self.faults)
+        if len(lines) > MAX_FAULTS:
+            rest = f"… and {len(lines) - NUM_LISTED_FAULTS:,} more like these."
+            lines = [*lines[:NUM_LISTED_FAULTS], rest]
         super().__init__("\n".join(lines))
 
 

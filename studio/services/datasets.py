@@ -16,7 +16,9 @@ from studio.errors import DatasetError, NotAllowed, StudioError, quote
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
 from studio.settings import shipped
+from studio.storage.datasets import importer
 from studio.storage.datasets.dataset import Dataset, DatasetStore
+from studio.storage.datasets.importer import ImportResult
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,54 @@ class DatasetRegistry:
             log.exception("the pictures of %s could not be looked at", dataset.name)
         finally:
             self._scan_progress.pop(dataset.name, None)
+
+
+class RunningImport:
+    """Files on their way into a dataset, in a thread of their own: a page asks how far it is.
+
+    It goes on to its end when nobody asks any more.
+    """
+
+    def __init__(
+        self, dataset_store: DatasetStore, name: str, files: Sequence[tuple[Path, str]]
+    ) -> None:
+        """Begin to import files.
+
+        Args:
+            dataset_store: Of the home.
+            name: Of the dataset.
+            files: (where it lies, what its owner calls it).
+        """
+        self.progress: tuple[str, int, int] = (importer.UNPACKING, 0, 0)
+        self._outcome: ImportResult | Exception | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(dataset_store, name, files), daemon=True
+        )
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, at most so long; return whether it has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def get_result(self) -> ImportResult:
+        """Return what was added. Raises what the import raised."""
+        self._thread.join()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        assert self._outcome
+        return self._outcome
+
+    def _run(
+        self, dataset_store: DatasetStore, name: str, files: Sequence[tuple[Path, str]]
+    ) -> None:
+        def report(message: str, completed: int, total: int) -> None:
+            self.progress = (message, completed, total)
+
+        try:
+            self._outcome = dataset_store.import_files(name, files, report=report)
+        except Exception as error:  # it is raised again where somebody hears it
+            self._outcome = error
 
 
 def get_thumbnail_urls(dataset: Dataset, keys: Sequence[str], visitor: Visitor) -> list[str]:

@@ -6,12 +6,14 @@ that are safe on every system. Does not know: what is in the files.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import re
 import shutil
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -262,3 +264,32 @@ def _move_without_replacing(temporary_path: Path, path: Path) -> None:
         except OSError:
             os.unlink(path)
             raise
+
+
+def sync_disk(folder: Path) -> None:
+    """Have the disk keep all that was written below a folder, in one go.
+
+    For who has written many files: `os.fsync` after each takes 10 ms a file.
+
+    Raises:
+        OSError: The disk did not take all of it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else -1
+    try:
+        if sys.platform == "linux":
+            library = ctypes.CDLL(None, use_errno=True)
+            if hasattr(library, "syncfs"):  # unlike `os.sync`, of this disk alone, and it can fail
+                if library.syncfs(descriptor) != 0:
+                    code = ctypes.get_errno()
+                    raise OSError(code, os.strerror(code), str(folder))
+                return
+        if hasattr(os, "sync"):
+            os.sync()
+            return
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

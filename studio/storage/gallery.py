@@ -226,8 +226,9 @@ class Gallery:
             None where nothing was measured.
         """
         sql = """SELECT * FROM images WHERE model = ?
-                 AND (coalesce(json_extract(metadata, '$.request.batch_size'),
-                               json_extract(metadata, '$.request.batch')) > 1) = ?
+                 AND CASE WHEN json_valid(metadata) THEN
+                       (coalesce(json_extract(metadata, '$.request.batch_size'),
+                                 json_extract(metadata, '$.request.batch')) > 1) = ? END
                  ORDER BY created DESC LIMIT 1"""
         rows = self._database.execute(sql, model, batched)
         if not rows:

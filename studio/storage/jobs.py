@@ -21,7 +21,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -430,7 +430,7 @@ class Jobs:
     def get_worker_status(self) -> dict[str, dict[str, Any]]:
         """Return the last status of each living worker by its device."""
         rows = self._database.execute("SELECT * FROM workers ORDER BY device")
-        return {row["device"]: json.loads(row["status"]) for row in rows}
+        return {row["device"]: _load_object(row["status"]) for row in rows}
 
     def set_meta(self, name: str, value: str) -> None:
         """Store a text for the other processes."""
@@ -452,21 +452,39 @@ _FORMER_PROGRESS_KEYS = {
 }
 
 
+_PROGRESS_FIELDS = {item.name for item in fields(Progress)} - {"preview"}
+
+
+def _load_json(text: str | None) -> Any:
+    """Return the value of a stored text; None for a damaged one: it must not hide other jobs."""
+    try:
+        return json.loads(text or "null")
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _load_object(text: str | None) -> dict[str, Any]:
+    value = _load_json(text)
+    return value if isinstance(value, dict) else {}
+
+
 def _job_from_row(row: Row) -> Job:
-    stored_progress = json.loads(row["progress"])
+    stored_progress = _load_object(row["progress"])
     progress = {
         _FORMER_PROGRESS_KEYS.get(key, key): value for key, value in stored_progress.items()
     }
-    progress["images"] = tuple(progress.get("images", ()))
+    progress = {key: value for key, value in progress.items() if key in _PROGRESS_FIELDS}
+    images = progress.get("images")
+    progress["images"] = tuple(images) if isinstance(images, list) else ()
     return Job(
         id=row["id"],
         kind=row["kind"],
-        spec=json.loads(row["spec"]),
+        spec=_load_object(row["spec"]),
         owner=row["owner"],
         state=row["state"],
         device=row["device"],
         error=row["error"],
-        result=json.loads(row["result"] or "null"),
+        result=_load_json(row["result"]),
         revision=row["revision"],
         progress=Progress(**progress, preview=row["preview"]),
         created=row["created"],

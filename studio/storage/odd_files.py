@@ -106,7 +106,8 @@ def read_json(path: Path, max_bytes: int = MAX_SETTINGS_BYTES) -> dict[str, Any]
         ValueError: It is no JSON, or no object; 1,000 lists in each other count as none.
     """
     try:
-        values = json.loads(read_file(path, max_bytes))
+        # as text: of bytes json would take UTF-16, which no other program does
+        values = json.loads(read_file(path, max_bytes).decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):

@@ -330,3 +330,36 @@ def test_a1111s_text_in_jpeg_and_webp(raw: bytes, text: str | None, format: str)
 def test_a_giant_text_is_refused(chunk: tuple[bytes, bytes]) -> None:
     data = png(8, 8, 8, 0, b"\0" * 72, chunk)
     refusal(data)
+
+
+def test_a_palette_picture_without_its_palette(tmp_path: Path) -> None:
+    """Pillow asserts that there is one, where it is asked for transparency."""
+    buffer = io.BytesIO()
+    Image.new("P", (64, 64)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    path = tmp_path / "it.png"
+    path.write_bytes(data[:start] + data[start + 12 + length :])
+    with refused(BadPicture):
+        decode.load_alpha_mask(path)
+    assert decode.load_image(path).image.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError, KeyError, TypeError, RecursionError, MemoryError]
+)
+def test_whatever_pillow_raises_is_a_damaged_picture(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "it.png"
+    Image.new("RGBA", (64, 64)).save(path)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    for read in (decode.load_image, decode.load_alpha_mask):
+        with pytest.raises(BadPicture, match=f"damaged or cut off .{error.__name__}"):
+            read(path)

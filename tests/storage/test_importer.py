@@ -482,16 +482,17 @@ def test_killed_while_taking_in(
 def test_stopped_while_taking_in(settings: Settings, tmp_path: Path) -> None:
     seen = []
 
-    def stop(done: int, of: int) -> None:
-        seen.append((done, of))
-        raise KeyboardInterrupt
+    def stop(what: str, done: int, of: int) -> None:
+        seen.append((what, done, of))
+        if what == importer.DECODING:
+            raise KeyboardInterrupt
 
     albums = DatasetStore(settings)
     with pytest.raises(KeyboardInterrupt):
         albums.import_files(
             "new", [(packed(tmp_path / "s.zip", ("a.png", png())), "s.zip")], report=stop
         )
-    assert seen == [(0, 1)]
+    assert seen == [(importer.UNPACKING, 0, 1), (importer.DECODING, 0, 1)]
     assert "new" not in albums.names()
 
 

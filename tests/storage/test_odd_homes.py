@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from studio.core.captions.provenance import Writer
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import load
 from studio.storage.home import Home
-from studio.storage.jobs import Lock
+from studio.storage.jobs import Jobs, Lock
 from support.sentences import refused
 
 FOLDERS = (
@@ -173,9 +179,6 @@ def test_a_home_on_another_file_system(tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("needs another file system at /dev/shm")
-    import shutil
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(dir=memory))
     try:
         open_everything(folder / "home").close()
@@ -199,3 +202,73 @@ def test_a_lock_that_cannot_be_written_says_so(
     monkeypatch.setattr(lock, "_connection", ReadOnly())
     with refused(BadFile):
         lock.acquire()
+
+
+READ_ONLY_SCRIPT = """
+import sys
+from studio.errors import BadFile
+from studio.settings import load
+from studio.storage.home import Home
+home = Home(load(home=sys.argv[1], device="cpu"))
+for name in ("jobs", "gallery", "sweeps", "datasets", "training_sets", "embeddings"):
+    try:
+        getattr(home, name)
+    except BadFile as error:
+        assert "Allow this user to read and write it." in str(error), error
+print([model.name for model in home.library.scan_models()])
+print(len(home.library.get_content_hash(home.library.get_model("pocket"))))
+home.runs.list_runs(), home.presets.list_names(), home.library.list_loras()
+"""
+
+
+def test_of_a_home_that_can_only_be_read_what_can_be_opened_opens(tmp_path: Path) -> None:
+    mount = f'mount --bind "{tmp_path}" "{tmp_path}" && mount -o remount,ro,bind "{tmp_path}"'
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            ["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs unshare and mount")
+    open_everything(tmp_path).close()
+    shell = f'{mount} && exec "{sys.executable}" -c "$0" "{tmp_path}"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", shell, READ_ONLY_SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "" or "Traceback" not in done.stderr
+    assert done.stdout.splitlines() == ["['pocket']", "64"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "7", '{"images": 5, "extra": 1}'])
+def test_a_damaged_row_hides_no_other_job(tmp_path: Path, text: str) -> None:
+    jobs = Jobs(tmp_path / "jobs.sqlite")
+    odd, good = (jobs.submit("generate", {"prompt": "a boat"}, "ann") for _ in range(2))
+    sql = "UPDATE jobs SET spec = ?, progress = ?, result = ? WHERE id = ?"
+    jobs._database.execute(sql, text, text, text, odd)
+    jobs.set_worker_status("cpu", {"state": "ready"})
+    jobs._database.execute("UPDATE workers SET status = ?", text)
+    assert [job.id for job in jobs.list_open()] == [odd, good]
+    assert jobs.list_open()[1].spec == {"prompt": "a boat"}
+    assert isinstance(jobs.get_worker_status()["cpu"], dict)
+    jobs.close()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"by": 5}'])
+def test_a_damaged_row_of_the_history_hides_no_other(tmp_path: Path, text: str) -> None:
+    home = Home(load(home=tmp_path, device="cpu"))
+    folder = tmp_path / "datasets" / "moon"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    dataset = home.datasets.open("moon")
+    for caption in ("a boat", "a lake"):
+        dataset.write_captions({"a.png": caption}, Writer(by="hand"), mode="replace")
+    database = home.datasets._journal._database
+    database.execute("UPDATE steps SET writer = ? WHERE id = 1", text)
+    encoded = os.fsencode(folder.resolve())
+    database.execute("INSERT INTO sources VALUES (?, 'a.png', ?)", encoded, text)
+    assert [step.writer.by for step in dataset.history()] == ["hand", "file"]
+    assert home.datasets._journal.read_sources(folder.resolve()) == {}
+    home.close()

@@ -80,7 +80,7 @@ def parse_model_shape(
             )
             for number, config in enumerate(text_encoder_configs)
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # any value may be of any type
         reason = f"{type(error).__name__}: {error!s:.80}"
         raise UnknownFamily(
             f"The configs of U-Net and text encoders cannot be read ({reason})."

@@ -14,9 +14,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError
 
-from studio.engine.models.devices import Device
+from studio.engine.models.devices import Device, is_device_lost, is_out_of_memory
 from studio.engine.models.transformers_loader import build_placement, find_missing_weights
 from studio.errors import BadFile
 from studio.storage.models.library import ModelInfo
@@ -28,7 +27,7 @@ def load_tokenizer(tokenizer_class: Any, info: ModelInfo, subfolder: str) -> Any
         return tokenizer_class.from_pretrained(
             info.path, subfolder=subfolder, local_files_only=True
         )
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # of odd values in its files the library raises anything
         raise BadFile(f"The tokenizer of {info.name} cannot be read: {error!s:.200}") from error
 
 
@@ -54,7 +53,9 @@ def load_network(
             output_loading_info=True,
             **build_placement(device),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # of odd values in config.json the libraries raise anything
+        if is_out_of_memory(error) or is_device_lost(error):
+            raise
         raise BadFile(
             f"The {subfolder} of {info.name} cannot be read "
             f"({type(error).__name__}: {error!s:.200}). Copy the model again."

@@ -19,7 +19,11 @@ import diffusers
 
 from studio.core.catalog import NoiseSchedule, Scheduler
 from studio.engine.models.private_diffusers import copy_scheduler
-from studio.engine.models.schedulers import SIGMA_FLAGS, build_prototype
+from studio.engine.models.schedulers import (
+    SIGMA_FLAGS,
+    build_prototype,
+    explain_scheduler_config,
+)
 
 # Keys of a scheduler_config.json that say how the noise levels are shifted.
 SHIFT_CONFIG_KEYS = (
@@ -88,6 +92,9 @@ def build_flow_scheduler(
 
     Returns:
         A diffusers scheduler that shares no state with any other.
+
+    Raises:
+        BadFile: It does not take what the model's config says.
     """
     spec = FLOW_SCHEDULER_SPECS[scheduler]
     parameters = inspect.signature(getattr(diffusers, spec.class_name).__init__).parameters
@@ -103,12 +110,13 @@ def build_flow_scheduler(
         config[SIGMA_FLAGS[noise_schedule]] = True
     instance = copy_scheduler(build_prototype(spec.class_name, json.dumps(config, sort_keys=True)))
     kwargs: dict[str, Any] = {}
-    if spec.takes_sigmas and "mu" in inspect.signature(instance.set_timesteps).parameters:
-        kwargs["mu"] = _compute_mu(scheduler_config, num_tokens)
-    if spec.takes_sigmas and sigmas is not None:
-        instance.set_timesteps(sigmas=list(sigmas), **kwargs)
-    else:
-        instance.set_timesteps(steps, **kwargs)
+    with explain_scheduler_config():
+        if spec.takes_sigmas and "mu" in inspect.signature(instance.set_timesteps).parameters:
+            kwargs["mu"] = _compute_mu(scheduler_config, num_tokens)
+        if spec.takes_sigmas and sigmas is not None:
+            instance.set_timesteps(sigmas=list(sigmas), **kwargs)
+        else:
+            instance.set_timesteps(steps, **kwargs)
     if hasattr(instance, "set_begin_index"):
         instance.set_begin_index(0)
     return instance

@@ -8,7 +8,6 @@ Does not know: any family (families/), when to load (manager.py), the loop (gene
 from __future__ import annotations
 
 import importlib
-import json
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -28,6 +27,7 @@ from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
+from studio.storage import odd_files
 from studio.storage.models.library import ModelInfo
 
 PARTS = (TEXT_ENCODERS, DENOISER, VAE)
@@ -360,8 +360,9 @@ class LoadedModel(ABC):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a config of a model folder that the library has looked at already."""
-    return dict(json.loads(path.read_text("utf-8")))
+    """Read a config of a model folder that the library has looked at already. Raises BadFile."""
+    with odd_files.explain_odd_file(path, f"{path.parent.name}/{path.name}"):
+        return odd_files.read_json(path)
 
 
 def open_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedModel:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,7 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
 from studio.core.catalog import NoiseSchedule, Scheduler
 from studio.engine.models.private_diffusers import copy_scheduler
-from studio.errors import InvalidSpec
+from studio.errors import BadFile, InvalidSpec, StudioError
 
 # The keys of a scheduler_config.json that describe the model; the rest is a choice of solver.
 MODEL_CONFIG_KEYS = (
@@ -109,8 +110,26 @@ def build_prototype(class_name: str, config_json: str) -> Any:
     """Build a scheduler once, to be copied: diffusers sets up all 1000 steps for each new one.
 
     That takes DPM2 half a second.
+
+    Raises:
+        BadFile: The class does not take what the model's scheduler_config.json says.
     """
-    return getattr(diffusers, class_name)(**json.loads(config_json))
+    with explain_scheduler_config():
+        return getattr(diffusers, class_name)(**json.loads(config_json))
+
+
+@contextmanager
+def explain_scheduler_config() -> Iterator[None]:
+    """Turn what diffusers raises for odd values of a model's config into BadFile."""
+    try:
+        yield
+    except StudioError:
+        raise
+    except Exception as error:
+        raise BadFile(
+            "The model's scheduler/scheduler_config.json has values that the scheduler does not "
+            f"take ({type(error).__name__}: {error!s:.120}). Copy that file again."
+        ) from error
 
 
 def build_scheduler(
@@ -136,6 +155,7 @@ def build_scheduler(
 
     Raises:
         InvalidSpec: The scheduler cannot take so many steps, or not on this schedule.
+        BadFile: It does not take what the model's config says.
     """
     spec = SCHEDULER_SPECS[scheduler]
     scheduler_class = getattr(diffusers, spec.class_name)
@@ -154,15 +174,8 @@ def build_scheduler(
                 "it is made for 4 to 8."
             ]
         )
-    last_timestep = instance.config.num_train_timesteps - 1
-    if noise_schedule == "Uniform" and spec.uniform_as_timesteps:
-        timesteps = np.linspace(last_timestep, 0, steps).round().astype(int)
-        instance.set_timesteps(timesteps=timesteps.tolist())
-    elif noise_schedule == "SGM Uniform" and spec.sgm_uniform_as_timesteps:
-        timesteps = np.linspace(last_timestep, 0, steps + 1)[:-1]
-        instance.set_timesteps(timesteps=timesteps.tolist())
-    else:
-        instance.set_timesteps(steps)
+    with explain_scheduler_config():
+        _set_timesteps(instance, spec, noise_schedule, steps)
     if not all(math.isfinite(timestep) for timestep in instance.timesteps.tolist()):
         raise InvalidSpec(
             [
@@ -174,6 +187,20 @@ def build_scheduler(
         # Otherwise a schedule that begins with the same timestep twice loses a step.
         instance.set_begin_index(0)
     return instance
+
+
+def _set_timesteps(
+    instance: Any, spec: SchedulerSpec, noise_schedule: NoiseSchedule, steps: int
+) -> None:
+    last_timestep = instance.config.num_train_timesteps - 1
+    if noise_schedule == "Uniform" and spec.uniform_as_timesteps:
+        timesteps = np.linspace(last_timestep, 0, steps).round().astype(int)
+        instance.set_timesteps(timesteps=timesteps.tolist())
+    elif noise_schedule == "SGM Uniform" and spec.sgm_uniform_as_timesteps:
+        timesteps = np.linspace(last_timestep, 0, steps + 1)[:-1]
+        instance.set_timesteps(timesteps=timesteps.tolist())
+    else:
+        instance.set_timesteps(steps)
 
 
 def _build_config(
@@ -207,7 +234,8 @@ def _compute_zero_snr_betas(config: Mapping[str, Any]) -> list[float]:
 
     The last alpha is as small as in those that have it: from 0 all sigmas would be infinite.
     """
-    betas = diffusers.DDIMScheduler(**config).betas
+    with explain_scheduler_config():
+        betas = diffusers.DDIMScheduler(**config).betas
     alphas_cumprod = torch.cumprod(1 - rescale_zero_terminal_snr(betas).double(), 0)
     alphas_cumprod[-1] = MIN_ALPHA_CUMPROD
     previous = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import transformers
-from safetensors import SafetensorError
 
-from studio.engine.models.devices import Device
+from studio.engine.models.devices import Device, is_device_lost, is_out_of_memory
 from studio.errors import BadFile
 from studio.storage.models.transformers_models import TransformersModelInfo
 
@@ -46,7 +45,9 @@ def load_model(
             **build_placement(device),
         )
         processor = processor_class.from_pretrained(info.path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:  # of odd values in config.json the library raises anything
+        if is_out_of_memory(error) or is_device_lost(error):
+            raise
         raise BadFile(
             f"{info.name} cannot be read ({type(error).__name__}: {error!s:.200}). "
             "Copy the folder again."

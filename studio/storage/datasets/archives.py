@@ -42,11 +42,15 @@ _IGNORED_NAMES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 @dataclass(frozen=True)
 class Member:
-    """An uploaded file: `name` as its owner knows it, `path` as it may be used in some folder."""
+    """An uploaded file: `name` as its owner knows it, `path` as it may be used in some folder.
+
+    `num_entries` are those of its archive, 1 for a plain file.
+    """
 
     name: str
     path: PurePosixPath
     open: Callable[[], BinaryIO]
+    num_entries: int = 1
 
 
 class Budget:
@@ -125,11 +129,11 @@ def iter_members(archive: Path, name: str, skipped: list[tuple[str, str]]) -> It
             except BadFile as error:
                 skipped.append((member_name or "a file", str(error)))
                 continue
-            yield Member(member_name, path, partial(_open_entry, zip_file, info))
+            yield Member(member_name, path, partial(_open_entry, zip_file, info), len(entries))
 
 
 def copy_member(member: Member, target: Path, max_bytes: int, budget: Budget) -> None:
-    """Copy a member to a new file.
+    """Copy a member to a new file, which is not on the disk before `atomic.sync_disk`.
 
     Args:
         member: what to copy.
@@ -150,8 +154,6 @@ def copy_member(member: Member, target: Path, max_bytes: int, budget: Budget) ->
                 if num_bytes > max_bytes:
                     raise RejectedEntry(f"is larger than {max_bytes / 2**20:,.2g} MiB.")
                 target_file.write(chunk)
-            target_file.flush()
-            os.fsync(target_file.fileno())
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -154,7 +154,7 @@ class DatasetStore:
             files: (where it lies, what its owner calls it) of images, captions, metadata files,
                 zips.
             source: where the images come from.
-            report: called with (images decoded, of how many).
+            report: called with (what is done, files done, of how many).
 
         Raises:
             NotAllowed: the dataset came with the studio.

@@ -20,12 +20,11 @@ and reported. One writer at a time: a lock that ends with its process (storage/j
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -296,12 +295,12 @@ class Journal:
 
     def read_sources(self, folder: Path) -> dict[str, Source]:
         """Return where images come from, by key, as far as it was recorded."""
-        return {
-            row["key"]: Source.model_validate_json(row["source"])
-            for row in self._database.execute(
-                "SELECT key, source FROM sources WHERE folder = ?", _encode_path(folder)
-            )
-        }
+        sources = {}
+        sql = "SELECT key, source FROM sources WHERE folder = ?"
+        for row in self._database.execute(sql, _encode_path(folder)):
+            with suppress(ValueError):  # a damaged row: the picture's source is not known
+                sources[row["key"]] = Source.model_validate_json(row["source"])
+        return sources
 
     def recover(self, folder: Path) -> None:
         """Complete what a killed process began; do nothing while another process is writing."""
@@ -461,11 +460,19 @@ class Journal:
             id=row["id"],
             title=row["title"],
             created=row["created"],
-            writer=Writer(**json.loads(row["writer"])),
+            writer=_parse_writer(row["writer"]),
             state=state,
             num_changes=count,
             skipped=tuple((row["key"], row["reason"]) for row in skipped_rows),
         )
+
+
+def _parse_writer(text: str) -> Writer:
+    """Return who made a step; of a damaged row somebody who is not known."""
+    try:
+        return Writer.model_validate_json(text)
+    except ValueError:
+        return Writer(by="file")
 
 
 def _encode_path(folder: Path) -> bytes:

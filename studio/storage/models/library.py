@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from studio.core.families.config_values import check_config_values
 from studio.core.families.family import Family, FamilyName
 from studio.core.families.registry import FAMILIES, detect_family, find_families
 from studio.core.families.unet_config import estimate_decode_elements
@@ -370,6 +371,13 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
     vae_config = _read_json(path / "vae/config.json")
     family = detect_family(pipeline_class, denoiser_config)
     assert family
+    check_config_values(f"{family.denoiser}/config.json", denoiser_config)
+    check_config_values("scheduler/scheduler_config.json", scheduler_config)
+    check_config_values("vae/config.json", vae_config)
+    for part in family.text_encoders:
+        encoder_file = path / part.encoder / "config.json"
+        if os.path.lexists(encoder_file):  # what is missing is said when it is loaded
+            check_config_values(f"{part.encoder}/config.json", _read_json(encoder_file))
     facts = family.read_config(denoiser_config, vae_config)
     weights = {part: _find_weight_files(path / part) for part in family.components}
     component_bytes = {

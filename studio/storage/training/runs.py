@@ -29,7 +29,7 @@ from typing import Any
 from studio.core.base import validate
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.config import TrainingConfig
-from studio.errors import BadFile, StudioError, quote
+from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.settings import Settings
 from studio.storage import atomic, odd_files
 from studio.storage.odd_files import explain_odd_file, list_folder
@@ -115,11 +115,15 @@ class Runs:
             created = float(record["created"])
             if not 0 <= created <= MAX_TIME or not isinstance(record["config"], dict):
                 raise BadFile(f"The training {run_id} cannot be read: its run.json is damaged.")
+            try:
+                config = validate(TrainingConfig, record["config"])
+            except InvalidSpec as error:
+                raise BadFile(f"The training {run_id} cannot be read: {error}") from None
             return Run(
                 id=run_id,
                 owner=str(record["owner"]),
                 created=created,
-                config=validate(TrainingConfig, record["config"]),
+                config=config,
                 folder=folder,
                 start_info=_read_json(folder / "about.json"),
                 result=_read_json(folder / "result.json"),

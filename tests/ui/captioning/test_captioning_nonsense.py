@@ -138,13 +138,15 @@ def test_in_every_box(tab: CaptioningTab, desk: Services, by: Any, nonsense: str
             owner,
         ),
         lambda: tab.captioner.add_trigger_to_captions(base | {view.trigger: nonsense}, owner),
-        lambda: tab.import_files(
-            base
-            | {
-                tab.files: [{"path": nonsense, "orig_name": nonsense}],
-                tab.target_dataset: nonsense,
-            },
-            owner,
+        lambda: list(
+            tab.import_files(
+                base
+                | {
+                    tab.files: [{"path": nonsense, "orig_name": nonsense}],
+                    tab.target_dataset: nonsense,
+                },
+                owner,
+            )
         ),
         lambda: tab.handle_action(base, pressed("copy", nonsense), owner),
     ]

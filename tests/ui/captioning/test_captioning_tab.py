@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,9 @@ def test_guests_look_at_what_came_with_the_studio_and_change_nothing(
         lambda: tab.clip_search.search_by_text(
             page(tab) | {tab.clip_search.query: "a boat"}, by(ANN)
         ),
-        lambda: tab.import_files(page(tab) | {tab.files: [], tab.target_dataset: "x"}, by(ANN)),
+        lambda: list(
+            tab.import_files(page(tab) | {tab.files: [], tab.target_dataset: "x"}, by(ANN))
+        ),
     ):
         with refused(gr.Error):
             attempt()
@@ -393,12 +396,31 @@ def test_a_new_dataset_is_shown_under_the_name_that_its_folder_got(
     monkeypatch.setattr("studio.ui.events.get_upload_folder", lambda: str(tmp_path))
     shutil.copy(PLUSH / "003.png", tmp_path / "mine.png")
     sent = [{"path": str(tmp_path / "mine.png"), "orig_name": "mine.png"}]
-    shown = tab.import_files(
+    *_, shown = tab.import_files(
         page(tab) | {tab.files: sent, tab.target_dataset: "../a: bear?"}, by(OWNER)
     )
     assert (desk.home.settings.home / "datasets" / "a- bear" / "mine.png").is_file()
     assert shown[tab.form["dataset"]].value == "a- bear"
     assert "were added to a- bear." in shown[tab.import_report]
+
+
+def test_an_import_shows_how_far_it_is(
+    tab: CaptioningTab, by: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The page used to stand still until the last of 50,000 files was there."""
+    monkeypatch.setattr("studio.ui.events.get_upload_folder", lambda: str(tmp_path))
+    monkeypatch.setattr("studio.ui.tabs.captioning.tab.IMPORT_POLL_SECONDS", 0.001)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(300):
+            archive.write(PLUSH / "003.png", f"{number}.png")
+    sent = [{"path": str(tmp_path / "many.zip"), "orig_name": "many.zip"}]
+    *bars, last = tab.import_files(
+        page(tab) | {tab.files: sent, tab.target_dataset: "many"}, by(OWNER)
+    )
+    shown = [bar[tab.import_report] for bar in bars]
+    assert any("Unpacking" in bar for bar in shown)
+    assert any("Looking at the pictures" in bar for bar in shown)
+    assert "300 pictures and 0 captions were added to many." in last[tab.import_report]
 
 
 @pytest.mark.parametrize(
@@ -422,10 +444,15 @@ def test_nonsense_from_a_browser_is_refused(
     with pytest.raises(gr.Error):
         tab.handle_card_action(page(tab), gr.EventData(None, data), by(OWNER))
     with pytest.raises(gr.Error):
-        tab.import_files(
-            page(tab)
-            | {tab.files: [{"path": "/etc/passwd", "orig_name": "a.png"}], tab.target_dataset: "x"},
-            by(OWNER),
+        next(
+            tab.import_files(
+                page(tab)
+                | {
+                    tab.files: [{"path": "/etc/passwd", "orig_name": "a.png"}],
+                    tab.target_dataset: "x",
+                },
+                by(OWNER),
+            )
         )
     assert (
         sorted(path.read_bytes() for path in (desk.home.settings.home / "datasets").rglob("*.txt"))

@@ -8,6 +8,7 @@ searches (search.py).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from studio.core.captions.edits import parse_edit
 from studio.core.captions.spec import CaptionSpec
 from studio.core.jobs import CAPTION, CLIP_SEARCH, TRAIN, TRAINING_DRY_RUN
 from studio.errors import BadFile, Busy, InvalidSpec
+from studio.services.datasets import RunningImport
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.atomic import safe_name
@@ -40,6 +42,8 @@ from studio.ui.tabs.captioning.tools import EditTools
 from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
 from studio.ui.views.common import pluralize
+
+IMPORT_POLL_SECONDS = 0.3  # between two looks at how far an import is
 
 
 class CaptioningTab:
@@ -204,8 +208,8 @@ class CaptioningTab:
 
     # ---- uploads ------------------------------------------------------------------------------
 
-    def import_files(self, values: Updates, request: gr.Request) -> Updates:
-        """Add uploaded images, captions and archives to a dataset in the home."""
+    def import_files(self, values: Updates, request: gr.Request) -> Iterator[Updates]:
+        """Add uploaded images, captions and archives to a dataset in the home, with a bar."""
         with report_errors():
             visitor = visitor_from_request(request)
             visitor.require_owner("Adding pictures to datasets")
@@ -217,7 +221,10 @@ class CaptioningTab:
             # As the folder will be called.
             name = safe_name(typed_name or _default_dataset_name(uploads))
             registry = self.services.dataset_registry
-            imported = registry.dataset_store.import_files(name, uploads)
+            running_import = RunningImport(registry.dataset_store, name, uploads)
+            while not running_import.wait(IMPORT_POLL_SECONDS):
+                yield {self.import_report: dataset_view.render_progress(*running_import.progress)}
+            imported = running_import.get_result()
             num_images = pluralize(imported.num_images, "picture")
             num_captions = pluralize(imported.num_captions, "caption")
             report = sweep.render_note(f"{num_images} and {num_captions} were added to {name}.")
@@ -225,7 +232,7 @@ class CaptioningTab:
             updates: Updates = {}
             if name and name in registry.list_names(visitor):
                 updates = self.open_dataset(name, visitor)
-            return {**updates, self.files: None, self.import_report: report}
+            yield {**updates, self.files: None, self.import_report: report}
 
     # ---- buttons ------------------------------------------------------------------------------
 
