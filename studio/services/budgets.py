@@ -93,7 +93,8 @@ class Guests:
     def __init__(self, budgets: Budgets) -> None:
         self.budgets = budgets
         self.requests = RequestRate(budgets.requests_per_second)
-        self.sessions = Sessions(budgets.sessions)
+        # A program's call that waits for a job is a session of its own.
+        self.sessions = Sessions(budgets.sessions + budgets.jobs)
         streams = STREAMS_PER_SESSION * budgets.sessions
         self.streams = Shares(streams, ALL_GUESTS_SESSIONS_FACTOR * streams)
         self.events = Shares(budgets.events, ALL_GUESTS_EVENTS_FACTOR * budgets.events)
@@ -261,13 +262,17 @@ class Sessions:
             by_party[session.party].append(name)
         party = _party(visitor)
         limit = self._own_limit if visitor.is_guest else OWNER_SESSIONS
-        evicted = []
+        candidates: list[str] = []
         if len(by_party[party]) >= limit:
-            evicted.append(_find_idle(by_party[party], is_busy))
+            candidates = by_party[party]
         elif visitor.is_guest:
             guests = {name: names for name, names in by_party.items() if name}
             if sum(map(len, guests.values())) >= ALL_GUESTS_SESSIONS_FACTOR * self._own_limit:
-                evicted.append(_find_idle(max(guests.values(), key=len), is_busy))
+                candidates = max(guests.values(), key=len)
+        # The one that was used longest ago.
+        evicted = [name for name in candidates if not is_busy(name)][:1]
+        if candidates and not evicted and visitor.is_guest:
+            raise Busy(TOO_MANY_EVENTS)
         for name in evicted:
             del self._sessions[name]
         return evicted
@@ -275,14 +280,6 @@ class Sessions:
 
 def _party(visitor: Visitor) -> str:
     return visitor.id if visitor.is_guest else ""
-
-
-def _find_idle(names: list[str], is_busy: Callable[[str], bool]) -> str:
-    """Return the session that was used longest ago of those that wait for nothing."""
-    for name in names:
-        if not is_busy(name):
-            return name
-    raise Busy(TOO_MANY_EVENTS)
 
 
 class Turns:

@@ -108,6 +108,7 @@ def test_sessions_of_guests_make_room_for_those_of_guests_alone() -> None:
     limit = budgets.OWNER_SESSIONS + budgets.ALL_GUESTS_SESSIONS_FACTOR * 2
     assert len(sessions) == limit
     assert sessions.use("mine too", OWNER) == ["mine 0"]
+    assert sessions.use("my program's", OWNER, is_busy=lambda _: True) == []  # never refused
 
 
 def test_a_session_is_its_openers() -> None:
