@@ -9,6 +9,7 @@ import argparse
 import threading
 
 from studio import __version__
+from studio.cli.parser import GUEST_FLAGS
 from studio.cli.runner import load_settings
 from studio.errors import Busy
 from studio.settings import Settings
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     from studio.storage.home import Home
     from studio.storage.jobs import Lock
 
-    settings = load_settings(arguments, "host", "port", "share", "auth")
+    settings = load_settings(arguments, "host", "port", "share", "auth", *GUEST_FLAGS)
     lock = Lock(settings.home, "studio")
     if not lock.acquire(timeout_seconds=1.0):
         raise Busy(

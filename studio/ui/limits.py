@@ -86,6 +86,7 @@ class LimitsMiddleware:
     async def _answer(self, scope: Scope, route: str, visitor: Visitor, body: _Body) -> None:
         is_post = scope["method"] == "POST"
         if route == "upload" and is_post:
+            body.is_upload = True
             if visitor.is_guest:
                 kept = await asyncio.to_thread(self.uploads.count_kept_bytes, visitor.id)
                 body.own_bytes, body.all_bytes = kept
@@ -174,6 +175,7 @@ class _Body:
         self.visitor = visitor
         self.original_receive = receive
         self.original_send = send
+        self.is_upload = False
         self.limit: int | None = None
         self.num_bytes = 0
         # What this guest, and all guests, have here already; it grows as other uploads end.
@@ -191,6 +193,8 @@ class _Body:
         gradio deletes what it has of a form that raises this.
         """
         message = await self.original_receive()
+        if message["type"] == "http.disconnect" and self.is_upload:  # gradio would leave a part
+            raise MultiPartException("The upload broke off.")
         self.num_bytes += len(message.get("body", b""))
         self.refusal = self.refusal or self._find_refusal()
         if self.refusal:
