@@ -27,18 +27,19 @@ ALL_GUESTS_REQUESTS_FACTOR = 10
 ALL_GUESTS_SESSIONS_FACTOR = 16
 ALL_GUESTS_EVENTS_FACTOR = 4
 # A guest who did nothing for a while may ask for so many seconds' worth at once: a page that opens
-# loads some 150 files, a gallery 60 thumbnails.
-BURST_SECONDS = 20.0
+# for the first time loads some 150 files, a gallery 60 thumbnails.
+BURST_SECONDS = 30.0
 OWNER_SESSIONS = 64
 # A page that was closed is forgotten after so long; a browser that lost its network comes back.
 CLOSED_SESSION_SECONDS = 60.0
 STREAMS_PER_SESSION = 3  # a heartbeat, the queue's, and one that is about to end
-# Handlers that run at once outside the queue, such as polls: more wait for their turn.
+# Handlers that run at once outside the queue, such as polls, and requests that are answered at
+# once: more wait for their turn.
 GUEST_TURNS = 2
 ALL_GUESTS_TURNS = 8
 MAX_WAITING_TURNS = 64  # of one guest
-GUEST_UPLOADS = 3  # at a time; a browser sends the files of one choice in one
-ALL_GUESTS_UPLOADS = 9
+GUEST_UPLOADS = 2  # at a time; a browser sends the files of one choice in one
+ALL_GUESTS_UPLOADS = 6
 
 TOO_MANY_REQUESTS = "You ask this studio for too much at once; wait a few seconds."
 TOO_MANY_EVENTS = "Wait until what you asked for last has been answered."
@@ -101,6 +102,7 @@ class Guests:
         self.waiting_calls = Shares(budgets.jobs, budgets.all_jobs)
         self.uploads = Shares(GUEST_UPLOADS, ALL_GUESTS_UPLOADS)
         self.turns = Turns()
+        self.request_turns = Turns()
 
 
 class Shares:
