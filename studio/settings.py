@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         1000, ge=1, le=1_000_000, description="The same for all guests together."
     )
     guest_requests_per_second: float = Field(
-        30, ge=5, le=10_000, description="Requests a second of one guest, on average."
+        10, ge=5, le=10_000, description="Requests a second of one guest, on average."
     )
     guest_sessions: int = Field(
         8, ge=1, le=1000, description="Pages that one guest has open at a time."

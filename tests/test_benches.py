@@ -22,6 +22,7 @@ SMALLEST = {
     "ladders": ["--runs", "1"],
     "latency": [],
     "page": ["--runs", "1"],
+    "guests": ["--seconds", "3"],
     "gpu": ["--toy"],
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import threading
 
+from studio.cli.parser import GUEST_FLAGS
 from studio.cli.runner import load_settings
 from studio.errors import Busy
 from studio.settings import Settings
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from studio.storage.home import Home
     from studio.storage.jobs import Lock
 
-    settings = load_settings(arguments, *PAGE_FLAGS)
+    settings = load_settings(arguments, *PAGE_FLAGS, *GUEST_FLAGS)
     lock = Lock(settings.home, "studio")
     if not lock.acquire(timeout_seconds=1.0):
         raise Busy(

@@ -18,7 +18,9 @@ from studio import __version__
 from studio.core.base import field_schemas, former_names
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
+from studio.settings import Settings
 
+GUEST_FLAGS = tuple(name for name in Settings.model_fields if "guest" in name)
 HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
 
@@ -94,6 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_access_flags(root)
     root.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_home_flags(root)
+    limits = root.add_argument_group("limits of guests, which the owner does not have")
+    for name in GUEST_FLAGS:
+        field = Settings.model_fields[name]
+        help_text = f"{field.description} (default {field.default:g})"
+        limits.add_argument(f"--{name.replace('_', '-')}", metavar="N", help=help_text)
     root.set_defaults(command="studio.cli.page:run")
     commands = root.add_subparsers(title="commands", metavar="")
     for name, (description, add_flags) in _COMMANDS.items():

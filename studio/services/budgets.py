@@ -27,18 +27,19 @@ ALL_GUESTS_REQUESTS_FACTOR = 10
 ALL_GUESTS_SESSIONS_FACTOR = 16
 ALL_GUESTS_EVENTS_FACTOR = 4
 # A guest who did nothing for a while may ask for so many seconds' worth at once: a page that opens
-# loads some 150 files, a gallery 60 thumbnails.
-BURST_SECONDS = 20.0
+# for the first time loads some 150 files, a gallery 60 thumbnails.
+BURST_SECONDS = 30.0
 OWNER_SESSIONS = 64
 # A page that was closed is forgotten after so long; a browser that lost its network comes back.
 CLOSED_SESSION_SECONDS = 60.0
 STREAMS_PER_SESSION = 3  # a heartbeat, the queue's, and one that is about to end
-# Handlers that run at once outside the queue, such as polls: more wait for their turn.
+# Handlers that run at once outside the queue, such as polls, and requests that are answered at
+# once: more wait for their turn.
 GUEST_TURNS = 2
 ALL_GUESTS_TURNS = 8
 MAX_WAITING_TURNS = 64  # of one guest
-GUEST_UPLOADS = 3  # at a time; a browser sends the files of one choice in one
-ALL_GUESTS_UPLOADS = 9
+GUEST_UPLOADS = 2  # at a time; a browser sends the files of one choice in one
+ALL_GUESTS_UPLOADS = 6
 
 TOO_MANY_REQUESTS = "You ask this studio for too much at once; wait a few seconds."
 TOO_MANY_EVENTS = "Wait until what you asked for last has been answered."
@@ -93,13 +94,15 @@ class Guests:
     def __init__(self, budgets: Budgets) -> None:
         self.budgets = budgets
         self.requests = RequestRate(budgets.requests_per_second)
-        self.sessions = Sessions(budgets.sessions)
+        # A program's call that waits for a job is a session of its own.
+        self.sessions = Sessions(budgets.sessions + budgets.jobs)
         streams = STREAMS_PER_SESSION * budgets.sessions
         self.streams = Shares(streams, ALL_GUESTS_SESSIONS_FACTOR * streams)
         self.events = Shares(budgets.events, ALL_GUESTS_EVENTS_FACTOR * budgets.events)
         self.waiting_calls = Shares(budgets.jobs, budgets.all_jobs)
         self.uploads = Shares(GUEST_UPLOADS, ALL_GUESTS_UPLOADS)
         self.turns = Turns()
+        self.request_turns = Turns()
 
 
 class Shares:
@@ -261,13 +264,17 @@ class Sessions:
             by_party[session.party].append(name)
         party = _party(visitor)
         limit = self._own_limit if visitor.is_guest else OWNER_SESSIONS
-        evicted = []
+        candidates: list[str] = []
         if len(by_party[party]) >= limit:
-            evicted.append(_find_idle(by_party[party], is_busy))
+            candidates = by_party[party]
         elif visitor.is_guest:
             guests = {name: names for name, names in by_party.items() if name}
             if sum(map(len, guests.values())) >= ALL_GUESTS_SESSIONS_FACTOR * self._own_limit:
-                evicted.append(_find_idle(max(guests.values(), key=len), is_busy))
+                candidates = max(guests.values(), key=len)
+        # The one that was used longest ago.
+        evicted = [name for name in candidates if not is_busy(name)][:1]
+        if candidates and not evicted and visitor.is_guest:
+            raise Busy(TOO_MANY_EVENTS)
         for name in evicted:
             del self._sessions[name]
         return evicted
@@ -275,14 +282,6 @@ class Sessions:
 
 def _party(visitor: Visitor) -> str:
     return visitor.id if visitor.is_guest else ""
-
-
-def _find_idle(names: list[str], is_busy: Callable[[str], bool]) -> str:
-    """Return the session that was used longest ago of those that wait for nothing."""
-    for name in names:
-        if not is_busy(name):
-            return name
-    raise Busy(TOO_MANY_EVENTS)
 
 
 class Turns:

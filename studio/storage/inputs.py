@@ -73,8 +73,10 @@ class Inputs:
             return self._store(source.convert("RGB"), (), guest_id)
         max_pixels = self.max_pixels(guest_id)
         with decode.take_turn_for(source, max_pixels):
-            loaded = decode.load_image(source, name, max_pixels=max_pixels)
-            return self._store(loaded.image, loaded.notes, guest_id)
+            # No name keeps the pixels when the turn ends.
+            return self._store_decoded(
+                decode.load_image(source, name, max_pixels=max_pixels), guest_id
+            )
 
     def add_mask(
         self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
@@ -87,9 +89,11 @@ class Inputs:
             return self._store(source.convert("L"), (), guest_id)
         max_pixels = self.max_pixels(guest_id)
         with decode.take_turn_for(source, max_pixels):
-            black = (0, 0, 0)
-            image = decode.load_image(source, name, black, max_pixels).image
-            return self._store(image.convert("L"), (), guest_id)
+            return self._store(
+                decode.load_image(source, name, (0, 0, 0), max_pixels).image.convert("L"),
+                (),
+                guest_id,
+            )
 
     def add_transparency(self, source: Path | bytes, name: str = "") -> Input:
         """Store an image's transparency as a mask: what cannot be seen is repainted.
@@ -238,12 +242,15 @@ class Inputs:
     def _guest_marker(self, sha256: str, guest_id: str) -> Path:
         return self._folder / f"{sha256}.{guest_id}"
 
+    def _store_decoded(self, decoded: decode.DecodedImage, guest_id: str | None) -> Input:
+        return self._store(decoded.image, decoded.notes, guest_id)
+
     def _store(
         self, image: Image.Image, notes: tuple[str, ...], guest_id: str | None = None
     ) -> Input:
-        bare_image = Image.frombytes(image.mode, image.size, image.tobytes())  # without metadata
+        image.info = {}  # it is nobody else's; what stands there would be written
         buffer = io.BytesIO()
-        bare_image.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         data = buffer.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._folder / f"{sha256}.png"

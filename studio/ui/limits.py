@@ -11,7 +11,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,23 @@ from studio.ui.private_gradio import Page, forget_upload_progress
 
 # What a route is for; a proxy may have put a path before it.
 ROUTE = re.compile(
-    r"/gradio_api/(upload_progress|upload|heartbeat|queue/data|call|file|component_server|deep_link)"
+    r"/gradio_api/(upload_progress|upload|heartbeat|queue/data|call|run|api|file|component_server"
+    r"|deep_link)"
     r"(?:[/=](.*))?$",
     re.DOTALL,
 )
 # gradio offers these for components that the page does not have. One opens sessions, the other
 # writes them to disk.
 CLOSED_ROUTES = ("component_server", "deep_link")
+# Their functions take turns themselves, and those that wait for a job hold none.
+FUNCTION_ROUTES = ("run", "api")
 STREAM_ROUTES = ("heartbeat", "queue/data", "call", "upload_progress")
 MAX_BODY_BYTES = 32 * BYTES_PER_MB  # of a guest's event: a drawing on the largest picture has 23
 SMALL_BODY_BYTES = 1 * BYTES_PER_MB  # of which any number may come at once
 # A refusal takes so long, that who floods has to hold on too.
-REFUSAL_SECONDS = 0.25
+REFUSAL_SECONDS = 2.0
+# Of one guest's upload: what it costs the page to take it in is spread out.
+UPLOAD_BYTES_PER_SECOND = 10 * BYTES_PER_MB
 RETRY_AFTER_SECONDS = 5
 STATUSES = {Busy: 429, NotAllowed: 403, BadFile: 413}
 
@@ -86,6 +91,7 @@ class LimitsMiddleware:
     async def _answer(self, scope: Scope, route: str, visitor: Visitor, body: _Body) -> None:
         is_post = scope["method"] == "POST"
         if route == "upload" and is_post:
+            body.is_upload = True
             if visitor.is_guest:
                 kept = await asyncio.to_thread(self.uploads.count_kept_bytes, visitor.id)
                 body.own_bytes, body.all_bytes = kept
@@ -105,12 +111,14 @@ class LimitsMiddleware:
         """Hold what a request takes up while it is answered. Raises Busy and NotAllowed."""
         upload_id = _read_query(scope, "upload_id")
         session_hash = rest if route == "heartbeat" else _read_query(scope, "session_hash")
-        with ExitStack() as held:
-            if scope["method"] == "POST":
-                if route == "upload" or _is_large(scope):
-                    held.enter_context(self.guests.uploads.hold(visitor))
-            elif route in STREAM_ROUTES:
+        async with AsyncExitStack() as held:
+            is_post = scope["method"] == "POST"
+            if is_post and (route == "upload" or _is_large(scope)):
+                held.enter_context(self.guests.uploads.hold(visitor))
+            elif not is_post and route in STREAM_ROUTES:
                 held.enter_context(self.guests.streams.hold(visitor))
+            elif route not in FUNCTION_ROUTES:
+                await held.enter_async_context(self.guests.request_turns.take(visitor))
             if route == "heartbeat" and session_hash:
                 self.page.admit_session(session_hash, visitor)
                 self.guests.sessions.count_heartbeat(session_hash, +1)
@@ -174,6 +182,7 @@ class _Body:
         self.visitor = visitor
         self.original_receive = receive
         self.original_send = send
+        self.is_upload = False
         self.limit: int | None = None
         self.num_bytes = 0
         # What this guest, and all guests, have here already; it grows as other uploads end.
@@ -191,7 +200,11 @@ class _Body:
         gradio deletes what it has of a form that raises this.
         """
         message = await self.original_receive()
+        if message["type"] == "http.disconnect" and self.is_upload:  # gradio would leave a part
+            raise MultiPartException("The upload broke off.")
         self.num_bytes += len(message.get("body", b""))
+        if self.is_upload and self.visitor.is_guest:
+            await asyncio.sleep(len(message.get("body", b"")) / UPLOAD_BYTES_PER_SECOND)
         self.refusal = self.refusal or self._find_refusal()
         if self.refusal:
             raise MultiPartException(str(self.refusal))

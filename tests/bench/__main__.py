@@ -13,6 +13,7 @@ python -m tests.bench ladders                     a scheduler made ready, agains
 python -m tests.bench latency                     an empty job through a real worker
 python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
+python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.bench.captioning import captioning
 from tests.bench.datasets import datasets
 from tests.bench.demos import DEMO_KINDS, demos
 from tests.bench.gpu import gpu
+from tests.bench.guests import guests
 from tests.bench.page import page
 from tests.bench.pictures import pictures
 from tests.bench.sweeps import bound, sweeps
@@ -56,12 +58,14 @@ def main() -> None:
         "ladders": ladders,
         "latency": latency,
         "page": page,
+        "guests": guests,
         "gpu": gpu,
     }
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--model", default="pocket")
+    parser.add_argument("--seconds", type=float, default=180, help="of each round with guests")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--steps", type=int, default=10, help="of the training, in each turn")

@@ -36,7 +36,7 @@ def page(flags: argparse.Namespace) -> None:
     letters: list[float] = []
     for _ in range(max(3, flags.runs // 2)):
         for name in up:
-            with _served(name, flags.device) as (process, address, took):
+            with served(name, flags.device) as (process, address, took):
                 up[name].append(took)
                 if chromium := _chromium():
                     time.sleep(8)  # a worker that starts would be in the way
@@ -66,7 +66,8 @@ def page(flags: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
+def served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
+    """Open a page in a process of its own: its number, its address, and the seconds until it answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+import threading
 import warnings
 import zlib
 from contextlib import suppress
@@ -363,3 +366,82 @@ def test_whatever_pillow_raises_is_a_damaged_picture(
     for read in (decode.load_image, decode.load_alpha_mask):
         with pytest.raises(BadPicture, match=f"damaged or cut off .{error.__name__}"):
             read(path)
+
+
+def test_a_guests_picture_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "big.png"
+    Image.new("1", (6000, 5000)).save(path)
+    path.write_bytes(path.read_bytes()[:200])  # whoever decoded it would find it cut off
+    for load in (decode.load_image, decode.load_alpha_mask):
+        with refused(BadPicture):
+            load(path, max_pixels=24_000_000)
+    with pytest.raises(BadPicture, match="cut off"):
+        decode.load_image(path, max_pixels=30_000_000)
+
+
+def test_one_big_picture_is_worked_on_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "big.png"
+    Image.new("1", (2100, 2000)).save(path)
+    small = tmp_path / "small.png"
+    Image.new("1", (64, 64)).save(small)
+    inside: list[int] = []
+    most = 0
+
+    def work(max_pixels: int | None) -> None:
+        nonlocal most
+        with decode.take_turn_for(path, max_pixels):
+            inside.append(1)
+            most = max(most, len(inside))
+            decode.load_image(
+                path, max_pixels=max_pixels
+            )  # whoever has the turn decodes as often as needed
+            inside.pop()
+
+    threads = [threading.Thread(target=work, args=(limit,)) for limit in (None, 10**7) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    with decode.take_turn_for(path):
+        quick = threading.Thread(target=decode.load_image, args=(small,))
+        quick.start()
+        quick.join(timeout=10)
+        assert not quick.is_alive()  # a small one waits for nobody
+
+
+PEAK_CODE = """
+import resource, sys, threading
+from pathlib import Path
+from studio.settings import load
+from studio.storage.inputs import Inputs
+inputs = Inputs(load(home=sys.argv[1]))
+threads = [threading.Thread(target=inputs.add, args=(Path(sys.argv[2]), f"{k}.png")) for k in range(int(sys.argv[3]))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_twelve_big_pictures_at_once_take_no_more_memory_than_one(tmp_path: Path) -> None:
+    """Before: 4.1 GB for twelve of 64 million pixels."""
+    path = tmp_path / "big.png"
+    Image.new("1", (8000, 8000)).save(path)
+
+    def peak_megabytes(count: int) -> float:
+        command = [
+            sys.executable,
+            "-c",
+            PEAK_CODE,
+            str(tmp_path / f"home{count}"),
+            str(path),
+            str(count),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout) / 1024
+
+    one, twelve = peak_megabytes(1), peak_megabytes(12)
+    print(f"one: {one:.0f} MB, twelve at once: {twelve:.0f} MB")
+    assert twelve < 1.2 * one
+    assert twelve < 1500

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio.core.generation.request import GenerationRequest
-from studio.errors import BadPicture, InvalidSpec
-from studio.settings import Settings
+from studio.errors import BadFile, BadPicture, InvalidSpec
+from studio.settings import Settings, load
 from studio.storage.inputs import Inputs
 from support.sentences import refused
 
@@ -121,3 +121,33 @@ def test_a_request_is_checked_against_its_files(inputs: Inputs) -> None:
     wide = inputs.add(Image.new("RGB", (16_000, 8)))
     with refused(InvalidSpec, "Extension"):
         inputs.check_request(GenerationRequest(image=wide.sha256, extend_left=512))
+
+
+def test_a_guest_sends_smaller_pictures_and_not_any_number(tmp_path: Path) -> None:
+    settings = load(
+        home=tmp_path / "home", guest_megapixels=0.01, guest_upload_mb=1, all_guests_upload_mb=2
+    )
+    inputs = Inputs(settings)
+    big = Image.effect_noise((400, 400), 90).convert("RGB")
+    path = tmp_path / "big.png"
+    big.save(path)
+    for add in (inputs.add, inputs.add_mask):
+        with refused(BadPicture):
+            add(path, guest_id="ann")
+    assert inputs.add(path).size == (400, 400)
+
+    def noise(seed: int) -> Image.Image:
+        return Image.fromarray(
+            np.random.default_rng(seed).integers(0, 255, (400, 400, 3), np.uint8)
+        )
+
+    kept = inputs.add(noise(0), guest_id="ann")
+    inputs.add(noise(1), guest_id="ann")
+    with refused(BadFile):
+        inputs.add(noise(2), guest_id="ann")
+    assert inputs.add(noise(0), guest_id="ann") == kept  # it is there already
+    for guest in ("bob", "cleo"):
+        inputs.add(noise(3), guest_id=guest)
+    with refused(BadFile):
+        inputs.add(noise(4), guest_id="dora")
+    inputs.add(noise(5))  # the owner may
