@@ -20,7 +20,9 @@ from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
 from studio.settings import Settings
 
-GUEST_FLAGS = tuple(name for name in Settings.model_fields if "guest" in name)
+GUEST_FLAGS = tuple(
+    name for name in Settings.model_fields if name.startswith(("guest_", "all_guests_"))
+)
 HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
 
 
