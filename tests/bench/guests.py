@@ -144,7 +144,7 @@ async def _behave(done: Round, number: int) -> None:
     async with _client(done, number) as client:
         with contextlib.suppress(httpx.HTTPError):
             await client.get("/")
-            polls = asyncio.create_task(_poll(client, done, f"guest{number}"))
+            polls = asyncio.create_task(_poll(client, done, f"guest{number}-{time.monotonic_ns()}"))
             while not done.is_over():
                 answer = await client.post(
                     f"{API}/call/generate", json={"data": list(JOB.values())[:1]}
@@ -161,7 +161,7 @@ async def _misbehave(done: Round, number: int) -> None:
         count = 0
         while not done.is_over():
             count += 1
-            session = f"flood{number}-{task}-{count}"
+            session = f"flood{number}-{task}-{count}-{time.monotonic_ns()}"
             with contextlib.suppress(httpx.HTTPError):
                 answer = await ask(client, kind, session)
                 done.answers[f"{kind} {answer.status_code}"] += 1
