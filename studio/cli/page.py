@@ -44,4 +44,5 @@ def _clean_up(settings: Settings) -> None:
 
     home = Home(settings)
     delete_unreferenced_inputs(home)
+    home.uploads.delete_expired()
     home.close()
