@@ -56,4 +56,5 @@ def _clean_up(settings: Settings) -> None:
 
     home = Home(settings)
     tidy_home(home)
+    home.uploads.delete_expired()
     home.close()

@@ -46,6 +46,7 @@ class Uploads:
             MIGRATIONS,
             synchronous="OFF",
             advice="Move it away; what guests have sent has to be sent again.",
+            holds="the list of who sent which file",
         )
 
     def close(self) -> None:
