@@ -24,9 +24,10 @@ from studio.storage.sweeps import deterministic_id_and_seed
 
 def run(arguments: argparse.Namespace) -> None:
     """Make what the sweep of a file lacks; print its files."""
-    sweep_id, plan = load_sweep(arguments.file.expanduser(), arguments.fast)
+    sweep_id, spec = load_sweep(arguments.file.expanduser(), arguments.fast)
     home = Home(load_settings(arguments))
     services = Services(home)
+    plan = plan_sweep(services.apply_recommended_settings(spec))
     services.check_plan(plan)  # before anything is loaded
     if arguments.plan:
         from studio.engine.context import WorkerContext
@@ -40,12 +41,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(path, flush=True)
 
 
-def load_sweep(path: Path, fast: bool) -> tuple[str, SweepPlan]:
-    """Return id and plan of a file's sweep. Raises InvalidSpec and BadFile."""
+def load_sweep(path: Path, fast: bool) -> tuple[str, SweepSpec]:
+    """Return id and spec of a file's sweep, its seed drawn. Raises InvalidSpec and BadFile."""
     spec = load_spec(path, SweepSpec, f"The sweep {path.name}")
     spec = spec.model_copy(update={"fast": spec.fast or fast})
-    sweep_id, spec = deterministic_id_and_seed(spec)
-    return sweep_id, plan_sweep(spec)
+    return deterministic_id_and_seed(spec)
 
 
 def run_sweep(

@@ -60,6 +60,12 @@ class _SweepOptions(Spec):
         title="Fast",
         help="Several cells in one U-Net call: quicker, and the last bits may differ.",
     )
+    model_settings: dict[str, dict[str, str | int | float]] = spec_field(
+        {},
+        title="Model settings",
+        neutral={},
+        help="For each model of an axis, what it takes in place of the base's settings.",
+    )
 
 
 class SweepSpec(_SweepOptions):
@@ -155,6 +161,13 @@ class SweepSpec(_SweepOptions):
     def value_counts(self) -> tuple[int, ...]:
         """How many values each axis has."""
         return tuple(len(axis.parsed_values) for axis in self.axes)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that its cells use, each once."""
+        axes = [axis for axis in self.axes if axis.field == "model"]
+        names = [str(value) for axis in axes for value in axis.parsed_values]
+        return tuple(dict.fromkeys(names or [self.base.model]))
 
     def _count_group_values(self) -> list[int]:
         counts = self.value_counts
@@ -285,6 +298,7 @@ def plan_sweep(
         labels = tuple(options[k] for options, k in zip(axis_labels, coordinates))
         try:
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
+            request_values |= spec.model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
             request = validate(GenerationRequest, request_values)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
@@ -292,7 +306,7 @@ def plan_sweep(
             cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
             cells.append(cell)
         except InvalidSpec as error:
-            cell_name = _format_cell_name(coordinates, labels)
+            cell_name = format_cell_name(coordinates, labels)
             faults += [(cell_name, fault) for fault in error.faults]
         if characters > MAX_TOTAL_PROMPT_CHARS:
             raise InvalidSpec(
@@ -301,7 +315,7 @@ def plan_sweep(
                     "characters: too many to read."
                 ]
             )
-    sentences = [*_group_faults(faults), *_find_inactive_axes(spec, cells)]
+    sentences = [*group_faults(faults), *_find_inactive_axes(spec, cells)]
     if sentences:
         raise InvalidSpec(sentences)
     run_order = order_requests([cell.request for cell in cells])
@@ -321,7 +335,8 @@ def _dump_base(spec: SweepSpec) -> dict[str, Any]:
     return base.model_dump() | {"batch_size": batch_size}
 
 
-def _format_cell_name(coordinates: Sequence[int], labels: Sequence[str]) -> str:
+def format_cell_name(coordinates: Sequence[int], labels: Sequence[str]) -> str:
+    """Return what errors call a cell."""
     places = ", ".join(str(k + 1) for k in coordinates)
     return f"Cell {places} ({' · '.join(f'{label:.60}' for label in labels)})"
 
@@ -409,7 +424,7 @@ def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> d
     return values
 
 
-def _group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
+def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
     """Return a line for each different fault: the first cell that has it, and how many more do."""
     cells_by_fault: dict[str, list[str]] = {}
     for cell, fault in faults:

@@ -253,11 +253,18 @@ class Library:
             BadPicture: an input image cannot be used.
             InvalidSpec: inputs do not fit the request, or settings not the model's family.
         """
-        model = self.get_model(request.model)
-        self.inputs.check_request(request)
-        faults = find_family_faults(request, FAMILIES[model.family])
+        faults = find_family_faults(request, FAMILIES[self.get_model(request.model).family])
         if faults:
             raise InvalidSpec(faults)
+        return self.check_files(request)
+
+    def check_files(self, request: GenerationRequest) -> ModelInfo:
+        """Check a request as `check_request` does, but for the settings that its family refuses.
+
+        Requests with the same model, LoRAs, image, mask and extension have the same answer.
+        """
+        model = self.get_model(request.model)
+        self.inputs.check_request(request)
         for use in request.with_inline_loras().loras:
             lora = self.get_lora(use.name)
             if lora.family not in (None, model.family):
