@@ -19,7 +19,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from studio import __version__
-from studio.cli.runner import load_settings
+from studio.cli.runner import load_settings, print_json
 from studio.settings import Settings
 from studio.storage.home import Home
 from studio.storage.models.library import Unusable
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print what this machine has."""
     diagnostics = collect_diagnostics(load_settings(arguments))
     if arguments.json:
-        print(json.dumps(diagnostics, ensure_ascii=False))
+        print_json(diagnostics)
     else:
         print(format_diagnostics(diagnostics))
 

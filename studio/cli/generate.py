@@ -7,13 +7,12 @@ who may ask for what.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.family_rules import find_scheduler_faults
@@ -162,7 +161,7 @@ def _print_result(gallery: Gallery, result: dict[str, Any], arguments: argparse.
             "digest": entry["digest"],
             "seconds": entry["seconds"],
         }
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print_json(line)
 
 
 def copy_image(path: Path, folder: Path) -> Path:

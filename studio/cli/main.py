@@ -7,6 +7,7 @@ are said at a terminal. Does not know: what the commands do.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,6 +18,7 @@ from studio.errors import Cancelled, InvalidSpec, StudioError
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end the process with its status."""
+    _escape_unwritable_text()
     arguments = build_parser().parse_args(argv)
     module, function = arguments.command.split(":")
     from studio.cli.runner import log
@@ -35,3 +37,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
+
+
+def _escape_unwritable_text() -> None:
+    """Have names that the terminal cannot write come out escaped, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -9,11 +9,10 @@ The same file is the same sweep: run again, it goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, print_json
 from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
@@ -34,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         from studio.engine.sweeps.job import outline_sweep
 
         outline = outline_sweep(WorkerContext.for_home(home), plan.spec)
-        print(json.dumps(outline, ensure_ascii=False))
+        print_json(outline)
         return
     output = arguments.output.expanduser().resolve() if arguments.output else None
     for path in run_sweep(services, plan, sweep_id, output):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import former_names, validate
 from studio.core.training.config import SETTINGS_METADATA_KEY, TrainingConfig
 from studio.core.training.kohya import importer
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.file.expanduser()
     if arguments.plan:
         plan = plan_training(path, arguments.as_meant, arguments.set)
-        print(json.dumps(plan, ensure_ascii=False))
+        print_json(plan)
         return
     config, notices = load_config(path, arguments.as_meant, arguments.set)
     home = Home(load_settings(arguments))
