@@ -9,6 +9,7 @@ from studio.core.catalog import SCHEDULERS
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.prompt import parse_prompt
+from studio.core.generation.requirements import REQUIRES_GUIDANCE
 
 
 def find_family_faults(request: RequestFields, family: Family) -> list[str]:
@@ -38,12 +39,15 @@ def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:
 
 def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     """Return a sentence for each part of a request that has no effect with the family."""
+    notes = []
+    if request.negative_prompt and not request.is_guided:
+        notes.append(f"Negative prompt: has no effect without {REQUIRES_GUIDANCE}.")
     if family.weighs_words:
-        return []
+        return notes
     prompts = {"prompt": request.prompt}
     if request.is_guided:
         prompts["negative prompt"] = request.negative_prompt
-    return [
+    return notes + [
         f"{family.title} reads no weights and no joins: of the {name} only the words count."
         for name, text in prompts.items()
         if parse_prompt(text).is_weighted

@@ -398,7 +398,8 @@ ADAPTER_FAMILIES: dict[str, str] = {
     r"lora_te2_|text_encoder_2\.": "sdxl",
     # FLUX.2 fuses what FLUX.1 has apart, and has one modulation for all blocks.
     r"single_transformer_blocks[._]\d+[._]attn[._]to_qkv_mlp_proj|_stream_modulation[._]": "flux2",
-    r"double_blocks[._]0[._]img_attn|single_transformer_blocks[._]": "flux1",
+    r"double_blocks[._]0[._]img_attn|single_blocks[._]\d+[._]linear1": "flux1",
+    r"single_transformer_blocks[._]": "flux1",
     r"joint_blocks[._]|joint_transformer_blocks[._]": "sd3",
     r"layers[._]\d+[._](?:attention[._](?:qkv|to_q|out)|feed_forward[._]w1)": "z-image",
     r"transformer_blocks[._]\d+[._]attn[._]add_[qkv]_proj": "qwen-image",

@@ -88,7 +88,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 _NO_SINGLE_FILES = "single files cannot be opened yet, only folders in diffusers layout"
 _PIECE_PROBLEM = "is one of several pieces; it belongs in its model's folder"
-_OTHER_LORA_PROBLEM = "cannot be used yet: the studio has no LoRAs for that family"
+_OTHER_LORA_PROBLEM = "cannot be used: LoRAs for that family are not supported yet"
 _LAYOUT_PROBLEM = "is damaged: its tensors do not lie one after the other"
 _GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
 _QUANTISED_PROBLEM = "is quantised in a way that the studio cannot read"
