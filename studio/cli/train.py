@@ -149,11 +149,13 @@ def _apply_overrides(
         raise InvalidSpec(imported.faults)
     values = {key: value for key, value in imported.values.items() if value is not None}
     former = former_names(TrainingConfig)
+    for given_name, value in overrides.items():
+        name = former.get(given_name, given_name)
+        field = TrainingConfig.model_fields.get(name)
+        is_emptied = value == "" and field is not None and field.default is None
+        values[name] = None if is_emptied else value
     try:
-        return validate(
-            TrainingConfig,
-            values | {former.get(name, name): value for name, value in overrides.items()},
-        )
+        return validate(TrainingConfig, values)
     except InvalidSpec as error:
         raise InvalidSpec(list(dict.fromkeys([*error.faults, *imported.faults]))) from None
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import tomli_w
 
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.family_rules import list_family_notes
+from studio.core.generation.request import GenerationRequest
 from support.models import make_toy_z_image
 from support.sentences import check_sentence
 
@@ -140,3 +143,18 @@ def test_a_picture_is_told_first_what_suits_the_family(studio: Studio) -> None:
     )
     check_sentence(result.stderr)
     assert "As shipped" not in result.stderr
+
+
+def test_a_rescale_without_guidance_is_refused(plan: Plan) -> None:
+    """The model's own guidance is none, which a picture is told as well."""
+    result = plan({"field": "guidance_rescale", "values": [0, 0.7]})
+    assert result.returncode == 2
+    check_sentence(result.stderr)
+
+
+def test_a_negative_prompt_without_effect_is_said() -> None:
+    family = FAMILIES["z-image"]
+    request = GenerationRequest(negative_prompt="fog", guidance=1.0)
+    (note,) = list_family_notes(request, family)
+    assert note.startswith("Negative prompt: ")
+    assert not list_family_notes(GenerationRequest(negative_prompt="fog", guidance=2.0), family)

@@ -621,6 +621,14 @@ def test_tensors_on_the_same_bytes_are_refused(settings: Settings) -> None:
         lora_file.read_lora_info(path)
 
 
+def test_names_that_are_left_out_are_counted(settings: Settings) -> None:
+    for name in ("aaa1", "aaa2", "aaa3", "aaa4", "aaa5", "aaa6"):
+        shelve(settings, name, pair(f"{UNET}1_to_q"))
+    with refused(LoraNotFound) as caught:
+        Library(settings).get_lora("wwww")
+    assert "more" in str(caught.value)
+
+
 def test_a_lora_for_another_family_is_listed_as_one(settings: Settings) -> None:
     layer = "diffusion_model.layers.0.attention.qkv"
     tensors = {

@@ -13,7 +13,13 @@ from studio.core.base import validate
 from studio.core.families.family import Family
 from studio.core.generation.family_rules import find_family_faults
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.spec import SweepPlan, SweepSpec, format_cell_name, group_faults
+from studio.core.sweeps.spec import (
+    ModelSetting,
+    SweepPlan,
+    SweepSpec,
+    format_cell_name,
+    group_faults,
+)
 
 __all__ = ["apply_recommended_settings", "find_unsuitable_cells"]
 
@@ -32,17 +38,19 @@ def apply_recommended_settings(
     """
     given = set(spec.base.model_fields_set)
     given |= {setting for axis in spec.axes for setting in axis.affected_settings}
-    open_settings = {
-        model: values
+    open_settings = [
+        ModelSetting(model=model, field=name, value=value)
         for model, settings in recommended.items()
-        if (values := {name: settings[name] for name in settings if name not in given})
-    }
+        for name, value in settings.items()
+        if name not in given
+    ]
     if not open_settings:
         return spec
-    if spec.models == (spec.base.model,):
-        base = spec.base.model_dump(exclude_unset=True) | open_settings.get(spec.base.model, {})
-        return spec.model_copy(update={"base": validate(GenerationRequest, base)})
-    return spec.model_copy(update={"model_settings": {**open_settings, **spec.model_settings}})
+    if spec.models != (spec.base.model,):
+        return spec.model_copy(update={"model_settings": (*open_settings, *spec.model_settings)})
+    values = spec.base.model_dump(exclude_unset=True)
+    values |= {setting.field: setting.value for setting in open_settings}
+    return spec.model_copy(update={"base": validate(GenerationRequest, values)})
 
 
 def find_unsuitable_cells(plan: SweepPlan, families: Mapping[str, Family]) -> list[str]:

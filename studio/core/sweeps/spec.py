@@ -33,6 +33,7 @@ __all__ = [
     "Axis",
     "Cell",
     "CostEstimate",
+    "ModelSetting",
     "ModelTimings",
     "SweepPlan",
     "SweepSpec",
@@ -53,6 +54,14 @@ _LORA_AXES = ("lora", *LORA_WEIGHT_FIELDS)
 _DEPENDENT_AXES = (*_LORA_AXES, "prompt_replace")  # applied after all others, in this order
 
 
+class ModelSetting(Spec):
+    """A setting of all cells with one model, for which the base's is none."""
+
+    model: str = spec_field(..., title="Model", max_length=200, help="Whose setting it is.")
+    field: str = spec_field(..., title="Field", max_length=200, help="A setting's name.")
+    value: AxisValue = spec_field(..., title="Value", help="What it is with that model.")
+
+
 class _SweepOptions(Spec):
     title: str = spec_field("", title="Title", max_length=200, help="What stands over the sheet.")
     fast: bool = spec_field(
@@ -60,11 +69,11 @@ class _SweepOptions(Spec):
         title="Fast",
         help="Several cells in one U-Net call: quicker, and the last bits may differ.",
     )
-    model_settings: dict[str, dict[str, str | int | float]] = spec_field(
-        {},
+    model_settings: tuple[ModelSetting, ...] = spec_field(
+        (),
         title="Model settings",
-        neutral={},
-        help="For each model of an axis, what it takes in place of the base's settings.",
+        neutral=[],
+        help="What models of an axis take in place of the base's settings.",
     )
 
 
@@ -288,6 +297,9 @@ def plan_sweep(
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
     spec = spec.resolve_seeds(seed or 0)
     base_values = _dump_base(spec)
+    model_settings: dict[str, dict[str, Any]] = {}
+    for setting in spec.model_settings:
+        model_settings.setdefault(setting.model, {})[setting.field] = setting.value
     axis_values = [axis.parsed_values for axis in spec.axes]
     axis_labels = [axis.labels for axis in spec.axes]
     cells: list[Cell] = []
@@ -298,7 +310,7 @@ def plan_sweep(
         labels = tuple(options[k] for options, k in zip(axis_labels, coordinates))
         try:
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
-            request_values |= spec.model_settings.get(str(request_values["model"]), {})
+            request_values |= model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
             request = validate(GenerationRequest, request_values)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
