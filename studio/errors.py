@@ -29,6 +29,7 @@ from collections.abc import Sequence
 # Of one request, in its message: so many are all listed, and of more only the first ones.
 MAX_FAULTS = 25
 NUM_LISTED_FAULTS = 10
+MAX_LISTED_NAMES = 5
 
 
 def quote(value: object, max_chars: int = 60) -> str:
@@ -41,6 +42,13 @@ def quote(value: object, max_chars: int = 60) -> str:
     except (ValueError, RecursionError):
         return f"this {type(value).__name__}"
     return text if len(text) <= 2 * max_chars else f"{text[:max_chars]} …"
+
+
+def list_alternatives(matches: Sequence[str], names: Sequence[str]) -> str:
+    """Return the names that may be meant; where none is alike, the first of all that there are."""
+    if matches or len(names) <= MAX_LISTED_NAMES:
+        return ", ".join(matches or names) or "none"
+    return f"{', '.join(names[:MAX_LISTED_NAMES])} and {len(names) - MAX_LISTED_NAMES} more"
 
 
 class StudioError(Exception):

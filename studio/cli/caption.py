@@ -6,12 +6,11 @@ Knows: which folder is meant, how rows are shown. Does not know: how anything is
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, print_json
 from studio.core.base import validate
 from studio.core.captions.spec import CaptionSpec
 from studio.errors import StudioError
@@ -35,16 +34,16 @@ def run(arguments: argparse.Namespace) -> None:
     job = Services(home).prepare_captioning(spec, COMMAND_LINE, path)
     with job_runner(home) as run_job:
         result = run_job(job.kind, job.spec)
-    for line in format_result(result, arguments.json):
-        print(line, flush=True)
+    if arguments.json:
+        print_json(result)
+    else:
+        for line in format_result(result):
+            print(line, flush=True)
     raise_failures(result)
 
 
-def format_result(result: Mapping[str, Any], as_json: bool) -> Iterator[str]:
-    """Yield what is printed: one JSON object, or a line for each image, or why nothing was done."""
-    if as_json:
-        yield json.dumps(result, ensure_ascii=False)
-        return
+def format_result(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is printed: a line for each image, or why nothing was done."""
     if not result["rows"] and not result["failed"]:
         subject = f"all {result['kept']:,} pictures have"
         if result["kept"] == 1:

@@ -7,13 +7,12 @@ Knows: the words of that command's answer. Does not know: what is told of a data
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from studio.cli.runner import load_settings
+from studio.cli.runner import load_settings, print_json
 from studio.core.base import validate
 from studio.core.captions.lint import LintRules
 from studio.storage.datasets.summary import summarize_dataset
@@ -27,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     rules = validate(LintRules, {"trigger": arguments.trigger, "resolution": arguments.resolution})
     report = inspect_dataset(Home(load_settings(arguments)), arguments.folder, rules)
     if arguments.json:
-        print(json.dumps(report, ensure_ascii=False))
+        print_json(report)
     else:
         print(format_report(report))
 

@@ -19,7 +19,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from studio import __version__
-from studio.cli.runner import load_settings
+from studio.cli.runner import load_settings, print_json
 from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
 from studio.storage.cleanup import find_leftovers, remove_leftovers
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     diagnostics = collect_diagnostics(settings)
     if arguments.json:
-        print(json.dumps(diagnostics, ensure_ascii=False))
+        print_json(diagnostics)
     else:
         print(format_diagnostics(diagnostics))
 

@@ -7,16 +7,17 @@ who may ask for what.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.family_rules import find_scheduler_faults
 from studio.core.generation.request import GenerationRequest
-from studio.errors import BadFile, StudioError
+from studio.errors import BadFile, InvalidSpec, StudioError
 from studio.services.submission import PreparedJob, Services
 from studio.storage import atomic
 from studio.storage.gallery import Gallery
@@ -34,11 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
         for name, value in vars(arguments).items()
         if name in GenerationRequest.model_fields
     }
-    request = build_request(flags)
     home = Home(load_settings(arguments))
-    recommended = home.library.get_model(request.model).recommended_settings
-    if recommended:
-        request = build_request(flags, recommended)
+    request = build_request(flags, _read_recommended_settings(home, flags))
     jobs = list(_iter_jobs(home, request, arguments))
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
@@ -73,6 +71,23 @@ def build_request(
     request = validate(GenerationRequest, {**recommended, **flags, **placeholders})
     request.reject_inactive(flags)
     return request
+
+
+def _read_recommended_settings(home: Home, flags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of the flags' model; none where there is no such model.
+
+    Raises InvalidSpec for a scheduler that does not suit the model's family, before what it could
+    run on is discussed.
+    """
+    try:
+        name = flags.get("model", GenerationRequest.model_fields["model"].default)
+        model = home.library.get_model(str(name))
+    except StudioError:
+        return {}
+    faults = find_scheduler_faults(str(flags.get("scheduler", "")), FAMILIES[model.family])
+    if faults:
+        raise InvalidSpec(faults)
+    return model.recommended_settings
 
 
 def _iter_jobs(
@@ -146,7 +161,7 @@ def _print_result(gallery: Gallery, result: dict[str, Any], arguments: argparse.
             "digest": entry["digest"],
             "seconds": entry["seconds"],
         }
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print_json(line)
 
 
 def copy_image(path: Path, folder: Path) -> Path:

@@ -6,10 +6,10 @@ Knows: which reader is for which file. Does not know: what is in them; torch; gr
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from studio.cli.runner import print_json
 from studio.errors import BadFile
 from studio.storage import gallery
 from studio.storage.models import lora_file, model_file
@@ -33,7 +33,7 @@ LORA_FIELDS = {
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what a file or folder is."""
-    print(json.dumps(inspect_file(arguments.file.expanduser()), ensure_ascii=False))
+    print_json(inspect_file(arguments.file.expanduser()))
 
 
 def inspect_file(path: Path) -> dict[str, Any]:

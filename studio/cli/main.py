@@ -7,6 +7,7 @@ are said at a terminal. Does not know: what the commands do.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,6 +18,7 @@ from studio.errors import Cancelled, InvalidSpec, StudioError
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end the process with its status."""
+    _escape_unwritable_text()
     with hear_signals():
         sys.exit(_run_command(argv))
 
@@ -52,3 +54,10 @@ def _report(message: str, status: int) -> int:
     """Print one line for the person at the terminal; return the status."""
     print(f"studio: {message}", file=sys.stderr)
     return status
+
+
+def _escape_unwritable_text() -> None:
+    """Have names that the terminal cannot write come out escaped, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -7,6 +7,7 @@ is.
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -132,3 +133,16 @@ def _run_in_queue(jobs: Jobs, kind: JobKind, spec: dict[str, Any]) -> dict[str, 
 def log(message: str) -> None:
     """Print one line for the person at the terminal."""
     print(f"studio: {message}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON, whatever texts are in it and whatever stdout can write.
+
+    What it cannot write, half surrogates included, is written as JSON's own escapes.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    print(text, flush=True)

@@ -9,11 +9,10 @@ The same file is the same sweep: run again, it goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, print_json
 from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
@@ -24,28 +23,28 @@ from studio.storage.sweeps import deterministic_id_and_seed
 
 def run(arguments: argparse.Namespace) -> None:
     """Make what the sweep of a file lacks; print its files."""
-    sweep_id, plan = load_sweep(arguments.file.expanduser(), arguments.fast)
+    sweep_id, spec = load_sweep(arguments.file.expanduser(), arguments.fast)
     home = Home(load_settings(arguments))
     services = Services(home)
+    plan = plan_sweep(services.apply_recommended_settings(spec))
     services.check_plan(plan)  # before anything is loaded
     if arguments.plan:
         from studio.engine.context import WorkerContext
         from studio.engine.sweeps.job import outline_sweep
 
         outline = outline_sweep(WorkerContext.for_home(home), plan.spec)
-        print(json.dumps(outline, ensure_ascii=False))
+        print_json(outline)
         return
     output = arguments.output.expanduser().resolve() if arguments.output else None
     for path in run_sweep(services, plan, sweep_id, output):
         print(path, flush=True)
 
 
-def load_sweep(path: Path, fast: bool) -> tuple[str, SweepPlan]:
-    """Return id and plan of a file's sweep. Raises InvalidSpec and BadFile."""
+def load_sweep(path: Path, fast: bool) -> tuple[str, SweepSpec]:
+    """Return id and spec of a file's sweep, its seed drawn. Raises InvalidSpec and BadFile."""
     spec = load_spec(path, SweepSpec, f"The sweep {path.name}")
     spec = spec.model_copy(update={"fast": spec.fast or fast})
-    sweep_id, spec = deterministic_id_and_seed(spec)
-    return sweep_id, plan_sweep(spec)
+    return deterministic_id_and_seed(spec)
 
 
 def run_sweep(

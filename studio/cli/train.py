@@ -13,25 +13,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log
+from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import former_names, validate
+from studio.core.families.registry import FAMILIES
+from studio.core.families.shapes import ModelShape
 from studio.core.training.config import SETTINGS_METADATA_KEY, TrainingConfig
 from studio.core.training.kohya import importer
+from studio.core.training.rules import check_family
 from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.services.submission import Services
 from studio.storage import atomic
 from studio.storage.home import Home
+from studio.storage.models.library import Library
+from studio.storage.models.model_shape import read_model_shape
 from studio.storage.training.runs import Runs
 
 MAX_SETTINGS_BYTES = 4 * 2**20
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train a LoRA and print its file; with --plan, print what needs no data and weights."""
+    """Train a LoRA and print its file; with --plan, print what will be, and train nothing."""
     path = arguments.file.expanduser()
     if arguments.plan:
-        plan = plan_training(path, arguments.as_meant, arguments.set)
-        print(json.dumps(plan, ensure_ascii=False))
+        library = Library(load_settings(arguments))
+        plan = plan_training(library, path, arguments.as_meant, arguments.set)
+        print_json(plan)
         return
     config, notices = load_config(path, arguments.as_meant, arguments.set)
     home = Home(load_settings(arguments))
@@ -84,14 +90,40 @@ def read_settings_text(path: Path) -> str:
         raise BadFile(f"{path.name} cannot be read: {error}") from None
 
 
-def plan_training(path: Path, as_meant: bool, assignments: Sequence[str]) -> dict[str, Any]:
-    """Return config, steps, modules and notices, with what is not known as None."""
+def plan_training(
+    library: Library, path: Path, as_meant: bool, assignments: Sequence[str]
+) -> dict[str, Any]:
+    """Return config, steps, modules and notices, with what is not known as None.
+
+    Works without the model. Where it is there, its layers are counted.
+
+    Raises:
+        InvalidSpec: Settings are wrong, or the model cannot be trained with them.
+        BadFile: The file, or a config of the model, cannot be read.
+    """
     text = read_settings_text(path)
     overrides = _parse_assignments(assignments)
     if overrides:
         config = _apply_overrides(text, path, as_meant, overrides)
         text = json.dumps(config.model_dump(mode="json", exclude_none=True))
-    return importer.plan_import(text, path.name, as_meant)
+    shape = _read_shape(library, importer.import_config(text, path.name, as_meant))
+    return importer.plan_import(text, path.name, as_meant, shape=shape)
+
+
+def _read_shape(library: Library, imported: importer.KohyaImport) -> ModelShape | None:
+    """Return the shape of the model of a training; None if it is not there.
+
+    Raises InvalidSpec if that model cannot be trained so.
+    """
+    try:
+        model = library.get_model(str(imported.values["model"]))
+    except StudioError:
+        return None
+    if imported.config:
+        check_family(imported.config, model.family, model.is_inpainting)
+    if not FAMILIES[model.family].is_trainable:
+        return None
+    return read_model_shape(model)[0]
 
 
 def load_config(
@@ -117,11 +149,13 @@ def _apply_overrides(
         raise InvalidSpec(imported.faults)
     values = {key: value for key, value in imported.values.items() if value is not None}
     former = former_names(TrainingConfig)
+    for given_name, value in overrides.items():
+        name = former.get(given_name, given_name)
+        field = TrainingConfig.model_fields.get(name)
+        is_emptied = value == "" and field is not None and field.default is None
+        values[name] = None if is_emptied else value
     try:
-        return validate(
-            TrainingConfig,
-            values | {former.get(name, name): value for name, value in overrides.items()},
-        )
+        return validate(TrainingConfig, values)
     except InvalidSpec as error:
         raise InvalidSpec(list(dict.fromkeys([*error.faults, *imported.faults]))) from None
 

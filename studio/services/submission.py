@@ -15,8 +15,10 @@ from typing import Any
 from studio.core import jobs as kinds
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.spec import CaptionSpec
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import JobKind
+from studio.core.sweeps.model_rules import apply_recommended_settings, find_unsuitable_cells
 from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.core.training.rules import check_family
@@ -123,6 +125,7 @@ class Services:
         if visitor.is_guest:
             spec.validate_for_guest()
         self._admit(kinds.SWEEP, visitor)
+        spec = self.apply_recommended_settings(spec)
         plan = plan_sweep(spec, seed=secrets.randbelow(SEED_LIMIT))
         if visitor.is_guest:
             plan.validate_for_guest()
@@ -140,9 +143,29 @@ class Services:
         return PreparedJob(kinds.SWEEP, job_spec, sweep_id)
 
     def check_plan(self, plan: SweepPlan) -> None:
-        """Raise what the library says of a model, LoRA or image that a sweep names and it lacks."""
+        """Check that every cell of a sweep can be made, before the first one is.
+
+        Each model, LoRA and image is read once, however many cells name it.
+
+        Raises:
+            InvalidSpec: All cells whose settings their model's family cannot do.
+            StudioError: What `Library.check_files` raises.
+        """
+        families = {}
         for request in plan.distinct_requests:
-            self.home.library.check_request(request)
+            model = self.home.library.check_files(request)
+            families[request.model] = FAMILIES[model.family]
+        faults = find_unsuitable_cells(plan, families)
+        if faults:
+            raise InvalidSpec(faults)
+
+    def apply_recommended_settings(self, spec: SweepSpec) -> SweepSpec:
+        """Return a sweep that has its models' own settings where it leaves them open."""
+        models = {model.name: model for model in self.home.library.list_models()}
+        recommended = {
+            name: models[name].recommended_settings for name in spec.models if name in models
+        }
+        return apply_recommended_settings(spec, recommended)
 
     def submit_sweep(
         self, spec: SweepSpec, visitor: Visitor, sweep_id: str = ""

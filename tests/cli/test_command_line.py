@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,3 +248,25 @@ def test_doctor_names_a_version_outside_the_tested_range() -> None:
     assert sentences[0].startswith(
         "transformers 99.1 is installed; this studio was tested with transformers<5."
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_any_name_and_text_comes_out(tmp_path: Path, encoding: str) -> None:
+    """Half surrogates in a header, bytes in a name that are no text, a terminal without Unicode."""
+    header = {"__metadata__": {"a": "\ud800 月"}, "b": {"dtype": "F16", "shape": [1]}}
+    header["b"]["data_offsets"] = [0, 2]
+    data = json.dumps(header).encode()
+    path = os.path.join(
+        os.fsencode(tmp_path), "月 é \udcff.safetensors".encode(errors="surrogateescape")
+    )
+    with open(path, "wb") as file:
+        file.write(len(data).to_bytes(8, "little") + data + bytes(2))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "studio", "inspect", path]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode(encoding))["metadata"] == {"a": "\ud800 月"}
+    command[-1] += b".missing"
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr

@@ -10,8 +10,12 @@ from subprocess import CompletedProcess
 import pytest
 from safetensors import safe_open
 
+from studio.core.training.lora_targets import count_modules, select_modules
 from studio.settings import load, shipped
+from studio.storage.models.library import Library
+from studio.storage.models.model_shape import read_model_shape
 from studio.storage.training.runs import Runs
+from support.models import make_toy_z_image
 from support.sentences import check_sentence
 
 Studio = Callable[..., CompletedProcess[str]]
@@ -95,6 +99,38 @@ def test_nonsense_in_plain_words(studio: Studio, spec: Path, words: list[str], s
     check_sentence(done.stderr)
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_a_setting_can_be_emptied(studio: Studio, spec: Path) -> None:
+    spec.write_text(f"{QUICK}checkpoint_every = 2\n")
+    planned = json.loads(studio(str(spec), "--plan", "--set", "checkpoint_every=").stdout)
+    assert planned["config"]["checkpoint_every"] is None
+    assert studio(str(spec), "--plan", "--set", "name=").returncode == 2
+
+
+def test_a_plan_counts_the_layers_of_the_model_that_is_there(
+    studio: Studio, spec: Path, tmp_path: Path, toys: Path
+) -> None:
+    """Not those that its name makes one think of."""
+    models = tmp_path / "home/models"
+    models.mkdir(parents=True)
+    (models / "v1-5").symlink_to(toys / "toy-sd2")
+    for name in ("pocket", "v1-5"):
+        planned = json.loads(studio(str(spec), "--plan", "--set", f"model={name}").stdout)
+        model = Library(load(home=tmp_path / "home")).get_model(name)
+        shape, _ = read_model_shape(model)
+        expected = count_modules(select_modules(shape, "attention + feed-forward"))
+        assert planned["modules"]["unet"] == expected["unet"]
+    unknown = json.loads(studio(str(spec), "--plan", "--set", "model=nowhere").stdout)
+    assert unknown["modules"] is None
+
+
+def test_a_plan_refuses_what_the_run_would(studio: Studio, spec: Path, tmp_path: Path) -> None:
+    models = tmp_path / "home/models"
+    make_toy_z_image(models / "zimg")
+    done = studio(str(spec), "--plan", "--set", "model=zimg")
+    assert done.returncode == 2
+    check_sentence(done.stderr)
 
 
 def test_files_that_are_none(studio: Studio, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from studio.core.training.kohya.importer import (
     parse_folder_name,
     plan_import,
 )
-from studio.core.training.lora_targets import list_norms, select_modules
+from studio.core.training.lora_targets import TargetModule, list_norms, select_modules
 from studio.errors import InvalidSpec
 from studio.settings import shipped
 from support.examples import examples
@@ -364,13 +364,82 @@ def test_lycoris_layers_that_are_left_out_are_said() -> None:
     assert "unsupported" not in kinds(lycoris("preset=attn-mlp"), "network_args")
 
 
-def test_the_norms_are_among_the_patterns_of_a_preset() -> None:
-    made = config(lycoris("preset=full-lin", "train_norm=True"))
+SD1_NORMS = list_norms(FAMILIES["sd1"].shape)
+RESNET_NORMS = [norm for norm in SD1_NORMS if ".resnets." in norm.path]
+TRANSFORMER_NORMS = [norm for norm in SD1_NORMS if ".attentions." in norm.path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "norms"),
+    [
+        ((), SD1_NORMS),
+        (("conv_dim=0",), SD1_NORMS),
+        (("preset=full-lin",), SD1_NORMS),
+        (("preset=unet-only", "conv_dim=0"), SD1_NORMS),
+        (("preset=attn-mlp",), TRANSFORMER_NORMS),
+        (("preset=unet-transformer-only",), TRANSFORMER_NORMS),
+        (("preset=unet-convblock-only",), RESNET_NORMS),
+        (("preset=unet-convblock-only", "conv_dim=0"), RESNET_NORMS),
+    ],
+)
+def test_norms_are_those_of_the_blocks_that_a_preset_enters(
+    arguments: tuple[str, ...], norms: list[TargetModule]
+) -> None:
+    """Whichever layers of a block are left out for their kernels (LyCORIS' wrapper)."""
+    made = config(lycoris("algo=loha", "train_norm=True", *arguments))
     layers = select_modules(
         FAMILIES["sd1"].shape, made.targets, made.target_modules, train_norm=True
     )
-    assert sum(layer.is_norm for layer in layers) == len(list_norms(FAMILIES["sd1"].shape))
-    assert {layer.kernel_size for layer in layers} == {0, 1}
+    trained = {layer.path for layer in layers if layer.is_norm}
+    assert trained == {norm.path for norm in norms}
+    if "conv_dim=0" in arguments or "preset=full-lin" in arguments:
+        assert {layer.kernel_size for layer in layers} == {0, 1}
+
+
+def test_norms_are_left_out_with_the_unet() -> None:
+    arguments = ("algo=loha", "preset=full-lin", "train_norm=true")
+    found = lycoris(*arguments, network_train_text_encoder_only=True)
+    assert config(found).target_modules == PATTERNS_OF_THIN_LAYERS
+    assert not config(found).train_norm
+    assert "norms are its own" in notes(found, "network_args")
+
+
+@pytest.mark.parametrize(
+    ("word", "is_on", "is_meant"),
+    [("on", True, True), ("Yes", True, True), ("FALSE", False, False), ("0", True, False)],
+)
+def test_every_word_but_false_is_on(word: str, is_on: bool, is_meant: bool) -> None:
+    """As LyCORIS reads them; a word that says off is off for who asks for what is meant."""
+    argument = f"train_norm={word}"
+    assert config(lycoris(argument)).train_norm is is_on
+    found = meant(network_module="lycoris.kohya", network_args=[argument])
+    assert config(found).train_norm is is_meant
+    assert ("conflicting" in kinds(lycoris(argument), "network_args")) is (is_on != is_meant)
+
+
+def test_a_factor_is_a_whole_number() -> None:
+    with refused(InvalidSpec):
+        lycoris("algo=lokr", "factor=2.7")
+
+
+def test_what_whole_factors_override_is_not_called_taken() -> None:
+    found = lycoris("algo=lokr", "full_matrix=True", "conv_dim=4", "conv_alpha=1")
+    assert config(found).conv_rank is None
+    assert kinds(found, "network_dim") == kinds(found, "network_alpha") == ["inert"]
+    said = notes(found, "network_args")
+    assert "conv_dim: does not count" in said
+    assert "conv_alpha: does not count" in said
+
+
+def test_a_kind_that_is_not_trained_is_said_of_its_own_key() -> None:
+    found = lycoris("algo=dylora")
+    assert "unsupported" in kinds(found, "network_args")
+    assert kinds(found, "network_module") == ["taken"]
+
+
+def test_nothing_to_train_is_said_of_a_key_of_the_file() -> None:
+    found = lycoris("preset=unet-only", network_train_text_encoder_only=True)
+    assert all(fault.startswith("network_args: ") for fault in found.faults)
 
 
 def test_max_norm_is_kohyas() -> None:

@@ -323,6 +323,27 @@ def test_norms_are_those_of_the_real_networks(bench: WorkerContext) -> None:
             "lycoris.kohya",
             {"algo": "loha", "preset": "attn-mlp"},
         ),
+        (  # √rank is in the file's alphas, and not here, where rs_lora says it
+            {"network_type": "LoHa", "use_rslora": True},
+            "lycoris.kohya",
+            {"algo": "loha", "preset": "attn-mlp", "rs_lora": "True"},
+        ),
+        (
+            {
+                "use_rslora": True,
+                "targets": "attention + feed-forward + convolutions",
+                "conv_rank": 2,
+                "conv_alpha": 1.0,
+            },
+            "lycoris.kohya",
+            {
+                "algo": "lora",
+                "preset": "full",
+                "rs_lora": "True",
+                "conv_dim": "2",
+                "conv_alpha": "1.0",
+            },
+        ),
         (
             {"network_type": "LoKr", "lokr_factor": 2, "use_dora": True, "train_norm": True},
             "lycoris.kohya",

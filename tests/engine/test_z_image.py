@@ -270,3 +270,13 @@ def test_recommended_settings_are_the_models_own(z: WorkerContext) -> None:
     for info in (turbo, base):
         request = GenerationRequest(model=info.name, **info.recommended_settings)
         assert z.home.library.check_request(request) == info
+
+
+def test_a_cell_that_cannot_be_spoils_no_other(z: WorkerContext) -> None:
+    """A sweep that was stored unchecked, as by another studio: one model, one group of cells."""
+    axis = {"field": "scheduler", "values": ["DDIM", "Euler"]}
+    base = OURS | {"steps": 1}
+    spec = validate(SweepSpec, {"base": base, "axes": [axis]})
+    sweep_id = z.home.sweeps.save(spec, "owner")
+    result = run_sweep(z, {"sweep": sweep_id}, lambda progress: None)
+    assert (result["made"], result["failed"]) == (1, 1)

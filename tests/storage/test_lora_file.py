@@ -544,13 +544,105 @@ def test_a_part_that_fits_is_used_and_counted(bench: WorkerContext) -> None:
     whole = generate(bench, spec | {"loras": ["whole"]}, lambda progress: None)
     part = generate(bench, spec | {"loras": ["part"]}, seen.append)
     (note,) = part["notes"]
-    assert note.startswith("Of the LoRA part, 1 of 4 layers fit pocket; left out: ")
+    assert note.startswith("Of the LoRA part, 1 of 3 layers fit pocket; left out: ")
     assert whole["notes"] == []
     assert all(name in note for name in ("lora_unet_foo", f"{UNET}1_to_k", "bundle_emb.x"))
     assert note in [one.message for one in seen]
     assert np.array_equal(
         *(np.asarray(Image.open(made["pictures"][0]["path"])) for made in (whole, part))
     )
+
+
+def test_layers_are_counted_and_not_tensors(bench: WorkerContext) -> None:
+    """A layer with a half too little is one that does not fit; a tensor too much is none."""
+    good = pair(f"{UNET}1_to_q") | pair(f"{UNET}2_to_q")
+    half = pair(f"{UNET}1_to_k", alpha=1.0)
+    del half[f"{UNET}1_to_k.lora_down.weight"]
+    biases = {f"{UNET}{k}_to_q.lora_B.bias": torch.ones(128) for k in (1, 2)}
+    spec = {"steps": 1, "width": 64, "height": 64, "seed": 1}
+    for name, more, words in (
+        ("half", half, "2 of 3 layers fit"),
+        ("biases", biases, "2 tensors are of no layer"),
+    ):
+        shelve(bench.settings, name, good | more)
+        (note,) = generate(bench, spec | {"loras": [name]}, lambda progress: None)["notes"]
+        assert words in note
+        assert note.count("layer") == 1
+
+
+def test_one_part_in_two_dialects_is_refused(settings: Settings) -> None:
+    """Which of the two counts nobody can say; either would be dropped silently."""
+    other = {
+        f"{UNET}1_to_q.lora_A.weight": torch.zeros(4, 128),
+        f"{UNET}1_to_q.lora_B.weight": torch.zeros(128, 4),
+    }
+    path = shelve(settings, "twice", pair(f"{UNET}1_to_q") | other)
+    with refused(BadFile):
+        lora_file.read_lora_info(path)
+
+
+@pytest.mark.parametrize("number_format", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("alpha", [0.0, 2.0**-9, 0.0625, 1.0, 3.5, 4.0, 448.0, -6.0])
+def test_alphas_of_eight_bits(settings: Settings, number_format: torch.dtype, alpha: float) -> None:
+    """Some converters take along every tensor of a file."""
+    expected = torch.tensor(alpha).to(number_format)
+    tensors = pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.alpha": expected}
+    path = shelve(
+        settings, "small", {key: tensor.to(number_format) for key, tensor in tensors.items()}
+    )
+    (layer,), _ = lora_file.read_layers(path)
+    assert layer.alpha == float(expected)
+
+
+@pytest.mark.parametrize("number_format", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_every_number_of_eight_bits_is_as_torch_reads_it(
+    settings: Settings, number_format: torch.dtype
+) -> None:
+    for byte in range(0, 256, 5):
+        alpha = torch.tensor(byte, dtype=torch.uint8).view(number_format)
+        path = shelve(settings, "small", pair(f"{UNET}1_to_q") | {f"{UNET}1_to_q.alpha": alpha})
+        try:
+            (layer,), _ = lora_file.read_layers(path)
+        except BadFile:
+            assert not alpha.float().isfinite()
+        else:
+            assert layer.alpha == float(alpha)
+
+
+def test_tensors_on_the_same_bytes_are_refused(settings: Settings) -> None:
+    path = shelve(settings, "lying", pair(f"{UNET}1_to_q"))
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    (up,) = [entry for name, entry in header.items() if "up" in name]
+    up["data_offsets"] = [0, 1024]
+    changed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + length :])
+    with refused(BadFile):
+        lora_file.read_lora_info(path)
+
+
+def test_names_that_are_left_out_are_counted(settings: Settings) -> None:
+    for name in ("aaa1", "aaa2", "aaa3", "aaa4", "aaa5", "aaa6"):
+        shelve(settings, name, pair(f"{UNET}1_to_q"))
+    with refused(LoraNotFound) as caught:
+        Library(settings).get_lora("wwww")
+    assert "more" in str(caught.value)
+
+
+def test_a_lora_for_another_family_is_listed_as_one(settings: Settings) -> None:
+    layer = "diffusion_model.layers.0.attention.qkv"
+    tensors = {
+        f"{layer}.lora_A.weight": torch.ones(4, 8),
+        f"{layer}.lora_B.weight": torch.ones(8, 4),
+    }
+    path = shelve(settings, "z", tensors)
+    (item,) = list_own_loras(Library(settings))
+    assert isinstance(item, Unusable)
+    check_sentence(item.problem)
+    facts = inspect_file(path)
+    assert (facts["kind"], facts["family"], facts["adapter"]) == ("lora", "z-image", "LoRA")
+    assert facts["sentence"] == item.problem
 
 
 def test_any_bytes_are_a_sentence(settings: Settings) -> None:

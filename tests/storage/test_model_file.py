@@ -77,17 +77,64 @@ LOHA = {f"hada_w{k}_{side}": [4, 4] for k in (1, 2) for side in "ab"}
         (kohya_lora(CROSS, diff=[320, 768]), "full difference", ""),
         (
             {
-                "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight": [4, 8],
-                "diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight": [8, 4],
+                "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight": [4, 3072],
+                "diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight": [9216, 4],
             },
             "LoRA",
             "flux1",
+        ),
+        (
+            {
+                "lora_unet_single_blocks_0_linear1.lora_down.weight": [4, 3072],
+                "lora_unet_single_blocks_0_linear1.lora_up.weight": [21504, 4],
+            },
+            "LoRA",
+            "flux1",
+        ),
+        (  # klein 4B: as wide as FLUX.1, with a wider feed-forward
+            {
+                "lora_unet_single_blocks_0_linear1.lora_down.weight": [4, 3072],
+                "lora_unet_single_blocks_0_linear1.lora_up.weight": [27648, 4],
+            },
+            "LoRA",
+            "flux2",
+        ),
+        (
+            {
+                "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight": [4, 4096],
+                "diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight": [12288, 4],
+            },
+            "LoRA",
+            "flux2",
+        ),
+        (
+            {
+                "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_A.weight": [
+                    4,
+                    8,
+                ],
+                "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_B.weight": [
+                    8,
+                    4,
+                ],
+            },
+            "LoRA",
+            "flux2",
+        ),
+        (
+            {
+                "diffusion_model.blocks.0.self_attn.q.lora_A.weight": [4, 8],
+                "diffusion_model.blocks.0.self_attn.q.lora_B.weight": [8, 4],
+            },
+            "LoRA",
+            "wan",
         ),
     ],
 )
 def test_relatives_of_lora(tmp_path: Path, shapes: Shapes, adapter: str, family: str) -> None:
     identified = identify(tmp_path, shapes)
     assert identified.kind == "lora"
+    assert ("belongs in loras" in identified.sentence) is (family in ("", "sd1", "sdxl"))
     assert (identified.adapter, identified.family) == (adapter, family)
 
 
@@ -232,6 +279,64 @@ def test_a_lying_header(tmp_path: Path, shape: list[int], offsets: list[int], wo
     path = tmp_path / "file.safetensors"
     path.write_bytes(struct.pack("<Q", len(data)) + data.encode() + bytes(4))
     assert words in identify_file(path).problem
+
+
+TWO = {"dtype": "F16", "shape": [1]}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"a": TWO | {"data_offsets": [0, 2]}, "b": TWO | {"data_offsets": [0, 2]}}, "one after"),
+        ({"a": TWO | {"data_offsets": [0, 2]}, "b": TWO | {"data_offsets": [1, 3]}}, "one after"),
+        ({"a": TWO | {"data_offsets": [2, 4]}}, "one after"),
+        ({"a": TWO | {"data_offsets": [0, 2], "dtype": ["F16"]}}, "which numbers"),
+        ({"a": TWO | {"data_offsets": [2, 4]}, "b": TWO | {"data_offsets": [0, 2]}}, ""),
+    ],
+)
+def test_tensors_lie_one_after_the_other(
+    tmp_path: Path, header: dict[str, Any], words: str
+) -> None:
+    data = json.dumps(header).encode()
+    num_bytes = max(entry["data_offsets"][1] for entry in header.values())
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(struct.pack("<Q", len(data)) + data + bytes(num_bytes))
+    problem = identify_file(path).problem
+    assert words in problem
+    assert bool(problem) is bool(words)
+
+
+def test_what_predicts_as_edm_is_said_to(tmp_path: Path) -> None:
+    for marker, prediction in (("edm_vpred.sigma_max", "EDM v"), ("edm_mean", "EDM")):
+        facts = inspect_file(write_weights(tmp_path / "edm.safetensors", SDXL | {marker: [1]}))
+        assert facts["prediction"] == prediction
+        assert "epsilon" not in facts["sentence"]
+
+
+def test_a_piece_of_a_model_belongs_to_the_others(tmp_path: Path) -> None:
+    piece = identify_file(write_weights(tmp_path / "u-00001-of-00002.safetensors", SDXL))
+    assert piece.family == "sdxl"
+    assert "one of several pieces" in piece.sentence
+    assert "models/" not in piece.sentence
+
+
+def test_a_single_file_is_said_not_to_open_yet(tmp_path: Path) -> None:
+    assert "cannot be opened yet" in identify(tmp_path, SDXL | WHOLE).sentence
+
+
+def test_a_text_under_the_name_of_a_gguf_file(tmp_path: Path) -> None:
+    (tmp_path / "it.gguf").write_text("only words, and enough of them")
+    assert identify_file(tmp_path / "it.gguf").problem == "is no GGUF file, though it is named so"
+
+
+def test_a_gguf_file_says_what_it_predicts_and_takes(tmp_path: Path) -> None:
+    tensors = [
+        ("input_blocks.0.0.weight", [320, 9, 3, 3], 1),
+        ("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", [640, 2048], 1),
+        ("v_pred", [1], 1),
+    ]
+    found = identify_file(write_gguf(tmp_path / "inpaint.gguf", tensors, "sdxl"))
+    assert (found.family, found.is_inpainting, found.prediction) == ("sdxl", True, "v")
 
 
 def test_a_file_that_was_cut_off(tmp_path: Path) -> None:

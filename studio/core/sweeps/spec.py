@@ -33,6 +33,7 @@ __all__ = [
     "Axis",
     "Cell",
     "CostEstimate",
+    "ModelSetting",
     "ModelTimings",
     "SweepPlan",
     "SweepSpec",
@@ -53,12 +54,26 @@ _LORA_AXES = ("lora", *LORA_WEIGHT_FIELDS)
 _DEPENDENT_AXES = (*_LORA_AXES, "prompt_replace")  # applied after all others, in this order
 
 
+class ModelSetting(Spec):
+    """A setting of all cells with one model, for which the base's is none."""
+
+    model: str = spec_field(..., title="Model", max_length=200, help="Whose setting it is.")
+    field: str = spec_field(..., title="Field", max_length=200, help="A setting's name.")
+    value: AxisValue = spec_field(..., title="Value", help="What it is with that model.")
+
+
 class _SweepOptions(Spec):
     title: str = spec_field("", title="Title", max_length=200, help="What stands over the sheet.")
     fast: bool = spec_field(
         False,
         title="Fast",
         help="Several cells in one U-Net call: quicker, and the last bits may differ.",
+    )
+    model_settings: tuple[ModelSetting, ...] = spec_field(
+        (),
+        title="Model settings",
+        neutral=[],
+        help="What models of an axis take in place of the base's settings.",
     )
 
 
@@ -155,6 +170,13 @@ class SweepSpec(_SweepOptions):
     def value_counts(self) -> tuple[int, ...]:
         """How many values each axis has."""
         return tuple(len(axis.parsed_values) for axis in self.axes)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that its cells use, each once."""
+        axes = [axis for axis in self.axes if axis.field == "model"]
+        names = [str(value) for axis in axes for value in axis.parsed_values]
+        return tuple(dict.fromkeys(names or [self.base.model]))
 
     def _count_group_values(self) -> list[int]:
         counts = self.value_counts
@@ -275,6 +297,9 @@ def plan_sweep(
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
     spec = spec.resolve_seeds(seed or 0)
     base_values = _dump_base(spec)
+    model_settings: dict[str, dict[str, Any]] = {}
+    for setting in spec.model_settings:
+        model_settings.setdefault(setting.model, {})[setting.field] = setting.value
     axis_values = [axis.parsed_values for axis in spec.axes]
     axis_labels = [axis.labels for axis in spec.axes]
     cells: list[Cell] = []
@@ -285,6 +310,7 @@ def plan_sweep(
         labels = tuple(options[k] for options, k in zip(axis_labels, coordinates))
         try:
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
+            request_values |= model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
             request = validate(GenerationRequest, request_values)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
@@ -292,7 +318,7 @@ def plan_sweep(
             cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
             cells.append(cell)
         except InvalidSpec as error:
-            cell_name = _format_cell_name(coordinates, labels)
+            cell_name = format_cell_name(coordinates, labels)
             faults += [(cell_name, fault) for fault in error.faults]
         if characters > MAX_TOTAL_PROMPT_CHARS:
             raise InvalidSpec(
@@ -301,7 +327,7 @@ def plan_sweep(
                     "characters: too many to read."
                 ]
             )
-    sentences = [*_group_faults(faults), *_find_inactive_axes(spec, cells)]
+    sentences = [*group_faults(faults), *_find_inactive_axes(spec, cells)]
     if sentences:
         raise InvalidSpec(sentences)
     run_order = order_requests([cell.request for cell in cells])
@@ -321,7 +347,8 @@ def _dump_base(spec: SweepSpec) -> dict[str, Any]:
     return base.model_dump() | {"batch_size": batch_size}
 
 
-def _format_cell_name(coordinates: Sequence[int], labels: Sequence[str]) -> str:
+def format_cell_name(coordinates: Sequence[int], labels: Sequence[str]) -> str:
+    """Return what errors call a cell."""
     places = ", ".join(str(k + 1) for k in coordinates)
     return f"Cell {places} ({' · '.join(f'{label:.60}' for label in labels)})"
 
@@ -409,7 +436,7 @@ def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> d
     return values
 
 
-def _group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
+def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
     """Return a line for each different fault: the first cell that has it, and how many more do."""
     cells_by_fault: dict[str, list[str]] = {}
     for cell, fault in faults:

@@ -165,7 +165,7 @@ class PipelineManager:
             Hashes of the model ("model") and each LoRA ("lora NAME"); "dtype" and "device".
         """
         hashes = {
-            "model": self._library.get_content_hash(self._library.check_request(request)),
+            "model": self._library.get_content_hash(self._library.check_files(request)),
             "dtype": self.device.dtype_name,
             "device": self.device.kind,
         }

@@ -24,6 +24,8 @@ from typing import Any
 
 from PIL import Image
 
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.family_rules import find_family_faults
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
@@ -38,8 +40,9 @@ from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import load_sweep, write_exports
-from studio.errors import OutOfMemory, StudioError
+from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
+from studio.storage.models.library import ModelInfo
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
 
@@ -132,7 +135,7 @@ class _RequestResolver:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._cache: dict[Any, tuple[dict[str, str], int] | StudioError] = {}
+        self._cache: dict[Any, tuple[dict[str, str], ModelInfo] | StudioError] = {}
 
     def resolve(self, request: GenerationRequest) -> tuple[ResolvedRequest, dict[str, str]]:
         """Return a cell's resolved request, and the hashes that its digest is made over.
@@ -151,17 +154,22 @@ class _RequestResolver:
         known = self._cache[names]
         if isinstance(known, StudioError):
             raise known
-        content_hashes, native_size = known
+        content_hashes, model = known
+        faults = find_family_faults(request, FAMILIES[model.family])  # this cell's, not its group's
+        if faults:
+            raise InvalidSpec(faults)
         inputs = self._context.home.inputs
-        return inputs.resolve(request, native_size, request.seed), content_hashes
+        return inputs.resolve(request, model.native_size, request.seed), content_hashes
 
-    def _look_up(self, request: GenerationRequest) -> tuple[dict[str, str], int] | StudioError:
+    def _look_up(
+        self, request: GenerationRequest
+    ) -> tuple[dict[str, str], ModelInfo] | StudioError:
         try:
             content_hashes = self._context.pipelines.content_hashes(request)
             model = self._context.home.library.get_model(request.model)
         except StudioError as error:
             return error
-        return content_hashes, model.native_size
+        return content_hashes, model
 
 
 @dataclass(frozen=True, eq=False)

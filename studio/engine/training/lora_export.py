@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -185,7 +186,8 @@ def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> t
 
 def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> dict[str, str]:
     """Build the metadata; all values are text, as safetensors wants it."""
-    rank, alpha, conv_args = _summarize_ranks(layers)
+    use_rslora = info.network_args.get("rs_lora") == "True"
+    rank, alpha, conv_args = _summarize_ranks(layers, use_rslora)
     width, height = info.resolution
     naming = FAMILIES[info.family].lora_naming
     assert naming
@@ -224,8 +226,22 @@ def _build_metadata(layers: LoraLayers, info: LoraExportInfo, digest: str) -> di
     }
 
 
-def _summarize_ranks(layers: LoraLayers) -> tuple[int, float, dict[str, str]]:
-    """Return the most frequent rank and alpha, and kohya's arguments for convolutions."""
+def _summarize_ranks(
+    layers: LoraLayers, use_rslora: bool = False
+) -> tuple[int, float, dict[str, str]]:
+    """Return the most frequent rank and alpha, and kohya's arguments for convolutions.
+
+    Args:
+        layers: The tensors; with rsLoRA √rank is in their alphas, for whoever divides by the rank.
+        use_rslora: Whether the metadata says so too: then the alphas are as they were set, lest
+            who trains again by them multiplies twice.
+    """
+
+    def get_alpha(layer_rank: int, layer_alpha: float) -> float:
+        if not use_rslora:
+            return layer_alpha
+        return float(f"{layer_alpha / math.sqrt(layer_rank):.6g}")
+
     linear: Counter[tuple[int, float]] = Counter()
     convolutions: Counter[tuple[int, float]] = Counter()
     for layer in layers.values():
@@ -238,8 +254,9 @@ def _summarize_ranks(layers: LoraLayers) -> tuple[int, float, dict[str, str]]:
     network_args = {}
     if convolutions:
         conv_rank, conv_alpha = convolutions.most_common(1)[0][0]
+        conv_alpha = get_alpha(conv_rank, conv_alpha)
         network_args = {"conv_dim": str(conv_rank), "conv_alpha": str(conv_alpha)}
-    return rank, alpha, network_args
+    return rank, get_alpha(rank, alpha), network_args
 
 
 def _resolution_suffix(info: LoraExportInfo) -> str:

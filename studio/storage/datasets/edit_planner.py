@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from studio.core.captions import edits
 from studio.core.captions.edits import JoinLines, SetRepeats, SetSource, TextEdit
 from studio.core.captions.provenance import UNKNOWN_SOURCE, Source
-from studio.errors import DatasetError, quote
+from studio.errors import DatasetError, list_alternatives, quote
 from studio.storage.datasets import caption_files, layout
 from studio.storage.datasets.file_changes import Change, ChangeKind
 from studio.storage.datasets.items import DatasetImage, to_row
@@ -155,7 +155,7 @@ def plan_repeats_change(
     if edit.folder not in concept_folders:
         raise DatasetError(
             f"{scan.display_path(folder)} has no folder {quote(edit.folder)} with repeats in its "
-            f"name; there is {', '.join(concept_folders[:5]) or 'none'}."
+            f"name; there is {list_alternatives((), concept_folders)}."
         )
     if scan.repeats[edit.folder] == edit.repeats:
         return []

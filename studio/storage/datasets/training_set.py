@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import DatasetError, quote
+from studio.errors import DatasetError, list_alternatives, quote
 from studio.settings import Settings, shipped
 from studio.storage.datasets import filesystem, layout
 from studio.storage.datasets.caption_files import display_name
@@ -103,10 +103,10 @@ class TrainingSets:
         """
         folders = self._find_folders()
         if name not in folders:
-            matches = difflib.get_close_matches(name, folders, 3, 0.4) or list(folders)[:5]
+            matches = difflib.get_close_matches(name, folders, 3, 0.4)
             raise DatasetError(
                 f"There is no dataset {quote(name)} in home/datasets; there is "
-                f"{', '.join(matches) or 'none'}."
+                f"{list_alternatives(matches, list(folders))}."
             )
         return folders[name]
 

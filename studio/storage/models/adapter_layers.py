@@ -59,7 +59,15 @@ from studio.storage.models.peft_config import (
 MAX_RANK = 1024
 MAX_ALPHA = 100_000
 MAX_CLASSES = 30
-STRUCT_FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f", "F8_E4M3": "", "F8_E5M2": ""}
+# Of the numbers of a tensor; those of 8 and 16 bits that struct does not know are widened first.
+STRUCT_FORMATS = {
+    "F64": "<d",
+    "F32": "<f",
+    "F16": "<e",
+    "BF16": "<f",
+    "F8_E4M3": "<d",
+    "F8_E5M2": "<e",
+}
 _INTEGER_FORMATS = {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 # The network, and the layer's name. A doubled network is the slip of a converter.
 _NETWORK_PREFIX = re.compile(
@@ -296,9 +304,28 @@ def _read_scalar(
         data = file.read(min(end - begin, 8))
         if entry["dtype"] == "BF16":  # the upper half of a float32
             data = b"\0\0" + data
+        elif entry["dtype"] == "F8_E5M2":  # the upper half of a float16
+            data = b"\0" + data
+        elif entry["dtype"] == "F8_E4M3":
+            data = struct.pack("<d", _decode_e4m3(data))
         (value,) = struct.unpack(struct_format, data)
     except (KeyError, TypeError, ValueError, OSError, OverflowError, struct.error):
         raise BadFile(f"{path.name}: {key:.100} is no number.") from None
     if not math.isfinite(value):
         raise BadFile(f"{path.name}: {key:.100} is no number ({value}).")
     return float(value)
+
+
+def _decode_e4m3(data: bytes) -> float:
+    """Return the number in one byte: sign, 4 bits of exponent, 3 of mantissa, without infinities.
+
+    The variant e4m3fn of arXiv:2209.05433, which torch and safetensors call F8_E4M3.
+    """
+    (byte,) = data
+    sign = -1.0 if byte & 0x80 else 1.0
+    exponent, mantissa = byte >> 3 & 0xF, byte & 0x7
+    if exponent == 0xF and mantissa == 0x7:
+        return math.nan
+    if exponent == 0:
+        return float(sign * mantissa * 2.0**-9)
+    return float(sign * (1 + mantissa / 8) * 2.0 ** (exponent - 7))

@@ -17,11 +17,11 @@ from studio.storage.models.header_rules import DTYPE_BYTES, FLOW_FAMILIES, PART_
 from studio.storage.odd_files import open_file
 
 MAX_YAML_BYTES = 2**20
-# Names that say what a denoiser's numbers mean, and that it cannot be used.
-_MARKER_PROBLEMS = {
-    "edm_mean": "predicts as EDM does (Playground 2.5), which the studio cannot paint with",
-    "edm_std": "predicts as EDM does (Playground 2.5), which the studio cannot paint with",
-    "edm_vpred.sigma_max": "predicts as EDM does (CosXL), which the studio cannot paint with",
+# Names that say what a denoiser predicts, and that it cannot be used: (prediction, whose it is).
+_EDM_MARKERS = {
+    "edm_mean": ("EDM", "Playground 2.5"),
+    "edm_std": ("EDM", "Playground 2.5"),
+    "edm_vpred.sigma_max": ("EDM v", "CosXL"),
 }
 # ComfyUI's rule for SD 2.x: the spread of this tensor tells v-prediction from epsilon.
 SD2_TENSOR = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -55,9 +55,9 @@ def find_denoiser_problem(
     names: set[str], denoiser: Mapping[str, tuple[int, ...]], num_channels: int
 ) -> str:
     """Return why the studio cannot paint with a denoiser, as the end of a sentence, or nothing."""
-    for name, problem in _MARKER_PROBLEMS.items():
-        if name in names or name in denoiser:
-            return problem
+    for marker, (_, model) in _EDM_MARKERS.items():
+        if marker in names or marker in denoiser:
+            return f"predicts as EDM does ({model}), which the studio cannot paint with"
     if num_channels == 8:
         return "edits by instructions (InstructPix2Pix), which the studio cannot do"
     if num_channels not in (0, 4, 9):
@@ -86,6 +86,9 @@ def find_prediction(
     """
     if family in FLOW_FAMILIES:
         return "flow", False
+    for marker, (prediction, _) in _EDM_MARKERS.items():
+        if {marker, prefix + marker} & names:
+            return prediction, False
     is_zero_snr = bool({"ztsnr", f"{prefix}ztsnr"} & names)
     is_zero_snr = is_zero_snr or metadata.get("ss_zero_terminal_snr") == "True"
     if {"v_pred", f"{prefix}v_pred"} & names:

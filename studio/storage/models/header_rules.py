@@ -70,6 +70,7 @@ FAMILY_TITLES = {
     "krea2": "Krea 2",
     "qwen-image": "Qwen-Image",
     "qwen-image-2.1": "Qwen-Image-2.1",
+    "wan": "Wan",
 }
 FLOW_FAMILIES = frozenset(FAMILY_TITLES) - {"sd1", "sd2", "sdxl", "sdxl-refiner"}
 
@@ -395,9 +396,21 @@ KINDS_BEFORE_LORA: frozenset[FileKind] = frozenset({"controlnet", "ip-adapter"})
 # What layer names of an adapter show of its family; the first that occurs counts.
 ADAPTER_FAMILIES: dict[str, str] = {
     r"lora_te2_|text_encoder_2\.": "sdxl",
-    r"double_blocks[._]0[._]img_attn|single_transformer_blocks[._]": "flux1",
+    # FLUX.2 fuses what FLUX.1 has apart, and has one modulation for all blocks.
+    r"single_transformer_blocks[._]\d+[._]attn[._]to_qkv_mlp_proj|_stream_modulation[._]": "flux2",
+    r"double_blocks[._]0[._]img_attn|single_blocks[._]\d+[._]linear1": "flux1",
+    r"single_transformer_blocks[._]": "flux1",
     r"joint_blocks[._]|joint_transformer_blocks[._]": "sd3",
     r"layers[._]\d+[._](?:attention[._](?:qkv|to_q|out)|feed_forward[._]w1)": "z-image",
     r"transformer_blocks[._]\d+[._]attn[._]add_[qkv]_proj": "qwen-image",
     r"llm_adapter[._]": "anima",
+    r"(?:^|[._])blocks[._]\d+[._](?:self|cross)_attn[._][qkvo][._]": "wan",
 }
+# (tensor of an adapter, axis, size in elements) that every FLUX.1 has; in the same names FLUX.2 has
+# other widths, or wider layers in its single blocks.
+FLUX1_SIZES = (
+    (r"double_blocks[._]\d+[._](?:img|txt)_attn[._]qkv\b.*(?:down|lora_A)", 1, 3072),
+    (r"single_blocks[._]\d+[._]linear1\b.*(?:up|lora_B)", 0, 7 * 3072),
+)
+# Families whose LoRAs can be put on a model.
+ADAPTABLE_FAMILIES = frozenset(family.name for family in FAMILIES.values() if family.lora_naming)

@@ -30,6 +30,7 @@ from studio.errors import (
     ModelNotFound,
     StudioError,
     UnknownFamily,
+    list_alternatives,
     quote,
 )
 from studio.settings import Settings, shipped
@@ -101,10 +102,10 @@ def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, locat
     """
     entry = entries.get(name)
     if entry is None:
-        matches = difflib.get_close_matches(name, entries, 3, 0.4) or list(entries)[:5]
+        matches = difflib.get_close_matches(name, entries, 3, 0.4)
         raise ModelNotFound(
             f"There is no {noun} {quote(name)} in {location}; there is "
-            f"{', '.join(matches) or 'none'}."
+            f"{list_alternatives(matches, list(entries))}."
         )
     if isinstance(entry, Unusable):
         raise UnknownFamily(f"The {noun} {name} cannot be used: {entry.problem}")
@@ -192,9 +193,9 @@ class Library:
             }
             path = files_by_path.get(name)
         if path is None:
-            matches = make_printable(", ".join(_find_similar(name, list(files))))
+            names = list_alternatives(_find_similar(name, list(files)), list(files))
             raise LoraNotFound(
-                f"There is no LoRA {quote(name)} in the library; there is {matches or 'none'}."
+                f"There is no LoRA {quote(name)} in the library; there is {make_printable(names)}."
             )
         return self._read_lora(name, path)
 
@@ -251,11 +252,18 @@ class Library:
             BadPicture: an input image cannot be used.
             InvalidSpec: inputs do not fit the request, or settings not the model's family.
         """
-        model = self.get_model(request.model)
-        self.inputs.check_request(request)
-        faults = find_family_faults(request, FAMILIES[model.family])
+        faults = find_family_faults(request, FAMILIES[self.get_model(request.model).family])
         if faults:
             raise InvalidSpec(faults)
+        return self.check_files(request)
+
+    def check_files(self, request: GenerationRequest) -> ModelInfo:
+        """Check a request as `check_request` does, but for the settings that its family refuses.
+
+        Requests with the same model, LoRAs, image, mask and extension have the same answer.
+        """
+        model = self.get_model(request.model)
+        self.inputs.check_request(request)
         for use in request.with_inline_loras().loras:
             lora = self.get_lora(use.name)
             if lora.family not in (None, model.family):
@@ -409,15 +417,13 @@ def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -
 
 
 def _find_similar(name: str, lora_names: list[str]) -> list[str]:
-    """Return the LoRAs that may be meant: of that stem, else alike, else the first few."""
+    """Return the LoRAs that may be meant: of that stem, else alike."""
     same_stem = [lora_name for lora_name in lora_names if lora_name.rpartition("/")[2] == name]
     if same_stem:  # in several folders
         return same_stem
     by_folded_name = {lora_name.casefold(): lora_name for lora_name in lora_names}
     matches = difflib.get_close_matches(name.casefold(), by_folded_name, 3, 0.4)
-    if matches:
-        return [by_folded_name[match] for match in matches]
-    return lora_names[:5]
+    return [by_folded_name[match] for match in matches]
 
 
 def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:

@@ -28,10 +28,16 @@ from studio.storage.models.adapter_kinds import (
 )
 from studio.storage.models.adapter_layers import Layer, LayerReader, read_offsets
 from studio.storage.models.header_rules import (
+    ADAPTABLE_FAMILIES,
     FAMILY_BY_CROSS_ATTENTION_DIM,
     FAMILY_BY_TEXT_ENCODER_WIDTH,
 )
-from studio.storage.models.model_file import find_stated_family, identify_file, read_metadata
+from studio.storage.models.model_file import (
+    find_layout_problem,
+    find_stated_family,
+    identify_file,
+    read_metadata,
+)
 from studio.storage.odd_files import open_file
 
 MAX_HEADER_BYTES = 8 * 2**20  # with all metadata that trainers write headers stay below 2 MB
@@ -167,6 +173,9 @@ def _check_architecture(path: Path, layers: Sequence[Layer]) -> None:
     """Raise BadFile if no layer is one that a U-Net has."""
     named_layers = [layer for layer in layers if layer.network == "unet" and not layer.numbered_in]
     if named_layers and not any(_UNET_LAYER.match(layer.name) for layer in named_layers):
+        identified = identify_file(path)
+        if identified.kind == "lora" and identified.family not in ("", *ADAPTABLE_FAMILIES):
+            raise BadFile(identified.sentence)
         titles = ", ".join(family.title for family in FAMILIES.values() if family.lora_naming)
         raise BadFile(
             f"{path.name} is made for another kind of model than {titles}: none of its layers is "
@@ -198,7 +207,14 @@ def _group_keys(
             raise BadFile(
                 f"{path.name} is {article} {rule.kind}, a relative of LoRA that cannot be used yet."
             )
-        keys_by_stem.setdefault(stem, {})[rule.role] = (rule, key)
+        keys = keys_by_stem.setdefault(stem, {})
+        if rule.role in keys:  # .lora_down beside .lora_A: which of them counts, nobody can say
+            raise BadFile(
+                f"{path.name} has the same part of {stem:.100} twice, as "
+                f"{keys[rule.role][1].removeprefix(stem):.60} and {key.removeprefix(stem):.60}; "
+                "save it again under one program's names."
+            )
+        keys[rule.role] = (rule, key)
     for stem, keys in keys_by_stem.items():
         weight_key = f"{stem}.weight"
         if "on_input" in keys and weight_key in stray_keys:  # its name alone says nothing
@@ -227,6 +243,8 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
                 raise BadFile(
                     f"{path.name} was cut off while it was copied: {key:.100} is not all there."
                 )
+    if problem := find_layout_problem(header):
+        raise BadFile(f"{path.name} {problem}. Copy the file again.")
     return header, data_start
 
 

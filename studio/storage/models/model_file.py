@@ -39,6 +39,7 @@ from studio.storage.models.denoiser_header import (
     read_vector,
 )
 from studio.storage.models.header_rules import (
+    ADAPTABLE_FAMILIES,
     ADAPTER_FAMILIES,
     DENOISER_PREFIXES,
     DTYPE_BYTES,
@@ -46,7 +47,7 @@ from studio.storage.models.header_rules import (
     FAMILY_BY_TEXT_ENCODER_WIDTH,
     FAMILY_BY_VERSION,
     FAMILY_TITLES,
-    FLOW_FAMILIES,
+    FLUX1_SIZES,
     KIND_FOLDERS,
     KIND_TITLES,
     KINDS_BEFORE_LORA,
@@ -86,9 +87,13 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"{", "is a JSON text and not weights"),
 )
 _NO_SINGLE_FILES = "single files cannot be opened yet, only folders in diffusers layout"
+_PIECE_PROBLEM = "is one of several pieces; it belongs in its model's folder"
+_OTHER_LORA_PROBLEM = "cannot be used: LoRAs for that family are not supported yet"
+_LAYOUT_PROBLEM = "is damaged: its tensors do not lie one after the other"
 _GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
 _QUANTISED_PROBLEM = "is quantised in a way that the studio cannot read"
 _SCALED_FP8_PROBLEM = "has 8-bit weights with a scale beside each, which the studio cannot read yet"
+_PIECE_STEM = re.compile(r"-\d{5}-of-\d{5}$")
 # The half of a LoRA's pair that reads the text's vectors.
 _CONTEXT_INPUT = re.compile(r"attn2[._](?:to_[kv]|processor[._]to_[kv]_lora)\b.*(?:down|lora_A)")
 
@@ -101,7 +106,7 @@ class ModelFile:
         path: The file.
         kind: What it is.
         family: Of which family; empty if that is not known.
-        prediction: epsilon, v or flow of what paints, empty of all else.
+        prediction: epsilon, v, flow, EDM or EDM v of what paints, empty of all else.
         is_zero_snr: Whether its noise begins at zero signal.
         is_inpainting: Whether the denoiser also takes a mask.
         contents: Its parts, or how large it is.
@@ -178,7 +183,10 @@ class ModelFile:
             return f"{subject} is {self.description}."
         if not self.folder:
             return f"{subject} is {self.description}, which the studio cannot use yet."
-        return f"{subject} is {self.description}; it belongs in {self.folder}/."
+        sentence = f"{subject} is {self.description}; it belongs in {self.folder}/"
+        if self.kind in ("checkpoint", "denoiser"):
+            sentence += f", though {_NO_SINGLE_FILES}"
+        return f"{sentence}."
 
 
 def identify_file(path: Path) -> ModelFile:
@@ -190,7 +198,11 @@ def identify_file(path: Path) -> ModelFile:
             head = file.read(64)
             if head.startswith(gguf_file.SIGNATURE):
                 return _identify_gguf(unread)
-            problem = "" if _begins_as_safetensors(head, size_bytes) else _explain_signature(head)
+            problem = ""
+            if not _begins_as_safetensors(head, size_bytes):
+                problem = _explain_signature(head)
+                if not problem and path.suffix.lower() == ".gguf":
+                    problem = "is no GGUF file, though it is named so"
             if problem:
                 return replace(unread, problem=problem)
             header = atomic.read_safetensors_header(path)
@@ -216,10 +228,7 @@ def explain_no_model(identified: ModelFile) -> str:
 
 def explain_place(identified: ModelFile) -> str:
     """Return what a file is that does not belong where it lies, and where it does."""
-    sentence = identified.write_sentence("It")
-    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
-        return f"{sentence[:-1]}, though {_NO_SINGLE_FILES}."
-    return sentence
+    return identified.write_sentence("It")
 
 
 def _begins_as_safetensors(head: bytes, size_bytes: int) -> bool:
@@ -248,7 +257,7 @@ def _identify_gguf(unread: ModelFile) -> ModelFile:
     """Return what a GGUF file is by its header. Raises BadFile if that cannot be read."""
     header = gguf_file.read_gguf_header(unread.path)
     result = replace(unread, dtype=header.dtype, problem=_GGUF_PROBLEM)
-    denoiser, _ = _strip_prefix(header.shapes)
+    denoiser, prefix = _strip_prefix(header.shapes)
     rule = _find_rule(denoiser) or _find_rule(header.shapes)
     if rule is None:
         facts = [f"architecture {quote(header.architecture)}"] if header.architecture else []
@@ -257,12 +266,20 @@ def _identify_gguf(unread: ModelFile) -> ModelFile:
     result = replace(result, kind=rule.kind, family=rule.family, variant=rule.variant)
     if rule.kind != "denoiser":
         return result
-    contents = list_parts(set(header.shapes))
+    names = set(header.shapes)
+    contents = list_parts(names)
+    prediction, is_zero_snr = find_prediction(
+        unread.path, rule.family, {}, names=names, prefix=prefix, sd2_bias=()
+    )
+    if rule.family == "sd2" and prediction == "epsilon":
+        prediction = ""  # what would tell is a number in the file
     return replace(
         result,
         kind="checkpoint" if is_whole(contents) else "denoiser",
         contents=contents,
-        prediction="flow" if rule.family in FLOW_FAMILIES else "",
+        prediction=prediction,
+        is_zero_snr=is_zero_snr,
+        is_inpainting=count_input_channels(denoiser) == 9,
     )
 
 
@@ -279,6 +296,8 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
     adapter, problem = _find_adapter(shapes)
     if adapter and not (rule and rule.kind in KINDS_BEFORE_LORA):
         family = _find_adapter_family(shapes, metadata)
+        if family and family not in ADAPTABLE_FAMILIES:
+            problem = _OTHER_LORA_PROBLEM
         return replace(result, kind="lora", adapter=adapter, family=family, problem=problem)
     if _is_embedding(shapes):
         return replace(result, kind="embedding", family=_find_embedding_family(shapes))
@@ -289,7 +308,9 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
         kind=rule.kind,
         family=rule.family,
         variant=rule.variant,
-        problem=rule.problem or _find_quantisation_problem(names, metadata),
+        problem=rule.problem
+        or _find_quantisation_problem(names, metadata)
+        or (_PIECE_PROBLEM if _PIECE_STEM.search(unread.path.stem) else ""),
     )
     if rule.kind == "vae":
         return replace(result, contents=_describe_latents(shapes))
@@ -334,11 +355,12 @@ def _read_tensors(
         shape, offsets = read_shape(entry), _read_offsets(entry)
         if shape is None or offsets is None:
             return data_start, shapes, f"does not say how large {name!a:.60} is"
+        if not isinstance(entry.get("dtype"), str):
+            return data_start, shapes, f"does not say which numbers {name!a:.60} holds"
         begin, end = offsets
         if data_start + end > size_bytes:
             return data_start, shapes, "was cut off while it was copied"
-        dtype = entry.get("dtype")
-        element_bytes = DTYPE_BYTES.get(dtype) if isinstance(dtype, str) else None
+        element_bytes = DTYPE_BYTES.get(entry["dtype"])
         if element_bytes and end - begin != math.prod(shape) * element_bytes:
             return data_start, shapes, f"has not as many bytes for {name!a:.60} as its shape says"
         shapes[name] = shape
@@ -347,7 +369,24 @@ def _read_tensors(
         return data_start, shapes, "has no tensors"
     if data_start + last_end < size_bytes:
         return data_start, shapes, "has more bytes than its header tells, so one of them is damaged"
-    return data_start, shapes, ""
+    return data_start, shapes, find_layout_problem(header)
+
+
+def find_layout_problem(header: Mapping[str, Any]) -> str:
+    """Return the end of a sentence if tensors share bytes or leave some out; empty if not.
+
+    The format allows neither: two readers could see different numbers in one file. Every tensor
+    has to say where it begins and ends.
+    """
+    places = sorted(
+        tuple(entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__"
+    )
+    position = 0
+    for begin, end in places:
+        if begin != position:
+            return _LAYOUT_PROBLEM
+        position = end
+    return ""
 
 
 def _read_offsets(entry: Any) -> tuple[int, int] | None:
@@ -397,14 +436,23 @@ def _find_adapter(shapes: Mapping[str, Sequence[int]]) -> tuple[str, str]:
 def _find_adapter_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
     names = "\n".join(shapes)
     for pattern, family in ADAPTER_FAMILIES.items():
-        if re.search(pattern, names):
-            return family
+        if re.search(pattern, names, re.MULTILINE):
+            return "flux2" if family == "flux1" and _exceeds_flux1(shapes) else family
     for name, shape in shapes.items():
         if _CONTEXT_INPUT.search(name) and len(shape) > 1:
             by_width = FAMILY_BY_CROSS_ATTENTION_DIM.get(shape[1])
             if by_width:
                 return by_width
     return find_stated_family(metadata) or ""
+
+
+def _exceeds_flux1(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a layer that goes by a name of FLUX.1 is wider than its."""
+    return any(
+        len(shape) == 2 and shape[axis] != size and re.search(pattern, name)
+        for name, shape in shapes.items()
+        for pattern, axis, size in FLUX1_SIZES
+    )
 
 
 def find_stated_family(metadata: Mapping[str, str]) -> FamilyName | None:
@@ -482,8 +530,8 @@ def _describe_leftover(result: ModelFile, names: set[str]) -> ModelFile:
     """Return what can be said of a file that no rule fits."""
     if any(name.startswith("model_ema.") for name in names):
         return replace(result, problem="holds only the moving average (EMA) of a training")
-    if re.search(r"-\d{5}-of-\d{5}$", result.path.stem):
-        return replace(result, problem="is one of several pieces; it belongs in its model's folder")
+    if _PIECE_STEM.search(result.path.stem):
+        return replace(result, problem=_PIECE_PROBLEM)
     return result
 
 

@@ -144,7 +144,7 @@ def plan_import(
         note = "depend on the model's family, which neither the file nor the names in it tell."
         notices.append({"key": "modules", "kind": "unknown", "note": note})
     elif values["targets"] is None:
-        note = "the studio has no such kind of LoRA."
+        note = "cannot be counted: the file asks for what the studio does not train."
         notices.append({"key": "modules", "kind": "unknown", "note": note})
     else:
         modules = select_modules(

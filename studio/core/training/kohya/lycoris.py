@@ -31,6 +31,7 @@ ALGORITHMS: dict[str, NetworkType] = {
 MAX_LOKR_FACTOR = 16_384  # no layer is as wide
 MAX_RANK = 512
 _RESNETS = "unet.*.resnets.*, unet.*samplers.*"
+_RESNET_NORMS = "unet.*.resnets.*.norm*"
 _THIN_LAYERS = "unet.*.attentions.*, unet.*.time_emb_proj, unet.*.conv_shortcut, text_encoder*"
 
 
@@ -65,6 +66,7 @@ PRESETS = {
     ),
 }
 _PRESET_BY_TARGETS = {preset.targets: name for name, preset in reversed(PRESETS.items())}
+_WHOLE_FACTORS_NOTE = "does not count where LoKr's factors are whole."
 # Arguments that change nothing of what is trained here, and why.
 INERT_ARGUMENTS = {
     "bypass_mode": "is about how it is computed, not about what is learned.",
@@ -96,7 +98,7 @@ def read_lycoris(reader: KohyaReader, arguments: dict[str, str]) -> bool:
     if network_type is None:
         reader.mark_unresolved(
             "targets",
-            "network_module",
+            "network_args.algo",
             f"the studio trains LoRA, LoHa and LoKr, not {f'{MODULE_NAME} {algorithm}':.80}.",
         )
     else:
@@ -110,10 +112,9 @@ def read_lycoris(reader: KohyaReader, arguments: dict[str, str]) -> bool:
         preset = PRESETS["full"]
     elif network_type:
         _read_preset(reader, name, preset)
-    reader.add_notice("taken", "network_module", "LyCORIS.")
-    has_kernels = _read_conv_sizes(reader, arguments, preset)
-    if network_type == "LoKr":
-        _read_lokr(reader, arguments)
+    reader.add_notice("taken", "network_module", "LyCORIS; what it trains its algo says.")
+    has_whole_factors = network_type == "LoKr" and _read_lokr(reader, arguments)
+    has_kernels = _read_conv_sizes(reader, arguments, preset, has_whole_factors)
     _read_switches(reader, arguments, preset)
     _read_forms(reader, arguments, has_kernels, network_type)
     return preset.has_text_encoders
@@ -128,7 +129,12 @@ def _read_preset(reader: KohyaReader, name: str, preset: LycorisPreset) -> None:
         reader.add_notice("unsupported", key, f"preset {name}: {preset.left_out}.")
 
 
-def _read_conv_sizes(reader: KohyaReader, arguments: dict[str, str], preset: LycorisPreset) -> bool:
+def _read_conv_sizes(
+    reader: KohyaReader,
+    arguments: dict[str, str],
+    preset: LycorisPreset,
+    has_whole_factors: bool = False,
+) -> bool:
     """Read conv_dim and conv_alpha, which are network_dim and network_alpha without a word.
 
     Returns whether convolutions wider than 1 × 1 are trained.
@@ -151,6 +157,10 @@ def _read_conv_sizes(reader: KohyaReader, arguments: dict[str, str], preset: Lyc
             "taken", "network_args.conv_dim", "0: convolutions wider than 1 × 1 are left alone."
         )
         return False
+    if has_whole_factors:
+        for name in given:
+            reader.add_notice("inert", f"network_args.{name}", f"{name}: {_WHOLE_FACTORS_NOTE}")
+        return True
     if sizes["conv_dim"]:
         reader.set_field("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
     alpha, detail = sizes["conv_alpha"], ""
@@ -161,8 +171,12 @@ def _read_conv_sizes(reader: KohyaReader, arguments: dict[str, str], preset: Lyc
     return True
 
 
-def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> None:
+def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> bool:
+    """Read the arguments of LoKr alone; return whether its factors are whole."""
     factor = reader.parse_number("network_args.factor", arguments.pop("factor", None))
+    if factor is not None and factor != int(factor):
+        reader.add_fault("network_args.factor", "factor has to be a whole number", factor)
+        factor = None
     if factor is not None and not 0 <= factor <= MAX_LOKR_FACTOR:
         note = "LoKr factor: by itself, as square as possible."
         reader.add_notice("taken", "network_args.factor", note)
@@ -170,50 +184,70 @@ def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> None:
         reader.set_field("network_args.factor", "lokr_factor", max(1, int(factor)))
     key = "network_args.full_matrix"
     rank = reader.values.get("rank", 0)
-    is_whole = _pop_flag(arguments, "full_matrix") or rank > MAX_RANK
-    by_rank = _pop_flag(arguments, "decompose_both")
+    is_whole = _pop_flag(reader, arguments, "full_matrix") or rank > MAX_RANK
+    by_rank = _pop_flag(reader, arguments, "decompose_both")
     if not is_whole:
         if by_rank:
             key = "network_args.decompose_both"
             reader.set_field(key, "lokr_factors", "both by rank", "as far as that is smaller")
-        return
+        return False
     detail = "full_matrix"
     if rank > MAX_RANK:
         key, detail = "network_dim", f"as LyCORIS does at a rank of {rank:,}"
-    reader.set_field(key, "lokr_factors", "both whole", detail)
-    for field in ("rank", "alpha", "conv_rank", "conv_alpha"):
+    else:
+        reader.set_field(key, "lokr_factors", "both whole", detail)
+    for field, inert_key in (("rank", "network_dim"), ("alpha", "network_alpha")):
         reader.values.pop(field, None)
-    note = "rank and alpha do not count where LoKr's factors are whole."
-    for inert_key in ("network_dim", "network_alpha"):
-        reader.add_notice("inert", inert_key, note)
+        reader.withdraw_notices(inert_key)
+        reader.add_notice("inert", inert_key, _WHOLE_FACTORS_NOTE)
+    if key == "network_dim":
+        reader.set_field(key, "lokr_factors", "both whole", detail)
     if by_rank:
         note = "full_matrix decides over it."
         reader.add_notice("conflicting", "network_args.decompose_both", note)
+    return True
 
 
 def _read_switches(reader: KohyaReader, arguments: dict[str, str], preset: LycorisPreset) -> None:
-    dora_names = [name for name in ("dora_wd", "use_dora") if _pop_flag(arguments, name)]
-    on_outputs = _pop_flag(arguments, "wd_on_output", "True")
+    dora_names = [name for name in ("dora_wd", "use_dora") if _pop_flag(reader, arguments, name)]
+    on_outputs = _pop_flag(reader, arguments, "wd_on_output", True)
     if dora_names:
         reader.set_field(f"network_args.{dora_names[0]}", "use_dora", True)
         if not on_outputs:
             note = "the studio's DoRA has one magnitude for each output, not for each input."
             reader.add_notice("unsupported", "network_args.wd_on_output", note)
-    names = [name for name in ("rs_lora", "use_rslora") if _pop_flag(arguments, name)]
+    names = [name for name in ("rs_lora", "use_rslora") if _pop_flag(reader, arguments, name)]
     if names and reader.values.get("lokr_factors") == "both whole":
         note = "LoKr has no rank where both factors are whole."
         reader.add_notice("inert", f"network_args.{names[0]}", note)
     elif names:
         reader.set_field(f"network_args.{names[0]}", "use_rslora", True)
-    if _pop_flag(arguments, "train_norm"):
+    if _pop_flag(reader, arguments, "train_norm"):
         if preset.targets == "attention":
             note = "there are no norms within the attention alone."
             reader.add_notice("inert", "network_args.train_norm", note)
         else:
             reader.set_field("network_args.train_norm", "train_norm", True)
-            if preset.target_modules:
-                modules = reader.values.get("target_modules", "")
-                reader.values["target_modules"] = f"{modules}, unet.*.norm*"
+            _add_norms(reader)
+
+
+def _add_norms(reader: KohyaReader) -> None:
+    """Add the ResNets' norms to patterns that take only some layers of the ResNets.
+
+    LyCORIS trains the norms of every block that it enters, whichever layers of it are too thick.
+    """
+    patterns = reader.values.get("target_modules", "")
+    if reader.values.get("targets") == "patterns" and _RESNETS not in patterns:
+        reader.values["target_modules"] = f"{patterns}, {_RESNET_NORMS}"
+
+
+def drop_norms(reader: KohyaReader) -> None:
+    """Take back the norms, where the file turns out to leave the U-Net alone."""
+    note = "the U-Net is not trained, and the norms are its own."
+    reader.add_notice("inert", "network_args.train_norm", note)
+    del reader.values["train_norm"]
+    if patterns := reader.values.get("target_modules"):
+        reader.values["target_modules"] = patterns.removesuffix(f", {_RESNET_NORMS}")
 
 
 def _read_forms(
@@ -224,7 +258,7 @@ def _read_forms(
 ) -> None:
     """Read what changes the form of the tensors, and what does not count."""
     tucker_names = ("use_tucker", "use_cp", "use_conv_cp")
-    names = [name for name in tucker_names if _pop_flag(arguments, name)]
+    names = [name for name in tucker_names if _pop_flag(reader, arguments, name)]
     if names and has_kernels:
         reader.mark_unresolved(
             "targets",
@@ -234,16 +268,16 @@ def _read_forms(
     elif names:
         note = "counts only for convolutions wider than 1 × 1."
         reader.add_notice("inert", f"network_args.{names[0]}", note)
-    if _pop_flag(arguments, "unbalanced_factorization") and network_type == "LoKr":
+    if _pop_flag(reader, arguments, "unbalanced_factorization") and network_type == "LoKr":
         reader.mark_unresolved(
             "targets",
             "network_args.unbalanced_factorization",
             "the studio divides both sides of a layer alike; leave it out.",
         )
-    if _pop_flag(arguments, "use_scalar"):
+    if _pop_flag(reader, arguments, "use_scalar"):
         note = "the studio begins with zeros, and not with a factor of 0 that is learned."
         reader.add_notice("unsupported", "network_args.use_scalar", note)
-    if _pop_flag(arguments, "rank_dropout_scale"):
+    if _pop_flag(reader, arguments, "rank_dropout_scale"):
         kind, note = "taken", "what is left is raised, as always for LoRA."
         if network_type != "LoRA":
             kind, note = "unsupported", "what is left of LoHa and LoKr is not raised."
@@ -253,8 +287,22 @@ def _read_forms(
         reader.add_notice("inert", f"network_args.{name}", INERT_ARGUMENTS[name])
 
 
-def _pop_flag(arguments: dict[str, str], name: str, default: str = "False") -> bool:
-    return arguments.pop(name, default).casefold() in ("true", "1", "yes")
+def _pop_flag(
+    reader: KohyaReader, arguments: dict[str, str], name: str, default: bool = False
+) -> bool:
+    """Take a switch out of the arguments.
+
+    To LyCORIS every word but False, in any case, is on. A word that says off is meant so.
+    """
+    word = arguments.pop(name, str(default)).casefold()
+    if word not in ("0", "no", "off", "none", ""):
+        return word != "false"
+    is_on = not reader.as_meant
+    note = "to LyCORIS only False is off, and this is on. The other reading is off (as meant)"
+    if not is_on:
+        note = "off, as meant; to LyCORIS only False is off, and this would be on"
+    reader.add_notice("conflicting", f"network_args.{name}", f"{name}={word:.20}: {note}.")
+    return is_on
 
 
 def write_network_args(config: TrainingConfig) -> dict[str, str]:

@@ -241,11 +241,9 @@ def _read_trained_parts(reader: KohyaReader, has_text_encoders: bool = True) -> 
         note = "the preset leaves the text encoders alone."
         reader.add_notice("taken", "network_args.preset", note)
     if not trains_unet and not trains_encoder:
-        reader.mark_unresolved(
-            "train_unet",
-            "network_train_unet_only",
-            "with network_train_text_encoder_only nothing is trained at all.",
-        )
+        key = "network_train_unet_only" if unet_only else "network_args.preset"
+        note = "with network_train_text_encoder_only nothing is trained at all."
+        reader.mark_unresolved("train_unet", key, note)
         return
     if caches_outputs and trains_encoder:
         note = "there is nothing to train then; the studio trains the text encoders."
@@ -273,9 +271,8 @@ def _read_trained_parts(reader: KohyaReader, has_text_encoders: bool = True) -> 
 def drop_unused_convolutions(reader: KohyaReader) -> None:
     """Drop the convolutions where the U-Net is not trained, which the rates may have decided."""
     trains_unet = reader.values.get("train_unet", True)
-    if not trains_unet and reader.values.pop("train_norm", None):
-        note = "the U-Net is not trained, and the norms are its own."
-        reader.add_notice("inert", "network_args.train_norm", note)
+    if not trains_unet and reader.values.get("train_norm"):
+        lycoris.drop_norms(reader)
     if trains_unet or reader.values.get("targets") != LOCON_TARGETS:
         return
     reader.values["targets"] = "attention + feed-forward"

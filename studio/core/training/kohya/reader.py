@@ -66,6 +66,11 @@ class KohyaReader:
         name = format_value(self.get_original_name(key))
         self.notices.append(Notice(key=name, note=note, kind=kind))
 
+    def withdraw_notices(self, key: str) -> None:
+        """Forget what was said of a key that another one has overridden."""
+        name = format_value(self.get_original_name(key))
+        self.notices = [notice for notice in self.notices if notice.key != name]
+
     def set_field(self, key: str, field: str, value: Any, detail: str = "") -> None:
         """Set a field of the config from a key, and record it.
 
@@ -89,7 +94,8 @@ class KohyaReader:
     def mark_unresolved(self, field: str, key: str, reason: str) -> None:
         """Record a field that decides how the run goes but is unknown; there is no config then."""
         self.unresolved[field] = f"{self.get_original_name(key)}: {reason}"
-        self.add_notice("unsupported" if key in self._original_values else "unknown", key, reason)
+        is_in_file = key.split(".")[0] in self._original_values
+        self.add_notice("unsupported" if is_in_file else "unknown", key, reason)
 
     def has(self, key: str) -> bool:
         """Return whether a key is in the file and not yet read."""

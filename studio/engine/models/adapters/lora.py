@@ -28,6 +28,7 @@ from studio.engine.models.adapters.layer_names import map_layer_names, map_numbe
 from studio.engine.models.loaded_model import LoadedModel
 from studio.errors import BadFile, LoraMismatch
 from studio.storage.models import lora_file
+from studio.storage.models.adapter_kinds import parse_adapter_key
 from studio.storage.models.adapter_layers import Layer
 from studio.storage.models.lora_file import LoraInfo
 
@@ -88,8 +89,8 @@ def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
         BadFile: The file is broken, or holds values that are not finite.
     """
     networks = hold_networks(model, info)
-    matched, unmatched = _match_layers(model, networks, info)
-    warning = _describe_unmatched(model, info, matched, unmatched)
+    matched, unmatched, stray_tensors = _match_layers(model, networks, info)
+    warning = _describe_unmatched(model, info, matched, unmatched, stray_tensors)
     adapter = Adapter(content_hash, networks, {}, [], warning)
     with ExitStack() as rollback:
         rollback.callback(detach, adapter)
@@ -292,12 +293,16 @@ Matched = dict[tuple[str, str], list[Layer]]  # (network, path) → what is put 
 
 def _match_layers(
     model: LoadedModel, networks: dict[str, Any], info: LoraInfo
-) -> tuple[Matched, list[str]]:
-    """Return the layers that fit, by network and path, and the names of all others.
+) -> tuple[Matched, list[str], list[str]]:
+    """Return the layers that fit, by network and path, the names of all others, and of tensors.
+
+    Layers of which a part is missing are among the others; the tensors belong to no layer, or are
+    of no use to theirs.
 
     Raises LoraMismatch if none fits.
     """
-    layers, unmatched = lora_file.read_layers(info.path)
+    layers, stray_keys = lora_file.read_layers(info.path)
+    unmatched, stray_tensors = _find_incomplete_layers(layers, stray_keys)
     paths = _map_paths(networks, layers)
     matched: Matched = {}
     for layer in layers:
@@ -314,7 +319,23 @@ def _match_layers(
             f"None of the {len(layers)} layers of the LoRA {info.name} fits {model.info.name}; "
             f"it was made for another kind of model. Such as {examples}."
         )
-    return matched, unmatched
+    return matched, unmatched, stray_tensors
+
+
+def _find_incomplete_layers(
+    layers: Sequence[Layer], stray_keys: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the names of layers of which a part is missing, and of tensors that are of none."""
+    stems = {layer.stem for layer in layers}
+    incomplete: dict[str, None] = {}
+    stray_tensors = []
+    for key in stray_keys:
+        parsed = parse_adapter_key(key)
+        if parsed and parsed[0] not in stems:
+            incomplete[parsed[0]] = None
+        else:
+            stray_tensors.append(key)
+    return list(incomplete), stray_tensors
 
 
 def _map_paths(networks: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, dict[str, str]]:
@@ -336,15 +357,31 @@ def _fits(network: Any, layer: Layer, path: str) -> bool:
 
 
 def _describe_unmatched(
-    model: LoadedModel, info: LoraInfo, matched: Matched, unmatched: list[str]
+    model: LoadedModel,
+    info: LoraInfo,
+    matched: Matched,
+    unmatched: Sequence[str],
+    stray_tensors: Sequence[str],
 ) -> str:
-    if not unmatched:
-        return ""
-    num_matched = sum(len(layers) for layers in matched.values())
-    names = ", ".join(f"{name:.80}" for name in unmatched[:MAX_LISTED_LAYERS])
-    if len(unmatched) > MAX_LISTED_LAYERS:
-        names += f" and {len(unmatched) - MAX_LISTED_LAYERS} more"
-    return (
-        f"Of the LoRA {info.name}, {num_matched} of {num_matched + len(unmatched)} layers fit "
-        f"{model.info.name}; left out: {names}."
-    )
+    """Return what of a LoRA is left out, in a sentence for layers and one for tensors."""
+    sentences = []
+    if unmatched:
+        num_matched = len({layer.stem for layers in matched.values() for layer in layers})
+        num_layers = num_matched + len(unmatched)
+        sentences.append(
+            f"Of the LoRA {info.name}, {num_matched} of {num_layers} layers fit "
+            f"{model.info.name}; left out: {_list_names(unmatched)}."
+        )
+    if stray_tensors:
+        noun = "tensor is" if len(stray_tensors) == 1 else "tensors are"
+        sentences.append(
+            f"Of the LoRA {info.name}, {len(stray_tensors)} {noun} of no layer that the studio "
+            f"can adapt; left out: {_list_names(stray_tensors)}."
+        )
+    return " ".join(sentences)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    text = ", ".join(f"{name:.80}" for name in names[:MAX_LISTED_LAYERS])
+    surplus = len(names) - MAX_LISTED_LAYERS
+    return f"{text} and {surplus} more" if surplus > 0 else text

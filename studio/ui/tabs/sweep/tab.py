@@ -330,11 +330,10 @@ class SweepTab:
         """Render the plan of a sweep, and what of it would be new in the open one."""
         if visitor.is_guest:
             spec.validate_for_guest()
-        models = {str(spec.base.model), *_swept_models(spec)}
         plan = plan_sweep(
             spec,
             seed=_resolve_seed(spec, open_sweep),
-            timings=self.services.load_current_timings(models, spec.fast),
+            timings=self.services.load_current_timings(spec.models, spec.fast),
         )
         num_new_cells: int | None = None
         if open_sweep is not None:
@@ -371,11 +370,14 @@ class SweepTab:
         with report_errors():
             if not preset_name:
                 return {self.plan: gr.skip()}
-            return self._load_named_preset(preset_name, visitor_from_request(request))
+            visitor = visitor_from_request(request)
+            return self.fill_form(self._load_preset(preset_name, visitor), visitor)
 
-    def _load_named_preset(self, name: str, visitor: Visitor) -> Updates:
+    def _load_preset(self, name: str, visitor: Visitor) -> SweepSpec:
+        """Return a preset with what its model's authors recommend where it leaves that open."""
         presets = self.services.home.sweep_presets
-        return self.fill_form(presets.load(name, only_shipped=visitor.is_guest), visitor)
+        spec = presets.load(name, only_shipped=visitor.is_guest)
+        return self.services.apply_recommended_settings(spec)
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the sweep on the page as a preset."""
@@ -441,8 +443,9 @@ class SweepTab:
         with report_errors():
             if event_payload(event).get("action") != "preset":
                 return self.view.handle_action(values, event, request)
+            visitor = visitor_from_request(request)
             name = str(event_payload(event).get("target"))
-            return self._load_named_preset(name, visitor_from_request(request))
+            return self.fill_form(self._load_preset(name, visitor), visitor)
 
     # ---- earlier sweeps -----------------------------------------------------------------------
 
@@ -562,11 +565,6 @@ def _resolve_seed(spec: SweepSpec, open_sweep: Sweep | None) -> int:
 def _seed_values(spec: SweepSpec) -> tuple[Any, ...]:
     """Return the values of the axis of seeds, if there is one."""
     return next((axis.parsed_values for axis in spec.axes if axis.field == "seed"), ())
-
-
-def _swept_models(spec: SweepSpec) -> list[str]:
-    model_axes = [axis for axis in spec.axes if axis.field == "model"]
-    return [str(value) for axis in model_axes for value in axis.parsed_values]
 
 
 def _duration_text(estimate: CostEstimate) -> str:
