@@ -24,8 +24,8 @@ from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
 from studio.storage.cleanup import find_leftovers, remove_leftovers
 from studio.storage.home import Home
-from studio.storage.jobs import Lock
 from studio.storage.leftovers import LeftoverKind
+from studio.storage.locks import Lock
 from studio.storage.models.library import Unusable
 
 DISTRIBUTION = "picture-studio"

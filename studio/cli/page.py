@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Open the page: take the home, keep a worker alive, serve."""
     from studio.services.supervisor import Supervisor
     from studio.storage.home import Home
-    from studio.storage.jobs import Lock
+    from studio.storage.locks import Lock
 
     settings = load_settings(arguments, *PAGE_FLAGS, *GUEST_FLAGS)
     lock = Lock(settings.home, "studio")

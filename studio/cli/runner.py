@@ -25,7 +25,8 @@ from studio.errors import Cancelled, StudioError
 from studio.services.visitor import Visitor
 from studio.settings import Settings
 from studio.storage.home import Home
-from studio.storage.jobs import Jobs, Lock, Progress
+from studio.storage.jobs import Jobs, Progress
+from studio.storage.locks import Lock
 from studio.ui.views.common import format_eta
 
 JobRunner = Callable[[JobKind, dict[str, Any]], dict[str, Any]]  # a kind and its spec → the result

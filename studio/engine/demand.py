@@ -11,7 +11,8 @@ from contextlib import suppress
 from studio import __version__
 from studio.errors import DiskError
 from studio.settings import Settings
-from studio.storage.jobs import Jobs, Lock
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock
 
 IDLE_TIMEOUT_SECONDS = 10.0  # without a studio, after which an idle worker leaves
 CHECK_SECONDS = 1.0  # between two looks whether a studio lives

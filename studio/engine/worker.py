@@ -34,7 +34,8 @@ from studio.engine.reporter import Reporter
 from studio.errors import Cancelled, DiskError, StudioError
 from studio.settings import Settings, load
 from studio.storage import atomic
-from studio.storage.jobs import Job, Jobs, Lock, Progress, lengthen_pause
+from studio.storage.jobs import Job, Jobs, Progress
+from studio.storage.locks import Lock, lengthen_pause
 
 JobFunction = Callable[[Any, dict[str, Any], Callable[[Progress], None]], Any]
 # Works that load a model for themselves alone, and leave nothing of it.

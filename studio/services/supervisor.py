@@ -22,7 +22,8 @@ from studio import __version__
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.storage import atomic
-from studio.storage.jobs import Jobs, Lock, lengthen_pause
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock, lengthen_pause
 
 LOOK_SECONDS = 1.0  # between two looks at how a worker is
 MIN_FREE_DISK_BYTES = 16 * 2**20  # below it an image of 4 megapixels may not fit any more

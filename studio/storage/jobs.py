@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -26,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import Busy, Cancelled
-from studio.storage import sqlite_repair
-from studio.storage.database import Database, Row, get_primary_code, report_disk_errors
+from studio.storage.database import Database, Row
 
 MIGRATIONS = (
     """
@@ -65,7 +62,6 @@ MIGRATIONS = (
 )
 OPEN_STATES = ("running", "queued")
 ENDED_STATES = ("done", "failed", "cancelled", "interrupted")
-MAX_RETRY_PAUSE_SECONDS = 30.0
 # Guests' jobs wait behind the owner's, who can still move one to the front. Guests take turns: the
 # n-th open job of one has n added, so that it waits for everybody's first.
 GUEST_PRIORITY = 1_000_000.0
@@ -492,56 +488,3 @@ def _job_from_row(row: Row) -> Job:
         ended=row["ended"],
         tab=row["tab"],
     )
-
-
-class Lock:
-    """A name that belongs to this process until the process ends.
-
-    It is an exclusive SQLite transaction held open: that works on every system and ends with the
-    process on kill -9. An flock would be inherited by forked children, so that a data loader could
-    keep its dead worker alive.
-
-    All raise DiskError where the disk does not take the file, or something else has its name.
-    """
-
-    def __init__(self, home: Path, name: str) -> None:
-        self._path = home / f"{name.replace(':', '-')}.lock"
-        sqlite_repair.clear_lock(self._path)
-        with report_disk_errors(self._path, self._advise):
-            self._connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False
-            )
-
-    def acquire(self, timeout_seconds: float = 0.0) -> bool:
-        """Take the name; return False if another process still holds it after the timeout."""
-        with report_disk_errors(self._path, self._advise):
-            self._connection.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
-            try:
-                self._connection.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if get_primary_code(error) != sqlite3.SQLITE_BUSY:
-                    raise
-                return False
-        return True
-
-    def release(self) -> None:
-        """Give the name back."""
-        with report_disk_errors(self._path):
-            self._connection.execute("ROLLBACK")
-
-    def close(self) -> None:
-        """Close the file; a name that is still held is given back."""
-        self._connection.close()
-
-    def _advise(self) -> str:
-        """Return what helps where the file cannot be opened; empty for what the disk says."""
-        if os.path.isdir(self._path):
-            return "It is a folder; move it away."
-        if os.path.isfile(self._path) and os.path.getsize(self._path):
-            return "It is no lock file; move it away."
-        return ""
-
-
-def lengthen_pause(seconds: float) -> float:
-    """Return how long to wait before the next try after a pause that was not long enough."""
-    return min(MAX_RETRY_PAUSE_SECONDS, 2 * seconds + 0.5)

@@ -28,7 +28,8 @@ from studio.engine.worker import _Worker, main, set_allocator
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.services import supervisor
 from studio.settings import Settings, load
-from studio.storage.jobs import Jobs, Lock
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock
 from support.benches import open_bench
 from support.sentences import refused
 from support.trainings import add, hasten, make_home, silent

@@ -36,7 +36,8 @@ import sys, threading, time
 from pathlib import Path
 from studio.services import supervisor as module
 from studio.settings import load
-from studio.storage.jobs import Jobs, Lock
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock
 
 home = Path(sys.argv[1])
 lock = Lock(home, "studio")

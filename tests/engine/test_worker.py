@@ -18,7 +18,8 @@ from studio.engine.worker import _Worker, main
 from studio.errors import Cancelled
 from studio.services.supervisor import worker_command
 from studio.settings import Settings
-from studio.storage.jobs import Job, Jobs, Lock, Progress
+from studio.storage.jobs import Job, Jobs, Progress
+from studio.storage.locks import Lock
 from support.faulty_disk import faulty_disk
 
 QUICK: dict[str, Any] = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64, "seed": 1}
@@ -38,7 +39,7 @@ def studio(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[bytes]]
     """`studio()` starts a process that lives as a studio does: holds its lock and supervises. All are ended at the end."""
     code = (
         "import sys; from pathlib import Path; from studio.services.supervisor import Supervisor; from studio.settings import load; "
-        "from studio.storage.jobs import Jobs, Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
+        "from studio.storage.jobs import Jobs; from studio.storage.locks import Lock; home = Path(sys.argv[1]); lock = Lock(home, 'studio'); "
         "assert lock.acquire(timeout_seconds=5); Supervisor(load(home=home, device='cpu', keep_free=0), Jobs(home / 'jobs.sqlite')).run()"
     )
     started: list[subprocess.Popen[bytes]] = []

@@ -19,12 +19,13 @@ import pytest
 from studio.services import supervisor as module
 from studio.services.supervisor import Supervisor
 from studio.settings import Settings
-from studio.storage.jobs import Jobs, Lock
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock
 from support.faulty_disk import faulty_disk
 from support.sentences import check_sentence
 
 READY = (
-    "import sys, time; from pathlib import Path; from studio.storage.jobs import Jobs, Lock; "
+    "import sys, time; from pathlib import Path; from studio.storage.jobs import Jobs; from studio.storage.locks import Lock; "
     "home = Path(sys.argv[1]); lock = Lock(home, 'worker-cpu'); assert lock.acquire(5); print('alive', flush=True); "
     "Jobs(home / 'jobs.sqlite').set_worker_status('cpu', {'state': 'ready'}); time.sleep(60)"
 )

@@ -27,7 +27,7 @@ from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, NotAllowed
 from studio.settings import Settings, load, shipped
 from studio.storage.datasets import file_changes, history, image_index
 from studio.storage.datasets.dataset import Dataset, DatasetStore
-from studio.storage.jobs import Lock
+from studio.storage.locks import Lock
 from support.datasets import held, picture, said
 from support.examples import examples
 from support.limits import count_calls

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from studio.errors import BadFile, Busy, Cancelled
-from studio.storage.jobs import MIGRATIONS, GuestLimits, Job, Jobs, Lock, Progress
+from studio.storage.jobs import MIGRATIONS, GuestLimits, Job, Jobs, Progress
+from studio.storage.locks import Lock
 from support.sentences import refused
 
 
@@ -29,7 +30,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 def python(code: str, *words: object) -> subprocess.Popen[str]:
     """A process that runs `code` and talks back line by line."""
-    start = "import os, sys, time\nfrom pathlib import Path\nfrom studio.storage.jobs import Jobs, Lock, Progress\n"
+    start = "import os, sys, time\nfrom pathlib import Path\nfrom studio.storage.jobs import Jobs, Progress\nfrom studio.storage.locks import Lock\n"
     command = [sys.executable, "-c", start + code, *map(str, words)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

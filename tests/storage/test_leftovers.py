@@ -21,7 +21,7 @@ from studio.settings import Settings, load
 from studio.storage import atomic, leftovers
 from studio.storage.cleanup import find_leftovers, remove_leftovers, tidy_home
 from studio.storage.home import Home
-from studio.storage.jobs import Lock
+from studio.storage.locks import Lock
 from support.sentences import refused
 
 DAY = leftovers.DAY_SECONDS

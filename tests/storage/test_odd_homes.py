@@ -17,7 +17,8 @@ from studio.core.captions.provenance import Writer
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import load
 from studio.storage.home import Home
-from studio.storage.jobs import Jobs, Lock
+from studio.storage.jobs import Jobs
+from studio.storage.locks import Lock
 from support.sentences import refused
 
 FOLDERS = (

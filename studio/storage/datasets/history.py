@@ -8,7 +8,7 @@ A step is first stored with what each file held before and what it is to hold; t
 written aside and renamed, one by one; then the step is marked as done. Whoever comes after a kill
 finds the mark missing and completes the step, so a step is either not begun or done. A file that
 holds neither its old content nor its new one was changed by another program: it is left as it is,
-and reported. One writer at a time: a lock that ends with its process (storage/jobs.py).
+and reported. One writer at a time: a lock that ends with its process (storage/locks.py).
 
     kind     file                 before, after
     file     a caption's own      its bytes; None where there is no file
@@ -35,7 +35,7 @@ from studio.settings import Settings
 from studio.storage.database import Database, Row
 from studio.storage.datasets import file_changes
 from studio.storage.datasets.file_changes import Change
-from studio.storage.jobs import Lock
+from studio.storage.locks import Lock
 
 LOCK_TIMEOUT_SECONDS = 30.0  # waiting for another writer
 WRITE_THREADS = 8  # files that are written at the same time: each waits for the disk
