@@ -218,14 +218,10 @@ class Database:
 
 
 @contextmanager
-def report_disk_errors(path: Path, advise: Callable[[], str] = str) -> Iterator[None]:
+def report_disk_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite says of the disk under `path` into a DiskError that says what helps.
 
     A statement that is wrong, or a connection that is closed, is a bug and raised on as it is.
-
-    Args:
-        path: The file.
-        advise: What helps, if there is more to say than SQLite's code lets one guess; else empty.
     """
     try:
         yield
@@ -233,7 +229,7 @@ def report_disk_errors(path: Path, advise: Callable[[], str] = str) -> Iterator[
         advice = _DISK_ADVICE.get(get_primary_code(error))
         if advice is None:
             raise
-        sentence = f"{path.name} could not be read or written: {error}. {advise() or advice}"
+        sentence = f"{path.name} could not be read or written: {error}. {advice}"
         raise DiskError(sentence) from error
 
 

@@ -6,7 +6,6 @@ Does not know: what is locked.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -23,20 +22,21 @@ class Lock:
     process on kill -9. An flock would be inherited by forked children, so that a data loader could
     keep its dead worker alive.
 
-    All raise DiskError where the disk does not take the file, or something else has its name.
+    Something else of its name is set aside. All raise DiskError where the disk does not take the
+    file.
     """
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / f"{name.replace(':', '-')}.lock"
         sqlite_repair.clear_lock(self._path)
-        with report_disk_errors(self._path, self._advise):
+        with report_disk_errors(self._path):
             self._connection = sqlite3.connect(
                 self._path, isolation_level=None, check_same_thread=False
             )
 
     def acquire(self, timeout_seconds: float = 0.0) -> bool:
         """Take the name; return False if another process still holds it after the timeout."""
-        with report_disk_errors(self._path, self._advise):
+        with report_disk_errors(self._path):
             self._connection.execute(f"PRAGMA busy_timeout = {int(timeout_seconds * 1000)}")
             try:
                 self._connection.execute("BEGIN EXCLUSIVE")
@@ -54,14 +54,6 @@ class Lock:
     def close(self) -> None:
         """Close the file; a name that is still held is given back."""
         self._connection.close()
-
-    def _advise(self) -> str:
-        """Return what helps where the file cannot be opened; empty for what the disk says."""
-        if os.path.isdir(self._path):
-            return "It is a folder; move it away."
-        if os.path.isfile(self._path) and os.path.getsize(self._path):
-            return "It is no lock file; move it away."
-        return ""
 
 
 def lengthen_pause(seconds: float) -> float:
