@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from studio.cli.doctor import outside_tested_range, read_tested_requirements
+from studio.cli.main import main
 from studio.cli.parser import build_parser
 from studio.core.base import validate
 from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
@@ -251,22 +253,37 @@ def test_doctor_names_a_version_outside_the_tested_range() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
-def test_any_name_and_text_comes_out(tmp_path: Path, encoding: str) -> None:
+def test_any_name_and_text_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     """Half surrogates in a header, bytes in a name that are no text, a terminal without Unicode."""
-    header = {"__metadata__": {"a": "\ud800 月"}, "b": {"dtype": "F16", "shape": [1]}}
-    header["b"]["data_offsets"] = [0, 2]
+    header: dict[str, Any] = {
+        "__metadata__": {"a": "\ud800 月"},
+        "b": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+    }
     data = json.dumps(header).encode()
-    path = os.path.join(
-        os.fsencode(tmp_path), "月 é \udcff.safetensors".encode(errors="surrogateescape")
-    )
-    with open(path, "wb") as file:
-        file.write(len(data).to_bytes(8, "little") + data + bytes(2))
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "studio", "inspect", path]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.decode(encoding))["metadata"] == {"a": "\ud800 月"}
-    command[-1] += b".missing"
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert done.returncode == 1
-    assert b"Traceback" not in done.stderr
+    path = tmp_path / "月 é \udcff.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data + bytes(2))
+
+    def inspect(name: str) -> tuple[int, str, str]:
+        streams = {}
+        for stream in ("stdout", "stderr"):
+            streams[stream] = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+            monkeypatch.setattr(sys, stream, streams[stream])
+        with pytest.raises(SystemExit) as ended:
+            main(["inspect", name])
+        written = []
+        for wrapper in streams.values():
+            wrapper.flush()
+            buffer = wrapper.buffer
+            assert isinstance(buffer, io.BytesIO)
+            written.append(buffer.getvalue().decode(encoding))
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, written[0], written[1]
+
+    status, output, _ = inspect(str(path))
+    assert status == 0
+    assert json.loads(output)["metadata"] == {"a": "\ud800 月"}
+    status, output, words = inspect(f"{path}.missing")
+    assert status == 1
+    assert words.startswith("studio: There is no file ")

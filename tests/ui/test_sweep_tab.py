@@ -27,6 +27,7 @@ from studio.storage.timings import record_timings
 from studio.ui.tabs.sweep.axes import BLANK_ROW, parse_row, row_values_of
 from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.views import sweep as grid
+from support.models import make_toy_z_image
 from support.sentences import refused
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
@@ -124,6 +125,20 @@ def test_presets_fill_the_page_and_come_back_from_it(tab: SweepTab, desk: Servic
 
 
 @pytest.mark.smoke
+def test_a_chosen_model_brings_what_suits_it(tab: SweepTab, desk: Services) -> None:
+    """Its authors' settings where the scheduler on the page is none of its family's."""
+    make_toy_z_image(desk.home.settings.models / "zimg")
+    names = ("scheduler", "noise_schedule", "steps", "guidance")
+    chosen = {tab.form["scheduler"]: "DPM++ 2M", tab.form["noise_schedule"]: "Karras"}
+    brought = tab.apply_model(chosen | {tab.form["model"]: "zimg"})
+    assert [brought[tab.form[name]] for name in names] == ["Euler", "As shipped", 8, 1.0]
+    assert brought[tab.form["width"]] == 1024
+    assert set(tab.apply_model(chosen | {tab.form["model"]: "pocket"})) == {
+        tab.form["width"],
+        tab.form["height"],
+    }
+
+
 def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
     sent = page(tab, tab.fill_form(GRID, OWNER)) | {
         tab.form["width"]: 63,

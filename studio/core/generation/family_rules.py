@@ -29,6 +29,14 @@ def find_family_faults(request: RequestFields, family: Family) -> list[str]:
     return faults
 
 
+def is_suitable(scheduler: str, noise_schedule: str, family: Family) -> bool:
+    """Return whether a model of the family can use the two."""
+    return any(
+        name == scheduler and noise_schedule in family.list_noise_schedules(name)
+        for name in family.list_schedulers()
+    )
+
+
 def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:
     """Return a sentence for a scheduler of the catalog that no model of the family can use."""
     schedulers = family.list_schedulers()

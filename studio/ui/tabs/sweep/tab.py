@@ -13,6 +13,8 @@ from typing import Any
 import gradio as gr
 
 from studio.core.base import validate
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.family_rules import is_suitable
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import SWEEP
 from studio.core.sweeps.spec import CostEstimate, SweepSpec, plan_sweep
@@ -41,6 +43,8 @@ from studio.ui.views.common import format_duration
 
 ID = "sweep"
 MAX_LISTED_SWEEPS = 20  # earlier sweeps that are listed
+SIZE_FIELDS = ("width", "height")
+SAMPLING_FIELDS = ("scheduler", "noise_schedule", "steps", "guidance")
 EXACT = "exact"
 FAST = "fast"
 EMPTY_PLAN_TEXT = "Tick or type what to compare; what it will take is said here."
@@ -221,9 +225,9 @@ class SweepTab:
         self._wire_plan()
         self._wire_history()
         self.form["model"].input(
-            self.apply_model_size,
-            self.form["model"],
-            [self.form["width"], self.form["height"]],
+            self.apply_model,
+            {self.form[name] for name in ("model", "scheduler", "noise_schedule")},
+            [self.form[name] for name in (*SIZE_FIELDS, *SAMPLING_FIELDS)],
             **EVENT_OPTIONS,
         )
         self.view.pane.use_as_base.click(
@@ -393,12 +397,25 @@ class SweepTab:
                 self.preset_name: "",
             }
 
-    def apply_model_size(self, model_name: str) -> tuple[int | None, int | None]:
-        """Return the size that a model was made for, as width and height."""
-        for model in self.services.home.library.list_models():
-            if model.name == model_name:
-                return model.native_size, model.native_size
-        return None, None
+    def apply_model(self, values: Updates) -> Updates:
+        """Fill in the size that a model was made for.
+
+        Settings that its authors give are taken where the chosen scheduler does not suit it.
+        """
+        models = self.services.home.library.list_models()
+        model = next((info for info in models if info.name == values[self.form["model"]]), None)
+        if model is None:
+            return {self.form[name]: None for name in SIZE_FIELDS}
+        updates = {self.form[name]: model.native_size for name in SIZE_FIELDS}
+        suits = is_suitable(
+            str(values[self.form["scheduler"]]),
+            str(values[self.form["noise_schedule"]]),
+            FAMILIES[model.family],
+        )
+        if suits:
+            return updates
+        settings = GenerationRequest(**model.recommended_settings)
+        return updates | {self.form[name]: getattr(settings, name) for name in SAMPLING_FIELDS}
 
     def load_base_from_cell(self, selected_path: str | None) -> Updates:
         """Put the settings of the selected cell's image on the page."""
