@@ -7,6 +7,7 @@ Does not know: what a worker does; who is told (ui/components/notice.py); torch.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -102,7 +103,7 @@ class Supervisor:
         self._set_problem(
             f"Nothing runs at the moment. {self._last_end} It had not begun to work yet; "
             f"{_log_path(self._settings).name} in the home folder may say why. Another one is "
-            f"started every {self._pause_seconds:.0f} s."
+            f"started every {math.ceil(self._pause_seconds)} s."
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:

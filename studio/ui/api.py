@@ -46,6 +46,7 @@ Handler = Callable[[Any, Visitor], Awaitable[Any]]  # a validated spec and who a
 
 MAX_LISTED_JOBS = 200
 SEARCH_FIELDS = ("dataset", "words", "like", "limit", "clip", "pictures")
+SWEEP_FIELDS = ("title", "fast", "base", "axes")  # what models take is filled in for them
 FILE_FIELDS = {
     "image": "The picture to work on.",
     "mask": "White where the picture is repainted; as large as the picture.",
@@ -107,6 +108,7 @@ def publish(services: Services) -> None:
             endpoints.sweep,
             description="Make a grid of pictures; return them in the order of the axes, then "
             "sheet, viewer and index.",
+            field_names=SWEEP_FIELDS,
         ),
         make_endpoint(
             TrainingConfig,

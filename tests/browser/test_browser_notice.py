@@ -13,9 +13,10 @@ from support.browser import Studio, shot
 
 @pytest.fixture
 def locked_up(chromium: Browser, tmp_path: Path) -> Iterator[Studio]:
-    """A studio that finds a folder where its worker's lock has to be."""
+    """A studio whose worker's lock leads nowhere."""
     home = tmp_path / "home"
-    (home / "worker-cpu.lock").mkdir(parents=True)
+    home.mkdir()
+    (home / "worker-cpu.lock").symlink_to("nowhere/at all")
     studio = Studio(home)
     yield studio
     studio.end()
@@ -28,5 +29,5 @@ def test_why_nothing_runs_is_on_every_tab(locked_up: Studio, visit: Callable[...
     shot(page, "notice")
     page.get_by_role("tab", name="Queue").click()
     expect(notice).to_be_in_viewport()
-    (locked_up.home / "worker-cpu.lock").rmdir()
+    (locked_up.home / "worker-cpu.lock").unlink()
     expect(notice).to_have_count(0, timeout=60_000)

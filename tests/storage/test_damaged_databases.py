@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from studio.core.generation.request import GenerationRequest
-from studio.errors import BadFile, Busy
+from studio.errors import BadFile, Busy, DiskError
 from studio.settings import Settings, load
 from studio.storage import sqlite_repair
 from studio.storage.database import Database
@@ -139,7 +139,7 @@ def test_a_large_file_is_checked_once_a_statement_met_the_damage(
     garble_a_page(path)
     database = Database(path, NOTES)
     assert not database.notice
-    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+    with pytest.raises(DiskError, match="malformed"):
         database.execute("SELECT sum(length(text)) FROM notes")
     database.close()
     assert Database(path, NOTES).notice

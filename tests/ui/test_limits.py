@@ -127,13 +127,18 @@ def test_an_upload_is_its_senders(served: Served, owner: Browser, guests: list[B
     ann, bob = guests[:2]
     path = send(ann, png(64)).json()[0]
     mine = send(owner, png(64, 1)).json()[0]
-    assert [browser.get(f"{API}/file={path}").status_code for browser in (ann, owner, bob)] == [
-        200,
+    real_path = path.replace("/studio-home", str(served.home))
+    assert owner.get(f"{API}/file={real_path}").status_code == 200
+    assert [browser.get(f"{API}/file={path}").status_code for browser in (ann, bob)] == [200, 403]
+    assert [browser.get(f"{API}/file={real_path}").status_code for browser in (ann, bob)] == [
         200,
         403,
     ]
     assert [browser.get(f"{API}/file={mine}").status_code for browser in (owner, ann)] == [200, 403]
-    for way in (f"file/{path}", f"file={served.home}/outputs/..{path[len(str(served.home)) :]}"):
+    for way in (
+        f"file/{path}",
+        f"file={served.home}/outputs/..{real_path[len(str(served.home)) :]}",
+    ):
         assert bob.get(f"{API}/{way}").status_code == 403
     for browser in (bob, ann):
         told = browser.ask("inspect", file_data(path)).json()["error"]
