@@ -153,7 +153,7 @@ class Supervisor:
             log.exception("the supervisor of %s goes on", self._device)
         self._set_problem(
             f"Nothing runs at the moment. {sentence} It is tried again every "
-            f"{self._pause_seconds:.0f} s."
+            f"{math.ceil(self._pause_seconds)} s."
         )
         lock, self._lock = self._lock, None
         if lock:
