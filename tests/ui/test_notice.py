@@ -45,6 +45,16 @@ def test_the_owner_reads_what_is_the_matter_and_a_guest_that_something_is(
     assert notice.poll(owners, by(OWNER)) == ""
 
 
+def test_the_owner_reads_which_files_were_damaged(problems: list[str], by: Any) -> None:
+    with gr.Blocks():
+        notice = Notice(lambda: problems[-1], lambda: ["<gallery.sqlite> was damaged."])
+    assert "&lt;gallery.sqlite&gt; was damaged." in notice.poll("", by(OWNER))
+    assert notice.poll("", by(ANN)) == gr.skip()
+    problems.append(PROBLEM)
+    owners = notice.poll("", by(OWNER))
+    assert owners.index("cannot") < owners.index("was damaged")
+
+
 def test_a_full_disk_is_said_whichever_library_found_it() -> None:
     def write() -> None:
         with report_errors():

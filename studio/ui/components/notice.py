@@ -1,4 +1,4 @@
-"""The line under the page's title that says why nothing runs.
+"""The lines under the page's title that say why nothing runs, and which files were damaged.
 
 Knows: who may read what about it. Does not know: what the matter is (services/supervisor.py).
 """
@@ -24,8 +24,11 @@ GUEST_SENTENCE = (
 class Notice:
     """An HTML block that is empty while all is well."""
 
-    def __init__(self, get_problem: Callable[[], str]) -> None:
+    def __init__(
+        self, get_problem: Callable[[], str], list_notices: Callable[[], list[str]] = list
+    ) -> None:
         self._get_problem = get_problem
+        self._list_notices = list_notices
         self.block = gr.HTML("", js_on_load=POLL_JS, elem_id="notice")
         self.block.submit(self.poll, self.block, self.block, **UNQUEUED_EVENT_OPTIONS)
 
@@ -37,6 +40,8 @@ class Notice:
     def render(self, is_guest: bool) -> str:
         """Render what is the matter: a guest learns that something is, not which folder it is."""
         problem = self._get_problem()
-        if not problem:
-            return ""
-        return render_macro("page.html", "notice", text=GUEST_SENTENCE if is_guest else problem)
+        if is_guest:
+            sentences = [GUEST_SENTENCE] if problem else []
+        else:
+            sentences = [*([problem] if problem else []), *self._list_notices()]
+        return render_macro("page.html", "notices", texts=sentences) if sentences else ""
