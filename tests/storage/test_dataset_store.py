@@ -182,6 +182,24 @@ def test_the_journal_survives_and_a_new_step_ends_redo(
     assert "Replace 'boat' by 'ship'" in [step.title for step in other.history()]
 
 
+def test_steps_that_nobody_can_take_up_again_are_bounded(
+    album: Dataset, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_DROPPED_STEPS", 3)
+    album.write_captions({"a.png": "kept"}, MODEL)
+    for number in range(8):
+        album.write_captions({"a.png": f"take {number}"}, MODEL)
+        album.undo()
+    album.write_captions({"a.png": "last"}, MODEL)
+    states = [step.state for step in album.history()]
+    assert states == ["done", "dropped", "dropped", "dropped", "done"]
+    with contextlib.closing(sqlite3.connect(settings.home / "captions.sqlite")) as table:
+        (count,) = table.execute("SELECT count(DISTINCT step) FROM changes").fetchone()
+    assert count == len(states)
+    album.undo()
+    assert said(album)["a.png"] == "kept"
+
+
 def test_a_change_from_outside_is_never_overwritten(album: Dataset, folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"somebody else")
     step = album.write_captions({"a.png": "ours", "b.png": "ours"}, MODEL)

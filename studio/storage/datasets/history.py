@@ -66,6 +66,7 @@ MIGRATIONS = (
     ALTER TABLE sources RENAME COLUMN said TO source;
     """,
 )
+MAX_DROPPED_STEPS = 100  # of a dataset, which the history still lists
 StepState = Literal["done", "undone", "dropped"]
 
 
@@ -144,8 +145,17 @@ class Journal:
                 else:
                     step_id = self._insert_step(folder, title, writer)
                 self._insert_changes(step_id, changes)
+                self._delete_old_dropped_steps(folder)
             self._apply_step(folder, step_id, forwards=True)
         return self._load_step(step_id)
+
+    def _delete_old_dropped_steps(self, folder: Path) -> None:
+        """Delete steps that can be neither undone nor redone, but for the latest ones."""
+        old_steps = """SELECT id FROM steps WHERE folder = ? AND state = 'dropped'
+                       ORDER BY id DESC LIMIT -1 OFFSET ?"""
+        values = (_encode_path(folder), MAX_DROPPED_STEPS)
+        self._database.execute(f"DELETE FROM changes WHERE step IN ({old_steps})", *values)
+        self._database.execute(f"DELETE FROM steps WHERE id IN ({old_steps})", *values)
 
     def _insert_step(self, folder: Path, title: str, writer: Writer) -> int:
         sql = """INSERT INTO steps (folder, title, created, writer, state)
