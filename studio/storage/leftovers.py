@@ -194,7 +194,9 @@ def _find_old(kind: LeftoverKind, folder: Path, max_seconds: float) -> Iterator[
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, links as themselves."""
+    """Yield all files below a folder, links as themselves; none of one that a link leads to."""
+    if os.path.realpath(folder) != str(folder):  # the home's own path has no links in it
+        return
     for parent, _, names in os.walk(folder):
         for name in names:
             yield Path(parent, name)

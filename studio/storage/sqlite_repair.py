@@ -334,8 +334,9 @@ def _wait_for_others(path: Path) -> None:
     while pid := _find_user(path):
         if time.monotonic() > end:
             raise Busy(
-                f"{path} is damaged, and process {pid} has it open. Close that studio and open it "
-                "again: then the file is mended."
+                f"{path} is damaged, and process {pid} has it open: a studio, or the worker of one "
+                "that was closed, which ends within a minute. Close it and open the studio again: "
+                "then the file is mended."
             )
         time.sleep(0.2)
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,12 +22,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.services.urls import FILE_ROUTE
 from studio.services.visitor import visitor_from_scope
-from studio.settings import HERE, Settings
+from studio.settings import Settings
 
 HOME_NAME = "/studio-home"
-ELSEWHERE_NAME = "/studio-machine"  # what is no file for guests at all
 TEXT_TYPES = ("application/json", "text/html", "text/event-stream", "text/plain")
-MIN_PATH_PARTS = 2  # "/" and what else is no secret
+# A path begins and ends where a word does; so a home at /data changes no "and/data" that is typed.
+# (In JSON a letter may be the end of an escape.)
+_NO_WORD_BEFORE = rb"(?:(?<![\w.~%-])|(?<=\\[nrt])|(?<=\\u[0-9a-fA-F]{4}))"
+_NO_WORD_AFTER = rb"(?![\w-])"
 
 
 class HiddenPathsMiddleware:
@@ -35,15 +37,10 @@ class HiddenPathsMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        names = {str(settings.home): HOME_NAME}
-        for folder in (HERE.parent, Path.home()):
-            if len(folder.parts) >= MIN_PATH_PARTS:
-                names.setdefault(str(folder), ELSEWHERE_NAME)
-        self._spellings = [
-            (spelling.encode(), name.encode())
-            for folder, name in sorted(names.items(), key=lambda item: -len(item[0]))
-            for spelling in _list_spellings(folder)
-        ]
+        spellings = map(re.escape, (path.encode() for path in _list_spellings(str(settings.home))))
+        self._home = re.compile(
+            _NO_WORD_BEFORE + b"(?:" + b"|".join(spellings) + b")" + _NO_WORD_AFTER
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not visitor_from_scope(scope).is_guest:
@@ -54,9 +51,7 @@ class HiddenPathsMiddleware:
         await self.app(scope, receive, _HidingSend(send, self._hide, only_errors=is_file))
 
     def _hide(self, body: bytes) -> bytes:
-        for spelling, name in self._spellings:
-            body = body.replace(spelling, name)
-        return body
+        return self._home.sub(HOME_NAME.encode(), body)
 
 
 class RevealedFilesMiddleware:

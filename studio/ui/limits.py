@@ -21,25 +21,31 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.errors import BadFile, Busy, NotAllowed, StudioError
+from studio.errors import BadFile, Busy, DiskError, NotAllowed, StudioError
 from studio.services.budgets import BYTES_PER_MB, Guests
 from studio.services.submission import Services
 from studio.services.visitor import Visitor, visitor_from_scope
+from studio.storage.atomic import find_disk_error
 from studio.storage.uploads import Uploads, check_kind
 from studio.ui.private_gradio import Page, forget_upload_progress
 
 # What a route is for; a proxy may have put a path before it.
 ROUTE = re.compile(
     r"/gradio_api/(upload_progress|upload|heartbeat|queue/data|call|run|api|file|component_server"
-    r"|deep_link)"
+    r"|deep_link|dev/reload)"
     r"(?:[/=](.*))?$",
     re.DOTALL,
 )
 # gradio offers these for components that the page does not have. One opens sessions, the other
 # writes them to disk.
-CLOSED_ROUTES = ("component_server", "deep_link")
+CLOSED_ROUTES = ("component_server", "deep_link", "dev/reload")
 # Their functions take turns themselves, and those that wait for a job hold none.
 FUNCTION_ROUTES = ("run", "api")
+# A request that takes a turn gives it back after so long, a body comes at least so quickly: who
+# only waits holds up nobody.
+TURN_SECONDS = 60.0
+BODY_SECONDS = 20.0
+MIN_BODY_BYTES_PER_SECOND = 20_000
 STREAM_ROUTES = ("heartbeat", "queue/data", "call", "upload_progress")
 MAX_BODY_BYTES = 32 * BYTES_PER_MB  # of a guest's event: a drawing on the largest picture has 23
 SMALL_BODY_BYTES = 1 * BYTES_PER_MB  # of which any number may come at once
@@ -48,7 +54,8 @@ REFUSAL_SECONDS = 2.0
 # Of one guest's upload: what it costs the page to take it in is spread out.
 UPLOAD_BYTES_PER_SECOND = 10 * BYTES_PER_MB
 RETRY_AFTER_SECONDS = 5
-STATUSES = {Busy: 429, NotAllowed: 403, BadFile: 413}
+STATUSES = {Busy: 429, NotAllowed: 403, DiskError: 507, BadFile: 413}
+TOO_SLOW = "What you sent came too slowly; send it again."
 
 
 class LimitsMiddleware:
@@ -80,7 +87,10 @@ class LimitsMiddleware:
                 await self._answer(scope, route, visitor, body)
         except StudioError as error:
             body.refusal = error
-        except Exception:
+        except TimeoutError:
+            body.refusal = body.refusal or Busy(TOO_SLOW)
+        except Exception as error:
+            body.refusal = body.refusal or find_disk_error(error)
             if body.refusal is None:
                 raise
         finally:
@@ -117,8 +127,9 @@ class LimitsMiddleware:
                 held.enter_context(self.guests.uploads.hold(visitor))
             elif not is_post and route in STREAM_ROUTES:
                 held.enter_context(self.guests.streams.hold(visitor))
-            elif route not in FUNCTION_ROUTES:
+            elif route not in FUNCTION_ROUTES and route != "file" and visitor.is_guest:
                 await held.enter_async_context(self.guests.request_turns.take(visitor))
+                await held.enter_async_context(asyncio.timeout(TURN_SECONDS))
             if route == "heartbeat" and session_hash:
                 self.page.admit_session(session_hash, visitor)
                 self.guests.sessions.count_heartbeat(session_hash, +1)
@@ -193,13 +204,15 @@ class _Body:
         self.status = 0
         self.kept_answer = b""
         self._messages: list[Message] = []
+        self._begun = asyncio.get_running_loop().time()
+        self._is_complete = False
 
     async def receive(self) -> Message:
         """Return the next piece, unless it is more than there may be.
 
         gradio deletes what it has of a form that raises this.
         """
-        message = await self.original_receive()
+        message = await self._receive_in_time()
         if message["type"] == "http.disconnect" and self.is_upload:  # gradio would leave a part
             raise MultiPartException("The upload broke off.")
         self.num_bytes += len(message.get("body", b""))
@@ -208,6 +221,20 @@ class _Body:
         self.refusal = self.refusal or self._find_refusal()
         if self.refusal:
             raise MultiPartException(str(self.refusal))
+        return message
+
+    async def _receive_in_time(self) -> Message:
+        """Return the next piece of a body. Raises MultiPartException for a guest's that lags."""
+        if self._is_complete or not self.visitor.is_guest:
+            return await self.original_receive()
+        seconds = BODY_SECONDS + self.num_bytes / MIN_BODY_BYTES_PER_SECOND
+        try:
+            async with asyncio.timeout_at(self._begun + seconds):
+                message = await self.original_receive()
+        except TimeoutError:
+            self.refusal = self.refusal or Busy(TOO_SLOW)
+            raise MultiPartException(TOO_SLOW) from None
+        self._is_complete = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:

@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.errors import BadPicture, Busy, TooSoon, quote
+from studio.errors import BadPicture, Busy, StudioError, TooSoon, quote
 from studio.services.connection import (
     PUBLIC_ADDRESS_HEADERS,
     SHARE_DOMAIN,
@@ -81,6 +81,21 @@ class AccessMiddleware:
         if scope["type"] != "http":  # gradio has no web sockets
             await send({"type": "websocket.close", "code": 1008})
             return
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._admit(scope, receive, send_noted)
+        except StudioError as error:  # such as a table that is damaged while the page is open
+            if has_begun:
+                raise
+            await PlainTextResponse(str(error), 503)(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         # 1. Where it comes from.
         connection = read_connection(scope, self.settings)
         headers = read_headers(scope)
@@ -98,12 +113,14 @@ class AccessMiddleware:
         # 2. Who it is.
         is_guest = not is_owner(connection, headers.get("origin", ""))
         session = self.login_desk.find_session(headers.get("cookie", ""))
-        is_let_in = not (is_guest and self.login_desk.logins.is_required) or bool(session.login)
+        cookie = parse_cookie(headers.get("cookie", ""))
+        is_let_in = not (is_guest and self.login_desk.logins.is_required) or self._is_known(
+            session, cookie
+        )
         response = await self.login_desk.answer(scope, receive, connection, is_let_in=is_let_in)
         if response:
             await response(scope, receive, send)
             return
-        cookie = parse_cookie(headers.get("cookie", ""))
         visitor = replace(
             self._find_visitor(cookie, session, connection, is_guest=is_guest),
             tab=headers.get(TAB_HEADER, "")[:MAX_TAB_CHARS],
@@ -182,6 +199,12 @@ class AccessMiddleware:
             return False
         return True
 
+    def _is_known(self, session: Session, cookie: str) -> bool:
+        """Return whether a guest has logged in, and is one of those whom the studio has counted."""
+        if session.login is None:
+            return False
+        return session.login.is_personal or bool(self.identities.read_cookie(cookie, is_guest=True))
+
     def _find_visitor(
         self, cookie: str, session: Session, connection: Connection, *, is_guest: bool
     ) -> Visitor:
@@ -242,7 +265,7 @@ class AccessMiddleware:
             path = Path(name).resolve()
         except (OSError, ValueError):
             return False
-        if path in (self.sweeps_folder, self.runs_folder):
+        if path.is_dir():
             return False
         if path.is_relative_to(self.sweeps_folder):
             sweep = self.sweeps.get(path.relative_to(self.sweeps_folder).parts[0])

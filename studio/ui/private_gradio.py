@@ -21,6 +21,7 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 from gradio.data_classes import PredictBodyInternal
+from gradio.exceptions import InvalidPathError
 from gradio.queueing import Event, Queue
 from gradio.route_utils import get_fn
 from gradio.routes import file_upload_statuses
@@ -113,7 +114,10 @@ class Page(gr.Blocks):
                     held.enter_context(self.guests.waiting_calls.hold(visitor))
                 elif not options.get("event_id"):  # those in the queue are counted there
                     await held.enter_async_context(self.guests.turns.take(visitor))
-            output = await super().process_api(fn, inputs, *args, **options)
+            try:
+                output = await super().process_api(fn, inputs, *args, **options)
+            except InvalidPathError:
+                raise gr.Error("Send a file.", print_exception=False) from None
         if self.uploads and visitor.is_guest:
             paths = list(_find_paths(output.get("data")))
             self.uploads.record_handed_out(paths, visitor.id)

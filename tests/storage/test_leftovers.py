@@ -141,6 +141,24 @@ def test_links_out_of_the_home_are_not_followed(settings: Settings, tmp_path: Pa
     assert path.exists()
 
 
+@pytest.mark.parametrize("name", ["uploads", "thumbs", "cache/training", "cache"])
+def test_a_folder_that_is_a_link_is_left_alone(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    """Before: what lay behind the link was deleted at start."""
+    kept = [leave(tmp_path / "elsewhere" / part / "a.webp", 400 * DAY) for part in ("", "training")]
+    link = settings.home / name
+    if link.is_dir():
+        link.rmdir()
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    tidy(settings)
+    home = Home(settings)
+    remove_leftovers(home, list(find_leftovers(home)))
+    home.close()
+    assert all(path.is_file() for path in kept)
+
+
 def test_uploads_of_yesterday_and_thumbnails_of_deleted_images_go(settings: Settings) -> None:
     old = leave(settings.home / "uploads" / "abc" / "a.png", 2 * DAY)
     fresh = leave(settings.home / "uploads" / "abc" / "b.png", 3600)

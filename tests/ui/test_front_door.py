@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from studio.errors import Busy, InvalidSpec, TooSoon
+from studio.errors import Busy, DiskError, InvalidSpec, TooSoon
 from studio.services.identities import COOKIE_NAME, Identities
 from studio.services.logins import Login, choose_logins
 from studio.settings import Settings, load
@@ -380,14 +380,51 @@ def test_a_session_outlives_a_restart_and_not_its_password(
     open_door: Callable[..., FrontDoor],
 ) -> None:
     door = open_door(SHARED)
-    token = log_in(door).cookies[LOGIN_COOKIE]
+    cookies = log_in(door).cookies
+    token = cookies[LOGIN_COOKIE]
     stored = (door.home.settings.home / "logins.sqlite").read_bytes()
     assert token.encode() not in stored
     again = FrontDoor(door.home, (SHARED,))
-    cookie = {"cookie": f"{LOGIN_COOKIE}={token}"}
+    cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     assert again.visit(LAN).get("/config", headers=cookie).status_code == 200
     changed = FrontDoor(door.home, (Login("studio", "another"),))
     assert changed.visit(LAN).get("/config", headers=cookie).status_code == 401
+
+
+def test_many_logins_are_not_many_guests(open_door: Callable[..., FrontDoor]) -> None:
+    """Before: each token alone was a guest of its own, with all that a guest may have."""
+    door = open_door(SHARED)
+    cookies = log_in(door).cookies
+    tokens = {log_in(door, cookie=f"{COOKIE_NAME}={cookies[COOKIE_NAME]}").cookies[LOGIN_COOKIE]}
+    for token in tokens:
+        alone = {"cookie": f"{LOGIN_COOKIE}={token}"}
+        assert door.visit(LAN).get("/config", headers=alone).status_code == 401
+        both = {"cookie": f"{LOGIN_COOKIE}={token}; {COOKIE_NAME}={cookies[COOKIE_NAME]}"}
+        visitor = who(door.visit(LAN).get("/config", headers=both))
+        assert visitor["id"] == cookies[COOKIE_NAME].partition(".")[0]
+
+
+def test_a_table_of_logins_that_is_damaged_while_open_is_said(
+    open_door: Callable[..., FrontDoor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = open_door(SHARED)
+    cookies = log_in(door).cookies
+
+    def fail(_token: str) -> None:
+        raise DiskError("logins.sqlite could not be read or written: it is damaged.")
+
+    monkeypatch.setattr(door.logins.sessions, "get", fail)
+    cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    answer = door.visit(LAN).get("/config", headers=cookie)
+    assert answer.status_code == 503
+    assert "logins.sqlite" in answer.text
+
+
+def test_a_folder_is_no_file(open_door: Callable[..., FrontDoor]) -> None:
+    guest = open_door().visit(LAN)
+    for name in ("outputs", "thumbs", "loras", "inputs", "sweeps", "runs", ""):
+        answer = guest.get(f"/gradio_api/file=/studio-home/{name}")
+        assert answer.status_code == 403, name
 
 
 def test_a_browser_logs_in_by_the_page(open_door: Callable[..., FrontDoor]) -> None:

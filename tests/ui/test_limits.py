@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +17,15 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from studio.core.generation.request import GenerationRequest
+from studio.services.submission import Services
+from studio.settings import Settings
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs
+from studio.ui.limits import LimitsMiddleware
+from studio.ui.private_gradio import Page
 from support.sentences import check_sentence
 from support.served import API, Browser, Served
 
@@ -78,7 +86,7 @@ def press(browser: Browser, seconds: float = 20.0) -> float:
     session = f"press{time.monotonic_ns()}"
     began = time.monotonic()
     body = {
-        "data": [],
+        "data": [0],
         "fn_index": index,
         "session_hash": session,
         "event_data": {"action": "?", "target": "0"},
@@ -299,3 +307,43 @@ def test_memory_is_flat_after_300_sessions_and_300_jobs(
     )
     assert after_pages < 1.1 * before
     assert after_jobs < 1.1 * before
+
+
+@pytest.mark.slow
+def test_who_only_waits_holds_up_nobody(served: Served, guests: list[Browser]) -> None:
+    """Before: two half sent requests of each of four guests, and no guest was answered any more."""
+    address = ("127.0.0.1", int(served.url.rsplit(":", 1)[1]))
+    idle = []
+    for browser in guests[:4]:
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        for _ in range(2):
+            connection = socket.create_connection(address)
+            head = (
+                f"POST {API}/queue/join HTTP/1.1\r\nHost: {browser.headers['host']}\r\n"
+                f"Cookie: {cookie}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+            )
+            connection.sendall(f"{head}\r\n{{".encode())
+            idle.append(connection)
+    assert guests[0].get(f"{API}/dev/reload").status_code == 404  # gradio's, which never ends
+    assert guests[4].get("/theme.css").status_code == 200  # within the client's two minutes
+    assert guests[0].get("/theme.css").status_code == 200
+    for connection in idle:
+        connection.close()
+
+
+def test_an_upload_that_the_disk_does_not_take_says_so(settings: Settings) -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "uploads/a.png")
+
+    services = Services(Home(settings))
+    door = LimitsMiddleware(fail, Page(), services.guests, services.home.uploads)
+    answer = TestClient(door).post(f"{API}/upload", files={"files": ("a.png", b"x")})
+    services.home.close()
+    assert answer.status_code == 507
+    check_sentence(answer.text)
+
+
+def test_a_path_is_no_file(owner: Browser, guests: list[Browser]) -> None:
+    for browser in (owner, guests[0]):
+        for path in ("/etc/hostname", "/studio-home/jobs.sqlite"):
+            assert browser.ask("inspect", file_data(path)).json()["error"] == "Send a file."
