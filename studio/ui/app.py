@@ -324,7 +324,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         },
     )
     serve_own_scripts(page)
-    addresses = [f"http://{format_host(settings.host)}:{page.server_port}"]
+    addresses = [f"http://{format_host(settings.host)}:{page.server_port}{settings.root_path}"]
     if page.share_url:
         addresses.append(page.share_url)
     print(f"The studio is open at {' and '.join(addresses)}", flush=True)
