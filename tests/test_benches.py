@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def test_a_bench_runs(name: str) -> None:
 def test_every_bench_is_run() -> None:
     command = [sys.executable, "-m", "tests.bench", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert (
-        "{" + ",".join(sorted(SMALLEST)) + "}"
-        == "{" + ",".join(sorted(done.stdout.partition("{")[2].partition("}")[0].split(","))) + "}"
-    )
+    choices = [
+        sorted(re.sub(r"\s", "", group).split(","))
+        for group in re.findall(r"{([^}]*)}", done.stdout)
+    ]
+    assert sorted(SMALLEST) in choices

@@ -411,7 +411,7 @@ def test_one_big_picture_is_worked_on_at_a_time(tmp_path: Path) -> None:
 
 
 PEAK_CODE = """
-import resource, sys, threading
+import re, sys, threading
 from pathlib import Path
 from studio.settings import load
 from studio.storage.inputs import Inputs
@@ -419,7 +419,7 @@ inputs = Inputs(load(home=sys.argv[1]))
 threads = [threading.Thread(target=inputs.add, args=(Path(sys.argv[2]), f"{k}.png")) for k in range(int(sys.argv[3]))]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
