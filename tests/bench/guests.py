@@ -120,8 +120,8 @@ async def _own(owner: httpx.AsyncClient, done: Round) -> None:
 
 async def _press(client: httpx.AsyncClient, done: Round, session: str) -> None:
     """A cheap event through the queue, until it is answered."""
-    body = {"data": [], "fn_index": done.index_of("click"), "session_hash": session}
-    body["event_data"] = {"action": "none", "target": "0"}
+    body = {"data": [0], "fn_index": done.index_of("click"), "session_hash": session}
+    body["event_data"] = {"action": "page", "target": "0"}
     joined = await client.post(f"{API}/queue/join", json=body)
     assert joined.status_code == 200, joined.text
     async with client.stream("GET", f"{API}/queue/data?session_hash={session}") as lines:
@@ -132,7 +132,7 @@ async def _press(client: httpx.AsyncClient, done: Round, session: str) -> None:
 
 
 async def _poll(client: httpx.AsyncClient, done: Round, session: str) -> None:
-    body = {"data": [None], "fn_index": done.index_of("submit"), "session_hash": session}
+    body = {"data": [None, 0], "fn_index": done.index_of("submit"), "session_hash": session}
     while not done.is_over():
         answer = await client.post(f"{API}/run/predict", json=body)
         done.answers[f"poll {answer.status_code}"] += 1
@@ -172,10 +172,10 @@ async def _misbehave(done: Round, number: int) -> None:
         if kind == "upload":
             return await client.post(f"{API}/upload", files={"files": (f"{session}.png", UPLOAD)})
         if kind == "press":
-            body = {"data": [], "fn_index": done.index_of("click"), "session_hash": session}
+            body = {"data": [0], "fn_index": done.index_of("click"), "session_hash": session}
             return await client.post(f"{API}/queue/join", json=body)
         if kind == "session":
-            body = {"data": [None], "fn_index": done.index_of("submit"), "session_hash": session}
+            body = {"data": [None, 0], "fn_index": done.index_of("submit"), "session_hash": session}
             return await client.post(f"{API}/run/predict", json=body)
         return await client.get("/theme.css")
 
