@@ -220,18 +220,12 @@ class Journal:
             BadFile: the disk does not take the journal.
         """
         name = _encode_path(folder)
-        if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
-            raise Busy("Another program of this studio is writing captions; try again in a moment.")
-        try:
-            with self._database.transaction():
-                self._database.execute(
-                    "DELETE FROM changes WHERE step IN (SELECT id FROM steps WHERE folder = ?)",
-                    name,
-                )
-                self._database.execute("DELETE FROM steps WHERE folder = ?", name)
-                self._database.execute("DELETE FROM sources WHERE folder = ?", name)
-        finally:
-            self._writer_lock.release()
+        with self._only_writer(), self._database.transaction():
+            self._database.execute(
+                "DELETE FROM changes WHERE step IN (SELECT id FROM steps WHERE folder = ?)", name
+            )
+            self._database.execute("DELETE FROM steps WHERE folder = ?", name)
+            self._database.execute("DELETE FROM sources WHERE folder = ?", name)
 
     def undo(self, folder: Path) -> Step | None:
         """Undo the last step; None if there is none.
@@ -424,13 +418,19 @@ class Journal:
     @contextmanager
     def _write_access(self, folder: Path) -> Iterator[None]:
         """Keep other writers out, and complete first what a kill left half done."""
+        with self._only_writer():
+            self._complete_steps(folder)
+            yield
+
+    @contextmanager
+    def _only_writer(self) -> Iterator[None]:
+        """Keep other threads and programs from writing. Raises Busy."""
         with self._database.lock:
             if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
                 raise Busy(
                     "Another program of this studio is writing captions; try again in a moment."
                 )
             try:
-                self._complete_steps(folder)
                 yield
             finally:
                 self._writer_lock.release()
