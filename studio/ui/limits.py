@@ -36,8 +36,8 @@ ROUTE = re.compile(
     r"(?:[/=](.*))?$",
     re.DOTALL,
 )
-# gradio offers these for components that the page does not have. One opens sessions, the other
-# writes them to disk.
+# gradio offers these for what the page does not have. One opens sessions, one writes them to disk,
+# one never ends.
 CLOSED_ROUTES = ("component_server", "deep_link", "dev/reload")
 # Their functions take turns themselves, and those that wait for a job hold none.
 FUNCTION_ROUTES = ("run", "api")

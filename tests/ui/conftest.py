@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 
 import pytest
 
 from studio.ui import components, tabs
+from support.served import Browser, Served
 from support.visitors import Asked
+
+
+@pytest.fixture
+def owner(served: Served) -> Iterator[Browser]:
+    """The owner's browser on the open studio, with the page's cookie."""
+    with Browser(served) as browser:
+        browser.get("/")
+        yield browser
 
 
 @pytest.fixture

@@ -49,13 +49,6 @@ QUICK = asked()
 
 
 @pytest.fixture
-def owner(served: Served) -> Iterator[Browser]:
-    with Browser(served) as browser:
-        browser.get("/")
-        yield browser
-
-
-@pytest.fixture
 def guest(served: Served) -> Iterator[Browser]:
     with Browser(served, "192.168.7.7") as browser:
         browser.get("/")

@@ -52,13 +52,6 @@ def file_data(path: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def owner(served: Served) -> Iterator[Browser]:
-    with Browser(served) as browser:
-        browser.get("/")
-        yield browser
-
-
-@pytest.fixture
 def guests(served: Served) -> Iterator[list[Browser]]:
     browsers = [Browser(served, "192.168.7.7") for _ in range(5)]
     for browser in browsers:
