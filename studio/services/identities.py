@@ -87,15 +87,14 @@ def name_guest(login_name: str) -> Visitor:
     return Visitor(_hash(f"login {login_name}"), is_guest=True)
 
 
-def name_program(address: str, session_hash: str, *, is_guest: bool) -> Visitor:
+def name_program(address: str, *, is_guest: bool) -> Visitor:
     """Return who a request without a cookie is.
 
-    The owner's programs are called api; guests' by the session that they have logged in to, else by
-    their address.
+    The owner's programs are called api; guests', where none has to log in, by their address.
     """
     if not is_guest:
         return Visitor("api", is_guest=False)
-    return Visitor(f"api-{_hash(session_hash or f'{address} None')}", is_guest=True)
+    return Visitor(f"api-{_hash(f'{address} None')}", is_guest=True)
 
 
 def parse_cookie(header: str, name: str = COOKIE_NAME) -> str:

@@ -44,7 +44,6 @@ from studio.services.urls import FILE_ROUTE
 from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER, VISITOR_KEY, Visitor, is_owner
 from studio.settings import Settings
 from studio.storage.home import Home
-from studio.storage.logins import hash_token
 from studio.ui.cookies import build_cookie
 from studio.ui.hidden_paths import HiddenPathsMiddleware, reveal_address
 from studio.ui.login import LoginDesk, Session
@@ -114,17 +113,20 @@ class AccessMiddleware:
         is_guest = not is_owner(connection, headers.get("origin", ""))
         session = self.login_desk.find_session(headers.get("cookie", ""))
         cookie = parse_cookie(headers.get("cookie", ""))
-        is_let_in = not (is_guest and self.login_desk.logins.is_required) or self._is_known(
-            session, cookie
-        )
+        needs_login = is_guest and self.login_desk.logins.is_required
+        visitor_id = ""
+        if session.login or not needs_login:
+            visitor_id = self._find_identity(cookie, session, is_guest=is_guest)
+        # Of those who have logged in, only whom the studio has counted.
+        is_let_in = bool(visitor_id) or not needs_login
         response = await self.login_desk.answer(scope, receive, connection, is_let_in=is_let_in)
         if response:
             await response(scope, receive, send)
             return
-        visitor = replace(
-            self._find_visitor(cookie, session, connection, is_guest=is_guest),
-            tab=headers.get(TAB_HEADER, "")[:MAX_TAB_CHARS],
-        )
+        visitor = Visitor(visitor_id, is_guest)
+        if not visitor_id:
+            visitor = name_program(connection.address, is_guest=is_guest)
+        visitor = replace(visitor, tab=headers.get(TAB_HEADER, "")[:MAX_TAB_CHARS])
         # 3. What it may read.
         if is_guest:
             reveal_address(scope, self.settings)
@@ -134,7 +136,10 @@ class AccessMiddleware:
             return
         # 4. What the page is told.
         try:
-            new_cookie = self._renew_cookie(scope, cookie, visitor, session, connection)
+            is_personal = session.login is not None and session.login.is_personal
+            new_cookie = ""
+            if scope["path"] == "/" and not is_personal:
+                new_cookie = self._renew_cookie(cookie, visitor_id, connection, is_guest=is_guest)
         except TooSoon as error:
             wait = {"retry-after": str(math.ceil(error.seconds))}
             await PlainTextResponse(str(error), 429, wait)(scope, receive, send)
@@ -199,43 +204,25 @@ class AccessMiddleware:
             return False
         return True
 
-    def _is_known(self, session: Session, cookie: str) -> bool:
-        """Return whether a guest has logged in, and is one of those whom the studio has counted."""
-        if session.login is None:
-            return False
-        return session.login.is_personal or bool(self.identities.read_cookie(cookie, is_guest=True))
-
-    def _find_visitor(
-        self, cookie: str, session: Session, connection: Connection, *, is_guest: bool
-    ) -> Visitor:
+    def _find_identity(self, cookie: str, session: Session, *, is_guest: bool) -> str:
+        """Return whom a login of their own or a cookie says; empty where neither says anybody."""
         if is_guest and session.login and session.login.is_personal:
-            return name_guest(session.login.name)
-        visitor_id = self.identities.read_cookie(cookie, is_guest=is_guest)
-        if visitor_id:
-            return Visitor(visitor_id, is_guest)
-        token_hash = hash_token(session.token) if session.token else ""
-        return name_program(connection.address, token_hash, is_guest=is_guest)
+            return name_guest(session.login.name).id
+        return self.identities.read_cookie(cookie, is_guest=is_guest)
 
     def _renew_cookie(
-        self,
-        scope: Scope,
-        cookie: str,
-        visitor: Visitor,
-        session: Session,
-        connection: Connection,
+        self, cookie: str, visitor_id: str, connection: Connection, *, is_guest: bool
     ) -> str:
-        """Return the cookie to give with the page; empty where the visitor has it, or needs none.
+        """Return the cookie to give with the page; empty where the visitor has it.
 
         Raises TooSoon where too many are new.
         """
-        if scope["path"] != "/" or self.identities.is_signed(cookie):
+        if self.identities.is_signed(cookie):
             return ""
-        if session.login and session.login.is_personal:
-            return ""
-        if not self.identities.read_cookie(cookie, is_guest=visitor.is_guest):
-            return self.identities.issue(connection.address, is_guest=visitor.is_guest)
+        if not visitor_id:
+            return self.identities.issue(connection.address, is_guest=is_guest)
         # One of an older studio is signed; one that another studio signed stays as it is.
-        return self.identities.sign(visitor.id) if "." not in cookie else ""
+        return self.identities.sign(visitor_id) if "." not in cookie else ""
 
     def _tell_root_url(
         self, scope: Scope, headers: Mapping[str, str], connection: Connection
