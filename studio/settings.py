@@ -217,6 +217,26 @@ class Settings(BaseSettings):
         return self.home / "loras"
 
     @property
+    def vaes(self) -> Path:
+        """Autoencoders to choose instead of a model's own."""
+        return self.home / "vae"
+
+    @property
+    def text_encoders(self) -> Path:
+        """Text encoders for models that come without."""
+        return self.home / "text_encoders"
+
+    @property
+    def embeddings(self) -> Path:
+        """Textual inversions."""
+        return self.home / "embeddings"
+
+    @property
+    def upscalers(self) -> Path:
+        """Networks that enlarge images."""
+        return self.home / "upscalers"
+
+    @property
     def presets(self) -> Path:
         """The user's presets, a folder for each kind."""
         return self.home / "presets"
@@ -330,6 +350,10 @@ def _create_folders(settings: Settings) -> None:
         settings.runs,
         settings.models,
         settings.loras,
+        settings.vaes,
+        settings.text_encoders,
+        settings.embeddings,
+        settings.upscalers,
         settings.presets / "pictures",
         settings.presets / "sweeps",
         settings.presets / "training",

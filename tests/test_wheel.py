@@ -73,6 +73,7 @@ def test_the_wheel_holds_the_studio_and_nothing_else(wheel: Path) -> None:
         "assets/datasets",
         "assets/fonts",
         "assets/loras",
+        "assets/clip-tokenizer",
         "presets",
     )
     shipped = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}

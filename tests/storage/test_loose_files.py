@@ -57,8 +57,15 @@ def test_what_lies_in_the_wrong_folder(home: Settings) -> None:
     write_weights(home.loras / "right.safetensors", LORA)
     write_gguf(home.loras / "flux.gguf", [("joint_blocks.0.x", [8], 1)], "sd3")
     write_weights(home.home / "root.safetensors", LORA)
+    write_weights(
+        home.embeddings / "up.safetensors",
+        {"conv_first.weight": [64, 3, 3, 3], "conv_last.weight": [3]},
+    )
+    write_weights(home.vaes / "right.safetensors", {VAE: [512, 4, 3, 3]})
     (home.loras / "old.pt").write_bytes(b"\x80\x02")
     assert places(home) == {
+        "models/vae.safetensors": "vae",
+        "embeddings/up.safetensors": "upscalers",
         "models/lora.safetensors": "loras",
         "models/loha.safetensors": "loras",
         "loras/deep/big.safetensors": "models",
@@ -228,7 +235,11 @@ def test_a_rename_never_replaces(
 @pytest.mark.parametrize(
     ("file", "shapes"),
     [
-        ("models/vae.safetensors", {VAE: [512, 4, 3, 3]}),
+        (
+            "models/control.safetensors",
+            {"control_layers.0.x": [4], "control_all_x_embedder.x": [4]},
+        ),
+        ("vae/vae.safetensors", {VAE: [512, 4, 3, 3]}),
         ("models/big.safetensors", SDXL | WHOLE),
         ("models/odd.safetensors", {"x": [4, 4]}),
         ("loras/moon.safetensors", LORA),

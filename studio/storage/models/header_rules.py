@@ -44,7 +44,15 @@ KIND_TITLES: dict[FileKind, str] = {
     "upscaler": "upscaler",
     "unknown": "safetensors file of a kind that the studio does not know",
 }
-KIND_FOLDERS: dict[FileKind, str] = {"lora": "loras", "checkpoint": "models", "denoiser": "models"}
+KIND_FOLDERS: dict[FileKind, str] = {
+    "lora": "loras",
+    "checkpoint": "models",
+    "denoiser": "models",
+    "vae": "vae",
+    "text encoder": "text_encoders",
+    "embedding": "embeddings",
+    "upscaler": "upscalers",
+}
 FAMILY_TITLES = {
     "sd1": "SD 1.x",
     "sd2": "SD 2.x",

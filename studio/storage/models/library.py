@@ -38,13 +38,11 @@ from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
-from studio.storage.models.loose_files import (
-    LooseFiles,
-    Unusable,
-    has_weights_suffix,
-)
+from studio.storage.models.header_index import HeaderIndex
+from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.peft_config import list_files
+from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -126,7 +124,17 @@ class Library:
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
         self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
-        self._loose_files = LooseFiles(settings)
+        self._index = HeaderIndex()
+        self._loose_files = LooseFiles(settings, self._index)
+        folders = (
+            settings.models,
+            settings.vaes,
+            settings.text_encoders,
+            settings.embeddings,
+            settings.upscalers,
+        )
+        # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
+        self.shelf = Shelf([Root(folder) for folder in folders], self._index)
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
@@ -144,7 +152,8 @@ class Library:
                     models[path.name] = self._read_model(path)
                 elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
-        files += [self._loose_files.describe(path) for path in self._loose_files.list_in_home()]
+        loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
+        files += [self._loose_files.describe(path) for path in loose]
         return [*models.values(), *files]
 
     def list_models(self) -> list[ModelInfo]:

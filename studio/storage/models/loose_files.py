@@ -11,13 +11,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from studio.errors import BadFile, StudioError, quote
 from studio.settings import Settings
 from studio.storage.models import file_moves, model_file
-from studio.storage.models.model_file import WEIGHTS_SUFFIXES, ModelFile
-from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
+from studio.storage.models.header_index import HeaderIndex
+from studio.storage.models.shelf import has_weights_suffix
+from studio.storage.odd_files import list_folder, make_printable
+
+_OWN_LISTS = ("models", "loras")  # what lies there is listed by library.py
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,36 @@ class Unusable:
 class LooseFiles:
     """The files of weights in a home that are in no model's folder."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, index: HeaderIndex) -> None:
         self._home = settings.home
-        self._folders = {"models": settings.models, "loras": settings.loras}
-        # by file: its stamp, and what it is
-        self._identified: dict[Path, tuple[Any, ModelFile]] = {}
+        self._folders = {
+            "models": settings.models,
+            "loras": settings.loras,
+            "vae": settings.vaes,
+            "text_encoders": settings.text_encoders,
+            "embeddings": settings.embeddings,
+            "upscalers": settings.upscalers,
+        }
+        self._index = index
 
     def list_in_home(self) -> list[Path]:
         """List the files that lie in the home folder itself, where none belongs."""
         return _list_weights(self._home)
+
+    def list_misplaced(self) -> list[Path]:
+        """List the files in the folders of single kinds that are of another kind."""
+        return [path for path in self._list_single_kinds() if self._is_misplaced(path)]
+
+    def _list_single_kinds(self) -> list[Path]:
+        folders = [folder for name, folder in self._folders.items() if name not in _OWN_LISTS]
+        return [path for folder in folders for path in _list_weights(folder)]
+
+    def _is_misplaced(self, path: Path) -> bool:
+        try:
+            identified = self._index.identify(path)
+        except StudioError:
+            return True
+        return identified.folder != self._find_folder(path) or bool(identified.problem)
 
     def describe(self, path: Path, problem: str = "") -> Unusable:
         """Return what a file is, and where it belongs.
@@ -62,7 +85,7 @@ class LooseFiles:
         """
         name = make_printable(path.name)
         try:
-            identified = self._identify(path)
+            identified = self._index.identify(path)
         except StudioError as error:
             return Unusable(name, path, problem or str(error))
         folder = self._find_folder(path)
@@ -76,7 +99,7 @@ class LooseFiles:
 
     def explain(self, path: Path) -> str:
         """Return in one sentence with its name what a file is. Raises BadFile."""
-        return self._identify(path).sentence
+        return self._index.identify(path).sentence
 
     def move(self, file: str, lora_files: Sequence[Path]) -> Path:
         """Move a file to the folder where its kind belongs.
@@ -92,12 +115,17 @@ class LooseFiles:
         Raises:
             BadFile: It is not there, has no other place to go to, or that place is taken.
         """
-        candidates = [*self.list_in_home(), *_list_weights(self._folders["models"]), *lora_files]
+        candidates = [
+            *self.list_in_home(),
+            *_list_weights(self._folders["models"]),
+            *self._list_single_kinds(),
+            *lora_files,
+        ]
         paths = {path.relative_to(self._home).as_posix(): path for path in candidates}
         path = paths.get(file)
         if path is None:
             raise BadFile(f"There is no file {quote(file)} in the home any more; look again.")
-        identified = self._identify(path)
+        identified = self._index.identify(path)
         name = make_printable(path.name)
         if identified.kind == "unknown":
             raise BadFile(f"{identified.sentence[:-1]}, so there is no folder to move it to.")
@@ -114,29 +142,12 @@ class LooseFiles:
             _check_stem(path.stem, target_folder, lora_files)
         return file_moves.move_to_folder(path, self._home / str(folder), target_folder)
 
-    def _identify(self, path: Path) -> ModelFile:
-        """Return what a file is; remembered until it changes. Raises BadFile."""
-        with explain_odd_file(path):
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            known = self._identified.get(path)
-            if known is None or known[0] != stamp:
-                identified = model_file.identify_file(path)
-                known = (stamp, replace(identified, metadata={}))  # trainers write megabytes there
-                self._identified[path] = known
-            return known[1]
-
     def _find_folder(self, path: Path) -> str | None:
         """Return which folder of the home a file lies in; empty for the home itself."""
         for name, folder in self._folders.items():
             if path.is_relative_to(folder):
                 return name
         return "" if path.parent == self._home else None
-
-
-def has_weights_suffix(name: str) -> bool:
-    """Return whether a file is named like one of weights."""
-    return not name.startswith(".") and name.lower().endswith(WEIGHTS_SUFFIXES)
 
 
 def _list_weights(folder: Path) -> list[Path]:
