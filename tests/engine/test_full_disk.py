@@ -212,6 +212,11 @@ def check_fault(place: Place, kind: str, limit: int, number: int, again: bool) -
 def test_the_first_writes_of_a_work(place: Place, kind: str) -> None:
     limits = (1, 4, 8, 11, 14)
     ends = {check_fault(place, kind, limit, errno.ENOSPC, limit == 8) for limit in limits}
+    # Which write is the work's own, and not the queue's, depends on how often it reports.
+    for limit in sorted(set(range(1, 25)).difference(limits)):
+        if "failed" in ends:
+            break
+        ends.add(check_fault(place, kind, limit, errno.ENOSPC, again=True))
     assert "failed" in ends
 
 
