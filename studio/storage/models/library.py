@@ -42,6 +42,7 @@ from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.peft_config import list_files
+from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
@@ -124,7 +125,8 @@ class Library:
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
         self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
-        self._index = HeaderIndex()
+        self.pickles = Pickles(settings)
+        self._index = HeaderIndex(self.pickles)
         self._loose_files = LooseFiles(settings, self._index)
         folders = (
             settings.models,
