@@ -170,7 +170,9 @@ def test_hostile_pickles_do_nothing(
     assert isinstance(results[good], Path)  # the child's end is not the others'
     # What was said is remembered: no child is started again.
     monkeypatch.setattr(pickles, "_run_child", None)
-    assert pickles.convert([folder / "evil.pt"]) == {folder / "evil.pt": f"evil.pt {expected['evil.pt']}"}
+    assert pickles.convert([folder / "evil.pt"]) == {
+        folder / "evil.pt": f"evil.pt {expected['evil.pt']}"
+    }
     assert not Library(settings).shelf.list_files("embedding")[1:]
 
 

@@ -38,6 +38,7 @@ from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
+from studio.storage.models.embeddings import EmbeddingUses, Embeddings, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
@@ -137,6 +138,7 @@ class Library:
         )
         # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
         self.shelf = Shelf([Root(folder) for folder in folders], self._index)
+        self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
@@ -261,17 +263,23 @@ class Library:
             LoraMismatch: a LoRA is made for another family.
             BadFile: a LoRA or an input cannot be used.
             BadPicture: an input image cannot be used.
-            InvalidSpec: inputs do not fit the request, or settings not the model's family.
+            InvalidSpec: inputs do not fit the request, settings not the model's family, or a
+                prompt asks for an embedding that is not there or does not fit.
         """
         faults = find_family_faults(request, FAMILIES[self.get_model(request.model).family])
         if faults:
             raise InvalidSpec(faults)
         return self.check_files(request)
 
+    def find_embeddings(self, model: ModelInfo, *requests: GenerationRequest) -> EmbeddingUses:
+        """Find the textual inversions that the prompts of a model's requests name."""
+        widths = read_text_widths(model.path, model.family)
+        return self.embeddings.resolve(requests, widths, model.name)
+
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
 
-        Requests with the same model, LoRAs, image, mask and extension have the same answer.
+        Requests with the same model, LoRAs, image, mask, extension and prompts have the same answer.
         """
         model = self.get_model(request.model)
         self.inputs.check_request(request)
@@ -282,6 +290,9 @@ class Library:
                     f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
                     f"is {FAMILIES[model.family].title}; choose another of them."
                 )
+        faults = self.find_embeddings(model, request).faults
+        if faults:
+            raise InvalidSpec(faults)
         return model
 
     def get_content_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:

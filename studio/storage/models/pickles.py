@@ -88,6 +88,10 @@ class Pickles:
         entry = self._get_entry(path)
         return not (entry and entry.get("problem"))
 
+    def is_unread_embedding(self, path: Path) -> bool:
+        """Whether `is_unread` is true of a pickle that may be an embedding."""
+        return find_use(path) == EMBEDDINGS and self.is_unread(path)
+
     def convert(self, paths: Iterable[Path]) -> dict[Path, Path | str]:
         """Read pickles in a child process, those that were read before excepted.
 
@@ -106,7 +110,9 @@ class Pickles:
             if converted:
                 results[path] = converted
             elif use is None:
-                results[path] = f"{path.name} is a pickle, which can carry programs; it is not opened."
+                results[path] = (
+                    f"{path.name} is a pickle, which can carry programs; it is not opened."
+                )
             elif problem := (self._get_entry(path) or {}).get("problem"):
                 results[path] = f"{path.name} {problem}."
             else:
