@@ -41,7 +41,7 @@ def resolve(
     library: Library, prompt: str, negative: str = "", widths: tuple[int, ...] = SD1
 ) -> EmbeddingUses:
     request = GenerationRequest(prompt=prompt, negative_prompt=negative)
-    return library.embeddings.resolve([request], widths, "mymodel")
+    return library.embeddings.build_index(widths, "mymodel").resolve([request])
 
 
 def names(uses: EmbeddingUses) -> dict[str, str]:

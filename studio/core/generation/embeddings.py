@@ -24,6 +24,11 @@ _SUFFIX_PATTERN = re.compile(r"\.(?:safetensors|pt|pth|bin|ckpt)(?!\w)", re.IGNO
 _UNKNOWN_NAME_PATTERN = re.compile(r"[^\s,;:()\[\]<>\"']+")
 
 
+def asks_for_embeddings(text: str) -> bool:
+    """Whether a text has `embedding:` in it: what follows has to be there."""
+    return _PREFIX_PATTERN.search(text) is not None
+
+
 @dataclass(frozen=True)
 class Mention:
     """A place in a text that names an embedding.

@@ -3,9 +3,9 @@
 Knows: how vectors are read, the ids that stand for them, how a text encoder is shown them for the
 time of a block. Does not know: which prompt names which (storage/models/embeddings.py); compel.
 
-No vocabulary changes: an embedding's name is found before a prompt is tokenised, and its vectors get
-ids above all that the encoder has. So a name may be an ordinary word, two embeddings cannot clash,
-and the encoder is afterwards what it was.
+No vocabulary changes: an embedding's name is found before a prompt is tokenised, and its vectors
+get ids above all that the encoder has. So a name may be an ordinary word, two embeddings cannot
+clash, and the encoder is afterwards what it was.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load_embeddings(
         InvalidSpec: A prompt asks for one that is not there or does not fit.
         BadFile: One cannot be read, or its vectors are no numbers.
     """
-    uses = library.find_embeddings(model, *requests)
+    uses = library.index_embeddings(model).resolve(requests)
     if uses.faults:
         raise InvalidSpec(uses.faults)
     return {
@@ -114,8 +114,8 @@ class EmbeddingTokens:
             if width != words.embedding_dim:
                 raise InvalidSpec(
                     [
-                        f"Prompt: the embedding {name} has vectors of {width} numbers; this model's "
-                        f"have {words.embedding_dim}."
+                        f"Prompt: the embedding {name} has vectors of {width} numbers; this "
+                        f"model's have {words.embedding_dim}."
                     ]
                 )
             ids[name] = range(position, position + num_vectors)

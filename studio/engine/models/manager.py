@@ -22,9 +22,10 @@ from studio.engine.models.cache import GIB, ModelCache
 from studio.engine.models.devices import DTYPES, catch_out_of_memory
 from studio.engine.models.embeddings import load_embeddings
 from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
-from studio.errors import OutOfMemory
+from studio.errors import InvalidSpec, OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
+from studio.storage.models.embeddings import EmbeddingIndex
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.storage.models.transformers_models import TransformersModels
 
@@ -180,11 +181,25 @@ class PipelineManager:
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
-        embeddings = self._library.find_embeddings(model, request).by_name
-        for name, embedding in embeddings.items():
-            content_hash = self._library.embeddings.get_content_hash(embedding)
-            hashes[f"embedding {name}"] = content_hash
-        return hashes
+        return hashes | self.embedding_hashes(request, self._library.index_embeddings(model))
+
+    def embedding_hashes(self, request: GenerationRequest, index: EmbeddingIndex) -> dict[str, str]:
+        """Return the part of `content_hashes` that the prompts decide.
+
+        Args:
+            request: The request.
+            index: The embeddings as its model sees them.
+
+        Raises:
+            InvalidSpec: A prompt asks for one that is not there or does not fit.
+        """
+        uses = index.resolve([request])
+        if uses.faults:
+            raise InvalidSpec(uses.faults)
+        return {
+            f"embedding {name}": self._library.embeddings.get_content_hash(info)
+            for name, info in uses.by_name.items()
+        }
 
     @property
     def free_bytes(self) -> int:

@@ -41,7 +41,7 @@ NO_TENSORS = "is a pickle without tensors by name"
 
 
 class Unreadable(Exception):
-    """A pickle that gives no tensors; the text is the end of a sentence that begins with its name."""
+    """A pickle that gives no tensors; the text ends a sentence that begins with its name."""
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ and that is said; behind `embedding:` it is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,58 @@ class EmbeddingUses:
     faults: list[str] = field(default_factory=list)
 
 
+class EmbeddingIndex:
+    """Embeddings as prompts for one model see them."""
+
+    def __init__(
+        self, infos: Sequence[EmbeddingInfo], widths: tuple[int, ...], model_name: str
+    ) -> None:
+        # One that was not read yet may fit; whoever computes has it read first.
+        fitting = [info for info in infos if not info.problem and info.widths in (widths, ())]
+        others = [info for info in infos if info not in fitting]
+        self.infos = tuple(infos)
+        self.has_unread = any(not info.widths and not info.problem for info in infos)
+        self._model_name = model_name
+        self._by_name, self._ambiguous = _index_names(fitting)
+        self._others_by_name, _ = _index_names(others)
+        self._finder = MentionFinder(self._by_name)
+        self._others_finder = MentionFinder(self._others_by_name)
+
+    def resolve(self, requests: Iterable[GenerationRequest]) -> EmbeddingUses:
+        """Find what the prompts of requests name."""
+        texts = {
+            (name, text): None
+            for request in requests
+            for name, prompt in zip(PROMPT_FIELDS, request.prompts)
+            for text in list_texts(prompt)
+        }
+        uses = EmbeddingUses()
+        for field_name, text in texts:
+            for piece in self._finder.split(text):
+                if isinstance(piece, str):
+                    self._note_others(piece, uses)
+                elif piece.is_known:
+                    uses.by_name[piece.name] = self._by_name[piece.name]
+                    if piece.name in self._ambiguous:
+                        uses.notes.append(_write_choice(piece.name, self._ambiguous[piece.name]))
+                else:
+                    title = GenerationRequest.model_fields[field_name].title
+                    uses.faults.append(f"{title}: {self._explain_missing(piece.name)}")
+        uses.notes = list(dict.fromkeys(uses.notes))
+        uses.faults = list(dict.fromkeys(uses.faults))
+        return uses
+
+    def _note_others(self, text: str, uses: EmbeddingUses) -> None:
+        for mention in self._others_finder.find(text):
+            info = self._others_by_name[mention.name]
+            uses.notes.append(_write_note(info, self._model_name))
+
+    def _explain_missing(self, name: str) -> str:
+        (mention,) = self._others_finder.find(f"embedding:{name}")[:1]
+        info = self._others_by_name.get(mention.name) if mention.is_known else None
+        return _write_fault(name, info, self._model_name, list(self._by_name))
+
+
 class Embeddings:
     """The embeddings of a home. Every call looks at the disk."""
 
@@ -112,48 +164,14 @@ class Embeddings:
             infos.append(EmbeddingInfo(name, path, path))
         return sorted(infos, key=lambda info: info.name.casefold())
 
-    def resolve(
-        self, requests: Iterable[GenerationRequest], widths: tuple[int, ...], model_name: str
-    ) -> EmbeddingUses:
-        """Find what the prompts of requests name.
+    def build_index(self, widths: tuple[int, ...], model_name: str) -> EmbeddingIndex:
+        """Return the embeddings as they are now, as prompts for a model see them.
 
         Args:
-            requests: All for one model.
             widths: Numbers of a token's vector, for each of the model's text encoders.
             model_name: For sentences.
         """
-        texts = {
-            (name, text): None
-            for request in requests
-            for name in PROMPT_FIELDS
-            for text in list_texts(getattr(request, name))
-        }
-        uses = EmbeddingUses()
-        infos = self.list_embeddings() if texts else []
-        # One that was not read yet may fit; whoever computes has it read first.
-        fitting = [info for info in infos if not info.problem and info.widths in (widths, ())]
-        others = [info for info in infos if info not in fitting]
-        by_name, ambiguous = _index_names(fitting)
-        others_by_name, _ = _index_names(others)
-        finder, others_finder = MentionFinder(by_name), MentionFinder(others_by_name)
-        for field_name, text in texts:
-            title = GenerationRequest.model_fields[field_name].title
-            for piece in finder.split(text):
-                if isinstance(piece, str):
-                    for mention in others_finder.find(piece):
-                        uses.notes.append(_write_note(others_by_name[mention.name], model_name))
-                elif piece.is_known:
-                    uses.by_name[piece.name] = by_name[piece.name]
-                    if piece.name in ambiguous:
-                        uses.notes.append(_write_choice(piece.name, ambiguous[piece.name]))
-                else:
-                    other = others_finder.find(f"embedding:{piece.name}")[0]
-                    info = others_by_name.get(other.name) if other.is_known else None
-                    fault = _write_fault(piece.name, info, model_name, list(by_name))
-                    uses.faults.append(f"{title}: {fault}")
-        uses.notes = list(dict.fromkeys(uses.notes))
-        uses.faults = list(dict.fromkeys(uses.faults))
-        return uses
+        return EmbeddingIndex(self.list_embeddings(), widths, model_name)
 
     def read_named_pickles(self, requests: Iterable[GenerationRequest]) -> None:
         """Read the pickles that were not read yet and that the prompts of requests name.
@@ -174,8 +192,8 @@ class Embeddings:
         named = {
             path: None
             for request in requests
-            for field_name in PROMPT_FIELDS
-            for text in list_texts(getattr(request, field_name))
+            for prompt in request.prompts
+            for text in list_texts(prompt)
             for mention in finder.find(text)
             for path in paths.get(mention.name, ())
         }

@@ -38,7 +38,7 @@ from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
-from studio.storage.models.embeddings import EmbeddingUses, Embeddings, read_text_widths
+from studio.storage.models.embeddings import EmbeddingIndex, Embeddings, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
@@ -271,15 +271,16 @@ class Library:
             raise InvalidSpec(faults)
         return self.check_files(request)
 
-    def find_embeddings(self, model: ModelInfo, *requests: GenerationRequest) -> EmbeddingUses:
-        """Find the textual inversions that the prompts of a model's requests name."""
+    def index_embeddings(self, model: ModelInfo) -> EmbeddingIndex:
+        """Return the textual inversions as prompts for a model see them."""
         widths = read_text_widths(model.path, model.family)
-        return self.embeddings.resolve(requests, widths, model.name)
+        return self.embeddings.build_index(widths, model.name)
 
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
 
-        Requests with the same model, LoRAs, image, mask, extension and prompts have the same answer.
+        Requests with the same model, LoRAs, image, mask and extension have the same answer, as far
+        as their prompts have the same words behind `embedding:`.
         """
         model = self.get_model(request.model)
         self.inputs.check_request(request)
@@ -290,7 +291,7 @@ class Library:
                     f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
                     f"is {FAMILIES[model.family].title}; choose another of them."
                 )
-        faults = self.find_embeddings(model, request).faults
+        faults = self.index_embeddings(model).resolve([request]).faults
         if faults:
             raise InvalidSpec(faults)
         return model

@@ -141,8 +141,8 @@ class Pickles:
             for path, problem in zip(waiting, [*problems, _BROKE_OFF]):
                 entries[path]["problem"] = problem
             waiting = waiting[len(problems) + 1 :]
-        for path, entry in entries.items():
-            entry["problem"] = entry["problem"] or self._find_misfit(path, entry["sha256"], use)
+        for entry in entries.values():
+            entry["problem"] = entry["problem"] or self._find_misfit(entry["sha256"], use)
         self._remember(entries)
         return {
             path: f"{path.name} {entry['problem']}."
@@ -169,7 +169,8 @@ class Pickles:
         timer.start()
         problems: list[str] = []
         try:
-            assert child.stdin and child.stdout
+            assert child.stdin
+            assert child.stdout
             child.stdin.write(question)
             child.stdin.close()
             for line in child.stdout:
@@ -190,7 +191,7 @@ class Pickles:
             child.stdout.close()
         return problems[: len(paths)]
 
-    def _find_misfit(self, path: Path, sha256: str, use: str) -> str:
+    def _find_misfit(self, sha256: str, use: str) -> str:
         """Return what speaks against the tensors of a pickle where it lies."""
         target = self._get_target(sha256)
         identified = model_file.identify_file(target)

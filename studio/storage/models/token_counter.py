@@ -73,7 +73,7 @@ def list_clip_tokens(merges: Sequence[tuple[str, str]]) -> list[str]:
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [chr(byte) for byte in visible]
     letters += [chr(256 + index) for index in range(256 - len(visible))]
-    words = [f"{letter}</w>" for letter in letters]
+    words = [letter + "</w>" for letter in letters]
     return [*letters, *words, *map("".join, merges), BEGIN_TOKEN, END_TOKEN]
 
 

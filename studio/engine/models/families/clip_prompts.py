@@ -145,7 +145,6 @@ def _pad(row: Row, empty: Row, num_tokens: int) -> Row:
 
 def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
     """Return a prompt's row, remembered by the text and all that changes how it is encoded."""
-
     prompt = parse_prompt(text)
     inversions = select_embeddings(model.embeddings, prompt)
 
