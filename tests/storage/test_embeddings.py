@@ -153,6 +153,23 @@ def test_a_pickle_is_known_before_it_is_read(library: Library, folder: Path) -> 
     assert info.widths == ()
 
 
+def test_the_hashes_of_an_image_tell_which_was_meant(library: Library, folder: Path) -> None:
+    save_file({"emb_params": vectors()}, folder / "neg" / "hands.safetensors")
+    save_file({"emb_params": vectors(2)}, folder / "style.safetensors")
+    hashes = {
+        info.short_name: library.embeddings.get_content_hash(info)[:12]
+        for info in library.embeddings.list_embeddings()
+    }
+    compare = library.embeddings.compare_hashes
+    assert not compare({"hands": hashes["hands"], "Style": hashes["style"].upper()})
+    (renamed,) = compare({"hands-v2": hashes["hands"]})
+    assert "is called neg/hands here" in renamed
+    (other,) = compare({"hands": "0" * 12})
+    assert "not the file" in other
+    (missing,) = compare({"nope": "0" * 12})
+    assert "is not here" in missing
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/real/embeddings")
 @pytest.mark.slow
 def test_real_files_are_named_and_alike(library: Library, folder: Path) -> None:

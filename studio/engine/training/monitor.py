@@ -189,7 +189,9 @@ class TrainingMonitor:
                 if isinstance(latents, StudioError):
                     raise latents
                 metadata = PngInfo()
-                parameters = infotext.format_infotext(trajectory.request, self.setup.content_hash)
+                parameters = infotext.format_infotext(
+                    trajectory.request, {"model": self.setup.content_hash}
+                )
                 metadata.add_itxt("parameters", parameters)
                 buffer = io.BytesIO()
                 image = decode_latents(model, latents, trajectory.request.size)

@@ -11,7 +11,7 @@ and that is said; behind `embedding:` it is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Shelf, ShelfFile
 from studio.storage.odd_files import explain_odd_file
 
+MAX_COMPARED = 200  # embeddings whose files are hashed to find one under another name
 PROMPT_FIELDS = ("prompt", "negative_prompt")
 FAMILY_BY_WIDTHS = {
     tuple(encoder.hidden_size for encoder in family.shape.text_encoders): family.title
@@ -199,6 +200,38 @@ class Embeddings:
         }
         self._pickles.convert(named)
 
+    def compare_hashes(self, hashes: Mapping[str, str]) -> list[str]:
+        """Return a sentence for each embedding of an image that is not here, or is another here.
+
+        Args:
+            hashes: The beginning of the file's sha256, by the name in the image's prompts.
+        """
+        infos = self.list_embeddings() if hashes else []
+        notes = []
+        for name, expected in list(hashes.items())[:MAX_COMPARED]:
+            named = [info for info in infos if _is_called(info, name)]
+            if any(self._has_hash(info, expected) for info in named):
+                continue
+            same = [info for info in infos[:MAX_COMPARED] if self._has_hash(info, expected)]
+            if same:
+                notes.append(
+                    f"The embedding {name} of that picture is called {same[0].name} here; write "
+                    "that in the prompt."
+                )
+            elif named:
+                notes.append(
+                    f"The embedding {named[0].name} here is not the file that the picture was made "
+                    "with; it will look different."
+                )
+            else:
+                notes.append(
+                    f"The embedding {name} is not here; its name stays in the prompt as words."
+                )
+        return notes
+
+    def _has_hash(self, info: EmbeddingInfo, beginning: str) -> bool:
+        return self.get_content_hash(info).startswith(beginning.lower())
+
     def get_content_hash(self, info: EmbeddingInfo) -> str:
         """Return the sha256 of an embedding's file, as other programs and sites show it."""
         return self._hashes.get_hash(info.path, [info.path], info.path.parent)
@@ -241,6 +274,10 @@ class Embeddings:
                 return self._cache[path][1]
         except StudioError as error:
             return str(error)
+
+
+def _is_called(info: EmbeddingInfo, name: str) -> bool:
+    return name.casefold() in (spelling.casefold() for spelling in info.spellings)
 
 
 def list_texts(prompt: str) -> list[str]:

@@ -583,7 +583,8 @@ class GenerationTab:
                 for name, value in imported.values.items()
                 if name in self.form.components
             }
-            notes = list(imported.notes)
+            embeddings = self.services.home.library.embeddings
+            notes = [*imported.notes, *embeddings.compare_hashes(imported.embedding_hashes)]
             model_names = {model.name for model in self.services.home.library.list_models()}
             if settings.get("model") not in model_names:
                 model_name = settings.pop("model", "of that picture")
