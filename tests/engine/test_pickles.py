@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,3 +240,30 @@ def test_flatten_takes_only_dense_tensors_by_name() -> None:
     assert list(tensors) == ["a"]
     with pytest.raises(pickle_reader.Unreadable):
         pickle_reader.flatten({"string_to_param": {"*": torch.ones(1), "+": torch.ones(1)}})
+
+
+def test_the_job_reads_what_is_new(settings: Settings, folder: Path) -> None:
+    from studio.core.jobs import READ_PICKLES
+    from studio.engine.models.pickle_job import read_pickles
+    from studio.services.submission import Services
+    from studio.storage.home import Home
+    from studio.storage.jobs import Progress
+    from support.visitors import ANN, OWNER
+
+    torch.save(make_a1111(), folder / "hands.pt")
+    torch.save([1], folder / "odd.pt")
+    home = Home(settings)
+    services = Services(home)
+    assert services.submit_pickle_reading(ANN) is None
+    assert services.submit_pickle_reading(OWNER)
+    assert services.submit_pickle_reading(OWNER) is None  # it waits already
+    (job,) = home.jobs.list_open(kind=READ_PICKLES.name)
+    context = SimpleNamespace(home=home)
+    seen: list[Progress] = []
+    result = read_pickles(context, job.spec, seen.append)  # type: ignore[arg-type]
+    assert result == {"read": 1, "notes": ["odd.pt is a pickle without tensors by name."]}
+    assert [file.name for file in home.library.shelf.list_files("embedding")] == ["hands"]
+    assert not home.library.list_unread_pickles()
+    home.jobs.cancel(job.id)
+    assert services.submit_pickle_reading(OWNER) is None
+    home.close()

@@ -271,6 +271,10 @@ class Library:
             raise InvalidSpec(faults)
         return self.check_files(request)
 
+    def list_unread_pickles(self) -> list[Path]:
+        """List the pickles of embeddings and upscalers that were not read yet."""
+        return [path for _, path in self.shelf.list_pickles() if self.pickles.is_unread(path)]
+
     def index_embeddings(self, model: ModelInfo) -> EmbeddingIndex:
         """Return the textual inversions as prompts for a model see them."""
         widths = read_text_widths(model.path, model.family)
