@@ -112,6 +112,15 @@ class EmbeddingIndex:
         self._finder = MentionFinder(self._by_name)
         self._others_finder = MentionFinder(self._others_by_name)
 
+    def list_fitting(self) -> list[tuple[str, EmbeddingInfo]]:
+        """List the embeddings that go with the model, each with its shortest plain name."""
+        names: dict[str, str] = {}
+        for spelling, info in self._by_name.items():
+            if self._by_name.get(info.short_name) is info:
+                spelling = info.short_name
+            names.setdefault(info.name, spelling)
+        return [(spelling, self._by_name[name]) for name, spelling in names.items()]
+
     def resolve(self, requests: Iterable[GenerationRequest]) -> EmbeddingUses:
         """Find what the prompts of requests name."""
         texts = {
