@@ -12,6 +12,7 @@ CLIP's own vocabulary follows from its merges (https://github.com/openai/CLIP): 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -25,6 +26,7 @@ TOKEN_PATTERN = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|"
     r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
+CLIP_VOCABULARY_SIZE = 49_408
 BEGIN_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -90,6 +92,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     return merges
 
 
+@cache  # 48,894 merges take a tenth of a second
 def _load_clip_tokenizer(folder: Path) -> Tokenizer:
     try:
         merges = read_merges(folder / "merges.txt")
