@@ -140,6 +140,13 @@ UNLOAD = JobKind(
     _describe_unload,
     owner_only="Taking a model out of memory",
 )
+READ_PICKLES = JobKind(
+    "read_pickles",
+    "studio.engine.models.pickle_job:read_pickles",
+    lambda _spec: "embeddings and upscalers in older files",
+    owner_only="Reading files of weights",
+    is_short=True,
+)
 
 JOB_KINDS: dict[str, JobKind] = {
     kind.name: kind
@@ -155,6 +162,7 @@ JOB_KINDS: dict[str, JobKind] = {
         CAPTION,
         CLIP_SEARCH,
         UNLOAD,
+        READ_PICKLES,
     )
 }
 

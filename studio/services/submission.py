@@ -210,6 +210,11 @@ class Services:
             config.check_guest()
         model = self.home.library.get_model(config.model)
         check_family(config, model.family, model.is_inpainting)
+        samples = [GenerationRequest(prompt=prompt) for prompt in config.sample_prompt_list]
+        faults = self.home.library.index_embeddings(model).resolve(samples).faults
+        if faults:
+            title = TrainingConfig.model_fields["sample_prompts"].title
+            raise InvalidSpec([fault.replace("Prompt", str(title), 1) for fault in faults])
         return self.open_training_set(config.dataset, visitor)
 
     def prepare_training(
@@ -327,6 +332,19 @@ class Services:
         self._admit(kinds.UNLOAD, visitor)
         spec = {"models": [self.home.library.get_model(model).name]}
         return self._queue(PreparedJob(kinds.UNLOAD, spec), visitor)
+
+    def submit_pickle_reading(self, visitor: Visitor) -> int | None:
+        """Queue the reading of pickles that were not read yet, if the owner looks.
+
+        Returns:
+            The job's id; None where there is nothing to read, it is queued already, or a guest
+            looks.
+        """
+        if visitor.is_guest or not self.home.library.list_unread_pickles():
+            return None
+        if self.home.jobs.list_open(kind=kinds.READ_PICKLES.name):
+            return None
+        return self._queue(PreparedJob(kinds.READ_PICKLES, {}), visitor)
 
     def move_file(self, file: str, visitor: Visitor) -> Path:
         """Move a file of weights to the folder of the home where it belongs; return its new path.

@@ -155,7 +155,7 @@ class Gallery:
             "owner": owner,
             "created": round(created, 3),
         }
-        parameters = infotext.format_infotext(request, content_hashes.get("model", ""))
+        parameters = infotext.format_infotext(request, content_hashes)
         info = PngInfo()
         info.add_itxt("parameters", parameters)
         info.add_itxt("studio", json.dumps(metadata, ensure_ascii=False))
@@ -401,12 +401,15 @@ class ImportedSettings:
         source: "studio" or "A1111".
         text: The `parameters` text.
         notes: A sentence for each thing that could not be taken over.
+        embedding_hashes: The beginning of the file's sha256 for each textual inversion that the
+            prompts name, by that name.
     """
 
     values: Mapping[str, Any]
     source: str
     text: str
     notes: tuple[str, ...] = field(default=())
+    embedding_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def to_report(self) -> dict[str, Any]:
         """Return what the command line and the endpoint `inspect` say of such a file."""
@@ -438,11 +441,21 @@ def read_image_settings(
     try:
         metadata = _parse_studio_chunk(text_chunks)
         request = validate(GenerationRequest, metadata["request"])
-        return ImportedSettings(request.model_dump(mode="json"), "studio", text)
+        contents = metadata.get("contents")
+        pairs = contents.items() if isinstance(contents, dict) else ()
+        hashes = {key: value for key, value in pairs if isinstance(value, str)}
+        return ImportedSettings(
+            request.model_dump(mode="json"),
+            "studio",
+            text,
+            embedding_hashes=infotext.get_embedding_hashes(hashes),
+        )
     except (BadPicture, InvalidSpec):
         pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
     try:
         parsed = infotext.parse_infotext(text)
     except ValueError as error:
         raise BadPicture(f"{name or path.name} carries no settings of a picture: {error}") from None
-    return ImportedSettings(parsed.values, "A1111", text, tuple(parsed.notes))
+    return ImportedSettings(
+        parsed.values, "A1111", text, tuple(parsed.notes), parsed.embedding_hashes
+    )

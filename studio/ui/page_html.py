@@ -19,7 +19,11 @@ LOGIN_NAME_KEY = "studio.login"  # where an ASGI scope has the name of who is lo
 STATIC_FOLDER = Path(__file__).with_name("static")
 FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
 # Once the page is read, and before gradio's own.
-MODULE_SCRIPTS = (STATIC_FOLDER / "browser_tab.js", STATIC_FOLDER / "shortcuts.js")
+MODULE_SCRIPTS = (
+    STATIC_FOLDER / "browser_tab.js",
+    STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
+    STATIC_FOLDER / "shortcuts.js",
+)
 _SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
 _HEAD_TAG = re.compile(rb"<head[^>]*>")
 # Of gradio's own head: addresses of other hosts, and one that is not relative to the page.

@@ -482,7 +482,7 @@ def test_tokens_are_those_of_the_models_own_tokenizer(tmp_path: object) -> None:
         "A  BOAT\tin\nlines",
         "don't",
     ]
-    count = TokenCounter()
+    count = TokenCounter(POCKET)
     count.count_batch(texts[:3])
     assert [count(text) for text in texts] == [len(stock(text).input_ids) for text in texts]
 
@@ -500,7 +500,7 @@ def test_tokenizers_of_older_folders(tmp_path_factory: pytest.TempPathFactory) -
         TokenCounter(model)
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(POCKET / "tokenizer" / name, model / "tokenizer")
-    old, new = TokenCounter(model), TokenCounter()
+    old, new = TokenCounter(model), TokenCounter(POCKET)
     for text in ("a red boat on a lake", "mysks čaj 月!!", "", "a photo, of it's 12"):
         assert old(text) == new(text)
 

@@ -184,7 +184,7 @@ def values(text: str) -> dict[str, Any]:
 
 
 def test_written_as_a1111_writes_it() -> None:
-    assert infotext.format_infotext(REQUEST, "6ce0161689b3853acaa03779ec93eafe") == (
+    assert infotext.format_infotext(REQUEST, {"model": "6ce0161689b3853acaa03779ec93eafe"}) == (
         "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, "
         f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, Version: studio {__version__}"
     )
@@ -273,7 +273,7 @@ def test_work_on_a_picture_as_others_write_it() -> None:
 
 @given(requests(), st.sampled_from(["", "6ce0161689b3853acaa03779ec93eafe"]))
 def test_nothing_is_lost(request: GenerationRequest, model_hash: str) -> None:
-    found = infotext.parse_infotext(infotext.format_infotext(request, model_hash))
+    found = infotext.parse_infotext(infotext.format_infotext(request, {"model": model_hash}))
     assert validate(GenerationRequest, found.values) == request
     assert found.notes == []
 
@@ -440,3 +440,21 @@ def test_never_anything_but_a_value_error(text: str) -> None:
         return
     assert isinstance(found.values["prompt"], str)
     assert all(isinstance(note, str) for note in found.notes)
+
+
+def test_the_hashes_of_embeddings() -> None:
+    """A1111's key and number of digits; names with commas and colons come back."""
+    contents = {"model": "6ce0" * 16, "embedding EasyNegative": "c74b4e810b030f6b" * 4}
+    text = infotext.format_infotext(REQUEST, contents | {"embedding a, b: c": "12345678" * 8})
+    assert 'TI hashes: "EasyNegative: c74b4e810b03, a, b: c: 123456781234", Version' in text
+    parsed = infotext.parse_infotext(text)
+    assert parsed.embedding_hashes == {"EasyNegative": "c74b4e810b03", "a, b: c": "123456781234"}
+    assert not parsed.notes
+    assert "TI hashes" not in infotext.format_infotext(REQUEST, {"model": "6ce0" * 16})
+
+
+def test_the_hashes_of_an_image_from_a1111() -> None:
+    text = 'a boat\nSteps: 20, Sampler: Euler, Seed: 1, TI hashes: "bad-hands-5: AA7651BE154C", Version: v1.10.1'
+    parsed = infotext.parse_infotext(text)
+    assert parsed.embedding_hashes == {"bad-hands-5": "aa7651be154c"}
+    assert not [note for note in parsed.notes if "TI hashes" in note]

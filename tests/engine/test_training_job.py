@@ -28,8 +28,10 @@ from studio.engine.training.lora_export import read_settings
 from studio.engine.training.prepare import NON_IDENTITY_FIELDS, prepare_training
 from studio.engine.worker import _Worker
 from studio.errors import DatasetError, InvalidSpec, ModelNotFound, OutOfMemory, StudioError
+from studio.services.submission import Services
 from studio.settings import load, shipped
 from studio.storage.jobs import Jobs, Progress
+from studio.storage.models.embeddings import read_text_widths
 from studio.storage.presets import Presets
 from support.benches import open_bench
 from support.models import make_toy
@@ -44,6 +46,7 @@ from support.trainings import (
     trained,
     weights,
 )
+from support.visitors import OWNER
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -271,6 +274,37 @@ def test_the_shipped_miniatures_can_begin(bench: WorkerContext, name: str) -> No
 
 
 # ---- what a run says and leaves -------------------------------------------------------------------------------------
+
+
+def test_sample_prompts_may_name_embeddings(bench: WorkerContext) -> None:
+    """In a sample they are what they are in a picture; one that is not there is said before the first step."""
+    from safetensors.torch import save_file
+
+    folder = bench.settings.embeddings
+    folder.mkdir(exist_ok=True)
+    tiny = bench.home.library.get_model("tiny")
+    (width,) = read_text_widths(tiny.path, tiny.family)
+    path = folder / "sample-style.safetensors"
+    save_file({"emb_params": torch.randn(2, width) * 3}, path)
+    settings = {"steps": 1, "sample_every": 1}
+    try:
+        id = add(bench, sample_prompts="sample-style\nsample-styles", **settings)
+        train(bench, {"run": id}, silent)
+        spec = {"model": "tiny", "prompt": "sample-style", "seed": 7, "steps": PAINTED}
+        painted = generate(bench, spec, silent)["pictures"][0]["path"]
+    finally:
+        path.unlink()
+    named, word = (
+        np.asarray(Image.open(bench.home.runs.list_samples(id)[k].path), int) for k in (0, 1)
+    )
+    assert np.abs(np.asarray(Image.open(painted), int) - named).max() <= 1
+    assert np.abs(word - named).max() > 1
+    id = add(bench, sample_prompts="embedding:sample-style", **settings)
+    with refused(InvalidSpec, "Prompt"):
+        train(bench, {"run": id}, silent)
+    assert not bench.home.runs.read_log(id)
+    with refused(InvalidSpec, "Sample prompts"):
+        Services(bench.home).check_training(bench.home.runs.get(id).config, OWNER)
 
 
 @pytest.mark.smoke

@@ -84,7 +84,7 @@ def test_saved_and_found(gallery: Gallery, save: Save, settings: Settings) -> No
 def test_the_file_tells_all(save: Save) -> None:
     picture = save()
     text = Image.open(picture.path).info
-    assert text["parameters"] == infotext.format_infotext(REQUEST, CONTENTS["model"])
+    assert text["parameters"] == infotext.format_infotext(REQUEST, CONTENTS)
     assert "Model hash: 6ce0161689," in text["parameters"]
     said = json.loads(text["studio"])
     assert said == {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ from studio.errors import quote
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
 MIN_PAIRS = 3  # fewer are no settings text
 SHOWN_HASH_DIGITS = 10
+SHOWN_EMBEDDING_HASH_DIGITS = 12  # A1111 shows two more of these
+_EMBEDDING_HASH_KEY = "TI hashes"
+_EMBEDDING_HASH_PATTERN = re.compile(r"\s*(.{1,200}?)\s*: ([0-9a-fA-F]{8,64})\s*(?:,|$)")
 # A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
 _PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
@@ -76,19 +79,29 @@ _IGNORED_KEYS = ("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "I
 
 @dataclass
 class ParsedInfotext:
-    """Values for a request's fields, and notes on what could not be taken over."""
+    """Values for a request's fields, and notes on what could not be taken over.
+
+    Attributes:
+        embedding_hashes: The beginning of the file's sha256 for each textual inversion that the
+            prompts name, by that name.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    embedding_hashes: dict[str, str] = field(default_factory=dict)
 
 
-def format_infotext(request: GenerationRequest, model_hash: str = "") -> str:
+def format_infotext(
+    request: GenerationRequest, content_hashes: Mapping[str, str] | None = None
+) -> str:
     """Return the text for one image's resolved request.
 
     Args:
         request: The request.
-        model_hash: The sha256 of the model's content, of which ten digits are written.
+        content_hashes: What its digest was made over: of the model's ("model") ten digits are
+            written, of each textual inversion's ("embedding NAME") twelve.
     """
+    content_hashes = content_hashes or {}
     schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
@@ -97,11 +110,12 @@ def format_infotext(request: GenerationRequest, model_hash: str = "") -> str:
         "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": model_hash[:SHOWN_HASH_DIGITS] or None,
+        "Model hash": content_hashes.get("model", "")[:SHOWN_HASH_DIGITS] or None,
         "Model": request.model,
         "Clip skip": _none_if_1(request.clip_skip),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
+        _EMBEDDING_HASH_KEY: _format_embedding_hashes(content_hashes),
         "Version": _VERSION_TAG,
     }
     text = _format_text(request, pairs)
@@ -135,8 +149,27 @@ def parse_infotext(text: str) -> ParsedInfotext:
     parsed = ParsedInfotext()
     _read_prompt(words[0].removesuffix("\n"), pairs, parsed)
     parsed.values["negative_prompt"] = pairs.pop("Negative", negative_words)
+    hashes = _EMBEDDING_HASH_PATTERN.findall(pairs.pop(_EMBEDDING_HASH_KEY, ""))
+    parsed.embedding_hashes = {name: digits.lower() for name, digits in hashes}
     _read_pairs(pairs, parsed, is_own)
     return parsed
+
+
+def _format_embedding_hashes(content_hashes: Mapping[str, str]) -> str | None:
+    pairs = [
+        f"{name}: {content_hash[:SHOWN_EMBEDDING_HASH_DIGITS]}"
+        for name, content_hash in get_embedding_hashes(content_hashes).items()
+    ]
+    return ", ".join(pairs) or None
+
+
+def get_embedding_hashes(content_hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of textual inversions by name, of all that a digest was made over."""
+    return {
+        key.removeprefix("embedding "): content_hash
+        for key, content_hash in content_hashes.items()
+        if key.startswith("embedding ")
+    }
 
 
 def _none_if_1(number: int) -> int | None:

@@ -132,6 +132,11 @@ class GenerationRequest(RequestFields):
         """
         return rules.find_inactive_fields(self, FIELD_REQUIRES)
 
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """The prompt and the negative prompt."""
+        return self.prompt, self.negative_prompt
+
     def reject_inactive(self, field_names: Iterable[str] | None = None) -> None:
         """Raise InvalidSpec if a setting that is not at its default changes nothing.
 

@@ -22,6 +22,7 @@ from pydantic import model_validator
 
 from studio.core.base import Spec, spec_field, validate
 from studio.core.catalog import SCHEDULERS
+from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
@@ -252,12 +253,16 @@ class SweepPlan(Spec):
 
     @property
     def distinct_requests(self) -> list[GenerationRequest]:
-        """One request for each set of model, LoRAs and images: what the library must have."""
+        """One request for each set of model, LoRAs, images and embeddings asked for by name.
+
+        That is what the library must have.
+        """
         requests: dict[tuple[Any, ...], GenerationRequest] = {}
         for cell in self.cells:
             request = cell.request
             loras = tuple(use.name for use in request.with_inline_loras().loras)
-            key = (request.model, loras, request.image, request.mask, request.extension)
+            asking = tuple(text for text in request.prompts if asks_for_embeddings(text))
+            key = (request.model, loras, asking, request.image, request.mask, request.extension)
             requests[key] = request
         return list(requests.values())
 

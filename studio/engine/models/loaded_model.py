@@ -25,6 +25,7 @@ from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
+from studio.engine.models.embeddings import LoadedEmbedding
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
 from studio.storage import odd_files
@@ -98,6 +99,8 @@ class LoadedModel(ABC):
     active_adapters: tuple[Any, ...] = ()
     # Of the present borrow: LoRA's name → (content hash, adapter), by manager.py.
     adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    # Of the present borrow: the textual inversions that its prompts name, by manager.py.
+    embeddings: Mapping[str, LoadedEmbedding] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.family: Family = FAMILIES[self.info.family]

@@ -20,10 +20,12 @@ from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
 from studio.engine.models.devices import DTYPES, catch_out_of_memory
+from studio.engine.models.embeddings import load_embeddings
 from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
-from studio.errors import OutOfMemory
+from studio.errors import InvalidSpec, OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
+from studio.storage.models.embeddings import EmbeddingIndex
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.storage.models.transformers_models import TransformersModels
 
@@ -81,6 +83,8 @@ class PipelineManager:
         Raises:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
+        requests = (request, *extra_requests)
+        self._library.embeddings.read_named_pickles(requests)
         info = self._library.check_request(request)
         model = self._open_model(info)
         with (
@@ -90,7 +94,9 @@ class PipelineManager:
             previous = model.provider, model.parts
             stack.callback(_restore_parts, model, *previous)
             model.provider, model.parts = _Loans(self, model, stack), {}
-            with self._attach_loras(model, (request, *extra_requests)):
+            stack.callback(setattr, model, "embeddings", model.embeddings)
+            model.embeddings = load_embeddings(self._library, info, requests)
+            with self._attach_loras(model, requests):
                 yield model
             timings.record_timings(self._settings, info.name, encode=model.encode_seconds)
 
@@ -162,17 +168,38 @@ class PipelineManager:
         """Return what a request's digest is made over, without loading anything.
 
         Returns:
-            Hashes of the model ("model") and each LoRA ("lora NAME"); "dtype" and "device".
+            Hashes of the model ("model"), each LoRA ("lora NAME") and each textual inversion that
+            a prompt names ("embedding NAME"); "dtype" and "device".
         """
+        self._library.embeddings.read_named_pickles([request])
+        model = self._library.check_files(request)
         hashes = {
-            "model": self._library.get_content_hash(self._library.check_files(request)),
+            "model": self._library.get_content_hash(model),
             "dtype": self.device.dtype_name,
             "device": self.device.kind,
         }
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
-        return hashes
+        return hashes | self.embedding_hashes(request, self._library.index_embeddings(model))
+
+    def embedding_hashes(self, request: GenerationRequest, index: EmbeddingIndex) -> dict[str, str]:
+        """Return the part of `content_hashes` that the prompts decide.
+
+        Args:
+            request: The request.
+            index: The embeddings as its model sees them.
+
+        Raises:
+            InvalidSpec: A prompt asks for one that is not there or does not fit.
+        """
+        uses = index.resolve([request])
+        if uses.faults:
+            raise InvalidSpec(uses.faults)
+        return {
+            f"embedding {name}": self._library.embeddings.get_content_hash(info)
+            for name, info in uses.by_name.items()
+        }
 
     @property
     def free_bytes(self) -> int:

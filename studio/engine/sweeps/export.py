@@ -177,11 +177,10 @@ def _build_cell(context: WorkerContext, cell: Cell, result: CellResult) -> Table
             verdict=result.verdict,
             key=cell.key,
         )
-    model_hash = image.content_hashes.get("model", "")
     return TableCell(
         image_path=image.path,
         seed=cell.request.seed,
-        settings=infotext.format_infotext(image.request, model_hash),
+        settings=infotext.format_infotext(image.request, image.content_hashes),
         metrics={"seconds": image.seconds, **result.metrics},
         verdict=result.verdict,
         thumbnail_path=image.thumbnail if image.thumbnail.is_file() else None,

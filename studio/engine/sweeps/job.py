@@ -42,6 +42,7 @@ from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import load_sweep, write_exports
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
+from studio.storage.models.embeddings import EmbeddingIndex
 from studio.storage.models.library import ModelInfo
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
@@ -136,6 +137,8 @@ class _RequestResolver:
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._cache: dict[Any, tuple[dict[str, str], ModelInfo] | StudioError] = {}
+        self._embeddings: dict[str, EmbeddingIndex] = {}  # by model
+        self._embedding_hashes: dict[Any, dict[str, str]] = {}  # by model and prompts
 
     def resolve(self, request: GenerationRequest) -> tuple[ResolvedRequest, dict[str, str]]:
         """Return a cell's resolved request, and the hashes that its digest is made over.
@@ -158,14 +161,39 @@ class _RequestResolver:
         faults = find_family_faults(request, FAMILIES[model.family])  # this cell's, not its group's
         if faults:
             raise InvalidSpec(faults)
+        embedding_hashes = self._hash_embeddings(request, model)
+        if embedding_hashes:
+            content_hashes = content_hashes | embedding_hashes
         inputs = self._context.home.inputs
         return inputs.resolve(request, model.native_size, request.seed), content_hashes
+
+    def list_notes(self, request: GenerationRequest) -> list[str]:
+        """Return what is to be said of the words of a request that was resolved."""
+        return self._embeddings[request.model].resolve([request]).notes
+
+    def _hash_embeddings(self, request: GenerationRequest, model: ModelInfo) -> dict[str, str]:
+        """Return the hashes of the embeddings that a cell's prompts name. Raises InvalidSpec."""
+        key = (request.model, request.prompts)
+        if key not in self._embedding_hashes:
+            library = self._context.home.library
+            known = self._embeddings.get(request.model)
+            if known is None or known.has_unread:
+                library.embeddings.read_named_pickles([request])
+                self._embeddings[request.model] = library.index_embeddings(model)
+            index = self._embeddings[request.model]
+            hashes = self._context.pipelines.embedding_hashes(request, index)
+            self._embedding_hashes[key] = hashes
+        return self._embedding_hashes[key]
 
     def _look_up(
         self, request: GenerationRequest
     ) -> tuple[dict[str, str], ModelInfo] | StudioError:
         try:
-            content_hashes = self._context.pipelines.content_hashes(request)
+            # Without words: those are looked up for each cell.
+            wordless = request.with_inline_loras().model_copy(
+                update={"prompt": "", "negative_prompt": ""}
+            )
+            content_hashes = self._context.pipelines.content_hashes(wordless)
             model = self._context.home.library.get_model(request.model)
         except StudioError as error:
             return error
@@ -240,6 +268,7 @@ class _SweepRun:
         except StudioError as error:
             self._record_failure(cell.key, error)
             return None
+        self.notes.update(self._resolver.list_notes(request))
         pending = _PendingCell(cell.key, request, content_hashes)
         return None if self._reuse(pending) else pending
 

@@ -20,6 +20,7 @@ from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import Trajectory
 from studio.engine.generation.trajectory_runner import decode_latents
 from studio.engine.models.devices import catch_out_of_memory
+from studio.engine.models.embeddings import LoadedEmbedding, load_embeddings
 from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
@@ -29,6 +30,7 @@ from studio.engine.training.prepare import TrainingSetup
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
 from studio.errors import StudioError
 from studio.storage import atomic
+from studio.storage.models.library import Library
 from studio.storage.training.runs import Run, sample_seed
 
 # Shares of the timesteps, 0 … 1, at which the validation loss is measured.
@@ -78,6 +80,8 @@ class TrainingMonitor:
         self._sample_every = config.sample_every or (config.sample_every_epochs or 0) * epoch
         self._save_every = config.checkpoint_every or (config.checkpoint_every_epochs or 0) * epoch
         self._validate_every = (config.validate_every or epoch) if validation_loader else 0
+        # Before the first step: what is missing later would cost a training of hours.
+        self._sample_embeddings = load_sample_embeddings(context.home.library, setup)
 
     def report_progress(self, step: int, message: str) -> None:
         """Report the step and the remaining seconds. Raises Cancelled to stop."""
@@ -177,6 +181,7 @@ class TrainingMonitor:
         """Generate samples to the paths of their prompts, by number."""
         step = trainer.global_step
         with trainer.network.eval_mode() as model:
+            model.embeddings = self._sample_embeddings
             path_by_trajectory = {}
             for index, path in paths.items():
                 request = self._build_sample_request(model, index)
@@ -189,7 +194,9 @@ class TrainingMonitor:
                 if isinstance(latents, StudioError):
                     raise latents
                 metadata = PngInfo()
-                parameters = infotext.format_infotext(trajectory.request, self.setup.content_hash)
+                parameters = infotext.format_infotext(
+                    trajectory.request, {"model": self.setup.content_hash}
+                )
                 metadata.add_itxt("parameters", parameters)
                 buffer = io.BytesIO()
                 image = decode_latents(model, latents, trajectory.request.size)
@@ -216,6 +223,19 @@ class TrainingMonitor:
 
     def _sample_path(self, step: int, prompt_index: int) -> Path:
         return self.run.folder / "samples" / f"{step:08d}-{prompt_index}.png"
+
+
+def load_sample_embeddings(library: Library, setup: TrainingSetup) -> dict[str, LoadedEmbedding]:
+    """Read the textual inversions that sample prompts name; in captions such a name is a word.
+
+    Raises:
+        InvalidSpec: A prompt asks for one that is not there, or does not fit the model.
+        BadFile: One cannot be read.
+    """
+    config = setup.config
+    requests = [GenerationRequest(prompt=prompt) for prompt in config.sample_prompt_list]
+    library.embeddings.read_named_pickles(requests)
+    return load_embeddings(library, setup.model_info, requests)
 
 
 def snapshot_weights(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -61,8 +61,8 @@ from studio.storage.datasets.items import (
 )
 from studio.storage.datasets.layout import ImageEntry
 from studio.storage.datasets.thumbnails import ThumbnailCache
+from studio.storage.datasets.token_models import TokenModels
 from studio.storage.datasets.training_set import TrainingSets
-from studio.storage.models.token_counter import TokenCounter
 
 HAND_WRITER = Writer(by="hand")
 
@@ -80,7 +80,7 @@ class DatasetStore:
         self.settings = settings
         self.registry = registry or TrainingSets(settings)
         self._journal = Journal(settings)
-        self._token_counter = TokenCounter()
+        self.token_models = TokenModels(settings)
         self._thumbnails = ThumbnailCache(settings)
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class DatasetStore:
             name,
             journal=self._journal,
             image_index=self.registry.image_index,
-            token_counter=self._token_counter,
+            token_models=self.token_models,
             thumbnails=self._thumbnails,
         )
 
@@ -202,12 +202,12 @@ class Dataset:
         *,
         journal: Journal,
         image_index: ImageIndex,
-        token_counter: TokenCounter,
+        token_models: TokenModels,
         thumbnails: ThumbnailCache,
     ) -> None:
         self.folder = folder
         self.name = name
-        self.token_counter = token_counter
+        self._token_models = token_models
         self.is_shipped = folder.is_relative_to((shipped("assets") / "datasets").resolve())
         self._journal = journal
         self._image_index = image_index
@@ -429,8 +429,9 @@ class Dataset:
         """Convert images to what filters and lint work on."""
         if not count_tokens:
             return [to_row(image) for image in images]
-        self.token_counter.count_batch(image.caption for image in images)
-        return [to_row(image, self.token_counter(image.caption)) for image in images]
+        count_tokens = self._token_models.get_counter(self.folder)
+        count_tokens.count_batch(image.caption for image in images)
+        return [to_row(image, count_tokens(image.caption)) for image in images]
 
     # ---- changing ------------------------------------------------------------------------------
 
@@ -633,6 +634,7 @@ class Dataset:
             )
         if isinstance(edit, edits.SetSource):
             return edit_planner.plan_source_changes(edit, images, self.read_sources())
+        count_tokens = self._token_models.get_counter(self.folder)
         return edit_planner.plan_caption_changes(
-            self.folder, edit, images, self.images, self.token_counter
+            self.folder, edit, images, self.images, count_tokens
         )

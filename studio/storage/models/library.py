@@ -38,10 +38,12 @@ from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
+from studio.storage.models.embeddings import EmbeddingIndex, Embeddings, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.peft_config import list_files
+from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
@@ -124,7 +126,8 @@ class Library:
         self._hashes = ContentHashes(settings.home)
         # by file: its stamp, and its info or what is wrong with it
         self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
-        self._index = HeaderIndex()
+        self.pickles = Pickles(settings)
+        self._index = HeaderIndex(self.pickles)
         self._loose_files = LooseFiles(settings, self._index)
         folders = (
             settings.models,
@@ -135,6 +138,7 @@ class Library:
         )
         # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
         self.shelf = Shelf([Root(folder) for folder in folders], self._index)
+        self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
@@ -259,17 +263,28 @@ class Library:
             LoraMismatch: a LoRA is made for another family.
             BadFile: a LoRA or an input cannot be used.
             BadPicture: an input image cannot be used.
-            InvalidSpec: inputs do not fit the request, or settings not the model's family.
+            InvalidSpec: inputs do not fit the request, settings not the model's family, or a
+                prompt asks for an embedding that is not there or does not fit.
         """
         faults = find_family_faults(request, FAMILIES[self.get_model(request.model).family])
         if faults:
             raise InvalidSpec(faults)
         return self.check_files(request)
 
+    def list_unread_pickles(self) -> list[Path]:
+        """List the pickles of embeddings and upscalers that were not read yet."""
+        return [path for _, path in self.shelf.list_pickles() if self.pickles.is_unread(path)]
+
+    def index_embeddings(self, model: ModelInfo) -> EmbeddingIndex:
+        """Return the textual inversions as prompts for a model see them."""
+        widths = read_text_widths(model.path, model.family)
+        return self.embeddings.build_index(widths, model.name)
+
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
 
-        Requests with the same model, LoRAs, image, mask and extension have the same answer.
+        Requests with the same model, LoRAs, image, mask and extension have the same answer, as far
+        as their prompts have the same words behind `embedding:`.
         """
         model = self.get_model(request.model)
         self.inputs.check_request(request)
@@ -280,6 +295,9 @@ class Library:
                     f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
                     f"is {FAMILIES[model.family].title}; choose another of them."
                 )
+        faults = self.index_embeddings(model).resolve([request]).faults
+        if faults:
+            raise InvalidSpec(faults)
         return model
 
     def get_content_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:

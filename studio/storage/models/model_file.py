@@ -117,6 +117,7 @@ class ModelFile:
         problem: Why the studio cannot use it, as the end of a sentence that begins with its name;
             empty if nothing speaks against it.
         metadata: The texts in its header.
+        converted: The safetensors file with the tensors of a pickle that was read (pickles.py).
     """
 
     path: Path
@@ -132,6 +133,17 @@ class ModelFile:
     size_bytes: int = 0
     problem: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    converted: Path | None = None
+
+    @property
+    def weights_path(self) -> Path:
+        """The file to read the tensors from."""
+        return self.converted or self.path
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether it is a pickle, which is not opened here."""
+        return self.problem == _PICKLE_PROBLEM
 
     @property
     def folder(self) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from studio.errors import BadFile, ModelNotFound, StudioError, list_alternatives, quote
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.header_rules import KIND_TITLES, FileKind
-from studio.storage.models.model_file import WEIGHTS_SUFFIXES, ModelFile
+from studio.storage.models.model_file import PICKLE_SUFFIXES, WEIGHTS_SUFFIXES, ModelFile
 from studio.storage.odd_files import make_printable
 
 MAX_FILES = 20_000  # of one root
@@ -80,6 +80,15 @@ class Shelf:
                     name += path.suffix
                 files[name] = ShelfFile(name, path, identified, root)
         return sorted(files.values(), key=lambda file: file.name.casefold())
+
+    def list_pickles(self) -> list[tuple[str, Path]]:
+        """List the files that are named like pickles, each with the name it would go by."""
+        return [
+            (_build_name(root, path), path)
+            for root in self._roots
+            for path in walk_weights(root.path)
+            if path.suffix.lower() in PICKLE_SUFFIXES
+        ]
 
     def get_file(self, kind: FileKind, name: str) -> ShelfFile:
         """Look up a file that can be used.

@@ -1,7 +1,8 @@
 """The library's LoRAs on a page: beside a form's rows to choose from, and as cards.
 
 Knows: how a LoRA is described, which go with a model. Does not know: how rows are drawn
-(lora_rows.py); what a LoRA file is (storage/models/lora_file.py); where on the page this stands.
+(lora_rows.py); what a prompt is completed with (prompt_words.py); what a LoRA file is
+(storage/models/lora_file.py); where on the page this stands.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from studio.core.generation.lora_use import LoraUse
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
+from studio.ui.components import prompt_words
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
@@ -67,12 +69,13 @@ class LoraPicker:
                 )
             self.empty_note = gr.HTML(visible=False)
             self.rows = form.add("loras")
+            self.words = gr.HTML(elem_id=f"{form.name}-words")
         self.snapshot = gr.State("")
 
     @property
     def outputs(self) -> list[Any]:
         """The components that `refresh` may update."""
-        return [self.dropdown, self.empty_note, self.rows, self.snapshot]
+        return [self.dropdown, self.empty_note, self.rows, self.words, self.snapshot]
 
     def wire(self) -> None:
         """Connect the events."""
@@ -122,10 +125,15 @@ class LoraPicker:
         )
         choices = [(_format_label(lora, chosen_model), lora.name) for lora in loras]
         descriptions = {lora.name: describe_lora(lora, chosen_model) for lora in loras}
-        new_snapshot = json.dumps([choices, descriptions])
+        fitting = [lora for lora in loras if not _is_incompatible(lora, chosen_model)]
+        words = prompt_words.list_words(library, chosen_model, fitting)
+        new_snapshot = json.dumps([choices, descriptions, words])
         if new_snapshot == snapshot:
             return {self.snapshot: gr.skip()}
-        updates: Updates = {self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs)}
+        updates: Updates = {
+            self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs),
+            self.words: prompt_words.render_words(words),
+        }
         if is_open and len(choices) < len(json.loads(snapshot)[0]):
             return updates
         own_folder = self.services.home.settings.loras

@@ -16,6 +16,7 @@ from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
+from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
 from studio.errors import BadPicture, InvalidSpec, StudioError
@@ -258,6 +259,7 @@ class GenerationTab:
         gr.on(
             [
                 *(self.form[name].change for name in fields),
+                *(self.form[name].blur for name in ("prompt", "negative_prompt")),
                 self.result_panel.image_settings.change,
             ],
             self.update_estimate,
@@ -376,10 +378,20 @@ class GenerationTab:
         """Say how long the request on the page will take, or what keeps it from being one."""
         fields = {**self.form.read_raw(values), **self.cheap_fields(values)}
         try:
-            estimate_html = self.estimate_text(validate(GenerationRequest, fields))
+            request = validate(GenerationRequest, fields)
+            self.check_embeddings(request)
+            estimate_html = self.estimate_text(request)
         except InvalidSpec as error:
             estimate_html = render_note(error.faults[0])
         return {self.estimate: estimate_html}
+
+    def check_embeddings(self, request: GenerationRequest) -> None:
+        """Raise InvalidSpec if a prompt asks for an embedding that is not there or does not fit."""
+        model = self.models.get(request.model)
+        if model and any(map(asks_for_embeddings, request.prompts)):
+            faults = self.services.home.library.index_embeddings(model).resolve([request]).faults
+            if faults:
+                raise InvalidSpec(faults)
 
     def estimate_text(self, request: GenerationRequest) -> str:
         """Render in a line how long a request will take.
@@ -583,7 +595,8 @@ class GenerationTab:
                 for name, value in imported.values.items()
                 if name in self.form.components
             }
-            notes = list(imported.notes)
+            embeddings = self.services.home.library.embeddings
+            notes = [*imported.notes, *embeddings.compare_hashes(imported.embedding_hashes)]
             model_names = {model.name for model in self.services.home.library.list_models()}
             if settings.get("model") not in model_names:
                 model_name = settings.pop("model", "of that picture")

@@ -100,6 +100,7 @@ class ModelsTab:
 
     def on_open(self, visitor: Visitor) -> Updates:
         """Return what a page that opens shows."""
+        self.services.submit_pickle_reading(visitor)
         return {
             self.model_cards: self.render_models(visitor),
             self.lora_cards: self.render_loras(visitor),
@@ -107,7 +108,8 @@ class ModelsTab:
         }
 
     def rescan(self, request: gr.Request) -> Updates:
-        """Look for models and LoRAs on disk again."""
+        """Look for models and LoRAs on disk again; files that have to be read first are queued."""
+        self.services.submit_pickle_reading(visitor_from_request(request))
         return self._render_lists(visitor_from_request(request))
 
     def import_lora(self, values: Updates, request: gr.Request) -> Updates:

@@ -62,6 +62,23 @@ def test_two_who_edit_one_caption_lose_neither(tab: CaptioningTab, desk: Service
     )  # sent twice by a slow line: no fault
 
 
+def test_tokens_are_counted_as_the_chosen_model_reads_them(
+    tab: CaptioningTab, desk: Services, by: Any
+) -> None:
+    (desk.home.settings.home / "datasets" / "bears" / "001.txt").write_text(
+        "masterpiece, best quality, a highly detailed photograph of an astronaut"
+    )
+    few = {"max_tokens": 20}
+    assert "long" not in tab.edit_tools.check_captions(page(tab, **few), by(OWNER))
+    shown = tab.edit_tools.choose_token_model(page(tab, token_model="pocket", **few), by(OWNER))
+    assert "tokens; 20 are read" in shown[tab.edit_tools.findings]
+    dropdown = tab.edit_tools.show_token_model(page(tab), by(OWNER))
+    assert [name for _, name in dropdown.choices] == ["", "pocket"]
+    assert dropdown.value == "pocket"
+    with refused(gr.Error):
+        tab.edit_tools.choose_token_model(page(tab, token_model="nope"), by(OWNER))
+
+
 def test_filters_pages_and_faults(tab: CaptioningTab, desk: Services, by: Any) -> None:
     for filter, total in (("", 5), ("number", 5), ("tag:bear -3", 4), ("is:missing", 0)):
         shown = tab.browser.apply_filter(page(tab) | {tab.browser.filter: filter}, by(OWNER))
@@ -125,6 +142,7 @@ def test_guests_look_at_what_came_with_the_studio_and_change_nothing(
             page(tab, find_text="bear", replacement="x"), by(ANN)
         ),
         lambda: tab.edit_tools.export_dataset(page(tab), by(ANN)),
+        lambda: tab.edit_tools.choose_token_model(page(tab, token_model="pocket"), by(ANN)),
         lambda: tab.edit_tools.fix_findings(
             page(tab), pressed("mend", json.dumps(["short", ""])), by(ANN)
         ),

@@ -1,7 +1,8 @@
 """Prompts as CLIP's text encoders read them: from weighted fragments to the U-Net's conditioning.
 
-Knows: compel, which weighs words and joins prompts; clip skip; a pooled prompt. Does not know: the
-grammar (core/generation/prompt.py), the loop.
+Knows: compel, which weighs words and joins prompts; clip skip; a pooled prompt; that the ids of an
+embedding stay together. Does not know: the grammar (core/generation/prompt.py), the vectors of
+embeddings (embeddings.py), the loop.
 
 Without weights the result is bit for bit that of the stock pipeline. Clip skip is our own: with
 transformers 5 neither diffusers nor compel can do it for SD 1.x.
@@ -9,6 +10,8 @@ transformers 5 neither diffusers nor compel can do it for SD 1.x.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -19,16 +22,23 @@ from studio.core.families.family import Family
 from studio.core.generation.prompt import Fragment, Prompt, parse_prompt
 from studio.core.generation.request import GenerationRequest
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
-from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row, TextEncoders
+from studio.engine.models.embeddings import EmbeddingTokens, select_embeddings, use_embeddings
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.engine.models.private_compel import TextEncoderProvider
 from studio.errors import InvalidSpec
 
 
 class ClipSkipProvider(TextEncoderProvider):
-    """compel's provider with the text encoder's layer chosen by clip skip."""
+    """compel's provider with the text encoder's layer chosen by clip skip, and with embeddings."""
 
     def __init__(
-        self, model: LoadedModel, tokenizer: Any, text_encoder: Any, clip_skip: int
+        self,
+        model: LoadedModel,
+        tokenizer: Any,
+        text_encoder: Any,
+        *,
+        clip_skip: int,
+        embedding_tokens: EmbeddingTokens | None = None,
     ) -> None:
         super().__init__(
             tokenizer,
@@ -39,6 +49,7 @@ class ClipSkipProvider(TextEncoderProvider):
         )
         self._clip_skip = clip_skip
         self._family = model.family
+        self.embedding_tokens = embedding_tokens
         max_clip_skip = get_max_clip_skip(text_encoder, model.family)
         if clip_skip > max_clip_skip:
             raise InvalidSpec(
@@ -58,6 +69,25 @@ class ClipSkipProvider(TextEncoderProvider):
             token_ids, attention_mask, output_hidden_states=True, return_dict=True
         )
         return select_hidden_state(self.text_encoder, output, self._family, self._clip_skip)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return a text's ids without begin and end, those of embeddings for their names."""
+        if self.embedding_tokens is None:
+            return super().tokenize(text)
+        token_ids: list[int] = []
+        for piece in self.embedding_tokens.split(text):
+            token_ids += super().tokenize(piece) if isinstance(piece, str) else piece
+        return token_ids
+
+    def find_split(self, token_ids: Sequence[int], max_length: int) -> int:
+        """Return where a long prompt is split: as compel does it, but through no embedding."""
+        tokens = self.embedding_tokens
+        if tokens is None:
+            return super().find_split(token_ids, max_length)
+        # To compel an embedding is a word: "a" without and with its end.
+        ids = self.tokenizer.convert_tokens_to_ids(["a</w>", "a"])
+        split = super().find_split(tokens.hide(token_ids, *ids), max_length)
+        return tokens.move_split(token_ids, split)
 
 
 def get_max_clip_skip(text_encoder: Any, family: Family) -> int:
@@ -115,20 +145,29 @@ def _pad(row: Row, empty: Row, num_tokens: int) -> Row:
 
 def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
     """Return a prompt's row, remembered by the text and all that changes how it is encoded."""
+    prompt = parse_prompt(text)
+    inversions = select_embeddings(model.embeddings, prompt)
 
     def encode() -> Row:
-        prompt = parse_prompt(text)
-        with model.lend_text_encoders() as parts:
-            embeddings = [
-                _encode_prompt(ClipSkipProvider(model, tokenizer, encoder, clip_skip), prompt)
-                for tokenizer, encoder in zip(parts.tokenizers, parts.encoders)
-            ]
+        with model.lend_text_encoders() as parts, ExitStack() as stack:
+            providers = []
+            for number, (tokenizer, encoder) in enumerate(zip(parts.tokenizers, parts.encoders)):
+                tokens = None
+                if inversions:
+                    tokens = EmbeddingTokens.build(encoder, inversions, number)
+                stack.enter_context(use_embeddings(encoder, tokenizer, tokens))
+                provider = ClipSkipProvider(
+                    model, tokenizer, encoder, clip_skip=clip_skip, embedding_tokens=tokens
+                )
+                providers.append(provider)
+            embeddings = [_encode_prompt(provider, prompt) for provider in providers]
             row = {"prompt_embeds": torch.cat(embeddings, dim=-1).to(model.device.dtype)}
             if model.family.pooled_prompt:
-                row["pooled_prompt_embeds"] = _encode_pooled(model, parts, prompt)
+                row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], prompt)
         return row
 
-    key = (text, clip_skip, list_text_encoder_adapters(model))
+    contents = tuple((name, inversion.content_hash) for name, inversion in inversions.items())
+    key = (text, clip_skip, list_text_encoder_adapters(model), contents)
     row: Row = model.remember(key, encode)
     return row
 
@@ -157,21 +196,36 @@ def _flatten_prompt(provider: ClipSkipProvider, fragments: tuple[Fragment, ...])
     weighted_texts = [
         (fragment.text, float(fragment.weight))
         for fragment in fragments
-        if provider.get_token_ids([fragment.text], include_start_and_end_markers=False)[0]
+        if provider.tokenize(fragment.text)
     ]
     return FlattenedPrompt(weighted_texts or [("", 1.0)])
 
 
-def _encode_pooled(model: LoadedModel, parts: TextEncoders, prompt: Prompt) -> torch.Tensor:
+def _encode_pooled(model: LoadedModel, provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
     """Return the pooled prompt (1, width) by the last encoder, which takes no weights."""
-    tokenizer = parts.tokenizers[-1]
-    tokens = tokenizer(
-        prompt.plain_text,
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    token_ids = tokens.input_ids.to(model.device.torch_device)
-    pooled: torch.Tensor = parts.encoders[-1](token_ids).text_embeds
+    tokenizer = provider.tokenizer
+    if provider.embedding_tokens is None:
+        tokens = tokenizer(
+            prompt.plain_text,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        token_ids = tokens.input_ids
+    else:
+        token_ids = torch.tensor([_cut_and_pad(provider, provider.tokenize(prompt.plain_text))])
+    pooled: torch.Tensor = provider.text_encoder(
+        token_ids.to(model.device.torch_device)
+    ).text_embeds
     return pooled
+
+
+def _cut_and_pad(provider: ClipSkipProvider, token_ids: list[int]) -> list[int]:
+    """Return ids with begin and end, as many as the encoder takes; an embedding is not cut."""
+    tokenizer, tokens = provider.tokenizer, provider.embedding_tokens
+    assert tokens
+    length = int(tokenizer.model_max_length)
+    words = token_ids[: tokens.move_split(token_ids, length - 2)]
+    row = [tokenizer.bos_token_id, *words, tokenizer.eos_token_id]
+    return row + [tokenizer.pad_token_id] * (length - len(row))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -32,6 +33,7 @@ from studio.ui.views import dataset as dataset_view
 from studio.ui.views import sweep
 from studio.ui.views.common import pluralize
 
+CLIP_CHOICE = ("Stable Diffusion", "")  # whose models all read captions with CLIP
 MAX_PREVIEW_ROWS = 30  # rows of captions before and after an edit
 TAG_ACTIONS = [
     ("Rename", "rename_tags"),
@@ -134,6 +136,13 @@ class EditTools:
                     min_width=90,
                     elem_id="tool-tokens",
                 )
+                self.token_model = gr.Dropdown(
+                    [CLIP_CHOICE],
+                    value="",
+                    label="Counted as read by",
+                    min_width=150,
+                    elem_id="tool-token-model",
+                )
                 self.check = gr.Button("Check", size="sm", min_width=70, elem_id="tool-check")
             self.findings = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="tool-findings")
 
@@ -192,6 +201,20 @@ class EditTools:
             self.check_captions,
             check_inputs,
             self.findings,
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        gr.on(
+            [self.checks_accordion.expand, browser.dataset.change],
+            self.show_token_model,
+            browser.inputs,
+            self.token_model,
+            **EVENT_OPTIONS,
+        )
+        self.token_model.input(
+            self.choose_token_model,
+            {self.token_model, *check_inputs},
+            [self.findings, *browser.outputs],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -344,6 +367,27 @@ class EditTools:
                     "Its pictures are still being looked at; check again in a moment."
                 )
             return html
+
+    def show_token_model(self, values: Updates, request: gr.Request) -> Any:
+        """Offer the models that read captions in tokens of their own, and show the chosen one."""
+        with report_errors():
+            if not self.browser.read_state(values).name:
+                return gr.skip()
+            dataset = self._open_dataset(values, visitor_from_request(request))
+            token_models = self.services.home.datasets.token_models
+            choices = [CLIP_CHOICE, *((name, name) for name in token_models.list_models())]
+            return gr.Dropdown(choices, value=token_models.get_model(dataset.folder))
+
+    def choose_token_model(self, values: Updates, request: gr.Request) -> Updates:
+        """Count the tokens of the dataset's captions as another model reads them, from now on."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Choosing how tokens are counted")
+            name = str(values[self.token_model] or "")
+            dataset = self._open_dataset(values, visitor)
+            self.services.home.datasets.token_models.set_model(dataset.folder, name)
+            findings = dataset_view.render_lint(self._lint(values, visitor))
+            return {**self.browser.rerender(values, visitor), self.findings: findings}
 
     def fix_findings(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """Fix one finding, or all of a kind.
