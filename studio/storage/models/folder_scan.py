@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from studio.storage.models.model_file import WEIGHTS_SUFFIXES
@@ -27,10 +28,24 @@ Stamp = tuple[int, ...]  # date in ns and size in bytes of a file and of what li
 
 @dataclass(frozen=True)
 class ScannedFile:
-    """A file of weights, and a stamp that changes when it or its sidecars do."""
+    """A file of weights.
 
-    path: Path
+    A look at 5,000 of them makes no `Path` of any: that alone would take as long as all the rest.
+
+    Attributes:
+        text: Its path.
+        relative: Its path below the folder that was scanned, with slashes.
+        stamp: Changes when it or its sidecars do.
+    """
+
+    text: str
+    relative: str
     stamp: Stamp
+
+    @cached_property
+    def path(self) -> Path:
+        """Its path as one."""
+        return Path(self.text)
 
 
 @dataclass
@@ -57,7 +72,8 @@ def scan_folder(folder: Path, *, is_repository: bool = False) -> FolderScan:
             text encoder of the hub; else only a whole model counts.
     """
     scan = FolderScan()
-    _scan_into(scan, str(folder), set(), MAX_DEPTH, MODEL_FOLDER_MARKS[: 1 + is_repository])
+    marks = MODEL_FOLDER_MARKS[: 1 + is_repository]
+    _scan_into(scan, str(folder), visited=set(), depth=MAX_DEPTH, marks=marks)
     return scan
 
 
@@ -75,9 +91,24 @@ def read_stamp(path: Path) -> Stamp:
 
 
 def _scan_into(
-    scan: FolderScan, folder: str, visited: set[str], depth: int, marks: tuple[str, ...]
+    scan: FolderScan,
+    folder: str,
+    prefix: str = "",
+    *,
+    visited: set[str],
+    depth: int,
+    marks: tuple[str, ...],
 ) -> None:
-    """Add what a folder holds; subfolders after its own files, all by name."""
+    """Add what a folder holds; subfolders after its own files, all by name.
+
+    Args:
+        scan: What is added to.
+        folder: The folder.
+        prefix: Its path below the folder where the scan began, with a slash at its end.
+        visited: The real paths of those that were scanned already.
+        depth: How many levels it may have.
+        marks: Names of files that make it a model in many files.
+    """
     try:
         real_path = os.path.realpath(folder)
         with os.scandir(folder) as iterator:
@@ -95,21 +126,32 @@ def _scan_into(
         if len(scan.files) >= MAX_FILES:
             return
         if has_weights_suffix(name):
-            _add_file(scan, folder, name, entries)
+            _add_file(scan, prefix, entries[name], entries)
     for name in sorted(entries):
         if not name.startswith(".") and _is_folder(entries[name]):
-            _scan_into(scan, entries[name].path, visited, depth - 1, MODEL_FOLDER_MARKS)
+            _scan_into(
+                scan,
+                entries[name].path,
+                f"{prefix}{name}/",
+                visited=visited,
+                depth=depth - 1,
+                marks=MODEL_FOLDER_MARKS,
+            )
 
 
 def _add_file(
-    scan: FolderScan, folder: str, name: str, entries: Mapping[str, os.DirEntry[str]]
+    scan: FolderScan,
+    prefix: str,
+    entry: os.DirEntry[str],
+    entries: Mapping[str, os.DirEntry[str]],
 ) -> None:
+    name = entry.name
     try:
-        if entries[name].is_dir():
+        if entry.is_dir():
             return
-        stat = entries[name].stat()
+        stat = entry.stat()
     except OSError:  # a link that leads nowhere: listed, so that somebody says so
-        scan.files.append(ScannedFile(Path(folder, name), (0, -1)))
+        scan.files.append(ScannedFile(entry.path, prefix + name, (0, -1)))
         return
     stamp = [stat.st_mtime_ns, stat.st_size]
     for sidecar in _list_sidecar_names(name):
@@ -119,7 +161,7 @@ def _add_file(
         except OSError:
             stat = None
         stamp += [stat.st_mtime_ns, stat.st_size] if stat else [0, 0]
-    scan.files.append(ScannedFile(Path(folder, name), tuple(stamp)))
+    scan.files.append(ScannedFile(entry.path, prefix + name, tuple(stamp)))
 
 
 def _list_sidecar_names(name: str) -> list[str]:

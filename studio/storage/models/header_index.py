@@ -94,6 +94,17 @@ class HeaderIndex:
             self._remember(path, facts, time.monotonic() - begin)
             return facts
 
+    def read_scanned(self, file: ScannedFile) -> FileFacts:
+        """Return what is known of a file that was just looked at. Raises BadFile."""
+        facts = self._load().get(file.text)
+        if facts is not None and facts.stamp == file.stamp:
+            return facts
+        return self.read_facts(file.path, file.stamp)
+
+    def find_facts(self, path: Path) -> FileFacts | None:
+        """Return what was known of a file when somebody last looked, without asking the disk."""
+        return self._load().get(str(path))
+
     def read_lora(self, path: Path, stamp: Stamp | None = None) -> LoraInfo | str:
         """Return the LoRA in a file by its stem, or why there is none. Raises BadFile."""
         facts = self.read_facts(path, stamp)
@@ -120,8 +131,8 @@ class HeaderIndex:
         num_read = self._read_files(unread, deadline)
         if num_read < len(unread):
             self._start_reader(unread[num_read:])
-            waiting = {file.path for file in unread[num_read:]}
-            return [file for file in files if file.path not in waiting]
+            waiting = {file.text for file in unread[num_read:]}
+            return [file for file in files if file.text not in waiting]
         self.save()
         return list(files)
 
@@ -133,10 +144,6 @@ class HeaderIndex:
     def num_waiting(self) -> int:
         """How many files the lists leave out because nobody has read them yet."""
         return self._num_waiting
-
-    def count_known(self) -> int:
-        """Return how many files are known, those that are gone since included."""
-        return len(self._load())
 
     def save(self, *, force: bool = False) -> None:
         """Write what was read to the cache file, if that took long enough to be worth it."""
@@ -165,10 +172,9 @@ class HeaderIndex:
             self._unsaved_seconds += seconds
 
     def _is_known(self, file: ScannedFile, facts: dict[str, FileFacts]) -> bool:
-        path = str(file.path)
-        known = facts.get(path)
+        known = facts.get(file.text)
         if known is None or known.stamp != file.stamp:
-            return self._unreadable.get(path) == file.stamp
+            return self._unreadable.get(file.text) == file.stamp
         return known.lora is not None or known.model_file.kind != "lora"
 
     def _read_files(self, files: Sequence[ScannedFile], deadline: float | None = None) -> int:
@@ -181,7 +187,7 @@ class HeaderIndex:
                 if facts.model_file.kind == "lora":
                     self.read_lora(file.path, file.stamp)
             except StudioError:  # whoever asks for this file is told
-                self._unreadable[str(file.path)] = file.stamp
+                self._unreadable[file.text] = file.stamp
         return len(files)
 
     def _start_reader(self, files: Sequence[ScannedFile]) -> None:

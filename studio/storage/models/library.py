@@ -43,7 +43,7 @@ from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.lora_shelf import LoraShelf
 from studio.storage.models.peft_config import list_files
 from studio.storage.models.referenced_folders import ReferencedFolders
-from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
+from studio.storage.models.shelf import Root, Shelf, ShelfScan, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -137,11 +137,14 @@ class Library:
         )
         self.loras = LoraShelf(settings, self._index, self._loose_files, self.shelf)
 
-    def scan_models(self) -> list[ModelInfo | Unusable]:
+    def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
 
         A model of the home hides a shipped one of the same name. Files in the home folder itself
         are listed too: they belong in one of its folders.
+
+        Args:
+            scan: What the shelf saw just now, where somebody has asked it already.
         """
         models: dict[str, ModelInfo | Unusable] = {}
         files: list[Unusable] = []
@@ -153,7 +156,8 @@ class Library:
                     models[path.name] = self._read_model(path)
                 elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
-        for name, (path, _) in self.shelf.list_model_folders().items():
+        model_folders = scan.model_folders if scan else self.shelf.list_model_folders()
+        for name, (path, _) in model_folders.items():
             models.setdefault(name, self._read_model(path, name))
         loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
         files += [self._loose_files.describe(path) for path in loose]
@@ -173,9 +177,9 @@ class Library:
         models = {model.name: model for model in reversed(self.scan_models())}
         return get_by_name(models, name, "model", "the library")
 
-    def list_loras(self) -> list[LoraInfo | Unusable]:
+    def list_loras(self, scan: ShelfScan | None = None) -> list[LoraInfo | Unusable]:
         """List all LoRAs by name, and what lies among the home's own and cannot be used."""
-        return self.loras.list_loras()
+        return self.loras.list_loras(scan)
 
     def get_lora(self, name: str) -> LoraInfo:
         """Look up a LoRA by a name that means only one (lora_shelf.py).
@@ -189,6 +193,10 @@ class Library:
     def add_lora(self, source: Path, name: str) -> LoraInfo:
         """Copy a LoRA file into home/loras. Arguments and errors are those of `LoraShelf.add`."""
         return self.loras.add(source, name)
+
+    def describe_file(self, path: Path) -> Unusable:
+        """Return what a file of weights is, and to which folder of the home it can be moved."""
+        return self._loose_files.describe(path)
 
     def move_file(self, file: str) -> Path:
         """Move a file of weights from a folder of the home to the one where its kind belongs.

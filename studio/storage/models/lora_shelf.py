@@ -28,7 +28,7 @@ from studio.storage.models.folder_scan import ScannedFile, has_weights_suffix
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
-from studio.storage.models.shelf import Shelf, ShelfFile
+from studio.storage.models.shelf import Shelf, ShelfFile, ShelfScan
 from studio.storage.odd_files import explain_odd_file, make_printable
 
 MAX_LORAS = 10_000
@@ -53,11 +53,17 @@ class LoraShelf:
         self._index = index
         self._loose_files = loose_files
         self._shelf = shelf
+        # By name: what a file holds, and the same under that name.
+        self._named: dict[str, tuple[LoraInfo, LoraInfo]] = {}
 
-    def list_loras(self) -> list[LoraInfo | Unusable]:
-        """List all LoRAs by name, and what lies among the home's own and cannot be used."""
+    def list_loras(self, scan: ShelfScan | None = None) -> list[LoraInfo | Unusable]:
+        """List all LoRAs by name, and what lies among the home's own and cannot be used.
+
+        Args:
+            scan: What the shelf saw just now, where somebody has asked it already.
+        """
         loras: list[LoraInfo | Unusable] = []
-        for name, place in self._find_all().items():
+        for name, place in self._find_all(scan or self._shelf.scan()).items():
             try:
                 with explain_odd_file(place.path):
                     loras.append(self._read(name, place))
@@ -87,7 +93,7 @@ class LoraShelf:
         if place is None:
             place = self._find_elsewhere(name, places)
         if place is None:
-            names = list(self._find_all())
+            names = list(self._find_all(self._shelf.scan()))
             listed = list_alternatives(_find_similar(name, names), names)
             raise LoraNotFound(
                 f"There is no LoRA {quote(name)} in the library; there is {make_printable(listed)}."
@@ -134,10 +140,9 @@ class LoraShelf:
             files += [Path(folder, name) for name in names if has_weights_suffix(name)]
         return files
 
-    def _find_all(self) -> dict[str, _LoraPlace]:
+    def _find_all(self, scan: ShelfScan) -> dict[str, _LoraPlace]:
         """Return all LoRAs by name: shipped and own ones, then those in other folders."""
         places = self._name_own_files(self.list_own_files())
-        scan = self._shelf.scan()
         known = {file.path: file.scanned for file in scan.files}
         places = {
             name: replace(place, scanned=known.get(place.path)) for name, place in places.items()
@@ -205,6 +210,10 @@ class LoraShelf:
     def _read(self, name: str, place: _LoraPlace) -> LoraInfo:
         """Return a LoRA under a name. Raises BadFile if it cannot be used."""
         path = place.path
+        facts = self._index.read_scanned(place.scanned) if place.scanned else None
+        known = self._named.get(name)
+        if facts and known and known[0] is facts.lora:
+            return known[1]
         try:
             LoraUse(name=name)
         except ValueError:
@@ -214,10 +223,12 @@ class LoraShelf:
             ) from None
         if path.suffix.lower() != ".safetensors":
             raise BadFile(self._loose_files.explain(path))
-        lora = self._index.read_lora(path, place.scanned.stamp if place.scanned else None)
+        lora = facts.lora if facts and facts.lora else self._index.read_lora(path)
         if isinstance(lora, str):
             raise BadFile(lora)
-        return lora if lora.name == name else replace(lora, name=name)
+        named = lora if lora.name == name else replace(lora, name=name)
+        self._named[name] = (lora, named)
+        return named
 
 
 def _find_similar(name: str, lora_names: list[str]) -> list[str]:

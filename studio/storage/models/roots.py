@@ -9,6 +9,7 @@ what is in a file.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,24 +32,31 @@ class Root:
     is_sorted: bool = False
     is_repository: bool = False
 
-    def list_names(self, path: Path, *, is_folder: bool = False) -> list[str]:
+    def list_names(self, relative: str, *, is_folder: bool = False) -> list[str]:
         """Return what a file may be called, the shortest name first, for where that is taken.
 
         Args:
-            path: A file of weights, or a folder of a model, in this root.
+            relative: Path of a file of weights, or a model's folder, below this root; with slashes.
             is_folder: Whether it is a folder, whose name has no ending.
         """
-        relative = path.relative_to(self.path)
-        parts = relative.parts
-        if not is_folder:
-            parts = (*parts[:-1], relative.stem)
-        short = parts[1:] if self.is_sorted and len(parts) > 1 else parts
-        names = ["/".join(filter(None, (self.title, *kept))) for kept in (short, parts)]
-        if not is_folder:
-            names += [name + path.suffix for name in names]
-        return [make_printable(name) for name in dict.fromkeys(names)]
+        folder, slash, name = relative.rpartition("/")
+        stem, dot, suffix = name.rpartition(".")
+        if is_folder or not stem:
+            stem, dot, suffix = name, "", ""
+        whole = f"{folder}{slash}{stem}"
+        head = f"{self.title}/" if self.title else ""
+        names = [f"{head}{whole}".removesuffix("/")]
+        if self.is_sorted and slash:
+            names.insert(0, head + whole.partition("/")[2])
+        if dot:
+            names += [f"{name}.{suffix}" for name in names]
+        return [name if name.isascii() else make_printable(name) for name in names]
 
     def describe_place(self, path: Path) -> str:
         """Return where a file lies, below the root: `models/Lora/ink.safetensors`."""
-        relative = path.relative_to(self.path).as_posix()
-        return make_printable(self.path.name if relative == "." else relative)
+        relative = str(path)[len(str(self.path)) + 1 :].replace("\\", "/")
+        return make_printable(relative or self.path.name)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is this folder or lies below it."""
+        return f"{path}{os.sep}".startswith(f"{self.path}{os.sep}")

@@ -12,7 +12,7 @@ done with a file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,8 +94,8 @@ class Shelf:
     def scan(self) -> ShelfScan:
         """Look at all roots; files that nobody has read yet may be left out (header_index.py)."""
         found, model_folders = self._scan_roots()
-        known = {file.path for file in self._index.select_read([file for file, _ in found])}
-        scan = self._identify([(file, root) for file, root in found if file.path in known])
+        known = {file.text for file in self._index.select_read([file for file, _ in found])}
+        scan = self._identify([(file, root) for file, root in found if file.text in known])
         scan.model_folders = model_folders
         return scan
 
@@ -114,11 +114,11 @@ class Shelf:
         They are read if nobody has done that yet, and no others.
         """
         last_part = name.rsplit("/", 1)[-1]
-        found = [
-            (file, root)
-            for file, root in self._scan_roots()[0]
-            if last_part in (make_printable(file.path.stem), make_printable(file.path.name))
-        ]
+        found = []
+        for file, root in self._scan_roots()[0]:
+            file_name = make_printable(file.relative.rpartition("/")[2])
+            if last_part in (file_name, file_name.rpartition(".")[0]):
+                found.append((file, root))
         return self._identify(found).files
 
     def get_file(self, kind: FileKind, name: str) -> ShelfFile:
@@ -150,17 +150,18 @@ class Shelf:
 
     def _scan_roots(self) -> tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]]:
         """Return the files of all roots, and folders of models; what two roots hold counts once."""
-        files: dict[Path, tuple[ScannedFile, Root]] = {}
+        files: dict[str, tuple[ScannedFile, Root]] = {}
         model_folders: dict[str, tuple[Path, Root]] = {}
         seen_folders: set[Path] = set()
         for root in (*self._roots, *self._list_more_roots()):
             scan = scan_folder(root.path, is_repository=root.is_repository)
             for file in scan.files:
-                files.setdefault(file.path, (file, root))
+                files.setdefault(file.text, (file, root))
             for folder in scan.model_folders:
                 if root.title and folder not in seen_folders:
                     seen_folders.add(folder)
-                    names = root.list_names(folder, is_folder=True)
+                    relative = folder.relative_to(root.path).as_posix()
+                    names = root.list_names("" if relative == "." else relative, is_folder=True)
                     model_folders[_choose_name(names, model_folders)] = (folder, root)
         return list(files.values()), model_folders
 
@@ -170,14 +171,14 @@ class Shelf:
         names: dict[str, set[str]] = {}
         for file, root in found:
             try:
-                identified = self._index.identify(file.path, file.stamp)
+                identified = self._index.read_scanned(file).model_file
             except StudioError as error:
                 scan.unreadable.append((file, root, str(error)))
                 continue
             taken = names.setdefault(identified.kind, set())
-            name = _choose_name(root.list_names(file.path), taken)
+            name = _choose_name(root.list_names(file.relative), taken)
             taken.add(name)
-            scan.files.append(ShelfFile(name, file.path, identified, root, file))
+            scan.files.append(ShelfFile(name, identified.path, identified, root, file))
         return scan
 
 
@@ -186,9 +187,8 @@ def walk_weights(folder: Path) -> list[Path]:
     return [file.path for file in scan_folder(folder).files]
 
 
-def _choose_name(names: Sequence[str], taken: Iterable[str]) -> str:
+def _choose_name(names: Sequence[str], taken: Container[str]) -> str:
     """Return the first name that is free; the last one gets a number where none is."""
-    taken = set(taken) if not isinstance(taken, dict | set) else taken
     for name in names:
         if name not in taken:
             return name

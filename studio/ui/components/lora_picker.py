@@ -1,4 +1,4 @@
-"""The library's LoRAs on a page: beside a form's rows to choose from, and as cards.
+"""The library's LoRAs beside a form's rows, to choose from.
 
 Knows: how a LoRA is described, which go with a model. Does not know: how rows are drawn
 (lora_rows.py); what a LoRA file is (storage/models/lora_file.py); where on the page this stands.
@@ -17,32 +17,14 @@ from studio.core.families.registry import FAMILIES
 from studio.core.generation.lora_use import LoraUse
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
+from studio.storage.models.library import LoraInfo, ModelInfo
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
-from studio.ui.views.common import format_bytes
 from studio.ui.views.templates import render_macro
 
 MAX_TRIGGER_WORDS = 12  # trigger words that a row shows
-NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
-# A training notes where its base model lay; that says whose machine it was.
-ABSOLUTE_FOLDER = re.compile(r"^(?:[A-Za-z]:)?[\\/].*[\\/]")
-# A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to
-# be drawn first.
-USE_LORA_SCRIPT = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-action=use]');
-  if (!button) return;
-  const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
-  tabs.find(tab => tab.textContent.trim() === 'txt2img').click();
-  const put = tries => {
-    const rows = document.querySelector('#txt2img-loras .lora-rows');
-    if (rows) rows.dispatchEvent(new CustomEvent('put', {detail: button.dataset.target}));
-    else if (tries) setTimeout(put, 50, tries - 1);
-  };
-  put(60);
-});"""
 
 
 class LoraPicker:
@@ -185,35 +167,6 @@ def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, A
         "words": list(lora.trigger_words[:MAX_TRIGGER_WORDS]),
         "reads": any(network != "unet" for network in lora.networks),
         "problem": problem,
-    }
-
-
-def build_lora_card(lora: LoraInfo | Unusable, visitor: Visitor) -> dict[str, Any]:
-    """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it.
-
-    Guests are not shown the tags of the captions that it was trained on.
-    """
-    if isinstance(lora, Unusable):
-        return {
-            "name": lora.name,
-            "problem": lora.problem,
-            "file": lora.file,
-            "move_to": lora.move_to,
-        }
-    family = FAMILIES[lora.family].title if lora.family else "family not said"
-    networks = sorted(lora.networks, reverse=True)
-    trained_parts = dict.fromkeys(NETWORK_LABELS[network] for network in networks)
-    about = [family, lora.kind]
-    if lora.rank:
-        about += [f"rank {lora.rank}", f"alpha {lora.alpha:g}"]
-    about += [" and ".join(trained_parts), format_bytes(lora.size_bytes)]
-    return {
-        "name": lora.name,
-        "words": lora.trigger_words,
-        "tags": () if visitor.is_guest else lora.tags,
-        "base": ABSOLUTE_FOLDER.sub("", lora.base_model),
-        "title": lora.title if lora.title != lora.name else "",
-        "about": " · ".join(about),
     }
 
 

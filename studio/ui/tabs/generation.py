@@ -7,6 +7,7 @@ a mask).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
@@ -72,6 +73,7 @@ class GenerationTab:
         self.services = services
         self.form: Form[GenerationRequest] = Form(GenerationRequest, self.ID)
         self.models = {model.name: model for model in services.home.library.list_models()}
+        self.received = gr.State("")  # what another tab set in the form
         self.build_layout()
         self.wire()
 
@@ -245,7 +247,8 @@ class GenerationTab:
     @property
     def outputs(self) -> list[Any]:
         """What handlers may change."""
-        return [*self.form_outputs, self.stop, *self.result_panel.refresh_outputs]
+        refreshed = self.result_panel.refresh_outputs
+        return [*self.form_outputs, self.received, self.stop, *refreshed]
 
     def wire(self) -> None:
         """Connect events and handlers."""
@@ -284,6 +287,13 @@ class GenerationTab:
 
     def _wire_model_and_size(self) -> None:
         form = self.form
+        self.received.change(
+            self.apply_model,
+            self.estimate_inputs,
+            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
         form["scheduler"].input(
             self.update_schedule,
             {form["model"], form["scheduler"], form["noise_schedule"]},
@@ -432,6 +442,18 @@ class GenerationTab:
             updates[self.hires_accordion] = gr.Accordion(open=request.has_hires_pass)
         lora_rows = updates[self.form["loras"]]
         return updates | self.loras.refresh(request.model, visitor, value=lora_rows)
+
+    def receive_fields(self, values: dict[str, Any], visitor: Visitor) -> Updates:
+        """Set single fields of the form; what goes with another model follows.
+
+        Raises ModelNotFound and UnknownFamily for a model that is not there.
+        """
+        updates = self.form.fill_fields(values)
+        if "model" in values:
+            self.services.home.library.get_model(values["model"])
+            # A text that was never there before: the same model again is a change too.
+            updates[self.received] = secrets.token_hex(8)
+        return updates
 
     def receive_image(self, image: gallery.GeneratedImage, visitor: Visitor) -> Updates:
         """Put the settings of an image from another tab on the page."""
@@ -606,6 +628,7 @@ class GenerationTab:
             send_row=self.result_panel.send_row,
             on_open=self.on_open,
             load_request=self.load_request,
+            receive_fields=self.receive_fields,
             receive_image=self.receive_image,
             outputs=list(dict.fromkeys(self.outputs)),
             form_outputs=list(dict.fromkeys(self.form_outputs)),
