@@ -25,6 +25,7 @@ from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
@@ -115,7 +116,7 @@ class GenerationTab:
         with gr.Row():
             self.form.add(
                 "model",
-                choices=list(self.models),
+                choices=carry_names(list(self.models), model.name if model else default_name),
                 allow_custom_value=True,
                 value=model.name if model else default_name,
                 info="Checkpoint.",
@@ -287,6 +288,7 @@ class GenerationTab:
 
     def _wire_model_and_size(self) -> None:
         form = self.form
+        load_names_on_focus(form["model"], self.list_model_names)
         self.received.change(
             self.apply_model,
             self.estimate_inputs,
@@ -480,6 +482,10 @@ class GenerationTab:
         if noise_schedule not in noise_schedules:
             noise_schedule = noise_schedules[0]
         return gr.Dropdown(list(noise_schedules), value=noise_schedule)
+
+    def list_model_names(self, visitor: Visitor) -> list[str]:
+        """Return the names of the models that there are now."""
+        return [model.name for model in self.services.home.library.list_models()]
 
     def find_family(self, model_name: Any) -> Family:
         """Return the family of a model; SD 1.x for one that is not in the library."""

@@ -113,12 +113,15 @@ class ModelsTab:
 
     def _build_additions(self) -> None:
         """Place the ways to add something; only the owner sees them."""
-        with gr.Accordion(
-            "Add models, LoRAs and other files",
-            open=False,
-            visible=False,
-            elem_id="models-add",
-        ) as self.additions, gr.Row():
+        with (
+            gr.Accordion(
+                "Add models, LoRAs and other files",
+                open=False,
+                visible=False,
+                elem_id="models-add",
+            ) as self.additions,
+            gr.Row(),
+        ):
             self.upload = gr.File(
                 label="Drop a file of up to 64 MB here, or anywhere on this tab",
                 height=110,
