@@ -1,7 +1,7 @@
 """ComfyUI's extra_model_paths.yaml: the folders that it names.
 
-Knows: sections with a base path, values of several lines, `~` and variables. Does not know: what
-lies in the folders; ComfyUI's own.
+Knows: sections with a base path, values of several lines, `~` and variables; that such a file can
+come from anywhere. Does not know: what lies in the folders; ComfyUI's own.
 
 Source: extra_model_paths.yaml.example of ComfyUI.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,8 +20,26 @@ from studio.storage import odd_files
 FILE_NAMES = ("extra_model_paths.yaml", "extra_model_paths.yml")
 MAX_YAML_BYTES = 64 * 2**10
 MAX_PATHS = 200
+MAX_DEPTH = 6
 # Kinds in such a file that hold programs and settings.
 NO_WEIGHTS = ("custom_nodes", "configs")
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain values, a few levels deep, without aliases: those can stand for gigabytes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent) or self.depth >= MAX_DEPTH:
+            raise yaml.YAMLError("it is no list of folders")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def list_paths(file: Path) -> list[Path]:
@@ -34,7 +53,7 @@ def list_paths(file: Path) -> list[Path]:
     """
     try:
         text = odd_files.read_file(file, MAX_YAML_BYTES).decode("utf-8-sig")
-        sections = yaml.safe_load(text)
+        sections = yaml.load(text, _PlainLoader)  # a SafeLoader
     except OSError as error:
         raise BadFile(f"{file.name} cannot be read ({error.strerror or error}).") from None
     except (ValueError, RecursionError, yaml.YAMLError):

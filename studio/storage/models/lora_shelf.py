@@ -91,7 +91,7 @@ class LoraShelf:
             by_path = {self._relative_name(path): path for path in own_files}
             place = _LoraPlace(by_path[name]) if name in by_path else None
         if place is None:
-            place = self._find_elsewhere(name, places)
+            name, place = self._find_elsewhere(name, places)
         if place is None:
             names = list(self._find_all(self._shelf.scan()))
             listed = list_alternatives(_find_similar(name, names), names)
@@ -187,14 +187,21 @@ class LoraShelf:
                 named[name] = _LoraPlace(file.path, file.scanned)
         return named
 
-    def _find_elsewhere(self, name: str, places: dict[str, _LoraPlace]) -> _LoraPlace | None:
-        """Return the LoRA of another folder that a name means, if there is one and only one."""
+    def _find_elsewhere(
+        self, name: str, places: dict[str, _LoraPlace]
+    ) -> tuple[str, _LoraPlace | None]:
+        """Return the LoRA of another folder that a name means, by its whole name.
+
+        None stands for none and for several.
+        """
         files = [file for file in self._shelf.find_candidates(name) if self._is_elsewhere(file)]
         named = self._name_others(files, places)
         if name in named:
-            return named[name]
-        same_stem = [place for place in named.values() if place.path.stem == name]
-        return same_stem[0] if len(same_stem) == 1 and "/" not in name else None
+            return name, named[name]
+        same_stem = [whole for whole, place in named.items() if place.path.stem == name]
+        if len(same_stem) != 1:
+            return name, None
+        return same_stem[0], named[same_stem[0]]
 
     def _is_elsewhere(self, file: ShelfFile) -> bool:
         """Whether a file is a LoRA outside of home/loras: of another folder, or a misplaced one."""
