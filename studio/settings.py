@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="New guests an hour from one address; four times as many from all of them.",
     )
+    folders: tuple[str, ...] = Field(
+        (),
+        description="Folders of models that other programs have, used where they lie: PATH or "
+        "NAME=PATH.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$",

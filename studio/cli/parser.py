@@ -241,6 +241,34 @@ def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
 
 
+def _add_models_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--kind",
+        default="",
+        help="only this: model, lora, vae, embedding, upscaler or text encoder",
+    )
+    parser.add_argument("--family", default="", help="only this family: sd1, sd2, sdxl, z-image …")
+    _add_home_flags(parser, argparse.SUPPRESS)
+    parser.set_defaults(action="list")
+    actions = parser.add_subparsers(title="actions", metavar="")
+    add = actions.add_parser(
+        "add-folder",
+        help="use the models of another program where they lie; nothing is copied",
+        allow_abbrev=False,
+    )
+    add.add_argument("path", metavar="PATH", help="its folder, or one file of weights")
+    add.add_argument("--name", default="", help="what names of its files begin with, as a1111")
+    add.set_defaults(action="add-folder")
+    remove = actions.add_parser(
+        "remove-folder", help="use such a folder no longer; nothing is deleted", allow_abbrev=False
+    )
+    remove.add_argument("name", metavar="NAME", help="what names of its files begin with")
+    remove.set_defaults(action="remove-folder")
+    for action in (add, remove):
+        _add_home_flags(action, argparse.SUPPRESS)
+
+
 def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -304,6 +332,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "dataset": (
         "Say what is in a folder of pictures and captions, and what is wrong with it.",
         _add_dataset_flags,
+    ),
+    "models": (
+        "List models, LoRAs and other files of weights, a line for each; add folders that other "
+        "programs have.",
+        _add_models_flags,
     ),
     "inspect": (
         "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.",

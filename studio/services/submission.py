@@ -25,6 +25,7 @@ from studio.core.training.rules import check_family
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
 from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
+from studio.services.model_catalog import ModelCatalog
 from studio.services.visitor import Visitor
 from studio.storage import timings
 from studio.storage.datasets.caption_files import display_name
@@ -55,6 +56,7 @@ class Services:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.dataset_registry = DatasetRegistry(home.datasets)
+        self.model_catalog = ModelCatalog(home)
         self.guests = Guests(Budgets.from_settings(home.settings))
 
     # ---- images ----------------------------------------------------------------------------------

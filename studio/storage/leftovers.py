@@ -80,11 +80,12 @@ def find_uploads(settings: Settings) -> Iterator[Leftover]:
 
 
 def find_thumbnails(settings: Settings) -> Iterator[Leftover]:
-    """Find thumbnails whose image was deleted, and of datasets those long unused."""
-    dataset_thumbnails = settings.thumbs / "datasets"
-    yield from _find_old("thumbnails", dataset_thumbnails, MAX_THUMBNAIL_SECONDS)
+    """Find thumbnails whose image was deleted, and of datasets and models those long unused."""
+    folders = [settings.thumbs / name for name in ("datasets", "models")]
+    for folder in folders:
+        yield from _find_old("thumbnails", folder, MAX_THUMBNAIL_SECONDS)
     for path in _walk(settings.thumbs):
-        if path.is_relative_to(dataset_thumbnails) or path.suffix != ".webp":
+        if any(map(path.is_relative_to, folders)) or path.suffix != ".webp":
             continue
         image = settings.outputs / path.relative_to(settings.thumbs).with_suffix(".png")
         if not os.path.lexists(image) and _seconds_since_use(path) > MIN_TEMPORARY_SECONDS:

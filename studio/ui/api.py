@@ -1,7 +1,7 @@
 """Named, typed endpoints for programs, the only public ones.
 
 `generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `dataset`, `caption`, `search`,
-`inspect`, `jobs`.
+`inspect`, `jobs`, `models`.
 
 Knows: how a spec becomes a function's signature. Does not know: the page.
 """
@@ -30,6 +30,7 @@ from studio.core.generation.rules import EXTEND_FIELDS
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec, StudioError, quote
+from studio.services.model_catalog import CatalogFilter, report_entry
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
@@ -45,6 +46,7 @@ ResultT = TypeVar("ResultT")
 Handler = Callable[[Any, Visitor], Awaitable[Any]]  # a validated spec and who asks → the answer
 
 MAX_LISTED_JOBS = 200
+MAX_LISTED_MODELS = 10_000
 SEARCH_FIELDS = ("dataset", "words", "like", "limit", "clip", "pictures")
 SWEEP_FIELDS = ("title", "fast", "base", "axes")  # what models take is filled in for them
 FILE_FIELDS = {
@@ -136,6 +138,7 @@ def publish(services: Services) -> None:
         ),
         endpoints.inspect,
         endpoints.jobs,
+        endpoints.models,
     ]
     for function in functions:
         endpoint_for(function, api_name=function.__name__, queue=False, concurrency_limit=None)
@@ -236,7 +239,7 @@ class Endpoints:
         job = await self._wait_for_job(job_id)
         return _report_result(job)
 
-    # The docstrings of these two are published, and so are their parameters' names.
+    # The docstrings of these three are published, and so are their parameters' names.
 
     def inspect(self, request: gr.Request, file: FileData) -> dict[str, Any]:
         """Read the settings that a picture file carries.
@@ -256,13 +259,7 @@ class Endpoints:
             limit: How many at most, 1 to 200.
         """
         with report_errors(plain_text=True):
-            if not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED_JOBS:
-                raise InvalidSpec(
-                    [
-                        f"limit: has to be a whole number from 1 to {MAX_LISTED_JOBS} "
-                        f"(not {quote(limit)})."
-                    ]
-                )
+            _check_count("limit", limit, 1, MAX_LISTED_JOBS)
             owner = visitor_from_request(request).owner_filter
             return [
                 {
@@ -276,6 +273,32 @@ class Endpoints:
                 }
                 for job in self.services.home.jobs.list_recent(limit, owner)
             ]
+
+    def models(
+        self,
+        request: gr.Request,
+        search: str = "",
+        kind: str = "",
+        family: str = "",
+        limit: int = 100,
+    ) -> dict[str, Any]:
+        """List what the library has: models, LoRAs, VAEs, embeddings, upscalers.
+
+        Args:
+            search: Words that have to occur in a name, family, base model or trigger word.
+            kind: model, lora, vae, embedding, upscaler or text encoder; empty is any.
+            family: sd1, sd2, sdxl, z-image; empty is any.
+            limit: How many at most, 1 to 10000.
+        """
+        with report_errors(plain_text=True):
+            _check_count("limit", limit, 1, MAX_LISTED_MODELS)
+            visitor = visitor_from_request(request)
+            wanted = CatalogFilter(str(search)[:200], str(kind), str(family))
+            entries = wanted.select(self.services.model_catalog.list_entries(visitor))
+            return {
+                "total": len(entries),
+                "models": [report_entry(entry, visitor) for entry in entries[:limit]],
+            }
 
     async def receive_image(self, field_name: str, file: Any, visitor: Visitor) -> str:
         """Take in a file that was sent for `image` or `mask`; return its sha256."""
@@ -306,6 +329,14 @@ class Endpoints:
             verb = "failed" if job.state == "failed" else f"was {job.state}"
             raise StudioError(f"The job {verb}: {job.error or 'somebody stopped it'}")
         return job
+
+
+def _check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
+    """Raise InvalidSpec unless a program sent a whole number in a range."""
+    if not isinstance(value, int) or not minimum <= value <= maximum:
+        raise InvalidSpec(
+            [f"{name}: has to be a whole number from {minimum} to {maximum} (not {quote(value)})."]
+        )
 
 
 def _report_result(job: Job) -> dict[str, Any]:

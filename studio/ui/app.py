@@ -25,6 +25,7 @@ from studio.storage import atomic
 from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.components.notice import Notice
+from studio.ui.errors import report_errors
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
@@ -217,7 +218,13 @@ def _wire_handover_buttons(
         handoff = build_handoff(event, visitor)
         if handoff is None or handoff[0] != target.id or target.load_request is None:
             return {tab_bar: gr.skip()}
-        updates = target.load_request(handoff[1], visitor)
+        if not isinstance(handoff[1], dict):
+            updates = target.load_request(handoff[1], visitor)
+        elif target.receive_fields:
+            with report_errors():
+                updates = target.receive_fields(handoff[1], visitor)
+        else:
+            return {tab_bar: gr.skip()}
         return {
             **_fill_target(target, is_loaded, updates, visitor),
             loaded_state: True,
@@ -293,6 +300,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         ]
     )
     services = Services(home)
+    home.library.shelf.index.read_in_background()
     page = build_page(services, get_problem)
     check_port_free(settings)
     if logins and not (settings.auth or settings.guests):

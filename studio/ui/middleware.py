@@ -68,6 +68,7 @@ class AccessMiddleware:
         self.runs = home.runs
         self.inputs = home.inputs
         self.image_folders = (settings.outputs.resolve(), settings.thumbs.resolve())
+        self.previews_folder = (settings.thumbs / "models").resolve()
         self.inputs_folder = settings.inputs.resolve()
         self.sweeps_folder = settings.sweeps.resolve()
         self.runs_folder = settings.runs.resolve()
@@ -269,6 +270,8 @@ class AccessMiddleware:
             return path.relative_to(self.loras_folder).with_suffix("").as_posix() in trained
         if path.is_relative_to(self.inputs_folder):
             return self._has_uploaded(path, visitor)
+        if path.is_relative_to(self.previews_folder):  # of models, which guests see on the page
+            return True
         for folder in self.image_folders:
             if path.is_relative_to(folder):
                 png = self.image_folders[0] / path.relative_to(folder).with_suffix(".png")

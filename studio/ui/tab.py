@@ -33,6 +33,7 @@ class Tab:
         load_request: Shows what another tab hands over.
         receive_image: Shows an image that is sent there.
         enlarge_image: Shows an image that is to be made larger.
+        receive_fields: Sets single fields of its form, which it checks.
         handoff: A block whose buttons hand something over, and which tab gets what.
         outputs: What `on_open` and `load_request` change.
         form_outputs: What `receive_image` and `enlarge_image` change.
@@ -49,6 +50,7 @@ class Tab:
     load_request: Callable[[Any, Visitor], Updates] | None = None
     receive_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
     enlarge_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
+    receive_fields: Callable[[dict[str, Any], Visitor], Updates] | None = None
     handoff: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
     outputs: list[Any] = field(default_factory=list)
     form_outputs: list[Any] = field(default_factory=list)

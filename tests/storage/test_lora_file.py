@@ -27,6 +27,7 @@ from studio.settings import Settings, load
 from studio.storage.jobs import Progress
 from studio.storage.models import lora_file
 from studio.storage.models.library import Library, LoraInfo, Unusable
+from studio.storage.models.lora_shelf import LoraShelf
 from support.benches import open_bench
 from support.limits import hang_limit
 from support.sentences import check_sentence, refused
@@ -346,13 +347,13 @@ def test_a_file_that_goes_or_changes(settings: Settings, monkeypatch: pytest.Mon
     shelve(settings, "it", pair(f"{UNET}1_to_q", alpha=3.0))
     os.utime(path, (1, 1))
     assert library.get_lora("it").alpha == 3
-    monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"it": path})
+    monkeypatch.setattr(LoraShelf, "list_own_files", lambda self: [path])
     path.unlink()
     (item,) = list_own_loras(library)
     assert isinstance(item, Unusable)
     check_sentence(item.problem)
     beside = settings.loras / "peft" / "adapter_model.safetensors"
-    monkeypatch.setattr(Library, "_find_lora_files", lambda self: {"peft": beside})
+    monkeypatch.setattr(LoraShelf, "list_own_files", lambda self: [beside])
     beside.parent.mkdir()
     save_file(
         {
@@ -365,7 +366,7 @@ def test_a_file_that_goes_or_changes(settings: Settings, monkeypatch: pytest.Mon
         beside.with_name("adapter_config.json").write_text(
             json.dumps({"lora_alpha": alpha, "note": " " * alpha})
         )
-        assert library.get_lora("peft").alpha == alpha
+        assert library.get_lora("adapter_model").alpha == alpha
 
 
 def test_the_nearest_names(settings: Settings) -> None:

@@ -1,18 +1,22 @@
-"""The Models tab without a browser: what lies in the wrong folder is moved by a click of the owner's."""
+"""The Models tab without a browser: found, filtered, turned, starred, moved; guests only look."""
 
 from __future__ import annotations
 
 import html
+import re
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from studio.services.submission import Services
-from studio.ui.tabs.models import ModelsTab
+from studio.services.visitor import Visitor
+from studio.ui.tabs.models import CARDS_PER_PAGE, UNUSABLE, ModelsTab
 from support.sentences import refused
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
-from support.weights import CROSS, SDXL, WHOLE, kohya_lora, write_weights
+from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_weights
 
 
 @pytest.fixture
@@ -21,43 +25,68 @@ def tab(desk: Services, by: Any) -> ModelsTab:
         return ModelsTab(desk)
 
 
-def click(tab: ModelsTab, what: str, subject: str, visitor: Any = OWNER) -> Any:
+def set_filters(tab: ModelsTab, **chosen: Any) -> dict[Any, Any]:
+    values = {"search": "", "kind": "", "family": "", "favourites": False, "page": 0} | chosen
+    return {getattr(tab, name): value for name, value in values.items()}
+
+
+def click(tab: ModelsTab, what: str, subject: Any, visitor: Any = OWNER, **chosen: Any) -> Any:
     asked: Any = Asked(visitor)
-    return tab.handle_action(pressed(what, subject), asked)
+    return tab.handle_action(set_filters(tab, **chosen), pressed(what, subject), asked)
+
+
+def shown(tab: ModelsTab, visitor: Visitor = OWNER, **chosen: Any) -> str:
+    return str(tab.render(visitor, set_filters(tab, **chosen), chosen.get("page", 0))[tab.cards])
+
+
+def names(page: str) -> list[str]:
+    return re.findall(r'class="card" data-kind="[^"]*" data-name="([^"]*)"', page)
 
 
 def test_one_click_moves_a_file(tab: ModelsTab, desk: Services) -> None:
     settings = desk.home.settings
-    write_weights(settings.models / "moon.safetensors", kohya_lora(CROSS))
-    before = tab.render_models(OWNER)
-    assert 'data-action="move" data-target="models/moon.safetensors"' in before
-    assert "Move to loras/" in before
-    updates = click(tab, "move", "models/moon.safetensors")
-    assert (settings.loras / "moon.safetensors").is_file()
-    assert "moon" not in updates[tab.model_cards]
-    assert 'data-lora="moon"' in updates[tab.lora_cards]
-    assert "Move to" not in updates[tab.lora_cards]
+    write_weights(settings.models / "ink.safetensors", kohya_lora(CROSS))
+    before = shown(tab)
+    assert "ink" in names(before)  # it works where it is
+    assert 'data-action="move" data-target="models/ink.safetensors"' in before
+    after = click(tab, "move", "models/ink.safetensors")[tab.cards]
+    assert (settings.loras / "ink.safetensors").is_file()
+    assert "ink" in names(after)
+    assert "Move to" not in after
 
 
 def test_a_checkpoint_goes_from_the_loras_to_the_models(tab: ModelsTab, desk: Services) -> None:
     write_weights(desk.home.settings.loras / "big.safetensors", SDXL | WHOLE)
-    assert "Move to models/" in tab.render_loras(OWNER)
-    updates = click(tab, "move", "loras/big.safetensors")
-    assert "big" in updates[tab.model_cards]
-    assert "Move to" not in updates[tab.model_cards]
-    assert "big" not in updates[tab.lora_cards]
+    assert "Move to models/" in shown(tab)
+    after = click(tab, "move", "loras/big.safetensors")[tab.cards]
+    assert "big" in after
+    assert "Move to" not in after
 
 
-def test_a_guest_reads_it_and_may_not(tab: ModelsTab, desk: Services) -> None:
-    path = write_weights(desk.home.settings.models / "moon.safetensors", kohya_lora(CROSS))
-    shown = tab.render_models(ANN)
-    assert "it belongs in loras/" in shown
-    assert "data-action" not in shown
-    with refused(gr.Error):
-        click(tab, "move", "models/moon.safetensors", ANN)
-    with refused(gr.Error):
-        click(tab, "unload", "pocket", ANN)
+def test_a_guest_reads_it_and_may_not(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
+    path = write_weights(desk.home.settings.models / "ink.safetensors", kohya_lora(CROSS))
+    write_weights(tmp_path / "private/loras/sun.safetensors", kohya_lora(CROSS))
+    desk.home.library.folders.add(str(tmp_path / "private"), "mine")
+    page = shown(tab, ANN)
+    assert {"ink", "mine/loras/sun"} <= set(names(page))
+    assert str(tmp_path) not in page
+    assert "private" not in page
+    assert set(re.findall('data-action="([^"]*)"', page)) == {"use"}
+    for what, subject in (
+        ("move", "models/ink.safetensors"),
+        ("unload", "pocket"),
+        ("favourite", "lora/ink"),
+        ("remove-folder", "mine"),
+    ):
+        with refused(gr.Error):
+            click(tab, what, subject, ANN)
+    asked: Any = Asked(ANN)
+    values = set_filters(tab) | {tab.path: str(tmp_path), tab.folder_name: "", tab.upload: None}
+    for handler in (tab.add_path, tab.add_file):
+        with refused(gr.Error):
+            handler(values, asked)
     assert path.is_file()
+    assert len(desk.home.library.folders.list_folders()) == 1
 
 
 def test_a_taken_name_is_said_and_stays(tab: ModelsTab, desk: Services) -> None:
@@ -68,21 +97,32 @@ def test_a_taken_name_is_said_and_stays(tab: ModelsTab, desk: Services) -> None:
     assert path.is_file()
 
 
+@pytest.mark.parametrize("what", ["move", "favourite", "remove-folder"])
 @pytest.mark.parametrize("subject", ["", "../../etc/passwd", "models", HOSTILE, "\ud800", None])
-def test_nonsense_moves_nothing(tab: ModelsTab, subject: Any) -> None:
+def test_nonsense_changes_nothing(tab: ModelsTab, desk: Services, what: str, subject: Any) -> None:
+    before = sorted(desk.home.settings.home.rglob("*.json"))
     with pytest.raises(gr.Error) as caught:
-        click(tab, "move", subject)
+        click(tab, what, subject)
     assert "<script" not in caught.value.message
+    assert sorted(desk.home.settings.home.rglob("*.json")) == before
+
+
+@pytest.mark.parametrize("page", ["-1", "9" * 30, "x", "", None, "7"])
+def test_a_page_that_is_none_is_the_nearest(tab: ModelsTab, page: Any) -> None:
+    updates = click(tab, "page", page)
+    assert updates[tab.page] == 0
+    assert "pocket" in names(updates[tab.cards])
 
 
 def test_a_hostile_name_is_only_text(tab: ModelsTab, desk: Services) -> None:
     name = "<img src=x onerror=alert(1)>\"'&.safetensors"
-    write_weights(desk.home.settings.models / name, kohya_lora(CROSS))
-    shown = tab.render_models(OWNER)
-    assert "<img" not in shown
-    assert html.escape(name, quote=False).replace('"', "&#34;").replace("'", "&#39;") in shown
+    write_weights(desk.home.settings.models / name, {VAE: [512, 4, 3, 3]})
+    page = shown(tab)
+    assert "<img" not in page
+    stem = name.removesuffix(".safetensors")
+    assert html.escape(stem, quote=False).replace('"', "&#34;").replace("'", "&#39;") in page
     click(tab, "move", f"models/{name}")
-    assert (desk.home.settings.loras / name).is_file()
+    assert (desk.home.settings.vaes / name).is_file()
 
 
 def test_broken_files_do_not_break_the_tab(tab: ModelsTab, desk: Services) -> None:
@@ -90,8 +130,128 @@ def test_broken_files_do_not_break_the_tab(tab: ModelsTab, desk: Services) -> No
         (folder / "empty.safetensors").write_bytes(b"")
         (folder / "cut.gguf").write_bytes(b"GGUF\3\0\0\0")
         (folder / "page.ckpt").write_bytes(b"<!doctype html>")
-    updates = tab.on_open(OWNER)
-    for cards in (tab.model_cards, tab.lora_cards):
-        assert "empty" in updates[cards]
-        assert "GGUF file that was cut off" in updates[cards]
-        assert "web page" in updates[cards]
+    page = tab.on_open(OWNER)[tab.cards]
+    assert "Cannot be used, and why" in page
+    assert page.count("GGUF file that was cut off") == 2
+    assert page.count("web page") == 2
+    assert names(shown(tab, kind=UNUSABLE)) == []
+
+
+def test_search_and_filters(tab: ModelsTab, desk: Services) -> None:
+    settings = desk.home.settings
+    write_weights(
+        settings.loras / "ink.safetensors",
+        kohya_lora(CROSS),
+        metadata={"modelspec.trigger_phrase": "brush strokes"},
+    )
+    write_weights(settings.vaes / "anime.safetensors", {VAE: [512, 4, 3, 3]})
+    assert names(shown(tab, search="BRUSH ink")) == ["ink"]
+    assert names(shown(tab, search="brush anime")) == []
+    assert names(shown(tab, kind="vae")) == ["anime"]
+    assert "ink" in names(shown(tab, family="sd1"))
+    assert names(shown(tab, family="sdxl")) == []
+    for odd in ("nonsense", HOSTILE, ["x"], None, 3):
+        shown(tab, kind=odd, family=odd, search=odd, favourites=odd)
+
+
+def test_favourites_come_first_and_stay(tab: ModelsTab, desk: Services) -> None:
+    write_weights(desk.home.settings.loras / "zebra.safetensors", kohya_lora(CROSS))
+    assert names(shown(tab))[0] == "pocket"
+    after = click(tab, "favourite", "lora/zebra")[tab.cards]
+    assert names(after)[0] == "zebra"
+    assert names(shown(tab, favourites=True)) == ["zebra"]
+    assert names(shown(tab, ANN))[0] == "zebra"
+    click(tab, "favourite", "lora/zebra")
+    assert names(shown(tab, favourites=True)) == []
+
+
+@pytest.mark.parametrize("data", ["{", "[]", '{"favourites": 3}', '{"favourites": [3]}'])
+def test_broken_favourites_are_none(tab: ModelsTab, desk: Services, data: str) -> None:
+    (desk.home.settings.home / "favourites.json").write_text(data)
+    assert names(shown(tab, favourites=True)) == []
+
+
+def test_a_page_at_a_time(tab: ModelsTab, desk: Services) -> None:
+    for number in range(150):
+        write_weights(desk.home.settings.vaes / f"x{number:03}.safetensors", {VAE: [512, 4, 3, 3]})
+    first = shown(tab, kind="vae")
+    assert len(names(first)) == CARDS_PER_PAGE
+    assert len(first) < 300_000
+    last = click(tab, "page", "2", kind="vae")
+    assert names(last[tab.cards]) == [f"x{number:03}" for number in range(120, 150)]
+    assert last[tab.page] == 2
+
+
+def test_previews_come_from_the_home_alone(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
+    settings = desk.home.settings
+    write_weights(tmp_path / "a/ink.safetensors", kohya_lora(CROSS))
+    write_weights(tmp_path / "a/odd.safetensors", kohya_lora(CROSS))
+    Image.new("RGB", (900, 600), "red").save(tmp_path / "a/ink.preview.png")
+    (tmp_path / "a/odd.preview.png").write_bytes(b"no picture")
+    desk.home.library.folders.add(str(tmp_path / "a"))
+    shown(tab)
+    assert tab.previews._maker
+    tab.previews._maker.join(20)
+    page = shown(tab)
+    (address,) = re.findall(r'<img class="preview" src="([^"]*)"', page)
+    path = Path(address.partition("=")[2])
+    assert path.is_relative_to(settings.thumbs / "models")
+    assert max(Image.open(path).size) <= 320
+
+
+def test_a_file_goes_where_its_header_says(
+    tab: ModelsTab, desk: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = tmp_path / "uploads"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    asked: Any = Asked(OWNER)
+
+    def send(name: str, **file: Any) -> dict[Any, Any]:
+        path = write_weights(uploads / "x" / name, **file)
+        value = {"path": str(path), "orig_name": name}
+        return tab.add_file(set_filters(tab) | {tab.upload: value}, asked)
+
+    assert "anime" in names(send("anime.safetensors", shapes={VAE: [512, 4, 3, 3]})[tab.cards])
+    assert (desk.home.settings.vaes / "anime.safetensors").is_file()
+    send("ink.safetensors", shapes=kohya_lora(CROSS))
+    assert (desk.home.settings.loras / "ink.safetensors").is_file()
+    before = sorted(desk.home.settings.home.rglob("*.safetensors"))
+    for name, shapes in (
+        ("anime.safetensors", {VAE: [512, 4, 3, 3]}),  # taken
+        ("notes.txt", {VAE: [512, 4, 3, 3]}),
+        ("odd.safetensors", {"x": [1]}),
+    ):
+        with refused(gr.Error):
+            send(name, shapes=shapes)
+    assert sorted(desk.home.settings.home.rglob("*.safetensors")) == before
+
+
+def test_a_path_is_used_where_it_lies(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
+    asked: Any = Asked(OWNER)
+    folder = tmp_path / "files"
+    file = write_weights(tmp_path / "Downloads/anime.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(folder / "sun.safetensors", kohya_lora(CROSS))
+
+    def add(path: Any, name: Any = "") -> dict[Any, Any]:
+        return tab.add_path(set_filters(tab) | {tab.path: path, tab.folder_name: name}, asked)
+
+    page = add(str(folder), "mine")[tab.cards]
+    assert "mine/sun" in names(page)
+    assert "anime" in names(add(str(file))[tab.cards])
+    assert (desk.home.settings.vaes / "anime.safetensors").readlink() == file
+    for path in (str(file), str(folder), "", None, "\0", "/nowhere", HOSTILE):
+        with pytest.raises(gr.Error):
+            add(path)
+    after = click(tab, "remove-folder", "mine")[tab.cards]
+    assert "mine/sun" not in names(after)
+
+
+def test_use_hands_over_what_the_form_has(tab: ModelsTab) -> None:
+    def hand_over(**data: Any) -> Any:
+        event = pressed("use", data["target"])
+        event._data = {"action": "use", **data}
+        return tab.hand_over(event, OWNER)
+
+    assert hand_over(kind="model", target="pocket") == ("txt2img", {"model": "pocket"})
+    assert hand_over(kind="lora", target="moon") is None  # the page itself does that
+    assert tab.hand_over(pressed("move", "x"), OWNER) is None

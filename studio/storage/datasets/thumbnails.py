@@ -1,4 +1,4 @@
-"""Thumbnails of datasets' images, made once: what the page shows of a dataset.
+"""Thumbnails of images anywhere, made once: what the page shows of a dataset or of a model.
 
 Knows: that a file whose size and time are the same is the same; where the page may read thumbnails
 (home/thumbs). Does not know: datasets. The folder may be deleted: what is missing is made again.
@@ -25,10 +25,18 @@ DECODE_THREADS = 4
 
 
 class ThumbnailCache:
-    """Thumbnails of any image files, in home/thumbs/datasets."""
+    """Thumbnails of any image files, in a folder of home/thumbs."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._folder = settings.thumbs / "datasets"
+    def __init__(self, settings: Settings, folder: str = "datasets") -> None:
+        self._folder = settings.thumbs / folder
+
+    def find_thumbnail(self, path: Path) -> Path | None:
+        """Return the thumbnail of an image, if it has been made; the image is not opened."""
+        try:
+            thumbnail_path = self._thumbnail_path(path)
+        except OSError:
+            return None
+        return thumbnail_path if thumbnail_path.is_file() else None
 
     def make_thumbnails(self, paths: Sequence[Path]) -> list[Path | None]:
         """Return the thumbnails (WebP) of images, made where they are missing.

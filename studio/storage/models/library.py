@@ -1,15 +1,15 @@
 """What is on disk to work with: models and LoRAs.
 
-Knows: folders in diffusers layout in home/models and in the shipped assets, LoRA files in
-home/loras; their family, size, number format and content hash, read from configs and headers.
-Does not know: torch; what is loaded; what a file is that is neither (loose_files.py).
+Knows: folders in diffusers layout in home/models, in the shipped assets and in folders beside the
+home; their family, size, number format and content hash, read from configs and headers.
+Does not know: torch; what is loaded; which LoRAs there are (lora_shelf.py); what a file is that is
+neither (loose_files.py).
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,12 +21,11 @@ from studio.core.families.family import Family, FamilyName
 from studio.core.families.registry import FAMILIES, detect_family, find_families
 from studio.core.families.unet_config import estimate_decode_elements
 from studio.core.generation.family_rules import find_family_faults
-from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.core.generation.request import GenerationRequest
 from studio.errors import (
     BadFile,
     InvalidSpec,
     LoraMismatch,
-    LoraNotFound,
     ModelNotFound,
     StudioError,
     UnknownFamily,
@@ -37,14 +36,16 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models import lora_file
 from studio.storage.models.embeddings import EmbeddingIndex, Embeddings, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
+from studio.storage.models.hub_cache import find_missing_file
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
+from studio.storage.models.lora_shelf import LoraShelf
 from studio.storage.models.peft_config import list_files
 from studio.storage.models.pickles import Pickles
-from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
+from studio.storage.models.referenced_folders import ReferencedFolders
+from studio.storage.models.shelf import Root, Shelf, ShelfScan, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -55,7 +56,6 @@ DTYPE_BY_SAFETENSORS_CODE = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8",
 }
-MAX_LORAS = 10_000
 T = TypeVar("T")
 
 
@@ -120,31 +120,35 @@ class Library:
 
     def __init__(self, settings: Settings) -> None:
         self._model_folders = (settings.models, shipped("assets"))
-        self._lora_folder = settings.loras
-        self._shipped_loras = shipped("assets") / "loras"
         self.inputs = Inputs(settings)
         self._hashes = ContentHashes(settings.home)
-        # by file: its stamp, and its info or what is wrong with it
-        self._lora_cache: dict[Path, tuple[Any, LoraInfo | str]] = {}
         self.pickles = Pickles(settings)
-        self._index = HeaderIndex(self.pickles)
+        self._index = HeaderIndex(settings.home / "cache" / "headers.json", self.pickles)
         self._loose_files = LooseFiles(settings, self._index)
-        folders = (
+        self.folders = ReferencedFolders(settings)
+        # The header decides what a file is, wherever it lies; LoRAs count in their own folder last.
+        own_folders = (
             settings.models,
             settings.vaes,
             settings.text_encoders,
             settings.embeddings,
             settings.upscalers,
+            settings.loras,
         )
-        # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
-        self.shelf = Shelf([Root(folder) for folder in folders], self._index)
+        self.shelf = Shelf(
+            [Root(folder) for folder in own_folders], self._index, self.folders.list_roots
+        )
+        self.loras = LoraShelf(settings, self._index, self._loose_files, self.shelf)
         self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
 
-    def scan_models(self) -> list[ModelInfo | Unusable]:
+    def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
 
         A model of the home hides a shipped one of the same name. Files in the home folder itself
         are listed too: they belong in one of its folders.
+
+        Args:
+            scan: What the shelf saw just now, where somebody has asked it already.
         """
         models: dict[str, ModelInfo | Unusable] = {}
         files: list[Unusable] = []
@@ -156,6 +160,9 @@ class Library:
                     models[path.name] = self._read_model(path)
                 elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
+        model_folders = scan.model_folders if scan else self.shelf.list_model_folders()
+        for name, (path, _) in model_folders.items():
+            models.setdefault(name, self._read_model(path, name))
         loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
         files += [self._loose_files.describe(path) for path in loose]
         return [*models.values(), *files]
@@ -174,67 +181,26 @@ class Library:
         models = {model.name: model for model in reversed(self.scan_models())}
         return get_by_name(models, name, "model", "the library")
 
-    def list_loras(self) -> list[LoraInfo | Unusable]:
-        """List the shipped LoRAs and all files in home/loras and its subfolders, by name."""
-        loras: list[LoraInfo | Unusable] = []
-        for name, path in self._find_lora_files().items():
-            try:
-                with explain_odd_file(path):
-                    loras.append(self._read_lora(name, path))
-            except StudioError as error:
-                unusable = self._loose_files.describe(path, str(error))
-                loras.append(replace(unusable, name=make_printable(name)))
-        return loras
+    def list_loras(self, scan: ShelfScan | None = None) -> list[LoraInfo | Unusable]:
+        """List all LoRAs by name, and what lies among the home's own and cannot be used."""
+        return self.loras.list_loras(scan)
 
     def get_lora(self, name: str) -> LoraInfo:
-        """Look up a LoRA.
-
-        Args:
-            name: its name, or its path in home/loras without the ending.
+        """Look up a LoRA by a name that means only one (lora_shelf.py).
 
         Raises:
             LoraNotFound: there is none of this name; the message names close matches.
             BadFile: the file cannot be used.
         """
-        files = self._find_lora_files()
-        path = files.get(name)
-        if path is None:
-            files_by_path = {
-                self._relative_name(file): file
-                for file in files.values()
-                if file.is_relative_to(self._lora_folder)
-            }
-            path = files_by_path.get(name)
-        if path is None:
-            names = list_alternatives(_find_similar(name, list(files)), list(files))
-            raise LoraNotFound(
-                f"There is no LoRA {quote(name)} in the library; there is {make_printable(names)}."
-            )
-        return self._read_lora(name, path)
+        return self.loras.get(name)
 
     def add_lora(self, source: Path, name: str) -> LoraInfo:
-        """Copy a LoRA file into home/loras.
+        """Copy a LoRA file into home/loras. Arguments and errors are those of `LoraShelf.add`."""
+        return self.loras.add(source, name)
 
-        Args:
-            source: where it lies now.
-            name: the file name that its owner gave it.
-
-        Raises:
-            BadFile: it is no LoRA that can be used, or there is one of this name already.
-        """
-        if Path(name).suffix.lower() != ".safetensors":
-            raise BadFile(f"{quote(name)} is no .safetensors file; other kinds can carry programs.")
-        path = self._lora_folder / f"{atomic.safe_name(Path(name).stem)}.safetensors"
-        try:
-            lora_file.read_lora_info(source, path.stem)
-        except BadFile as error:
-            raise BadFile(str(error).replace(source.name, path.name)) from None
-        try:
-            with atomic.open_for_writing(path, replace=False) as target, open(source, "rb") as file:
-                shutil.copyfileobj(file, target, 2**20)
-        except FileExistsError:
-            raise BadFile(f"There is a LoRA {path.stem} already; rename the file first.") from None
-        return self._read_lora(path.stem, path)
+    def describe_file(self, path: Path) -> Unusable:
+        """Return what a file of weights is, and to which folder of the home it can be moved."""
+        return self._loose_files.describe(path)
 
     def move_file(self, file: str) -> Path:
         """Move a file of weights from a folder of the home to the one where its kind belongs.
@@ -248,7 +214,7 @@ class Library:
         Raises:
             BadFile: It is not there, has no other place to go to, or that place is taken.
         """
-        return self._loose_files.move(file, self._walk_lora_folder())
+        return self._loose_files.move(file, self.loras.list_own_files())
 
     def check_request(self, request: GenerationRequest) -> ModelInfo:
         """Check that all that a request names is here and fits together, as far as headers tell.
@@ -314,72 +280,16 @@ class Library:
         root = item.path if isinstance(item, ModelInfo) else item.path.parent
         return self._hashes.get_hash(item.path, _list_content_files(item), root, compute)
 
-    def _relative_name(self, path: Path) -> str:
-        return path.relative_to(self._lora_folder).with_suffix("").as_posix()
-
-    def _find_lora_files(self) -> dict[str, Path]:
-        """Return LoRA files by stem, or by folder/stem where several have the same one.
-
-        LoRAs of the home hide a shipped one of their name.
-        """
-        files = sorted(self._walk_lora_folder())
-        num_files_by_stem = Counter(path.stem for path in files)
-        shipped_files = {
-            path.stem: path
-            for path in sorted(self._shipped_loras.glob("*.safetensors"))
-            if path.stem not in num_files_by_stem
-        }
-        return shipped_files | {
-            path.stem if num_files_by_stem[path.stem] == 1 else self._relative_name(path): path
-            for path in files
-        }
-
-    def _walk_lora_folder(self) -> list[Path]:
-        """List the LoRA files of all folders, linked ones too, but each only once."""
-        files: list[Path] = []
-        visited: set[str] = set()
-        for folder, subfolders, names in os.walk(self._lora_folder, followlinks=True):
-            real_path = os.path.realpath(folder)
-            if real_path in visited:
-                subfolders.clear()
-                continue
-            visited.add(real_path)
-            if len(files) > MAX_LORAS:
-                subfolders.clear()
-            subfolders.sort()
-            files += [Path(folder, name) for name in names if has_weights_suffix(name)]
-        return files
-
-    def _read_lora(self, name: str, path: Path) -> LoraInfo:
-        """Read a LoRA file, or take it from the cache; raise BadFile if it cannot be used."""
-        try:
-            LoraUse(name=name)
-        except ValueError:
-            raise BadFile(
-                "its name has characters that a tag cannot hold (<, >, :, blanks at an end), or is "
-                "too long; rename it."
-            ) from None
-        if path.suffix.lower() != ".safetensors":
-            raise BadFile(self._loose_files.explain(path))
-        try:
-            stats = [file.stat() for file in list_files(path)]
-            stamp = (name, *((stat.st_size, stat.st_mtime_ns) for stat in stats))
-            if self._lora_cache.get(path, (None,))[0] != stamp:
-                self._lora_cache[path] = (stamp, _read_info_or_problem(path, name))
-        except OSError as error:
-            raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
-        info = self._lora_cache[path][1]
-        if isinstance(info, str):
-            raise BadFile(info)
-        return info
-
-    def _read_model(self, path: Path) -> ModelInfo | Unusable:
-        name = make_printable(path.name)
-        if name != path.name:
+    def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
+        name = name or make_printable(path.name)
+        if make_printable(path.name) != path.name:
             return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
         try:
             with explain_odd_file(path, "it"):
-                return read_model_info(path, bundled=path.parent == self._model_folders[1])
+                info = read_model_info(path, bundled=path.parent == self._model_folders[1])
+                if missing := find_missing_file(path):
+                    raise BadFile(f"it is not whole: {missing} is missing; fetch it again.")
+                return replace(info, name=name)
         except StudioError as error:
             return Unusable(name, path, str(error))
 
@@ -441,24 +351,6 @@ def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -
     if family.noise_process == "flow":
         return "flow"
     return str(scheduler_config.get("prediction_type", "epsilon"))
-
-
-def _find_similar(name: str, lora_names: list[str]) -> list[str]:
-    """Return the LoRAs that may be meant: of that stem, else alike."""
-    same_stem = [lora_name for lora_name in lora_names if lora_name.rpartition("/")[2] == name]
-    if same_stem:  # in several folders
-        return same_stem
-    by_folded_name = {lora_name.casefold(): lora_name for lora_name in lora_names}
-    matches = difflib.get_close_matches(name.casefold(), by_folded_name, 3, 0.4)
-    return [by_folded_name[match] for match in matches]
-
-
-def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:
-    try:
-        with explain_odd_file(path):
-            return lora_file.read_lora_info(path, name)
-    except StudioError as error:
-        return str(error)
 
 
 def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from studio.errors import BadFile, StudioError, quote
 from studio.settings import Settings
 from studio.storage.models import file_moves, model_file
+from studio.storage.models.folder_scan import has_weights_suffix
 from studio.storage.models.header_index import HeaderIndex
-from studio.storage.models.shelf import has_weights_suffix
 from studio.storage.odd_files import list_folder, make_printable
 
 _OWN_LISTS = ("models", "loras")  # what lies there is listed by library.py

@@ -1,43 +1,35 @@
-"""The files of weights that are one part of something: where they lie, and what they are called.
+"""The files of weights of a home and of folders beside it: where they lie, what they are called.
 
 Knows: the folders that are looked through, names, that a file's kind is what its header says.
-Does not know: what a header says (model_file.py); what is done with a file; LoRAs and models
-(library.py).
+Does not know: what a header says (model_file.py); whose folder it is (folder_layouts.py); what is
+done with a file.
 
     home/vae/anime.safetensors          anime
     home/embeddings/neg/hands.pt        neg/hands
+    a1111's models/VAE/x.safetensors    a1111/x
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.errors import BadFile, ModelNotFound, StudioError, list_alternatives, quote
+from studio.storage.models.folder_scan import (
+    MAX_FILES,
+    ScannedFile,
+    has_weights_suffix,
+    scan_folder,
+)
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.header_rules import KIND_TITLES, FileKind
-from studio.storage.models.model_file import PICKLE_SUFFIXES, WEIGHTS_SUFFIXES, ModelFile
+from studio.storage.models.model_file import PICKLE_SUFFIXES, ModelFile
+from studio.storage.models.roots import Root
 from studio.storage.odd_files import make_printable
 
-MAX_FILES = 20_000  # of one root
-# A folder with one of these is a model in many files, and none of them is one by itself.
-MODEL_FOLDER_MARKS = ("model_index.json", "config.json")
-
-
-@dataclass(frozen=True)
-class Root:
-    """A folder whose files are used.
-
-    Attributes:
-        path: The folder; it need not be there.
-        title: What the names of its files begin with; empty for the home's own.
-    """
-
-    path: Path
-    title: str = ""
+__all__ = ["MAX_FILES", "Root", "Shelf", "ShelfFile", "has_weights_suffix", "walk_weights"]
 
 
 @dataclass(frozen=True)
@@ -49,45 +41,92 @@ class ShelfFile:
         path: Where it lies.
         model_file: What its header says.
         root: Where it was found.
+        scanned: Its path and stamp.
     """
 
     name: str
     path: Path
     model_file: ModelFile
     root: Root
+    scanned: ScannedFile
+
+
+@dataclass
+class ShelfScan:
+    """All that lies in the roots at one look.
+
+    Attributes:
+        files: The files that can be read, by kind and name.
+        unreadable: The others, each with its root and what is said of it.
+        model_folders: Folders of models in diffusers layout in folders beside the home, by name.
+    """
+
+    files: list[ShelfFile] = field(default_factory=list)
+    unreadable: list[tuple[ScannedFile, Root, str]] = field(default_factory=list)
+    model_folders: dict[str, tuple[Path, Root]] = field(default_factory=dict)
 
 
 class Shelf:
     """The files of weights of a home. Every call looks at the disk."""
 
-    def __init__(self, roots: Sequence[Root], index: HeaderIndex) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Root],
+        index: HeaderIndex,
+        list_more_roots: Callable[[], Sequence[Root]] = tuple,
+    ) -> None:
+        """Make a shelf.
+
+        Args:
+            roots: The home's own folders.
+            index: What headers said.
+            list_more_roots: Asked at every look: folders elsewhere, which come and go.
+        """
         self._roots = tuple(roots)
         self._index = index
+        self._list_more_roots = list_more_roots
+
+    @property
+    def index(self) -> HeaderIndex:
+        """What the headers of the files said."""
+        return self._index
+
+    def scan(self) -> ShelfScan:
+        """Look at all roots; files that nobody has read yet may be left out (header_index.py)."""
+        found, model_folders = self._scan_roots()
+        known = {file.text for file in self._index.select_read([file for file, _ in found])}
+        scan = self._identify([(file, root) for file, root in found if file.text in known])
+        scan.model_folders = model_folders
+        return scan
 
     def list_files(self, kind: FileKind) -> list[ShelfFile]:
         """List the files of a kind by name, those that cannot be used too."""
-        files: dict[str, ShelfFile] = {}
-        for root in self._roots:
-            for path in walk_weights(root.path):
-                try:
-                    identified = self._index.identify(path)
-                except StudioError:
-                    continue  # the list of what could not be read says why
-                if identified.kind != kind:
-                    continue
-                name = _build_name(root, path)
-                if name in files:  # another ending
-                    name += path.suffix
-                files[name] = ShelfFile(name, path, identified, root)
-        return sorted(files.values(), key=lambda file: file.name.casefold())
+        files = [file for file in self.scan().files if file.model_file.kind == kind]
+        return sorted(files, key=lambda file: file.name.casefold())
+
+    def list_model_folders(self) -> dict[str, tuple[Path, Root]]:
+        """Return the folders of models in diffusers layout in folders beside the home, by name."""
+        return self._scan_roots()[1]
+
+    def find_candidates(self, name: str) -> list[ShelfFile]:
+        """Return all files that may be called so: those whose last part is the name's.
+
+        They are read if nobody has done that yet, and no others.
+        """
+        last_part = name.rsplit("/", 1)[-1]
+        found = []
+        for file, root in self._scan_roots()[0]:
+            file_name = make_printable(file.relative.rpartition("/")[2])
+            if last_part in (file_name, file_name.rpartition(".")[0]):
+                found.append((file, root))
+        return self._identify(found).files
 
     def list_pickles(self) -> list[tuple[str, Path]]:
         """List the files that are named like pickles, each with the name it would go by."""
         return [
-            (_build_name(root, path), path)
-            for root in self._roots
-            for path in walk_weights(root.path)
-            if path.suffix.lower() in PICKLE_SUFFIXES
+            (make_printable(root.list_names(file.relative)[0]), file.path)
+            for file, root in self._scan_roots()[0]
+            if file.text.lower().endswith(PICKLE_SUFFIXES)
         ]
 
     def get_file(self, kind: FileKind, name: str) -> ShelfFile:
@@ -101,44 +140,67 @@ class Shelf:
             ModelNotFound: There is none of this name; the message names close matches.
             BadFile: It cannot be used; the message says why.
         """
-        files = {file.name: file for file in self.list_files(kind)}
-        file = files.get(name)
-        if file is None:
-            same_stem = [entry for entry in files.values() if entry.name.split("/")[-1] == name]
-            if len(same_stem) != 1:
-                matches = [entry.name for entry in same_stem]
-                matches = matches or difflib.get_close_matches(name, files, 3, 0.4)
-                raise ModelNotFound(
-                    f"There is no {KIND_TITLES[kind]} {quote(name)} in the library; there is "
-                    f"{list_alternatives(matches, list(files))}."
-                )
-            file = same_stem[0]
+        candidates = [file for file in self.find_candidates(name) if file.model_file.kind == kind]
+        same_name = [file for file in candidates if file.name == name]
+        same_stem = [file for file in candidates if file.name.rsplit("/", 1)[-1] == name]
+        if not same_name and len(same_stem) != 1:
+            names = [file.name for file in self.list_files(kind)]
+            matches = [file.name for file in same_stem]
+            matches = matches or difflib.get_close_matches(name, names, 3, 0.4)
+            raise ModelNotFound(
+                f"There is no {KIND_TITLES[kind]} {quote(name)} in the library; there is "
+                f"{list_alternatives(matches, names)}."
+            )
+        file = (same_name or same_stem)[0]
         if file.model_file.problem:
             raise BadFile(file.model_file.sentence)
         return file
 
+    def _scan_roots(self) -> tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]]:
+        """Return the files of all roots, and folders of models; what two roots hold counts once."""
+        files: dict[str, tuple[ScannedFile, Root]] = {}
+        model_folders: dict[str, tuple[Path, Root]] = {}
+        seen_folders: set[Path] = set()
+        for root in (*self._roots, *self._list_more_roots()):
+            scan = scan_folder(root.path, is_repository=root.is_repository)
+            for file in scan.files:
+                files.setdefault(file.text, (file, root))
+            for folder in scan.model_folders:
+                if root.title and folder not in seen_folders:
+                    seen_folders.add(folder)
+                    relative = folder.relative_to(root.path).as_posix()
+                    names = root.list_names("" if relative == "." else relative, is_folder=True)
+                    model_folders[_choose_name(names, model_folders)] = (folder, root)
+        return list(files.values()), model_folders
 
-def has_weights_suffix(name: str) -> bool:
-    """Return whether a file is named like one of weights."""
-    return not name.startswith(".") and name.lower().endswith(WEIGHTS_SUFFIXES)
+    def _identify(self, found: Iterable[tuple[ScannedFile, Root]]) -> ShelfScan:
+        """Name files by kind; two of one kind never have the same name."""
+        scan = ShelfScan()
+        names: dict[str, set[str]] = {}
+        for file, root in found:
+            try:
+                identified = self._index.read_scanned(file).model_file
+            except StudioError as error:
+                scan.unreadable.append((file, root, str(error)))
+                continue
+            taken = names.setdefault(identified.kind, set())
+            name = _choose_name(root.list_names(file.relative), taken)
+            taken.add(name)
+            scan.files.append(ShelfFile(name, identified.path, identified, root, file))
+        return scan
 
 
 def walk_weights(folder: Path) -> list[Path]:
     """List the files of weights in a folder and its subfolders, linked ones too, each only once."""
-    files: list[Path] = []
-    visited: set[str] = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        real_path = os.path.realpath(parent)
-        is_model = parent != str(folder) and not set(MODEL_FOLDER_MARKS).isdisjoint(names)
-        if real_path in visited or is_model or len(files) >= MAX_FILES:
-            subfolders.clear()
-            continue
-        visited.add(real_path)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files += [Path(parent, name) for name in sorted(names) if has_weights_suffix(name)]
-    return files[:MAX_FILES]
+    return [file.path for file in scan_folder(folder).files]
 
 
-def _build_name(root: Root, path: Path) -> str:
-    name = path.relative_to(root.path).with_suffix("").as_posix()
-    return make_printable(f"{root.title}/{name}" if root.title else name)
+def _choose_name(names: Sequence[str], taken: Container[str]) -> str:
+    """Return the first name that is free; the last one gets a number where none is."""
+    for name in names:
+        if name not in taken:
+            return name
+    number = 2
+    while f"{names[-1]} ({number})" in taken:
+        number += 1
+    return f"{names[-1]} ({number})"

@@ -1,4 +1,4 @@
-"""The library's LoRAs on a page: beside a form's rows to choose from, and as cards.
+"""The library's LoRAs beside a form's rows, to choose from.
 
 Knows: how a LoRA is described, which go with a model. Does not know: how rows are drawn
 (lora_rows.py); what a prompt is completed with (prompt_words.py); what a LoRA file is
@@ -7,44 +7,27 @@ Knows: how a LoRA is described, which go with a model. Does not know: how rows a
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from studio.core.families.registry import FAMILIES
-from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.lora_use import MAX_LORAS, LoraUse
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
+from studio.settings import shipped
+from studio.storage.models.library import LoraInfo, ModelInfo
 from studio.ui.components import prompt_words
+from studio.ui.components.name_dropdown import MAX_CARRIED, digest_names
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
-from studio.ui.views.common import format_bytes
 from studio.ui.views.templates import render_macro
 
 MAX_TRIGGER_WORDS = 12  # trigger words that a row shows
-NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
-# A training notes where its base model lay; that says whose machine it was.
-ABSOLUTE_FOLDER = re.compile(r"^(?:[A-Za-z]:)?[\\/].*[\\/]")
-# A card's button puts its LoRA into the rows of the txt2img tab and goes there; the tab may have to
-# be drawn first.
-USE_LORA_SCRIPT = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-action=use]');
-  if (!button) return;
-  const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
-  tabs.find(tab => tab.textContent.trim() === 'txt2img').click();
-  const put = tries => {
-    const rows = document.querySelector('#txt2img-loras .lora-rows');
-    if (rows) rows.dispatchEvent(new CustomEvent('put', {detail: button.dataset.target}));
-    else if (tries) setTimeout(put, 50, tries - 1);
-  };
-  put(60);
-});"""
 
 
 class LoraPicker:
@@ -80,12 +63,14 @@ class LoraPicker:
     def wire(self) -> None:
         """Connect the events."""
         model = self.form["model"]
-        self.dropdown.focus(self._on_focus, [model, self.snapshot], self.outputs, **EVENT_OPTIONS)
+        inputs = [model, self.rows, self.snapshot]
+        for event in (self.dropdown.focus, self.form["prompt"].focus):
+            event(self._on_focus, inputs, self.outputs, **EVENT_OPTIONS)
         for event in (model.change, self.dropdown.blur):
-            event(self._on_change, [model, self.snapshot], self.outputs, **EVENT_OPTIONS)
+            event(self._on_change, inputs, self.outputs, **EVENT_OPTIONS)
         self.add_button.click(
             self.add_lora,
-            {self.dropdown, self.rows},
+            {model, self.dropdown, self.rows},
             [self.dropdown, self.rows],
             preprocess=False,
             **EVENT_OPTIONS,
@@ -93,6 +78,7 @@ class LoraPicker:
         self.rows.click(
             self.append_trigger_word, self.form["prompt"], self.form["prompt"], **EVENT_OPTIONS
         )
+        self.rows.click(self.describe_rows, [model, self.rows], self.rows, **EVENT_OPTIONS)
 
     def refresh(
         self,
@@ -100,19 +86,54 @@ class LoraPicker:
         visitor: Visitor,
         snapshot: str = "",
         is_open: bool = False,
+        rows: Any = None,
         **rows_kwargs: Any,
     ) -> Updates:
-        """Update what there is to choose, those for the model first, and what rows say of each.
+        """Update what there is to choose, those for the model first, and what rows say of theirs.
 
         Args:
             model: Name of the form's model.
             visitor: Who is looking; a guest is not told where files lie.
             snapshot: What the page shows already; if that is still right, nothing is updated.
-            is_open: Whether the dropdown is open. Such a list is not shortened (gradio stumbles
-                over that) before it closes.
+            is_open: Whether the dropdown is open. It has all names then, and is not shortened
+                (gradio stumbles over that) before it closes.
+            rows: What the rows hold, where they stay as they are.
             rows_kwargs: What else the rows are to be updated with, such as `value`: a handler can
                 give each component only one update.
         """
+        chosen_model, loras = self._list_loras(model)
+        choices = [(_format_label(lora, chosen_model), lora.name) for lora in loras]
+        old_count, _, old_digest = snapshot.partition(" ")
+        num_shown = int(old_count) if old_count.isdecimal() else 0
+        if not is_open and num_shown <= MAX_CARRIED:
+            choices = choices[:MAX_CARRIED]
+        descriptions = _describe_all(rows_kwargs.get("value", rows), loras, chosen_model)
+        fitting = [lora for lora in loras if not _is_incompatible(lora, chosen_model)]
+        max_words = len(fitting) if is_open else MAX_CARRIED
+        words = prompt_words.list_words(
+            self.services.home.library, chosen_model, fitting, max_words
+        )
+        new_digest = digest_names([choices, descriptions, words])
+        if new_digest == old_digest:
+            return {self.snapshot: gr.skip()}
+        updates: Updates = {
+            self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs),
+            self.words: prompt_words.render_words(words),
+        }
+        if is_open and len(choices) < num_shown:
+            return updates
+        own_folder = self.services.home.settings.loras
+        has_own_loras = any(not self._is_shipped(lora) for lora in loras)
+        folder = "" if visitor.is_guest else str(own_folder)
+        note = render_macro("components.html", "no_loras", folder=folder)
+        return updates | {
+            self.dropdown: gr.Dropdown(choices),
+            self.snapshot: f"{len(choices)} {new_digest}",
+            self.empty_note: gr.HTML(note, visible=not has_own_loras),
+        }
+
+    def _list_loras(self, model: Any) -> tuple[ModelInfo | None, list[LoraInfo]]:
+        """Return the form's model, and the usable LoRAs, those for it first."""
         library = self.services.home.library
         chosen_model = next((info for info in library.list_models() if info.name == model), None)
         loras = [lora for lora in library.list_loras() if isinstance(lora, LoraInfo)]
@@ -123,34 +144,25 @@ class LoraPicker:
                 lora.name,
             )
         )
-        choices = [(_format_label(lora, chosen_model), lora.name) for lora in loras]
-        descriptions = {lora.name: describe_lora(lora, chosen_model) for lora in loras}
-        fitting = [lora for lora in loras if not _is_incompatible(lora, chosen_model)]
-        words = prompt_words.list_words(library, chosen_model, fitting)
-        new_snapshot = json.dumps([choices, descriptions, words])
-        if new_snapshot == snapshot:
-            return {self.snapshot: gr.skip()}
-        updates: Updates = {
-            self.rows: gr.HTML(options={"known": descriptions}, **rows_kwargs),
-            self.words: prompt_words.render_words(words),
-        }
-        if is_open and len(choices) < len(json.loads(snapshot)[0]):
-            return updates
-        own_folder = self.services.home.settings.loras
-        has_own_loras = any(lora.path.is_relative_to(own_folder) for lora in loras)
-        folder = "" if visitor.is_guest else str(own_folder)
-        note = render_macro("components.html", "no_loras", folder=folder)
-        return updates | {
-            self.dropdown: gr.Dropdown(choices),
-            self.snapshot: new_snapshot,
-            self.empty_note: gr.HTML(note, visible=not has_own_loras),
-        }
+        return chosen_model, loras
 
-    def _on_change(self, model: Any, snapshot: str, request: gr.Request) -> Updates:
-        return self.refresh(model, visitor_from_request(request), snapshot)
+    def _is_shipped(self, lora: LoraInfo) -> bool:
+        return lora.path.parent == shipped("assets") / "loras"
 
-    def _on_focus(self, model: Any, snapshot: str, request: gr.Request) -> Updates:
-        return self.refresh(model, visitor_from_request(request), snapshot, is_open=bool(snapshot))
+    def _on_change(self, model: Any, rows: Any, snapshot: str, request: gr.Request) -> Updates:
+        visitor = visitor_from_request(request)
+        return self.refresh(model, visitor, snapshot, rows=rows)
+
+    def _on_focus(self, model: Any, rows: Any, snapshot: str, request: gr.Request) -> Updates:
+        visitor = visitor_from_request(request)
+        return self.refresh(model, visitor, snapshot, is_open=True, rows=rows)
+
+    def describe_rows(self, model: Any, rows: Any, event: gr.EventData) -> Any:
+        """Say what is known of the LoRAs in the rows, when one came of which nobody has said it."""
+        if event_payload(event).get("action") != "describe":
+            return gr.skip()
+        chosen_model, loras = self._list_loras(model)
+        return gr.HTML(options={"known": _describe_all(rows, loras, chosen_model)})
 
     def add_lora(self, values: Updates) -> Updates:
         """Append a row for the LoRA that is chosen in the dropdown."""
@@ -166,7 +178,13 @@ class LoraPicker:
                 show_info(f"{str(name)[:80]} is there already.")
                 return {self.dropdown: gr.skip()}
             use = LoraUse(name=self.services.home.library.get_lora(str(name)).name)
-            return {self.dropdown: None, self.rows: [*rows, use.model_dump()]}
+            new_rows = [*rows, use.model_dump()]
+            chosen_model, loras = self._list_loras(values[self.form["model"]])
+            known = _describe_all(new_rows, loras, chosen_model)
+            return {
+                self.dropdown: None,
+                self.rows: gr.HTML(value=new_rows, options={"known": known}),
+            }
 
     def append_trigger_word(self, prompt: str | None, event: gr.EventData) -> Any:
         """Append the trigger word that was clicked to the prompt."""
@@ -177,6 +195,25 @@ class LoraPicker:
         word = re.sub(r"([()\[\]])", r"\\\1", str(data.get("target"))[:300])
         start = (prompt or "").rstrip().rstrip(",")
         return f"{start}, {word}" if start else word
+
+
+def _describe_all(
+    rows: Any, loras: Sequence[LoraInfo], model: ModelInfo | None
+) -> dict[str, dict[str, Any] | None]:
+    """Return what rows say of their LoRAs, by name; None for one that is not in the library."""
+    if not isinstance(rows, list):
+        return {}
+    by_name = {lora.name: lora for lora in loras}
+    by_stem: dict[str, list[LoraInfo]] = {}  # as A1111 writes them, where only one has it
+    for lora in loras:
+        by_stem.setdefault(lora.path.stem, []).append(lora)
+    descriptions: dict[str, dict[str, Any] | None] = {}
+    for row in rows[:MAX_LORAS]:
+        name = str(row.get("name")) if isinstance(row, Mapping) else ""
+        same_stem = by_stem.get(name, [])
+        lora = by_name.get(name) or (same_stem[0] if len(same_stem) == 1 else None)
+        descriptions[name] = describe_lora(lora, model) if lora else None
+    return descriptions
 
 
 def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, Any]:
@@ -193,35 +230,6 @@ def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, A
         "words": list(lora.trigger_words[:MAX_TRIGGER_WORDS]),
         "reads": any(network != "unet" for network in lora.networks),
         "problem": problem,
-    }
-
-
-def build_lora_card(lora: LoraInfo | Unusable, visitor: Visitor) -> dict[str, Any]:
-    """Return what the Models tab shows of a LoRA, as `views.models.render_loras` takes it.
-
-    Guests are not shown the tags of the captions that it was trained on.
-    """
-    if isinstance(lora, Unusable):
-        return {
-            "name": lora.name,
-            "problem": lora.problem,
-            "file": lora.file,
-            "move_to": lora.move_to,
-        }
-    family = FAMILIES[lora.family].title if lora.family else "family not said"
-    networks = sorted(lora.networks, reverse=True)
-    trained_parts = dict.fromkeys(NETWORK_LABELS[network] for network in networks)
-    about = [family, lora.kind]
-    if lora.rank:
-        about += [f"rank {lora.rank}", f"alpha {lora.alpha:g}"]
-    about += [" and ".join(trained_parts), format_bytes(lora.size_bytes)]
-    return {
-        "name": lora.name,
-        "words": lora.trigger_words,
-        "tags": () if visitor.is_guest else lora.tags,
-        "base": ABSOLUTE_FOLDER.sub("", lora.base_model),
-        "title": lora.title if lora.title != lora.name else "",
-        "about": " · ".join(about),
     }
 
 

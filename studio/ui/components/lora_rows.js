@@ -1,9 +1,11 @@
 // The rows are drawn from the value: [{name, unet, text_encoder}, …], and from the property
-// `options`: {known: {name: {about, words, reads, problem}}}. All text is set as text, never as
-// HTML. Drawing anew while a slider moves would take it away.
+// `options`: {known: {name: {about, words, reads, problem}}}, null for a LoRA that is not there. The
+// server is asked about a row of which it has said nothing. All text is set as text, never as HTML.
+// Drawing anew while a slider moves would take it away.
 const list = element.querySelector('.lora-rows'),
   limits = list.dataset,
-  apart = new Set();
+  apart = new Set(),
+  asked = new Set();
 let drawn = '';
 const rows = () => (Array.isArray(props.value) ? JSON.parse(JSON.stringify(props.value)) : []);
 const known = name =>
@@ -100,7 +102,7 @@ const drawRow = (row, at) => {
   if (lora) made.append(make('small', {textContent: lora.about}));
   const problem = lora
     ? lora.problem
-    : props.options && props.options.known
+    : lora === null
       ? 'It is not in the library any more, or never was.'
       : '';
   if (problem) made.append(make('p', {className: 'lora-problem', textContent: problem}));
@@ -131,6 +133,10 @@ const drawRow = (row, at) => {
 const draw = () => {
   drawn = JSON.stringify(rows());
   list.replaceChildren(...rows().map(drawRow));
+  const untold = rows().filter(row => known(row.name) === 0 && !asked.has(row.name));
+  if (!props.options || !props.options.known || !untold.length) return;
+  for (const row of untold) asked.add(row.name);
+  setTimeout(() => trigger('click', {action: 'describe'}));
 };
 list.addEventListener('put', event => {
   if (!rows().some(row => row.name === event.detail))

@@ -15,12 +15,11 @@ from studio.storage.models.embeddings import EmbeddingInfo
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.ui.views.templates import render_macro
 
-MAX_COMPLETED = 3000  # of each kind; the page carries them all
 MAX_LISTED = 40  # embeddings with a button of their own; of more the first
 
 
 def list_words(
-    library: Library, model: ModelInfo | None, loras: Sequence[LoraInfo]
+    library: Library, model: ModelInfo | None, loras: Sequence[LoraInfo], max_words: int
 ) -> list[dict[str, Any]]:
     """List what a prompt for a model can be completed with.
 
@@ -28,6 +27,7 @@ def list_words(
         library: Where the embeddings are.
         model: The model; without one there are no embeddings, for they go with its family.
         loras: Those that go with it.
+        max_words: Of each kind; a page carries few until somebody types.
 
     Returns:
         Of each its "kind" (embedding or lora), "name", the "text" to put into the prompt, and what
@@ -38,11 +38,11 @@ def list_words(
         index = library.index_embeddings(model)
         words = [
             {"kind": "embedding", "name": name, "text": name, "about": _describe(info)}
-            for name, info in index.list_fitting()[:MAX_COMPLETED]
+            for name, info in index.list_fitting()[:max_words]
         ]
     return words + [
         {"kind": "lora", "name": lora.name, "text": LoraUse(name=lora.name).tag, "about": "LoRA"}
-        for lora in loras[:MAX_COMPLETED]
+        for lora in loras[:max_words]
     ]
 
 

@@ -7,6 +7,7 @@ a mask).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
@@ -25,6 +26,7 @@ from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
@@ -73,6 +75,7 @@ class GenerationTab:
         self.services = services
         self.form: Form[GenerationRequest] = Form(GenerationRequest, self.ID)
         self.models = {model.name: model for model in services.home.library.list_models()}
+        self.received = gr.State("")  # what another tab set in the form
         self.build_layout()
         self.wire()
 
@@ -114,7 +117,7 @@ class GenerationTab:
         with gr.Row():
             self.form.add(
                 "model",
-                choices=list(self.models),
+                choices=carry_names(list(self.models), model.name if model else default_name),
                 allow_custom_value=True,
                 value=model.name if model else default_name,
                 info="Checkpoint.",
@@ -246,7 +249,8 @@ class GenerationTab:
     @property
     def outputs(self) -> list[Any]:
         """What handlers may change."""
-        return [*self.form_outputs, self.stop, *self.result_panel.refresh_outputs]
+        refreshed = self.result_panel.refresh_outputs
+        return [*self.form_outputs, self.received, self.stop, *refreshed]
 
     def wire(self) -> None:
         """Connect events and handlers."""
@@ -286,6 +290,14 @@ class GenerationTab:
 
     def _wire_model_and_size(self) -> None:
         form = self.form
+        load_names_on_focus(form["model"], self.list_model_names)
+        self.received.change(
+            self.apply_model,
+            self.estimate_inputs,
+            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
         form["scheduler"].input(
             self.update_schedule,
             {form["model"], form["scheduler"], form["noise_schedule"]},
@@ -445,6 +457,18 @@ class GenerationTab:
         lora_rows = updates[self.form["loras"]]
         return updates | self.loras.refresh(request.model, visitor, value=lora_rows)
 
+    def receive_fields(self, values: dict[str, Any], visitor: Visitor) -> Updates:
+        """Set single fields of the form; what goes with another model follows.
+
+        Raises ModelNotFound and UnknownFamily for a model that is not there.
+        """
+        updates = self.form.fill_fields(values)
+        if "model" in values:
+            self.services.home.library.get_model(values["model"])
+            # A text that was never there before: the same model again is a change too.
+            updates[self.received] = secrets.token_hex(8)
+        return updates
+
     def receive_image(self, image: gallery.GeneratedImage, visitor: Visitor) -> Updates:
         """Put the settings of an image from another tab on the page."""
         return self.load_request(image.request, visitor)
@@ -470,6 +494,10 @@ class GenerationTab:
         if noise_schedule not in noise_schedules:
             noise_schedule = noise_schedules[0]
         return gr.Dropdown(list(noise_schedules), value=noise_schedule)
+
+    def list_model_names(self, visitor: Visitor) -> list[str]:
+        """Return the names of the models that there are now."""
+        return [model.name for model in self.services.home.library.list_models()]
 
     def find_family(self, model_name: Any) -> Family:
         """Return the family of a model; SD 1.x for one that is not in the library."""
@@ -619,6 +647,7 @@ class GenerationTab:
             send_row=self.result_panel.send_row,
             on_open=self.on_open,
             load_request=self.load_request,
+            receive_fields=self.receive_fields,
             receive_image=self.receive_image,
             outputs=list(dict.fromkeys(self.outputs)),
             form_outputs=list(dict.fromkeys(self.form_outputs)),

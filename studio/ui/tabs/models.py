@@ -1,24 +1,25 @@
-"""The Models tab: models and LoRAs on disk, which are in memory, unloading, adding, moving files.
+"""The Models tab: the library as cards, searched and filtered, and ways to add to it.
 
-Knows: how library and workers are shown side by side.
-Does not know: how a model is loaded.
+Knows: how library and workers are shown side by side, a page of cards at a time.
+Does not know: how a model is loaded; what is in the library (services/model_catalog.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from studio.core.families.registry import FAMILIES
+from studio.services.model_catalog import KIND_NAMES, CatalogEntry, CatalogFilter
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.storage.models.library import ModelInfo, Unusable
-from studio.ui.components import lora_picker
+from studio.ui.components.model_previews import ModelPreviews
+from studio.ui.components.use_buttons import FIELD_BY_KIND, USE_SCRIPT, list_usable_kinds
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
-    BUTTON_CLICK_JS,
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
@@ -30,7 +31,27 @@ from studio.ui.events import (
 from studio.ui.form import single_file
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
-from studio.ui.views.models import render_loras, render_models
+from studio.ui.views.models import LibraryPage, render_library
+
+CARDS_PER_PAGE = 60
+MAX_UNUSABLE = 12  # shown below the cards; all of them by the filter
+MAX_PAGE_DIGITS = 6
+MAX_SEARCH_CHARS = 200
+UNUSABLE = "unusable"  # the filter for what cannot be used
+# Files that are dropped anywhere on the tab go where those go that are dropped on its field.
+DROP_SCRIPT = """const panel = document.getElementById('tab-models');
+const field = () => document.querySelector('#models-drop input[type=file]');
+if (panel && !panel.dataset.drops) {
+  panel.dataset.drops = 'yes';
+  panel.addEventListener('dragover', event => { if (field()) event.preventDefault(); });
+  panel.addEventListener('drop', event => {
+    const input = field();
+    if (!input || !event.dataTransfer.files.length || event.target.closest('#models-drop')) return;
+    event.preventDefault();
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  });
+}"""
 
 
 class ModelsTab:
@@ -38,148 +59,289 @@ class ModelsTab:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        gr.HTML(
-            '<p class="nothing">Models are folders in diffusers layout with .safetensors weights, '
-            "in <code>models</code> of the home folder. LoRAs are .safetensors files in "
-            "<code>loras</code> there.</p>"
+        self.previews = ModelPreviews(services.home.settings)
+        self._build_filters()
+        self._build_additions()
+        # Downloads and first steps stand here.
+        self.cards = gr.HTML(
+            js_on_load=(
+                button_click_js("button[data-action]:not([data-action=use])")
+                + USE_SCRIPT
+                + DROP_SCRIPT
+                + poll_while_visible_js(1.0)
+            ),
+            elem_id="models-list",
         )
-        self.model_cards = gr.HTML(
-            js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
-        )
-        self.lora_cards = gr.HTML(
-            js_on_load=lora_picker.USE_LORA_SCRIPT + button_click_js("button[data-action=move]"),
-            elem_id="loras-list",
-        )
-        with gr.Row(elem_classes="shelf-do"):
-            self.refresh = gr.Button("Look again", size="sm", elem_id="models-refresh")
-            self.upload = gr.UploadButton(
-                "Add a LoRA file",
-                size="sm",
-                file_types=[".safetensors"],
-                visible=False,
-                elem_id="lora-upload",
-            )
+        self.page: gr.State = gr.State(0)
         self.shown_revision = gr.State(None)
-        self.refresh.click(self.rescan, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS)
-        self.upload.upload(
-            self.import_lora,
-            {self.upload},
-            [self.lora_cards, self.upload],
+        self._wire()
+
+    def _build_filters(self) -> None:
+        with gr.Row(elem_classes="shelf-filters"):
+            self.search = gr.Textbox(
+                label="Search",
+                placeholder="name, trigger word, base model",
+                max_lines=1,
+                scale=3,
+                min_width=180,
+                elem_id="models-search",
+            )
+            self.kind = gr.Dropdown(
+                [
+                    ("All kinds", ""),
+                    *((title, kind) for kind, title in KIND_NAMES.items()),
+                    ("Cannot be used", UNUSABLE),
+                ],
+                value="",
+                label="Kind",
+                min_width=130,
+                elem_id="models-kind",
+            )
+            self.family = gr.Dropdown(
+                [
+                    ("All families", ""),
+                    *((family.title, family.name) for family in FAMILIES.values()),
+                ],
+                value="",
+                label="Family",
+                min_width=130,
+                elem_id="models-family",
+            )
+            with gr.Column(scale=0, min_width=170, elem_classes="shelf-do"):
+                self.favourites = gr.Checkbox(label="Favourites only", elem_id="models-favourites")
+                self.refresh = gr.Button("Refresh", size="sm", elem_id="models-refresh")
+
+    def _build_additions(self) -> None:
+        """Place the ways to add something; only the owner sees them."""
+        with (
+            gr.Accordion(
+                "Add models, LoRAs and other files",
+                open=False,
+                visible=False,
+                elem_id="models-add",
+            ) as self.additions,
+            gr.Row(),
+        ):
+            self.upload = gr.File(
+                label="Drop a file of up to 64 MB here, or anywhere on this tab",
+                height=110,
+                elem_id="models-drop",
+            )
+            with gr.Column():
+                self.path = gr.Textbox(
+                    label="Path of a file or folder on this machine",
+                    placeholder="/data/stable-diffusion-webui",
+                    info="Used where it is; nothing is copied. Folders of A1111, Forge, "
+                    "ComfyUI, InvokeAI, SwarmUI and the Hugging Face cache are recognised.",
+                    max_lines=1,
+                    elem_id="models-path",
+                )
+                with gr.Row():
+                    self.folder_name = gr.Textbox(
+                        label="Name for a folder (optional)",
+                        placeholder="a1111",
+                        max_lines=1,
+                        elem_id="models-path-name",
+                    )
+                    self.add_button = gr.Button(
+                        "Add", scale=0, min_width=90, elem_id="models-path-add"
+                    )
+
+    def _wire(self) -> None:
+        filters = [self.search, self.kind, self.family, self.favourites]
+        inputs = {*filters, self.page}
+        gr.on(
+            [
+                self.search.input,
+                *(component.input for component in (self.kind, self.family, self.favourites)),
+                self.refresh.click,
+            ],
+            self.show_first_page,
+            inputs,
+            [self.cards, self.page],
             preprocess=False,
+            trigger_mode="always_last",
             **EVENT_OPTIONS,
         )
-        self.model_cards.submit(
+        self.cards.submit(
             self.poll,
-            self.shown_revision,
-            [self.model_cards, self.shown_revision],
+            {*inputs, self.shown_revision},
+            [self.cards, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
-        for cards in (self.model_cards, self.lora_cards):
-            cards.click(
-                self.handle_action, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS
-            )
+        self.cards.click(self.handle_action, inputs, [self.cards, self.page], **EVENT_OPTIONS)
+        self.upload.upload(
+            self.add_file, {*inputs, self.upload}, [self.cards, self.upload], **EVENT_OPTIONS
+        )
+        gr.on(
+            [self.add_button.click, self.path.submit],
+            self.add_path,
+            {*inputs, self.path, self.folder_name},
+            [self.cards, self.path, self.folder_name],
+            **EVENT_OPTIONS,
+        )
 
-    def render_models(self, visitor: Visitor) -> str:
-        """Render the models of the library, and which of them the workers have in memory."""
+    def render(self, visitor: Visitor, values: Updates | None = None, page: int = 0) -> Updates:
+        """Render a page of the library.
+
+        Args:
+            visitor: Who is looking.
+            values: What the filters are set to; none set nothing.
+            page: Counts from 0; the nearest page there is is shown.
+        """
+        values = values or {}
+        kind = values.get(self.kind)
+        wanted = CatalogFilter(
+            words=str(values.get(self.search) or "")[:MAX_SEARCH_CHARS],
+            kind=kind if isinstance(kind, str) and kind != UNUSABLE else "",
+            family=str(values.get(self.family) or ""),
+            favourites_only=values.get(self.favourites) is True,
+        )
+        entries = wanted.select(self.services.model_catalog.list_entries(visitor))
+        unusable = [entry for entry in entries if entry.problem]
+        usable = [] if kind == UNUSABLE else [entry for entry in entries if not entry.problem]
+        listed = unusable if kind == UNUSABLE else usable
+        num_pages = max(1, math.ceil(len(listed) / CARDS_PER_PAGE))
+        page = max(0, min(page, num_pages - 1))
+        cards = listed[page * CARDS_PER_PAGE : (page + 1) * CARDS_PER_PAGE]
+        below = [] if kind == UNUSABLE else unusable[:MAX_UNUSABLE]
+        html = self._render_cards(
+            visitor,
+            cards,
+            unusable=below,
+            num_found=len(listed),
+            num_unusable=len(unusable),
+            page=page,
+            num_pages=num_pages,
+            is_filtered=wanted != CatalogFilter() or kind == UNUSABLE,
+        )
+        return {self.cards: html, self.page: page}
+
+    def _render_cards(
+        self, visitor: Visitor, cards: Sequence[CatalogEntry], **page_facts: Any
+    ) -> str:
         workers = self.services.home.jobs.get_worker_status()
-        loaded_bytes: dict[str, int] = {}
-        for worker_status in workers.values():
-            for loaded_model in worker_status.get("loaded", ()):
-                loaded_bytes[loaded_model["name"]] = loaded_model["bytes"]
-        cards = [
-            _build_model_card(model, loaded_bytes)
-            for model in self.services.home.library.scan_models()
-        ]
-        return render_models(cards, workers, is_owner=not visitor.is_guest)
-
-    def render_loras(self, visitor: Visitor) -> str:
-        """Render the LoRAs of the library."""
-        loras = self.services.home.library.list_loras()
-        cards = [lora_picker.build_lora_card(lora, visitor) for lora in loras]
-        return render_loras(cards, is_owner=not visitor.is_guest)
+        library = self.services.home.library
+        shown = LibraryPage(
+            cards=cards,
+            num_waiting=library.shelf.index.num_waiting,
+            folders=[] if visitor.is_guest else self.services.model_catalog.list_folders(),
+            workers=workers,
+            previews=self.previews.list_urls([entry.path for entry in cards]),
+            loaded_bytes={
+                loaded["name"]: loaded["bytes"]
+                for status in workers.values()
+                for loaded in status.get("loaded", ())
+            },
+            usable_kinds=list_usable_kinds(),
+            problem="" if visitor.is_guest else library.folders.problem,
+            **page_facts,
+        )
+        return render_library(shown, is_owner=not visitor.is_guest)
 
     def on_open(self, visitor: Visitor) -> Updates:
         """Return what a page that opens shows."""
         self.services.submit_pickle_reading(visitor)
         return {
-            self.model_cards: self.render_models(visitor),
-            self.lora_cards: self.render_loras(visitor),
-            self.upload: gr.UploadButton(visible=not visitor.is_guest),
+            **self.render(visitor),
+            self.search: "",
+            self.kind: "",
+            self.family: "",
+            self.favourites: False,
+            self.additions: gr.Accordion(visible=not visitor.is_guest),
         }
 
-    def rescan(self, request: gr.Request) -> Updates:
-        """Look for models and LoRAs on disk again; files that have to be read first are queued."""
-        self.services.submit_pickle_reading(visitor_from_request(request))
-        return self._render_lists(visitor_from_request(request))
+    def show_first_page(self, values: Updates, request: gr.Request) -> Updates:
+        """Show what fits the filters, from the start; the disk is looked at again.
 
-    def import_lora(self, values: Updates, request: gr.Request) -> Updates:
-        """Add a LoRA that the owner sent to the library, if its header is that of one."""
+        Files that have to be read first are queued.
+        """
+        visitor = visitor_from_request(request)
+        self.services.submit_pickle_reading(visitor)
+        return self.render(visitor, values)
+
+    def poll(self, values: Updates, request: gr.Request) -> Updates:
+        """Render the library, if something has changed that changes by itself.
+
+        That is what workers do, what is read in the background, and previews that were made; else
+        the disk is read when somebody asks.
+        """
+        index = self.services.home.library.shelf.index
+        status = self.services.home.jobs.get_worker_status()
+        revision = repr((status, index.num_waiting, self.previews.revision))
+        if revision == values[self.shown_revision]:
+            return {self.shown_revision: gr.skip()}
+        updates = self.render(visitor_from_request(request), values, values[self.page])
+        return {self.cards: updates[self.cards], self.shown_revision: revision}
+
+    def add_file(self, values: Updates, request: gr.Request) -> Updates:
+        """Add a file that the owner sent, to the folder for what its header says it is."""
         with report_errors():
             visitor = visitor_from_request(request)
-            visitor.require_owner("Adding LoRAs")
+            visitor.require_owner("Adding files")
             path, name = resolve_upload(single_file(values[self.upload]))
-            lora = self.services.home.library.add_lora(path, name)
-            show_info(f"{lora.name} is on the shelf.")
-            return {self.lora_cards: self.render_loras(visitor), self.upload: None}
+            added = self.services.model_catalog.add_file(path, name, visitor)
+            show_info(f"{added.stem} is in {added.parent.name}/ now.")
+            return {self.cards: self.render(visitor, values)[self.cards], self.upload: None}
 
-    def poll(self, shown_revision: Any, request: gr.Request) -> Updates:
-        """Render the models, if the workers' status has changed since the page last asked.
+    def add_path(self, values: Updates, request: gr.Request) -> Updates:
+        """Use a folder or a file of this machine where it lies."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            path_text, name = str(values[self.path] or ""), str(values[self.folder_name] or "")
+            show_info(self.services.model_catalog.add_path(path_text, visitor, name))
+            cards = self.render(visitor, values)[self.cards]
+            return {self.cards: cards, self.path: "", self.folder_name: ""}
 
-        Nothing else changes by itself; the disk is read when somebody asks.
-        """
-        revision = repr(self.services.home.jobs.get_worker_status())
-        if revision == shown_revision:
-            return {self.shown_revision: gr.skip()}
-        return {
-            self.model_cards: self.render_models(visitor_from_request(request)),
-            self.shown_revision: revision,
-        }
-
-    def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
-        """Handle a card's button: take a model out of memory, move a file to its folder."""
+    def handle_action(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
+        """Handle a button of a card or of a folder, or turn the page."""
         with report_errors():
             visitor = visitor_from_request(request)
             data = event_payload(event)
+            target = str(data.get("target"))
+            page = values[self.page]
             match data.get("action"):
+                case "page":
+                    is_number = target.isdecimal() and len(target) <= MAX_PAGE_DIGITS
+                    page = int(target) if is_number else 0
                 case "unload":
-                    visitor.require_owner("Taking a model out of memory")
-                    self.services.submit_unload(str(data.get("target")), visitor)
-                    show_info("It is taken out as soon as the running job is done.")
+                    visitor.require_owner("Unloading a model")
+                    self.services.submit_unload(target, visitor)
+                    show_info("It is unloaded as soon as the running job is done.")
                 case "move":
-                    path = self.services.move_file(str(data.get("target")), visitor)
-                    show_info(f"{path.name} lies in {path.parent.name}/ now.")
-            return self._render_lists(visitor)
+                    path = self.services.move_file(target, visitor)
+                    show_info(f"{path.name} is in {path.parent.name}/ now.")
+                case "favourite":
+                    self.services.model_catalog.toggle_favourite(target, visitor)
+                case "remove-folder":
+                    folder = self.services.model_catalog.remove_folder(target, visitor)
+                    show_info(f"{folder.path} is no longer used; nothing was deleted.")
+                case "use":
+                    return {self.page: gr.skip()}
+            return self.render(visitor, values, page)
 
-    def _render_lists(self, visitor: Visitor) -> Updates:
-        return {
-            self.model_cards: self.render_models(visitor),
-            self.lora_cards: self.render_loras(visitor),
-        }
-
-
-def _build_model_card(
-    model: ModelInfo | Unusable, loaded_bytes: Mapping[str, int]
-) -> dict[str, Any]:
-    """Return what the tab shows of a model: its facts, or why it cannot be used."""
-    if not isinstance(model, ModelInfo):
-        return {
-            "name": model.name,
-            "problem": model.problem,
-            "file": model.file,
-            "move_to": model.move_to,
-        }
-    return {
-        "name": model.name,
-        "family": FAMILIES[model.family].title,
-        "side": model.native_size,
-        "bytes": model.size_bytes,
-        "dtype": model.dtype,
-        "prediction": model.prediction_type,
-        "loaded": loaded_bytes.get(model.name),
-    }
+    def hand_over(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
+        """Return the field of the txt2img form that a card's button sets, and its value."""
+        data = event_payload(event)
+        field = FIELD_BY_KIND.get(str(data.get("kind")))
+        if data.get("action") != "use" or field is None:
+            return None
+        return "txt2img", {field: str(data.get("target"))}
 
 
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(services)
-    return Tab(on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload])
+    return Tab(
+        on_open=tab.on_open,
+        outputs=[
+            tab.cards,
+            tab.page,
+            tab.search,
+            tab.kind,
+            tab.family,
+            tab.favourites,
+            tab.additions,
+        ],
+        handoff=(tab.cards, tab.hand_over),
+    )

@@ -16,7 +16,9 @@ from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import Axis, list_axes
 from studio.core.sweeps.value_syntax import format_value
 from studio.errors import InvalidSpec
+from studio.services.visitor import Visitor
 from studio.storage.models.library import Library, LoraInfo
+from studio.ui.components.name_dropdown import MAX_CARRIED, carry_names, load_names_on_focus
 from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.views import sweep
 
@@ -179,12 +181,8 @@ class AxisRow:
         """Put a row on the page, with the components that its axis needs."""
         field = known_field(row_values["field"])
         axis = _AXES[field] if field else None
-        lora_names = _list_lora_names(library, field)
-        library_names: list[str] = []
-        if field == "lora":
-            library_names = ["None", *lora_names]
-        elif field == "model":
-            library_names = [model.name for model in library.list_models()]
+        library_names = list_library_names(library, field)
+        lora_names = list_row_loras(library, field)
         has_ticks = bool(axis and axis.choices)
         has_names = field in _LIBRARY_FIELDS
         return {
@@ -198,7 +196,7 @@ class AxisRow:
                 visible=bool(axis and axis.requires == "find"), value=row_values["find"]
             ),
             self.lora: gr.Dropdown(
-                [_ANY_LORA_CHOICE, *lora_names],
+                [_ANY_LORA_CHOICE, *carry_names(lora_names, row_values["lora"])],
                 value=row_values["lora"],
                 allow_custom_value=True,
                 visible=bool(field and field.startswith("lora_")),
@@ -207,7 +205,7 @@ class AxisRow:
                 value_choices(field), value=row_values["ticks"], visible=has_ticks
             ),
             self.library_names: gr.Dropdown(
-                library_names,
+                _carry_chosen(library_names, row_values["names"]),
                 value=row_values["names"],
                 multiselect=True,
                 allow_custom_value=True,
@@ -226,9 +224,26 @@ class AxisRow:
         return {self.container: gr.Group(visible=False)}
 
 
-def _list_lora_names(library: Library, field: str | None) -> list[str]:
+def list_library_names(library: Library, field: Any) -> list[str]:
+    """Return the names to choose values from, for an axis of models or LoRAs."""
+    if field == "lora":
+        return ["None", *list_row_loras(library, field)]
+    if field == "model":
+        return [model.name for model in library.list_models()]
+    return []
+
+
+def _carry_chosen(names: Sequence[str], chosen: Any) -> list[str]:
+    """Return the names that the page carries: the chosen ones and the first of the others."""
+    if not isinstance(chosen, list) or len(names) <= MAX_CARRIED:
+        return carry_names(names)
+    kept = [name for name in names if name in chosen]
+    return [*kept, *(name for name in names if name not in chosen)][: max(MAX_CARRIED, len(kept))]
+
+
+def list_row_loras(library: Library, field: Any) -> list[str]:
     """Return the usable LoRAs, for an axis that is about one."""
-    if not field or not field.startswith("lora"):
+    if not isinstance(field, str) or not field.startswith("lora"):
         return []
     return [lora.name for lora in library.list_loras() if isinstance(lora, LoraInfo)]
 
@@ -329,8 +344,17 @@ class AxisRows:
         for row_index, row in enumerate(self.rows):
             handlers.append((row.field.input, self._field_change_handler(row_index)))
             handlers.append((row.remove.click, self._remove_handler(row_index)))
+        for row in self.rows:
+            load_names_on_focus(row.library_names, self._list_values, [row.field], is_redrawn=True)
+            load_names_on_focus(row.lora, self._list_loras, [row.field], is_redrawn=True)
         for event, handler in handlers:
             event(handler, self.inputs, self.outputs, preprocess=False, **EVENT_OPTIONS)
+
+    def _list_values(self, field: Any, visitor: Visitor) -> list[str]:
+        return list_library_names(self.library, field)
+
+    def _list_loras(self, field: Any, visitor: Visitor) -> list[Any]:
+        return [_ANY_LORA_CHOICE, *list_row_loras(self.library, field)]
 
     @property
     def inputs(self) -> set[Any]:

@@ -25,6 +25,7 @@ from studio.services.visitor import Visitor
 from studio.storage.sweeps import Sweep
 from studio.ui.components.carried_settings import CarriedSettings
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -119,7 +120,7 @@ class SweepTab:
             with gr.Row():
                 self.form.add(
                     "model",
-                    choices=list(native_sizes),
+                    choices=carry_names(list(native_sizes), model_name),
                     allow_custom_value=True,
                     value=model_name,
                     info="Checkpoint.",
@@ -224,6 +225,7 @@ class SweepTab:
         self._wire_run()
         self._wire_plan()
         self._wire_history()
+        load_names_on_focus(self.form["model"], self._list_model_names)
         self.form["model"].input(
             self.apply_model,
             {self.form[name] for name in ("model", "scheduler", "noise_schedule")},
@@ -396,6 +398,9 @@ class SweepTab:
                 ),
                 self.preset_name: "",
             }
+
+    def _list_model_names(self, visitor: Visitor) -> list[str]:
+        return [model.name for model in self.services.home.library.list_models()]
 
     def apply_model(self, values: Updates) -> Updates:
         """Fill in the size that a model was made for.

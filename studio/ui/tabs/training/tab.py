@@ -20,6 +20,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
+from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -75,12 +76,16 @@ class TrainingTab:
         self.imported_file: gr.State = gr.State(None)
         self.probe_timer = gr.Timer(0.5, active=False)
 
-    def _add_basics(self) -> None:
-        models = [
+    def _list_base_models(self, visitor: Visitor | None = None) -> list[str]:
+        """Return the models that a LoRA can be trained on."""
+        return [
             model.name
             for model in self.services.home.library.list_models()
             if not model.is_inpainting and FAMILIES[model.family].is_trainable
         ]
+
+    def _add_basics(self) -> None:
+        models = self._list_base_models()
         with gr.Group():
             self.form.add(
                 "dataset",
@@ -108,7 +113,7 @@ class TrainingTab:
             with gr.Row():
                 self.form.add(
                     "model",
-                    choices=models,
+                    choices=carry_names(models, TrainingConfig.model_fields["model"].default),
                     allow_custom_value=True,
                     min_width=150,
                     info="To start from (base model).",
@@ -208,6 +213,7 @@ class TrainingTab:
         self._wire_history()
 
     def _wire_form(self) -> None:
+        load_names_on_focus(self.form["model"], self._list_base_models)
         form = self.form
         gr.on(
             [component.change for component in form.outputs],

@@ -1,0 +1,117 @@
+"""What other programs wrote beside a file of weights: trigger words, base model, notes, a preview.
+
+Knows: `.civitai.info` and `.json` as A1111, its Civitai helpers and InvokeAI's users have them, the
+names that previews go by. Does not know: what a file of weights is; how a preview is shown.
+
+Sources: A1111's "Edit metadata" dialogue (activation text, description, sd version), the files of
+Civitai Helper (a version as Civitai's API gives it).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.storage import odd_files
+
+MAX_SIDECAR_BYTES = 2**20  # Civitai's answers are below 100 kB
+MAX_WORDS = 30
+MAX_TEXT_CHARS = 200
+MAX_NOTES_CHARS = 1000
+INFO_SUFFIX = ".civitai.info"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# In the order in which other programs look; `foo.thumb.jpg` is ComfyUI's and Stability Matrix'.
+PREVIEW_ENDINGS = tuple(
+    f"{ending}{suffix}" for ending in (".preview", "", ".thumb") for suffix in IMAGE_SUFFIXES
+)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What is said beside a file.
+
+    Attributes:
+        trigger_words: Words that call what a LoRA or an embedding learned.
+        base_model: What it was made for, in the words of its page.
+        notes: A description, without markup.
+        title: What its page calls it.
+    """
+
+    trigger_words: tuple[str, ...] = ()
+    base_model: str = ""
+    notes: str = ""
+    title: str = ""
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Return what is said beside a file; nothing where that is broken, huge or of another kind."""
+    civitai = _read_object(path.with_name(path.stem + INFO_SUFFIX))
+    user = _read_object(path.with_suffix(".json"))
+    model = civitai.get("model")
+    model_name = model.get("name") if isinstance(model, Mapping) else ""
+    trained_words = civitai.get("trainedWords")
+    words = trained_words if isinstance(trained_words, list) else []
+    activation_text = user.get("activation text")
+    if isinstance(activation_text, str) and activation_text.strip():
+        words = [activation_text]  # the person's own, and they wrote it over Civitai's
+    notes = _first_text(user, "notes", "description") or _first_text(civitai, "description")
+    base_model = _first_text(civitai, "baseModel") or _first_text(user, "sd version", "baseModel")
+    return Sidecar(
+        trigger_words=_clean_words(words),
+        base_model="" if base_model == "Unknown" else clean_text(base_model),
+        notes=clean_text(_strip_markup(notes), MAX_NOTES_CHARS),
+        title=clean_text(model_name if isinstance(model_name, str) else ""),
+    )
+
+
+def find_preview(path: Path) -> Path | None:
+    """Return the image that lies beside a file to show what it does, if there is one."""
+    for ending in PREVIEW_ENDINGS:
+        candidate = path.with_name(path.stem + ending)
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def clean_text(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """Return text fit to be shown: one line, no control characters, no half surrogates."""
+    characters = (char if char.isprintable() else " " for char in text[: 4 * max_chars])
+    return " ".join("".join(characters).split())[:max_chars]
+
+
+def _clean_words(values: list[Any]) -> tuple[str, ...]:
+    """Return trigger words one by one; Civitai's authors also write several into one."""
+    words: dict[str, None] = {}
+    for value in values[:MAX_WORDS]:
+        if isinstance(value, str):
+            for word in value[: MAX_WORDS * MAX_TEXT_CHARS].split(","):
+                words[clean_text(word)] = None
+    return tuple(word for word in words if word)[:MAX_WORDS]
+
+
+def _first_text(values: Mapping[str, Any], *names: str) -> str:
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    return ""
+
+
+def _strip_markup(text: str) -> str:
+    return html.unescape(re.sub(r"<[^<>]*>", " ", text[: 10 * MAX_NOTES_CHARS]))
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    if not os.path.isfile(path):
+        return {}
+    try:
+        values = json.loads(odd_files.read_file(path, MAX_SIDECAR_BYTES).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, Mapping) else {}
