@@ -133,11 +133,11 @@ class MemoryPlan:
         """The plan in a few words."""
         words = {
             "whole": "fits whole",
-            "turns": "its parts take turns",
-            "fp8": "its parts take turns, the largest in 8 bits",
+            "turns": "parts in turns",
+            "fp8": "parts in turns, 8 bits",
             "streamed": "layer by layer",
         }[self.level]
-        return f"{words}, pictures decoded in tiles" if self.is_tiled else words
+        return f"{words}, decoded in tiles" if self.is_tiled else words
 
     @property
     def notes(self) -> list[str]:
@@ -148,8 +148,7 @@ class MemoryPlan:
             "turns": [f"To save memory, text encoders and autoencoder {waiting} only when needed."],
             "fp8": [
                 f"To save memory, text encoders and autoencoder {waiting} only when needed, and "
-                "the model is kept in 8 bits: the picture differs a little from one made with more "
-                "memory."
+                "the model is kept in 8 bits: the picture is another than with more memory."
             ],
             "streamed": [
                 "To save memory, the model comes to the card layer by layer: the picture is the "

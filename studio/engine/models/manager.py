@@ -288,14 +288,23 @@ class PipelineManager:
             DENOISER if network == model.family.denoiser else TEXT_ENCODERS
             for network in lora.hold_networks(model, info)
         }
+        key = f"lora {content_hash} on {', '.join(_part_key(model, name) for name in PARTS)}"
+        self._evict_twins(model, content_hash, key)
         return self._cache.lend(
-            f"lora {content_hash} on {', '.join(_part_key(model, name) for name in PARTS)}",
+            key,
             lambda: lora.attach(model, info, content_hash),
             expected_bytes=info.size_bytes,
             name=f"LoRA {info.name}",
             parent_keys=tuple(_part_key(model, name) for name in sorted(parts)),
             on_evict=lora.detach,
         )
+
+    def _evict_twins(self, model: LoadedModel, content_hash: str, key: str) -> None:
+        """Take a LoRA off where it is on parts of another form: those in common would have two."""
+        for resident in self._cache.list_residents():
+            is_twin = resident["key"].startswith(f"lora {content_hash} on ")
+            if is_twin and model.content_hash in resident["key"] and resident["key"] != key:
+                self._cache.evict(resident["key"])
 
     def _open_model(self, info: ModelInfo) -> LoadedModel:
         """Return what is known of a model; its parts are loaded when they are asked for."""

@@ -123,7 +123,9 @@ def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
                 _encode_prompt(ClipSkipProvider(model, tokenizer, encoder, clip_skip), prompt)
                 for tokenizer, encoder in zip(parts.tokenizers, parts.encoders)
             ]
-            row = {"prompt_embeds": torch.cat(embeddings, dim=-1).to(model.device.dtype)}
+            # compel puts them where the encoder's weights are, which may wait elsewhere.
+            prompt_embeds = torch.cat(embeddings, dim=-1)
+            row = {"prompt_embeds": prompt_embeds.to(model.device.torch_device, model.device.dtype)}
             if model.family.pooled_prompt:
                 row["pooled_prompt_embeds"] = _encode_pooled(model, parts, prompt)
         return row
