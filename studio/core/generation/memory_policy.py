@@ -225,11 +225,13 @@ def _build_plan(sizes: ModelBytes, is_shared: bool, level: Level, is_tiled: bool
         # Pieces that the denoiser leaves are not always of use to the autoencoder.
         peak_bytes = weights + sizes.denoise + decode
     elif is_shared:
-        held_denoiser = sizes.denoiser_fp8 if level == "fp8" else sizes.denoiser
+        held_bytes = sizes.denoiser_fp8 if level == "fp8" else sizes.denoiser
+        if sizes.adapters:  # a LoRA keeps all that it may be on
+            held_bytes += sizes.text_encoders
         peak_bytes = max(
             sizes.text_encoders,
             sizes.denoiser,  # as it is read
-            held_denoiser + max(sizes.denoise, sizes.vae + decode),
+            held_bytes + max(sizes.denoise, sizes.vae + decode),
         )
     else:
         streamed_denoiser = _get_streamed_bytes(sizes.denoiser)

@@ -372,6 +372,9 @@ class LoadedModel(ABC):
         if not self.plan.is_tiled:
             with catch_out_of_memory():
                 return call()
+            if self.provider is not None and self.provider.make_room():
+                with catch_out_of_memory():
+                    return call()
             self.device.empty_cache()
         with use_tiles(vae, latent_side, self.vae_scale_factor):
             result = call()
