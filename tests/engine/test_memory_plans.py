@@ -19,9 +19,16 @@ from transformers import (
     Qwen3Model,
 )
 
+from studio.core.base import validate
 from studio.core.families.family import DENOISER, VAE
-from studio.core.generation.memory_policy import WHOLE, MemoryPlan, _get_streamed_bytes
+from studio.core.generation.memory_policy import (
+    MEMORY_RAN_OUT_NOTE,
+    WHOLE,
+    MemoryPlan,
+    _get_streamed_bytes,
+)
 from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.spec import SweepSpec
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.engine.models import memory_planner
@@ -29,6 +36,7 @@ from studio.engine.models.adapters.adapted_layer import AdaptedLayer
 from studio.engine.models.cache import measure_bytes
 from studio.engine.models.loaded_model import PARTS, list_networks
 from studio.engine.models.part_placement import store_in_fp8
+from studio.engine.sweeps.job import run_sweep
 from studio.errors import OutOfMemory
 from support import lora_makers as makers
 from support.benches import open_toy_bench
@@ -287,6 +295,38 @@ def test_the_autoencoder_is_not_there_before_it_is_needed(bench: WorkerContext, 
         assert shape[1] == lent.vae.config.latent_channels
         assert shape[2] * 2 ** (len(lent.vae.config.block_out_channels) - 1) == 64
         assert dict(lent.vae_config) == dict(lent.vae.config)
+
+
+def test_a_sweep_whose_memory_runs_out_is_made_in_8_bits(
+    bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the digest of that; cells that are the same image still share one."""
+    planner = bench.pipelines._planner
+    monkeypatch.setattr(planner, "choose", lambda info, requests: WHOLE)
+    monkeypatch.setattr(planner, "choose_below", lambda info, requests, failed: FP8)
+    forward = UNet2DConditionModel.forward
+
+    def fail_unless_fp8(network: Any, *given: Any, **named: Any) -> Any:
+        if network.conv_in.weight.dtype == torch.float32:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, *given, **named)
+
+    base = {"prompt": "a boat", "steps": 2, "width": 64, "height": 64}
+    axis = {"field": "seed", "values": [1, 2, 1]}
+    sweep = validate(SweepSpec, {"base": base, "axes": [axis]})
+    with monkeypatch.context() as patch:
+        patch.setattr(UNet2DConditionModel, "forward", fail_unless_fp8)
+        sweep_id = bench.home.sweeps.save(sweep, "local")
+        result = run_sweep(bench, {"sweep": sweep_id}, lambda progress: None)
+    counts = [result[name] for name in ("cells", "made", "taken", "failed")]
+    assert counts == [3, 2, 1, 0]
+    assert {MEMORY_RAN_OUT_NOTE, *FP8.notes} <= set(result["notes"])
+    for cell in bench.home.sweeps.load_cell_results(sweep_id).values():
+        assert cell.path
+        image = bench.home.gallery.get(cell.path)
+        assert image
+        assert image.content_hashes["memory"] == "fp8"
+        assert image.digest == cell.digest
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
