@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     keep_free: float = Field(
         1.0, ge=0, le=1000, description="GiB of the device's memory to leave to others."
     )
+    memory: Literal["auto", "low", "lowest"] = Field(
+        "auto",
+        description="How sparing to be with the device's memory: auto saves only what it has to, "
+        "low keeps models in 8 bits, lowest brings them to the card layer by layer.",
+    )
     preview_every: int = Field(
         3, ge=0, le=100, description="Steps between live previews; 0 shows none."
     )

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, get_args
 
@@ -20,13 +21,16 @@ from packaging.requirements import Requirement
 
 from studio import __version__
 from studio.cli.runner import load_settings, print_json
+from studio.core.generation.memory_policy import MemoryState, choose_plan
+from studio.core.generation.request import GenerationRequest
 from studio.errors import Busy, InvalidSpec
 from studio.settings import Settings
 from studio.storage.cleanup import find_leftovers, remove_leftovers
 from studio.storage.home import Home
 from studio.storage.leftovers import LeftoverKind
 from studio.storage.locks import Lock
-from studio.storage.models.library import Unusable
+from studio.storage.models.library import ModelInfo, Unusable
+from studio.storage.models.model_bytes import measure_request
 
 DISTRIBUTION = "picture-studio"
 _DEVICE_SCRIPT = """
@@ -39,6 +43,10 @@ print(json.dumps({
     "chosen": device.title,
     "dtype": device.dtype_name,
     "memory": device.get_memory(),
+    "dtype_bytes": device.dtype.itemsize,
+    "vae_dtype_bytes": device.vae_dtype.itemsize,
+    "shares_memory": device.shares_memory,
+    "stores_fp8": device.stores_fp8,
 }))
 """
 
@@ -65,13 +73,14 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
     versions = {item.name: _read_installed_version(item.name) for item in requirements}
     home = Home(settings)
     models = home.library.scan_models()
+    devices = _query_devices()
     return {
         "studio": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "home": str(settings.home),
         "versions": versions,
-        "devices": _query_devices(),
+        "devices": devices,
         "memory": psutil.virtual_memory().total,
         "disk_free": shutil.disk_usage(settings.home).free,
         "missing": [name for name, version in versions.items() if version is None],
@@ -81,7 +90,37 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
             model.name: model.problem if isinstance(model, Unusable) else model.family
             for model in models
         },
+        "plans": {
+            model.name: describe_plan(model, devices, settings)
+            for model in models
+            if isinstance(model, ModelInfo) and "problem" not in devices
+        },
     }
+
+
+def describe_plan(model: ModelInfo, devices: Mapping[str, Any], settings: Settings) -> str:
+    """Return in words how a model would lie in the memory that is free now, at its own size.
+
+    Args:
+        model: The model.
+        devices: What was asked of torch.
+        settings: How sparing to be, and what to keep free.
+    """
+    request = GenerationRequest(model=model.name).resolve(model.native_size, 0)
+    sizes = measure_request(
+        model,
+        [request],
+        dtype_bytes=devices["dtype_bytes"],
+        vae_dtype_bytes=devices["vae_dtype_bytes"],
+    )
+    state = MemoryState(
+        free=int(devices["memory"][1] - settings.keep_free * 2**30),
+        host_free=psutil.virtual_memory().available,
+        is_shared=devices["shares_memory"],
+        stores_fp8=devices["stores_fp8"],
+    )
+    plan = choose_plan(sizes, state, settings.memory)
+    return plan.title if plan else "does not fit into the memory that is free"
 
 
 def format_diagnostics(diagnostics: dict[str, Any]) -> str:
@@ -104,7 +143,10 @@ def format_diagnostics(diagnostics: dict[str, Any]) -> str:
     ]
     for name, version in diagnostics["versions"].items():
         lines.append(f"{name:<20}{version or 'MISSING'}")
-    lines += [f"model     {name}: {status}" for name, status in diagnostics["models"].items()]
+    plans = diagnostics["plans"]
+    for name, status in diagnostics["models"].items():
+        words = [status, plans[name]] if name in plans else [status]
+        lines.append(f"model     {name}: {', '.join(words)}")
     lines += [f"notice    {sentence}" for sentence in diagnostics["notices"]]
     lines += [f"untested  {sentence}" for sentence in diagnostics["untested"]]
     lines.append(f"missing   {missing}")

@@ -23,7 +23,7 @@ from studio.settings import Settings
 GUEST_FLAGS = tuple(
     name for name in Settings.model_fields if name.startswith(("guest_", "all_guests_"))
 )
-HOME_FLAGS = ("home", "device", "precision", "keep_free", "preview_every")
+HOME_FLAGS = ("home", "device", "precision", "keep_free", "memory", "preview_every")
 
 
 def add_field_flags(
@@ -297,6 +297,12 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
     )
     parser.add_argument(
         "--keep-free", default=default, metavar="GIB", help="memory to leave to others (default 1)"
+    )
+    parser.add_argument(
+        "--memory",
+        default=default,
+        help="auto saves only as much as it has to; low keeps models in 8 bits, lowest brings them "
+        "to the card layer by layer (default auto)",
     )
     parser.add_argument(
         "--preview-every",

@@ -310,6 +310,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision")
     parser.add_argument("--keep-free", type=float)
+    parser.add_argument("--memory")
     parser.add_argument("--preview-every", type=int)
     parser.add_argument(
         "--linger",

@@ -220,6 +220,8 @@ def worker_command(settings: Settings) -> list[str]:
         settings.precision,
         "--keep-free",
         str(settings.keep_free),
+        "--memory",
+        settings.memory,
         "--preview-every",
         str(settings.preview_every),
     ]

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.cli.doctor import outside_tested_range, read_tested_requirements
+from studio.cli.doctor import describe_plan, outside_tested_range, read_tested_requirements
 from studio.cli.main import main
 from studio.cli.parser import build_parser
 from studio.core.base import validate
 from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
 from studio.core.generation.rules import SWITCH_FIELDS
+from studio.settings import load
+from studio.storage.models.library import Library
 from support.models import POCKET
 from support.request_fields import OTHER_VALUES
 from support.sentences import check_sentence
@@ -237,6 +239,29 @@ def test_doctor(tmp_path: Path, run_command: Studio) -> None:
     assert examined["missing"] == []
     assert "cpu" in examined["devices"]["there"]
     assert examined["models"]["pocket"] == "sd1"
+    assert examined["plans"] == {"pocket": "fits whole"}
+
+
+def test_doctor_says_how_models_lie_in_memory(tmp_path: Path) -> None:
+    model = Library(load(home=tmp_path)).get_model("pocket")
+    card = {
+        "memory": (2**30, 64 * 10**6),
+        "dtype_bytes": 4,
+        "vae_dtype_bytes": 4,
+        "shares_memory": False,
+        "stores_fp8": True,
+    }
+    titles = {
+        memory: describe_plan(model, card, load(home=tmp_path, keep_free=0, memory=memory))
+        for memory in ("auto", "low", "lowest")
+    }
+    assert titles == {
+        "auto": "parts in turns",
+        "low": "parts in turns, 8 bits",
+        "lowest": "layer by layer",
+    }
+    kept = load(home=tmp_path, keep_free=1)
+    assert describe_plan(model, card, kept) == "does not fit into the memory that is free"
 
 
 def test_doctor_names_a_version_outside_the_tested_range() -> None:

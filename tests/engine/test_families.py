@@ -270,13 +270,15 @@ def unload_all(home: WorkerContext) -> None:
 def test_text_encoders_leave_when_room_is_short(
     home: WorkerContext, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model of which not all fits at once paints the same image: its prompts are read first."""
+    """A model of which not all fits at once paints the same image: its prompts are read first, its autoencoder comes last."""
     family = FAMILIES[name]
     request = build_request(family).resolve(64, 3)
 
     def paint() -> torch.Tensor:
         with home.pipelines.borrow(request) as model:
             (latents,) = together(model, request)
+            assert VAE not in model.parts
+            assert torch.isfinite(model.decode(latents)).all()
             return latents
 
     unload_all(home)

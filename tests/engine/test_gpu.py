@@ -17,6 +17,7 @@ from studio.core.generation.request import GenerationRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.settings import load
+from support import lora_makers as makers
 from support.models import POCKET
 
 pytestmark = [
@@ -148,3 +149,53 @@ def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:
                 assert np.array_equal(ours[:32], np.asarray(picture, float)[:32])
             if cuda.pipelines.device.dtype == torch.float32:
                 assert np.abs(ours - pixels(there, **spec)).mean() < 3, spec
+
+
+@pytest.mark.parametrize("memory", ["low", "lowest"])
+def test_what_saves_memory_takes_no_more_than_it_says(tmp_path: Path, memory: str) -> None:
+    """The peak that torch measures beside its libraries' workspaces; layer by layer it is the same picture."""
+    spec = {"prompt": "a red boat", "seed": 7, "steps": 4, "width": 512, "height": 512}
+    settings = {"home": tmp_path, "device": "cuda", "precision": "float16", "keep_free": 0}
+    pictures, peaks = {}, {}
+    for name in ("auto", memory):
+        bench = WorkerContext.open(load(**settings, memory=name))
+        generate(bench, spec, lambda progress: None)  # libraries take their workspaces
+        bench.pipelines.unload("pocket")
+        gc.collect()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        made = generate(bench, spec, lambda progress: None)
+        pictures[name] = np.asarray(Image.open(made["pictures"][0]["path"]))
+        peaks[name] = torch.cuda.max_memory_allocated() - before
+        plan = bench.pipelines.plan_memory(GenerationRequest(**spec))
+        print(
+            f"{name}: {plan.title}, {peaks[name] / 2**20:.1f} of {plan.peak_bytes / 2**20:.1f} MiB"
+        )
+        assert peaks[name] <= plan.peak_bytes
+        bench.pipelines.evict_idle()
+        bench.home.gallery.close()
+        del bench
+        gc.collect()
+        torch.cuda.empty_cache()
+    assert peaks[memory] < peaks["auto"]
+    assert np.array_equal(pictures["auto"], pictures[memory]) == (memory == "lowest")
+
+
+def test_loras_on_what_waits_beside_the_card(tmp_path: Path) -> None:
+    """Each plan's picture with a LoRA on text encoders and denoiser; layer by layer it is the whole model's."""
+    (tmp_path / "loras").mkdir()
+    made = makers.add(makers.stock(POCKET))
+    makers.kohya(tmp_path / "loras" / "both.safetensors", made, 2)
+    spec = {"prompt": "a red boat", "seed": 7, "steps": 4, "loras": ["both:0.6"]}
+    pictures = {}
+    for memory in ("auto", "low", "lowest"):
+        settings = load(
+            home=tmp_path, device="cuda", precision="float32", keep_free=0, memory=memory
+        )
+        bench = WorkerContext.open(settings)
+        result = generate(bench, spec, lambda progress: None)
+        pictures[memory] = np.asarray(Image.open(result["pictures"][0]["path"]), float)
+        bench.pipelines.evict_idle()
+        bench.home.gallery.close()
+    assert np.array_equal(pictures["auto"], pictures["lowest"])
+    assert 0 < np.abs(pictures["auto"] - pictures["low"]).mean() < 60

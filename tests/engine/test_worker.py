@@ -14,10 +14,10 @@ import pytest
 
 from studio.engine.demand import Demand
 from studio.engine.reporter import Reporter
-from studio.engine.worker import _Worker, main
+from studio.engine.worker import _build_parser, _Worker, main
 from studio.errors import Cancelled
 from studio.services.supervisor import worker_command
-from studio.settings import Settings
+from studio.settings import Settings, load
 from studio.storage.jobs import Job, Jobs, Progress
 from studio.storage.locks import Lock
 from support.faulty_disk import faulty_disk
@@ -82,6 +82,19 @@ def ended(jobs: Jobs, id: int) -> Job:
 
 def start(settings: Settings, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*worker_command(settings), *more], stderr=subprocess.DEVNULL)
+
+
+def test_a_worker_has_its_studios_settings(tmp_path: Path) -> None:
+    settings = load(
+        home=tmp_path,
+        device="cpu",
+        precision="bfloat16",
+        keep_free=2.5,
+        memory="low",
+        preview_every=7,
+    )
+    flags = vars(_build_parser().parse_args(worker_command(settings)[3:]))
+    assert load(**{name: value for name, value in flags.items() if name != "linger"}) == settings
 
 
 def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:

@@ -32,16 +32,30 @@ WAITING = {
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
+class Claim:
+    """The bytes of a storage on the card, as long as a tensor of it lives."""
+
+    def __init__(self, card: Card, raw: torch.Tensor) -> None:
+        storage = raw.untyped_storage()
+        self.card, self.key, self.size = card, storage.data_ptr(), storage.nbytes()
+        card.claim(self)
+
+    def __del__(self) -> None:
+        self.card.release(self)
+
+
 class CardTensor(torch.Tensor):
-    """A tensor on the card; `raw` holds its numbers."""
+    """A tensor on the card; `raw` holds its numbers, `claim` its place."""
 
     raw: torch.Tensor
+    claim: Claim | None
 
     @staticmethod
     def __new__(cls, raw: torch.Tensor) -> CardTensor:
         # It shares the numbers, and is dispatched like a tensor on CUDA.
         tensor: Any = torch.Tensor._make_subclass(cls, raw, device_for_backend_keys=CARD)
         tensor.raw = raw
+        tensor.claim = Claim(Card.current, raw) if Card.current else None
         return tensor
 
     @property
@@ -114,6 +128,37 @@ class Card(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
+        self.total_bytes = TOTAL_BYTES
+        self.peak_bytes = 0  # the most at once; it may be set back
+        self._claims: dict[int, list[int]] = {}  # address → bytes, and how many tensors claim them
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(size for size, _ in self._claims.values())
+
+    def claim(self, claim: Claim) -> None:
+        """Take a storage's bytes; raise as a full card does."""
+        if claim.key in self._claims:
+            self._claims[claim.key][1] += 1
+            return
+        used = self.used_bytes + claim.size
+        self._claims[claim.key] = [claim.size, 1]
+        if used > self.total_bytes:
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory: {claim.size} bytes on a card of {self.total_bytes}."
+            )
+        self.peak_bytes = max(self.peak_bytes, used)
+
+    def release(self, claim: Claim) -> None:
+        entry = self._claims.get(claim.key)
+        if entry is None:
+            return
+        entry[1] -= 1
+        if not entry[1]:
+            del self._claims[claim.key]
+
+    def get_memory(self, *_device: Any) -> tuple[int, int]:
+        return max(0, self.total_bytes - self.used_bytes), self.total_bytes
 
     @property
     def num_waits(self) -> int:
@@ -253,6 +298,22 @@ def _compute(card: Card, func: Any, types: Any, args: Any = (), kwargs: Any = No
 Card.__torch_dispatch__ = _compute  # type: ignore[method-assign]
 
 
+def _let_layers_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let diffusers bring layers to the card and back.
+
+    It puts a tensor's numbers into the old one, which is of another class; for torchao's tensors, which are so too, it
+    swaps the two instead.
+    """
+    from diffusers.hooks import group_offloading
+
+    def swap(parameter: Any, source: Any) -> None:
+        source._is_param = isinstance(parameter, torch.nn.Parameter)
+        torch.utils.swap_tensors(parameter, source)
+
+    monkeypatch.setattr(group_offloading, "_is_torchao_tensor", lambda tensor: True)
+    monkeypatch.setattr(group_offloading, "_swap_torchao_tensor", swap)
+
+
 @contextmanager
 def insert_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     """Put the card into this machine until the block is left."""
@@ -267,7 +328,6 @@ def insert_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
         "get_device_name": "a fake card",
         "get_device_capability": (8, 0),
         "is_bf16_supported": True,
-        "mem_get_info": (TOTAL_BYTES, TOTAL_BYTES),
         "memory_reserved": 0,
         "memory_allocated": 0,
         "max_memory_allocated": 0,
@@ -279,14 +339,18 @@ def insert_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *args, answer=answer, **kwargs: answer)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda *args: Card.current and Card.current.get_memory()
+    )
     monkeypatch.setattr(torch, "Generator", CardGenerator)
     # Otherwise a module would put the tensor into its old parameter, which is of another class.
     compatible = torch._has_compatible_shallow_copy_type
     monkeypatch.setattr(
         torch,
         "_has_compatible_shallow_copy_type",
-        lambda old, new: type(new) is not CardTensor and compatible(old, new),
+        lambda old, new: CardTensor not in (type(old), type(new)) and compatible(old, new),
     )
+    _let_layers_come(monkeypatch)
     group = torch._C._group_tensors_by_device_and_dtype  # type: ignore[attr-defined]
 
     def group_on_card(lists: Any, with_indices: bool = False) -> Any:

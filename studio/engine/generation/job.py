@@ -18,6 +18,7 @@ from PIL import Image
 from studio.core.base import validate
 from studio.core.generation import rules
 from studio.core.generation.family_rules import list_family_notes
+from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.guidance import build_guidance
@@ -30,7 +31,7 @@ from studio.engine.generation.trajectory_runner import (
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
-from studio.errors import StudioError
+from studio.errors import OutOfMemory, StudioError
 
 
 def generate(
@@ -55,29 +56,25 @@ def generate(
     resolved = context.home.inputs.resolve(request, info.native_size, secrets.randbelow(SEED_LIMIT))
     steps_per_image = rules.count_steps(resolved, resolved.size)
     tracker = ProgressTracker(report, steps_per_image * resolved.num_images)
-    tracker.report(0, "Loading the model")
-    # 2. The model, with its LoRAs on.
-    with context.pipelines.borrow(request) as model:
-        notes = [
-            active.adapter.warning
-            for active in model.active_adapters
-            if active.adapter and active.adapter.warning
-        ]
-        notes += list_family_notes(resolved, model.family)
-        notes += context.home.library.index_embeddings(model.info).resolve([resolved]).notes
-        for note in notes:
-            tracker.report(0, note)
-        # 3. The prompt, once for all images.
-        tracker.report(0, "Reading the prompt")
-        conditioning = encode_prompts(model, resolved)
-        # 4. The images.
-        with ThreadPoolExecutor(1) as saver:  # writing files goes on beside the next steps
-            run = _GenerationRun(context, model, resolved, tracker, saver)
-            run.generate_images(conditioning)
+    # 2. How the model lies in memory.
+    plan = context.pipelines.plan_memory(request)
+    run = _GenerationRun(context, resolved, tracker)
+    failure: OutOfMemory | None = None
+    try:
+        run.generate_images(plan)
+    except OutOfMemory as error:
+        failure = error.with_traceback(None)  # its frames hold what has to go
+    # 3. Once more, more sparingly, for the images that are left.
+    if failure:
+        lower_plan = context.pipelines.lower_plan(plan, request)
+        if lower_plan is None:
+            raise failure
+        run.add_note(MEMORY_RAN_OUT_NOTE)
+        run.generate_images(lower_plan)
     return {
         "pictures": run.images,
         "request": resolved.model_dump(mode="json"),
-        "notes": [*notes, *run.notes],
+        "notes": run.notes,
         "seconds": round(time.perf_counter() - start_time, 3),
     }
 
@@ -85,31 +82,62 @@ def generate(
 class _GenerationRun:
     """The images of one request, and how far they are."""
 
+    # What the present plan brings: the model as it is lent, what its images' digests hold.
+    model: LoadedModel
+    content_hashes: Mapping[str, str]
+    saver: ThreadPoolExecutor
+
     def __init__(
-        self,
-        context: WorkerContext,
-        model: LoadedModel,
-        request: ResolvedRequest,
-        tracker: ProgressTracker,
-        saver: ThreadPoolExecutor,
+        self, context: WorkerContext, request: ResolvedRequest, tracker: ProgressTracker
     ) -> None:
         self.context = context
-        self.model = model
         self.request = request
         self.tracker = tracker
-        self.saver = saver
         self.images: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._pending_saves: deque[Future[dict[str, Any]]] = deque()
         self._last_report: tuple[int, str] = 0, ""
-        self.content_hashes = context.pipelines.content_hashes(request)
         self.steps_per_image = rules.count_steps(request, request.size)
         self.steps_before = 0  # of all images in earlier batches
 
-    def generate_images(self, conditioning: Conditioning) -> None:
-        """Make all images, as many at once as was asked for; those that are ready are kept."""
-        requests = self.request.split()
-        self.tracker.start()
+    def add_note(self, note: str) -> None:
+        """Report a note, and keep it for the result; each once."""
+        if note not in self.notes:
+            self.notes.append(note)
+            self.tracker.report(self._last_report[0], note, images=tuple(self.images))
+
+    def generate_images(self, plan: MemoryPlan) -> None:
+        """Make the images that are not there yet, with the model in memory as a plan says.
+
+        Each is saved when it is ready. Raises OutOfMemory.
+        """
+        for note in plan.notes:
+            self.add_note(note)
+        self.tracker.report(self._last_report[0], "Loading the model", images=tuple(self.images))
+        # 1. The model, with its LoRAs on.
+        with self.context.pipelines.borrow(self.request, plan=plan) as model:
+            self.model = model
+            self.content_hashes = self.context.pipelines.content_hashes(self.request, plan)
+            for active in model.active_adapters:
+                if active.adapter and active.adapter.warning:
+                    self.add_note(active.adapter.warning)
+            index = self.context.home.library.index_embeddings(model.info)
+            notes = list_family_notes(self.request, model.family)
+            for note in [*notes, *index.resolve([self.request]).notes]:
+                self.add_note(note)
+            # 2. The prompt, once for all images.
+            self.tracker.report(
+                self._last_report[0], "Reading the prompt", images=tuple(self.images)
+            )
+            conditioning = encode_prompts(model, self.request)
+            # 3. The images.
+            with ThreadPoolExecutor(1) as self.saver:  # files are written beside the next steps
+                self._generate_batches(conditioning)
+
+    def _generate_batches(self, conditioning: Conditioning) -> None:
+        """Make as many images at once as was asked for; those that are ready are kept."""
+        requests = self.request.split()[len(self.images) :]
+        self.tracker.start(self.steps_before)
         try:
             for first in range(0, len(requests), self.request.batch_size):
                 batch = requests[first : first + self.request.batch_size]
@@ -119,6 +147,7 @@ class _GenerationRun:
         finally:
             num_reported = len(self.images)
             self._collect_saves(wait=True)
+            self.steps_before = self.steps_per_image * len(self.images)
             if len(self.images) > num_reported:
                 self._report(*self._last_report)
 

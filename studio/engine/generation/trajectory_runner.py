@@ -23,7 +23,7 @@ from studio.engine.generation import latent_preview
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.trajectory import InitImage, Trajectory
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.imaging import canvas, masks
 from studio.imaging.canvas import Window
 from studio.storage.inputs import Inputs
@@ -171,6 +171,7 @@ class TrajectoryRunner:
 
         Raises:
             RuntimeError: Not even a single one fits (see devices.is_out_of_memory).
+            OutOfMemory: The autoencoder does not fit beside the denoiser.
         """
         task_by_trajectory: dict[Trajectory, ImageTask] = {}
         upscale_tasks: list[ImageTask] = []
@@ -209,6 +210,8 @@ class TrajectoryRunner:
                 image = self._run_hires_pass(task, latents, on_call)
             else:
                 image = decode_latents(self.model, latents, task.request.size)
+        except OutOfMemory:
+            raise  # the others would not fare better
         except StudioError as error:
             image = error
         task.is_tiled = self.model.num_tiled_calls > num_tiled_calls

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Resident:
     size_bytes: int
     parent_keys: tuple[str, ...] = ()
     on_evict: Callable[[Any], None] | None = None
+    host_bytes: int = 0  # what of it lies elsewhere than on the device
     lend_count: int = 0  # users at the moment
 
 
@@ -39,21 +40,36 @@ class ModelCache:
     """A cache without locks: a worker is one thread."""
 
     def __init__(
-        self, get_limit: Callable[[], int], on_change: Callable[[], None] = lambda: None
+        self,
+        get_limit: Callable[[], int],
+        on_change: Callable[[], None] = lambda: None,
+        device: torch.device | None = None,
     ) -> None:
         """Create an empty cache.
 
         Args:
             get_limit: Returns the bytes that all residents together may take right now.
             on_change: Called after a load, a use and an eviction.
+            device: Only what lies there is counted; None counts everything.
         """
         self._get_limit = get_limit
         self._on_change = on_change
+        self._device = device
         self._residents: dict[str, Resident] = {}  # in the order of their last use
 
     @property
     def used_bytes(self) -> int:
         return sum(resident.size_bytes for resident in self._residents.values())
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes on the device of what is not lent."""
+        return sum(resident.size_bytes for resident in self._list_idle())
+
+    @property
+    def idle_host_bytes(self) -> int:
+        """Bytes elsewhere of what is not lent."""
+        return sum(resident.host_bytes for resident in self._list_idle())
 
     def get(
         self, key: str, load: Callable[[], Any], expected_bytes: int = 0, name: str = ""
@@ -81,6 +97,7 @@ class ModelCache:
         name: str = "",
         parent_keys: tuple[str, ...] = (),
         on_evict: Callable[[Any], None] | None = None,
+        working_bytes: int = 0,
     ) -> Iterator[Any]:
         """Yield the value of a key and keep it at least until the block is left.
 
@@ -91,6 +108,7 @@ class ModelCache:
             name: What people read; the key if empty.
             parent_keys: Keys of the residents that it depends on (for an adapter, of networks).
             on_evict: Undoes the value when it is evicted.
+            working_bytes: Room to make for what is computed with it, as far as others are idle.
 
         Raises:
             OutOfMemory: It cannot fit.
@@ -102,6 +120,7 @@ class ModelCache:
             name=name,
             parent_keys=parent_keys,
             on_evict=on_evict,
+            working_bytes=working_bytes,
         )
         resident.lend_count += 1
         try:
@@ -149,32 +168,51 @@ class ModelCache:
         name: str,
         parent_keys: tuple[str, ...] = (),
         on_evict: Callable[[Any], None] | None = None,
+        working_bytes: int = 0,
     ) -> Resident:
-        resident = self._residents.pop(key, None)
+        resident = self._residents.get(key)
         if resident is None:
-            self._make_room(expected_bytes, name or key)
+            self._make_room(expected_bytes, name or key, working_bytes=working_bytes)
             value = load()
-            size_bytes = measure_bytes(value)
-            resident = Resident(key, name or key, value, size_bytes, parent_keys, on_evict)
+            size_bytes = measure_bytes(value, self._device)
+            host_bytes = measure_bytes(value) - size_bytes
+            resident = Resident(
+                key, name or key, value, size_bytes, parent_keys, on_evict, host_bytes
+            )
             self._residents[key] = resident
             try:
                 self._make_room(0, resident.name, resident)  # it may be larger than expected
             except OutOfMemory:
                 self.evict(key)
                 raise
-        self._residents[key] = resident
+        elif working_bytes:
+            with suppress(OutOfMemory):  # what others took meanwhile is no reason not to try
+                self._make_room(0, resident.name, resident, working_bytes=working_bytes)
+        self._residents[key] = self._residents.pop(key)
         for parent_key in parent_keys:  # used with it, and dearer to load again
             self._residents[parent_key] = self._residents.pop(parent_key)
         self._on_change()
         return resident
 
-    def _make_room(self, required_bytes: int, name: str, protected: Resident | None = None) -> None:
-        """Evict the least recently used until `required_bytes` more are within the limit."""
+    def _make_room(
+        self,
+        required_bytes: int,
+        name: str,
+        protected: Resident | None = None,
+        *,
+        working_bytes: int = 0,
+    ) -> None:
+        """Evict the least recently used until `required_bytes` more are within the limit.
+
+        For `working_bytes` room is made too, but nothing is refused: they are an estimate.
+        """
         while True:
             limit = self._get_limit()
-            if self.used_bytes + required_bytes <= limit:
+            if self.used_bytes + required_bytes + working_bytes <= limit:
                 return
             key = self._find_idle_key(protected)
+            if key is None and self.used_bytes + required_bytes <= limit:
+                return
             if key is None:
                 needed_bytes = required_bytes
                 occupied_bytes = self.used_bytes
@@ -188,6 +226,22 @@ class ModelCache:
                     "--keep-free, or close other programs."
                 )
             self.evict(key)
+
+    def evict_from_host(self, get_free_bytes: Callable[[], int], required_bytes: int) -> None:
+        """Evict what is idle and lies elsewhere than on the device until enough is free there.
+
+        Args:
+            get_free_bytes: Returns the bytes that are free there right now.
+            required_bytes: Bytes that have to be.
+        """
+        for resident in self._list_idle():
+            if get_free_bytes() >= required_bytes:
+                return
+            if resident.host_bytes:
+                self.evict(resident.key)
+
+    def _list_idle(self) -> list[Resident]:
+        return [resident for resident in self._residents.values() if not self._is_in_use(resident)]
 
     def _find_idle_key(self, protected: Resident | None) -> str | None:
         protected_keys = () if protected is None else (protected.key, *protected.parent_keys)
@@ -205,26 +259,33 @@ class ModelCache:
         return [child for child in self._residents.values() if key in child.parent_keys]
 
 
-def measure_bytes(value: Any) -> int:
+def measure_bytes(value: Any, device: torch.device | None = None) -> int:
     """Return the bytes of parameters and buffers in a value, shared ones counted once.
 
     Args:
         value: A module, or a dataclass, list or tuple that holds modules; one that holds others
             too names those that count in `modules`.
+        device: Only what lies there counts; None for wherever it lies.
     """
-    return sum(size for _, size in set(_iter_storages(value)))
+    return sum(
+        size
+        for _, size in {
+            (tensor.data_ptr(), tensor.numel() * tensor.element_size())
+            for tensor in _iter_tensors(value)
+            if device is None or tensor.device.type == device.type
+        }
+    )
 
 
-def _iter_storages(value: Any) -> Iterator[tuple[int, int]]:
-    """Yield address and bytes of each tensor."""
+def _iter_tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.nn.Module):
-        for tensor in (*value.parameters(), *value.buffers()):
-            yield tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        yield from value.parameters()
+        yield from value.buffers()
     elif hasattr(value, "modules"):
-        yield from _iter_storages(value.modules)
+        yield from _iter_tensors(value.modules)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _iter_storages(getattr(value, field.name))
+            yield from _iter_tensors(getattr(value, field.name))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _iter_storages(item)
+            yield from _iter_tensors(item)

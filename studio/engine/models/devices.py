@@ -98,6 +98,16 @@ class Device:
             return "Apple GPU (mps)"
         return str(self.torch_device)
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether its memory is the machine's own."""
+        return self.kind in ("cpu", "mps")
+
+    @property
+    def stores_fp8(self) -> bool:
+        """Whether numbers of 8 bits can be kept there; Metal has none."""
+        return self.kind != "mps"
+
     def get_memory(self) -> tuple[int, int]:
         """Return the bytes of memory in all, and those that are free."""
         if self.kind in ("cuda", "xpu"):
@@ -133,6 +143,11 @@ class Device:
         """Give the memory that torch keeps for later back to the device."""
         if self.kind != "cpu":
             getattr(torch, self.kind).empty_cache()
+
+
+def get_free_host_bytes() -> int:
+    """Return the bytes of the machine's own memory that are free."""
+    return int(psutil.virtual_memory().available)
 
 
 def copy_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,13 @@ Does not know: any family (families/), when to load (manager.py), the loop (gene
 from __future__ import annotations
 
 import importlib
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +23,7 @@ from diffusers import AutoencoderKL
 
 from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
+from studio.core.generation.memory_policy import WHOLE, MemoryPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
@@ -85,6 +87,8 @@ class LoadedModel(ABC):
     device: Device
     provider: PartProvider | None = None
     parts: dict[str, Any] = field(default_factory=dict)  # those that are held
+    # How they lie in memory during the present borrow.
+    plan: MemoryPlan = WHOLE
     # Encoded prompts, by `remember`.
     prompt_cache: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
     # Latents → RGB for previews, by generation/latent_preview.py.
@@ -104,6 +108,7 @@ class LoadedModel(ABC):
 
     def __post_init__(self) -> None:
         self.family: Family = FAMILIES[self.info.family]
+        self._vae_config: Mapping[str, Any] | None = None
         # The model's own scheduler_config.json, unchanged.
         self.scheduler_config: Mapping[str, Any] = read_json(
             self.info.path / "scheduler" / "scheduler_config.json"
@@ -118,7 +123,7 @@ class LoadedModel(ABC):
 
     @property
     def vae(self) -> Any:
-        """The autoencoder."""
+        """The autoencoder; it stays until the model is given back (see `lend_vae`)."""
         return self._get_part(VAE)
 
     @property
@@ -136,16 +141,20 @@ class LoadedModel(ABC):
     @property
     def modules(self) -> list[torch.nn.Module]:
         """All networks that are held."""
-        modules: list[torch.nn.Module] = []
-        for part in self.parts.values():
-            modules += part.encoders if isinstance(part, TextEncoders) else [part]
-        return modules
+        return [network for part in self.parts.values() for network in list_networks(part)]
 
     def lend_text_encoders(self) -> AbstractContextManager[TextEncoders]:
         """Lend the text encoders for the time of a block: their room may be needed afterwards."""
-        if TEXT_ENCODERS in self.parts or self.provider is None:
-            return nullcontext(self._get_part(TEXT_ENCODERS))
-        return self.provider.lend(TEXT_ENCODERS)
+        return self._lend_part(TEXT_ENCODERS)
+
+    def lend_vae(self) -> AbstractContextManager[Any]:
+        """Lend the autoencoder for the time of a block: the denoiser may need its room."""
+        return self._lend_part(VAE)
+
+    def _lend_part(self, name: str) -> AbstractContextManager[Any]:
+        if name in self.parts or self.provider is None:
+            return nullcontext(self._get_part(name))
+        return self.provider.lend(name)
 
     def load_all(self) -> None:
         """Load every part now."""
@@ -153,8 +162,8 @@ class LoadedModel(ABC):
             self._get_part(name)
 
     def load_part(self, name: str) -> Any:
-        """Read a part from the model's folder, to the device. Raises BadFile."""
-        device = self.device
+        """Read a part from the model's folder, to where it is put from. Raises BadFile."""
+        device = self.get_reading_device(name)
         if name == VAE:
             return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
         if name == DENOISER:
@@ -168,6 +177,12 @@ class LoadedModel(ABC):
                 load_network(encoder_class, self.info, part.encoder, device, device.dtype)
             )
         return TextEncoders(tokenizers, encoders)
+
+    def get_reading_device(self, name: str) -> Device:
+        """Return where a part is read to: the host if the plan brings it on in another form."""
+        if not self.plan.describe_form(name):
+            return self.device
+        return replace(self.device, torch_device=torch.device("cpu"))
 
     def _get_part(self, name: str) -> Any:
         if name not in self.parts:
@@ -262,9 +277,23 @@ class LoadedModel(ABC):
     # ---- latents --------------------------------------------------------------------------------
 
     @property
+    def vae_config(self) -> Mapping[str, Any]:
+        """The autoencoder's config, read without its weights: its room may not be free yet."""
+        if VAE in self.parts:
+            config: Mapping[str, Any] = self.parts[VAE].config
+            return config
+        if self._vae_config is None:
+            defaults = {
+                name: parameter.default
+                for name, parameter in inspect.signature(AutoencoderKL.__init__).parameters.items()
+            }
+            self._vae_config = defaults | read_json(self.info.path / "vae" / "config.json")
+        return self._vae_config
+
+    @property
     def latent_channels(self) -> int:
         """Channels of the latents."""
-        return int(self.vae.config.latent_channels)
+        return int(self.vae_config["latent_channels"])
 
     @property
     def is_inpainting(self) -> bool:
@@ -274,7 +303,7 @@ class LoadedModel(ABC):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels along one side of a latent."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return the shape (1, channels, rows, columns) of an image's latents; sides in pixels.
@@ -304,13 +333,15 @@ class LoadedModel(ABC):
         right, below = self._get_margin(pixels.shape[3], pixels.shape[2])
         if right or below:
             pixels = torch.nn.functional.pad(pixels, (0, right, 0, below), mode="replicate")
-        pixels = pixels.to(self.device.torch_device, self.vae.dtype)
         latent_side = max(pixels.shape[2:]) // self.vae_scale_factor
-        posterior = self._call_vae(lambda: self.vae.encode(pixels), latent_side).latent_dist
+        with self.lend_vae() as vae:
+            pixels = pixels.to(self.device.torch_device, vae.dtype)
+            posterior = self._call_vae(vae, lambda: vae.encode(pixels), latent_side).latent_dist
+            config = vae.config
         latents = posterior.sample(generator)
-        scaling_factor = self.vae.config.scaling_factor
-        shift_factor = self.vae.config.get("shift_factor")
-        stats = self._latent_stats()
+        scaling_factor = config.scaling_factor
+        shift_factor = config.get("shift_factor")
+        stats = _read_latent_stats(config)
         if stats is not None:
             mean, std = stats
             latents = (latents - mean.to(latents)) * scaling_factor / std.to(latents)
@@ -329,37 +360,53 @@ class LoadedModel(ABC):
         Returns:
             Pixels (n, 3, height, width) in about -1 … 1, in the autoencoder's own number format.
         """
-        latents = latents.to(self.vae.dtype)
-        scaling_factor = self.vae.config.scaling_factor
-        stats = self._latent_stats()
-        shift_factor = self.vae.config.get("shift_factor")
-        if stats is None:
-            latents = latents / scaling_factor
-            if shift_factor:
-                latents = latents + shift_factor
-        else:
-            mean, std = stats
-            latents = latents * std.to(latents) / scaling_factor + mean.to(latents)
-        latent_side = max(latents.shape[2:])
-        return self._call_vae(lambda: self.vae.decode(latents, return_dict=False), latent_side)[0]
+        with self.lend_vae() as vae:
+            latents = _unscale(latents.to(vae.dtype), vae.config)
+            latent_side = max(latents.shape[2:])
+            pixels: torch.Tensor = self._call_vae(
+                vae, lambda: vae.decode(latents, return_dict=False), latent_side
+            )[0]
+        return pixels
 
-    def _call_vae(self, call: Callable[[], Any], latent_side: int) -> Any:
-        """Call the autoencoder; where memory does not suffice, once more in tiles."""
-        with catch_out_of_memory():
-            return call()
-        self.device.empty_cache()
-        with use_tiles(self.vae, latent_side, self.vae_scale_factor):
+    def _call_vae(self, vae: Any, call: Callable[[], Any], latent_side: int) -> Any:
+        """Call the autoencoder; in tiles if that is planned, or where memory does not suffice."""
+        if self.plan.level != "whole":
+            self.device.empty_cache()  # what the denoiser left is in pieces
+        if not self.plan.is_tiled:
+            with catch_out_of_memory():
+                return call()
+            if self.provider is not None and self.provider.make_room():
+                with catch_out_of_memory():
+                    return call()
+            self.device.empty_cache()
+        with use_tiles(vae, latent_side, self.vae_scale_factor):
             result = call()
         self.num_tiled_calls += 1
         return result
 
-    def _latent_stats(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return mean and spread of each latent channel, if the autoencoder's config has them."""
-        mean = self.vae.config.get("latents_mean")
-        std = self.vae.config.get("latents_std")
-        if mean is None or std is None:
-            return None
-        return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+
+def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """Return latents as an autoencoder of this config itself makes them."""
+    stats = _read_latent_stats(config)
+    if stats is not None:
+        mean, std = stats
+        return latents * std.to(latents) / config.scaling_factor + mean.to(latents)
+    latents = latents / config.scaling_factor
+    shift_factor = config.get("shift_factor")
+    return latents + shift_factor if shift_factor else latents
+
+
+def _read_latent_stats(config: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return mean and spread of each latent channel, if the autoencoder's config has them."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        return None
+    return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+
+
+def list_networks(part: Any) -> list[torch.nn.Module]:
+    """Return the networks of a part of a model."""
+    return part.encoders if isinstance(part, TextEncoders) else [part]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,21 +12,29 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from studio.core.generation.memory_policy import MemoryPlan
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
-from studio.engine.models.devices import DTYPES, catch_out_of_memory
+from studio.engine.models.devices import catch_out_of_memory
 from studio.engine.models.embeddings import load_embeddings
-from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
+from studio.engine.models.loaded_model import (
+    DENOISER,
+    PARTS,
+    TEXT_ENCODERS,
+    LoadedModel,
+    PartProvider,
+    list_networks,
+)
+from studio.engine.models.memory_planner import MemoryPlanner
+from studio.engine.models.part_placement import place_networks
 from studio.errors import InvalidSpec, OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
 from studio.storage.models.embeddings import EmbeddingIndex
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
+from studio.storage.models.model_bytes import count_pixels
 from studio.storage.models.transformers_models import TransformersModels
 
 
@@ -52,7 +60,10 @@ class PipelineManager:
         self._settings = settings
         self._library = library
         self._reserved_bytes = int(settings.keep_free * GIB)
-        self._cache = ModelCache(self._get_cache_limit, lambda: self.on_change())
+        self._cache = ModelCache(
+            self._get_cache_limit, lambda: self.on_change(), self.device.torch_device
+        )
+        self._planner = MemoryPlanner(settings, library, self.device, self._cache)
         self._models: dict[str, LoadedModel] = {}  # by content; most have no part in memory
 
     @property
@@ -70,15 +81,56 @@ class PipelineManager:
             }
         return list(rows.values())
 
+    def plan_memory(
+        self, request: GenerationRequest, *extra_requests: GenerationRequest
+    ) -> MemoryPlan:
+        """Return how a request's model will lie in memory; nothing is loaded.
+
+        Args:
+            request: The request.
+            extra_requests: Others that the same loan is for.
+
+        Raises:
+            OutOfMemory: It cannot fit, whatever is done.
+        """
+        info = self._library.check_files(request)
+        for model in self._models.values():
+            if model.info == info and model.provider is not None:
+                return model.plan  # that of whoever has it
+        return self._planner.choose(info, (request, *extra_requests))
+
+    def lower_plan(
+        self, plan: MemoryPlan, request: GenerationRequest, *extra_requests: GenerationRequest
+    ) -> MemoryPlan | None:
+        """Return the next plan after one that turned out not to fit, and make room for it.
+
+        Args:
+            plan: The one that failed; the model is given back.
+            request: The request.
+            extra_requests: Others that the same loan is for.
+
+        Returns:
+            The plan; None if nothing takes less.
+        """
+        info = self._library.check_files(request)
+        lower = self._planner.choose_below(info, (request, *extra_requests), plan)
+        if lower is not None:
+            self.unload(info.name)
+        return lower
+
     @contextmanager
     def borrow(
-        self, request: GenerationRequest, *extra_requests: GenerationRequest
+        self,
+        request: GenerationRequest,
+        *extra_requests: GenerationRequest,
+        plan: MemoryPlan | None = None,
     ) -> Iterator[LoadedModel]:
         """Yield a request's model, ready to run, with the request's LoRAs on.
 
         Args:
             request: Its model is lent.
             extra_requests: Others for the same model: their LoRAs are attached too, but off.
+            plan: How it lies in memory, of `plan_memory`; None for what that says now.
 
         Raises:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
@@ -87,13 +139,14 @@ class PipelineManager:
         self._library.embeddings.read_named_pickles(requests)
         info = self._library.check_request(request)
         model = self._open_model(info)
+        if plan is None or model.provider is not None:
+            plan = self.plan_memory(request, *extra_requests)
         with (
             self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
         ):
-            previous = model.provider, model.parts
-            stack.callback(_restore_parts, model, *previous)
-            model.provider, model.parts = _Loans(self, model, stack), {}
+            stack.callback(_restore_loan, model, model.provider, model.parts, model.plan)
+            model.provider, model.parts, model.plan = _Loans(self, model, stack), {}, plan
             stack.callback(setattr, model, "embeddings", model.embeddings)
             model.embeddings = load_embeddings(self._library, info, requests)
             with self._attach_loras(model, requests):
@@ -130,17 +183,13 @@ class PipelineManager:
         """
         info = self._library.get_model(request.model)
         resolved = self._library.inputs.resolve(request, info.native_size, 0)
+        first_plan = self._planner.list_plans(info, request)[0]
         # Second passes run one by one.
         batch_size = min(request.batch_size, request.num_images)
-        areas = [area for _, area in plan_passes(resolved, resolved.size)]
-        image_pixels = resolved.width * resolved.height
-        pixels = image_pixels * max(batch_size, *areas)
-        activation_bytes = info.activation_elements_per_pixel * pixels * self.device.dtype.itemsize
-        # Pieces that the denoiser leaves are not always of use to the autoencoder.
-        working_bytes = 2 * activation_bytes + self.estimate_decode_bytes(
-            info, int(image_pixels * max(1.0, *areas))
-        )
-        needed_bytes = self._estimate_bytes(info) + working_bytes + required_bytes
+        pixels = resolved.width * resolved.height * batch_size
+        image_bytes = first_plan.denoise_bytes // count_pixels(resolved)
+        more_bytes = image_bytes * max(0, pixels - count_pixels(resolved))
+        needed_bytes = first_plan.peak_bytes + more_bytes + required_bytes
         idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
         return needed_bytes <= self.free_bytes + idle_bytes
 
@@ -164,12 +213,22 @@ class PipelineManager:
         self.device.empty_cache()
         return any(evicted)
 
-    def content_hashes(self, request: GenerationRequest) -> dict[str, str]:
+    def content_hashes(
+        self, request: GenerationRequest, plan: MemoryPlan | None = None
+    ) -> dict[str, str]:
         """Return what a request's digest is made over, without loading anything.
+
+        Args:
+            request: The request.
+            plan: How its model lies in memory; None for what `plan_memory` says now.
 
         Returns:
             Hashes of the model ("model"), each LoRA ("lora NAME") and each textual inversion that
-            a prompt names ("embedding NAME"); "dtype" and "device".
+            a prompt names ("embedding NAME"); "dtype" and "device"; what of the plan changes the
+            image.
+
+        Raises:
+            OutOfMemory: The model cannot fit.
         """
         self._library.embeddings.read_named_pickles([request])
         model = self._library.check_files(request)
@@ -181,6 +240,7 @@ class PipelineManager:
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
+        hashes |= (plan or self.plan_memory(request)).contents
         return hashes | self.embedding_hashes(request, self._library.index_embeddings(model))
 
     def embedding_hashes(self, request: GenerationRequest, index: EmbeddingIndex) -> dict[str, str]:
@@ -218,9 +278,10 @@ class PipelineManager:
         return self._cache.lend(
             _part_key(model, name),
             lambda: self._load_part(model, name),
-            expected_bytes=self._estimate_part_bytes(model, name),
+            expected_bytes=self._planner.measure_part(model.info, name, model.plan),
             name=model.info.name,
             on_evict=lambda _part: self._forget(model) if name == DENOISER else None,
+            working_bytes=model.plan.get_working_bytes(name),
         )
 
     @contextmanager
@@ -255,14 +316,23 @@ class PipelineManager:
             DENOISER if network == model.family.denoiser else TEXT_ENCODERS
             for network in lora.hold_networks(model, info)
         }
+        key = f"lora {content_hash} on {', '.join(_part_key(model, name) for name in PARTS)}"
+        self._evict_twins(model, content_hash, key)
         return self._cache.lend(
-            f"lora {content_hash} on {_model_key(model)}",
+            key,
             lambda: lora.attach(model, info, content_hash),
             expected_bytes=info.size_bytes,
             name=f"LoRA {info.name}",
             parent_keys=tuple(_part_key(model, name) for name in sorted(parts)),
             on_evict=lora.detach,
         )
+
+    def _evict_twins(self, model: LoadedModel, content_hash: str, key: str) -> None:
+        """Take a LoRA off where it is on parts of another form: those in common would have two."""
+        for resident in self._cache.list_residents():
+            is_twin = resident["key"].startswith(f"lora {content_hash} on ")
+            if is_twin and model.content_hash in resident["key"] and resident["key"] != key:
+                self._cache.evict(resident["key"])
 
     def _open_model(self, info: ModelInfo) -> LoadedModel:
         """Return what is known of a model; its parts are loaded when they are asked for."""
@@ -280,7 +350,9 @@ class PipelineManager:
 
     def _load_part(self, model: LoadedModel, name: str) -> Any:
         start_time = time.perf_counter()
+        self._planner.make_host_room(model.info, name, model.plan)
         part = model.load_part(name)
+        place_networks(list_networks(part), name, model.plan, self.device)
         model.load_seconds[name] = time.perf_counter() - start_time
         seconds = sum(model.load_seconds.values())
         timings.record_timings(self._settings, model.info.name, load=seconds)
@@ -299,19 +371,6 @@ class PipelineManager:
         """Return what the cache may take: what it takes now, and what is free for it."""
         return self._cache.used_bytes + self.device.get_memory()[1] - self._reserved_bytes
 
-    def _estimate_bytes(self, info: ModelInfo) -> int:
-        return self._scale_bytes(info, info.size_bytes)
-
-    def _estimate_part_bytes(self, model: LoadedModel, name: str) -> int:
-        sizes = model.info.component_bytes
-        folders = model.family.part_folders[name]
-        return self._scale_bytes(model.info, sum(sizes[folder] for folder in folders))
-
-    def _scale_bytes(self, info: ModelInfo, saved_bytes: int) -> int:
-        """Return the bytes of weights on the device, of those in the files."""
-        saved_dtype = DTYPES.get(info.dtype, torch.float32)
-        return saved_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
-
     @contextmanager
     def _translate_out_of_memory(self, description: str, name: str) -> Iterator[None]:
         """Say what to lower where torch runs out of memory inside the block.
@@ -326,7 +385,8 @@ class PipelineManager:
         self.device.empty_cache()
         raise OutOfMemory(
             f"The memory of {self.device.title} did not suffice for {description}. Choose a "
-            "smaller size, fewer pictures at once, a smaller model or a lower --precision."
+            "smaller size, fewer pictures at once, a smaller model, a lower --precision"
+            f"{self._planner.advice}."
         )
 
 
@@ -348,15 +408,16 @@ class _Loans:
         return self.manager.evict_idle()
 
 
-def _restore_parts(
-    model: LoadedModel, provider: PartProvider | None, parts: dict[str, Any]
+def _restore_loan(
+    model: LoadedModel,
+    provider: PartProvider | None,
+    parts: dict[str, Any],
+    plan: MemoryPlan,
 ) -> None:
-    model.provider, model.parts = provider, parts
-
-
-def _model_key(model: LoadedModel) -> str:
-    return f"{model.content_hash} {model.device.dtype_name}"
+    model.provider, model.parts, model.plan = provider, parts, plan
 
 
 def _part_key(model: LoadedModel, name: str) -> str:
-    return f"{name} of {_model_key(model)}"
+    form = model.plan.describe_form(name)
+    key = f"{name} of {model.content_hash} {model.device.dtype_name}"
+    return f"{key} {form}" if form else key

@@ -74,11 +74,12 @@ def render_denoise_strip(
         )
     tracker = ProgressTracker(report, request.effective_steps)
     tracker.report(0, "Loading the model")
-    with context.pipelines.borrow(request) as model:
+    plan = context.pipelines.plan_memory(request)
+    with context.pipelines.borrow(request, plan=plan) as model:
         resolved = context.home.inputs.resolve(
             request, model.info.native_size, secrets.randbelow(SEED_LIMIT)
         )
-        content_hashes = context.pipelines.content_hashes(resolved)
+        content_hashes = context.pipelines.content_hashes(resolved, plan)
         first = resolved.split()[0]
         frames, seconds = _render_frames(context, model, first, step_interval, tracker)
     tracker.report(first.effective_steps, "Drawing the strip")
@@ -103,7 +104,7 @@ def render_denoise_strip(
     return {
         "pictures": [image],
         "request": first.model_dump(mode="json"),
-        "notes": [],
+        "notes": plan.notes,
         "seconds": round(time.perf_counter() - start_time, 3),
     }
 

@@ -16,16 +16,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.family_rules import find_family_faults
+from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
@@ -46,6 +47,9 @@ from studio.storage.models.embeddings import EmbeddingIndex
 from studio.storage.models.library import ModelInfo
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
+
+# Besides what is loaded, what decides how a model has to lie in memory.
+MEMORY_FIELDS = ("width", "height", "hires_scale", "hires_tile", "hires_overlap")
 
 
 def run_sweep(
@@ -151,6 +155,7 @@ class _RequestResolver:
             request.image,
             request.mask,
             request.extension,
+            *(getattr(request, name) for name in MEMORY_FIELDS),
         )
         if names not in self._cache:
             self._cache[names] = self._look_up(request)
@@ -223,6 +228,13 @@ class _PendingCell:
     def batch_size(self) -> int:
         return self.request.batch_size
 
+    def with_plan(self, plan: MemoryPlan) -> Self:
+        """Return the cell as it is made with a model that lies in memory as a plan says."""
+        content_hashes = plan.update_contents(self.content_hashes)
+        if content_hashes == self.content_hashes:
+            return self
+        return replace(self, content_hashes=content_hashes)
+
 
 def _group_cells(cells: Iterable[_PendingCell]) -> Iterator[list[_PendingCell]]:
     """Yield cells of one model with the same LoRAs; those that are made together come first."""
@@ -274,26 +286,61 @@ class _SweepRun:
 
     def copy_result(self, cell: _PendingCell, twin: _PendingCell) -> None:
         """Record for a cell what became of another that is the same image."""
-        if not self._reuse(cell):
-            results = self.context.home.sweeps.load_cell_results(self.sweep_id)
-            self._record_failure(cell.key, StudioError(results[twin.key].error))
+        if self._reuse(cell):
+            return
+        result = self.context.home.sweeps.load_cell_results(self.sweep_id)[twin.key]
+        if not result.has_image:
+            self._record_failure(cell.key, StudioError(result.error))
+            return
+        # It was made with less memory than was planned, and so has another digest.
+        self.num_reused += 1
+        self.tracker.skip()
+        self.context.home.sweeps.save_cell_result(self.sweep_id, cell.key, result)
 
     def make_group(self, group: list[_PendingCell], saver: ThreadPoolExecutor) -> None:
-        """Make cells of one model with the same LoRAs; each leaves the list when it has ended."""
+        """Make cells of one model with the same LoRAs; each leaves the list when it has ended.
+
+        Those for which memory runs out on the way are tried once more with less.
+        """
+        pipelines = self.context.pipelines
+        requests = [cell.request for cell in group]
+        try:
+            plan = pipelines.plan_memory(*requests)
+        except StudioError as error:
+            self._record_failures(group, error)
+            return
+        failure = self._try_group(group, plan, saver)
+        if failure is None or not group:
+            return
+        lower_plan = pipelines.lower_plan(plan, *[cell.request for cell in group])
+        if lower_plan is not None:
+            self.notes.add(MEMORY_RAN_OUT_NOTE)
+            failure = self._try_group(group, lower_plan, saver)
+        if failure is not None:  # other models and sizes may do
+            self._record_failures(group, failure)
+
+    def _try_group(
+        self, group: list[_PendingCell], plan: MemoryPlan, saver: ThreadPoolExecutor
+    ) -> OutOfMemory | None:
+        """Make a group with its model in memory as a plan says; return why not all could be."""
+        group[:] = [cell.with_plan(plan) for cell in group]
+        self.notes.update(plan.notes)
         try:
             with ExitStack() as stack:
                 self.report_progress("Loading the model")
                 try:
                     requests = [cell.request for cell in group]
-                    model = stack.enter_context(self.context.pipelines.borrow(*requests))
+                    loan = self.context.pipelines.borrow(*requests, plan=plan)
+                    model = stack.enter_context(loan)
                 except OutOfMemory:
                     raise
                 except StudioError as error:  # the others may have no such model or LoRA
                     self._record_failures(group, error)
-                    return
+                    return None
                 self._make_images(model, group, saver)
-        except OutOfMemory as error:  # other models and sizes may do
-            self._record_failures(group, error)
+        except OutOfMemory as error:
+            return error.with_traceback(None)  # its frames hold what has to go
+        return None
 
     def check_saves(self, wait: bool = False) -> None:
         """Raise what went wrong with saving, such as a full disk; `wait` for all of it."""

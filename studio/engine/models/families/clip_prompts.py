@@ -161,7 +161,9 @@ def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
                 )
                 providers.append(provider)
             embeddings = [_encode_prompt(provider, prompt) for provider in providers]
-            row = {"prompt_embeds": torch.cat(embeddings, dim=-1).to(model.device.dtype)}
+            # compel puts them where the encoder's weights are, which may wait elsewhere.
+            prompt_embeds = torch.cat(embeddings, dim=-1)
+            row = {"prompt_embeds": prompt_embeds.to(model.device.torch_device, model.device.dtype)}
             if model.family.pooled_prompt:
                 row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], prompt)
         return row
