@@ -15,6 +15,8 @@ from typing import Any
 from studio.core import jobs as kinds
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.spec import CaptionSpec
+from studio.core.downloads.links import parse_link
+from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import JobKind
@@ -327,6 +329,19 @@ class Services:
         self._admit(kinds.UNLOAD, visitor)
         spec = {"models": [self.home.library.get_model(model).name]}
         return self._queue(PreparedJob(kinds.UNLOAD, spec), visitor)
+
+    def submit_download(self, spec: DownloadSpec, visitor: Visitor) -> int:
+        """Queue a download; return the job's id. The same one that runs or waits is that one.
+
+        Raises NotAllowed for guests, and BadFile for what is no link.
+        """
+        self._admit(kinds.DOWNLOAD, visitor)
+        parse_link(spec.link)
+        job_spec = spec.model_dump(mode="json")
+        for job in self.home.jobs.list_open(kind=kinds.DOWNLOAD.name):
+            if job.spec == job_spec:
+                return job.id
+        return self._queue(PreparedJob(kinds.DOWNLOAD, job_spec), visitor)
 
     def move_file(self, file: str, visitor: Visitor) -> Path:
         """Move a file of weights to the folder of the home where it belongs; return its new path.
