@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
             settings,
             plan,
             SafeClient(),
-            is_confirmed=True,  # the person has read from where it comes
+            # The person has read from where it comes, or said that it does not matter.
+            is_confirmed=arguments.yes or not plan.is_known_host,
             on_progress=_build_progress_line(),
         )
     except KeyboardInterrupt:

@@ -26,6 +26,8 @@ from studio.storage.downloads.part_file import RESERVED_DISK_BYTES
 from studio.storage.downloads.safe_http import SafeClient
 from studio.storage.downloads.sources import look_up
 
+LOOK_UP_TRIES = 2  # somebody waits for the answer
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -64,7 +66,7 @@ STARTING_POINTS = (
         "stabilityai/stable-diffusion-xl-base-1.0", "Larger pictures of 1024 px, and its LoRAs"
     ),
     StartingPoint("Tongyi-MAI/Z-Image-Turbo", "The newest; eight steps, and it can write"),
-    StartingPoint("lllyasviel/Annotators/RealESRGAN_x4plus.pth", "Enlarges photographs four times"),
+    StartingPoint("Comfy-Org/Real-ESRGAN_repackaged/RealESRGAN_x4plus.safetensors", "Enlarges photographs four times"),
 )
 
 
@@ -84,7 +86,7 @@ class Downloads:
         """
         visitor.require_owner("Downloading")
         require_online(spec)
-        return look_up(SafeClient(), spec)
+        return look_up(SafeClient(max_tries=LOOK_UP_TRIES), spec)
 
     def describe_starting_points(
         self, visitor: Visitor, points: Sequence[StartingPoint] = STARTING_POINTS

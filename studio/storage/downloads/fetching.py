@@ -180,7 +180,11 @@ class _Download:
                     raise _AlreadyThere(
                         Placed(self._plan.name, identified.folder, same, title, was_there=True)
                     )
-                self._places.check_file_name(identified.folder, self._plan.name, suffix)
+                # Where nobody said the sha256, the end shows whether it is the same file.
+                if file.sha256 or not self._places.begins_alike(
+                    identified.folder, self._plan.name + suffix, start, total
+                ):
+                    self._places.check_file_name(identified.folder, self._plan.name, suffix)
 
         sha256 = self._hash_whole(path)
         if not sha256 or file.sha256.lower() not in ("", sha256):

@@ -85,6 +85,9 @@ class Transfer:
         except BadFile:
             self.discard()
             raise
+        finally:
+            if not self._measure_part():
+                self.discard()
         return self._hash.hexdigest()
 
     def discard(self) -> None:

@@ -116,6 +116,15 @@ class Places:
             return None
         return path if same else None
 
+    def begins_alike(self, folder: str, file_name: str, start: bytes, total_bytes: int) -> bool:
+        """Return whether the file of that name may be the same: its size and header are."""
+        path = self._folders[folder] / file_name
+        try:
+            with open(path, "rb") as file:
+                return path.stat().st_size == total_bytes and file.read(len(start)) == start
+        except OSError:
+            return False
+
     def check_model_name(self, plan: DownloadPlan) -> Placed | None:
         """Return the model if it is there already.
 

@@ -29,7 +29,7 @@ from studio.storage.downloads.network import (
 )
 
 MAX_REDIRECTS = 5
-MAX_TRIES = 5  # one after the other that bring nothing
+MAX_TRIES = 7  # one after the other that bring nothing: about a minute
 MAX_PAUSE_SECONDS = 300.0  # that a site may ask for
 MAX_ANSWER_BYTES = 16 * 2**20  # of a list of files
 MAX_ANSWER_SECONDS = 60.0
@@ -100,16 +100,21 @@ class SafeClient:
     """Asks sites. One for a download; not for two threads at once."""
 
     def __init__(
-        self, network: Network | None = None, check_stop: Callable[[], None] = lambda: None
+        self,
+        network: Network | None = None,
+        check_stop: Callable[[], None] = lambda: None,
+        max_tries: int = MAX_TRIES,
     ) -> None:
         """Make a client.
 
         Args:
             network: What leads to other machines; None is this machine's.
             check_stop: Is called at least four times a second; what it raises ends all.
+            max_tries: How often something is tried that brings nothing.
         """
         self.network = network or open_network()
         self.check_stop = check_stop
+        self._max_tries = max_tries
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
@@ -208,7 +213,7 @@ class SafeClient:
             action: What is done.
             measure: What of it there is so far: while that grows, it is not given up.
 
-        Raises what the action raises, after MAX_TRIES that brought nothing.
+        Raises what the action raises, after so many tries that brought nothing.
         """
         num_tries = 0
         while True:
@@ -218,7 +223,7 @@ class SafeClient:
             except (PassingError, LostConnection) as error:
                 num_tries = 1 if measure() > before else num_tries + 1
                 seconds = error.seconds if isinstance(error, PassingError) else 0.0
-                if num_tries >= MAX_TRIES or seconds > MAX_PAUSE_SECONDS:
+                if num_tries >= self._max_tries or seconds > MAX_PAUSE_SECONDS:
                     raise
             self._pause(seconds or 2.0 ** (num_tries - 1))
 
@@ -272,7 +277,7 @@ def _check_status(answer: Answer) -> None:
     """Raise what a refusal is; take what answers."""
     status, host = answer.status, answer.host
     if answer.header("content-encoding").lower() not in ("", "identity"):
-        raise DownloadError(f"{host} sends it packed, though that was not asked for.")
+        raise DownloadError(f"{host} sends it packed, though that was not asked for; nothing was fetched.")
     if status in (200, 206, 416):
         return
     code = answer.header("x-error-code")

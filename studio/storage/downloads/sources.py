@@ -76,10 +76,9 @@ def plan_address(link: AddressLink) -> DownloadPlan:
 def build_request(plan: DownloadPlan, file: RemoteFile, *, is_confirmed: bool) -> Request:
     """Return how a file of a plan is asked for: a secret only where it belongs."""
     if plan.source == "hub":
-        token_request = build_hub_request("")
-        return replace(token_request, url=file.url)
+        return replace(build_hub_request(""), url=file.url, is_confirmed=is_confirmed)
     if plan.source == "civitai":
-        return build_civitai_request(file.url)
+        return replace(build_civitai_request(file.url), is_confirmed=is_confirmed)
     return Request(file.url, is_confirmed=is_confirmed)
 
 
