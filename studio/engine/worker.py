@@ -128,6 +128,8 @@ class _Worker:
             "studio.engine.models.devices:is_device_lost"
         )
         self.has_background_job = False  # whether one runs beside the others
+        self._background_thread: threading.Thread | None = None
+        self._is_background_over = threading.Event()
         self.is_healthy = True  # False once the device is lost to this process, for good
         try:
             self._context = import_object("studio.engine.context:WorkerContext").open(settings)
@@ -189,17 +191,21 @@ class _Worker:
         They wait for other machines and do not hold up the queue. What the end of the process cuts
         is found interrupted, and goes on where it was when it is asked for again.
         """
-        threading.Thread(target=self._run_background_jobs, daemon=True).start()
+        self._background_thread = threading.Thread(target=self._run_background_jobs, daemon=True)
+        self._background_thread.start()
+
+    def stop_background_jobs(self) -> None:
+        """Take no more of them, and wait for the one that runs."""
+        self._is_background_over.set()
+        if self._background_thread:
+            self._background_thread.join()
 
     def _run_background_jobs(self) -> None:
-        while True:
+        while not self._is_background_over.wait(BACKGROUND_POLL_SECONDS):
             try:
-                was_idle = not self.run_next_background_job()
+                self.run_next_background_job()
             except Exception:  # the table itself could not be read; the next look may do
                 log.exception("background jobs go on")
-                was_idle = True
-            if was_idle:
-                time.sleep(BACKGROUND_POLL_SECONDS)
 
     def run_next_background_job(self) -> bool:
         """Do the first waiting job that needs no device; return whether there was one."""

@@ -66,7 +66,10 @@ STARTING_POINTS = (
         "stabilityai/stable-diffusion-xl-base-1.0", "Larger pictures of 1024 px, and its LoRAs"
     ),
     StartingPoint("Tongyi-MAI/Z-Image-Turbo", "The newest; eight steps, and it can write"),
-    StartingPoint("Comfy-Org/Real-ESRGAN_repackaged/RealESRGAN_x4plus.safetensors", "Enlarges photographs four times"),
+    StartingPoint(
+        "Comfy-Org/Real-ESRGAN_repackaged/RealESRGAN_x4plus.safetensors",
+        "Enlarges photographs four times",
+    ),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,7 +81,5 @@ def test_no_link(text: str) -> None:
 
 @given(st.text(max_size=60) | st.text("ab/:.?#%@[]-", max_size=40).map("https://{}".format))
 def test_any_text_is_a_link_or_refused_in_words(text: str) -> None:
-    try:
-        parse_link(text)
-    except BadFile as error:
-        assert str(error).endswith((".", "…"))
+    with suppress(BadFile):
+        assert isinstance(parse_link(text), HubLink | CivitaiLink | AddressLink)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import ssl
 import subprocess
@@ -306,3 +307,39 @@ def add_version(
     sites.put(stored, data)
     sites.redirect(f"https://{CIVITAI}/api/download/models/{version}", f"{stored}?X-Amz=1", 307)
     return f"https://{CIVITAI}/models/{model}/moon-style?modelVersionId={version}"
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+def lead_processes_here(sites: Sites, monkeypatch: Any) -> None:
+    """Have the processes that the test starts from now on see these sites and no others."""
+    folder = Path(__file__).with_name("local_network")
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("STUDIO_TEST_SITES", f"{sites.port},{sites.certificate}")
+
+
+class Gate:
+    """Serves a file of which the second half comes only when `open` was called."""
+
+    def __init__(self, sites: Sites, url: str, data: bytes) -> None:
+        self.open_event = threading.Event()
+        self.was_reached = threading.Event()
+        mark = f'"{hashlib.md5(data).hexdigest()}"'
+
+        def act(asked: Asked) -> None:
+            if "Range" in asked.headers or self.open_event.is_set():
+                return serve(asked, data, mark)
+            half = len(data) // 2
+            asked.start(200, Content_Length=str(len(data)), ETag=mark)
+            asked.wfile.write(data[:half])
+            self.was_reached.set()
+            self.open_event.wait(60)
+            asked.wfile.write(data[half:])
+            return None
+
+        sites.on(url, act)
+
+    def open(self) -> None:
+        self.open_event.set()

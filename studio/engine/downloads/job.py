@@ -37,30 +37,15 @@ def download_model(context: Any, spec: dict[str, Any], report: ProgressCallback)
         StudioError: What `look_up` and `download` raise.
     """
     wanted = validate(DownloadSpec, spec)
-    last = Progress(message="asking what is there")
-
-    def check_stop() -> None:
-        report(last)
-
-    report(last)
-    client = SafeClient(check_stop=check_stop)
+    reporter = _BytesReporter(report)
+    client = SafeClient(check_stop=reporter.report)
     plan = look_up(client, wanted)
-    meter, next_time = RateMeter(), 0.0
-
-    def on_progress(num_bytes: int, total: int) -> None:
-        nonlocal last, next_time
-        if time.monotonic() < next_time and num_bytes < total:
-            return
-        next_time = time.monotonic() + REPORT_SECONDS
-        last = describe_progress(num_bytes, total, meter.add(num_bytes))
-        report(last)
-
     placed = download(
         context.settings,
         plan,
         client,
         is_confirmed=wanted.is_host_confirmed,
-        on_progress=on_progress,
+        on_progress=reporter.add,
     )
     return {
         "name": placed.name,
@@ -68,6 +53,31 @@ def download_model(context: Any, spec: dict[str, Any], report: ProgressCallback)
         "title": placed.title,
         "was_there": placed.was_there,
     }
+
+
+class _BytesReporter:
+    """Reports how far a download is, a few times a second, whether anything comes or not."""
+
+    def __init__(self, report: ProgressCallback) -> None:
+        self._report = report
+        self._meter = RateMeter()
+        self._num_bytes = self._total = 0
+        self._next_time = 0.0
+        self._last = Progress(message="asking what is there")
+
+    def add(self, num_bytes: int, total: int) -> None:
+        """Take how many bytes there are now. Raises Cancelled for a stop."""
+        self._num_bytes, self._total = num_bytes, total
+        self.report()
+
+    def report(self) -> None:
+        """Report what there is. Raises Cancelled for a stop."""
+        now = time.monotonic()
+        if self._total and now >= self._next_time:
+            self._next_time = now + REPORT_SECONDS
+            rate = self._meter.add(self._num_bytes)
+            self._last = describe_progress(self._num_bytes, self._total, rate)
+        self._report(self._last)
 
 
 def describe_progress(num_bytes: int, total: int, bytes_per_second: float) -> Progress:

@@ -277,7 +277,9 @@ def _check_status(answer: Answer) -> None:
     """Raise what a refusal is; take what answers."""
     status, host = answer.status, answer.host
     if answer.header("content-encoding").lower() not in ("", "identity"):
-        raise DownloadError(f"{host} sends it packed, though that was not asked for; nothing was fetched.")
+        raise DownloadError(
+            f"{host} sends it packed, though that was not asked for; nothing was fetched."
+        )
     if status in (200, 206, 416):
         return
     code = answer.header("x-error-code")

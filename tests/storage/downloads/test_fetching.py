@@ -18,8 +18,8 @@ from studio.errors import BadFile, Busy, Cancelled, DiskError, DownloadError, Si
 from studio.settings import Settings
 from studio.storage.downloads import hub
 from studio.storage.downloads.fetching import RateMeter, download, part_folder
-from studio.storage.downloads.placing import Placed
 from studio.storage.downloads.pickle_names import classify_pickle
+from studio.storage.downloads.placing import Placed
 from studio.storage.downloads.safe_http import SafeClient
 from studio.storage.downloads.sources import look_up
 from studio.storage.locks import Lock
@@ -70,9 +70,7 @@ def get(sites: Sites, settings: Settings) -> Get:
 def list_home(settings: Settings) -> list[str]:
     """The files of a home but the settings' own."""
     home = settings.home
-    return sorted(
-        path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()
-    )
+    return sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
 
 
 def is_part(name: str) -> bool:
@@ -240,8 +238,7 @@ def read_small_model(tmp_path: Path) -> dict[str, bytes]:
     """The same with hardly any weights: enough where nobody opens it."""
     few = make_weights(tmp_path)
     return {
-        path: few if path.endswith(".safetensors") else data
-        for path, data in read_pocket().items()
+        path: few if path.endswith(".safetensors") else data for path, data in read_pocket().items()
     }
 
 

@@ -166,9 +166,7 @@ def test_a_part_of_which_nothing_is_known_begins_anew(
     assert (tmp_path / "moon.safetensors").read_bytes() == weights
 
 
-def test_a_part_that_is_whole_is_only_checked(
-    sites: Sites, tmp_path: Path, weights: bytes
-) -> None:
+def test_a_part_that_is_whole_is_only_checked(sites: Sites, tmp_path: Path, weights: bytes) -> None:
     cut_after(sites, tmp_path, weights, len(weights))
     digest = transfer(sites, tmp_path, client=SafeClient(sites.network)).run()
     assert digest == hashlib.sha256(weights).hexdigest()
@@ -220,9 +218,7 @@ def test_a_site_that_says_too_little_cuts_the_file(
     refuse(sites, tmp_path)
 
 
-def test_a_site_that_says_too_much_never_ends(
-    sites: Sites, tmp_path: Path, weights: bytes
-) -> None:
+def test_a_site_that_says_too_much_never_ends(sites: Sites, tmp_path: Path, weights: bytes) -> None:
     """What it sends is less than what it says: tried again, then said; the part stays."""
     size = str(len(weights) + 1000)
     sites.on(URL, lambda asked: asked.answer(200, weights, Content_Length=size))
