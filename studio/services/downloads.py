@@ -22,6 +22,7 @@ from studio.services.visitor import Visitor
 from studio.settings import Settings
 from studio.storage.downloads.fetching import part_folder
 from studio.storage.downloads.hub import is_hub_offline
+from studio.storage.downloads.network import LostConnection
 from studio.storage.downloads.part_file import RESERVED_DISK_BYTES
 from studio.storage.downloads.safe_http import SafeClient
 from studio.storage.downloads.sources import look_up
@@ -100,11 +101,15 @@ class Downloads:
         """
         visitor.require_owner("Downloading")
         facts = []
+        unreachable = ""  # once the hub does not answer, the others are not waited for
         for point in points:
             try:
+                if unreachable:
+                    raise DownloadError(unreachable)
                 plan = self.look_up(DownloadSpec(link=point.link), visitor)
                 facts.append(StartingPointFacts(point, plan))
             except StudioError as error:
+                unreachable = str(error) if isinstance(error, LostConnection) else unreachable
                 facts.append(StartingPointFacts(point, problem=str(error)))
         return facts
 

@@ -16,6 +16,8 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import ModelInfo, Unusable
 from studio.ui.components import lora_picker
+from studio.ui.components.download_bar import DownloadBar
+from studio.ui.components.first_steps import FirstSteps
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -59,6 +61,10 @@ class ModelsTab:
                 visible=False,
                 elem_id="lora-upload",
             )
+        self.download_bar = DownloadBar(
+            services, self._render_lists, [self.model_cards, self.lora_cards]
+        )
+        self.first_steps = FirstSteps(services)
         self.shown_revision = gr.State(None)
         self.refresh.click(self.rescan, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS)
         self.upload.upload(
@@ -104,6 +110,8 @@ class ModelsTab:
             self.model_cards: self.render_models(visitor),
             self.lora_cards: self.render_loras(visitor),
             self.upload: gr.UploadButton(visible=not visitor.is_guest),
+            **self.download_bar.on_open(visitor),
+            **self.first_steps.on_open(visitor),
         }
 
     def rescan(self, request: gr.Request) -> Updates:
@@ -180,4 +188,8 @@ def _build_model_card(
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(services)
-    return Tab(on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload])
+    outputs = [tab.model_cards, tab.lora_cards, tab.upload]
+    return Tab(
+        on_open=tab.on_open,
+        outputs=[*outputs, *tab.download_bar.outputs, *tab.first_steps.outputs],
+    )
