@@ -87,5 +87,5 @@ def describe_progress(num_bytes: int, total: int, bytes_per_second: float) -> Pr
     if bytes_per_second > 0:
         message += f", {format_size(bytes_per_second)}/s"
         eta = round((total - num_bytes) / bytes_per_second, 1)
-    rate = {"bytes_per_second": round(bytes_per_second)}
+    rate = {"bytes_per_second": float(round(bytes_per_second))}
     return Progress(num_bytes, total, message, eta_seconds=eta, metrics=rate)

@@ -40,24 +40,12 @@ VARIANT_CHOICES = [("Best for most", "auto"), ("Half precision", "fp16"), ("Full
 class DownloadBar:
     """The components; made where they are to stand."""
 
-    def __init__(
-        self,
-        services: Services,
-        render_library: Callable[[Visitor], Updates] = lambda _visitor: {},
-        library_outputs: list[Any] | None = None,
-    ) -> None:
-        """Lay the bar out.
-
-        Args:
-            services: The home as people use it.
-            render_library: What else changes when a download has ended.
-            library_outputs: The components that it changes.
-        """
+    def __init__(self, services: Services) -> None:
         self.services = services
         self.downloads = Downloads(services.home.settings)
-        self._render_library = render_library
+        self._render_library: Callable[[Visitor], Updates] = lambda _visitor: {}
         with gr.Column(visible=False, elem_id="download-bar") as self.block:
-            with gr.Row(elem_classes="shelf-do"):
+            with gr.Row(elem_classes="download-row"):
                 self.link = gr.Textbox(
                     label="Add by link",
                     placeholder="org/name, a page of Hugging Face or Civitai, or a file's address",
@@ -70,7 +58,7 @@ class DownloadBar:
                 )
                 self.look = gr.Button("Look", scale=0, min_width=90, elem_id="download-look")
             self.found = gr.HTML(elem_id="download-found")
-            with gr.Row(visible=False) as self.choice:
+            with gr.Row(visible=False, elem_classes="download-row") as self.choice:
                 self.name = gr.Textbox(label="Name here", max_lines=1, elem_id="download-name")
                 self.is_confirmed = gr.Checkbox(
                     label="I trust this site", visible=False, elem_id="download-trust"
@@ -84,14 +72,22 @@ class DownloadBar:
         self.shown_spec = gr.State(None)
         self.shown_revision = gr.State(None)
         self.last_done = gr.State(None)
-        self._wire(library_outputs or [])
 
     @property
     def outputs(self) -> list[Any]:
         """The components that `on_open` updates."""
         return [self.block, self.list]
 
-    def _wire(self, library_outputs: list[Any]) -> None:
+    def wire(
+        self, render_library: Callable[[Visitor], Updates], library_outputs: list[Any]
+    ) -> None:
+        """Connect the events.
+
+        Args:
+            render_library: What else changes when a download has ended.
+            library_outputs: The components that it changes.
+        """
+        self._render_library = render_library
         looked_up = [self.found, self.choice, self.name, self.is_confirmed, self.shown_spec]
         for listen in (self.look.click, self.link.submit):
             listen(self.look_up, {self.link, self.variant}, looked_up, **EVENT_OPTIONS)

@@ -45,6 +45,8 @@ class ModelsTab:
             "in <code>models</code> of the home folder. LoRAs are .safetensors files in "
             "<code>loras</code> there.</p>"
         )
+        self.download_bar = DownloadBar(services)
+        self.first_steps = FirstSteps(services)
         self.model_cards = gr.HTML(
             js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
         )
@@ -61,10 +63,7 @@ class ModelsTab:
                 visible=False,
                 elem_id="lora-upload",
             )
-        self.download_bar = DownloadBar(
-            services, self._render_lists, [self.model_cards, self.lora_cards]
-        )
-        self.first_steps = FirstSteps(services)
+        self.download_bar.wire(self._render_lists, [self.model_cards, self.lora_cards])
         self.shown_revision = gr.State(None)
         self.refresh.click(self.rescan, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS)
         self.upload.upload(
