@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from studio.core.downloads.links import HubLink, parse_link
+from studio.core.downloads.links import AddressLink, HubLink, parse_link
 from studio.core.downloads.plan import (
     DownloadPlan,
     DownloadSpec,
@@ -24,7 +24,7 @@ from studio.storage.downloads.fetching import part_folder
 from studio.storage.downloads.hub import is_hub_offline
 from studio.storage.downloads.network import LostConnection
 from studio.storage.downloads.part_file import RESERVED_DISK_BYTES
-from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.safe_http import SafeClient, is_known_host
 from studio.storage.downloads.sources import look_up
 
 LOOK_UP_TRIES = 2  # somebody waits for the answer
@@ -141,4 +141,16 @@ def require_online(spec: DownloadSpec) -> None:
         raise DownloadError(
             "HF_HUB_OFFLINE is set here, so the hub is not asked. Unset it, then start the studio "
             "again."
+        )
+
+
+def require_known_site(spec: DownloadSpec) -> None:
+    """Raise DownloadError for a link to a site of which nobody has said that it is meant.
+
+    Raises BadFile for what is no link.
+    """
+    link = parse_link(spec.link)
+    if isinstance(link, AddressLink) and not (spec.is_host_confirmed or is_known_host(link.host)):
+        raise DownloadError(
+            f"{link.host} is a site that the studio does not know. If you trust it, say so first."
         )

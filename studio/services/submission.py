@@ -15,7 +15,6 @@ from typing import Any
 from studio.core import jobs as kinds
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.spec import CaptionSpec
-from studio.core.downloads.links import parse_link
 from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
@@ -27,6 +26,7 @@ from studio.core.training.rules import check_family
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
 from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
+from studio.services.downloads import require_known_site
 from studio.services.visitor import Visitor
 from studio.storage import timings
 from studio.storage.datasets.caption_files import display_name
@@ -333,10 +333,13 @@ class Services:
     def submit_download(self, spec: DownloadSpec, visitor: Visitor) -> int:
         """Queue a download; return the job's id. The same one that runs or waits is that one.
 
-        Raises NotAllowed for guests, and BadFile for what is no link.
+        Raises:
+            NotAllowed: A guest asks.
+            BadFile: It is no link.
+            DownloadError: It leads to a site that nobody has said is meant.
         """
         self._admit(kinds.DOWNLOAD, visitor)
-        parse_link(spec.link)
+        require_known_site(spec)
         job_spec = spec.model_dump(mode="json")
         for job in self.home.jobs.list_open(kind=kinds.DOWNLOAD.name):
             if job.spec == job_spec:

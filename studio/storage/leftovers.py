@@ -34,7 +34,7 @@ LeftoverKind = Literal[
     "logs",
     "damaged files",
     "history of edits",
-    "unfinished downloads",
+    "partial downloads",
 ]
 DAY_SECONDS = 24 * 3600.0
 MIN_TEMPORARY_SECONDS = 60.0  # of a process that is no more; another machine's may just be writing
@@ -137,7 +137,7 @@ def find_unfinished_downloads(settings: Settings) -> Iterator[Leftover]:
             continue
         changes = [_seconds_since_change(file) for file in (path, *_walk(path))]
         if min(changes) > MIN_DOWNLOAD_SECONDS:
-            yield Leftover("unfinished downloads", path, measure(path))
+            yield Leftover("partial downloads", path, measure(path))
 
 
 def measure(path: Path) -> int:

@@ -15,7 +15,7 @@ import pytest
 from studio.core.downloads.plan import DownloadSpec
 from studio.engine.downloads.job import describe_progress
 from studio.engine.worker import _Worker
-from studio.errors import BadFile, NotAllowed
+from studio.errors import BadFile, DownloadError, NotAllowed
 from studio.services.submission import Services
 from studio.services.supervisor import worker_command
 from studio.settings import Settings
@@ -179,11 +179,13 @@ def test_guests_may_not(desk: Services) -> None:
 
 @pytest.mark.smoke
 def test_the_owner_may_and_twice_is_once(desk: Services) -> None:
-    spec = DownloadSpec(link=LORA)
+    spec = DownloadSpec(link=LORA, is_host_confirmed=True)
     first = desk.submit_download(spec, OWNER)
     assert desk.submit_download(spec, OWNER) == first
     with refused(BadFile):
         desk.submit_download(DownloadSpec(link="moon"), OWNER)
+    with refused(DownloadError):
+        desk.submit_download(DownloadSpec(link=LORA), OWNER)
     stored = desk.home.jobs.get(first)
     assert stored
     assert json.loads(spec.model_dump_json()) == stored.spec

@@ -278,7 +278,7 @@ def test_unfinished_downloads_are_found_but_not_one_that_runs(settings: Settings
     home = Home(settings)
     found = find_leftovers(home)
     assert [(entry.kind, entry.path.name) for entry in found] == [
-        ("unfinished downloads", "moon-01234567.part")
+        ("partial downloads", "moon-01234567.part")
     ]
     assert found[0].size_bytes == 1000
     remove_leftovers(home, found)

@@ -17,8 +17,8 @@ from studio.core.downloads.links import MAX_LINK_CHARS
 Source = Literal["hub", "civitai", "address"]
 Variant = Literal["auto", "fp16", "full"]
 BYTES_PER_GB = 1e9
-# Of what has to be on a card to paint: the weights, and about as much again as a quarter of them
-# for what lies between the layers.
+# What has to be on a card to paint with all parts there: the weights, and for what lies between the
+# layers about a quarter of that.
 WORKING_SHARE = 1.25
 
 
@@ -120,11 +120,6 @@ class DownloadPlan:
         """All files together; None if one does not say its size."""
         sizes = [file.size_bytes for file in self.files]
         return None if None in sizes else sum(size or 0 for size in sizes)
-
-    @property
-    def weights_bytes(self) -> int:
-        """The files of weights among them."""
-        return sum(file.size_bytes or 0 for file in self.files if file.size_bytes is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""

@@ -10,6 +10,7 @@ anew for each question, and never kept, shown or logged.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 from urllib.parse import quote as quote_url
 from urllib.parse import urlsplit
@@ -76,7 +77,7 @@ class Hub:
             BadFile: There is nothing in it that the studio can use.
         """
         info = self._read_info(spec.version or link.revision)
-        commit = str(info.get("sha") or "")
+        commit = str(info["sha"])
         files = _list_files(info)
         if link.file:
             return self._plan_file(link.file, files, info, commit)
@@ -91,7 +92,11 @@ class Hub:
             info = self._client.get_json(build_hub_request(f"{path}?blobs=true"))
         except SiteRefusal as error:
             raise self._explain_refusal(error, revision) from None
-        if not isinstance(info, dict) or not isinstance(info.get("siblings"), list):
+        if (
+            not isinstance(info, dict)
+            or not isinstance(info.get("siblings"), list)
+            or not re.fullmatch(r"[0-9a-f]{40}", str(info.get("sha")))
+        ):
             raise DownloadError(f"The hub's answer about {self._repository} cannot be read.")
         return info
 

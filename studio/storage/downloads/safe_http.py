@@ -34,6 +34,7 @@ MAX_PAUSE_SECONDS = 300.0  # that a site may ask for
 MAX_ANSWER_BYTES = 16 * 2**20  # of a list of files
 MAX_ANSWER_SECONDS = 60.0
 PAUSE_STEP_SECONDS = 0.25  # within a pause, between two looks for a stop
+LOGIN_PATHS = ("/login", "/signin", "/sign-in")  # where some lead instead of saying 401
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 # Names of sites, and of their subdomains where one begins with a dot.
@@ -144,6 +145,9 @@ class SafeClient:
                 response.close()
                 connection.close()
             url, is_first = _join(url, location), False
+            if urlsplit(url).path.rstrip("/") in LOGIN_PATHS:
+                host = urlsplit(request.url).hostname
+                raise SiteRefusal(f"{host} wants to know who asks (login page).", 401)
         raise DownloadError(
             f"{urlsplit(request.url).hostname} leads from one address to the next more than "
             f"{MAX_REDIRECTS} times; nothing was fetched."

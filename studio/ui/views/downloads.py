@@ -95,7 +95,7 @@ def _build_card(entry: StartingPointFacts) -> dict[str, Any]:
     plan = entry.plan
     card: dict[str, Any] = {
         "link": entry.point.link,
-        "title": plan.name if plan else entry.point.link,
+        "title": plan.name if plan else entry.point.link.split("/")[-1],
         "purpose": entry.point.purpose,
         "problem": entry.problem,
     }
@@ -106,5 +106,5 @@ def _build_card(entry: StartingPointFacts) -> dict[str, Any]:
         ("size", format_size(plan.size_bytes or 0) + (f", {plan.variant}" if plan.variant else "")),
     ]
     if entry.card_bytes:
-        facts.append(("card", f"about {format_size(entry.card_bytes)} for all of it at once"))
+        facts.append(("card", f"about {format_size(entry.card_bytes)} of memory"))
     return card | {"facts": facts}

@@ -500,6 +500,27 @@ def test_what_to_do_where_civitai_says_no(
     assert list_home(settings) == []
 
 
+def test_a_login_page_of_civitai_is_a_401(
+    sites: Sites, get: Get, settings: Settings, lora: bytes
+) -> None:
+    page = add_version(sites, lora)
+    login = f"https://{CIVITAI}/login?returnUrl=%2Fmodels&reason=download-auth"
+    sites.redirect(f"https://{CIVITAI}/api/download/models/34", login, 307)
+    sites.on(f"https://{CIVITAI}/login", lambda asked: asked.answer(200, b"<html>Log in"))
+    with refused(SiteRefusal):
+        get(page)
+    assert list_home(settings) == []
+
+
+def test_an_answer_of_the_hub_without_a_commit(sites: Sites, get: Get) -> None:
+    for answer in (b"[]", b"{}", b'{"siblings": [], "sha": "main/../x"}', b'{"siblings": 1}'):
+        sites.on(
+            f"https://{HUB}/api/models/ann/x", lambda asked, body=answer: asked.answer(200, body)
+        )
+        with pytest.raises(DownloadError):
+            get("ann/x")
+
+
 def test_models_that_civitai_does_not_show(sites: Sites, get: Get, lora: bytes) -> None:
     with refused(SiteRefusal):
         get("https://civitai.com/models/999")

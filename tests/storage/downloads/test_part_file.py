@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studio.core.downloads.plan import RemoteFile
 from studio.errors import BadFile, Cancelled, DiskError, DownloadError
@@ -17,7 +19,7 @@ from studio.storage.downloads import part_file
 from studio.storage.downloads.network import LostConnection
 from studio.storage.downloads.part_file import Transfer
 from studio.storage.downloads.safe_http import MAX_TRIES, Request, SafeClient
-from studio.storage.downloads.weights_gate import MAX_PICKLE_BYTES
+from studio.storage.downloads.weights_gate import MAX_PICKLE_BYTES, WeightsGate
 from support.sentences import refused
 from support.sites import HUB, Asked, Sites, make_large_lora, make_weights, serve
 
@@ -280,6 +282,28 @@ NOT_WEIGHTS = {
 def test_what_is_no_file_of_weights(sites: Sites, tmp_path: Path, kind: str) -> None:
     sites.put(URL, NOT_WEIGHTS[kind])
     refuse(sites, tmp_path)
+
+
+@given(st.sampled_from(sorted(NOT_WEIGHTS)), st.lists(st.integers(1, 600), max_size=40))
+def test_the_verdict_does_not_depend_on_how_it_comes(kind: str, sizes: list[int]) -> None:
+    """Sites send pieces of any size; the first byte may come alone."""
+
+    def judge(data: bytes, pieces: list[int]) -> str:
+        gate = WeightsGate("moon.safetensors", len(data))
+        try:
+            for size in [*pieces, len(data)]:
+                piece, data = data[:size], data[size:]
+                if piece:
+                    gate.feed(piece)
+        except BadFile as error:
+            return str(error)
+        return "open" if gate.is_open else "closed"
+
+    good = header_of({"a": TENSOR}, 8)
+    assert judge(good, sizes) == "open"
+    whole = judge(NOT_WEIGHTS[kind], [])
+    assert whole != "open"
+    assert judge(NOT_WEIGHTS[kind], sizes) == whole
 
 
 @pytest.mark.parametrize("kind", ["page", "pickle", "header bomb", "no json", "gguf"])
