@@ -14,6 +14,8 @@ translate it, each in one place).
     ├── BadPicture         a file that is no image we take
     ├── BadFile            any other file that is broken, hostile or of the wrong kind
     │   └── DiskError      the disk does not take what has to be written: full, read-only, failing
+    ├── DownloadError      a file that could not be fetched: the network, the site or what it sent
+    │   └── SiteRefusal    the site answered with a refusal
     ├── NotAllowed         a guest asked for what only the owner may do
     └── Busy               somebody else holds what is needed
         └── TooSoon        asked again before a pause is over; says when it is
@@ -104,6 +106,18 @@ class BadFile(StudioError):
 
 class DiskError(BadFile):
     """The disk does not take a file, or a table on it; it may once there is space again."""
+
+
+class DownloadError(StudioError):
+    """Something could not be fetched; the message says from where and what to do."""
+
+
+class SiteRefusal(DownloadError):
+    """A site refused; `status` is HTTP's number, `code` the reason in the site's own words."""
+
+    def __init__(self, text: str, status: int, code: str = "") -> None:
+        self.status, self.code = status, code
+        super().__init__(text)
 
 
 class NotAllowed(StudioError):

@@ -174,6 +174,28 @@ def served(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPath
     return open_studio(home)
 
 
+@pytest.fixture(scope="session")
+def open_local_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Sites on this machine in place of the hub, Civitai and others."""
+    from support.sites import open_sites
+
+    with open_sites(tmp_path_factory.mktemp("sites")) as sites:
+        yield sites
+
+
+@pytest.fixture
+def sites(open_local_sites: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same, with nothing on them yet; there is no other network, no token, no wish to be offline."""
+    open_local_sites.reset()
+    monkeypatch.setattr(
+        "studio.storage.downloads.safe_http.open_network", lambda: open_local_sites.network
+    )
+    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "CIVITAI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("studio.storage.downloads.hub.read_hub_token", lambda: "")
+    return open_local_sites
+
+
 @pytest.fixture
 def desk(settings: Settings) -> Iterator[Any]:
     """What the tabs work with, on a home of its own; closed afterwards."""

@@ -269,6 +269,23 @@ def _add_models_flags(parser: argparse.ArgumentParser) -> None:
         _add_home_flags(action, argparse.SUPPRESS)
 
 
+def _add_get_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "link", metavar="LINK", help="org/name of the hub, a page of Civitai, or a file's address"
+    )
+    parser.add_argument("--name", default="", help="what it will be called here")
+    parser.add_argument(
+        "--variant",
+        default="auto",
+        help="auto, fp16 or full (default auto: fp16 where all of it is there)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask, whatever the site")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: what it is, where, the plan"
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
 def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -347,6 +364,10 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "inspect": (
         "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.",
         _add_inspect_flags,
+    ),
+    "get": (
+        "Fetch a model, LoRA, VAE, embedding or upscaler; stopped, it goes on the next time.",
+        _add_get_flags,
     ),
     "doctor": ("Say what this machine has and what is missing.", _add_doctor_flags),
 }

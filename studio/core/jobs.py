@@ -26,6 +26,7 @@ class JobKind:
             empty lets guests.
         is_short: The owner's go to the front of the queue, for somebody waits for the answer.
         is_preemptible: It lets a short image job in between its steps.
+        is_background: It needs no device and is done beside the others, one at a time.
     """
 
     name: str
@@ -34,6 +35,7 @@ class JobKind:
     owner_only: str = ""
     is_short: bool = False
     is_preemptible: bool = False
+    is_background: bool = False
 
 
 def _shorten(text: str, limit: int) -> str:
@@ -88,6 +90,11 @@ def _describe_clip_search(spec: JobSpec) -> str:
     question = questions.get(str(spec.get("question")), "a look at")
     words = f": {spec['words']}" if spec.get("words") else ""
     return f"{question} {spec.get('dataset') or 'a folder'}{words}"[:140]
+
+
+def _describe_download(spec: JobSpec) -> str:
+    subject = spec.get("name") or spec.get("link") or "a file"
+    return f"download of {_shorten(str(subject), 100)}"
 
 
 def _describe_unload(spec: JobSpec) -> str:
@@ -147,6 +154,13 @@ READ_PICKLES = JobKind(
     owner_only="Reading files of weights",
     is_short=True,
 )
+DOWNLOAD = JobKind(
+    "download",
+    "studio.engine.downloads.job:download_model",
+    _describe_download,
+    owner_only="Downloading",
+    is_background=True,
+)
 
 JOB_KINDS: dict[str, JobKind] = {
     kind.name: kind
@@ -163,8 +177,10 @@ JOB_KINDS: dict[str, JobKind] = {
         CLIP_SEARCH,
         UNLOAD,
         READ_PICKLES,
+        DOWNLOAD,
     )
 }
+BACKGROUND_KINDS = tuple(kind.name for kind in JOB_KINDS.values() if kind.is_background)
 
 
 def describe_job(kind: str, spec: JobSpec) -> str:

@@ -17,6 +17,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from studio import __version__
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import count_steps
-from studio.core.jobs import GENERATE, JOB_KINDS, TRAIN, TRAINING_DRY_RUN
+from studio.core.jobs import BACKGROUND_KINDS, GENERATE, JOB_KINDS, TRAIN, TRAINING_DRY_RUN
 from studio.engine.demand import IDLE_TIMEOUT_SECONDS, Demand
 from studio.engine.reporter import Reporter
 from studio.errors import Cancelled, DiskError, StudioError
@@ -48,6 +49,7 @@ ALLOCATOR_SETTINGS = "expandable_segments:True"
 MAX_INTERLEAVED_STEPS = 500
 # A waiting job starts 10 ms later on average, and an idle worker costs under 1 % of a core.
 POLL_SECONDS = 0.02
+BACKGROUND_POLL_SECONDS = 0.2
 PEEK_SECONDS = 0.05  # between two looks for a job to let in between
 MAX_DISK_PAUSE_SECONDS = 5.0  # between two tries to write to a disk that took nothing
 log = logging.getLogger("worker")
@@ -75,6 +77,7 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
     # Slow (torch), and before the first claim: a waiting job can be cancelled.
     worker = _Worker(device, jobs, settings, demand)
     demand.renew()
+    worker.start_background_jobs()
     while worker.is_healthy:
         if worker.run_next_job():
             demand.renew()
@@ -83,6 +86,8 @@ def main(settings: Settings, idle_timeout: float = IDLE_TIMEOUT_SECONDS) -> int:
         if demand.is_checked():
             continue
         worker.publish_status()
+        if worker.has_background_job and not demand.is_replaced():
+            demand.renew()
         if demand.is_over():
             return 0
     return 4  # the device is lost to this process: the next one begins afresh
@@ -122,6 +127,9 @@ class _Worker:
         self._is_device_lost: Callable[[BaseException], bool] = import_object(
             "studio.engine.models.devices:is_device_lost"
         )
+        self.has_background_job = False  # whether one runs beside the others
+        self._background_thread: threading.Thread | None = None
+        self._is_background_over = threading.Event()
         self.is_healthy = True  # False once the device is lost to this process, for good
         try:
             self._context = import_object("studio.engine.context:WorkerContext").open(settings)
@@ -167,7 +175,7 @@ class _Worker:
         A disk that does not even take the claim is waited for.
         """
         try:
-            job = self._jobs.claim(self._device)
+            job = self._jobs.claim(self._device, other_than=BACKGROUND_KINDS)
         except DiskError as error:
             self._wait_for_disk(error)
             return False
@@ -175,6 +183,44 @@ class _Worker:
         if job is None:
             return False
         self.run_job(job)
+        return True
+
+    def start_background_jobs(self) -> None:
+        """Do jobs that need no device in a thread of their own, for as long as this process lives.
+
+        They wait for other machines and do not hold up the queue. What the end of the process cuts
+        is found interrupted, and goes on where it was when it is asked for again.
+        """
+        self._background_thread = threading.Thread(target=self._run_background_jobs, daemon=True)
+        self._background_thread.start()
+
+    def stop_background_jobs(self) -> None:
+        """Take no more of them, and wait for the one that runs."""
+        self._is_background_over.set()
+        if self._background_thread:
+            self._background_thread.join()
+
+    def _run_background_jobs(self) -> None:
+        while not self._is_background_over.wait(BACKGROUND_POLL_SECONDS):
+            try:
+                self.run_next_background_job()
+            except Exception:  # the table itself could not be read; the next look may do
+                log.exception("background jobs go on")
+
+    def run_next_background_job(self) -> bool:
+        """Do the first waiting job that needs no device; return whether there was one."""
+        try:
+            job = self._jobs.claim(self._device, kinds=BACKGROUND_KINDS)
+        except DiskError:
+            time.sleep(MAX_DISK_PAUSE_SECONDS)
+            return False
+        if job is None:
+            return False
+        self.has_background_job = True
+        try:
+            self.run_job(job)
+        finally:
+            self.has_background_job = False
         return True
 
     def _wait_for_disk(self, error: DiskError) -> None:
@@ -213,7 +259,8 @@ class _Worker:
             self._record_end(job, "failed", error=self._describe_bug(error))
         if job.kind in KINDS_WITH_OWN_MODEL:
             self._release_memory()
-        self.publish_status()
+        if job.kind not in BACKGROUND_KINDS:  # those change nothing on the device
+            self.publish_status()
 
     def _record_end(
         self, job: Job, state: str, result: Any = None, error: str | None = None

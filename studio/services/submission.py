@@ -15,6 +15,7 @@ from typing import Any
 from studio.core import jobs as kinds
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.spec import CaptionSpec
+from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import JobKind
@@ -25,6 +26,7 @@ from studio.core.training.rules import check_family
 from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
 from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
+from studio.services.downloads import require_known_site
 from studio.services.model_catalog import ModelCatalog
 from studio.services.visitor import Visitor
 from studio.storage import timings
@@ -347,6 +349,22 @@ class Services:
         if self.home.jobs.list_open(kind=kinds.READ_PICKLES.name):
             return None
         return self._queue(PreparedJob(kinds.READ_PICKLES, {}), visitor)
+
+    def submit_download(self, spec: DownloadSpec, visitor: Visitor) -> int:
+        """Queue a download; return the job's id. The same one that runs or waits is that one.
+
+        Raises:
+            NotAllowed: A guest asks.
+            BadFile: It is no link.
+            DownloadError: It leads to a site that nobody has said is meant.
+        """
+        self._admit(kinds.DOWNLOAD, visitor)
+        require_known_site(spec)
+        job_spec = spec.model_dump(mode="json")
+        for job in self.home.jobs.list_open(kind=kinds.DOWNLOAD.name):
+            if job.spec == job_spec:
+                return job.id
+        return self._queue(PreparedJob(kinds.DOWNLOAD, job_spec), visitor)
 
     def move_file(self, file: str, visitor: Visitor) -> Path:
         """Move a file of weights to the folder of the home where it belongs; return its new path.

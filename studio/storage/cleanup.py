@@ -60,6 +60,7 @@ def find_leftovers(home: Home) -> list[Leftover]:
         *leftovers.find_caches(settings),
         *leftovers.find_logs(settings),
         *leftovers.find_damaged_files(settings),
+        *leftovers.find_unfinished_downloads(settings),
     ]
     history_bytes = home.datasets.measure_forgotten_history()
     if history_bytes:

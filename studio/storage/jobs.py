@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -367,19 +367,37 @@ class Jobs:
 
     # ---- for workers ----------------------------------------------------------------------------
 
-    def claim(self, device: str, job_id: int | None = None) -> Job | None:
+    def claim(
+        self,
+        device: str,
+        job_id: int | None = None,
+        *,
+        kinds: Sequence[str] = (),
+        other_than: Sequence[str] = (),
+    ) -> Job | None:
         """Take the first waiting job, or that one if it still waits; None if there is none.
 
         One UPDATE: two workers can never take the same job.
+
+        Args:
+            device: Of the worker.
+            job_id: That job alone; None is any.
+            kinds: Of these kinds alone; empty is any.
+            other_than: Of none of these kinds.
         """
+        places = ", ".join("?" * len(kinds or other_than))
+        condition = "state = 'queued' AND id = coalesce(?, id)"
+        if kinds or other_than:
+            condition += f" AND kind {'IN' if kinds else 'NOT IN'} ({places})"
+        values = (job_id, *(kinds or other_than))
         # A SELECT takes no write lock.
-        if not self._database.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1"):
+        if not self._database.execute(f"SELECT 1 FROM jobs WHERE {condition} LIMIT 1", *values):
             return None
-        sql = """UPDATE jobs SET state = 'running', device = ?, started = ?,
+        sql = f"""UPDATE jobs SET state = 'running', device = ?, started = ?,
                  revision = revision + 1
-                 WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND id = coalesce(?, id)
+                 WHERE id = (SELECT id FROM jobs WHERE {condition}
                              ORDER BY priority, id LIMIT 1) RETURNING *"""
-        rows = self._database.execute(sql, device, time.time(), job_id)
+        rows = self._database.execute(sql, device, time.time(), *values)
         return _job_from_row(rows[0]) if rows else None
 
     def peek(self, kind: str) -> Job | None:

@@ -34,6 +34,7 @@ LeftoverKind = Literal[
     "logs",
     "damaged files",
     "history of edits",
+    "partial downloads",
 ]
 DAY_SECONDS = 24 * 3600.0
 MIN_TEMPORARY_SECONDS = 60.0  # of a process that is no more; another machine's may just be writing
@@ -46,6 +47,7 @@ MAX_CAPTION_CACHE_BYTES = 200 * 2**20
 MAX_EMBEDDINGS_BYTES = 2 * 2**30
 MAX_LOG_BYTES = 10 * 2**20
 KEPT_LOG_BYTES = 2**20  # of a log that has grown larger
+MIN_DOWNLOAD_SECONDS = 600.0  # since anything came: one that is still being fetched is left alone
 MAX_DAMAGED_SECONDS = 90 * DAY_SECONDS
 # As storage/atomic.py names them: .NAME.PROCESS-THREAD.tmp
 _TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.(?P<ending>tmp|old)")
@@ -127,6 +129,16 @@ def find_damaged_files(settings: Settings) -> Iterator[Leftover]:
         for path in folder.glob("*.damaged-*"):
             if _seconds_since_use(path) > MAX_DAMAGED_SECONDS:
                 yield Leftover("damaged files", path, measure(path))
+
+
+def find_unfinished_downloads(settings: Settings) -> Iterator[Leftover]:
+    """Find what came of downloads that were stopped; who asks for them again goes on from there."""
+    for path in settings.home.glob("downloads/*.part"):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        changes = [_seconds_since_change(file) for file in (path, *_walk(path))]
+        if min(changes) > MIN_DOWNLOAD_SECONDS:
+            yield Leftover("partial downloads", path, measure(path))
 
 
 def measure(path: Path) -> int:

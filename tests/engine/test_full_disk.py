@@ -26,12 +26,14 @@ from studio.storage.home import Home
 from studio.storage.jobs import Job, Jobs
 from support import captioner_makers, trainings
 from support.faulty_disk import FaultyDisk, faulty_disk
+from support.sites import OTHER, make_weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 SMALL: dict[str, Any] = {"prompt": "a boat", "width": 64, "height": 64, "steps": 2}
+DOWNLOAD_LINK = f"https://{OTHER}/fetched.safetensors"
 LIMIT = 2000  # more writes than any of these works has
 RARE_ERRORS = (errno.EIO, errno.EACCES)
 RARE_STRIDE = 7  # every seventh write fails for another reason, too
@@ -63,7 +65,7 @@ class Place:
         job_id = self.jobs.submit(kind, spec)
         if limit:
             self.disk.arm(limit, number or errno.ENOSPC)
-        while not self.worker.run_next_job():
+        while not (self.worker.run_next_job() or self.worker.run_next_background_job()):
             pass
         self.disk.disarm()
         job = self.jobs.get(job_id)
@@ -139,6 +141,13 @@ def _read_pickles(place: Place) -> dict[str, Any]:
     return {}
 
 
+def _download(place: Place) -> dict[str, Any]:
+    for path in place.settings.loras.glob("fetched.*"):
+        path.unlink()
+    shutil.rmtree(place.settings.home / "downloads", ignore_errors=True)
+    return {"link": DOWNLOAD_LINK, "is_host_confirmed": True}
+
+
 JOBS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "generate": _generate,
     "denoise_strip": lambda place: {"request": SMALL | {"seed": next(place.seeds)}, "every": 1},
@@ -152,17 +161,23 @@ JOBS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "clip_search": _search,
     "unload": lambda place: {"models": []},
     "read_pickles": _read_pickles,
+    "download": _download,
 }
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, open_local_sites: Any) -> Iterator[Place]:
+    open_local_sites.put(DOWNLOAD_LINK, make_weights(tmp_path_factory.mktemp("weights")))
     folder = trainings.make_home(tmp_path_factory.mktemp("full") / "home")
     captioner_makers.dataset(folder / "datasets" / "few", 2)
     settings = load(home=folder, device="cpu", precision="float32", keep_free=0, preview_every=1)
     with pytest.MonkeyPatch.context() as patch, faulty_disk(folder) as disk:
         trainings.hasten(patch)
         patch.setattr("studio.engine.worker.lengthen_pause", lambda _seconds: 0.01)
+        patch.setattr("studio.engine.worker.MAX_DISK_PAUSE_SECONDS", 0.01)
+        patch.setattr(
+            "studio.storage.downloads.safe_http.open_network", lambda: open_local_sites.network
+        )
         shorten_evaluation(patch)
         jobs = Jobs(folder / "jobs.sqlite")
         worker = _Worker("cpu", jobs, settings)

@@ -264,3 +264,25 @@ def test_the_doctor_removes_nothing_beside_an_open_studio(settings: Settings) ->
 def test_yes_needs_clean(settings: Settings) -> None:
     with refused(InvalidSpec, "--yes"):
         doctor.run(run_doctor(settings, "--yes"))
+
+
+def test_unfinished_downloads_are_found_but_not_one_that_runs(settings: Settings) -> None:
+    """They go only when somebody says so: the next try would go on from there."""
+    folder = settings.home / "downloads"
+    old = leave(folder / "moon-01234567.part" / "files" / "moon.safetensors.part", 3600)
+    os.utime(old.parent.parent, (time.time() - 3600,) * 2)
+    leave(folder / "sun-01234567.part" / "files" / "sun.safetensors.part", 5)
+    other = leave(folder / "notes.txt", 3600)
+    tidy(settings)
+    assert old.is_file()
+    home = Home(settings)
+    found = find_leftovers(home)
+    assert [(entry.kind, entry.path.name) for entry in found] == [
+        ("partial downloads", "moon-01234567.part")
+    ]
+    assert found[0].size_bytes == 1000
+    remove_leftovers(home, found)
+    home.close()
+    assert not (folder / "moon-01234567.part").exists()
+    assert (folder / "sun-01234567.part").exists()
+    assert other.exists()

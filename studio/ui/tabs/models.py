@@ -16,6 +16,8 @@ from studio.core.families.registry import FAMILIES
 from studio.services.model_catalog import KIND_NAMES, CatalogEntry, CatalogFilter
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.ui.components.download_bar import DownloadBar
+from studio.ui.components.first_steps import FirstSteps
 from studio.ui.components.model_previews import ModelPreviews
 from studio.ui.components.use_buttons import FIELD_BY_KIND, USE_SCRIPT, list_usable_kinds
 from studio.ui.errors import report_errors, show_info
@@ -62,7 +64,8 @@ class ModelsTab:
         self.previews = ModelPreviews(services.home.settings)
         self._build_filters()
         self._build_additions()
-        # Downloads and first steps stand here.
+        self.download_bar = DownloadBar(services)
+        self.first_steps = FirstSteps(services)
         self.cards = gr.HTML(
             js_on_load=(
                 button_click_js("button[data-action]:not([data-action=use])")
@@ -180,6 +183,8 @@ class ModelsTab:
             [self.cards, self.path, self.folder_name],
             **EVENT_OPTIONS,
         )
+        # The next look at the library shows what has come.
+        self.download_bar.wire(lambda _visitor: {self.shown_revision: None}, [self.shown_revision])
 
     def render(self, visitor: Visitor, values: Updates | None = None, page: int = 0) -> Updates:
         """Render a page of the library.
@@ -249,6 +254,8 @@ class ModelsTab:
             self.family: "",
             self.favourites: False,
             self.additions: gr.Accordion(visible=not visitor.is_guest),
+            **self.download_bar.on_open(visitor),
+            **self.first_steps.on_open(visitor),
         }
 
     def show_first_page(self, values: Updates, request: gr.Request) -> Updates:
@@ -342,6 +349,8 @@ def build(services: Services) -> Tab:
             tab.family,
             tab.favourites,
             tab.additions,
+            *tab.download_bar.outputs,
+            *tab.first_steps.outputs,
         ],
         handoff=(tab.cards, tab.hand_over),
     )

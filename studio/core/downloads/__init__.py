@@ -1,0 +1,1 @@
+"""Downloads: links, and what is behind one as a plan."""

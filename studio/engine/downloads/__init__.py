@@ -1,0 +1,1 @@
+"""Downloads as jobs."""

@@ -1,0 +1,1 @@
+"""Downloads: a safe client, the sources, files that are not whole yet."""

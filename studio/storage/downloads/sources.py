@@ -1,0 +1,92 @@
+"""What is behind a link: asks the site that it names, and fetches nothing.
+
+Knows: which source a link belongs to. Does not know: how each is asked (hub.py, civitai.py); how
+files are fetched (fetching.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from studio.core.downloads.links import AddressLink, CivitaiLink, HubLink, parse_link
+from studio.core.downloads.plan import DownloadPlan, DownloadSpec, RemoteFile
+from studio.errors import SiteRefusal
+from studio.storage import atomic
+from studio.storage.downloads.civitai import (
+    build_civitai_request,
+    explain_civitai_refusal,
+    plan_civitai,
+)
+from studio.storage.downloads.hub import Hub, build_hub_request, explain_hub_refusal
+from studio.storage.downloads.safe_http import Request, SafeClient, is_known_host
+from studio.storage.downloads.weights_gate import (
+    PICKLE_SUFFIXES,
+    SAFETENSORS_SUFFIX,
+    check_suffix,
+)
+
+# Endings that say of an address what the file is, and are refused before anything is asked.
+_TELLING_SUFFIXES = (".gguf", ".ckpt", ".pkl", ".pickle", ".zip", ".7z", ".rar", ".exe", ".html")
+
+
+def look_up(client: SafeClient, spec: DownloadSpec) -> DownloadPlan:
+    """Return what is behind a link, with the name that was asked for.
+
+    Raises:
+        BadFile: It is no link, or nothing that the studio can use.
+        DownloadError: The site cannot be asked, or refuses.
+    """
+    link = parse_link(spec.link)
+    if isinstance(link, HubLink):
+        plan = Hub(client, link.repository).plan(link, spec)
+    elif isinstance(link, CivitaiLink):
+        plan = plan_civitai(client, link, spec)
+    else:
+        plan = plan_address(link)
+    return replace(plan, name=atomic.safe_name(spec.name or plan.name))
+
+
+def plan_address(link: AddressLink) -> DownloadPlan:
+    """Return what the address of a file means; nobody is asked."""
+    name = unquote(urlsplit(link.url).path).rstrip("/").rsplit("/", 1)[-1] or link.host
+    lower = name.lower()
+    if lower.endswith(_TELLING_SUFFIXES):
+        check_suffix(name)
+    stem = name
+    if lower.endswith((SAFETENSORS_SUFFIX, *PICKLE_SUFFIXES)):
+        stem = name.rsplit(".", 1)[0]
+    else:
+        name = f"{name}{SAFETENSORS_SUFFIX}"  # its first bytes have to prove it
+    name = atomic.safe_name(name)
+    return DownloadPlan(
+        source="address",
+        title=name,
+        page=link.url,
+        host=link.host,
+        name=atomic.safe_name(stem),
+        is_folder=False,
+        files=(RemoteFile(name, link.url),),
+        is_known_host=is_known_host(link.host),
+    )
+
+
+def build_request(plan: DownloadPlan, file: RemoteFile, *, is_confirmed: bool) -> Request:
+    """Return how a file of a plan is asked for: a secret only where it belongs."""
+    if plan.source == "hub":
+        return replace(build_hub_request(""), url=file.url, is_confirmed=is_confirmed)
+    if plan.source == "civitai":
+        return replace(build_civitai_request(file.url), is_confirmed=is_confirmed)
+    return Request(file.url, is_confirmed=is_confirmed)
+
+
+def explain_refusal(error: SiteRefusal, plan: DownloadPlan) -> SiteRefusal:
+    """Return what a refusal means while a plan is carried out."""
+    if plan.source == "hub":
+        return explain_hub_refusal(error, plan.title, plan.version)
+    if plan.source == "civitai":
+        details: Mapping[str, Any] = plan.details
+        return explain_civitai_refusal(error, details)
+    return error

@@ -1,0 +1,230 @@
+"""The download bar and the first steps without a browser: a link looked up, fetched, stopped; nothing for guests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.services.downloads import STARTING_POINTS, Downloads
+from studio.services.submission import Services
+from studio.storage.jobs import Progress
+from studio.ui.tabs.models import ModelsTab
+from support.sentences import refused
+from support.sites import HUB, OTHER, Sites, add_repository, make_large_lora, make_weights
+from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
+
+LORA = f"https://{OTHER}/files/moon.safetensors"
+UPSCALER = {"conv_first.weight": [64, 3, 3, 3], "body.0.rdb1.conv1.weight": [32, 64, 3, 3]}
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+}
+
+
+@pytest.fixture
+def tab(desk: Services, by: Any, sites: Sites) -> ModelsTab:
+    with gr.Blocks():
+        return ModelsTab(desk)
+
+
+def look_up(tab: ModelsTab, link: str, visitor: Any = OWNER) -> Any:
+    bar, asked = tab.download_bar, Asked(visitor)
+    return bar.look_up({bar.link: link, bar.variant: "auto"}, asked)
+
+
+def submit(tab: ModelsTab, shown: Any, name: str = "", trust: bool = False, by: Any = OWNER) -> Any:
+    bar, asked = tab.download_bar, Asked(by)
+    values = {bar.shown_spec: shown, bar.name: name, bar.is_confirmed: trust}
+    return bar.submit(values, asked)
+
+
+def poll(tab: ModelsTab, revision: Any = None, last_done: Any = None, visitor: Any = OWNER) -> Any:
+    bar, asked = tab.download_bar, Asked(visitor)
+    return bar.poll({bar.shown_revision: revision, bar.last_done: last_done}, asked)
+
+
+def test_a_link_is_shown_before_anything_is_fetched(
+    tab: ModelsTab, sites: Sites, tmp_path: Path
+) -> None:
+    lora = make_large_lora(tmp_path)
+    add_repository(sites, "ann/moon", {"moon.safetensors": lora}, licence="cc-by-4.0", gated=True)
+    updates = look_up(tab, "ann/moon")
+    bar = tab.download_bar
+    html = updates[bar.found]
+    for text in ("ann/moon", "cc-by-4.0", "2.2 MB", "Hugging Face", "terms"):
+        assert text in html
+    assert updates[bar.name] == "moon"
+    assert updates[bar.shown_spec]["version"].startswith("c0ffee")
+    assert [call.host for call in sites.log] == [HUB]
+    assert tab.services.home.jobs.list_open() == []
+
+
+def test_what_was_shown_is_queued_under_its_name(
+    tab: ModelsTab, sites: Sites, tmp_path: Path
+) -> None:
+    add_repository(sites, "ann/moon", {"moon.safetensors": make_large_lora(tmp_path)})
+    shown = look_up(tab, "ann/moon")[tab.download_bar.shown_spec]
+    html = submit(tab, shown, name="silver")[tab.download_bar.list]
+    assert "silver" in html
+    (job,) = tab.services.home.jobs.list_open(kind="download")
+    assert job.spec["version"].startswith("c0ffee")
+    assert job.spec["name"] == "silver"
+    assert not job.spec["is_host_confirmed"]
+
+
+def test_another_site_has_a_question(tab: ModelsTab, sites: Sites) -> None:
+    updates = look_up(tab, LORA)
+    assert updates[tab.download_bar.is_confirmed].visible
+    assert "does not know" in updates[tab.download_bar.found]
+    submit(tab, updates[tab.download_bar.shown_spec], trust=True)
+    (job,) = tab.services.home.jobs.list_open(kind="download")
+    assert job.spec["is_host_confirmed"]
+    assert sites.log == []
+
+
+@pytest.mark.parametrize("link", ["", "moon", HOSTILE, "http://example.org/a", None, "a/b\x00"])
+def test_no_link(tab: ModelsTab, link: Any) -> None:
+    with pytest.raises(gr.Error) as caught:
+        look_up(tab, link)
+    assert "<script" not in caught.value.message
+
+
+@pytest.mark.parametrize("shown", [None, [], {"link": ""}, {"link": "a/b", "cheat": 1}])
+def test_nothing_that_was_shown(tab: ModelsTab, shown: Any) -> None:
+    with refused(gr.Error):
+        submit(tab, shown)
+    assert tab.services.home.jobs.list_open() == []
+
+
+def test_offline_is_said(tab: ModelsTab, monkeypatch: pytest.MonkeyPatch, sites: Sites) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with refused(gr.Error):
+        look_up(tab, "ann/moon")
+    assert sites.log == []
+
+
+def test_a_guest_sees_and_may_do_nothing(tab: ModelsTab, sites: Sites) -> None:
+    job_id = tab.services.home.jobs.submit("download", {"link": LORA}, owner=OWNER.id)
+    asked: Any = Asked(ANN)
+    opened = tab.on_open(ANN)
+    assert opened[tab.download_bar.list] == ""
+    assert not opened[tab.download_bar.block].visible
+    assert not opened[tab.first_steps.section].visible
+    assert tab.download_bar.list not in poll(tab, visitor=ANN)
+    for action in (
+        lambda: look_up(tab, "ann/moon", ANN),
+        lambda: submit(tab, {"link": LORA}, by=ANN),
+        lambda: tab.download_bar.handle_action(pressed("cancel", str(job_id)), asked),
+        lambda: tab.first_steps.look_up(asked),
+        lambda: tab.first_steps.submit({}, pressed("get", STARTING_POINTS[0].link), asked),
+    ):
+        with refused(gr.Error):
+            action()
+    assert sites.log == []
+    job = tab.services.home.jobs.get(job_id)
+    assert job
+    assert job.state == "queued"
+
+
+def test_the_list_shows_bytes_and_buttons(tab: ModelsTab, desk: Services) -> None:
+    jobs = desk.home.jobs
+    job_id = jobs.submit("download", {"link": LORA, "name": HOSTILE}, owner=OWNER.id)
+    assert "waiting for its turn" in poll(tab)[tab.download_bar.list]
+    jobs.claim("cpu", kinds=("download",))
+    message = "1.20 GB of 6.94 GB, 23.0 MB/s"
+    jobs.report_progress(job_id, Progress(12, 69, message, eta_seconds=249))
+    html = poll(tab)[tab.download_bar.list]
+    assert message in html
+    assert "about 4 min left" in html
+    assert "<script" not in html
+    asked: Any = Asked(OWNER)
+    tab.download_bar.handle_action(pressed("cancel", str(job_id)), asked)
+    jobs.finish(job_id, "cancelled")
+    updates = poll(tab)
+    assert "kept" in updates[tab.download_bar.list]
+    assert 'data-action="again"' in updates[tab.download_bar.list]
+    html = tab.download_bar.handle_action(pressed("again", str(job_id)), asked)
+    assert html[tab.download_bar.list].count("data-download") == 1  # the one that goes on
+    (job,) = jobs.list_open(kind="download")
+    assert job.spec["link"] == LORA
+
+
+@pytest.mark.parametrize("target", ["", "abc", "9" * 30, "-1", "²", "1"])
+def test_buttons_of_nothing(tab: ModelsTab, desk: Services, target: str) -> None:
+    desk.home.jobs.submit("generate", {"prompt": "a boat"})  # number 1 is no download
+    asked: Any = Asked(OWNER)
+    with refused(gr.Error):
+        tab.download_bar.handle_action(pressed("cancel", target), asked)
+
+
+def test_a_download_that_ends_shows_the_library_anew(tab: ModelsTab, desk: Services) -> None:
+    first = poll(tab)
+    bar = tab.download_bar
+    assert tab.lora_cards not in first
+    job_id = desk.home.jobs.submit("download", {"link": LORA}, owner=OWNER.id)
+    desk.home.jobs.claim("cpu", kinds=("download",))
+    desk.home.jobs.finish(job_id, "done", {"name": "moon", "folder": "loras"})
+    then = poll(tab, first[bar.shown_revision], first[bar.last_done])
+    assert tab.lora_cards in then
+    assert "moon in loras/ is ready to use." in then[bar.list]
+    again = poll(tab, "another", then[bar.last_done])
+    assert tab.lora_cards not in again
+
+
+def test_first_steps_are_asked_for_when_they_are_opened(
+    tab: ModelsTab, sites: Sites, tmp_path: Path
+) -> None:
+    tab.on_open(OWNER)
+    assert sites.log == []
+    few = make_weights(tmp_path)
+    for point in STARTING_POINTS:
+        name = "/".join(point.link.split("/")[:2])
+        files = {
+            "model_index.json": json.dumps(INDEX).encode(),
+            "unet/config.json": b"{}",
+            "unet/diffusion_pytorch_model.safetensors": few,
+        }
+        if point.link != name:
+            files = {point.link.removeprefix(f"{name}/"): make_weights(tmp_path, UPSCALER)}
+        add_repository(sites, name, files, licence=f"licence-of-{name.split('/')[0]}")
+    steps = tab.first_steps
+    asked: Any = Asked(OWNER)
+    updates = steps.look_up(asked)
+    html = updates[steps.cards]
+    for point in STARTING_POINTS:
+        assert f"licence-of-{point.link.split('/')[0]}" in html
+        assert f'data-action="get" data-target="{point.link}"' in html
+    assert html.count("<dt>card</dt>") == len(STARTING_POINTS) - 1  # the upscaler paints nothing
+    steps.submit(updates[steps.versions], pressed("get", STARTING_POINTS[1].link), asked)
+    (job,) = tab.services.home.jobs.list_open(kind="download")
+    assert job.spec["link"] == STARTING_POINTS[1].link
+    assert job.spec["version"].startswith("c0ffee")
+    with refused(gr.Error):
+        steps.submit({}, pressed("get", "evil/model"), asked)
+
+
+def test_first_steps_say_that_nobody_answers_and_ask_once(tab: ModelsTab, sites: Sites) -> None:
+    sites.names[HUB] = []
+    looks: list[str] = []
+    resolve = sites.network.resolve
+
+    def count(host: str, port: int) -> Any:
+        looks.append(host)
+        if host == HUB:
+            raise OSError
+        return resolve(host, port)
+
+    facts = Downloads(tab.services.home.settings)
+    with pytest.MonkeyPatch.context() as patch:
+        from dataclasses import replace
+
+        network = replace(sites.network, resolve=count)
+        patch.setattr("studio.storage.downloads.safe_http.open_network", lambda: network)
+        said = facts.describe_starting_points(OWNER)
+    assert len(looks) == 2
+    assert len({entry.problem for entry in said}) == 1
+    assert "online" in said[0].problem
