@@ -295,6 +295,33 @@ def test_notes_and_refusals(shelf: Path, bench: WorkerContext) -> None:
         run(prompt="a boat, style")
 
 
+def test_words_that_a_lora_carries_come_with_it(
+    shelf: Path, bench: WorkerContext, paint: Callable[..., Any], toys: Path
+) -> None:
+    """With the LoRA on it is the embedding, without it a plain word."""
+    name = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q"
+    layer = diffusers.UNet2DConditionModel.from_pretrained(POCKET / "unet").get_submodule(
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
+    )
+    rows, columns = layer.weight.shape
+    tensors = {
+        f"lora_unet_{name}.lora_down.weight": torch.zeros(1, columns),
+        f"lora_unet_{name}.lora_up.weight": torch.zeros(rows, 1),
+        "<s1>": STYLE[0].clone(),
+        "bundle_emb.mystyle.string_to_param.*": STYLE,
+    }
+    path = bench.settings.loras / "pivotal.safetensors"
+    save_file(tensors, path)
+    try:
+        expected = paint(prompt="a boat, style", **QUICK)
+        for word in ("<s1>", "mystyle", "embedding:mystyle"):
+            prompt = f"a boat, {word} <lora:pivotal:1>"
+            assert np.array_equal(paint(prompt=prompt, **QUICK), expected), word
+        assert not np.array_equal(paint(prompt="a boat, mystyle", **QUICK), expected)
+    finally:
+        path.unlink()
+
+
 def test_a_pickle_is_read_when_it_is_named(shelf: Path, paint: Callable[..., Any]) -> None:
     painted = paint(prompt="a boat, style", **QUICK)
     (shelf / "style.safetensors").unlink()

@@ -64,7 +64,9 @@ def generate(
             if active.adapter and active.adapter.warning
         ]
         notes += list_family_notes(resolved, model.family)
-        notes += context.home.library.index_embeddings(model.info).resolve([resolved]).notes
+        notes += (
+            context.home.library.index_embeddings(model.info, [resolved]).resolve([resolved]).notes
+        )
         for note in notes:
             tracker.report(0, note)
         # 3. The prompt, once for all images.

@@ -50,7 +50,7 @@ def load_embeddings(
         InvalidSpec: A prompt asks for one that is not there or does not fit.
         BadFile: One cannot be read, or its vectors are no numbers.
     """
-    uses = library.index_embeddings(model).resolve(requests)
+    uses = library.index_embeddings(model, requests).resolve(requests)
     if uses.faults:
         raise InvalidSpec(uses.faults)
     return {

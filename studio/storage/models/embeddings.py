@@ -174,14 +174,19 @@ class Embeddings:
             infos.append(EmbeddingInfo(name, path, path))
         return sorted(infos, key=lambda info: info.name.casefold())
 
-    def build_index(self, widths: tuple[int, ...], model_name: str) -> EmbeddingIndex:
+    def build_index(
+        self, widths: tuple[int, ...], model_name: str, bundled: Sequence[EmbeddingInfo] = ()
+    ) -> EmbeddingIndex:
         """Return the embeddings as they are now, as prompts for a model see them.
 
         Args:
             widths: Numbers of a token's vector, for each of the model's text encoders.
             model_name: For sentences.
+            bundled: Further ones, which come before those of the home.
         """
-        return EmbeddingIndex(self.list_embeddings(), widths, model_name)
+        names = {info.name for info in bundled}
+        own = [info for info in self.list_embeddings() if info.name not in names]
+        return EmbeddingIndex([*own, *bundled], widths, model_name)
 
     def read_named_pickles(self, requests: Iterable[GenerationRequest]) -> None:
         """Read the pickles that were not read yet and that the prompts of requests name.
@@ -287,6 +292,19 @@ class Embeddings:
 
 def _is_called(info: EmbeddingInfo, name: str) -> bool:
     return name.casefold() in (spelling.casefold() for spelling in info.spellings)
+
+
+def build_info(embedding: FileEmbedding, path: Path) -> EmbeddingInfo:
+    """Return an embedding that another file carries, under its own word."""
+    return EmbeddingInfo(
+        embedding.word,
+        path,
+        path,
+        word=embedding.word,
+        tensors=embedding.tensors,
+        widths=embedding.widths,
+        num_vectors=embedding.num_vectors,
+    )
 
 
 def list_texts(prompt: str) -> list[str]:
