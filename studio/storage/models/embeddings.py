@@ -102,8 +102,10 @@ class EmbeddingIndex:
         self, infos: Sequence[EmbeddingInfo], widths: tuple[int, ...], model_name: str
     ) -> None:
         # One that was not read yet may fit; whoever computes has it read first.
-        fitting = [info for info in infos if not info.problem and info.widths in (widths, ())]
-        others = [info for info in infos if info not in fitting]
+        fitting, others = [], []
+        for info in infos:
+            fits = not info.problem and info.widths in (widths, ())
+            (fitting if fits else others).append(info)
         self.infos = tuple(infos)
         self.has_unread = any(not info.widths and not info.problem for info in infos)
         self._model_name = model_name
