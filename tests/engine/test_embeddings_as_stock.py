@@ -297,6 +297,10 @@ def test_notes_and_refusals(shelf: Path, bench: WorkerContext) -> None:
     save_file({"emb_params": STYLE * float("nan")}, shelf / "style.safetensors")
     with refused(BadFile):
         run(prompt="a boat, style")
+    torch.save([1], shelf / "odd.pt")
+    assert "odd cannot be used" in run(prompt="an odd boat")["notes"][0]
+    with refused(InvalidSpec, "Prompt"):
+        run(prompt="embedding:odd")
 
 
 def test_cells_of_a_sweep_are_the_single_pictures(shelf: Path, bench: WorkerContext) -> None:

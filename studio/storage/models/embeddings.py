@@ -172,8 +172,12 @@ class Embeddings:
         infos = []
         for file in self._shelf.list_files("embedding"):
             infos += self._describe(file)
-        for name, path in self._list_unread():
-            infos.append(EmbeddingInfo(name, path, path))
+        for name, path in self._shelf.list_pickles():
+            if not self._pickles.is_embedding(path) or self._pickles.get_converted(path):
+                continue
+            unread = self._pickles.is_unread(path)
+            problem = "" if unread else self._pickles.get_problem(path)
+            infos.append(EmbeddingInfo(name, path, path, problem=problem))
         return sorted(infos, key=lambda info: info.name.casefold())
 
     def build_index(
@@ -256,7 +260,7 @@ class Embeddings:
         return [
             (name, path)
             for name, path in self._shelf.list_pickles()
-            if self._pickles.is_unread_embedding(path)
+            if self._pickles.is_embedding(path) and self._pickles.is_unread(path)
         ]
 
     def _describe(self, file: ShelfFile) -> list[EmbeddingInfo]:
