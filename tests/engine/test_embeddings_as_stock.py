@@ -15,12 +15,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio.core.generation.request import GenerationRequest
+from studio.core.base import validate
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.engine.models.embeddings import EmbeddingTokens, LoadedEmbedding
 from studio.engine.models.prompt_encoding import encode_prompts
+from studio.engine.sweeps.job import outline_sweep
 from studio.errors import BadFile, InvalidSpec
+from studio.services.submission import Services
 from support.models import POCKET
 from support.sentences import refused
 
@@ -293,6 +297,55 @@ def test_notes_and_refusals(shelf: Path, bench: WorkerContext) -> None:
     save_file({"emb_params": STYLE * float("nan")}, shelf / "style.safetensors")
     with refused(BadFile):
         run(prompt="a boat, style")
+    torch.save([1], shelf / "odd.pt")
+    assert "odd cannot be used" in run(prompt="an odd boat")["notes"][0]
+    with refused(InvalidSpec, "Prompt"):
+        run(prompt="embedding:odd")
+
+
+def test_cells_of_a_sweep_are_the_single_pictures(shelf: Path, bench: WorkerContext) -> None:
+    def plan(*prompts: str) -> SweepSpec:
+        base = {k: v for k, v in QUICK.items() if k != "seed"} | {"prompt": "a boat", "seed": 3}
+        axis = {"field": "prompt", "values": list(prompts)}
+        return validate(SweepSpec, {"base": base, "axes": [axis]})
+
+    prompts = ("a boat", "a boat, style", "a boat, hands, style")
+    cells = outline_sweep(bench, plan(*prompts))["cells"]
+    for cell in cells:
+        request = validate(ResolvedRequest, cell["request"])
+        assert cell["digest"] == request.digest(bench.pipelines.content_hashes(request))
+    assert len({cell["digest"] for cell in cells}) == 3
+    services = Services(bench.home)
+    services.check_plan(plan_sweep(plan(*prompts)))
+    with refused(InvalidSpec, "Prompt"):
+        services.check_plan(plan_sweep(plan("a boat", "a boat, embedding:nope")))
+
+
+def test_words_that_a_lora_carries_come_with_it(
+    shelf: Path, bench: WorkerContext, paint: Callable[..., Any], toys: Path
+) -> None:
+    """With the LoRA on it is the embedding, without it a plain word."""
+    name = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q"
+    layer = diffusers.UNet2DConditionModel.from_pretrained(POCKET / "unet").get_submodule(
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
+    )
+    rows, columns = layer.weight.shape
+    tensors = {
+        f"lora_unet_{name}.lora_down.weight": torch.zeros(1, columns),
+        f"lora_unet_{name}.lora_up.weight": torch.zeros(rows, 1),
+        "<s1>": STYLE[0].clone(),
+        "bundle_emb.mystyle.string_to_param.*": STYLE,
+    }
+    path = bench.settings.loras / "pivotal.safetensors"
+    save_file(tensors, path)
+    try:
+        expected = paint(prompt="a boat, style", **QUICK)
+        for word in ("<s1>", "mystyle", "embedding:mystyle"):
+            prompt = f"a boat, {word} <lora:pivotal:1>"
+            assert np.array_equal(paint(prompt=prompt, **QUICK), expected), word
+        assert not np.array_equal(paint(prompt="a boat, mystyle", **QUICK), expected)
+    finally:
+        path.unlink()
 
 
 def test_a_pickle_is_read_when_it_is_named(shelf: Path, paint: Callable[..., Any]) -> None:

@@ -11,9 +11,11 @@ from safetensors.numpy import save_file
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
 from studio.settings import load
-from studio.storage.models.embedding_file import read_embeddings
+from studio.storage import atomic
+from studio.storage.models.embedding_file import find_bundled, read_embeddings
 from studio.storage.models.embeddings import EmbeddingUses
 from studio.storage.models.library import Library
+from studio.storage.models.lora_file import read_lora_info
 from support.sentences import refused
 
 pytestmark = pytest.mark.smoke
@@ -168,6 +170,37 @@ def test_the_hashes_of_an_image_tell_which_was_meant(library: Library, folder: P
     assert "not the file" in other
     (missing,) = compare({"nope": "0" * 12})
     assert "is not here" in missing
+
+
+def test_words_that_a_lora_carries(tmp_path: Path) -> None:
+    tensors = {
+        "lora_unet_x.lora_down.weight": vectors(4),
+        "<s1>": vectors()[0],
+        "<s2>": vectors(2),
+        "bundle_emb.moon.string_to_param.*": vectors(3),
+        "bundle_emb.xl.clip_l": vectors(2),
+        "bundle_emb.xl.clip_g": vectors(2, 1280),
+        "bundle_emb.half.clip_g": vectors(2, 1280),
+        "bundle_emb.odd.emb_params": np.ones((2, 3, 4), np.float32),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    header = atomic.read_safetensors_header(tmp_path / "x.safetensors")
+    bundled = find_bundled(header, [name for name in tensors if "lora" not in name])
+    assert {(entry.word, entry.tensors, entry.num_vectors) for entry in bundled} == {
+        ("<s1>", ("<s1>",), 1),
+        ("<s2>", ("<s2>",), 2),
+        ("moon", ("bundle_emb.moon.string_to_param.*",), 3),
+        ("xl", ("bundle_emb.xl.clip_l", "bundle_emb.xl.clip_g"), 2),
+    }
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/real/embeddings")
+def test_a_real_lora_with_two_words() -> None:
+    info = read_lora_info(REAL.parent / "loras" / "lora_disney.safetensors")
+    assert [(entry.word, entry.widths) for entry in info.embeddings] == [
+        ("<s1>", SD1),
+        ("<s2>", SD1),
+    ]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/real/embeddings")

@@ -121,7 +121,7 @@ class _GenerationRun:
             for active in model.active_adapters:
                 if active.adapter and active.adapter.warning:
                     self.add_note(active.adapter.warning)
-            index = self.context.home.library.index_embeddings(model.info)
+            index = self.context.home.library.index_embeddings(model.info, [self.request])
             notes = list_family_notes(self.request, model.family)
             for note in [*notes, *index.resolve([self.request]).notes]:
                 self.add_note(note)

@@ -50,7 +50,7 @@ def load_embeddings(
         InvalidSpec: A prompt asks for one that is not there or does not fit.
         BadFile: One cannot be read, or its vectors are no numbers.
     """
-    uses = library.index_embeddings(model).resolve(requests)
+    uses = library.index_embeddings(model, requests).resolve(requests)
     if uses.faults:
         raise InvalidSpec(uses.faults)
     return {
@@ -80,8 +80,7 @@ class EmbeddingTokens:
         finder: Finds their names.
         ids: By name, in a row.
         first_ids: By id, the first of the same embedding.
-        vectors: (all, width), on the encoder's device and in its number format; id i is row
-            i - first.
+        vectors: (all, width), in the files' number format; id i is row i - first.
         first: The lowest id.
     """
 
@@ -122,13 +121,7 @@ class EmbeddingTokens:
             first_ids |= dict.fromkeys(ids[name], position)
             position += num_vectors
         vectors = torch.cat([embedding.vectors[number] for embedding in embeddings.values()])
-        return cls(
-            MentionFinder(ids),
-            ids,
-            first_ids,
-            vectors.to(words.weight.device, words.weight.dtype),
-            words.num_embeddings,
-        )
+        return cls(MentionFinder(ids), ids, first_ids, vectors, words.num_embeddings)
 
     def split(self, text: str) -> list[str | range]:
         """Split a text into ids of embeddings and the stretches between them."""
@@ -173,7 +166,8 @@ class WordsWithVectors(nn.Module):
         """Return a vector for each id: (n, tokens) → (n, tokens, width)."""
         is_word = token_ids < self.first
         words: torch.Tensor = self.words(token_ids.clamp(max=self.first - 1))
-        vectors = self.vectors[(token_ids - self.first).clamp(min=0)]
+        # As the words come out, wherever and in whatever format the table is kept.
+        vectors = self.vectors.to(words)[(token_ids - self.first).clamp(min=0)]
         return torch.where(is_word[..., None], words, vectors)
 
 

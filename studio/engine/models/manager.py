@@ -241,7 +241,9 @@ class PipelineManager:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
         hashes |= (plan or self.plan_memory(request)).contents
-        return hashes | self.embedding_hashes(request, self._library.index_embeddings(model))
+        return hashes | self.embedding_hashes(
+            request, self._library.index_embeddings(model, [request])
+        )
 
     def embedding_hashes(self, request: GenerationRequest, index: EmbeddingIndex) -> dict[str, str]:
         """Return the part of `content_hashes` that the prompts decide.

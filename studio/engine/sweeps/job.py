@@ -141,8 +141,8 @@ class _RequestResolver:
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._cache: dict[Any, tuple[dict[str, str], ModelInfo] | StudioError] = {}
-        self._embeddings: dict[str, EmbeddingIndex] = {}  # by model
-        self._embedding_hashes: dict[Any, dict[str, str]] = {}  # by model and prompts
+        self._embeddings: dict[Any, EmbeddingIndex] = {}  # by model and LoRAs
+        self._embedding_hashes: dict[Any, dict[str, str]] = {}  # by these and prompts
 
     def resolve(self, request: GenerationRequest) -> tuple[ResolvedRequest, dict[str, str]]:
         """Return a cell's resolved request, and the hashes that its digest is made over.
@@ -174,18 +174,19 @@ class _RequestResolver:
 
     def list_notes(self, request: GenerationRequest) -> list[str]:
         """Return what is to be said of the words of a request that was resolved."""
-        return self._embeddings[request.model].resolve([request]).notes
+        return self._embeddings[_get_word_key(request)].resolve([request]).notes
 
     def _hash_embeddings(self, request: GenerationRequest, model: ModelInfo) -> dict[str, str]:
         """Return the hashes of the embeddings that a cell's prompts name. Raises InvalidSpec."""
-        key = (request.model, request.prompts)
+        word_key = _get_word_key(request)
+        key = (word_key, request.prompts)
         if key not in self._embedding_hashes:
             library = self._context.home.library
-            known = self._embeddings.get(request.model)
+            known = self._embeddings.get(word_key)
             if known is None or known.has_unread:
                 library.embeddings.read_named_pickles([request])
-                self._embeddings[request.model] = library.index_embeddings(model)
-            index = self._embeddings[request.model]
+                self._embeddings[word_key] = library.index_embeddings(model, [request])
+            index = self._embeddings[word_key]
             hashes = self._context.pipelines.embedding_hashes(request, index)
             self._embedding_hashes[key] = hashes
         return self._embedding_hashes[key]
@@ -203,6 +204,12 @@ class _RequestResolver:
         except StudioError as error:
             return error
         return content_hashes, model
+
+
+def _get_word_key(request: GenerationRequest) -> tuple[Any, ...]:
+    """Return what decides which embeddings a prompt can name."""
+    uses = request.with_inline_loras().loras
+    return request.model, tuple(use.name for use in uses if not use.is_inactive)
 
 
 @dataclass(frozen=True, eq=False)

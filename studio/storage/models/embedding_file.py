@@ -7,11 +7,18 @@ names in the library (embeddings.py), prompts.
     string_to_param.*                 the same, by a converter
     <birb-style>                      diffusers: the word is the tensor's name
     clip_l (n, 768), clip_g (n, 1280) SDXL, one for each text encoder
+
+A LoRA can carry the words that were trained with it:
+
+    bundle_emb.NAME.string_to_param.*   OneTrainer; also bundle_emb.NAME.clip_l, …
+    <s1>                                cloneofsimo's pivotal tuning
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,8 @@ MAX_VECTORS = 75  # what a chunk of a prompt has room for
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 SDXL_TENSORS = ("clip_l", "clip_g")
 ANONYMOUS_TENSORS = ("emb_params", "string_to_param.*", "*")
+_BUNDLED_TENSOR = re.compile(r"bundle_emb\.(.{1,100}?)\.(string_to_param\.\*|emb_params|clip_[lg])")
+_WORD_TENSOR = re.compile(r"<[^<>\s]{1,100}>")
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,39 @@ def read_embeddings(path: Path) -> list[FileEmbedding]:
     shapes = {
         name: _read_vectors(name, entry) for name, entry in header.items() if name != "__metadata__"
     }
+    return _read_shapes(shapes)
+
+
+def find_bundled(header: Mapping[str, Any], names: Iterable[str]) -> tuple[FileEmbedding, ...]:
+    """Return the embeddings that a LoRA carries; what is none of any use is left out.
+
+    Args:
+        header: Of the LoRA's file.
+        names: Its tensors that belong to no layer.
+    """
+    shapes: dict[str, dict[str, tuple[int, int]]] = {}  # by word, by the tensor's own name
+    for name in names:
+        match = _BUNDLED_TENSOR.fullmatch(name)
+        word, tensor = match.groups() if match else (name, "emb_params")
+        if not match and not _WORD_TENSOR.fullmatch(name):
+            continue
+        try:
+            shapes.setdefault(word, {})[tensor] = _read_vectors(name, header[name])
+        except BadFile:
+            continue
+    bundled = []
+    for word, tensors in shapes.items():
+        prefix = "" if word in header else f"bundle_emb.{word}."
+        try:
+            (embedding,) = _read_shapes(tensors)
+        except BadFile:
+            continue
+        keys = (word,) if not prefix else tuple(prefix + name for name in embedding.tensors)
+        bundled.append(replace(embedding, word=word, tensors=keys))
+    return tuple(bundled)
+
+
+def _read_shapes(shapes: dict[str, tuple[int, int]]) -> list[FileEmbedding]:
     if not shapes:
         raise BadFile("holds no vectors.")
     if not set(SDXL_TENSORS).isdisjoint(shapes):

@@ -102,8 +102,10 @@ class EmbeddingIndex:
         self, infos: Sequence[EmbeddingInfo], widths: tuple[int, ...], model_name: str
     ) -> None:
         # One that was not read yet may fit; whoever computes has it read first.
-        fitting = [info for info in infos if not info.problem and info.widths in (widths, ())]
-        others = [info for info in infos if info not in fitting]
+        fitting, others = [], []
+        for info in infos:
+            fits = not info.problem and info.widths in (widths, ())
+            (fitting if fits else others).append(info)
         self.infos = tuple(infos)
         self.has_unread = any(not info.widths and not info.problem for info in infos)
         self._model_name = model_name
@@ -170,18 +172,27 @@ class Embeddings:
         infos = []
         for file in self._shelf.list_files("embedding"):
             infos += self._describe(file)
-        for name, path in self._list_unread():
-            infos.append(EmbeddingInfo(name, path, path))
+        for name, path in self._shelf.list_pickles():
+            if not self._pickles.is_embedding(path) or self._pickles.get_converted(path):
+                continue
+            unread = self._pickles.is_unread(path)
+            problem = "" if unread else self._pickles.get_problem(path)
+            infos.append(EmbeddingInfo(name, path, path, problem=problem))
         return sorted(infos, key=lambda info: info.name.casefold())
 
-    def build_index(self, widths: tuple[int, ...], model_name: str) -> EmbeddingIndex:
+    def build_index(
+        self, widths: tuple[int, ...], model_name: str, bundled: Sequence[EmbeddingInfo] = ()
+    ) -> EmbeddingIndex:
         """Return the embeddings as they are now, as prompts for a model see them.
 
         Args:
             widths: Numbers of a token's vector, for each of the model's text encoders.
             model_name: For sentences.
+            bundled: Further ones, which come before those of the home.
         """
-        return EmbeddingIndex(self.list_embeddings(), widths, model_name)
+        names = {info.name for info in bundled}
+        own = [info for info in self.list_embeddings() if info.name not in names]
+        return EmbeddingIndex([*own, *bundled], widths, model_name)
 
     def read_named_pickles(self, requests: Iterable[GenerationRequest]) -> None:
         """Read the pickles that were not read yet and that the prompts of requests name.
@@ -249,7 +260,7 @@ class Embeddings:
         return [
             (name, path)
             for name, path in self._shelf.list_pickles()
-            if self._pickles.is_unread_embedding(path)
+            if self._pickles.is_embedding(path) and self._pickles.is_unread(path)
         ]
 
     def _describe(self, file: ShelfFile) -> list[EmbeddingInfo]:
@@ -287,6 +298,19 @@ class Embeddings:
 
 def _is_called(info: EmbeddingInfo, name: str) -> bool:
     return name.casefold() in (spelling.casefold() for spelling in info.spellings)
+
+
+def build_info(embedding: FileEmbedding, path: Path) -> EmbeddingInfo:
+    """Return an embedding that another file carries, under its own word."""
+    return EmbeddingInfo(
+        embedding.word,
+        path,
+        path,
+        word=embedding.word,
+        tensors=embedding.tensors,
+        widths=embedding.widths,
+        num_vectors=embedding.num_vectors,
+    )
 
 
 def list_texts(prompt: str) -> list[str]:

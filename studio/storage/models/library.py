@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,13 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models.embeddings import EmbeddingIndex, Embeddings, read_text_widths
+from studio.storage.models.embeddings import (
+    EmbeddingIndex,
+    EmbeddingInfo,
+    Embeddings,
+    build_info,
+    read_text_widths,
+)
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.hub_cache import find_missing_file
 from studio.storage.models.loose_files import LooseFiles, Unusable
@@ -241,10 +248,21 @@ class Library:
         """List the pickles of embeddings and upscalers that were not read yet."""
         return [path for _, path in self.shelf.list_pickles() if self.pickles.is_unread(path)]
 
-    def index_embeddings(self, model: ModelInfo) -> EmbeddingIndex:
-        """Return the textual inversions as prompts for a model see them."""
+    def index_embeddings(
+        self, model: ModelInfo, requests: Iterable[GenerationRequest] = ()
+    ) -> EmbeddingIndex:
+        """Return the textual inversions as prompts for a model see them.
+
+        Those that the LoRAs of the requests carry are among them.
+        """
         widths = read_text_widths(model.path, model.family)
-        return self.embeddings.build_index(widths, model.name)
+        uses = [use for request in requests for use in request.with_inline_loras().loras]
+        bundled: list[EmbeddingInfo] = []
+        for name in dict.fromkeys(use.name for use in uses if not use.is_inactive):
+            with suppress(StudioError):  # said where LoRAs are looked up
+                lora = self.get_lora(name)
+                bundled += [build_info(embedding, lora.path) for embedding in lora.embeddings]
+        return self.embeddings.build_index(widths, model.name, bundled)
 
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
@@ -261,7 +279,7 @@ class Library:
                     f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
                     f"is {FAMILIES[model.family].title}; choose another of them."
                 )
-        faults = self.index_embeddings(model).resolve([request]).faults
+        faults = self.index_embeddings(model, [request]).resolve([request]).faults
         if faults:
             raise InvalidSpec(faults)
         return model

@@ -27,6 +27,7 @@ from studio.storage.models.adapter_kinds import (
     title_adapter,
 )
 from studio.storage.models.adapter_layers import Layer, LayerReader, read_offsets
+from studio.storage.models.embedding_file import FileEmbedding, find_bundled
 from studio.storage.models.header_rules import (
     ADAPTABLE_FAMILIES,
     FAMILY_BY_CROSS_ATTENTION_DIM,
@@ -60,7 +61,8 @@ class LoraInfo:
 
     `kind` says which relative of LoRA it is; `rank` and `alpha` are those of most layers, 0 where
     it has none; `family` is None where the file does not say it; `tags` are those of its training
-    captions with their counts, the most frequent first. Texts are the file's own.
+    captions with their counts, the most frequent first; `embeddings` are words that were trained
+    with it. Texts are the file's own.
     """
 
     name: str
@@ -76,6 +78,7 @@ class LoraInfo:
     tags: tuple[tuple[str, int], ...]
     title: str
     base_model: str
+    embeddings: tuple[FileEmbedding, ...] = ()
 
 
 def read_lora_info(path: Path, name: str = "") -> LoraInfo:
@@ -114,6 +117,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         tags=_parse_tag_frequency(metadata.get("ss_tag_frequency", "")),
         title=_clean_text(title),
         base_model=_clean_text(base_model),
+        embeddings=find_bundled(header, stray_keys),
     )
 
 

@@ -88,9 +88,9 @@ class Pickles:
         entry = self._get_entry(path)
         return not (entry and entry.get("problem"))
 
-    def is_unread_embedding(self, path: Path) -> bool:
-        """Whether `is_unread` is true of a pickle that may be an embedding."""
-        return find_use(path) == EMBEDDINGS and self.is_unread(path)
+    def is_embedding(self, path: Path) -> bool:
+        """Whether a pickle lies where embeddings do."""
+        return find_use(path) == EMBEDDINGS
 
     def convert(self, paths: Iterable[Path]) -> dict[Path, Path | str]:
         """Read pickles in a child process, those that were read before excepted.

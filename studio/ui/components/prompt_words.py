@@ -7,6 +7,7 @@ this stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def list_words(
     if model:
         index = library.index_embeddings(model)
         words = [
-            {"kind": "embedding", "name": name, "text": name, "about": _describe(info)}
+            {"kind": "embedding", "name": name, "text": _escape(name), "about": _describe(info)}
             for name, info in index.list_fitting()[:max_words]
         ]
     return words + [
@@ -56,6 +57,11 @@ def render_words(words: Sequence[dict[str, Any]]) -> str:
         embeddings=embeddings[:MAX_LISTED],
         num_embeddings=len(embeddings),
     )
+
+
+def _escape(name: str) -> str:
+    """Return a name as a prompt takes it: a bracket in it is no emphasis."""
+    return re.sub(r"([()\[\]])", r"\\\1", name)
 
 
 def _describe(info: EmbeddingInfo) -> str:

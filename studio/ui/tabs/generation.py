@@ -401,7 +401,11 @@ class GenerationTab:
         """Raise InvalidSpec if a prompt asks for an embedding that is not there or does not fit."""
         model = self.models.get(request.model)
         if model and any(map(asks_for_embeddings, request.prompts)):
-            faults = self.services.home.library.index_embeddings(model).resolve([request]).faults
+            faults = (
+                self.services.home.library.index_embeddings(model, [request])
+                .resolve([request])
+                .faults
+            )
             if faults:
                 raise InvalidSpec(faults)
 
