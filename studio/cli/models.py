@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from studio.cli.runner import COMMAND_LINE, load_settings, log, print_json
+from studio.core.families.registry import FAMILIES
 from studio.errors import InvalidSpec, list_alternatives, quote
 from studio.services.model_catalog import (
     KIND_NAMES,
@@ -17,7 +18,6 @@ from studio.services.model_catalog import (
     report_entry,
 )
 from studio.storage.home import Home
-from studio.storage.models.header_rules import FAMILY_TITLES
 from studio.storage.odd_files import make_printable
 from studio.ui.views.common import format_bytes
 
@@ -39,7 +39,7 @@ def _list_entries(catalog: ModelCatalog, arguments: argparse.Namespace) -> None:
     """Print a line for each entry, or one JSON object with all of them."""
     for flag, value, names in (
         ("--kind", arguments.kind, KIND_NAMES),
-        ("--family", arguments.family, FAMILY_TITLES),
+        ("--family", arguments.family, FAMILIES),
     ):
         if value and value not in names:
             raise InvalidSpec(

@@ -63,6 +63,7 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
         "/search",
         "/inspect",
         "/jobs",
+        "/models",
     }
     assert not told["unnamed_endpoints"]
     parameters = told["named_endpoints"]["/generate"]["parameters"]
@@ -342,6 +343,22 @@ def test_jobs_lists_the_latest_first(client: Client) -> None:
     for limit in (0, 201, "x", 1.5, None):
         with refused(AppError, "limit"):
             client.predict(limit=limit, api_name="/jobs")
+
+
+def test_models_lists_the_library(client: Client, served: Served) -> None:
+    answer = client.predict(api_name="/models")
+    pocket = next(entry for entry in answer["models"] if entry["name"] == "pocket")
+    assert answer["total"] == len(answer["models"])
+    assert pocket["kind"] == "model"
+    assert pocket["family"] == "sd1"
+    assert Path(pocket["path"]).name == "pocket"
+    only = client.predict(search="moon", kind="lora", family="sd1", api_name="/models")
+    assert [entry["name"] for entry in only["models"]] == ["moon"]
+    assert client.predict(limit=1, api_name="/models")["models"] == answer["models"][:1]
+    assert client.predict(kind="nonsense", api_name="/models")["total"] == 0
+    for limit in (0, 10_001, "x", 1.5, None):
+        with refused(AppError, "limit"):
+            client.predict(limit=limit, api_name="/models")
 
 
 def test_captions_of_a_dataset(client: Client, served: Served) -> None:

@@ -63,7 +63,7 @@ class LoraPicker:
     def wire(self) -> None:
         """Connect the events."""
         model = self.form["model"]
-        inputs = [model, self.rows, self.snapshot]
+        inputs = {model, self.rows, self.snapshot}
         for event in (self.dropdown.focus, self.form["prompt"].focus):
             event(self._on_focus, inputs, self.outputs, **EVENT_OPTIONS)
         for event in (model.change, self.dropdown.blur):
@@ -78,7 +78,7 @@ class LoraPicker:
         self.rows.click(
             self.append_trigger_word, self.form["prompt"], self.form["prompt"], **EVENT_OPTIONS
         )
-        self.rows.click(self.describe_rows, [model, self.rows], self.rows, **EVENT_OPTIONS)
+        self.rows.click(self.describe_rows, {model, self.rows}, self.rows, **EVENT_OPTIONS)
 
     def refresh(
         self,
@@ -149,20 +149,27 @@ class LoraPicker:
     def _is_shipped(self, lora: LoraInfo) -> bool:
         return lora.path.parent == shipped("assets") / "loras"
 
-    def _on_change(self, model: Any, rows: Any, snapshot: str, request: gr.Request) -> Updates:
-        visitor = visitor_from_request(request)
-        return self.refresh(model, visitor, snapshot, rows=rows)
+    def _on_change(self, values: Updates, request: gr.Request) -> Updates:
+        return self._update(values, request)
 
-    def _on_focus(self, model: Any, rows: Any, snapshot: str, request: gr.Request) -> Updates:
-        visitor = visitor_from_request(request)
-        return self.refresh(model, visitor, snapshot, is_open=True, rows=rows)
+    def _on_focus(self, values: Updates, request: gr.Request) -> Updates:
+        return self._update(values, request, is_open=True)
 
-    def describe_rows(self, model: Any, rows: Any, event: gr.EventData) -> Any:
+    def _update(self, values: Updates, request: gr.Request, is_open: bool = False) -> Updates:
+        return self.refresh(
+            values[self.form["model"]],
+            visitor_from_request(request),
+            values[self.snapshot],
+            is_open=is_open,
+            rows=values[self.rows],
+        )
+
+    def describe_rows(self, values: Updates, event: gr.EventData) -> Any:
         """Say what is known of the LoRAs in the rows, when one came of which nobody has said it."""
         if event_payload(event).get("action") != "describe":
             return gr.skip()
-        chosen_model, loras = self._list_loras(model)
-        return gr.HTML(options={"known": _describe_all(rows, loras, chosen_model)})
+        chosen_model, loras = self._list_loras(values[self.form["model"]])
+        return gr.HTML(options={"known": _describe_all(values[self.rows], loras, chosen_model)})
 
     def add_lora(self, values: Updates) -> Updates:
         """Append a row for the LoRA that is chosen in the dropdown."""

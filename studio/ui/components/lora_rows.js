@@ -1,7 +1,7 @@
 // The rows are drawn from the value: [{name, unet, text_encoder}, …], and from the property
-// `options`: {known: {name: {about, words, reads, problem}}}, null for a LoRA that is not there. The
-// server is asked about a row of which it has said nothing. All text is set as text, never as HTML.
-// Drawing anew while a slider moves would take it away.
+// `options`: {known: {name: {about, words, reads, problem}}}, null for a LoRA that is not there.
+// The server is asked about a row of which it has said nothing. All text is set as text, never as
+// HTML. Drawing anew while a slider moves would take it away.
 const list = element.querySelector('.lora-rows'),
   limits = list.dataset,
   apart = new Set(),
