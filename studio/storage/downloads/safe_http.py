@@ -35,11 +35,12 @@ MAX_ANSWER_BYTES = 16 * 2**20  # of a list of files
 MAX_ANSWER_SECONDS = 60.0
 PAUSE_STEP_SECONDS = 0.25  # within a pause, between two looks for a stop
 LOGIN_PATHS = ("/login", "/signin", "/sign-in")  # where some lead instead of saying 401
+PURCHASE_ENDING = "purchase"
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 # Names of sites, and of their subdomains where one begins with a dot.
 HUB_SITES = ("huggingface.co", ".huggingface.co", "hf.co", ".hf.co")
-CIVITAI_SITES = ("civitai.com", ".civitai.com")
+CIVITAI_SITES = ("civitai.com", ".civitai.com", "civitai.red", ".civitai.red")
 # Where these two keep their files. Anybody can have a name there, so a link may not begin with one.
 STORAGE_SITES = (".r2.cloudflarestorage.com", ".backblazeb2.com")
 T = TypeVar("T")
@@ -145,9 +146,7 @@ class SafeClient:
                 response.close()
                 connection.close()
             url, is_first = _join(url, location), False
-            if urlsplit(url).path.rstrip("/") in LOGIN_PATHS:
-                host = urlsplit(request.url).hostname
-                raise SiteRefusal(f"{host} wants to know who asks (login page).", 401)
+            _check_page(url, request)
         raise DownloadError(
             f"{urlsplit(request.url).hostname} leads from one address to the next more than "
             f"{MAX_REDIRECTS} times; nothing was fetched."
@@ -268,6 +267,15 @@ def check_site(url: str, request: Request, *, is_first: bool) -> None:
 
 def _matches(host: str, sites: tuple[str, ...]) -> bool:
     return any(host.endswith(site) if site.startswith(".") else host == site for site in sites)
+
+
+def _check_page(url: str, request: Request) -> None:
+    """Raise SiteRefusal where a redirect leads to a page for people that asks for something."""
+    host, path = urlsplit(request.url).hostname, urlsplit(url).path.rstrip("/")
+    if path in LOGIN_PATHS:
+        raise SiteRefusal(f"{host} wants to know who asks (it leads to a login page).", 401)
+    if path.endswith(PURCHASE_ENDING):
+        raise SiteRefusal(f"{host} sells it (it leads to a page to buy it).", 403)
 
 
 def _join(url: str, location: str) -> str:

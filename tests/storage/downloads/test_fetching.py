@@ -40,7 +40,6 @@ from support.sites import (
 )
 from support.weights import CLIP, CROSS, SDXL, WHOLE, kohya_lora
 
-pytestmark = pytest.mark.smoke
 LORA = f"https://{OTHER}/files/moon.safetensors"
 EMBEDDING = {"emb_params": [4, 768]}
 VAE = {"decoder.conv_in.weight": [512, 4, 3, 3], "encoder.conv_in.weight": [128, 3, 3, 3]}
@@ -479,8 +478,18 @@ def test_which_file_of_a_version(sites: Sites, get: Get, lora: bytes) -> None:
     assert choose("full") == "full.safetensors"
 
 
+SOLD: dict[str, dict[str, Any]] = {
+    "free": {},
+    "early": {"availability": "EarlyAccess", "earlyAccessEndsAt": "2199-12-24T00:00:00Z"},
+    "was early": {"availability": None, "earlyAccessEndsAt": "2019-12-24T00:00:00Z"},
+    "paid for a while": {"paidAccess": {"permanent": False, "endsAt": "2199-12-24T00:00:00Z"}},
+    "paid": {"paidAccess": {"permanent": True}},
+}
+
+
 @pytest.mark.parametrize("token", ["", "civ_secret"])
-@pytest.mark.parametrize(("status", "end"), [(401, ""), (403, "2026-12-24T00:00:00Z")])
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("kind", SOLD)
 def test_what_to_do_where_civitai_says_no(
     sites: Sites,
     get: Get,
@@ -488,25 +497,35 @@ def test_what_to_do_where_civitai_says_no(
     lora: bytes,
     monkeypatch: pytest.MonkeyPatch,
     status: int,
-    end: str,
+    kind: str,
     token: str,
 ) -> None:
     monkeypatch.setenv("CIVITAI_TOKEN", token)
-    more = {"availability": "EarlyAccess", "earlyAccessEndsAt": end} if end else {}
-    page = add_version(sites, lora, **more)
+    page = add_version(sites, lora, **SOLD[kind])
     sites.on(f"https://{CIVITAI}/api/download/models/34", lambda asked: asked.answer(status))
     with refused(SiteRefusal):
         get(page)
     assert list_home(settings) == []
 
 
-def test_a_login_page_of_civitai_is_a_401(
+def test_that_it_has_to_be_bought_is_said_before(sites: Sites, lora: bytes) -> None:
+    for kind in SOLD:
+        page = add_version(sites, lora, trainedWords=[], baseModel="", **SOLD[kind])
+        plan = look_up(SafeClient(sites.network), DownloadSpec(link=page))
+        check_sentence(f"{kind}: {' '.join(plan.notes)}")
+
+
+def test_a_login_page_of_civitai_is_a_401_and_a_shop_a_403(
     sites: Sites, get: Get, settings: Settings, lora: bytes
 ) -> None:
     page = add_version(sites, lora)
     login = f"https://{CIVITAI}/login?returnUrl=%2Fmodels&reason=download-auth"
     sites.redirect(f"https://{CIVITAI}/api/download/models/34", login, 307)
     sites.on(f"https://{CIVITAI}/login", lambda asked: asked.answer(200, b"<html>Log in"))
+    with refused(SiteRefusal):
+        get(page)
+    shop = f"https://{CIVITAI}/models/12/purchase"
+    sites.redirect(f"https://{CIVITAI}/api/download/models/34", shop, 307)
     with refused(SiteRefusal):
         get(page)
     assert list_home(settings) == []
