@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from urllib.parse import quote as quote_url
 from urllib.parse import urljoin, urlsplit
 
 from studio import __version__
-from studio.errors import DownloadError, SiteRefusal
+from studio.errors import DownloadError, SiteRefusal, quote
 from studio.storage.downloads.network import (
     LostConnection,
     Network,
@@ -43,6 +44,7 @@ HUB_SITES = ("huggingface.co", ".huggingface.co", "hf.co", ".hf.co")
 CIVITAI_SITES = ("civitai.com", ".civitai.com", "civitai.red", ".civitai.red")
 # Where these two keep their files. Anybody can have a name there, so a link may not begin with one.
 STORAGE_SITES = (".r2.cloudflarestorage.com", ".backblazeb2.com")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+")  # or an IPv6 address
 T = TypeVar("T")
 
 
@@ -156,14 +158,14 @@ class SafeClient:
         self, url: str, request: Request
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = encode_host(parts.hostname or "")
         headers = {
             "Accept-Encoding": "identity",  # a few bytes cannot become gigabytes here
             "User-Agent": f"picture-studio/{__version__}",
             "Connection": "close",
             **(request.headers or {}),
         }
-        if request.token and host == urlsplit(request.url).hostname:
+        if request.token and host == encode_host(urlsplit(request.url).hostname or ""):
             headers["Authorization"] = f"Bearer {request.token}"
         target = quote_url(parts.path or "/", safe="/%!$&'()*+,;=:@~")
         if parts.query:
@@ -242,6 +244,17 @@ def is_known_host(host: str) -> bool:
     return _matches(host, HUB_SITES + CIVITAI_SITES)
 
 
+def encode_host(host: str) -> str:
+    """Return a site's name as it travels; raise DownloadError for what is no name."""
+    try:
+        encoded = host.rstrip(".").encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        encoded = ""
+    if not _HOST.fullmatch(encoded):
+        raise DownloadError(f"{quote(host)} is no name of a site.")
+    return encoded
+
+
 def check_site(url: str, request: Request, *, is_first: bool) -> None:
     """Raise DownloadError for an address that may not be asked."""
     try:
@@ -254,14 +267,19 @@ def check_site(url: str, request: Request, *, is_first: bool) -> None:
         raise DownloadError(
             f"{origin} leads to an address without https, where nothing is fetched from."
         )
+    host = encode_host(host)
     if request.is_confirmed or (request.trusted_host and host == request.trusted_host):
         return
     sites = HUB_SITES + CIVITAI_SITES + (() if is_first else STORAGE_SITES)
     if not _matches(host, sites) or port != 443:
-        begins = "The file comes" if is_first else f"{urlsplit(request.url).hostname} sends it"
+        if is_first:
+            raise DownloadError(
+                f"The file comes from {host}, a site that the studio does not know. If it is "
+                "meant, say so and start again."
+            )
         raise DownloadError(
-            f"{begins} from {host}, a site that the studio does not know. If it is meant, say so "
-            "and start again."
+            f"{urlsplit(request.url).hostname} sends it from {host}, a site that the studio does "
+            "not know; nothing was fetched. If that is right, `studio get LINK --yes` takes it."
         )
 
 

@@ -215,6 +215,7 @@ def test_two_at_once(sites: Sites, get: Get, settings: Settings, lora: bytes) ->
     assert lock.acquire()
     with refused(Busy):
         get(LORA)
+    assert folder.is_dir()  # the other one is just about to write there
     lock.close()
     assert get(LORA).name == "moon"
 
