@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from studio.core.downloads.links import CivitaiLink
 from studio.core.downloads.plan import DownloadPlan, DownloadSpec, RemoteFile, Variant
 from studio.errors import BadFile, DownloadError, SiteRefusal
-from studio.storage.downloads.safe_http import CIVITAI_SITES, Request, SafeClient
+from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.site_rules import CIVITAI_SITES, Request
 from studio.storage.downloads.weights_gate import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, check_suffix
 
 CIVITAI_ADDRESS = "https://civitai.com"

@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 
 from studio.errors import Cancelled, DownloadError, SiteRefusal
 from studio.storage.downloads.network import LostConnection, Network, is_public_address
-from studio.storage.downloads.safe_http import (
-    MAX_ANSWER_BYTES,
-    MAX_TRIES,
-    PassingError,
-    Request,
-    SafeClient,
-)
+from studio.storage.downloads.safe_http import MAX_ANSWER_BYTES, MAX_TRIES, PassingError, SafeClient
+from studio.storage.downloads.site_rules import Request
 from support.sentences import refused
 from support.sites import CIVITAI, ELSEWHERE, HUB, OTHER, STORAGE, Asked, Sites
 
