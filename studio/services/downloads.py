@@ -24,7 +24,8 @@ from studio.storage.downloads.fetching import part_folder
 from studio.storage.downloads.hub import is_hub_offline
 from studio.storage.downloads.network import LostConnection
 from studio.storage.downloads.part_file import RESERVED_DISK_BYTES
-from studio.storage.downloads.safe_http import SafeClient, is_known_host
+from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.site_rules import is_known_host
 from studio.storage.downloads.sources import look_up
 
 LOOK_UP_TRIES = 2  # somebody waits for the answer

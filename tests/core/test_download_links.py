@@ -35,6 +35,7 @@ REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
         ),
         ("https://civitai.com/models/12", CivitaiLink(12)),
         ("https://civitai.com/models/12/moon?modelVersionId=34", CivitaiLink(12, 34)),
+        ("https://civitai.red/models/12/moon?modelVersionId=34", CivitaiLink(12, 34)),
         ("civitai.com/api/download/models/34?type=Model", CivitaiLink(0, 34)),
         ("https://example.org/a.safetensors", AddressLink("https://example.org/a.safetensors")),
         # The name of a known site in front of another's, or with a port of its own.

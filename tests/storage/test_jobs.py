@@ -468,3 +468,16 @@ def test_long_lists_come_in_pieces(jobs: Jobs) -> None:
     assert (jobs.count("ann", is_open=True), jobs.count("", is_open=True)) == (0, 5)
     assert [job.id for job in jobs.list_open(limit=2, offset=1)] == ids[5:7]
     assert [job.id for job in jobs.list_ended(2, 1)] == [ids[2], ids[1]]
+
+
+@pytest.mark.smoke
+def test_two_lanes_take_each_their_kinds_in_order(jobs: Jobs) -> None:
+    kinds = ["download", "generate", "download", "bake", "generate"]
+    ids = [jobs.submit(kind, {}) for kind in kinds]
+    jobs.move_to_front(ids[2])
+    lane = {"kinds": ("download",)}
+    others = {"other_than": ("download",)}
+    assert [job.id for _ in range(3) if (job := jobs.claim("cpu", **lane))] == [ids[2], ids[0]]
+    taken = [job.id for _ in range(4) if (job := jobs.claim("cpu", **others))]
+    assert taken == [ids[1], ids[3], ids[4]]
+    assert jobs.claim("cpu", ids[0], **lane) is None

@@ -20,7 +20,8 @@ from studio.errors import BadFile, quote
 
 MAX_LINK_CHARS = 4096
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-CIVITAI_HOSTS = ("civitai.com", "www.civitai.com")
+# Two doors of one site, with the same numbers; it answers programs at the first.
+CIVITAI_HOSTS = ("civitai.com", "www.civitai.com", "civitai.red", "www.civitai.red")
 _REPOSITORY = re.compile(
     r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w.-]{0,95})"
     r"(?:@(?P<revision>[\w./-]{1,200}))?(?P<file>(?:/[^/?#@]+)+)?"

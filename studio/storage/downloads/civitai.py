@@ -9,6 +9,7 @@ A token is read from the variable CIVITAI_TOKEN for each question, and never kep
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 from studio.core.downloads.links import CivitaiLink
 from studio.core.downloads.plan import DownloadPlan, DownloadSpec, RemoteFile, Variant
 from studio.errors import BadFile, DownloadError, SiteRefusal
-from studio.storage.downloads.safe_http import CIVITAI_SITES, Request, SafeClient
+from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.site_rules import CIVITAI_SITES, Request
 from studio.storage.downloads.weights_gate import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, check_suffix
 
 CIVITAI_ADDRESS = "https://civitai.com"
@@ -34,6 +36,7 @@ KEPT_DETAILS = (
     "images",
     "availability",
     "earlyAccessEndsAt",
+    "paidAccess",
 )
 _TOKEN_ADVICE = (
     f"make a token in your account's settings there, put it into the variable {TOKEN_VARIABLE} and "
@@ -109,19 +112,18 @@ def explain_civitai_refusal(
         details: What the site says of the version, if that is known.
     """
     has_token = bool(os.environ.get(TOKEN_VARIABLE, "").strip())
-    if error.status == 401:
+    is_sold, end = _read_access(details or {})
+    if error.status == 401 and not (is_sold and has_token):
         sentence = f"Civitai gives it only to who is logged in: {_TOKEN_ADVICE}."
         if has_token:
             sentence = (
                 f"Civitai does not know the token in {TOKEN_VARIABLE} (any more); make a new one."
             )
-    elif error.status == 403:
-        end = _find_early_access_end(details or {})
+    elif error.status in (401, 403):
         until = f" until {end}" if end else ""
-        sentence = (
-            f"Civitai does not give it to you: it may be in early access{until}, for who has "
-            "bought it. Take another version, or wait."
-        )
+        reason = f"only who has bought it gets it{until}" if is_sold else "it may be for sale"
+        advice = "Take another version, or wait." if end else "Take another version, or buy it."
+        sentence = f"Civitai does not give it to you: {reason}. {advice}"
     else:
         sentence = str(error)
     return SiteRefusal(sentence, error.status, error.code)
@@ -211,15 +213,20 @@ def _list_notes(version: Mapping[str, Any]) -> list[str]:
     words = [word for word in version.get("trainedWords") or () if isinstance(word, str)]
     if words:
         notes.append(f"Trigger words: {', '.join(words)[:200]}.")
-    end = _find_early_access_end(version)
-    if end:
-        notes.append(f"It is in early access until {end}; only who has bought it gets it.")
+    is_sold, end = _read_access(version)
+    if is_sold:
+        until = f" until {end}" if end else ""
+        notes.append(f"Only who has bought it gets it{until}.")
     return notes
 
 
-def _find_early_access_end(version: Mapping[str, Any]) -> str:
-    """Return the day on which early access ends; empty if it is not in early access."""
-    if version.get("availability") not in (None, "EarlyAccess"):
-        return ""
+def _read_access(version: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether a version has to be bought, and the day on which that ends, if it does."""
+    paid = version.get("paidAccess")
+    if isinstance(paid, dict) and paid:
+        end = None if paid.get("permanent") else paid.get("endsAt")
+        return True, end[:10] if isinstance(end, str) else ""
     end = version.get("earlyAccessEndsAt") or version.get("earlyAccessDeadline")
-    return end[:10] if isinstance(end, str) else ""
+    if isinstance(end, str) and end[:10] > time.strftime("%Y-%m-%d", time.gmtime()):
+        return True, end[:10]
+    return version.get("availability") == "EarlyAccess", ""

@@ -122,10 +122,12 @@ def _held(folder: Path) -> Iterator[None]:
     try:
         if not lock.acquire():
             raise Busy("It is being fetched already; the list of downloads shows how far it is.")
-        yield
+        try:
+            yield
+        finally:
+            _remove_if_empty(folder)
     finally:
         lock.close()
-        _remove_if_empty(folder)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -24,7 +24,8 @@ from studio.core.downloads.links import HubLink
 from studio.core.downloads.plan import DownloadPlan, DownloadSpec, RemoteFile, Variant
 from studio.core.families.registry import FAMILIES, find_families
 from studio.errors import BadFile, DownloadError, SiteRefusal, quote
-from studio.storage.downloads.safe_http import Request, SafeClient
+from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.site_rules import Request
 from studio.storage.downloads.weights_gate import SAFETENSORS_SUFFIX, check_suffix
 
 HUB_ADDRESS = "https://huggingface.co"

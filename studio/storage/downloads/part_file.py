@@ -25,7 +25,8 @@ from studio.core.downloads.plan import RemoteFile, format_size
 from studio.errors import BadFile, DiskError, DownloadError
 from studio.storage import atomic
 from studio.storage.downloads.network import LostConnection
-from studio.storage.downloads.safe_http import Answer, Request, SafeClient
+from studio.storage.downloads.safe_http import Answer, SafeClient
+from studio.storage.downloads.site_rules import Request
 from studio.storage.downloads.weights_gate import WeightsGate
 
 RESERVED_DISK_BYTES = 2 * 10**9  # that a download leaves free

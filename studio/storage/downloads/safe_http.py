@@ -1,7 +1,7 @@
 """HTTPS as downloads need it: known sites, few redirects, no secrets to others, limits on all.
 
-Knows: which sites need no question, redirects, refusals, when another try is worth it.
-Does not know: addresses and sockets (network.py); what is done with an answer.
+Knows: redirects, refusals, when another try is worth it. Does not know: which sites may be asked
+(site_rules.py); addresses and sockets (network.py); what is done with an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +27,7 @@ from studio.storage.downloads.network import (
     PinnedConnection,
     open_network,
 )
+from studio.storage.downloads.site_rules import Request, check_page, check_site, encode_host
 
 MAX_REDIRECTS = 5
 MAX_TRIES = 7  # one after the other that bring nothing: about a minute
@@ -34,34 +35,9 @@ MAX_PAUSE_SECONDS = 300.0  # that a site may ask for
 MAX_ANSWER_BYTES = 16 * 2**20  # of a list of files
 MAX_ANSWER_SECONDS = 60.0
 PAUSE_STEP_SECONDS = 0.25  # within a pause, between two looks for a stop
-LOGIN_PATHS = ("/login", "/signin", "/sign-in")  # where some lead instead of saying 401
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
-# Names of sites, and of their subdomains where one begins with a dot.
-HUB_SITES = ("huggingface.co", ".huggingface.co", "hf.co", ".hf.co")
-CIVITAI_SITES = ("civitai.com", ".civitai.com")
-# Where these two keep their files. Anybody can have a name there, so a link may not begin with one.
-STORAGE_SITES = (".r2.cloudflarestorage.com", ".backblazeb2.com")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a site.
-
-    Attributes:
-        url: An https address.
-        token: A secret for this site alone; it goes to no other that the site may lead to.
-        headers: Further headers.
-        is_confirmed: Whether sites that need a question may be asked.
-        trusted_host: A further site that needs none, such as a mirror of the hub.
-    """
-
-    url: str
-    token: str = ""
-    headers: Mapping[str, str] | None = None
-    is_confirmed: bool = False
-    trusted_host: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,9 +121,7 @@ class SafeClient:
                 response.close()
                 connection.close()
             url, is_first = _join(url, location), False
-            if urlsplit(url).path.rstrip("/") in LOGIN_PATHS:
-                host = urlsplit(request.url).hostname
-                raise SiteRefusal(f"{host} wants to know who asks (login page).", 401)
+            check_page(url, request)
         raise DownloadError(
             f"{urlsplit(request.url).hostname} leads from one address to the next more than "
             f"{MAX_REDIRECTS} times; nothing was fetched."
@@ -157,14 +131,14 @@ class SafeClient:
         self, url: str, request: Request
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = encode_host(parts.hostname or "")
         headers = {
             "Accept-Encoding": "identity",  # a few bytes cannot become gigabytes here
             "User-Agent": f"picture-studio/{__version__}",
             "Connection": "close",
             **(request.headers or {}),
         }
-        if request.token and host == urlsplit(request.url).hostname:
+        if request.token and host == encode_host(urlsplit(request.url).hostname or ""):
             headers["Authorization"] = f"Bearer {request.token}"
         target = quote_url(parts.path or "/", safe="/%!$&'()*+,;=:@~")
         if parts.query:
@@ -236,38 +210,6 @@ class SafeClient:
             self.check_stop()
             self.network.pause(min(PAUSE_STEP_SECONDS, seconds))
             seconds -= PAUSE_STEP_SECONDS
-
-
-def is_known_host(host: str) -> bool:
-    """Return whether a link to a site needs no question."""
-    return _matches(host, HUB_SITES + CIVITAI_SITES)
-
-
-def check_site(url: str, request: Request, *, is_first: bool) -> None:
-    """Raise DownloadError for an address that may not be asked."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
-    except ValueError:
-        raise DownloadError("A site leads to something that is no address.") from None
-    if parts.scheme != "https" or not host or parts.username is not None:
-        origin = urlsplit(request.url).hostname
-        raise DownloadError(
-            f"{origin} leads to an address without https, where nothing is fetched from."
-        )
-    if request.is_confirmed or (request.trusted_host and host == request.trusted_host):
-        return
-    sites = HUB_SITES + CIVITAI_SITES + (() if is_first else STORAGE_SITES)
-    if not _matches(host, sites) or port != 443:
-        begins = "The file comes" if is_first else f"{urlsplit(request.url).hostname} sends it"
-        raise DownloadError(
-            f"{begins} from {host}, a site that the studio does not know. If it is meant, say so "
-            "and start again."
-        )
-
-
-def _matches(host: str, sites: tuple[str, ...]) -> bool:
-    return any(host.endswith(site) if site.startswith(".") else host == site for site in sites)
 
 
 def _join(url: str, location: str) -> str:

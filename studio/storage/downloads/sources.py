@@ -21,7 +21,8 @@ from studio.storage.downloads.civitai import (
     plan_civitai,
 )
 from studio.storage.downloads.hub import Hub, build_hub_request, explain_hub_refusal
-from studio.storage.downloads.safe_http import Request, SafeClient, is_known_host
+from studio.storage.downloads.safe_http import SafeClient
+from studio.storage.downloads.site_rules import Request, is_known_host
 from studio.storage.downloads.weights_gate import (
     PICKLE_SUFFIXES,
     SAFETENSORS_SUFFIX,

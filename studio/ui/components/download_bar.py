@@ -56,7 +56,7 @@ class DownloadBar:
                 self.variant = gr.Dropdown(
                     VARIANT_CHOICES, value="auto", label="Precision", scale=1, min_width=150
                 )
-                self.look = gr.Button("Look", scale=0, min_width=90, elem_id="download-look")
+                self.look = gr.Button("Look up", scale=0, min_width=100, elem_id="download-look")
             self.found = gr.HTML(elem_id="download-found")
             with gr.Row(visible=False, elem_classes="download-row") as self.choice:
                 self.name = gr.Textbox(label="Name here", max_lines=1, elem_id="download-name")

@@ -18,7 +18,8 @@ from studio.errors import BadFile, Cancelled, DiskError, DownloadError
 from studio.storage.downloads import part_file
 from studio.storage.downloads.network import LostConnection
 from studio.storage.downloads.part_file import Transfer
-from studio.storage.downloads.safe_http import MAX_TRIES, Request, SafeClient
+from studio.storage.downloads.safe_http import MAX_TRIES, SafeClient
+from studio.storage.downloads.site_rules import Request
 from studio.storage.downloads.weights_gate import MAX_PICKLE_BYTES, WeightsGate
 from support.sentences import refused
 from support.sites import HUB, Asked, Sites, make_large_lora, make_weights, serve

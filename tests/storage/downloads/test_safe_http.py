@@ -5,20 +5,18 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from studio.errors import Cancelled, DownloadError, SiteRefusal
 from studio.storage.downloads.network import LostConnection, Network, is_public_address
-from studio.storage.downloads.safe_http import (
-    MAX_ANSWER_BYTES,
-    MAX_TRIES,
-    PassingError,
-    Request,
-    SafeClient,
-)
+from studio.storage.downloads.safe_http import MAX_ANSWER_BYTES, MAX_TRIES, PassingError, SafeClient
+from studio.storage.downloads.site_rules import Request
 from support.sentences import refused
 from support.sites import CIVITAI, ELSEWHERE, HUB, OTHER, STORAGE, Asked, Sites
 
@@ -196,6 +194,19 @@ def test_nobody_answers(sites: Sites) -> None:
     network = replace(sites.network, resolve=lambda host, port: [("127.0.0.1", 1)])
     with refused(LostConnection):
         SafeClient(network).get_json(Request(PAGE))
+
+
+@given(
+    host=st.text("aé.-_:[]@%\\ /0x", max_size=12),
+    path=st.text("/aé%\n ?#;\x00\r", max_size=12),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_address_is_asked_or_refused_in_words(sites: Sites, host: str, path: str) -> None:
+    network = replace(sites.network, resolve=lambda host, port: [("127.0.0.1", sites.port)])
+    client = SafeClient(network, max_tries=1)
+    for url in (f"https://{host}/{path}", f"https://{HUB}/{path}"):
+        with suppress(DownloadError):
+            client.get_json(Request(url, is_confirmed=True))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 501])
