@@ -48,6 +48,20 @@ def test_a_checkpoint_goes_from_the_loras_to_the_models(tab: ModelsTab, desk: Se
     assert "big" not in updates[tab.lora_cards]
 
 
+@pytest.mark.parametrize("loaded_bytes", [0, 5 * 10**6])
+def test_a_model_that_waits_beside_the_card_is_in_memory(
+    tab: ModelsTab, desk: Services, loaded_bytes: int
+) -> None:
+    """Also where none of it lies on the device; it can be taken out."""
+    assert "in memory" not in tab.render_models(OWNER)
+    row = {"key": "a", "name": "pocket", "bytes": loaded_bytes, "lent": False}
+    desk.home.jobs.set_worker_status("cpu", {"state": "ready", "loaded": [row]})
+    shown = tab.render_models(OWNER)
+    assert ("in memory · " in shown) == bool(loaded_bytes)
+    assert "in memory" in shown
+    assert "Take out of memory" in shown
+
+
 def test_a_guest_reads_it_and_may_not(tab: ModelsTab, desk: Services) -> None:
     path = write_weights(desk.home.settings.models / "moon.safetensors", kohya_lora(CROSS))
     shown = tab.render_models(ANN)

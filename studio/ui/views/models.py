@@ -22,7 +22,7 @@ def render_models(
     Args:
         cards: For each model `name` and either `problem`, `file` and `move_to` (a folder; empty if
             it cannot be moved), or `family`, `side` (px), `dtype`, `prediction`, `bytes` and
-            `loaded` (bytes in memory, if any).
+            `loaded` (bytes on the device; None if it is not in memory).
         workers: What each worker reports, by its name.
         is_owner: Whether the visitor may take models out of memory and move files.
     """
