@@ -25,7 +25,7 @@ from studio.core.generation.memory_policy import (
     MEMORY_RAN_OUT_NOTE,
     WHOLE,
     MemoryPlan,
-    _get_streamed_bytes,
+    get_streamed_bytes,
 )
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepSpec
@@ -86,9 +86,12 @@ def paint(
         "scheduler": "Euler",
         "noise_schedule": "As shipped",
     } | spec
+    messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(bench.pipelines._planner, "choose", lambda info, requests: plan)
-        result = generate(bench, spec, lambda progress: None)
+        result = generate(bench, spec, lambda progress: messages.append(progress.message))
+    loading = messages.index("Loading the model")
+    assert [note for note in plan.notes if note not in messages[:loading]] == []  # said beforehand
     return np.asarray(Image.open(result["pictures"][0]["path"])), result
 
 
@@ -396,7 +399,7 @@ def test_shares_of_the_released_models() -> None:
                     for layer in network.modules()
                 )
                 total = sum(weight.numel() for weight in network.parameters())
-                assert largest * dtype_bytes <= _get_streamed_bytes(total * dtype_bytes)
+                assert largest * dtype_bytes <= get_streamed_bytes(total * dtype_bytes)
         for network in denoisers:
             total = sum(weight.numel() for weight in network.parameters())
             network.half().enable_layerwise_casting(
@@ -406,6 +409,39 @@ def test_shares_of_the_released_models() -> None:
                 weight.numel() * weight.element_size() for weight in network.parameters()
             )
             assert total <= held_bytes < 1.01 * total
+
+
+@pytest.mark.parametrize("setting", ["auto", "low"])
+def test_a_processor_that_just_holds_the_denoiser_paints(
+    bench: WorkerContext, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Where nothing can wait elsewhere, parts are given up one after the other; what lies there is never too much."""
+    pipelines, planner = bench.pipelines, bench.pipelines._planner
+    whole, _ = paint(bench, monkeypatch, WHOLE)
+    pipelines.evict_idle()
+    request = GenerationRequest(prompt="a boat", width=64, height=64)
+    monkeypatch.setattr(planner, "_setting", setting)
+    info = bench.home.library.get_model("pocket")
+    plan = next(plan for plan in planner.list_plans(info, request) if plan.level != "whole")
+    assert plan.level == ("turns" if setting == "auto" else "fp8")
+    largest = max(planner.measure_part(info, part, WHOLE) for part in PARTS)
+    assert plan.peak_bytes < sum(planner.measure_part(info, part, WHOLE) for part in PARTS) + (
+        plan.denoise_bytes + plan.decode_bytes
+    )
+    assert plan.peak_bytes >= largest
+    held: list[int] = []
+    monkeypatch.setattr(
+        type(pipelines.device),
+        "get_memory",
+        lambda device: (plan.peak_bytes, plan.peak_bytes - pipelines._cache.used_bytes),
+    )
+    monkeypatch.setattr(pipelines, "on_change", lambda: held.append(pipelines._cache.used_bytes))
+    assert pipelines.plan_memory(request) == plan
+    pixels, result = paint(bench, monkeypatch, planner.choose(info, [request]))
+    assert result["notes"] == plan.notes
+    assert np.array_equal(pixels, whole) == (setting == "auto")
+    assert 0 < max(held) <= plan.peak_bytes
+    assert pipelines.loaded[0]["bytes"] < plan.peak_bytes
 
 
 # ---- the machine's own memory ---------------------------------------------------------------------------------------

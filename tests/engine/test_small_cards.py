@@ -49,6 +49,15 @@ SPEC: dict[str, Any] = {
     "scheduler": "Euler",
     "noise_schedule": "As shipped",
 }
+ADAPTER_KINDS = (
+    "LoHa",
+    "LoKr of low rank",
+    "DoRA",
+    "DoRA along inputs",
+    "OFT, limited and rescaled",
+    "(IA)³ on inputs",
+    "full difference",
+)
 PLENTY = MemoryState(free=100 * GIB, host_free=100 * GIB, is_shared=False, stores_fp8=True)
 
 
@@ -187,6 +196,28 @@ def test_loras_compute_on_the_card(card: Card, home: Path, memory: str) -> None:
     if memory == "lowest":
         assert np.array_equal(dressed, paint(cpu, loras=["both:0.6"])[0])
     assert not np.array_equal(dressed, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["low", "lowest"])
+def test_every_kind_of_adapter_computes_on_the_card(card: Card, home: Path, memory: str) -> None:
+    """All at once, attached after the denoiser has run: what is computed from its weights is so wherever they wait."""
+    pipe = makers.stock(POCKET)
+    for seed, kind in enumerate(ADAPTER_KINDS):
+        makers.add_relative(home / "loras" / f"kind {seed}.safetensors", pipe, kind, seed)
+    uses = [
+        {"name": f"kind {seed}", "unet": 0.2, "text_encoder": 0.2}
+        for seed in range(len(ADAPTER_KINDS))
+    ]
+    bench = open_card(home, memory=memory)
+    plain, _ = paint(bench)
+    dressed, _ = paint(bench, loras=uses)
+    again, _ = paint(bench)
+    leave(bench, card)
+    assert np.array_equal(again, plain)
+    assert not np.array_equal(dressed, plain)
+    if memory == "lowest":
+        assert np.array_equal(dressed, paint(open_bench(home), loras=uses)[0])
 
 
 # ---- memory that runs out on the way --------------------------------------------------------------------------------

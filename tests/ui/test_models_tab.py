@@ -63,6 +63,20 @@ def test_a_checkpoint_goes_from_the_loras_to_the_models(tab: ModelsTab, desk: Se
     assert "Move to" not in after
 
 
+@pytest.mark.parametrize("loaded_bytes", [0, 5 * 10**6])
+def test_a_model_that_waits_beside_the_card_is_in_memory(
+    tab: ModelsTab, desk: Services, loaded_bytes: int
+) -> None:
+    """Also where none of it lies on the device; it can be unloaded."""
+    assert "in memory" not in shown(tab)
+    row = {"key": "a", "name": "pocket", "bytes": loaded_bytes, "lent": False}
+    desk.home.jobs.set_worker_status("cpu", {"state": "ready", "loaded": [row]})
+    page = shown(tab)
+    assert ("in memory · " in page) == bool(loaded_bytes)
+    assert "in memory" in page
+    assert 'data-action="unload"' in page
+
+
 def test_a_guest_reads_it_and_may_not(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
     path = write_weights(desk.home.settings.models / "ink.safetensors", kohya_lora(CROSS))
     write_weights(tmp_path / "private/loras/sun.safetensors", kohya_lora(CROSS))

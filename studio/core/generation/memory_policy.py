@@ -234,12 +234,12 @@ def _build_plan(sizes: ModelBytes, is_shared: bool, level: Level, is_tiled: bool
             held_bytes + max(sizes.denoise, sizes.vae + decode),
         )
     else:
-        streamed_denoiser = _get_streamed_bytes(sizes.denoiser)
+        streamed_denoiser = get_streamed_bytes(sizes.denoiser)
         held_denoiser = {"turns": sizes.denoiser, "fp8": sizes.denoiser_fp8}.get(level, 0)
         peak_bytes = held_denoiser + max(
             sizes.denoise + (streamed_denoiser if level == "streamed" else 0),
-            _get_streamed_bytes(sizes.text_encoders),
-            _get_streamed_bytes(sizes.vae) + decode,
+            get_streamed_bytes(sizes.text_encoders),
+            get_streamed_bytes(sizes.vae) + decode,
         )
     host_bytes = 0
     if not is_shared and level != "whole":
@@ -257,6 +257,6 @@ def _build_plan(sizes: ModelBytes, is_shared: bool, level: Level, is_tiled: bool
     )
 
 
-def _get_streamed_bytes(part_bytes: int) -> int:
+def get_streamed_bytes(part_bytes: int) -> int:
     """Return what of a part that comes layer by layer is on the device at once, at most."""
     return max(part_bytes // STREAMED_SHARE, min(part_bytes, MIN_STREAMED_BYTES))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
@@ -45,7 +46,7 @@ def place_networks(
             )
 
 
-def store_in_fp8(network: torch.nn.Module, compute_dtype: torch.dtype) -> None:
+def store_in_fp8(network: Any, compute_dtype: torch.dtype) -> None:
     """Keep a denoiser's layers in 8 bits; each is unpacked while it computes.
 
     Layers with numbers that 8 bits cannot hold (over 448) stay as they are: they would become no

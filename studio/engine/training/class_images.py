@@ -76,7 +76,10 @@ def _generate_missing(
     def report_progress() -> None:
         report(Progress(num_generated, len(missing), "Painting class pictures"))
 
-    with context.pipelines.borrow(request) as model:
+    plan = context.pipelines.plan_memory(request)
+    for note in plan.notes:
+        report(Progress(0, len(missing), note))
+    with context.pipelines.borrow(request, plan=plan) as model:
         conditioning = encode_prompts(model, request)
         resolved = request.resolve(model.info.native_size, 0)
         paths = {}

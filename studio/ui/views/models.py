@@ -125,7 +125,7 @@ def _build_card(entry: CatalogEntry, page: LibraryPage, is_owner: bool) -> dict[
         "path": make_printable(str(entry.path)) if is_owner else "",
         "preview": page.previews.get(entry.path, ""),
         "is_favourite": entry.is_favourite,
-        "loaded": format_bytes(loaded) if loaded is not None else "",
+        "loaded_bytes": loaded,
         "may_use": entry.kind in page.usable_kinds and not entry.problem,
         "problem": entry.problem,
         "file": entry.file,
