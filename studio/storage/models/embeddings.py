@@ -102,7 +102,8 @@ class EmbeddingIndex:
         self, infos: Sequence[EmbeddingInfo], widths: tuple[int, ...], model_name: str
     ) -> None:
         # One that was not read yet may fit; whoever computes has it read first.
-        fitting, others = [], []
+        fitting: list[EmbeddingInfo] = []
+        others: list[EmbeddingInfo] = []
         for info in infos:
             fits = not info.problem and info.widths in (widths, ())
             (fitting if fits else others).append(info)
