@@ -25,7 +25,7 @@ from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedMod
 from studio.errors import InvalidSpec, OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
-from studio.storage.models.embeddings import EmbeddingIndex
+from studio.storage.models.embedding_index import EmbeddingIndex
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.storage.models.transformers_models import TransformersModels
 

@@ -39,13 +39,8 @@ from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
 from studio.storage.models import lora_file
-from studio.storage.models.embeddings import (
-    EmbeddingIndex,
-    EmbeddingInfo,
-    Embeddings,
-    build_info,
-    read_text_widths,
-)
+from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo
+from studio.storage.models.embeddings import Embeddings, build_info, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
