@@ -91,6 +91,8 @@ def write_hostile(folder: Path, proof: Path) -> dict[str, str]:
     huge = b"\x80\x04\x8e" + struct.pack("<Q", 2**33) + b"x"
     (folder / "huge.pt").write_bytes(huge)
     torch.save([1, 2, 3], folder / "list.pt")
+    (folder / "pointer.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    (folder / "link.pt").symlink_to(folder / "nowhere.pt")
     torch.save({"conv.weight": torch.zeros(3, 3)}, folder / "other.pt")
     (folder / "large.pt").write_bytes(b"PK\x03\x04" + bytes(20 * 2**20))
     program = "is a pickle that wants to run a program, and was not opened."
@@ -103,6 +105,9 @@ def write_hostile(folder: Path, proof: Path) -> dict[str, str]:
         "cut.pt": damaged,
         "list.pt": "is a pickle without tensors by name.",
         "other.pt": "is a pickle that holds no textual inversion; only those are read out of pickles.",
+        "pointer.bin": "is a Git LFS pointer of a few lines and not the file itself; fetch it with "
+        "`git lfs pull`.",
+        "link.pt": "cannot be read (No such file or directory).",
         "large.pt": "is a pickle of more than 20 MB, and is not opened.",
     }
 
@@ -175,6 +180,7 @@ def test_hostile_pickles_do_nothing(
         folder / "evil.pt": f"evil.pt {expected['evil.pt']}"
     }
     assert not Library(settings).shelf.list_files("embedding")[1:]
+    assert not Library(settings).list_unread_pickles()
 
 
 def test_a_child_that_dies_costs_only_its_file(
@@ -242,6 +248,7 @@ def test_flatten_takes_only_dense_tensors_by_name() -> None:
         pickle_reader.flatten({"string_to_param": {"*": torch.ones(1), "+": torch.ones(1)}})
 
 
+@pytest.mark.slow
 def test_the_job_reads_what_is_new(settings: Settings, folder: Path) -> None:
     from studio.core.jobs import READ_PICKLES
     from studio.engine.models.pickle_job import read_pickles

@@ -13,7 +13,7 @@ from studio.errors import BadFile, InvalidSpec
 from studio.settings import load
 from studio.storage import atomic
 from studio.storage.models.embedding_file import find_bundled, read_embeddings
-from studio.storage.models.embeddings import EmbeddingUses
+from studio.storage.models.embedding_index import EmbeddingUses
 from studio.storage.models.library import Library
 from studio.storage.models.lora_file import read_lora_info
 from support.sentences import refused

@@ -1,7 +1,7 @@
 """Textual inversions in a prompt: where a text names which.
 
 Knows: the spellings of A1111, ComfyUI and diffusers. Does not know: which embeddings the library
-has (storage/models/embeddings.py), the vectors they stand for (engine/models/embeddings.py).
+has (storage/models/embedding_index.py), the vectors they stand for (engine/models/embeddings.py).
 
     EasyNegative                  A1111: the name of the file, in any case, as whole words
     embedding:EasyNegative        ComfyUI; also embedding:folder/EasyNegative.safetensors

@@ -1,7 +1,8 @@
 """Textual inversions (arXiv:2208.01618) on text encoders: vectors that stand for words of a prompt.
 
 Knows: how vectors are read, the ids that stand for them, how a text encoder is shown them for the
-time of a block. Does not know: which prompt names which (storage/models/embeddings.py); compel.
+time of a block. Does not know: which prompt names which (storage/models/embedding_index.py),
+compel.
 
 No vocabulary changes: an embedding's name is found before a prompt is tokenised, and its vectors
 get ids above all that the encoder has. So a name may be an ordinary word, two embeddings cannot
@@ -23,7 +24,7 @@ from studio.core.generation.embeddings import Mention, MentionFinder
 from studio.core.generation.prompt import Prompt
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
-from studio.storage.models.embeddings import EmbeddingInfo
+from studio.storage.models.embedding_index import EmbeddingInfo
 from studio.storage.models.library import Library, ModelInfo
 from studio.storage.odd_files import explain_odd_file
 

@@ -32,7 +32,7 @@ from studio.engine.models.part_placement import place_networks
 from studio.errors import InvalidSpec, OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
-from studio.storage.models.embeddings import EmbeddingIndex
+from studio.storage.models.embedding_index import EmbeddingIndex
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.storage.models.model_bytes import count_pixels
 from studio.storage.models.transformers_models import TransformersModels

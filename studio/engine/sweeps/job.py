@@ -43,7 +43,7 @@ from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import load_sweep, write_exports
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
-from studio.storage.models.embeddings import EmbeddingIndex
+from studio.storage.models.embedding_index import EmbeddingIndex
 from studio.storage.models.library import ModelInfo
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings

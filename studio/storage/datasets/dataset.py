@@ -429,9 +429,9 @@ class Dataset:
         """Convert images to what filters and lint work on."""
         if not count_tokens:
             return [to_row(image) for image in images]
-        count_tokens = self._token_models.get_counter(self.folder)
-        count_tokens.count_batch(image.caption for image in images)
-        return [to_row(image, count_tokens(image.caption)) for image in images]
+        counter = self._token_models.get_counter(self.folder)
+        counter.count_batch(image.caption for image in images)
+        return [to_row(image, counter(image.caption)) for image in images]
 
     # ---- changing ------------------------------------------------------------------------------
 

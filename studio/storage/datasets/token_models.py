@@ -88,4 +88,4 @@ def _has_own_vocabulary(model: ModelInfo) -> bool:
         config = odd_files.read_json(model.path / family.text_encoders[0].encoder / "config.json")
     except (OSError, ValueError):
         return False
-    return config.get("vocab_size", CLIP_VOCABULARY_SIZE) != CLIP_VOCABULARY_SIZE
+    return bool(config.get("vocab_size", CLIP_VOCABULARY_SIZE) != CLIP_VOCABULARY_SIZE)

@@ -37,13 +37,8 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models.embeddings import (
-    EmbeddingIndex,
-    EmbeddingInfo,
-    Embeddings,
-    build_info,
-    read_text_widths,
-)
+from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo
+from studio.storage.models.embeddings import Embeddings, build_info, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.hub_cache import find_missing_file
 from studio.storage.models.loose_files import LooseFiles, Unusable

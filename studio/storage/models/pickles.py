@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.errors import BadFile, DiskError, StudioError
+from studio.errors import DiskError, StudioError
 from studio.settings import Settings
 from studio.storage import atomic, odd_files
 from studio.storage.models import model_file
@@ -50,6 +50,7 @@ KEPT_KINDS: dict[str, tuple[FileKind, ...]] = {
 FILE_SECONDS = 120.0  # for one file, the start of the child included
 MODULE = "studio.engine.models.pickle_reader"
 _UNREAD = "is a pickle that has not been read yet; look again in a moment"
+_TOO_LARGE = "is a pickle of more than {} MB, and is not opened"
 _BROKE_OFF = "is a pickle that asks for too much memory or time, and was not opened"
 
 
@@ -83,7 +84,7 @@ class Pickles:
 
     def is_unread(self, path: Path) -> bool:
         """Whether a file is a pickle that would be read, and was not yet."""
-        if find_use(path) is None or self.get_converted(path):
+        if find_use(path) is None or not path.is_file() or self.get_converted(path):
             return False
         entry = self._get_entry(path)
         return not (entry and entry.get("problem"))
@@ -123,12 +124,7 @@ class Pickles:
 
     def _convert(self, paths: Sequence[Path], use: str) -> dict[Path, Path | str]:
         """Read pickles of one use; each ends with an entry in the index."""
-        entries: dict[Path, dict[str, Any]] = {}
-        for path in paths:
-            try:
-                entries[path] = _describe_pickle(path, MAX_BYTES[use])
-            except StudioError as error:
-                return {path: str(error)} | self._convert([p for p in paths if p != path], use)
+        entries = {path: _describe_pickle(path, MAX_BYTES[use]) for path in paths}
         atomic.make_folder(self._folder)
         waiting = [
             path
@@ -248,18 +244,23 @@ def find_use(path: Path) -> str | None:
 
 
 def _describe_pickle(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Return the beginning of a pickle's entry. Raises BadFile if it cannot be read."""
-    with odd_files.explain_odd_file(path):
-        stamp = _stamp(path)
-        if stamp[0] > max_bytes:
-            problem = f"is a pickle of more than {max_bytes // MIB} MB, and is not opened"
-            return {"stamp": stamp, "sha256": "", "problem": problem}
-        identified = model_file.identify_file(path)
-        if not identified.is_pickle:
-            raise BadFile(identified.sentence)
-        with odd_files.open_file(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"stamp": stamp, "sha256": digest, "problem": ""}
+    """Return a pickle's entry as far as it can be told without opening it."""
+    entry: dict[str, Any] = {"stamp": None, "sha256": "", "problem": ""}
+    try:
+        with odd_files.explain_odd_file(path, "it"):
+            entry["stamp"] = _stamp(path)
+            if entry["stamp"][0] > max_bytes:
+                entry["problem"] = _TOO_LARGE.format(max_bytes // MIB)
+                return entry
+            identified = model_file.identify_file(path)
+            if not identified.is_pickle:
+                entry["problem"] = identified.problem or "is no pickle"
+                return entry
+            with odd_files.open_file(path) as file:
+                entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    except StudioError as error:
+        entry["problem"] = str(error).removeprefix("it ").removeprefix(path.name).strip(" .")
+    return entry
 
 
 def _stamp(path: Path) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from studio.core.generation.lora_use import LoraUse
-from studio.storage.models.embeddings import EmbeddingInfo
+from studio.storage.models.embedding_index import EmbeddingInfo
 from studio.storage.models.library import Library, LoraInfo, ModelInfo
 from studio.ui.views.templates import render_macro
 
