@@ -170,9 +170,13 @@ class ModelsTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         self.cards.click(self.handle_action, inputs, [self.cards, self.page], **EVENT_OPTIONS)
-        self.upload.upload(self.add_file, {*inputs, self.upload}, self.cards, **EVENT_OPTIONS).then(
-            lambda: None, None, self.upload, **EVENT_OPTIONS
-        )  # ready for the next one
+        self.upload.upload(
+            self.add_file,
+            {*inputs, self.upload},
+            self.cards,
+            preprocess=False,
+            **EVENT_OPTIONS,
+        ).then(lambda: None, None, self.upload, **EVENT_OPTIONS)  # ready for the next one
         gr.on(
             [self.add_button.click, self.path.submit],
             self.add_path,
