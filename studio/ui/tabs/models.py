@@ -170,13 +170,15 @@ class ModelsTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         self.cards.click(self.handle_action, inputs, [self.cards, self.page], **EVENT_OPTIONS)
-        self.upload.upload(
+        adding = self.upload.upload(
             self.add_file,
             {*inputs, self.upload},
             self.cards,
             preprocess=False,
             **EVENT_OPTIONS,
-        ).then(lambda: None, None, self.upload, **EVENT_OPTIONS)  # ready for the next one
+        )
+        for ending in (adding.success, adding.failure):  # ready for the next one
+            ending(lambda: gr.File(value=None), None, self.upload, **EVENT_OPTIONS)
         gr.on(
             [self.add_button.click, self.path.submit],
             self.add_path,
