@@ -94,7 +94,7 @@ class CatalogEntry:
     def family_title(self) -> str:
         """The family's name for people; empty where it is not known."""
         if self.family in FAMILIES:
-            return FAMILIES[self.family].title  # type: ignore[index]
+            return FAMILIES[self.family].title
         return FAMILY_TITLES.get(self.family, "")
 
 
@@ -405,8 +405,8 @@ def report_entry(entry: CatalogEntry, visitor: Visitor) -> dict[str, Any]:
         "favourite": entry.is_favourite,
         "problem": entry.problem,
     }
-    if not visitor.is_guest:
-        report["path"] = make_printable(str(entry.path))
+    if not visitor.is_guest:  # not as "path": gradio's client takes that for a file to fetch
+        report["location"] = make_printable(str(entry.path))
     return report
 
 

@@ -219,7 +219,7 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
         page.locator("#tabs .overflow-menu button").first.click()
         tab = page.locator("#tabs .overflow-dropdown").get_by_text("Models", exact=True)
     tab.click()
-    card = page.locator("#loras-list [data-lora=moon]")
+    card = page.locator("#models-list .card[data-name=moon]")
     size = format_bytes((shelf.home / "loras" / "moon.safetensors").stat().st_size)
     for words in (
         f"Stable Diffusion 1.x · LoRA · rank 4 · alpha 2 · picture and text · {size}",
@@ -230,8 +230,10 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
         "night",
     ):
         expect(card).to_contain_text(words)
-    expect(page.locator("#loras-list [data-lora=old]")).to_contain_text("can carry programs")
-    expect(page.locator("#loras-list [data-lora=cut]")).to_contain_text("cut off")
+    expect(page.locator("#models-list .card.bad[data-name=old]")).to_contain_text(
+        "can carry programs"
+    )
+    expect(page.locator("#models-list .card.bad[data-name=cut]")).to_contain_text("cut off")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"lora-cards-{width}")
     card.get_by_role("button", name="Use in txt2img").click()
@@ -252,21 +254,19 @@ def test_the_owner_adds_a_file_and_a_preset_keeps_it(
         (shelf.home / "loras" / "moon.safetensors").read_bytes()
     )
     (tmp_path / "not.safetensors").write_bytes(b"hello")
-    with page.expect_file_chooser() as chooser:
-        page.locator("#lora-upload").click()
-    chooser.value.set_files(tmp_path / "not.safetensors")
+    page.locator("#models-add button").first.click()
+    field = page.locator("#models-drop input[type=file]")
+    field.set_input_files(tmp_path / "not.safetensors")
     expect(page.locator(".toast-body").first).to_contain_text(
         "not.safetensors is no safetensors file"
     )
     page.locator(".toast-close").first.click()
-    with page.expect_file_chooser() as chooser:
-        page.locator("#lora-upload").click()
-    chooser.value.set_files(tmp_path / "fresh.safetensors")
-    expect(page.locator("#loras-list [data-lora=fresh]")).to_contain_text("rank 4")
+    field.set_input_files(tmp_path / "fresh.safetensors")
+    expect(page.locator("#models-list .card[data-name=fresh]")).to_contain_text("rank 4")
     assert (shelf.home / "loras" / "fresh.safetensors").read_bytes() == (
         tmp_path / "fresh.safetensors"
     ).read_bytes()
-    page.locator("#loras-list [data-lora=fresh] [data-action=use]").click()
+    page.locator("#models-list .card[data-name=fresh] [data-action=use]").click()
     row(page, "fresh").get_by_role("spinbutton").fill("0.6")
     page.locator("#presets button").first.click()
     page.get_by_label("Keep these settings as").fill("fresh look")
@@ -301,10 +301,10 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
     assert str(studio.home) not in page.locator("body").inner_text()
     page.get_by_role("tab", name="Models", exact=True).click()
     expect(page.locator("#models-refresh")).to_be_visible()
-    expect(page.locator("#lora-upload")).to_have_count(0)
+    expect(page.locator("#models-add")).to_have_count(0)
     config = page.request.get(f"{studio.url}config").json()
     (upload,) = [
-        part["id"] for part in config["components"] if part["props"].get("elem_id") == "lora-upload"
+        part["id"] for part in config["components"] if part["props"].get("elem_id") == "models-drop"
     ]
     (taken,) = [
         event["id"] for event in config["dependencies"] if [upload, "upload"] in event["targets"]
@@ -312,7 +312,7 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
     answer = page.request.post(
         f"{studio.url}gradio_api/run/predict",
         headers={"X-Forwarded-For": "192.168.7.7"},
-        data={"fn_index": taken, "data": [None], "session_hash": "guest"},
+        data={"fn_index": taken, "data": ["", "", "", False, None, 0], "session_hash": "guest"},
     )
     assert answer.status == 500
     assert "only the owner of this studio" in answer.json()["error"]

@@ -1,10 +1,13 @@
-"""The Models tab in a real browser: what each file is, and one click that brings it to its folder."""
+"""The Models tab in a real browser: files moved, folders used, searched, starred, put to use."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from support.browser import HOSTILE, Studio, go, shot
@@ -38,8 +41,8 @@ def mixed_up(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
     studio.end()
 
 
-def card(page: Page, name: str) -> str:
-    return f'.card.bad:has(h4:text-is("{name}"))'
+def search(page: Page, words: str) -> None:
+    page.locator("#models-search textarea, #models-search input").first.fill(words)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark")])
@@ -51,27 +54,91 @@ def test_a_click_moves_a_file(
         page.goto(f"{mixed_up.url}?__theme=dark")
     page.set_viewport_size({"width": width, "height": 1500})
     go(page, "Models")
-    models, loras = page.locator("#models-list"), page.locator("#loras-list")
-    moon = models.locator(card(page, "moon.safetensors"))
-    expect(moon).to_contain_text("It is a LoRA for SD 1.x (float16); it belongs in loras/.")
-    vae = models.locator(card(page, "vae-ft-mse.safetensors"))
-    expect(vae).to_contain_text("cannot use yet")
-    expect(vae.get_by_role("button")).to_have_count(0)
+    library = page.locator("#models-list")
+    vae = library.locator(".card[data-name=vae-ft-mse]")
+    expect(vae).to_contain_text("It works where it is; it belongs in vae/.")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"models-mixed-{width}-{scheme}")
-    moon.get_by_role("button", name="Move to loras/").click()
-    expect(page.locator(".toast-body").last).to_contain_text("moon.safetensors lies in loras/ now.")
-    expect(moon).to_have_count(0)
-    expect(loras.locator("[data-lora=moon]")).to_contain_text("rank 4")
-    assert (mixed_up.home / "loras" / "moon.safetensors").is_file()
-    assert not (mixed_up.home / "models" / "moon.safetensors").exists()
-    loras.locator(".card.bad").get_by_role("button", name="Move to models/").click()
-    expect(models.locator(".card.bad").filter(has_text="with-a-long-name")).to_be_visible()
-    taken = models.locator(card(page, "taken.safetensors"))
+    vae.get_by_role("button", name="Move to vae/").click()
+    expect(page.locator(".toast-body").last).to_contain_text("vae-ft-mse.safetensors is in vae/")
+    expect(vae.get_by_role("button", name="Move to vae/")).to_have_count(0)
+    assert (mixed_up.home / "vae" / "vae-ft-mse.safetensors").is_file()
+    assert not (mixed_up.home / "models" / "vae-ft-mse.safetensors").exists()
+    taken = library.locator(".card[data-name='models/taken']")
     taken.get_by_role("button", name="Move to loras/").click()
     expect(page.locator(".toast-body").last).to_contain_text(
         "There is a file taken.safetensors in loras/ already"
     )
     expect(taken).to_be_visible()
+    expect(library.locator(".card.bad", has_text="web page")).to_be_visible()
     assert page.title() == "Studio"
     shot(page, f"models-moved-{width}-{scheme}")
+
+
+def test_a_folder_of_another_program(
+    studio: Studio, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    """Its path pasted, its LoRAs searched for, one starred, and put into the form by its card."""
+    webui = tmp_path / "webui"
+    for number in range(70):
+        file = write_weights(webui / f"models/Lora/ink-{number:02}.safetensors", kohya_lora(CROSS))
+    Image.new("RGB", (400, 300), "navy").save(file.with_name("ink-69.preview.png"))
+    file.with_name("ink-69.civitai.info").write_text(json.dumps({"trainedWords": ["brush"]}))
+    page = visit(studio)
+    go(page, "Models")
+    library = page.locator("#models-list")
+    page.locator("#models-add button").first.click()
+    box = page.locator("#models-path").locator("textarea, input").first
+    box.fill(str(webui))
+    page.locator("#models-path-add").click()
+    expect(page.locator(".toast-body").last).to_contain_text("looks like A1111 or Forge")
+    expect(library).to_contain_text("Page 1 of 2")
+    library.get_by_role("button", name="Next →").click()
+    card = library.locator(".card[data-name='a1111/ink-69']")
+    expect(card).to_contain_text("brush")
+    expect(card.locator("img.preview")).to_be_visible()
+    shown = page.request.get(f"{studio.url}{card.locator('img.preview').get_attribute('src')}")
+    assert shown.headers["content-type"] == "image/webp"
+    search(page, "brush")
+    expect(library).to_contain_text("1 item")
+    card.locator(".star").click()
+    expect(card.locator(".star")).to_have_attribute("aria-pressed", "true")
+    search(page, "")
+    expect(library.locator(".card").first).to_have_attribute("data-name", "a1111/ink-69")
+    shot(page, "models-folder")
+    card.get_by_role("button", name="Use in txt2img").click()
+    row = page.locator("#txt2img-loras [data-lora='a1111/ink-69']")
+    expect(row).to_contain_text("rank 4")
+    expect(row).to_contain_text("brush")
+    go(page, "Models")
+    library.locator("[data-folder=a1111]").get_by_role("button").click()
+    expect(library.locator("[data-folder]")).to_have_count(0)
+    expect(card).to_have_count(0)
+    assert len(list(webui.rglob("*.safetensors"))) == 70
+
+
+def test_names_are_found_by_typing(studio: Studio, visit: Callable[..., Page]) -> None:
+    """Of more names than the page carries: the list comes when it is opened."""
+    for number in range(300):
+        write_weights(studio.home / f"loras/ink-{number:03}.safetensors", kohya_lora(CROSS))
+    page = visit(studio)
+    box = page.locator("#txt2img-lora-choose input")
+    box.click()
+    box.press_sequentially("k-27")
+    options = page.get_by_role("option")
+    expect(options).to_have_count(10)
+    options.filter(has_text="ink-277").click()
+    page.locator("#txt2img-lora-add").click()
+    expect(page.locator("#txt2img-loras [data-lora=ink-277]")).to_contain_text("rank 4")
+
+
+def test_a_model_from_its_card(studio: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(studio)
+    go(page, "Models")
+    width = page.locator("#txt2img-width input")
+    page.locator(".card[data-kind=model][data-name=pocket] [data-action=use]").click()
+    expect(page.locator("#txt2img-model input")).to_have_value("pocket")
+    width.fill("64")
+    go(page, "Models")
+    page.locator(".card[data-kind=model][data-name=pocket] [data-action=use]").click()
+    expect(width).to_have_value("128")  # what goes with the model follows

@@ -33,7 +33,7 @@ def test_a_folder_comes_and_goes(tmp_path: Path, studio: Studio) -> None:
     check_sentence(studio("add-folder", str(folder)).stdout.strip())
     entries = read(studio("--json"))
     assert entries["a1111/ink"]["kind"] == "lora"
-    assert entries["a1111/ink"]["path"] == str(folder / "models/Lora/ink.safetensors")
+    assert entries["a1111/ink"]["location"] == str(folder / "models/Lora/ink.safetensors")
     assert entries["a1111/ink"]["place"] == "a1111: Lora/ink.safetensors"
     assert list(read(studio("--json", "--kind", "vae"))) == ["a1111/anime"]
     assert "a1111/anime" not in read(studio("--json", "--family", "sd1"))

@@ -351,7 +351,7 @@ def test_models_lists_the_library(client: Client, served: Served) -> None:
     assert answer["total"] == len(answer["models"])
     assert pocket["kind"] == "model"
     assert pocket["family"] == "sd1"
-    assert Path(pocket["path"]).name == "pocket"
+    assert Path(pocket["location"]).name == "pocket"
     only = client.predict(search="moon", kind="lora", family="sd1", api_name="/models")
     assert [entry["name"] for entry in only["models"]] == ["moon"]
     assert client.predict(limit=1, api_name="/models")["models"] == answer["models"][:1]

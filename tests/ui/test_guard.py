@@ -342,7 +342,11 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
         assert answer.status_code == 500
         check_sentence(answer.json()["error"].replace(f"Job {id} ", "Job <number> "))
     assert [job.id for job in jobs.list_open()] == [running, waiting]
-    forbidden = [guest.touch("models-list", "click", [], action="unload", target="pocket")]
+    forbidden = [
+        guest.touch(
+            "models-list", "click", ["", "", "", False, 0], action="unload", target="pocket"
+        )
+    ]
     config = guest.get("/config").json()
     kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
     forbidden.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))

@@ -157,10 +157,9 @@ def _add_file(
     for sidecar in _list_sidecar_names(name):
         beside = entries.get(sidecar)
         try:
-            stat = beside.stat() if beside else None
+            stamp += [beside.stat().st_mtime_ns, beside.stat().st_size] if beside else [0, 0]
         except OSError:
-            stat = None
-        stamp += [stat.st_mtime_ns, stat.st_size] if stat else [0, 0]
+            stamp += [0, 0]
     scan.files.append(ScannedFile(entry.path, prefix + name, tuple(stamp)))
 
 

@@ -218,8 +218,8 @@ def _describe_all(
     for row in rows[:MAX_LORAS]:
         name = str(row.get("name")) if isinstance(row, Mapping) else ""
         same_stem = by_stem.get(name, [])
-        lora = by_name.get(name) or (same_stem[0] if len(same_stem) == 1 else None)
-        descriptions[name] = describe_lora(lora, model) if lora else None
+        meant = by_name.get(name) or (same_stem[0] if len(same_stem) == 1 else None)
+        descriptions[name] = describe_lora(meant, model) if meant else None
     return descriptions
 
 

@@ -151,8 +151,8 @@ class ModelsTab:
                     )
 
     def _wire(self) -> None:
-        filters = [self.search, self.kind, self.family, self.favourites]
-        inputs = {*filters, self.page}
+        filters = (self.search, self.kind, self.family, self.favourites)
+        inputs: set[Any] = {*filters, self.page}
         gr.on(
             [
                 self.search.input,
@@ -173,9 +173,15 @@ class ModelsTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         self.cards.click(self.handle_action, inputs, [self.cards, self.page], **EVENT_OPTIONS)
-        self.upload.upload(
-            self.add_file, {*inputs, self.upload}, [self.cards, self.upload], **EVENT_OPTIONS
+        adding = self.upload.upload(
+            self.add_file,
+            {*inputs, self.upload},
+            self.cards,
+            preprocess=False,
+            **EVENT_OPTIONS,
         )
+        for ending in (adding.success, adding.failure):  # ready for the next one
+            ending(lambda: gr.File(value=None), None, self.upload, **EVENT_OPTIONS)
         gr.on(
             [self.add_button.click, self.path.submit],
             self.add_path,
@@ -289,7 +295,7 @@ class ModelsTab:
             path, name = resolve_upload(single_file(values[self.upload]))
             added = self.services.model_catalog.add_file(path, name, visitor)
             show_info(f"{added.stem} is in {added.parent.name}/ now.")
-            return {self.cards: self.render(visitor, values)[self.cards], self.upload: None}
+            return {self.cards: self.render(visitor, values)[self.cards]}
 
     def add_path(self, values: Updates, request: gr.Request) -> Updates:
         """Use a folder or a file of this machine where it lies."""
