@@ -198,3 +198,26 @@ def test_paths_in_a_list_that_lead_out_are_left_out(
     add_repository(sites, "ann/tiny", files | evil)
     get("ann/tiny")
     assert not any("evil" in name or "\\" in name for name in list_home(settings))
+
+
+@pytest.mark.parametrize(
+    ("path", "is_plain"),
+    [
+        ("model_index.json", True),
+        ("unet/diffusion_pytorch_model.fp16.safetensors", True),
+        ("unet/../../evil.json", False),
+        ("../evil.json", False),
+        ("/etc/passwd", False),
+        ("unet//x.json", False),
+        ("unet/./x.json", False),
+        ("C:/x.json", False),
+        ("unet\\x.json", False),
+        ("unet/x.json.", False),
+        ("unet/x.part", False),
+        (".git/config", False),
+        ("unet/a\nb.json", False),
+        ("x" * 500, False),
+    ],
+)
+def test_which_paths_of_a_list_are_taken(path: str, is_plain: bool) -> None:
+    assert hub.is_plain_path(path) is is_plain

@@ -125,6 +125,26 @@ def test_a_file_that_changed_meanwhile_begins_anew(
     assert (tmp_path / "moon.safetensors").read_bytes() == other
 
 
+def test_a_part_of_another_announced_content_begins_anew(
+    sites: Sites, tmp_path: Path, weights: bytes
+) -> None:
+    """Though the site marks both alike."""
+    sites.put(URL, weights, etag='"same"')
+
+    def stop(done: int) -> None:
+        if done >= 300_000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        transfer(sites, tmp_path, sha256="a" * 64, on_bytes=stop).run()
+    other = weights[:-100] + bytes(range(100))
+    sites.put(URL, other, etag='"same"')
+    sites.log.clear()
+    transfer(sites, tmp_path, sha256=hashlib.sha256(other).hexdigest()).run()
+    assert [call.headers.get("Range") for call in sites.log] == [None]
+    assert (tmp_path / "moon.safetensors").read_bytes() == other
+
+
 def test_a_site_that_knows_no_ranges(sites: Sites, tmp_path: Path, weights: bytes) -> None:
     cut_after(sites, tmp_path, weights, 300_000)
     sites.on(URL, lambda asked: asked.answer(200, weights))
