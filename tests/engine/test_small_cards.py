@@ -124,9 +124,7 @@ def reference(home: Path, inserted: Card) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize(
-    "level", ["turns", pytest.param("fp8", marks=SLOW), pytest.param("whole", marks=SLOW)]
-)
+@pytest.mark.parametrize("level", ["turns", "fp8", "whole"])
 def test_a_card_that_just_holds_a_plan_paints(
     card: Card, home: Path, reference: np.ndarray, level: str
 ) -> None:
