@@ -103,7 +103,7 @@ def build_request(model: str) -> GenerationRequest:
 # ---- equality -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(MODELS[0], marks=SLOW), *MODELS[1:]])
 def test_what_takes_turns_or_comes_layer_by_layer_is_the_same_picture(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:

@@ -124,6 +124,7 @@ def reference(home: Path, inserted: Card) -> np.ndarray:
     return pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["turns", "fp8", "whole"])
 def test_a_card_that_just_holds_a_plan_paints(
     card: Card, home: Path, reference: np.ndarray, level: str
