@@ -152,6 +152,7 @@ class _Bench:
             self._lora_switching,
             self._sweep_of_lora_weights,
             *[self._name(self._image, shape) for shape in others],
+            *[self._name(self._memory_settings, shape) for shape in self.shapes],
         ]
 
     @staticmethod
@@ -236,6 +237,8 @@ class _Bench:
 
     def _image(self, shape: Shape) -> str:
         """Two images: loading and the first, then the second; predicted and measured memory."""
+        from studio.core.generation.request import GenerationRequest
+
         context = self.context(shape.precision)
         start = time.perf_counter()
         self.paint(context, shape)
@@ -244,14 +247,35 @@ class _Bench:
         self.paint(context, shape)
         seconds = time.perf_counter() - start
         info = context.home.library.get_model(shape.name)
-        pixels, pipelines = shape.side**2, context.pipelines
-        working = 2 * info.activation_elements_per_pixel * pixels * pipelines.device.dtype.itemsize
-        predicted = pipelines._estimate_bytes(info) + working
-        predicted += pipelines.estimate_decode_bytes(info, pixels)
+        request = GenerationRequest(model=shape.name, width=shape.side, height=shape.side)
+        predicted = context.pipelines._planner.list_plans(info, request)[0].peak_bytes
         return (
             f"{shape.side}² in {shape.precision}, {shape.steps} steps: {seconds:.2f} s (the first, with "
             f"loading, {first:.1f} s); predicted {predicted / GIB:.2f} GiB, peak {self._peak()}"
         )
+
+    def _memory_settings(self, shape: Shape) -> str:
+        """The second image under each plan that saves memory: seconds, predicted and measured memory."""
+        from studio.core.generation.request import GenerationRequest
+
+        request = GenerationRequest(model=shape.name, width=shape.side, height=shape.side)
+        texts = []
+        levels = ("turns", "fp8", "streamed") if self._on_cuda else ("turns",)
+        for level in levels:
+            self.release()
+            context = self.context(shape.precision)
+            planner = context.pipelines._planner
+            plans = planner.list_plans(context.home.library.get_model(shape.name), request)
+            plan = next(plan for plan in plans if plan.level == level)
+            planner.choose = lambda info, requests, plan=plan: plan
+            self.paint(context, shape)
+            start = time.perf_counter()
+            self.paint(context, shape)
+            texts.append(
+                f"{plan.title}: {time.perf_counter() - start:.2f} s, predicted "
+                f"{plan.peak_bytes / GIB:.2f} GiB, peak {self._peak()}"
+            )
+        return "; ".join(texts)
 
     def _waits_for_the_device(self) -> str:
         """Count torch's warnings of waits in two runs; the difference belongs to the steps."""

@@ -121,7 +121,7 @@ def test_what_lies_on_the_device_is_within_the_peak(
         moments = [encoders, denoiser + sizes.denoise, denoiser + vae + decode]
         if plan.level == "whole":
             moments = [encoders + denoiser + vae + max(sizes.denoise, decode)]
-        if plan.is_fp8 and plan.is_shared:
+        if plan.is_fp8 and plan.drops_parts:
             moments.append(sizes.denoiser)  # while it is read
         assert max(moments) + sizes.adapters <= plan.peak_bytes
 
@@ -180,11 +180,20 @@ def test_only_what_changes_the_image_is_in_the_digest() -> None:
 
 
 def test_a_machine_with_little_memory_of_its_own() -> None:
-    """Where nothing can wait beside the card, what does not fit whole does not fit."""
+    """Where parts cannot wait beside the card, they are dropped and read again; no other plan is left."""
     sdxl = FAMILY_BYTES["SDXL"]
-    state = MemoryState(7 * GIB, GIB, is_shared=False, stores_fp8=True)
-    assert choose_plan(sdxl, state) is None
-    assert choose_plan(sdxl, replace(state, host_free=2 * GIB)) is not None
+    state = MemoryState(7 * GIB, 2 * GIB, is_shared=False, stores_fp8=True)
+    dropped, plans = [], []
+    for host_free in (2 * GIB, GIB):
+        plan = choose_plan(sdxl, replace(state, host_free=host_free))
+        assert plan
+        plans.append((plan.level, plan.is_tiled))
+        dropped.append(plan.drops_parts)
+        assert plan.is_streamed(VAE) != plan.drops_parts
+    assert dropped == [False, True]
+    assert plans == [("turns", True)] * 2
+    assert choose_plan(sdxl, replace(state, free=5 * GIB, host_free=GIB)) is None
+    assert choose_plan(sdxl, replace(state, host_free=GIB), "low") is None
 
 
 def build_table() -> list[str]:

@@ -111,7 +111,7 @@ def list_plans(bench: WorkerContext, **spec: Any) -> dict[tuple[str, bool], Memo
     request = GenerationRequest(**SPEC | spec)
     info = bench.home.library.get_model(request.model)
     plans = bench.pipelines._planner.list_plans(info, request)
-    return {(plan.level, plan.is_tiled): plan for plan in plans}
+    return {("dropped" if plan.drops_parts else plan.level, plan.is_tiled): plan for plan in plans}
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,8 @@ def reference(home: Path, inserted: Card) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize(
-    "level", ["turns", pytest.param("fp8", marks=SLOW), pytest.param("whole", marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["turns", "fp8", "whole"])
 def test_a_card_that_just_holds_a_plan_paints(
     card: Card, home: Path, reference: np.ndarray, level: str
 ) -> None:
@@ -144,6 +143,20 @@ def test_a_card_that_just_holds_a_plan_paints(
     card.total_bytes -= 1
     with suppress(OutOfMemory):
         assert bench.pipelines.plan_memory(GenerationRequest(**SPEC)) != plan
+    leave(bench, card)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_wait_beside_the_card_parts_are_read_again(
+    card: Card, home: Path, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_planner, "get_free_host_bytes", lambda: 0)
+    bench = open_card(home)
+    plan = list_plans(bench)["dropped", False]
+    card.total_bytes = card.used_bytes + plan.peak_bytes + 2**20  # the prompts lie there too
+    pixels, result = paint(bench)
+    assert result["notes"] == plan.notes
+    assert np.array_equal(pixels, reference)
     leave(bench, card)
 
 

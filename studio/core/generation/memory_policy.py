@@ -81,7 +81,8 @@ class MemoryPlan:
     Attributes:
         level: What is done to save memory.
         is_tiled: Whether the autoencoder works in tiles.
-        is_shared: Whether the device's memory is the machine's.
+        drops_parts: Whether parts that are not needed are given up and read again, instead of
+            waiting in the machine's memory.
         peak_bytes: The most that lies on the device at once.
         host_bytes: The most that lies in the machine's memory, where that is another.
         denoise_bytes: What is left free for a call of the denoiser.
@@ -90,7 +91,7 @@ class MemoryPlan:
 
     level: Level
     is_tiled: bool = False
-    is_shared: bool = False
+    drops_parts: bool = False
     peak_bytes: int = 0
     host_bytes: int = 0
     denoise_bytes: int = 0
@@ -103,7 +104,7 @@ class MemoryPlan:
 
     def is_streamed(self, part: str) -> bool:
         """Return whether a part waits in the machine's memory and comes layer by layer."""
-        if self.is_shared or self.level == "whole":
+        if self.drops_parts or self.level == "whole":
             return False
         return self.level == "streamed" or part != DENOISER
 
@@ -142,7 +143,7 @@ class MemoryPlan:
     @property
     def notes(self) -> list[str]:
         """Sentences for whoever asked for an image; none if the whole model fits."""
-        waiting = "come to the card" if not self.is_shared else "are loaded"
+        waiting = "are loaded" if self.drops_parts else "come to the card"
         sentences = {
             "whole": [],
             "turns": [f"To save memory, text encoders and autoencoder {waiting} only when needed."],
@@ -193,38 +194,42 @@ def list_plans(
 ) -> list[MemoryPlan]:
     """Return the plans that a device and a setting allow, in the order of preference."""
     return [
-        _build_plan(sizes, state.is_shared, level, is_tiled)
-        for level in _list_levels(state, setting)
+        _build_plan(sizes, level, drops_parts=drops_parts, is_tiled=is_tiled)
+        for level, drops_parts in _list_levels(state, setting)
         for is_tiled in ((False,) if level == "whole" else (False, True))
     ]
 
 
-def _list_levels(state: MemoryState, setting: MemorySetting) -> Iterator[Level]:
-    """Yield the levels that come into question.
+def _list_levels(state: MemoryState, setting: MemorySetting) -> Iterator[tuple[Level, bool]]:
+    """Yield the levels that come into question, and whether parts are dropped meanwhile.
 
     Where the device's memory is the machine's, nothing can wait elsewhere; and a processor that
-    has to unpack 8 bits for each layer does so only when it is asked to.
+    has to unpack 8 bits for each layer does so only when it is asked to. A card drops parts only
+    where the machine has no room for them.
     """
     if state.is_shared:
         if setting == "auto":
-            yield from ("whole", "turns")
-        else:
-            yield "fp8" if state.stores_fp8 else "turns"
+            yield "whole", False
+        yield "fp8" if state.stores_fp8 and setting != "auto" else "turns", True
         return
     if setting == "auto":
-        yield from ("whole", "turns")
+        yield "whole", False
+        yield "turns", False
+        yield "turns", True
     if setting != "lowest" and state.stores_fp8:
-        yield "fp8"
-    yield "streamed"
+        yield "fp8", False
+    yield "streamed", False
 
 
-def _build_plan(sizes: ModelBytes, is_shared: bool, level: Level, is_tiled: bool) -> MemoryPlan:
+def _build_plan(
+    sizes: ModelBytes, level: Level, *, drops_parts: bool, is_tiled: bool
+) -> MemoryPlan:
     decode = sizes.tiled_decode if is_tiled else sizes.decode
     if level == "whole":
         weights = sizes.text_encoders + sizes.denoiser + sizes.vae
         # Pieces that the denoiser leaves are not always of use to the autoencoder.
         peak_bytes = weights + sizes.denoise + decode
-    elif is_shared:
+    elif drops_parts:
         held_bytes = sizes.denoiser_fp8 if level == "fp8" else sizes.denoiser
         if sizes.adapters:  # a LoRA keeps all that it may be on
             held_bytes += sizes.text_encoders
@@ -242,14 +247,14 @@ def _build_plan(sizes: ModelBytes, is_shared: bool, level: Level, is_tiled: bool
             get_streamed_bytes(sizes.vae) + decode,
         )
     host_bytes = 0
-    if not is_shared and level != "whole":
+    if not drops_parts and level != "whole":
         host_bytes = sizes.text_encoders + sizes.vae
         if level != "turns":  # one in 8 bits passes through it
             host_bytes += sizes.denoiser
     return MemoryPlan(
         level,
         is_tiled,
-        is_shared,
+        drops_parts,
         peak_bytes=peak_bytes + sizes.adapters,
         host_bytes=host_bytes,
         denoise_bytes=sizes.denoise,

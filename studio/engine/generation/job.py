@@ -180,7 +180,8 @@ class _GenerationRun:
             self._pending_saves.append(self.saver.submit(self._save_image, image, task, seconds))
             num_left = self.request.num_images - len(self.images) - len(self._pending_saves)
             self._collect_saves(wait=not num_left)  # nothing is left to do meanwhile
-            if task.is_tiled and task.tiles_note not in self.notes:
+            is_unplanned = task.is_tiled and not self.model.plan.is_tiled
+            if is_unplanned and task.tiles_note not in self.notes:
                 self.notes.append(task.tiles_note)
             tasks.remove(task)
             step = self.steps_per_image * runner.rows // num_rows

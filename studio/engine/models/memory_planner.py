@@ -142,10 +142,9 @@ class MemoryPlanner:
         self, info: ModelInfo, required_bytes: int, free_bytes: int
     ) -> OutOfMemory:
         return OutOfMemory(
-            f"{info.name} does not fit on {self._device.title} whole, and to wait beside it "
-            f"{required_bytes / GIB:.2f} GiB of it have to lie in the machine's own memory, where "
-            f"{max(0, free_bytes) / GIB:.2f} GiB are free. Close other programs, or choose a "
-            "smaller model."
+            f"To save the memory of {self._device.title}, {required_bytes / GIB:.2f} GiB of "
+            f"{info.name} have to lie in the machine's own, where {max(0, free_bytes) / GIB:.2f} "
+            "GiB are free. Close other programs, or choose a smaller model."
         )
 
     def _build_out_of_memory(

@@ -378,7 +378,7 @@ class _SweepRun:
                 continue
             self.check_saves()
             self._pending_saves.append(saver.submit(self._save_image, cell, task, image, seconds))
-            if task.is_tiled:
+            if task.is_tiled and not model.plan.is_tiled:
                 self.notes.add(task.tiles_note)
             self.num_made += 1
             self.report_progress()
