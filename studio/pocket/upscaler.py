@@ -6,26 +6,23 @@ Does not know: its network (engine/upscaling/compact.py), how the studio runs it
 """
 
 import os
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.engine.upscaling.compact import CompactNetwork
 from studio.pocket.autoencoder import (
-    compute_psnr,
     compute_reconstruction_losses,
     load_autoencoder,
 )
 from studio.pocket.data import make_scene, to_tensor
 from studio.pocket.train_loop import RunContext, TrainingPlan, train_modules
-from studio.pocket.world import IMAGE_SIZE_PX, STYLE_NAMES, render_scene, sample_held_out
+from studio.pocket.world import IMAGE_SIZE_PX, render_scene, sample_held_out
 
 SCALE = 4
 FEATURES = 32
@@ -85,8 +82,9 @@ def _write_pairs(split: str, files: list[Path], context: RunContext) -> None:
     small, decoded, large = arrays
     with ProcessPoolExecutor(context.num_workers) as pool:
         pairs = pool.map(_render_pair, [split] * count, range(count), chunksize=20)
-        for index, (small[index], large[index]) in enumerate(pairs):
-            pass
+        for index, (small_image, large_image) in enumerate(pairs):
+            small[index] = small_image
+            large[index] = large_image
     vae = load_autoencoder(context)
     with torch.inference_mode():
         for start in range(0, count, 16):
@@ -131,7 +129,9 @@ def train_upscaler(context: RunContext) -> bool:
         enlarged = model((small + 1) / 2) * 2 - 1
         return compute_reconstruction_losses(enlarged - large)
 
-    is_finished = train_modules("upscaler", {"upscaler": model}, compute_loss, TRAINING_PLAN, context)
+    is_finished = train_modules(
+        "upscaler", {"upscaler": model}, compute_loss, TRAINING_PLAN, context
+    )
     folder = context.output_dir / "upscaler"
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.half().contiguous().cpu() for key, value in model.state_dict().items()}

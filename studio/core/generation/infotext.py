@@ -22,6 +22,7 @@ from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.upscaling import UpscaleRecord, get_upscaler_title
 from studio.errors import quote
 
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
@@ -114,6 +115,21 @@ def format_infotext(request: GenerationRequest, model_hash: str = "") -> str:
         "Loras": _format_lora_tags(request) or None,
     }
     return _format_text(request, quoted_pairs | pairs)
+
+
+def format_upscale(request: GenerationRequest, record: UpscaleRecord) -> str:
+    """Return the text for an image that was made larger: as A1111's Extras tab writes it.
+
+    Args:
+        request: What the image was made with before.
+        record: How it was made larger; where nothing is known of before, only that is written.
+    """
+    pairs = {
+        "Postprocess upscale by": _format_number(record.scale),
+        "Postprocess upscaler": get_upscaler_title(record.upscaler),
+    }
+    settings = ", ".join(f"{key}: {_quote(key, value)}" for key, value in pairs.items())
+    return f"{format_infotext(request)}, {settings}" if record.has_settings else settings
 
 
 def parse_infotext(text: str) -> ParsedInfotext:

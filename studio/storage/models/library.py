@@ -43,6 +43,7 @@ from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.peft_config import list_files
 from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
+from studio.storage.models.upscalers import Upscalers
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -135,6 +136,7 @@ class Library:
         )
         # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
         self.shelf = Shelf([Root(folder) for folder in folders], self._index)
+        self.upscalers = Upscalers(self.shelf, self._hashes)
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
