@@ -29,7 +29,7 @@ from studio.pocket.world import IMAGE_SIZE_PX, render_scene, sample_held_out
 SCALE = 4
 FEATURES = 32
 NUM_CONVS = 6
-TRAINING_PLAN = TrainingPlan(steps=3_000, learning_rate=1.5e-3, ema_decay=0.995, seed=47)
+TRAINING_PLAN = TrainingPlan(steps=2_000, learning_rate=1.5e-3, ema_decay=0.995, seed=47)
 NUM_SCENES = {"train": 1_200, "check": 96}
 BATCH_SIZE = 16
 CROP_PX = 32

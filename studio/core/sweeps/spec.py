@@ -252,12 +252,13 @@ class SweepPlan(Spec):
 
     @property
     def distinct_requests(self) -> list[GenerationRequest]:
-        """One request for each set of model, LoRAs and images: what the library must have."""
+        """One request for each set of model, LoRAs, upscaler and images: what there has to be."""
         requests: dict[tuple[Any, ...], GenerationRequest] = {}
         for cell in self.cells:
             request = cell.request
             loras = tuple(use.name for use in request.with_inline_loras().loras)
-            key = (request.model, loras, request.image, request.mask, request.extension)
+            images = (request.image, request.mask, request.extension)
+            key = (request.model, loras, request.active_upscaler, *images)
             requests[key] = request
         return list(requests.values())
 

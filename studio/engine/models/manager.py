@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.request import UPSCALER_KEY, GenerationRequest
 from studio.core.generation.rules import plan_passes
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
@@ -162,7 +162,8 @@ class PipelineManager:
         """Return what a request's digest is made over, without loading anything.
 
         Returns:
-            Hashes of the model ("model") and each LoRA ("lora NAME"); "dtype" and "device".
+            Hashes of the model ("model"), each LoRA ("lora NAME") and the upscaler between the
+            passes ("hires upscaler"); "dtype" and "device".
         """
         hashes = {
             "model": self._library.get_content_hash(self._library.check_files(request)),
@@ -172,6 +173,9 @@ class PipelineManager:
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
+        if request.active_upscaler:
+            upscaler = self._library.upscalers.get(request.active_upscaler)
+            hashes[UPSCALER_KEY] = upscaler.content_hash
         return hashes
 
     @property

@@ -9,10 +9,13 @@ the rest is Lanczos.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from PIL import Image
 
 from studio.core.generation.geometry import Size
-from studio.core.generation.upscaling import INTERPOLATIONS
+from studio.core.generation.upscaler_names import INTERPOLATIONS
+from studio.engine.context import WorkerContext
 from studio.engine.models.manager import PipelineManager
 from studio.engine.upscaling.loader import load_upscaler
 from studio.engine.upscaling.tiles import TileCallback, upscale_image
@@ -27,6 +30,21 @@ _FILTERS = {
     "Nearest": Image.Resampling.NEAREST,
 }
 assert _FILTERS.keys() == set(INTERPOLATIONS)
+
+
+@dataclass(frozen=True)
+class Enlarger:
+    """Enlarges images between two passes, by an upscaler's name."""
+
+    context: WorkerContext
+
+    def __call__(self, image: Image.Image, name: str, size: Size) -> Image.Image:
+        """Return an image at another size.
+
+        Raises what `enlarge_image` raises, and ModelNotFound.
+        """
+        upscaler_file = self.context.home.library.upscalers.get(name)
+        return enlarge_image(self.context.pipelines, upscaler_file, image, size)
 
 
 def enlarge_image(

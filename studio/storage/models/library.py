@@ -282,6 +282,8 @@ class Library:
                     f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
                     f"is {FAMILIES[model.family].title}; choose another of them."
                 )
+        if request.active_upscaler:
+            self.upscalers.get(request.active_upscaler)
         return model
 
     def get_content_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studio.core.catalog import DEFAULT_MODEL
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.upscaling import (
+from studio.core.generation.upscaler_names import (
     INTERPOLATIONS,
     LANCZOS,
     POCKET_UPSCALER,

@@ -163,6 +163,8 @@ def _list_hires_settings(request: GenerationRequest) -> list[Fact]:
         f"× {request.hires_scale:g}, {request.hires_effective_steps} steps, "
         f"strength {request.hires_strength:g}, {request.hires_resize}"
     )
+    if request.active_upscaler:
+        hires += f" by {request.active_upscaler}"
     if request.hires_tile:
         hires += f", tiles of {request.hires_tile} px"
     return [("Hires", hires)]
