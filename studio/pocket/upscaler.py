@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from studio.engine.upscaling.compact import CompactNetwork
 from studio.pocket.autoencoder import (
+    compute_psnr,
     compute_reconstruction_losses,
     load_autoencoder,
 )
@@ -140,6 +141,41 @@ def to_pixels(images: Tensor) -> np.ndarray:
     """Return images (n, 3, h, w) from -1 to 1 as uint8 (n, h, w, 3)."""
     scaled = images.clamp(-1, 1).add(1).mul(127.5).round()
     return scaled.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
+
+
+def load_upscaler(context: RunContext) -> CompactNetwork:
+    """Load the finished upscaler in fp32."""
+    weights = load_file(context.output_dir / "upscaler" / FILE_NAME)
+    model = build_upscaler()
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    return model.to(context.device).eval()
+
+
+@torch.inference_mode()
+def score_upscaler(context: RunContext) -> dict[str, float]:
+    """Score the upscaler on drawings that nothing was trained on, beside Lanczos: PSNR in dB.
+
+    "decoded" are drawings after the autoencoder, as generated images are.
+    """
+    model = load_upscaler(context)
+    pairs = load_pairs("check", context)
+    styles = [make_scene("check", k, frozenset()).style for k in range(len(pairs.small))]
+    psnr: dict[str, list[float]] = {}
+    for k, style in enumerate(styles):
+        large = to_tensor(pairs.large[k : k + 1])
+        for source, name in ((pairs.small, style), (pairs.decoded, "decoded")):
+            small = to_tensor(source[k : k + 1], context.device)
+            enlarged = (model((small + 1) / 2) * 2 - 1).clamp(-1, 1).cpu()
+            resized = Image.fromarray(source[k]).resize((LARGE_PX, LARGE_PX), Image.LANCZOS)
+            lanczos = to_tensor(np.asarray(resized)[None])
+            psnr.setdefault(f"psnr {name}", []).append(_measure_psnr(enlarged, large))
+            psnr.setdefault(f"Lanczos {name}", []).append(_measure_psnr(lanczos, large))
+    return {name: float(np.mean(values)) for name, values in sorted(psnr.items())}
+
+
+def _measure_psnr(image: Tensor, reference: Tensor) -> float:
+    # What is the same to the last bit counts as 60 dB.
+    return min(60.0, float(compute_psnr(image, reference)[0]))
 
 
 def train_upscaler(context: RunContext) -> bool:
