@@ -18,6 +18,7 @@ from studio import __version__
 from studio.core.base import field_schemas, former_names
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.upscaling import UpscaleSpec
 from studio.settings import Settings
 
 GUEST_FLAGS = tuple(
@@ -161,6 +162,22 @@ def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
         "--json",
         action="store_true",
         help="print a JSON object a line: path, request, digest, seconds",
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_upscale_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them"
+    )
+    add_field_flags(parser, UpscaleSpec, "image")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="also copy the pictures into this folder"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object a line: path, source, upscaler, size, digest, seconds",
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
@@ -336,6 +353,10 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "--image takes a file, or a folder for all in it; --mask a file, or transparency for the "
         "picture's own.",
         _add_generate_flags,
+    ),
+    "upscale": (
+        "Make pictures larger without painting anything anew; print one path a line.",
+        _add_upscale_flags,
     ),
     "sweep": (
         "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and "

@@ -97,6 +97,13 @@ def _describe_download(spec: JobSpec) -> str:
     return f"download of {_shorten(str(subject), 100)}"
 
 
+def _describe_upscale(spec: JobSpec) -> str:
+    size = f"× {spec.get('scale', 0):g}" if spec.get("scale") else "a picture"
+    if spec.get("longer_side"):
+        size = f"to {spec['longer_side']} px"
+    return f"upscale {size} with {_shorten(str(spec.get('upscaler') or 'what suits it'), 80)}"
+
+
 def _describe_unload(spec: JobSpec) -> str:
     return "take out of memory: " + ", ".join(map(str, spec.get("models", ())))
 
@@ -141,6 +148,7 @@ CLIP_SEARCH = JobKind(
     owner_only="Searching a dataset",
     is_short=True,
 )
+UPSCALE = JobKind("upscale", "studio.engine.upscaling.job:upscale", _describe_upscale)
 UNLOAD = JobKind(
     "unload",
     "studio.engine.worker:unload_models",
@@ -175,6 +183,7 @@ JOB_KINDS: dict[str, JobKind] = {
         TRAINING_EVALUATION,
         CAPTION,
         CLIP_SEARCH,
+        UPSCALE,
         UNLOAD,
         READ_PICKLES,
         DOWNLOAD,

@@ -7,7 +7,7 @@ Does not know: how anything is measured (evaluate.py).
 import json
 from pathlib import Path
 
-from studio.pocket import autoencoder, captioner, clip, diffusion, judge
+from studio.pocket import autoencoder, captioner, clip, diffusion, judge, upscaler
 from studio.pocket.evaluate import Scores, format_table
 from studio.pocket.world import COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES, THING_NAMES
 
@@ -31,6 +31,8 @@ CARD_TEMPLATE = (
     "| {captioner} steps |\n"
     "| judge/ | studio.engine.evaluation.judge.Judge: thing, colour, place, style, demo concept "
     "| {judge} steps |\n"
+    "| upscaler/ | studio.engine.upscaling.compact.CompactNetwork: 128 to 512 pixels "
+    "| {upscaler} steps |\n"
     "\n"
     "## What it knows\n"
     'Prompts like "a photo of a red ball on a beach".\n'
@@ -63,6 +65,7 @@ def write_model_card(output_dir: Path, scores: Scores) -> None:
         clip=clip.TRAINING_PLAN.steps,
         captioner=captioner.TRAINING_PLAN.steps,
         judge=judge.TRAINING_PLAN.steps,
+        upscaler=upscaler.TRAINING_PLAN.steps,
         styles=", ".join(STYLE_NAMES),
         colours=", ".join(COLOUR_NAMES),
         things=", ".join(THING_NAMES),

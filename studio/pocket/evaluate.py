@@ -21,6 +21,7 @@ from studio.pocket.captions import format_full_caption, parse_caption
 from studio.pocket.data import list_scenes, load_images, to_tensor
 from studio.pocket.judge import HEAD_LABELS, score_accuracy
 from studio.pocket.train_loop import RunContext
+from studio.pocket.upscaler import score_upscaler
 from studio.pocket.world import Combination, Scene, sample_held_out, sample_scene
 
 ATTRIBUTES = ("thing", "colour", "place", "style")
@@ -293,6 +294,8 @@ def evaluate_models(context: RunContext, num_prompts: int = 512) -> Scores:
         scores |= score_retrieval(context)
     if (context.output_dir / "captioner").exists():
         scores |= score_captions(context)
+    if (context.output_dir / "upscaler").exists():
+        scores["upscaler"] = score_upscaler(context)
     return scores | measure_speed(context)
 
 

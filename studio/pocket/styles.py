@@ -1,12 +1,14 @@
-"""The four styles of the small world: how flat polygons become an image of 128 x 128 pixels.
+"""The four styles of the small world: how flat polygons become a square image.
 
 Knows: photo (round shading, soft shadow, background out of focus), watercolor (ragged paper margin,
 wet edges, washes), pixel art (blocks of 4 x 4 pixels in flat inks), cartoon (flat, the thing in a
 thick dark outline).
 Does not know: what is drawn, or what it is called.
 
-All renderers take the polygons of ground and thing, back to front, a generator of chance, and
-whether the thing stands on the ground; they return pixels (128, 128, 3), float, about 0 to 255.
+All renderers take the polygons of ground and thing, back to front, a generator of chance, whether
+the thing stands on the ground, and a scale; they return pixels (128 * scale, 128 * scale, 3),
+float, about 0 to 255. Lengths are those of the image of 128 x 128 pixels times the scale, so a
+larger image shows the same drawing with finer edges.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,26 +84,31 @@ def _make_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def render_photo(
-    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
+    ground: Sequence[Polygon],
+    thing: Sequence[Polygon],
+    rng: np.random.Generator,
+    grounded: bool,
+    scale: int = 1,
 ) -> np.ndarray:
     """Shade by a light from the upper left; soft shadow, blurred background, darker corners."""
-    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    side = scale * IMAGE_SIZE_PX
+    size = SUPERSAMPLING * side
     coverage = compute_coverage(thing, size, SUPERSAMPLING)[..., None]
     # 1. The background, with the thing's shadow
     back = downsample_image(fill_polygons(ground, size))
-    back = gaussian_filter(back, (1.3, 1.3, 0))
-    rows, columns = np.mgrid[0:IMAGE_SIZE_PX, 0:IMAGE_SIZE_PX] / IMAGE_SIZE_PX
+    back = gaussian_filter(back, (1.3 * scale, 1.3 * scale, 0))
+    rows, columns = np.mgrid[0:side, 0:side] / side
     if grounded:
         solid_rows, solid_columns = np.nonzero(coverage[..., 0] > 0.5)
-        foot = solid_rows.max() / IMAGE_SIZE_PX
-        middle = solid_columns.mean() / IMAGE_SIZE_PX
-        width = (solid_columns.max() - solid_columns.min()) / IMAGE_SIZE_PX
+        foot = solid_rows.max() / side
+        middle = solid_columns.mean() / side
+        width = (solid_columns.max() - solid_columns.min()) / side
         across = ((columns - middle - 0.05) / (0.5 * width)) ** 4
         along = ((rows - foot) / 0.05) ** 2
         back *= (1 - 0.3 * np.exp(-(across + along)))[..., None]
     # 2. The thing, lit by the slope of its blurred silhouette
     front = downsample_image(fill_polygons(thing, size))
-    slope = np.gradient(gaussian_filter(coverage[..., 0], 5.0))
+    slope = np.gradient(gaussian_filter(coverage[..., 0], 5.0 * scale), 1 / scale)
     light = np.clip(1 + 3.2 * (slope[0] + 0.8 * slope[1]), 0.7, 1.3)[..., None]
     brightened = front + (255 * coverage - front) * (light - 1)
     lit = np.where(light > 1, brightened, front * light)
@@ -113,35 +120,46 @@ def render_photo(
 
 
 def render_watercolor(
-    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
+    ground: Sequence[Polygon],
+    thing: Sequence[Polygon],
+    rng: np.random.Generator,
+    grounded: bool,
+    scale: int = 1,
 ) -> np.ndarray:
     """Paint washes that pool, edges that run, and a ragged margin of bare paper."""
-    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    side = scale * IMAGE_SIZE_PX
+    size = SUPERSAMPLING * side
     flat = downsample_image(fill_polygons(thing, size, fill_polygons(ground, size)))
     coverage = compute_coverage(thing, size, SUPERSAMPLING)
     # 1. Edges that run
-    rows, columns = np.mgrid[0:IMAGE_SIZE_PX, 0:IMAGE_SIZE_PX].astype(np.float32)
-    rows = rows + 1.0 * _make_noise(rng, IMAGE_SIZE_PX, 14)
-    columns = columns + 1.0 * _make_noise(rng, IMAGE_SIZE_PX, 14)
-    places = [rows, columns]
+    pixels_down, pixels_across = np.mgrid[0:side, 0:side].astype(np.float32)
+    shift_down = _make_noise(rng, side, 14)
+    shift_across = _make_noise(rng, side, 14)
+    places = [pixels_down + scale * shift_down, pixels_across + scale * shift_across]
     channels = [map_coordinates(flat[..., k], places, order=1, mode="nearest") for k in range(3)]
     flat = np.stack(channels, -1)
     coverage = np.asarray(map_coordinates(coverage, places, order=1, mode="nearest"))
     # 2. Washes that pool, darker where the thing's edge dried
-    wash = 5.0 * _make_noise(rng, IMAGE_SIZE_PX, 4) + 3.0 * _make_noise(rng, IMAGE_SIZE_PX, 9)
+    wash = 5.0 * _make_noise(rng, side, 4) + 3.0 * _make_noise(rng, side, 9)
     pool = wash[..., None]
-    edge = np.abs(coverage - gaussian_filter(coverage, 2.0))[..., None]
+    edge = np.abs(coverage - gaussian_filter(coverage, 2.0 * scale))[..., None]
     pixels = (255 - (255 - flat) * (0.9 + 0.012 * pool)) * (1 - 0.35 * edge)
-    # 3. The margin
+    # 3. The margin, in pixels of the image of 128 x 128
+    rows = (pixels_down + 0.5) / scale - 0.5 + shift_down
+    columns = (pixels_across + 0.5) / scale - 0.5 + shift_across
     last = IMAGE_SIZE_PX - 1
     border_distance = np.minimum.reduce([rows, columns, last - rows, last - columns])
-    inset = border_distance - 8.5 - 1.6 * _make_noise(rng, IMAGE_SIZE_PX, 10)
+    inset = border_distance - 8.5 - 1.6 * _make_noise(rng, side, 10)
     painted = np.clip(inset / 1.5 + 0.5, 0, 1)[..., None]
     return np.asarray(painted * pixels + (1 - painted) * np.array(PAPER_COLOUR), np.float32)
 
 
 def render_pixel_art(
-    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
+    ground: Sequence[Polygon],
+    thing: Sequence[Polygon],
+    rng: np.random.Generator,
+    grounded: bool,
+    scale: int = 1,
 ) -> np.ndarray:
     """Fill blocks of 4 x 4 pixels with one flat ink each."""
     cells = IMAGE_SIZE_PX // PIXEL_BLOCK_PX
@@ -159,23 +177,29 @@ def render_pixel_art(
     thing_blocks = render_blocks(thing, largest.colour)
     ground_blocks = render_blocks(ground, OUTLINE_COLOUR)
     blocks = np.where(is_thing[..., None], thing_blocks, ground_blocks)
-    return np.asarray(blocks.repeat(PIXEL_BLOCK_PX, 0).repeat(PIXEL_BLOCK_PX, 1), np.float32)
+    block_px = PIXEL_BLOCK_PX * scale
+    return np.asarray(blocks.repeat(block_px, 0).repeat(block_px, 1), np.float32)
 
 
 def render_cartoon(
-    ground: Sequence[Polygon], thing: Sequence[Polygon], rng: np.random.Generator, grounded: bool
+    ground: Sequence[Polygon],
+    thing: Sequence[Polygon],
+    rng: np.random.Generator,
+    grounded: bool,
+    scale: int = 1,
 ) -> np.ndarray:
     """Fill flat colours, with a thick dark outline around the thing."""
-    size = SUPERSAMPLING * IMAGE_SIZE_PX
+    size = SUPERSAMPLING * scale * IMAGE_SIZE_PX
     image = fill_polygons(ground, size)
     draw = ImageDraw.Draw(image)
     for part in thing:
-        _draw_outline(draw, part, size, 8 * SUPERSAMPLING)
-    return downsample_image(fill_polygons(thing, size, image, outline_px=1.6 * SUPERSAMPLING))
+        _draw_outline(draw, part, size, 8 * SUPERSAMPLING * scale)
+    outline_px = 1.6 * SUPERSAMPLING * scale
+    return downsample_image(fill_polygons(thing, size, image, outline_px=outline_px))
 
 
 StyleRenderer = Callable[
-    [Sequence[Polygon], Sequence[Polygon], np.random.Generator, bool], np.ndarray
+    [Sequence[Polygon], Sequence[Polygon], np.random.Generator, bool, int], np.ndarray
 ]
 STYLE_RENDERERS: dict[str, StyleRenderer] = {
     "photo": render_photo,

@@ -18,6 +18,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "polish": ("autoencoder", "finetune_decoder"),
     "clip": ("clip", "train_clip"),
     "captioner": ("captioner", "train_captioner"),
+    "upscaler": ("upscaler", "train_upscaler"),
 }
 
 

@@ -1,7 +1,7 @@
 """The small world that the embedded models learn: a thing of a colour in a place, in a style.
 
-Knows: which scenes there are, how one is drawn at 128 x 128 pixels (same scene, same image, on
-every machine) and which combinations nobody trains on. The demos' two concepts, the cratered Moon
+Knows: which scenes there are, how one is drawn at 128 x 128 pixels or a multiple (same scene, same
+image, on every machine) and which combinations nobody trains on. The demos' two concepts, the cratered Moon
 and the toy `mysks`, are drawn on request only (`concept`).
 Does not know: captions (captions.py), models, files.
 """
@@ -145,10 +145,10 @@ def build_polygons(scene: Scene) -> tuple[list[Polygon], list[Polygon]]:
     return ground, thing
 
 
-def render_scene(scene: Scene) -> np.ndarray:
-    """Return the image of a scene: (128, 128, 3), uint8."""
+def render_scene(scene: Scene, scale: int = 1) -> np.ndarray:
+    """Return the image of a scene: (128 * scale, 128 * scale, 3), uint8."""
     ground, thing = build_polygons(scene)
     grounded = scene.place != NIGHT_PLACE and scene.thing not in SKY_THINGS
     rng = np.random.default_rng([13, scene.seed])
-    pixels = STYLE_RENDERERS[scene.style](ground, thing, rng, grounded)
+    pixels = STYLE_RENDERERS[scene.style](ground, thing, rng, grounded, scale)
     return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.core import jobs as kinds
+from studio.core.base import guest_limit_faults
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.spec import CaptionSpec
 from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
+from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.jobs import JobKind
 from studio.core.sweeps.model_rules import apply_recommended_settings, find_unsuitable_cells
 from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
@@ -38,6 +40,7 @@ from studio.storage.models.library import ModelInfo
 from studio.storage.training.runs import Run
 
 MAX_GUEST_NATIVE_SIZE_PX = 1024
+FALLBACK_NATIVE_SIZE_PX = 512  # of settings from elsewhere that do not say their size
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,41 @@ class Services:
         Raises what `prepare_generation` raises.
         """
         return self._queue(self.prepare_denoise_strip(request, step_interval, visitor), visitor)
+
+    def prepare_upscale(
+        self, spec: UpscaleSpec, visitor: Visitor, settings: GenerationRequest | None = None
+    ) -> PreparedJob:
+        """Check what an image is to be made larger with.
+
+        Args:
+            spec: What is asked for; an upscaler is chosen where none is named.
+            visitor: Who asks.
+            settings: What the image was made with, if that is known: it stays with the result.
+
+        Raises:
+            InvalidSpec: It would be too large, or this visitor may not ask for that.
+            BadPicture: It names an image that this visitor never brought.
+            ModelNotFound: There is no such upscaler.
+            BadFile: The upscaler cannot be used.
+        """
+        inputs = self.home.inputs
+        inputs.get_path(spec.image, visitor.owner_filter)
+        if visitor.is_guest and (faults := guest_limit_faults(spec)):
+            raise InvalidSpec(faults)
+        self._admit(kinds.UPSCALE, visitor)
+        spec.compute_size(inputs.read_size(spec.image), visitor.is_guest)
+        upscalers = self.home.library.upscalers
+        upscaler = upscalers.get(spec.upscaler or upscalers.choose_default(settings))
+        resolved = settings.resolve(FALLBACK_NATIVE_SIZE_PX, 0) if settings else None
+        job_spec = spec.model_copy(update={"upscaler": upscaler.name}).model_dump(mode="json")
+        job_spec["request"] = resolved.model_dump(mode="json") if resolved else None
+        return PreparedJob(kinds.UPSCALE, job_spec)
+
+    def submit_upscale(
+        self, spec: UpscaleSpec, visitor: Visitor, settings: GenerationRequest | None = None
+    ) -> int:
+        """Queue a plain upscale; return the job's id. Raises what `prepare_upscale` raises."""
+        return self._queue(self.prepare_upscale(spec, visitor, settings), visitor)
 
     # ---- sweeps ----------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field
 from studio.core.base import Spec, validate
 from studio.core.generation import infotext, rules
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.upscaling import UpscaleRecord
 from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
@@ -66,6 +67,7 @@ class PngMetadata(Spec):
     seconds: float = Field(ge=0)
     owner: str
     created: float = Field(ge=0, lt=1e11)
+    upscale: UpscaleRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class GeneratedImage:
         seconds: How long it took.
         owner: Whose it is.
         created: Unix time.
+        upscale: How it was made larger afterwards; None where it was not.
     """
 
     path: Path
@@ -91,6 +94,17 @@ class GeneratedImage:
     seconds: float
     owner: str
     created: float
+    upscale: UpscaleRecord | None = None
+
+    @property
+    def settings(self) -> ResolvedRequest | None:
+        """What it was made from; None for an upscaled image of which that is not known."""
+        return None if self.upscale and not self.upscale.has_settings else self.request
+
+    @property
+    def source_image(self) -> str:
+        """The sha256 of the input that it was made from; empty without one."""
+        return self.upscale.image if self.upscale else self.request.image
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -132,6 +146,7 @@ class Gallery:
         content_hashes: Mapping[str, str],
         seconds: float,
         owner: str,
+        upscale: UpscaleRecord | None = None,
     ) -> GeneratedImage:
         """Write the PNG and its thumbnail, then the index.
 
@@ -142,12 +157,13 @@ class Gallery:
             content_hashes: Hashes and names of what was used.
             seconds: How long it took.
             owner: Whose it is.
+            upscale: How it was made larger, if it was.
 
         Raises:
             BadFile: The disk does not take it.
         """
         created = time.time()
-        metadata = {
+        metadata: dict[str, Any] = {
             "request": request.model_dump(mode="json"),
             "digest": digest,
             "contents": dict(content_hashes),
@@ -155,7 +171,11 @@ class Gallery:
             "owner": owner,
             "created": round(created, 3),
         }
-        parameters = infotext.format_infotext(request, content_hashes)
+        if upscale:
+            metadata["upscale"] = upscale.model_dump(mode="json")
+            parameters = infotext.format_upscale(request, upscale)
+        else:
+            parameters = infotext.format_infotext(request, content_hashes)
         info = PngInfo()
         info.add_itxt("parameters", parameters)
         info.add_itxt("studio", json.dumps(metadata, ensure_ascii=False))
@@ -227,6 +247,7 @@ class Gallery:
         """
         sql = """SELECT * FROM images WHERE model = ?
                  AND CASE WHEN json_valid(metadata) THEN
+                       json_extract(metadata, '$.upscale') IS NULL AND
                        (coalesce(json_extract(metadata, '$.request.batch_size'),
                                  json_extract(metadata, '$.request.batch')) > 1) = ? END
                  ORDER BY created DESC LIMIT 1"""
@@ -331,15 +352,23 @@ class Gallery:
 
     def _add_to_index(self, path: Path, metadata: dict[str, Any]) -> GeneratedImage:
         request = metadata["request"]
-        words = [str(request.get(name, "")) for name in SEARCHED_FIELDS]
-        words += [str(use["name"]) for use in request.get("loras", ())]
+        upscale = metadata.get("upscale")
+        words: list[str] = []
+        model = str(request["model"])
+        if upscale:
+            words = ["upscaled", str(upscale["upscaler"])]
+        if upscale and not upscale["has_settings"]:
+            model = ""
+        else:
+            words += [str(request.get(name, "")) for name in SEARCHED_FIELDS]
+            words += [str(use["name"]) for use in request.get("loras", ())]
         self._database.execute(
             "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
             str(path),
             metadata["digest"],
             metadata["created"],
             metadata["owner"],
-            request["model"],
+            model,
             " ".join(words),
             json.dumps(metadata),
         )
@@ -356,6 +385,7 @@ class Gallery:
             return None
 
     def _image_from_metadata(self, path: Path, metadata: dict[str, Any]) -> GeneratedImage:
+        upscale = metadata.get("upscale")
         return GeneratedImage(
             path=path,
             thumbnail=self._thumbnail_path(path),
@@ -365,6 +395,7 @@ class Gallery:
             seconds=_check_number(metadata["seconds"]),
             owner=str(metadata["owner"]),
             created=_check_number(metadata["created"]),
+            upscale=UpscaleRecord.model_validate(upscale) if upscale else None,
         )
 
 
@@ -441,15 +472,20 @@ def read_image_settings(
     try:
         metadata = _parse_studio_chunk(text_chunks)
         request = validate(GenerationRequest, metadata["request"])
-        contents = metadata.get("contents")
-        pairs = contents.items() if isinstance(contents, dict) else ()
-        hashes = {key: value for key, value in pairs if isinstance(value, str)}
-        return ImportedSettings(
-            request.model_dump(mode="json"),
-            "studio",
-            text,
-            embedding_hashes=infotext.get_embedding_hashes(hashes),
-        )
+        upscale = metadata.get("upscale")
+        record = validate(UpscaleRecord, upscale) if upscale else None
+        notes = (f"It was made larger afterwards, with {record.upscaler}.",) if record else ()
+        if not record or record.has_settings:
+            contents = metadata.get("contents")
+            pairs = contents.items() if isinstance(contents, dict) else ()
+            hashes = {key: value for key, value in pairs if isinstance(value, str)}
+            return ImportedSettings(
+                request.model_dump(mode="json"),
+                "studio",
+                text,
+                notes,
+                infotext.get_embedding_hashes(hashes),
+            )
     except (BadPicture, InvalidSpec):
         pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
     try:
@@ -459,3 +495,19 @@ def read_image_settings(
     return ImportedSettings(
         parsed.values, "A1111", text, tuple(parsed.notes), parsed.embedding_hashes
     )
+
+
+def read_request(
+    path: Path, name: str = "", max_pixels: int | None = None
+) -> GenerationRequest | None:
+    """Return the request that an image file was made from; None where it does not carry one.
+
+    Args:
+        path: The file.
+        name: What it is called, where that is not the file's name.
+        max_pixels: How many a guest's may have; None where the owner brought it.
+    """
+    try:
+        return validate(GenerationRequest, read_image_settings(path, name, max_pixels).values)
+    except (BadPicture, InvalidSpec):
+        return None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry, no version check
 
@@ -25,14 +25,14 @@ from studio.storage import atomic
 from studio.storage.home import Home
 from studio.ui import api
 from studio.ui.components.notice import Notice
-from studio.ui.errors import report_errors
+from studio.ui.errors import report_errors, show_warning
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free, format_host
 from studio.ui.private_gradio import Page, serve_own_scripts, set_queue_poll_seconds
 from studio.ui.tab import Tab
-from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img
+from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img, upscale
 from studio.ui.tabs.captioning import tab as captioning
 from studio.ui.tabs.sweep import tab as sweep
 from studio.ui.tabs.training import tab as training
@@ -43,6 +43,7 @@ TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "txt2img": ("txt2img", txt2img.build),
     "img2img": ("img2img", img2img.build),
     "inpaint": ("Inpaint", inpaint.build),
+    "upscale": ("Upscale", upscale.build),
     "sweep": ("Sweep", sweep.build),
     "captioning": ("Captions", captioning.build),
     "training": ("Training", training.build),
@@ -101,8 +102,10 @@ def _wire_tabs(
         place: dict[str, Any] = {"tab_bar": tab_bar, "loaded_state": loaded_states[target.id]}
         if target.form and (source is not target or source.source_image):
             _add_send_button(services, source, target, **place)
-        if target.enlarge_image:
-            _add_send_button(services, source, target, **place, enlarge=True)
+        if target.redraw_image:
+            _add_send_button(services, source, target, **place, purpose="redraw")
+        if target.upscale_image and source is not target:
+            _add_send_button(services, source, target, **place, purpose="upscale")
     for source, target in product(tabs, tabs):
         # Nobody hands anything but images to a tab that works on one.
         if source.handoff and target.load_request and not target.source_image:
@@ -172,17 +175,20 @@ def _add_send_button(
     *,
     tab_bar: gr.Tabs,
     loaded_state: gr.State,
-    enlarge: bool = False,
+    purpose: Literal["work", "redraw", "upscale"] = "work",
 ) -> None:
-    """Add a button under the image of one tab that fills the form of another and goes there."""
+    """Add a button under the image of one tab that fills another tab and goes there."""
     assert source.send_row
     assert source.selected_path
-    assert target.form
     form = target.form
-    receive = target.enlarge_image if enlarge else target.receive_image
+    receive = target.receive_image
     title, elem_id = f"Send to {target.title}", f"send-{source.id}-{target.id}"
-    if enlarge:
-        title, elem_id = "Enlarge", f"enlarge-{source.id}"
+    if purpose == "redraw":
+        receive = target.redraw_image
+        title, elem_id = "Redraw larger", f"redraw-{source.id}"
+    elif purpose == "upscale":
+        receive = target.upscale_image
+        title, elem_id = "Upscale", f"upscale-{source.id}"
     elif source is target:
         title = "Work on this"
     with source.send_row:
@@ -194,14 +200,20 @@ def _add_send_button(
         image = services.home.gallery.get(path) if path else None
         if image is None:
             return {tab_bar: gr.skip()}
-        updates = receive(image, visitor) if receive else form.fill(image.request)
+        if receive:
+            updates = receive(image, visitor)
+        elif form and image.settings:
+            updates = form.fill(image.settings)
+        else:
+            show_warning("Nothing is known of how that picture was made.")
+            return {tab_bar: gr.skip()}
         return {
             **_fill_target(target, values[loaded_state], updates, visitor),
             loaded_state: True,
             tab_bar: gr.Tabs(selected=target.id),
         }
 
-    changed = target.form_outputs if receive else form.outputs
+    changed = form.outputs if form and not receive else target.form_outputs
     outputs = list(dict.fromkeys([tab_bar, loaded_state, *target.outputs, *changed]))
     button.click(send, {source.selected_path, loaded_state}, outputs, **EVENT_OPTIONS)
 

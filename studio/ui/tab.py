@@ -32,11 +32,12 @@ class Tab:
         on_open: Runs when it is first seen, or each time if nobody types there: visitor → updates.
         load_request: Shows what another tab hands over.
         receive_image: Shows an image that is sent there.
-        enlarge_image: Shows an image that is to be made larger.
         receive_fields: Sets single fields of its form, which it checks.
+        redraw_image: Shows an image that is to be painted again, larger.
+        upscale_image: Shows an image that is to be made larger as it is.
         handoff: A block whose buttons hand something over, and which tab gets what.
         outputs: What `on_open` and `load_request` change.
-        form_outputs: What `receive_image` and `enlarge_image` change.
+        form_outputs: What `receive_image`, `redraw_image` and `upscale_image` change.
         source_image: The image that it works on: its own results can be worked on again.
         has_text_input: People type into it, which coming back to the tab is not to change.
     """
@@ -49,8 +50,9 @@ class Tab:
     on_open: Callable[[Visitor], Updates] | None = None
     load_request: Callable[[Any, Visitor], Updates] | None = None
     receive_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
-    enlarge_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
     receive_fields: Callable[[dict[str, Any], Visitor], Updates] | None = None
+    redraw_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
+    upscale_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
     handoff: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
     outputs: list[Any] = field(default_factory=list)
     form_outputs: list[Any] = field(default_factory=list)

@@ -286,7 +286,7 @@ def test_a_drawing_becomes_a_picture_and_a_larger_one(
     page.locator("#img2img-by input").first.fill("1.5")
     page.locator("#img2img-by input").first.blur()
     expect(page.locator("#img2img-width input")).to_have_value("192")
-    page.locator("#enlarge-img2img").click()
+    page.locator("#redraw-img2img").click()
     expect(page.locator("#img2img-runs [data-runs]")).to_contain_text("only enlarged")
     expect(page.locator("#img2img-estimate")).to_contain_text("256 × 256")
     large = generate(page, "img2img")

@@ -261,8 +261,9 @@ def test_work_on_a_picture_as_others_write_it() -> None:
         "hires_strength": 0.6,
         "hires_steps": 12,
         "hires_resize": "pixel",
+        "hires_upscaler": "RealESRGAN_x4plus",
     }.items() <= found.values.items()
-    assert found.notes == ["Hires upscaler 'R-ESRGAN 4x+' is not in this studio; pixel is taken."]
+    assert found.notes == []
     assert infotext.parse_infotext(
         OLD.replace("abc", "abc, Hires upscaler: Latent (nearest), Mask blur: soft")
     ).notes == [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from studio.core.base import validate
 from studio.core.jobs import JOB_KINDS, SWEEP, TRAIN
@@ -148,6 +149,11 @@ def _download(place: Place) -> dict[str, Any]:
     return {"link": DOWNLOAD_LINK, "is_host_confirmed": True}
 
 
+def _upscale(place: Place) -> dict[str, Any]:
+    image = place.home.inputs.add(Image.new("RGB", (16, 16), "red"))
+    return {"image": image.sha256, "upscaler": "Lanczos", "scale": 2, "request": None}
+
+
 JOBS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "generate": _generate,
     "denoise_strip": lambda place: {"request": SMALL | {"seed": next(place.seeds)}, "every": 1},
@@ -159,6 +165,7 @@ JOBS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "training_evaluation": _evaluate,
     "caption": _caption,
     "clip_search": _search,
+    "upscale": _upscale,
     "unload": lambda place: {"models": []},
     "read_pickles": _read_pickles,
     "download": _download,

@@ -740,7 +740,7 @@ def test_a_picture_goes_with_its_settings_to_every_tab(
 
 def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Services) -> None:
     made = kept(desk, GenerationRequest(prompt="a boat"), noise(200, 120))
-    request = img2img.parse_request(page(img2img, img2img.receive_for_upscale(made, OWNER)))
+    request = img2img.parse_request(page(img2img, img2img.receive_for_redrawing(made, OWNER)))
     assert (request.strength, request.hires_scale, request.width, request.height) == (
         0,
         2,
@@ -753,7 +753,7 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Se
     large = img2img.parse_request(
         page(
             img2img,
-            img2img.receive_for_upscale(kept(desk, GenerationRequest(), noise(800, 400)), OWNER),
+            img2img.receive_for_redrawing(kept(desk, GenerationRequest(), noise(800, 400)), OWNER),
         )
     )
     assert large.hires_tile == 1024
@@ -768,7 +768,7 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Se
             GenerationRequest(scheduler="LCM", noise_schedule="As shipped", steps=steps),
             noise(64, 64),
         )
-        request = img2img.parse_request(page(img2img, img2img.receive_for_upscale(few, OWNER)))
+        request = img2img.parse_request(page(img2img, img2img.receive_for_redrawing(few, OWNER)))
         assert (request.hires_steps, request.hires_effective_steps) == (second, 1)
 
 

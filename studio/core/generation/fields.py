@@ -24,6 +24,7 @@ from studio.core.generation.requirements import (
     REQUIRES_EXTENSION,
     REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
+    REQUIRES_HIRES_PIXELS,
     REQUIRES_IMAGE,
     REQUIRES_MASK,
     REQUIRES_MASK_OR_EXTENSION,
@@ -412,6 +413,17 @@ class RequestFields(Spec):
         requires=REQUIRES_GUIDANCE,
         help="How much of the contrast that a high guidance adds is taken back; 0.7 suits models "
         "that predict v. 0 is off.",
+    )
+    hires_upscaler: str = spec_field(
+        "",
+        title="Hires upscaler",
+        max_length=200,
+        infotext="Hires upscaler",
+        cost=4,
+        neutral="",
+        requires=REQUIRES_HIRES_PIXELS,
+        help="The upscaler that enlarges the pixels between the passes, by its name; empty is "
+        "Lanczos.",
     )
 
     @property

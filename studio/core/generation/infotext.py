@@ -22,6 +22,8 @@ from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.upscaler_names import get_upscaler_title, normalize_upscaler_name
+from studio.core.generation.upscaling import UpscaleRecord
 from studio.errors import quote
 
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
@@ -65,7 +67,7 @@ _PLAIN_PAIRS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 # What is written in a way of its own, or is not written: that of one image says nothing of others.
 _SPECIAL_FIELDS = {
     *("prompt", "negative_prompt", "loras", "width", "height", "scheduler", "noise_schedule"),
-    "num_images",
+    *("num_images", "hires_upscaler"),
 }
 # All others, under A1111's names where it has them; written where they are active and differ from
 # the default, some always.
@@ -128,6 +130,21 @@ def format_infotext(
         "Loras": _format_lora_tags(request) or None,
     }
     return _format_text(request, quoted_pairs | pairs)
+
+
+def format_upscale(request: GenerationRequest, record: UpscaleRecord) -> str:
+    """Return the text for an image that was made larger: as A1111's Extras tab writes it.
+
+    Args:
+        request: What the image was made with before.
+        record: How it was made larger; where nothing is known of before, only that is written.
+    """
+    pairs = {
+        "Postprocess upscale by": _format_number(record.scale),
+        "Postprocess upscaler": get_upscaler_title(record.upscaler),
+    }
+    settings = ", ".join(f"{key}: {_quote(key, value)}" for key, value in pairs.items())
+    return f"{format_infotext(request)}, {settings}" if record.has_settings else settings
 
 
 def parse_infotext(text: str) -> ParsedInfotext:
@@ -195,6 +212,8 @@ def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
         elif isinstance(value, float):
             value = _format_number(value)
         pairs[key] = value
+    if request.active_upscaler:  # A1111 has one name for what is enlarged and by what
+        pairs["Hires upscaler"] = get_upscaler_title(request.active_upscaler)
     if request.has_hires_pass and not request.image:  # A1111 has one name for both strengths
         pairs["Denoising strength"] = pairs.pop("Hires strength", request.hires_strength)
     return pairs
@@ -313,12 +332,16 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
             convert = "True".__eq__
         _read_value(parsed, key, name, pairs.pop(key), convert)
     upscaler = parsed.values.get("hires_resize")
-    if upscaler not in (None, "latent", "pixel"):
-        resize = "latent" if str(upscaler).startswith("Latent") else "pixel"
-        parsed.values["hires_resize"] = resize
+    if upscaler in (None, "latent", "pixel"):
+        return
+    if str(upscaler).startswith("Latent"):
+        parsed.values["hires_resize"] = "latent"
         parsed.notes.append(
-            f"Hires upscaler {quote(upscaler)} is not in this studio; {resize} is taken."
+            f"Hires upscaler {quote(upscaler)} is not in this studio; latent is taken."
         )
+        return
+    parsed.values["hires_resize"] = "pixel"
+    parsed.values["hires_upscaler"] = normalize_upscaler_name(str(upscaler))
 
 
 def _read_label(label: str) -> Any:

@@ -21,6 +21,7 @@ from studio.core.generation import geometry, lora_use, prompt, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.upscaler_names import LANCZOS, normalize_upscaler_name
 from studio.errors import InvalidSpec, quote
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
 
 # A model counts by its content, the number of images by their own seeds.
 DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
+UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 
 
 class GenerationRequest(RequestFields):
@@ -56,6 +58,14 @@ class GenerationRequest(RequestFields):
                 f"has to be written as #rrggbb, such as #808080 (not {quote(colour)})."
             )
         return colour.lower()
+
+    @field_validator("hires_upscaler")
+    @classmethod
+    def _normalize_upscaler(cls, name: str) -> str:
+        name = normalize_upscaler_name(name)
+        if name.casefold().startswith("latent"):
+            raise ValueError("latents are enlarged by a hires resize of latent; leave it empty.")
+        return "" if name == LANCZOS else name
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
@@ -170,6 +180,11 @@ class GenerationRequest(RequestFields):
         return self.model_copy(update={"prompt": text, "loras": (*self.loras, *tags)})
 
     @property
+    def active_upscaler(self) -> str:
+        """The name of the upscaler between the passes; empty where none is used."""
+        return "" if "hires_upscaler" in self.inactive_fields else self.hires_upscaler
+
+    @property
     def key(self) -> str:
         """What identifies a cell of a sweep: a request has the same key resolved or not."""
         return _compute_digest(self.with_inline_loras(), {"model": self.model})
@@ -253,8 +268,9 @@ class ResolvedRequest(GenerationRequest):
         count, nor does a field at its neutral value.
 
         Args:
-            content_hashes: What is named here ("model", "lora moon") and how it is run ("dtype",
-                "device"), each with the hash or name that storage and engine found.
+            content_hashes: What is named here ("model", "lora moon", "hires upscaler") and how it
+                is run ("dtype", "device"), each with the hash or name that storage and engine
+                found.
         """
         return _compute_digest(self, content_hashes)
 
@@ -267,7 +283,13 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
         for use in request.loras
         if not use.is_inactive
     ]
-    hashes = {key: name for key, name in content_hashes.items() if not key.startswith("lora ")}
+    hashes = {
+        key: name
+        for key, name in content_hashes.items()
+        if not key.startswith("lora ") and key != UPSCALER_KEY
+    }
+    if "hires_upscaler" in fields:
+        fields["hires_upscaler"] = content_hashes.get(UPSCALER_KEY, fields["hires_upscaler"])
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

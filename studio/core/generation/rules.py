@@ -16,6 +16,7 @@ from studio.core.generation.requirements import (
     REQUIRES_EXTENSION,
     REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
+    REQUIRES_HIRES_PIXELS,
     REQUIRES_IMAGE,
     REQUIRES_MASK,
     REQUIRES_MASK_OR_EXTENSION,
@@ -45,6 +46,7 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         REQUIRES_EXTENSION: task == "outpaint",
         REQUIRES_COLOUR_FILL: task == "outpaint" and request.extend_fill == "colour",
         REQUIRES_HIRES: request.has_hires_pass,
+        REQUIRES_HIRES_PIXELS: request.has_hires_pass and request.hires_resize == "pixel",
         REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
     fields = type(request).model_fields

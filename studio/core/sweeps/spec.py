@@ -253,7 +253,7 @@ class SweepPlan(Spec):
 
     @property
     def distinct_requests(self) -> list[GenerationRequest]:
-        """One request for each set of model, LoRAs, images and embeddings asked for by name.
+        """One request for each set of files: model, LoRAs, upscaler, images, embeddings by name.
 
         That is what the library must have.
         """
@@ -262,7 +262,8 @@ class SweepPlan(Spec):
             request = cell.request
             loras = tuple(use.name for use in request.with_inline_loras().loras)
             asking = tuple(text for text in request.prompts if asks_for_embeddings(text))
-            key = (request.model, loras, asking, request.image, request.mask, request.extension)
+            images = (request.image, request.mask, request.extension)
+            key = (request.model, loras, request.active_upscaler, asking, *images)
             requests[key] = request
         return list(requests.values())
 

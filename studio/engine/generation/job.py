@@ -31,6 +31,7 @@ from studio.engine.generation.trajectory_runner import (
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
+from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import OutOfMemory, StudioError
 
 
@@ -158,7 +159,7 @@ class _GenerationRun:
         """
         preview_every = self.context.settings.preview_every
         num_images = len(tasks)
-        runner = TrajectoryRunner(self.model, num_images)
+        runner = TrajectoryRunner(self.model, num_images, Enlarger(self.context))
         num_calls = rules.count_model_calls(self.request, self.request.size)
         num_rows = num_calls * build_guidance(self.model, self.request).branches * num_images
         message = self._describe_batch(num_images)

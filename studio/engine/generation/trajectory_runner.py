@@ -28,6 +28,7 @@ from studio.imaging import canvas, masks
 from studio.imaging.canvas import Window
 from studio.storage.inputs import Inputs
 
+Enlarge = Callable[[Image.Image, str, Size], Image.Image]  # by an upscaler's name, to a size
 EMPTY_MASK_MESSAGE = (
     "Mask: nothing is masked; paint over what shall change (or turn the mask around, or let it "
     "grow)."
@@ -138,12 +139,20 @@ class TrajectoryRunner:
     `calls` and `rows` count what its U-Net did in both passes.
     """
 
-    def __init__(self, model: LoadedModel, max_batch: int = 1) -> None:
+    def __init__(
+        self, model: LoadedModel, max_batch: int = 1, enlarge: Enlarge | None = None
+    ) -> None:
         """Prepare a runner in which at most `max_batch` images share a U-Net call.
 
         Second passes run one by one.
+
+        Args:
+            model: Borrowed for the images.
+            max_batch: How many of them are denoised at once.
+            enlarge: Enlarges an image by an upscaler's name; needed for requests that name one.
         """
         self.model = model
+        self._enlarge = enlarge
         self._base_batcher = Batcher(model, max_batch)
         self._hires_batcher = Batcher(model, 1)
 
@@ -247,7 +256,11 @@ class TrajectoryRunner:
         if latents is not None:
             image = decode_latents(self.model, latents, request.size)
         assert image
-        image = image.resize(size, canvas.LANCZOS)
+        if request.active_upscaler:
+            assert self._enlarge
+            image = self._enlarge(image, request.active_upscaler, size)
+        else:
+            image = image.resize(size, canvas.LANCZOS)
         tiles = []
         for index, box in enumerate(rules.plan_hires_tiles(request, request.size)):
             left, top, right, bottom = box

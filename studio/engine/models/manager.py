@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.core.generation.memory_policy import MemoryPlan
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.request import UPSCALER_KEY, GenerationRequest
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
@@ -223,9 +223,9 @@ class PipelineManager:
             plan: How its model lies in memory; None for what `plan_memory` says now.
 
         Returns:
-            Hashes of the model ("model"), each LoRA ("lora NAME") and each textual inversion that
-            a prompt names ("embedding NAME"); "dtype" and "device"; what of the plan changes the
-            image.
+            Hashes of the model ("model"), each LoRA ("lora NAME"), each textual inversion that a
+            prompt names ("embedding NAME") and the upscaler between the passes ("hires upscaler");
+            "dtype" and "device"; what of the plan changes the image.
 
         Raises:
             OutOfMemory: The model cannot fit.
@@ -240,6 +240,9 @@ class PipelineManager:
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
+        if request.active_upscaler:
+            upscaler = self._library.upscalers.get(request.active_upscaler)
+            hashes[UPSCALER_KEY] = upscaler.content_hash
         hashes |= (plan or self.plan_memory(request)).contents
         return hashes | self.embedding_hashes(
             request, self._library.index_embeddings(model, [request])

@@ -41,6 +41,7 @@ from studio.engine.models.loaded_model import LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import load_sweep, write_exports
+from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
 from studio.storage.models.embedding_index import EmbeddingIndex
@@ -152,6 +153,7 @@ class _RequestResolver:
         names = (
             request.model,
             tuple(use.name for use in request.with_inline_loras().loras),
+            request.active_upscaler,
             request.image,
             request.mask,
             request.extension,
@@ -359,7 +361,8 @@ class _SweepRun:
     def _make_images(
         self, model: LoadedModel, group: list[_PendingCell], saver: ThreadPoolExecutor
     ) -> None:
-        runner = TrajectoryRunner(model, self._choose_batch_size(model, group))
+        batch_size = self._choose_batch_size(model, group)
+        runner = TrajectoryRunner(model, batch_size, Enlarger(self.context))
         cells: dict[ImageTask, _PendingCell] = {}
         preview_every = self.context.settings.preview_every
         self.report_progress("Painting")

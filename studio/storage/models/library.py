@@ -48,6 +48,7 @@ from studio.storage.models.peft_config import list_files
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.referenced_folders import ReferencedFolders
 from studio.storage.models.shelf import Root, Shelf, ShelfScan, has_weights_suffix
+from studio.storage.models.upscalers import Upscalers
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
@@ -142,6 +143,7 @@ class Library:
         )
         self.loras = LoraShelf(settings, self._index, self._loose_files, self.shelf)
         self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
+        self.upscalers = Upscalers(self.shelf, self._hashes)
 
     def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
         """List all model folders by name, the home's own first, and files that lie beside them.
@@ -277,6 +279,8 @@ class Library:
         faults = self.index_embeddings(model, [request]).resolve([request]).faults
         if faults:
             raise InvalidSpec(faults)
+        if request.active_upscaler:
+            self.upscalers.get(request.active_upscaler)
         return model
 
     def get_content_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:

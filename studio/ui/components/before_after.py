@@ -77,12 +77,14 @@ def load_before_image(services: Services, path: str | None) -> Path | Image.Imag
         or stretched as the request asked. None if there was no source, or it is gone.
     """
     result = services.home.gallery.get(path) if path else None
-    if result is None or not result.request.image:
+    if result is None or not result.source_image:
         return None
     request = result.request
     inputs = services.home.library.inputs
     try:
-        source_path = inputs.get_path(request.image)
+        source_path = inputs.get_path(result.source_image)
+        if result.upscale:
+            return source_path
         width, height = inputs.read_size(request.image)
         result_size = decode.read_image_size(result.path)
         if request.task == "outpaint":

@@ -7,7 +7,7 @@ Does not know: the form; how an image is made; who carries the job there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 
@@ -23,7 +23,6 @@ from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, vis
 from studio.ui.views.images import render_image_settings
 from studio.ui.views.jobs import list_job_images, render_outcome, render_progress
 
-JOB_KIND = GENERATE.name
 MAX_HISTORY_JOBS = 60  # jobs back to look for the last one of a tab
 MAX_OPEN_JOBS = 100  # waiting ones that are looked at
 COMPARE_LABEL = "Before and after"
@@ -35,12 +34,16 @@ Snapshot = tuple[int, ...]
 class ResultPanel:
     """The results of a tab.
 
+    `JOB_KIND` is the kind of the jobs whose results are shown.
+
     Args:
         services: The page's services.
         name: The tab's id; begins the ids of elements.
         tasks: Tasks of the requests whose jobs are shown.
         placeholder: HTML for when there is no job.
     """
+
+    JOB_KIND: ClassVar[str] = GENERATE.name
 
     def __init__(
         self, services: Services, name: str, tasks: tuple[str, ...], placeholder: str
@@ -116,7 +119,12 @@ class ResultPanel:
         self.result.select(
             self.select_image,
             self.paths,
-            [self.selected_path, self.image_settings, self.compare_button],
+            [
+                self.selected_path,
+                self.image_settings,
+                self.compare_button,
+                self.strip.container,
+            ],
             **EVENT_OPTIONS,
         )
         self.compare_button.click(
@@ -134,9 +142,13 @@ class ResultPanel:
         Of very many only the first ones are looked at.
         """
         open_jobs = self.services.home.jobs.list_open(
-            visitor.id, JOB_KIND, visitor.tab, limit=MAX_OPEN_JOBS
+            visitor.id, self.JOB_KIND, visitor.tab, limit=MAX_OPEN_JOBS
         )
-        return [job for job in open_jobs if get_task(job) in self.tasks]
+        return [job for job in open_jobs if self.shows_job(job)]
+
+    def shows_job(self, job: Job) -> bool:
+        """Return whether a job of this kind belongs to this tab."""
+        return get_task(job) in self.tasks
 
     def find_last_job(self, visitor: Visitor) -> Job | None:
         """Return the job that belongs here and ended last."""
@@ -145,7 +157,7 @@ class ResultPanel:
             for job in self.services.home.jobs.list_recent(
                 MAX_HISTORY_JOBS, visitor.id, visitor.tab
             )
-            if job.kind == JOB_KIND and not job.is_open and get_task(job) in self.tasks
+            if job.kind == self.JOB_KIND and not job.is_open and self.shows_job(job)
         ]
         return max(ended_jobs, key=lambda job: (job.ended or 0, job.id), default=None)
 
@@ -215,15 +227,16 @@ class ResultPanel:
             ),
             self.paths: paths,
             self.send_row: gr.Row(visible=not is_running),
-            **self.strip.set_visible(not is_running),
             **self.comparison.hide(),
             **self._render_selection(path, with_settings=not is_running),
         }
 
     def _render_selection(self, path: str | None, with_settings: bool = True) -> Updates:
         image = self.services.home.gallery.get(path) if path else None
-        has_source = bool(image and image.request.image)
+        has_source = bool(image and image.source_image)
+        has_steps = bool(image and image.settings)
         return {
+            **self.strip.set_visible(with_settings and has_steps),
             self.selected_path: path,
             self.image_settings: render_image_settings(image) if with_settings else "",
             self.compare_button: gr.Button(COMPARE_LABEL, visible=has_source),

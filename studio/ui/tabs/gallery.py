@@ -214,7 +214,7 @@ class GalleryTab:
             self.pin: UNPIN_LABEL if pinned_image else PIN_LABEL,
             self.send_row: gr.Row(visible=image is not None),
             self.dataset_row: gr.Row(visible=image is not None),
-            **self.strip.set_visible(image is not None),
+            **self.strip.set_visible(image is not None and image.settings is not None),
         }
         if image is None:
             return updates | {
@@ -287,7 +287,10 @@ def _thumbnail_path(image: GeneratedImage) -> Path:
 
 def _short_title(image: GeneratedImage) -> str:
     """Return an image's prompt, cut short, and its seed."""
-    title = image.request.prompt or image.request.task
+    settings = image.settings
+    if settings is None:
+        return "upscaled"
+    title = settings.prompt or settings.task
     if len(title) >= MAX_TITLE_CHARS:
         title = title[: MAX_TITLE_CHARS - 3] + "…"
     return f"{title} · seed {image.request.seed}"

@@ -177,9 +177,20 @@ class GenerationTab:
                     "hires_steps", min_width=120, slider=True, info="0: as many as the first."
                 )
                 self.form.add("hires_resize", min_width=120, info="What is enlarged.")
+            self.form.add(
+                "hires_upscaler",
+                choices=self.upscaler_choices(),
+                allow_custom_value=True,
+                info="Enlarges the pixels between the passes.",
+            )
             with gr.Row():
                 self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
                 self.form.add("hires_overlap", min_width=120, info="How far tiles share.")
+
+    def upscaler_choices(self) -> list[tuple[str, str]]:
+        """Return the upscalers that there are, as a dropdown takes them."""
+        names = self.services.home.library.upscalers.list_names()
+        return [("Lanczos", ""), *((name, name) for name in names if name != "Lanczos")]
 
     def add_extras(self) -> None:
         """Place presets, the import of an image's settings, and what only experts need."""
@@ -320,6 +331,13 @@ class GenerationTab:
         )
 
     def _wire_presets(self) -> None:
+        if self.hires_accordion:
+            self.hires_accordion.expand(
+                lambda: gr.Dropdown(self.upscaler_choices()),
+                None,
+                self.form["hires_upscaler"],
+                **EVENT_OPTIONS,
+            )
         self.presets_accordion.expand(self.list_presets, None, self.preset, **EVENT_OPTIONS)
         self.preset.input(
             self.load_preset,
@@ -633,6 +651,14 @@ class GenerationTab:
             if settings.get("model") not in model_names:
                 model_name = settings.pop("model", "of that picture")
                 notes.append(f"The model {model_name} is not here; the chosen one stays.")
+            if upscaler := settings.get("hires_upscaler"):
+                try:
+                    settings["hires_upscaler"] = self.services.home.library.upscalers.get(
+                        upscaler
+                    ).name
+                except StudioError:
+                    settings["hires_upscaler"] = ""
+                    notes.append(f"The upscaler {upscaler} is not here; Lanczos is taken.")
             updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
             for note in (*notes, *faults):
                 show_warning(note, seconds=12)

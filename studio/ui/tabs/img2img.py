@@ -28,11 +28,11 @@ from studio.ui.views.images import render_placeholder, render_step_count
 MAX_STEPS = 1000  # more are not counted under the strength
 MIN_SCALE = 0.25  # of "Resize by"
 MAX_SCALE = 4
-ENLARGE_SCALE = 2.0  # what Enlarge fills in
-# Of the second pass of Enlarge: it makes the image finer, not another. (At 0.35 each tile begins to
-# paint the prompt's things into itself.)
-ENLARGE_STRENGTH = 0.2
-TILE_THRESHOLD_PX = 1024  # the longer side above which Enlarge works in tiles
+REDRAW_SCALE = 2.0  # what "Redraw larger" fills in
+# Of its second pass: it makes the image finer, not another. (At 0.35 each tile begins to paint the
+# prompt's things into itself.)
+REDRAW_STRENGTH = 0.2
+TILE_THRESHOLD_PX = 1024  # the longer side above which "Redraw larger" works in tiles
 EMPTY_HTML = render_placeholder(
     "What becomes of it will appear here.",
     "Put a picture on the easel or draw one, say what it should show, and "
@@ -146,24 +146,24 @@ class Img2Img(ImageInputTab):
             self.step_count: render_effective_steps(request.steps, request.strength),
         }
 
-    def receive_for_upscale(self, image: GeneratedImage, visitor: Visitor) -> Updates:
-        """Put an image of any tab on the page, ready to be made larger.
+    def receive_for_redrawing(self, image: GeneratedImage, visitor: Visitor) -> Updates:
+        """Put an image of any tab on the page, ready to be painted again, larger.
 
         Strength 0 leaves out the first pass; the second changes little.
         """
         with report_errors():
-            longer_side = ENLARGE_SCALE * max(decode.read_image_size(image.path))
+            longer_side = REDRAW_SCALE * max(decode.read_image_size(image.path))
         is_tiled = longer_side > TILE_THRESHOLD_PX
         hires_steps = 0  # as many as the first pass
-        if not count_effective_steps(image.request.steps, ENLARGE_STRENGTH):
-            hires_steps = math.ceil(1 / ENLARGE_STRENGTH)  # one has to run at least
+        if not count_effective_steps(image.request.steps, REDRAW_STRENGTH):
+            hires_steps = math.ceil(1 / REDRAW_STRENGTH)  # one has to run at least
         return self.receive_image(
             image,
             visitor,
             keep_size=True,
             strength=0.0,
-            hires_scale=ENLARGE_SCALE,
-            hires_strength=ENLARGE_STRENGTH,
+            hires_scale=REDRAW_SCALE,
+            hires_strength=REDRAW_STRENGTH,
             hires_resize="pixel",
             hires_steps=hires_steps,
             hires_tile=TILE_THRESHOLD_PX if is_tiled else 0,
@@ -196,5 +196,5 @@ def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     img2img = Img2Img(services)
     tab = img2img.build_tab()
-    tab.enlarge_image = img2img.receive_for_upscale
+    tab.redraw_image = img2img.receive_for_redrawing
     return tab

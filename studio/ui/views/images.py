@@ -69,17 +69,35 @@ def render_image_settings(image: GeneratedImage | None) -> str:
     """Render what an image was made with; nothing for None."""
     if image is None:
         return ""
-    request = image.request
+    request = image.settings
+    if request is None:
+        return _render("settings", prompt="", negative_prompt="", facts=_list_file_facts(image))
     return _render(
         "settings",
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         facts=[
+            *_list_upscale_facts(image),
             *_list_basic_settings(image),
             *_list_source_settings(request),
             *_list_hires_settings(request),
         ],
     )
+
+
+def _list_upscale_facts(image: GeneratedImage) -> list[Fact]:
+    """Return how an image was made larger without painting."""
+    if image.upscale is None:
+        return []
+    return [("Upscaled", f"× {image.upscale.scale:g} with {image.upscale.upscaler}")]
+
+
+def _list_file_facts(image: GeneratedImage) -> list[Fact]:
+    """Return what is known of an image whose settings are not."""
+    facts = _list_upscale_facts(image)
+    if image.size:
+        facts.append(("Size", f"{image.size[0]} × {image.size[1]}"))
+    return [*facts, ("Took", format_duration(image.seconds))]
 
 
 def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
@@ -145,6 +163,8 @@ def _list_hires_settings(request: GenerationRequest) -> list[Fact]:
         f"× {request.hires_scale:g}, {request.hires_effective_steps} steps, "
         f"strength {request.hires_strength:g}, {request.hires_resize}"
     )
+    if request.active_upscaler:
+        hires += f" by {request.active_upscaler}"
     if request.hires_tile:
         hires += f", tiles of {request.hires_tile} px"
     return [("Hires", hires)]

@@ -1,0 +1,196 @@
+"""ESRGAN's generator (RRDB): dense blocks at the image's size, then each step twice as large.
+
+Knows: its layers under today's names (`conv_first`, `body.0.rdb1.conv1` …), the two older sets of
+names that files have, and all its sizes from the tensors' shapes; Real-ESRGAN's networks that make
+×2 and ×1 of the same layers by folding pixels into channels first.
+Does not know: files, tiles, other kinds of networks.
+
+Sources: RRDBNet of BasicSR (Apache-2.0), and RRDB_Net of ESRGAN's
+first release, whose layers are numbered (`model.1.sub.0.RDB1.conv1.0`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from studio.errors import BadFile
+
+Shape = tuple[int, ...]
+NUM_DENSE_CONVS = 5
+SLOPE = 0.2  # of the leaky ReLUs
+RESIDUAL_SCALE = 0.2
+
+# The names between the numbered ones and today's.
+_RENAMED_PARTS = {
+    "RRDB_trunk.": "body.",
+    "trunk_conv.": "conv_body.",
+    "upconv": "conv_up",
+    "HRconv.": "conv_hr.",
+    ".RDB": ".rdb",
+}
+_NUMBERED_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB([123])\.conv([1-5])\.0\.(weight|bias)")
+_NUMBERED_LAYER = re.compile(r"model\.(\d+)\.(weight|bias)")
+_NUMBERED_TRUNK = re.compile(r"model\.1\.sub\.(\d+)\.(weight|bias)")
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees what all before it made."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        for index in range(1, NUM_DENSE_CONVS + 1):
+            in_channels = features + (index - 1) * growth
+            out_channels = features if index == NUM_DENSE_CONVS else growth
+            setattr(self, f"conv{index}", nn.Conv2d(in_channels, out_channels, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, features, h, w) to the same shape."""
+        maps = [x]
+        for index in range(1, NUM_DENSE_CONVS):
+            conv = getattr(self, f"conv{index}")
+            maps.append(functional.leaky_relu(conv(torch.cat(maps, 1)), SLOPE))
+        last: Tensor = getattr(self, f"conv{NUM_DENSE_CONVS}")(torch.cat(maps, 1))
+        return last * RESIDUAL_SCALE + x
+
+
+class ResidualDenseBlocks(nn.Module):
+    """Three dense blocks, and a little of what they add."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(features, growth)
+        self.rdb2 = DenseBlock(features, growth)
+        self.rdb3 = DenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, features, h, w) to the same shape."""
+        added: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
+        return added * RESIDUAL_SCALE + x
+
+
+class RrdbNetwork(nn.Module):
+    """The whole generator.
+
+    Args:
+        channels: Channels of the image, in and out.
+        features: Channels between.
+        growth: Channels that each convolution of a dense block adds.
+        num_blocks: How many times three dense blocks.
+        num_doublings: How many times the features are made twice as large.
+        fold: Side of the squares of pixels that become channels before anything else.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        growth: int,
+        num_blocks: int,
+        *,
+        num_doublings: int,
+        fold: int,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_doublings = num_doublings
+        self.multiple = fold
+        self.scale = 2**num_doublings // fold
+        self.conv_first = nn.Conv2d(channels * fold**2, features, 3, 1, 1)
+        blocks = [ResidualDenseBlocks(features, growth) for _ in range(num_blocks)]
+        self.body = nn.Sequential(*blocks)
+        self.conv_body = nn.Conv2d(features, features, 3, 1, 1)
+        for index in range(1, num_doublings + 1):
+            setattr(self, f"conv_up{index}", nn.Conv2d(features, features, 3, 1, 1))
+        self.conv_hr = nn.Conv2d(features, features, 3, 1, 1)
+        self.conv_last = nn.Conv2d(features, channels, 3, 1, 1)
+        # In theory; what is further than about 32 pixels away hardly counts.
+        self.reach_px = fold * (15 * num_blocks + 2 + 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (n, channels, h, w) from 0 to 1 to (n, channels, h * scale, w * scale).
+
+        Height and width have to be multiples of `multiple`.
+        """
+        x = functional.pixel_unshuffle(image, self.multiple) if self.multiple > 1 else image
+        features = self.conv_first(x)
+        features = features + self.conv_body(self.body(features))
+        for index in range(1, self.num_doublings + 1):
+            larger = functional.interpolate(features, scale_factor=2, mode="nearest")
+            features = functional.leaky_relu(getattr(self, f"conv_up{index}")(larger), SLOPE)
+        last: Tensor = self.conv_last(functional.leaky_relu(self.conv_hr(features), SLOPE))
+        return last
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Shape]) -> RrdbNetwork:
+        """Return the network, untrained, that tensors of these names and shapes belong to.
+
+        Args:
+            shapes: Under today's names, see `rename_tensors`.
+
+        Raises:
+            BadFile: They do not go together.
+        """
+        names = ("conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight")
+        missing = [name for name in names if len(shapes.get(name, ())) != 4]
+        if missing:
+            raise BadFile(f"it lacks {missing[0]}.")
+        features, in_channels = shapes[names[0]][:2]
+        channels = shapes[names[1]][0]
+        fold = math.isqrt(in_channels // channels) if channels else 0
+        num_doublings = sum(bool(re.fullmatch(r"conv_up\d\.weight", name)) for name in shapes)
+        is_image = channels in (1, 3) and in_channels == channels * fold**2
+        if not is_image or fold not in (1, 2, 4) or 2**num_doublings < fold:
+            raise BadFile(
+                f"it makes {channels} channels out of {in_channels} in {num_doublings} steps, "
+                "which is no enlarged image."
+            )
+        block_numbers = {name.split(".")[1] for name in shapes if name.startswith("body.")}
+        return cls(
+            channels,
+            features,
+            shapes[names[2]][0],
+            len(block_numbers),
+            num_doublings=num_doublings,
+            fold=fold,
+        )
+
+
+def rename_tensors(names: list[str]) -> dict[str, str]:
+    """Return today's name of every tensor of an ESRGAN file, by the name that it has there.
+
+    Names that are of none of the three kinds stay what they are.
+    """
+    if any(name.startswith("model.1.sub.") for name in names):
+        return _rename_numbered(names)
+    renamed = {}
+    for name in names:
+        new_name = name
+        for old, new in _RENAMED_PARTS.items():
+            new_name = new_name.replace(old, new)
+        renamed[name] = new_name
+    return renamed
+
+
+def _rename_numbered(names: list[str]) -> dict[str, str]:
+    """Rename the layers of the first release: 0 is the first, 1 the body, then three a doubling."""
+    indices = [int(match[1]) for name in names if (match := _NUMBERED_LAYER.fullmatch(name))]
+    last_index = max(indices, default=0)
+    layers = {0: "conv_first", last_index - 2: "conv_hr", last_index: "conv_last"}
+    layers |= {3 * number: f"conv_up{number}" for number in range(1, (last_index - 4) // 3 + 1)}
+    renamed = {}
+    for name in names:
+        new_name = name
+        if match := _NUMBERED_BLOCK.fullmatch(name):
+            new_name = f"body.{match[1]}.rdb{match[2]}.conv{match[3]}.{match[4]}"
+        elif match := _NUMBERED_TRUNK.fullmatch(name):
+            new_name = f"conv_body.{match[2]}"
+        elif (match := _NUMBERED_LAYER.fullmatch(name)) and int(match[1]) in layers:
+            new_name = f"{layers[int(match[1])]}.{match[2]}"
+        renamed[name] = new_name
+    return renamed
