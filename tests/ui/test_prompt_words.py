@@ -39,7 +39,7 @@ def folder(desk: Services) -> Path:
 def list_words(desk: Services) -> list[dict[str, Any]]:
     library = desk.home.library
     loras = [lora for lora in library.list_loras() if isinstance(lora, LoraInfo)]
-    return prompt_words.list_words(library, library.get_model("pocket"), loras)
+    return prompt_words.list_words(library, library.get_model("pocket"), loras, 100)
 
 
 def test_only_what_goes_with_the_model(desk: Services, folder: Path) -> None:

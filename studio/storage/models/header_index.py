@@ -24,6 +24,7 @@ from typing import Any
 from studio.errors import StudioError
 from studio.storage import odd_files
 from studio.storage.models import lora_file, model_file
+from studio.storage.models.embedding_file import FileEmbedding
 from studio.storage.models.folder_scan import ScannedFile, Stamp, read_stamp
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.model_file import ModelFile
@@ -270,7 +271,7 @@ def _encode(facts: FileFacts) -> dict[str, Any]:
     del model_facts["path"], model_facts["metadata"]
     lora = facts.lora
     if isinstance(lora, LoraInfo):
-        lora_facts: Any = vars(lora).copy()
+        lora_facts: Any = asdict(lora)
         del lora_facts["path"]
     else:
         lora_facts = lora
@@ -294,10 +295,17 @@ def _decode(path: Path, entry: dict[str, Any]) -> FileFacts:
                 "networks": tuple(lora["networks"]),
                 "trigger_words": tuple(lora["trigger_words"]),
                 "tags": tuple((tag, count) for tag, count in lora["tags"]),
+                "embeddings": tuple(_decode_embedding(facts) for facts in lora["embeddings"]),
             }
         )
     return FileFacts(
         tuple(entry["stamp"]), ModelFile(path=path, **model_facts), Sidecar(**sidecar), lora
+    )
+
+
+def _decode_embedding(facts: dict[str, Any]) -> FileEmbedding:
+    return FileEmbedding(
+        **facts | {"tensors": tuple(facts["tensors"]), "widths": tuple(facts["widths"])}
     )
 
 

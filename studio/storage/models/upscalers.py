@@ -87,7 +87,7 @@ class Upscalers:
                 f"There is no upscaler {quote(name)} in the library; there is "
                 f"{list_alternatives(matches, all_names)}."
             ) from None
-        return self._describe(file.name, file.path)
+        return self._describe(file.name, file.path, file.model_file.weights_path)
 
     def choose_default(self, request: GenerationRequest | None) -> str:
         """Return the upscaler that suits an image.
@@ -105,9 +105,10 @@ class Upscalers:
             (name for name in names if name not in (*INTERPOLATIONS, POCKET_UPSCALER)), LANCZOS
         )
 
-    def _describe(self, name: str, path: Path) -> UpscalerFile:
+    def _describe(self, name: str, path: Path, weights_path: Path | None = None) -> UpscalerFile:
         with explain_odd_file(path):
-            return UpscalerFile(name, path, self._hashes.get_hash(path, [path], path.parent))
+            content_hash = self._hashes.get_hash(path, [path], path.parent)
+        return UpscalerFile(name, weights_path or path, content_hash)
 
 
 def _match_name(name: str, names: list[str]) -> str | None:
