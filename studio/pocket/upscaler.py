@@ -65,6 +65,7 @@ def build_upscaler() -> CompactNetwork:
     with torch.no_grad():
         for conv in (*convs, last):
             nn.init.kaiming_normal_(conv.weight, a=0.25)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
         for conv in convs:
             conv.weight[:3] = 0
@@ -166,7 +167,9 @@ def score_upscaler(context: RunContext) -> dict[str, float]:
         for source, name in ((pairs.small, style), (pairs.decoded, "decoded")):
             small = to_tensor(source[k : k + 1], context.device)
             enlarged = (model((small + 1) / 2) * 2 - 1).clamp(-1, 1).cpu()
-            resized = Image.fromarray(source[k]).resize((LARGE_PX, LARGE_PX), Image.LANCZOS)
+            resized = Image.fromarray(source[k]).resize(
+                (LARGE_PX, LARGE_PX), Image.Resampling.LANCZOS
+            )
             lanczos = to_tensor(np.asarray(resized)[None])
             psnr.setdefault(f"psnr {name}", []).append(_measure_psnr(enlarged, large))
             psnr.setdefault(f"Lanczos {name}", []).append(_measure_psnr(lanczos, large))

@@ -1,7 +1,7 @@
 """Named, typed endpoints for programs, the only public ones.
 
-`generate`, `img2img`, `inpaint`, `outpaint`, `sweep`, `train`, `dataset`, `caption`, `search`,
-`inspect`, `jobs`, `models`.
+`generate`, `img2img`, `inpaint`, `outpaint`, `upscale`, `sweep`, `train`, `dataset`, `caption`,
+`search`, `inspect`, `jobs`, `models`.
 
 Knows: how a spec becomes a function's signature. Does not know: the page.
 """
@@ -27,6 +27,7 @@ from studio.core.captions.lint import DatasetLintRules
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import EXTEND_FIELDS
+from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec, StudioError, quote
@@ -106,6 +107,13 @@ def publish(services: Services) -> None:
         ),
         _make_image_endpoint(endpoints, endpoints.outpaint, "Paint on beyond a picture's edges."),
         make_endpoint(
+            UpscaleSpec,
+            endpoints.upscale,
+            description="Make a picture larger as it is, without painting anything.",
+            file_fields={"image": "The picture to make larger."},
+            receive_file=endpoints.receive_image,
+        ),
+        make_endpoint(
             SweepSpec,
             endpoints.sweep,
             description="Make a grid of pictures; return them in the order of the axes, then "
@@ -183,6 +191,14 @@ class Endpoints:
                 ["Extend left, top, right, bottom: say how many pixels to add, and where."]
             )
         return await self.generate(request, visitor)
+
+    async def upscale(self, spec: UpscaleSpec, visitor: Visitor) -> FilesAndReport:
+        """Make an image larger; return its file, and the job's result."""
+        job_id = await self._run(visitor, self.services.submit_upscale, spec)
+        job = await self._wait_for_job(job_id)
+        (image,) = job.result["pictures"]
+        entry = {"file": Path(image["path"]).name, "digest": image["digest"]}
+        return [_to_file_data(image["path"])], {**_report_result(job), "pictures": [entry]}
 
     async def sweep(self, spec: SweepSpec, visitor: Visitor) -> FilesAndReport:
         """Run a sweep; return the cells' images and its files, and an entry for each cell."""

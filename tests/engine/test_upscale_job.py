@@ -245,7 +245,7 @@ def test_what_the_submission_checks(bench: WorkerContext) -> None:
         with refused(InvalidSpec):
             services.prepare_upscale(too_much, ANN)
         services.prepare_upscale(spec.model_copy(update={"scale": 8.0}), OWNER)
-    for changes in ({"longer_side": 1999}, {"upscaler": "none"}, {"upscaler": "a-vae"}):
+    for changes in ({"longer_side": 1999}, {"upscaler": "4x-none"}, {"upscaler": "a-vae"}):
         with refused((InvalidSpec, ModelNotFound)):
             services.prepare_upscale(spec.model_copy(update=changes), OWNER)
 

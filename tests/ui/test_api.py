@@ -56,6 +56,7 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
         "/img2img",
         "/inpaint",
         "/outpaint",
+        "/upscale",
         "/sweep",
         "/train",
         "/dataset",
@@ -213,6 +214,10 @@ def test_work_on_pictures(client: Client, served: Served, tmp_path: Path) -> Non
     after, told = done("/img2img", image=files["image"], hires_scale=2)
     assert after.shape == (128, 128, 3)
     assert told["strength"] == 1
+    made, answer = client.predict(api_name="/upscale", image=files["image"], scale=2)
+    assert answer["upscaler"] == "Lanczos"  # of whose making nothing is known
+    expected = picture.resize((128, 128), Image.Resampling.LANCZOS)
+    assert np.array_equal(Image.open(made[0]).convert("RGB"), expected)
     after, told = done("/outpaint", image=files["image"], extend_left=32, seam_blur=0)
     assert after.shape == (64, 96, 3)
     assert np.array_equal(after[:, 32:], np.asarray(picture))
