@@ -357,8 +357,8 @@ def test_models_lists_the_library(client: Client, served: Served) -> None:
     assert pocket["kind"] == "model"
     assert pocket["family"] == "sd1"
     assert Path(pocket["location"]).name == "pocket"
-    only = client.predict(search="moon", kind="lora", family="sd1", api_name="/models")
-    assert [entry["name"] for entry in only["models"]] == ["moon"]
+    only = client.predict(search="mysks", kind="lora", family="sd1", api_name="/models")
+    assert [entry["name"] for entry in only["models"]] == ["mysks"]
     assert client.predict(limit=1, api_name="/models")["models"] == answer["models"][:1]
     assert client.predict(kind="nonsense", api_name="/models")["total"] == 0
     for limit in (0, 10_001, "x", 1.5, None):

@@ -21,6 +21,7 @@ FILE_NAMES = ("extra_model_paths.yaml", "extra_model_paths.yml")
 MAX_YAML_BYTES = 64 * 2**10
 MAX_PATHS = 200
 MAX_DEPTH = 6
+MAX_BRACKETS = 100  # real lists have none; 5,000 take a second to read
 # Kinds in such a file that hold programs and settings.
 NO_WEIGHTS = ("custom_nodes", "configs")
 
@@ -53,6 +54,8 @@ def list_paths(file: Path) -> list[Path]:
     """
     try:
         text = odd_files.read_file(file, MAX_YAML_BYTES).decode("utf-8-sig")
+        if text.count("[") + text.count("{") > MAX_BRACKETS:
+            raise ValueError("it is no list of folders")
         sections = yaml.load(text, _PlainLoader)  # a SafeLoader
     except OSError as error:
         raise BadFile(f"{file.name} cannot be read ({error.strerror or error}).") from None
