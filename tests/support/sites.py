@@ -324,6 +324,7 @@ class Gate:
     """Serves a file of which the second half comes only when `open` was called."""
 
     def __init__(self, sites: Sites, url: str, data: bytes) -> None:
+        sites.silence_seconds = 60.0  # the gate may stay closed for longer than a site is silent
         self.open_event = threading.Event()
         self.was_reached = threading.Event()
         mark = f'"{hashlib.md5(data).hexdigest()}"'
