@@ -57,4 +57,5 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "hires_tile": (TWICE, 64),
     "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
     "guidance_rescale": ({}, 0.7),
+    "vae": ({}, "anime"),
 }

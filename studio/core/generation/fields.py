@@ -413,6 +413,16 @@ class RequestFields(Spec):
         help="How much of the contrast that a high guidance adds is taken back; 0.7 suits models "
         "that predict v. 0 is off.",
     )
+    vae: str = spec_field(
+        "",
+        title="VAE",
+        max_length=300,
+        infotext="VAE",
+        cost=30,
+        neutral="",
+        help="The autoencoder that turns latents into pixels: the name of a file in home/vae. "
+        "Empty takes the model's own.",
+    )
 
     @property
     def task(self) -> Task:

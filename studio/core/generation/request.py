@@ -244,12 +244,12 @@ class ResolvedRequest(GenerationRequest):
         """Return the sha256 over all that decides the pixels: the same digest is the same image.
 
         Batched images differ from exact ones in the last bits, so the batch size counts; a LoRA
-        counts by its content and weights, and not at all if both are 0; what is inactive does not
-        count, nor does a field at its neutral value.
+        counts by its content and weights, and not at all if both are 0; a VAE by its content; what
+        is inactive does not count, nor does a field at its neutral value.
 
         Args:
-            content_hashes: What is named here ("model", "lora moon") and how it is run ("dtype",
-                "device"), each with the hash or name that storage and engine found.
+            content_hashes: What is named here ("model", "vae", "lora moon") and how it is run
+                ("dtype", "device"), each with the hash or name that storage and engine found.
         """
         return _compute_digest(self, content_hashes)
 
@@ -262,7 +262,13 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
         for use in request.loras
         if not use.is_inactive
     ]
-    hashes = {key: name for key, name in content_hashes.items() if not key.startswith("lora ")}
+    if request.vae:
+        fields["vae"] = content_hashes.get("vae", request.vae)
+    hashes = {
+        key: name
+        for key, name in content_hashes.items()
+        if key != "vae" and not key.startswith("lora ")
+    }
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

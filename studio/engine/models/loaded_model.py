@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -27,8 +26,8 @@ from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
-from studio.storage import odd_files
-from studio.storage.models.library import ModelInfo
+from studio.storage.models.model_configs import SCHEDULER, read_config
+from studio.storage.models.model_info import ModelInfo
 
 PARTS = (TEXT_ENCODERS, DENOISER, VAE)
 MAX_CACHED_PROMPTS = 64  # of 0.1 to 0.3 MB each
@@ -96,15 +95,17 @@ class LoadedModel(ABC):
     num_tiled_calls: int = 0
     # Those that are on, by adapters/lora.py.
     active_adapters: tuple[Any, ...] = ()
+    # Of the present borrow, by manager.py: the model with the VAE that the request names, and the
+    # content of that; None and empty for its own.
+    vae_info: ModelInfo | None = None
+    vae_hash: str = ""
     # Of the present borrow: LoRA's name → (content hash, adapter), by manager.py.
     adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.family: Family = FAMILIES[self.info.family]
-        # The model's own scheduler_config.json, unchanged.
-        self.scheduler_config: Mapping[str, Any] = read_json(
-            self.info.path / "scheduler" / "scheduler_config.json"
-        )
+        # The model's own, but for what its owner decided.
+        self.scheduler_config: Mapping[str, Any] = read_config(self.info, SCHEDULER)
 
     # ---- parts ----------------------------------------------------------------------------------
 
@@ -150,10 +151,11 @@ class LoadedModel(ABC):
             self._get_part(name)
 
     def load_part(self, name: str) -> Any:
-        """Read a part from the model's folder, to the device. Raises BadFile."""
+        """Read a part of the model, to the device. Raises BadFile."""
         device = self.device
         if name == VAE:
-            return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
+            info = self.vae_info or self.info
+            return load_network(AutoencoderKL, info, "vae", device, device.vae_dtype)
         if name == DENOISER:
             folder = self.family.denoiser
             return load_network(self.denoiser_class, self.info, folder, device, device.dtype)
@@ -357,12 +359,6 @@ class LoadedModel(ABC):
         if mean is None or std is None:
             return None
         return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a config of a model folder that the library has looked at already. Raises BadFile."""
-    with odd_files.explain_odd_file(path, f"{path.parent.name}/{path.name}"):
-        return odd_files.read_json(path)
 
 
 def open_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedModel:

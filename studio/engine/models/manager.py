@@ -7,7 +7,7 @@ Does not know: what is done with what it lends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,12 @@ from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
 from studio.engine.models.devices import DTYPES, catch_out_of_memory
-from studio.engine.models.loaded_model import DENOISER, TEXT_ENCODERS, LoadedModel, PartProvider
+from studio.engine.models.loaded_model import (
+    DENOISER,
+    TEXT_ENCODERS,
+    VAE,
+    LoadedModel,
+)
 from studio.errors import OutOfMemory
 from studio.settings import Settings
 from studio.storage import timings
@@ -82,17 +87,30 @@ class PipelineManager:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
         info = self._library.check_request(request)
-        model = self._open_model(info)
+        model = self._open_model(self._library.get_model(request.model))
         with (
             self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
         ):
-            previous = model.provider, model.parts
-            stack.callback(_restore_parts, model, *previous)
+            stack.callback(_restore_parts, model, vars(model).copy())
             model.provider, model.parts = _Loans(self, model, stack), {}
+            self._choose_vae(model, info, request.vae)
             with self._attach_loras(model, (request, *extra_requests)):
                 yield model
             timings.record_timings(self._settings, info.name, encode=model.encode_seconds)
+
+    def _choose_vae(self, model: LoadedModel, info: ModelInfo, name: str) -> None:
+        """Give a borrowed model the autoencoder that a request names; its other parts stay.
+
+        Args:
+            model: The model.
+            info: What it is with that autoencoder.
+            name: The autoencoder's; empty for the model's own.
+        """
+        vae_hash = self._library.get_vae_hash(name) if name else ""
+        if vae_hash != model.vae_hash:
+            model.preview_matrix = None
+        model.vae_info, model.vae_hash = (info if name else None), vae_hash
 
     @contextmanager
     def lend(
@@ -162,13 +180,18 @@ class PipelineManager:
         """Return what a request's digest is made over, without loading anything.
 
         Returns:
-            Hashes of the model ("model") and each LoRA ("lora NAME"); "dtype" and "device".
+            Hashes of the model ("model"), a VAE that was chosen ("vae") and each LoRA
+            ("lora NAME"); "dtype" and "device".
         """
+        self._library.check_files(request)
+        model = self._library.get_model(request.model)
         hashes = {
-            "model": self._library.get_content_hash(self._library.check_files(request)),
+            "model": self._library.get_content_hash(model),
             "dtype": self.device.dtype_name,
             "device": self.device.kind,
         }
+        if request.vae:
+            hashes["vae"] = self._library.get_vae_hash(request.vae)
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
@@ -276,14 +299,16 @@ class PipelineManager:
         return self._scale_bytes(info, info.size_bytes)
 
     def _estimate_part_bytes(self, model: LoadedModel, name: str) -> int:
-        sizes = model.info.component_bytes
+        sizes = (model.vae_info or model.info).component_bytes
         folders = model.family.part_folders[name]
         return self._scale_bytes(model.info, sum(sizes[folder] for folder in folders))
 
     def _scale_bytes(self, info: ModelInfo, saved_bytes: int) -> int:
         """Return the bytes of weights on the device, of those in the files."""
-        saved_dtype = DTYPES.get(info.dtype, torch.float32)
-        return saved_bytes * self.device.dtype.itemsize // saved_dtype.itemsize
+        saved_itemsize = (
+            1 if info.dtype == "float8" else DTYPES.get(info.dtype, torch.float32).itemsize
+        )
+        return saved_bytes * self.device.dtype.itemsize // saved_itemsize
 
     @contextmanager
     def _translate_out_of_memory(self, description: str, name: str) -> Iterator[None]:
@@ -321,10 +346,15 @@ class _Loans:
         return self.manager.evict_idle()
 
 
-def _restore_parts(
-    model: LoadedModel, provider: PartProvider | None, parts: dict[str, Any]
-) -> None:
-    model.provider, model.parts = provider, parts
+# What a borrow changes of a model.
+_LENT_ATTRIBUTES = ("provider", "parts", "vae_info", "vae_hash")
+
+
+def _restore_parts(model: LoadedModel, previous: Mapping[str, Any]) -> None:
+    if model.vae_hash != previous["vae_hash"]:  # else it may have been fitted meanwhile
+        model.preview_matrix = previous["preview_matrix"]
+    for name in _LENT_ATTRIBUTES:
+        setattr(model, name, previous[name])
 
 
 def _model_key(model: LoadedModel) -> str:
@@ -332,4 +362,6 @@ def _model_key(model: LoadedModel) -> str:
 
 
 def _part_key(model: LoadedModel, name: str) -> str:
+    if name == VAE and model.vae_hash:
+        return f"{name} {model.vae_hash} of {_model_key(model)}"
     return f"{name} of {_model_key(model)}"

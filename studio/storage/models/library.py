@@ -1,23 +1,27 @@
 """What is on disk to work with: models and LoRAs.
 
-Knows: folders in diffusers layout in home/models and in the shipped assets, LoRA files in
-home/loras; their family, size, number format and content hash, read from configs and headers.
-Does not know: torch; what is loaded; what a file is that is neither (loose_files.py).
+Knows: folders in diffusers layout in home/models and in the shipped assets, single-file models of
+the shelf, LoRA files in home/loras; their family, size, number format and content hash, read from
+configs and headers; what the owner decided about models.
+Does not know: torch; what is loaded; how a single file is read (single_files.py); what a file is
+that is neither (loose_files.py).
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from studio.core.families.config_values import check_config_values
-from studio.core.families.family import Family, FamilyName
+from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES, detect_family, find_families
 from studio.core.families.unet_config import estimate_decode_elements
 from studio.core.generation.family_rules import find_family_faults
@@ -37,52 +41,25 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
-from studio.storage.models import lora_file
+from studio.storage.models import lora_file, model_choices, single_files
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
+from studio.storage.models.model_configs import (
+    check_is_there,
+    list_chosen_files,
+    list_content_files,
+)
+from studio.storage.models.model_info import DTYPE_BY_SAFETENSORS_CODE, ModelInfo
+from studio.storage.models.model_options import ModelOptions, ModelOptionsStore
 from studio.storage.models.peft_config import list_files
-from studio.storage.models.shelf import Root, Shelf, has_weights_suffix
+from studio.storage.models.shelf import Root, Shelf, ShelfFile, has_weights_suffix
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
 
-DTYPE_BY_SAFETENSORS_CODE = {
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8",
-}
 MAX_LORAS = 10_000
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model folder.
-
-    `native_size` is the side in pixels of the images that it was trained on, `variant` the ending
-    of its weight files (None or "fp16"), `activation_elements_per_pixel` about how many numbers its
-    denoiser holds at once for each pixel of one image, `decode_elements_per_pixel` its autoencoder
-    for each pixel that it decodes. An inpainting model's U-Net is also shown
-    the mask and the unmasked image: 9 channels instead of 4.
-    """
-
-    name: str
-    path: Path
-    family: FamilyName
-    prediction_type: str
-    native_size: int
-    dtype: str
-    size_bytes: int
-    variant: str | None
-    bundled: bool
-    activation_elements_per_pixel: int
-    decode_elements_per_pixel: int
-    is_inpainting: bool = False
-    component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
-    # Settings that its authors give, where they are not the usual ones.
-    recommended_settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, location: str) -> T:
@@ -117,6 +94,7 @@ class Library:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
         self._model_folders = (settings.models, shipped("assets"))
         self._lora_folder = settings.loras
         self._shipped_loras = shipped("assets") / "loras"
@@ -135,13 +113,24 @@ class Library:
         )
         # What is neither a model's folder nor a LoRA: VAEs, embeddings, upscalers, checkpoints.
         self.shelf = Shelf([Root(folder) for folder in folders], self._index)
+        self._options = ModelOptionsStore(settings.home)
+        # Single-file models by file: its stamp, and what it is with nothing decided about it.
+        self._file_cache: dict[Path, tuple[Any, ModelInfo]] = {}
 
     def scan_models(self) -> list[ModelInfo | Unusable]:
-        """List all model folders by name, the home's own first, and files that lie beside them.
+        """List all models by name, folders first, the home's own before all; then other files.
 
         A model of the home hides a shipped one of the same name. Files in the home folder itself
-        are listed too: they belong in one of its folders.
+        are listed too: they belong in one of its folders. What was decided about a model whose
+        files were never read through is not known here, but to `get_model`.
         """
+        return [
+            self._apply_options(model, compute=False) if isinstance(model, ModelInfo) else model
+            for model in self._scan_undecided()
+        ]
+
+    def _scan_undecided(self) -> list[ModelInfo | Unusable]:
+        """List what `scan_models` does, but models as their files say."""
         models: dict[str, ModelInfo | Unusable] = {}
         files: list[Unusable] = []
         for folder in self._model_folders:
@@ -152,9 +141,22 @@ class Library:
                     models[path.name] = self._read_model(path)
                 elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
+        for file in self._list_checkpoints():
+            name = file.name if file.name not in models else file.name + file.path.suffix
+            models[name] = self._read_file_model(replace(file, name=name))
         loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
         files += [self._loose_files.describe(path) for path in loose]
-        return [*models.values(), *files]
+        listed = {model.path for model in models.values()}
+        others = [
+            file
+            for file in files
+            if file.path not in listed and not single_files.is_sidecar(file.path)
+        ]
+        return [*models.values(), *others]
+
+    def _list_checkpoints(self) -> list[ShelfFile]:
+        files = [*self.shelf.list_files("checkpoint"), *self.shelf.list_files("denoiser")]
+        return [file for file in files if file.path.parent != self._home]
 
     def list_models(self) -> list[ModelInfo]:
         """List the models that can be run."""
@@ -167,8 +169,9 @@ class Library:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be run; the message says what is wrong with its folder.
         """
-        models = {model.name: model for model in reversed(self.scan_models())}
-        return get_by_name(models, name, "model", "the library")
+        models = {model.name: model for model in reversed(self._scan_undecided())}
+        info = get_by_name(models, name, "model", "the library")
+        return self._apply_options(info, compute=True)
 
     def list_loras(self) -> list[LoraInfo | Unusable]:
         """List the shipped LoRAs and all files in home/loras and its subfolders, by name."""
@@ -269,9 +272,10 @@ class Library:
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
 
-        Requests with the same model, LoRAs, image, mask and extension have the same answer.
+        Requests with the same model, VAE, LoRAs, image, mask and extension have the same answer.
         """
-        model = self.get_model(request.model)
+        model = self.choose_vae(self.get_model(request.model), request.vae)
+        check_is_there(model, *FAMILIES[model.family].components)
         self.inputs.check_request(request)
         for use in request.with_inline_loras().loras:
             lora = self.get_lora(use.name)
@@ -293,8 +297,88 @@ class Library:
             compute: False returns "" for a hash that is not known yet: hashing gigabytes takes too
                 long while a page is drawn.
         """
-        root = item.path if isinstance(item, ModelInfo) else item.path.parent
-        return self._hashes.get_hash(item.path, _list_content_files(item), root, compute)
+        own_hash = self.get_own_hash(item, compute)
+        if isinstance(item, LoraInfo) or not own_hash:
+            return own_hash
+        chosen = {
+            name: self.get_file_hash(path, compute)
+            for name, path in list_chosen_files(item).items()
+        }
+        if not chosen and not item.overrides:
+            return own_hash
+        if not all(chosen.values()):
+            return ""
+        text = json.dumps([own_hash, chosen, item.overrides], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def get_own_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:
+        """Return the sha256 over a model's or a LoRA's own files, whatever was decided about it."""
+        if isinstance(item, LoraInfo):
+            files, root = list_files(item.path), item.path.parent
+        else:
+            files = list_content_files(item)
+            root = item.path.parent if item.is_file else item.path
+        return self._hashes.get_hash(item.path, files, root, compute)
+
+    def get_file_hash(self, path: Path, compute: bool = True) -> str:
+        """Return the sha256 of a single file; arguments as of `get_content_hash`."""
+        return self._hashes.get_hash(path, [path], path.parent, compute)
+
+    # ---- what the owner decides about models ----------------------------------------------------
+
+    def choose_vae(self, info: ModelInfo, name: str) -> ModelInfo:
+        """Return a model with the autoencoder of the shelf that a request names; itself for none.
+
+        Raises:
+            ModelNotFound: There is none of this name.
+            BadFile: It cannot be used, or does not go with the model.
+        """
+        if not name:
+            return info
+        part = model_choices.load_vae_part(info, self.shelf, name)
+        return info.with_part("vae", part, single_files.get_dtype_bytes(info.dtype))
+
+    def get_vae_hash(self, name: str) -> str:
+        """Return the sha256 of an autoencoder of the shelf. Raises as `choose_vae` does."""
+        return self.get_file_hash(self.shelf.get_file("vae", name).path)
+
+    def get_options(self, info: ModelInfo) -> ModelOptions:
+        """Return what was decided about a model; its files are read through if need be."""
+        return self._find_options(info, compute=True)
+
+    def save_options(self, name: str, options: ModelOptions) -> ModelInfo:
+        """Keep what was decided about a model, by the content of its files.
+
+        Args:
+            name: The model's.
+            options: All that is decided; what is empty falls back to what its files say.
+
+        Returns:
+            The model as it is now.
+
+        Raises:
+            ModelNotFound: There is no such model, or no such VAE or text encoder.
+            BadFile: A part does not go with the model, or the decision cannot be kept.
+        """
+        info = self.get_model(name)
+        if FAMILIES[info.family].noise_process == "flow":
+            raise BadFile(f"{FAMILIES[info.family].title} leaves nothing to decide; {name} stays.")
+        if options.vae:
+            model_choices.load_vae_part(info, self.shelf, options.vae)
+        for component, encoder in options.text_encoders.items():
+            model_choices.load_text_part(info, component, self.shelf, encoder)
+        self._options.save(self.get_own_hash(info), _measure_files(info), options)
+        return self.get_model(name)
+
+    def _find_options(self, info: ModelInfo, compute: bool) -> ModelOptions:
+        if not self._options.is_known_size(_measure_files(info)):
+            return ModelOptions()
+        sha256 = self.get_own_hash(info, compute)
+        return self._options.get(sha256) if sha256 else ModelOptions()
+
+    def _apply_options(self, info: ModelInfo, compute: bool) -> ModelInfo:
+        """Return a model as it was decided about; `compute` as of `get_content_hash`."""
+        return model_choices.apply_options(info, self.shelf, self._find_options(info, compute))
 
     def _relative_name(self, path: Path) -> str:
         return path.relative_to(self._lora_folder).with_suffix("").as_posix()
@@ -354,6 +438,25 @@ class Library:
         if isinstance(info, str):
             raise BadFile(info)
         return info
+
+    def _read_file_model(self, file: ShelfFile) -> ModelInfo | Unusable:
+        """Read a single-file model, or take it from the cache."""
+        if file.model_file.problem or file.model_file.obstacle:
+            return self._loose_files.describe(file.path)
+        try:
+            with explain_odd_file(file.path, "it"):
+                sidecar = single_files.find_sidecar(file.path)
+                paths = [file.path, *([sidecar] if sidecar else [])]
+                stamp = (
+                    file.name,
+                    *((path.stat().st_size, path.stat().st_mtime_ns) for path in paths),
+                )
+                if self._file_cache.get(file.path, (None,))[0] != stamp:
+                    self._file_cache[file.path] = (stamp, single_files.read_single_file(file))
+        except StudioError as error:
+            problem = f"It is {file.model_file.description}, but {error}"
+            return Unusable(make_printable(file.path.name), file.path, problem)
+        return self._file_cache[file.path][1]
 
     def _read_model(self, path: Path) -> ModelInfo | Unusable:
         name = make_printable(path.name)
@@ -425,6 +528,11 @@ def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -
     return str(scheduler_config.get("prediction_type", "epsilon"))
 
 
+def _measure_files(info: ModelInfo) -> int:
+    """Return the bytes that decisions about a model are looked up by."""
+    return info.path.stat().st_size if info.is_file else info.size_bytes
+
+
 def _find_similar(name: str, lora_names: list[str]) -> list[str]:
     """Return the LoRAs that may be meant: of that stem, else alike."""
     same_stem = [lora_name for lora_name in lora_names if lora_name.rpartition("/")[2] == name]
@@ -441,21 +549,6 @@ def _read_info_or_problem(path: Path, name: str) -> LoraInfo | str:
             return lora_file.read_lora_info(path, name)
     except StudioError as error:
         return str(error)
-
-
-def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:
-    """List the files that decide what comes out of a model or LoRA."""
-    if isinstance(item, LoraInfo):
-        return list_files(item.path)
-    family = FAMILIES[item.family]
-    parts = (*family.components, "scheduler", *family.tokenizers)
-    files = [
-        path
-        for part in parts
-        for path in (item.path / part).rglob("*")
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model")
-    ]
-    return [item.path / "model_index.json", *sorted(files)]
 
 
 def _detect_variant(weights: Mapping[str, list[Path]]) -> str | None:
