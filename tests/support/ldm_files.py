@@ -135,6 +135,19 @@ def make_toy_parts(kind: str, seed: int = 3, **changes: Any) -> dict[str, Any]:
     return parts
 
 
+def make_empty_parts(kind: str) -> dict[str, Any]:
+    """The networks alone; under `torch.device("meta")` they are nothing but shapes."""
+    toy = TOYS[kind]
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel(**toy["unet"]),
+        "vae": AutoencoderKL(**vae_config(*TOY_VAE, toy["factor"])),
+    }
+    for number, config in enumerate(toy["texts"]):
+        network = CLIPTextModelWithProjection if number else CLIPTextModel
+        parts["text_encoder_2" if number else "text_encoder"] = network(config)
+    return parts
+
+
 def build(network_class: Any, config: dict[str, Any], seed: int) -> Any:
     """A network with random weights, in a hundredth of the time that its own way to draw them takes."""
     with init_empty_weights():

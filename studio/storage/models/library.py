@@ -169,7 +169,10 @@ class Library:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be run; the message says what is wrong with its folder.
         """
-        models = {model.name: model for model in reversed(self._scan_undecided())}
+        entries = list(reversed(self._scan_undecided()))
+        models = {model.name: model for model in entries}
+        if name not in models:  # a file goes by its whole name where it is no model
+            models |= {entry.path.stem: entry for entry in entries if entry.path.stem == name}
         info = get_by_name(models, name, "model", "the library")
         return self._apply_options(info, compute=True)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from studio.core.families.checkpoint_configs import CHECKPOINT_FACTS, get_text_width
 from studio.core.families.family import TEXT_ENCODERS
+from studio.core.families.model_advice import V_PREDICTION_QUESTION, asks_about_prediction
 from studio.core.families.registry import FAMILIES
 from studio.core.families.unet_config import LATENT_CHANNELS, get_vae_scale_factor
 from studio.errors import BadFile, ModelNotFound
@@ -48,6 +49,12 @@ def apply_options(info: ModelInfo, shelf: Shelf, options: ModelOptions) -> Model
     """
     if FAMILIES[info.family].noise_process == "flow":
         return info
+    if (
+        info.is_file
+        and not options.prediction_type
+        and asks_about_prediction(info.name, info.prediction_type)
+    ):
+        info = replace(info, notes=(*info.notes, V_PREDICTION_QUESTION))
     return _choose_parts(_override_prediction(info, options), shelf, options)
 
 

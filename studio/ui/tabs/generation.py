@@ -24,6 +24,7 @@ from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.model_note import ModelNote
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
@@ -38,6 +39,7 @@ from studio.ui.tab import Tab
 from studio.ui.views.images import render_estimate, render_note
 
 MODEL_SIZE_LABEL = "the model's own"
+OWN_VAE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
@@ -105,6 +107,7 @@ class GenerationTab:
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
+        self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
 
     def add_size(self, info: str = "Usual ones.") -> None:
         """Place the model and the size of the image."""
@@ -210,6 +213,12 @@ class GenerationTab:
                 type="filepath",
             )
         with gr.Accordion("For experts", open=False):
+            self.form.add(
+                "vae",
+                choices=self.list_vae_choices(),
+                allow_custom_value=True,
+                info="Turns what is painted into pixels.",
+            )
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
 
@@ -233,6 +242,7 @@ class GenerationTab:
     def form_outputs(self) -> list[Any]:
         """What a request is shown in."""
         outputs = [*self.form.outputs, *self.loras.outputs, self.estimate]
+        outputs += self.model_note.outputs
         if self.hires_accordion:
             outputs.append(self.hires_accordion)
         return list(dict.fromkeys(outputs))
@@ -251,6 +261,7 @@ class GenerationTab:
         """Connect events and handlers."""
         self.result_panel.wire(self.stop)
         self.loras.wire()
+        self.model_note.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -293,7 +304,12 @@ class GenerationTab:
         form["model"].input(
             self.apply_model,
             self.estimate_inputs,
-            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
+            [
+                self.size_choice,
+                form["vae"],
+                *(form[name] for name in MODEL_FIELDS),
+                *self.model_note.outputs,
+            ],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -415,7 +431,9 @@ class GenerationTab:
             model_name = self.form["model"].value
             return {
                 self.estimate: self.estimate_text(GenerationRequest(model=model_name)),
+                self.form["vae"]: gr.Dropdown(self.list_vae_choices()),
                 **self.loras.refresh(model_name, visitor),
+                **self.model_note.refresh(self.models.get(model_name)),
             }
         return {
             **self.load_request(GenerationRequest.model_validate(job.spec), visitor),
@@ -428,6 +446,8 @@ class GenerationTab:
         family = self.find_family(request.model)
         updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
         updates[self.estimate] = self.estimate_text(request)
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices(), value=request.vae)
+        updates |= self.model_note.refresh(self.find_model(request.model))
         if self.hires_accordion:
             updates[self.hires_accordion] = gr.Accordion(open=request.has_hires_pass)
         lora_rows = updates[self.form["loras"]]
@@ -480,7 +500,10 @@ class GenerationTab:
 
     def selected_model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
         """Return the chosen model, if it is in the library."""
-        name = values[self.form["model"]]
+        return self.find_model(values[self.form["model"]])
+
+    def find_model(self, name: Any) -> ModelInfo | None:
+        """Return the model of a name, if it is in the library."""
         models = self.services.home.library.list_models()
         return next((model for model in models if model.name == name), None)
 
@@ -527,7 +550,14 @@ class GenerationTab:
             settings = GenerationRequest(**model.recommended_settings)
             chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
             updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices())
+        updates |= self.model_note.refresh(model)
         return updates | self.sampling_choices(family, **chosen)
+
+    def list_vae_choices(self) -> list[tuple[str, str]]:
+        """Return the autoencoders to choose from, as (label, value)."""
+        files = self.services.home.library.shelf.list_files("vae")
+        return [(OWN_VAE_LABEL, ""), *((file.name, file.name) for file in files)]
 
     def apply_size_choice(self, values: Updates) -> Updates:
         """Fill in the chosen size; the default one where the choice is not a known size."""
@@ -588,6 +618,10 @@ class GenerationTab:
             if settings.get("model") not in model_names:
                 model_name = settings.pop("model", "of that picture")
                 notes.append(f"The model {model_name} is not here; the chosen one stays.")
+            vae = settings.get("vae")
+            if vae and vae not in {name for _, name in self.list_vae_choices()}:
+                del settings["vae"]
+                notes.append(f"The VAE {vae} is not here; the chosen one stays.")
             updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
             for note in (*notes, *faults):
                 show_warning(note, seconds=12)

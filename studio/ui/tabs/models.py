@@ -16,6 +16,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import ModelInfo, Unusable
 from studio.ui.components import lora_picker
+from studio.ui.components.model_options import ModelOptionsPanel
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -39,9 +40,9 @@ class ModelsTab:
     def __init__(self, services: Services) -> None:
         self.services = services
         gr.HTML(
-            '<p class="nothing">Models are folders in diffusers layout with .safetensors weights, '
-            "in <code>models</code> of the home folder. LoRAs are .safetensors files in "
-            "<code>loras</code> there.</p>"
+            '<p class="nothing">Models are .safetensors checkpoints of Stable Diffusion, or '
+            "folders in diffusers layout, in <code>models</code> of the home folder. LoRAs are "
+            ".safetensors files in <code>loras</code> there.</p>"
         )
         self.model_cards = gr.HTML(
             js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(1.0), elem_id="models-list"
@@ -59,6 +60,7 @@ class ModelsTab:
                 visible=False,
                 elem_id="lora-upload",
             )
+        self.options = ModelOptionsPanel(services)
         self.shown_revision = gr.State(None)
         self.refresh.click(self.rescan, None, [self.model_cards, self.lora_cards], **EVENT_OPTIONS)
         self.upload.upload(
@@ -104,6 +106,7 @@ class ModelsTab:
             self.model_cards: self.render_models(visitor),
             self.lora_cards: self.render_loras(visitor),
             self.upload: gr.UploadButton(visible=not visitor.is_guest),
+            **self.options.on_open(visitor),
         }
 
     def rescan(self, request: gr.Request) -> Updates:
@@ -174,10 +177,12 @@ def _build_model_card(
         "dtype": model.dtype,
         "prediction": model.prediction_type,
         "loaded": loaded_bytes.get(model.name),
+        "notes": [*model.missing.values(), *model.notes],
     }
 
 
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(services)
-    return Tab(on_open=tab.on_open, outputs=[tab.model_cards, tab.lora_cards, tab.upload])
+    outputs = [tab.model_cards, tab.lora_cards, tab.upload, *tab.options.outputs]
+    return Tab(on_open=tab.on_open, outputs=outputs)

@@ -21,8 +21,8 @@ def render_models(
 
     Args:
         cards: For each model `name` and either `problem`, `file` and `move_to` (a folder; empty if
-            it cannot be moved), or `family`, `side` (px), `dtype`, `prediction`, `bytes` and
-            `loaded` (bytes in memory, if any).
+            it cannot be moved), or `family`, `side` (px), `dtype`, `prediction`, `bytes`,
+            `loaded` (bytes in memory, if any) and `notes` (sentences).
         workers: What each worker reports, by its name.
         is_owner: Whether the visitor may take models out of memory and move files.
     """
@@ -52,6 +52,11 @@ def render_loras(cards: Sequence[Mapping[str, Any]], is_owner: bool) -> str:
     if not cards:
         return ""
     return render_macro("models.html", "loras", cards=cards, max_chips=MAX_CHIPS, is_owner=is_owner)
+
+
+def render_model_notes(notes: Sequence[str]) -> str:
+    """Render what is to be known of a model, a line each; nothing where there is nothing."""
+    return render_macro("models.html", "notes", notes=notes) if notes else ""
 
 
 def _format_free_memory(worker_status: Mapping[str, Any]) -> str:
