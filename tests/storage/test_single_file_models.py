@@ -22,31 +22,14 @@ from studio.storage.models.library import Library, ModelInfo, Unusable
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_options import ModelOptions
 from support import ldm_files
+from support.ldm_files import toy_shapes
 from support.sentences import refused
 from support.weights import Shapes, write_weights
 
 pytestmark = pytest.mark.smoke
-# The released models, as the configs on the hub say.
-REAL: dict[str, dict[str, Any]] = {
-    "sd1": ldm_files.unet_config((320, 640, 1280, 1280), (1, 1, 1, 0), 768, heads=8, linear=False),
-    "sd2": ldm_files.unet_config(
-        (320, 640, 1280, 1280), (1, 1, 1, 0), 1024, heads=[5, 10, 20, 20], linear=True
-    ),
-    "sdxl": ldm_files.unet_config(
-        (320, 640, 1280), (0, 2, 10), 2048, heads=[5, 10, 20], linear=True, adm=2816
-    ),
-}
-REAL_TEXTS = {
-    "sd1": [ldm_files.text_config(768, 3072, 12)],
-    "sd2": [ldm_files.text_config(1024, 4096, 23)],
-    "sdxl": [
-        ldm_files.text_config(768, 3072, 12),
-        ldm_files.text_config(1280, 5120, 32, 1280),
-    ],
-}
+REAL, REAL_TEXTS = ldm_files.REAL, ldm_files.REAL_TEXTS
+REAL_VAE, FACTORS = ldm_files.REAL_VAE, ldm_files.FACTORS
 TOY = (32,) * 4
-REAL_VAE = ((128, 256, 512, 512), 2)
-FACTORS = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 Header = Callable[[str], Shapes]
 
 
@@ -62,17 +45,6 @@ def list_shapes(kind: str, **unet: Any) -> Shapes:
             parts["text_encoder_2" if number else "text_encoder"] = network(config)
         tensors = ldm_files.collect_checkpoint(kind, parts)
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
-
-
-def toy_shapes(kind: str) -> Shapes:
-    """A small checkpoint that can be read through quickly."""
-    with torch.device("meta"):
-        tensors = ldm_files.collect_checkpoint(kind, ldm_files.make_empty_parts(kind))
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    return {
-        name: [64, *shape[1:]] if "token_embedding" in name else shape
-        for name, shape in shapes.items()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ Imports nothing of the studio. Names after diffusers' scripts/convert_diffusers_
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,19 @@ TOYS: dict[str, dict[str, Any]] = {
         "factor": 0.13025,
     },
 }
+# The released models, as the configs on the hub say.
+REAL: dict[str, dict[str, Any]] = {
+    "sd1": unet_config((320, 640, 1280, 1280), (1, 1, 1, 0), 768, 8, linear=False),
+    "sd2": unet_config((320, 640, 1280, 1280), (1, 1, 1, 0), 1024, [5, 10, 20, 20], linear=True),
+    "sdxl": unet_config((320, 640, 1280), (0, 2, 10), 2048, [5, 10, 20], linear=True, adm=2816),
+}
+REAL_TEXTS = {
+    "sd1": [text_config(768, 3072, 12)],
+    "sd2": [text_config(1024, 4096, 23)],
+    "sdxl": [text_config(768, 3072, 12), text_config(1280, 5120, 32, 1280)],
+}
+REAL_VAE = ((128, 256, 512, 512), 2)
+FACTORS = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
     "sd2": "StableDiffusionPipeline",
@@ -148,18 +163,61 @@ def make_empty_parts(kind: str) -> dict[str, Any]:
     return parts
 
 
-def build(network_class: Any, config: dict[str, Any], seed: int) -> Any:
+def toy_shapes(kind: str) -> dict[str, list[int]]:
+    """A small checkpoint that can be read through quickly."""
+    with torch.device("meta"):
+        tensors = collect_checkpoint(kind, make_empty_parts(kind))
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    return {
+        name: [64, *shape[1:]] if "token_embedding" in name else shape
+        for name, shape in shapes.items()
+    }
+
+
+def build_real_part(kind: str, component: str, seed: int = 7) -> Any:
+    """A part of a released model's full shape with random numbers, in float16."""
+    if component == "unet":
+        return build(UNet2DConditionModel, REAL[kind], seed, torch.float16)
+    if component == "vae":
+        return build(AutoencoderKL, vae_config(*REAL_VAE, FACTORS[kind]), seed, torch.float16)
+    number = int(component == "text_encoder_2")
+    network = CLIPTextModelWithProjection if number else CLIPTextModel
+    return build(network, {"config": REAL_TEXTS[kind][number]}, seed, torch.float16)
+
+
+def stream_checkpoint(path: Path, tensors: Tensors) -> None:
+    """Write a file tensor by tensor: the library's own way holds all of them twice."""
+    codes = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": codes[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+
+
+def build(
+    network_class: Any, config: dict[str, Any], seed: int, dtype: torch.dtype = torch.float32
+) -> Any:
     """A network with random weights, in a hundredth of the time that its own way to draw them takes."""
     with init_empty_weights():
         network = network_class(**config)
     generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(2**16, generator=generator).half().float()
+    block = torch.randn(2**16, generator=generator).half().to(dtype)
     weights = {}
     for number, (name, weight) in enumerate(network.state_dict().items()):
         values = block.roll(31 * number).repeat(-(-weight.numel() // 2**16))[: weight.numel()]
         values = values.view(weight.shape) * (0.125 if weight.dim() < 2 else 2**-5)
         is_norm = weight.dim() == 1 and name.endswith("weight")
-        weights[name] = (values + 1).half().float() if is_norm else values.half().float()
+        weights[name] = (values + 1 if is_norm else values).half().to(dtype)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
