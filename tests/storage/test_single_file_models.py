@@ -12,6 +12,8 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from studio.core.families.model_advice import suggest_settings
@@ -299,6 +301,27 @@ def test_a_format_of_few_bits_is_named(library: Library, home: Path, shapes: Hea
         metadata={"_quantization_metadata": json.dumps(layers)},
     )
     assert "int8_tensorwise" in explain(library, "painter.safetensors")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_header_breaks_the_list(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """Names that are not there and shapes that cannot be: a model, or a sentence why it is none."""
+    shapes = toy_shapes(data.draw(st.sampled_from(sorted(REAL))))
+    names = st.sampled_from(sorted(shapes))
+    for name in data.draw(st.lists(names, max_size=6)):
+        shapes.pop(name, None)
+    for name in data.draw(st.lists(names, max_size=6)):
+        if name in shapes:
+            shapes[name] = data.draw(st.lists(st.integers(0, 70), max_size=4))
+    home = tmp_path_factory.mktemp("odd")
+    write_weights(home / "models/painter.safetensors", shapes)
+    library = Library(load(home=home, device="cpu"))
+    (item,) = [item for item in library.scan_models() if item.name.startswith("painter")]
+    if isinstance(item, Unusable):
+        assert item.problem.endswith(".")
+    else:
+        library.get_content_hash(item, compute=False)
 
 
 def test_pickles_stay_closed(library: Library, home: Path) -> None:

@@ -5,6 +5,7 @@ Imports nothing of the studio. Names after diffusers' scripts/convert_diffusers_
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -164,14 +165,18 @@ def make_empty_parts(kind: str) -> dict[str, Any]:
 
 
 def toy_shapes(kind: str) -> dict[str, list[int]]:
-    """A small checkpoint that can be read through quickly."""
+    """Names and shapes of a small checkpoint that can be read through quickly."""
+    return {name: list(shape) for name, shape in _list_toy_shapes(kind)}
+
+
+@functools.cache
+def _list_toy_shapes(kind: str) -> list[tuple[str, torch.Size]]:
     with torch.device("meta"):
         tensors = collect_checkpoint(kind, make_empty_parts(kind))
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    return {
-        name: [64, *shape[1:]] if "token_embedding" in name else shape
-        for name, shape in shapes.items()
-    }
+    return [
+        (name, torch.Size([64, *tensor.shape[1:]]) if "token_embedding" in name else tensor.shape)
+        for name, tensor in tensors.items()
+    ]
 
 
 def build_real_part(kind: str, component: str, seed: int = 7) -> Any:

@@ -87,7 +87,8 @@ class PipelineManager:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
         info = self._library.check_request(request)
-        model = self._open_model(self._library.get_model(request.model))
+        own_info = self._library.get_model(request.model) if request.vae else info
+        model = self._open_model(own_info)
         with (
             self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
@@ -183,8 +184,9 @@ class PipelineManager:
             Hashes of the model ("model"), a VAE that was chosen ("vae") and each LoRA
             ("lora NAME"); "dtype" and "device".
         """
-        self._library.check_files(request)
-        model = self._library.get_model(request.model)
+        model = self._library.check_files(request)
+        if request.vae:  # it counts by itself
+            model = self._library.get_model(request.model)
         hashes = {
             "model": self._library.get_content_hash(model),
             "dtype": self.device.dtype_name,

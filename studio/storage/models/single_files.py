@@ -85,6 +85,7 @@ def read_single_file(shelf_file: ShelfFile) -> ModelInfo:
     family, facts = FAMILIES[identified.family], CHECKPOINT_FACTS[identified.family]
     shapes = read_shapes(path)
     unet = _find_unet(path, shapes)
+    check_config_values("header", unet.config)
     parts = {family.denoiser: unet, **_find_text_encoders(path, shapes, facts)}
     sidecar = find_sidecar(path)
     vae_path = sidecar or path
@@ -196,7 +197,7 @@ def find_vae(path: Path, shapes: Shapes, scaling_factor: float) -> PartFile | No
             "diffusers" if "encoder.down_blocks.0.resnets.0.conv1.weight" in inner else "ldm"
         )
         config = build_vae_config(inner, scaling_factor)
-        check_config_values(path.name, config)
+        check_config_values("header", config)
         return PartFile(path, prefix, naming, config, _count_elements(inner))
     return None
 
@@ -236,7 +237,7 @@ def find_text_encoder(
                 inner = {f"text_model.{name}": shape for name, shape in inner.items()}
             build_config = build_open_clip_config if naming == "open clip" else build_clip_config
             config = build_config(inner, has_projection)
-            check_config_values(path.name, config)
+            check_config_values("header", config)
             return PartFile(path, prefix, naming, config, _count_elements(inner))
     return None
 
