@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # Of one request, in its message: so many are all listed, and of more only the first ones.
-MAX_FAULTS = 25
+MAX_FAULTS = 40
 NUM_LISTED_FAULTS = 10
 MAX_LISTED_NAMES = 5
 

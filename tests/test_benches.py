@@ -25,6 +25,7 @@ SMALLEST = {
     "page": ["--runs", "1"],
     "guests": ["--seconds", "3"],
     "gpu": ["--toy"],
+    "files": ["--toy", "--runs", "1"],
 }
 
 

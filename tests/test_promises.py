@@ -16,6 +16,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from studio.cli.parser import build_parser
@@ -32,6 +34,7 @@ from studio.storage.gallery import Gallery, read_image_settings
 from studio.storage.presets import Presets
 from studio.ui.api import make_endpoint
 from support import lora_makers as makers
+from support.ldm_files import rename_vae, write_checkpoint
 from support.models import POCKET
 from support.request_fields import IMAGE_TASK_VALUES, MASK_SHA, OTHER_VALUES, SHA
 
@@ -86,6 +89,21 @@ def moon(bench: WorkerContext) -> Iterator[None]:
     yield
     path.unlink()
     bench.pipelines.unload("LoRA moon")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def anime(bench: WorkerContext) -> Iterator[None]:
+    """A VAE for pocket, which makes pictures darker."""
+    own = AutoencoderKL.from_pretrained(POCKET, subfolder="vae")
+    with torch.no_grad():
+        own.decoder.conv_out.bias -= 0.3
+    path = write_checkpoint(
+        bench.settings.vaes / "anime.safetensors",
+        rename_vae(own.state_dict(), levels=4, prefix=""),
+        torch.float32,
+    )
+    yield
+    path.unlink()
 
 
 def resolved(spec: dict[str, Any]) -> ResolvedRequest:

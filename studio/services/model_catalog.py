@@ -66,6 +66,7 @@ class CatalogEntry:
         problem: Why it cannot be used; empty if it can.
         file: Its path in the home, where it can be moved to another folder of it.
         move_to: That folder.
+        warnings: Sentences that its owner should read.
     """
 
     kind: str
@@ -84,6 +85,7 @@ class CatalogEntry:
     problem: str = ""
     file: str = ""
     move_to: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -294,6 +296,7 @@ class ModelCatalog:
                 family=model.family,
                 facts=tuple(facts),
                 size_bytes=model.size_bytes,
+                warnings=(*model.missing.values(), *model.notes),
             )
         )
 

@@ -37,6 +37,7 @@ from studio.storage.datasets.training_set import TrainingSet
 from studio.storage.home import Home
 from studio.storage.jobs import Job
 from studio.storage.models.library import ModelInfo
+from studio.storage.models.model_options import ModelOptions
 from studio.storage.training.runs import Run
 
 MAX_GUEST_NATIVE_SIZE_PX = 1024
@@ -411,6 +412,14 @@ class Services:
         """
         visitor.require_owner("Moving files")
         return self.home.library.move_file(file)
+
+    def save_model_options(self, name: str, options: ModelOptions, visitor: Visitor) -> ModelInfo:
+        """Keep what the owner decides about a model; return the model as it is then.
+
+        Raises NotAllowed for guests, and what `Library.save_options` raises.
+        """
+        visitor.require_owner("Deciding about models")
+        return self.home.library.save_options(name, options)
 
     def load_current_timings(self, models: Iterable[str], batched: bool) -> dict[str, ModelTimings]:
         """Return what was measured with these models; one that is in memory loads in no time."""

@@ -15,6 +15,8 @@ from typing import Any
 from studio.storage import odd_files
 from studio.storage.models.hub_cache import read_blob_hash
 
+_SHORT_HASH_OFFSET, _SHORT_HASH_BYTES = 2**20, 2**16
+
 
 class ContentHashes:
     """The hash cache of one home."""
@@ -54,6 +56,16 @@ class ContentHashes:
             return odd_files.read_json(self._cache_file)
         except (OSError, ValueError):
             return {}  # a cache: what is lost or broken is computed again
+
+
+def compute_short_hash(path: Path) -> str:
+    """Return the eight digits by which A1111 once knew a model, from 64 KiB in the middle of it.
+
+    LoRA files still name their base model by them.
+    """
+    with odd_files.open_file(path) as file:
+        file.seek(_SHORT_HASH_OFFSET)
+        return hashlib.sha256(file.read(_SHORT_HASH_BYTES)).hexdigest()[:8]
 
 
 def _stamp_file(file: Path, root: Path) -> list[str | int]:

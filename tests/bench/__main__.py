@@ -11,6 +11,7 @@ python -m tests.bench demos                       minutes of the Pocket presets 
 python -m tests.bench demos --kind LoRA LoKr DoRA the Moon with each kind: numbers, file, seconds a step, judged after
 python -m tests.bench ladders                     a scheduler made ready, against a class newly made
 python -m tests.bench latency                     an empty job through a real worker
+python -m tests.bench files [--toy]               a single-file checkpoint opened, against diffusers' from_single_file
 python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
@@ -35,6 +36,7 @@ from tests.bench.gpu import gpu
 from tests.bench.guests import guests
 from tests.bench.page import page
 from tests.bench.pictures import pictures
+from tests.bench.single_files import single_files
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
 
@@ -60,6 +62,7 @@ def main() -> None:
         "page": page,
         "guests": guests,
         "gpu": gpu,
+        "files": single_files,
     }
     parser.add_argument("bench", nargs="?", choices=benches)
     parser.add_argument("--device", default="cpu")
@@ -78,7 +81,7 @@ def main() -> None:
         "--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed"
     )
     parser.add_argument(
-        "--toy", action="store_true", help="of the GPU's bench: at toy size, on the CPU"
+        "--toy", action="store_true", help="of the benches of the GPU and of files: at toy size"
     )
     parser.add_argument(
         "--kind", nargs="+", choices=DEMO_KINDS, help="of LoRA, to train the Moon with side by side"

@@ -31,6 +31,7 @@ OTHER = OTHER_VALUES | {
         {"name": "moon", "unet": 0.5, "text_encoder": 1.0},
         {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25},
     ),
+    "vae": "anime",
 }
 ON_A_PICTURE = {
     "image": "0123456789abcdef" * 4,

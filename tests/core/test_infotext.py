@@ -304,9 +304,15 @@ def test_reads_a1111() -> None:
         "loras": [],
         "hires_scale": 2.0,
         "hires_strength": 0.4,
+        "vae": "vae-ft-mse-840000",
     }
-    assert found.notes == ["Not taken over: VAE."]
+    assert not found.notes
     validate(GenerationRequest, found.values)
+
+
+@pytest.mark.parametrize("words", ["None", "Automatic"])
+def test_a_word_for_the_models_own_vae_is_no_name(words: str) -> None:
+    assert values(A1111.replace("vae-ft-mse-840000.safetensors", words))["vae"] == ""
 
 
 def test_tags_of_loras_are_read_and_written_as_a1111_does() -> None:

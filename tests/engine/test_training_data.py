@@ -32,11 +32,12 @@ from studio.engine.training.batch_plan import (
     split_validation,
 )
 from studio.engine.training.data_loader import BatchLoader
-from studio.engine.training.latent_cache import TensorCache, hash_components, make_key
+from studio.engine.training.latent_cache import TensorCache, make_key
 from studio.errors import BadFile, Cancelled, DatasetError, InvalidSpec
 from studio.storage import atomic
 from studio.storage.datasets.training_set import TrainingImage, read_training_set
 from studio.storage.models.library import read_model_info
+from studio.storage.models.model_configs import hash_components
 from support import lora_makers as makers
 from support.examples import examples
 from support.models import POCKET
@@ -651,7 +652,7 @@ def test_computed_once_and_again_only_where_something_changed(
     run(replace(SMALL, caption_dropout=0.5))
     assert count.calls == (0, 1)
     monkeypatch.setattr(
-        "studio.engine.training.latent_cache.hash_components", lambda info, *names: "another model"
+        "studio.engine.training.data_loader.hash_components", lambda info, *names: "another model"
     )
     run()
     assert count.calls == (6, 6)

@@ -285,16 +285,16 @@ REFUSED: list[tuple[str, str, str, Shapes]] = [
     (
         "denoiser",
         "denoiser of SD 1.x",
-        "8-bit weights with a scale",
-        SD1 | {f"{UNET}x.scale_weight": [1], f"{UNET}scaled_fp8": [0]},
+        "quantised",
+        SD1 | {f"{UNET}x.scale_weight": [1], f"{UNET}scaled_fp8": [0]},  # of no weight
     ),
     (
         "text encoder",
         "text encoder T5-XXL",
-        "8-bit weights with a scale",
+        "quantised",
         {
             "encoder.block.0.layer.0.SelfAttention.q.weight": [8, 8],
-            "encoder.block.0.layer.0.SelfAttention.q.scale_weight": [1],
+            "encoder.block.0.layer.0.SelfAttention.q.scale_weight": [4],  # of parts of rows
             "shared.weight": [32128, 4096],
         },
     ),

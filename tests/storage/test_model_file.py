@@ -320,8 +320,15 @@ def test_a_piece_of_a_model_belongs_to_the_others(tmp_path: Path) -> None:
     assert "models/" not in piece.sentence
 
 
-def test_a_single_file_is_said_not_to_open_yet(tmp_path: Path) -> None:
-    assert "cannot be opened yet" in identify(tmp_path, SDXL | WHOLE).sentence
+def test_a_single_file_of_a_family_without_is_said_to_be_none(tmp_path: Path) -> None:
+    assert identify(tmp_path, SDXL | WHOLE).sentence.endswith("it belongs in models/.")
+    flux = {"double_blocks.0.img_attn.norm.key_norm.scale": [128], "img_in.weight": [3072, 64]}
+    z_image = {
+        "layers.0.adaLN_modulation.0.weight": [8, 8],
+        "cap_embedder.1.weight": [3840, 8],
+    }
+    assert "cannot paint with models of that family" in identify(tmp_path, flux).sentence
+    assert "folders in diffusers layout only" in identify(tmp_path, z_image).sentence
 
 
 def test_a_text_under_the_name_of_a_gguf_file(tmp_path: Path) -> None:

@@ -58,4 +58,5 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "hires_overlap": ({**TWICE, "hires_tile": 64}, 0),
     "guidance_rescale": ({}, 0.7),
     "hires_upscaler": (TWICE, "Nearest"),
+    "vae": ({}, "anime"),
 }

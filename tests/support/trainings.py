@@ -53,13 +53,18 @@ def make_home(home: Path) -> Path:
         ("toy-sdxl", "StableDiffusionXLPipeline", 32, ""),
     ):
         make_toy(home / "models" / name, kind, width, prediction)
-    for name, first in (("small", 0), ("other", 4)):
-        folder = home / "datasets" / name
-        folder.mkdir(parents=True)
-        for k in range(first, first + 4):
-            for ending in ("png", "txt"):
-                shutil.copy(shipped("assets") / "datasets" / "moon" / f"{k:03}.{ending}", folder)
+    make_small_dataset(home)
+    make_small_dataset(home, "other", 4)
     return home
+
+
+def make_small_dataset(home: Path, name: str = "small", first: int = 0) -> None:
+    """Four pictures of the Moon with their captions."""
+    folder = home / "datasets" / name
+    folder.mkdir(parents=True)
+    for k in range(first, first + 4):
+        for ending in ("png", "txt"):
+            shutil.copy(shipped("assets") / "datasets" / "moon" / f"{k:03}.{ending}", folder)
 
 
 def hasten(patch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ OTHER = OTHER_VALUES | {
     "width": 128,
     "steps": 3,
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 1.0}],
+    "vae": "anime",
 }
 
 
@@ -41,6 +42,9 @@ OTHER = OTHER_VALUES | {
 def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     makers.kohya(
         served.home / "loras" / "moon.safetensors", makers.add(makers.stock(POCKET), only="unet"), 2
+    )
+    shutil.copy(
+        POCKET / "vae/diffusion_pytorch_model.safetensors", served.home / "vae/anime.safetensors"
     )
     connected = Client(
         served.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads"))

@@ -425,6 +425,16 @@ class RequestFields(Spec):
         help="The upscaler that enlarges the pixels between the passes, by its name; empty is "
         "Lanczos.",
     )
+    vae: str = spec_field(
+        "",
+        title="VAE",
+        max_length=300,
+        infotext="VAE",
+        cost=30,
+        neutral="",
+        help="The autoencoder that turns latents into pixels: the name of a file in home/vae. "
+        "Empty takes the model's own.",
+    )
 
     @property
     def task(self) -> Task:

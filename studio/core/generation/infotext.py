@@ -45,6 +45,8 @@ _AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
     "DPM++ 2M SDE": "Exponential",
     "UniPC": "SGM Uniform",
 }
+_OWN_VAE_WORDS = ("None", "Automatic", "Built in")
+_WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pt|pth|bin)$")
 _VERSION_TAG = f"studio {__version__}"
 _ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
 # A1111's words for values of (field, value).
@@ -331,6 +333,8 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         if kind is bool and pairs[key] not in _LABEL_VALUES:
             convert = "True".__eq__
         _read_value(parsed, key, name, pairs.pop(key), convert)
+    if not is_own and "vae" in parsed.values:
+        parsed.values["vae"] = _read_vae(parsed.values["vae"])
     upscaler = parsed.values.get("hires_resize")
     if upscaler in (None, "latent", "pixel"):
         return
@@ -342,6 +346,13 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         return
     parsed.values["hires_resize"] = "pixel"
     parsed.values["hires_upscaler"] = normalize_upscaler_name(str(upscaler))
+
+
+def _read_vae(file_name: str) -> str:
+    """Return the name of a VAE by what A1111 writes: its file, or a word for the model's own."""
+    if file_name in _OWN_VAE_WORDS:
+        return ""
+    return _WEIGHTS_ENDING.sub("", file_name)
 
 
 def _read_label(label: str) -> Any:

@@ -35,6 +35,7 @@ __all__ = [
 # A model counts by its content, the number of images by their own seeds.
 DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
+VAE_KEY = "vae"  # and a VAE that a request names
 
 
 class GenerationRequest(RequestFields):
@@ -264,13 +265,13 @@ class ResolvedRequest(GenerationRequest):
         """Return the sha256 over all that decides the pixels: the same digest is the same image.
 
         Batched images differ from exact ones in the last bits, so the batch size counts; a LoRA
-        counts by its content and weights, and not at all if both are 0; what is inactive does not
-        count, nor does a field at its neutral value.
+        counts by its content and weights, and not at all if both are 0; a VAE by its content; what
+        is inactive does not count, nor does a field at its neutral value.
 
         Args:
-            content_hashes: What is named here ("model", "lora moon", "hires upscaler") and how it
-                is run ("dtype", "device"), each with the hash or name that storage and engine
-                found.
+            content_hashes: What is named here ("model", "vae", "lora moon", "hires upscaler") and
+                how it is run ("dtype", "device"), each with the hash or name that storage and
+                engine found.
         """
         return _compute_digest(self, content_hashes)
 
@@ -286,10 +287,12 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
     hashes = {
         key: name
         for key, name in content_hashes.items()
-        if not key.startswith("lora ") and key != UPSCALER_KEY
+        if not key.startswith("lora ") and key not in (UPSCALER_KEY, VAE_KEY)
     }
     if "hires_upscaler" in fields:
         fields["hires_upscaler"] = content_hashes.get(UPSCALER_KEY, fields["hires_upscaler"])
+    if request.vae:
+        fields["vae"] = content_hashes.get(VAE_KEY, request.vae)
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -30,8 +29,8 @@ from studio.engine.models.devices import Device, catch_out_of_memory
 from studio.engine.models.embeddings import LoadedEmbedding
 from studio.engine.models.noise_process import NoiseProcess
 from studio.engine.models.tiled_vae import use_tiles
-from studio.storage import odd_files
-from studio.storage.models.library import ModelInfo
+from studio.storage.models.model_configs import SCHEDULER, read_config
+from studio.storage.models.model_info import ModelInfo
 
 PARTS = (TEXT_ENCODERS, DENOISER, VAE)
 MAX_CACHED_PROMPTS = 64  # of 0.1 to 0.3 MB each
@@ -101,6 +100,10 @@ class LoadedModel(ABC):
     num_tiled_calls: int = 0
     # Those that are on, by adapters/lora.py.
     active_adapters: tuple[Any, ...] = ()
+    # Of the present borrow, by manager.py: the model with the VAE that the request names, and the
+    # content of that; None and empty for its own.
+    vae_info: ModelInfo | None = None
+    vae_hash: str = ""
     # Of the present borrow: LoRA's name → (content hash, adapter), by manager.py.
     adapters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     # Of the present borrow: the textual inversions that its prompts name, by manager.py.
@@ -108,11 +111,9 @@ class LoadedModel(ABC):
 
     def __post_init__(self) -> None:
         self.family: Family = FAMILIES[self.info.family]
-        self._vae_config: Mapping[str, Any] | None = None
-        # The model's own scheduler_config.json, unchanged.
-        self.scheduler_config: Mapping[str, Any] = read_json(
-            self.info.path / "scheduler" / "scheduler_config.json"
-        )
+        self._vae_configs: dict[str, Mapping[str, Any]] = {}  # by the content of a chosen VAE
+        # The model's own, but for what its owner decided.
+        self.scheduler_config: Mapping[str, Any] = read_config(self.info, SCHEDULER)
 
     # ---- parts ----------------------------------------------------------------------------------
 
@@ -162,10 +163,11 @@ class LoadedModel(ABC):
             self._get_part(name)
 
     def load_part(self, name: str) -> Any:
-        """Read a part from the model's folder, to where it is put from. Raises BadFile."""
+        """Read a part of the model, to where it is put from. Raises BadFile."""
         device = self.get_reading_device(name)
         if name == VAE:
-            return load_network(AutoencoderKL, self.info, "vae", device, device.vae_dtype)
+            info = self.vae_info or self.info
+            return load_network(AutoencoderKL, info, "vae", device, device.vae_dtype)
         if name == DENOISER:
             folder = self.family.denoiser
             return load_network(self.denoiser_class, self.info, folder, device, device.dtype)
@@ -282,13 +284,14 @@ class LoadedModel(ABC):
         if VAE in self.parts:
             config: Mapping[str, Any] = self.parts[VAE].config
             return config
-        if self._vae_config is None:
+        if self.vae_hash not in self._vae_configs:
             defaults = {
                 name: parameter.default
                 for name, parameter in inspect.signature(AutoencoderKL.__init__).parameters.items()
             }
-            self._vae_config = defaults | read_json(self.info.path / "vae" / "config.json")
-        return self._vae_config
+            own = read_config(self.vae_info or self.info, "vae")
+            self._vae_configs[self.vae_hash] = defaults | own
+        return self._vae_configs[self.vae_hash]
 
     @property
     def latent_channels(self) -> int:
@@ -407,12 +410,6 @@ def _read_latent_stats(config: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
 def list_networks(part: Any) -> list[torch.nn.Module]:
     """Return the networks of a part of a model."""
     return part.encoders if isinstance(part, TextEncoders) else [part]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a config of a model folder that the library has looked at already. Raises BadFile."""
-    with odd_files.explain_odd_file(path, f"{path.parent.name}/{path.name}"):
-        return odd_files.read_json(path)
 
 
 def open_model(info: ModelInfo, content_hash: str, device: Device) -> LoadedModel:

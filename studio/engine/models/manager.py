@@ -7,13 +7,13 @@ Does not know: what is done with what it lends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from studio.core.generation.memory_policy import MemoryPlan
-from studio.core.generation.request import UPSCALER_KEY, GenerationRequest
+from studio.core.generation.request import UPSCALER_KEY, VAE_KEY, GenerationRequest
 from studio.engine.models import devices, loaded_model
 from studio.engine.models.adapters import lora
 from studio.engine.models.cache import GIB, ModelCache
@@ -21,10 +21,9 @@ from studio.engine.models.devices import catch_out_of_memory
 from studio.engine.models.embeddings import load_embeddings
 from studio.engine.models.loaded_model import (
     DENOISER,
-    PARTS,
     TEXT_ENCODERS,
+    VAE,
     LoadedModel,
-    PartProvider,
     list_networks,
 )
 from studio.engine.models.memory_planner import MemoryPlanner
@@ -138,20 +137,34 @@ class PipelineManager:
         requests = (request, *extra_requests)
         self._library.embeddings.read_named_pickles(requests)
         info = self._library.check_request(request)
-        model = self._open_model(info)
+        own_info = self._library.get_model(request.model) if request.vae else info
+        model = self._open_model(own_info)
         if plan is None or model.provider is not None:
             plan = self.plan_memory(request, *extra_requests)
         with (
             self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
         ):
-            stack.callback(_restore_loan, model, model.provider, model.parts, model.plan)
+            stack.callback(_restore_loan, model, vars(model).copy())
             model.provider, model.parts, model.plan = _Loans(self, model, stack), {}, plan
-            stack.callback(setattr, model, "embeddings", model.embeddings)
+            self._choose_vae(model, info, request.vae)
             model.embeddings = load_embeddings(self._library, info, requests)
             with self._attach_loras(model, requests):
                 yield model
             timings.record_timings(self._settings, info.name, encode=model.encode_seconds)
+
+    def _choose_vae(self, model: LoadedModel, info: ModelInfo, name: str) -> None:
+        """Give a borrowed model the autoencoder that a request names; its other parts stay.
+
+        Args:
+            model: The model.
+            info: What it is with that autoencoder.
+            name: The autoencoder's; empty for the model's own.
+        """
+        vae_hash = self._library.get_vae_hash(name) if name else ""
+        if vae_hash != model.vae_hash:
+            model.preview_matrix = None
+        model.vae_info, model.vae_hash = (info if name else None), vae_hash
 
     @contextmanager
     def lend(
@@ -223,20 +236,25 @@ class PipelineManager:
             plan: How its model lies in memory; None for what `plan_memory` says now.
 
         Returns:
-            Hashes of the model ("model"), each LoRA ("lora NAME"), each textual inversion that a
-            prompt names ("embedding NAME") and the upscaler between the passes ("hires upscaler");
-            "dtype" and "device"; what of the plan changes the image.
+            Hashes of the model ("model"), a VAE that was chosen ("vae"), each LoRA ("lora NAME"),
+            each textual inversion that a prompt names ("embedding NAME") and the upscaler between
+            the passes ("hires upscaler"); "dtype" and "device"; what of the plan changes the
+            image.
 
         Raises:
             OutOfMemory: The model cannot fit.
         """
         self._library.embeddings.read_named_pickles([request])
         model = self._library.check_files(request)
+        if request.vae:  # it counts by itself
+            model = self._library.get_model(request.model)
         hashes = {
             "model": self._library.get_content_hash(model),
             "dtype": self.device.dtype_name,
             "device": self.device.kind,
         }
+        if request.vae:
+            hashes[VAE_KEY] = self._library.get_vae_hash(request.vae)
         for use in request.with_inline_loras().loras:
             info = self._library.get_lora(use.name)
             hashes[f"lora {use.name}"] = self._library.get_content_hash(info)
@@ -283,7 +301,9 @@ class PipelineManager:
         return self._cache.lend(
             _part_key(model, name),
             lambda: self._load_part(model, name),
-            expected_bytes=self._planner.measure_part(model.info, name, model.plan),
+            expected_bytes=self._planner.measure_part(
+                model.vae_info or model.info, name, model.plan
+            ),
             name=model.info.name,
             on_evict=lambda _part: self._forget(model) if name == DENOISER else None,
             working_bytes=model.plan.get_working_bytes(name),
@@ -321,7 +341,8 @@ class PipelineManager:
             DENOISER if network == model.family.denoiser else TEXT_ENCODERS
             for network in lora.hold_networks(model, info)
         }
-        key = f"lora {content_hash} on {', '.join(_part_key(model, name) for name in PARTS)}"
+        on = ", ".join(_part_key(model, name) for name in (TEXT_ENCODERS, DENOISER))
+        key = f"lora {content_hash} on {on}"
         self._evict_twins(model, content_hash, key)
         return self._cache.lend(
             key,
@@ -413,16 +434,20 @@ class _Loans:
         return self.manager.evict_idle()
 
 
-def _restore_loan(
-    model: LoadedModel,
-    provider: PartProvider | None,
-    parts: dict[str, Any],
-    plan: MemoryPlan,
-) -> None:
-    model.provider, model.parts, model.plan = provider, parts, plan
+# What a borrow changes of a model.
+_LENT_ATTRIBUTES = ("provider", "parts", "plan", "embeddings", "vae_info", "vae_hash")
+
+
+def _restore_loan(model: LoadedModel, previous: Mapping[str, Any]) -> None:
+    if model.vae_hash != previous["vae_hash"]:  # else it may have been fitted meanwhile
+        model.preview_matrix = previous["preview_matrix"]
+    for name in _LENT_ATTRIBUTES:
+        setattr(model, name, previous[name])
 
 
 def _part_key(model: LoadedModel, name: str) -> str:
     form = model.plan.describe_form(name)
+    if name == VAE and model.vae_hash:
+        name += f" {model.vae_hash}"
     key = f"{name} of {model.content_hash} {model.device.dtype_name}"
     return f"{key} {form}" if form else key

@@ -152,6 +152,7 @@ class _RequestResolver:
         """
         names = (
             request.model,
+            request.vae,
             tuple(use.name for use in request.with_inline_loras().loras),
             request.active_upscaler,
             request.image,

@@ -30,6 +30,7 @@ from studio.engine.training.batch_plan import BatchPlan, Sample, View
 from studio.engine.training.latent_cache import TensorCache, Tensors
 from studio.errors import BadFile, DatasetError, InvalidSpec
 from studio.imaging import decode
+from studio.storage.models.model_configs import hash_components
 
 PREFETCH_IMAGES = 4  # images that are decoded while one is encoded
 
@@ -107,7 +108,7 @@ class BatchLoader:
         # Rounding differs between kinds of device: a tensor computed on one is not used on another.
         vae_kind = f"{model.vae.dtype} {model.device.kind}"
         self._vae_cache_key = caching.make_key(
-            "latents 1", caching.hash_components(model.info, "vae"), vae_kind
+            "latents 1", hash_components(model.info, "vae"), vae_kind
         )
         if cache_text_embeds:
             parts = model.family.text_encoders
@@ -116,7 +117,7 @@ class BatchLoader:
             self._text_cache_key = caching.make_key(
                 "text 1",
                 self._family.name,
-                caching.hash_components(model.info, *names),
+                hash_components(model.info, *names),
                 *kinds,
                 plan.options.clip_skip,
                 plan.options.num_chunks,

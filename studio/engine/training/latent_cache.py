@@ -19,32 +19,15 @@ from safetensors.torch import load, save
 
 from studio.errors import BadFile
 from studio.storage import atomic
-from studio.storage.models.library import ModelInfo
 
 Tensors = dict[str, torch.Tensor]
 MAX_MEMORY_BYTES = 2 * 2**30  # bytes that stay in memory although they are on disk
-HASHED_SUFFIXES = (".json", ".safetensors", ".txt", ".model")  # files that decide what a part does
 
 
 def make_key(*parts: object) -> str:
     """Return the sha256 over `parts`, in order."""
     text = "\0".join(map(str, parts))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def hash_components(info: ModelInfo, *components: str) -> str:
-    """Return the sha256 over the files of some of a model's components, such as "vae".
-
-    Two models with the same autoencoder share its hash, and so its latents.
-    """
-    digest = hashlib.sha256()
-    for component in components:
-        for path in sorted((info.path / component).glob("*")):
-            if path.is_file() and path.suffix in HASHED_SUFFIXES:
-                digest.update(f"{component}/{path.name}\0".encode())
-                with open(path, "rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 class TensorCache:

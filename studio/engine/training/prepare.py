@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studio.core.training import steps
@@ -24,6 +24,7 @@ from studio.engine.progress import ProgressCallback
 from studio.engine.training import class_images, lora_network, optim
 from studio.engine.training.batch_plan import BatchPlan, DataOptions, Sample, split_validation
 from studio.errors import DatasetError
+from studio.storage.content_hashes import compute_short_hash
 from studio.storage.datasets.training_set import TrainingImage, TrainingSet
 from studio.storage.models.library import ModelInfo
 
@@ -62,6 +63,8 @@ class TrainingSetup:
     validation_plan: BatchPlan | None
     total_steps: int
     notes: tuple[str, ...]
+    # Of a single-file model, by kohya's names.
+    base_model_hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,6 +99,7 @@ class TrainingSetup:
         return {
             "model": self.model_info.name,
             "model_content": self.content_hash,
+            "base_model_hashes": dict(self.base_model_hashes),
             "family": self.model_info.family,
             "prediction": self.model_info.prediction_type,
             "resolution": self.config.resolution,
@@ -181,7 +185,18 @@ def prepare_training(
         validation_plan=validation_plan,
         total_steps=total_steps,
         notes=_list_notes(dataset, plan, validation_plan),
+        base_model_hashes=_hash_base_model(context, info),
     )
+
+
+def _hash_base_model(context: WorkerContext, info: ModelInfo) -> dict[str, str]:
+    """Return the hashes of a single-file model as kohya writes them into a LoRA; else none."""
+    if not info.is_file:
+        return {}
+    return {
+        "sd_model_hash": compute_short_hash(info.path),
+        "new_sd_model_hash": context.home.library.get_own_hash(info),
+    }
 
 
 def build_data_options(config: TrainingConfig) -> DataOptions:

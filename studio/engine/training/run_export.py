@@ -81,6 +81,7 @@ def _build_export_info(run: Run, name: str, step: int) -> LoraExportInfo:
     """Return what the file says of itself: from the run alone, so that it is always the same."""
     config, facts = run.config, run.start_info
     extra_metadata = {
+        **facts.get("base_model_hashes", {}),  # of a single file; older runs have none
         "learning_rate": config.learning_rate,
         "unet_lr": config.learning_rate if config.train_unet else None,
         "text_encoder_lr": config.learning_rates[1] if config.train_text_encoder else None,

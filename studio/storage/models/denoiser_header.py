@@ -28,6 +28,9 @@ SD2_TENSOR = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SD2_V_STD = 0.09
 
 
+EMA_PART = PART_PREFIXES["model_ema."]
+
+
 def list_parts(names: set[str]) -> tuple[str, ...]:
     """Return the parts of a file that has a denoiser."""
     parts = ["denoiser"]
@@ -39,7 +42,7 @@ def list_parts(names: set[str]) -> tuple[str, ...]:
 
 def is_whole(parts: Sequence[str]) -> bool:
     """Return whether there is more than a denoiser, of which a moving average is only a copy."""
-    return bool(set(parts) - {"denoiser", PART_PREFIXES["model_ema."]})
+    return bool(set(parts) - {"denoiser", EMA_PART})
 
 
 def count_input_channels(denoiser: Mapping[str, tuple[int, ...]]) -> int:
@@ -98,15 +101,15 @@ def find_prediction(
         return "v", is_zero_snr
     if stated == "epsilon":
         return "epsilon", is_zero_snr
-    if metadata.get("ss_v_parameterization") == "True" or _read_yaml_v(path):
+    if metadata.get("ss_v_parameterization") == "True" or says_v_prediction_beside(path):
         return "v", is_zero_snr
     if family == "sd2" and sd2_bias and _compute_std(sd2_bias) > _SD2_V_STD:
         return "v", is_zero_snr
     return "epsilon", is_zero_snr
 
 
-def _read_yaml_v(path: Path) -> bool:
-    """Whether the config of the original repository, beside the file, says v-prediction."""
+def says_v_prediction_beside(path: Path) -> bool:
+    """Return whether the config of the original repository, beside the file, says v-prediction."""
     try:
         with open_file(path.with_suffix(".yaml")) as file:
             text = file.read(MAX_YAML_BYTES).decode("utf-8", "replace")

@@ -121,7 +121,6 @@ VAE_PREFIXES = ("", "first_stage_model.", "vae.")
 # Endings of tensors that stand beside weights of few bits and give them their meaning.
 QUANTISED_ENDINGS = (
     ".comfy_quant",  # ComfyUI
-    ".weight_scale",
     ".weight_scale_2",
     ".absmax",  # bitsandbytes
     ".quant_state.bitsandbytes__nf4",
@@ -129,7 +128,6 @@ QUANTISED_ENDINGS = (
     ".qweight",  # GPTQ, AWQ, SVDQuant
     ".wscales",
 )
-SCALED_FP8_ENDINGS = ("scaled_fp8", ".scale_weight")
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,27 @@
 """What is on disk to work with: models and LoRAs.
 
 Knows: folders in diffusers layout in home/models, in the shipped assets and in folders beside the
-home; their family, size, number format and content hash, read from configs and headers.
-Does not know: torch; what is loaded; which LoRAs there are (lora_shelf.py); what a file is that is
-neither (loose_files.py).
+home, single-file models of the shelf; their family, size, number format and content hash, read from
+configs and headers; what the owner decided about models.
+Does not know: torch; what is loaded; which LoRAs there are (lora_shelf.py); how a single file is
+read (single_files.py); what a file is that is neither (loose_files.py).
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from studio.core.families.config_values import check_config_values
-from studio.core.families.family import Family, FamilyName
+from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES, detect_family, find_families
 from studio.core.families.unet_config import estimate_decode_elements
 from studio.core.generation.family_rules import find_family_faults
@@ -37,6 +40,7 @@ from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.inputs import Inputs
+from studio.storage.models import model_choices, single_files
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo
 from studio.storage.models.embeddings import Embeddings, build_info, read_text_widths
 from studio.storage.models.header_index import HeaderIndex
@@ -44,50 +48,24 @@ from studio.storage.models.hub_cache import find_missing_file
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
 from studio.storage.models.lora_shelf import LoraShelf
+from studio.storage.models.model_configs import (
+    check_is_there,
+    list_chosen_files,
+    list_content_files,
+)
+from studio.storage.models.model_info import DTYPE_BY_SAFETENSORS_CODE, ModelInfo
+from studio.storage.models.model_options import ModelOptions, ModelOptionsStore
 from studio.storage.models.peft_config import list_files
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.referenced_folders import ReferencedFolders
-from studio.storage.models.shelf import Root, Shelf, ShelfScan, has_weights_suffix
+from studio.storage.models.shelf import Root, Shelf, ShelfFile, ShelfScan, has_weights_suffix
 from studio.storage.models.upscalers import Upscalers
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
 __all__ = ["Library", "LoraInfo", "ModelInfo", "Unusable", "get_by_name", "read_model_info"]
 
-DTYPE_BY_SAFETENSORS_CODE = {
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8",
-}
+MODEL_KINDS = ("checkpoint", "denoiser")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model folder.
-
-    `native_size` is the side in pixels of the images that it was trained on, `variant` the ending
-    of its weight files (None or "fp16"), `activation_elements_per_pixel` about how many numbers its
-    denoiser holds at once for each pixel of one image, `decode_elements_per_pixel` its autoencoder
-    for each pixel that it decodes. An inpainting model's U-Net is also shown
-    the mask and the unmasked image: 9 channels instead of 4.
-    """
-
-    name: str
-    path: Path
-    family: FamilyName
-    prediction_type: str
-    native_size: int
-    dtype: str
-    size_bytes: int
-    variant: str | None
-    bundled: bool
-    activation_elements_per_pixel: int
-    decode_elements_per_pixel: int
-    is_inpainting: bool = False
-    component_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)  # by folder
-    # Settings that its authors give, where they are not the usual ones.
-    recommended_settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, location: str) -> T:
@@ -122,6 +100,7 @@ class Library:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
         self._model_folders = (settings.models, shipped("assets"))
         self.inputs = Inputs(settings)
         self._hashes = ContentHashes(settings.home)
@@ -145,15 +124,27 @@ class Library:
         self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
         self.upscalers = Upscalers(self.shelf, self._hashes)
 
+        self._options = ModelOptionsStore(settings.home)
+        # Single-file models by file: its stamp, and what it is with nothing decided about it.
+        self._file_cache: dict[Path, tuple[Any, ModelInfo]] = {}
+
     def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
-        """List all model folders by name, the home's own first, and files that lie beside them.
+        """List all models by name, folders first, the home's own before all; then other files.
 
         A model of the home hides a shipped one of the same name. Files in the home folder itself
-        are listed too: they belong in one of its folders.
+        are listed too: they belong in one of its folders. What was decided about a model whose
+        files were never read through is not known here, but to `get_model`.
 
         Args:
             scan: What the shelf saw just now, where somebody has asked it already.
         """
+        return [
+            self._apply_options(model, compute=False) if isinstance(model, ModelInfo) else model
+            for model in self._scan_undecided(scan or self.shelf.scan())
+        ]
+
+    def _scan_undecided(self, scan: ShelfScan) -> list[ModelInfo | Unusable]:
+        """List what `scan_models` does, but models as their files say."""
         models: dict[str, ModelInfo | Unusable] = {}
         files: list[Unusable] = []
         for folder in self._model_folders:
@@ -164,12 +155,27 @@ class Library:
                     models[path.name] = self._read_model(path)
                 elif has_weights_suffix(path.name) and not os.path.isdir(path):
                     files.append(self._loose_files.describe(path))
-        model_folders = scan.model_folders if scan else self.shelf.list_model_folders()
-        for name, (path, _) in model_folders.items():
+        for name, (path, _) in scan.model_folders.items():
             models.setdefault(name, self._read_model(path, name))
+        for file in self._select_checkpoints(scan.files):
+            name = file.name if file.name not in models else file.name + file.path.suffix
+            models[name] = self._read_file_model(replace(file, name=name))
         loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
         files += [self._loose_files.describe(path) for path in loose]
-        return [*models.values(), *files]
+        listed = {model.path for model in models.values()}
+        others = [
+            file
+            for file in files
+            if file.path not in listed and not single_files.is_sidecar(file.path)
+        ]
+        return [*models.values(), *others]
+
+    def _select_checkpoints(self, files: Iterable[ShelfFile]) -> list[ShelfFile]:
+        return [
+            file
+            for file in files
+            if file.model_file.kind in MODEL_KINDS and file.path.parent != self._home
+        ]
 
     def list_models(self) -> list[ModelInfo]:
         """List the models that can be run."""
@@ -178,12 +184,26 @@ class Library:
     def get_model(self, name: str) -> ModelInfo:
         """Look up a model.
 
+        Args:
+            name: Its name; the last part of it is enough where only one has that.
+
         Raises:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be run; the message says what is wrong with its folder.
         """
-        models = {model.name: model for model in reversed(self.scan_models())}
-        return get_by_name(models, name, "model", "the library")
+        entries = list(reversed(self._scan_undecided(self.shelf.scan())))
+        models = {model.name: model for model in entries}
+        if name not in models:  # nobody may have read its file yet
+            for file in self._select_checkpoints(self.shelf.find_candidates(name)):
+                models.setdefault(file.name, self._read_file_model(file))
+        if name not in models:
+            # As A1111 writes it, without its folder; a file that is no model by its whole name.
+            same_stem = [entry for entry in models if entry.rpartition("/")[2] == name]
+            same_stem += [entry.name for entry in entries if entry.path.stem == name]
+            if len(set(same_stem)) == 1:
+                name = same_stem[0]
+        info = get_by_name(models, name, "model", "the library")
+        return self._apply_options(info, compute=True)
 
     def list_loras(self, scan: ShelfScan | None = None) -> list[LoraInfo | Unusable]:
         """List all LoRAs by name, and what lies among the home's own and cannot be used."""
@@ -264,10 +284,11 @@ class Library:
     def check_files(self, request: GenerationRequest) -> ModelInfo:
         """Check a request as `check_request` does, but for the settings that its family refuses.
 
-        Requests with the same model, LoRAs, image, mask and extension have the same answer, as far
-        as their prompts have the same words behind `embedding:`.
+        Requests with the same model, VAE, LoRAs, image, mask and extension have the same answer, as
+        far as their prompts have the same words behind `embedding:`.
         """
-        model = self.get_model(request.model)
+        model = self.choose_vae(self.get_model(request.model), request.vae)
+        check_is_there(model, *FAMILIES[model.family].components)
         self.inputs.check_request(request)
         for use in request.with_inline_loras().loras:
             lora = self.get_lora(use.name)
@@ -294,8 +315,107 @@ class Library:
             compute: False returns "" for a hash that is not known yet: hashing gigabytes takes too
                 long while a page is drawn.
         """
-        root = item.path if isinstance(item, ModelInfo) else item.path.parent
-        return self._hashes.get_hash(item.path, _list_content_files(item), root, compute)
+        own_hash = self.get_own_hash(item, compute)
+        if isinstance(item, LoraInfo) or not own_hash:
+            return own_hash
+        chosen = {
+            name: self.get_file_hash(path, compute)
+            for name, path in list_chosen_files(item).items()
+        }
+        if not chosen and not item.overrides:
+            return own_hash
+        if not all(chosen.values()):
+            return ""
+        text = json.dumps([own_hash, chosen, item.overrides], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def get_own_hash(self, item: ModelInfo | LoraInfo, compute: bool = True) -> str:
+        """Return the sha256 over a model's or a LoRA's own files, whatever was decided about it."""
+        if isinstance(item, LoraInfo):
+            files, root = list_files(item.path), item.path.parent
+        else:
+            files = list_content_files(item)
+            root = item.path.parent if item.is_file else item.path
+        return self._hashes.get_hash(item.path, files, root, compute)
+
+    def get_file_hash(self, path: Path, compute: bool = True) -> str:
+        """Return the sha256 of a single file; arguments as of `get_content_hash`."""
+        return self._hashes.get_hash(path, [path], path.parent, compute)
+
+    # ---- what the owner decides about models ----------------------------------------------------
+
+    def choose_vae(self, info: ModelInfo, name: str) -> ModelInfo:
+        """Return a model with the autoencoder of the shelf that a request names; itself for none.
+
+        Raises:
+            ModelNotFound: There is none of this name.
+            BadFile: It cannot be used, or does not go with the model.
+        """
+        if not name:
+            return info
+        part = model_choices.load_vae_part(info, self.shelf, name)
+        return info.with_part("vae", part, single_files.get_dtype_bytes(info.dtype))
+
+    def get_vae_hash(self, name: str) -> str:
+        """Return the sha256 of an autoencoder of the shelf. Raises as `choose_vae` does."""
+        return self.get_file_hash(self.shelf.get_file("vae", name).path)
+
+    def get_options(self, info: ModelInfo) -> ModelOptions:
+        """Return what was decided about a model; its files are read through if need be."""
+        return self._find_options(info, compute=True)
+
+    def save_options(self, name: str, options: ModelOptions) -> ModelInfo:
+        """Keep what was decided about a model, by the content of its files.
+
+        Args:
+            name: The model's.
+            options: All that is decided; what is empty falls back to what its files say.
+
+        Returns:
+            The model as it is now.
+
+        Raises:
+            ModelNotFound: There is no such model, or no such VAE or text encoder.
+            BadFile: A part does not go with the model, or the decision cannot be kept.
+        """
+        info = self.get_model(name)
+        if FAMILIES[info.family].noise_process == "flow":
+            raise BadFile(f"{FAMILIES[info.family].title} leaves nothing to decide; {name} stays.")
+        if options.vae:
+            model_choices.load_vae_part(info, self.shelf, options.vae)
+        for component, encoder in options.text_encoders.items():
+            model_choices.load_text_part(info, component, self.shelf, encoder)
+        self._options.save(self.get_own_hash(info), _measure_files(info), options)
+        return self.get_model(name)
+
+    def _find_options(self, info: ModelInfo, compute: bool) -> ModelOptions:
+        if not self._options.is_known_size(_measure_files(info)):
+            return ModelOptions()
+        sha256 = self.get_own_hash(info, compute)
+        return self._options.get(sha256) if sha256 else ModelOptions()
+
+    def _apply_options(self, info: ModelInfo, compute: bool) -> ModelInfo:
+        """Return a model as it was decided about; `compute` as of `get_content_hash`."""
+        return model_choices.apply_options(info, self.shelf, self._find_options(info, compute))
+
+    def _read_file_model(self, file: ShelfFile) -> ModelInfo | Unusable:
+        """Read a single-file model, or take it from the cache."""
+        if file.model_file.problem or file.model_file.obstacle:
+            return self._loose_files.describe(file.path)
+        try:
+            with explain_odd_file(file.path, "it"):
+                sidecar = single_files.find_sidecar(file.path)
+                paths = [file.path, *([sidecar] if sidecar else [])]
+                stamp = (
+                    file.name,
+                    *((path.stat().st_size, path.stat().st_mtime_ns) for path in paths),
+                )
+                if self._file_cache.get(file.path, (None,))[0] != stamp:
+                    self._file_cache[file.path] = (stamp, single_files.read_single_file(file))
+        except StudioError as error:
+            problem = f"It is {file.model_file.description}, but {error}"
+            return Unusable(make_printable(file.path.name), file.path, problem)
+        return self._file_cache[file.path][1]
 
     def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
         name = name or make_printable(path.name)
@@ -370,19 +490,9 @@ def _read_prediction_type(family: Family, scheduler_config: Mapping[str, Any]) -
     return str(scheduler_config.get("prediction_type", "epsilon"))
 
 
-def _list_content_files(item: ModelInfo | LoraInfo) -> list[Path]:
-    """List the files that decide what comes out of a model or LoRA."""
-    if isinstance(item, LoraInfo):
-        return list_files(item.path)
-    family = FAMILIES[item.family]
-    parts = (*family.components, "scheduler", *family.tokenizers)
-    files = [
-        path
-        for part in parts
-        for path in (item.path / part).rglob("*")
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model")
-    ]
-    return [item.path / "model_index.json", *sorted(files)]
+def _measure_files(info: ModelInfo) -> int:
+    """Return the bytes that decisions about a model are looked up by."""
+    return info.path.stat().st_size if info.is_file else info.size_bytes
 
 
 def _detect_variant(weights: Mapping[str, list[Path]]) -> str | None:

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from studio.core.families.checkpoint_configs import CHECKPOINT_FACTS
 from studio.core.families.family import FamilyName
+from studio.core.families.registry import FAMILIES
 from studio.errors import BadFile, quote
 from studio.storage import atomic, odd_files
 from studio.storage.models import gguf_file
@@ -51,13 +53,12 @@ from studio.storage.models.header_rules import (
     KIND_FOLDERS,
     KIND_TITLES,
     KINDS_BEFORE_LORA,
-    QUANTISED_ENDINGS,
     RULES,
-    SCALED_FP8_ENDINGS,
     VAE_PREFIXES,
     FileKind,
     Rule,
 )
+from studio.storage.models.quantised_weights import find_quantisation_problem
 
 MAX_TEXT_CHARS = 100
 MAX_EMBEDDING_VECTORS = 1000  # a prompt has room for 75, a long one for some hundreds
@@ -86,13 +87,12 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "is an XML text and not weights; the download was refused"),
     (b"{", "is a JSON text and not weights"),
 )
-_NO_SINGLE_FILES = "single files cannot be opened yet, only folders in diffusers layout"
+_ONLY_FOLDERS = "models of that family are opened as folders in diffusers layout only"
+_NO_FAMILY = "the studio cannot paint with models of that family yet"
 _PIECE_PROBLEM = "is one of several pieces; it belongs in its model's folder"
 _OTHER_LORA_PROBLEM = "cannot be used: LoRAs for that family are not supported yet"
 _LAYOUT_PROBLEM = "is damaged: its tensors do not lie one after the other"
 _GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
-_QUANTISED_PROBLEM = "is quantised in a way that the studio cannot read"
-_SCALED_FP8_PROBLEM = "has 8-bit weights with a scale beside each, which the studio cannot read yet"
 _PIECE_STEM = re.compile(r"-\d{5}-of-\d{5}$")
 # The half of a LoRA's pair that reads the text's vectors.
 _CONTEXT_INPUT = re.compile(r"attn2[._](?:to_[kv]|processor[._]to_[kv]_lora)\b.*(?:down|lora_A)")
@@ -196,9 +196,16 @@ class ModelFile:
         if not self.folder:
             return f"{subject} is {self.description}, which the studio cannot use yet."
         sentence = f"{subject} is {self.description}; it belongs in {self.folder}/"
-        if self.kind in ("checkpoint", "denoiser"):
-            sentence += f", though {_NO_SINGLE_FILES}"
+        if self.obstacle:
+            sentence += f", though {self.obstacle}"
         return f"{sentence}."
+
+    @property
+    def obstacle(self) -> str:
+        """Why a whole checkpoint or denoiser is no model here, by its family; empty if it is."""
+        if self.kind not in ("checkpoint", "denoiser") or self.family in CHECKPOINT_FACTS:
+            return ""
+        return _ONLY_FOLDERS if self.family in FAMILIES else _NO_FAMILY
 
 
 def identify_file(path: Path) -> ModelFile:
@@ -233,8 +240,8 @@ def identify_file(path: Path) -> ModelFile:
 
 def explain_no_model(identified: ModelFile) -> str:
     """Return why a file that lies among the models is none of them."""
-    if identified.kind in ("checkpoint", "denoiser") and not identified.problem:
-        return f"It is {identified.description}; {_NO_SINGLE_FILES}."
+    if identified.obstacle and not identified.problem:
+        return f"It is {identified.description}; {identified.obstacle}."
     return identified.write_sentence("It")
 
 
@@ -321,7 +328,7 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
         family=rule.family,
         variant=rule.variant,
         problem=rule.problem
-        or _find_quantisation_problem(names, metadata)
+        or find_quantisation_problem(file, data_start, header, shapes, metadata)
         or (_PIECE_PROBLEM if _PIECE_STEM.search(unread.path.stem) else ""),
     )
     if rule.kind == "vae":
@@ -547,16 +554,6 @@ def _describe_leftover(result: ModelFile, names: set[str]) -> ModelFile:
     return result
 
 
-def _find_quantisation_problem(names: set[str], metadata: Mapping[str, str]) -> str:
-    if "_quantization_metadata" in metadata or any(
-        name.endswith(QUANTISED_ENDINGS) for name in names
-    ):
-        return _QUANTISED_PROBLEM
-    if any(name.endswith(SCALED_FP8_ENDINGS) for name in names):
-        return _SCALED_FP8_PROBLEM
-    return ""
-
-
 def _describe_latents(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """Return how many channels an autoencoder's latents have."""
     for prefix in VAE_PREFIXES:
@@ -564,6 +561,15 @@ def _describe_latents(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         if len(shape) > 1:
             return (f"{shape[1]} latent channels",)
     return ()
+
+
+def count_latent_channels(identified: ModelFile) -> int:
+    """Return how many channels the latents of an autoencoder's file have; 0 if that is unknown."""
+    for fact in identified.contents:
+        count, _, unit = fact.partition(" ")
+        if unit == "latent channels" and count.isdecimal():
+            return int(count)
+    return 0
 
 
 def _clean(name: str) -> str:

@@ -1,7 +1,7 @@
-"""The shape of a model, read from the config files in its folder.
+"""The shape of a model, read from its configs.
 
-Knows: where a model's configs lie. Does not know: what they mean (core/training/lora_targets.py),
-weights.
+Knows: which configs say it. Does not know: where they lie (model_configs.py), what they mean
+(core/training/lora_targets.py), weights.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any
 from studio.core.families.registry import FAMILIES
 from studio.core.families.shapes import ModelShape
 from studio.core.training.lora_targets import parse_model_shape
-from studio.errors import BadFile
-from studio.storage.models.library import ModelInfo
-from studio.storage.odd_files import read_json
+from studio.storage.models.model_configs import read_config
+from studio.storage.models.model_info import ModelInfo
 
 
 def read_model_shape(info: ModelInfo) -> tuple[ModelShape, dict[str, Any]]:
@@ -24,16 +23,6 @@ def read_model_shape(info: ModelInfo) -> tuple[ModelShape, dict[str, Any]]:
         UnknownFamily: The model has networks that cannot be trained.
     """
     family = FAMILIES[info.family]
-    encoder_configs = [_read_config(info, part.encoder) for part in family.text_encoders]
-    denoiser_config = _read_config(info, family.denoiser)
+    encoder_configs = [read_config(info, part.encoder) for part in family.text_encoders]
+    denoiser_config = read_config(info, family.denoiser)
     return parse_model_shape(denoiser_config, encoder_configs), denoiser_config
-
-
-def _read_config(info: ModelInfo, component: str) -> dict[str, Any]:
-    try:
-        return read_json(info.path / component / "config.json")
-    except (OSError, ValueError) as error:
-        raise BadFile(
-            f"The {component} of {info.name} cannot be read ({type(error).__name__}). "
-            "Copy the model again."
-        ) from None

@@ -26,6 +26,7 @@ from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info, show_warning
@@ -41,6 +42,8 @@ from studio.ui.tab import Tab
 from studio.ui.views.images import render_estimate, render_note
 
 MODEL_SIZE_LABEL = "the model's own"
+OWN_VAE_LABEL = "the model's own"
+_CHOSEN_STAYS = "the chosen one stays"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
@@ -109,6 +112,7 @@ class GenerationTab:
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
+        self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
 
     def add_size(self, info: str = "Usual ones.") -> None:
         """Place the model and the size of the image."""
@@ -225,6 +229,12 @@ class GenerationTab:
                 type="filepath",
             )
         with gr.Accordion("For experts", open=False):
+            self.form.add(
+                "vae",
+                choices=self.list_vae_choices(),
+                allow_custom_value=True,
+                info="Turns what is painted into pixels.",
+            )
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
 
@@ -248,6 +258,7 @@ class GenerationTab:
     def form_outputs(self) -> list[Any]:
         """What a request is shown in."""
         outputs = [*self.form.outputs, *self.loras.outputs, self.estimate]
+        outputs += self.model_note.outputs
         if self.hires_accordion:
             outputs.append(self.hires_accordion)
         return list(dict.fromkeys(outputs))
@@ -267,6 +278,7 @@ class GenerationTab:
         """Connect events and handlers."""
         self.result_panel.wire(self.stop)
         self.loras.wire()
+        self.model_note.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -318,7 +330,12 @@ class GenerationTab:
         form["model"].input(
             self.apply_model,
             self.estimate_inputs,
-            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
+            [
+                self.size_choice,
+                form["vae"],
+                *(form[name] for name in MODEL_FIELDS),
+                *self.model_note.outputs,
+            ],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -461,7 +478,9 @@ class GenerationTab:
             model_name = self.form["model"].value
             return {
                 self.estimate: self.estimate_text(GenerationRequest(model=model_name)),
+                self.form["vae"]: gr.Dropdown(self.list_vae_choices()),
                 **self.loras.refresh(model_name, visitor),
+                **self.model_note.refresh(self.models.get(model_name)),
             }
         return {
             **self.load_request(GenerationRequest.model_validate(job.spec), visitor),
@@ -474,6 +493,8 @@ class GenerationTab:
         family = self.find_family(request.model)
         updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
         updates[self.estimate] = self.estimate_text(request)
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices(), value=request.vae)
+        updates |= self.model_note.refresh(self.find_model(request.model))
         if self.hires_accordion:
             updates[self.hires_accordion] = gr.Accordion(open=request.has_hires_pass)
         lora_rows = updates[self.form["loras"]]
@@ -542,7 +563,10 @@ class GenerationTab:
 
     def selected_model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
         """Return the chosen model, if it is in the library."""
-        name = values[self.form["model"]]
+        return self.find_model(values[self.form["model"]])
+
+    def find_model(self, name: Any) -> ModelInfo | None:
+        """Return the model of a name, if it is in the library."""
         models = self.services.home.library.list_models()
         return next((model for model in models if model.name == name), None)
 
@@ -589,7 +613,41 @@ class GenerationTab:
             settings = GenerationRequest(**model.recommended_settings)
             chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
             updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices())
+        updates |= self.model_note.refresh(model)
         return updates | self.sampling_choices(family, **chosen)
+
+    def _find_in_library(self, settings: dict[str, Any]) -> list[str]:
+        """Give what an image names its name in this library; note what is not here."""
+        library = self.services.home.library
+        lookups: tuple[tuple[str, str, Callable[[str], str], str], ...] = (
+            ("model", "model", lambda name: library.get_model(name).name, _CHOSEN_STAYS),
+            ("vae", "VAE", lambda name: library.shelf.get_file("vae", name).name, _CHOSEN_STAYS),
+            (
+                "hires_upscaler",
+                "upscaler",
+                lambda name: library.upscalers.get(name).name,
+                "Lanczos is taken",
+            ),
+        )
+        notes = []
+        settings.setdefault("model", "of that picture")
+        for field_name, noun, find_name, consequence in lookups:
+            name = settings.pop(field_name, "")
+            if not name:
+                continue
+            try:
+                settings[field_name] = find_name(name)
+            except StudioError:
+                notes.append(f"The {noun} {name} is not here; {consequence}.")
+                if consequence != _CHOSEN_STAYS:
+                    settings[field_name] = ""
+        return notes
+
+    def list_vae_choices(self) -> list[tuple[str, str]]:
+        """Return the autoencoders to choose from, as (label, value)."""
+        files = self.services.home.library.shelf.list_files("vae")
+        return [(OWN_VAE_LABEL, ""), *((file.name, file.name) for file in files)]
 
     def apply_size_choice(self, values: Updates) -> Updates:
         """Fill in the chosen size; the default one where the choice is not a known size."""
@@ -647,18 +705,7 @@ class GenerationTab:
             }
             embeddings = self.services.home.library.embeddings
             notes = [*imported.notes, *embeddings.compare_hashes(imported.embedding_hashes)]
-            model_names = {model.name for model in self.services.home.library.list_models()}
-            if settings.get("model") not in model_names:
-                model_name = settings.pop("model", "of that picture")
-                notes.append(f"The model {model_name} is not here; the chosen one stays.")
-            if upscaler := settings.get("hires_upscaler"):
-                try:
-                    settings["hires_upscaler"] = self.services.home.library.upscalers.get(
-                        upscaler
-                    ).name
-                except StudioError:
-                    settings["hires_upscaler"] = ""
-                    notes.append(f"The upscaler {upscaler} is not here; Lanczos is taken.")
+            notes += self._find_in_library(settings)
             updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
             for note in (*notes, *faults):
                 show_warning(note, seconds=12)

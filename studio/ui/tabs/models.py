@@ -18,6 +18,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.ui.components.download_bar import DownloadBar
 from studio.ui.components.first_steps import FirstSteps
+from studio.ui.components.model_options import ModelOptionsPanel
 from studio.ui.components.model_previews import ModelPreviews
 from studio.ui.components.use_buttons import FIELD_BY_KIND, USE_SCRIPT, list_usable_kinds
 from studio.ui.errors import report_errors, show_info
@@ -75,6 +76,7 @@ class ModelsTab:
             ),
             elem_id="models-list",
         )
+        self.options = ModelOptionsPanel(services)
         self.page: gr.State = gr.State(0)
         self.shown_revision = gr.State(None)
         self._wire()
@@ -262,6 +264,7 @@ class ModelsTab:
             self.additions: gr.Accordion(visible=not visitor.is_guest),
             **self.download_bar.on_open(visitor),
             **self.first_steps.on_open(visitor),
+            **self.options.on_open(visitor),
         }
 
     def show_first_page(self, values: Updates, request: gr.Request) -> Updates:
@@ -355,6 +358,7 @@ def build(services: Services) -> Tab:
             tab.family,
             tab.favourites,
             tab.additions,
+            *tab.options.outputs,
             *tab.download_bar.outputs,
             *tab.first_steps.outputs,
         ],

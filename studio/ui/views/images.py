@@ -120,6 +120,8 @@ def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
         facts.append(("Painted at", f"{painted_size[0]} × {painted_size[1]}"))
     if request.clip_skip > 1:
         facts.append(("Clip skip", request.clip_skip))
+    if request.vae:
+        facts.append(("VAE", request.vae))
     if request.is_guided and request.guidance_rescale:
         facts.append(("Guidance rescale", f"{request.guidance_rescale:g}"))
     if request.batch_size > 1:

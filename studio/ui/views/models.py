@@ -121,6 +121,7 @@ def _build_card(entry: CatalogEntry, page: LibraryPage, is_owner: bool) -> dict[
         "words": entry.trigger_words,
         "tags": entry.tags,
         "notes": entry.notes,
+        "warnings": entry.warnings,
         "place": entry.place,
         "path": make_printable(str(entry.path)) if is_owner else "",
         "preview": page.previews.get(entry.path, ""),
@@ -131,6 +132,11 @@ def _build_card(entry: CatalogEntry, page: LibraryPage, is_owner: bool) -> dict[
         "file": entry.file,
         "move_to": entry.move_to,
     }
+
+
+def render_model_notes(notes: Sequence[str]) -> str:
+    """Render what is to be known of a model, a line each; nothing where there is nothing."""
+    return render_macro("models.html", "notes", notes=notes) if notes else ""
 
 
 def _format_free_memory(worker_status: Mapping[str, Any]) -> str:

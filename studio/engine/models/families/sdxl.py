@@ -14,7 +14,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.families.unet import UNetModel
-from studio.engine.models.loaded_model import Conditioning, Row, read_json
+from studio.engine.models.loaded_model import Conditioning, Row
+from studio.storage.models.model_configs import INDEX, read_config
 
 
 class Model(UNetModel):
@@ -28,7 +29,7 @@ class Model(UNetModel):
     @cached_property
     def force_zeros_for_empty_prompt(self) -> bool:
         """Whether an empty negative prompt is zeros instead of the encoded empty text."""
-        index = read_json(self.info.path / "model_index.json")
+        index = read_config(self.info, INDEX)
         return bool(index.get("force_zeros_for_empty_prompt", True))
 
     def encode_prompts(self, request: GenerationRequest) -> Conditioning:

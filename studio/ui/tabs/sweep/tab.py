@@ -182,6 +182,13 @@ class SweepTab:
         ) as self.history_accordion:
             self.sweep_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="sweep-list")
         with gr.Accordion("For experts", open=False, elem_id="sweep-experts"):
+            vaes = [file.name for file in self.services.home.library.shelf.list_files("vae")]
+            self.form.add(
+                "vae",
+                choices=[("the model's own", ""), *((name, name) for name in vaes)],
+                allow_custom_value=True,
+                info="Turns what is painted into pixels.",
+            )
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
 
