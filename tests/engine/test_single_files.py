@@ -120,7 +120,14 @@ def round_to(parts: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return rounded
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float8_e4m3fn,
+        pytest.param(torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(torch.float8_e5m2, marks=pytest.mark.slow),
+    ],
+)
 def test_rounded_numbers(
     bench: WorkerContext, parts: Callable[[str], dict[str, Any]], dtype: torch.dtype
 ) -> None:
@@ -153,7 +160,11 @@ def scale(tensors: dict[str, torch.Tensor], ending: str, by_row: bool) -> dict[s
 
 @pytest.mark.parametrize(
     ("ending", "by_row"),
-    [(".scale_weight", False), (".weight_scale", False), (".weight_scale", True)],
+    [
+        (".scale_weight", False),
+        (".weight_scale", True),
+        pytest.param(".weight_scale", False, marks=pytest.mark.slow),
+    ],
 )
 def test_scaled_8_bit_numbers(
     bench: WorkerContext, parts: Callable[[str], dict[str, Any]], ending: str, by_row: bool

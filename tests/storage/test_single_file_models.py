@@ -303,7 +303,7 @@ def test_a_format_of_few_bits_is_named(library: Library, home: Path, shapes: Hea
     assert "int8_tensorwise" in explain(library, "painter.safetensors")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_header_breaks_the_list(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     """Names that are not there and shapes that cannot be: a model, or a sentence why it is none."""
