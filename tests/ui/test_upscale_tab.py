@@ -8,12 +8,15 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from studio.core.generation.request import ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.services.submission import Services
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.before_after import load_before_image
+from studio.ui.tabs import generation
+from studio.ui.tabs.txt2img import Txt2Img
 from studio.ui.tabs.upscale import UpscaleTab
 from studio.ui.views.images import render_image_settings
 from support import upscalers
@@ -135,3 +138,35 @@ def test_what_is_said_of_the_result(desk: Services) -> None:
     assert "64 × 48" in html
     assert "Seed" not in html
     assert "pocket" not in html
+
+
+def test_settings_of_a_picture_find_its_upscaler_or_say_that_it_is_not_here(
+    desk: Services, by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = desk.home.settings.home / "uploads"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    warnings: list[str] = []
+    monkeypatch.setattr(generation, "show_warning", lambda text, **_options: warnings.append(text))
+    with gr.Blocks():
+        tab = Txt2Img(desk)
+    info = PngInfo()
+    text = "a boat\nSteps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7, Seed: 1, "
+    text += (
+        "Size: 64x64, Model: pocket, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, Version: v1.10"
+    )
+    info.add_itxt("parameters", text)
+    Image.new("RGB", (16, 16)).save(folder / "x.png", pnginfo=info)
+
+    def read() -> Any:
+        values = {component: component.value for component in tab.form.components.values()}
+        file = {"path": str(folder / "x.png"), "orig_name": "x.png"}
+        return tab.import_settings({**values, tab.settings_file: file}, Asked(OWNER))
+
+    assert read()[tab.form["hires_upscaler"]] == ""
+    assert "The upscaler RealESRGAN_x4plus is not here; Lanczos is taken." in warnings
+    warnings.clear()
+    there = desk.home.settings.upscalers / "deep" / "RealESRGAN_x4plus.safetensors"
+    upscalers.write(there, upscalers.rrdb(blocks=1))
+    assert read()[tab.form["hires_upscaler"]] == "deep/RealESRGAN_x4plus"
+    assert not [text for text in warnings if "upscaler" in text]
