@@ -283,7 +283,7 @@ def test_sample_prompts_may_name_embeddings(bench: WorkerContext) -> None:
     folder = bench.settings.embeddings
     folder.mkdir(exist_ok=True)
     tiny = bench.home.library.get_model("tiny")
-    (width,) = read_text_widths(tiny.path, tiny.family)
+    (width,) = read_text_widths(tiny)
     path = folder / "sample-style.safetensors"
     save_file({"emb_params": torch.randn(2, width) * 3}, path)
     settings = {"steps": 1, "sample_every": 1}

@@ -6,18 +6,19 @@ names (embedding_index.py), torch, where the files lie (shelf.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.embeddings import MentionFinder
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, StudioError
-from studio.storage import odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.models.embedding_file import FileEmbedding, read_embeddings
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo, list_texts
+from studio.storage.models.model_configs import read_config
+from studio.storage.models.model_info import ModelInfo
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Shelf, ShelfFile
 from studio.storage.odd_files import explain_odd_file
@@ -180,21 +181,18 @@ def build_info(embedding: FileEmbedding, path: Path) -> EmbeddingInfo:
     )
 
 
-def read_text_widths(folder: Path, family_name: str) -> tuple[int, ...]:
+def read_text_widths(info: ModelInfo) -> tuple[int, ...]:
     """Return the numbers of a token's vector, for each text encoder of a model.
 
-    Args:
-        folder: The model's; where it has no configs, the family's released models count.
-        family_name: Its family.
+    Of one whose config cannot be read, or that is not there yet, the family's released models
+    count.
     """
-    family = FAMILIES[family_name]
+    family = FAMILIES[info.family]
     widths = []
     for index, part in enumerate(family.text_encoders):
-        file = folder / part.encoder / "config.json"
-        if os.path.isfile(file):
-            width = odd_files.read_json(file).get("hidden_size")
-        else:
-            width = family.shape.text_encoders[index].hidden_size if family.shape else None
+        width = family.shape.text_encoders[index].hidden_size if family.shape else 0
+        with suppress(BadFile):
+            width = read_config(info, part.encoder).get("hidden_size", width)
         widths.append(width if isinstance(width, int) else 0)
     return tuple(widths)
 

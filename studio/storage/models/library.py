@@ -272,7 +272,7 @@ class Library:
 
         Those that the LoRAs of the requests carry are among them.
         """
-        widths = read_text_widths(model.path, model.family)
+        widths = read_text_widths(model)
         uses = [use for request in requests for use in request.with_inline_loras().loras]
         bundled: list[EmbeddingInfo] = []
         for name in dict.fromkeys(use.name for use in uses if not use.is_inactive):
