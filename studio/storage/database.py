@@ -79,6 +79,7 @@ class Database:
         self.notice = ""  # what happened where the file was damaged
         self._lock = threading.RLock()
         self._rebuildable = rebuildable
+        self._is_closed = False
 
         def connect() -> None:
             self._connect(migrations, busy_seconds, synchronous)
@@ -131,8 +132,13 @@ class Database:
                 connect()
 
     def close(self) -> None:
-        """Close the connection; nothing can be asked afterwards."""
-        self._connection.close()
+        """Close the connection; nothing can be asked afterwards.
+
+        A statement of another thread ends first: SQLite crashes the process otherwise.
+        """
+        with self._lock:
+            self._is_closed = True
+            self._connection.close()
 
     @property
     def lock(self) -> threading.RLock:
@@ -170,6 +176,8 @@ class Database:
             try:
                 yield
             except sqlite3.DatabaseError as error:
+                if self._is_closed:
+                    raise DiskError(f"{self.path.name} was closed.") from None
                 sqlite_repair.remember_damage(self.path, error)
                 raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,27 @@ def test_many_threads_write_at_once(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(bodies(database)) == 80
+
+
+def test_closing_waits_for_the_statement_of_another_thread(tmp_path: Path) -> None:
+    """Else SQLite crashes the whole process; whoever asks later is told."""
+    for _ in range(20):
+        database = Database(tmp_path / "x.sqlite", ["CREATE TABLE t (a)"])
+        errors: list[str] = []
+
+        def fill(database: Database = database, errors: list[str] = errors) -> None:
+            try:
+                while True:
+                    with database.transaction():
+                        database.execute_many(
+                            "INSERT INTO t VALUES (?)", ((n,) for n in range(500))
+                        )
+            except DiskError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        time.sleep(0.01)
+        database.close()
+        thread.join(10)
+        assert errors == ["x.sqlite was closed."]
