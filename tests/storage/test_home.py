@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from studio.errors import DiskError
 from studio.settings import load
 from studio.storage.home import Home
 
@@ -39,7 +39,7 @@ def test_close_closes_every_table_that_was_opened(tmp_path: Path) -> None:
     }
     home.close()
     assert not connections(tmp_path)
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(DiskError, match="was closed"):
         stores[0].list_open()
     assert home.jobs.list_open() == []  # opened anew
     home.close()

@@ -164,15 +164,15 @@ def test_buttons_of_nothing(tab: ModelsTab, desk: Services, target: str) -> None
 def test_a_download_that_ends_shows_the_library_anew(tab: ModelsTab, desk: Services) -> None:
     first = poll(tab)
     bar = tab.download_bar
-    assert tab.lora_cards not in first
+    assert tab.shown_revision not in first
     job_id = desk.home.jobs.submit("download", {"link": LORA}, owner=OWNER.id)
     desk.home.jobs.claim("cpu", kinds=("download",))
     desk.home.jobs.finish(job_id, "done", {"name": "moon", "folder": "loras"})
     then = poll(tab, first[bar.shown_revision], first[bar.last_done])
-    assert tab.lora_cards in then
+    assert tab.shown_revision in then
     assert "moon in loras/ is ready to use." in then[bar.list]
     again = poll(tab, "another", then[bar.last_done])
-    assert tab.lora_cards not in again
+    assert tab.shown_revision not in again
 
 
 def test_first_steps_are_asked_for_when_they_are_opened(

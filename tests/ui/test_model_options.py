@@ -80,7 +80,8 @@ def test_cards_and_generate_say_what_is_to_be_known(desk: Services) -> None:
     models = desk.home.settings.models
     write_weights(models / "xl-vpred_lightning_4step.safetensors", toy_shapes("sdxl"))
     with gr.Blocks():
-        assert "v_prediction" in ModelsTab(desk).render_models(ANN)
+        library_tab = ModelsTab(desk)
+        assert "v_prediction" in library_tab.render(ANN)[library_tab.cards]
         tab = Txt2Img(desk)
     model = tab.find_model("xl-vpred_lightning_4step")
     updates = tab.model_note.refresh(model)

@@ -50,7 +50,7 @@ def test_only_what_goes_with_the_model(desk: Services, folder: Path) -> None:
     )
     assert {word["about"] for word in words} == {"embedding, 2 vectors", "embedding", "LoRA"}
     assert "<lora:mysks:1>" in [word["text"] for word in words if word["kind"] == "lora"]
-    assert not prompt_words.list_words(desk.home.library, None, [])
+    assert not prompt_words.list_words(desk.home.library, None, [], 100)
 
 
 def test_each_word_is_what_a_prompt_takes(desk: Services, folder: Path) -> None:
