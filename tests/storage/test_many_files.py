@@ -13,7 +13,8 @@ from studio.services.visitor import Visitor
 from studio.settings import load
 from studio.storage.home import Home
 from studio.ui.views.models import LibraryPage, render_library
-from support.weights import SDXL, WHOLE, kohya_lora, write_weights
+from support.ldm_files import toy_shapes
+from support.weights import kohya_lora, write_weights
 
 pytestmark = pytest.mark.slow
 OWNER = Visitor("owner", is_guest=False)
@@ -39,7 +40,7 @@ def webui(tmp_path: Path) -> Path:
         write_weights(path, shapes, metadata={"ss_tag_frequency": tags})
     for number in range(NUM_CHECKPOINTS):
         path = tmp_path / f"webui/models/Stable-diffusion/big-{number:04}.safetensors"
-        write_weights(path, SDXL | WHOLE)
+        write_weights(path, toy_shapes("sdxl"))
     return tmp_path / "webui"
 
 

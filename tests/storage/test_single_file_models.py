@@ -20,6 +20,7 @@ from studio.core.families.model_advice import suggest_settings
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, ModelNotFound, UnknownFamily
 from studio.settings import load
+from studio.storage.models import single_file_cache, single_files
 from studio.storage.models.library import Library, ModelInfo, Unusable
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_options import ModelOptions
@@ -488,3 +489,44 @@ def test_names_of_distilled_merges(name: str, expected: dict[str, Any]) -> None:
     assert suggest_settings(name, "sdxl") == expected
     GenerationRequest(**suggest_settings(name, "sdxl"))
     assert suggest_settings(name, "z-image") == {}
+
+
+# ---- remembered for the next process ----
+
+
+def test_the_next_process_reads_no_checkpoint(
+    library: Library, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_file_cache, "WORTH_KEEPING_SECONDS", 0)
+    write_weights(home / "models/a.safetensors", toy_shapes("sdxl"))
+    cut = {name: shape for name, shape in toy_shapes("sdxl").items() if ".out.2." not in name}
+    write_weights(home / "models/b.safetensors", cut)
+    first = library.scan_models()
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("it was read again")
+
+    monkeypatch.setattr(single_files, "read_single_file", refuse)
+    assert Library(load(home=home, device="cpu")).scan_models() == first
+    kinds = {model.path.stem: type(model) for model in first}
+    assert (kinds["a"], kinds["b"]) == (ModelInfo, Unusable)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b'{"files": {"a": 1}}'])
+def test_a_broken_cache_is_read_anew(home: Path, content: bytes) -> None:
+    write_weights(home / "models/a.safetensors", toy_shapes("sdxl"))
+    (home / "cache").mkdir(exist_ok=True)
+    (home / "cache/checkpoints.json").write_bytes(content)
+    get_model(Library(load(home=home, device="cpu")), "a")
+
+
+def test_an_autoencoder_that_comes_beside_a_file_is_seen(library: Library, home: Path) -> None:
+    path = write_weights(home / "models/a.safetensors", toy_shapes("sdxl"))
+    assert get_model(library, "a").parts["vae"].path == path
+    vae = {
+        name.removeprefix(ldm_files.VAE): shape
+        for name, shape in toy_shapes("sdxl").items()
+        if name.startswith(ldm_files.VAE)
+    }
+    beside = write_weights(home / "models/a.vae.safetensors", vae)
+    assert get_model(library, "a").parts["vae"].path == beside

@@ -177,7 +177,7 @@ class HeaderIndex:
             # Another process may have written meanwhile.
             merged = list((_read_cache(self._cache_file) | self._load()).items())
             entries = {path: _encode(facts) for path, facts in merged[-MAX_ENTRIES:]}
-        data = json.dumps({"version": _version(), "files": entries}, ensure_ascii=True)
+        data = json.dumps({"version": get_reader_version(), "files": entries}, ensure_ascii=True)
         odd_files.write_cache(self._cache_file, data.encode())
 
     def _load(self) -> dict[str, FileFacts]:
@@ -256,7 +256,7 @@ def _add_sidecar(lora: LoraInfo, sidecar: Sidecar) -> LoraInfo:
 
 
 @cache
-def _version() -> str:
+def get_reader_version() -> str:
     """Return what changes with the code that reads headers: other answers need another look."""
     here = Path(__file__).resolve().parent
     sources = sorted([*here.glob("*.py"), *(here.parents[1] / "core" / "families").glob("*.py")])
@@ -313,7 +313,7 @@ def _read_cache(cache_file: Path) -> dict[str, FileFacts]:
     """Return what a cache file holds; nothing of one that is broken or of another version."""
     try:
         stored = odd_files.read_json(cache_file, MAX_CACHE_BYTES)
-        if stored.get("version") != _version():
+        if stored.get("version") != get_reader_version():
             return {}
         return {text: _decode(Path(text), entry) for text, entry in stored["files"].items()}
     except FileNotFoundError:

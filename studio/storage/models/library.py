@@ -59,6 +59,7 @@ from studio.storage.models.peft_config import list_files
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.referenced_folders import ReferencedFolders
 from studio.storage.models.shelf import Root, Shelf, ShelfFile, ShelfScan, has_weights_suffix
+from studio.storage.models.single_file_cache import SingleFileCache
 from studio.storage.models.upscalers import Upscalers
 from studio.storage.odd_files import explain_odd_file, list_folder, make_printable
 
@@ -125,8 +126,7 @@ class Library:
         self.upscalers = Upscalers(self.shelf, self._hashes)
 
         self._options = ModelOptionsStore(settings.home)
-        # Single-file models by file: its stamp, and what it is with nothing decided about it.
-        self._file_cache: dict[Path, tuple[Any, ModelInfo]] = {}
+        self._single_files = SingleFileCache(settings.home / "cache" / "checkpoints.json")
 
     def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
         """List all models by name, folders first, the home's own before all; then other files.
@@ -160,6 +160,7 @@ class Library:
         for file in self._select_checkpoints(scan.files):
             name = file.name if file.name not in models else file.name + file.path.suffix
             models[name] = self._read_file_model(replace(file, name=name))
+        self._single_files.save()
         loose = [*self._loose_files.list_in_home(), *self._loose_files.list_misplaced()]
         files += [self._loose_files.describe(path) for path in loose]
         listed = {model.path for model in models.values()}
@@ -399,23 +400,15 @@ class Library:
         return model_choices.apply_options(info, self.shelf, self._find_options(info, compute))
 
     def _read_file_model(self, file: ShelfFile) -> ModelInfo | Unusable:
-        """Read a single-file model, or take it from the cache."""
+        """Read a single-file model."""
         if file.model_file.problem or file.model_file.obstacle:
             return self._loose_files.describe(file.path)
         try:
             with explain_odd_file(file.path, "it"):
-                sidecar = single_files.find_sidecar(file.path)
-                paths = [file.path, *([sidecar] if sidecar else [])]
-                stamp = (
-                    file.name,
-                    *((path.stat().st_size, path.stat().st_mtime_ns) for path in paths),
-                )
-                if self._file_cache.get(file.path, (None,))[0] != stamp:
-                    self._file_cache[file.path] = (stamp, single_files.read_single_file(file))
+                return self._single_files.read(file)
         except StudioError as error:
             problem = f"It is {file.model_file.description}, but {error}"
             return Unusable(make_printable(file.path.name), file.path, problem)
-        return self._file_cache[file.path][1]
 
     def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
         name = name or make_printable(path.name)
