@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import urllib.parse
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -48,6 +49,10 @@ BODY_SECONDS = 20.0
 MIN_BODY_BYTES_PER_SECOND = 20_000
 STREAM_ROUTES = ("heartbeat", "queue/data", "call", "upload_progress")
 MAX_BODY_BYTES = 32 * BYTES_PER_MB  # of a guest's event: a drawing on the largest picture has 23
+MAX_GUEST_UPLOAD_BYTES = 64 * BYTES_PER_MB
+# What an owner's upload leaves free on the disk, and how often that is looked at.
+RESERVED_DISK_BYTES = 2 * 10**9
+DISK_CHECK_BYTES = 64 * BYTES_PER_MB
 SMALL_BODY_BYTES = 1 * BYTES_PER_MB  # of which any number may come at once
 # A refusal takes so long, that who floods has to hold on too.
 REFUSAL_SECONDS = 2.0
@@ -201,6 +206,7 @@ class _Body:
         self.all_bytes = 0
         self.refusal: StudioError | None = None
         self.has_answered = False
+        self._next_disk_check = DISK_CHECK_BYTES
         self.status = 0
         self.kept_answer = b""
         self._messages: list[Message] = []
@@ -264,7 +270,9 @@ class _Body:
 
     def _find_refusal(self) -> StudioError | None:
         if not self.visitor.is_guest:
-            return None
+            return self._find_disk_refusal() if self.is_upload else None
+        if self.is_upload and self.num_bytes > MAX_GUEST_UPLOAD_BYTES:
+            return BadFile(f"That is larger than {MAX_GUEST_UPLOAD_BYTES // BYTES_PER_MB} MiB.")
         if self.limit is not None:
             if self.num_bytes > self.limit:
                 return BadFile(f"That is larger than {self.limit // BYTES_PER_MB} MiB.")
@@ -285,6 +293,19 @@ class _Body:
                 "files here, and they have; try again tomorrow."
             )
         return None
+
+    def _find_disk_refusal(self) -> StudioError | None:
+        """Return why an owner's upload ends: a full disk would stop everything else too."""
+        if self.num_bytes < self._next_disk_check:
+            return None
+        self._next_disk_check = self.num_bytes + DISK_CHECK_BYTES
+        free_bytes = shutil.disk_usage(self.middleware.uploads.folder.parent).free
+        if free_bytes >= RESERVED_DISK_BYTES + DISK_CHECK_BYTES:
+            return None
+        return DiskError(
+            f"The disk has {free_bytes / 1e9:.1f} GB left, which is too little for that file; free "
+            "some space, or use the file where it is: paste its path in the Models tab."
+        )
 
 
 def build_limits(page: Page, services: Services) -> list[Any]:

@@ -66,7 +66,7 @@ def test_a_download_is_watched_cut_and_gone_on_with(
     gate.open()
     rows.first.get_by_role("button", name="Go on").click()
     expect(rows.first).to_contain_text("moon in loras/ is ready to use.")
-    expect(page.locator("#loras-list [data-lora=moon]")).to_contain_text("rank 1024")
+    expect(page.locator("#models-list .card[data-name=moon]")).to_contain_text("rank 1024")
     assert (online.home / "loras" / "moon.safetensors").read_bytes() == lora
     assert "Range" in sites.log[-1].headers
     assert not list((online.home).glob("downloads/*"))

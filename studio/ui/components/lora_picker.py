@@ -27,6 +27,7 @@ from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
 from studio.ui.views.templates import render_macro
 
+MAX_COMPLETED = 10_000  # embeddings and LoRAs that typing can find, of each
 MAX_TRIGGER_WORDS = 12  # trigger words that a row shows
 
 
@@ -109,7 +110,7 @@ class LoraPicker:
             choices = choices[:MAX_CARRIED]
         descriptions = _describe_all(rows_kwargs.get("value", rows), loras, chosen_model)
         fitting = [lora for lora in loras if not _is_incompatible(lora, chosen_model)]
-        max_words = len(fitting) if is_open else MAX_CARRIED
+        max_words = MAX_COMPLETED if is_open else MAX_CARRIED
         words = prompt_words.list_words(
             self.services.home.library, chosen_model, fitting, max_words
         )

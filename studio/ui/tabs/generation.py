@@ -314,31 +314,25 @@ class GenerationTab:
     def _wire_model_and_size(self) -> None:
         form = self.form
         load_names_on_focus(form["model"], self.list_model_names)
-        self.received.change(
-            self.apply_model,
-            self.estimate_inputs,
-            [self.size_choice, *(form[name] for name in MODEL_FIELDS)],
-            preprocess=False,
-            **EVENT_OPTIONS,
-        )
         form["scheduler"].input(
             self.update_schedule,
             {form["model"], form["scheduler"], form["noise_schedule"]},
             form["noise_schedule"],
             **EVENT_OPTIONS,
         )
-        form["model"].input(
-            self.apply_model,
-            self.estimate_inputs,
-            [
-                self.size_choice,
-                form["vae"],
-                *(form[name] for name in MODEL_FIELDS),
-                *self.model_note.outputs,
-            ],
-            preprocess=False,
-            **EVENT_OPTIONS,
-        )
+        for choose_model in (form["model"].input, self.received.change):
+            choose_model(
+                self.apply_model,
+                self.estimate_inputs,
+                [
+                    self.size_choice,
+                    form["vae"],
+                    *(form[name] for name in MODEL_FIELDS),
+                    *self.model_note.outputs,
+                ],
+                preprocess=False,
+                **EVENT_OPTIONS,
+            )
         self.size_choice.input(
             self.apply_size_choice,
             {self.size_choice, *self.estimate_inputs},

@@ -128,7 +128,7 @@ class ModelsTab:
             gr.Row(),
         ):
             self.upload = gr.File(
-                label="Drop a file of up to 64 MB here, or anywhere on this tab",
+                label="Drop a file here, or anywhere on this tab",
                 height=110,
                 elem_id="models-drop",
             )
