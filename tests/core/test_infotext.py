@@ -465,3 +465,12 @@ def test_the_hashes_of_an_image_from_a1111() -> None:
     parsed = infotext.parse_infotext(text)
     assert parsed.embedding_hashes == {"bad-hands-5": "aa7651be154c"}
     assert not [note for note in parsed.notes if "TI hashes" in note]
+
+
+def test_an_upscaler_whose_name_begins_as_a1111s_formula_is_a_file() -> None:
+    request = GenerationRequest(
+        prompt="a boat", width=64, height=64, seed=3, hires_scale=2, hires_upscaler="LatentPlus"
+    )
+    parsed = infotext.parse_infotext(infotext.format_infotext(request, {}))
+    assert parsed.values["hires_upscaler"] == "LatentPlus"
+    assert not parsed.notes

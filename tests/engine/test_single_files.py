@@ -24,7 +24,7 @@ from studio.engine.generation.job import generate
 from studio.engine.models.components import _mend_end_of_text
 from studio.engine.models.part_files import build_clip_tokenizer
 from studio.engine.training.job import train
-from studio.errors import BadFile
+from studio.errors import BadFile, StudioError
 from studio.storage.models.model_options import ModelOptions
 from support import ldm_files
 from support.benches import open_bench
@@ -202,6 +202,9 @@ def test_a_denoiser_with_parts_of_the_shelf(
     ldm_files.write_checkpoint(home / "text_encoders/g.safetensors", second)
     reference = call(ldm_files.make_pipeline("sdxl", own), negative_prompt="fog")
     assert np.array_equal(paint(bench, model="it", negative_prompt="fog"), reference)
+    spec = {"prompt": PROMPT, "model": "it", "steps": 1, "width": 64, "height": 64}
+    notes = generate(bench, spec, lambda progress: None)["notes"]
+    assert "Painted with the autoencoder (VAE) in xl.safetensors." in notes  # nothing in silence
 
 
 @pytest.mark.slow
@@ -362,3 +365,20 @@ def test_a_lora_is_trained_from_a_file(
     pipeline = ldm_files.make_pipeline("sdxl", copy.deepcopy(parts("sdxl")))
     pipeline.load_lora_weights(str(bench.settings.loras / f"{lora}.safetensors"))
     assert pipeline.get_active_adapters()
+
+
+def test_a_vae_of_no_numbers_and_a_broken_one_are_said(
+    bench: WorkerContext, parts: Callable[[str], dict[str, Any]]
+) -> None:
+    """A black picture would be saved in silence otherwise, or the model be blamed for another file."""
+    write(bench, "it", ldm_files.collect_checkpoint("sd1", parts("sd1")))
+    weights = {name: tensor.clone() for name, tensor in parts("sd1")["vae"].state_dict().items()}
+    weights["decoder.conv_out.bias"][:] = torch.nan
+    folder = bench.settings.vaes
+    ldm_files.write_checkpoint(folder / "nan.safetensors", weights, dtype=torch.float32)
+    weights.pop("decoder.conv_norm_out.weight")
+    ldm_files.write_checkpoint(folder / "hole.safetensors", weights, dtype=torch.float32)
+    for vae in ("nan", "hole"):
+        with refused((StudioError, BadFile)):
+            paint(bench, model="it", vae=vae)
+    assert not list(bench.settings.outputs.rglob("*.png"))

@@ -22,7 +22,11 @@ from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
-from studio.core.generation.upscaler_names import get_upscaler_title, normalize_upscaler_name
+from studio.core.generation.upscaler_names import (
+    get_upscaler_title,
+    is_latent_formula,
+    normalize_upscaler_name,
+)
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.errors import quote
 
@@ -338,7 +342,7 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
     upscaler = parsed.values.get("hires_resize")
     if upscaler in (None, "latent", "pixel"):
         return
-    if str(upscaler).startswith("Latent"):
+    if is_latent_formula(str(upscaler)):
         parsed.values["hires_resize"] = "latent"
         parsed.notes.append(
             f"Hires upscaler {quote(upscaler)} is not in this studio; latent is taken."

@@ -21,7 +21,11 @@ from studio.core.generation import geometry, lora_use, prompt, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
-from studio.core.generation.upscaler_names import LANCZOS, normalize_upscaler_name
+from studio.core.generation.upscaler_names import (
+    LANCZOS,
+    is_latent_formula,
+    normalize_upscaler_name,
+)
 from studio.errors import InvalidSpec, quote
 
 __all__ = [
@@ -64,7 +68,7 @@ class GenerationRequest(RequestFields):
     @classmethod
     def _normalize_upscaler(cls, name: str) -> str:
         name = normalize_upscaler_name(name)
-        if name.casefold().startswith("latent"):
+        if is_latent_formula(name):
             raise ValueError("latents are enlarged by a hires resize of latent; leave it empty.")
         return "" if name == LANCZOS else name
 

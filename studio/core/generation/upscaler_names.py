@@ -6,6 +6,8 @@ upscalers there are (storage/models/upscalers.py).
 
 from __future__ import annotations
 
+import re
+
 LANCZOS = "Lanczos"
 NEAREST = "Nearest"
 # Upscalers that are no network, under A1111's names.
@@ -30,6 +32,13 @@ _NAMES_BY_FOLDED = {
     "none": LANCZOS,  # A1111's for no network: it resizes by Lanczos all the same
     **{title.casefold(): stem for title, stem in A1111_TITLES.items()},
 }
+# A1111's "Latent", "Latent (nearest)" and their like are formulas, all other names are files'.
+_LATENT_FORMULA = re.compile(r"latent( \([\w -]+\))?", re.IGNORECASE)
+
+
+def is_latent_formula(name: str) -> bool:
+    """Return whether A1111 calls an enlarging of latents so."""
+    return bool(_LATENT_FORMULA.fullmatch(name.strip()))
 
 
 def normalize_upscaler_name(name: str) -> str:

@@ -29,6 +29,8 @@ _EXCLUDED_FIELDS = {
     "batch_size": "how many are painted together is no axis; see fast",
 }
 _KIND_BY_TYPE: dict[Any, AxisKind] = {int: "whole", float: "number", str: "text", bool: "text"}
+# What an empty text stands for, where that is not nothing.
+_EMPTY_TEXT_LABELS = {"vae": "the model's own", "hires_upscaler": "Lanczos"}
 # Fields whose values need no title on a sheet.
 _SELF_EXPLANATORY_FIELDS = ("prompt", "model", "scheduler", "noise_schedule")
 
@@ -201,7 +203,7 @@ class Axis(Spec):
         if info.kind == "text" and self.field in _SELF_EXPLANATORY_FIELDS:
             return text or "no prompt"
         if info.kind == "text":
-            return f"{info.title}: {text or 'none'}"
+            return f"{info.title}: {text or _EMPTY_TEXT_LABELS.get(self.field, 'none')}"
         if self.field in SPECIAL_AXES:
             return f"{self.title} {text}".rstrip()
         unit = field_meta(GenerationRequest, self.field).get("unit", "")

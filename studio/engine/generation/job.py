@@ -33,6 +33,8 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import OutOfMemory, StudioError
+from studio.storage.models.model_configs import list_chosen_files
+from studio.storage.models.single_files import COMPONENT_TITLES
 
 
 def generate(
@@ -122,6 +124,9 @@ class _GenerationRun:
             for active in model.active_adapters:
                 if active.adapter and active.adapter.warning:
                     self.add_note(active.adapter.warning)
+            for component, path in list_chosen_files(model.info).items():
+                title = COMPONENT_TITLES.get(component, "text encoder")
+                self.add_note(f"Painted with the {title} in {path.name}.")
             index = self.context.home.library.index_embeddings(model.info, [self.request])
             notes = list_family_notes(self.request, model.family)
             for note in [*notes, *index.resolve([self.request]).notes]:

@@ -322,9 +322,18 @@ def decode_latents(model: LoadedModel, latents: torch.Tensor, size: Size) -> Ima
         model: The model they were made with.
         latents: Of the image, and of the margin that the model's family may need.
         size: The image's width and height in pixels.
+
+    Raises:
+        StudioError: The autoencoder came to no numbers.
     """
     processor = VaeImageProcessor(vae_scale_factor=model.vae_scale_factor)
-    image: Image.Image = processor.postprocess(model.decode(latents), output_type="pil")[0]
+    pixels = model.decode(latents)
+    if not bool(torch.isfinite(pixels).all()):
+        raise StudioError(
+            f"The autoencoder of {model.info.name} came to no numbers, and the picture would be "
+            "black. Choose another VAE, or --precision float32."
+        )
+    image: Image.Image = processor.postprocess(pixels, output_type="pil")[0]
     return image if image.size == size else image.crop((0, 0, *size))
 
 

@@ -52,7 +52,9 @@ def load_network(
     diffusers.utils.logging.disable_progress_bar()
     check_is_there(info, subfolder)
     if subfolder in info.parts:
-        part, title = info.parts[subfolder], f"{subfolder} of {info.name}"
+        part = info.parts[subfolder]
+        is_own = part.path == info.path
+        title = f"{subfolder} of {info.name}" if is_own else f"{subfolder} in {part.path.name}"
         network = load_part_file(network_class, part, title=title, device=device, dtype=dtype)
     else:
         network = _load_from_folder(network_class, info, subfolder, device=device, dtype=dtype)
