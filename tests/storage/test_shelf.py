@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, ModelNotFound
 from studio.settings import load
+from studio.storage.models import shelf as shelf_module
 from studio.storage.models.library import Library
 from studio.storage.models.shelf import MAX_FILES, walk_weights
 from support.sentences import refused
@@ -51,3 +53,25 @@ def test_models_in_many_files_and_circles_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "deep/circle").symlink_to(tmp_path)
     assert [path.name for path in walk_weights(tmp_path)] == ["y.safetensors"]
     assert MAX_FILES > 5000
+
+
+def test_one_look_answers_several_questions(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request asks for a model, LoRAs, a VAE and embeddings: with 5,000 files each look counts."""
+    write_weights(tmp_path / "home/vae/a.safetensors", {VAE: [512, 4, 3, 3]})
+    looks = []
+    scan_roots = shelf_module.scan_folder
+    monkeypatch.setattr(
+        shelf_module, "scan_folder", lambda *a, **k: looks.append(a) or scan_roots(*a, **k)
+    )
+    library.shelf.scan()
+    num_folders = len(looks)
+    library.check_request(GenerationRequest(prompt="a <lora:moon:1> boat"))
+    assert len(looks) == 2 * num_folders
+    write_weights(tmp_path / "home/vae/b.safetensors", {VAE: [512, 4, 3, 3]})
+    with library.shelf.look_once():
+        assert library.shelf.get_file("vae", "b").name == "b"
+    (tmp_path / "home/vae/b.safetensors").unlink()
+    with refused(ModelNotFound):  # the next question looks again
+        library.shelf.get_file("vae", "b")

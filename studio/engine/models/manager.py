@@ -135,12 +135,13 @@ class PipelineManager:
             OutOfMemory: Also for torch's error inside the block; it says what to lower.
         """
         requests = (request, *extra_requests)
-        self._library.embeddings.read_named_pickles(requests)
-        info = self._library.check_request(request)
-        own_info = self._library.get_model(request.model) if request.vae else info
-        model = self._open_model(own_info)
-        if plan is None or model.provider is not None:
-            plan = self.plan_memory(request, *extra_requests)
+        with self._library.shelf.look_once():
+            self._library.embeddings.read_named_pickles(requests)
+            info = self._library.check_request(request)
+            own_info = self._library.get_model(request.model) if request.vae else info
+            model = self._open_model(own_info)
+            if plan is None or model.provider is not None:
+                plan = self.plan_memory(request, *extra_requests)
         with (
             self._translate_out_of_memory(self._describe_request(request, info), info.name),
             ExitStack() as stack,
@@ -244,6 +245,10 @@ class PipelineManager:
         Raises:
             OutOfMemory: The model cannot fit.
         """
+        with self._library.shelf.look_once():
+            return self._hash_contents(request, plan)
+
+    def _hash_contents(self, request: GenerationRequest, plan: MemoryPlan | None) -> dict[str, str]:
         self._library.embeddings.read_named_pickles([request])
         model = self._library.check_files(request)
         if request.vae:  # it counts by itself

@@ -257,10 +257,11 @@ class Library:
             InvalidSpec: inputs do not fit the request, settings not the model's family, or a
                 prompt asks for an embedding that is not there or does not fit.
         """
-        faults = find_family_faults(request, FAMILIES[self.get_model(request.model).family])
-        if faults:
-            raise InvalidSpec(faults)
-        return self.check_files(request)
+        with self.shelf.look_once():
+            family = FAMILIES[self.get_model(request.model).family]
+            if faults := find_family_faults(request, family):
+                raise InvalidSpec(faults)
+            return self.check_files(request)
 
     def list_unread_pickles(self) -> list[Path]:
         """List the pickles of embeddings and upscalers that were not read yet."""
@@ -288,6 +289,10 @@ class Library:
         Requests with the same model, VAE, LoRAs, image, mask and extension have the same answer, as
         far as their prompts have the same words behind `embedding:`.
         """
+        with self.shelf.look_once():
+            return self._check_files(request)
+
+    def _check_files(self, request: GenerationRequest) -> ModelInfo:
         model = self.choose_vae(self.get_model(request.model), request.vae)
         check_is_there(model, *FAMILIES[model.family].components)
         self.inputs.check_request(request)

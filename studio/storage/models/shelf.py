@@ -12,7 +12,9 @@ done with a file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Container, Iterable, Sequence
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,11 +87,24 @@ class Shelf:
         self._roots = tuple(roots)
         self._index = index
         self._list_more_roots = list_more_roots
+        self._held = threading.local()  # what a thread saw that looks once for several questions
 
     @property
     def index(self) -> HeaderIndex:
         """What the headers of the files said."""
         return self._index
+
+    @contextmanager
+    def look_once(self) -> Iterator[None]:
+        """Answer all that this thread asks in the block by one look at the folders."""
+        if getattr(self._held, "scan", None) is not None:
+            yield
+            return
+        self._held.scan = self._scan_roots()
+        try:
+            yield
+        finally:
+            self._held.scan = None
 
     def scan(self) -> ShelfScan:
         """Look at all roots; files that nobody has read yet may be left out (header_index.py)."""
@@ -158,6 +173,10 @@ class Shelf:
 
     def _scan_roots(self) -> tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]]:
         """Return the files of all roots, and folders of models; what two roots hold counts once."""
+        held: tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]] | None
+        held = getattr(self._held, "scan", None)
+        if held is not None:
+            return held
         files: dict[str, tuple[ScannedFile, Root]] = {}
         model_folders: dict[str, tuple[Path, Root]] = {}
         seen_folders: set[Path] = set()
