@@ -226,8 +226,9 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             header = json.loads(file.read(_read_header_length(path, file)))
     except (OSError, ValueError, RecursionError) as error:
-        is_refused = isinstance(error, OSError) and error.strerror
-        reason = error.strerror if is_refused else "its header is damaged; copy the file again"
+        reason = "its header is damaged; copy the file again"
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
         raise BadFile(f"{path.name} cannot be read as a safetensors file: {reason}.") from None
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise BadFile(f"{path.name} is no safetensors file of a model: its header is odd.")

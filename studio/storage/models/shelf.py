@@ -34,6 +34,10 @@ from studio.storage.odd_files import make_printable
 __all__ = ["MAX_FILES", "Root", "Shelf", "ShelfFile", "has_weights_suffix", "walk_weights"]
 
 
+# The files of all roots, and folders of models by name.
+RootsScan = tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]]
+
+
 @dataclass(frozen=True)
 class ShelfFile:
     """A file of weights by the name that people call it.
@@ -171,11 +175,10 @@ class Shelf:
             raise BadFile(file.model_file.sentence)
         return file
 
-    def _scan_roots(self) -> tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]]:
+    def _scan_roots(self) -> RootsScan:
         """Return the files of all roots, and folders of models; what two roots hold counts once."""
-        held: tuple[list[tuple[ScannedFile, Root]], dict[str, tuple[Path, Root]]] | None
-        held = getattr(self._held, "scan", None)
-        if held is not None:
+        held: RootsScan | None = getattr(self._held, "scan", None)
+        if held:
             return held
         files: dict[str, tuple[ScannedFile, Root]] = {}
         model_folders: dict[str, tuple[Path, Root]] = {}
