@@ -115,6 +115,9 @@ def test_a_pickle_paints_what_the_same_numbers_do(bench: WorkerContext) -> None:
     bench.home.library.check_request(request)
     with refused(BadFile), bench.pipelines.borrow(request):
         pass  # before anything is painted
+    with refused(BadFile):
+        bench.home.library.check_request(request)
+    assert "bad" not in bench.home.library.upscalers.list_names()
 
 
 @pytest.mark.smoke

@@ -234,7 +234,7 @@ def test_a_photo_gets_one_that_enlarges(bench: WorkerContext) -> None:
 def test_a_pickle_is_read_when_it_is_named(bench: WorkerContext) -> None:
     folder = bench.settings.upscalers
     torch.save({"params": upscalers.compact(2)}, folder / "2x_pick.pth")
-    torch.save({"x": [1, 2]}, folder / "list.pth")
+    (folder / "other.pth").write_bytes(b"\x80\x02.")
     library = bench.home.library
     services = Services(bench.home)
     assert "2x_pick" in library.upscalers.list_names()
@@ -246,13 +246,13 @@ def test_a_pickle_is_read_when_it_is_named(bench: WorkerContext) -> None:
     result = upscale(bench, job.spec, lambda _progress: None)
     assert result["upscaler"] == "2x_pick"
     assert np.array_equal(open_result(result), expected)
-    assert library.list_unread_pickles() == [folder / "list.pth"]
+    assert library.list_unread_pickles() == [folder / "other.pth"]
     again = run(bench, sample(), upscaler="2x_pick.pth", scale=2)
     assert again["pictures"][0]["digest"] == result["pictures"][0]["digest"]
-    for _ in range(2):  # the second time without opening it
-        with refused(BadFile):
-            run(bench, sample(), upscaler="list", scale=2)
-    assert "list" not in library.upscalers.list_names()
+    (folder / "more").mkdir()
+    torch.save({"params": upscalers.compact(3)}, folder / "more" / "RealESRGAN_x4plus.pth")
+    with refused(ModelNotFound):  # of which nobody may have read the second
+        library.upscalers.get("R-ESRGAN 4x+")
 
 
 @pytest.mark.parametrize(

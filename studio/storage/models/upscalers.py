@@ -126,7 +126,13 @@ class Upscalers:
         pickles = self._list_pickles()
         all_names = [*names, POCKET_UPSCALER, *(entry for entry, _ in pickles)]
         if name not in all_names:
-            name = _match_name(name, list(dict.fromkeys(all_names))) or name
+            matches = _find_matches(name, list(dict.fromkeys(all_names)))
+            if len(matches) > 1:
+                raise ModelNotFound(
+                    f"Several upscalers are called {quote(name)}: {', '.join(matches[:5])}. Write "
+                    "one of these names."
+                )
+            name = matches[0] if matches else name
         if name == POCKET_UPSCALER and name not in names:
             return self._describe(name, self._embedded)
         for pickle_name, path in pickles:
@@ -199,13 +205,11 @@ class Upscalers:
         return UpscalerFile(name, weights_path or path, content_hash)
 
 
-def _match_name(name: str, names: list[str]) -> str | None:
-    """Return the one name that is written otherwise, with or without its folders."""
-    for fold in (_fold, lambda text: _fold(text.rpartition("/")[2])):
-        matches = [entry for entry in names if fold(entry) == fold(name)]
-        if len(matches) == 1:
-            return matches[0]
-    return None
+def _find_matches(name: str, names: list[str]) -> list[str]:
+    """Return the names that are written otherwise, else those whose last part is."""
+    whole = [entry for entry in names if _fold(entry) == _fold(name)]
+    last_part = _fold(name.rpartition("/")[2])
+    return whole or [entry for entry in names if _fold(entry.rpartition("/")[2]) == last_part]
 
 
 def _fold(name: str) -> str:
