@@ -27,7 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
     spec = validate(UpscaleSpec, {**flags, "image": PLACEHOLDER_SHA256})
     home = Home(load_settings(arguments))
     if spec.upscaler:
-        home.library.upscalers.get(spec.upscaler)  # a wrong name is said before anything is read
+        home.library.upscalers.read(spec.upscaler)  # a wrong name is said before anything is read
+    else:
+        home.library.upscalers.read_pickles()  # the one that suits may be among them
     services = Services(home)
     files = [file for path in arguments.images for file in _list_files(path.expanduser())]
     failures = []

@@ -140,9 +140,12 @@ class Services:
         if visitor.is_guest and (faults := guest_limit_faults(spec)):
             raise InvalidSpec(faults)
         self._admit(kinds.UPSCALE, visitor)
-        spec.compute_size(inputs.read_size(spec.image), visitor.is_guest)
+        size = inputs.read_size(spec.image)
+        spec.compute_size(size, visitor.is_guest)
         upscalers = self.home.library.upscalers
-        upscaler = upscalers.get(spec.upscaler or upscalers.choose_default(settings))
+        upscaler = upscalers.get(
+            spec.upscaler or upscalers.choose_default(settings, spec.compute_scale(size))
+        )
         resolved = settings.resolve(FALLBACK_NATIVE_SIZE_PX, 0) if settings else None
         job_spec = spec.model_copy(update={"upscaler": upscaler.name}).model_dump(mode="json")
         job_spec["request"] = resolved.model_dump(mode="json") if resolved else None

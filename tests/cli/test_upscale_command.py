@@ -9,9 +9,11 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from studio.settings import shipped
+from support import upscalers
 from support.sentences import check_sentence
 
 Studio = Callable[..., CompletedProcess[str]]
@@ -52,3 +54,13 @@ def test_a_wrong_name_is_said_at_once(studio: Studio) -> None:
     done = studio("nothing.png", "--upscaler", "4x-none")
     assert (done.returncode, done.stdout) == (1, "")
     check_sentence(done.stderr)
+
+
+def test_a_pickle_is_used_at_the_first_time(studio: Studio, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "upscalers"
+    folder.mkdir(parents=True)
+    torch.save({"params": upscalers.compact(2)}, folder / "2x_pick.pth")
+    Image.new("RGB", (24, 16), "red").save(tmp_path / "a.png")
+    done = studio(str(tmp_path / "a.png"), "--scale", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["upscaler"] == "2x_pick"

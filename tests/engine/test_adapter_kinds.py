@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from studio.core.base import validate
@@ -358,6 +359,20 @@ def test_numbers_of_lora_diffusion(bench: WorkerContext, base: torch.Tensor, pip
     expected = paint_stock(pipe)
     assert measure_difference(base, expected) > 0.02
     assert measure_difference(paint(bench, {"numbered": 1}), expected) < BOUND
+
+
+def test_words_that_prompts_use_are_not_left_out(bench: WorkerContext, pipe: Any) -> None:
+    makers.numbered(shelf(bench, "worded"), pipe)
+    tensors = load_file(shelf(bench, "worded"))
+    with safe_open(shelf(bench, "worded"), "pt") as file:
+        classes = file.metadata()
+    tensors |= {"<s1>": torch.ones(1, 16), "nonsense": torch.ones(3)}
+    save_file(tensors, shelf(bench, "worded"), classes)
+    request = GenerationRequest(loras=(LoraUse(name="worded"),))
+    with bench.pipelines.borrow(request) as model:
+        warning = model.adapters["worded"][1].warning
+    assert "1 tensor is of no layer" in warning
+    assert warning.endswith("left out: nonsense.")
 
 
 # ---- files that are broken or do nothing ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
-from studio.errors import InvalidSpec, ModelNotFound
+from studio.errors import BadFile, InvalidSpec, ModelNotFound
 from support import upscalers
 from support.benches import open_bench
 from support.models import POCKET
@@ -103,6 +103,21 @@ def test_it_counts_by_content_where_it_changes_something(bench: WorkerContext) -
     assert digest(**twice, hires_upscaler="other") == named
     upscalers.write(folder / "other.safetensors", upscalers.compact(2, seed=9))
     assert digest(**twice, hires_upscaler="other") != named
+
+
+def test_a_pickle_paints_what_the_same_numbers_do(bench: WorkerContext) -> None:
+    expected = made(bench, scene(), **LARGER, hires_upscaler="RealESRGAN_x2plus")
+    folder = bench.settings.upscalers
+    torch.save({"params_ema": TENSORS}, folder / "pick.pth")
+    assert np.array_equal(made(bench, scene(), **LARGER, hires_upscaler="pick"), expected)
+    (folder / "bad.pth").write_bytes(b"\x80\x02.")
+    request = GenerationRequest(hires_scale=2, hires_upscaler="bad")
+    bench.home.library.check_request(request)
+    with refused(BadFile), bench.pipelines.borrow(request):
+        pass  # before anything is painted
+    with refused(BadFile):
+        bench.home.library.check_request(request)
+    assert "bad" not in bench.home.library.upscalers.list_names()
 
 
 @pytest.mark.smoke

@@ -17,9 +17,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from studio.core.generation.request import GenerationRequest
 from studio.engine.models import pickle_reader
 from studio.errors import DiskError
 from studio.settings import Settings, load
+from studio.storage.models.embedding_index import EmbeddingUses
 from studio.storage.models.library import Library
 from studio.storage.models.pickles import Pickles
 from support.faulty_disk import faulty_disk
@@ -274,3 +276,39 @@ def test_the_job_reads_what_is_new(settings: Settings, folder: Path) -> None:
     home.jobs.cancel(job.id)
     assert services.submit_pickle_reading(OWNER) is None
     home.close()
+
+
+def test_a_word_inside_counts_at_the_first_time(settings: Settings, folder: Path) -> None:
+    """A prompt means the same before the page has looked at a pickle and afterwards."""
+    torch.save({"<birb>": VECTORS[0]}, folder / "learned_embeds.bin")
+    old_format = {"sks": VECTORS[1]}
+    torch.save(old_format, folder / "plain.bin", _use_new_zipfile_serialization=False)
+    torch.save({"<moon>": VECTORS[0]}, folder / "z-other.bin")
+    library = Library(settings)
+
+    def resolve(prompt: str) -> EmbeddingUses:
+        index = library.embeddings.build_index((768,), "mymodel")
+        return index.resolve([GenerationRequest(prompt=prompt)])
+
+    asked = "a <birb> of embedding:sks"
+    assert not resolve(f"{asked}, embedding:<birb>").faults  # whoever paints it will know
+    assert "no embedding '<cat>'" in resolve("embedding:<cat>").faults[0]
+    library.embeddings.read_named_pickles([GenerationRequest(prompt=asked)])
+    uses = resolve(asked)
+    assert {name: info.name for name, info in uses.by_name.items()} == {
+        "<birb>": "learned_embeds",
+        "sks": "plain",
+    }
+    assert not uses.faults
+    assert library.list_unread_pickles() == [folder / "z-other.bin"]
+
+
+@pytest.mark.slow
+def test_a_text_that_is_no_word_hides_no_name(settings: Settings, folder: Path) -> None:
+    torch.save(make_a1111(name="cat hat"), folder / "other.pt")
+    torch.save(make_a1111(VECTORS + 1), folder / "cat.pt")
+    library = Library(settings)
+    request = GenerationRequest(prompt="a cat hat")
+    library.embeddings.read_named_pickles([request])
+    uses = library.embeddings.build_index((768,), "mymodel").resolve([request])
+    assert {name: info.widths for name, info in uses.by_name.items()} == {"cat": (768,)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
@@ -211,6 +212,47 @@ def test_names_and_defaults(bench: WorkerContext) -> None:
     for name in ("toy-2x", "../../etc/passwd", "x" * 300):
         with refused(ModelNotFound):
             upscaler_files.get(name)
+
+
+def test_a_photo_gets_one_that_enlarges(bench: WorkerContext) -> None:
+    folder = bench.settings.upscalers
+    upscalers.write(folder / "1x-clean.safetensors", upscalers.compact(1))
+    save_file(
+        {"conv_first.weight": torch.ones(1), "conv_last.weight": torch.ones(1)},
+        folder / "0.safetensors",
+    )
+    choose = bench.home.library.upscalers.choose_default
+    assert choose(None) == "deep/RealESRGAN_x4plus"
+    assert choose(None, 2) == "toy-2x"
+    assert choose(None, 3) == choose(None, 4) == "deep/RealESRGAN_x4plus"
+    assert run(bench, sample(), scale=2)["upscaler"] == "toy-2x"
+    for name in ("toy-2x", "deep/RealESRGAN_x4plus"):
+        (folder / f"{name}.safetensors").unlink()
+    assert choose(None, 1) == choose(None, 2) == "Lanczos"
+
+
+def test_a_pickle_is_read_when_it_is_named(bench: WorkerContext) -> None:
+    folder = bench.settings.upscalers
+    torch.save({"params": upscalers.compact(2)}, folder / "2x_pick.pth")
+    (folder / "other.pth").write_bytes(b"\x80\x02.")
+    library = bench.home.library
+    services = Services(bench.home)
+    assert "2x_pick" in library.upscalers.list_names()
+    expected = open_result(run(bench, sample(), upscaler="toy-2x", scale=2))
+    spec = UpscaleSpec(image=bench.home.inputs.add(sample()).sha256, upscaler="2X-pick", scale=2)
+    job = services.prepare_upscale(spec, OWNER)
+    assert job.spec["upscaler"] == "2x_pick"
+    assert len(library.list_unread_pickles()) == 2  # the page itself opens none
+    result = upscale(bench, job.spec, lambda _progress: None)
+    assert result["upscaler"] == "2x_pick"
+    assert np.array_equal(open_result(result), expected)
+    assert library.list_unread_pickles() == [folder / "other.pth"]
+    again = run(bench, sample(), upscaler="2x_pick.pth", scale=2)
+    assert again["pictures"][0]["digest"] == result["pictures"][0]["digest"]
+    (folder / "more").mkdir()
+    torch.save({"params": upscalers.compact(3)}, folder / "more" / "RealESRGAN_x4plus.pth")
+    with refused(ModelNotFound):  # of which nobody may have read the second
+        library.upscalers.get("R-ESRGAN 4x+")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from studio.engine.upscaling import tiles
 from studio.engine.upscaling.loader import Upscaler, load_upscaler
 from studio.engine.upscaling.tiles import plan_tiles, upscale_image
 from studio.errors import BadFile, OutOfMemory
+from studio.storage.models.upscaler_header import read_scale
 from support import upscalers
 from support.sentences import refused
 from support.upscalers import Tensors
@@ -100,7 +101,7 @@ def test_compact_of_any_size(tmp_path: Path, scale: int, features: int, convs: i
     tensors = upscalers.compact(scale, features, convs)
     file = upscalers.write(tmp_path / "x.safetensors", tensors)
     upscaler = load_upscaler(file, "x", CPU)
-    assert upscaler.scale == scale
+    assert upscaler.scale == read_scale(file) == scale
     image = sample_image(13, 9)
     expected = compute_compact(tensors, to_tensor(image))
     assert torch.equal(upscaler.network(to_tensor(image)), expected)
@@ -113,8 +114,10 @@ def test_compact_of_any_size(tmp_path: Path, scale: int, features: int, convs: i
 )
 def test_esrgan_of_any_scale(tmp_path: Path, doublings: int, fold: int, scale: int) -> None:
     tensors = upscalers.rrdb(doublings, fold)
-    upscaler = load_upscaler(upscalers.write(tmp_path / "x.safetensors", tensors), "x", CPU)
+    file = upscalers.write(tmp_path / "x.safetensors", tensors)
+    upscaler = load_upscaler(file, "x", CPU)
     assert (upscaler.scale, upscaler.multiple) == (scale, fold)
+    assert read_scale(file) == scale
     image = sample_image(12, 8)
     expected = compute_rrdb(tensors, to_tensor(image), doublings, fold)
     torch.testing.assert_close(upscaler.network(to_tensor(image)), expected, rtol=0, atol=1e-6)
@@ -134,6 +137,7 @@ def test_older_names_are_the_same_network(
     upscaler = load_upscaler(upscalers.write(tmp_path / "old.safetensors", old), "old", CPU)
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(upscaler.network(x), new.network(x))
+    assert read_scale(tmp_path / "old.safetensors") == 2**doublings
 
 
 @pytest.mark.smoke

@@ -142,6 +142,26 @@ def test_what_is_not_there_is_refused_by_name(library: Library, folder: Path) ->
     assert not resolve(library, "nope").faults
 
 
+@pytest.mark.parametrize("name", ["<nope>", "<no such>", '"nope"', "'nope'"])
+def test_a_word_in_other_signs_is_refused_too(library: Library, name: str) -> None:
+    request = GenerationRequest(prompt=f"a boat, embedding:{name}, fog")
+    with refused(InvalidSpec):
+        library.check_request(request)
+    assert not resolve(library, "an embedding: , or embedding:, or").faults
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("neg[1]", r"neg\[1\]"), ("x(y)", r"x\(y\)"), ("Bad (v2)", r"Bad \(v2\)")]
+)
+def test_a_name_with_brackets_is_told_how_to_write_it(
+    library: Library, folder: Path, name: str, written: str
+) -> None:
+    save_file({"emb_params": vectors()}, folder / f"{name}.safetensors")
+    (fault,) = resolve(library, f"a boat, embedding:{name}").faults
+    assert f"write embedding:{written} for {name}." in fault
+    assert names(resolve(library, f"a boat, embedding:{written}")) == {name: name}
+
+
 def test_a_damaged_one_is_named(library: Library, folder: Path) -> None:
     save_file({"emb_params": vectors(80)}, folder / "hands.safetensors")
     assert "has 80 vectors" in resolve(library, "embedding:hands").faults[0]
@@ -197,6 +217,8 @@ def test_words_that_a_lora_carries(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/real/embeddings")
 def test_a_real_lora_with_two_words() -> None:
     info = read_lora_info(REAL.parent / "loras" / "lora_disney.safetensors")
+    assert info.family == "sd1"
+    assert read_lora_info(REAL.parent / "loras" / "analog_svd_rank4.safetensors").family == "sd1"
     assert [(entry.word, entry.widths) for entry in info.embeddings] == [
         ("<s1>", SD1),
         ("<s2>", SD1),

@@ -655,3 +655,25 @@ def test_any_bytes_are_a_sentence(settings: Settings) -> None:
             path.write_bytes(bad)
             with suppress(StudioError):
                 lora_file.read_lora_info(path)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("width", "extra", "family"),
+    [
+        (768, {}, "sd1"),
+        (1024, {}, "sd2"),
+        (640, {}, None),
+        (640, {"<s1>": torch.ones(2, 768)}, "sd1"),
+    ],
+)
+def test_numbered_layers_tell_their_family_by_widths(
+    settings: Settings, width: int, extra: dict[str, torch.Tensor], family: str | None
+) -> None:
+    """As lora_diffusion saves them: no layer has a name, and nothing else says what it is for."""
+    tensors = dict(extra)
+    for number, inputs in enumerate((320, 1280, width)):
+        tensors[f"unet:{number}:down"] = torch.ones(4, inputs)
+        tensors[f"unet:{number}:up"] = torch.ones(320, 4)
+    path = shelve(settings, "numbered", tensors, {"unet": '["CrossAttention"]'})
+    assert lora_file.read_lora_info(path).family == family

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 _WORD_PATTERN = re.compile(r"\w+|[^\w\s]")
 _PREFIX_PATTERN = re.compile(r"(?<!\w)embedding:(?=\S)", re.IGNORECASE)
 _SUFFIX_PATTERN = re.compile(r"\.(?:safetensors|pt|pth|bin|ckpt)(?!\w)", re.IGNORECASE)
-# What follows `embedding:` where no name of the library does.
-_UNKNOWN_NAME_PATTERN = re.compile(r"[^\s,;:()\[\]<>\"']+")
+# What follows `embedding:` where no name of the library does: a word of diffusers, a name, or
+# anything else that has a letter or number in it.
+_UNKNOWN_NAME_PATTERN = re.compile(r"<[^<>]+>|[^\s,;:()\[\]<>\"']+|[^\s,;]*\w[^\s,;]*")
 
 
 def asks_for_embeddings(text: str) -> bool:

@@ -68,6 +68,10 @@ class UpscaleSpec(Spec):
     def _normalize_upscaler(cls, name: str) -> str:
         return normalize_upscaler_name(name)
 
+    def compute_scale(self, size: Size) -> float:
+        """Return how many times as large an image of `size` is to be."""
+        return self.longer_side / max(size) if self.longer_side else self.scale
+
     def compute_size(self, size: Size, is_guest: bool = False) -> Size:
         """Return the (width, height) in pixels that an image of `size` comes to.
 
@@ -80,7 +84,7 @@ class UpscaleSpec(Spec):
                     f"(not {self.longer_side})."
                 ]
             )
-        scale = self.longer_side / max(size) if self.longer_side else self.scale
+        scale = self.compute_scale(size)
         width, height = (max(1, round(side * scale)) for side in size)
         max_pixels = MAX_GUEST_PIXELS if is_guest else MAX_IMAGE_PIXELS
         if max(width, height) > MAX_IMAGE_SIDE_PX or width * height > max_pixels:

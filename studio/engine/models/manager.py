@@ -137,6 +137,7 @@ class PipelineManager:
         requests = (request, *extra_requests)
         with self._library.shelf.look_once():
             self._library.embeddings.read_named_pickles(requests)
+            self._library.upscalers.read_named_pickles(requests)
             info = self._library.check_request(request)
             own_info = self._library.get_model(request.model) if request.vae else info
             model = self._open_model(own_info)
@@ -250,6 +251,7 @@ class PipelineManager:
 
     def _hash_contents(self, request: GenerationRequest, plan: MemoryPlan | None) -> dict[str, str]:
         self._library.embeddings.read_named_pickles([request])
+        self._library.upscalers.read_named_pickles([request])
         model = self._library.check_files(request)
         if request.vae:  # it counts by itself
             model = self._library.get_model(request.model)

@@ -41,9 +41,9 @@ class Enlarger:
     def __call__(self, image: Image.Image, name: str, size: Size) -> Image.Image:
         """Return an image at another size.
 
-        Raises what `enlarge_image` raises, and ModelNotFound.
+        Raises what `enlarge_image` raises, and what `Upscalers.read` does.
         """
-        upscaler_file = self.context.home.library.upscalers.get(name)
+        upscaler_file = self.context.home.library.upscalers.read(name)
         return enlarge_image(self.context.pipelines, upscaler_file, image, size)
 
 

@@ -42,11 +42,14 @@ def upscale(
     request_values = values.pop("request", None)
     upscale_spec = validate(UpscaleSpec, values)
     library = context.home.library
-    upscaler = library.upscalers.get(
-        upscale_spec.upscaler or library.upscalers.choose_default(_read_request(request_values))
-    )
     image = context.home.inputs.load(upscale_spec.image)
     size = upscale_spec.compute_size(image.size)
+    upscaler = library.upscalers.read(
+        upscale_spec.upscaler
+        or library.upscalers.choose_default(
+            _read_request(request_values), upscale_spec.compute_scale(image.size)
+        )
+    )
     tracker = ProgressTracker(report, 1)
     tracker.report(0, "Loading the upscaler")
 

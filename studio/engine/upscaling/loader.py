@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from studio.engine.models.devices import Device, is_device_lost, is_out_of_memory
 from studio.engine.upscaling.compact import CompactNetwork
-from studio.engine.upscaling.rrdb import RrdbNetwork, rename_tensors
+from studio.engine.upscaling.rrdb import RrdbNetwork
 from studio.errors import BadFile
+from studio.storage.models.upscaler_header import rename_tensors
 from studio.storage.odd_files import explain_odd_file
 
 # What a network of another kind sees around a tile; of ours the same, or less where that is all

@@ -1,9 +1,9 @@
 """ESRGAN's generator (RRDB): dense blocks at the image's size, then each step twice as large.
 
-Knows: its layers under today's names (`conv_first`, `body.0.rdb1.conv1` …), the two older sets of
-names that files have, and all its sizes from the tensors' shapes; Real-ESRGAN's networks that make
-×2 and ×1 of the same layers by folding pixels into channels first.
-Does not know: files, tiles, other kinds of networks.
+Knows: its layers under today's names (`conv_first`, `body.0.rdb1.conv1` …), and all its sizes from
+the tensors' shapes; Real-ESRGAN's networks that make ×2 and ×1 of the same layers by folding pixels
+into channels first. Does not know: the older names that files have
+(storage/models/upscaler_header.py), files, tiles, other kinds of networks.
 
 Sources: RRDBNet of BasicSR (Apache-2.0), and RRDB_Net of ESRGAN's
 first release, whose layers are numbered (`model.1.sub.0.RDB1.conv1.0`).
@@ -25,18 +25,6 @@ Shape = tuple[int, ...]
 NUM_DENSE_CONVS = 5
 SLOPE = 0.2  # of the leaky ReLUs
 RESIDUAL_SCALE = 0.2
-
-# The names between the numbered ones and today's.
-_RENAMED_PARTS = {
-    "RRDB_trunk.": "body.",
-    "trunk_conv.": "conv_body.",
-    "upconv": "conv_up",
-    "HRconv.": "conv_hr.",
-    ".RDB": ".rdb",
-}
-_NUMBERED_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB([123])\.conv([1-5])\.0\.(weight|bias)")
-_NUMBERED_LAYER = re.compile(r"model\.(\d+)\.(weight|bias)")
-_NUMBERED_TRUNK = re.compile(r"model\.1\.sub\.(\d+)\.(weight|bias)")
 
 
 class DenseBlock(nn.Module):
@@ -159,38 +147,3 @@ class RrdbNetwork(nn.Module):
             num_doublings=num_doublings,
             fold=fold,
         )
-
-
-def rename_tensors(names: list[str]) -> dict[str, str]:
-    """Return today's name of every tensor of an ESRGAN file, by the name that it has there.
-
-    Names that are of none of the three kinds stay what they are.
-    """
-    if any(name.startswith("model.1.sub.") for name in names):
-        return _rename_numbered(names)
-    renamed = {}
-    for name in names:
-        new_name = name
-        for old, new in _RENAMED_PARTS.items():
-            new_name = new_name.replace(old, new)
-        renamed[name] = new_name
-    return renamed
-
-
-def _rename_numbered(names: list[str]) -> dict[str, str]:
-    """Rename the layers of the first release: 0 is the first, 1 the body, then three a doubling."""
-    indices = [int(match[1]) for name in names if (match := _NUMBERED_LAYER.fullmatch(name))]
-    last_index = max(indices, default=0)
-    layers = {0: "conv_first", last_index - 2: "conv_hr", last_index: "conv_last"}
-    layers |= {3 * number: f"conv_up{number}" for number in range(1, (last_index - 4) // 3 + 1)}
-    renamed = {}
-    for name in names:
-        new_name = name
-        if match := _NUMBERED_BLOCK.fullmatch(name):
-            new_name = f"body.{match[1]}.rdb{match[2]}.conv{match[3]}.{match[4]}"
-        elif match := _NUMBERED_TRUNK.fullmatch(name):
-            new_name = f"conv_body.{match[2]}"
-        elif (match := _NUMBERED_LAYER.fullmatch(name)) and int(match[1]) in layers:
-            new_name = f"{layers[int(match[1])]}.{match[2]}"
-        renamed[name] = new_name
-    return renamed

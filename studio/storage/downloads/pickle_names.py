@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ MAX_PLAIN_EMBEDDING_BYTES = 2**20  # of a `.bin` of diffusers, which has only it
 
 def classify_pickle(path: Path) -> Literal["embedding", "upscaler", ""]:
     """Return what a pickle seems to be; empty for anything else, and for what cannot be read."""
-    words = _read_words(path)
+    words = read_words(path)
     if any(word in words for word in _UPSCALER_WORDS):
         return "upscaler"
     if any(word in words for word in _EMBEDDING_WORDS):
@@ -32,7 +33,7 @@ def classify_pickle(path: Path) -> Literal["embedding", "upscaler", ""]:
     return ""
 
 
-def _read_words(path: Path) -> set[str]:
+def read_words(path: Path) -> set[str]:
     """Return the texts in a pickle's instructions, as far as they can be read."""
     words: set[str] = set()
     try:
@@ -45,7 +46,16 @@ def _read_words(path: Path) -> set[str]:
                     words.add(argument[:200])
                 if len(words) >= MAX_WORDS:
                     break
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         pass  # what was read until then counts
     return words
 

@@ -10,6 +10,7 @@ and that is said; behind `embedding:` it is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class EmbeddingInfo:
         widths: Numbers of a vector, for each text encoder; empty of a pickle that was not read yet.
         num_vectors: How many it has.
         problem: Why it cannot be used, as the end of a sentence; empty if nothing is wrong.
+        hints: Texts in a pickle that was not read yet: one of them may be its word.
     """
 
     name: str
@@ -52,6 +54,7 @@ class EmbeddingInfo:
     widths: tuple[int, ...] = ()
     num_vectors: int = 0
     problem: str = ""
+    hints: tuple[str, ...] = ()
 
     @property
     def short_name(self) -> str:
@@ -106,6 +109,7 @@ class EmbeddingIndex:
         self._others_by_name, _ = _index_names(others)
         self._finder = MentionFinder(self._by_name)
         self._others_finder = MentionFinder(self._others_by_name)
+        self._hints_finder = MentionFinder(hint for info in infos for hint in info.hints)
 
     def list_fitting(self) -> list[tuple[str, EmbeddingInfo]]:
         """List the embeddings that go with the model, each with its shortest plain name."""
@@ -133,12 +137,16 @@ class EmbeddingIndex:
                     uses.by_name[piece.name] = self._by_name[piece.name]
                     if piece.name in self._ambiguous:
                         uses.notes.append(_write_choice(piece.name, self._ambiguous[piece.name]))
-                else:
+                elif not self._may_be_unread(piece.name):
                     title = GenerationRequest.model_fields[field_name].title
                     uses.faults.append(f"{title}: {self._explain_missing(piece.name)}")
         uses.notes = list(dict.fromkeys(uses.notes))
         uses.faults = list(dict.fromkeys(uses.faults))
         return uses
+
+    def _may_be_unread(self, name: str) -> bool:
+        """Whether a pickle may call itself so; whoever computes reads it first, and knows."""
+        return any(mention.is_known for mention in self._hints_finder.find(f"embedding:{name}"))
 
     def _note_others(self, text: str, uses: EmbeddingUses) -> None:
         for mention in self._others_finder.find(text):
@@ -198,6 +206,13 @@ def _write_choice(name: str, names: list[str]) -> str:
 
 def _write_fault(name: str, info: EmbeddingInfo | None, model_name: str, names: list[str]) -> str:
     if info is None:
+        cut_off = _find_bracketed(name, names)
+        if cut_off:
+            return (
+                f"there is no embedding {quote(name)} in the library. Brackets in a name need a "
+                f"backslash before them; write embedding:{_escape_brackets(cut_off)} for "
+                f"{cut_off}."
+            )
         matches = [other for other in names if name.casefold() in other.casefold()]
         return (
             f"there is no embedding {quote(name)} in the library; there is "
@@ -209,3 +224,17 @@ def _write_fault(name: str, info: EmbeddingInfo | None, model_name: str, names: 
         f"the embedding {info.name} is for {info.family_title}, and {model_name} is not; take it "
         "out, or choose another model."
     )
+
+
+def _find_bracketed(beginning: str, names: list[str]) -> str:
+    """Return the name that a prompt cut off at a bracket, which gives weights there; or nothing."""
+    folded = beginning.casefold()
+    for name in names:
+        rest = name[len(beginning) :].lstrip()
+        if name.casefold().startswith(folded) and rest.startswith(("(", "[", ")", "]")):
+            return name
+    return ""
+
+
+def _escape_brackets(name: str) -> str:
+    return re.sub(r"([()\[\]\\])", r"\\\1", name)

@@ -15,6 +15,7 @@ from studio.core.generation.embeddings import MentionFinder
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, StudioError
 from studio.storage.content_hashes import ContentHashes
+from studio.storage.downloads.pickle_names import read_words
 from studio.storage.models.embedding_file import FileEmbedding, read_embeddings
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo, list_texts
 from studio.storage.models.model_configs import read_config
@@ -34,6 +35,7 @@ class Embeddings:
         self._pickles = pickles
         self._hashes = hashes
         self._cache: dict[Path, tuple[tuple[int, int], list[FileEmbedding] | str]] = {}
+        self._hints: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
 
     def list_embeddings(self) -> list[EmbeddingInfo]:
         """List all by name: those that cannot be used, and pickles that were not read yet, too."""
@@ -43,9 +45,11 @@ class Embeddings:
         for name, path in self._shelf.list_pickles():
             if not self._pickles.is_embedding(path) or self._pickles.get_converted(path):
                 continue
-            unread = self._pickles.is_unread(path)
-            problem = "" if unread else self._pickles.get_problem(path)
-            infos.append(EmbeddingInfo(name, path, path, problem=problem))
+            if self._pickles.is_unread(path):
+                infos.append(EmbeddingInfo(name, path, path, hints=self._read_hints(path)))
+            else:
+                problem = self._pickles.get_problem(path)
+                infos.append(EmbeddingInfo(name, path, path, problem=problem))
         return sorted(infos, key=lambda info: info.name.casefold())
 
     def build_index(
@@ -63,30 +67,51 @@ class Embeddings:
         return EmbeddingIndex([*own, *bundled], widths, model_name)
 
     def read_named_pickles(self, requests: Iterable[GenerationRequest]) -> None:
-        """Read the pickles that were not read yet and that the prompts of requests name.
+        """Read the pickles that were not read yet and that the prompts of requests may name.
 
-        What is wrong with one of them is said by `resolve`.
+        A prompt may name one by its file or by the word inside. What is wrong with one of them is
+        said by `resolve`.
 
         Raises:
             DiskError: The home does not take what has to be written.
         """
-        unread = self._list_unread()
-        if not unread:
-            return
+        texts = list(
+            {
+                text: None
+                for request in requests
+                for prompt in request.prompts
+                for text in list_texts(prompt)
+            }
+        )
+        # Again, since a text of one that turned out to be no word may have hidden another's name.
+        read: set[Path] = set()
+        while named := set(self._find_unread(texts)) - read:
+            self._pickles.convert(sorted(named))
+            read |= named
+
+    def _find_unread(self, texts: Iterable[str]) -> list[Path]:
+        """Return the pickles that were not read yet and that texts may name."""
         paths: dict[str, list[Path]] = {}
-        for name, path in unread:
-            for spelling in (name, name.rpartition("/")[2]):
-                paths.setdefault(spelling, []).append(path)
+        for name, path in self._list_unread():
+            for spelling in (name, name.rpartition("/")[2], *self._read_hints(path)):
+                paths.setdefault(spelling.casefold(), []).append(path)
         finder = MentionFinder(paths)
-        named = {
-            path: None
-            for request in requests
-            for prompt in request.prompts
-            for text in list_texts(prompt)
+        return [
+            path
+            for text in texts
             for mention in finder.find(text)
             for path in paths.get(mention.name, ())
-        }
-        self._pickles.convert(named)
+        ]
+
+    def _read_hints(self, path: Path) -> tuple[str, ...]:
+        """Return the texts in a pickle, which is not opened for that."""
+        try:
+            stamp = _stamp(path)
+        except OSError:
+            return ()
+        if self._hints.get(path, (None,))[0] != stamp:
+            self._hints[path] = (stamp, tuple(sorted(read_words(path))))
+        return self._hints[path][1]
 
     def compare_hashes(self, hashes: Mapping[str, str]) -> list[str]:
         """Return a sentence for each embedding of an image that is not here, or is another here.
@@ -155,13 +180,17 @@ class Embeddings:
         """Read a file's header, or take it from the cache; return the problem if there is one."""
         try:
             with explain_odd_file(path, ""):
-                status = path.stat()
-                stamp = (status.st_mtime_ns, status.st_size)
+                stamp = _stamp(path)
                 if self._cache.get(path, (None,))[0] != stamp:
                     self._cache[path] = (stamp, _read_or_explain(path))
                 return self._cache[path][1]
         except StudioError as error:
             return str(error)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _is_called(info: EmbeddingInfo, name: str) -> bool:

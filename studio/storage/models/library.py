@@ -123,7 +123,7 @@ class Library:
         )
         self.loras = LoraShelf(settings, self._index, self._loose_files, self.shelf)
         self.embeddings = Embeddings(self.shelf, self.pickles, self._hashes)
-        self.upscalers = Upscalers(self.shelf, self._hashes)
+        self.upscalers = Upscalers(self.shelf, self.pickles, self._hashes)
 
         self._options = ModelOptionsStore(settings.home)
         self._single_files = SingleFileCache(settings.home / "cache" / "checkpoints.json")

@@ -93,6 +93,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
     """
     layers, stray_keys, header = _open_and_parse(path)
     metadata = read_metadata(header)
+    embeddings = find_bundled(header, stray_keys)
     used_keys = header.keys() - {"__metadata__", *stray_keys}
     shapes = {key: header[key].get("shape", ()) for key in used_keys}
     rank, alpha = Counter((layer.rank, layer.alpha) for layer in layers).most_common(1)[0][0]
@@ -106,7 +107,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
     return LoraInfo(
         name=name or path.stem,
         path=path,
-        family=_detect_family(layers, metadata),
+        family=_detect_family(layers, embeddings, metadata),
         kind=title_adapter(shapes),
         rank=rank,
         alpha=alpha,
@@ -117,7 +118,7 @@ def read_lora_info(path: Path, name: str = "") -> LoraInfo:
         tags=_parse_tag_frequency(metadata.get("ss_tag_frequency", "")),
         title=_clean_text(title),
         base_model=_clean_text(base_model),
-        embeddings=find_bundled(header, stray_keys),
+        embeddings=embeddings,
     )
 
 
@@ -252,19 +253,32 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     return header, data_start
 
 
-def _detect_family(layers: list[Layer], metadata: Mapping[str, str]) -> FamilyName | None:
+def _detect_family(
+    layers: list[Layer], embeddings: Sequence[FileEmbedding], metadata: Mapping[str, str]
+) -> FamilyName | None:
     """Detect the family by shapes; where they are silent, by what the trainer wrote."""
     if any(layer.network == "text_encoder_2" or _SDXL_LAYER.search(layer.name) for layer in layers):
         return "sdxl"
+    # A U-Net's own layers are never as wide as a prompt, so that of numbered ones the width is
+    # enough to know those that read it.
     candidates = [
         FAMILY_BY_CROSS_ATTENTION_DIM.get(layer.shape.input_shape[0])
         for layer in layers
-        if layer.shape.input_shape and re.search(r"attn2_to_[kv]$", layer.name)
+        if layer.shape.input_shape
+        and (
+            re.search(r"attn2_to_[kv]$", layer.name)
+            or (layer.numbered_in and layer.network == "unet")
+        )
     ]
     candidates += [
         FAMILY_BY_TEXT_ENCODER_WIDTH.get(layer.shape.input_shape[0])
         for layer in layers
         if layer.shape.input_shape and re.match(r"lora_te_.*q_proj$", layer.stem)
+    ]
+    candidates += [
+        FAMILY_BY_TEXT_ENCODER_WIDTH.get(embedding.widths[0])
+        for embedding in embeddings
+        if len(embedding.widths) == 1
     ]
     for candidate in candidates:
         if candidate:

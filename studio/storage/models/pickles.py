@@ -93,6 +93,10 @@ class Pickles:
         """Whether a pickle lies where embeddings do."""
         return find_use(path) == EMBEDDINGS
 
+    def is_upscaler(self, path: Path) -> bool:
+        """Whether a pickle lies where upscalers do."""
+        return find_use(path) == UPSCALERS
+
     def convert(self, paths: Iterable[Path]) -> dict[Path, Path | str]:
         """Read pickles in a child process, those that were read before excepted.
 

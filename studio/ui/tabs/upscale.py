@@ -216,7 +216,9 @@ class UpscaleTab:
             spec, source = self._read(values)
             width, height = spec.compute_size(source.size)
             upscalers = self.services.home.library.upscalers
-            name = spec.upscaler or upscalers.choose_default(source.settings)
+            name = spec.upscaler or upscalers.choose_default(
+                source.settings, spec.compute_scale(source.size)
+            )
         except StudioError as error:
             return render_note(str(error).splitlines()[0])
         return render_note(

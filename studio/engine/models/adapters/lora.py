@@ -297,11 +297,13 @@ def _match_layers(
     """Return the layers that fit, by network and path, the names of all others, and of tensors.
 
     Layers of which a part is missing are among the others; the tensors belong to no layer, or are
-    of no use to theirs.
+    of no use to theirs. Words that were trained with it are neither: prompts use them.
 
     Raises LoraMismatch if none fits.
     """
     layers, stray_keys = lora_file.read_layers(info.path)
+    word_keys = {key for embedding in info.embeddings for key in embedding.tensors}
+    stray_keys = [key for key in stray_keys if key not in word_keys]
     unmatched, stray_tensors = _find_incomplete_layers(layers, stray_keys)
     paths = _map_paths(networks, layers)
     matched: Matched = {}
