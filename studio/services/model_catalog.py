@@ -308,7 +308,9 @@ class ModelCatalog:
                 family=model.family,
                 facts=tuple(facts),
                 size_bytes=model.size_bytes,
-                warnings=(*model.missing.values(), *model.notes),
+                # Listed among what cannot be used, as long as nobody says which part it gets.
+                problem=_join_sentences(model.missing.values()),
+                warnings=model.notes,
             )
         )
 
@@ -451,6 +453,10 @@ def _has_words(entry: CatalogEntry, words: Sequence[str]) -> bool:
         )
     ).casefold()
     return all(word in text for word in words)
+
+
+def _join_sentences(sentences: Iterable[str]) -> str:
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
 
 
 def _name_taken(target: Path) -> BadFile:

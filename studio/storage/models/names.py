@@ -61,10 +61,8 @@ def explain_absence(
     """
     if len(same) > 1:
         rest = f" and {len(same) - MAX_LISTED} more" if len(same) > MAX_LISTED else ""
-        return (
-            f"More than one {noun} is called {quote(name)}: {', '.join(sorted(same)[:MAX_LISTED])}{rest}; "
-            "write one of these names."
-        )
+        listed = ", ".join(sorted(same)[:MAX_LISTED]) + rest
+        return f"More than one {noun} is called {quote(name)}: {listed}; write one of these names."
     by_folded_name = {entry.casefold(): entry for entry in names}
     matches = difflib.get_close_matches(name.casefold(), by_folded_name, 3, 0.4)
     listed = list_alternatives([by_folded_name[match] for match in matches], names)
