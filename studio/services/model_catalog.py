@@ -300,6 +300,7 @@ class ModelCatalog:
         facts = [f"{model.native_size} px", model.dtype, model.prediction_type]
         if model.is_inpainting:
             facts.append("inpainting")
+        misplaced = self._find_way_out(model.path) if model.is_file else None
         return self._add_sidecar(
             CatalogEntry(
                 "model",
@@ -310,9 +311,18 @@ class ModelCatalog:
                 size_bytes=model.size_bytes,
                 # Listed among what cannot be used, as long as nobody says which part it gets.
                 problem=_join_sentences(model.missing.values()),
+                file=misplaced.file if misplaced else "",
+                move_to=misplaced.move_to if misplaced else "",
                 warnings=model.notes,
             )
         )
+
+    def _find_way_out(self, path: Path) -> Unusable | None:
+        """Return where a file belongs that works in a wrong folder of the home; else None."""
+        settings = self.home.settings
+        if path.is_relative_to(settings.models) or not path.is_relative_to(settings.home):
+            return None
+        return self.home.library.describe_file(path)
 
     def _describe_lora(self, lora: LoraInfo, visitor: Visitor) -> CatalogEntry:
         """Guests are not shown the tags of the captions that a LoRA was trained on."""
@@ -346,6 +356,9 @@ class ModelCatalog:
             problem = explain_no_model(identified)
         elif identified.problem or identified.kind not in KIND_NAMES:
             problem = identified.write_sentence("It")
+        elif identified.kind == "embedding":
+            fault = self.home.library.embeddings.find_problem(file)
+            problem = f"It {fault.rstrip('.')}." if fault else ""
         facts = [*identified.contents, DTYPE_TITLES.get(identified.dtype, identified.dtype)]
         if identified.variant:
             facts.insert(0, identified.variant)

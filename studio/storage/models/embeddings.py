@@ -124,6 +124,14 @@ class Embeddings:
         """Return the sha256 of an embedding's file, as other programs and sites show it."""
         return self._hashes.get_hash(info.path, [info.path], info.path.parent)
 
+    def find_problem(self, file: ShelfFile) -> str:
+        """Return why a file of embeddings cannot be used, as the end of a sentence; "" if it can.
+
+        Args:
+            file: One of the shelf's of that kind.
+        """
+        return next((info.problem for info in self._describe(file) if info.problem), "")
+
     def _list_unread(self) -> list[tuple[str, Path]]:
         return [
             (name, path)

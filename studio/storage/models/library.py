@@ -424,7 +424,7 @@ class Library:
                 return self._single_files.read(file)
         except StudioError as error:
             problem = f"It is {file.model_file.description}, but {error}"
-            return Unusable(name, file.path, problem)
+            return replace(self._loose_files.describe(file.path), name=name, problem=problem)
 
     def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
         name = name or make_printable(path.name)
