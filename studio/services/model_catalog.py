@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +21,16 @@ from studio.services.visitor import Visitor
 from studio.storage import atomic
 from studio.storage.home import Home
 from studio.storage.models.favourites import Favourites
+from studio.storage.models.folder_layouts import PLAIN_TITLE
 from studio.storage.models.header_rules import FAMILY_TITLES, KIND_TITLES
-from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
+from studio.storage.models.library import MODEL_KINDS, LoraInfo, ModelInfo, Unusable
 from studio.storage.models.model_file import (
     DTYPE_TITLES,
     WEIGHTS_SUFFIXES,
     explain_no_model,
     identify_file,
 )
-from studio.storage.models.referenced_folders import ReferencedFolder
+from studio.storage.models.referenced_folders import ReferencedFolder, check_path_text
 from studio.storage.models.roots import Root
 from studio.storage.models.shelf import ShelfFile
 from studio.storage.models.sidecars import Sidecar
@@ -203,16 +205,40 @@ class ModelCatalog:
             BadFile: What `ReferencedFolders.add` raises, or the file cannot be used.
         """
         visitor.require_owner("Adding folders and files")
-        text = path_text.strip().strip("\"'")
+        text = check_path_text(path_text)
         path = Path(os.path.abspath(os.path.expanduser(text)))
-        if "\0" not in text and path.suffix.lower() in WEIGHTS_SUFFIXES and path.is_file():
+        if path.suffix.lower() in WEIGHTS_SUFFIXES and path.is_file():
             target = self._link_file(path)
             return f"{target.stem} is used where it lies, by a link in {target.parent.name}/."
         folder = self.home.library.folders.add(text, name)
-        return (
-            f"{folder.path} looks like {folder.layout}. Its files are used where they lie, and "
-            f"their names begin with {folder.name}/."
+        what = "a plain folder" if folder.layout == PLAIN_TITLE else folder.layout
+        sentences = [
+            f"{folder.path} was added as {what}; its files are used where they lie, and their "
+            f"names begin with {folder.name}/.",
+            self._count_found(folder.name),
+            folder.problem,
+        ]
+        return " ".join(filter(None, sentences))
+
+    def _count_found(self, folder_name: str) -> str:
+        """Return in a sentence how much of each kind lies in a folder."""
+        scan = self.home.library.shelf.scan()
+        numbers = Counter(
+            "model" if file.model_file.kind in MODEL_KINDS else file.model_file.kind
+            for file in scan.files
+            if file.root.title.partition("/")[0] == folder_name
         )
+        numbers["model"] += sum(
+            root.title.partition("/")[0] == folder_name for _, root in scan.model_folders.values()
+        )
+        found = [
+            f"{numbers[kind]} {title if numbers[kind] > 1 else title.removesuffix('s')}"
+            for kind, title in KIND_NAMES.items()
+            if numbers[kind]
+        ]
+        if self.home.library.shelf.index.num_waiting:
+            found.append("more to look at")
+        return f"Found: {', '.join(found)}." if found else "No models were found in it yet."
 
     def remove_folder(self, name: str, visitor: Visitor) -> ReferencedFolder:
         """Use a folder's files no longer. Raises NotAllowed for guests, BadFile."""

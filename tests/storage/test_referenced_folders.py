@@ -158,6 +158,18 @@ def test_a_list_names_neither_the_disk_nor_the_home(library: Library, tmp_path: 
     library.folders.add(str(comfy))
     roots = [root.path for root in library.folders.list_roots()]
     assert roots == [comfy / "models"]
+    (folder,) = library.folders.list_folders()
+    assert "/ is the whole disk" in folder.problem
+    assert "holds the studio's own folder" in folder.problem
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    with refused(BadFile):
+        library.folders.add(str(bad))
+
+
+def test_a_folder_named_models_gets_another_name(library: Library, tmp_path: Path) -> None:
+    write_weights(tmp_path / "my/models/x.safetensors", LORA)
+    assert library.folders.add(str(tmp_path / "my/models")).name == "models-2"
 
 
 def test_invoke_and_swarm(library: Library, tmp_path: Path) -> None:
@@ -283,12 +295,13 @@ def test_a_misplaced_lora_works_where_it_is(library: Library, tmp_path: Path) ->
 
 
 def test_what_may_not_be_added(library: Library, tmp_path: Path) -> None:
-    (tmp_path / "a/deep").mkdir(parents=True)
+    for folder in ("a/deep", "b", "c/d"):
+        write_weights(tmp_path / folder / "x.safetensors", LORA)
+    (tmp_path / "empty").mkdir()
     (tmp_path / "home/loras/taken").mkdir()
     library.folders.add(str(tmp_path / "a"))
     before = (tmp_path / "home/folders.json").read_bytes()
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    (tmp_path / "b").mkdir()
     file = tmp_path / "file.txt"
     file.write_text("x")
     for path, name in (
@@ -307,12 +320,17 @@ def test_what_may_not_be_added(library: Library, tmp_path: Path) -> None:
         (tmp_path / "b", "A"),
         (tmp_path / "b", "taken"),
         (tmp_path / "b", "<script>"),
+        (tmp_path / "b", "Models"),
+        (tmp_path / "empty", ""),
+        ("webui/models", ""),
+        ("C:\\sd\\webui", ""),
+        ("file:///data/webui", ""),
+        ("https://civitai.com/models/1", ""),
     ):
         with refused(BadFile):
             library.folders.add(str(path), name)
     assert (tmp_path / "home/folders.json").read_bytes() == before
     library.folders.add(f"  '{tmp_path / 'b'}' ")
-    (tmp_path / "c/d").mkdir(parents=True)
     library.folders.add(str(tmp_path / "c/d"))
     with refused(BadFile):
         library.folders.add(str(tmp_path / "c"))
@@ -339,11 +357,13 @@ def test_those_of_studio_toml(tmp_path: Path) -> None:
     write_weights(tmp_path / "two/y.safetensors", LORA)
     (tmp_path / "home").mkdir()
     (tmp_path / "home/studio.toml").write_text(
-        f'folders = ["{tmp_path}/one", "named={tmp_path}/two", "{tmp_path}/home"]'
+        f'folders = ["/", "{tmp_path}/one", "named={tmp_path}/two", "{tmp_path}/home"]'
     )
     library = Library(load(home=tmp_path / "home", device="cpu"))
     assert set(own_loras(library)) == {"one/x", "named/y"}
-    assert "the studio's own folder" in library.folders.list_folders()[2].problem
+    assert "the studio's own folder" in library.folders.list_folders()[3].problem
+    write_weights(tmp_path / "three/z.safetensors", LORA)
+    library.folders.add(str(tmp_path / "three"))  # the refused / is not in its way
     with refused(BadFile):
         library.folders.remove("named")
 
