@@ -45,6 +45,12 @@ KIND_NAMES = {
     "upscaler": "Upscalers",
     "text encoder": "Text encoders",
 }
+# What else people write when they look for a family.
+SEARCH_WORDS = {
+    "sd1": "sd1 sd1.4 sd1.5 sd 1.4 1.5",
+    "sd2": "sd2 sd2.0 sd2.1 sd 2.0 2.1",
+    "sdxl": "sdxl sd-xl sd xl 1.0",
+}
 _NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
 
 
@@ -410,6 +416,8 @@ class ModelCatalog:
         entry.trigger_words = entry.trigger_words or sidecar.trigger_words
         entry.base = entry.base or sidecar.base_model
         entry.notes = sidecar.notes
+        if sidecar.preferred_weight:
+            entry.facts = (*entry.facts, f"weight {sidecar.preferred_weight:g}")
         return entry
 
     def _read_sidecar(self, path: Path) -> Sidecar:
@@ -487,6 +495,8 @@ def _has_words(entry: CatalogEntry, words: Sequence[str]) -> bool:
             entry.title,
             entry.kind,
             entry.family_title,
+            FAMILY_TITLES.get(entry.family, ""),
+            SEARCH_WORDS.get(entry.family, ""),
             entry.base,
             *entry.trigger_words,
         )

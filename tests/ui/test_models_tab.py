@@ -264,6 +264,16 @@ def test_a_file_goes_where_its_header_says(
         with refused(gr.Error):
             send(name, shapes=shapes)
     assert sorted(desk.home.settings.home.rglob("*.safetensors")) == before
+    assert not list(uploads.rglob("*.*"))
+
+
+def test_short_names_of_families_are_found(tab: ModelsTab, desk: Services) -> None:
+    write_weights(desk.home.settings.loras / "ink.safetensors", kohya_lora(CROSS))
+    write_weights(desk.home.settings.models / "painter.safetensors", toy_shapes("sdxl"))
+    for words in ("SDXL", "sd xl", "Stable Diffusion XL"):
+        assert names(shown(tab, search=words)) == ["painter"]
+    assert "pocket" in names(shown(tab, search="sd 1.5"))
+    assert "painter" not in names(shown(tab, search="sd1.5"))
 
 
 def test_a_path_is_used_where_it_lies(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
