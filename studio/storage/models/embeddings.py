@@ -19,6 +19,7 @@ from studio.storage.models.embedding_file import FileEmbedding, read_embeddings
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo, list_texts
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_info import ModelInfo
+from studio.storage.models.names import list_ends
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Shelf, ShelfFile
 from studio.storage.odd_files import explain_odd_file
@@ -75,7 +76,7 @@ class Embeddings:
             return
         paths: dict[str, list[Path]] = {}
         for name, path in unread:
-            for spelling in (name, name.rpartition("/")[2]):
+            for spelling in list_ends(name):
                 paths.setdefault(spelling, []).append(path)
         finder = MentionFinder(paths)
         named = {

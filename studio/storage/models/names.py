@@ -37,6 +37,12 @@ def select_names(name: str, names: Iterable[str]) -> list[str]:
     return []
 
 
+def list_ends(name: str) -> list[str]:
+    """Return a name and all that is left of it without the first of its folders, longest first."""
+    parts = name.split("/")
+    return ["/".join(parts[begin:]) for begin in range(len(parts))]
+
+
 def may_be_called(name: str, file_name: str) -> bool:
     """Whether a name may end in a file, as far as the file's own name tells."""
     stem = file_name.rpartition(".")[0] or file_name

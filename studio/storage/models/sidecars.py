@@ -112,8 +112,9 @@ def _first_text(values: Mapping[str, Any], *names: str) -> str:
 
 def _read_weight(value: object) -> float:
     """Return a strength as A1111 writes it; 0, which there stands for none, for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < abs(value) <= MAX_WEIGHT else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if 0 < abs(value) <= MAX_WEIGHT else 0.0
 
 
 def _strip_markup(text: str) -> str:
