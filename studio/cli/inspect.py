@@ -6,15 +6,19 @@ Knows: which reader is for which file. Does not know: what is in them; torch; gr
 from __future__ import annotations
 
 import argparse
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio.cli.runner import print_json
 from studio.errors import BadFile
+from studio.settings import load
 from studio.storage import gallery
 from studio.storage.models import lora_file, model_file
 from studio.storage.models.library import read_model_info
-from studio.storage.models.model_file import WEIGHTS_SUFFIXES
+from studio.storage.models.model_file import WEIGHTS_SUFFIXES, ModelFile
+from studio.storage.models.pickles import Pickles, find_use
 
 # What is printed of a LoRA, and the attribute that holds it.
 LORA_FIELDS = {
@@ -64,7 +68,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
 
 def _inspect_weights(path: Path) -> dict[str, Any]:
     """Return what a file of weights is, by its header. Raises BadFile if it cannot be read."""
-    identified = model_file.identify_file(path)
+    identified = _identify(path)
     if identified.kind == "unknown" and identified.problem:
         raise BadFile(identified.sentence)
     facts: dict[str, Any] = {
@@ -90,3 +94,17 @@ def _inspect_weights(path: Path) -> dict[str, Any]:
         facts |= {name: getattr(lora, field) for name, field in LORA_FIELDS.items()}
         facts["tags"] = dict(lora.tags)
     return facts
+
+
+def _identify(path: Path) -> ModelFile:
+    """Return what a file of weights is.
+
+    A pickle where those are read is read too, as the library does it; nothing of that is kept.
+    """
+    if find_use(path) is None:
+        return model_file.identify_file(path)
+    with tempfile.TemporaryDirectory() as folder:
+        (converted,) = Pickles(load(home=folder, device="cpu")).convert([path]).values()
+        if isinstance(converted, str):
+            raise BadFile(converted)
+        return replace(model_file.identify_file(converted), path=path)

@@ -6,6 +6,7 @@ Knows: what is printed of an entry. Does not know: what is in a file; which fold
 from __future__ import annotations
 
 import argparse
+import os
 
 from studio.cli.runner import COMMAND_LINE, load_settings, log, print_json
 from studio.core.families.registry import FAMILIES
@@ -27,7 +28,10 @@ def run(arguments: argparse.Namespace) -> None:
     catalog = ModelCatalog(Home(load_settings(arguments)))
     match arguments.action:
         case "add-folder":
-            print(catalog.add_path(arguments.path, COMMAND_LINE, arguments.name), flush=True)
+            path = arguments.path
+            if os.path.exists(path):  # in a shell, a path may begin where one stands
+                path = os.path.abspath(path)
+            print(catalog.add_path(path, COMMAND_LINE, arguments.name), flush=True)
         case "remove-folder":
             folder = catalog.remove_folder(arguments.name, COMMAND_LINE)
             print(f"{folder.path} is used no longer; nothing was deleted.", flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +21,16 @@ from studio.services.visitor import Visitor
 from studio.storage import atomic
 from studio.storage.home import Home
 from studio.storage.models.favourites import Favourites
+from studio.storage.models.folder_layouts import PLAIN_TITLE
 from studio.storage.models.header_rules import FAMILY_TITLES, KIND_TITLES
-from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
+from studio.storage.models.library import MODEL_KINDS, LoraInfo, ModelInfo, Unusable
 from studio.storage.models.model_file import (
     DTYPE_TITLES,
     WEIGHTS_SUFFIXES,
     explain_no_model,
     identify_file,
 )
-from studio.storage.models.referenced_folders import ReferencedFolder
+from studio.storage.models.referenced_folders import ReferencedFolder, check_path_text
 from studio.storage.models.roots import Root
 from studio.storage.models.shelf import ShelfFile
 from studio.storage.models.sidecars import Sidecar
@@ -42,6 +44,12 @@ KIND_NAMES = {
     "embedding": "Embeddings",
     "upscaler": "Upscalers",
     "text encoder": "Text encoders",
+}
+# What else people write when they look for a family.
+SEARCH_WORDS = {
+    "sd1": "sd1 sd1.4 sd1.5 sd 1.4 1.5",
+    "sd2": "sd2 sd2.0 sd2.1 sd 2.0 2.1",
+    "sdxl": "sdxl sd-xl sd xl 1.0",
 }
 _NETWORK_LABELS = {"unet": "picture", "text_encoder": "text", "text_encoder_2": "text"}
 
@@ -203,16 +211,40 @@ class ModelCatalog:
             BadFile: What `ReferencedFolders.add` raises, or the file cannot be used.
         """
         visitor.require_owner("Adding folders and files")
-        text = path_text.strip().strip("\"'")
+        text = check_path_text(path_text)
         path = Path(os.path.abspath(os.path.expanduser(text)))
-        if "\0" not in text and path.suffix.lower() in WEIGHTS_SUFFIXES and path.is_file():
+        if path.suffix.lower() in WEIGHTS_SUFFIXES and path.is_file():
             target = self._link_file(path)
             return f"{target.stem} is used where it lies, by a link in {target.parent.name}/."
         folder = self.home.library.folders.add(text, name)
-        return (
-            f"{folder.path} looks like {folder.layout}. Its files are used where they lie, and "
-            f"their names begin with {folder.name}/."
+        what = "a plain folder" if folder.layout == PLAIN_TITLE else folder.layout
+        sentences = [
+            f"{folder.path} was added as {what}; its files are used where they lie, and their "
+            f"names begin with {folder.name}/.",
+            self._count_found(folder.name),
+            folder.problem,
+        ]
+        return " ".join(filter(None, sentences))
+
+    def _count_found(self, folder_name: str) -> str:
+        """Return in a sentence how much of each kind lies in a folder."""
+        scan = self.home.library.shelf.scan()
+        numbers = Counter(
+            "model" if file.model_file.kind in MODEL_KINDS else file.model_file.kind
+            for file in scan.files
+            if file.root.title.partition("/")[0] == folder_name
         )
+        numbers["model"] += sum(
+            root.title.partition("/")[0] == folder_name for _, root in scan.model_folders.values()
+        )
+        found = [
+            f"{numbers[kind]} {title if numbers[kind] > 1 else title.removesuffix('s')}"
+            for kind, title in KIND_NAMES.items()
+            if numbers[kind]
+        ]
+        if self.home.library.shelf.index.num_waiting:
+            found.append("more to look at")
+        return f"Found: {', '.join(found)}." if found else "No models were found in it yet."
 
     def remove_folder(self, name: str, visitor: Visitor) -> ReferencedFolder:
         """Use a folder's files no longer. Raises NotAllowed for guests, BadFile."""
@@ -300,6 +332,7 @@ class ModelCatalog:
         facts = [f"{model.native_size} px", model.dtype, model.prediction_type]
         if model.is_inpainting:
             facts.append("inpainting")
+        misplaced = self._find_way_out(model.path) if model.is_file else None
         return self._add_sidecar(
             CatalogEntry(
                 "model",
@@ -308,9 +341,20 @@ class ModelCatalog:
                 family=model.family,
                 facts=tuple(facts),
                 size_bytes=model.size_bytes,
-                warnings=(*model.missing.values(), *model.notes),
+                # Listed among what cannot be used, as long as nobody says which part it gets.
+                problem=_join_sentences(model.missing.values()),
+                file=misplaced.file if misplaced else "",
+                move_to=misplaced.move_to if misplaced else "",
+                warnings=model.notes,
             )
         )
+
+    def _find_way_out(self, path: Path) -> Unusable | None:
+        """Return where a file belongs that works in a wrong folder of the home; else None."""
+        settings = self.home.settings
+        if path.is_relative_to(settings.models) or not path.is_relative_to(settings.home):
+            return None
+        return self.home.library.describe_file(path)
 
     def _describe_lora(self, lora: LoraInfo, visitor: Visitor) -> CatalogEntry:
         """Guests are not shown the tags of the captions that a LoRA was trained on."""
@@ -344,6 +388,9 @@ class ModelCatalog:
             problem = explain_no_model(identified)
         elif identified.problem or identified.kind not in KIND_NAMES:
             problem = identified.write_sentence("It")
+        elif identified.kind == "embedding":
+            fault = self.home.library.embeddings.find_problem(file)
+            problem = f"It {fault.rstrip('.')}." if fault else ""
         facts = [*identified.contents, DTYPE_TITLES.get(identified.dtype, identified.dtype)]
         if identified.variant:
             facts.insert(0, identified.variant)
@@ -369,6 +416,8 @@ class ModelCatalog:
         entry.trigger_words = entry.trigger_words or sidecar.trigger_words
         entry.base = entry.base or sidecar.base_model
         entry.notes = sidecar.notes
+        if sidecar.preferred_weight:
+            entry.facts = (*entry.facts, f"weight {sidecar.preferred_weight:g}")
         return entry
 
     def _read_sidecar(self, path: Path) -> Sidecar:
@@ -446,11 +495,17 @@ def _has_words(entry: CatalogEntry, words: Sequence[str]) -> bool:
             entry.title,
             entry.kind,
             entry.family_title,
+            FAMILY_TITLES.get(entry.family, ""),
+            SEARCH_WORDS.get(entry.family, ""),
             entry.base,
             *entry.trigger_words,
         )
     ).casefold()
     return all(word in text for word in words)
+
+
+def _join_sentences(sentences: Iterable[str]) -> str:
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
 
 
 def _name_taken(target: Path) -> BadFile:

@@ -91,7 +91,7 @@ def test_a_folder_of_another_program(
     box = page.locator("#models-path").locator("textarea, input").first
     box.fill(str(webui))
     page.locator("#models-path-add").click()
-    expect(page.locator(".toast-body").last).to_contain_text("looks like A1111 or Forge")
+    expect(page.locator(".toast-body").last).to_contain_text("was added as A1111 or Forge")
     expect(library).to_contain_text("Page 1 of 2")
     library.get_by_role("button", name="Next →").click()
     card = library.locator(".card[data-name='a1111/ink-69']")

@@ -50,6 +50,15 @@ def names(uses: EmbeddingUses) -> dict[str, str]:
     return {name: info.name for name, info in uses.by_name.items()}
 
 
+def test_the_end_of_a_path_is_a_name(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "mine/sub/boat.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file({"emb_params": vectors()}, path)
+    library.folders.add(str(tmp_path / "mine"))
+    for name in ("mine/sub/boat", "sub/boat", "boat"):
+        assert names(resolve(library, f"a embedding:{name}")) == {name: "mine/sub/boat"}
+
+
 def test_formats(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for tensors, expected in (

@@ -305,9 +305,10 @@ def test_names_are_stems_or_paths(settings: Settings) -> None:
     with refused(LoraNotFound) as caught:
         library.check_request(GenerationRequest(prompt="<lora:mon:1>"))
     assert "moon" in str(caught.value)
-    for name in ("../models/x", "/etc/passwd", "x" * 200, "art", "moon.safetensors"):
+    for name in ("../models/x", "/etc/passwd", "x" * 200, "art", "oon", "moon.safe"):
         with pytest.raises(LoraNotFound):
             library.get_lora(name)
+    assert library.get_lora("moon.safetensors") == library.get_lora("moon")
     (settings.loras / "moon.safetensors").unlink()
     assert library.get_lora("moon").path == settings.loras / "art" / "moon.safetensors"
     shelve(settings, "old/moon", pair(f"{UNET}1_to_q"))

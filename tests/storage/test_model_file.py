@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -462,6 +463,19 @@ def test_inspect_does_not_open_pickles(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\3\4" + bytes(100))
     with refused(BadFile):
         inspect_file(tmp_path / name)
+
+
+def test_inspect_names_a_pickle_where_those_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings/style.pt"
+    path.parent.mkdir()
+    torch.save({"string_to_param": {"*": torch.zeros(2, 768)}, "name": "style"}, path)
+    facts = inspect_file(path)
+    assert (facts["kind"], facts["folder"], facts["family"]) == ("embedding", "embeddings", "sd1")
+    assert facts["sentence"].startswith("style.pt is ")
+    assert list(path.parent.iterdir()) == [path]
+    torch.save({"x": torch.zeros(2)}, path)
+    with refused(BadFile):
+        inspect_file(path)
 
 
 def test_inspect_refuses_what_is_no_weights(tmp_path: Path) -> None:

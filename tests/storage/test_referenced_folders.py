@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import BadFile, LoraNotFound
+from studio.errors import BadFile, LoraNotFound, ModelNotFound, UnknownFamily
 from studio.settings import Settings, load
 from studio.storage.models.comfy_paths import list_paths
 from studio.storage.models.folder_layouts import detect_layout
@@ -19,7 +19,7 @@ from studio.storage.models.hub_cache import read_blob_hash
 from studio.storage.models.library import Library, LoraInfo, ModelInfo, Unusable
 from support.models import POCKET
 from support.sentences import refused
-from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_weights
+from support.weights import CROSS, SD1, SDXL, VAE, WHOLE, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
 LORA = kohya_lora(CROSS)
@@ -158,6 +158,18 @@ def test_a_list_names_neither_the_disk_nor_the_home(library: Library, tmp_path: 
     library.folders.add(str(comfy))
     roots = [root.path for root in library.folders.list_roots()]
     assert roots == [comfy / "models"]
+    (folder,) = library.folders.list_folders()
+    assert "/ is the whole disk" in folder.problem
+    assert "holds the studio's own folder" in folder.problem
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    with refused(BadFile):
+        library.folders.add(str(bad))
+
+
+def test_a_folder_named_models_gets_another_name(library: Library, tmp_path: Path) -> None:
+    write_weights(tmp_path / "my/models/x.safetensors", LORA)
+    assert library.folders.add(str(tmp_path / "my/models")).name == "models-2"
 
 
 def test_invoke_and_swarm(library: Library, tmp_path: Path) -> None:
@@ -283,12 +295,13 @@ def test_a_misplaced_lora_works_where_it_is(library: Library, tmp_path: Path) ->
 
 
 def test_what_may_not_be_added(library: Library, tmp_path: Path) -> None:
-    (tmp_path / "a/deep").mkdir(parents=True)
+    for folder in ("a/deep", "b", "c/d"):
+        write_weights(tmp_path / folder / "x.safetensors", LORA)
+    (tmp_path / "empty").mkdir()
     (tmp_path / "home/loras/taken").mkdir()
     library.folders.add(str(tmp_path / "a"))
     before = (tmp_path / "home/folders.json").read_bytes()
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    (tmp_path / "b").mkdir()
     file = tmp_path / "file.txt"
     file.write_text("x")
     for path, name in (
@@ -307,12 +320,17 @@ def test_what_may_not_be_added(library: Library, tmp_path: Path) -> None:
         (tmp_path / "b", "A"),
         (tmp_path / "b", "taken"),
         (tmp_path / "b", "<script>"),
+        (tmp_path / "b", "Models"),
+        (tmp_path / "empty", ""),
+        ("webui/models", ""),
+        ("C:\\sd\\webui", ""),
+        ("file:///data/webui", ""),
+        ("https://civitai.com/models/1", ""),
     ):
         with refused(BadFile):
             library.folders.add(str(path), name)
     assert (tmp_path / "home/folders.json").read_bytes() == before
     library.folders.add(f"  '{tmp_path / 'b'}' ")
-    (tmp_path / "c/d").mkdir(parents=True)
     library.folders.add(str(tmp_path / "c/d"))
     with refused(BadFile):
         library.folders.add(str(tmp_path / "c"))
@@ -339,11 +357,13 @@ def test_those_of_studio_toml(tmp_path: Path) -> None:
     write_weights(tmp_path / "two/y.safetensors", LORA)
     (tmp_path / "home").mkdir()
     (tmp_path / "home/studio.toml").write_text(
-        f'folders = ["{tmp_path}/one", "named={tmp_path}/two", "{tmp_path}/home"]'
+        f'folders = ["/", "{tmp_path}/one", "named={tmp_path}/two", "{tmp_path}/home"]'
     )
     library = Library(load(home=tmp_path / "home", device="cpu"))
     assert set(own_loras(library)) == {"one/x", "named/y"}
-    assert "the studio's own folder" in library.folders.list_folders()[2].problem
+    assert "the studio's own folder" in library.folders.list_folders()[3].problem
+    write_weights(tmp_path / "three/z.safetensors", LORA)
+    library.folders.add(str(tmp_path / "three"))  # the refused / is not in its way
     with refused(BadFile):
         library.folders.remove("named")
 
@@ -377,3 +397,62 @@ def test_circles_depth_and_what_may_not_be_read(library: Library, tmp_path: Path
 
 def test_a_folder_is_told_by_what_is_in_it(tmp_path: Path) -> None:
     assert detect_layout(tmp_path)[0].title == "folder of models"
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_name_is_enough(library: Library, settings: Settings, tmp_path: Path) -> None:
+    webui = make_a1111(tmp_path / "webui")
+    write_weights(webui / "models/Stable-diffusion/anime/ink.safetensors", SD1 | WHOLE)
+    write_weights(webui / "models/VAE/deep/soft.safetensors", VAE_SHAPES)
+    write_weights(settings.loras / "pack/style/weapons.safetensors", LORA)
+    library.folders.add(str(webui))
+    for name in ("ink", "anime/ink", "anime_ink", "ink.safetensors", "a1111/anime/ink"):
+        candidates = library.shelf.find_candidates(name)
+        assert "a1111/anime/ink" in [file.name for file in candidates], name
+        with pytest.raises(UnknownFamily, match="The model a1111/anime/ink "):
+            library.get_model(name)  # found, though it is not whole
+    for name in ("soft", "deep/soft", "deep_soft", "soft.safetensors"):
+        assert library.shelf.get_file("vae", name).name == "a1111/deep/soft"
+    for name in ("style/weapons", "style_weapons", "weapons.safetensors"):
+        assert library.get_lora(name).name == "weapons"
+    assert library.get_lora("LyCORIS/style/ink").name == "a1111/LyCORIS/style/ink"
+    for name in ("nk", "eapons", "anime_", "_ink", "/", "."):
+        with pytest.raises(LoraNotFound):
+            library.get_lora(name)
+        with pytest.raises(ModelNotFound):
+            library.get_model(name)
+
+
+def test_a_name_of_several_lists_them(library: Library, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        shutil.copytree(POCKET, tmp_path / folder / "models/ink")
+        write_weights(tmp_path / folder / "ink.safetensors", LORA)
+        library.folders.add(str(tmp_path / folder))
+    with refused(ModelNotFound):
+        library.get_model("ink")
+    with refused(LoraNotFound):
+        library.get_lora("ink")
+    assert library.get_model("b/models/ink").path == tmp_path / "b/models/ink"
+
+
+def test_what_cannot_be_used_elsewhere_says_why(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "webui"
+    make_a1111(folder)
+    broken = folder / "models/Stable-diffusion/broken.safetensors"
+    broken.write_bytes(b"<html>not found</html>")
+    (broken.parent / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    library.folders.add(str(folder))
+    for name in ("a1111/broken", "broken", "old", "big"):
+        with refused(UnknownFamily):
+            library.get_model(name)
+
+
+def test_only_what_can_be_used_is_offered(library: Library, settings: Settings) -> None:
+    for name in ("pocked", "pockets"):
+        (settings.models / name).mkdir()
+        (settings.models / name / "model_index.json").write_text("{}")
+    with refused(ModelNotFound) as caught:
+        library.get_model("pokket")
+    assert "pocked" not in str(caught.value)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from studio.services.model_catalog import ModelCatalog
 from studio.settings import load
+from studio.storage.home import Home
 from studio.storage.models.library import Library, LoraInfo
 from studio.storage.models.sidecars import MAX_NOTES_CHARS, Sidecar, find_preview, read_sidecar
+from support.visitors import OWNER
 from support.weights import CROSS, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
@@ -20,7 +23,12 @@ CIVITAI = {
     "description": "<p>Brush &amp; ink</p>",
     "model": {"name": "Ink Wash"},
 }
-A1111 = {"activation text": "my ink", "description": "mine", "sd version": "SDXL"}
+A1111 = {
+    "activation text": "my ink",
+    "description": "mine",
+    "sd version": "SDXL",
+    "preferred weight": 0.8,
+}
 
 
 @pytest.fixture
@@ -36,7 +44,20 @@ def test_civitais_and_the_persons_own(file: Path) -> None:
     write(file, ".civitai.info", CIVITAI)
     assert read_sidecar(file) == Sidecar(("ink wash", "brush"), "Pony", "Brush & ink", "Ink Wash")
     write(file, ".json", A1111)
-    assert read_sidecar(file) == Sidecar(("my ink",), "Pony", "mine", "Ink Wash")
+    words = ("my ink", "ink wash", "brush")
+    assert read_sidecar(file) == Sidecar(words, "Pony", "mine", "Ink Wash", 0.8)
+
+
+def test_what_only_a_browser_reads_is_no_description(file: Path) -> None:
+    text = "<STYLE>p {}</STYLE>Ink<!-- a --><script>alert('<b>')</script > wash<script>x"
+    write(file, ".civitai.info", {"description": text})
+    assert read_sidecar(file).notes == "Ink wash"
+
+
+@pytest.mark.parametrize("value", [0, True, "0.8", None, [1], 1e9, float("nan")])
+def test_what_is_no_weight_is_none(file: Path, value: Any) -> None:
+    write(file, ".json", {"preferred weight": value})
+    assert read_sidecar(file).preferred_weight == 0
 
 
 @pytest.mark.parametrize(
@@ -95,4 +116,7 @@ def test_its_words_are_those_of_the_lora_until_they_change(tmp_path: Path) -> No
     write(file, ".civitai.info", CIVITAI)
     assert words() == ("ink wash", "brush")
     write(file, ".json", A1111)
-    assert words() == ("my ink",)
+    assert words() == ("my ink", "ink wash", "brush")
+    catalog = ModelCatalog(Home(load(home=tmp_path / "home", device="cpu")))
+    (entry,) = [entry for entry in catalog.list_entries(OWNER) if entry.name == "ink.v2"]
+    assert "weight 0.8" in entry.facts

@@ -19,14 +19,17 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from studio.core.families.model_advice import suggest_settings
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, ModelNotFound, UnknownFamily
+from studio.services.model_catalog import ModelCatalog
 from studio.settings import load
+from studio.storage.home import Home
 from studio.storage.models import single_file_cache, single_files
 from studio.storage.models.library import Library, ModelInfo, Unusable
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_options import ModelOptions
 from support import ldm_files
 from support.ldm_files import toy_shapes
-from support.sentences import refused
+from support.sentences import check_sentence, refused
+from support.visitors import OWNER
 from support.weights import Shapes, write_weights
 
 pytestmark = pytest.mark.smoke
@@ -363,8 +366,12 @@ def test_a_pruned_file_takes_the_only_vae_that_fits(library: Library, home: Path
     assert model.parts["vae"].path.name == "mse.safetensors"
     assert "mse" in model.notes[0]
     write_weights(home / "vae/anime.safetensors", vae_shapes(levels=TOY))
-    with refused(BadFile):
+    with refused(BadFile) as caught:
         library.check_request(request)
+    assert "anime, mse" in str(caught.value)
+    catalog = ModelCatalog(Home(load(home=home, device="cpu")))
+    (entry,) = [e for e in catalog.list_entries(OWNER) if e.name == "painter"]
+    check_sentence(entry.problem)
     library.save_options("painter", ModelOptions(vae="anime"))
     assert library.check_request(request).parts["vae"].path.name == "anime.safetensors"
     chosen = library.check_request(GenerationRequest(model="painter", vae="mse"))

@@ -14,6 +14,7 @@ from PIL import Image
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.ui.tabs.models import CARDS_PER_PAGE, UNUSABLE, ModelsTab
+from support.ldm_files import toy_shapes
 from support.sentences import refused
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
 from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_weights
@@ -61,6 +62,31 @@ def test_a_checkpoint_goes_from_the_loras_to_the_models(tab: ModelsTab, desk: Se
     after = click(tab, "move", "loras/big.safetensors")[tab.cards]
     assert "big" in after
     assert "Move to" not in after
+
+
+@pytest.mark.parametrize("folder", ["vae", "embeddings", "upscalers", "text_encoders"])
+def test_a_checkpoint_that_works_in_a_wrong_folder_can_go(
+    tab: ModelsTab, desk: Services, folder: str
+) -> None:
+    home = desk.home.settings.home
+    write_weights(home / folder / "painter.safetensors", toy_shapes("sd1"))
+    write_weights(home / folder / "deep/fog.safetensors", toy_shapes("sd1"))
+    before = shown(tab)
+    assert {"painter", "deep/fog"} <= set(names(before))
+    assert re.findall('data-action="move" data-target="([^"]*)"', before) == [
+        f"{folder}/painter.safetensors"
+    ]
+    after = click(tab, "move", f"{folder}/painter.safetensors")[tab.cards]
+    assert "painter" in names(after)
+    assert (home / "models/painter.safetensors").is_file()
+
+
+def test_a_broken_embedding_says_why(tab: ModelsTab, desk: Services) -> None:
+    odd = {"clip_l": [2, 768], "clip_g": [3, 1280]}
+    write_weights(desk.home.settings.embeddings / "odd.safetensors", odd)
+    page = shown(tab)
+    assert "odd" not in names(page)
+    assert "It has 2 vectors in clip_l and 3 in clip_g." in page
 
 
 @pytest.mark.parametrize("loaded_bytes", [0, 5 * 10**6])
@@ -238,6 +264,16 @@ def test_a_file_goes_where_its_header_says(
         with refused(gr.Error):
             send(name, shapes=shapes)
     assert sorted(desk.home.settings.home.rglob("*.safetensors")) == before
+    assert not list(uploads.rglob("*.*"))
+
+
+def test_short_names_of_families_are_found(tab: ModelsTab, desk: Services) -> None:
+    write_weights(desk.home.settings.loras / "ink.safetensors", kohya_lora(CROSS))
+    write_weights(desk.home.settings.models / "painter.safetensors", toy_shapes("sdxl"))
+    for words in ("SDXL", "sd xl", "Stable Diffusion XL"):
+        assert names(shown(tab, search=words)) == ["painter"]
+    assert "pocket" in names(shown(tab, search="sd 1.5"))
+    assert "painter" not in names(shown(tab, search="sd1.5"))
 
 
 def test_a_path_is_used_where_it_lies(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:

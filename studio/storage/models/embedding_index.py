@@ -20,6 +20,7 @@ from studio.core.generation.embeddings import MentionFinder
 from studio.core.generation.prompt import parse_prompt
 from studio.core.generation.request import GenerationRequest
 from studio.errors import list_alternatives, quote
+from studio.storage.models.names import list_ends
 
 PROMPT_FIELDS = ("prompt", "negative_prompt")
 FAMILY_BY_WIDTHS = {
@@ -71,7 +72,7 @@ class EmbeddingInfo:
     @property
     def spellings(self) -> tuple[str, ...]:
         """The names that a prompt may call it, the most exact first."""
-        names = (self.name, self.word, self.short_name)
+        names = (self.name, self.word, *list_ends(self.name))
         return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -20,6 +20,7 @@ from studio.storage.models.embedding_file import FileEmbedding, read_embeddings
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo, list_texts
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_info import ModelInfo
+from studio.storage.models.names import list_ends
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Shelf, ShelfFile
 from studio.storage.odd_files import explain_odd_file
@@ -93,7 +94,7 @@ class Embeddings:
         """Return the pickles that were not read yet and that texts may name."""
         paths: dict[str, list[Path]] = {}
         for name, path in self._list_unread():
-            for spelling in (name, name.rpartition("/")[2], *self._read_hints(path)):
+            for spelling in (*list_ends(name), *self._read_hints(path)):
                 paths.setdefault(spelling.casefold(), []).append(path)
         finder = MentionFinder(paths)
         return [
@@ -148,6 +149,14 @@ class Embeddings:
     def get_content_hash(self, info: EmbeddingInfo) -> str:
         """Return the sha256 of an embedding's file, as other programs and sites show it."""
         return self._hashes.get_hash(info.path, [info.path], info.path.parent)
+
+    def find_problem(self, file: ShelfFile) -> str:
+        """Return why a file of embeddings cannot be used, as the end of a sentence; "" if it can.
+
+        Args:
+            file: One of the shelf's of that kind.
+        """
+        return next((info.problem for info in self._describe(file) if info.problem), "")
 
     def _list_unread(self) -> list[tuple[str, Path]]:
         return [

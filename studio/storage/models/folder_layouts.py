@@ -28,6 +28,7 @@ COMFY_MARKS = (
     "models/clip",
     "models/upscale_models",
 )
+PLAIN_TITLE = "folder of models"  # of no program's
 INVOKE_MARKS = ("invokeai.yaml", "databases/invokeai.db")
 SWARM_MARKS = ("Models/Stable-Diffusion", "Models/Stable-diffusion", "Models/diffusion_models")
 
@@ -91,7 +92,7 @@ def detect_layout(folder: Path) -> tuple[Layout, list[Root]]:
         if _has_any(candidate, COMFY_MARKS) or (candidate is folder and extra_files):
             problem, roots = _read_extra_paths(extra_files)
             return Layout("ComfyUI", "comfyui", problem), [Root(models, is_sorted=True), *roots]
-    return Layout("folder of models", folder.name), [Root(folder)]
+    return Layout(PLAIN_TITLE, folder.name), [Root(folder)]
 
 
 def _read_extra_paths(files: Sequence[Path]) -> tuple[str, list[Root]]:

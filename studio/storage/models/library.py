@@ -9,7 +9,6 @@ read (single_files.py); what a file is that is neither (loose_files.py).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -33,8 +32,6 @@ from studio.errors import (
     ModelNotFound,
     StudioError,
     UnknownFamily,
-    list_alternatives,
-    quote,
 )
 from studio.settings import Settings, shipped
 from studio.storage import atomic, odd_files
@@ -53,8 +50,10 @@ from studio.storage.models.model_configs import (
     list_chosen_files,
     list_content_files,
 )
+from studio.storage.models.model_file import explain_no_model
 from studio.storage.models.model_info import DTYPE_BY_SAFETENSORS_CODE, ModelInfo
 from studio.storage.models.model_options import ModelOptions, ModelOptionsStore
+from studio.storage.models.names import explain_absence, select_names
 from studio.storage.models.peft_config import list_files
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.referenced_folders import ReferencedFolders
@@ -74,23 +73,25 @@ def get_by_name(entries: Mapping[str, T | Unusable], name: str, noun: str, locat
 
     Args:
         entries: models by name.
-        name: the one to look up.
+        name: the one to look up; the end of it is enough where only one has that (names.py).
         noun: what messages call it, such as "model".
         location: where it was looked for, for messages.
 
     Raises:
-        ModelNotFound: there is none of this name; the message names close matches.
+        ModelNotFound: there is none of this name, or there are several that can be used; the
+            message names them, or close matches.
         UnknownFamily: it cannot be used; the message says what is wrong with its folder.
     """
-    entry = entries.get(name)
-    if entry is None:
-        matches = difflib.get_close_matches(name, entries, 3, 0.4)
-        raise ModelNotFound(
-            f"There is no {noun} {quote(name)} in {location}; there is "
-            f"{list_alternatives(matches, list(entries))}."
-        )
+    usable = {key: entry for key, entry in entries.items() if not isinstance(entry, Unusable)}
+    matches = [] if name in entries else select_names(name, usable)
+    if len(matches) > 1:
+        raise ModelNotFound(explain_absence(noun, name, location, list(usable), matches))
+    matches = matches or select_names(name, entries)
+    if not matches:
+        raise ModelNotFound(explain_absence(noun, name, location, list(usable)))
+    entry = entries[matches[0]]
     if isinstance(entry, Unusable):
-        raise UnknownFamily(f"The {noun} {name} cannot be used: {entry.problem}")
+        raise UnknownFamily(f"The {noun} {matches[0]} cannot be used: {entry.problem}")
     return entry
 
 
@@ -186,25 +187,38 @@ class Library:
         """Look up a model.
 
         Args:
-            name: Its name; the last part of it is enough where only one has that.
+            name: Its name; the end of it is enough where only one has that (names.py).
 
         Raises:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be run; the message says what is wrong with its folder.
         """
-        entries = list(reversed(self._scan_undecided(self.shelf.scan())))
-        models = {model.name: model for model in entries}
+        entries = self._scan_undecided(self.shelf.scan())
+        models = {entry.name: entry for entry in reversed(entries)}
         if name not in models:  # nobody may have read its file yet
-            for file in self._select_checkpoints(self.shelf.find_candidates(name)):
-                models.setdefault(file.name, self._read_file_model(file))
-        if name not in models:
-            # As A1111 writes it, without its folder; a file that is no model by its whole name.
-            same_stem = [entry for entry in models if entry.rpartition("/")[2] == name]
-            same_stem += [entry.name for entry in entries if entry.path.stem == name]
-            if len(set(same_stem)) == 1:
-                name = same_stem[0]
+            listed = {entry.path for entry in entries if isinstance(entry, ModelInfo)}
+            for whole_name, entry in self._read_candidates(name):
+                if entry.path not in listed:
+                    models.setdefault(whole_name, entry)
         info = get_by_name(models, name, "model", "the library")
         return self._apply_options(info, compute=True)
+
+    def _read_candidates(self, name: str) -> Iterable[tuple[str, ModelInfo | Unusable]]:
+        """Return the models that may be called so by name, and files that nobody can tell from one.
+
+        Of those in folders elsewhere the lists of the library say nothing.
+        """
+        scan = self.shelf.scan_candidates(name)
+        for file in self._select_checkpoints(scan.files):
+            yield file.name, self._read_file_model(file)
+        for file in scan.files:
+            if file.root.title and file.model_file.kind == "unknown":
+                problem = explain_no_model(file.model_file)
+                yield file.name, Unusable(file.name, file.path, problem)
+        for scanned, root, sentence in scan.unreadable:
+            if root.title:
+                whole_name = root.list_names(scanned.relative)[0]
+                yield whole_name, Unusable(whole_name, scanned.path, sentence)
 
     def list_loras(self, scan: ShelfScan | None = None) -> list[LoraInfo | Unusable]:
         """List all LoRAs by name, and what lies among the home's own and cannot be used."""
@@ -406,14 +420,16 @@ class Library:
 
     def _read_file_model(self, file: ShelfFile) -> ModelInfo | Unusable:
         """Read a single-file model."""
+        # Of the home's own people see the whole file name; a path elsewhere would be lost with it.
+        name = file.name if file.root.title else make_printable(file.path.name)
         if file.model_file.problem or file.model_file.obstacle:
-            return self._loose_files.describe(file.path)
+            return replace(self._loose_files.describe(file.path), name=name)
         try:
             with explain_odd_file(file.path, "it"):
                 return self._single_files.read(file)
         except StudioError as error:
             problem = f"It is {file.model_file.description}, but {error}"
-            return Unusable(make_printable(file.path.name), file.path, problem)
+            return replace(self._loose_files.describe(file.path), name=name, problem=problem)
 
     def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
         name = name or make_printable(path.name)

@@ -89,10 +89,11 @@ class LooseFiles:
         except StudioError as error:
             return Unusable(name, path, problem or str(error))
         folder = self._find_folder(path)
-        if not identified.folder or folder in (None, identified.folder):
+        if not identified.folder or folder is None or folder == identified.folder:
             return Unusable(name, path, problem or model_file.explain_no_model(identified))
         unusable = Unusable(name, path, model_file.explain_place(identified))
-        if file_moves.find_obstacle(path, self._home / str(folder)):
+        is_reached = folder == "loras" or path.parent == self._folders.get(folder, self._home)
+        if not is_reached or file_moves.find_obstacle(path, self._home / folder):
             return unusable
         file = path.relative_to(self._home).as_posix()
         return replace(unusable, file=file, move_to=identified.folder)

@@ -11,7 +11,6 @@ a LoRA file is (lora_file.py); which folders are looked through (shelf.py).
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 from collections import Counter
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studio.core.generation.request import LoraUse
-from studio.errors import BadFile, LoraNotFound, StudioError, list_alternatives, quote
+from studio.errors import BadFile, LoraNotFound, StudioError, quote
 from studio.settings import Settings, shipped
 from studio.storage import atomic
 from studio.storage.models import lora_file
@@ -28,6 +27,7 @@ from studio.storage.models.folder_scan import ScannedFile, has_weights_suffix
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.loose_files import LooseFiles, Unusable
 from studio.storage.models.lora_file import LoraInfo
+from studio.storage.models.names import explain_absence, select_names
 from studio.storage.models.shelf import Shelf, ShelfFile, ShelfScan
 from studio.storage.odd_files import explain_odd_file, make_printable
 
@@ -77,11 +77,11 @@ class LoraShelf:
         """Look up a LoRA.
 
         Args:
-            name: Its name, its path in home/loras without the ending, or the last part of its name
-                where only one LoRA has that.
+            name: Its name, its path in home/loras without the ending, or the end of one of them
+                where only one LoRA has that (names.py).
 
         Raises:
-            LoraNotFound: There is none of this name; the message names close matches.
+            LoraNotFound: There is none of this name, or there are several; the message names them.
             BadFile: The file cannot be used.
         """
         own_files = self.list_own_files()
@@ -91,13 +91,7 @@ class LoraShelf:
             by_path = {self._relative_name(path): path for path in own_files}
             place = _LoraPlace(by_path[name]) if name in by_path else None
         if place is None:
-            name, place = self._find_elsewhere(name, places)
-        if place is None:
-            names = list(self._find_all(self._shelf.scan()))
-            listed = list_alternatives(_find_similar(name, names), names)
-            raise LoraNotFound(
-                f"There is no LoRA {quote(name)} in the library; there is {make_printable(listed)}."
-            )
+            name, place = self._find_by_end(name, own_files, places)
         return self._read(name, place)
 
     def add(self, source: Path, name: str) -> LoraInfo:
@@ -187,21 +181,26 @@ class LoraShelf:
                 named[name] = _LoraPlace(file.path, file.scanned)
         return named
 
-    def _find_elsewhere(
-        self, name: str, places: dict[str, _LoraPlace]
-    ) -> tuple[str, _LoraPlace | None]:
-        """Return the LoRA of another folder that a name means, by its whole name.
+    def _find_by_end(
+        self, name: str, own_files: Sequence[Path], places: dict[str, _LoraPlace]
+    ) -> tuple[str, _LoraPlace]:
+        """Return the only LoRA that a name may stand for, with its whole name.
 
-        None stands for none and for several.
+        Raises LoraNotFound for none and for several.
         """
         files = [file for file in self._shelf.find_candidates(name) if self._is_elsewhere(file)]
-        named = self._name_others(files, places)
-        if name in named:
-            return name, named[name]
-        same_stem = [whole for whole, place in named.items() if place.path.stem == name]
-        if len(same_stem) != 1:
-            return name, None
-        return same_stem[0], named[same_stem[0]]
+        named = places | self._name_others(files, places)
+        whole_names = {place.path: whole_name for whole_name, place in named.items()}
+        # Its own go by their paths too, whether or not another one has the same stem.
+        spelled = {self._relative_name(path): path for path in own_files}
+        spelled |= {whole_name: place.path for whole_name, place in named.items()}
+        matches = select_names(name, spelled)
+        same = list(dict.fromkeys(whole_names[spelled[match]] for match in matches))
+        if len(same) == 1:
+            return same[0], named[same[0]]
+        usable = [lora.name for lora in self.list_loras() if isinstance(lora, LoraInfo)]
+        message = explain_absence("LoRA", name, "the library", usable, same)
+        raise LoraNotFound(make_printable(message))
 
     def _is_elsewhere(self, file: ShelfFile) -> bool:
         """Whether a file is a LoRA outside of home/loras: of another folder, or a misplaced one."""
@@ -236,13 +235,3 @@ class LoraShelf:
         named = lora if lora.name == name else replace(lora, name=name)
         self._named[name] = (lora, named)
         return named
-
-
-def _find_similar(name: str, lora_names: list[str]) -> list[str]:
-    """Return the LoRAs that may be meant: of that stem, else alike."""
-    same_stem = [lora_name for lora_name in lora_names if lora_name.rpartition("/")[2] == name]
-    if same_stem:  # in several folders
-        return same_stem
-    by_folded_name = {lora_name.casefold(): lora_name for lora_name in lora_names}
-    matches = difflib.get_close_matches(name.casefold(), by_folded_name, 3, 0.4)
-    return [by_folded_name[match] for match in matches]

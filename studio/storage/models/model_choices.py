@@ -10,7 +10,7 @@ that fits. Text encoders likewise, by their width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from studio.storage.models.shelf import Shelf, ShelfFile
 from studio.storage.models.single_files import (
     COMPONENT_TITLES,
     SHELF_PREFIXES,
+    explain_missing,
     find_text_encoder,
     find_vae,
     get_dtype_bytes,
@@ -91,17 +92,22 @@ def _choose_parts(info: ModelInfo, shelf: Shelf, options: ModelOptions) -> Model
         info = _take_chosen(info, "vae", shelf, options.vae)
     elif "vae" in info.missing:
         names = [file.name for file in list_fitting_vaes(info, shelf)]
-        if len(names) == 1:
-            info = _take_chosen(info, "vae", shelf, names[0], is_only=True)
+        info = _take_only(info, "vae", shelf, names)
     for component in FAMILIES[info.family].part_folders[TEXT_ENCODERS]:
         name = options.text_encoders.get(component, "")
         if name:
             info = _take_chosen(info, component, shelf, name)
         elif component in info.missing:
             names = list_fitting_text_encoders(info, component, shelf)
-            if len(names) == 1:
-                info = _take_chosen(info, component, shelf, names[0], is_only=True)
+            info = _take_only(info, component, shelf, names)
     return info
+
+
+def _take_only(info: ModelInfo, component: str, shelf: Shelf, names: Sequence[str]) -> ModelInfo:
+    """Return a model with the only part that fits; of several it is said which those are."""
+    if len(names) == 1:
+        return _take_chosen(info, component, shelf, names[0], is_only=True)
+    return replace(info, missing={**info.missing, component: explain_missing(component, names)})
 
 
 def _take_chosen(

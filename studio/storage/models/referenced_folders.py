@@ -21,7 +21,8 @@ from studio.errors import BadFile, Busy, list_alternatives, quote
 from studio.settings import Settings
 from studio.storage import atomic, odd_files
 from studio.storage.locks import Lock
-from studio.storage.models.folder_layouts import detect_layout
+from studio.storage.models.folder_layouts import PLAIN_TITLE, detect_layout
+from studio.storage.models.folder_scan import scan_folder
 from studio.storage.models.roots import Root
 
 MAX_FOLDERS = 50
@@ -29,6 +30,9 @@ MAX_FILE_BYTES = 2**20
 LOCK_SECONDS = 5.0
 _NAME = re.compile(r"\w[\w.+-]{0,39}")
 _SETTING = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
+_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+# Names of things would read as if they lay in the home.
+RESERVED_NAMES = ("models", "loras", "vae", "text_encoders", "embeddings", "upscalers")
 _NAME_ADVICE = "write 1 to 40 letters, digits, dots, plus or minus signs, such as a1111"
 
 
@@ -43,6 +47,7 @@ class ReferencedFolder:
         is_there: Whether it can be read now.
         is_setting: Whether studio.toml names it, and not the list that this module keeps.
         problem: What is wrong with it; empty if nothing is.
+        is_refused: Whether it may not be used at all, and so is in nobody's way.
     """
 
     name: str
@@ -51,6 +56,7 @@ class ReferencedFolder:
     is_there: bool = True
     is_setting: bool = False
     problem: str = ""
+    is_refused: bool = False
 
 
 class ReferencedFolders:
@@ -63,30 +69,60 @@ class ReferencedFolders:
 
     def list_folders(self) -> list[ReferencedFolder]:
         """List the folders: those that studio.toml names first."""
-        folders: list[ReferencedFolder] = []
-        for text in self._settings.folders:
-            match = _SETTING.fullmatch(text)
-            name, path_text = (match[1], match[2]) if match else ("", text)
-            path = Path(os.path.abspath(os.path.expanduser(path_text)))
-            folder = _describe(name, path, [folder.name for folder in folders])
-            problem = self._find_obstacle(path, folders) or folder.problem
-            folders.append(replace(folder, is_setting=True, problem=problem))
-        for name, path in self._read().items():
-            folders.append(_describe(name, path, []))
-        return folders
+        return [folder for folder, _ in self._describe_all()]
 
     def list_roots(self) -> list[Root]:
         """List the folders whose files are used, each with what their names begin with."""
         roots: list[Root] = []
-        for folder in self.list_folders():
-            if not folder.is_there or (folder.is_setting and folder.problem):
+        for folder, own_roots in self._describe_all():
+            if not folder.is_there or folder.is_refused:
                 continue
-            for root in detect_layout(folder.path)[1]:
+            for root in own_roots:
                 if self._find_own_obstacle(root.path):  # a list of ComfyUI's may name any
                     continue
                 title = "/".join(filter(None, (folder.name, root.title)))
                 roots.append(replace(root, title=title))
         return roots
+
+    def _describe_all(self) -> list[tuple[ReferencedFolder, list[Root]]]:
+        """Return the folders in the order of the list, each with those of it that hold files."""
+        described: list[tuple[ReferencedFolder, list[Root]]] = []
+        for text in self._settings.folders:
+            match = _SETTING.fullmatch(text)
+            name, path_text = (match[1], match[2]) if match else ("", text)
+            path = Path(os.path.abspath(os.path.expanduser(path_text)))
+            folders = [folder for folder, _ in described]
+            folder, roots = self._describe(name, path, [folder.name for folder in folders])
+            folder = replace(folder, is_setting=True)
+            if obstacle := self._find_obstacle(path, folders):
+                folder = replace(folder, problem=obstacle, is_refused=True)
+            described.append((folder, roots))
+        described += [self._describe(name, path, []) for name, path in self._read().items()]
+        return described
+
+    def _describe(
+        self, name: str, path: Path, taken_names: list[str]
+    ) -> tuple[ReferencedFolder, list[Root]]:
+        """Return what a folder is, and the folders of it whose files are used.
+
+        Without a name it gets that of the program whose it is.
+        """
+        if not os.path.exists(path):
+            problem = "It is not there; connect its disk, or remove it from the list."
+            name = name or _to_name(path.name)
+            return ReferencedFolder(name, path, "", False, problem=problem), []
+        layout, roots = detect_layout(path)
+        if not name:
+            name = base = _to_name(layout.name)
+            taken = {*map(str.casefold, taken_names), *RESERVED_NAMES}
+            number = 2
+            while name.casefold() in taken:
+                name = f"{base}-{number}"
+                number += 1
+        # The folder's own obstacle is said where it is added.
+        obstacles = [self._find_own_obstacle(root.path) for root in roots if root.path != path]
+        problem = " ".join(filter(None, (layout.problem, *map(_write_left_out, obstacles))))
+        return ReferencedFolder(name, path, layout.title, problem=problem), roots
 
     def add(self, path_text: str, name: str = "") -> ReferencedFolder:
         """Use a folder's files where they lie.
@@ -97,11 +133,10 @@ class ReferencedFolders:
                 folder it is.
 
         Raises:
-            BadFile: It is not there, holds what may not be added, or the name is taken or no name.
+            BadFile: It is not there, has no models, holds what may not be added, or the name is
+                taken or no name.
         """
-        text = path_text.strip().strip("\"'")
-        if not text or "\0" in text:
-            raise BadFile("Write the path of a folder, such as /data/stable-diffusion-webui.")
+        text = check_path_text(path_text)
         path = Path(os.path.abspath(os.path.expanduser(text)))
         is_list = path.suffix.lower() in (".yaml", ".yml") and path.is_file()
         if not is_list and not os.path.isdir(path):
@@ -118,8 +153,13 @@ class ReferencedFolders:
                 raise BadFile(obstacle)
             if len(folders) >= MAX_FOLDERS:
                 raise BadFile(f"There are {MAX_FOLDERS} folders already; remove one of them first.")
-            folder = _describe(name.strip(), path, [folder.name for folder in folders])
+            names = [folder.name for folder in folders]
+            folder, roots = self._describe(name.strip(), path, names)
             self._check_name(folder.name, folders)
+            if is_list and folder.problem:
+                raise BadFile(folder.problem)
+            if folder.layout == PLAIN_TITLE and not any(map(_holds_weights, roots)):
+                raise BadFile(f"{path} has no models in it; choose the folder that has.")
             entries[folder.name] = path
         return folder
 
@@ -194,6 +234,8 @@ class ReferencedFolders:
             return obstacle
         real_path = Path(os.path.realpath(path))
         for folder in folders:
+            if folder.is_refused:
+                continue
             other = Path(os.path.realpath(folder.path))
             if other == real_path:
                 return f"{path} is in the list already, as {folder.name}."
@@ -221,6 +263,8 @@ class ReferencedFolders:
     def _check_name(self, name: str, folders: list[ReferencedFolder]) -> None:
         if not _NAME.fullmatch(name):
             raise BadFile(f"{quote(name)} cannot be the name of a folder; {_NAME_ADVICE}.")
+        if name.casefold() in RESERVED_NAMES:
+            raise BadFile(f"{name} is the name of a folder of the studio's own; choose another.")
         if name.casefold() in {folder.name.casefold() for folder in folders}:
             raise BadFile(f"There is a folder named {name} in the list already; choose another.")
         settings = self._settings
@@ -232,19 +276,33 @@ class ReferencedFolders:
                 )
 
 
-def _describe(name: str, path: Path, taken_names: list[str]) -> ReferencedFolder:
-    """Return what a folder is; without a name it gets that of the program whose it is."""
-    if not os.path.exists(path):
-        problem = "It is not there; connect its disk, or remove it from the list."
-        return ReferencedFolder(name or _to_name(path.name), path, "", False, problem=problem)
-    layout, _ = detect_layout(path)
-    if not name:
-        name = base = _to_name(layout.name)
-        number = 2
-        while name.casefold() in map(str.casefold, taken_names):
-            name = f"{base}-{number}"
-            number += 1
-    return ReferencedFolder(name, path, layout.title, problem=layout.problem)
+def check_path_text(path_text: str) -> str:
+    """Return what somebody wrote for a path, without quotes around it.
+
+    Raises BadFile for nothing, for a link, and for what is no whole path on this machine.
+    """
+    text = path_text.strip().strip("\"'")
+    if not text or "\0" in text:
+        raise BadFile("Write the path of a folder, such as /data/stable-diffusion-webui.")
+    shown = quote(odd_files.make_printable(text), 200)
+    scheme = _LINK.match(text)
+    if scheme and scheme[1].lower() in ("http", "https"):
+        raise BadFile(f'{shown} is a link; paste it under "Add by link", or give it to studio get.')
+    if scheme or not os.path.isabs(os.path.expanduser(text)):
+        raise BadFile(
+            f"{shown} is no whole path on this machine; write one such as "
+            "/data/stable-diffusion-webui."
+        )
+    return text
+
+
+def _holds_weights(root: Root) -> bool:
+    scan = scan_folder(root.path, is_repository=root.is_repository)
+    return bool(scan.files or scan.model_folders)
+
+
+def _write_left_out(obstacle: str) -> str:
+    return f"One of the folders that it names is left out: {obstacle}" if obstacle else ""
 
 
 def _to_name(text: str) -> str:

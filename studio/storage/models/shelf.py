@@ -11,14 +11,13 @@ done with a file.
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.errors import BadFile, ModelNotFound, StudioError, list_alternatives, quote
+from studio.errors import BadFile, ModelNotFound, StudioError
 from studio.storage.models.folder_scan import (
     MAX_FILES,
     ScannedFile,
@@ -28,6 +27,7 @@ from studio.storage.models.folder_scan import (
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.header_rules import KIND_TITLES, FileKind
 from studio.storage.models.model_file import PICKLE_SUFFIXES, ModelFile
+from studio.storage.models.names import explain_absence, may_be_called, select_names
 from studio.storage.models.roots import Root
 from studio.storage.odd_files import make_printable
 
@@ -128,17 +128,19 @@ class Shelf:
         return self._scan_roots()[1]
 
     def find_candidates(self, name: str) -> list[ShelfFile]:
-        """Return all files that may be called so: those whose last part is the name's.
+        """Return all files that may be called so, by their own names; what cannot be read is not.
 
         They are read if nobody has done that yet, and no others.
         """
-        last_part = name.rsplit("/", 1)[-1]
-        found = []
-        for file, root in self._scan_roots()[0]:
-            file_name = make_printable(file.relative.rpartition("/")[2])
-            if last_part in (file_name, file_name.rpartition(".")[0]):
-                found.append((file, root))
-        return self._identify(found).files
+        return self.scan_candidates(name).files
+
+    def scan_candidates(self, name: str) -> ShelfScan:
+        """Return what `find_candidates` does, with the files that cannot be read."""
+        return self._identify(
+            (file, root)
+            for file, root in self._scan_roots()[0]
+            if may_be_called(name, make_printable(file.relative.rpartition("/")[2]))
+        )
 
     def list_pickles(self) -> list[tuple[str, Path]]:
         """List the files that are named like pickles, each with the name it would go by."""
@@ -153,24 +155,22 @@ class Shelf:
 
         Args:
             kind: What it has to be.
-            name: Its name; the last part of it is enough where only one file has that.
+            name: Its name; the end of it is enough where only one file has that (names.py).
 
         Raises:
-            ModelNotFound: There is none of this name; the message names close matches.
+            ModelNotFound: There is none of this name, or there are several; the message names them.
             BadFile: It cannot be used; the message says why.
         """
-        candidates = [file for file in self.find_candidates(name) if file.model_file.kind == kind]
-        same_name = [file for file in candidates if file.name == name]
-        same_stem = [file for file in candidates if file.name.rsplit("/", 1)[-1] == name]
-        if not same_name and len(same_stem) != 1:
-            names = [file.name for file in self.list_files(kind)]
-            matches = [file.name for file in same_stem]
-            matches = matches or difflib.get_close_matches(name, names, 3, 0.4)
+        candidates = {
+            file.name: file for file in self.find_candidates(name) if file.model_file.kind == kind
+        }
+        same = select_names(name, candidates)
+        if len(same) != 1:
+            names = [file.name for file in self.list_files(kind) if not file.model_file.problem]
             raise ModelNotFound(
-                f"There is no {KIND_TITLES[kind]} {quote(name)} in the library; there is "
-                f"{list_alternatives(matches, names)}."
+                explain_absence(KIND_TITLES[kind], name, "the library", names, same)
             )
-        file = (same_name or same_stem)[0]
+        file = candidates[same[0]]
         if file.model_file.problem:
             raise BadFile(file.model_file.sentence)
         return file

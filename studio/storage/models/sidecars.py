@@ -24,6 +24,10 @@ MAX_SIDECAR_BYTES = 2**20  # Civitai's answers are below 100 kB
 MAX_WORDS = 30
 MAX_TEXT_CHARS = 200
 MAX_NOTES_CHARS = 1000
+MAX_WEIGHT = 10.0
+_UNSHOWN = re.compile(
+    r"<!--.*?(?:-->|$)|<(script|style)\b.*?(?:</\1\s*>|$)", re.IGNORECASE | re.DOTALL
+)
 INFO_SUFFIX = ".civitai.info"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # In the order in which other programs look; `foo.thumb.jpg` is ComfyUI's and Stability Matrix'.
@@ -41,12 +45,14 @@ class Sidecar:
         base_model: What it was made for, in the words of its page.
         notes: A description, without markup.
         title: What its page calls it.
+        preferred_weight: The strength that the person noted for it in A1111; 0 if none.
     """
 
     trigger_words: tuple[str, ...] = ()
     base_model: str = ""
     notes: str = ""
     title: str = ""
+    preferred_weight: float = 0.0
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -59,7 +65,7 @@ def read_sidecar(path: Path) -> Sidecar:
     words = trained_words if isinstance(trained_words, list) else []
     activation_text = user.get("activation text")
     if isinstance(activation_text, str) and activation_text.strip():
-        words = [activation_text]  # the person's own, and they wrote it over Civitai's
+        words = [activation_text, *words]  # the person's own come first
     notes = _first_text(user, "notes", "description") or _first_text(civitai, "description")
     base_model = _first_text(civitai, "baseModel") or _first_text(user, "sd version", "baseModel")
     return Sidecar(
@@ -67,6 +73,7 @@ def read_sidecar(path: Path) -> Sidecar:
         base_model="" if base_model == "Unknown" else clean_text(base_model),
         notes=clean_text(_strip_markup(notes), MAX_NOTES_CHARS),
         title=clean_text(model_name if isinstance(model_name, str) else ""),
+        preferred_weight=_read_weight(user.get("preferred weight")),
     )
 
 
@@ -103,8 +110,17 @@ def _first_text(values: Mapping[str, Any], *names: str) -> str:
     return ""
 
 
+def _read_weight(value: object) -> float:
+    """Return a strength as A1111 writes it; 0, which there stands for none, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if 0 < abs(value) <= MAX_WEIGHT else 0.0
+
+
 def _strip_markup(text: str) -> str:
-    return html.unescape(re.sub(r"<[^<>]*>", " ", text[: 10 * MAX_NOTES_CHARS]))
+    """Return the text of a page: no tags, nor what only a browser reads."""
+    text = _UNSHOWN.sub(" ", text[: 10 * MAX_NOTES_CHARS])
+    return html.unescape(re.sub(r"<[^<>]*>", " ", text))
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from studio.core.families.config_values import check_config_values
 from studio.core.families.registry import FAMILIES
 from studio.core.families.unet_config import LATENT_CHANNELS, estimate_decode_elements
 from studio.core.families.unet_shapes import build_unet_config
-from studio.errors import BadFile
+from studio.errors import MAX_LISTED_NAMES, BadFile
 from studio.storage import atomic
 from studio.storage.models.denoiser_header import EMA_PART, read_shape, says_v_prediction_beside
 from studio.storage.models.header_rules import DENOISER_PREFIXES, VAE_PREFIXES
@@ -135,14 +135,25 @@ def read_single_file(shelf_file: ShelfFile) -> ModelInfo:
     )
 
 
-def explain_missing(component: str) -> str:
-    """Return what to do about a part that a file lacks."""
+def explain_missing(component: str, fitting: Sequence[str] = ()) -> str:
+    """Return what to do about a part that a file lacks.
+
+    Args:
+        component: Its folder in diffusers' layout.
+        fitting: Names of the files of the shelf that could be it, where there are several.
+    """
     title = COMPONENT_TITLES.get(component, "text encoder")
+    noun = "VAE" if component == "vae" else "text encoder"
+    if fitting:
+        names = ", ".join(fitting[:MAX_LISTED_NAMES])
+        rest = len(fitting) - MAX_LISTED_NAMES
+        more = f" and {rest} more" if rest > 0 else ""
+        return (
+            f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose one under "
+            '"Model settings" in the Models tab.'
+        )
     folder = "vae" if component == "vae" else "text_encoders"
-    return (
-        f"its file has no {title}. Put one that fits into {folder} in the home folder; if there "
-        "are several, choose one for this model in the Models tab."
-    )
+    return f"its file has no {title}. Put one that fits into {folder}/ in the home folder."
 
 
 def _list_notes(identified: ModelFile) -> tuple[str, ...]:

@@ -296,7 +296,10 @@ class ModelsTab:
             visitor = visitor_from_request(request)
             visitor.require_owner("Adding files")
             path, name = resolve_upload(single_file(values[self.upload]))
-            added = self.services.model_catalog.add_file(path, name, visitor)
+            try:
+                added = self.services.model_catalog.add_file(path, name, visitor)
+            finally:
+                path.unlink(missing_ok=True)  # it was copied, or is of no use
             show_info(f"{added.stem} is in {added.parent.name}/ now.")
             return {self.cards: self.render(visitor, values)[self.cards]}
 
