@@ -72,7 +72,7 @@ def test_cards_are_drawn_anew_once_something_is_saved(desk: Services, by: Any) -
         if (tab.options.saved._id, "change") in handler.targets
     )
     assert handler.outputs == [tab.shown_revision]
-    values = {component: None for component in (tab.search, tab.kind, tab.family, tab.favourites)}
+    values: Any = dict.fromkeys((tab.search, tab.kind, tab.family, tab.favourites))
     values |= {tab.page: 0, tab.shown_revision: handler.fn()}
     assert tab.cards in tab.poll(values, owner)
 
