@@ -83,7 +83,7 @@ class DownloadBar:
 
     def place_list(self) -> None:
         """Place the list of downloads, which is seen while the link's field may be closed."""
-        self.list.render()
+        self.list.render()  # type: ignore[no-untyped-call]
 
     def wire(
         self, render_library: Callable[[Visitor], Updates], library_outputs: list[Any]
