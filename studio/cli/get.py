@@ -60,12 +60,12 @@ def run(arguments: argparse.Namespace) -> None:
 def format_plan(plan: DownloadPlan, warnings: list[str]) -> str:
     """Return what will be fetched as lines for a person."""
     size = plan.size_bytes
+    size_text = format_size(size) if size is not None else "unknown until the download starts"
     lines = [
         f"{plan.title}",
         f"from      {plan.page}",
-        f"licence   {plan.licence or 'not said'}",
-        f"size      {format_size(size) if size is not None else 'not said'}"
-        + (f", {plan.variant}" if plan.variant else ""),
+        f"licence   {plan.licence or 'unknown'}",
+        f"size      {size_text}" + (f", {plan.variant}" if plan.variant else ""),
         f"name      {plan.name}",
     ]
     for file in plan.files[:MAX_LISTED_FILES]:

@@ -17,7 +17,7 @@ from studio.core.downloads.plan import (
     estimate_card_bytes,
     format_size,
 )
-from studio.errors import DownloadError, StudioError
+from studio.errors import BadFile, DownloadError, StudioError
 from studio.services.visitor import Visitor
 from studio.settings import Settings
 from studio.storage.downloads.fetching import part_folder
@@ -27,7 +27,10 @@ from studio.storage.downloads.part_file import RESERVED_DISK_BYTES
 from studio.storage.downloads.safe_http import SafeClient
 from studio.storage.downloads.site_rules import is_known_host
 from studio.storage.downloads.sources import look_up
+from studio.storage.jobs import Job, Jobs
 
+HIDDEN_DOWNLOADS = "downloads out of the list"  # where the jobs' table keeps them
+MAX_HIDDEN = 200  # more than the page ever looks through
 LOOK_UP_TRIES = 2  # somebody waits for the answer
 
 
@@ -67,7 +70,7 @@ STARTING_POINTS = (
     StartingPoint(
         "stabilityai/stable-diffusion-xl-base-1.0", "Larger pictures of 1024 px, and its LoRAs"
     ),
-    StartingPoint("Tongyi-MAI/Z-Image-Turbo", "The newest; eight steps, and it can write"),
+    StartingPoint("Tongyi-MAI/Z-Image-Turbo", "Newest; needs only eight steps, and can draw text"),
     StartingPoint(
         "Comfy-Org/Real-ESRGAN_repackaged/RealESRGAN_x4plus.safetensors",
         "Enlarges photographs four times",
@@ -113,6 +116,24 @@ class Downloads:
                 unreachable = str(error) if isinstance(error, LostConnection) else unreachable
                 facts.append(StartingPointFacts(point, problem=str(error)))
         return facts
+
+    def hide_ended(self, jobs: Jobs, job: Job, visitor: Visitor) -> None:
+        """Leave a download that has ended out of the list from now on; what has come is kept.
+
+        Raises:
+            NotAllowed: A guest asks.
+            BadFile: It has not ended.
+        """
+        visitor.require_owner("Downloading")
+        if job.is_open:
+            raise BadFile("That download has not ended yet; cancel it first.")
+        hidden = sorted({*self.list_hidden(jobs), job.id})[-MAX_HIDDEN:]
+        jobs.set_meta(HIDDEN_DOWNLOADS, " ".join(map(str, hidden)))
+
+    def list_hidden(self, jobs: Jobs) -> set[int]:
+        """Return the ids of the jobs that the owner has taken from the list."""
+        words = (jobs.get_meta(HIDDEN_DOWNLOADS) or "").split()
+        return {int(word) for word in words if word.isdecimal()}
 
     def list_warnings(self, plan: DownloadPlan) -> list[str]:
         """Return sentences that should be read before a plan is carried out."""

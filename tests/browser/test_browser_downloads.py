@@ -46,12 +46,22 @@ def test_a_download_is_watched_cut_and_gone_on_with(
     gate = Gate(sites, LORA, lora)
     page = visit(online, width=width)
     go(page, "Models")
+    page.locator("#models-add > button").click()
     page.locator("#download-link input, #download-link textarea").fill(LORA)
     page.locator("#download-look").click()
     expect(page.locator("#download-found")).to_contain_text("does not know")
     expect(page.locator("#download-name input, #download-name textarea")).to_have_value("moon")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"download-found-{width}")
+    link = page.locator("#download-link input, #download-link textarea")
+    link.fill(f"https://{OTHER}/moon.zip")
+    page.locator("#download-look").click()
+    expect(page.locator(".toast-body").last).to_contain_text("is no file of weights")
+    expect(page.locator("#download-start")).to_be_hidden()
+    expect(page.locator("#download-found .card")).to_have_count(0)
+    link.fill(LORA)
+    page.locator("#download-look").click()
+    expect(page.locator("#download-name input, #download-name textarea")).to_have_value("moon")
     page.locator("#download-start").click()
     expect(page.locator(".toast-body").last).to_contain_text("If you trust it, say so first.")
     rows = page.locator("#download-list [data-download]")
@@ -71,6 +81,9 @@ def test_a_download_is_watched_cut_and_gone_on_with(
     assert "Range" in sites.log[-1].headers
     assert not list((online.home).glob("downloads/*"))
     shot(page, f"download-done-{width}")
+    rows.first.get_by_role("button", name="Remove from list").click()
+    expect(rows).to_have_count(0)
+    assert (online.home / "loras" / "moon.safetensors").is_file()
 
 
 def test_first_steps_ask_only_when_they_are_opened(

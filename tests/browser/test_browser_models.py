@@ -142,3 +142,33 @@ def test_a_model_from_its_card(studio: Studio, visit: Callable[..., Page]) -> No
     go(page, "Models")
     page.locator(".card[data-kind=model][data-name=pocket] [data-action=use]").click()
     expect(width).to_have_value("128")  # what goes with the model follows
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_cards_begin_in_view_and_no_field_touches_another(
+    studio: Studio, visit: Callable[..., Page], width: int
+) -> None:
+    page = visit(studio, width=width)
+    page.set_viewport_size({"width": width, "height": 844 if width < 640 else 800})
+    go(page, "Models")
+
+    def measure(selector: str) -> dict[str, float]:
+        place = page.locator(selector).first
+        expect(place).to_be_visible()
+        return dict(place.bounding_box() or {})
+
+    assert measure("#models-list .card")["y"] < (500 if width == 1280 else 750)
+    tops = [measure(name)["y"] for name in ("#first-steps", "#models-add", "#model-options")]
+    assert tops == sorted(tops)
+    page.locator("#models-add > button").click()
+    label, text = measure("#models-drop label"), measure("#models-drop .wrap span.or")
+    assert label["y"] + label["height"] <= text["y"]
+    page.locator("#model-options > button").click()
+    for left, right in (
+        ("#model-options-prediction", "#model-options-zero-snr"),
+        ("#model-options-vae", "#model-options-text-encoder"),
+    ):
+        first, second = measure(left), measure(right)
+        beside = second["x"] - (first["x"] + first["width"])
+        below = second["y"] - (first["y"] + first["height"])
+        assert max(beside, below) >= 8, (left, right)

@@ -226,6 +226,13 @@ def test_a_request_that_fails_says_so_on_the_page(
         page.unroute(join)
         banner.get_by_role("button", name="Close").click()
         expect(banner).to_have_count(0)
+    # how far an upload is nobody knows once it has come
+    progress = re.compile(r"/gradio_api/upload_progress")
+    page.route(progress, lambda route: route.fulfill(status=404, body="{}"))
+    status = page.evaluate("fetch('gradio_api/upload_progress?upload_id=1').then(a => a.status)")
+    assert status == 404
+    expect(banner).to_have_count(0)
+    page.unroute(progress)
     # and it goes away by itself when an answer comes again
     page.goto(f"{served.url}/")
     expect(page.locator("#estimate")).to_contain_text("steps")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import pytest
 
 from studio.services.downloads import STARTING_POINTS, Downloads
 from studio.services.submission import Services
+from studio.storage.downloads.network import Network
 from studio.storage.jobs import Progress
 from studio.ui.tabs.models import ModelsTab
+from support.ldm_files import toy_shapes
 from support.sentences import refused
 from support.sites import HUB, OTHER, Sites, add_repository, make_large_lora, make_weights
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
+from support.weights import write_weights
 
 LORA = f"https://{OTHER}/files/moon.safetensors"
 UPSCALER = {"conv_first.weight": [64, 3, 3, 3], "body.0.rdb1.conv1.weight": [32, 64, 3, 3]}
@@ -26,9 +30,10 @@ INDEX = {
 
 
 @pytest.fixture
-def tab(desk: Services, by: Any, sites: Sites) -> ModelsTab:
+def tab(desk: Services, by: Any, sites: Sites) -> Iterator[ModelsTab]:
     with gr.Blocks():
-        return ModelsTab(desk)
+        tab = ModelsTab(desk)
+        yield tab
 
 
 def look_up(tab: ModelsTab, link: str, visitor: Any = OWNER) -> Any:
@@ -84,6 +89,73 @@ def test_another_site_has_a_question(tab: ModelsTab, sites: Sites) -> None:
     (job,) = tab.services.home.jobs.list_open(kind="download")
     assert job.spec["is_host_confirmed"]
     assert sites.log == []
+
+
+def test_what_was_shown_is_gone_when_another_link_fails(tab: ModelsTab, sites: Sites) -> None:
+    """The page forgets the last answer before it asks; what fails then leaves it forgotten."""
+    bar = tab.download_bar
+    shown = look_up(tab, LORA)
+    cleared = bar.clear()
+    assert shown.keys() == cleared.keys()
+    assert cleared[bar.found] == ""
+    assert cleared[bar.shown_spec] is None
+    assert not cleared[bar.choice].visible
+    handlers = {handler.fn: handler for handler in gr.context.Context.root_block.fns.values()}
+    first, then = handlers[bar.clear], handlers[bar.look_up]
+    assert {target for _, target in first.targets} == {"click", "submit"}
+    assert then.trigger_after == first._id
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://169.254.169.254/moon.safetensors",
+        "https://localhost/moon.safetensors",
+        "https://localhost/",
+        "https://[::1]/moon.safetensors",
+    ],
+)
+def test_a_private_address_is_refused_before_anything_is_offered(
+    tab: ModelsTab, sites: Sites, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    monkeypatch.setattr("studio.storage.downloads.safe_http.open_network", Network)
+    with refused(gr.Error):
+        look_up(tab, link)
+
+
+def test_a_page_is_no_file(tab: ModelsTab, sites: Sites) -> None:
+    page = f"https://{OTHER}/file/d/1/view"
+    sites.on(
+        page,
+        lambda asked: asked.answer(200, b"<!doctype html>", **{"Content-Type": "text/html"}),
+    )
+    with refused(gr.Error):
+        look_up(tab, page)
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ('attachment; filename="silver.safetensors"', "silver"),
+        ('attachment; filename="../../x.pt"', "x"),
+        ("", "7"),
+    ],
+)
+def test_a_site_says_the_name_of_its_file(
+    tab: ModelsTab, sites: Sites, header: str, name: str
+) -> None:
+    headers = {"Content-Disposition": header} if header else {}
+    address = f"https://{OTHER}/download/7"
+    sites.on(address, lambda asked: asked.answer(200, b"x" * 9, **headers))
+    assert look_up(tab, address)[tab.download_bar.name] == name
+
+
+def test_a_program_is_refused_by_the_name_that_its_site_says(tab: ModelsTab, sites: Sites) -> None:
+    address = f"https://{OTHER}/download/7"
+    header = {"Content-Disposition": 'attachment; filename="setup.exe"'}
+    sites.on(address, lambda asked: asked.answer(200, b"MZ", **header))
+    with refused(gr.Error):
+        look_up(tab, address)
 
 
 @pytest.mark.parametrize("link", ["", "moon", HOSTILE, "http://example.org/a", None, "a/b\x00"])
@@ -153,6 +225,27 @@ def test_the_list_shows_bytes_and_buttons(tab: ModelsTab, desk: Services) -> Non
     assert job.spec["link"] == LORA
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled", "done"])
+def test_what_has_ended_leaves_the_list(tab: ModelsTab, desk: Services, state: str) -> None:
+    jobs, bar = desk.home.jobs, tab.download_bar
+    asked: Any = Asked(OWNER)
+    job_id = jobs.submit("download", {"link": LORA}, owner=OWNER.id)
+    with refused(gr.Error):
+        bar.handle_action(pressed("remove", str(job_id)), asked)
+    jobs.claim("cpu", kinds=("download",))
+    jobs.finish(job_id, state, error="It is a page." if state == "failed" else None)
+    html = poll(tab)[bar.list]
+    assert 'data-action="remove"' in html
+    assert ("Try again" in html) == (state == "failed")
+    html = bar.handle_action(pressed("remove", str(job_id)), asked)[bar.list]
+    assert "data-download" not in html
+    assert jobs.get(job_id)
+    again = jobs.submit("download", {"link": LORA}, owner=OWNER.id)  # the same link is seen again
+    assert f'data-download="{again}"' in bar.render(OWNER)
+    with refused(gr.Error):
+        bar.handle_action(pressed("remove", str(job_id)), cast(Any, Asked(ANN)))
+
+
 @pytest.mark.parametrize("target", ["", "abc", "9" * 30, "-1", "²", "1"])
 def test_buttons_of_nothing(tab: ModelsTab, desk: Services, target: str) -> None:
     desk.home.jobs.submit("generate", {"prompt": "a boat"})  # number 1 is no download
@@ -173,6 +266,15 @@ def test_a_download_that_ends_shows_the_library_anew(tab: ModelsTab, desk: Servi
     assert "moon in loras/ is ready to use." in then[bar.list]
     again = poll(tab, "another", then[bar.last_done])
     assert tab.shown_revision not in again
+
+
+def test_first_steps_stand_out_while_there_is_no_model(tab: ModelsTab, desk: Services) -> None:
+    section = tab.first_steps.section
+    opened = tab.on_open(OWNER)[section]
+    assert opened.elem_classes == ["beckons"]
+    assert not opened._constructor_args[0].get("open")
+    write_weights(desk.home.settings.models / "own.safetensors", toy_shapes("sdxl"))
+    assert tab.on_open(OWNER)[section].elem_classes == []
 
 
 def test_first_steps_are_asked_for_when_they_are_opened(

@@ -51,6 +51,32 @@ def test_what_is_chosen_is_kept_and_shown(panel: ModelOptionsPanel, desk: Servic
     assert desk.home.library.get_model("xl-vpred").prediction_type == "epsilon"
 
 
+def test_cards_are_drawn_anew_once_something_is_saved(desk: Services, by: Any) -> None:
+    write_weights(desk.home.settings.models / "xl-vpred.safetensors", toy_shapes("sdxl"))
+    owner: Any = Asked(OWNER)
+    with gr.Blocks() as page:
+        tab = ModelsTab(desk)
+    stamps = [
+        tab.options.save_options(choose(tab.options, prediction=prediction), owner)[
+            tab.options.saved
+        ]
+        for prediction in ("v_prediction", "epsilon")
+    ]
+    stamps.append(
+        tab.options.reset_options({tab.options.model: "xl-vpred"}, owner)[tab.options.saved]
+    )
+    assert len(set(stamps)) == 3  # each is a change that the page hears of
+    (handler,) = (
+        handler
+        for handler in page.fns.values()
+        if (tab.options.saved._id, "change") in handler.targets
+    )
+    assert handler.outputs == [tab.shown_revision]
+    values: Any = dict.fromkeys((tab.search, tab.kind, tab.family, tab.favourites))
+    values |= {tab.page: 0, tab.shown_revision: handler.fn()}
+    assert tab.cards in tab.poll(values, owner)
+
+
 @pytest.mark.parametrize("visitor", [ANN])
 def test_a_guest_decides_nothing(panel: ModelOptionsPanel, desk: Services, visitor: Any) -> None:
     asked: Any = Asked(visitor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from PIL import Image
 
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.ui.app import build_page, build_theme
 from studio.ui.tabs.models import CARDS_PER_PAGE, UNUSABLE, ModelsTab
+from support import upscalers
 from support.ldm_files import toy_shapes
 from support.sentences import refused
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
@@ -140,11 +143,11 @@ def test_a_taken_name_is_said_and_stays(tab: ModelsTab, desk: Services) -> None:
 @pytest.mark.parametrize("what", ["move", "favourite", "remove-folder"])
 @pytest.mark.parametrize("subject", ["", "../../etc/passwd", "models", HOSTILE, "\ud800", None])
 def test_nonsense_changes_nothing(tab: ModelsTab, desk: Services, what: str, subject: Any) -> None:
-    before = sorted(desk.home.settings.home.rglob("*.json"))
+    before = sorted(desk.home.settings.home.glob("*.json"))  # caches come and go
     with pytest.raises(gr.Error) as caught:
         click(tab, what, subject)
     assert "<script" not in caught.value.message
-    assert sorted(desk.home.settings.home.rglob("*.json")) == before
+    assert sorted(desk.home.settings.home.glob("*.json")) == before
 
 
 @pytest.mark.parametrize("page", ["-1", "9" * 30, "x", "", None, "7"])
@@ -305,3 +308,78 @@ def test_use_hands_over_what_the_form_has(tab: ModelsTab) -> None:
     assert hand_over(kind="model", target="pocket") == ("txt2img", {"model": "pocket"})
     assert hand_over(kind="lora", target="moon") is None  # the page itself does that
     assert tab.hand_over(pressed("move", "x"), OWNER) is None
+
+
+def test_an_upscaler_opens_its_own_tab_and_the_rest_says_where_it_is_set(
+    tab: ModelsTab, desk: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Info", said.append)
+
+    def use(kind: str, target: str) -> Any:
+        event = pressed("use", target)
+        event._data = {"action": "use", "kind": kind, "target": target}
+        asked: Any = Asked(OWNER)
+        tab.handle_action(set_filters(tab) | {tab.page: 0}, event, asked)
+        return tab.hand_over(event, OWNER)
+
+    assert use("upscaler", "toy-2x") == ("upscale", {"upscaler": "toy-2x"})
+    assert use("model", "pocket")
+    assert said == []  # both are seen at once
+    assert use("vae", "anime") == ("txt2img", {"vae": "anime"})
+    assert use("lora", HOSTILE) is None
+    assert said[0] == "anime is set in txt2img, under “For experts”."
+    assert "under “LoRAs”" in said[1]
+    assert "<script" not in said[1]
+
+
+def test_what_is_handed_over_arrives(desk: Services) -> None:
+    """Of a whole page: an upscaler on its tab, a dataset on the training's."""
+    upscalers.write(desk.home.settings.upscalers / "toy-2x.safetensors", upscalers.compact(2))
+    page = build_page(desk)
+    asked: Any = Asked(OWNER)
+
+    def go(kind: str, action: str, target: str) -> list[Any]:
+        event = pressed(action, target)
+        event._data = {"action": action, "kind": kind, "target": target}
+        opened = []
+        for handler in page.fns.values():
+            if getattr(handler.fn, "__qualname__", "").startswith("_wire_handover_buttons"):
+                updates = handler.fn(True, event, asked)
+                values = {getattr(key, "elem_id", ""): value for key, value in updates.items()}
+                opened += [values] if len(values) > 1 else []
+        return opened
+
+    (opened,) = go("upscaler", "use", "toy-2x")
+    assert opened["upscale-upscaler"].value == "toy-2x"
+    assert go("upscaler", "use", "pocket-x4")
+    with pytest.raises(gr.Error, match="no upscaler"):
+        go("upscaler", "use", HOSTILE)
+    handoff = json.dumps({"dataset": "moon", "name": "moon", "trigger": "moon"})
+    assert go("", "train", handoff)
+
+
+def test_grey_text_can_be_read() -> None:
+    """WCAG's ratio of contrast, 4.5 : 1, of the theme's quiet text on what it stands on."""
+    theme = build_theme()
+
+    def find_colour(name: str, scheme: str) -> list[float]:
+        value = f"*{name}"
+        while value.startswith("*"):
+            name = value[1:]
+            value = str(getattr(theme, f"{name}{scheme}", None) or getattr(theme, name))
+        digits = {"white": "ffffff", "black": "000000"}.get(value, value.removeprefix("#"))
+        return [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+
+    def measure_luminance(name: str, scheme: str) -> float:
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in find_colour(name, scheme)
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for scheme in ("", "_dark"):
+        for ground in ("body_background_fill", "background_fill_primary"):
+            for text in ("body_text_color_subdued", "block_info_text_color"):
+                levels = sorted(measure_luminance(name, scheme) for name in (text, ground))
+                assert (levels[1] + 0.05) / (levels[0] + 0.05) >= 4.5, (text, ground, scheme)

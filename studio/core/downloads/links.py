@@ -26,7 +26,7 @@ _REPOSITORY = re.compile(
     r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w.-]{0,95})"
     r"(?:@(?P<revision>[\w./-]{1,200}))?(?P<file>(?:/[^/?#@]+)+)?"
 )
-_WAYS = "paste org/name of the hub, a page of Civitai, or the https address of a file"
+_WAYS = "paste org/name from Hugging Face, a page of Civitai, or the https address of a file"
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def parse_link(text: str) -> Link:
     if not text:
         raise BadFile(f"There is no link yet: {_WAYS}.")
     if len(text) > MAX_LINK_CHARS or not text.isprintable():
-        raise BadFile(f"{quote(text)} is no link; {_WAYS}.")
+        raise BadFile(f"{quote(text)} is not a link; {_WAYS}.")
     if "://" not in text and text.split("/")[0].lower() in (*HUB_HOSTS, *CIVITAI_HOSTS):
         text = f"https://{text}"
     if "://" not in text:
         match = _REPOSITORY.fullmatch(text)
         if match is None:
-            raise BadFile(f"{quote(text)} is no link; {_WAYS}.")
+            raise BadFile(f"{quote(text)} is not a link; {_WAYS}.")
         repository = f"{match['owner']}/{match['name']}"
         return _check_file(HubLink(repository, match["revision"] or "", (match["file"] or "")[1:]))
     parts = _split_address(text)
@@ -94,8 +94,8 @@ def _split_address(text: str) -> SplitResult:
         raise BadFile(f"{quote(text)} is no address; {_WAYS}.") from None
     if parts.scheme.lower() != "https":
         raise BadFile(
-            f"{quote(text)} does not begin with https://; what comes another way could be changed "
-            "on the road, so only https is taken."
+            f"{quote(text)} does not begin with https://; files sent without https could be "
+            "altered on the way, so only https is accepted."
         )
     if not host:
         raise BadFile(f"{quote(text)} names no site; {_WAYS}.")

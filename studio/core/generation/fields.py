@@ -164,7 +164,7 @@ class RequestFields(Spec):
         title="LoRAs",
         guest_max=4,
         cost=60,
-        help="Small additions that paint along: <lora:name:0.8>, or <lora:name:text:picture> "
+        help="Small add-ons to the model: <lora:name:0.8>, or <lora:name:text:picture> "
         "for two weights; the same tags may stand in the prompt.",
     )
 

@@ -63,7 +63,7 @@ class _BytesReporter:
         self._meter = RateMeter()
         self._num_bytes = self._total = 0
         self._next_time = 0.0
-        self._last = Progress(message="asking what is there")
+        self._last = Progress(message="checking the file")
 
     def add(self, num_bytes: int, total: int) -> None:
         """Take how many bytes there are now. Raises Cancelled for a stop."""

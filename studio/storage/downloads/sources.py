@@ -1,19 +1,20 @@
 """What is behind a link: asks the site that it names, and fetches nothing.
 
-Knows: which source a link belongs to. Does not know: how each is asked (hub.py, civitai.py); how
-files are fetched (fetching.py).
+Knows: which source a link belongs to, what an address is that names no file. Does not know: how
+each source is asked (hub.py, civitai.py); how files are fetched (fetching.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from email.message import Message
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from studio.core.downloads.links import AddressLink, CivitaiLink, HubLink, parse_link
 from studio.core.downloads.plan import DownloadPlan, DownloadSpec, RemoteFile
-from studio.errors import SiteRefusal
+from studio.errors import BadFile, SiteRefusal, quote
 from studio.storage import atomic
 from studio.storage.downloads.civitai import (
     build_civitai_request,
@@ -29,6 +30,7 @@ from studio.storage.downloads.weights_gate import (
     check_suffix,
 )
 
+WEIGHTS_SUFFIXES = (SAFETENSORS_SUFFIX, *PICKLE_SUFFIXES)
 # Endings that say of an address what the file is, and are refused before anything is asked.
 _TELLING_SUFFIXES = (".gguf", ".ckpt", ".pkl", ".pickle", ".zip", ".7z", ".rar", ".exe", ".html")
 
@@ -46,18 +48,29 @@ def look_up(client: SafeClient, spec: DownloadSpec) -> DownloadPlan:
     elif isinstance(link, CivitaiLink):
         plan = plan_civitai(client, link, spec)
     else:
-        plan = plan_address(link)
+        plan = plan_address(client, link)
     return replace(plan, name=atomic.safe_name(spec.name or plan.name))
 
 
-def plan_address(link: AddressLink) -> DownloadPlan:
-    """Return what the address of a file means; nobody is asked."""
-    name = unquote(urlsplit(link.url).path).rstrip("/").rsplit("/", 1)[-1] or link.host
-    lower = name.lower()
-    if lower.endswith(_TELLING_SUFFIXES):
+def plan_address(client: SafeClient, link: AddressLink) -> DownloadPlan:
+    """Return what the address of a file means.
+
+    The site is asked only where the address does not end as files of weights do: it may be a page.
+
+    Raises:
+        BadFile: It is no file of weights.
+        DownloadError: The site is on a private network, or cannot be asked.
+    """
+    parts = urlsplit(link.url)
+    name = unquote(parts.path).rstrip("/").rsplit("/", 1)[-1] or link.host
+    if name.lower().endswith(_TELLING_SUFFIXES):
         check_suffix(name)
+    if name.lower().endswith(WEIGHTS_SUFFIXES):
+        client.network.find_endpoints(link.host, parts.port or 443)
+    else:
+        name = client.retry(lambda: _ask_name(client, link)) or name
     stem = name
-    if lower.endswith((SAFETENSORS_SUFFIX, *PICKLE_SUFFIXES)):
+    if name.lower().endswith(WEIGHTS_SUFFIXES):
         stem = name.rsplit(".", 1)[0]
     else:
         name = f"{name}{SAFETENSORS_SUFFIX}"  # its first bytes have to prove it
@@ -72,6 +85,27 @@ def plan_address(link: AddressLink) -> DownloadPlan:
         files=(RemoteFile(name, link.url),),
         is_known_host=is_known_host(link.host),
     )
+
+
+def _ask_name(client: SafeClient, link: AddressLink) -> str:
+    """Return the name of the file behind an address as its site says it; empty if it says none.
+
+    Raises:
+        BadFile: It is a page, or a file of another kind.
+        DownloadError: The site cannot be asked, or refuses.
+    """
+    with client.open(Request(link.url, is_confirmed=True)) as answer:
+        message = Message()
+        message["Content-Disposition"] = answer.header("content-disposition") or "inline"
+        name = (message.get_filename() or "").replace("\\", "/").rsplit("/", 1)[-1]
+        if name:
+            check_suffix(name)
+        elif answer.header("content-type").lower().startswith("text/"):
+            raise BadFile(
+                f"{quote(link.url)} is a web page, not a file; paste the link of its download "
+                f"button, which often ends in {SAFETENSORS_SUFFIX}."
+            )
+        return name
 
 
 def build_request(plan: DownloadPlan, file: RemoteFile, *, is_confirmed: bool) -> Request:

@@ -34,7 +34,7 @@ from studio.ui.views.downloads import render_downloads, render_plan
 NUM_ENDED_SHOWN = 3
 NUM_RECENT_READ = 60  # jobs of all kinds, among which those are looked for
 MAX_ID_DIGITS = 18
-VARIANT_CHOICES = [("Best for most", "auto"), ("Half precision", "fp16"), ("Full", "full")]
+VARIANT_CHOICES = [("Recommended", "auto"), ("Half precision", "fp16"), ("Full", "full")]
 
 
 class DownloadBar:
@@ -50,25 +50,28 @@ class DownloadBar:
                     label="Add by link",
                     placeholder="org/name, a page of Hugging Face or Civitai, or a file's address",
                     scale=5,
+                    min_width=260,
                     max_lines=1,
                     elem_id="download-link",
                 )
                 self.variant = gr.Dropdown(
-                    VARIANT_CHOICES, value="auto", label="Precision", scale=1, min_width=150
+                    VARIANT_CHOICES, value="auto", label="Precision", scale=1, min_width=180
                 )
                 self.look = gr.Button("Look up", scale=0, min_width=100, elem_id="download-look")
             self.found = gr.HTML(elem_id="download-found")
             with gr.Row(visible=False, elem_classes="download-row") as self.choice:
-                self.name = gr.Textbox(label="Name here", max_lines=1, elem_id="download-name")
+                self.name = gr.Textbox(label="Save as", max_lines=1, elem_id="download-name")
                 self.is_confirmed = gr.Checkbox(
                     label="I trust this site", visible=False, elem_id="download-trust"
                 )
                 self.start = gr.Button(
                     "Download", variant="primary", scale=0, min_width=130, elem_id="download-start"
                 )
-            self.list = gr.HTML(
-                js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(0.5), elem_id="download-list"
-            )
+        self.list = gr.HTML(
+            js_on_load=BUTTON_CLICK_JS + poll_while_visible_js(0.5),
+            elem_id="download-list",
+            render=False,
+        )
         self.shown_spec = gr.State(None)
         self.shown_revision = gr.State(None)
         self.last_done = gr.State(None)
@@ -77,6 +80,10 @@ class DownloadBar:
     def outputs(self) -> list[Any]:
         """The components that `on_open` updates."""
         return [self.block, self.list]
+
+    def place_list(self) -> None:
+        """Place the list of downloads, which is seen while the link's field may be closed."""
+        self.list.render()  # type: ignore[no-untyped-call]
 
     def wire(
         self, render_library: Callable[[Visitor], Updates], library_outputs: list[Any]
@@ -89,8 +96,11 @@ class DownloadBar:
         """
         self._render_library = render_library
         looked_up = [self.found, self.choice, self.name, self.is_confirmed, self.shown_spec]
-        for listen in (self.look.click, self.link.submit):
-            listen(self.look_up, {self.link, self.variant}, looked_up, **EVENT_OPTIONS)
+        # What was shown for another link is gone before this one is asked about, and stays gone
+        # where that fails.
+        gr.on(
+            [self.look.click, self.link.submit], self.clear, None, looked_up, **EVENT_OPTIONS
+        ).then(self.look_up, {self.link, self.variant}, looked_up, **EVENT_OPTIONS)
         self.start.click(
             self.submit,
             {self.shown_spec, self.name, self.is_confirmed},
@@ -116,13 +126,25 @@ class DownloadBar:
         """Render the downloads that run, wait, or ended last; nothing for guests."""
         return "" if visitor.is_guest else render_downloads(self._list_jobs())
 
+    def clear(self) -> Updates:
+        """Forget what was shown for a link."""
+        return {
+            self.found: "",
+            self.choice: gr.Row(visible=False),
+            self.name: "",
+            self.is_confirmed: gr.Checkbox(value=False, visible=False),
+            self.shown_spec: None,
+        }
+
     def look_up(self, values: Updates, request: gr.Request) -> Updates:
         """Show what is behind the link."""
         with report_errors():
             visitor = visitor_from_request(request)
             visitor.require_owner("Downloading")
             link, variant = values[self.link], values[self.variant]
-            spec = validate(DownloadSpec, {"link": link or "", "variant": variant or "auto"})
+            if not str(link or "").strip():
+                raise BadFile("Paste a link first.")
+            spec = validate(DownloadSpec, {"link": link, "variant": variant or "auto"})
             plan = self.downloads.look_up(spec, visitor)
             warnings = self.downloads.list_warnings(plan)
             spec = spec.model_copy(update={"version": plan.version})
@@ -147,13 +169,7 @@ class DownloadBar:
                 "is_host_confirmed": bool(values[self.is_confirmed]),
             }
             self.services.submit_download(validate(DownloadSpec, shown | own), visitor)
-            return {
-                self.link: "",
-                self.found: "",
-                self.choice: gr.Row(visible=False),
-                self.shown_spec: None,
-                self.list: self.render(visitor),
-            }
+            return {**self.clear(), self.link: "", self.list: self.render(visitor)}
 
     def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Handle a button of a download: stop it, or go on with it."""
@@ -168,6 +184,8 @@ class DownloadBar:
                     show_info("It stops in a moment. What has come is kept.")
                 case "again":
                     self.services.retry_job(job, visitor)
+                case "remove":
+                    self.downloads.hide_ended(self.services.home.jobs, job, visitor)
             return {self.list: self.render(visitor)}
 
     def poll(self, values: Updates, request: gr.Request) -> Updates:
@@ -191,12 +209,14 @@ class DownloadBar:
         jobs = self.services.home.jobs
         open_jobs = jobs.list_open(kind=DOWNLOAD.name)
         open_links = {job.spec.get("link") for job in open_jobs}
+        hidden = self.downloads.list_hidden(jobs)
         ended: list[Job] = []
         for job in jobs.list_recent(NUM_RECENT_READ):
             is_newest = job.spec.get("link") not in open_links
             if job.kind == DOWNLOAD.name and not job.is_open and is_newest:
                 open_links.add(job.spec.get("link"))
-                ended.append(job)
+                if job.id not in hidden:
+                    ended.append(job)
         return [*open_jobs, *ended[:NUM_ENDED_SHOWN]]
 
     def _require_job(self, job_id: str) -> Job:

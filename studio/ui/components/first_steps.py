@@ -29,7 +29,7 @@ class FirstSteps:
         self.services = services
         self.downloads = Downloads(services.home.settings)
         with gr.Accordion(
-            "First steps: models to begin with",
+            "Get your first models",
             open=False,
             visible=False,
             elem_id="first-steps",
@@ -48,9 +48,14 @@ class FirstSteps:
         """The components that `on_open` updates."""
         return [self.section]
 
-    def on_open(self, visitor: Visitor) -> Updates:
-        """Return what a page that opens shows: the closed section, for the owner alone."""
-        return {self.section: gr.Accordion(visible=not visitor.is_guest)}
+    def on_open(self, visitor: Visitor, *, is_home_empty: bool) -> Updates:
+        """Return what a page that opens shows: the closed section, for the owner alone.
+
+        Where there is nothing yet but what is shipped, its label stands out; the hub is asked once
+        somebody opens it.
+        """
+        classes = ["beckons"] if is_home_empty else []
+        return {self.section: gr.Accordion(visible=not visitor.is_guest, elem_classes=classes)}
 
     def look_up(self, request: gr.Request) -> Updates:
         """Ask the hub what each of them is today."""

@@ -46,7 +46,7 @@ class LoraPicker:
                     scale=4,
                     min_width=160,
                     elem_id=f"{form.name}-lora-choose",
-                    info="Small additions that paint along.",
+                    info="Small add-ons to the model.",
                 )
                 self.add_button = gr.Button(
                     "Add", scale=0, min_width=72, elem_id=f"{form.name}-lora-add"

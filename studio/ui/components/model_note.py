@@ -51,7 +51,7 @@ class ModelNote:
         label = ""
         if suggested:
             label = (
-                f"Made for few steps, it seems: take {suggested['steps']} steps and guidance "
+                f"Looks like a few-step model. Set {suggested['steps']} steps, guidance "
                 f"{suggested['guidance']:g}"
             )
         return {

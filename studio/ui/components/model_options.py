@@ -6,6 +6,7 @@ kept (storage/models/model_options.py), what they change (storage/models/model_c
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.models import render_model_notes
 
-AS_IT_IS = ("as its files say", "")
+AS_IT_IS = ("as the file says", "")
 _ZERO_SNR_VALUES = {"": None, "yes": True, "no": False}
 _ZERO_SNR_NAMES = {value: name for name, value in _ZERO_SNR_VALUES.items()}
 TEXT_ENCODER_LABELS = {
@@ -35,28 +36,28 @@ class ModelOptionsPanel:
     def __init__(self, services: Services) -> None:
         self.services = services
         with gr.Accordion(
-            "Decide about a model", open=False, visible=False, elem_id="model-options"
+            "Model settings", open=False, visible=False, elem_id="model-options"
         ) as self.accordion:
             gr.Markdown(
-                "Kept in your home for this model wherever its file lies; the file itself is never "
-                "changed.",
+                "Saved in your home for this model, wherever its file lies; the file itself is "
+                "never changed.",
             )
             self.model = _build_dropdown("Model", [], "model", info="Choose one to see its notes.")
             self.notes = gr.HTML("", elem_id="model-options-notes")
-            with gr.Row():
+            with gr.Row(elem_classes="option-row"):
                 self.prediction = _build_dropdown(
-                    "It predicts",
+                    "Prediction type",
                     [AS_IT_IS, *((name, name) for name in PREDICTION_TYPES)],
                     "prediction",
-                    info="If pictures are only noise, try v_prediction.",
+                    info="If pictures are only noise, choose v_prediction.",
                 )
                 self.zero_snr = _build_dropdown(
                     "Zero terminal SNR",
                     [AS_IT_IS, ("yes", "yes"), ("no", "no")],
                     "zero-snr",
-                    info="Its noise begins without any signal; some models that predict v.",
+                    info="For some v-prediction models: the noise starts with no signal left.",
                 )
-            with gr.Row():
+            with gr.Row(elem_classes="option-row"):
                 self.vae = _build_dropdown("VAE", [AS_IT_IS], "vae", info="From home/vae.")
                 self.text_encoders = {
                     component: _build_dropdown(
@@ -66,7 +67,10 @@ class ModelOptionsPanel:
                 }
             with gr.Row():
                 self.save = gr.Button("Save", size="sm", elem_id="model-options-save")
-                self.reset = gr.Button("As its files say", size="sm", elem_id="model-options-reset")
+                self.reset = gr.Button(
+                    "Reset to what the file says", size="sm", elem_id="model-options-reset"
+                )
+        self.saved = gr.State(0)
         self._wire()
 
     @property
@@ -79,7 +83,7 @@ class ModelOptionsPanel:
         return [self.prediction, self.zero_snr, self.vae, *self.text_encoders.values()]
 
     def _wire(self) -> None:
-        shown = [self.model, self.notes, *self._decisions]
+        shown = [self.model, self.notes, self.saved, *self._decisions]
         self.accordion.expand(self.list_models, None, self.model, **EVENT_OPTIONS)
         self.model.input(self.show_model, self.model, shown, **EVENT_OPTIONS)
         self.save.click(
@@ -132,8 +136,8 @@ class ModelOptionsPanel:
     def _save(self, name: Any, options: ModelOptions, request: gr.Request) -> Updates:
         visitor = visitor_from_request(request)
         model = self.services.save_model_options(str(name or ""), options, visitor)
-        show_info(f"Kept for {model.name}.")
-        return self._show(model)
+        show_info(f"Saved for {model.name}.")
+        return {**self._show(model), self.saved: time.time_ns()}
 
     def _show(self, model: ModelInfo) -> Updates:
         library = self.services.home.library

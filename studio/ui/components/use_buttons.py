@@ -1,15 +1,20 @@
-"""What a card's "Use in txt2img" does in the browser, for what goes into rows or into the prompt.
+"""What a card's "Use in …" does in the browser, for what goes into rows or into the prompt.
 
-Knows: LoRAs go into the rows of the txt2img tab, embeddings into its prompt. Does not know: what
-sets a field of the form (ui/app.py hands that over); how cards are drawn (views/models.py).
+Knows: LoRAs go into the rows of the txt2img tab, embeddings into its prompt; which tab has which
+field. Does not know: what sets a field of a form (ui/app.py hands that over); how cards are drawn
+(views/models.py).
 """
 
 from __future__ import annotations
 
-from studio.core.generation.request import GenerationRequest
-
-# Kinds that set a field of the form; a kind has a button only where the form has the field.
-FIELD_BY_KIND = {"model": "model", "vae": "vae", "upscaler": "hires_upscaler"}
+# Kinds that set a field of a tab's form: the tab and the field.
+FIELD_BY_KIND = {
+    "model": ("txt2img", "model"),
+    "vae": ("txt2img", "vae"),
+    "upscaler": ("upscale", "upscaler"),
+}
+# Where what was set is to be found, for what is not seen at once.
+SET_PLACES = {"vae": "“For experts”", "lora": "“LoRAs”", "embedding": "“Prompt”"}
 _KINDS_IN_BROWSER = ("lora", "embedding")
 
 # The tab may have to be drawn first.
@@ -17,10 +22,8 @@ USE_SCRIPT = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-action=use]');
   if (!button) return;
   const {kind, target} = button.dataset;
-  if (kind !== 'lora' && kind !== 'embedding') {
-    trigger('click', {action: 'use', kind, target});
-    return;
-  }
+  trigger('click', {action: 'use', kind, target});
+  if (kind !== 'lora' && kind !== 'embedding') return;
   const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
   tabs.find(tab => tab.textContent.trim() === 'txt2img').click();
   const put = tries => {
@@ -41,6 +44,4 @@ USE_SCRIPT = """element.addEventListener('click', event => {
 
 def list_usable_kinds() -> list[str]:
     """Return the kinds whose cards have the button."""
-    fields = GenerationRequest.model_fields
-    by_field = [kind for kind, name in FIELD_BY_KIND.items() if name in fields]
-    return [*by_field, *_KINDS_IN_BROWSER]
+    return [*FIELD_BY_KIND, *_KINDS_IN_BROWSER]

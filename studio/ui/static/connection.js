@@ -115,7 +115,10 @@
       throw error;
     }
     const route = new URL(address).pathname;
-    const sentence = response.ok ? '' : await describe(response);
+    // How far an upload is nobody knows once it has come: that is no fault of the way here.
+    const isProgress = address.startsWith(`${root}gradio_api/upload_progress`);
+    const isFault = !response.ok && !(isProgress && response.status === 404);
+    const sentence = isFault ? await describe(response) : '';
     const type = response.headers.get('content-type') || '';
     if (sentence) {
       show(sentence, route);

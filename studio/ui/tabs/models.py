@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.catalog import DEFAULT_MODEL
 from studio.core.families.registry import FAMILIES
 from studio.services.model_catalog import KIND_NAMES, CatalogEntry, CatalogFilter
 from studio.services.submission import Services
@@ -20,7 +21,12 @@ from studio.ui.components.download_bar import DownloadBar
 from studio.ui.components.first_steps import FirstSteps
 from studio.ui.components.model_options import ModelOptionsPanel
 from studio.ui.components.model_previews import ModelPreviews
-from studio.ui.components.use_buttons import FIELD_BY_KIND, USE_SCRIPT, list_usable_kinds
+from studio.ui.components.use_buttons import (
+    FIELD_BY_KIND,
+    SET_PLACES,
+    USE_SCRIPT,
+    list_usable_kinds,
+)
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
@@ -64,9 +70,11 @@ class ModelsTab:
         self.services = services
         self.previews = ModelPreviews(services.home.settings)
         self._build_filters()
-        self._build_additions()
-        self.download_bar = DownloadBar(services)
-        self.first_steps = FirstSteps(services)
+        with gr.Column(elem_id="models-sections"):
+            self.first_steps = FirstSteps(services)
+            self._build_additions()
+            self.options = ModelOptionsPanel(services)
+        self.download_bar.place_list()
         self.cards = gr.HTML(
             js_on_load=(
                 button_click_js("button[data-action]:not([data-action=use])")
@@ -76,7 +84,6 @@ class ModelsTab:
             ),
             elem_id="models-list",
         )
-        self.options = ModelOptionsPanel(services)
         self.page: gr.State = gr.State(0)
         self.shown_revision = gr.State(None)
         self._wire()
@@ -118,15 +125,17 @@ class ModelsTab:
 
     def _build_additions(self) -> None:
         """Place the ways to add something; only the owner sees them."""
-        with (
-            gr.Accordion(
-                "Add models, LoRAs and other files",
-                open=False,
-                visible=False,
-                elem_id="models-add",
-            ) as self.additions,
-            gr.Row(),
-        ):
+        with gr.Accordion(
+            "Add models, LoRAs and other files",
+            open=False,
+            visible=False,
+            elem_id="models-add",
+        ) as self.additions:
+            self.download_bar = DownloadBar(self.services)
+            self._build_local_additions()
+
+    def _build_local_additions(self) -> None:
+        with gr.Row(elem_classes="option-row"):
             self.upload = gr.File(
                 label="Drop a file here, or anywhere on this tab",
                 height=110,
@@ -193,6 +202,7 @@ class ModelsTab:
         )
         # The next look at the library shows what has come.
         self.download_bar.wire(lambda _visitor: {self.shown_revision: None}, [self.shown_revision])
+        self.options.saved.change(lambda: None, None, self.shown_revision, **EVENT_OPTIONS)
 
     def render(self, visitor: Visitor, values: Updates | None = None, page: int = 0) -> Updates:
         """Render a page of the library.
@@ -263,9 +273,15 @@ class ModelsTab:
             self.favourites: False,
             self.additions: gr.Accordion(visible=not visitor.is_guest),
             **self.download_bar.on_open(visitor),
-            **self.first_steps.on_open(visitor),
+            **self.first_steps.on_open(visitor, is_home_empty=self._is_home_empty(visitor)),
             **self.options.on_open(visitor),
         }
+
+    def _is_home_empty(self, visitor: Visitor) -> bool:
+        """Return whether there is no model but the one that is shipped."""
+        entries = self.services.model_catalog.list_entries(visitor)
+        models = {entry.name for entry in entries if entry.kind == "model" and not entry.problem}
+        return models <= {DEFAULT_MODEL}
 
     def show_first_page(self, values: Updates, request: gr.Request) -> Updates:
         """Show what fits the filters, from the start; the disk is looked at again.
@@ -335,17 +351,21 @@ class ModelsTab:
                 case "remove-folder":
                     folder = self.services.model_catalog.remove_folder(target, visitor)
                     show_info(f"{folder.path} is no longer used; nothing was deleted.")
-                case "use":
+                case "use":  # of what opens another tab: `hand_over`
+                    place = SET_PLACES.get(str(data.get("kind")))
+                    if place:
+                        show_info(f"{target} is set in txt2img, under {place}.")
                     return {self.page: gr.skip()}
             return self.render(visitor, values, page)
 
     def hand_over(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
-        """Return the field of the txt2img form that a card's button sets, and its value."""
+        """Return the tab and the field of its form that a card's button sets, and its value."""
         data = event_payload(event)
-        field = FIELD_BY_KIND.get(str(data.get("kind")))
-        if data.get("action") != "use" or field is None:
+        place = FIELD_BY_KIND.get(str(data.get("kind")))
+        if data.get("action") != "use" or place is None:
             return None
-        return "txt2img", {field: str(data.get("target"))}
+        tab, field = place
+        return tab, {field: str(data.get("target"))}
 
 
 def build(services: Services) -> Tab:

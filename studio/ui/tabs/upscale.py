@@ -16,7 +16,7 @@ from studio.core.generation.geometry import Size
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.jobs import UPSCALE
-from studio.errors import InvalidSpec, StudioError
+from studio.errors import InvalidSpec, ModelNotFound, StudioError, quote
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
@@ -107,9 +107,9 @@ class UpscaleTab:
         with gr.Group():
             self.form.add("upscaler", choices=self._list_choices(), info=None)
             with gr.Row():
-                self.form.add("scale", min_width=160, info="Times as large.")
+                self.form.add("scale", min_width=160, info="Enlarge by this factor.")
                 self.form.add(
-                    "longer_side", min_width=160, info="Pixels, in place of the scale; 0: by it."
+                    "longer_side", min_width=160, info="In pixels; 0 uses the scale instead."
                 )
 
     @property
@@ -182,6 +182,15 @@ class UpscaleTab:
             source = UpscaleSource(stored.sha256, stored.size, image.settings)
             return {self.image: str(path), self.source: source}
 
+    def receive_fields(self, values: dict[str, Any], visitor: Visitor) -> Updates:
+        """Set single fields of the form. Raises ModelNotFound for an upscaler that is not there."""
+        name = str(values.get("upscaler") or "")
+        if name and name not in self.services.home.library.upscalers.list_names():
+            raise ModelNotFound(f"There is no upscaler {quote(name)} any more.")
+        updates = self.form.fill_fields(values)
+        updates[self.form["upscaler"]] = gr.Dropdown(self._list_choices(), value=name)
+        return updates
+
     def update_note(self, values: Updates) -> Updates:
         """Say what the picture will become, or what keeps it from becoming that."""
         return {self.note: self._render_note(values)}
@@ -238,6 +247,7 @@ def build(services: Services) -> Tab:
         send_row=upscale.result_panel.send_row,
         on_open=upscale.on_open,
         upscale_image=upscale.receive_image,
+        receive_fields=upscale.receive_fields,
         outputs=list(dict.fromkeys(upscale.outputs)),
         form_outputs=upscale.form_outputs,
         has_text_input=True,

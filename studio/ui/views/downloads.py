@@ -24,8 +24,8 @@ def render_plan(plan: DownloadPlan, warnings: Sequence[str]) -> str:
     size = plan.size_bytes
     facts = [
         ("from", SOURCE_TITLES.get(plan.source, plan.host)),
-        ("licence", plan.licence or "not said"),
-        ("size", format_size(size) if size is not None else "not said before it comes"),
+        ("licence", plan.licence or "unknown"),
+        ("size", format_size(size) if size is not None else "unknown until the download starts"),
     ]
     if plan.variant:
         facts.append(("variant", plan.variant))
@@ -50,11 +50,15 @@ def render_downloads(jobs: Sequence[Job]) -> str:
 
 
 def _build_row(job: Job) -> dict[str, Any]:
-    buttons = [("again", "Go on")]
-    if job.is_open:
-        buttons = [("cancel", "Cancel")]
-    elif job.state == "done":
-        buttons = []
+    match job.state:
+        case "done":
+            buttons = [("remove", "Remove from list")]
+        case "failed":  # what a site refuses may be asked for again; what has come is gone on with
+            buttons = [("again", "Try again"), ("remove", "Remove from list")]
+        case _ if job.is_open:
+            buttons = [("cancel", "Cancel")]
+        case _:
+            buttons = [("again", "Go on"), ("remove", "Remove from list")]
     return {
         "id": job.id,
         "state": job.state,
@@ -102,7 +106,7 @@ def _build_card(entry: StartingPointFacts) -> dict[str, Any]:
     if plan is None:
         return card
     facts = [
-        ("licence", plan.licence or "not said"),
+        ("licence", plan.licence or "unknown"),
         ("size", format_size(plan.size_bytes or 0) + (f", {plan.variant}" if plan.variant else "")),
     ]
     if entry.card_bytes:
