@@ -6,9 +6,7 @@ may change it. Does not know: how it looks; what a file is (storage/models/).
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -284,22 +282,10 @@ class ModelCatalog:
             return library.add_lora(source, name).path
         target = self._choose_target(identified, name)
         try:
-            atomic.move_file(source, target)
+            atomic.transfer_file(source, target)
         except FileExistsError:
             raise _name_taken(target) from None
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            self._copy_file(source, target)
         return target
-
-    def _copy_file(self, source: Path, target: Path) -> None:
-        """Copy a file from another disk."""
-        try:
-            with atomic.open_for_writing(target, replace=False) as copy, open(source, "rb") as file:
-                shutil.copyfileobj(file, copy, 2**20)
-        except FileExistsError:
-            raise _name_taken(target) from None
 
     def _link_file(self, path: Path) -> Path:
         """Make a link in the home to a file elsewhere; return it."""

@@ -24,6 +24,7 @@ from studio.errors import BadFile, DiskError, quote
 
 MAX_HEADER_BYTES = 32 * 2**20  # the largest real ones are below 2 MB
 MAX_TENSORS = 20_000
+COPY_BYTES = 2**20  # at a time
 _MAX_NAME_BYTES = 120
 _PICKLE_SIGNATURES = (b"\x80", b"PK")
 _RESERVED_NAMES = {
@@ -190,6 +191,29 @@ def move_file(source: Path, target: Path) -> None:
         os.unlink(source)
     for folder in {source.parent, target.parent}:
         fsync_folder(folder)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all, never over another one.
+
+    Raises:
+        FileExistsError: There is something of that name.
+        OSError: `source` cannot be read.
+        DiskError: The disk does not take it.
+    """
+    with open_for_writing(target, replace=False) as copy, open(source, "rb") as file:
+        shutil.copyfileobj(file, copy, COPY_BYTES)
+
+
+def transfer_file(source: Path, target: Path) -> None:
+    """Move a file, never over another one, also to another disk. Raises as the two above do."""
+    try:
+        move_file(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_file(source, target)
+        source.unlink()
 
 
 def safe_name(name: str) -> str:

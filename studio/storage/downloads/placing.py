@@ -6,7 +6,6 @@ Does not know: the network; how a header is read (model_file.py).
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -235,14 +234,7 @@ def _move(source: Path, target: Path) -> None:
     """Move a file, never over another one, also to another disk."""
     atomic.make_folder(target.parent, mode=0o777)
     try:
-        try:
-            atomic.move_file(source, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            with atomic.open_for_writing(target, replace=False) as copy, open(source, "rb") as file:
-                shutil.copyfileobj(file, copy, 2**20)
-            source.unlink()
+        atomic.transfer_file(source, target)
     except FileExistsError:
         raise BadFile(f"There is a {target.name} in {target.parent.name}/ already.") from None
     except StudioError:

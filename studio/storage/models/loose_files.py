@@ -91,7 +91,7 @@ class LooseFiles:
         folder = self._find_folder(path)
         if not identified.folder or folder is None or folder == identified.folder:
             return Unusable(name, path, problem or model_file.explain_no_model(identified))
-        unusable = Unusable(name, path, model_file.explain_place(identified))
+        unusable = Unusable(name, path, identified.write_sentence("It"))
         is_reached = folder == "loras" or path.parent == self._folders.get(folder, self._home)
         if not is_reached or file_moves.find_obstacle(path, self._home / folder):
             return unusable

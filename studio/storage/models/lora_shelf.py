@@ -12,7 +12,6 @@ a LoRA file is (lora_file.py); which folders are looked through (shelf.py).
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -112,8 +111,7 @@ class LoraShelf:
         except BadFile as error:
             raise BadFile(str(error).replace(source.name, path.name)) from None
         try:
-            with atomic.open_for_writing(path, replace=False) as target, open(source, "rb") as file:
-                shutil.copyfileobj(file, target, 2**20)
+            atomic.copy_file(source, path)
         except FileExistsError:
             raise BadFile(f"There is a LoRA {path.stem} already; rename the file first.") from None
         return self._read(path.stem, _LoraPlace(path))

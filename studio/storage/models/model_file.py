@@ -245,11 +245,6 @@ def explain_no_model(identified: ModelFile) -> str:
     return identified.write_sentence("It")
 
 
-def explain_place(identified: ModelFile) -> str:
-    """Return what a file is that does not belong where it lies, and where it does."""
-    return identified.write_sentence("It")
-
-
 def _begins_as_safetensors(head: bytes, size_bytes: int) -> bool:
     """Whether the first eight bytes are a length that can be, and a JSON text follows.
 

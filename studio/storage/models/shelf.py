@@ -123,10 +123,6 @@ class Shelf:
         files = [file for file in self.scan().files if file.model_file.kind == kind]
         return sorted(files, key=lambda file: file.name.casefold())
 
-    def list_model_folders(self) -> dict[str, tuple[Path, Root]]:
-        """Return the folders of models in diffusers layout in folders beside the home, by name."""
-        return self._scan_roots()[1]
-
     def find_candidates(self, name: str) -> list[ShelfFile]:
         """Return all files that may be called so, by their own names; what cannot be read is not.
 
