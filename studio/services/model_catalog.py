@@ -74,6 +74,7 @@ class CatalogEntry:
         file: Its path in the home, where it can be moved to another folder of it.
         move_to: That folder.
         warnings: Sentences that its owner should read.
+        usual_weight: How strong a LoRA is put to use.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class CatalogEntry:
     file: str = ""
     move_to: str = ""
     warnings: tuple[str, ...] = ()
+    usual_weight: float = 1.0
 
     @property
     def key(self) -> str:
@@ -362,6 +364,7 @@ class ModelCatalog:
                 tags=() if visitor.is_guest else lora.tags,
                 title=lora.title,
                 base=lora.base_model,
+                usual_weight=lora.usual_weight,
             )
         )
 

@@ -54,7 +54,7 @@ def test_what_only_a_browser_reads_is_no_description(file: Path) -> None:
     assert read_sidecar(file).notes == "Ink wash"
 
 
-@pytest.mark.parametrize("value", [0, True, "0.8", None, [1], 1e9, float("nan")])
+@pytest.mark.parametrize("value", [0, True, "0.8", None, [1], 4.5, -5, 1e9, float("nan")])
 def test_what_is_no_weight_is_none(file: Path, value: Any) -> None:
     write(file, ".json", {"preferred weight": value})
     assert read_sidecar(file).preferred_weight == 0

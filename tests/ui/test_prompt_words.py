@@ -19,6 +19,7 @@ from studio.storage.models.library import LoraInfo
 from studio.ui.components import prompt_words
 from studio.ui.tabs.txt2img import Txt2Img
 from support.visitors import ANN, HOSTILE, OWNER
+from support.weights import CROSS, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
 
@@ -51,6 +52,23 @@ def test_only_what_goes_with_the_model(desk: Services, folder: Path) -> None:
     assert {word["about"] for word in words} == {"embedding, 2 vectors", "embedding", "LoRA"}
     assert "<lora:mysks:1>" in [word["text"] for word in words if word["kind"] == "lora"]
     assert not prompt_words.list_words(desk.home.library, None, [], 100)
+
+
+def test_a_tag_has_the_weight_that_was_noted(desk: Services) -> None:
+    path = write_weights(desk.home.settings.loras / "ink.safetensors", kohya_lora(CROSS))
+    path.with_suffix(".json").write_text(json.dumps({"preferred weight": 0.8}))
+    assert "<lora:ink:0.8>" in [word["text"] for word in list_words(desk)]
+
+
+@pytest.mark.parametrize(("noted", "weight"), [(0.8, 0.8), (-1.5, -1.5), (0, 1), (9, 1)])
+def test_a_row_has_the_weight_that_was_noted(desk: Services, noted: float, weight: float) -> None:
+    path = write_weights(desk.home.settings.loras / "ink.safetensors", kohya_lora(CROSS))
+    path.with_suffix(".json").write_text(json.dumps({"preferred weight": noted}))
+    with gr.Blocks():
+        tab = Txt2Img(desk)
+    values = {tab.form["model"]: "pocket", tab.loras.dropdown: "ink", tab.loras.rows: []}
+    row = tab.loras.add_lora(values)[tab.loras.rows].value
+    assert row == [{"name": "ink", "unet": weight, "text_encoder": weight}]
 
 
 def test_each_word_is_what_a_prompt_takes(desk: Services, folder: Path) -> None:

@@ -24,6 +24,7 @@ from studio.core.base import Spec, spec_field, validate
 from studio.errors import InvalidSpec, quote
 
 MAX_LORAS = 16  # at once
+MAX_LORA_WEIGHT = 4.0  # above or below 0
 MAX_TAGS_CHARS = 10_000  # of a text of tags
 _TAG_PATTERN = re.compile(r"<\s*(?:lora|lyco)\s*(?:>|:([^<>]*)(>?))", re.IGNORECASE)
 _NUMBER_PATTERN = re.compile(
@@ -47,16 +48,16 @@ class LoraUse(Spec):
     unet: float = spec_field(
         1.0,
         title="Weight in the U-Net",
-        ge=-4,
-        le=4,
+        ge=-MAX_LORA_WEIGHT,
+        le=MAX_LORA_WEIGHT,
         step=0.05,
         help="How strong it is in the picture.",
     )
     text_encoder: float = spec_field(
         1.0,
         title="Weight in the text encoder",
-        ge=-4,
-        le=4,
+        ge=-MAX_LORA_WEIGHT,
+        le=MAX_LORA_WEIGHT,
         step=0.05,
         help="How strong it is in the reading of the prompt.",
     )

@@ -252,6 +252,7 @@ def _add_sidecar(lora: LoraInfo, sidecar: Sidecar) -> LoraInfo:
         trigger_words=sidecar.trigger_words or lora.trigger_words,
         base_model=lora.base_model or sidecar.base_model,
         title=lora.title or sidecar.title,
+        usual_weight=sidecar.preferred_weight or lora.usual_weight,
     )
 
 

@@ -62,7 +62,8 @@ class LoraInfo:
     `kind` says which relative of LoRA it is; `rank` and `alpha` are those of most layers, 0 where
     it has none; `family` is None where the file does not say it; `tags` are those of its training
     captions with their counts, the most frequent first; `embeddings` are words that were trained
-    with it. Texts are the file's own.
+    with it. Texts are the file's own. `usual_weight` is how strong it is put to use: what a person
+    noted beside the file, else 1.
     """
 
     name: str
@@ -79,6 +80,7 @@ class LoraInfo:
     title: str
     base_model: str
     embeddings: tuple[FileEmbedding, ...] = ()
+    usual_weight: float = 1.0
 
 
 def read_lora_info(path: Path, name: str = "") -> LoraInfo:

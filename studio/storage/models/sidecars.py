@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.core.generation.lora_use import MAX_LORA_WEIGHT
 from studio.storage import odd_files
 
 MAX_SIDECAR_BYTES = 2**20  # Civitai's answers are below 100 kB
 MAX_WORDS = 30
 MAX_TEXT_CHARS = 200
 MAX_NOTES_CHARS = 1000
-MAX_WEIGHT = 10.0
 _UNSHOWN = re.compile(
     r"<!--.*?(?:-->|$)|<(script|style)\b.*?(?:</\1\s*>|$)", re.IGNORECASE | re.DOTALL
 )
@@ -111,10 +111,13 @@ def _first_text(values: Mapping[str, Any], *names: str) -> str:
 
 
 def _read_weight(value: object) -> float:
-    """Return a strength as A1111 writes it; 0, which there stands for none, for anything else."""
+    """Return a strength as A1111 writes it; 0, which there stands for none, for anything else.
+
+    A weight that no request takes is none: it could not be put to use.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
-    return float(value) if 0 < abs(value) <= MAX_WEIGHT else 0.0
+    return float(value) if 0 < abs(value) <= MAX_LORA_WEIGHT else 0.0
 
 
 def _strip_markup(text: str) -> str:

@@ -185,7 +185,9 @@ class LoraPicker:
             if any(isinstance(row, Mapping) and row.get("name") == name for row in rows):
                 show_info(f"{str(name)[:80]} is there already.")
                 return {self.dropdown: gr.skip()}
-            use = LoraUse(name=self.services.home.library.get_lora(str(name)).name)
+            lora = self.services.home.library.get_lora(str(name))
+            weight = lora.usual_weight
+            use = LoraUse(name=lora.name, unet=weight, text_encoder=weight)
             new_rows = [*rows, use.model_dump()]
             chosen_model, loras = self._list_loras(values[self.form["model"]])
             known = _describe_all(new_rows, loras, chosen_model)

@@ -139,8 +139,9 @@ const draw = () => {
   setTimeout(() => trigger('click', {action: 'describe'}));
 };
 list.addEventListener('put', event => {
-  if (!rows().some(row => row.name === event.detail))
-    put([...rows(), {name: event.detail, unet: 1, text_encoder: 1}], true);
+  const {name, weight} = event.detail;
+  if (!rows().some(row => row.name === name))
+    put([...rows(), {name, unet: weight, text_encoder: weight}], true);
 });
 watch('value', () => {
   if (JSON.stringify(rows()) !== drawn) draw();

@@ -42,7 +42,7 @@ def list_words(
             for name, info in index.list_fitting()[:max_words]
         ]
     return words + [
-        {"kind": "lora", "name": lora.name, "text": LoraUse(name=lora.name).tag, "about": "LoRA"}
+        {"kind": "lora", "name": lora.name, "text": _format_tag(lora), "about": "LoRA"}
         for lora in loras[:max_words]
     ]
 
@@ -57,6 +57,11 @@ def render_words(words: Sequence[dict[str, Any]]) -> str:
         embeddings=embeddings[:MAX_LISTED],
         num_embeddings=len(embeddings),
     )
+
+
+def _format_tag(lora: LoraInfo) -> str:
+    weight = lora.usual_weight
+    return LoraUse(name=lora.name, unet=weight, text_encoder=weight).tag
 
 
 def _escape(name: str) -> str:

@@ -21,7 +21,7 @@ _KINDS_IN_BROWSER = ("lora", "embedding")
 USE_SCRIPT = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-action=use]');
   if (!button) return;
-  const {kind, target} = button.dataset;
+  const {kind, target, weight} = button.dataset;
   trigger('click', {action: 'use', kind, target});
   if (kind !== 'lora' && kind !== 'embedding') return;
   const tabs = [...document.querySelectorAll('#tabs [role=tab], #tabs .overflow-dropdown button')];
@@ -30,7 +30,7 @@ USE_SCRIPT = """element.addEventListener('click', event => {
     const rows = document.querySelector('#txt2img-loras .lora-rows');
     const prompt = document.querySelector('#txt2img-prompt textarea');
     if (kind === 'lora' && rows) {
-      rows.dispatchEvent(new CustomEvent('put', {detail: target}));
+      rows.dispatchEvent(new CustomEvent('put', {detail: {name: target, weight: Number(weight)}}));
     } else if (kind === 'embedding' && prompt) {
       const before = prompt.value.replace(/[\\s,]+$/, '');
       const word = target.split('/').pop();

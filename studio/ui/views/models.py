@@ -127,6 +127,7 @@ def _build_card(entry: CatalogEntry, page: LibraryPage, is_owner: bool) -> dict[
         "preview": page.previews.get(entry.path, ""),
         "is_favourite": entry.is_favourite,
         "loaded_bytes": loaded,
+        "usual_weight": entry.usual_weight,
         "may_use": entry.kind in page.usable_kinds and not entry.problem,
         "problem": entry.problem,
         "file": entry.file,
