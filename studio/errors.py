@@ -54,7 +54,12 @@ def list_alternatives(matches: Sequence[str], names: Sequence[str]) -> str:
 
 
 class StudioError(Exception):
-    """An error whose text is written for the user."""
+    """An error whose text is written for the user.
+
+    `may_pass` says whether the very same, asked again, may succeed.
+    """
+
+    may_pass = False
 
 
 class InvalidSpec(StudioError):
@@ -107,6 +112,8 @@ class BadFile(StudioError):
 class DiskError(BadFile):
     """The disk does not take a file, or a table on it; it may once there is space again."""
 
+    may_pass = True
+
 
 class DownloadError(StudioError):
     """Something could not be fetched; the message says from where and what to do."""
@@ -117,6 +124,7 @@ class SiteRefusal(DownloadError):
 
     def __init__(self, text: str, status: int, code: str = "") -> None:
         self.status, self.code = status, code
+        self.may_pass = status >= 500  # its own trouble, whatever the number says
         super().__init__(text)
 
 
@@ -126,6 +134,8 @@ class NotAllowed(StudioError):
 
 class Busy(StudioError):
     """Another process holds what is needed."""
+
+    may_pass = True
 
 
 class TooSoon(Busy):

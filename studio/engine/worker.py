@@ -29,7 +29,14 @@ from studio import __version__
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import count_steps
-from studio.core.jobs import BACKGROUND_KINDS, GENERATE, JOB_KINDS, TRAIN, TRAINING_DRY_RUN
+from studio.core.jobs import (
+    BACKGROUND_KINDS,
+    DOWNLOAD,
+    GENERATE,
+    JOB_KINDS,
+    TRAIN,
+    TRAINING_DRY_RUN,
+)
 from studio.engine.demand import IDLE_TIMEOUT_SECONDS, Demand
 from studio.engine.reporter import Reporter
 from studio.errors import Cancelled, DiskError, StudioError
@@ -252,7 +259,10 @@ class _Worker:
             self._record_end(job, "cancelled")
         except StudioError as error:
             self.is_healthy &= not self._is_device_lost(error)
-            self._record_end(job, "failed", error=str(error))
+            # The list of downloads offers another try only where it may do.
+            is_final = job.kind == DOWNLOAD.name and not error.may_pass
+            result = {"is_final": True} if is_final else None
+            self._record_end(job, "failed", result, error=str(error))
         except Exception as error:
             log.exception("job %d (%s)", job.id, job.kind)
             self.is_healthy &= not self._is_device_lost(error)

@@ -115,6 +115,67 @@ def test_what_went_wrong_is_said_in_the_job(sites: Sites, worker: _Worker, jobs:
     assert jobs.get(broken).state == "failed"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 418])
+def test_what_would_fail_again_is_marked(
+    sites: Sites, worker: _Worker, jobs: Jobs, status: int
+) -> None:
+    sites.on(LORA, lambda asked: asked.answer(status))
+    download = jobs.submit("download", SPEC)
+    assert worker.run_next_background_job()
+    assert jobs.get(download).result == {"is_final": True}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "spec", [{"link": LORA}, {"link": f"https://{OTHER}/a.ckpt"}, {"link": ""}]
+)
+def test_what_is_never_fetched_is_marked(
+    sites: Sites, worker: _Worker, jobs: Jobs, spec: dict[str, Any]
+) -> None:
+    download = jobs.submit("download", spec)
+    assert worker.run_next_background_job()
+    assert jobs.get(download).result == {"is_final": True}  # type: ignore[union-attr]
+
+
+def test_a_page_in_place_of_weights_is_marked(sites: Sites, worker: _Worker, jobs: Jobs) -> None:
+    sites.put(LORA, b"<!doctype html><p>Log in first, and then look again for the file.")
+    download = jobs.submit("download", SPEC)
+    assert worker.run_next_background_job()
+    assert jobs.get(download).result == {"is_final": True}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 520])
+def test_what_may_go_better_is_not_marked(
+    sites: Sites, worker: _Worker, jobs: Jobs, status: int
+) -> None:
+    sites.on(LORA, lambda asked: asked.answer(status))
+    download = jobs.submit("download", SPEC)
+    assert worker.run_next_background_job()
+    job = jobs.get(download)
+    assert job
+    assert job.state == "failed"
+    assert job.result is None
+
+
+def test_a_cut_and_a_full_disk_are_not_marked(
+    sites: Sites,
+    worker: _Worker,
+    jobs: Jobs,
+    lora: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sites.on(LORA, lambda asked: asked.start(200, Content_Length=str(len(lora)), ETag='"a"'))
+    cut = jobs.submit("download", SPEC)
+    assert worker.run_next_background_job()
+    assert jobs.get(cut).state == "failed"  # type: ignore[union-attr]
+    assert jobs.get(cut).result is None  # type: ignore[union-attr]
+    sites.put(LORA, lora)
+    monkeypatch.setattr("studio.storage.downloads.part_file.RESERVED_DISK_BYTES", 2**60)
+    full = jobs.submit("download", SPEC)
+    assert worker.run_next_background_job()
+    assert "disk" in (jobs.get(full).error or "")  # type: ignore[union-attr]
+    assert jobs.get(full).result is None  # type: ignore[union-attr]
+
+
 def test_secrets_are_in_no_table(
     sites: Sites,
     worker: _Worker,

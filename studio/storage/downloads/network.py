@@ -43,6 +43,8 @@ Endpoint = tuple[str, int]  # an address and a port
 class LostConnection(DownloadError):
     """The connection failed or fell silent; another try may do."""
 
+    may_pass = True
+
 
 def resolve_name(host: str, port: int) -> list[Endpoint]:
     """Return the addresses behind a name. Raises OSError."""

@@ -38,6 +38,12 @@ PART_SUFFIX = ".part"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
+class DamagedTransfer(BadFile):
+    """What came is not what was announced; it may have been damaged on its way."""
+
+    may_pass = True
+
+
 @dataclass
 class Transfer:
     """A file that is fetched to a path.
@@ -219,7 +225,7 @@ class Transfer:
             raise BadFile(f"{self.file.path} ends before its header does; it is damaged.")
         announced = self.file.sha256.lower()
         if announced and self._hash.hexdigest() != announced:
-            raise BadFile(
+            raise DamagedTransfer(
                 f"{self.file.path} arrived with another content than was announced: its sha256 is "
                 f"{self._hash.hexdigest()[:12]} and not {announced[:12]}. Nothing of it is kept; "
                 "try again."

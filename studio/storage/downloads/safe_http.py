@@ -27,7 +27,13 @@ from studio.storage.downloads.network import (
     PinnedConnection,
     open_network,
 )
-from studio.storage.downloads.site_rules import Request, check_page, check_site, encode_host
+from studio.storage.downloads.site_rules import (
+    BROWSER_ADVICE,
+    Request,
+    check_page,
+    check_site,
+    encode_host,
+)
 
 MAX_REDIRECTS = 5
 MAX_TRIES = 7  # one after the other that bring nothing: about a minute
@@ -68,9 +74,17 @@ class Answer:
 class PassingError(DownloadError):
     """A refusal that may be over soon; `seconds` is how long the site asks to wait."""
 
+    may_pass = True
+
     def __init__(self, text: str, seconds: float = 0.0) -> None:
         self.seconds = seconds
         super().__init__(text)
+
+
+class StrayAnswer(DownloadError):
+    """An answer that is not the site's own, or came too slowly: not to be asked for at once."""
+
+    may_pass = True
 
 
 class SafeClient:
@@ -177,7 +191,7 @@ class SafeClient:
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):
-                    raise DownloadError(
+                    raise StrayAnswer(
                         f"{answer.host} answered with something that is no list of files. Is "
                         "there a login page between this machine and the internet?"
                     ) from None
@@ -237,12 +251,14 @@ def _check_status(answer: Answer) -> None:
         seconds = _parse_retry_after(answer.header("retry-after"))
         raise PassingError(f"{host} is in trouble itself ({status}). Try again later.", seconds)
     reasons = {
-        401: f"{host} wants to know who asks (401).",
-        403: f"{host} does not give it to you (403).",
-        404: f"{host} has nothing at that address (404).",
-        410: f"{host} no longer has it (410).",
+        401: f"{host} wants to know who asks (401). {BROWSER_ADVICE}",
+        403: f"{host} does not give it to you (403). {BROWSER_ADVICE}",
+        404: f"{host} has nothing at that address (404). Is the link whole, and still right?",
+        410: f"{host} no longer has it (410). Look for it elsewhere.",
     }
-    sentence = reasons.get(status, f"{host} answered with {status}, which is no file.")
+    sentence = reasons.get(
+        status, f"{host} answered with {status}, which is no file. Is the link the right one?"
+    )
     raise SiteRefusal(sentence, status, code)
 
 
@@ -271,7 +287,7 @@ def _read_small(answer: Answer, end: float) -> bytes:
             break
         body += chunk
         if len(body) > MAX_ANSWER_BYTES or time.monotonic() > end:
-            raise DownloadError(
+            raise StrayAnswer(
                 f"{answer.host} answers with more, or more slowly, than any list of files does."
             )
     if answer.length is not None and len(body) != answer.length:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from studio.errors import DownloadError, SiteRefusal, quote
 
+BROWSER_ADVICE = "If your browser gets it, fetch it there and add the file."
 PURCHASE_ENDING = "purchase"
 LOGIN_PATHS = ("/login", "/signin", "/sign-in")  # where some lead instead of saying 401
 # Names of sites, and of their subdomains where one begins with a dot.
@@ -94,6 +95,8 @@ def check_page(url: str, request: Request) -> None:
     """Raise SiteRefusal where a redirect leads to a page for people that asks for something."""
     host, path = urlsplit(request.url).hostname, urlsplit(url).path.rstrip("/")
     if path in LOGIN_PATHS:
-        raise SiteRefusal(f"{host} wants to know who asks (it leads to a login page).", 401)
+        raise SiteRefusal(
+            f"{host} wants to know who asks (it leads to a login page). {BROWSER_ADVICE}", 401
+        )
     if path.endswith(PURCHASE_ENDING):
-        raise SiteRefusal(f"{host} sells it (it leads to a page to buy it).", 403)
+        raise SiteRefusal(f"{host} sells it (it leads to a page to buy it). {BROWSER_ADVICE}", 403)

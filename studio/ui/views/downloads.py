@@ -53,7 +53,9 @@ def _build_row(job: Job) -> dict[str, Any]:
     match job.state:
         case "done":
             buttons = [("remove", "Remove from list")]
-        case "failed":  # what a site refuses may be asked for again; what has come is gone on with
+        case "failed" if _is_final(job):
+            buttons = [("remove", "Remove from list")]
+        case "failed":  # what has come is gone on with
             buttons = [("again", "Try again"), ("remove", "Remove from list")]
         case _ if job.is_open:
             buttons = [("cancel", "Cancel")]
@@ -68,6 +70,11 @@ def _build_row(job: Job) -> dict[str, Any]:
         "fraction": compute_fraction(job.progress.step, job.progress.total),
         "buttons": buttons,
     }
+
+
+def _is_final(job: Job) -> bool:
+    """Return whether a download that failed would fail again in the same way."""
+    return isinstance(job.result, dict) and job.result.get("is_final") is True
 
 
 def _describe(job: Job) -> str:
@@ -85,7 +92,8 @@ def _describe(job: Job) -> str:
             return "What has come is kept; it can go on from there."
         case "interrupted":
             return "It was cut off. What has come is kept; it can go on from there."
-    return job.error or ""
+    advice = " Once something has changed, look the link up again." if _is_final(job) else ""
+    return f"{job.error or ''}{advice}"
 
 
 def render_first_steps(facts: Sequence[StartingPointFacts]) -> str:
