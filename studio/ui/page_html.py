@@ -21,6 +21,7 @@ FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
 # Once the page is read, and before gradio's own.
 MODULE_SCRIPTS = (
     STATIC_FOLDER / "browser_tab.js",
+    STATIC_FOLDER / "name_lists.js",
     STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
     STATIC_FOLDER / "shortcuts.js",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from support.browser import HOSTILE, Studio, go, shot
 from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_gguf, write_weights
@@ -84,6 +84,7 @@ def test_a_folder_of_another_program(
         file = write_weights(webui / f"models/Lora/ink-{number:02}.safetensors", kohya_lora(CROSS))
     Image.new("RGB", (400, 300), "navy").save(file.with_name("ink-69.preview.png"))
     file.with_name("ink-69.civitai.info").write_text(json.dumps({"trainedWords": ["brush"]}))
+    file.with_name("ink-69.json").write_text(json.dumps({"preferred weight": 0.7}))
     page = visit(studio)
     go(page, "Models")
     library = page.locator("#models-list")
@@ -110,6 +111,7 @@ def test_a_folder_of_another_program(
     row = page.locator("#txt2img-loras [data-lora='a1111/ink-69']")
     expect(row).to_contain_text("rank 4")
     expect(row).to_contain_text("brush")
+    expect(row.locator("input[type=number]")).to_have_value("0.7")
     go(page, "Models")
     library.locator("[data-folder=a1111]").get_by_role("button").click()
     expect(library.locator("[data-folder]")).to_have_count(0)
@@ -117,11 +119,32 @@ def test_a_folder_of_another_program(
     assert len(list(webui.rglob("*.safetensors"))) == 70
 
 
-def test_names_are_found_by_typing(studio: Studio, visit: Callable[..., Page]) -> None:
-    """Of more names than the page carries: the list comes when it is opened."""
+@pytest.fixture(scope="module")
+def inks(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio with more LoRAs than a page carries names."""
+    studio = Studio(tmp_path_factory.mktemp("inks") / "home")
     for number in range(300):
         write_weights(studio.home / f"loras/ink-{number:03}.safetensors", kohya_lora(CROSS))
-    page = visit(studio)
+    yield studio
+    studio.end()
+
+
+def hold_answers(page: Page) -> Callable[[], None]:
+    """Keep what the page asks from the server; the result lets all of it go."""
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+
+    def release() -> None:
+        for route in held:
+            route.continue_()
+        page.unroute("**/queue/join*")
+
+    return release
+
+
+def test_names_are_found_by_typing(inks: Studio, visit: Callable[..., Page]) -> None:
+    """Of more names than the page carries: the list comes when it is opened."""
+    page = visit(inks)
     box = page.locator("#txt2img-lora-choose input")
     box.click()
     box.press_sequentially("k-27")
@@ -130,6 +153,37 @@ def test_names_are_found_by_typing(studio: Studio, visit: Callable[..., Page]) -
     options.filter(has_text="ink-277").click()
     page.locator("#txt2img-lora-add").click()
     expect(page.locator("#txt2img-loras [data-lora=ink-277]")).to_contain_text("rank 4")
+
+
+@pytest.mark.parametrize("num_early", [0, 2, 4])
+def test_names_that_come_while_somebody_types(
+    inks: Studio, visit: Callable[..., Page], num_early: int
+) -> None:
+    """Whenever the list comes, it shows what is typed."""
+    page = visit(inks)
+    release = hold_answers(page)
+    box = page.locator("#txt2img-lora-choose input")
+    options = page.get_by_role("option")
+    box.click()
+    box.press_sequentially("k-27"[:num_early])
+    page.wait_for_timeout(300)
+    expect(options.filter(has_text="ink-277")).to_have_count(0)
+    release()
+    box.press_sequentially("k-27"[num_early:])
+    expect(options).to_have_count(10)
+    page.wait_for_timeout(1000)  # nothing that comes later shows the whole list again
+    assert options.count() == 10
+    box.press("Enter")
+    expect(box).to_have_value("ink-270")
+
+
+def test_pasted_text_finds_names(inks: Studio, visit: Callable[..., Page]) -> None:
+    """No key goes down for it."""
+    page = visit(inks)
+    box = page.locator("#txt2img-lora-choose input")
+    box.click()
+    page.keyboard.insert_text("k-27")
+    expect(page.get_by_role("option")).to_have_count(10)
 
 
 def test_a_model_from_its_card(studio: Studio, visit: Callable[..., Page]) -> None:

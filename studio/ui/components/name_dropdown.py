@@ -1,10 +1,11 @@
 """Dropdowns of names of the library: a page carries few of them, the rest comes when one is opened.
 
 Knows: how many names a page carries, when all are sent, what gradio's dropdown makes of a list that
-grows while it is open. Does not know: which names there are.
+grows while it is open. Does not know: which names there are, how the page looks through them.
 
 With 5,000 names each list is about 400 kB, and a page has a dozen: they would be most of the page,
-for every visit. So a list is sent when somebody opens it; gradio then finds names by typing.
+for every visit. So a list is sent when somebody opens it; gradio then finds names by typing
+(static/name_lists.js, where a list comes after what was typed).
 """
 
 from __future__ import annotations
@@ -20,13 +21,6 @@ from studio.services.visitor import Visitor
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 
 MAX_CARRIED = 100  # names of a list that a page has before it is opened
-# A list that comes while somebody types is shown whole until the next key: any key will do.
-_FILTER_AGAIN_JS = """value => {
-  const input = document.activeElement;
-  if (!input || input.getAttribute('role') !== 'combobox' || !input.value) return;
-  if (input.value === String(value ?? '')) return;
-  input.dispatchEvent(new KeyboardEvent('keydown', {key: 'Shift', bubbles: true}));
-}"""
 
 
 def carry_names(names: Sequence[str], value: Any = None) -> list[str]:
@@ -73,9 +67,7 @@ def load_names_on_focus(
             return {shown: gr.skip()}
         return {dropdown: gr.Dropdown(list(names)), shown: new_digest}
 
-    dropdown.focus(load, [dropdown, shown, *inputs], [dropdown, shown], **EVENT_OPTIONS).then(
-        None, dropdown, None, js=_FILTER_AGAIN_JS, **EVENT_OPTIONS
-    )
+    dropdown.focus(load, [dropdown, shown, *inputs], [dropdown, shown], **EVENT_OPTIONS)
 
 
 def digest_names(names: Sequence[Any]) -> str:
