@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Say what is behind a link, ask, and fetch it."""
     settings = load_settings(arguments)
     values = {name: getattr(arguments, name) for name in ("link", "name", "variant")}
-    spec = validate(DownloadSpec, values)
+    spec = validate(DownloadSpec, values | {"is_host_confirmed": bool(arguments.yes)})
     downloads = Downloads(settings)
     plan = downloads.look_up(spec, COMMAND_LINE)
     warnings = downloads.list_warnings(plan)
@@ -35,6 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(format_plan(plan, warnings))
     if not arguments.yes and not _confirm(plan):
         raise Cancelled
+    if not plan.is_name_known:  # now the site may be asked
+        confirmed = spec.model_copy(update={"is_host_confirmed": True})
+        plan = downloads.look_up(confirmed, COMMAND_LINE)
     try:
         placed = download(
             settings,

@@ -153,6 +153,7 @@ class Downloads:
             warnings.append(
                 f"It comes from {plan.host}, a site that the studio does not know. Fetch it only "
                 "if you trust that site."
+                + ("" if plan.is_name_known else " Until you say so, nothing is asked of it.")
             )
         return warnings
 

@@ -68,6 +68,34 @@ def test_nothing_is_fetched_where_nobody_can_answer(
     assert sites.log == []
 
 
+class Terminal:
+    """Somebody who answers one question."""
+
+    def __init__(self, answer: str, hear: Callable[[], None] = lambda: None) -> None:
+        self.answer, self.hear = answer, hear
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        self.hear()
+        return self.answer
+
+
+def test_a_site_is_asked_for_a_name_after_the_answer(
+    get: Studio, sites: Sites, lora: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, num_calls = f"https://{OTHER}/download/7", []
+    header = {"Content-Disposition": 'attachment; filename="silver.safetensors"'}
+    sites.on(url, lambda asked: asked.answer(200, lora, **header))
+    terminal = Terminal("y\n", lambda: num_calls.append(len(sites.log)))
+    monkeypatch.setattr(get_command.sys, "stdin", terminal)
+    done = get(url)
+    assert done.returncode == 0
+    assert num_calls == [0]
+    assert "silver is in loras/ now" in done.stdout
+
+
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\n", 130), ("n\n", 130), ("", 130)])
 def test_a_question(
     get: Studio,
@@ -77,14 +105,7 @@ def test_a_question(
     answer: str,
     status: int,
 ) -> None:
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
-
-        def readline(self) -> str:
-            return answer
-
-    monkeypatch.setattr(get_command.sys, "stdin", Terminal())
+    monkeypatch.setattr(get_command.sys, "stdin", Terminal(answer))
     url = sites.put(f"https://{OTHER}/moon.safetensors", lora)
     done = get(url)
     assert done.returncode == status

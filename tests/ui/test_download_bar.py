@@ -17,7 +17,15 @@ from studio.storage.jobs import Progress
 from studio.ui.tabs.models import ModelsTab
 from support.ldm_files import toy_shapes
 from support.sentences import refused
-from support.sites import HUB, OTHER, Sites, add_repository, make_large_lora, make_weights
+from support.sites import (
+    HUB,
+    OTHER,
+    STORAGE,
+    Sites,
+    add_repository,
+    make_large_lora,
+    make_weights,
+)
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
 from support.weights import write_weights
 
@@ -123,14 +131,21 @@ def test_a_private_address_is_refused_before_anything_is_offered(
         look_up(tab, link)
 
 
+def trust(tab: ModelsTab, updates: Any, name: str = "", tick: Any = True, by: Any = OWNER) -> Any:
+    bar, asked = tab.download_bar, Asked(by)
+    values = {bar.shown_spec: updates[bar.shown_spec], bar.name: name, bar.is_confirmed: tick}
+    return bar.look_closer(values, asked)
+
+
 def test_a_page_is_no_file(tab: ModelsTab, sites: Sites) -> None:
     page = f"https://{OTHER}/file/d/1/view"
     sites.on(
         page,
         lambda asked: asked.answer(200, b"<!doctype html>", **{"Content-Type": "text/html"}),
     )
+    updates = look_up(tab, page)
     with refused(gr.Error):
-        look_up(tab, page)
+        trust(tab, updates)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +162,34 @@ def test_a_site_says_the_name_of_its_file(
     headers = {"Content-Disposition": header} if header else {}
     address = f"https://{OTHER}/download/7"
     sites.on(address, lambda asked: asked.answer(200, b"x" * 9, **headers))
-    assert look_up(tab, address)[tab.download_bar.name] == name
+    bar = tab.download_bar
+    updates = look_up(tab, address)
+    assert (updates[bar.name], updates[bar.is_confirmed].visible) == ("", True)
+    assert "nothing is asked of it" in updates[bar.found]
+    trust(tab, updates, tick=False)
+    trust(tab, updates, name="mine")
+    assert sites.log == []  # before the site is trusted, or where its name is not needed
+    closer = trust(tab, updates)
+    assert closer[bar.name] == name
+    assert "nothing is asked of it" not in closer[bar.found]
+    assert {call.host for call in sites.log} == {OTHER}
 
 
 def test_a_program_is_refused_by_the_name_that_its_site_says(tab: ModelsTab, sites: Sites) -> None:
     address = f"https://{OTHER}/download/7"
     header = {"Content-Disposition": 'attachment; filename="setup.exe"'}
     sites.on(address, lambda asked: asked.answer(200, b"MZ", **header))
+    updates = look_up(tab, address)
+    with refused(gr.Error):
+        trust(tab, updates)
+
+
+def test_a_known_site_leads_to_no_other(tab: ModelsTab, sites: Sites) -> None:
+    address = f"https://{STORAGE}/somewhere/7"
+    sites.redirect(address, f"https://{OTHER}/download/7")
     with refused(gr.Error):
         look_up(tab, address)
+    assert OTHER not in {call.host for call in sites.log}
 
 
 @pytest.mark.parametrize("link", ["", "moon", HOSTILE, "http://example.org/a", None, "a/b\x00"])
@@ -190,6 +224,7 @@ def test_a_guest_sees_and_may_do_nothing(tab: ModelsTab, sites: Sites) -> None:
     for action in (
         lambda: look_up(tab, "ann/moon", ANN),
         lambda: submit(tab, {"link": LORA}, by=ANN),
+        lambda: trust(tab, {tab.download_bar.shown_spec: {"link": LORA}}, by=ANN),
         lambda: tab.download_bar.handle_action(pressed("cancel", str(job_id)), asked),
         lambda: tab.first_steps.look_up(asked),
         lambda: tab.first_steps.submit({}, pressed("get", STARTING_POINTS[0].link), asked),
@@ -244,6 +279,20 @@ def test_what_has_ended_leaves_the_list(tab: ModelsTab, desk: Services, state: s
     assert f'data-download="{again}"' in bar.render(OWNER)
     with refused(gr.Error):
         bar.handle_action(pressed("remove", str(job_id)), cast(Any, Asked(ANN)))
+
+
+@pytest.mark.parametrize(("result", "may_help"), [(None, True), ({"is_final": True}, False)])
+def test_another_try_is_offered_where_it_may_help(
+    tab: ModelsTab, desk: Services, result: Any, may_help: bool
+) -> None:
+    jobs = desk.home.jobs
+    job_id = jobs.submit("download", {"link": LORA}, owner=OWNER.id)
+    jobs.claim("cpu", kinds=("download",))
+    jobs.finish(job_id, "failed", result, error="It is a page.")
+    html = poll(tab)[tab.download_bar.list]
+    assert "It is a page." in html
+    assert ("Try again" in html) == may_help
+    assert ("look the link up again" in html) != may_help
 
 
 @pytest.mark.parametrize("target", ["", "abc", "9" * 30, "-1", "²", "1"])

@@ -99,6 +99,7 @@ class DownloadPlan:
         notes: Sentences that one should read before.
         details: What Civitai says of it, as it is kept beside the file.
         is_known_host: Whether the site needs no question.
+        is_name_known: Whether the site has said what the file is called; else only its address has.
     """
 
     source: Source
@@ -114,6 +115,7 @@ class DownloadPlan:
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     is_known_host: bool = True
+    is_name_known: bool = True
 
     @property
     def size_bytes(self) -> int | None:

@@ -48,14 +48,22 @@ def look_up(client: SafeClient, spec: DownloadSpec) -> DownloadPlan:
     elif isinstance(link, CivitaiLink):
         plan = plan_civitai(client, link, spec)
     else:
-        plan = plan_address(client, link)
+        plan = plan_address(client, link, is_confirmed=spec.is_host_confirmed)
     return replace(plan, name=atomic.safe_name(spec.name or plan.name))
 
 
-def plan_address(client: SafeClient, link: AddressLink) -> DownloadPlan:
+def plan_address(
+    client: SafeClient, link: AddressLink, *, is_confirmed: bool = False
+) -> DownloadPlan:
     """Return what the address of a file means.
 
     The site is asked only where the address does not end as files of weights do: it may be a page.
+    One that is not known is not asked before a person has said that it is meant.
+
+    Args:
+        client: Who asks.
+        link: The address.
+        is_confirmed: Whether a person has said so.
 
     Raises:
         BadFile: It is no file of weights.
@@ -65,10 +73,13 @@ def plan_address(client: SafeClient, link: AddressLink) -> DownloadPlan:
     name = unquote(parts.path).rstrip("/").rsplit("/", 1)[-1] or link.host
     if name.lower().endswith(_TELLING_SUFFIXES):
         check_suffix(name)
-    if name.lower().endswith(WEIGHTS_SUFFIXES):
+    is_name_known = name.lower().endswith(WEIGHTS_SUFFIXES)
+    if is_name_known or not (is_confirmed or is_known_host(link.host)):
         client.network.find_endpoints(link.host, parts.port or 443)
     else:
-        name = client.retry(lambda: _ask_name(client, link)) or name
+        request = Request(link.url, is_confirmed=is_confirmed)
+        name = client.retry(lambda: _ask_name(client, request)) or name
+        is_name_known = True
     stem = name
     if name.lower().endswith(WEIGHTS_SUFFIXES):
         stem = name.rsplit(".", 1)[0]
@@ -84,17 +95,18 @@ def plan_address(client: SafeClient, link: AddressLink) -> DownloadPlan:
         is_folder=False,
         files=(RemoteFile(name, link.url),),
         is_known_host=is_known_host(link.host),
+        is_name_known=is_name_known,
     )
 
 
-def _ask_name(client: SafeClient, link: AddressLink) -> str:
+def _ask_name(client: SafeClient, request: Request) -> str:
     """Return the name of the file behind an address as its site says it; empty if it says none.
 
     Raises:
         BadFile: It is a page, or a file of another kind.
         DownloadError: The site cannot be asked, or refuses.
     """
-    with client.open(Request(link.url, is_confirmed=True)) as answer:
+    with client.open(request) as answer:
         message = Message()
         message["Content-Disposition"] = answer.header("content-disposition") or "inline"
         name = (message.get_filename() or "").replace("\\", "/").rsplit("/", 1)[-1]
@@ -102,7 +114,7 @@ def _ask_name(client: SafeClient, link: AddressLink) -> str:
             check_suffix(name)
         elif answer.header("content-type").lower().startswith("text/"):
             raise BadFile(
-                f"{quote(link.url)} is a web page, not a file; paste the link of its download "
+                f"{quote(request.url)} is a web page, not a file; paste the link of its download "
                 f"button, which often ends in {SAFETENSORS_SUFFIX}."
             )
         return name

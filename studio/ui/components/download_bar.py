@@ -19,7 +19,7 @@ from studio.services.downloads import Downloads
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.ui.errors import report_errors, show_info
+from studio.ui.errors import report_errors
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
@@ -60,7 +60,12 @@ class DownloadBar:
                 self.look = gr.Button("Look up", scale=0, min_width=100, elem_id="download-look")
             self.found = gr.HTML(elem_id="download-found")
             with gr.Row(visible=False, elem_classes="download-row") as self.choice:
-                self.name = gr.Textbox(label="Save as", max_lines=1, elem_id="download-name")
+                self.name = gr.Textbox(
+                    label="Save as",
+                    placeholder="the name that its site says",
+                    max_lines=1,
+                    elem_id="download-name",
+                )
                 self.is_confirmed = gr.Checkbox(
                     label="I trust this site", visible=False, elem_id="download-trust"
                 )
@@ -101,10 +106,17 @@ class DownloadBar:
         gr.on(
             [self.look.click, self.link.submit], self.clear, None, looked_up, **EVENT_OPTIONS
         ).then(self.look_up, {self.link, self.variant}, looked_up, **EVENT_OPTIONS)
+        looking_closer = self.is_confirmed.input(
+            self.look_closer,
+            {self.shown_spec, self.name, self.is_confirmed},
+            [self.found, self.name],
+            **EVENT_OPTIONS,
+        )
         self.start.click(
             self.submit,
             {self.shown_spec, self.name, self.is_confirmed},
             [*looked_up, self.link, self.list],
+            cancels=[looking_closer],  # else its answer would come back to the empty bar
             **EVENT_OPTIONS,
         )
         self.list.click(self.handle_action, None, [self.list], **EVENT_OPTIONS)
@@ -151,9 +163,25 @@ class DownloadBar:
             return {
                 self.found: render_plan(plan, warnings),
                 self.choice: gr.Row(visible=True),
-                self.name: plan.name,
+                self.name: plan.name if plan.is_name_known else "",
                 self.is_confirmed: gr.Checkbox(value=False, visible=not plan.is_known_host),
                 self.shown_spec: spec.model_dump(mode="json"),
+            }
+
+    def look_closer(self, values: Updates, request: gr.Request) -> Updates:
+        """Ask a site that is trusted now for the name of the file, where nobody has said one."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Downloading")
+            shown = values[self.shown_spec]
+            is_asked = values[self.is_confirmed] is True and not values[self.name]
+            if not is_asked or not isinstance(shown, dict):
+                return {self.found: gr.skip()}
+            spec = validate(DownloadSpec, shown | {"is_host_confirmed": True})
+            plan = self.downloads.look_up(spec, visitor)
+            return {
+                self.found: render_plan(plan, self.downloads.list_warnings(plan)),
+                self.name: plan.name,
             }
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
@@ -181,7 +209,6 @@ class DownloadBar:
             match data.get("action"):
                 case "cancel":
                     self.services.home.jobs.cancel(job.id)
-                    show_info("It stops in a moment. What has come is kept.")
                 case "again":
                     self.services.retry_job(job, visitor)
                 case "remove":
