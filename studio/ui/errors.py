@@ -46,9 +46,9 @@ def report_errors(plain_text: bool = False) -> Iterator[None]:
         ) from None
 
 
-def show_info(text: str) -> None:
-    """Tell the visitor something in a toast."""
-    gr.Info(_to_html(text))
+def show_info(text: str, seconds: float = 10) -> None:
+    """Tell the visitor something in a toast; it stays for `seconds`."""
+    gr.Info(_to_html(text), duration=seconds)
 
 
 def show_warning(text: str, seconds: float = 10) -> None:

@@ -60,7 +60,9 @@ def test_a_click_moves_a_file(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"models-mixed-{width}-{scheme}")
     vae.get_by_role("button", name="Move to vae/").click()
-    expect(page.locator(".toast-body").last).to_contain_text("vae-ft-mse.safetensors is in vae/")
+    outcome = page.locator("#models-outcome")
+    expect(outcome).to_contain_text("vae-ft-mse.safetensors is in vae/")
+    assert page.locator(".toast-body").count() == 0
     expect(vae.get_by_role("button", name="Move to vae/")).to_have_count(0)
     assert (mixed_up.home / "vae" / "vae-ft-mse.safetensors").is_file()
     assert not (mixed_up.home / "models" / "vae-ft-mse.safetensors").exists()
@@ -92,7 +94,7 @@ def test_a_folder_of_another_program(
     box = page.locator("#models-path").locator("textarea, input").first
     box.fill(str(webui))
     page.locator("#models-path-add").click()
-    expect(page.locator(".toast-body").last).to_contain_text("was added as A1111 or Forge")
+    expect(page.locator("#models-outcome")).to_contain_text("was added as A1111 or Forge")
     expect(library).to_contain_text("Page 1 of 2")
     library.get_by_role("button", name="Next →").click()
     card = library.locator(".card[data-name='a1111/ink-69']")
@@ -175,6 +177,33 @@ def test_names_that_come_while_somebody_types(
     assert options.count() == 10
     box.press("Enter")
     expect(box).to_have_value("ink-270")
+
+
+def test_a_list_that_comes_late_moves_nothing(inks: Studio, visit: Callable[..., Page]) -> None:
+    """What somebody went to with the arrows stays; a list that they went on to shows all of its."""
+    page = visit(inks)
+    release = hold_answers(page)
+    box = page.locator("#txt2img-lora-choose input")
+    options = page.get_by_role("option")
+    box.click()
+    box.press_sequentially("-05")
+    for _ in range(3):
+        box.press("ArrowDown")
+    release()
+    page.wait_for_timeout(1500)
+    expect(options).to_have_count(10)
+    box.press("Enter")
+    expect(box).to_have_value("ink-053")
+    release = hold_answers(page)
+    page.locator("#txt2img-model input").click()
+    page.locator("#txt2img-scheduler input").click()
+    schedulers = page.locator("#txt2img-scheduler").get_by_role("option")
+    expect(schedulers).not_to_have_count(0)
+    num_schedulers = schedulers.count()
+    assert num_schedulers > 5
+    release()
+    page.wait_for_timeout(1500)
+    assert schedulers.count() == num_schedulers
 
 
 def test_pasted_text_finds_names(inks: Studio, visit: Callable[..., Page]) -> None:

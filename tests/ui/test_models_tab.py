@@ -59,6 +59,19 @@ def test_one_click_moves_a_file(tab: ModelsTab, desk: Services) -> None:
     assert "Move to" not in after
 
 
+def test_what_came_of_a_click_is_one_line(
+    tab: ModelsTab, desk: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toasts: list[str] = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_options: toasts.append(text))
+    for name in ("ink", "fog"):
+        write_weights(desk.home.settings.models / f"{name}.safetensors", kohya_lora(CROSS))
+        outcome = click(tab, "move", f"models/{name}.safetensors")[tab.outcome]
+        assert f"{name}.safetensors is in loras/ now." in outcome
+    assert click(tab, "favourite", "lora/ink")[tab.outcome] == ""  # its star shows it
+    assert toasts == []
+
+
 def test_a_checkpoint_goes_from_the_loras_to_the_models(tab: ModelsTab, desk: Services) -> None:
     write_weights(desk.home.settings.loras / "big.safetensors", SDXL | WHOLE)
     assert "Move to models/" in shown(tab)
@@ -314,7 +327,7 @@ def test_an_upscaler_opens_its_own_tab_and_the_rest_says_where_it_is_set(
     tab: ModelsTab, desk: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(gr, "Info", said.append)
+    monkeypatch.setattr(gr, "Info", lambda text, **_options: said.append(text))
 
     def use(kind: str, target: str) -> Any:
         event = pressed("use", target)

@@ -15,11 +15,11 @@ from studio.errors import BadFile
 from studio.services.downloads import STARTING_POINTS, Downloads
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.ui.errors import report_errors, show_info
+from studio.ui.errors import report_errors
 from studio.ui.events import BUTTON_CLICK_JS, EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.private_gradio import event_payload
 from studio.ui.views.downloads import render_first_steps
-from studio.ui.views.templates import render_nothing
+from studio.ui.views.templates import render_nothing, render_outcome
 
 
 class FirstSteps:
@@ -39,9 +39,10 @@ class FirstSteps:
                 js_on_load=BUTTON_CLICK_JS,
                 elem_id="first-steps-cards",
             )
+            self.outcome = gr.HTML(elem_id="first-steps-outcome")
         self.versions = gr.State({})
         self.section.expand(self.look_up, None, [self.cards, self.versions], **EVENT_OPTIONS)
-        self.cards.click(self.submit, self.versions, None, **EVENT_OPTIONS)
+        self.cards.click(self.submit, self.versions, self.outcome, **EVENT_OPTIONS)
 
     @property
     def outputs(self) -> list[Any]:
@@ -64,8 +65,8 @@ class FirstSteps:
             versions = {entry.point.link: entry.plan.version for entry in facts if entry.plan}
             return {self.cards: render_first_steps(facts), self.versions: versions}
 
-    def submit(self, versions: Any, event: gr.EventData, request: gr.Request) -> None:
-        """Queue the download of one of them, as it was shown."""
+    def submit(self, versions: Any, event: gr.EventData, request: gr.Request) -> str:
+        """Queue the download of one of them, as it was shown; return what came of it."""
         with report_errors():
             link = str(event_payload(event).get("target"))
             if link not in {point.link for point in STARTING_POINTS}:
@@ -73,4 +74,5 @@ class FirstSteps:
             known = versions if isinstance(versions, dict) else {}
             spec = DownloadSpec(link=link, version=str(known.get(link, "")))
             self.services.submit_download(spec, visitor_from_request(request))
-            show_info("It is on its way; the list of downloads shows how far it is.")
+            text = "It is on its way; the list of downloads shows how far it is."
+            return render_outcome(text)

@@ -17,9 +17,10 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.models.library import ModelInfo
 from studio.storage.models.model_options import PREDICTION_TYPES, ModelOptions
-from studio.ui.errors import report_errors, show_info
+from studio.ui.errors import report_errors
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.models import render_model_notes
+from studio.ui.views.templates import render_outcome
 
 AS_IT_IS = ("as the file says", "")
 _ZERO_SNR_VALUES = {"": None, "yes": True, "no": False}
@@ -70,6 +71,7 @@ class ModelOptionsPanel:
                 self.reset = gr.Button(
                     "Reset to what the file says", size="sm", elem_id="model-options-reset"
                 )
+            self.outcome = gr.HTML(elem_id="model-options-outcome")
         self.saved = gr.State(0)
         self._wire()
 
@@ -83,7 +85,7 @@ class ModelOptionsPanel:
         return [self.prediction, self.zero_snr, self.vae, *self.text_encoders.values()]
 
     def _wire(self) -> None:
-        shown = [self.model, self.notes, self.saved, *self._decisions]
+        shown = [self.model, self.notes, self.saved, self.outcome, *self._decisions]
         self.accordion.expand(self.list_models, None, self.model, **EVENT_OPTIONS)
         self.model.input(self.show_model, self.model, shown, **EVENT_OPTIONS)
         self.save.click(
@@ -111,7 +113,8 @@ class ModelOptionsPanel:
         """Show what was decided about a model, and what there is to choose from."""
         with report_errors():
             visitor_from_request(request).require_owner("Deciding about models")
-            return self._show(self.services.home.library.get_model(str(name)))
+            model = self.services.home.library.get_model(str(name))
+            return {**self._show(model), self.outcome: ""}
 
     def save_options(self, values: Updates, request: gr.Request) -> Updates:
         """Keep what is chosen on the page."""
@@ -136,8 +139,8 @@ class ModelOptionsPanel:
     def _save(self, name: Any, options: ModelOptions, request: gr.Request) -> Updates:
         visitor = visitor_from_request(request)
         model = self.services.save_model_options(str(name or ""), options, visitor)
-        show_info(f"Saved for {model.name}.")
-        return {**self._show(model), self.saved: time.time_ns()}
+        outcome = render_outcome(f"Saved for {model.name}.")
+        return {**self._show(model), self.saved: time.time_ns(), self.outcome: outcome}
 
     def _show(self, model: ModelInfo) -> Updates:
         library = self.services.home.library

@@ -41,8 +41,10 @@ from studio.ui.form import single_file
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.models import LibraryPage, render_library
+from studio.ui.views.templates import render_outcome
 
 CARDS_PER_PAGE = 60
+USED_SECONDS = 3.0  # that a toast stays: somebody who puts many LoRAs to use reads each once
 MAX_UNUSABLE = 12  # shown below the cards; all of them by the filter
 MAX_PAGE_DIGITS = 6
 MAX_SEARCH_CHARS = 200
@@ -75,6 +77,7 @@ class ModelsTab:
             self._build_additions()
             self.options = ModelOptionsPanel(services)
         self.download_bar.place_list()
+        self.outcome = gr.HTML(elem_id="models-outcome")
         self.cards = gr.HTML(
             js_on_load=(
                 button_click_js("button[data-action]:not([data-action=use])")
@@ -183,11 +186,13 @@ class ModelsTab:
             [self.cards, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
-        self.cards.click(self.handle_action, inputs, [self.cards, self.page], **EVENT_OPTIONS)
+        self.cards.click(
+            self.handle_action, inputs, [self.cards, self.page, self.outcome], **EVENT_OPTIONS
+        )
         adding = self.upload.upload(
             self.add_file,
             {*inputs, self.upload},
-            self.cards,
+            [self.cards, self.outcome],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -197,7 +202,7 @@ class ModelsTab:
             [self.add_button.click, self.path.submit],
             self.add_path,
             {*inputs, self.path, self.folder_name},
-            [self.cards, self.path, self.folder_name],
+            [self.cards, self.outcome, self.path, self.folder_name],
             **EVENT_OPTIONS,
         )
         # The next look at the library shows what has come.
@@ -267,6 +272,7 @@ class ModelsTab:
         self.services.submit_pickle_reading(visitor)
         return {
             **self.render(visitor),
+            self.outcome: "",
             self.search: "",
             self.kind: "",
             self.family: "",
@@ -316,17 +322,23 @@ class ModelsTab:
                 added = self.services.model_catalog.add_file(path, name, visitor)
             finally:
                 path.unlink(missing_ok=True)  # it was copied, or is of no use
-            show_info(f"{added.stem} is in {added.parent.name}/ now.")
-            return {self.cards: self.render(visitor, values)[self.cards]}
+            return {
+                self.cards: self.render(visitor, values)[self.cards],
+                self.outcome: render_outcome(f"{added.stem} is in {added.parent.name}/ now."),
+            }
 
     def add_path(self, values: Updates, request: gr.Request) -> Updates:
         """Use a folder or a file of this machine where it lies."""
         with report_errors():
             visitor = visitor_from_request(request)
             path_text, name = str(values[self.path] or ""), str(values[self.folder_name] or "")
-            show_info(self.services.model_catalog.add_path(path_text, visitor, name))
-            cards = self.render(visitor, values)[self.cards]
-            return {self.cards: cards, self.path: "", self.folder_name: ""}
+            outcome = self.services.model_catalog.add_path(path_text, visitor, name)
+            return {
+                self.cards: self.render(visitor, values)[self.cards],
+                self.outcome: render_outcome(outcome),
+                self.path: "",
+                self.folder_name: "",
+            }
 
     def handle_action(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """Handle a button of a card or of a folder, or turn the page."""
@@ -335,6 +347,7 @@ class ModelsTab:
             data = event_payload(event)
             target = str(data.get("target"))
             page = values[self.page]
+            outcome = ""
             match data.get("action"):
                 case "page":
                     is_number = target.isdecimal() and len(target) <= MAX_PAGE_DIGITS
@@ -342,21 +355,23 @@ class ModelsTab:
                 case "unload":
                     visitor.require_owner("Unloading a model")
                     self.services.submit_unload(target, visitor)
-                    show_info("It is unloaded as soon as the running job is done.")
+                    outcome = "It is unloaded as soon as the running job is done."
                 case "move":
                     path = self.services.move_file(target, visitor)
-                    show_info(f"{path.name} is in {path.parent.name}/ now.")
+                    outcome = f"{path.name} is in {path.parent.name}/ now."
                 case "favourite":
                     self.services.model_catalog.toggle_favourite(target, visitor)
                 case "remove-folder":
                     folder = self.services.model_catalog.remove_folder(target, visitor)
-                    show_info(f"{folder.path} is no longer used; nothing was deleted.")
+                    outcome = f"{folder.path} is no longer used; nothing was deleted."
                 case "use":  # of what opens another tab: `hand_over`
                     place = SET_PLACES.get(str(data.get("kind")))
                     if place:
-                        show_info(f"{target} is set in txt2img, under {place}.")
+                        text = f"{target} is set in txt2img, under {place}."
+                        show_info(text, seconds=USED_SECONDS)  # seen in the other tab
                     return {self.page: gr.skip()}
-            return self.render(visitor, values, page)
+            outcome_html = render_outcome(outcome) if outcome else ""
+            return {**self.render(visitor, values, page), self.outcome: outcome_html}
 
     def hand_over(self, event: gr.EventData, visitor: Visitor) -> tuple[str, Any] | None:
         """Return the tab and the field of its form that a card's button sets, and its value."""
@@ -375,6 +390,7 @@ def build(services: Services) -> Tab:
         on_open=tab.on_open,
         outputs=[
             tab.cards,
+            tab.outcome,
             tab.page,
             tab.search,
             tab.kind,

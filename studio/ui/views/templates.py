@@ -86,6 +86,11 @@ def render_macro(template_name: str, macro_name: str, /, **arguments: Any) -> st
     return str(getattr(macros, macro_name)(**arguments))
 
 
+def render_outcome(text: str) -> str:
+    """Render what came of a click, for the line that a tab has for it."""
+    return render_macro("common.html", "outcome", text=text)
+
+
 def render_nothing(text: str, total: int | None = None) -> str:
     """Render what stands where there is nothing to show.
 
