@@ -28,7 +28,7 @@ from support.weights import (
     SD2,
     SDXL,
     UNET,
-    VAE,
+    VAE_FILE,
     WHOLE,
     Shapes,
     kohya_lora,
@@ -446,7 +446,7 @@ def test_inspect_of_a_lora_says_rank_and_family(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shapes", "folder"),
-    [(kohya_lora(CROSS), "loras"), (SDXL | WHOLE, "models"), ({VAE: [512, 4, 3, 3]}, "vae")],
+    [(kohya_lora(CROSS), "loras"), (SDXL | WHOLE, "models"), (VAE_FILE, "vae")],
 )
 def test_inspect_says_where_it_belongs(tmp_path: Path, shapes: Shapes, folder: str | None) -> None:
     assert inspect_file(write_weights(tmp_path / "FILE.SAFETENSORS", shapes))["folder"] == folder

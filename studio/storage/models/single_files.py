@@ -17,12 +17,12 @@ from studio.core.families.checkpoint_configs import (
     build_clip_config,
     build_open_clip_config,
     build_scheduler_config,
-    build_vae_config,
 )
 from studio.core.families.config_values import check_config_values
 from studio.core.families.registry import FAMILIES
 from studio.core.families.unet_config import LATENT_CHANNELS, estimate_decode_elements
 from studio.core.families.unet_shapes import build_unet_config
+from studio.core.families.vae_shapes import build_vae_config
 from studio.errors import MAX_LISTED_NAMES, BadFile
 from studio.storage import atomic
 from studio.storage.models.denoiser_header import EMA_PART, read_shape, says_v_prediction_beside
@@ -205,7 +205,7 @@ def find_vae(path: Path, shapes: Shapes, scaling_factor: float) -> PartFile | No
             continue
         inner = strip_prefix(shapes, prefix)
         naming: Naming = (
-            "diffusers" if "encoder.down_blocks.0.resnets.0.conv1.weight" in inner else "ldm"
+            "diffusers" if any(name.startswith("encoder.down_blocks.") for name in inner) else "ldm"
         )
         config = build_vae_config(inner, scaling_factor)
         check_config_values("header", config)
