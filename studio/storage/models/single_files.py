@@ -148,12 +148,16 @@ def explain_missing(component: str, fitting: Sequence[str] = ()) -> str:
         names = ", ".join(fitting[:MAX_LISTED_NAMES])
         rest = len(fitting) - MAX_LISTED_NAMES
         more = f" and {rest} more" if rest > 0 else ""
+        choose = "a VAE among the settings, or for good" if component == "vae" else "one"
         return (
-            f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose one under "
-            '"Model settings" in the Models tab.'
+            f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose {choose} "
+            'under "Model settings" in the Models tab.'
         )
     folder = "vae" if component == "vae" else "text_encoders"
-    return f"its file has no {title}. Put one that fits into {folder}/ in the home folder."
+    otherwise = ", or choose a VAE among the settings" if component == "vae" else ""
+    return (
+        f"its file has no {title}. Put one that fits into {folder}/ in the home folder{otherwise}."
+    )
 
 
 def _list_notes(identified: ModelFile) -> tuple[str, ...]:
