@@ -90,9 +90,9 @@ def test_older_names_of_upscalers_count_as_well(
     assert "lacks body.0.rdb1.conv3.bias" in name_hole(path, shapes, hole)
 
 
-def test_a_header_of_ten_thousand_blocks_is_answered(tmp_path: Path) -> None:
+def test_a_header_of_three_thousand_blocks_is_answered(tmp_path: Path) -> None:
     shapes = upscalers.list_shapes(upscalers.rrdb())
-    shapes |= {f"body.{number}.x": [1] for number in range(10_000)}
+    shapes |= {f"body.{number}.x": [1] for number in range(3_000)}
     assert "lacks" in name_hole(tmp_path / "x.safetensors", shapes, "")
 
 
