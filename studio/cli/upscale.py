@@ -57,7 +57,7 @@ def _list_files(path: Path) -> list[Path]:
 
 
 def _prepare_job(services: Services, spec: UpscaleSpec, file: Path) -> PreparedJob:
-    image = services.home.inputs.add(file).sha256
+    image = services.home.inputs.add(file, keeps_transparency=True).sha256
     return services.prepare_upscale(
         spec.model_copy(update={"image": image}), COMMAND_LINE, gallery.read_request(file)
     )

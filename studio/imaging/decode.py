@@ -36,7 +36,7 @@ _USER_COMMENT_CODECS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii"}
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as RGB, its file's text chunks, and what its owner should know was done to it."""
+    """An image as RGB or RGBA, its file's text chunks, what was done to it that one should know."""
 
     image: Image.Image
     text_chunks: dict[str, str]
@@ -46,15 +46,15 @@ class DecodedImage:
 def load_image(
     source: Path | bytes,
     name: str = "",
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: tuple[int, int, int] | None = (255, 255, 255),
     max_pixels: int | None = None,
 ) -> DecodedImage:
-    """Decode an image upright and as RGB.
+    """Decode an image upright and as RGB, or as RGBA where transparency is kept and there is some.
 
     Args:
         source: a file, or its bytes.
         name: what messages call it; the file's name by default.
-        background: RGB colour, 0 to 255, behind transparent places.
+        background: RGB colour, 0 to 255, behind transparent places; None keeps those.
         max_pixels: how many a guest's may have; None where the owner brought it.
 
     Raises:
@@ -248,9 +248,12 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int | None) -> Non
 
 
 def _to_rgb(
-    image: Image.Image, background: tuple[int, int, int], notes: list[str], name: str
+    image: Image.Image, background: tuple[int, int, int] | None, notes: list[str], name: str
 ) -> Image.Image:
-    """Convert to RGB; what the owner should know about it is added to `notes`."""
+    """Convert to RGB; what the owner should know about it is added to `notes`.
+
+    Without a background an image with transparent places becomes RGBA.
+    """
     if image.mode.startswith("I"):  # 16 bits: `convert` would clip nearly all of it to white
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
@@ -258,7 +261,10 @@ def _to_rgb(
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
-    if layer.getchannel("A").getextrema() != (255, 255):
+    is_transparent = layer.getchannel("A").getextrema() != (255, 255)
+    if background is None:
+        return layer if is_transparent else layer.convert("RGB")
+    if is_transparent:
         notes.append(
             f"{name} has transparent places: they are filled with the colour {background}."
         )
@@ -268,15 +274,20 @@ def _to_rgb(
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Convert colours to sRGB; a profile that cannot be read is ignored."""
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
     try:
         source_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         srgb_profile = ImageCms.createProfile("sRGB")
         converted_image = ImageCms.profileToProfile(
-            image, source_profile, srgb_profile, outputMode="RGB"
+            image.convert("RGB"), source_profile, srgb_profile, outputMode="RGB"
         )
     except Exception:  # of a damaged one also TypeError
         return image
-    return converted_image or image
+    if converted_image is None:
+        return image
+    if alpha is not None:
+        converted_image.putalpha(alpha)
+    return converted_image
 
 
 def _read_text_chunks(image: Image.Image) -> dict[str, str]:

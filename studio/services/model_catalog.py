@@ -321,6 +321,9 @@ class ModelCatalog:
         if model.is_inpainting:
             facts.append("inpainting")
         misplaced = self._find_way_out(model.path) if model.is_file else None
+        warnings = list(model.notes)
+        if model.lacks_only_vae:
+            warnings.insert(0, f"Can be used once it is given a VAE: {model.missing['vae']}")
         return self._add_sidecar(
             CatalogEntry(
                 "model",
@@ -329,11 +332,12 @@ class ModelCatalog:
                 family=model.family,
                 facts=tuple(facts),
                 size_bytes=model.size_bytes,
-                # Listed among what cannot be used, as long as nobody says which part it gets.
-                problem=_join_sentences(model.missing.values()),
+                # Listed among what cannot be used, as long as nobody says which part it gets; a
+                # request can say which VAE, and nothing else.
+                problem="" if model.lacks_only_vae else _join_sentences(model.missing.values()),
                 file=misplaced.file if misplaced else "",
                 move_to=misplaced.move_to if misplaced else "",
-                warnings=model.notes,
+                warnings=tuple(warnings),
             )
         )
 

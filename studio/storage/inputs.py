@@ -5,10 +5,10 @@ So a request can be repeated months later.
 Knows: home/inputs, what a request's image and mask have to be. Does not know: what is done with
 them.
 
-A file is a PNG without any text: what imaging/decode.py made of the one that came in. The same
-pixels are the same file. An image that a guest sent has an empty file beside it, <sha256>.<guest>:
-guests find nothing else, the owner finds everything. What nothing refers to any more stays for a
-day.
+A file is a PNG without any text: what imaging/decode.py made of the one that came in, with its
+transparency where that was asked for. The same pixels are the same file. An image that a guest sent
+has an empty file beside it, <sha256>.<guest>: guests find nothing else, the owner finds everything.
+What nothing refers to any more stays for a day.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from studio.storage.odd_files import explain_odd_file
 
 # How long an image that nothing refers to stays after it was last sent.
 RETENTION_SECONDS = 24 * 3600.0
+WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class Inputs:
         self._all_guests_bytes = settings.all_guests_upload_mb * 2**20
 
     def add(
-        self, source: Path | bytes | Image.Image, name: str = "", guest_id: str | None = None
+        self,
+        source: Path | bytes | Image.Image,
+        name: str = "",
+        guest_id: str | None = None,
+        *,
+        keeps_transparency: bool = False,
     ) -> Input:
         """Store an image: upright, RGB, transparent places white.
 
@@ -64,6 +70,8 @@ class Inputs:
             source: A file, its bytes, or pixels.
             name: What errors call it.
             guest_id: The guest who sends it; None is the owner.
+            keeps_transparency: Store transparent places of a file as they are; who loads the image
+                gets white there still, unless they ask for RGBA.
 
         Raises:
             BadPicture: It is no image that the studio takes.
@@ -74,8 +82,9 @@ class Inputs:
         max_pixels = self.max_pixels(guest_id)
         with decode.take_turn_for(source, max_pixels):
             # No name keeps the pixels when the turn ends.
+            background = None if keeps_transparency else WHITE
             return self._store_decoded(
-                decode.load_image(source, name, max_pixels=max_pixels), guest_id
+                decode.load_image(source, name, background, max_pixels), guest_id
             )
 
     def add_mask(
@@ -136,15 +145,19 @@ class Inputs:
                 f"{path.name} in {self._folder} is damaged; send the picture again."
             ) from None
 
-    def load(self, sha256: str) -> Image.Image:
-        """Return an image, RGB. Raises BadPicture where it is missing or is not what it was."""
+    def load(self, sha256: str, *, keeps_transparency: bool = False) -> Image.Image:
+        """Return an image, RGB, or RGBA where it is stored and asked for with transparent places.
+
+        Raises BadPicture where it is missing or is not what it was.
+        """
         path = self.get_path(sha256)
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadPicture(
                 f"{path.name} in {self._folder} is not the picture it was; send it again."
             )
-        return decode.load_image(data, path.name).image
+        background = None if keeps_transparency else WHITE
+        return decode.load_image(data, path.name, background).image
 
     def load_mask(self, sha256: str) -> Image.Image:
         """Return a mask, one channel (L). Raises what `load` raises."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect as reflection
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,7 +112,7 @@ def publish(services: Services) -> None:
             endpoints.upscale,
             description="Make a picture larger as it is, without painting anything.",
             file_fields={"image": "The picture to make larger."},
-            receive_file=endpoints.receive_image,
+            receive_file=partial(endpoints.receive_image, keeps_transparency=True),
         ),
         make_endpoint(
             SweepSpec,
@@ -316,10 +317,13 @@ class Endpoints:
                 "models": [report_entry(entry, visitor) for entry in entries[:limit]],
             }
 
-    async def receive_image(self, field_name: str, file: Any, visitor: Visitor) -> str:
+    async def receive_image(
+        self, field_name: str, file: Any, visitor: Visitor, *, keeps_transparency: bool = False
+    ) -> str:
         """Take in a file that was sent for `image` or `mask`; return its sha256."""
         inputs = self.services.home.library.inputs
-        add_file = inputs.add_mask if field_name == "mask" else inputs.add
+        add_image = partial(inputs.add, keeps_transparency=keeps_transparency)
+        add_file = inputs.add_mask if field_name == "mask" else add_image
         path, name = resolve_upload(file)
 
         def take(_request: None, visitor: Visitor) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from support.browser import HOSTILE, Studio, go, shot
-from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_gguf, write_weights
+from support.weights import CROSS, SDXL, VAE_FILE, WHOLE, kohya_lora, write_gguf, write_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -23,7 +23,7 @@ def mixed_up(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
     home = studio.home
     write_weights(home / "models" / "moon.safetensors", kohya_lora(CROSS))
     write_weights(home / "models" / f"{HOSTILE.replace('/', '')}.safetensors", kohya_lora(CROSS))
-    write_weights(home / "models" / "vae-ft-mse.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(home / "models" / "vae-ft-mse.safetensors", VAE_FILE)
     write_weights(home / "dropped.safetensors", SDXL | WHOLE)
     write_weights(home / "loras" / "taken.safetensors", kohya_lora(CROSS))
     write_weights(home / "models" / "taken.safetensors", kohya_lora(CROSS))

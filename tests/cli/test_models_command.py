@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.sentences import check_sentence
-from support.weights import CROSS, VAE, kohya_lora, write_weights
+from support.weights import CROSS, VAE_FILE, kohya_lora, write_weights
 
 Studio = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,7 +29,7 @@ def read(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]
 def test_a_folder_comes_and_goes(tmp_path: Path, studio: Studio) -> None:
     folder = tmp_path / "webui"
     write_weights(folder / "models/Lora/ink.safetensors", kohya_lora(CROSS))
-    write_weights(folder / "models/VAE/anime.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(folder / "models/VAE/anime.safetensors", VAE_FILE)
     check_sentence(studio("add-folder", str(folder)).stdout.strip())
     entries = read(studio("--json"))
     assert entries["a1111/ink"]["kind"] == "lora"

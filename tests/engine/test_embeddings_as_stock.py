@@ -26,6 +26,7 @@ from studio.engine.sweeps.job import outline_sweep
 from studio.errors import BadFile, InvalidSpec
 from studio.services.submission import Services
 from support.models import POCKET
+from support.pickles import read_pickles_here
 from support.sentences import refused
 
 pytestmark = pytest.mark.filterwarnings(
@@ -348,7 +349,10 @@ def test_words_that_a_lora_carries_come_with_it(
         path.unlink()
 
 
-def test_a_pickle_is_read_when_it_is_named(shelf: Path, paint: Callable[..., Any]) -> None:
+def test_a_pickle_is_read_when_it_is_named(
+    shelf: Path, paint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
     painted = paint(prompt="a boat, style", **QUICK)
     (shelf / "style.safetensors").unlink()
     torch.save({"string_to_param": {"*": STYLE}, "name": "x"}, shelf / "style.pt")

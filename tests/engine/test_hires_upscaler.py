@@ -22,6 +22,7 @@ from support import upscalers
 from support.benches import open_bench
 from support.models import POCKET
 from support.painting import made
+from support.pickles import read_pickles_here
 from support.sentences import refused
 from support.stock import PROMPT, SEED, called, pipe_of, scene
 
@@ -105,7 +106,10 @@ def test_it_counts_by_content_where_it_changes_something(bench: WorkerContext) -
     assert digest(**twice, hires_upscaler="other") != named
 
 
-def test_a_pickle_paints_what_the_same_numbers_do(bench: WorkerContext) -> None:
+def test_a_pickle_paints_what_the_same_numbers_do(
+    bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
     expected = made(bench, scene(), **LARGER, hires_upscaler="RealESRGAN_x2plus")
     folder = bench.settings.upscalers
     torch.save({"params_ema": TENSORS}, folder / "pick.pth")

@@ -24,7 +24,9 @@ from studio.settings import Settings, load
 from studio.storage.models.embedding_index import EmbeddingUses
 from studio.storage.models.library import Library
 from studio.storage.models.pickles import Pickles
+from support import upscalers
 from support.faulty_disk import faulty_disk
+from support.pickles import read_pickles_here
 
 VECTORS = torch.arange(2 * 768, dtype=torch.float32).reshape(2, 768) / 1000
 
@@ -121,7 +123,7 @@ def test_formats_that_people_have(settings: Settings, folder: Path) -> None:
     torch.save({"clip_l": VECTORS, "clip_g": torch.ones(2, 1280)}, folder / "xl.pt")
     both = torch.zeros(4, 768)
     torch.save({"<a>": both[0], "<b>": both[1]}, folder / "shared.bin")
-    layers = {"body.0.weight": torch.ones(4, 3, 3, 3), "body.1.weight": torch.ones(4)}
+    layers = upscalers.compact(2, convs=1)
     upscaler = settings.upscalers / "x4.pth"
     torch.save({"params_ema": layers, "params": {}, "iter": 5}, upscaler)
     before = {path: path.read_bytes() for path in [*folder.iterdir(), upscaler]}
@@ -278,8 +280,11 @@ def test_the_job_reads_what_is_new(settings: Settings, folder: Path) -> None:
     home.close()
 
 
-def test_a_word_inside_counts_at_the_first_time(settings: Settings, folder: Path) -> None:
+def test_a_word_inside_counts_at_the_first_time(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A prompt means the same before the page has looked at a pickle and afterwards."""
+    read_pickles_here(monkeypatch)
     torch.save({"<birb>": VECTORS[0]}, folder / "learned_embeds.bin")
     old_format = {"sks": VECTORS[1]}
     torch.save(old_format, folder / "plain.bin", _use_new_zipfile_serialization=False)

@@ -24,7 +24,7 @@ from studio.engine.generation.job import generate
 from studio.engine.models.components import _mend_end_of_text
 from studio.engine.models.part_files import build_clip_tokenizer
 from studio.engine.training.job import train
-from studio.errors import BadFile, StudioError
+from studio.errors import BadFile, StudioError, UnknownFamily
 from studio.storage.models.model_options import ModelOptions
 from support import ldm_files
 from support.benches import open_bench
@@ -230,7 +230,7 @@ def test_what_is_missing_is_named(
     tensors = ldm_files.collect_checkpoint("sd1", parts("sd1"))
     left = {name: tensor for name, tensor in tensors.items() if not name.endswith(lacks)}
     write(bench, "painter", left)
-    with refused(BadFile):
+    with refused((BadFile, UnknownFamily)):  # of an autoencoder the header tells already
         paint(bench, model="painter")
 
 
@@ -296,6 +296,23 @@ def test_another_vae_leaves_the_denoiser_where_it_is(
         hashes["vae"]
         == hashlib.sha256((bench.settings.vaes / "other.safetensors").read_bytes()).hexdigest()
     )
+
+
+def test_a_file_without_a_vae_paints_with_the_one_that_is_named(
+    bench: WorkerContext, parts: Callable[[str], dict[str, Any]]
+) -> None:
+    tensors = ldm_files.collect_checkpoint("sd1", parts("sd1"))
+    pruned = {name: t for name, t in tensors.items() if not name.startswith(ldm_files.VAE)}
+    write(bench, "it", pruned)
+    for name, seed in (("own", 3), ("other", 8)):
+        vae = ldm_files.make_toy_parts("sd1", seed=seed)["vae"]
+        ldm_files.write_checkpoint(bench.settings.vaes / f"{name}.safetensors", vae.state_dict())
+    with refused(BadFile) as caught:
+        paint(bench, model="it")
+    assert "Choose a VAE" in str(caught.value)
+    reference = call(ldm_files.make_pipeline("sd1", parts("sd1")))
+    assert np.array_equal(paint(bench, model="it", vae="own"), reference)
+    assert not np.array_equal(paint(bench, model="it", vae="other"), reference)
 
 
 def list_residents(bench: WorkerContext) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from studio.core.base import validate
@@ -25,9 +26,10 @@ from studio.storage.gallery import Gallery, read_image_settings, read_request
 from studio.storage.jobs import Progress
 from support import upscalers
 from support.benches import open_bench
+from support.pickles import read_pickles_here
 from support.sentences import refused
 from support.visitors import ANN, BOB, OWNER
-from support.weights import VAE, write_weights
+from support.weights import VAE_FILE, write_weights
 
 pytestmark = pytest.mark.smoke
 MADE_WITH = ResolvedRequest(
@@ -42,7 +44,7 @@ def bench(tmp_path: Path) -> Iterator[WorkerContext]:
     folder = bench.settings.upscalers
     upscalers.write(folder / "toy-2x.safetensors", upscalers.compact(2))
     upscalers.write(folder / "deep" / "RealESRGAN_x4plus.safetensors", upscalers.rrdb(blocks=1))
-    write_weights(folder / "a-vae.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(folder / "a-vae.safetensors", VAE_FILE)
     yield bench
     bench.home.close()
 
@@ -214,6 +216,14 @@ def test_names_and_defaults(bench: WorkerContext) -> None:
             upscaler_files.get(name)
 
 
+def test_a_name_of_several_is_said_to_be_one(bench: WorkerContext) -> None:
+    folder = bench.settings.upscalers
+    upscalers.write(folder / "more" / "RealESRGAN_x4plus.safetensors", upscalers.rrdb(blocks=1))
+    with refused(ModelNotFound) as caught:
+        bench.home.library.upscalers.get("RealESRGAN_x4plus.safetensors")
+    assert "More than one upscaler" in str(caught.value)
+
+
 def test_a_photo_gets_one_that_enlarges(bench: WorkerContext) -> None:
     folder = bench.settings.upscalers
     upscalers.write(folder / "1x-clean.safetensors", upscalers.compact(1))
@@ -231,7 +241,10 @@ def test_a_photo_gets_one_that_enlarges(bench: WorkerContext) -> None:
     assert choose(None, 1) == choose(None, 2) == "Lanczos"
 
 
-def test_a_pickle_is_read_when_it_is_named(bench: WorkerContext) -> None:
+def test_a_pickle_is_read_when_it_is_named(
+    bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
     folder = bench.settings.upscalers
     torch.save({"params": upscalers.compact(2)}, folder / "2x_pick.pth")
     (folder / "other.pth").write_bytes(b"\x80\x02.")
@@ -307,6 +320,58 @@ def test_a_damaged_file_fails_the_job_alone(bench: WorkerContext) -> None:
     with refused(BadFile):
         run(bench, sample(), upscaler="broken", scale=2)
     assert run(bench, sample(), upscaler="toy-2x", scale=2)["size"] == [40, 24]
+
+
+def sticker() -> Image.Image:
+    """A red disc with a soft edge, on transparent black."""
+    ring = Image.new("L", (96, 64))
+    ImageDraw.Draw(ring).ellipse((20, 10, 76, 54), fill=255)
+    alpha = ring.resize((48, 32)).resize(ring.size)
+    image = Image.new("RGBA", ring.size)
+    image.paste((250, 10, 10), mask=alpha.point(lambda opacity: 255 if opacity else 0))
+    image.putalpha(alpha)
+    return image
+
+
+def enlarge_file(bench: WorkerContext, image: Image.Image, upscaler: str) -> Image.Image:
+    """What becomes of a file that was taken in with its transparency."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    sha256 = bench.home.inputs.add(file.getvalue(), keeps_transparency=True).sha256
+    return open_result(upscale(bench, {"image": sha256, "upscaler": upscaler, "scale": 2}, print))
+
+
+@pytest.mark.parametrize(
+    ("upscaler", "resample"),
+    [
+        ("Lanczos", Image.Resampling.LANCZOS),
+        ("Nearest", Image.Resampling.NEAREST),
+        ("toy-2x", Image.Resampling.LANCZOS),
+    ],
+)
+def test_transparent_places_stay_transparent(
+    bench: WorkerContext, upscaler: str, resample: Image.Resampling
+) -> None:
+    image = sticker()
+    result = enlarge_file(bench, image, upscaler)
+    assert (result.mode, result.size) == ("RGBA", (192, 128))
+    expected = image.getchannel("A").resize(result.size, resample)
+    assert np.array_equal(np.asarray(result.getchannel("A")), np.asarray(expected))
+
+
+def test_what_hides_in_transparent_places_makes_no_rim(bench: WorkerContext) -> None:
+    result = np.asarray(enlarge_file(bench, sticker(), "Lanczos"))
+    visible = result[result[..., 3] > 0][:, :3].astype(int)
+    assert np.abs(visible - (250, 10, 10)).max() < 20  # black would be 250 away
+
+
+def test_an_opaque_picture_gets_no_transparency(bench: WorkerContext) -> None:
+    image = sample()
+    opaque = image.copy()
+    opaque.putalpha(255)
+    result = enlarge_file(bench, opaque, "Lanczos")
+    assert result.mode == "RGB"
+    assert np.array_equal(np.asarray(result), np.asarray(image.resize((40, 24), 1)))
 
 
 def test_words_of_the_queue() -> None:

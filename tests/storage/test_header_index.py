@@ -17,7 +17,7 @@ from studio.storage.models.folder_scan import read_stamp, scan_folder
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.library import Library
 from studio.storage.models.lora_file import LoraInfo, read_lora_info
-from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_weights
+from support.weights import CROSS, SDXL, VAE_FILE, WHOLE, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.smoke
 def folder(tmp_path: Path) -> Path:
     write_weights(tmp_path / "files/ink.safetensors", kohya_lora(CROSS), metadata={"x": "y"})
     write_weights(tmp_path / "files/big.safetensors", SDXL | WHOLE)
-    write_weights(tmp_path / "files/deep/vae.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "files/deep/vae.safetensors", VAE_FILE)
     return tmp_path / "files"
 
 
@@ -128,7 +128,7 @@ def test_a_list_does_not_wait_for_the_first_look(
     library = Library(load(home=tmp_path / "home", device="cpu"))
     vaes = tmp_path / "home/vae"
     for number in range(30):
-        write_weights(vaes / f"x{number:02}.safetensors", {VAE: [512, 4, 3, 3]})
+        write_weights(vaes / f"x{number:02}.safetensors", VAE_FILE)
     gate = threading.Event()
     read = model_file.identify_file
 

@@ -8,6 +8,7 @@ import pytest
 
 from studio.storage.models.header_rules import FAMILY_TITLES, KIND_FOLDERS, KIND_TITLES, RULES
 from studio.storage.models.model_file import identify_file
+from support import upscalers
 from support.weights import (
     CONTEXT_1,
     CONTEXT_4,
@@ -17,6 +18,7 @@ from support.weights import (
     SDXL,
     UNET,
     VAE,
+    VAE_FILE,
     WHOLE,
     Shapes,
     kohya_lora,
@@ -138,7 +140,7 @@ ROWS: list[tuple[str, str, Shapes]] = [
         put(UNET, {"joint_blocks.0.x_block.attn.qkv.weight": [8, 8], "pos_embed": [1]}),
     ),
     # ---- parts of a model ----
-    ("vae", "autoencoder (VAE)", {"decoder.conv_in.weight": [512, 4, 3, 3]}),
+    ("vae", "autoencoder (VAE)", VAE_FILE),
     ("vae", "autoencoder (VAE)", {VAE: [512, 16, 3, 3]}),
     ("vae", "autoencoder (VAE)", {"vae.decoder.conv_in.weight": [384, 16, 3, 3, 3]}),
     (
@@ -238,20 +240,12 @@ ROWS: list[tuple[str, str, Shapes]] = [
         IP | FACE_LORA | {"image_proj.perceiver_resampler.proj_in.weight": [8, 8]},
     ),
     # ---- upscalers ----
-    (
-        "upscaler",
-        "upscaler (compact)",
-        {"body.0.weight": [64, 3, 3, 3], "body.1.weight": [64]},
-    ),
+    ("upscaler", "upscaler (compact)", upscalers.list_shapes(upscalers.compact())),
+    ("upscaler", "ESRGAN upscaler", upscalers.list_shapes(upscalers.rrdb())),
     (
         "upscaler",
         "ESRGAN upscaler",
-        {"conv_first.weight": [64, 3, 3, 3], "body.0.rdb1.conv1.weight": [32, 64, 3, 3]},
-    ),
-    (
-        "upscaler",
-        "ESRGAN upscaler",
-        {"model.0.weight": [64, 3, 3, 3], "model.1.sub.0.RDB1.conv1.0.weight": [32, 64, 3, 3]},
+        upscalers.list_shapes(upscalers.in_first_names(upscalers.rrdb())),
     ),
     ("upscaler", "upscaler", {"conv_first.weight": [60, 3, 3, 3], "conv_last.weight": [3, 64]}),
     # ---- what nobody knows ----
@@ -259,6 +253,25 @@ ROWS: list[tuple[str, str, Shapes]] = [
 ]
 # What is named, and refused: a word of the reason.
 REFUSED: list[tuple[str, str, str, Shapes]] = [
+    ("vae", "autoencoder (VAE)", "lacks", {"decoder.conv_in.weight": [512, 4, 3, 3]}),
+    (
+        "upscaler",
+        "upscaler (compact)",
+        "compact upscaler",
+        {"body.0.weight": [64, 3, 3, 3], "body.1.weight": [64]},
+    ),
+    (
+        "upscaler",
+        "ESRGAN upscaler",
+        "lacks conv_last.weight",
+        {"conv_first.weight": [64, 3, 3, 3], "body.0.rdb1.conv1.weight": [32, 64, 3, 3]},
+    ),
+    (
+        "upscaler",
+        "ESRGAN upscaler",
+        "lacks",
+        {"model.0.weight": [64, 3, 3, 3], "model.1.sub.0.RDB1.conv1.0.weight": [32, 64, 3, 3]},
+    ),
     (
         "denoiser",
         "denoiser of the SDXL refiner",

@@ -47,6 +47,21 @@ def test_the_same_pixels_are_the_same_file(inputs: Inputs, settings: Settings) -
     assert np.array_equal(np.asarray(inputs.load(one.sha256)), np.asarray(image))
 
 
+def test_transparency_is_kept_for_those_who_ask(inputs: Inputs) -> None:
+    clear = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    clear.paste((0, 0, 255, 128), (0, 0, 16, 8))
+    kept = inputs.add(bytes_of(clear), keeps_transparency=True)
+    assert not kept.notes
+    loaded = inputs.load(kept.sha256, keeps_transparency=True)
+    assert np.array_equal(np.asarray(loaded), np.asarray(clear))
+    flat = inputs.add(bytes_of(clear))
+    assert flat.sha256 != kept.sha256
+    assert np.array_equal(
+        np.asarray(inputs.load(kept.sha256)), np.asarray(inputs.load(flat.sha256))
+    )
+    assert inputs.load(flat.sha256, keeps_transparency=True).mode == "RGB"
+
+
 def test_upright_and_without_transparency(inputs: Inputs) -> None:
     image = Image.new("RGB", (40, 20), "blue")
     image.paste("red", (0, 0, 10, 20))

@@ -18,7 +18,7 @@ from support.sentences import check_sentence, refused
 from support.weights import (
     CROSS,
     SDXL,
-    VAE,
+    VAE_FILE,
     WHOLE,
     kohya_lora,
     list_own_loras,
@@ -52,7 +52,7 @@ def test_what_lies_in_the_wrong_folder(home: Settings) -> None:
     write_weights(home.models / "lora.safetensors", LORA)
     write_weights(home.models / "loha.safetensors", LOHA)
     write_weights(home.models / "right.safetensors", SDXL | WHOLE)
-    write_weights(home.models / "vae.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(home.models / "vae.safetensors", VAE_FILE)
     write_weights(home.loras / "deep" / "big.safetensors", SDXL | WHOLE)
     write_weights(home.loras / "right.safetensors", LORA)
     write_gguf(home.loras / "flux.gguf", [("joint_blocks.0.x", [8], 1)], "sd3")
@@ -61,7 +61,7 @@ def test_what_lies_in_the_wrong_folder(home: Settings) -> None:
         home.embeddings / "up.safetensors",
         {"conv_first.weight": [64, 3, 3, 3], "conv_last.weight": [3]},
     )
-    write_weights(home.vaes / "right.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(home.vaes / "right.safetensors", VAE_FILE)
     (home.loras / "old.pt").write_bytes(b"\x80\x02")
     assert places(home) == {
         "models/vae.safetensors": "vae",
@@ -77,7 +77,7 @@ def test_what_lies_in_the_wrong_folder(home: Settings) -> None:
 def test_it_is_said(home: Settings) -> None:
     write_weights(home.models / "lora.safetensors", LORA)
     write_weights(home.loras / "big.safetensors", SDXL | WHOLE)
-    write_weights(home.loras / "vae.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(home.loras / "vae.safetensors", VAE_FILE)
     library = Library(home)
     for item in (*library.scan_models(), *list_own_loras(library)):
         if isinstance(item, Unusable):
@@ -239,7 +239,7 @@ def test_a_rename_never_replaces(
             "models/control.safetensors",
             {"control_layers.0.x": [4], "control_all_x_embedder.x": [4]},
         ),
-        ("vae/vae.safetensors", {VAE: [512, 4, 3, 3]}),
+        ("vae/vae.safetensors", VAE_FILE),
         ("models/big.safetensors", SDXL | WHOLE),
         ("models/odd.safetensors", {"x": [4, 4]}),
         ("loras/moon.safetensors", LORA),

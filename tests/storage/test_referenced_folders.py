@@ -19,11 +19,11 @@ from studio.storage.models.hub_cache import read_blob_hash
 from studio.storage.models.library import Library, LoraInfo, ModelInfo, Unusable
 from support.models import POCKET
 from support.sentences import refused
-from support.weights import CROSS, SD1, SDXL, VAE, WHOLE, kohya_lora, write_weights
+from support.weights import CROSS, SD1, SDXL, VAE_FILE, WHOLE, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
 LORA = kohya_lora(CROSS)
-VAE_SHAPES = {VAE: [512, 4, 3, 3]}
+VAE_SHAPES = VAE_FILE
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from studio.storage.models import shelf as shelf_module
 from studio.storage.models.library import Library
 from studio.storage.models.shelf import MAX_FILES, walk_weights
 from support.sentences import refused
-from support.weights import CROSS, VAE, kohya_lora, write_weights
+from support.weights import CROSS, VAE, VAE_FILE, kohya_lora, write_weights
 
 pytestmark = pytest.mark.smoke
 
@@ -25,23 +25,23 @@ def library(tmp_path: Path) -> Library:
 
 def test_the_header_decides_the_kind(library: Library, tmp_path: Path) -> None:
     vaes = tmp_path / "home" / "vae"
-    write_weights(vaes / "anime.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(vaes / "anime.safetensors", VAE_FILE)
     write_weights(vaes / "deep" / "flux.safetensors", {VAE: [512, 16, 3, 3]})
     write_weights(vaes / "moon.safetensors", kohya_lora(CROSS))
     assert [file.name for file in library.shelf.list_files("vae")] == ["anime", "deep/flux"]
 
 
 def test_the_last_part_of_a_name_is_enough(library: Library, tmp_path: Path) -> None:
-    write_weights(tmp_path / "home/vae/a/x.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "home/vae/a/x.safetensors", VAE_FILE)
     assert library.shelf.get_file("vae", "x").name == "a/x"
-    write_weights(tmp_path / "home/vae/b/x.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "home/vae/b/x.safetensors", VAE_FILE)
     with refused(ModelNotFound):
         library.shelf.get_file("vae", "x")
     assert library.shelf.get_file("vae", "b/x").path.parent.name == "b"
 
 
 def test_what_cannot_be_used_says_why(library: Library, tmp_path: Path) -> None:
-    write_weights(tmp_path / "home/vae/big-00001-of-00002.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "home/vae/big-00001-of-00002.safetensors", VAE_FILE)
     with refused(BadFile):
         library.shelf.get_file("vae", "big-00001-of-00002")
 
@@ -59,7 +59,7 @@ def test_one_look_answers_several_questions(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request asks for a model, LoRAs, a VAE and embeddings: with 5,000 files each look counts."""
-    write_weights(tmp_path / "home/vae/a.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "home/vae/a.safetensors", VAE_FILE)
     looks = []
     scan_roots = shelf_module.scan_folder
     monkeypatch.setattr(
@@ -69,7 +69,7 @@ def test_one_look_answers_several_questions(
     num_folders = len(looks)
     library.check_request(GenerationRequest(prompt="a <lora:moon:1> boat"))
     assert len(looks) == 2 * num_folders
-    write_weights(tmp_path / "home/vae/b.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(tmp_path / "home/vae/b.safetensors", VAE_FILE)
     with library.shelf.look_once():
         assert library.shelf.get_file("vae", "b").name == "b"
     (tmp_path / "home/vae/b.safetensors").unlink()

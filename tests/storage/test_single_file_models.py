@@ -371,11 +371,30 @@ def test_a_pruned_file_takes_the_only_vae_that_fits(library: Library, home: Path
     assert "anime, mse" in str(caught.value)
     catalog = ModelCatalog(Home(load(home=home, device="cpu")))
     (entry,) = [e for e in catalog.list_entries(OWNER) if e.name == "painter"]
-    check_sentence(entry.problem)
+    assert not entry.problem
+    check_sentence(entry.warnings[0])
+    named = library.check_request(GenerationRequest(model="painter", vae="mse"))
+    assert named.parts["vae"].path.name == "mse.safetensors"
+    write_weights(home / "vae/small.safetensors", vae_shapes(levels=(32, 32)))
+    for vae in ("flux", "small"):
+        with refused(BadFile):
+            library.check_request(GenerationRequest(model="painter", vae=vae))
     library.save_options("painter", ModelOptions(vae="anime"))
     assert library.check_request(request).parts["vae"].path.name == "anime.safetensors"
     chosen = library.check_request(GenerationRequest(model="painter", vae="mse"))
     assert chosen.parts["vae"].path.name == "mse.safetensors"
+
+
+def test_a_file_that_lacks_more_than_a_vae_is_of_no_use(library: Library, home: Path) -> None:
+    unet = {n: s for n, s in toy_shapes("sd1").items() if n.startswith(ldm_files.UNET)}
+    write_weights(home / "models/painter.safetensors", unet)
+    write_weights(home / "vae/mse.safetensors", vae_shapes(levels=TOY))
+    write_weights(home / "vae/anime.safetensors", vae_shapes(levels=TOY))
+    catalog = ModelCatalog(Home(load(home=home, device="cpu")))
+    (entry,) = [e for e in catalog.list_entries(OWNER) if e.name == "painter"]
+    check_sentence(entry.problem)
+    with refused(BadFile):
+        library.check_request(GenerationRequest(model="painter", vae="mse"))
 
 
 def test_an_autoencoder_beside_a_file(library: Library, home: Path) -> None:

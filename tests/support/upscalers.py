@@ -101,6 +101,11 @@ def in_trunk_names(tensors: Tensors) -> Tensors:
     return result
 
 
+def list_shapes(tensors: Tensors) -> dict[str, list[int]]:
+    """The names and shapes that a header of such a file has."""
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
 def write(path: Path, tensors: Tensors, dtype: torch.dtype = torch.float32) -> Path:
     """Write a safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)

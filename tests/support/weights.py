@@ -16,6 +16,48 @@ SD2: Shapes = {f"{UNET}input_blocks.0.0.weight": [320, 4, 3, 3], CONTEXT_1: [320
 SDXL: Shapes = {f"{UNET}input_blocks.0.0.weight": [320, 4, 3, 3], CONTEXT_4: [640, 2048]}
 VAE = "first_stage_model.decoder.conv_in.weight"
 CLIP = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+# A whole autoencoder of two levels in LDM's names, as small as its groups of 32 allow.
+VAE_FILE: Shapes = {
+    f"first_stage_model.{layer}.{kind}": shape if kind == "weight" else shape[:1]
+    for layer, shape in {
+        "quant_conv": [8, 8, 1, 1],
+        "post_quant_conv": [4, 4, 1, 1],
+        "encoder.conv_in": [32, 3, 3, 3],
+        "encoder.conv_out": [8, 64, 3, 3],
+        "encoder.norm_out": [64],
+        "encoder.down.0.downsample.conv": [32, 32, 3, 3],
+        "encoder.down.1.block.0.nin_shortcut": [64, 32, 1, 1],
+        "decoder.conv_in": [64, 4, 3, 3],
+        "decoder.conv_out": [3, 32, 3, 3],
+        "decoder.norm_out": [32],
+        "decoder.up.1.upsample.conv": [64, 64, 3, 3],
+        "decoder.up.0.block.0.nin_shortcut": [32, 64, 1, 1],
+        **{
+            f"{block}.{layer}": [outputs, inputs, 3, 3][: 4 if layer == "conv1" else 1]
+            if layer != "conv2"
+            else [outputs, outputs, 3, 3]
+            for block, outputs, inputs in (
+                ("encoder.down.0.block.0", 32, 32),
+                ("encoder.down.1.block.0", 64, 32),
+                ("encoder.mid.block_1", 64, 64),
+                ("encoder.mid.block_2", 64, 64),
+                ("decoder.mid.block_1", 64, 64),
+                ("decoder.mid.block_2", 64, 64),
+                ("decoder.up.1.block.0", 64, 64),
+                ("decoder.up.1.block.1", 64, 64),
+                ("decoder.up.0.block.0", 32, 64),
+                ("decoder.up.0.block.1", 32, 32),
+            )
+            for layer in ("norm1", "conv1", "norm2", "conv2")
+        },
+        **{
+            f"{side}.mid.attn_1.{layer}": [64, 64, 1, 1] if layer != "norm" else [64]
+            for side in ("encoder", "decoder")
+            for layer in ("norm", "q", "k", "v", "proj_out")
+        },
+    }.items()
+    for kind in ("weight", "bias")
+}
 WHOLE: Shapes = {VAE: [512, 4, 3, 3], CLIP: [49408, 768]}
 CROSS = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 

@@ -20,7 +20,7 @@ from support import upscalers
 from support.ldm_files import toy_shapes
 from support.sentences import refused
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
-from support.weights import CROSS, SDXL, VAE, WHOLE, kohya_lora, write_weights
+from support.weights import CROSS, SDXL, VAE_FILE, WHOLE, kohya_lora, write_weights
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_page_that_is_none_is_the_nearest(tab: ModelsTab, page: Any) -> None:
 
 def test_a_hostile_name_is_only_text(tab: ModelsTab, desk: Services) -> None:
     name = "<img src=x onerror=alert(1)>\"'&.safetensors"
-    write_weights(desk.home.settings.models / name, {VAE: [512, 4, 3, 3]})
+    write_weights(desk.home.settings.models / name, VAE_FILE)
     page = shown(tab)
     assert "<img" not in page
     stem = name.removesuffix(".safetensors")
@@ -200,7 +200,7 @@ def test_search_and_filters(tab: ModelsTab, desk: Services) -> None:
         kohya_lora(CROSS),
         metadata={"modelspec.trigger_phrase": "brush strokes"},
     )
-    write_weights(settings.vaes / "anime.safetensors", {VAE: [512, 4, 3, 3]})
+    write_weights(settings.vaes / "anime.safetensors", VAE_FILE)
     assert names(shown(tab, search="BRUSH ink")) == ["ink"]
     assert names(shown(tab, search="brush anime")) == []
     assert names(shown(tab, kind="vae")) == ["anime"]
@@ -229,7 +229,7 @@ def test_broken_favourites_are_none(tab: ModelsTab, desk: Services, data: str) -
 
 def test_a_page_at_a_time(tab: ModelsTab, desk: Services) -> None:
     for number in range(150):
-        write_weights(desk.home.settings.vaes / f"x{number:03}.safetensors", {VAE: [512, 4, 3, 3]})
+        write_weights(desk.home.settings.vaes / f"x{number:03}.safetensors", VAE_FILE)
     first = shown(tab, kind="vae")
     assert len(names(first)) == CARDS_PER_PAGE
     assert len(first) < 300_000
@@ -267,14 +267,14 @@ def test_a_file_goes_where_its_header_says(
         value = {"path": str(path), "orig_name": name}
         return tab.add_file(set_filters(tab) | {tab.upload: value}, asked)
 
-    assert "anime" in names(send("anime.safetensors", shapes={VAE: [512, 4, 3, 3]})[tab.cards])
+    assert "anime" in names(send("anime.safetensors", shapes=VAE_FILE)[tab.cards])
     assert (desk.home.settings.vaes / "anime.safetensors").is_file()
     send("ink.safetensors", shapes=kohya_lora(CROSS))
     assert (desk.home.settings.loras / "ink.safetensors").is_file()
     before = sorted(desk.home.settings.home.rglob("*.safetensors"))
     for name, shapes in (
-        ("anime.safetensors", {VAE: [512, 4, 3, 3]}),  # taken
-        ("notes.txt", {VAE: [512, 4, 3, 3]}),
+        ("anime.safetensors", VAE_FILE),  # taken
+        ("notes.txt", VAE_FILE),
         ("odd.safetensors", {"x": [1]}),
     ):
         with refused(gr.Error):
@@ -295,7 +295,7 @@ def test_short_names_of_families_are_found(tab: ModelsTab, desk: Services) -> No
 def test_a_path_is_used_where_it_lies(tab: ModelsTab, desk: Services, tmp_path: Path) -> None:
     asked: Any = Asked(OWNER)
     folder = tmp_path / "files"
-    file = write_weights(tmp_path / "Downloads/anime.safetensors", {VAE: [512, 4, 3, 3]})
+    file = write_weights(tmp_path / "Downloads/anime.safetensors", VAE_FILE)
     write_weights(folder / "sun.safetensors", kohya_lora(CROSS))
 
     def add(path: Any, name: Any = "") -> dict[Any, Any]:

@@ -115,6 +115,14 @@ def test_nothing_without_a_picture(tab: UpscaleTab) -> None:
         tab.take_upload({tab.image: {"path": "/etc/passwd"}}, Asked(OWNER))
 
 
+def test_transparent_places_are_taken_in(tab: UpscaleTab, desk: Services) -> None:
+    saved = save(desk)
+    Image.new("RGBA", (64, 48), (255, 0, 0, 90)).save(saved.path)
+    updates = tab.receive_image(saved, OWNER)
+    stored = desk.home.inputs.load(updates[tab.source].image, keeps_transparency=True)
+    assert stored.getpixel((5, 5)) == (255, 0, 0, 90)
+
+
 def test_a_guest_works_on_what_they_brought_alone(tab: UpscaleTab, desk: Services) -> None:
     updates = tab.receive_image(save(desk, owner="ann"), ANN)
     tab.submit(page(tab, updates, scale=4), Asked(ANN))

@@ -1,10 +1,10 @@
 """The configs that a single-file checkpoint comes without, from the shapes of its tensors.
 
-Knows: what autoencoders and CLIP's text encoders of Stable Diffusion are built like, what their
-families agree on (noise, sizes, padding). Does not know: files; U-Nets (unet_shapes.py).
+Knows: what CLIP's text encoders of Stable Diffusion are built like, what their families agree on
+(noise, sizes, padding). Does not know: files; U-Nets (unet_shapes.py); autoencoders
+(vae_shapes.py).
 
-Sources: the configs of the repositories on the hub of SD 1.5, 2.1 and SDXL, open_clip, CompVis'
-autoencoder.
+Sources: the configs of the repositories on the hub of SD 1.5, 2.1 and SDXL, open_clip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ HEAD_SIZE = 64
 MAX_LAYERS = 100
 # Of OpenCLIP-H's 24 layers SD 2.x reads the last but one, and its final norm after that.
 MAX_SD2_LAYERS = 23
-MAX_LEVELS = 10
 GELU, QUICK_GELU = "gelu", "quick_gelu"
 
 
@@ -51,7 +50,6 @@ class CheckpointFacts:
         return self.native_size_v if prediction_type == "v_prediction" else self.native_size
 
 
-_VAE_ATTENTIONS = ("encoder.mid.attn_1.", "encoder.mid_block.attentions.0.")
 _END = "<|endoftext|>"
 CHECKPOINT_FACTS: dict[FamilyName, CheckpointFacts] = {
     "sd1": CheckpointFacts(0.18215, (_END,), (768,), 512, 512),
@@ -72,47 +70,6 @@ def build_scheduler_config(prediction_type: str, is_zero_snr: bool) -> dict[str,
         "timestep_spacing": "leading",
         "prediction_type": prediction_type,
         "rescale_betas_zero_snr": is_zero_snr,
-    }
-
-
-def build_vae_config(shapes: Shapes, scaling_factor: float) -> dict[str, Any]:
-    """Return diffusers' config of an autoencoder.
-
-    Args:
-        shapes: Of its tensors, without a prefix, by LDM's names or by diffusers'.
-        scaling_factor: Of its family.
-
-    Raises:
-        BadFile: They are not those of a whole autoencoder; a sentence that begins with "its".
-    """
-    pattern, layers_pattern = (
-        ("encoder.down_blocks.{}.resnets.0.conv1.weight", "encoder.down_blocks.0.resnets.{}.conv1.")
-        if "encoder.down_blocks.0.resnets.0.conv1.weight" in shapes
-        else ("encoder.down.{}.block.0.conv1.weight", "encoder.down.0.block.{}.conv1.")
-    )
-    channels = []
-    for level in range(MAX_LEVELS):
-        shape = shapes.get(pattern.format(level))
-        if not shape:
-            break
-        channels.append(shape[0])
-    layers = _count(shapes, layers_pattern + "weight")
-    latents = shapes.get("decoder.conv_in.weight", ())
-    if not channels or not layers or len(latents) < 2:
-        raise BadFile("its autoencoder lacks whole blocks; copy the file again.")
-    return {
-        "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
-        "latent_channels": latents[1],
-        "block_out_channels": channels,
-        "layers_per_block": layers,
-        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
-        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
-        "scaling_factor": scaling_factor,
-        "mid_block_add_attention": any(name.startswith(_VAE_ATTENTIONS) for name in shapes),
-        "use_quant_conv": "quant_conv.weight" in shapes,
-        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
     }
 
 

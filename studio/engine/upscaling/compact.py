@@ -1,24 +1,18 @@
 """SRVGG-compact: the small upscaler of Real-ESRGAN, convolutions in a row at the image's own size.
 
-Knows: its layers by the numbers in its state dict (`body.0.weight` …); channels, width, depth and
-scale from their shapes.
-Does not know: files, tiles, other kinds of networks.
+Knows: its layers by the numbers in its state dict (`body.0.weight` …).
+Does not know: files, how its sizes are read from shapes (storage/models/upscaler_shapes.py), tiles,
+other kinds of networks.
 
 Source: SRVGGNetCompact of Real-ESRGAN, BSD-3-Clause.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-from studio.errors import BadFile
-
-Shape = tuple[int, ...]
-KERNEL = 3
+from studio.storage.models.upscaler_shapes import KERNEL
 
 
 class CompactNetwork(nn.Module):
@@ -51,25 +45,3 @@ class CompactNetwork(nn.Module):
         """Map (n, channels, h, w) from 0 to 1 to (n, channels, h * scale, w * scale)."""
         detail = functional.pixel_shuffle(self.body(image), self.scale)
         return detail + functional.interpolate(image, scale_factor=self.scale, mode="nearest")
-
-    @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Shape]) -> CompactNetwork:
-        """Return the network, untrained, that tensors of these names and shapes belong to.
-
-        Raises BadFile where the first and the last one do not go together.
-        """
-        first = shapes["body.0.weight"]
-        last_index = max(int(name.split(".")[1]) for name in shapes)
-        last = shapes.get(f"body.{last_index}.weight", ())
-        # Two tensors for each convolution, one for each activation between them.
-        num_tensors = 2 * (last_index // 2 + 1) + last_index // 2
-        is_chain = last_index >= 2 and last_index % 2 == 0 and len(shapes) == num_tensors
-        if not is_chain or len(first) != 4 or len(last) != 4:
-            raise BadFile("its layers are not those of a compact upscaler.")
-        channels = first[1]
-        scale = math.isqrt(last[0] // channels) if channels else 0
-        if channels not in (1, 3) or scale < 1 or last[0] != channels * scale**2:
-            raise BadFile(
-                f"it makes {last[0]} channels out of {channels}, which is no enlarged image."
-            )
-        return cls(channels, first[0], last_index // 2 - 1, scale)

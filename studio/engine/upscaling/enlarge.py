@@ -87,6 +87,14 @@ def enlarge_image(
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
+def enlarge_alpha(upscaler_file: UpscalerFile, alpha: Image.Image, size: Size) -> Image.Image:
+    """Return the transparency (L) of an image at another size: by its formula, else by Lanczos.
+
+    Networks are trained on colours; of a soft edge they would make a jagged one.
+    """
+    return alpha.resize(size, _FILTERS.get(upscaler_file.name, Image.Resampling.LANCZOS))
+
+
 def _check_intermediate_size(size: Size, scale: int, name: str) -> None:
     width, height = scale * size[0], scale * size[1]
     if width * height > MAX_INTERMEDIATE_PIXELS:

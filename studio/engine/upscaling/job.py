@@ -17,7 +17,8 @@ from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord, UpscaleSpec, compute_upscale_digest
 from studio.engine.context import WorkerContext
 from studio.engine.progress import ProgressCallback, ProgressTracker
-from studio.engine.upscaling.enlarge import enlarge_image
+from studio.engine.upscaling.enlarge import enlarge_alpha, enlarge_image
+from studio.imaging.transparency import split_transparency
 from studio.storage.models.upscalers import UpscalerFile
 
 FALLBACK_SIDE_PX = 512  # of the settings that stand in where an image has none
@@ -42,7 +43,8 @@ def upscale(
     request_values = values.pop("request", None)
     upscale_spec = validate(UpscaleSpec, values)
     library = context.home.library
-    image = context.home.inputs.load(upscale_spec.image)
+    image = context.home.inputs.load(upscale_spec.image, keeps_transparency=True)
+    colours, alpha = split_transparency(image)
     size = upscale_spec.compute_size(image.size)
     upscaler = library.upscalers.read(
         upscale_spec.upscaler
@@ -59,7 +61,9 @@ def upscale(
             tracker.start()
         tracker.report(done, f"Enlarging with {upscaler.name}")
 
-    enlarged = enlarge_image(context.pipelines, upscaler, image, size, report_tile)
+    enlarged = enlarge_image(context.pipelines, upscaler, colours, size, report_tile)
+    if alpha is not None:
+        enlarged.putalpha(enlarge_alpha(upscaler, alpha, size))
     seconds = time.perf_counter() - start_time
     settings = _read_request(request_values)
     entry = _save_image(context, enlarged, upscale_spec, (upscaler, settings), seconds)

@@ -7,8 +7,7 @@ Does not know: where files lie (storage/models/upscalers.py), tiles (tiles.py), 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from studio.engine.upscaling.compact import CompactNetwork
 from studio.engine.upscaling.rrdb import RrdbNetwork
 from studio.errors import BadFile
 from studio.storage.models.upscaler_header import rename_tensors
+from studio.storage.models.upscaler_shapes import CompactSizes, measure_upscaler
 from studio.storage.odd_files import explain_odd_file
 
 # What a network of another kind sees around a tile; of ours the same, or less where that is all
 # that it looks at.
 MAX_REACH_PX = 32
-_COMPACT_TENSOR = re.compile(r"body\.\d{1,4}\.(weight|bias)")
 _MISSING_LIBRARY = (
     "is of a kind that needs the library spandrel, which is not installed. Install it with "
     "pip install 'picture-studio[upscale]', or take an ESRGAN or Real-ESRGAN upscaler."
@@ -108,29 +107,13 @@ def build_network(tensors: dict[str, Tensor]) -> CompactNetwork | RrdbNetwork | 
     Raises:
         BadFile: It is one of ours, but tensors are missing or too many, or of the wrong shape.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    kind: type[CompactNetwork] | type[RrdbNetwork]
-    if "body.0.weight" in shapes and all(map(_COMPACT_TENSOR.fullmatch, shapes)):
-        kind = CompactNetwork
-    elif "conv_first.weight" in shapes and "body.0.rdb1.conv1.weight" in shapes:
-        if any(".conv1x1." in name for name in shapes):
-            return None  # ESRGAN+
-        kind = RrdbNetwork
-    else:
+    sizes = measure_upscaler({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    if sizes is None:
         return None
     with torch.device("meta"):
-        network = kind.from_shapes(shapes)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    for name in sorted(expected.keys() - shapes.keys()):
-        raise BadFile(f"it lacks {name}.")
-    for name in sorted(shapes.keys() - expected.keys()):
-        raise BadFile(f"it has {name[:80]}, which no such network has.")
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            raise BadFile(
-                f"{name} is {list(shapes[name])} large and would have to be {list(shape)}."
-            )
-    return network
+        if isinstance(sizes, CompactSizes):
+            return CompactNetwork(**asdict(sizes))
+        return RrdbNetwork(**asdict(sizes))
 
 
 def _load_with_spandrel(tensors: dict[str, Tensor], name: str, device: Device) -> Upscaler:

@@ -1,9 +1,9 @@
 """ESRGAN's generator (RRDB): dense blocks at the image's size, then each step twice as large.
 
-Knows: its layers under today's names (`conv_first`, `body.0.rdb1.conv1` …), and all its sizes from
-the tensors' shapes; Real-ESRGAN's networks that make ×2 and ×1 of the same layers by folding pixels
-into channels first. Does not know: the older names that files have
-(storage/models/upscaler_header.py), files, tiles, other kinds of networks.
+Knows: its layers under today's names (`conv_first`, `body.0.rdb1.conv1` …); Real-ESRGAN's networks
+that make ×2 and ×1 of the same layers by folding pixels into channels first. Does not know: the
+older names that files have, how sizes are read from shapes (storage/models/upscaler_header.py,
+upscaler_shapes.py), files, tiles, other kinds of networks.
 
 Sources: RRDBNet of BasicSR (Apache-2.0), and RRDB_Net of ESRGAN's
 first release, whose layers are numbered (`model.1.sub.0.RDB1.conv1.0`).
@@ -11,18 +11,12 @@ first release, whose layers are numbered (`model.1.sub.0.RDB1.conv1.0`).
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from studio.errors import BadFile
+from studio.storage.models.upscaler_shapes import NUM_DENSE_CONVS
 
-Shape = tuple[int, ...]
-NUM_DENSE_CONVS = 5
 SLOPE = 0.2  # of the leaky ReLUs
 RESIDUAL_SCALE = 0.2
 
@@ -113,37 +107,3 @@ class RrdbNetwork(nn.Module):
             features = functional.leaky_relu(getattr(self, f"conv_up{index}")(larger), SLOPE)
         last: Tensor = self.conv_last(functional.leaky_relu(self.conv_hr(features), SLOPE))
         return last
-
-    @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Shape]) -> RrdbNetwork:
-        """Return the network, untrained, that tensors of these names and shapes belong to.
-
-        Args:
-            shapes: Under today's names, see `rename_tensors`.
-
-        Raises:
-            BadFile: They do not go together.
-        """
-        names = ("conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight")
-        missing = [name for name in names if len(shapes.get(name, ())) != 4]
-        if missing:
-            raise BadFile(f"it lacks {missing[0]}.")
-        features, in_channels = shapes[names[0]][:2]
-        channels = shapes[names[1]][0]
-        fold = math.isqrt(in_channels // channels) if channels else 0
-        num_doublings = sum(bool(re.fullmatch(r"conv_up\d\.weight", name)) for name in shapes)
-        is_image = channels in (1, 3) and in_channels == channels * fold**2
-        if not is_image or fold not in (1, 2, 4) or 2**num_doublings < fold:
-            raise BadFile(
-                f"it makes {channels} channels out of {in_channels} in {num_doublings} steps, "
-                "which is no enlarged image."
-            )
-        block_numbers = {name.split(".")[1] for name in shapes if name.startswith("body.")}
-        return cls(
-            channels,
-            features,
-            shapes[names[2]][0],
-            len(block_numbers),
-            num_doublings=num_doublings,
-            fold=fold,
-        )

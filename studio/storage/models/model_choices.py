@@ -153,6 +153,7 @@ def load_vae_part(info: ModelInfo, shelf: Shelf, name: str) -> PartFile:
             "choose another VAE."
         )
     if "vae" in info.missing:
+        _check_scale(info, {}, part, name)  # the usual eight pixels
         return part
     own_config = read_config(info, "vae")
     _check_scale(info, own_config, part, name)

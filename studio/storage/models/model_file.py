@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 from studio.core.families.checkpoint_configs import CHECKPOINT_FACTS
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
+from studio.core.families.unet_config import LATENT_CHANNELS
+from studio.core.families.vae_shapes import find_missing_vae_tensor
 from studio.errors import BadFile, quote
 from studio.storage import atomic, odd_files
 from studio.storage.models import gguf_file
@@ -59,6 +61,7 @@ from studio.storage.models.header_rules import (
     Rule,
 )
 from studio.storage.models.quantised_weights import find_quantisation_problem
+from studio.storage.models.upscaler_shapes import find_upscaler_problem
 
 MAX_TEXT_CHARS = 100
 MAX_EMBEDDING_VECTORS = 1000  # a prompt has room for 75, a long one for some hundreds
@@ -327,7 +330,10 @@ def _identify(unread: ModelFile, file: BinaryIO, header: Mapping[str, Any]) -> M
         or (_PIECE_PROBLEM if _PIECE_STEM.search(unread.path.stem) else ""),
     )
     if rule.kind == "vae":
-        return replace(result, contents=_describe_latents(shapes))
+        result = replace(result, contents=_describe_latents(shapes))
+        return replace(result, problem=result.problem or _find_vae_hole(result, shapes))
+    if rule.kind == "upscaler":
+        return replace(result, problem=result.problem or find_upscaler_problem(shapes))
     if rule.kind != "denoiser":
         return result
     contents = list_parts(names)
@@ -556,6 +562,22 @@ def _describe_latents(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         if len(shape) > 1:
             return (f"{shape[1]} latent channels",)
     return ()
+
+
+def _find_vae_hole(identified: ModelFile, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return that an autoencoder of Stable Diffusion lacks a tensor, as the end of a sentence."""
+    if count_latent_channels(identified) != LATENT_CHANNELS:
+        return ""  # of families whose autoencoders are built otherwise
+    for prefix in VAE_PREFIXES:
+        if len(shapes.get(f"{prefix}decoder.conv_in.weight", ())) == 4:
+            inner = {
+                name.removeprefix(prefix): shape
+                for name, shape in shapes.items()
+                if name.startswith(prefix)
+            }
+            missing = find_missing_vae_tensor(inner)
+            return f"lacks {missing}; copy the file again" if missing else ""
+    return ""
 
 
 def count_latent_channels(identified: ModelFile) -> int:

@@ -94,6 +94,11 @@ class ModelInfo:
         """Whether it is a single file."""
         return any(part.path == self.path for part in self.parts.values())
 
+    @property
+    def lacks_only_vae(self) -> bool:
+        """Whether nothing is missing but an autoencoder, which a request can name."""
+        return set(self.missing) == {"vae"}
+
     def with_part(self, component: str, part: PartFile, bytes_per_element: int) -> ModelInfo:
         """Return the model with other weights for one of its parts.
 

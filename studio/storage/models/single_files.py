@@ -17,12 +17,12 @@ from studio.core.families.checkpoint_configs import (
     build_clip_config,
     build_open_clip_config,
     build_scheduler_config,
-    build_vae_config,
 )
 from studio.core.families.config_values import check_config_values
 from studio.core.families.registry import FAMILIES
 from studio.core.families.unet_config import LATENT_CHANNELS, estimate_decode_elements
 from studio.core.families.unet_shapes import build_unet_config
+from studio.core.families.vae_shapes import build_vae_config
 from studio.errors import MAX_LISTED_NAMES, BadFile
 from studio.storage import atomic
 from studio.storage.models.denoiser_header import EMA_PART, read_shape, says_v_prediction_beside
@@ -148,12 +148,16 @@ def explain_missing(component: str, fitting: Sequence[str] = ()) -> str:
         names = ", ".join(fitting[:MAX_LISTED_NAMES])
         rest = len(fitting) - MAX_LISTED_NAMES
         more = f" and {rest} more" if rest > 0 else ""
+        choose = "a VAE among the settings, or for good" if component == "vae" else "one"
         return (
-            f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose one under "
-            '"Model settings" in the Models tab.'
+            f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose {choose} "
+            'under "Model settings" in the Models tab.'
         )
     folder = "vae" if component == "vae" else "text_encoders"
-    return f"its file has no {title}. Put one that fits into {folder}/ in the home folder."
+    otherwise = ", or choose a VAE among the settings" if component == "vae" else ""
+    return (
+        f"its file has no {title}. Put one that fits into {folder}/ in the home folder{otherwise}."
+    )
 
 
 def _list_notes(identified: ModelFile) -> tuple[str, ...]:
@@ -205,7 +209,7 @@ def find_vae(path: Path, shapes: Shapes, scaling_factor: float) -> PartFile | No
             continue
         inner = strip_prefix(shapes, prefix)
         naming: Naming = (
-            "diffusers" if "encoder.down_blocks.0.resnets.0.conv1.weight" in inner else "ldm"
+            "diffusers" if any(name.startswith("encoder.down_blocks.") for name in inner) else "ldm"
         )
         config = build_vae_config(inner, scaling_factor)
         check_config_values("header", config)

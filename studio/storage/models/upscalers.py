@@ -23,6 +23,7 @@ from studio.core.generation.upscaler_names import (
 from studio.errors import BadFile, ModelNotFound, StudioError, list_alternatives, quote
 from studio.settings import shipped
 from studio.storage.content_hashes import ContentHashes
+from studio.storage.models.names import select_names
 from studio.storage.models.pickles import Pickles
 from studio.storage.models.shelf import Shelf
 from studio.storage.models.upscaler_header import read_scale
@@ -141,6 +142,13 @@ class Upscalers:
         try:
             file = self._shelf.get_file("upscaler", name)
         except ModelNotFound:
+            same = [
+                candidate.name
+                for candidate in self._shelf.find_candidates(name)
+                if candidate.model_file.kind == "upscaler"
+            ]
+            if len(select_names(name, same)) > 1:
+                raise
             all_names = self.list_names()
             matches = difflib.get_close_matches(name, all_names, 3, 0.4)
             raise ModelNotFound(

@@ -165,7 +165,7 @@ class UpscaleTab:
             path, name = resolve_upload(single_file(values.pop(self.image)))
             guest_id = visitor_from_request(request).owner_filter
             inputs = self.services.home.inputs
-            stored = inputs.add(path, name, guest_id)
+            stored = inputs.add(path, name, guest_id, keeps_transparency=True)
             settings = gallery.read_request(path, name, inputs.max_pixels(guest_id))
             return {self.source: UpscaleSource(stored.sha256, stored.size, settings)}
 
@@ -177,7 +177,7 @@ class UpscaleTab:
         """Put an image of any tab on the page."""
         with report_errors():
             inputs = self.services.home.inputs
-            stored = inputs.add(image.path, guest_id=visitor.owner_filter)
+            stored = inputs.add(image.path, guest_id=visitor.owner_filter, keeps_transparency=True)
             path = inputs.get_path(stored.sha256, visitor.owner_filter)
             source = UpscaleSource(stored.sha256, stored.size, image.settings)
             return {self.image: str(path), self.source: source}
