@@ -436,6 +436,16 @@ class RequestFields(Spec):
         "Empty takes the model's own.",
     )
 
+    # Prompts: how they are read.
+
+    # Prompts at large: styles.
+
+    # Noise: where it comes from.
+
+    # Solvers: what their formulas take.
+
+    # Guidance: when, and by which formula.
+
     @property
     def task(self) -> Task:
         """What kind of work this is, read off which inputs are there."""

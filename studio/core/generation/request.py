@@ -17,10 +17,11 @@ from pydantic import field_validator, model_validator
 
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
-from studio.core.generation import geometry, lora_use, prompt, rules
+from studio.core.generation import geometry, lora_use, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.upscaler_names import (
     LANCZOS,
     is_latent_formula,
@@ -75,7 +76,7 @@ class GenerationRequest(RequestFields):
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _validate_prompt_syntax(cls, text: str) -> str:
-        prompt.parse_prompt(text)  # raises ValueError with a sentence that names the place
+        plan_prompt(text)  # raises ValueError with a sentence that names the place
         return text
 
     @field_validator("negative_prompt")
