@@ -6,6 +6,7 @@ hand. One of them is marked there as not handled: `a [{b|d{:.5] c` is plain lett
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -286,8 +287,6 @@ def test_never_anything_but_a_value_error(text: str, steps: int, syntax: str) ->
 def test_ten_thousand_characters_take_no_time(part: str, syntax: str) -> None:
     text = (part * 10_000)[:10_000]
     start = time.process_time()
-    try:
+    with contextlib.suppress(ValueError):
         plan_prompt(text, 20, syntax=syntax)  # type: ignore[arg-type]
-    except ValueError:
-        pass
     assert time.process_time() - start < 1.5  # about 0.1 s on an idle machine
