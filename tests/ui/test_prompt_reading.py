@@ -36,7 +36,7 @@ def test_a_line_names_the_grammar_and_what_is_in_the_prompt() -> None:
 
 def test_words_that_change_say_their_steps() -> None:
     html = render(prompt="[(a:1.5):b:0.5]", steps=20)
-    assert list_titles(html) == [("weight 1.5, steps 1–10", "a"), ("weight 1, steps 11–20", "b")]
+    assert list_titles(html) == [("weight 1.5, steps 1–11", "a"), ("weight 1, steps 12–20", "b")]
 
 
 def test_branches_say_their_weight() -> None:
@@ -46,7 +46,7 @@ def test_branches_say_their_weight() -> None:
 
 
 def test_an_alternation_is_cut_short() -> None:
-    assert "… and 144 more" in render(prompt="[a|b]", steps=150)
+    assert "… and 143 more" in render(prompt="[a|b]", steps=150)
 
 
 def test_a_prompt_is_no_html() -> None:

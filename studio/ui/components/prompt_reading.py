@@ -94,18 +94,23 @@ def _list_parts(plan: PromptPlan) -> list[object]:
 
 
 def _list_lines(branch: Branch) -> list[list[ShownWords]]:
-    """Return a line of words for each phase of a branch."""
+    """Return a line of words for each phase of a branch that comes."""
     lines = []
+    num_steps = branch.phases[-1].last_step
     first_step = 1
-    for phase in branch.phases[:MAX_SHOWN_PHASES]:
+    phases = [phase for phase in branch.phases if phase.last_step < num_steps]
+    if not phases or phases[-1].last_step + 1 < num_steps:
+        phases.append(branch.phases[-1])
+    for phase in phases[:MAX_SHOWN_PHASES]:
         steps = ""
-        if len(branch.phases) > 1:
-            is_single = first_step == phase.last_step
-            steps = f"step {first_step}" if is_single else f"steps {first_step}–{phase.last_step}"
+        if len(phases) > 1:
+            last_step = min(phase.last_step + 1, num_steps)  # the plan counts from 0
+            is_single = first_step == last_step
+            steps = f"step {first_step}" if is_single else f"steps {first_step}–{last_step}"
+            first_step = last_step + 1
         lines.append(_list_words(phase, branch.weight, steps))
-        first_step = phase.last_step + 1
-    if len(branch.phases) > MAX_SHOWN_PHASES:
-        num_more = len(branch.phases) - MAX_SHOWN_PHASES
+    if len(phases) > MAX_SHOWN_PHASES:
+        num_more = len(phases) - MAX_SHOWN_PHASES
         lines.append([ShownWords(f"… and {num_more} more", "", is_weighted=False)])
     return lines
 
