@@ -29,6 +29,7 @@ SHA256_PATTERN = "[0-9a-f]{64}"
 PLACEHOLDER_SHA256 = "0" * 64  # stands for an image while the settings alone are validated
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+SpecT = TypeVar("SpecT", bound="Spec")
 
 # pydantic's names of the errors that an empty value makes.
 MISSING_ERROR_TYPES = (
@@ -74,6 +75,29 @@ class Spec(BaseModel):
             values[meta.get("formerly") or name] = _stable(getattr(self, name), value)
         return values
 
+    @classmethod
+    def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values out of a file or a table, with what they mean by not naming a field.
+
+        For presets, sweeps, queued jobs and images: a default that changed changes none of them.
+        What a person or a program asks for anew is not completed: it gets today's defaults.
+        """
+        completed = dict(values)
+        for name in cls.model_fields:
+            meta = field_meta(cls, name)
+            former = meta.get("formerly")
+            if meta.get("default_before") and name not in values and former not in values:
+                completed[name] = meta["default_before"][0]
+        return completed
+
+    def dump_for_file(self) -> dict[str, Any]:
+        """Return what differs from the defaults, and what a file without it would not mean."""
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        for name in type(self).model_fields:
+            if field_meta(type(self), name).get("default_before"):
+                values[name] = self.model_dump(mode="json", include={name})[name]
+        return values
+
     @model_validator(mode="before")
     @classmethod
     def _accept_former_names(cls, values: Any) -> Any:
@@ -114,6 +138,7 @@ def spec_field(
     requires: str = "",
     formerly: str = "",
     neutral: Any = ...,
+    default_before: Any = ...,
     **limits: Any,
 ) -> Any:
     """Return a field with all that page, API, command line, PNG text and sweeps need to know of it.
@@ -131,6 +156,9 @@ def spec_field(
         formerly: The name under which older files hold it.
         neutral: The value at which it does not count for digests, `...` for none; every field that
             is added to an existing spec has to have one.
+        default_before: What files mean that do not name it, where that is another value than the
+            default: what was made before it had this default, or before it was there, stays as it
+            was (see `Spec.complete_stored`). `...` where there is none.
         limits: What pydantic's `Field` takes.
     """
     extra = {
@@ -142,6 +170,7 @@ def spec_field(
         "requires": requires,
         "formerly": formerly,
         "neutral": [] if neutral is ... else [neutral],
+        "default_before": [] if default_before is ... else [default_before],
     }
     return Field(
         default,
@@ -181,6 +210,14 @@ def validate(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise InvalidSpec([_format_error(model, dict(fault)) for fault in error.errors()]) from None
+
+
+def validate_stored(model: type[SpecT], values: Mapping[str, Any]) -> SpecT:
+    """Return a spec of values out of a file or a table (see `Spec.complete_stored`).
+
+    Raises InvalidSpec, which names every bad field.
+    """
+    return validate(model, model.complete_stored(values))
 
 
 @cache

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
-from studio.core.base import validate
+from studio.core.base import validate_stored
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import count_steps
 from studio.core.jobs import (
@@ -334,7 +334,7 @@ class _Worker:
 
     def _can_interleave(self, job: Job, required_bytes: int) -> bool:
         try:
-            request = validate(GenerationRequest, job.spec)
+            request = validate_stored(GenerationRequest, job.spec)
             model = self._context.home.library.get_model(request.model)
             resolved = self._context.home.inputs.resolve(request, model.native_size, 0)
             if count_steps(resolved, resolved.size) * request.num_images > MAX_INTERLEAVED_STEPS:

@@ -22,7 +22,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ConfigDict, Field
 
-from studio.core.base import Spec, validate
+from studio.core.base import Spec, validate, validate_stored
 from studio.core.generation import infotext, rules
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
@@ -68,6 +68,11 @@ class PngMetadata(Spec):
     owner: str
     created: float = Field(ge=0, lt=1e11)
     upscale: UpscaleRecord | None = None
+
+    @classmethod
+    def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        request = ResolvedRequest.complete_stored(values["request"])
+        return super().complete_stored({**values, "request": request})
 
 
 @dataclass(frozen=True)
@@ -307,9 +312,9 @@ class Gallery:
         """
         if self._thumbnail_path(path).is_file():
             chunks = decode.read_text_chunks(path)
-            return validate(PngMetadata, _parse_studio_chunk(chunks))
+            return validate_stored(PngMetadata, _parse_studio_chunk(chunks))
         loaded = decode.load_image(path)
-        metadata = validate(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+        metadata = validate_stored(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
         self._write_thumbnail(path, loaded.image)
         return metadata
 
@@ -389,7 +394,7 @@ class Gallery:
         return GeneratedImage(
             path=path,
             thumbnail=self._thumbnail_path(path),
-            request=ResolvedRequest.model_validate(metadata["request"]),
+            request=validate_stored(ResolvedRequest, metadata["request"]),
             digest=metadata["digest"],
             content_hashes=metadata["contents"],
             seconds=_check_number(metadata["seconds"]),
@@ -471,7 +476,7 @@ def read_image_settings(
     text = text_chunks.get("parameters", "")
     try:
         metadata = _parse_studio_chunk(text_chunks)
-        request = validate(GenerationRequest, metadata["request"])
+        request = validate_stored(GenerationRequest, metadata["request"])
         upscale = metadata.get("upscale")
         record = validate(UpscaleRecord, upscale) if upscale else None
         notes = (f"It was made larger afterwards, with {record.upscaler}.",) if record else ()

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import tomli_w
 
-from studio.core.base import Spec, validate
+from studio.core.base import Spec, validate_stored
 from studio.core.toml_text import load_toml
 from studio.errors import BadFile, InvalidSpec, quote
 from studio.storage import atomic
@@ -44,7 +44,7 @@ def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
         except (OSError, ValueError) as error:
             raise BadFile(f"{label} cannot be read: {error}") from None
         try:
-            return validate(spec_class, values)
+            return validate_stored(spec_class, values)
         except InvalidSpec as error:
             raise InvalidSpec([f"{label}: {fault}" for fault in error.faults]) from None
 
@@ -75,8 +75,7 @@ class Presets(Generic[SpecT]):
     def save(self, name: str, spec: SpecT) -> Path:
         """Write what differs from the defaults into the home's folder; return the file."""
         path = self.user_folder / f"{atomic.safe_name(name)}.toml"
-        values = spec.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        atomic.write(path, tomli_w.dumps(values).encode())
+        atomic.write(path, tomli_w.dumps(spec.dump_for_file()).encode())
         return path
 
     def _find_files(self, only_shipped: bool) -> dict[str, Path]:

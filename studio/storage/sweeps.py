@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio.core.base import validate
+from studio.core.base import validate_stored
 from studio.core.sweeps.spec import SweepSpec
 from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.settings import Settings
@@ -245,7 +245,7 @@ class Sweeps:
 
 def _sweep_from_row(row: Row) -> Sweep:
     with explain_odd_file(Path(str(row["id"])), f"The sweep {row['id']!s:.40}"):
-        spec = validate(SweepSpec, json.loads(row["spec"]))
+        spec = validate_stored(SweepSpec, json.loads(row["spec"]))
         return Sweep(
             str(row["id"]), str(row["owner"]), float(row["created"]), float(row["changed"]), spec
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from studio.core.catalog import SCHEDULERS
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.prompt import parse_prompt
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.requirements import REQUIRES_GUIDANCE
 
 
@@ -58,5 +58,5 @@ def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     return notes + [
         f"{family.title} reads no weights and no joins: of the {name} only the words count."
         for name, text in prompts.items()
-        if parse_prompt(text).is_weighted
+        if not plan_prompt(text).is_plain
     ]

@@ -19,6 +19,7 @@ from studio.core.generation.geometry import (
     count_effective_steps,
 )
 from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax
 from studio.core.generation.requirements import (
     REQUIRES_COLOUR_FILL,
     REQUIRES_EXTENSION,
@@ -34,6 +35,7 @@ from studio.core.generation.requirements import (
 )
 
 SEED_LIMIT = 2**32
+MAX_PROMPT_CHARS = 10_000
 
 
 class RequestFields(Spec):
@@ -42,14 +44,14 @@ class RequestFields(Spec):
     prompt: str = spec_field(
         "",
         title="Prompt",
-        max_length=10_000,
+        max_length=MAX_PROMPT_CHARS,
         cost=20,
         help="What the picture should show. (word:1.3) stresses a word, [word] tones it down.",
     )
     negative_prompt: str = spec_field(
         "",
         title="Negative prompt",
-        max_length=10_000,
+        max_length=MAX_PROMPT_CHARS,
         infotext="Negative prompt",
         cost=20,
         help="What it should not show; needs a guidance above 1.",
@@ -435,6 +437,37 @@ class RequestFields(Spec):
         help="The autoencoder that turns latents into pixels: the name of a file in home/vae. "
         "Empty takes the model's own.",
     )
+
+    # Prompts: how they are read.
+    prompt_syntax: PromptSyntax = spec_field(
+        "auto",
+        title="Prompt syntax",
+        infotext="Prompt syntax",
+        cost=20,
+        neutral="both",
+        default_before="both",
+        help="How the prompts are read. Auto takes A1111's signs, unless there are some that only "
+        "compel has, such as word++ or .blend().",
+    )
+    emphasis: Emphasis = spec_field(
+        "Original",
+        title="Emphasis",
+        infotext="Emphasis",
+        cost=20,
+        neutral="compel",
+        default_before="compel",
+        help="What A1111's weights do to a word: Original keeps the mean of all words as it was, "
+        "No norm does not, compel blends with the prompt without the word; Ignore drops the "
+        "weights, None takes brackets as words.",
+    )
+
+    # Prompts at large: styles.
+
+    # Noise: where it comes from.
+
+    # Solvers: what their formulas take.
+
+    # Guidance: when, and by which formula.
 
     @property
     def task(self) -> Task:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,10 +18,16 @@ from pydantic import field_validator, model_validator
 
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
-from studio.core.generation import geometry, lora_use, prompt, rules
-from studio.core.generation.fields import SEED_LIMIT, RequestFields
+from studio.core.generation import geometry, lora_use, rules
+from studio.core.generation.fields import MAX_PROMPT_CHARS, SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.prompts.dialects import (
+    EMPHASES,
+    PROMPT_SYNTAXES,
+    choose_dialect,
+    plan_prompt,
+)
 from studio.core.generation.upscaler_names import (
     LANCZOS,
     is_latent_formula,
@@ -38,8 +45,16 @@ __all__ = [
 
 # A model counts by its content, the number of images by their own seeds.
 DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
+LONGEST_PASS_STEPS = 150  # a prompt that can be read for these can be for fewer
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
+
+
+@dataclass(frozen=True)
+class UnreadablePrompt:
+    """Stands for a prompt that cannot be read, until its field says what is wrong with it."""
+
+    fault: str
 
 
 class GenerationRequest(RequestFields):
@@ -72,11 +87,24 @@ class GenerationRequest(RequestFields):
             raise ValueError("latents are enlarged by a hires resize of latent; leave it empty.")
         return "" if name == LANCZOS else name
 
-    @field_validator("prompt", "negative_prompt")
+    @model_validator(mode="before")
     @classmethod
-    def _validate_prompt_syntax(cls, text: str) -> str:
-        prompt.parse_prompt(text)  # raises ValueError with a sentence that names the place
-        return text
+    def _mark_unreadable_prompts(cls, values: Any) -> Any:
+        """Mark prompts that their grammar cannot read: other fields say which grammar it is."""
+        if not isinstance(values, dict):
+            return values
+        return values | {
+            name: UnreadablePrompt(fault)
+            for name in ("prompt", "negative_prompt")
+            if (fault := _find_prompt_fault(name, values))
+        }
+
+    @field_validator("prompt", "negative_prompt", mode="before")
+    @classmethod
+    def _reject_unreadable_prompt(cls, value: Any) -> Any:
+        if isinstance(value, UnreadablePrompt):
+            raise ValueError(value.fault)
+        return value
 
     @field_validator("negative_prompt")
     @classmethod
@@ -111,6 +139,15 @@ class GenerationRequest(RequestFields):
             return name
         choices = (*SCHEDULERS, *SCHEDULERS["Euler"].noise_schedules, *CHOICE_NAMES)
         by_folded_name = {choice.casefold(): choice for choice in choices}
+        return by_folded_name.get(name.strip().casefold(), name)
+
+    @field_validator("prompt_syntax", "emphasis", mode="before")
+    @classmethod
+    def _match_reading_case(cls, name: Any) -> Any:
+        """Take `a1111` for `A1111`: names apart from those above, of which some differ in case."""
+        if not isinstance(name, str):
+            return name
+        by_folded_name = {choice.casefold(): choice for choice in (*PROMPT_SYNTAXES, *EMPHASES)}
         return by_folded_name.get(name.strip().casefold(), name)
 
     @model_validator(mode="after")
@@ -282,7 +319,12 @@ class ResolvedRequest(GenerationRequest):
 
 def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:
     excluded = {*DIGEST_EXCLUDED_FIELDS, "loras", *request.inactive_fields}
+    # An embedding may be many tokens, so that its prompt is long for all its few letters.
+    if any(key.startswith("embedding ") for key in content_hashes):
+        excluded.discard("prompt_syntax")
     fields = request.stable_dump(excluded)
+    if fields.get("prompt_syntax") == "auto":  # it counts as what it chose
+        fields["prompt_syntax"] = _name_dialects(request)
     fields["loras"] = [
         [content_hashes.get(f"lora {use.name}", use.name), use.unet, use.text_encoder]
         for use in request.loras
@@ -299,6 +341,34 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
         fields["vae"] = content_hashes.get(VAE_KEY, request.vae)
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _find_prompt_fault(name: str, values: Mapping[str, Any]) -> str:
+    """Return what is wrong with a prompt by the grammar that raw values ask for, or nothing."""
+    text = values.get(name)
+    if not isinstance(text, str) or len(text) > MAX_PROMPT_CHARS:
+        return ""
+    settings = {}
+    for field_name in ("prompt_syntax", "emphasis"):
+        default = GenerationRequest.model_fields[field_name].default
+        value = GenerationRequest._match_reading_case(values.get(field_name, default))
+        settings[field_name] = value if value in (*PROMPT_SYNTAXES, *EMPHASES) else default
+    try:
+        plan_prompt(
+            text,
+            LONGEST_PASS_STEPS,
+            syntax=settings["prompt_syntax"],
+            is_negative=name == "negative_prompt",
+            emphasis=settings["emphasis"],
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _name_dialects(request: GenerationRequest) -> str:
+    dialects = rules.list_differing_dialects(request)
+    return " and ".join(dialects) or choose_dialect(request.prompt)
 
 
 FIELD_REQUIRES = {

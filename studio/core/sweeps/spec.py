@@ -86,6 +86,17 @@ class SweepSpec(_SweepOptions):
     )
     axes: tuple[Axis, ...] = spec_field(..., title="Axes", help="What varies.")
 
+    @classmethod
+    def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        completed = super().complete_stored(values)
+        base = completed.get("base", {})
+        if isinstance(base, Mapping):
+            completed["base"] = GenerationRequest.complete_stored(base)
+        return completed
+
+    def dump_for_file(self) -> dict[str, Any]:
+        return {**super().dump_for_file(), "base": self.base.dump_for_file()}
+
     @model_validator(mode="before")
     @classmethod
     def _collect_faults(cls, raw_values: Any) -> Any:

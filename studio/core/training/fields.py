@@ -12,7 +12,7 @@ from pydantic import field_validator
 
 from studio.core.base import Spec, spec_field
 from studio.core.catalog import DEFAULT_MODEL
-from studio.core.generation import prompt as prompts
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.lora_targets import Targets
 from studio.errors import quote
@@ -568,7 +568,7 @@ class TrainingFields(Spec):
     @classmethod
     def _check_prompts(cls, text: str) -> str:
         for line in text.splitlines():
-            prompts.parse_prompt(line)  # raises ValueError with a sentence that names the place
+            plan_prompt(line)  # raises ValueError with a sentence that names the place
         return text
 
     @property

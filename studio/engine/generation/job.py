@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.base import validate
+from studio.core.base import validate_stored
 from studio.core.generation import rules
 from studio.core.generation.family_rules import list_family_notes
 from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
@@ -54,7 +54,7 @@ def generate(
     """
     start_time = time.perf_counter()
     # 1. What exactly is asked for.
-    request = validate(GenerationRequest, spec)
+    request = validate_stored(GenerationRequest, spec)
     info = context.home.library.check_request(request)
     resolved = context.home.inputs.resolve(request, info.native_size, secrets.randbelow(SEED_LIMIT))
     steps_per_image = rules.count_steps(resolved, resolved.size)

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import nn
 
 from studio.core.generation.embeddings import Mention, MentionFinder
-from studio.core.generation.prompt import Prompt
+from studio.core.generation.prompts.plan import Wording
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
 from studio.storage.models.embedding_index import EmbeddingInfo
@@ -200,7 +200,7 @@ def use_embeddings(encoder: Any, tokenizer: Any, tokens: EmbeddingTokens | None)
 
 
 def select_embeddings(
-    embeddings: Mapping[str, LoadedEmbedding], prompt: Prompt
+    embeddings: Mapping[str, LoadedEmbedding], wording: Wording
 ) -> dict[str, LoadedEmbedding]:
     """Return those that a prompt names."""
     if not embeddings:
@@ -208,8 +208,7 @@ def select_embeddings(
     finder = MentionFinder(embeddings)
     names = dict.fromkeys(
         mention.name
-        for part in prompt.parts
-        for fragment in part
+        for fragment in wording.fragments
         for mention in finder.find(fragment.text)
         if mention.is_known
     )

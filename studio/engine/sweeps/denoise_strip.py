@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.base import validate
+from studio.core.base import validate_stored
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
@@ -64,7 +64,7 @@ def render_denoise_strip(
                 f"{quote(step_interval)})."
             ]
         )
-    request = validate(GenerationRequest, spec.get("request") or {})
+    request = validate_stored(GenerationRequest, spec.get("request") or {})
     if not request.effective_steps:
         raise InvalidSpec(
             [

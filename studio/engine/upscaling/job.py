@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.base import validate
+from studio.core.base import validate, validate_stored
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord, UpscaleSpec, compute_upscale_digest
 from studio.engine.context import WorkerContext
@@ -116,7 +116,7 @@ def _save_image(
 
 
 def _read_request(values: Mapping[str, Any] | None) -> ResolvedRequest | None:
-    return validate(ResolvedRequest, values) if values else None
+    return validate_stored(ResolvedRequest, values) if values else None
 
 
 def _build_stand_in(image: str) -> ResolvedRequest:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.embeddings import MentionFinder
-from studio.core.generation.prompt import parse_prompt
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import GenerationRequest
 from studio.errors import list_alternatives, quote
 from studio.storage.models.names import list_ends
@@ -162,8 +162,12 @@ class EmbeddingIndex:
 
 def list_texts(prompt: str) -> list[str]:
     """Return the stretches of a prompt that are tokenised, without brackets, weights and tags."""
-    parsed = parse_prompt(prompt)
-    return [fragment.text for part in parsed.parts for fragment in part if fragment.text.strip()]
+    return [
+        fragment.text
+        for wording in plan_prompt(prompt).wordings
+        for fragment in wording.fragments
+        if fragment.text.strip()
+    ]
 
 
 def _index_names(

@@ -12,7 +12,7 @@ import re
 
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
-from studio.core.generation import prompt as prompts
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.training.config import Precision
 from studio.core.training.kohya.parser import parse_folder_name
 from studio.core.training.kohya.reader import KohyaReader
@@ -435,7 +435,7 @@ def _read_prompt_lines(reader: KohyaReader, text: str) -> list[str]:
             )
         # The studio's own grammar cannot read every prompt of kohya's.
         try:
-            prompts.parse_prompt(prompt_line)
+            plan_prompt(prompt_line)
         except ValueError as error:
             note = f"{prompt_line[:40]!r} is left out: {error!s:.100}"
             reader.add_notice("unsupported", "sample_prompts", note)

@@ -1,7 +1,7 @@
 """Prompts as CLIP's text encoders read them: from weighted fragments to the U-Net's conditioning.
 
 Knows: compel, which weighs words and joins prompts; clip skip; a pooled prompt; that the ids of an
-embedding stay together. Does not know: the grammar (core/generation/prompt.py), the vectors of
+embedding stay together. Does not know: the grammars (core/generation/prompts), the vectors of
 embeddings (embeddings.py), the loop.
 
 Without weights the result is bit for bit that of the stock pipeline. Clip skip is our own: with
@@ -19,7 +19,8 @@ from compel import Compel
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
 from studio.core.families.family import Family
-from studio.core.generation.prompt import Fragment, Prompt, parse_prompt
+from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompts.plan import Chunk, Fragment, Wording
 from studio.core.generation.request import GenerationRequest
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
 from studio.engine.models.embeddings import EmbeddingTokens, select_embeddings, use_embeddings
@@ -145,8 +146,8 @@ def _pad(row: Row, empty: Row, num_tokens: int) -> Row:
 
 def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
     """Return a prompt's row, remembered by the text and all that changes how it is encoded."""
-    prompt = parse_prompt(text)
-    inversions = select_embeddings(model.embeddings, prompt)
+    (wording,) = plan_prompt(text).wordings
+    inversions = select_embeddings(model.embeddings, wording)
 
     def encode() -> Row:
         with model.lend_text_encoders() as parts, ExitStack() as stack:
@@ -160,12 +161,12 @@ def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
                     model, tokenizer, encoder, clip_skip=clip_skip, embedding_tokens=tokens
                 )
                 providers.append(provider)
-            embeddings = [_encode_prompt(provider, prompt) for provider in providers]
+            embeddings = [_encode_wording(provider, wording) for provider in providers]
             # compel puts them where the encoder's weights are, which may wait elsewhere.
             prompt_embeds = torch.cat(embeddings, dim=-1)
             row = {"prompt_embeds": prompt_embeds.to(model.device.torch_device, model.device.dtype)}
             if model.family.pooled_prompt:
-                row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], prompt)
+                row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], wording)
         return row
 
     contents = tuple((name, inversion.content_hash) for name, inversion in inversions.items())
@@ -174,7 +175,7 @@ def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
     return row
 
 
-def _encode_prompt(provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
+def _encode_wording(provider: ClipSkipProvider, wording: Wording) -> torch.Tensor:
     """Return one text encoder's embeddings (1, tokens, width)."""
     compel = Compel(
         provider.tokenizer,
@@ -183,9 +184,9 @@ def _encode_prompt(provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
         device=provider.device,
     )
     compel.conditioning_provider = provider
-    parts = [_flatten_prompt(provider, fragments) for fragments in prompt.parts]
-    weights = list(prompt.weights)
-    if prompt.join == "blend":
+    parts = [_flatten_chunk(provider, chunk) for (chunk,) in wording.texts]
+    weights = list(wording.weights)
+    if wording.join == "blend":
         conjunction = Conjunction([Blend(parts, weights)])
     else:
         conjunction = Conjunction(parts, weights)
@@ -193,22 +194,24 @@ def _encode_prompt(provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
     return embeddings
 
 
-def _flatten_prompt(provider: ClipSkipProvider, fragments: tuple[Fragment, ...]) -> FlattenedPrompt:
+def _flatten_chunk(provider: ClipSkipProvider, chunk: Chunk) -> FlattenedPrompt:
     """Return compel's form, without fragments of no tokens: compel fails on them."""
     weighted_texts = [
         (fragment.text, float(fragment.weight))
-        for fragment in fragments
-        if provider.tokenize(fragment.text)
+        for fragment in chunk
+        if isinstance(fragment, Fragment) and provider.tokenize(fragment.text)
     ]
     return FlattenedPrompt(weighted_texts or [("", 1.0)])
 
 
-def _encode_pooled(model: LoadedModel, provider: ClipSkipProvider, prompt: Prompt) -> torch.Tensor:
+def _encode_pooled(
+    model: LoadedModel, provider: ClipSkipProvider, wording: Wording
+) -> torch.Tensor:
     """Return the pooled prompt (1, width) by the last encoder, which takes no weights."""
     tokenizer = provider.tokenizer
     if provider.embedding_tokens is None:
         tokens = tokenizer(
-            prompt.plain_text,
+            wording.plain_text,
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
@@ -216,7 +219,7 @@ def _encode_pooled(model: LoadedModel, provider: ClipSkipProvider, prompt: Promp
         )
         token_ids = tokens.input_ids
     else:
-        token_ids = torch.tensor([_cut_and_pad(provider, provider.tokenize(prompt.plain_text))])
+        token_ids = torch.tensor([_cut_and_pad(provider, provider.tokenize(wording.plain_text))])
     pooled: torch.Tensor = provider.text_encoder(
         token_ids.to(model.device.torch_device)
     ).text_embeds

@@ -16,7 +16,7 @@ from diffusers import ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3Model
 
 from studio.core.families.z_image import PATCH_SIDE
-from studio.core.generation.prompt import parse_prompt
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.flow_schedulers import build_flow_scheduler
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
@@ -43,7 +43,7 @@ class Model(LoadedModel):
         return Conditioning(self._encode_text(request.negative_prompt), positive)
 
     def _encode_text(self, text: str) -> Row:
-        plain_text = parse_prompt(text).plain_text
+        plain_text = plan_prompt(text).wordings[0].plain_text
 
         def encode() -> Row:
             with self.lend_text_encoders() as parts:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.core.generation.prompt import MAX_NESTING, parse_prompt
+from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompts.former import MAX_NESTING
+from studio.core.generation.prompts.plan import Wording
 from support.sentences import refused
 
 pytestmark = pytest.mark.smoke
@@ -48,9 +50,14 @@ GRAMMAR = st.lists(
 ).map("".join)
 
 
+def plan_wording(text: str) -> Wording:
+    (wording,) = plan_prompt(text, syntax="both").wordings
+    return wording
+
+
 def pieces(text: str) -> list[tuple[str, float]]:
-    (part,) = parse_prompt(text).parts
-    return [(piece.text, round(piece.weight, 4)) for piece in part]
+    ((chunk,),) = plan_wording(text).texts
+    return [(piece.text, round(piece.weight, 4)) for piece in chunk]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_stressed_words(text: str, expected: list[tuple[str, float]]) -> None:
     ANY.map(lambda text: "".join(character for character in text if character not in "()[]+-\\"))
 )
 def test_plain_text_comes_back_letter_for_letter(text: str) -> None:
-    assert parse_prompt(text).plain_text == text
+    assert plan_wording(text).plain_text == text
     assert pieces(text) == ([(text, 1.0)] if text else [])
 
 
@@ -100,16 +107,16 @@ def test_escaped_text_comes_back_letter_for_letter(text: str) -> None:
     escaped = "".join(
         f"\\{character}" if character in "()[]+-\\" else character for character in text
     )
-    assert parse_prompt(escaped).plain_text == text
+    assert plan_wording(escaped).plain_text == text
 
 
 def test_compel_joins() -> None:
-    both = parse_prompt('("a cat", "a (dog:1.3)").and()')
+    both = plan_wording('("a cat", "a (dog:1.3)").and()')
     assert (both.join, both.weights) == ("and", (1.0, 1.0))
-    told = [[(piece.text, piece.weight) for piece in part] for part in both.parts]
+    told = [[(piece.text, piece.weight) for piece in chunk] for (chunk,) in both.texts]
     assert told == [[("a cat", 1.0)], [("a ", 1.0), ("dog", 1.3)]]
-    assert parse_prompt('("a", "b").and(1, 0.5)').weights == (1.0, 0.5)
-    mixed = parse_prompt(' ("say \\"a\\"",\n"b, c") .blend(0.7, 0.3) ')
+    assert plan_wording('("a", "b").and(1, 0.5)').weights == (1.0, 0.5)
+    mixed = plan_wording(' ("say \\"a\\"",\n"b, c") .blend(0.7, 0.3) ')
     assert (mixed.join, mixed.weights, mixed.plain_text) == ("blend", (0.7, 0.3), 'say "a" b, c')
 
 
@@ -158,7 +165,7 @@ def test_compel_joins() -> None:
 )
 def test_refused_by_name(text: str, named: str) -> None:
     with refused(ValueError) as caught:
-        parse_prompt(text)
+        plan_wording(text)
     assert named in str(caught.value)
     assert len(str(caught.value)) < 250
 
@@ -174,15 +181,15 @@ def test_words_that_only_look_refused() -> None:
         "a ] b :)",
         "end.",
     ):
-        assert parse_prompt(text).plain_text == text
+        assert plan_wording(text).plain_text == text
     assert pieces("(" * 24 + "a" + ")" * 24) == [("a", 9.8497)]
 
 
 @given(st.text(max_size=200) | GRAMMAR)
 def test_never_anything_but_a_value_error(text: str) -> None:
     try:
-        prompt = parse_prompt(text)
+        prompt = plan_wording(text)
     except ValueError:
         return
-    assert len(prompt.parts) == len(prompt.weights)
-    assert all(0 <= piece.weight <= 10 and piece.text for part in prompt.parts for piece in part)
+    assert len(prompt.texts) == len(prompt.weights)
+    assert all(0 <= piece.weight <= 10 and piece.text for piece in prompt.fragments)

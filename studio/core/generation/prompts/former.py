@@ -1,7 +1,7 @@
-r"""The prompt grammar: A1111's and compel's ways to stress words, turned into weighted fragments.
+r"""The studio's first grammar: A1111's and compel's ways to stress words at once.
 
-Knows: what a prompt says. Does not know: tokens or embeddings; engine/models/prompt_encoding.py
-makes those with compel.
+Knows: what a prompt said before each of them was read by a grammar of its own; what was made then
+stays as it was. Does not know: tokens or embeddings, the other grammars.
 
     plain words                   weight 1
     (x)  ((x))  [x]               A1111: times 1.1, times 1.21, divided by 1.1
@@ -20,10 +20,9 @@ silently do something else.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
 
-from studio.core.generation import lora_use
+from studio.core.generation.prompts.characters import reject_bad_characters
+from studio.core.generation.prompts.plan import Fragment, Wording
 from studio.errors import quote
 
 EMPHASIS_FACTOR = 1.1
@@ -50,59 +49,12 @@ _UNSUPPORTED_SYNTAX = (
 )
 
 
-@dataclass(frozen=True)
-class Fragment:
-    """A stretch of text and its weight (1 is neutral)."""
-
-    text: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A parsed prompt: lists of fragments, encoded side by side ("and") or mixed ("blend").
-
-    Attributes:
-        parts: Mostly one list.
-        join: How several are joined.
-        weights: One for each part, 0 to 10.
-    """
-
-    parts: tuple[tuple[Fragment, ...], ...]
-    join: Literal["and", "blend"] = "and"
-    weights: tuple[float, ...] = (1.0,)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether any of it is weighed, joined or mixed."""
-        return len(self.parts) > 1 or any(
-            fragment.weight != 1 for part in self.parts for fragment in part
-        )
-
-    @property
-    def plain_text(self) -> str:
-        """The words alone, without weights."""
-        return " ".join("".join(fragment.text for fragment in part) for part in self.parts)
-
-
-def parse_prompt(text: str) -> Prompt:
-    """Parse a prompt without its LoRA tags.
+def parse_words(text: str) -> Wording:
+    """Parse a prompt that has no LoRA tags.
 
     Raises ValueError that names what is wrong and the place (counted from 1).
     """
-    words, tags = lora_use.extract_tags(text)
-    if tags:
-        # Errors first, while the places are those of the text that the user wrote.
-        _parse_words(lora_use.blank_tags(text))
-    return _parse_words(words)
-
-
-def _parse_words(text: str) -> Prompt:
-    for place, character in enumerate(text, 1):
-        if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
-            raise ValueError(
-                f"character {place} is not text (U+{ord(character):04X}); take it out."
-            )
+    reject_bad_characters(text)
     for pattern, name in _UNSUPPORTED_SYNTAX:
         match = pattern.search(text)
         if match:
@@ -119,10 +71,10 @@ def _parse_words(text: str) -> Prompt:
             f".{method}() at character {partial_call.start(1)} has to be the whole prompt: "
             f'("a", "b").{method}().'
         )
-    return Prompt((_parse_fragments(text),))
+    return Wording(((_parse_fragments(text),),))
 
 
-def _parse_method_call(quoted: str, join: str, numbers: str) -> Prompt:
+def _parse_method_call(quoted: str, join: str, numbers: str) -> Wording:
     if not _QUOTED_LIST.fullmatch(quoted):
         raise ValueError(
             f'.{join}() joins prompts in quotes with commas between them: ("a", "b").{join}().'
@@ -143,8 +95,8 @@ def _parse_method_call(quoted: str, join: str, numbers: str) -> Prompt:
         raise ValueError(
             f".{join}({numbers}): weights go from 0 to {MAX_WEIGHT:g}, and not all may be 0."
         )
-    parts = tuple(_parse_fragments(text) for text in texts)
-    return Prompt(parts, "and" if join == "and" else "blend", tuple(weights))
+    parsed = tuple((_parse_fragments(text),) for text in texts)
+    return Wording(parsed, "and" if join == "and" else "blend", tuple(weights))
 
 
 def _parse_fragments(text: str) -> tuple[Fragment, ...]:

@@ -1,0 +1,1 @@
+"""What prompts say, by which grammar, and what is encoded at which step."""
