@@ -100,7 +100,11 @@ class Wording:
 
 @dataclass(frozen=True)
 class Phase:
-    """A wording that holds up to and with a step, counted from 1 within the pass."""
+    """A wording that holds up to and with a step.
+
+    Steps are counted from 0 within the pass, as A1111 compares them: `[a:b:3]` paints four steps
+    with a, one more than its documentation says.
+    """
 
     last_step: int
     wording: Wording
@@ -112,6 +116,13 @@ class Branch:
 
     phases: tuple[Phase, ...]
     weight: float = 1.0
+
+    def find_wording(self, step: int) -> Wording:
+        """Return what is read at a step, counted from 0."""
+        for phase in self.phases:
+            if step <= phase.last_step:
+                return phase.wording
+        return self.phases[-1].wording
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from studio.core.generation.prompt_plans import PassPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
@@ -30,8 +31,8 @@ class UNetModel(LoadedModel):
 
     denoiser_class = UNet2DConditionModel
 
-    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
-        return clip_prompts.encode_prompts(self, request)
+    def encode_plan(self, plan: PassPlan, request: GenerationRequest) -> Conditioning:
+        return clip_prompts.encode_prompts(self, plan, request.clip_skip)
 
     @property
     def is_distilled(self) -> bool:
