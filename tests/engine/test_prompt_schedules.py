@@ -108,11 +108,25 @@ def states_of(pipe: Any, *chunks: str) -> torch.Tensor:
 
 
 @torch.no_grad()
+def xl_states_of(pipe: Any, words: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors and the pooled prompt that SDXL reads of a short text."""
+    outputs = [
+        encoder(chunk_of(tokenizer, ids_of(tokenizer, words)), output_hidden_states=True)
+        for tokenizer, encoder in (
+            (pipe.tokenizer, pipe.text_encoder),
+            (pipe.tokenizer_2, pipe.text_encoder_2),
+        )
+    ]
+    return torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[1][0]
+
+
+@torch.no_grad()
 def stepped(
     pipe: Any,
     rows_at: Callable[[int], Sequence[torch.Tensor]],
     weights: Sequence[float] = (1.0,),
     guidance: float = GUIDANCE,
+    pooled_at: Callable[[int], Sequence[torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """Latents after all steps; `rows_at` gives a step's embeddings, the negative prompt's first."""
     scheduler = pipe.scheduler
@@ -122,7 +136,14 @@ def stepped(
     for step, timestep in enumerate(scheduler.timesteps):
         rows = torch.cat(list(rows_at(step)))
         scaled = scheduler.scale_model_input(torch.cat([latents] * len(rows)), timestep)
-        negative, *positives = pipe.unet(scaled, timestep, rows, return_dict=False)[0].split(1)
+        added = None
+        if pooled_at:
+            sides = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]] * len(rows), dtype=torch.float32)
+            added = {"text_embeds": torch.cat(list(pooled_at(step))), "time_ids": sides}
+        predictions = pipe.unet(scaled, timestep, rows, added_cond_kwargs=added, return_dict=False)[
+            0
+        ]
+        negative, *positives = predictions.split(1)
         if list(weights) == [1.0]:
             summed = positives[0]
         else:
@@ -253,20 +274,10 @@ def test_the_pooled_prompt_is_the_first_chunks(bench: WorkerContext, toys: Path)
     plan = plan_of(Branch(phases((STEPS, text(BLUE, RED)))))
     row = encoded(bench, plan, asked("toy-sdxl")).positives[0].get(0)
     pipe = pipe_from(toys / "toy-sdxl")
-    embeddings, pooled = [], []
-    with torch.no_grad():
-        for chunk in (BLUE, RED):
-            outputs = [
-                encoder(chunk_of(tokenizer, ids_of(tokenizer, chunk)), output_hidden_states=True)
-                for tokenizer, encoder in (
-                    (pipe.tokenizer, pipe.text_encoder),
-                    (pipe.tokenizer_2, pipe.text_encoder_2),
-                )
-            ]
-            embeddings.append(torch.cat([output.hidden_states[-2] for output in outputs], dim=-1))
-            pooled.append(outputs[1][0])
-    assert torch.equal(row["prompt_embeds"], torch.cat(embeddings, dim=1))
-    assert torch.equal(row["pooled_prompt_embeds"], pooled[0])
+    blue, pooled = xl_states_of(pipe, BLUE)
+    red, _ = xl_states_of(pipe, RED)
+    assert torch.equal(row["prompt_embeds"], torch.cat([blue, red], dim=1))
+    assert torch.equal(row["pooled_prompt_embeds"], pooled)
 
 
 # ---- painting ------------------------------------------------------------------------------------
@@ -332,6 +343,29 @@ def test_branches_have_schedules_of_their_own(bench: WorkerContext) -> None:
     red, blue, fog = (states_of(pipe, words) for words in (RED, BLUE, FOG))
     expected = stepped(pipe, lambda step: [fog, blue if step else red, blue], (1.0, 0.5))
     assert torch.equal(painted(bench, plan, asked()), expected)
+
+
+@pytest.mark.parametrize("negative", [FOG, ""])
+def test_the_large_family_edits_and_adds(bench: WorkerContext, toys: Path, negative: str) -> None:
+    """Pooled prompts change with the words; an empty negative prompt is zeros of that length."""
+    plan = plan_of(
+        Branch(phases((1, RED), (STEPS, BLUE))),
+        Branch(phases((STEPS, BLUE)), 0.5),
+        negative=negative,
+    )
+    pipe = pipe_from(toys / "toy-sdxl")
+    (red, red_pooled), (blue, blue_pooled) = (xl_states_of(pipe, words) for words in (RED, BLUE))
+    fog, fog_pooled = torch.zeros_like(red), torch.zeros_like(red_pooled)
+    if negative:
+        fog, fog_pooled = xl_states_of(pipe, negative)
+    expected = stepped(
+        pipe,
+        lambda step: [fog, red if step <= 1 else blue, blue],
+        (1.0, 0.5),
+        pooled_at=lambda step: [fog_pooled, red_pooled if step <= 1 else blue_pooled, blue_pooled],
+    )
+    latents = painted(bench, plan, asked("toy-sdxl", negative_prompt=negative))
+    assert torch.equal(latents, expected)
 
 
 def rows_by_call(model: LoadedModel, trajectory: Trajectory) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -24,7 +24,6 @@ from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.memory_policy import WHOLE, MemoryPlan
 from studio.core.generation.prompt_plans import PassPlan
-from studio.core.generation.prompts.plan import Branch, Wording
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
@@ -54,14 +53,12 @@ class RowSchedule:
     rows: tuple[Row, ...]
 
     @classmethod
-    def build(cls, branch: Branch, steps: int, encode: Callable[[Wording], Row]) -> RowSchedule:
-        """Return a branch's row at each of so many steps, every wording encoded once."""
-        wordings = [branch.find_wording(step) for step in range(steps)]
-        by_wording = {wording: encode(wording) for wording in dict.fromkeys(wordings)}
-        rows = [by_wording[wording] for wording in wordings]
-        while len(rows) > 1 and rows[-1] is rows[-2]:
-            rows.pop()
-        return cls(tuple(rows))
+    def build(cls, rows: Iterable[Row]) -> RowSchedule:
+        """Return the schedule of these rows, one for each step."""
+        kept = list(rows)
+        while len(kept) > 1 and kept[-1] is kept[-2]:
+            kept.pop()
+        return cls(tuple(kept))
 
     def get(self, step: int) -> Row:
         """Return the row of a step, counted from 0."""

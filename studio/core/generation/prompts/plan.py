@@ -66,11 +66,15 @@ class Wording:
 
     @property
     def fragments(self) -> Iterator[Fragment]:
-        """All fragments, those of swaps as they are edited."""
+        """All fragments, of swaps both sides."""
         for text in self.texts:
             for chunk in text:
                 for part in chunk:
-                    yield from (part.edited if isinstance(part, Swap) else (part,))
+                    if isinstance(part, Swap):
+                        yield from part.original
+                        yield from part.edited
+                    else:
+                        yield part
 
     @property
     def is_weighted(self) -> bool:

@@ -2,7 +2,8 @@
 
 Knows: which way a prompt is encoded, A1111's or compel's; a pooled prompt; that all rows of an
 image are equally long. Does not know: the grammars (core/generation/prompts), chunks and weights
-(clip_chunks.py, compel), the vectors of embeddings (embeddings.py), the loop.
+(clip_chunks.py, compel), swaps (clip_swaps.py), the vectors of embeddings (embeddings.py), the
+loop.
 
 Without weights the result is bit for bit that of the stock pipeline, up to 75 tokens.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from compel import Compel
@@ -20,11 +22,26 @@ from studio.core.generation.prompt_plans import Emphasis, PassPlan
 from studio.core.generation.prompts.plan import Branch, Chunk, Dialect, Fragment, Wording
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
 from studio.engine.models.embeddings import EmbeddingTokens, select_embeddings, use_embeddings
+from studio.engine.models.families import clip_swaps
+from studio.engine.models.families.attention_swaps import (
+    SWAP_EMBEDS,
+    SWAP_SHARED,
+    SWAP_SOURCES,
+    pad_swap,
+)
 from studio.engine.models.families.clip_chunks import TokenChunk, split_into_chunks, weigh_states
 from studio.engine.models.families.clip_encoder import ClipSkipProvider
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row, RowSchedule
 
 _EMPTY = Wording((((Fragment("", 1.0),),),))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedWording:
+    """The row of a wording; with a swap, also the one for the steps in which that holds."""
+
+    row: Row
+    swapped: Row | None = None
 
 
 def encode_prompts(model: LoadedModel, plan: PassPlan, clip_skip: int) -> Conditioning:
@@ -64,14 +81,17 @@ def _pad_schedules(
     if len(lengths) == 1:
         return list(schedules)
     num_tokens = max(lengths)
-    empty = _encode_wordings(model, [_EMPTY], "A1111", "Ignore", clip_skip)[_EMPTY]
+    empty = _encode_wordings(model, [_EMPTY], "A1111", "Ignore", clip_skip)[_EMPTY].row
+    chunk = empty["prompt_embeds"]
 
     def pad(row: Row) -> Row:
-        embeddings, chunk = row["prompt_embeds"], empty["prompt_embeds"]
-        num_chunks = (num_tokens - embeddings.shape[1]) // chunk.shape[1]
+        num_chunks = (num_tokens - row["prompt_embeds"].shape[1]) // chunk.shape[1]
         if not num_chunks:
             return row
-        return {**row, "prompt_embeds": torch.cat([embeddings, *[chunk] * num_chunks], dim=1)}
+        padded = dict(pad_swap(row, num_chunks * chunk.shape[1]))
+        for name in {"prompt_embeds", SWAP_EMBEDS} & set(row):
+            padded[name] = torch.cat([row[name], *[chunk] * num_chunks], dim=1)
+        return padded
 
     return [schedule.change(pad) for schedule in schedules]
 
@@ -81,8 +101,16 @@ def _encode_branch(
 ) -> RowSchedule:
     """Return a branch's row at each step."""
     wordings = [phase.wording for phase in branch.phases]
-    rows = _encode_wordings(model, wordings, dialect, plan.emphasis, clip_skip)
-    return RowSchedule.build(branch, plan.steps, lambda wording: rows[wording])
+    encoded = _encode_wordings(model, wordings, dialect, plan.emphasis, clip_skip)
+
+    def choose_row(step: int) -> Row:
+        wording = branch.find_wording(step)
+        row, swapped = encoded[wording].row, encoded[wording].swapped
+        if swapped is not None and clip_swaps.holds_at(wording, step / plan.steps):
+            return swapped
+        return row
+
+    return RowSchedule.build(choose_row(step) for step in range(plan.steps))
 
 
 def _encode_wordings(
@@ -91,7 +119,7 @@ def _encode_wordings(
     dialect: Dialect,
     emphasis: Emphasis,
     clip_skip: int,
-) -> Mapping[Wording, Row]:
+) -> Mapping[Wording, EncodedWording]:
     """Return the rows of a branch's wordings, remembered by all that changes how they are encoded.
 
     Args:
@@ -112,7 +140,7 @@ def _encode_wordings(
         or any(len(wording.texts) > 1 for wording in wordings)
     )
 
-    def encode() -> Mapping[Wording, Row]:
+    def encode() -> Mapping[Wording, EncodedWording]:
         with model.lend_text_encoders() as parts, ExitStack() as stack:
             providers = []
             for number, (tokenizer, encoder) in enumerate(zip(parts.tokenizers, parts.encoders)):
@@ -134,8 +162,8 @@ def _encode_wordings(
     contents = tuple((name, inversion.content_hash) for name, inversion in inversions.items())
     way = "compel" if by_compel else emphasis
     key = (tuple(wordings), way, clip_skip, list_text_encoder_adapters(model), contents)
-    rows: Mapping[Wording, Row] = model.remember(key, encode)
-    return rows
+    encoded: Mapping[Wording, EncodedWording] = model.remember(key, encode)
+    return encoded
 
 
 # ---- as A1111 does it ---------------------------------------------------------------------------
@@ -146,7 +174,7 @@ def _encode_as_a1111(
     providers: Sequence[ClipSkipProvider],
     wordings: Sequence[Wording],
     emphasis: Emphasis,
-) -> dict[Wording, Row]:
+) -> dict[Wording, EncodedWording]:
     """Encode chunk by chunk; the k-th ones of all wordings share their mean."""
     chunks = [
         {wording: split_into_chunks(provider, wording.texts[0]) for wording in wordings}
@@ -165,7 +193,7 @@ def _encode_as_a1111(
             columns.append(_encode_column(model, provider, column, emphasis))
         embeddings.append(torch.cat(columns, dim=1))
     prompt_embeds = torch.cat(embeddings, dim=-1)
-    rows: dict[Wording, Row] = {}
+    rows: dict[Wording, EncodedWording] = {}
     for index, wording in enumerate(wordings):
         if wording in rows:
             continue
@@ -173,7 +201,7 @@ def _encode_as_a1111(
         if model.family.pooled_prompt:
             first = chunks[-1][wording][0]
             row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], first.ids)
-        rows[wording] = row
+        rows[wording] = EncodedWording(row)
     return rows
 
 
@@ -198,6 +226,25 @@ def _encode_column(
 
 
 def _encode_by_compel(
+    model: LoadedModel, providers: Sequence[ClipSkipProvider], wording: Wording
+) -> EncodedWording:
+    if not clip_swaps.has_swap(wording):
+        return EncodedWording(_encode_side(model, providers, wording))
+    sources, shared = clip_swaps.locate_tokens(providers[0], wording)
+    row = _encode_side(model, providers, clip_swaps.take_side(wording, is_edited=False))
+    edited = _encode_side(model, providers, clip_swaps.take_side(wording, is_edited=True))
+    embeds = edited["prompt_embeds"]
+    swapped = {
+        **edited,
+        "prompt_embeds": row["prompt_embeds"],
+        SWAP_EMBEDS: embeds,
+        SWAP_SOURCES: sources.to(embeds.device),
+        SWAP_SHARED: shared.to(embeds),
+    }
+    return EncodedWording(row, swapped)
+
+
+def _encode_side(
     model: LoadedModel, providers: Sequence[ClipSkipProvider], wording: Wording
 ) -> Row:
     embeddings = [_join_by_compel(provider, wording) for provider in providers]

@@ -49,7 +49,7 @@ class Model(LoadedModel):
     def _encode_branch(self, branch: Branch, steps: int) -> RowSchedule:
         """Return a branch's row at each step; of words of any weight only the text counts."""
         return RowSchedule.build(
-            branch, steps, lambda wording: self._encode_text(wording.plain_text)
+            self._encode_text(branch.find_wording(step).plain_text) for step in range(steps)
         )
 
     def _encode_text(self, plain_text: str) -> Row:
