@@ -11,16 +11,13 @@ counts on: its plan is that of the steps that run in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
 
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax, plan_prompt
 from studio.core.generation.prompts.plan import PromptPlan, Wording
 
-MAX_REMEMBERED_PLANS = 256
-# How weights of words are applied: by A1111's ways, or as compel does it.
-Emphasis = Literal["Original", "No norm", "Ignore", "None", "compel"]
+_SYNTAX: PromptSyntax = "both"
+_EMPHASIS: Emphasis = "compel"
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,16 @@ def count_rows_per_call(request: RequestFields) -> int:
 
 
 def _plan_steps(request: RequestFields, steps: int, first_pass_steps: int | None) -> PassPlan:
-    return PassPlan(
-        _plan(request.prompt, steps, first_pass_steps, False),
-        _plan(request.negative_prompt, steps, first_pass_steps, True),
-        steps,
-    )
+    def plan(text: str, is_negative: bool) -> PromptPlan:
+        return plan_prompt(
+            text,
+            steps,
+            syntax=_SYNTAX,
+            first_pass_steps=first_pass_steps,
+            is_negative=is_negative,
+            emphasis=_EMPHASIS,
+        )
 
-
-@lru_cache(MAX_REMEMBERED_PLANS)
-def _plan(text: str, steps: int, first_pass_steps: int | None, is_negative: bool) -> PromptPlan:
-    return plan_prompt(text, steps)
+    positive = plan(request.prompt, is_negative=False)
+    negative = plan(request.negative_prompt, is_negative=True)
+    return PassPlan(positive, negative, steps, _EMPHASIS)

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import torch
 
-from studio.core.generation.prompt_plans import Emphasis
+from studio.core.generation.prompts.dialects import Emphasis
 from studio.core.generation.prompts.plan import Fragment, Text
 from studio.engine.models.families.clip_encoder import ClipSkipProvider
 

@@ -18,7 +18,8 @@ import torch
 from compel import Compel
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
-from studio.core.generation.prompt_plans import Emphasis, PassPlan
+from studio.core.generation.prompt_plans import PassPlan
+from studio.core.generation.prompts.dialects import Emphasis
 from studio.core.generation.prompts.plan import Branch, Chunk, Dialect, Fragment, Wording
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
 from studio.engine.models.embeddings import EmbeddingTokens, select_embeddings, use_embeddings
