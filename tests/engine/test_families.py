@@ -144,7 +144,7 @@ def check_guidance(home: WorkerContext, family: Family, model: LoadedModel) -> N
     guidance = build_guidance(model, request)
     assert guidance == ClassifierFreeGuidance(5, 0.0, family.guidance)
     negative, positive = torch.tensor([1.0]), torch.tensor([3.0])
-    assert float(guidance.combine((negative, positive))) == 11.0
+    assert float(guidance.combine(negative, (positive,), (1.0,))) == 11.0
 
 
 def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedModel) -> None:
