@@ -13,11 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax, plan_prompt
+from studio.core.generation.prompts.dialects import Emphasis, plan_prompt
 from studio.core.generation.prompts.plan import PromptPlan, Wording
-
-_SYNTAX: PromptSyntax = "both"
-_EMPHASIS: Emphasis = "compel"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class PassPlan:
     positive: PromptPlan
     negative: PromptPlan
     steps: int
-    emphasis: Emphasis = "compel"
+    emphasis: Emphasis = "Original"
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -85,12 +82,12 @@ def _plan_steps(request: RequestFields, steps: int, first_pass_steps: int | None
         return plan_prompt(
             text,
             steps,
-            syntax=_SYNTAX,
+            syntax=request.prompt_syntax,
             first_pass_steps=first_pass_steps,
             is_negative=is_negative,
-            emphasis=_EMPHASIS,
+            emphasis=request.emphasis,
         )
 
     positive = plan(request.prompt, is_negative=False)
     negative = plan(request.negative_prompt, is_negative=True)
-    return PassPlan(positive, negative, steps, _EMPHASIS)
+    return PassPlan(positive, negative, steps, request.emphasis)

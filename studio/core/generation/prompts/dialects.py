@@ -131,7 +131,7 @@ def find_differing_dialect(
     return None if plan.branches == former_plan.branches else plan.dialect
 
 
-def reads_emphasis(
+def is_emphasis_read(
     text: str, *, syntax: PromptSyntax, is_negative: bool, emphasis: Emphasis
 ) -> bool:
     """Return whether the emphasis changes anything: A1111's brackets weigh words, or would."""

@@ -136,7 +136,7 @@ def _encode_wordings(
         for name, inversion in select_embeddings(model.embeddings, wording).items()
     }
     by_compel = (
-        dialect == "compel"
+        dialect != "A1111"
         or emphasis == "compel"
         or any(len(wording.texts) > 1 for wording in wordings)
     )
