@@ -93,6 +93,12 @@ class SchedulerInfo:
             calls += 1
         return calls
 
+    def find_step(self, call: int) -> int:
+        """Return the step that a U-Net call belongs to, both counted from 0."""
+        if self.repeats_second_timestep:
+            return max(0, call - 1)
+        return call // self.calls_per_step
+
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "Euler": SchedulerInfo(_ALL_SCHEDULES, "plain and predictable"),

@@ -171,7 +171,7 @@ def test_clip_skip_weights_and_blends(shelf: Path, bench: WorkerContext) -> None
     ):
         request = GenerationRequest(prompt=text, clip_skip=clip_skip)
         with bench.pipelines.borrow(request) as model:
-            rows = encode_prompts(model, request).positive["prompt_embeds"]
+            rows = encode_prompts(model, request).positives[0].get(0)["prompt_embeds"]
         assert torch.equal(rows, expected), text
 
 
@@ -196,7 +196,7 @@ def test_a_long_prompt_splits_no_embedding(shelf: Path, bench: WorkerContext) ->
     second[:, 5] = first.last_hidden_state[:, 75]  # compel gives every chunk the first one's end
     request = GenerationRequest(prompt="boat " * 74 + "hands boat")
     with bench.pipelines.borrow(request) as model:
-        rows = encode_prompts(model, request).positive["prompt_embeds"]
+        rows = encode_prompts(model, request).positives[0].get(0)["prompt_embeds"]
     assert torch.equal(rows, torch.cat([first.last_hidden_state, second], dim=1))
 
 
@@ -208,7 +208,7 @@ def test_a_long_prompts_pooled_one_cuts_no_embedding(
     (first,) = hand_built(pipe.tokenizer_2, pipe.text_encoder_2, [[word] * 74])
     request = GenerationRequest(model="toy-sdxl", prompt="boat " * 74 + "xl")
     with bench.pipelines.borrow(request) as model:
-        pooled = encode_prompts(model, request).positive["pooled_prompt_embeds"]
+        pooled = encode_prompts(model, request).positives[0].get(0)["pooled_prompt_embeds"]
     assert torch.equal(pooled, first.text_embeds)
 
 
@@ -225,7 +225,9 @@ def test_old_configs_pool_at_the_end_of_the_text(
         for name in ("toy-sdxl", "old-sdxl"):
             request = GenerationRequest(model=name, prompt="a red xl boat")
             with bench.pipelines.borrow(request) as model:
-                pooled.append(encode_prompts(model, request).positive["pooled_prompt_embeds"])
+                pooled.append(
+                    encode_prompts(model, request).positives[0].get(0)["pooled_prompt_embeds"]
+                )
                 assert name != "old-sdxl" or _find_end_ids(model.text_encoders[1]) == {2}
         assert torch.equal(*pooled)
     finally:
@@ -247,7 +249,7 @@ def test_the_encoder_is_afterwards_what_it_was(shelf: Path, bench: WorkerContext
     with bench.pipelines.borrow(plain) as model:
         before = digest(model.text_encoders[0])
         words = model.text_encoders[0].get_input_embeddings()
-        conditioning = encode_prompts(model, plain).positive["prompt_embeds"].clone()
+        conditioning = encode_prompts(model, plain).positives[0].get(0)["prompt_embeds"].clone()
         model.prompt_cache.clear()
     request = GenerationRequest(prompt="hands, style", negative_prompt="style")
     with bench.pipelines.borrow(request) as model:
@@ -256,7 +258,9 @@ def test_the_encoder_is_afterwards_what_it_was(shelf: Path, bench: WorkerContext
         assert model.text_encoders[0].get_input_embeddings() is words
     with bench.pipelines.borrow(plain) as model:
         assert not model.embeddings
-        assert torch.equal(encode_prompts(model, plain).positive["prompt_embeds"], conditioning)
+        assert torch.equal(
+            encode_prompts(model, plain).positives[0].get(0)["prompt_embeds"], conditioning
+        )
 
 
 def test_remembered_prompts_go_by_content(shelf: Path, bench: WorkerContext) -> None:
@@ -265,7 +269,7 @@ def test_remembered_prompts_go_by_content(shelf: Path, bench: WorkerContext) -> 
     for vectors in (STYLE, STYLE + 1):
         save_file({"emb_params": vectors}, shelf / "style.safetensors")
         with bench.pipelines.borrow(request) as model:
-            rows.append(encode_prompts(model, request).positive["prompt_embeds"])
+            rows.append(encode_prompts(model, request).positives[0].get(0)["prompt_embeds"])
     assert not torch.equal(*rows)
 
 

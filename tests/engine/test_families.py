@@ -144,7 +144,7 @@ def check_guidance(home: WorkerContext, family: Family, model: LoadedModel) -> N
     guidance = build_guidance(model, request)
     assert guidance == ClassifierFreeGuidance(5, 0.0, family.guidance)
     negative, positive = torch.tensor([1.0]), torch.tensor([3.0])
-    assert float(guidance.combine((negative, positive))) == 11.0
+    assert float(guidance.combine(negative, (positive,), (1.0,))) == 11.0
 
 
 def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedModel) -> None:
@@ -164,7 +164,7 @@ def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedMode
 
 def check_weighs_words(home: WorkerContext, family: Family, model: LoadedModel) -> None:
     plain, weighted = (
-        encode_prompts(model, build_request(family, prompt=text)).positive
+        encode_prompts(model, build_request(family, prompt=text)).positives[0].get(0)
         for text in ("a red boat", "a (red:1.5) boat")
     )
     same = all(torch.equal(plain[name], weighted[name]) for name in plain)
@@ -176,7 +176,7 @@ def check_penultimate_layer(home: WorkerContext, family: Family, model: LoadedMo
         assert not family.penultimate_layer
         return
     text = "a red boat"
-    row = encode_prompts(model, build_request(family, prompt=text)).positive
+    row = encode_prompts(model, build_request(family, prompt=text)).positives[0].get(0)
     tokenizer, encoder = model.tokenizers[0], model.text_encoders[0]
     tokens = tokenizer(text, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
@@ -187,7 +187,7 @@ def check_penultimate_layer(home: WorkerContext, family: Family, model: LoadedMo
 
 
 def check_pooled_prompt(home: WorkerContext, family: Family, model: LoadedModel) -> None:
-    row = encode_prompts(model, build_request(family)).positive
+    row = encode_prompts(model, build_request(family)).positives[0].get(0)
     assert ("pooled_prompt_embeds" in row) is family.pooled_prompt
 
 

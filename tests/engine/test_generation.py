@@ -197,7 +197,11 @@ def test_words_weigh(bench: WorkerContext) -> None:
     """A weight moves the conditioning away from the plain one, the more the farther it is from 1; neutral ones do not."""
 
     def rows(parts: LoadedModel, text: str) -> torch.Tensor:
-        return encode_prompts(parts, GenerationRequest(prompt=text)).positive["prompt_embeds"]
+        return (
+            encode_prompts(parts, GenerationRequest(prompt=text))
+            .positives[0]
+            .get(0)["prompt_embeds"]
+        )
 
     with bench.pipelines.borrow(GenerationRequest()) as parts:
         plain = rows(parts, "a red boat by a lake")
@@ -225,13 +229,16 @@ def test_long_prompts_go_on_in_chunks(bench: WorkerContext) -> None:
         request = GenerationRequest(model=model, prompt=long, negative_prompt="fog")
         with bench.pipelines.borrow(request) as parts:
             told = encode_prompts(parts, request)
-            shape = told.positive["prompt_embeds"].shape
-            assert shape == told.negative["prompt_embeds"].shape
+            shape = told.positives[0].get(0)["prompt_embeds"].shape
+            assert shape == told.negative.get(0)["prompt_embeds"].shape
             assert shape[1] in (154, 231, 308)
             told = encode_prompts(
                 parts, request.model_copy(update={"prompt": "", "negative_prompt": long})
             )
-            shapes = [row["prompt_embeds"].shape for row in (told.negative, told.positive)]
+            shapes = [
+                row["prompt_embeds"].shape
+                for row in (told.negative.get(0), told.positives[0].get(0))
+            ]
             assert shapes[0] == shapes[1]
 
 
@@ -260,7 +267,7 @@ def test_clip_skip(bench: WorkerContext, toys: Path, paint: Callable[..., Any]) 
                 else torch.cat([state[-3] for state in states], dim=-1)
             )
         with bench.pipelines.borrow(request) as parts:
-            read = encode_prompts(parts, request).positive["prompt_embeds"]
+            read = encode_prompts(parts, request).positives[0].get(0)["prompt_embeds"]
             assert torch.equal(read, expected)
     assert not np.array_equal(
         *(paint(prompt="a red boat", seed=1, clip_skip=skip, **QUICK) for skip in (1, 2))
@@ -274,8 +281,8 @@ def test_clip_skip(bench: WorkerContext, toys: Path, paint: Callable[..., Any]) 
 def test_conditionings_are_remembered(bench: WorkerContext) -> None:
     request = GenerationRequest(prompt="a boat that was never asked for")
     with bench.pipelines.borrow(request) as parts:
-        first = encode_prompts(parts, request).positive
-        assert encode_prompts(parts, request).positive is first
+        first = encode_prompts(parts, request).positives[0].get(0)
+        assert encode_prompts(parts, request).positives[0].get(0) is first
         for k in range(70):
             encode_prompts(parts, request.model_copy(update={"prompt": f"boat {k}"}))
         assert len(parts.prompt_cache) <= 64

@@ -107,7 +107,7 @@ def test_rows_can_carry_controls(bench: WorkerContext) -> None:
     request = GenerationRequest(prompt=PROMPT, model="pocket")
     with bench.pipelines.borrow(request) as model, torch.no_grad():
         unet = model.denoiser
-        prompt = encode_prompts(model, request).positive
+        prompt = encode_prompts(model, request).positives[0].get(0)
         generator = torch.Generator().manual_seed(4)
 
         def draw(*shape: int) -> torch.Tensor:

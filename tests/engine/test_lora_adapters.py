@@ -245,7 +245,7 @@ def test_conditionings_are_remembered_by_what_reads(
     def told(*uses: LoraUse) -> torch.Tensor:
         request = GenerationRequest(prompt="a boat", loras=uses)
         with bench.pipelines.borrow(request) as parts:
-            return encode_prompts(parts, request).positive["prompt_embeds"]
+            return encode_prompts(parts, request).positives[0].get(0)["prompt_embeds"]
 
     plain, strong = told(), told(LoraUse(name="one"))
     assert told(LoraUse(name="one", text_encoder=0)) is plain

@@ -339,7 +339,7 @@ def test_prompts_of_a_model_that_waits_are_on_the_card(card: Card, home: Path) -
     from studio.engine.models.prompt_encoding import encode_prompts
 
     with bench.pipelines.borrow(request) as model:
-        row = encode_prompts(model, request).positive
+        row = encode_prompts(model, request).positives[0].get(0)
         assert row["prompt_embeds"].device.type == "cuda"
         assert isinstance(row["prompt_embeds"], torch.Tensor)
     leave(bench, card)

@@ -523,8 +523,8 @@ def test_text_is_what_the_studio_reads_when_it_makes_pictures(
             skip,
         )
     told = encode_prompts(own, GenerationRequest(model=model, prompt="a red boat", clip_skip=skip))
-    assert torch.equal(rows, told.positive["prompt_embeds"])
-    assert pooled is None or torch.equal(pooled, told.positive["pooled_prompt_embeds"])
+    assert torch.equal(rows, told.positives[0].get(0)["prompt_embeds"])
+    assert pooled is None or torch.equal(pooled, told.positives[0].get(0)["pooled_prompt_embeds"])
 
 
 @pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])

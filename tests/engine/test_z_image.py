@@ -146,7 +146,7 @@ def test_prompts_are_read_as_stock_reads_them(z: WorkerContext) -> None:
         expected, _ = pipe.encode_prompt(text, do_classifier_free_guidance=False)
         request = GenerationRequest(**OURS | {"prompt": text})
         with z.pipelines.borrow(request) as model:
-            row = encode_prompts(model, request).positive
+            row = encode_prompts(model, request).positives[0].get(0)
         assert torch.equal(row["cap_feats"], expected[0]), text
 
 

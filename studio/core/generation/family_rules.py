@@ -8,7 +8,7 @@ from __future__ import annotations
 from studio.core.catalog import SCHEDULERS
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompt_plans import list_wordings
 from studio.core.generation.requirements import REQUIRES_GUIDANCE
 
 
@@ -52,11 +52,12 @@ def list_family_notes(request: RequestFields, family: Family) -> list[str]:
         notes.append(f"Negative prompt: has no effect without {REQUIRES_GUIDANCE}.")
     if family.weighs_words:
         return notes
-    prompts = {"prompt": request.prompt}
+    prompt_wordings, negative_wordings = list_wordings(request)
+    prompts = {"prompt": prompt_wordings}
     if request.is_guided:
-        prompts["negative prompt"] = request.negative_prompt
+        prompts["negative prompt"] = negative_wordings
     return notes + [
         f"{family.title} reads no weights and no joins: of the {name} only the words count."
-        for name, text in prompts.items()
-        if not plan_prompt(text).is_plain
+        for name, wordings in prompts.items()
+        if any(wording.is_weighted for wording in wordings)
     ]

@@ -11,6 +11,7 @@ from studio.core.catalog import SCHEDULERS
 from studio.core.generation import geometry
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.geometry import Box, Size
+from studio.core.generation.prompt_plans import count_rows_per_call
 from studio.core.generation.prompts.dialects import find_differing_dialect, is_emphasis_read
 from studio.core.generation.prompts.plan import Dialect
 from studio.core.generation.requirements import (
@@ -157,17 +158,13 @@ def count_model_calls(request: RequestFields, size: Size) -> int:
 
 def count_unet_rows(request: RequestFields, size: Size) -> int:
     """Return the denoiser's rows of one image."""
-    return count_model_calls(request, size) * _count_branches(request)
+    return count_model_calls(request, size) * count_rows_per_call(request)
 
 
 def estimate_unet_megapixels(request: RequestFields, size: Size) -> float:
     """Return how much one image asks of the U-Net: millions of pixels times rows."""
     area = sum(calls * share for calls, share in plan_passes(request, size))
-    return area * _count_branches(request) * size[0] * size[1] / 1e6
-
-
-def _count_branches(request: RequestFields) -> int:
-    return 2 if request.is_guided else 1
+    return area * count_rows_per_call(request) * size[0] * size[1] / 1e6
 
 
 def _find_hires_faults(request: RequestFields) -> list[str]:

@@ -4,8 +4,8 @@ Knows: which trajectories may share a call, which row belongs to which, what to 
 not suffice. Does not know: prompts, files, pixels, what the trajectories are for.
 
 A denoiser takes a timestep, a prompt and (in the layers of LoRAs) a weight per row, so trajectories
-with different schedulers, steps, guidance, seeds and LoRA weights go together. A single one is bit
-for bit the stock pipeline's image on the same device; several differ by rounding.
+with different schedulers, steps, guidance, seeds, LoRA weights and numbers of rows go together. A
+single one is bit for bit the stock pipeline's image on the same device; several differ by rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def batch_key(model: LoadedModel, trajectory: Trajectory) -> tuple[Any, ...]:
     """
     return (
         trajectory.latent_shape,
-        model.get_row_key(trajectory.rows[-1]),
+        model.get_row_key(trajectory.get_rows(0)[-1]),  # all of a trajectory are alike
         lora.get_batching_key(trajectory.active_adapters),
     )
 
@@ -47,8 +47,9 @@ class _ActiveTrajectory:
     seconds: float = 0.0
 
     @property
-    def branches(self) -> int:
-        return self.trajectory.branches
+    def num_rows(self) -> int:
+        """How many rows of the denoiser it asks for now."""
+        return len(self.model_input.rows)
 
 
 class Batcher:
@@ -101,9 +102,9 @@ class Batcher:
                 continue
             results = _send_predictions(batch, predictions)
             seconds = time.perf_counter() - start_time
-            num_rows = sum(active.branches for active in batch)
-            for active in batch:
-                active.seconds += seconds * active.branches / num_rows
+            num_rows = sum(len(prediction) for prediction in predictions)
+            for active, prediction in zip(batch, predictions, strict=True):
+                active.seconds += seconds * len(prediction) / num_rows
             running = [active for active in running if active not in results]
             on_call()
             for active, latents in results.items():
@@ -143,7 +144,7 @@ class Batcher:
         self.calls += 1
         self.rows += len(rows)
         output_rows = iter(outputs)
-        return [tuple(next(output_rows) for _ in range(active.branches)) for active in batch]
+        return [tuple(next(output_rows) for _ in range(active.num_rows)) for active in batch]
 
     def _make_room(self) -> bool:
         """Throw out what stays in memory for later only; False if there is nothing such."""

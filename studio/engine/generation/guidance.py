@@ -1,7 +1,8 @@
 """Guidance: from the predictions for both prompts to the one that a step follows.
 
-Knows: classifier-free guidance (arXiv:2207.12598), its forms and its rescaling (arXiv:2305.08891).
-Does not know: networks, schedulers.
+Knows: classifier-free guidance (arXiv:2207.12598), its forms and its rescaling (arXiv:2305.08891);
+how the branches of a prompt are added up (composable diffusion, arXiv:2206.01714). Does not know:
+networks, schedulers, which prompt a branch has.
 
 One number means the same for every family: 1, and all below it, is off.
 """
@@ -19,26 +20,45 @@ from studio.engine.models.loaded_model import LoadedModel
 
 
 class Guidance(Protocol):
-    """How many branches a prediction has, and what is made of them."""
+    """Whether the negative prompt is asked, and what is made of the predictions."""
 
     @property
-    def branches(self) -> int:
-        """Rows of the denoiser for one prediction: the prompt's, and the negative prompt's."""
+    def asks_negative(self) -> bool:
+        """Whether there is a prediction for the negative prompt."""
 
-    def combine(self, predictions: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the guided prediction; of two the negative prompt's comes first."""
+    def combine(
+        self,
+        negative: torch.Tensor | None,
+        positives: tuple[torch.Tensor, ...],
+        weights: tuple[float, ...],
+    ) -> torch.Tensor:
+        """Return the guided prediction.
+
+        Args:
+            negative: Of the negative prompt; None unless it is asked.
+            positives: Of each branch of the prompt.
+            weights: Of the branches.
+        """
 
 
 @dataclass(frozen=True)
 class Unguided:
-    """The prompt alone; a distilled model takes the guidance as an input."""
+    """The prompt alone; a distilled model takes the guidance as an input.
 
-    branches: int = 1
+    Attributes:
+        asks_negative: Only for branches to be added up: what is added is the difference from it.
+    """
 
-    def combine(self, predictions: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the one prediction as it is."""
-        (positive,) = predictions
-        return positive
+    asks_negative: bool = False
+
+    def combine(
+        self,
+        negative: torch.Tensor | None,
+        positives: tuple[torch.Tensor, ...],
+        weights: tuple[float, ...],
+    ) -> torch.Tensor:
+        """Return the prediction for the prompt as it is."""
+        return add_branches(negative, positives, weights)
 
 
 @dataclass(frozen=True)
@@ -54,11 +74,17 @@ class ClassifierFreeGuidance:
     scale: float
     rescale: float = 0.0
     kind: GuidanceKind = "cfg"
-    branches: int = 2
+    asks_negative: bool = True
 
-    def combine(self, predictions: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the prediction away from the negative prompt's, which comes first."""
-        negative, positive = predictions
+    def combine(
+        self,
+        negative: torch.Tensor | None,
+        positives: tuple[torch.Tensor, ...],
+        weights: tuple[float, ...],
+    ) -> torch.Tensor:
+        """Return the prediction away from the negative prompt's."""
+        assert negative is not None
+        positive = add_branches(negative, positives, weights)
         if self.kind == "cfg":
             guided = negative + self.scale * (positive - negative)
         else:
@@ -72,8 +98,36 @@ class ClassifierFreeGuidance:
         return self.rescale * rescaled + (1 - self.rescale) * guided
 
 
-def build_guidance(model: LoadedModel, request: ResolvedRequest) -> Guidance:
-    """Return how a request is guided by a model."""
+def add_branches(
+    negative: torch.Tensor | None, positives: tuple[torch.Tensor, ...], weights: tuple[float, ...]
+) -> torch.Tensor:
+    """Return the predictions for a prompt's branches as one: each adds what it says beyond none.
+
+    Args:
+        negative: Of the negative prompt; a single branch of weight 1 needs none.
+        positives: Of each branch.
+        weights: Of the branches; negative ones lead away.
+    """
+    if weights == (1.0,):
+        return positives[0]  # bit for bit
+    assert negative is not None
+    total = negative
+    for positive, weight in zip(positives, weights, strict=True):
+        total = total + weight * (positive - negative)
+    return total
+
+
+def build_guidance(
+    model: LoadedModel, request: ResolvedRequest, weights: tuple[float, ...] = (1.0,)
+) -> Guidance:
+    """Return how a request is guided by a model; `weights` are those of its prompt's branches."""
     if not request.is_guided or model.is_distilled:
-        return Unguided()
+        return Unguided(asks_negative=weights != (1.0,))
     return ClassifierFreeGuidance(request.guidance, request.guidance_rescale, model.family.guidance)
+
+
+def count_rows_per_call(
+    model: LoadedModel, request: ResolvedRequest, weights: tuple[float, ...]
+) -> int:
+    """Return the denoiser's rows of one prediction for an image."""
+    return len(weights) + build_guidance(model, request, weights).asks_negative

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from studio.core.catalog import SCHEDULERS
 from studio.core.generation.geometry import MaskedContent, count_effective_steps
 from studio.core.generation.request import ResolvedRequest
 from studio.engine.generation.guidance import build_guidance
@@ -25,7 +26,7 @@ from studio.engine.models.adapters.lora import select_adapters
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.errors import StudioError
 
-# The denoiser's output for each branch: for the negative prompt, if it is guided, and the prompt.
+# The denoiser's output for each row: of the negative prompt, if it is asked, and the branches.
 Prediction = tuple[torch.Tensor, ...]
 
 
@@ -33,9 +34,9 @@ Prediction = tuple[torch.Tensor, ...]
 class ModelInput:
     """What the denoiser shall predict for: latents as it expects them, and their timestep.
 
-    The timestep is (1,), float32, on the device. `rows` is what else each branch gives to it:
-    prompts, sizes, what controls add. It may change from step to step; rows that stay the same
-    objects are stacked once.
+    The timestep is (1,), float32, on the device. `rows` is what else is given to it, of the
+    negative prompt first, if that is asked, and of each branch: prompts, sizes, what controls add.
+    It may change from step to step; rows that stay the same objects are stacked once.
     """
 
     latents: torch.Tensor
@@ -84,7 +85,7 @@ class Trajectory:
         Args:
             model: Borrowed for this request.
             request: Of a single image.
-            conditioning: The request's encoded prompts.
+            conditioning: The request's encoded prompts, of this pass.
             init_image: Its strength must leave at least one step.
 
         Raises:
@@ -92,9 +93,14 @@ class Trajectory:
         """
         self.request = request
         self.latent_shape = model.latent_shape(*request.size)
-        self.guidance = build_guidance(model, request)
-        prompts = (conditioning.negative, conditioning.positive)[-self.guidance.branches :]
-        self.rows = tuple(model.build_row(prompt, request) for prompt in prompts)
+        self.guidance = build_guidance(model, request, conditioning.weights)
+        self._weights = conditioning.weights
+        prompts = conditioning.positives
+        if self.guidance.asks_negative:
+            prompts = (conditioning.negative, *prompts)
+        self._schedules = tuple(
+            prompt.change(lambda row: model.build_row(row, request)) for prompt in prompts
+        )
         self.active_adapters = select_adapters(model, request)
         self._model = model
         self._process = model.build_noise_process(request)
@@ -117,10 +123,9 @@ class Trajectory:
         latents, timestep, _ = self._last_step
         return latents, float(timestep)
 
-    @property
-    def branches(self) -> int:
-        """Rows of the denoiser per prediction: the prompt's, and a negative prompt's if guided."""
-        return len(self.rows)
+    def get_rows(self, step: int) -> tuple[Row, ...]:
+        """Return the rows of a step, counted from the first that runs, which is 0."""
+        return tuple(schedule.get(step) for schedule in self._schedules)
 
     def run(self) -> Generator[ModelInput, Prediction, torch.Tensor]:
         """Denoise, as a coroutine that yields the denoiser's input and is sent its prediction.
@@ -138,13 +143,15 @@ class Trajectory:
         latents = state.latents
         # One copy for all steps: each would make the device wait.
         device_timesteps = process.timesteps.float().to(self._model.device.torch_device).split(1)
+        info = SCHEDULERS[self.request.scheduler]
         for index, timestep in enumerate(process.timesteps):
             scaled_latents = process.model_input(latents, timestep)
             model_latents = scaled_latents
             if state.inpaint_cond:
                 model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            predictions = yield ModelInput(model_latents, device_timesteps[index], self.rows)
-            prediction = self.guidance.combine(predictions)
+            rows = self.get_rows(info.find_step(index))
+            predictions = yield ModelInput(model_latents, device_timesteps[index], rows)
+            prediction = self._combine(predictions)
             self._last_step = (scaled_latents, timestep, prediction)
             latents = process.step(prediction, timestep, latents, generator)
             latents = self._restore_unmasked(latents.to(self._model.latent_dtype), state, index)
@@ -156,6 +163,12 @@ class Trajectory:
                 "--precision float32."
             )
         return latents
+
+    def _combine(self, predictions: Prediction) -> torch.Tensor:
+        """Return the guided prediction of the rows' predictions, in their order."""
+        negative = predictions[0] if self.guidance.asks_negative else None
+        positives = predictions[-len(self._weights) :]
+        return self.guidance.combine(negative, positives, self._weights)
 
     def estimate_x0(self) -> torch.Tensor | None:
         """Return the latents if the last prediction were right; None before the first."""

@@ -282,7 +282,9 @@ class TrajectoryRunner:
         init_image: InitImage,
         on_call: Callable[[], Any],
     ) -> Image.Image:
-        task.hires_trajectory = Trajectory(self.model, request, task.conditioning, init_image)
+        conditioning = task.conditioning.hires
+        assert conditioning
+        task.hires_trajectory = Trajectory(self.model, request, conditioning, init_image)
         ((_, latents, _),) = self._hires_batcher.denoise([task.hires_trajectory], on_call)
         if isinstance(latents, StudioError):
             raise latents

@@ -12,7 +12,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -23,6 +23,7 @@ from diffusers import AutoencoderKL
 from studio.core.families.family import DENOISER, TEXT_ENCODERS, VAE, Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.memory_policy import WHOLE, MemoryPlan
+from studio.core.generation.prompt_plans import PassPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.components import load_network, load_tokenizer
 from studio.engine.models.devices import Device, catch_out_of_memory
@@ -41,11 +42,52 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Conditioning:
-    """The encoded prompts: what each is to the denoiser, by names that the family chooses."""
+class RowSchedule:
+    """An encoded prompt over the steps of a pass.
 
-    negative: Row
-    positive: Row
+    Attributes:
+        rows: That of each step, counted from 0; the last one holds to the end. What stays the same
+            is the same object.
+    """
+
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def build(cls, rows: Iterable[Row]) -> RowSchedule:
+        """Return the schedule of these rows, one for each step."""
+        kept = list(rows)
+        while len(kept) > 1 and kept[-1] is kept[-2]:
+            kept.pop()
+        return cls(tuple(kept))
+
+    def get(self, step: int) -> Row:
+        """Return the row of a step, counted from 0."""
+        return self.rows[min(step, len(self.rows) - 1)]
+
+    def change(self, change: Callable[[Row], Row]) -> RowSchedule:
+        """Return the schedule with every row changed, each once."""
+        changed: dict[int, Row] = {}
+        for row in self.rows:
+            if id(row) not in changed:
+                changed[id(row)] = change(row)
+        return RowSchedule(tuple(changed[id(row)] for row in self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """The encoded prompts of a pass: what each is to the denoiser, by names of the family's.
+
+    Attributes:
+        negative: The negative prompt.
+        positives: The prompt's branches; mostly one.
+        weights: How strongly each branch counts.
+        hires: Of the second pass, if there is one: its steps are others.
+    """
+
+    negative: RowSchedule
+    positives: tuple[RowSchedule, ...]
+    weights: tuple[float, ...] = (1.0,)
+    hires: Conditioning | None = None
 
 
 @dataclass(eq=False)
@@ -195,8 +237,12 @@ class LoadedModel(ABC):
     # ---- prompts --------------------------------------------------------------------------------
 
     @abstractmethod
-    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
-        """Encode both prompts of a request.
+    def encode_plan(self, plan: PassPlan, request: GenerationRequest) -> Conditioning:
+        """Encode both prompts of a pass.
+
+        Args:
+            plan: What the prompts come to.
+            request: The settings beside them, such as clip skip.
 
         Raises:
             InvalidSpec: The text encoder cannot do what the request asks for.

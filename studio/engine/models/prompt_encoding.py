@@ -5,8 +5,11 @@ Knows: that nothing is trained meanwhile. Does not know: how a family reads (fam
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from studio.core.generation.prompt_plans import plan_hires_pass, plan_pass
 from studio.core.generation.request import GenerationRequest
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
 
@@ -14,7 +17,7 @@ from studio.engine.models.loaded_model import Conditioning, LoadedModel
 # Not inference_mode: the results are remembered, and training may use them later.
 @torch.no_grad()
 def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioning:
-    """Encode both prompts of a request.
+    """Encode both prompts of a request, for each of its passes.
 
     Args:
         model: Borrowed for the request; its LoRAs that are on take part.
@@ -23,4 +26,7 @@ def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioni
     Raises:
         InvalidSpec: The text encoder cannot do what the request asks for.
     """
-    return model.encode_prompts(request)
+    conditioning = model.encode_plan(plan_pass(request), request)
+    if not request.has_hires_pass:
+        return conditioning
+    return replace(conditioning, hires=model.encode_plan(plan_hires_pass(request), request))

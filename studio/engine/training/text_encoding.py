@@ -19,7 +19,7 @@ import torch
 
 from studio.core.families.family import Family
 from studio.engine.models import devices
-from studio.engine.models.families.clip_prompts import get_max_clip_skip, select_hidden_state
+from studio.engine.models.families.clip_encoder import get_max_clip_skip, select_hidden_state
 from studio.errors import InvalidSpec
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.embeddings import MentionFinder
-from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompt_plans import list_wordings
+from studio.core.generation.prompts.plan import Wording
 from studio.core.generation.request import GenerationRequest
 from studio.errors import list_alternatives, quote
 from studio.storage.models.names import list_ends
@@ -126,8 +127,8 @@ class EmbeddingIndex:
         texts = {
             (name, text): None
             for request in requests
-            for name, prompt in zip(PROMPT_FIELDS, request.prompts)
-            for text in list_texts(prompt)
+            for name, field_texts in zip(PROMPT_FIELDS, list_texts(request))
+            for text in field_texts
         }
         uses = EmbeddingUses()
         for field_name, text in texts:
@@ -160,14 +161,18 @@ class EmbeddingIndex:
         return _write_fault(name, info, self._model_name, list(self._by_name))
 
 
-def list_texts(prompt: str) -> list[str]:
-    """Return the stretches of a prompt that are tokenised, without brackets, weights and tags."""
-    return [
-        fragment.text
-        for wording in plan_prompt(prompt).wordings
-        for fragment in wording.fragments
-        if fragment.text.strip()
-    ]
+def list_texts(request: GenerationRequest) -> tuple[list[str], list[str]]:
+    """Return what is tokenised of both prompts, without brackets, weights and tags.
+
+    These are the stretches that are read at any step of any pass.
+    """
+    positive, negative = list_wordings(request)
+    return _list_fragments(positive), _list_fragments(negative)
+
+
+def _list_fragments(wordings: Iterable[Wording]) -> list[str]:
+    texts = (fragment.text for wording in wordings for fragment in wording.fragments)
+    return [text for text in dict.fromkeys(texts) if text.strip()]
 
 
 def _index_names(

@@ -80,8 +80,8 @@ class Embeddings:
             {
                 text: None
                 for request in requests
-                for prompt in request.prompts
-                for text in list_texts(prompt)
+                for field_texts in list_texts(request)
+                for text in field_texts
             }
         )
         # Again, since a text of one that turned out to be no word may have hidden another's name.

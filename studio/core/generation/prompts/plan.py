@@ -66,11 +66,15 @@ class Wording:
 
     @property
     def fragments(self) -> Iterator[Fragment]:
-        """All fragments, those of swaps as they are edited."""
+        """All fragments, of swaps both sides."""
         for text in self.texts:
             for chunk in text:
                 for part in chunk:
-                    yield from (part.edited if isinstance(part, Swap) else (part,))
+                    if isinstance(part, Swap):
+                        yield from part.original
+                        yield from part.edited
+                    else:
+                        yield part
 
     @property
     def is_weighted(self) -> bool:
@@ -100,7 +104,11 @@ class Wording:
 
 @dataclass(frozen=True)
 class Phase:
-    """A wording that holds up to and with a step, counted from 1 within the pass."""
+    """A wording that holds up to and with a step.
+
+    Steps are counted from 0 within the pass, as A1111 compares them: `[a:b:3]` paints four steps
+    with a, one more than its documentation says.
+    """
 
     last_step: int
     wording: Wording
@@ -112,6 +120,13 @@ class Branch:
 
     phases: tuple[Phase, ...]
     weight: float = 1.0
+
+    def find_wording(self, step: int) -> Wording:
+        """Return what is read at a step, counted from 0."""
+        for phase in self.phases:
+            if step <= phase.last_step:
+                return phase.wording
+        return self.phases[-1].wording
 
 
 @dataclass(frozen=True)

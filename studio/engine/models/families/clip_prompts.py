@@ -1,155 +1,147 @@
-"""Prompts as CLIP's text encoders read them: from weighted fragments to the U-Net's conditioning.
+"""Prompts as CLIP's text encoders read them: from plans to what the U-Net is given at each step.
 
-Knows: compel, which weighs words and joins prompts; clip skip; a pooled prompt; that the ids of an
-embedding stay together. Does not know: the grammars (core/generation/prompts), the vectors of
-embeddings (embeddings.py), the loop.
+Knows: which way a prompt is encoded, A1111's or compel's; a pooled prompt; that all rows of an
+image are equally long. Does not know: the grammars (core/generation/prompts), chunks and weights
+(clip_chunks.py, compel), swaps (clip_swaps.py), the vectors of embeddings (embeddings.py), the
+loop.
 
-Without weights the result is bit for bit that of the stock pipeline. Clip skip is our own: with
-transformers 5 neither diffusers nor compel can do it for SD 1.x.
+Without weights the result is bit for bit that of the stock pipeline, up to 75 tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from compel import Compel
 from compel.prompt_parser import Blend, Conjunction, FlattenedPrompt
 
-from studio.core.families.family import Family
-from studio.core.generation.prompts.dialects import plan_prompt
-from studio.core.generation.prompts.plan import Chunk, Fragment, Wording
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.prompt_plans import PassPlan
+from studio.core.generation.prompts.dialects import Emphasis
+from studio.core.generation.prompts.plan import Branch, Chunk, Dialect, Fragment, Wording
 from studio.engine.models.adapters.lora import list_text_encoder_adapters
 from studio.engine.models.embeddings import EmbeddingTokens, select_embeddings, use_embeddings
-from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
-from studio.engine.models.private_compel import TextEncoderProvider
-from studio.errors import InvalidSpec
+from studio.engine.models.families import clip_swaps
+from studio.engine.models.families.attention_swaps import (
+    SWAP_EMBEDS,
+    SWAP_SHARED,
+    SWAP_SOURCES,
+    pad_swap,
+)
+from studio.engine.models.families.clip_chunks import TokenChunk, split_into_chunks, weigh_states
+from studio.engine.models.families.clip_encoder import ClipSkipProvider
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row, RowSchedule
+
+_EMPTY = Wording((((Fragment("", 1.0),),),))
 
 
-class ClipSkipProvider(TextEncoderProvider):
-    """compel's provider with the text encoder's layer chosen by clip skip, and with embeddings."""
+@dataclass(frozen=True, eq=False)
+class EncodedWording:
+    """The row of a wording; with a swap, also the one for the steps in which that holds."""
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        tokenizer: Any,
-        text_encoder: Any,
-        *,
-        clip_skip: int,
-        embedding_tokens: EmbeddingTokens | None = None,
-    ) -> None:
-        super().__init__(
-            tokenizer,
-            text_encoder,
-            truncate=False,
-            device=model.device.torch_device,
-            dtype_for_device_getter=lambda _device: model.device.dtype,
-        )
-        self._clip_skip = clip_skip
-        self._family = model.family
-        self.embedding_tokens = embedding_tokens
-        max_clip_skip = get_max_clip_skip(text_encoder, model.family)
-        if clip_skip > max_clip_skip:
-            raise InvalidSpec(
-                [
-                    f"Clip skip: the text encoder of {model.info.name} goes up to {max_clip_skip} "
-                    f"(not {clip_skip})."
-                ]
-            )
-
-    def run_text_encoder(
-        self, token_ids: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return the chosen layer's vectors (n, tokens, width)."""
-        if attention_mask is not None and bool(attention_mask.all()):
-            attention_mask = None  # as the stock pipeline calls it
-        output = self.text_encoder(
-            token_ids, attention_mask, output_hidden_states=True, return_dict=True
-        )
-        return select_hidden_state(self.text_encoder, output, self._family, self._clip_skip)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return a text's ids without begin and end, those of embeddings for their names."""
-        if self.embedding_tokens is None:
-            return super().tokenize(text)
-        token_ids: list[int] = []
-        for piece in self.embedding_tokens.split(text):
-            token_ids += super().tokenize(piece) if isinstance(piece, str) else piece
-        return token_ids
-
-    def find_split(self, token_ids: Sequence[int], max_length: int) -> int:
-        """Return where a long prompt is split: as compel does it, but through no embedding."""
-        tokens = self.embedding_tokens
-        if tokens is None:
-            return super().find_split(token_ids, max_length)
-        # To compel an embedding is a word: "a" without and with its end.
-        ids = self.tokenizer.convert_tokens_to_ids(["a</w>", "a"])
-        split = super().find_split(tokens.hide(token_ids, *ids), max_length)
-        return tokens.move_split(token_ids, split)
+    row: Row
+    swapped: Row | None = None
 
 
-def get_max_clip_skip(text_encoder: Any, family: Family) -> int:
-    """Return the most that Clip skip can be, by the layers of a text encoder."""
-    return int(text_encoder.config.num_hidden_layers) - family.penultimate_layer
-
-
-def select_hidden_state(
-    text_encoder: Any, output: Any, family: Family, clip_skip: int
-) -> torch.Tensor:
-    """Return the vectors that the denoiser reads.
-
-    Args:
-        text_encoder: CLIP's.
-        output: What it returned, with all hidden states.
-        family: Its U-Nets were trained on the last layer, or on the one before it.
-        clip_skip: Which layer, counted from there; 1 is that itself.
-    """
-    states: torch.Tensor
-    if family.penultimate_layer:
-        states = output.hidden_states[-clip_skip - 1]  # without the final norm
-    elif clip_skip == 1:
-        states = output.last_hidden_state
-    else:
-        states = text_encoder.final_layer_norm(output.hidden_states[-clip_skip])
-    return states
-
-
-def encode_prompts(model: LoadedModel, request: GenerationRequest) -> Conditioning:
-    """Encode both prompts of a request, padded to the same number of tokens.
+def encode_prompts(model: LoadedModel, plan: PassPlan, clip_skip: int) -> Conditioning:
+    """Encode both prompts of a pass, all rows padded to the same number of tokens.
 
     Args:
         model: Its LoRAs that are on take part.
-        request: The prompts and the clip skip.
+        plan: The prompts.
+        clip_skip: Which layer is read.
 
     Raises:
         InvalidSpec: The text encoder has too few layers for the clip skip.
     """
-    positive = encode_text(model, request.prompt, request.clip_skip)
-    negative = encode_text(model, request.negative_prompt, request.clip_skip)
-    num_tokens = [row["prompt_embeds"].shape[1] for row in (negative, positive)]
-    if num_tokens[0] != num_tokens[1]:
-        empty = encode_text(model, "", request.clip_skip)
-        positive = _pad(positive, empty, max(num_tokens))
-        negative = _pad(negative, empty, max(num_tokens))
-    return Conditioning(negative, positive)
+    (negative_branch,) = plan.negative.branches
+    negative = _encode_branch(model, negative_branch, plan, plan.negative.dialect, clip_skip)
+    positives = encode_branches(model, plan, clip_skip, padded=False)
+    negative, *padded = _pad_schedules(model, [negative, *positives], clip_skip)
+    return Conditioning(negative, tuple(padded), plan.weights)
 
 
-def _pad(row: Row, empty: Row, num_tokens: int) -> Row:
-    """Append chunks of the encoded empty text until there are `num_tokens`."""
-    embeddings, chunk = row["prompt_embeds"], empty["prompt_embeds"]
-    num_chunks = (num_tokens - embeddings.shape[1]) // chunk.shape[1]
-    return {**row, "prompt_embeds": torch.cat([embeddings, *[chunk] * num_chunks], dim=1)}
+def encode_branches(
+    model: LoadedModel, plan: PassPlan, clip_skip: int, padded: bool = True
+) -> tuple[RowSchedule, ...]:
+    """Encode the prompt of a pass alone. Raises as `encode_prompts`."""
+    schedules = [
+        _encode_branch(model, branch, plan, plan.positive.dialect, clip_skip)
+        for branch in plan.positive.branches
+    ]
+    return tuple(_pad_schedules(model, schedules, clip_skip) if padded else schedules)
 
 
-def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
-    """Return a prompt's row, remembered by the text and all that changes how it is encoded."""
-    (wording,) = plan_prompt(text).wordings
-    inversions = select_embeddings(model.embeddings, wording)
+def _pad_schedules(
+    model: LoadedModel, schedules: Sequence[RowSchedule], clip_skip: int
+) -> list[RowSchedule]:
+    """Make all rows as long as the longest, with chunks of the encoded empty text."""
+    lengths = {row["prompt_embeds"].shape[1] for schedule in schedules for row in schedule.rows}
+    if len(lengths) == 1:
+        return list(schedules)
+    num_tokens = max(lengths)
+    empty = _encode_wordings(model, [_EMPTY], "A1111", "Ignore", clip_skip)[_EMPTY].row
+    chunk = empty["prompt_embeds"]
 
-    def encode() -> Row:
+    def pad(row: Row) -> Row:
+        num_chunks = (num_tokens - row["prompt_embeds"].shape[1]) // chunk.shape[1]
+        if not num_chunks:
+            return row
+        padded = dict(pad_swap(row, num_chunks * chunk.shape[1]))
+        for name in {"prompt_embeds", SWAP_EMBEDS} & set(row):
+            padded[name] = torch.cat([row[name], *[chunk] * num_chunks], dim=1)
+        return padded
+
+    return [schedule.change(pad) for schedule in schedules]
+
+
+def _encode_branch(
+    model: LoadedModel, branch: Branch, plan: PassPlan, dialect: Dialect, clip_skip: int
+) -> RowSchedule:
+    """Return a branch's row at each step."""
+    wordings = [phase.wording for phase in branch.phases]
+    encoded = _encode_wordings(model, wordings, dialect, plan.emphasis, clip_skip)
+
+    def choose_row(step: int) -> Row:
+        wording = branch.find_wording(step)
+        row, swapped = encoded[wording].row, encoded[wording].swapped
+        if swapped is not None and clip_swaps.holds_at(wording, step / plan.steps):
+            return swapped
+        return row
+
+    return RowSchedule.build(choose_row(step) for step in range(plan.steps))
+
+
+def _encode_wordings(
+    model: LoadedModel,
+    wordings: Sequence[Wording],
+    dialect: Dialect,
+    emphasis: Emphasis,
+    clip_skip: int,
+) -> Mapping[Wording, EncodedWording]:
+    """Return the rows of a branch's wordings, remembered by all that changes how they are encoded.
+
+    Args:
+        model: Its LoRAs that are on take part.
+        wordings: In the order of the phases, which may come to the same again.
+        dialect: What the prompt was read by.
+        emphasis: How weights are applied.
+        clip_skip: Which layer is read.
+    """
+    inversions = {
+        name: inversion
+        for wording in dict.fromkeys(wordings)
+        for name, inversion in select_embeddings(model.embeddings, wording).items()
+    }
+    by_compel = (
+        dialect != "A1111"
+        or emphasis == "compel"
+        or any(len(wording.texts) > 1 for wording in wordings)
+    )
+
+    def encode() -> Mapping[Wording, EncodedWording]:
         with model.lend_text_encoders() as parts, ExitStack() as stack:
             providers = []
             for number, (tokenizer, encoder) in enumerate(zip(parts.tokenizers, parts.encoders)):
@@ -161,21 +153,111 @@ def encode_text(model: LoadedModel, text: str, clip_skip: int) -> Row:
                     model, tokenizer, encoder, clip_skip=clip_skip, embedding_tokens=tokens
                 )
                 providers.append(provider)
-            embeddings = [_encode_wording(provider, wording) for provider in providers]
-            # compel puts them where the encoder's weights are, which may wait elsewhere.
-            prompt_embeds = torch.cat(embeddings, dim=-1)
-            row = {"prompt_embeds": prompt_embeds.to(model.device.torch_device, model.device.dtype)}
-            if model.family.pooled_prompt:
-                row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], wording)
-        return row
+            if by_compel:
+                return {
+                    wording: _encode_by_compel(model, providers, wording)
+                    for wording in dict.fromkeys(wordings)
+                }
+            return _encode_as_a1111(model, providers, wordings, emphasis)
 
     contents = tuple((name, inversion.content_hash) for name, inversion in inversions.items())
-    key = (text, clip_skip, list_text_encoder_adapters(model), contents)
-    row: Row = model.remember(key, encode)
+    way = "compel" if by_compel else emphasis
+    key = (tuple(wordings), way, clip_skip, list_text_encoder_adapters(model), contents)
+    encoded: Mapping[Wording, EncodedWording] = model.remember(key, encode)
+    return encoded
+
+
+# ---- as A1111 does it ---------------------------------------------------------------------------
+
+
+def _encode_as_a1111(
+    model: LoadedModel,
+    providers: Sequence[ClipSkipProvider],
+    wordings: Sequence[Wording],
+    emphasis: Emphasis,
+) -> dict[Wording, EncodedWording]:
+    """Encode chunk by chunk; the k-th ones of all wordings share their mean."""
+    chunks = [
+        {wording: split_into_chunks(provider, wording.texts[0]) for wording in wordings}
+        for provider in providers
+    ]
+    num_chunks = max(len(texts[wording]) for texts in chunks for wording in wordings)
+    embeddings = []
+    for provider, texts in zip(providers, chunks, strict=True):
+        (empty,) = split_into_chunks(provider, _EMPTY.texts[0])
+        columns = []
+        for number in range(num_chunks):
+            column = [
+                texts[wording][number] if number < len(texts[wording]) else empty
+                for wording in wordings
+            ]
+            columns.append(_encode_column(model, provider, column, emphasis))
+        embeddings.append(torch.cat(columns, dim=1))
+    prompt_embeds = torch.cat(embeddings, dim=-1)
+    rows: dict[Wording, EncodedWording] = {}
+    for index, wording in enumerate(wordings):
+        if wording in rows:
+            continue
+        row = {"prompt_embeds": _to_device(model, prompt_embeds[index : index + 1])}
+        if model.family.pooled_prompt:
+            first = chunks[-1][wording][0]
+            row["pooled_prompt_embeds"] = _encode_pooled(model, providers[-1], first.ids)
+        rows[wording] = EncodedWording(row)
+    return rows
+
+
+def _encode_column(
+    model: LoadedModel,
+    provider: ClipSkipProvider,
+    column: Sequence[TokenChunk],
+    emphasis: Emphasis,
+) -> torch.Tensor:
+    """Return the vectors (texts, tokens, width) of one chunk of each text."""
+    states: dict[tuple[int, ...], torch.Tensor] = {}
+    for chunk in column:
+        if chunk.ids not in states:  # one by one: bit for bit the stock pipeline's
+            token_ids = torch.tensor([chunk.ids], device=model.device.torch_device)
+            states[chunk.ids] = provider.run_text_encoder(token_ids, None)
+    stacked = torch.cat([states[chunk.ids] for chunk in column])
+    weights = torch.tensor([chunk.weights for chunk in column], device=stacked.device)
+    return weigh_states(stacked, weights, emphasis)
+
+
+# ---- as compel does it --------------------------------------------------------------------------
+
+
+def _encode_by_compel(
+    model: LoadedModel, providers: Sequence[ClipSkipProvider], wording: Wording
+) -> EncodedWording:
+    if not clip_swaps.has_swap(wording):
+        return EncodedWording(_encode_side(model, providers, wording))
+    sources, shared = clip_swaps.locate_tokens(providers[0], wording)
+    row = _encode_side(model, providers, clip_swaps.take_side(wording, is_edited=False))
+    edited = _encode_side(model, providers, clip_swaps.take_side(wording, is_edited=True))
+    embeds = edited["prompt_embeds"]
+    swapped = {
+        **edited,
+        "prompt_embeds": row["prompt_embeds"],
+        SWAP_EMBEDS: embeds,
+        SWAP_SOURCES: sources.to(embeds.device),
+        SWAP_SHARED: shared.to(embeds),
+    }
+    return EncodedWording(row, swapped)
+
+
+def _encode_side(
+    model: LoadedModel, providers: Sequence[ClipSkipProvider], wording: Wording
+) -> Row:
+    embeddings = [_join_by_compel(provider, wording) for provider in providers]
+    row = {"prompt_embeds": _to_device(model, torch.cat(embeddings, dim=-1))}
+    if model.family.pooled_prompt:
+        provider = providers[-1]
+        token_ids = _cut_and_pad(provider, provider.tokenize(wording.plain_text))
+        row["pooled_prompt_embeds"] = _encode_pooled(model, provider, token_ids)
     return row
 
 
-def _encode_wording(provider: ClipSkipProvider, wording: Wording) -> torch.Tensor:
+def _join_by_compel(provider: ClipSkipProvider, wording: Wording) -> torch.Tensor:
     """Return one text encoder's embeddings (1, tokens, width)."""
     compel = Compel(
         provider.tokenizer,
@@ -184,10 +266,14 @@ def _encode_wording(provider: ClipSkipProvider, wording: Wording) -> torch.Tenso
         device=provider.device,
     )
     compel.conditioning_provider = provider
-    parts = [_flatten_chunk(provider, chunk) for (chunk,) in wording.texts]
-    weights = list(wording.weights)
+    parts = []
+    weights = []
+    for text, weight in zip(wording.texts, wording.weights, strict=True):
+        parts += [_flatten_chunk(provider, chunk) for chunk in text]
+        weights += [weight] * len(text)
     if wording.join == "blend":
-        conjunction = Conjunction([Blend(parts, weights)])
+        blend = Blend(parts, weights, normalize_weights=wording.is_normalized)
+        conjunction = Conjunction([blend])
     else:
         conjunction = Conjunction(parts, weights)
     embeddings, _ = compel.build_conditioning_tensor_for_conjunction(conjunction)
@@ -204,33 +290,33 @@ def _flatten_chunk(provider: ClipSkipProvider, chunk: Chunk) -> FlattenedPrompt:
     return FlattenedPrompt(weighted_texts or [("", 1.0)])
 
 
-def _encode_pooled(
-    model: LoadedModel, provider: ClipSkipProvider, wording: Wording
-) -> torch.Tensor:
-    """Return the pooled prompt (1, width) by the last encoder, which takes no weights."""
-    tokenizer = provider.tokenizer
-    if provider.embedding_tokens is None:
-        tokens = tokenizer(
-            wording.plain_text,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        token_ids = tokens.input_ids
-    else:
-        token_ids = torch.tensor([_cut_and_pad(provider, provider.tokenize(wording.plain_text))])
-    pooled: torch.Tensor = provider.text_encoder(
-        token_ids.to(model.device.torch_device)
-    ).text_embeds
-    return pooled
-
-
 def _cut_and_pad(provider: ClipSkipProvider, token_ids: list[int]) -> list[int]:
     """Return ids with begin and end, as many as the encoder takes; an embedding is not cut."""
     tokenizer, tokens = provider.tokenizer, provider.embedding_tokens
-    assert tokens
     length = int(tokenizer.model_max_length)
-    words = token_ids[: tokens.move_split(token_ids, length - 2)]
-    row = [tokenizer.bos_token_id, *words, tokenizer.eos_token_id]
+    num_words = tokens.move_split(token_ids, length - 2) if tokens else length - 2
+    row = [tokenizer.bos_token_id, *token_ids[:num_words], tokenizer.eos_token_id]
     return row + [tokenizer.pad_token_id] * (length - len(row))
+
+
+# ---- both ---------------------------------------------------------------------------------------
+
+
+def _encode_pooled(
+    model: LoadedModel, provider: ClipSkipProvider, token_ids: Sequence[int]
+) -> torch.Tensor:
+    """Return the pooled prompt (1, width) by the last encoder, which takes no weights.
+
+    Args:
+        model: Where it is computed.
+        provider: The encoder.
+        token_ids: Of one chunk, with begin, end and padding.
+    """
+    rows = torch.tensor([list(token_ids)], device=model.device.torch_device)
+    pooled: torch.Tensor = provider.text_encoder(rows).text_embeds
+    return pooled
+
+
+def _to_device(model: LoadedModel, embeddings: torch.Tensor) -> torch.Tensor:
+    """Bring embeddings from where the encoder's weights are, which may wait elsewhere."""
+    return embeddings.to(model.device.torch_device, model.device.dtype)

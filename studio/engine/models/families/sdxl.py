@@ -11,10 +11,11 @@ from functools import cached_property
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from studio.core.generation.prompt_plans import PassPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.families.unet import UNetModel
-from studio.engine.models.loaded_model import Conditioning, Row
+from studio.engine.models.loaded_model import Conditioning, Row, RowSchedule
 from studio.storage.models.model_configs import INDEX, read_config
 
 
@@ -32,12 +33,13 @@ class Model(UNetModel):
         index = read_config(self.info, INDEX)
         return bool(index.get("force_zeros_for_empty_prompt", True))
 
-    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
+    def encode_plan(self, plan: PassPlan, request: GenerationRequest) -> Conditioning:
         if request.negative_prompt or not self.force_zeros_for_empty_prompt:
-            return super().encode_prompts(request)
-        positive = clip_prompts.encode_text(self, request.prompt, request.clip_skip)
-        zeros = {name: torch.zeros_like(tensor) for name, tensor in positive.items()}
-        return Conditioning(zeros, positive)
+            return super().encode_plan(plan, request)
+        positives = clip_prompts.encode_branches(self, plan, request.clip_skip)
+        row = positives[0].get(0)
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in row.items()}
+        return Conditioning(RowSchedule((zeros,)), positives, plan.weights)
 
     def build_row(self, prompt: Row, request: ResolvedRequest) -> Row:
         width, height = request.size

@@ -1,7 +1,8 @@
 """What Stable Diffusion's families share: a U-Net, CLIP's text encoders, noise by diffusion.
 
-Knows: the U-Net's inputs and how rows are stacked into one call, what controls add to it, guidance
-as an input of distilled models. Does not know: how prompts are read (clip_prompts.py), the loop.
+Knows: the U-Net's inputs and how rows are stacked into one call, what controls and swaps add to it,
+guidance as an input of distilled models. Does not know: how prompts are read (clip_prompts.py), the
+loop.
 """
 
 from __future__ import annotations
@@ -12,8 +13,15 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from studio.core.generation.prompt_plans import PassPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
+from studio.engine.models.families.attention_swaps import (
+    SWAP_EMBEDS,
+    SWAP_NAMES,
+    complete_row,
+    use_swaps,
+)
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.engine.models.noise_process import DiffusionProcess, NoiseProcess
 from studio.engine.models.schedulers import build_scheduler
@@ -30,8 +38,8 @@ class UNetModel(LoadedModel):
 
     denoiser_class = UNet2DConditionModel
 
-    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
-        return clip_prompts.encode_prompts(self, request)
+    def encode_plan(self, plan: PassPlan, request: GenerationRequest) -> Conditioning:
+        return clip_prompts.encode_prompts(self, plan, request.clip_skip)
 
     @property
     def is_distilled(self) -> bool:
@@ -60,9 +68,11 @@ class UNetModel(LoadedModel):
         return row
 
     def get_row_key(self, row: Row) -> tuple[Any, ...]:
-        return (row["prompt_embeds"].shape[1], *sorted(row))
+        return (row["prompt_embeds"].shape[1], *sorted(set(row) - set(SWAP_NAMES)))
 
     def stack_rows(self, rows: Sequence[Row]) -> Row:
+        if any(SWAP_EMBEDS in row for row in rows):
+            rows = [complete_row(row) for row in rows]
         stacked: dict[str, Any] = {}
         for name, value in rows[0].items():
             values = [row[name] for row in rows]
@@ -85,12 +95,13 @@ class UNetModel(LoadedModel):
             for name in ("timestep_cond", DOWN_RESIDUALS, MID_RESIDUAL)
             if name in stacked
         }
-        prediction: torch.Tensor = self.denoiser(
-            latents,
-            timesteps,
-            encoder_hidden_states=stacked["prompt_embeds"],
-            added_cond_kwargs=added or None,
-            return_dict=False,
-            **further,
-        )[0]
+        with use_swaps(self.denoiser, stacked):
+            prediction: torch.Tensor = self.denoiser(
+                latents,
+                timesteps,
+                encoder_hidden_states=stacked["prompt_embeds"],
+                added_cond_kwargs=added or None,
+                return_dict=False,
+                **further,
+            )[0]
         return prediction

@@ -16,10 +16,11 @@ from diffusers import ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3Model
 
 from studio.core.families.z_image import PATCH_SIDE
-from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompt_plans import PassPlan
+from studio.core.generation.prompts.plan import Branch
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.flow_schedulers import build_flow_scheduler
-from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
+from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row, RowSchedule
 from studio.engine.models.noise_process import FlowProcess, NoiseProcess
 
 MAX_TOKENS = 512  # of a prompt, with the template
@@ -36,14 +37,22 @@ class Model(LoadedModel):
     def latent_dtype(self) -> torch.dtype:
         return torch.float32
 
-    def encode_prompts(self, request: GenerationRequest) -> Conditioning:
-        positive = self._encode_text(request.prompt)
-        if not request.is_guided:
-            return Conditioning(positive, positive)
-        return Conditioning(self._encode_text(request.negative_prompt), positive)
+    def encode_plan(self, plan: PassPlan, request: GenerationRequest) -> Conditioning:
+        positives = tuple(
+            self._encode_branch(branch, plan.steps) for branch in plan.positive.branches
+        )
+        if not request.is_guided and not plan.is_composed:
+            return Conditioning(positives[0], positives)
+        (branch,) = plan.negative.branches
+        return Conditioning(self._encode_branch(branch, plan.steps), positives, plan.weights)
 
-    def _encode_text(self, text: str) -> Row:
-        plain_text = plan_prompt(text).wordings[0].plain_text
+    def _encode_branch(self, branch: Branch, steps: int) -> RowSchedule:
+        """Return a branch's row at each step; of words of any weight only the text counts."""
+        return RowSchedule.build(
+            self._encode_text(branch.find_wording(step).plain_text) for step in range(steps)
+        )
+
+    def _encode_text(self, plain_text: str) -> Row:
 
         def encode() -> Row:
             with self.lend_text_encoders() as parts:
