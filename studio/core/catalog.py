@@ -7,8 +7,9 @@ and a test resolves all of them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 Scheduler = Literal[
     "Euler",
@@ -30,8 +31,22 @@ Scheduler = Literal[
     "SA-Solver",
 ]
 NoiseSchedule = Literal[
-    "As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
+    "Automatic", "Model default", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
 ]
+NoiseSource = Literal["CPU", "GPU", "NV"]
+AUTOMATIC: Final = "Automatic"  # the schedule that suits the scheduler
+MODEL_DEFAULT: Final = "Model default"  # the spacing that the model's own config says
+# Names that files of before hold, and what they are called now.
+FORMER_SCHEDULE_NAMES: dict[str, NoiseSchedule] = {"As shipped": MODEL_DEFAULT}
+# What A1111's "Automatic" means for a sampler; for all others it is Uniform.
+_AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "UniPC": "SGM Uniform",
+}
 
 DEFAULT_MODEL = "pocket"  # the embedded one
 DEFAULT_CAPTIONER = "pocket"
@@ -40,11 +55,11 @@ ENDPOINT = "endpoint"  # the kind of captioner without a folder
 # How far latents of several images in one U-Net call may be from single ones (relative, float32).
 BATCHING_TOLERANCE = 1e-3
 
-_ALL_SCHEDULES: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
+_ALL_SCHEDULES: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)[1:]  # but for Automatic
 # Only the spacing of the timesteps can be chosen.
-_SPACING_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped", "Uniform", "Simple")
+_SPACING_SCHEDULES: tuple[NoiseSchedule, ...] = ("Model default", "Uniform", "Simple")
 _SIGMA_SCHEDULES: tuple[NoiseSchedule, ...] = (
-    "As shipped",
+    "Model default",
     "Karras",
     "Exponential",
     "Beta",
@@ -52,9 +67,9 @@ _SIGMA_SCHEDULES: tuple[NoiseSchedule, ...] = (
     "Simple",
 )
 # Distilled along noise levels of their own.
-_DISTILLED_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped",)
+_DISTILLED_SCHEDULES: tuple[NoiseSchedule, ...] = ("Model default",)
 _SOLVER_SCHEDULES: tuple[NoiseSchedule, ...] = (
-    "As shipped",
+    "Model default",
     "Karras",
     "Exponential",
     "Beta",
@@ -68,7 +83,7 @@ class SchedulerInfo:
     """What is known of a scheduler without its class.
 
     Attributes:
-        noise_schedules: What it can run on.
+        noise_schedules: What it can run on; Automatic is one of them.
         description: A few words for people.
         is_stochastic: Whether it adds noise at each step.
         calls_per_step: U-Net calls a step; the last step of a scheduler with two takes one.
@@ -138,6 +153,21 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     ),
     "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "fresh noise, predicts and corrects", True),
 }
+
+
+def get_automatic_schedule(
+    scheduler: Scheduler, possible: Collection[NoiseSchedule] | None = None
+) -> NoiseSchedule:
+    """Return what Automatic means for a scheduler.
+
+    Args:
+        scheduler: Its name.
+        possible: What it can run on, where a model's family says so.
+    """
+    schedule = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
+    if possible is None:
+        possible = SCHEDULERS[scheduler].noise_schedules
+    return schedule if schedule in possible else MODEL_DEFAULT
 
 
 AxisKind = Literal["whole", "number", "text", "size"]

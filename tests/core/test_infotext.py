@@ -194,7 +194,7 @@ def test_written_as_a1111_writes_it() -> None:
         "guidance": 6.5,
         "clip_skip": 2,
         "batch_size": 4,
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Model default",
     }
     assert infotext.format_infotext(REQUEST.model_copy(update=more)) == (
         "a red boat, by a lake\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 6.5, Seed: 7, Size: 128x192, "
@@ -374,7 +374,7 @@ def test_reads_forge_and_sdnext() -> None:
         ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Exponential")),
         ("Euler", ("Euler", "Uniform")),
         ("UniPC", ("UniPC", "SGM Uniform")),
-        ("LCM", ("LCM", "As shipped")),
+        ("LCM", ("LCM", "Model default")),
     ],
 )
 def test_samplers_before_schedules_had_a_name(sampler: str, expected: tuple[str, str]) -> None:
@@ -394,11 +394,11 @@ def test_what_is_not_here_is_noted() -> None:
             "Steps: 20", "Steps: many"
         )
     )
-    assert found.values["noise_schedule"] == "As shipped"
+    assert found.values["noise_schedule"] == "Model default"
     assert "steps" not in found.values
     assert found.notes == [
         "Steps: 'many' is not a number; left as it is.",
-        "Schedule type 'Karras' does not go with Euler a here; As shipped is taken.",
+        "Schedule type 'Karras' does not go with Euler a here; Model default is taken.",
     ]
 
 

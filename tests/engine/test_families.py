@@ -238,7 +238,7 @@ CHECKS: dict[str, Callable[[WorkerContext, Family, LoadedModel], None]] = {
 
 
 def build_request(family: Family, **values: Any) -> GenerationRequest:
-    base = {"scheduler": "Euler", "noise_schedule": "As shipped", "steps": 3, "prompt": "a boat"}
+    base = {"scheduler": "Euler", "noise_schedule": "Model default", "steps": 3, "prompt": "a boat"}
     return GenerationRequest(**{"model": family.name, **base, **values})
 
 

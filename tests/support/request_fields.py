@@ -59,4 +59,9 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "guidance_rescale": ({}, 0.7),
     "hires_upscaler": (TWICE, "Nearest"),
     "vae": ({}, "anime"),
+    "noise_source": ({}, "NV"),
+    "variation_strength": ({"variation_seed": 3}, 0.4),
+    "variation_seed": ({"variation_strength": 0.4}, 3),
+    "seed_resize_width": ({"seed_resize_height": 64}, 128),
+    "seed_resize_height": ({"seed_resize_width": 64}, 128),
 }

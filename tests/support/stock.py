@@ -18,13 +18,13 @@ KARRAS, EXPONENTIAL, BETA = (
 )
 TRAIL = {"timestep_spacing": "trailing"}
 SHAPED = {
-    "As shipped": LEAD,
+    "Model default": LEAD,
     "Karras": KARRAS,
     "Exponential": EXPONENTIAL,
     "Beta": BETA,
     "Simple": TRAIL,
 }
-SPACED = {"As shipped": LEAD, "Uniform": LIN, "Simple": TRAIL}
+SPACED = {"Model default": LEAD, "Uniform": LIN, "Simple": TRAIL}
 SGM = {"SGM Uniform": LIN}
 # name → (class, what it always gets, ladder → what that gets)
 STOCK: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
@@ -66,8 +66,8 @@ STOCK: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         {**SHAPED, **SGM},
     ),
     "DEIS": ("DEISMultistepScheduler", {}, {**SHAPED, **SGM}),
-    "LCM": ("LCMScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
-    "TCD": ("TCDScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
+    "LCM": ("LCMScheduler", {"set_alpha_to_one": False}, {"Model default": {}}),
+    "TCD": ("TCDScheduler", {"set_alpha_to_one": False}, {"Model default": {}}),
     "SA-Solver": ("SASolverScheduler", {}, {**SHAPED, **SGM}),
 }
 ETA = {"TCD": 0.3}  # the scheduler's own default; the pipelines would pass 0
@@ -91,17 +91,17 @@ def square(
     return mask
 
 
-def pipe_of(kind: str, model: Path, name: str, schedule: str = "As shipped") -> Any:
+def pipe_of(kind: str, model: Path, name: str, schedule: str = "Model default") -> Any:
     made = getattr(diffusers, kind).from_pretrained(model, dtype=torch.float32)
     made.set_progress_bar_config(disable=True)
     return with_scheduler(made, model, name, schedule)
 
 
-def with_scheduler(pipe: Any, model: Path, name: str, schedule: str = "As shipped") -> Any:
+def with_scheduler(pipe: Any, model: Path, name: str, schedule: str = "Model default") -> Any:
     scheduler, always, ladders = STOCK[name]
     shipped = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
     spacing = {key: shipped[key] for key in ("timestep_spacing", "steps_offset") if key in shipped}
-    own = {**always, **(spacing if schedule == "As shipped" else ladders[schedule])}
+    own = {**always, **(spacing if schedule == "Model default" else ladders[schedule])}
     keep = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     pipe.scheduler = getattr(diffusers, scheduler)(
         **{key: shipped[key] for key in keep if key in shipped}, **own

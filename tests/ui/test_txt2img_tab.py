@@ -41,7 +41,7 @@ def test_a_flow_model_brings_its_schedulers_and_settings(tab: Txt2Img) -> None:
     shown = choose(tab, model="turbo")
     assert [name for name, _ in shown["scheduler"].choices] == list(Z_IMAGE.list_schedulers())
     assert shown["scheduler"].value == "Euler"
-    assert shown["noise_schedule"].value == "As shipped"
+    assert shown["noise_schedule"].value == "Model default"
     assert (shown["steps"], shown["guidance"]) == (8, 1.0)
     assert (shown["width"], shown["height"]) == (1024, 1024)
 
@@ -62,8 +62,8 @@ def test_a_scheduler_offers_what_it_runs_on_with_the_model(tab: Txt2Img) -> None
         model: tab.update_schedule({**values, tab.form["model"]: model})
         for model in ("turbo", "pocket", "gone")
     }
-    assert [name for name, _ in offered["turbo"].choices] == ["As shipped"]
-    assert offered["turbo"].value == "As shipped"
+    assert [name for name, _ in offered["turbo"].choices] == ["Model default"]
+    assert offered["turbo"].value == "Model default"
     assert offered["pocket"].value == offered["gone"].value == "Karras"
     nonsense = tab.update_schedule({**values, tab.form["model"]: ["no", "name"]})
     assert nonsense.value == "Karras"

@@ -5,7 +5,13 @@ Knows: the request's values and the family. Does not know: files, the engine.
 
 from __future__ import annotations
 
-from studio.core.catalog import SCHEDULERS
+from studio.core.catalog import (
+    AUTOMATIC,
+    SCHEDULERS,
+    NoiseSchedule,
+    Scheduler,
+    get_automatic_schedule,
+)
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.prompts.dialects import plan_prompt
@@ -15,7 +21,7 @@ from studio.core.generation.requirements import REQUIRES_GUIDANCE
 def find_family_faults(request: RequestFields, family: Family) -> list[str]:
     """Return a sentence for each setting that a model of the family cannot do."""
     faults = find_scheduler_faults(request.scheduler, family)
-    noise_schedules = family.list_noise_schedules(request.scheduler)
+    noise_schedules = list_schedule_choices(request.scheduler, family)
     if not faults and request.noise_schedule not in noise_schedules:
         faults.append(
             f"Schedule: with {family.title}, {request.scheduler} cannot run on "
@@ -29,10 +35,25 @@ def find_family_faults(request: RequestFields, family: Family) -> list[str]:
     return faults
 
 
+def list_schedule_choices(scheduler: Scheduler, family: Family) -> tuple[NoiseSchedule, ...]:
+    """Return what may be asked of a scheduler, Automatic first; nothing if it does not fit."""
+    noise_schedules = family.list_noise_schedules(scheduler)
+    return (AUTOMATIC, *noise_schedules) if noise_schedules else ()
+
+
+def resolve_noise_schedule(
+    noise_schedule: NoiseSchedule, scheduler: Scheduler, family: Family
+) -> NoiseSchedule:
+    """Return what a schedule means for a scheduler and a model of the family: never Automatic."""
+    if noise_schedule != AUTOMATIC:
+        return noise_schedule
+    return get_automatic_schedule(scheduler, family.list_noise_schedules(scheduler))
+
+
 def is_suitable(scheduler: str, noise_schedule: str, family: Family) -> bool:
     """Return whether a model of the family can use the two."""
     return any(
-        name == scheduler and noise_schedule in family.list_noise_schedules(name)
+        name == scheduler and noise_schedule in list_schedule_choices(name, family)
         for name in family.list_schedulers()
     )
 

@@ -8,7 +8,13 @@ line, presets, PNG text and history are derived from these fields.
 from __future__ import annotations
 
 from studio.core.base import Spec, spec_field
-from studio.core.catalog import DEFAULT_MODEL, NoiseSchedule, Scheduler
+from studio.core.catalog import (
+    AUTOMATIC,
+    DEFAULT_MODEL,
+    NoiseSchedule,
+    NoiseSource,
+    Scheduler,
+)
 from studio.core.generation.geometry import (
     ExtendFill,
     HiresResize,
@@ -31,6 +37,7 @@ from studio.core.generation.requirements import (
     REQUIRES_ONLY_MASKED_AREA,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
+    REQUIRES_VARIATION,
 )
 
 SEED_LIMIT = 2**32
@@ -114,12 +121,14 @@ class RequestFields(Spec):
         help="Sampler: how the noise is taken away.",
     )
     noise_schedule: NoiseSchedule = spec_field(
-        "Karras",
+        AUTOMATIC,
         title="Schedule",
         infotext="Schedule type",
         cost=3,
-        help="Schedule type: how the noise levels are spread over the steps.",
+        help="Schedule type: how the noise levels are spread over the steps. Automatic is what "
+        "suits the scheduler; Model default what the model's own files say.",
         formerly="schedule",
+        default_before="Karras",
     )
     seed: int = spec_field(
         -1,
@@ -441,6 +450,64 @@ class RequestFields(Spec):
     # Prompts at large: styles.
 
     # Noise: where it comes from.
+
+    noise_source: NoiseSource = spec_field(
+        "CPU",
+        title="Noise source",
+        infotext="RNG",
+        cost=1,
+        neutral="CPU",
+        help="CPU is the same everywhere. GPU is the graphics card's own, as A1111 draws it unless "
+        "told otherwise; NV makes the numbers of an NVIDIA card on any machine.",
+    )
+    variation_strength: float = spec_field(
+        0.0,
+        title="Variation strength",
+        ge=0,
+        le=1,
+        step=0.01,
+        infotext="Variation seed strength",
+        cost=1,
+        neutral=0.0,
+        help="How far the noise goes over into that of the variation seed: 0 is off, 1 is that "
+        "seed's. With it the seed stays and the variation seeds count up.",
+    )
+    variation_seed: int = spec_field(
+        -1,
+        title="Variation seed",
+        ge=-1,
+        lt=SEED_LIMIT,
+        infotext="Variation seed",
+        cost=0,
+        neutral=-1,
+        requires=REQUIRES_VARIATION,
+        help="The seed of the noise that is mixed in. -1 draws a new one.",
+    )
+    seed_resize_width: int = spec_field(
+        0,
+        title="Seed resize width",
+        ge=0,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        infotext="Seed resize from-1",
+        cost=1,
+        neutral=0,
+        help="Resize seed from: the width at which the seed painted something like what is wanted; "
+        "its noise is laid over the middle of the picture. 0 is off.",
+    )
+    seed_resize_height: int = spec_field(
+        0,
+        title="Seed resize height",
+        ge=0,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        infotext="Seed resize from-2",
+        cost=1,
+        neutral=0,
+        help="Resize seed from: the height that goes with it.",
+    )
 
     # Solvers: what their formulas take.
 

@@ -23,6 +23,7 @@ from studio.core.generation.requirements import (
     REQUIRES_ONLY_MASKED_AREA,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
+    REQUIRES_VARIATION,
 )
 
 EXTEND_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
@@ -47,6 +48,7 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         REQUIRES_COLOUR_FILL: task == "outpaint" and request.extend_fill == "colour",
         REQUIRES_HIRES: request.has_hires_pass,
         REQUIRES_HIRES_PIXELS: request.has_hires_pass and request.hires_resize == "pixel",
+        REQUIRES_VARIATION: request.variation_strength > 0,
         REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
     fields = type(request).model_fields
@@ -71,6 +73,11 @@ def find_faults(request: RequestFields) -> list[str]:
         faults.append(
             "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a "
             "hires scale above 1)."
+        )
+    if (request.seed_resize_width > 0) != (request.seed_resize_height > 0):
+        faults.append(
+            "Seed resize: needs a width and a height (not "
+            f"{request.seed_resize_width} × {request.seed_resize_height}); 0 × 0 is off."
         )
     if request.has_hires_pass:
         faults += _find_hires_faults(request)

@@ -222,7 +222,7 @@ def _build_config(
         config |= spec.uniform_config
     elif noise_schedule == "Simple":
         config["timestep_spacing"] = "trailing"
-    elif noise_schedule != "As shipped":
+    elif noise_schedule != "Model default":
         config["timestep_spacing"] = "linspace"
     if noise_schedule in SIGMA_FLAGS:
         config[SIGMA_FLAGS[noise_schedule]] = True

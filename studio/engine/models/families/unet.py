@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from studio.core.generation.family_rules import resolve_noise_schedule
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
@@ -40,7 +41,7 @@ class UNetModel(LoadedModel):
     def build_noise_process(self, request: ResolvedRequest) -> NoiseProcess:
         scheduler = build_scheduler(
             request.scheduler,
-            request.noise_schedule,
+            resolve_noise_schedule(request.noise_schedule, request.scheduler, self.family),
             self.scheduler_config,
             request.steps,
             request.seed,

@@ -142,8 +142,7 @@ class SweepTab:
                 self.form.add(
                     "noise_schedule",
                     min_width=200,
-                    info="Noise levels; As shipped suits all.",
-                    value="As shipped",
+                    info="Noise levels; Automatic suits all.",
                 )
                 self.form.add("seed", min_width=120, info="-1 draws one for all.")
             self.loras = LoraPicker(self.services, self.form)

@@ -296,8 +296,7 @@ class RunView:
             request = self._build_request(target, visitor)
             if action == "try":
                 return "txt2img", request
-            # "As shipped" is the one noise schedule that suits all schedulers.
-            base = request.model_dump() | {"noise_schedule": "As shipped"}
+            base = request.model_dump() | {"noise_schedule": AUTOMATIC}  # it suits all schedulers
             title = f"{request.loras[0].name}: weight and scheduler"
             sweep = {"base": base, "axes": list(SWEEP_AXES), "title": title}
             return "sweep", validate(SweepSpec, sweep)
