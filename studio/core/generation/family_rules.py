@@ -5,6 +5,7 @@ Knows: the request's values and the family. Does not know: files, the engine.
 
 from __future__ import annotations
 
+from studio.core.base import field_meta
 from studio.core.catalog import (
     AUTOMATIC,
     SCHEDULERS,
@@ -16,6 +17,10 @@ from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.requirements import REQUIRES_GUIDANCE
+from studio.core.generation.rules import find_inactive_fields
+
+# Settings of solvers that only work on diffusion.
+_DIFFUSION_FIELDS = ("s_churn", "sigma_min", "sigma_max", "rho")
 
 
 def find_family_faults(request: RequestFields, family: Family) -> list[str]:
@@ -27,12 +32,25 @@ def find_family_faults(request: RequestFields, family: Family) -> list[str]:
             f"Schedule: with {family.title}, {request.scheduler} cannot run on "
             f"{request.noise_schedule}; choose {', '.join(noise_schedules)}."
         )
+    if family.noise_process == "flow":
+        fields = type(request).model_fields
+        faults += [
+            f"{fields[name].title}: {family.title} follows a flow, whose solvers have no such "
+            f"setting; leave it at {fields[name].default:g}."
+            for name in _DIFFUSION_FIELDS
+            if getattr(request, name) != fields[name].default
+            and not find_inactive_fields(request, {name: _get_requirement(name)}) & {name}
+        ]
     if family.max_clip_skip is not None and request.clip_skip > family.max_clip_skip:
         faults.append(
             f"Clip skip: {family.title} always reads the same layer of its text encoder; leave it "
             f"at {family.max_clip_skip} (not {request.clip_skip})."
         )
     return faults
+
+
+def _get_requirement(name: str) -> str:
+    return str(field_meta(RequestFields, name)["requires"])
 
 
 def list_schedule_choices(scheduler: Scheduler, family: Family) -> tuple[NoiseSchedule, ...]:

@@ -21,8 +21,9 @@ from studio import __version__
 from studio.core.base import field_meta
 from studio.core.catalog import (
     AUTOMATIC,
-    FORMER_SCHEDULE_NAMES,
     MODEL_DEFAULT,
+    NOT_AVAILABLE,
+    SCHEDULE_ALIASES,
     SCHEDULERS,
     NoiseSchedule,
     Scheduler,
@@ -53,9 +54,7 @@ _VERSION_TAG = f"studio {__version__}"
 # A1111's text says nothing of noise from the GPU, which the studio's is not: always written. Texts
 # of the studio that do not have it are of before it could be chosen.
 NOISE_SOURCE_KEY = "RNG"
-_ALWAYS_WRITTEN_FIELDS = (
-    "noise_source",
-    "strength", "mask_blur", "mask_padding", "hires_resize")
+_ALWAYS_WRITTEN_FIELDS = ("noise_source", "strength", "mask_blur", "mask_padding", "hires_resize")
 # A1111's words for values of (field, value).
 _VALUE_LABELS = {
     ("invert_mask", True): "Inpaint not masked",
@@ -346,6 +345,8 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         if key not in pairs:
             continue
         kind: Any = GenerationRequest.model_fields[name].annotation
+        if kind == float | None:
+            kind = float
         convert: Callable[[str], Any] = kind if kind in (int, float) else _read_label
         if kind is bool and pairs[key] not in _LABEL_VALUES:
             convert = "True".__eq__
@@ -388,13 +389,16 @@ def _read_sampler(
     schedulers: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
     scheduler = schedulers.get(sampler.casefold())
     if scheduler is None:
+        reasons = {name.casefold(): reason for name, reason in NOT_AVAILABLE.items()}
+        reason = reasons.get(sampler.casefold())
         parsed.notes.append(
-            f"Sampler {quote(sampler)} is not in this studio; the scheduler is left as it is."
+            f"Sampler {quote(sampler)} is not in this studio{f': {reason}' if reason else ''}; the "
+            "scheduler is left as it is."
         )
         return
     schedules = (AUTOMATIC, *SCHEDULERS[scheduler].noise_schedules)
     possible: dict[str, NoiseSchedule] = {name.casefold(): name for name in schedules}
-    schedule = FORMER_SCHEDULE_NAMES.get(schedule, schedule) or AUTOMATIC
+    schedule = SCHEDULE_ALIASES.get(schedule, schedule) or AUTOMATIC
     noise_schedule = possible.get(schedule.casefold())
     if schedule == AUTOMATIC and is_own_of_before:
         noise_schedule = MODEL_DEFAULT  # written so until Automatic was to be had

@@ -19,7 +19,9 @@ from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import (
     AUTOMATIC,
     FORMER_SCHEDULE_NAMES,
+    SCHEDULE_ALIASES,
     SCHEDULERS,
+    GuidanceMethod,
     NoiseSchedule,
     NoiseSource,
     get_automatic_schedule,
@@ -133,6 +135,7 @@ class GenerationRequest(RequestFields):
         "extend_fill",
         "hires_resize",
         "noise_source",
+        "guidance_method",
         mode="before",
     )
     @classmethod
@@ -140,10 +143,11 @@ class GenerationRequest(RequestFields):
         """Take `euler A` for `Euler a`, as long as that is a name."""
         if not isinstance(name, str):
             return name
-        schedules, sources = get_args(NoiseSchedule), get_args(NoiseSource)
-        choices = (*SCHEDULERS, *schedules, *sources, *CHOICE_NAMES)
+        kinds = (NoiseSchedule, NoiseSource, GuidanceMethod)
+        names = [name for kind in kinds for name in get_args(kind)]
+        choices = (*SCHEDULERS, *names, *CHOICE_NAMES)
         by_folded_name = {choice.casefold(): choice for choice in choices}
-        by_folded_name |= {old.casefold(): new for old, new in FORMER_SCHEDULE_NAMES.items()}
+        by_folded_name |= {old.casefold(): new for old, new in SCHEDULE_ALIASES.items()}
         return by_folded_name.get(name.strip().casefold(), name)
 
     @model_validator(mode="after")

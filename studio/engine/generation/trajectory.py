@@ -142,8 +142,10 @@ class Trajectory:
             model_latents = scaled_latents
             if state.inpaint_cond:
                 model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            predictions = yield ModelInput(model_latents, device_timesteps[index], self.rows)
-            prediction = self.guidance.combine(predictions)
+            step = process.count_steps_before(index)
+            rows = self.rows if self.guidance.is_on(step) else self.rows[-1:]
+            predictions = yield ModelInput(model_latents, device_timesteps[index], rows)
+            prediction = self.guidance.combine(predictions, step)
             self._last_step = (scaled_latents, timestep, prediction)
             with noise.lend_to_step() as generator:
                 latents = process.step(prediction, timestep, latents, generator)

@@ -33,6 +33,7 @@ from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
+from studio.ui.components.noise_and_solver import NoiseAndSolver
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
@@ -67,6 +68,8 @@ ESTIMATE_FIELDS = (
     "hires_scale",
     "hires_steps",
     "hires_strength",
+    "guidance_start",
+    "guidance_end",
 )
 
 
@@ -233,6 +236,7 @@ class GenerationTab:
                 elem_id=self.element_id("drop"),
                 type="filepath",
             )
+        self.noise_and_solver = NoiseAndSolver(self.form, self.element_id("noise-and-solver"))
         with gr.Accordion("For experts", open=False):
             self.form.add(
                 "vae",
@@ -284,6 +288,7 @@ class GenerationTab:
         self.result_panel.wire(self.stop)
         self.loras.wire()
         self.model_note.wire()
+        self.noise_and_solver.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -528,9 +533,7 @@ class GenerationTab:
         )
         options: list[tuple[str, str]] = []
         if scheduler:
-            options = list_schedule_options(
-                scheduler, self.find_family(values[self.form["model"]])
-            )
+            options = list_schedule_options(scheduler, self.find_family(values[self.form["model"]]))
         if not options:
             return gr.skip()
         noise_schedule = values[self.form["noise_schedule"]]

@@ -6,6 +6,7 @@ as an input of distilled models. Does not know: how prompts are read (clip_promp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from studio.core.generation.family_rules import resolve_noise_schedule
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
+from studio.engine.models.noise_levels import LevelRange
 from studio.engine.models.noise_process import DiffusionProcess, NoiseProcess
 from studio.engine.models.schedulers import build_scheduler
 
@@ -45,8 +47,10 @@ class UNetModel(LoadedModel):
             self.scheduler_config,
             request.steps,
             request.seed,
+            optimized_levels=self.family.optimized_levels,
+            level_range=_read_level_range(request),
         )
-        return DiffusionProcess(scheduler)
+        return DiffusionProcess(scheduler, step_options=_read_step_options(request))
 
     def build_row(self, prompt: Row, request: ResolvedRequest) -> Row:
         row = dict(prompt)
@@ -95,3 +99,23 @@ class UNetModel(LoadedModel):
             **further,
         )[0]
         return prediction
+
+
+def _read_level_range(request: ResolvedRequest) -> LevelRange:
+    values = {"lowest": "sigma_min", "highest": "sigma_max", "rho": "rho"}
+    active = {key: name for key, name in values.items() if name not in request.inactive_fields}
+    return LevelRange(**{key: getattr(request, name) for key, name in active.items()})
+
+
+def _read_step_options(request: ResolvedRequest) -> dict[str, Any]:
+    """Return what a scheduler's step is told beside its own defaults."""
+    options: dict[str, Any] = {}
+    if "eta" not in request.inactive_fields and request.eta is not None:
+        options["eta"] = request.eta
+    if "s_noise" not in request.inactive_fields:
+        options["s_noise"] = request.s_noise
+    if "s_tmin" not in request.inactive_fields:
+        options["s_churn"] = request.s_churn
+        options["s_tmin"] = request.s_tmin
+        options["s_tmax"] = request.s_tmax or math.inf
+    return options

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.base import validate
+from studio.core.catalog import AUTOMATIC
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
 from studio.core.jobs import EXPORT_CHECKPOINT, TRAIN, TRAINING_EVALUATION
