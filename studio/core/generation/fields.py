@@ -505,7 +505,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=0,
         help="Resize seed from: the width at which the seed painted something like what is wanted; "
-        "its noise is laid over the middle of the picture. 0 is off.",
+        "its noise is laid over the middle of the picture. 0 is the picture's own.",
     )
     seed_resize_height: int = spec_field(
         0,
@@ -517,7 +517,7 @@ class RequestFields(Spec):
         infotext="Seed resize from-2",
         cost=1,
         neutral=0,
-        help="Resize seed from: the height that goes with it.",
+        help="Resize seed from: the height that goes with it; 0 is the picture's own.",
     )
 
     # Solvers: what their formulas take.

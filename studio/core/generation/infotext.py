@@ -198,7 +198,7 @@ def get_embedding_hashes(content_hashes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _format_seed_resize(request: GenerationRequest) -> str | None:
-    if not request.seed_resize_width:
+    if not (request.seed_resize_width or request.seed_resize_height):
         return None
     return f"{request.seed_resize_width}x{request.seed_resize_height}"
 

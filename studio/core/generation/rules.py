@@ -103,11 +103,6 @@ def find_faults(request: RequestFields) -> list[str]:
             "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a "
             "hires scale above 1)."
         )
-    if (request.seed_resize_width > 0) != (request.seed_resize_height > 0):
-        faults.append(
-            "Seed resize: needs a width and a height (not "
-            f"{request.seed_resize_width} × {request.seed_resize_height}); 0 × 0 is off."
-        )
     if request.is_guided and request.guidance_start >= request.guidance_end:
         faults.append(
             f"Guidance end: has to be above guidance start (not {request.guidance_end:g}, with a "

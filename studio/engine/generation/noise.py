@@ -76,10 +76,10 @@ class Noise:
         """
         request = self._request
         shape = self._model.latent_shape(*request.size)
-        former_shape = shape
-        if request.seed_resize_width and request.seed_resize_height:
-            former_size = request.seed_resize_width, request.seed_resize_height
-            former_shape = self._model.latent_shape(*former_size)
+        former_shape = self._model.latent_shape(
+            request.seed_resize_width or request.width,
+            request.seed_resize_height or request.height,
+        )
         canvas = self._draw(self._stream, shape)
         noise = canvas
         if former_shape != shape:
@@ -140,7 +140,9 @@ class _PhiloxMode(TorchFunctionMode):
         generator = kwargs.get("generator")
         if function is not torch.randn or generator is None:
             return function(*args, **kwargs)
-        shape = kwargs.get("size", args[0] if args else ())
+        shape = kwargs.get("size", args)  # torch takes a size, or its lengths one by one
+        if len(shape) == 1 and not isinstance(shape[0], int):
+            (shape,) = shape
         is_token = generator is self._token
         philox = self._philox if is_token else Philox(generator.initial_seed())
         normal = torch.from_numpy(philox.randn(tuple(shape)))
