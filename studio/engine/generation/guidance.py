@@ -108,12 +108,13 @@ class ClassifierFreeGuidance:
             difference = difference + request.apg_momentum * self._momentum
         self._momentum = difference
         if request.apg_threshold:
-            length = difference.norm(dim=dims, keepdim=True)
+            length = torch.linalg.vector_norm(difference, dim=dims, keepdim=True)
             difference = difference * (request.apg_threshold / length).clamp(max=1)
         # In double where there is such a thing: the two are nearly parallel.
         exact = torch.float32 if positive.device.type == "mps" else torch.float64
         direction = positive.to(exact)
-        direction = direction / direction.norm(dim=dims, keepdim=True).clamp_min(1e-12)
+        size = torch.linalg.vector_norm(direction, dim=dims, keepdim=True)
+        direction = direction / size.clamp_min(1e-12)
         parallel = (difference.to(exact) * direction).sum(dims, keepdim=True) * direction
         update = difference.to(exact) - (1 - request.apg_eta) * parallel
         return positive + (request.guidance - 1) * update.to(positive.dtype)
