@@ -161,6 +161,12 @@ class SchedulerInfo:
             calls += 1
         return calls
 
+    def get_step_of_call(self, call: int) -> int:
+        """Return the step, from 0, that a call of the denoiser, from 0, is for."""
+        if self.repeats_second_timestep and call > 1:
+            return call - 1
+        return call // self.calls_per_step
+
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "Euler": SchedulerInfo(_ALL_SCHEDULES, "plain and predictable"),

@@ -53,6 +53,7 @@ OWN_VALUES: dict[str, list[Any]] = {  # where the default is no value to compare
     "seed": [3, 4],
     "image": ["ab" * 32, "cd" * 32],
     "mask": ["ab" * 32, "cd" * 32],
+    "eta": [0.2, 0.5],
     "size": ["64x128", "128x64"],
     "lora": ["None", "moon"],
     "lora_weight": [0, 0.5],

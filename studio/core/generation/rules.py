@@ -188,7 +188,7 @@ def _plan_rows(request: RequestFields, size: Size) -> list[tuple[int, float]]:
         calls_per_tile = calls // tiles
         total_calls = info.count_model_calls(total_steps)
         guided = sum(
-            request.is_guided_at(call // info.calls_per_step, total_steps)
+            request.is_guided_at(info.get_step_of_call(call), total_steps)
             for call in range(total_calls - calls_per_tile, total_calls)
         )
         rows.append((calls + guided * tiles, share))

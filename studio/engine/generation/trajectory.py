@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from studio.core.catalog import SCHEDULERS
 from studio.core.generation.geometry import MaskedContent, count_effective_steps
 from studio.core.generation.request import ResolvedRequest
 from studio.engine.generation.guidance import build_guidance
@@ -133,6 +134,7 @@ class Trajectory:
         """
         noise = Noise(self.request, self._model)
         process = self._process
+        info = SCHEDULERS[self.request.scheduler]
         state = self._prepare_latents(noise)
         latents = state.latents
         # One copy for all steps: each would make the device wait.
@@ -142,7 +144,7 @@ class Trajectory:
             model_latents = scaled_latents
             if state.inpaint_cond:
                 model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            step = process.count_steps_before(index)
+            step = info.get_step_of_call(process.num_skipped_calls + index)
             rows = self.rows if self.guidance.is_on(step) else self.rows[-1:]
             predictions = yield ModelInput(model_latents, device_timesteps[index], rows)
             prediction = self.guidance.combine(predictions, step)

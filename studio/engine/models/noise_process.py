@@ -34,13 +34,13 @@ class NoiseProcess(ABC):
         self.scheduler = scheduler
         self.timesteps: torch.Tensor = scheduler.timesteps
         self._step_options = dict(step_options or {})
-        self._begin_index = 0
+        self.num_skipped_calls = 0  # of the denoiser, by `begin_at`
         self._takes_generator = "generator" in inspect.signature(scheduler.step).parameters
 
     def begin_at(self, step: int) -> None:
         """Leave out the first steps, as for an image that is not repainted from noise alone."""
         begin_index = step * self.scheduler.order
-        self._begin_index = begin_index
+        self.num_skipped_calls = begin_index
         self.timesteps = self.timesteps[begin_index:]
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(begin_index)
@@ -66,11 +66,6 @@ class NoiseProcess(ABC):
         output = self.scheduler.step(prediction, timestep, latents, return_dict=False, **kwargs)
         after: torch.Tensor = output[0]
         return after
-
-    def count_steps_before(self, index: int) -> int:
-        """Return how many steps were left out or done before one of `timesteps`."""
-        steps: int = (self._begin_index + index) // self.scheduler.order
-        return steps
 
     @abstractmethod
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
