@@ -63,7 +63,7 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "vae": ({}, "anime"),
     "noise_source": ({}, "NV"),
     "variation_strength": ({}, 0.4),
-    "variation_seed": ({"variation_strength": 0.4}, 3),
+    "variation_seed": ({"variation_strength": 0.4, "variation_seed": 9}, 3),
     "seed_resize_width": ({}, 128),
     "seed_resize_height": ({}, 128),
     "eta": ({"scheduler": "DDIM"}, 0.5),
@@ -80,6 +80,6 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "guidance_method": ({}, "APG"),
     "guidance_zero_steps": ({"guidance_method": "CFG-Zero*"}, 1),
     "apg_eta": (APG, 0.5),
-    "apg_threshold": (APG, 0.5),
+    "apg_threshold": (APG, 0.02),
     "apg_momentum": (APG, 0.5),
 }
