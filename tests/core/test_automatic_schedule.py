@@ -61,9 +61,9 @@ def test_no_scheduler_is_refused_for_a_schedule_nobody_chose(family: str) -> Non
 
 def test_a_flow_takes_the_models_own() -> None:
     flow = FAMILIES["z-image"]
-    assert {
-        resolve_noise_schedule("Automatic", name, flow) for name in flow.list_schedulers()
-    } == {"Model default"}
+    assert {resolve_noise_schedule("Automatic", name, flow) for name in flow.list_schedulers()} == {
+        "Model default"
+    }
 
 
 def test_former_names_are_taken_and_count_as_they_did() -> None:

@@ -5,6 +5,9 @@ Knows: the request's values and the family. Does not know: files, the engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from studio.core.base import field_meta
 from studio.core.catalog import (
     AUTOMATIC,
@@ -74,6 +77,21 @@ def is_suitable(scheduler: str, noise_schedule: str, family: Family) -> bool:
         name == scheduler and noise_schedule in list_schedule_choices(name, family)
         for name in family.list_schedulers()
     )
+
+
+def asks_for_recommended(
+    scheduler: str, noise_schedule: str, family: Family, recommended: Mapping[str, Any]
+) -> bool:
+    """Return whether the settings of a model's authors are to be taken for it.
+
+    They are where the chosen scheduler does not suit it, or none was chosen: a model that wants 8
+    steps without guidance is not made for what suits most.
+    """
+    if not is_suitable(scheduler, noise_schedule, family):
+        return True
+    fields = RequestFields.model_fields
+    defaults = fields["scheduler"].default, fields["noise_schedule"].default
+    return bool(recommended) and (scheduler, noise_schedule) == defaults
 
 
 def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:

@@ -19,7 +19,7 @@ from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.family_rules import (
-    is_suitable,
+    asks_for_recommended,
     list_schedule_choices,
     resolve_noise_schedule,
 )
@@ -604,7 +604,8 @@ class GenerationTab:
     def apply_model(self, values: Updates) -> Updates:
         """Offer what suits the chosen model, and fill in its default size.
 
-        Settings that its authors give are taken where the chosen scheduler does not suit it.
+        Settings that its authors give are taken where the chosen scheduler does not suit it, or
+        none was chosen.
         """
         model = self.selected_model(values)
         if model is None:
@@ -612,8 +613,9 @@ class GenerationTab:
         family = FAMILIES[model.family]
         chosen = {name: values[self.form[name]] for name in ("scheduler", "noise_schedule")}
         updates = self.apply_model_size(values)
-        if not is_suitable(str(chosen["scheduler"]), str(chosen["noise_schedule"]), family):
-            settings = GenerationRequest(**model.recommended_settings)
+        recommended = model.recommended_settings
+        if asks_for_recommended(*map(str, chosen.values()), family, recommended):
+            settings = GenerationRequest(**recommended)
             chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
             updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
         updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices())
