@@ -15,6 +15,7 @@ from studio.core.generation.family_rules import (
     resolve_noise_schedule,
 )
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.sweeps.spec import SweepSpec, plan_sweep
 
 pytestmark = pytest.mark.smoke
 # A1111's own table, and Uniform for every other sampler that has it.
@@ -99,3 +100,14 @@ def test_what_is_not_there_is_not_there() -> None:
     folded = {name.casefold() for name in SCHEDULERS}
     assert not folded & {name.casefold() for name in NOT_AVAILABLE}
     assert all(reason and not reason.endswith(".") for reason in NOT_AVAILABLE.values())
+
+
+def test_a_stored_sweep_of_schedulers_is_not_refused_for_its_schedule() -> None:
+    def schedules(values: str) -> list[str]:
+        axes = [{"field": "scheduler", "values": values}]
+        spec = validate_stored(SweepSpec, {"base": {"steps": 3}, "axes": axes})
+        assert spec.base.model_fields_set == {"steps"}  # the rest is open for a model's own
+        return [cell.request.noise_schedule for cell in plan_sweep(spec, seed=1).cells]
+
+    assert schedules("Euler, Heun") == ["Karras"] * 2  # as it was
+    assert schedules("Euler, ddim") == ["Automatic"] * 2  # it could not be

@@ -76,7 +76,7 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "rho": (EULER, 3.0),
     "ensd": ({"scheduler": "Euler a"}, 31337),
     "guidance_start": ({}, 0.5),
-    "guidance_end": ({}, 0.5),
+    "guidance_end": ({}, 0.8),
     "guidance_method": ({}, "APG"),
     "guidance_zero_steps": ({"guidance_method": "CFG-Zero*"}, 1),
     "apg_eta": (APG, 0.5),
