@@ -226,8 +226,7 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
 # Samplers of other programs that diffusers has no class for, or none that does the same. None is
 # replaced in silence.
 NOT_AVAILABLE: dict[str, str] = {
-    "DPM++ 3M SDE": "the third-order solver of diffusers is another one (a fifth of the picture "
-    "differs)",
+    "DPM++ 3M SDE": "the third-order solver of diffusers is another one (rms 0.23 apart)",
     "DPM++ 2S a": "diffusers has it only without fresh noise, as DPM++ 2S",
     "DPM fast": "diffusers has no such solver",
     "DPM adaptive": "it chooses its own number of steps, which diffusers cannot",

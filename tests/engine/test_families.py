@@ -162,6 +162,17 @@ def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedMode
             assert len(model.build_noise_process(request).timesteps)
 
 
+def check_optimized_levels(home: WorkerContext, family: Family, model: LoadedModel) -> None:
+    levels = family.optimized_levels
+    assert len(levels) == 11  # of ten steps, and the last one's end
+    assert sorted(levels, reverse=True) == list(levels)
+    if "Align Your Steps" not in family.list_noise_schedules("Euler"):
+        return
+    request = build_request(family, noise_schedule="Align Your Steps", scheduler="Euler", steps=11)
+    sigmas = model.build_noise_process(request.resolve(64, 1)).scheduler.sigmas.tolist()
+    assert sigmas == pytest.approx([*levels, 0.0])
+
+
 def check_weighs_words(home: WorkerContext, family: Family, model: LoadedModel) -> None:
     plain, weighted = (
         encode_prompts(model, build_request(family, prompt=text)).positive
