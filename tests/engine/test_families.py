@@ -142,9 +142,9 @@ def check_noise_process(home: WorkerContext, family: Family, model: LoadedModel)
 def check_guidance(home: WorkerContext, family: Family, model: LoadedModel) -> None:
     request = build_request(family, guidance=5).resolve(64, 1)
     guidance = build_guidance(model, request)
-    assert guidance == ClassifierFreeGuidance(5, 0.0, family.guidance)
+    assert isinstance(guidance, ClassifierFreeGuidance)
     negative, positive = torch.tensor([1.0]), torch.tensor([3.0])
-    assert float(guidance.combine(negative, (positive,), (1.0,))) == 11.0
+    assert float(guidance.combine(negative, (positive,), (1.0,), step=0)) == 11.0
 
 
 def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedModel) -> None:
@@ -160,6 +160,17 @@ def check_noise_schedules(home: WorkerContext, family: Family, model: LoadedMode
             values = {"scheduler": name, "noise_schedule": schedule}
             request = build_request(family, **values).resolve(64, 1)
             assert len(model.build_noise_process(request).timesteps)
+
+
+def check_optimized_levels(home: WorkerContext, family: Family, model: LoadedModel) -> None:
+    levels = family.optimized_levels
+    assert len(levels) == 11  # of ten steps, and the last one's end
+    assert sorted(levels, reverse=True) == list(levels)
+    if "Align Your Steps" not in family.list_noise_schedules("Euler"):
+        return
+    request = build_request(family, noise_schedule="Align Your Steps", scheduler="Euler", steps=11)
+    sigmas = model.build_noise_process(request.resolve(64, 1)).scheduler.sigmas.tolist()
+    assert sigmas == pytest.approx([*levels, 0.0])
 
 
 def check_weighs_words(home: WorkerContext, family: Family, model: LoadedModel) -> None:
@@ -238,7 +249,7 @@ CHECKS: dict[str, Callable[[WorkerContext, Family, LoadedModel], None]] = {
 
 
 def build_request(family: Family, **values: Any) -> GenerationRequest:
-    base = {"scheduler": "Euler", "noise_schedule": "As shipped", "steps": 3, "prompt": "a boat"}
+    base = {"scheduler": "Euler", "noise_schedule": "Model default", "steps": 3, "prompt": "a boat"}
     return GenerationRequest(**{"model": family.name, **base, **values})
 
 

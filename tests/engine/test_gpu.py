@@ -16,6 +16,7 @@ from PIL import Image
 from studio.core.generation.request import GenerationRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
+from studio.engine.generation.philox import Philox
 from studio.settings import load
 from support import lora_makers as makers
 from support.models import POCKET
@@ -33,7 +34,7 @@ CASES = [
         "DPMSolverMultistepScheduler",
         {"timestep_spacing": "linspace", "use_karras_sigmas": True},
     ),
-    ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    ("DDIM", "Model default", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
     (
         "UniPC",
         "Simple",
@@ -143,7 +144,7 @@ def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:
     ]
     for scheduler in ("Euler", "DDIM", "Heun", "UniPC", "PLMS"):
         for work in works:
-            spec = {**work, "scheduler": scheduler, "noise_schedule": "As shipped"}
+            spec = {**work, "scheduler": scheduler, "noise_schedule": "Model default"}
             ours = pixels(cuda, **spec)
             if "mask" in work:
                 assert np.array_equal(ours[:32], np.asarray(picture, float)[:32])
@@ -199,3 +200,28 @@ def test_loras_on_what_waits_beside_the_card(tmp_path: Path) -> None:
         bench.home.gallery.close()
     assert np.array_equal(pictures["auto"], pictures["lowest"])
     assert 0 < np.abs(pictures["auto"] - pictures["low"]).mean() < 60
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_nv_makes_the_cards_own_numbers(seed: int) -> None:
+    """Draw by draw, up to the latents of 1024 × 1024 pixels."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+    stream = Philox(seed)
+    for shape in ((1, 4, 8, 8), (1, 4, 64, 96), (1, 4, 128, 128)):
+        card = torch.randn(shape, generator=generator, device="cuda").cpu().numpy()
+        assert np.allclose(stream.randn(shape), card, rtol=0, atol=1e-5)
+
+
+def test_noise_from_the_card_is_nvs(cuda: WorkerContext) -> None:
+    spec = {"prompt": "a red boat", "steps": 4, "seed": 3, "scheduler": "Euler a"}
+    pictures = [
+        np.asarray(
+            Image.open(
+                generate(cuda, spec | {"noise_source": source}, print)["pictures"][0]["path"]
+            )
+        )
+        for source in ("GPU", "NV", "CPU")
+    ]
+    card, nv, cpu = (picture.astype(int) for picture in pictures)
+    assert np.abs(card - nv).mean() < 2
+    assert np.abs(card - cpu).mean() > 5

@@ -53,7 +53,7 @@ BASE: dict[str, Any] = {
     "steps": 3,
     "seed": 7,
     "scheduler": "Euler",
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
 }
 
 
@@ -230,7 +230,7 @@ def test_fast_cells_are_within_the_bound(desk: WorkerContext, names: list[str]) 
     every = [
         {
             "scheduler": name,
-            "noise_schedule": "As shipped",
+            "noise_schedule": "Model default",
             "seed": k,
             "guidance": 1 + k % 4,
             "steps": 5 + k % 3,
@@ -249,7 +249,7 @@ def test_fast_cells_are_within_the_bound(desk: WorkerContext, names: list[str]) 
                 each.append(Trajectory(parts, request, encode_prompts(parts, request)))
         batcher = Batcher(parts, 8)
         fast = {one.request.seed: latents for one, latents, _ in batcher.denoise(each)}
-        assert batcher.rows == sum(one.num_model_calls * len(one.get_rows(0)) for one in each)
+        assert batcher.rows == sum(one.num_model_calls * len(one.first_rows) for one in each)
     for request in requests:
         with desk.pipelines.borrow(request) as parts:
             (exact,) = together(parts, request)

@@ -26,6 +26,8 @@ OTHER: dict[str, Any] = OTHER_VALUES | {
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}],
 }
 # A preset may hold settings for pictures to come, without a picture; but no value at its default.
+# Always written: a file without it is of before, when it was Karras.
+AUTOMATIC_TOML = 'noise_schedule = "Automatic"\n'
 ON_A_PICTURE = {name: value for name, (_, value) in IMAGE_TASK_VALUES.items()}
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30
@@ -100,7 +102,7 @@ def test_what_is_saved_comes_back(request: GenerationRequest) -> None:
 
 
 def test_only_what_differs_is_kept(presets: Presets[GenerationRequest]) -> None:
-    assert presets.save("all", GenerationRequest()).read_text() == ""
+    assert presets.save("all", GenerationRequest()).read_text() == AUTOMATIC_TOML
     assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)
     assert tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text()) == OTHER
 
@@ -112,7 +114,10 @@ def test_settings_of_work_on_a_picture_are_kept(
     presets: Presets[GenerationRequest], without: tuple[str, ...]
 ) -> None:
     kept = {name: value for name, value in ON_A_PICTURE.items() if name not in without}
-    assert tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text()) == kept
+    assert tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text()) == {
+        **kept,
+        "noise_schedule": "Automatic",
+    }
     assert presets.load("all").model_dump(include=set(kept)) == kept
 
 
@@ -210,7 +215,9 @@ def test_broken_toml(text: str | bytes, presets: Presets[GenerationRequest]) -> 
 
 def test_as_notepad_writes_it(presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", b'\xef\xbb\xbfsteps = 3\r\nprompt = "a boat"\r\n')
-    assert presets.load("mine") == GenerationRequest(steps=3, prompt="a boat")
+    assert presets.load("mine") == GenerationRequest(
+        steps=3, prompt="a boat", noise_schedule="Karras"
+    )
 
 
 def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:

@@ -19,7 +19,15 @@ from typing import Any
 
 from studio import __version__
 from studio.core.base import field_meta
-from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
+from studio.core.catalog import (
+    AUTOMATIC,
+    MODEL_DEFAULT,
+    NOT_AVAILABLE,
+    SCHEDULE_ALIASES,
+    SCHEDULERS,
+    NoiseSchedule,
+    Scheduler,
+)
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaler_names import (
@@ -40,19 +48,13 @@ _EMBEDDING_HASH_PATTERN = re.compile(r"\s*(.{1,200}?)\s*: ([0-9a-fA-F]{8,64})\s*
 _PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
 _SIZE_PATTERN = re.compile(r"^(\d{1,5})x(\d{1,5})$")
-# What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
-_AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
-    "DPM++ 2M": "Karras",
-    "DPM++ SDE": "Karras",
-    "DPM2": "Karras",
-    "DPM2 a": "Karras",
-    "DPM++ 2M SDE": "Exponential",
-    "UniPC": "SGM Uniform",
-}
 _OWN_VAE_WORDS = ("None", "Automatic", "Built in")
 _WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pt|pth|bin)$")
 _VERSION_TAG = f"studio {__version__}"
-_ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
+# A1111's text says nothing of noise from the GPU, which the studio's is not: always written. Texts
+# of the studio that do not have it are of before it could be chosen.
+NOISE_SOURCE_KEY = "RNG"
+_ALWAYS_WRITTEN_FIELDS = ("noise_source", "strength", "mask_blur", "mask_padding", "hires_resize")
 # A1111's words for values of (field, value).
 _VALUE_LABELS = {
     ("invert_mask", True): "Inpaint not masked",
@@ -73,7 +75,7 @@ _PLAIN_PAIRS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 # What is written in a way of its own, or is not written: that of one image says nothing of others.
 _SPECIAL_FIELDS = {
     *("prompt", "negative_prompt", "loras", "width", "height", "scheduler", "noise_schedule"),
-    *("num_images", "hires_upscaler"),
+    *("num_images", "hires_upscaler", "seed_resize_width", "seed_resize_height"),
 }
 # All others, under A1111's names where it has them; written where they are active and differ from
 # the default, some always.
@@ -110,17 +112,17 @@ def format_infotext(
             written, of each textual inversion's ("embedding NAME") twelve.
     """
     content_hashes = content_hashes or {}
-    schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.scheduler,
-        "Schedule type": "Automatic" if schedule == "As shipped" else schedule,
+        "Schedule type": request.noise_schedule,
         "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": content_hashes.get("model", "")[:SHOWN_HASH_DIGITS] or None,
         "Model": request.model,
         "Clip skip": _none_if_1(request.clip_skip),
+        "Seed resize from": _format_seed_resize(request),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
         _EMBEDDING_HASH_KEY: _format_embedding_hashes(content_hashes),
@@ -193,6 +195,12 @@ def get_embedding_hashes(content_hashes: Mapping[str, str]) -> dict[str, str]:
         for key, content_hash in content_hashes.items()
         if key.startswith("embedding ")
     }
+
+
+def _format_seed_resize(request: GenerationRequest) -> str | None:
+    if not (request.seed_resize_width or request.seed_resize_height):
+        return None
+    return f"{request.seed_resize_width}x{request.seed_resize_height}"
 
 
 def _none_if_1(number: int) -> int | None:
@@ -295,10 +303,14 @@ def _read_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> 
     if size:
         parsed.values["width"] = int(size[1])
         parsed.values["height"] = int(size[2])
+    noise_size = _SIZE_PATTERN.match(pairs.pop("Seed resize from", ""))
+    if noise_size:
+        parsed.values["seed_resize_width"] = int(noise_size[1])
+        parsed.values["seed_resize_height"] = int(noise_size[2])
     sampler = pairs.pop("Sampler", "")
     schedule = pairs.pop("Schedule type", "")
     if sampler:
-        _read_sampler(sampler, schedule, parsed, is_own)
+        _read_sampler(sampler, schedule, parsed, is_own and NOISE_SOURCE_KEY not in pairs)
     _read_optional_pairs(pairs, parsed, is_own)
     if is_own:
         return
@@ -333,6 +345,8 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         if key not in pairs:
             continue
         kind: Any = GenerationRequest.model_fields[name].annotation
+        if kind == float | None:
+            kind = float
         convert: Callable[[str], Any] = kind if kind in (int, float) else _read_label
         if kind is bool and pairs[key] not in _LABEL_VALUES:
             convert = "True".__eq__
@@ -363,7 +377,9 @@ def _read_label(label: str) -> Any:
     return _LABEL_VALUES.get(label, label)
 
 
-def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: bool) -> None:
+def _read_sampler(
+    sampler: str, schedule: str, parsed: ParsedInfotext, is_own_of_before: bool
+) -> None:
     """Read scheduler and noise schedule."""
     # Before v1.9 the noise schedule was a part of the sampler's name.
     for suffix in ("Karras", "Exponential"):
@@ -373,22 +389,24 @@ def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: b
     schedulers: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
     scheduler = schedulers.get(sampler.casefold())
     if scheduler is None:
+        reasons = {name.casefold(): reason for name, reason in NOT_AVAILABLE.items()}
+        reason = reasons.get(sampler.casefold())
         parsed.notes.append(
-            f"Sampler {quote(sampler)} is not in this studio; the scheduler is left as it is."
+            f"Sampler {quote(sampler)} is not in this studio{f': {reason}' if reason else ''}; the "
+            "scheduler is left as it is."
         )
         return
-    possible = {name.casefold(): name for name in SCHEDULERS[scheduler].noise_schedules}
-    noise_schedule: str | None = "As shipped"
-    if schedule not in ("", "Automatic"):
-        noise_schedule = possible.get(schedule.casefold())
-    elif not is_own:
-        automatic = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
-        noise_schedule = possible.get(automatic.casefold(), "As shipped")
+    schedules = (AUTOMATIC, *SCHEDULERS[scheduler].noise_schedules)
+    possible: dict[str, NoiseSchedule] = {name.casefold(): name for name in schedules}
+    schedule = SCHEDULE_ALIASES.get(schedule, schedule) or AUTOMATIC
+    noise_schedule = possible.get(schedule.casefold())
+    if schedule == AUTOMATIC and is_own_of_before:
+        noise_schedule = MODEL_DEFAULT  # written so until Automatic was to be had
     if noise_schedule is None:
         parsed.notes.append(
-            f"Schedule type {quote(schedule)} does not go with {scheduler} here; As shipped is "
+            f"Schedule type {quote(schedule)} does not go with {scheduler} here; Automatic is "
             "taken."
         )
-        noise_schedule = "As shipped"
+        noise_schedule = AUTOMATIC
     parsed.values["scheduler"] = scheduler
     parsed.values["noise_schedule"] = noise_schedule

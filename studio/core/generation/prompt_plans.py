@@ -70,11 +70,15 @@ def list_wordings(request: RequestFields) -> tuple[list[Wording], list[Wording]]
     return list(positive), list(negative)
 
 
-def count_rows_per_call(request: RequestFields) -> int:
-    """Return the denoiser's rows of one prediction: the branches', and the negative prompt's."""
+def count_rows(request: RequestFields, is_guided: bool) -> int:
+    """Return the denoiser's rows of one prediction: the branches', and the negative prompt's.
+
+    Args:
+        request: The request.
+        is_guided: Whether the step is.
+    """
     plan = plan_pass(request)
-    asks_negative = request.is_guided or plan.is_composed
-    return len(plan.weights) + asks_negative
+    return len(plan.weights) + (is_guided or plan.is_composed)
 
 
 def _plan_steps(request: RequestFields, steps: int, first_pass_steps: int | None) -> PassPlan:

@@ -20,8 +20,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import model_validator
 
-from studio.core.base import Spec, spec_field, validate
-from studio.core.catalog import SCHEDULERS
+from studio.core.base import Spec, former_names, spec_field, validate
+from studio.core.catalog import AUTOMATIC, SCHEDULERS, Scheduler
 from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
@@ -91,7 +91,7 @@ class SweepSpec(_SweepOptions):
         completed = super().complete_stored(values)
         base = completed.get("base", {})
         if isinstance(base, Mapping):
-            completed["base"] = GenerationRequest.complete_stored(base)
+            completed["base"] = _complete_base(base, completed.get("axes"))
         return completed
 
     def dump_for_file(self) -> dict[str, Any]:
@@ -471,6 +471,42 @@ def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
             f"{surplus:,} more faults like these, in {len(faulty_cells):,} cells altogether."
         ]
     return lines
+
+
+def _complete_base(base: Mapping[str, Any], axes: Any) -> GenerationRequest | Mapping[str, Any]:
+    """Return a stored base with what it means by not naming a field.
+
+    What was not named stays open for what a model's authors recommend; a base that is not valid is
+    returned as it is, for its faults to be said. Where an axis has schedulers that cannot run on
+    the schedule of before, which made the sweep impossible, each gets what suits it.
+    """
+    former = former_names(GenerationRequest)
+    named = {former.get(name, name) for name in base}
+    completed = GenerationRequest.complete_stored(base)
+    if "noise_schedule" not in named:
+        possible = [SCHEDULERS[name].noise_schedules for name in _list_axis_schedulers(axes)]
+        if any(completed["noise_schedule"] not in schedules for schedules in possible):
+            completed["noise_schedule"] = AUTOMATIC
+    try:
+        request = validate(GenerationRequest, completed)
+    except InvalidSpec:
+        return base
+    request.model_fields_set.intersection_update(named)
+    return request
+
+
+def _list_axis_schedulers(axes: Any) -> list[Scheduler]:
+    """Return the schedulers of the catalog that stored axes name."""
+    names: list[Scheduler] = []
+    for axis in axes if isinstance(axes, list | tuple) else ():
+        try:
+            parsed = validate(Axis, axis) if isinstance(axis, Mapping) else None
+        except InvalidSpec:
+            continue
+        if parsed and parsed.field == "scheduler":
+            values = {str(value).casefold() for value in parsed.parsed_values}
+            names += [name for name in SCHEDULERS if name.casefold() in values]
+    return names
 
 
 def _validate_part(model: type[SpecT], value: Any, label: str, faults: list[str]) -> SpecT | None:

@@ -32,7 +32,7 @@ def batch_key(model: LoadedModel, trajectory: Trajectory) -> tuple[Any, ...]:
     """
     return (
         trajectory.latent_shape,
-        model.get_row_key(trajectory.get_rows(0)[-1]),  # all of a trajectory are alike
+        model.get_row_key(trajectory.first_rows[-1]),  # all of a trajectory are alike
         lora.get_batching_key(trajectory.active_adapters),
     )
 

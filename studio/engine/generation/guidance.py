@@ -1,8 +1,9 @@
 """Guidance: from the predictions for both prompts to the one that a step follows.
 
-Knows: classifier-free guidance (arXiv:2207.12598), its forms and its rescaling (arXiv:2305.08891);
-how the branches of a prompt are added up (composable diffusion, arXiv:2206.01714). Does not know:
-networks, schedulers, which prompt a branch has.
+Knows: classifier-free guidance (arXiv:2207.12598), its forms and its rescaling (arXiv:2305.08891),
+CFG-Zero* (arXiv:2503.18886), adaptive projected guidance (APG, arXiv:2410.02416), in which steps
+there is any; how the branches of a prompt are added up (composable diffusion, arXiv:2206.01714).
+Does not know: networks, schedulers, which prompt a branch has.
 
 One number means the same for every family: 1, and all below it, is off.
 """
@@ -22,15 +23,15 @@ from studio.engine.models.loaded_model import LoadedModel
 class Guidance(Protocol):
     """Whether the negative prompt is asked, and what is made of the predictions."""
 
-    @property
-    def asks_negative(self) -> bool:
-        """Whether there is a prediction for the negative prompt."""
+    def asks_negative(self, step: int) -> bool:
+        """Whether there is a prediction for the negative prompt in a step, counted from 0."""
 
     def combine(
         self,
         negative: torch.Tensor | None,
         positives: tuple[torch.Tensor, ...],
         weights: tuple[float, ...],
+        step: int,
     ) -> torch.Tensor:
         """Return the guided prediction.
 
@@ -38,6 +39,7 @@ class Guidance(Protocol):
             negative: Of the negative prompt; None unless it is asked.
             positives: Of each branch of the prompt.
             weights: Of the branches.
+            step: Counted from 0.
         """
 
 
@@ -46,56 +48,111 @@ class Unguided:
     """The prompt alone; a distilled model takes the guidance as an input.
 
     Attributes:
-        asks_negative: Only for branches to be added up: what is added is the difference from it.
+        is_composed: Whether branches are added up: what is added is the difference from the
+            negative prompt's prediction, so that is asked.
     """
 
-    asks_negative: bool = False
+    is_composed: bool = False
+
+    def asks_negative(self, step: int) -> bool:  # noqa: ARG002
+        """Whether branches are added up."""
+        return self.is_composed
 
     def combine(
         self,
         negative: torch.Tensor | None,
         positives: tuple[torch.Tensor, ...],
         weights: tuple[float, ...],
+        step: int,  # noqa: ARG002
     ) -> torch.Tensor:
         """Return the prediction for the prompt as it is."""
         return add_branches(negative, positives, weights)
 
 
-@dataclass(frozen=True)
 class ClassifierFreeGuidance:
-    """Away from the negative prompt.
+    """Away from the negative prompt, in some steps or all; of one image, for APG remembers."""
 
-    Attributes:
-        scale: How far; above 1.
-        rescale: How much of the contrast that a large scale adds is taken back, 0 to 1.
-        kind: Which of two forms, equal up to rounding.
-    """
+    def __init__(
+        self, request: ResolvedRequest, kind: GuidanceKind = "cfg", *, is_composed: bool = False
+    ) -> None:
+        """Take a guided request.
 
-    scale: float
-    rescale: float = 0.0
-    kind: GuidanceKind = "cfg"
-    asks_negative: bool = True
+        Args:
+            request: The request.
+            kind: Which of two forms of CFG, equal up to rounding.
+            is_composed: Whether branches of a prompt are added up, also in steps without guidance.
+        """
+        self._request = request
+        self._kind = kind
+        self._is_composed = is_composed
+        self._momentum: torch.Tensor | None = None
+
+    def asks_negative(self, step: int) -> bool:
+        """Whether a step lies between the request's start and end, or branches are added up."""
+        return self._is_composed or self._is_on(step)
 
     def combine(
         self,
         negative: torch.Tensor | None,
         positives: tuple[torch.Tensor, ...],
         weights: tuple[float, ...],
+        step: int,
     ) -> torch.Tensor:
-        """Return the prediction away from the negative prompt's."""
-        assert negative is not None
+        """Return the prediction away from the negative prompt's; as it is in other steps."""
+        request = self._request
         positive = add_branches(negative, positives, weights)
-        if self.kind == "cfg":
-            guided = negative + self.scale * (positive - negative)
+        if request.guidance_method == "CFG-Zero*" and step < request.guidance_zero_steps:
+            return torch.zeros_like(positive)
+        if negative is None or not self._is_on(step):
+            return positive
+        if request.guidance_method == "CFG-Zero*":
+            guided = self._guide_from_scaled(negative, positive)
+        elif request.guidance_method == "APG":
+            guided = self._guide_by_projection(negative, positive)
+        elif self._kind == "cfg":
+            guided = negative + request.guidance * (positive - negative)
         else:
-            guided = positive + (self.scale - 1) * (positive - negative)
-        if not self.rescale:
+            guided = positive + (request.guidance - 1) * (positive - negative)
+        if not request.guidance_rescale:
             return guided
         # Section 3.4: the spread of the prompt's prediction is given back, in part.
         dims = list(range(1, guided.ndim))
         positive_std = positive.std(dim=dims, keepdim=True)
         rescaled = guided * (positive_std / guided.std(dim=dims, keepdim=True))
-        return self.rescale * rescaled + (1 - self.rescale) * guided
+        return request.guidance_rescale * rescaled + (1 - request.guidance_rescale) * guided
+
+    def _is_on(self, step: int) -> bool:
+        return self._request.is_guided_at(step, self._request.steps)
+
+    def _guide_from_scaled(self, negative: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+        """Scale the negative prediction so that it is nearest to the positive one, then guide."""
+        dims = list(range(1, positive.ndim))
+        product = (positive * negative).sum(dims, keepdim=True)
+        scaled = negative * (product / ((negative**2).sum(dims, keepdim=True) + 1e-8))
+        return scaled + self._request.guidance * (positive - scaled)
+
+    def _guide_by_projection(self, negative: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+        """Guide by the part of the difference at right angles to the positive prediction.
+
+        Of the denoiser's own predictions, as diffusers' guider: the paper has those of the image.
+        """
+        request = self._request
+        dims = list(range(1, positive.ndim))
+        difference = positive - negative
+        if self._momentum is not None:
+            difference = difference + request.apg_momentum * self._momentum
+        self._momentum = difference
+        if request.apg_threshold:
+            length = torch.linalg.vector_norm(difference, dim=dims, keepdim=True)
+            difference = difference * (request.apg_threshold / length).clamp(max=1)
+        # In double where there is such a thing: the two are nearly parallel.
+        exact = torch.float32 if positive.device.type == "mps" else torch.float64
+        direction = positive.to(exact)
+        size = torch.linalg.vector_norm(direction, dim=dims, keepdim=True)
+        direction = direction / size.clamp_min(1e-12)
+        parallel = (difference.to(exact) * direction).sum(dims, keepdim=True) * direction
+        update = difference.to(exact) - (1 - request.apg_eta) * parallel
+        return positive + (request.guidance - 1) * update.to(positive.dtype)
 
 
 def add_branches(
@@ -121,13 +178,7 @@ def build_guidance(
     model: LoadedModel, request: ResolvedRequest, weights: tuple[float, ...] = (1.0,)
 ) -> Guidance:
     """Return how a request is guided by a model; `weights` are those of its prompt's branches."""
+    is_composed = weights != (1.0,)
     if not request.is_guided or model.is_distilled:
-        return Unguided(asks_negative=weights != (1.0,))
-    return ClassifierFreeGuidance(request.guidance, request.guidance_rescale, model.family.guidance)
-
-
-def count_rows_per_call(
-    model: LoadedModel, request: ResolvedRequest, weights: tuple[float, ...]
-) -> int:
-    """Return the denoiser's rows of one prediction for an image."""
-    return len(weights) + build_guidance(model, request, weights).asks_negative
+        return Unguided(is_composed)
+    return ClassifierFreeGuidance(request, model.family.guidance, is_composed=is_composed)

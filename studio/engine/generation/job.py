@@ -21,7 +21,6 @@ from studio.core.generation.family_rules import list_family_notes
 from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
-from studio.engine.generation.guidance import count_rows_per_call
 from studio.engine.generation.trajectory_runner import (
     ImageTask,
     TrajectoryRunner,
@@ -165,10 +164,9 @@ class _GenerationRun:
         preview_every = self.context.settings.preview_every
         num_images = len(tasks)
         runner = TrajectoryRunner(self.model, num_images, Enlarger(self.context))
-        num_calls = rules.count_model_calls(self.request, self.request.size)
-        weights = tasks[0].conditioning.weights
-        rows_per_call = count_rows_per_call(self.model, self.request, weights)
-        num_rows = num_calls * rows_per_call * num_images
+        num_rows = num_images * rules.count_unet_rows(
+            self.request, self.request.size, self.model.is_distilled
+        )
         message = self._describe_batch(num_images)
         last_preview_step = 0
 
