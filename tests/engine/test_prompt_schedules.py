@@ -11,17 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from studio.core.base import validate_stored
 from studio.core.catalog import BATCHING_TOLERANCE, SCHEDULERS
 from studio.core.generation.prompt_plans import PassPlan
 from studio.core.generation.prompts.plan import Branch, Fragment, Phase, PromptPlan, Text, Wording
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
+from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory import InitImage, Trajectory
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
+from studio.engine.models.prompt_encoding import encode_prompts
+from studio.storage.jobs import Progress
 from support.models import POCKET
 from support.stock import SEED, SIZE, pipe_of
 
@@ -458,3 +464,56 @@ def test_rows_that_stay_are_stacked_once(
         )
         list(Batcher(model, 1).denoise([trajectory_of(model, plan, request)]))
     assert len(stacked) == 2
+
+
+# ---- as people write it --------------------------------------------------------------------------
+
+
+def generated(bench: WorkerContext, **spec: Any) -> Image.Image:
+    told = {"model": "pocket", "seed": SEED, "steps": STEPS, "width": SIZE, "height": SIZE}
+    told |= {"prompt_syntax": "auto", "emphasis": "Original"}
+    result = generate(bench, told | spec, lambda progress: None)
+    return Image.open(result["pictures"][0]["path"])
+
+
+def test_the_second_pass_reads_its_own_words(bench: WorkerContext) -> None:
+    """`[red:blue:1.0]` is red in the first pass and blue in the second."""
+    hires = {"hires_scale": 2, "hires_strength": 0.5}
+    both = generated(bench, prompt=f"[{RED}:{BLUE}:1.0]", **hires)
+    first = generated(bench, prompt=RED)
+    image = bench.home.library.inputs.add(first).sha256
+    second = generated(bench, prompt=BLUE, image=image, strength=0, **hires)
+    assert np.array_equal(np.asarray(both), np.asarray(second))
+
+
+def test_prompts_are_painted_as_they_are_written(bench: WorkerContext) -> None:
+    """From the words of a request to the same latents as by hand."""
+    prompt = f"[{RED}:{BLUE}:1] AND {BLUE} :0.5"
+    request = asked(prompt=prompt)
+    pipe = pipe_from(POCKET)
+    red, blue, fog = (states_of(pipe, words) for words in (RED, BLUE, FOG))
+    expected = stepped(pipe, lambda step: [fog, red if step <= 1 else blue, blue], (1.0, 0.5))
+    with bench.pipelines.borrow(request) as model:
+        trajectory = Trajectory(model, request, encode_prompts(model, request))
+        ((_, latents, _),) = Batcher(model, 1).denoise([trajectory])
+    assert isinstance(latents, torch.Tensor)
+    assert torch.equal(latents, expected)
+
+
+def test_progress_counts_all_branches(bench: WorkerContext) -> None:
+    seen: list[Progress] = []
+    spec = {"model": "pocket", "prompt": f"{RED} AND {BLUE}", "steps": STEPS, "seed": SEED}
+    spec |= {"prompt_syntax": "auto", "width": SIZE, "height": SIZE}
+    generate(bench, spec, seen.append)
+    painting = {progress.step for progress in seen if progress.message == "Painting"}
+    assert painting == set(range(STEPS + 1))
+
+
+def test_old_requests_are_read_as_they_were(bench: WorkerContext) -> None:
+    """What names no syntax in a file: signs of both, weighed as compel does."""
+    stored = validate_stored(GenerationRequest, {"prompt": "a (red:1.3) boat++", "model": "pocket"})
+    request = GenerationRequest(prompt='a "red"1.3 boat++', model="pocket")
+    with bench.pipelines.borrow(stored) as model:
+        old = encode_prompts(model, stored).positives[0].get(0)["prompt_embeds"]
+        compel = encode_prompts(model, request).positives[0].get(0)["prompt_embeds"]
+    torch.testing.assert_close(old, compel, rtol=1e-4, atol=1e-4)

@@ -317,6 +317,27 @@ def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(
     )  # whatever was thrown away is made again
 
 
+def test_prompts_that_change_and_branch_share_calls(desk: WorkerContext) -> None:
+    """Fast cells are the exact ones up to a level, exact ones the single pictures."""
+    prompts = ["a boat", "[a boat:a tree:1]", "a boat AND a tree :0.5", "[a boat|fog]"]
+    kept = {}
+    for fast in (False, True):
+        every = spec(axis("prompt", prompts), fast=fast)
+        id, result = ran(desk, every)
+        planned = plan_sweep(every)
+        assert counted(result) == (4, 0, 0)
+        assert result["rows"] == planned.cost_estimate.rows
+        cells = desk.home.sweeps.load_cell_results(id)
+        kept[fast] = [pixels(cells[cell.key].path) for cell in planned.cells]
+    for cell, exact, fast_pixels in zip(planned.cells, kept[False], kept[True], strict=True):
+        values = cell.request.model_dump(mode="json") | {"batch_size": 1}
+        single = generate(desk, values, quiet)["pictures"][0]
+        assert np.array_equal(pixels(single["path"]), exact), cell.labels
+        assert np.abs(fast_pixels.astype(int) - exact).max() <= 1, cell.labels
+    assert not np.array_equal(kept[False][0], kept[False][1])
+    assert not np.array_equal(kept[False][0], kept[False][2])
+
+
 def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: WorkerContext) -> None:
     one = spec(
         axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True
