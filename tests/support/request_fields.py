@@ -59,4 +59,5 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "guidance_rescale": ({}, 0.7),
     "hires_upscaler": (TWICE, "Nearest"),
     "vae": ({}, "anime"),
+    "styles": ({}, ("Ink",)),
 }

@@ -32,6 +32,7 @@ from studio.core.generation.requirements import (
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
 )
+from studio.core.generation.templates.written import MAX_STYLES
 
 SEED_LIMIT = 2**32
 
@@ -439,6 +440,15 @@ class RequestFields(Spec):
     # Prompts: how they are read.
 
     # Prompts at large: styles.
+    styles: tuple[str, ...] = spec_field(
+        (),
+        title="Styles",
+        max_length=MAX_STYLES,
+        cost=20,
+        neutral=[],
+        help="Words that are put around the prompts, by the names that they have in styles.csv of "
+        "the home.",
+    )
 
     # Noise: where it comes from.
 
