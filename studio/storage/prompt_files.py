@@ -31,7 +31,7 @@ from studio.storage import atomic
 from studio.storage.odd_files import explain_odd_file, make_printable, read_file
 
 MAX_TEXT_BYTES = 8 * 2**20  # the largest of the collections that people share has 2 MB
-MAX_YAML_BYTES = 2**20  # pure Python reads about that much in two seconds
+MAX_YAML_BYTES = 2**20
 MAX_YAML_DEPTH = 24
 MAX_FILES = 20_000
 MAX_FOLDER_DEPTH = 12
@@ -39,21 +39,8 @@ LIST_SUFFIXES = (".txt", ".json", ".yaml", ".yml")
 _Lists = dict[str, list[WildcardLine]]
 
 
-class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads plain values, some levels deep, without aliases: those can stand for gigabytes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent) or self.depth >= MAX_YAML_DEPTH:
-            raise yaml.YAMLError("aliases and very deep maps are not read")
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+# libyaml's is thirty times as fast; both read plain values alone.
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class HomePromptFiles:
@@ -225,11 +212,24 @@ def _read_lists(path: Path, num_bytes: int) -> _Lists:
     is_yaml = suffix != ".json"
     text = _read_text(path, num_bytes, MAX_YAML_BYTES if is_yaml else MAX_TEXT_BYTES)
     try:
-        data = yaml.load(text, _PlainLoader) if is_yaml else json.loads(text)  # a SafeLoader
+        data = _load_yaml(text) if is_yaml else json.loads(text)
         return collect_lists(data, path.stem)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:120]
         raise BadFile(f"{make_printable(path.name)} cannot be read as a list: {reason}.") from None
+
+
+def _load_yaml(text: str) -> Any:
+    """Return plain values. Raises YAMLError, also for aliases: those can stand for gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, _YAML_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_YAML_DEPTH:
+            raise yaml.YAMLError("aliases and very deep maps are not read")
+    return yaml.load(text, _YAML_LOADER)  # noqa: S506 (a SafeLoader)
 
 
 def _read_styles(path: Path, num_bytes: int) -> tuple[list[Style], list[str]]:

@@ -24,6 +24,8 @@ from studio.core.base import Spec, spec_field, validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
+from studio.core.generation.templates.prompt_files import NoPromptFiles, PromptFiles
+from studio.core.generation.templates.writer import find_missing_wildcards, list_combinations
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
 from studio.core.sweeps.value_syntax import AxisValue, parse_size
@@ -45,6 +47,7 @@ __all__ = [
 MAX_CELLS = 10_000
 MAX_GUEST_CELLS = 64
 MAX_AXES = 12
+ALL_WORDINGS = "all"  # as a value of an axis of wordings: the base's own template
 MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 seconds
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
@@ -297,7 +300,11 @@ class SweepPlan(Spec):
 
 
 def plan_sweep(
-    spec: SweepSpec, *, seed: int | None = None, timings: Mapping[str, ModelTimings] | None = None
+    spec: SweepSpec,
+    *,
+    seed: int | None = None,
+    timings: Mapping[str, ModelTimings] | None = None,
+    files: PromptFiles | None = None,
 ) -> SweepPlan:
     """Build and validate every cell of a sweep.
 
@@ -305,6 +312,7 @@ def plan_sweep(
         spec: The sweep.
         seed: Replaces -1 (see `SweepSpec.resolve_seeds`); needed where `spec.has_open_seed`.
         timings: What was measured with each model, by its name, for the cost estimate.
+        files: The wildcards and styles that there are; each cell's words come by its seed.
 
     Raises:
         InvalidSpec: Cells are not valid or axes change nothing; it names all faults.
@@ -312,7 +320,8 @@ def plan_sweep(
     """
     if seed is None and spec.has_open_seed:
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
-    spec = spec.resolve_seeds(seed or 0)
+    files = files or NoPromptFiles()
+    spec = write_out_axes(spec, files).resolve_seeds(seed or 0)
     base_values = _dump_base(spec)
     model_settings: dict[str, dict[str, Any]] = {}
     for setting in spec.model_settings:
@@ -329,7 +338,7 @@ def plan_sweep(
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
             request_values |= model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
-            request = validate(GenerationRequest, request_values)
+            request = validate(GenerationRequest, request_values).write_out(files)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
                 request = request.model_copy(update={"batch_size": 1})
             cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
@@ -350,6 +359,43 @@ def plan_sweep(
     run_order = order_requests([cell.request for cell in cells])
     estimate = estimate_cost([cells[k].request for k in run_order], timings or {})
     return SweepPlan(spec=spec, cells=tuple(cells), run_order=run_order, cost_estimate=estimate)
+
+
+def write_out_axes(spec: SweepSpec, files: PromptFiles) -> SweepSpec:
+    """Return a sweep with an axis of prompts in place of each axis of all wordings.
+
+    Raises:
+        InvalidSpec: A template cannot be filled in, or comes to more than a sweep has cells.
+    """
+    if all(axis.field != "prompt_template" for axis in spec.axes):
+        return spec
+    axes = [
+        _write_out_axis(axis, spec.base.prompt, files) if axis.field == "prompt_template" else axis
+        for axis in spec.axes
+    ]
+    return validate(SweepSpec, {**dict(spec), "axes": axes})
+
+
+def _write_out_axis(axis: Axis, prompt: str, files: PromptFiles) -> Axis:
+    texts: dict[str, None] = {}
+    for value in axis.parsed_values:
+        template = prompt if value == ALL_WORDINGS else str(value)
+        try:
+            faults = find_missing_wildcards(template, files)
+            wordings = [] if faults else list_combinations(template, files, MAX_CELLS)
+        except ValueError as error:
+            faults = [str(error)]
+        if faults:
+            raise InvalidSpec([f"{axis.title}: {fault}" for fault in faults])
+        texts |= dict.fromkeys(wordings)
+    if len(texts) > MAX_CELLS:
+        raise InvalidSpec(
+            [
+                f"{axis.title}: {quote(prompt)} comes to more than {MAX_CELLS:,} wordings; a sweep "
+                f"has {MAX_CELLS:,} cells at most."
+            ]
+        )
+    return validate(Axis, {"field": "prompt", "values": list(texts), "group": axis.group})
 
 
 def _dump_base(spec: SweepSpec) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.result_panel import ResultPanel
+from studio.ui.components.style_picker import StylePicker
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     EVENT_OPTIONS,
@@ -113,6 +114,7 @@ class GenerationTab:
             )
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
+        self.styles = StylePicker(self.services, self.form)
 
     def add_size(self, info: str = "Usual ones.") -> None:
         """Place the model and the size of the image."""
@@ -279,6 +281,7 @@ class GenerationTab:
         self.result_panel.wire(self.stop)
         self.loras.wire()
         self.model_note.wire()
+        self.styles.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -287,6 +290,7 @@ class GenerationTab:
             [
                 *(self.form[name].change for name in fields),
                 *(self.form[name].blur for name in ("prompt", "negative_prompt")),
+                self.form["styles"].change,
                 self.result_panel.image_settings.change,
             ],
             self.update_estimate,
@@ -421,6 +425,8 @@ class GenerationTab:
         try:
             request = validate(GenerationRequest, fields)
             self.check_embeddings(request)
+            if request.is_open:  # whatever the seed, it has to find its styles and wildcards
+                request.write_out(self.services.home.prompt_files)
             estimate_html = self.estimate_text(request)
         except InvalidSpec as error:
             estimate_html = render_note(error.faults[0])
