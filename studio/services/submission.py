@@ -19,6 +19,7 @@ from studio.core.captions.spec import CaptionSpec
 from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
+from studio.core.generation.templates.prompt_files import PromptFiles, WildcardsAlone
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.jobs import JobKind
 from studio.core.sweeps.model_rules import apply_recommended_settings, find_unsuitable_cells
@@ -172,7 +173,9 @@ class Services:
             spec.validate_for_guest()
         self._admit(kinds.SWEEP, visitor)
         spec = self.apply_recommended_settings(spec)
-        plan = plan_sweep(spec, seed=secrets.randbelow(SEED_LIMIT))
+        plan = plan_sweep(
+            spec, seed=secrets.randbelow(SEED_LIMIT), files=self.get_prompt_files(visitor)
+        )
         if visitor.is_guest:
             plan.validate_for_guest()
         self.check_plan(plan)
@@ -488,6 +491,11 @@ class Services:
             self.check_wordings(request, visitor)
         return model, request
 
+    def get_prompt_files(self, visitor: Visitor) -> PromptFiles:
+        """Return the wildcards and styles that a visitor may use: styles are the owner's."""
+        files = self.home.prompt_files
+        return WildcardsAlone(files) if visitor.is_guest else files
+
     def check_wordings(self, request: GenerationRequest, visitor: Visitor) -> None:
         """Check all that a request's styles and templates come to with its seeds.
 
@@ -498,7 +506,7 @@ class Services:
         """
         if request.styles:
             visitor.require_owner("Using styles")
-        for wording in request.write_out_each(self.home.prompt_files):
+        for wording in request.write_out_each(self.get_prompt_files(visitor)):
             if visitor.is_guest:
                 wording.validate_for_guest()
             try:

@@ -29,6 +29,7 @@ from studio.core.generation.templates.writer import find_missing_wildcards, list
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
 from studio.core.sweeps.value_syntax import AxisValue, parse_size
+from studio.core.sweeps.wordings import SweepWordings, hash_spec, record_words, write_out_cell
 from studio.errors import InvalidSpec, quote
 
 __all__ = [
@@ -79,6 +80,12 @@ class _SweepOptions(Spec):
         neutral=[],
         help="What models of an axis take in place of the base's settings.",
     )
+    wordings: SweepWordings | None = spec_field(
+        None,
+        title="Wordings",
+        neutral=None,
+        help="What templates came to when the sweep was stored.",
+    )
 
 
 class SweepSpec(_SweepOptions):
@@ -98,7 +105,9 @@ class SweepSpec(_SweepOptions):
         return completed
 
     def dump_for_file(self) -> dict[str, Any]:
-        return {**super().dump_for_file(), "base": self.base.dump_for_file()}
+        values = {**super().dump_for_file(), "base": self.base.dump_for_file()}
+        values.pop("wordings", None)  # a file's words are drawn where it is run
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -312,7 +321,8 @@ def plan_sweep(
         spec: The sweep.
         seed: Replaces -1 (see `SweepSpec.resolve_seeds`); needed where `spec.has_open_seed`.
         timings: What was measured with each model, by its name, for the cost estimate.
-        files: The wildcards and styles that there are; each cell's words come by its seed.
+        files: The wildcards and styles that there are; each cell's words come by its seed. None
+            takes the words that were recorded, and leaves prompts as typed where none were.
 
     Raises:
         InvalidSpec: Cells are not valid or axes change nothing; it names all faults.
@@ -320,8 +330,11 @@ def plan_sweep(
     """
     if seed is None and spec.has_open_seed:
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
-    files = files or NoPromptFiles()
-    spec = write_out_axes(spec, files).resolve_seeds(seed or 0)
+    spec = write_out_axes(spec, files or NoPromptFiles()).resolve_seeds(seed or 0)
+    spec_digest = hash_spec(spec.model_dump(mode="json", exclude={"wordings"}))
+    words: Sequence[tuple[str, str]] = ()
+    if spec.wordings and spec.wordings.spec_digest == spec_digest:
+        words = spec.wordings.words
     base_values = _dump_base(spec)
     model_settings: dict[str, dict[str, Any]] = {}
     for setting in spec.model_settings:
@@ -329,6 +342,7 @@ def plan_sweep(
     axis_values = [axis.parsed_values for axis in spec.axes]
     axis_labels = [axis.labels for axis in spec.axes]
     cells: list[Cell] = []
+    typed_requests: list[GenerationRequest] = []
     faults: list[tuple[str, str]] = []
     characters = 0
     for index, coordinates in enumerate(_iterate_coordinates(spec)):
@@ -338,7 +352,10 @@ def plan_sweep(
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
             request_values |= model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
-            request = validate(GenerationRequest, request_values).write_out(files)
+            typed = validate(GenerationRequest, request_values)
+            known_words = words[index] if index < len(words) else None
+            request = write_out_cell(typed, files, known_words)
+            typed_requests.append(typed)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
                 request = request.model_copy(update={"batch_size": 1})
             cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
@@ -358,6 +375,8 @@ def plan_sweep(
         raise InvalidSpec(sentences)
     run_order = order_requests([cell.request for cell in cells])
     estimate = estimate_cost([cells[k].request for k in run_order], timings or {})
+    wordings = record_words(typed_requests, [cell.request for cell in cells], spec_digest)
+    spec = spec.model_copy(update={"wordings": wordings})
     return SweepPlan(spec=spec, cells=tuple(cells), run_order=run_order, cost_estimate=estimate)
 
 

@@ -42,9 +42,7 @@ class Txt2Img(GenerationTab):
         """Connect events and handlers."""
         super().wire()
         panel = self.result_panel
-        self.prompt_list.wire(
-            self.form.inputs, [*panel.refresh_outputs, self.stop], panel.render
-        )
+        self.prompt_list.wire(self.form.inputs, [*panel.refresh_outputs, self.stop], panel.render)
 
 
 def build(services: Services) -> Tab:

@@ -68,6 +68,21 @@ class NoPromptFiles:
         raise KeyError(name)
 
 
+class WildcardsAlone(NoPromptFiles):
+    """Somebody's wildcards without the styles."""
+
+    def __init__(self, files: PromptFiles) -> None:
+        self._files = files
+
+    def list_wildcards(self) -> Sequence[str]:
+        """Return the names of all lists."""
+        return self._files.list_wildcards()
+
+    def read_wildcard(self, name: str) -> Sequence[WildcardLine]:
+        """Return the lines of a list that there is."""
+        return self._files.read_wildcard(name)
+
+
 def match_wildcards(pattern: str, names: Sequence[str]) -> list[str]:
     """Return the lists that a wildcard's name stands for, as dynamicprompts finds them.
 

@@ -347,6 +347,7 @@ class SweepTab:
             spec,
             seed=_resolve_seed(spec, open_sweep),
             timings=self.services.load_current_timings(spec.models, spec.fast),
+            files=self.services.get_prompt_files(visitor),
         )
         num_new_cells: int | None = None
         if open_sweep is not None:
