@@ -26,7 +26,7 @@ from studio.core.sweeps.model_rules import apply_recommended_settings, find_unsu
 from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.core.training.rules import check_family
-from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, StudioError, quote
 from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
 from studio.services.downloads import require_known_site

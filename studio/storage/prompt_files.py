@@ -229,7 +229,7 @@ def _load_yaml(text: str) -> Any:
             depth -= 1
         if isinstance(event, yaml.AliasEvent) or depth > MAX_YAML_DEPTH:
             raise yaml.YAMLError("aliases and very deep maps are not read")
-    return yaml.load(text, _YAML_LOADER)  # noqa: S506 (a SafeLoader)
+    return yaml.load(text, _YAML_LOADER)
 
 
 def _read_styles(path: Path, num_bytes: int) -> tuple[list[Style], list[str]]:

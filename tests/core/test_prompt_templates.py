@@ -6,6 +6,7 @@ were taken down from that library.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from studio.core.base import validate
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.templates.combinations import list_combinations
 from studio.core.generation.templates.prompt_files import (
     NoPromptFiles,
     Style,
@@ -25,7 +27,6 @@ from studio.core.generation.templates.writer import (
     fill_template,
     find_missing_wildcards,
     is_template,
-    list_combinations,
 )
 from studio.errors import InvalidSpec
 from support.sentences import check_sentence, refused
@@ -202,7 +203,7 @@ def test_weights_count() -> None:
     ],
 )
 def test_refusals(text: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"\w") as caught:
         fill_template(text, 1, FILES)
     check_sentence(str(caught.value))
 
@@ -231,8 +232,39 @@ def test_names_of_lists(pattern: str, names: list[str]) -> None:
 
 
 PIECES = st.sampled_from(
-    ["{", "}", "|", "$$", "${", "%{", "__", "season", "a", " ", "::", "2", "-", "0.5", "=", "!"]
-    + ["x", ":", "(", ")", ",", "#", "//", "/*", "*/", "\n", "...", "~", "@", "?", "*"]
+    [
+        "{",
+        "}",
+        "|",
+        "$$",
+        "${",
+        "%{",
+        "__",
+        "season",
+        "a",
+        " ",
+        "::",
+        "2",
+        "-",
+        "0.5",
+        "=",
+        "!",
+        "x",
+        ":",
+        "(",
+        ")",
+        ",",
+        "#",
+        "//",
+        "/*",
+        "*/",
+        "\n",
+        "...",
+        "~",
+        "@",
+        "?",
+        "*",
+    ]
 )
 
 
@@ -277,10 +309,8 @@ def test_hostile_templates_end(text: str) -> None:
         lambda: fill_template(text, 1, FILES),
         lambda: list_combinations(text, FILES, 10_000),
     ):
-        try:
+        with contextlib.suppress(ValueError):
             work()
-        except ValueError:
-            pass
     assert time.process_time() - start_time < 20
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from studio.cli.runner import COMMAND_LINE
+from studio.core.generation.request import GenerationRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.errors import InvalidSpec, StudioError
 from studio.services.submission import Services
-from studio.core.generation.request import GenerationRequest
-from studio.cli.runner import COMMAND_LINE
 from support.sentences import refused
 
 QUICK: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "scheduler": "Euler"}

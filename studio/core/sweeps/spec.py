@@ -24,8 +24,9 @@ from studio.core.base import Spec, spec_field, validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
+from studio.core.generation.templates.combinations import list_combinations
 from studio.core.generation.templates.prompt_files import NoPromptFiles, PromptFiles
-from studio.core.generation.templates.writer import find_missing_wildcards, list_combinations
+from studio.core.generation.templates.writer import find_missing_wildcards
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
 from studio.core.sweeps.value_syntax import AxisValue, parse_size
