@@ -6,8 +6,6 @@ Knows: its components and what they do to the prompts of a form. Does not know: 
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from studio.core.base import validate
@@ -17,6 +15,7 @@ from studio.core.generation.templates.styles import apply_styles
 from studio.core.generation.templates.written import find_styles
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.ui.components.name_dropdown import load_names_on_focus
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
@@ -31,7 +30,7 @@ class StylePicker:
         self.services = services
         self.form = form
         name = form.name
-        with gr.Accordion("Styles", open=False, elem_id=f"{name}-styles-block") as self.accordion:
+        with gr.Accordion("Styles", open=False, elem_id=f"{name}-styles-block"):
             form.add(
                 "styles",
                 choices=[],
@@ -57,7 +56,7 @@ class StylePicker:
     def wire(self) -> None:
         """Connect events and handlers."""
         components = [self.form[name] for name in PROMPT_FIELDS]
-        self.accordion.expand(self.list_choices, None, self.form["styles"], **EVENT_OPTIONS)
+        load_names_on_focus(self.form["styles"], self.list_names)
         self.write.click(
             self.write_styles, set(components), components, preprocess=False, **EVENT_OPTIONS
         )
@@ -71,11 +70,7 @@ class StylePicker:
 
     def list_names(self, visitor: Visitor) -> list[str]:
         """Return the styles that a visitor may use."""
-        return [] if visitor.is_guest else list(self.services.home.prompt_files.list_styles())
-
-    def list_choices(self, request: gr.Request) -> Any:
-        """Offer the styles that there are now."""
-        return gr.Dropdown(self.list_names(visitor_from_request(request)))
+        return list(self.services.get_prompt_files(visitor).list_styles())
 
     def write_styles(self, values: Updates, request: gr.Request) -> Updates:
         """Write the chosen styles into the prompts, and choose none any more."""

@@ -191,6 +191,13 @@ class SweepTab:
             )
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
+            self.form.add(
+                "styles",
+                choices=[],
+                multiselect=True,
+                allow_custom_value=True,
+                info="From styles.csv of the home; put around the prompts of all cells.",
+            )
 
     # ---- events -------------------------------------------------------------------------------
 
@@ -233,6 +240,7 @@ class SweepTab:
         self._wire_plan()
         self._wire_history()
         load_names_on_focus(self.form["model"], self._list_model_names)
+        load_names_on_focus(self.form["styles"], self._list_styles)
         self.form["model"].input(
             self.apply_model,
             {self.form[name] for name in ("model", "scheduler", "noise_schedule")},
@@ -406,6 +414,10 @@ class SweepTab:
                 ),
                 self.preset_name: "",
             }
+
+    def _list_styles(self, visitor: Visitor) -> list[str]:
+        """Return the styles that a visitor may use."""
+        return list(self.services.get_prompt_files(visitor).list_styles())
 
     def _list_model_names(self, visitor: Visitor) -> list[str]:
         return [model.name for model in self.services.home.library.list_models()]
