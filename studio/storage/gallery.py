@@ -476,10 +476,7 @@ def read_image_settings(
     text = text_chunks.get("parameters", "")
     try:
         metadata = _parse_studio_chunk(text_chunks)
-        written = validate_stored(ResolvedRequest, metadata["request"])
-        request = GenerationRequest.model_construct(
-            **{name: getattr(written, name) for name in GenerationRequest.model_fields}
-        )
+        request = validate_stored(GenerationRequest, metadata["request"])
         upscale = metadata.get("upscale")
         record = validate(UpscaleRecord, upscale) if upscale else None
         notes = (f"It was made larger afterwards, with {record.upscaler}.",) if record else ()

@@ -13,7 +13,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Self, cast
 
-from pydantic import field_validator, model_validator
+from pydantic import (
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
@@ -41,8 +46,7 @@ __all__ = [
 ]
 
 # A model counts by its content, the number of images by their own seeds.
-# What was typed does not count, only what is painted.
-DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images", "prompt_origin"})
+DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
 MAX_STYLE_NAME_CHARS = 200
@@ -50,6 +54,14 @@ MAX_STYLE_NAME_CHARS = 200
 
 class GenerationRequest(RequestFields):
     """A request for one or several images. `resolve` fills in what is None or -1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_origin(cls, values: Any) -> Any:
+        """Take an image's settings for a request: its words count, not what they came of."""
+        if not isinstance(values, dict) or "prompt_origin" in cls.model_fields:
+            return values
+        return {name: value for name, value in values.items() if name != "prompt_origin"}
 
     @field_validator("image", "mask")
     @classmethod
@@ -322,6 +334,13 @@ class WrittenRequest(GenerationRequest):
 
     prompt_origin: PromptOrigin | None = None
 
+    @model_serializer(mode="wrap")
+    def _leave_out_no_origin(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if values.get("prompt_origin", ...) is None:
+            del values["prompt_origin"]
+        return values
+
     @cached_property
     def is_open(self) -> bool:
         """Whether there are styles or templates that are not written out yet."""
@@ -392,7 +411,8 @@ class ResolvedRequest(WrittenRequest):
 
 
 def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:
-    excluded = {*DIGEST_EXCLUDED_FIELDS, "loras", *request.inactive_fields}
+    # What was typed does not count, only what is painted.
+    excluded = {*DIGEST_EXCLUDED_FIELDS, "prompt_origin", "loras", *request.inactive_fields}
     fields = request.stable_dump(excluded)
     fields["loras"] = [
         [content_hashes.get(f"lora {use.name}", use.name), use.unet, use.text_encoder]
