@@ -106,6 +106,15 @@ def anime(bench: WorkerContext) -> Iterator[None]:
     path.unlink()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ink(bench: WorkerContext) -> Iterator[None]:
+    """A style."""
+    path = bench.settings.home / "styles.csv"
+    path.write_text("name,prompt,negative_prompt\nInk,ink drawing of {prompt},photo\n")
+    yield
+    path.unlink()
+
+
 def resolved(spec: dict[str, Any]) -> ResolvedRequest:
     size = (64, 64) if "image" in spec else None
     return validate(GenerationRequest, spec).resolve(64, 0, size)
@@ -210,7 +219,10 @@ def test_every_field_survives(values: dict[str, Any], settings: Settings) -> Non
     presets.save("mine", request)
     assert presets.load("mine") == request
 
-    listed = {"loras": [("--lora", str(use)) for use in request.loras]}
+    listed = {
+        "loras": [("--lora", str(use)) for use in request.loras],
+        "styles": [("--style", name) for name in request.styles],
+    }
     words = [
         part
         for name, value in values.items()

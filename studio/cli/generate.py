@@ -17,14 +17,17 @@ from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.family_rules import find_scheduler_faults
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.templates.prompt_list import build_requests, parse_prompt_list
 from studio.errors import BadFile, InvalidSpec, StudioError
 from studio.services.submission import PreparedJob, Services
 from studio.storage import atomic
 from studio.storage.gallery import Gallery
 from studio.storage.home import Home
 from studio.storage.inputs import Inputs
+from studio.storage.odd_files import explain_odd_file, read_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+MAX_LIST_BYTES = 8 * 2**20  # of a list of prompts
 TRANSPARENCY = "transparency"  # in place of a mask's file: the image's own
 
 
@@ -36,8 +39,11 @@ def run(arguments: argparse.Namespace) -> None:
         if name in GenerationRequest.model_fields
     }
     home = Home(load_settings(arguments))
-    request = build_request(flags, _read_recommended_settings(home, flags))
-    jobs = list(_iter_jobs(home, request, arguments))
+    recommended = _read_recommended_settings(home, flags)
+    if arguments.prompts_from:
+        jobs = list(_iter_listed_jobs(home, {**recommended, **flags}, arguments.prompts_from))
+    else:
+        jobs = list(_iter_jobs(home, build_request(flags, recommended), arguments))
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
     failures = []
@@ -111,6 +117,38 @@ def _iter_jobs(
                 yield name, services.prepare_generation(complete, COMMAND_LINE)
         except StudioError as error:
             yield name, error
+
+
+def _iter_listed_jobs(
+    home: Home, values: Mapping[str, Any], file: Path
+) -> Iterator[tuple[str, PreparedJob | StudioError]]:
+    """Yield the job of each line of a list of prompts, with flags for what it does not say.
+
+    Raises InvalidSpec with all lines that are wrong, before anything is made.
+    """
+    path = file.expanduser()
+    with explain_odd_file(path):
+        text = read_file(path, MAX_LIST_BYTES).decode("utf-8-sig", "replace")
+    services = Services(home)
+    prompts = parse_prompt_list(text)
+    if not prompts:
+        raise BadFile(f"{path.name} has no prompts in it; write one a line.")
+    for prompt in prompts:
+        for note in prompt.notes:
+            log(note)
+    jobs: list[PreparedJob] = []
+
+    def prepare(request: GenerationRequest) -> None:
+        try:
+            jobs.append(services.prepare_generation(request, COMMAND_LINE))
+        except InvalidSpec:
+            raise
+        except StudioError as error:
+            raise InvalidSpec([str(error)]) from None
+
+    build_requests(prompts, values, prepare)
+    for prompt, job in zip(prompts, jobs):
+        yield f"line {prompt.number}", job
 
 
 def _import_files(inputs: Inputs, source: Path | str, mask: str) -> dict[str, str]:

@@ -150,6 +150,13 @@ def _add_access_flags(parser: argparse.ArgumentParser) -> None:
 def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
     add_field_flags(parser, GenerationRequest)
     parser.add_argument(
+        "--prompts-from",
+        type=Path,
+        metavar="FILE",
+        help="a list of prompts, one a line, also A1111's --prompt … --steps …; flags hold for "
+        "what a line does not say",
+    )
+    parser.add_argument(
         "--strip",
         type=int,
         metavar="N",

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     sweep_id, spec = load_sweep(arguments.file.expanduser(), arguments.fast)
     home = Home(load_settings(arguments))
     services = Services(home)
-    plan = plan_sweep(services.apply_recommended_settings(spec))
+    plan = plan_sweep(services.apply_recommended_settings(spec), files=home.prompt_files)
     services.check_plan(plan)  # before anything is loaded
     if arguments.plan:
         from studio.engine.context import WorkerContext

@@ -313,6 +313,12 @@ SPECIAL_AXES: dict[str, AxisInfo] = {
         "other words in place of those to find, in both prompts",
         requires="find",
     ),
+    "prompt_template": AxisInfo(
+        "All wordings",
+        "text",
+        20,
+        "all that a template can come to, one after the other; all stands for the prompt's own",
+    ),
 }
 
 

@@ -19,13 +19,14 @@ from studio.core.captions.spec import CaptionSpec
 from studio.core.downloads.plan import DownloadSpec
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
+from studio.core.generation.templates.prompt_files import PromptFiles, WildcardsAlone
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.jobs import JobKind
 from studio.core.sweeps.model_rules import apply_recommended_settings, find_unsuitable_cells
 from studio.core.sweeps.spec import ModelTimings, SweepPlan, SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.core.training.rules import check_family
-from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, quote
+from studio.errors import BadFile, Busy, DatasetError, InvalidSpec, StudioError, quote
 from studio.services.budgets import Budgets, Guests
 from studio.services.datasets import DatasetRegistry
 from studio.services.downloads import require_known_site
@@ -79,7 +80,7 @@ class Services:
             BadPicture: It names an image that this visitor never brought.
             StudioError: What `Library.check_request` raises.
         """
-        model = self._check_request(kinds.GENERATE, request, visitor)
+        model, request = self._check_request(kinds.GENERATE, request, visitor)
         size = model.native_size
         if visitor.is_guest and request.width is None and size > MAX_GUEST_NATIVE_SIZE_PX:
             raise InvalidSpec(
@@ -106,7 +107,7 @@ class Services:
 
         Raises what `prepare_generation` raises.
         """
-        self._check_request(kinds.DENOISE_STRIP, request, visitor)
+        _, request = self._check_request(kinds.DENOISE_STRIP, request, visitor)
         spec = {"request": request.model_dump(mode="json"), "every": step_interval}
         return PreparedJob(kinds.DENOISE_STRIP, spec)
 
@@ -172,7 +173,9 @@ class Services:
             spec.validate_for_guest()
         self._admit(kinds.SWEEP, visitor)
         spec = self.apply_recommended_settings(spec)
-        plan = plan_sweep(spec, seed=secrets.randbelow(SEED_LIMIT))
+        plan = plan_sweep(
+            spec, seed=secrets.randbelow(SEED_LIMIT), files=self.get_prompt_files(visitor)
+        )
         if visitor.is_guest:
             plan.validate_for_guest()
         self.check_plan(plan)
@@ -472,12 +475,45 @@ class Services:
 
     def _check_request(
         self, kind: JobKind, request: GenerationRequest, visitor: Visitor
-    ) -> ModelInfo:
+    ) -> tuple[ModelInfo, GenerationRequest]:
+        """Check a request; return its model, and the request as it is to be queued.
+
+        The seed of a template is drawn here, so that all that comes out of it is checked now.
+        """
         visitor.require_inputs(self.home.inputs, request)
         if visitor.is_guest:
             request.validate_for_guest()
         self._admit(kind, visitor)
-        return self.home.library.check_request(request)
+        model = self.home.library.check_request(request)
+        if request.is_open:
+            if request.seed < 0:
+                request = request.model_copy(update={"seed": secrets.randbelow(SEED_LIMIT)})
+            self.check_wordings(request, visitor)
+        return model, request
+
+    def get_prompt_files(self, visitor: Visitor) -> PromptFiles:
+        """Return the wildcards and styles that a visitor may use: styles are the owner's."""
+        files = self.home.prompt_files
+        return WildcardsAlone(files) if visitor.is_guest else files
+
+    def check_wordings(self, request: GenerationRequest, visitor: Visitor) -> None:
+        """Check all that a request's styles and templates come to with its seeds.
+
+        Raises:
+            NotAllowed: A guest asks for styles, which are the owner's.
+            InvalidSpec: A style or wildcard is not there, or a wording cannot be painted.
+            StudioError: What `Library.check_request` raises, with the words it is about.
+        """
+        if request.styles:
+            visitor.require_owner("Using styles")
+        for wording in request.write_out_each(self.get_prompt_files(visitor)):
+            if visitor.is_guest:
+                wording.validate_for_guest()
+            try:
+                self.home.library.check_request(wording)
+            except StudioError as error:
+                sentence = f"{error} The prompt came to {quote(wording.prompt)}."
+                raise InvalidSpec([sentence]) from None
 
     def _queue(self, job: PreparedJob, visitor: Visitor, key: str | None = None) -> int:
         limits = self.guests.budgets.job_limits(visitor)

@@ -24,6 +24,7 @@ from studio.storage.logins import LoginSessions, load_secret
 from studio.storage.models.library import Library
 from studio.storage.models.transformers_models import TransformersModels
 from studio.storage.presets import Presets
+from studio.storage.prompt_files import HomePromptFiles
 from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
 from studio.storage.uploads import Uploads
@@ -128,6 +129,11 @@ class Home:
     def transformers_models(self) -> TransformersModels:
         """Captioners and CLIP models."""
         return TransformersModels(self.settings)
+
+    @cached_property
+    def prompt_files(self) -> HomePromptFiles:
+        """Wildcards and styles."""
+        return HomePromptFiles(self.settings.home)
 
     @cached_property
     def presets(self) -> Presets[GenerationRequest]:

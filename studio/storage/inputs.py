@@ -27,6 +27,7 @@ from PIL import Image
 from studio.core.base import SHA256_PATTERN, is_sha256
 from studio.core.generation.geometry import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE_PX, Size
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.templates.prompt_files import PromptFiles
 from studio.errors import BadFile, BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
 from studio.settings import Settings
@@ -189,13 +190,21 @@ class Inputs:
                 ]
             )
 
-    def resolve(self, request: GenerationRequest, native_size: int, seed: int) -> ResolvedRequest:
+    def resolve(
+        self,
+        request: GenerationRequest,
+        native_size: int,
+        seed: int,
+        files: PromptFiles | None = None,
+    ) -> ResolvedRequest:
         """Return a request with nothing left open, told how large its image is.
+
+        See `GenerationRequest.resolve`.
 
         Raises BadPicture, and InvalidSpec where it comes to what cannot be.
         """
         image_size = self.read_size(request.image) if request.image else None
-        return request.resolve(native_size, seed, image_size)
+        return request.resolve(native_size, seed, image_size, files)
 
     @staticmethod
     def delete(paths: Iterable[Path]) -> int:

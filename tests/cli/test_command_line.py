@@ -32,6 +32,7 @@ OTHER = OTHER_VALUES | {
         {"name": "sub/style", "unet": -0.25, "text_encoder": -0.25},
     ),
     "vae": "anime",
+    "styles": ("Ink", "Oil"),
 }
 ON_A_PICTURE = {
     "image": "0123456789abcdef" * 4,
@@ -45,7 +46,7 @@ ON_A_PICTURE = {
     "mask_padding": 8,
 }
 Studio = Callable[..., subprocess.CompletedProcess[str]]
-LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25"]
+LORAS = ["--lora", "moon:1:0.5", "--lora", "sub/style:-0.25", "--style", "Ink", "--style", "Oil"]
 
 
 def studio(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -69,7 +70,11 @@ def test_every_field_survives_the_command_line() -> None:
     assert set(OTHER) | set(FIELD_REQUIRES) | set(SWITCH_FIELDS) == set(
         GenerationRequest.model_fields
     )
-    plain = {name: value for name, value in (OTHER | ON_A_PICTURE).items() if name != "loras"}
+    plain = {
+        name: value
+        for name, value in (OTHER | ON_A_PICTURE).items()
+        if name not in ("loras", "styles")
+    }
     words = LORAS + [
         part
         for name, value in plain.items()

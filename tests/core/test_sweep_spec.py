@@ -60,6 +60,7 @@ OWN_VALUES: dict[str, list[Any]] = {  # where the default is no value to compare
     "lora_unet": [0, 0.5],
     "lora_text_encoder": [0, 0.5],
     "prompt_replace": ["sun", "star"],
+    "prompt_template": ["{a|b}", "c"],
 }
 
 
@@ -74,7 +75,7 @@ def default_and_other(name: str) -> list[Any]:
 VALUES = OWN_VALUES | {  # two values for everything that can be varied
     name: default_and_other(name)
     for name in GenerationRequest.model_fields
-    if name not in (*OWN_VALUES, "num_images", "batch_size", "loras")
+    if name not in (*OWN_VALUES, "num_images", "batch_size", "loras", "styles")
 }
 NEEDED: dict[str, dict[str, Any]] = {  # what an axis needs to change anything
     "noise_schedule": {"scheduler": "Euler"},
@@ -110,7 +111,7 @@ def column(planned: SweepPlan, name: str) -> list[Any]:
 
 
 def test_every_setting_can_be_varied() -> None:
-    lists = {"loras"}  # not one value; the axes about LoRAs change it
+    lists = {"loras", "styles"}  # not one value; the axes about LoRAs change the first
     assert (
         set(list_axes())
         == set(VALUES)

@@ -84,4 +84,5 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "apg_eta": (APG, 0.5),
     "apg_threshold": (APG, 0.02),
     "apg_momentum": (APG, 0.5),
+    "styles": ({}, ("Ink",)),
 }

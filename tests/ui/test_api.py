@@ -35,6 +35,7 @@ OTHER = OTHER_VALUES | {
     "steps": 3,
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 1.0}],
     "vae": "anime",
+    "styles": ["Ink"],
 }
 
 
@@ -46,6 +47,7 @@ def client(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copy(
         POCKET / "vae/diffusion_pytorch_model.safetensors", served.home / "vae/anime.safetensors"
     )
+    (served.home / "styles.csv").write_text("name,prompt\nInk,ink drawing of {prompt}\n")
     connected = Client(
         served.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads"))
     )

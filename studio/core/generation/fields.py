@@ -51,6 +51,7 @@ from studio.core.generation.requirements import (
     REQUIRES_VARIATION,
     REQUIRES_ZERO_STAR,
 )
+from studio.core.generation.templates.written import MAX_STYLES
 
 SEED_LIMIT = 2**32
 MAX_PROMPT_CHARS = 10_000
@@ -482,6 +483,15 @@ class RequestFields(Spec):
     )
 
     # Prompts at large: styles.
+    styles: tuple[str, ...] = spec_field(
+        (),
+        title="Styles",
+        max_length=MAX_STYLES,
+        cost=20,
+        neutral=[],
+        help="Words that are put around the prompts, by the names that they have in styles.csv of "
+        "the home.",
+    )
 
     # Noise: where it comes from.
 

@@ -29,7 +29,7 @@ from studio.core.catalog import (
     Scheduler,
 )
 from studio.core.generation import lora_use
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.request import GenerationRequest, WrittenRequest
 from studio.core.generation.upscaler_names import (
     get_upscaler_title,
     is_latent_formula,
@@ -75,7 +75,7 @@ _PLAIN_PAIRS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 # What is written in a way of its own, or is not written: that of one image says nothing of others.
 _SPECIAL_FIELDS = {
     *("prompt", "negative_prompt", "loras", "width", "height", "scheduler", "noise_schedule"),
-    *("num_images", "hires_upscaler", "seed_resize_width", "seed_resize_height"),
+    *("num_images", "hires_upscaler", "seed_resize_width", "seed_resize_height", "styles"),
 }
 # All others, under A1111's names where it has them; written where they are active and differ from
 # the default, some always.
@@ -111,7 +111,28 @@ def format_infotext(
         content_hashes: What its digest was made over: of the model's ("model") ten digits are
             written, of each textual inversion's ("embedding NAME") twelve.
     """
-    content_hashes = content_hashes or {}
+    return _format_settings(request, content_hashes or {}) + _format_templates(request)
+
+
+def _format_templates(request: GenerationRequest) -> str:
+    """Return the lines below the settings that A1111's dynamic prompts write."""
+    origin = request.prompt_origin if isinstance(request, WrittenRequest) else None
+    if origin is None:
+        return ""
+    lines = [("Template", origin.prompt), ("Negative Template", origin.negative_prompt)]
+    return "".join(f"\n{key}: {' '.join(text.split())}" for key, text in lines if text.strip())
+
+
+def _cut_templates(lines: list[str]) -> list[str]:
+    """Return the lines without templates below the settings."""
+    for number, line in enumerate(lines[1:], 1):
+        is_template = line.startswith(("Template: ", "Negative Template: "))
+        if is_template and len(_PAIR_PATTERN.findall(lines[number - 1])) >= MIN_PAIRS:
+            return lines[:number]
+    return lines
+
+
+def _format_settings(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:
     pairs: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.scheduler,
@@ -152,7 +173,9 @@ def format_upscale(request: GenerationRequest, record: UpscaleRecord) -> str:
         "Postprocess upscaler": get_upscaler_title(record.upscaler),
     }
     settings = ", ".join(f"{key}: {_quote(key, value)}" for key, value in pairs.items())
-    return f"{format_infotext(request)}, {settings}" if record.has_settings else settings
+    if not record.has_settings:
+        return settings
+    return f"{_format_settings(request, {})}, {settings}{_format_templates(request)}"
 
 
 def parse_infotext(text: str) -> ParsedInfotext:
@@ -162,7 +185,7 @@ def parse_infotext(text: str) -> ParsedInfotext:
     """
     if len(text) > MAX_TEXT_CHARS:
         raise ValueError("the settings text is longer than a million characters.")
-    *lines, last_line = text.strip("\r\n").split("\n") if text.strip() else [""]
+    *lines, last_line = _cut_templates(text.strip("\r\n").split("\n")) if text.strip() else [""]
     pairs = {key.strip(): _unquote(value) for key, value in _PAIR_PATTERN.findall(last_line)}
     if len(pairs) < MIN_PAIRS:
         raise ValueError("there are no settings in it.")

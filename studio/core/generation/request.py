@@ -12,9 +12,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, get_args
+from typing import Any, Self, cast, get_args
 
-from pydantic import field_validator, model_validator
+from pydantic import (
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import (
@@ -37,6 +42,9 @@ from studio.core.generation.prompts.dialects import (
     choose_dialect,
     plan_prompt,
 )
+from studio.core.generation.templates import writer
+from studio.core.generation.templates.prompt_files import PromptFiles
+from studio.core.generation.templates.written import PromptOrigin, write_prompts
 from studio.core.generation.upscaler_names import (
     LANCZOS,
     is_latent_formula,
@@ -57,6 +65,7 @@ DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
 LONGEST_PASS_STEPS = 150  # a prompt that can be read for these can be for fewer
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
+MAX_STYLE_NAME_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,14 @@ class GenerationRequest(RequestFields):
             schedule = get_automatic_schedule(self.scheduler)
         first_names = {new: old for old, new in FORMER_SCHEDULE_NAMES.items()}
         return super().stable_dump(exclude) | {"schedule": first_names.get(schedule, schedule)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_origin(cls, values: Any) -> Any:
+        """Take an image's settings for a request: its words count, not what they came of."""
+        if not isinstance(values, dict) or "prompt_origin" in cls.model_fields:
+            return values
+        return {name: value for name, value in values.items() if name != "prompt_origin"}
 
     @field_validator("image", "mask")
     @classmethod
@@ -136,6 +153,20 @@ class GenerationRequest(RequestFields):
         if isinstance(value, UnreadablePrompt):
             raise ValueError(value.fault)
         return value
+
+    @field_validator("styles", mode="before")
+    @classmethod
+    def _split_styles(cls, value: Any) -> Any:
+        """Take one name for a list of one."""
+        return ([value] if value.strip() else []) if isinstance(value, str) else value
+
+    @field_validator("styles")
+    @classmethod
+    def _reject_long_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if len(name) > MAX_STYLE_NAME_CHARS:
+                raise ValueError(f"{quote(name)} is too long for a name.")
+        return names
 
     @field_validator("negative_prompt")
     @classmethod
@@ -252,6 +283,8 @@ class GenerationRequest(RequestFields):
     @cached_property
     def _lifted(self) -> Self | None:
         """The request without tags; None where there are none, lest it refers to itself."""
+        if writer.is_template(self.prompt):  # which tags stand in it is known when it is filled in
+            return None
         text, tags = lora_use.extract_tags(self.prompt)
         if not tags:
             return None
@@ -262,29 +295,87 @@ class GenerationRequest(RequestFields):
         """The name of the upscaler between the passes; empty where none is used."""
         return "" if "hires_upscaler" in self.inactive_fields else self.hires_upscaler
 
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether what is painted is not what is typed: styles, or a template."""
+        return bool(self.styles) or any(map(writer.is_template, self.prompts))
+
+    def write_out(self, files: PromptFiles, seed: int = 0) -> GenerationRequest:
+        """Return the request of one image with styles applied and templates filled in.
+
+        Args:
+            files: The wildcards and styles that there are.
+            seed: The one drawn for -1.
+
+        Raises:
+            InvalidSpec: What a template asks for is not there, or it comes to what cannot be.
+        """
+        if not self.is_open or getattr(self, "prompt_origin", None):
+            return self
+        origin = PromptOrigin.model_construct(
+            prompt=self.prompt, negative_prompt=self.negative_prompt, styles=self.styles
+        )
+        words = write_prompts(origin, seed if self.seed < 0 else self.seed, files)
+        values = {name: getattr(self, name) for name in GenerationRequest.model_fields}
+        values |= {"prompt": words[0], "negative_prompt": words[1], "styles": ()}
+        # What comes out may look like a template again: it is read as words from here on.
+        spec_class = type(self) if isinstance(self, WrittenRequest) else WrittenRequest
+        try:
+            return validate(spec_class, {**values, "prompt_origin": origin}).lift_tags()
+        except InvalidSpec as error:
+            faults = [f"{fault} The prompt came to {quote(words[0])}." for fault in error.faults]
+            raise InvalidSpec(faults) from None
+
+    def write_out_each(self, files: PromptFiles, seed: int = 0) -> list[GenerationRequest]:
+        """Return one request for each different wording of its images. Raises as `write_out`."""
+        if not self.is_open:
+            return [self]
+        first = seed if self.seed < 0 else self.seed
+        requests: dict[tuple[str, ...], GenerationRequest] = {}
+        num_seeds = 1 if self.variation_strength else self.num_images
+        for number in range(num_seeds):
+            image = self.model_copy(
+                update={"num_images": 1, "seed": (first + number) % SEED_LIMIT}
+            ).write_out(files)
+            requests.setdefault((*image.prompts, *map(str, image.loras)), image)
+        return list(requests.values())
+
     @property
     def key(self) -> str:
         """What identifies a cell of a sweep: a request has the same key resolved or not."""
         return _compute_digest(self.with_inline_loras(), {"model": self.model})
 
     def resolve(
-        self, native_size: int, seed: int, image_size: Size | None = None
+        self,
+        native_size: int,
+        seed: int,
+        image_size: Size | None = None,
+        files: PromptFiles | None = None,
     ) -> ResolvedRequest:
-        """Return the request with nothing left open.
+        """Return the request with nothing left open, but for the words of several images.
+
+        Each of these has its own, by its seed: `ResolvedRequest.split` fills them in.
 
         Args:
             native_size: The side in pixels of the images that the model was made for.
             seed: The one drawn for -1.
             image_size: Width and height in pixels of the image that is worked on.
+            files: The wildcards and styles that there are; None leaves prompts as they are typed.
 
         Raises:
             InvalidSpec: It comes to what cannot be.
         """
         width, height = self._resolve_size(native_size, image_size)
-        values = dict(self.with_inline_loras()) | {
+        seed = seed % SEED_LIMIT if self.seed < 0 else self.seed
+        request = self
+        if files is not None and self.num_images == 1:
+            request = self.write_out(files, seed)
+        if not request.is_open:  # else tags are moved when the words are known
+            request = request.with_inline_loras()
+        values = dict(request) | {
             "width": width,
             "height": height,
-            "seed": seed % SEED_LIMIT if self.seed < 0 else self.seed,
+            "seed": seed,
         }
         if self.variation_strength and self.variation_seed < 0:
             values["variation_seed"] = _derive_seed(seed)
@@ -308,7 +399,34 @@ class GenerationRequest(RequestFields):
             raise InvalidSpec(faults)
 
 
-class ResolvedRequest(GenerationRequest):
+class WrittenRequest(GenerationRequest):
+    """A request whose styles are applied and whose templates are filled in.
+
+    Its prompts are words, whatever they look like.
+    """
+
+    prompt_origin: PromptOrigin | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_origin(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if values.get("prompt_origin", ...) is None:
+            del values["prompt_origin"]
+        return values
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether there are styles or templates that are not written out yet."""
+        return self.prompt_origin is None and super().is_open
+
+    def lift_tags(self) -> Self:
+        """Return it with the tags of the prompt moved into `loras`."""
+        text, tags = lora_use.extract_tags(self.prompt)
+        update = {"prompt": text, "loras": (*self.loras, *tags)}
+        return validate(type(self), {**dict(self), **update}) if tags else self
+
+
+class ResolvedRequest(WrittenRequest):
     """A request with nothing open: size and seed are numbers, LoRA tags are moved into `loras`.
 
     Gallery, digests, costs and the engine take only this.
@@ -326,15 +444,21 @@ class ResolvedRequest(GenerationRequest):
         """Return the request itself: its tags are lifted already."""
         return self
 
-    def split(self) -> list[Self]:
-        """Return one request per image, each with a seed of its own.
+    def split(self, files: PromptFiles | None = None) -> list[Self]:
+        """Return one request per image, each with a seed of its own, and words by it.
 
         Of variations the seed stays and the variation seed counts up, as in A1111.
+
+        Args:
+            files: The wildcards and styles that there are; None leaves prompts as they are typed.
+
+        Raises:
+            InvalidSpec: A template comes to what cannot be.
         """
         batch_size = min(self.batch_size, self.num_images)
         name = "variation_seed" if self.variation_strength else "seed"
         first_seed = getattr(self, name)
-        return [
+        images = [
             self.model_copy(
                 update={
                     "num_images": 1,
@@ -344,6 +468,9 @@ class ResolvedRequest(GenerationRequest):
             )
             for number in range(self.num_images)
         ]
+        if files is None or not self.is_open:
+            return images
+        return [cast(Self, image.write_out(files)) for image in images]
 
     def digest(self, content_hashes: Mapping[str, str]) -> str:
         """Return the sha256 over all that decides the pixels: the same digest is the same image.
@@ -366,7 +493,8 @@ def _derive_seed(seed: int) -> int:
 
 
 def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:
-    excluded = {*DIGEST_EXCLUDED_FIELDS, "loras", *request.inactive_fields}
+    # What was typed does not count, only what is painted.
+    excluded = {*DIGEST_EXCLUDED_FIELDS, "prompt_origin", "loras", *request.inactive_fields}
     # An embedding may be many tokens, so that its prompt is long for all its few letters.
     if any(key.startswith("embedding ") for key in content_hashes):
         excluded.discard("prompt_syntax")
@@ -396,6 +524,8 @@ def _find_prompt_fault(name: str, values: Mapping[str, Any]) -> str:
     text = values.get(name)
     if not isinstance(text, str) or len(text) > MAX_PROMPT_CHARS:
         return ""
+    if writer.is_template(text) and not values.get("prompt_origin"):
+        return ""  # what it comes to is read when that is known
     settings = {}
     for field_name in ("prompt_syntax", "emphasis"):
         default = GenerationRequest.model_fields[field_name].default

@@ -180,6 +180,8 @@ class Axis(Spec):
                 return frozenset({f"the words {self.find!r}"})
             case "lora":
                 return frozenset({"the LoRAs"})
+            case "prompt_template":
+                return frozenset({"prompt"})
         if self.field in LORA_WEIGHT_FIELDS:
             owner = self.lora or "all LoRAs"
             parts = LORA_WEIGHT_FIELDS[self.field]

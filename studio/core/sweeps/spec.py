@@ -24,9 +24,13 @@ from studio.core.base import Spec, former_names, spec_field, validate
 from studio.core.catalog import AUTOMATIC, SCHEDULERS, Scheduler
 from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
+from studio.core.generation.templates.combinations import list_combinations
+from studio.core.generation.templates.prompt_files import NoPromptFiles, PromptFiles
+from studio.core.generation.templates.writer import find_missing_wildcards
 from studio.core.sweeps.axis import LORA_WEIGHT_FIELDS, Axis, list_axes, lora_name
 from studio.core.sweeps.cost import CostEstimate, ModelTimings, estimate_cost, order_requests
 from studio.core.sweeps.value_syntax import AxisValue, parse_size
+from studio.core.sweeps.wordings import SweepWordings, hash_spec, record_words, write_out_cell
 from studio.errors import InvalidSpec, quote
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
 MAX_CELLS = 10_000
 MAX_GUEST_CELLS = 64
 MAX_AXES = 12
+ALL_WORDINGS = "all"  # as a value of an axis of wordings: the base's own template
 MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 seconds
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
@@ -76,6 +81,12 @@ class _SweepOptions(Spec):
         neutral=[],
         help="What models of an axis take in place of the base's settings.",
     )
+    wordings: SweepWordings | None = spec_field(
+        None,
+        title="Wordings",
+        neutral=None,
+        help="What templates came to when the sweep was stored.",
+    )
 
 
 class SweepSpec(_SweepOptions):
@@ -95,7 +106,9 @@ class SweepSpec(_SweepOptions):
         return completed
 
     def dump_for_file(self) -> dict[str, Any]:
-        return {**super().dump_for_file(), "base": self.base.dump_for_file()}
+        values = {**super().dump_for_file(), "base": self.base.dump_for_file()}
+        values.pop("wordings", None)  # a file's words are drawn where it is run
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -297,7 +310,11 @@ class SweepPlan(Spec):
 
 
 def plan_sweep(
-    spec: SweepSpec, *, seed: int | None = None, timings: Mapping[str, ModelTimings] | None = None
+    spec: SweepSpec,
+    *,
+    seed: int | None = None,
+    timings: Mapping[str, ModelTimings] | None = None,
+    files: PromptFiles | None = None,
 ) -> SweepPlan:
     """Build and validate every cell of a sweep.
 
@@ -305,6 +322,8 @@ def plan_sweep(
         spec: The sweep.
         seed: Replaces -1 (see `SweepSpec.resolve_seeds`); needed where `spec.has_open_seed`.
         timings: What was measured with each model, by its name, for the cost estimate.
+        files: The wildcards and styles that there are; each cell's words come by its seed. None
+            takes the words that were recorded, and leaves prompts as typed where none were.
 
     Raises:
         InvalidSpec: Cells are not valid or axes change nothing; it names all faults.
@@ -312,7 +331,11 @@ def plan_sweep(
     """
     if seed is None and spec.has_open_seed:
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
-    spec = spec.resolve_seeds(seed or 0)
+    spec = write_out_axes(spec, files or NoPromptFiles()).resolve_seeds(seed or 0)
+    spec_digest = hash_spec(spec.model_dump(mode="json", exclude={"wordings"}))
+    words: Sequence[tuple[str, str]] = ()
+    if spec.wordings and spec.wordings.spec_digest == spec_digest:
+        words = spec.wordings.words
     base_values = _dump_base(spec)
     model_settings: dict[str, dict[str, Any]] = {}
     for setting in spec.model_settings:
@@ -320,6 +343,7 @@ def plan_sweep(
     axis_values = [axis.parsed_values for axis in spec.axes]
     axis_labels = [axis.labels for axis in spec.axes]
     cells: list[Cell] = []
+    typed_requests: list[GenerationRequest] = []
     faults: list[tuple[str, str]] = []
     characters = 0
     for index, coordinates in enumerate(_iterate_coordinates(spec)):
@@ -329,7 +353,10 @@ def plan_sweep(
             request_values = _build_cell_values(base_values, list(zip(spec.axes, values)))
             request_values |= model_settings.get(str(request_values["model"]), {})
             characters += sum(len(str(request_values[name])) for name in _PROMPT_FIELDS)
-            request = validate(GenerationRequest, request_values)
+            typed = validate(GenerationRequest, request_values)
+            known_words = words[index] if index < len(words) else None
+            request = write_out_cell(typed, files, known_words)
+            typed_requests.append(typed)
             if SCHEDULERS[request.scheduler].is_rounding_sensitive:
                 request = request.model_copy(update={"batch_size": 1})
             cell = Cell(index=index, coordinates=coordinates, labels=labels, request=request)
@@ -349,7 +376,46 @@ def plan_sweep(
         raise InvalidSpec(sentences)
     run_order = order_requests([cell.request for cell in cells])
     estimate = estimate_cost([cells[k].request for k in run_order], timings or {})
+    wordings = record_words(typed_requests, [cell.request for cell in cells], spec_digest)
+    spec = spec.model_copy(update={"wordings": wordings})
     return SweepPlan(spec=spec, cells=tuple(cells), run_order=run_order, cost_estimate=estimate)
+
+
+def write_out_axes(spec: SweepSpec, files: PromptFiles) -> SweepSpec:
+    """Return a sweep with an axis of prompts in place of each axis of all wordings.
+
+    Raises:
+        InvalidSpec: A template cannot be filled in, or comes to more than a sweep has cells.
+    """
+    if all(axis.field != "prompt_template" for axis in spec.axes):
+        return spec
+    axes = [
+        _write_out_axis(axis, spec.base.prompt, files) if axis.field == "prompt_template" else axis
+        for axis in spec.axes
+    ]
+    return validate(SweepSpec, {**dict(spec), "axes": axes})
+
+
+def _write_out_axis(axis: Axis, prompt: str, files: PromptFiles) -> Axis:
+    texts: dict[str, None] = {}
+    for value in axis.parsed_values:
+        template = prompt if value == ALL_WORDINGS else str(value)
+        try:
+            faults = find_missing_wildcards(template, files)
+            wordings = [] if faults else list_combinations(template, files, MAX_CELLS)
+        except ValueError as error:
+            faults = [str(error)]
+        if faults:
+            raise InvalidSpec([f"{axis.title}: {fault}" for fault in faults])
+        texts |= dict.fromkeys(wordings)
+    if len(texts) > MAX_CELLS:
+        raise InvalidSpec(
+            [
+                f"{axis.title}: {quote(prompt)} comes to more than {MAX_CELLS:,} wordings; a sweep "
+                f"has {MAX_CELLS:,} cells at most."
+            ]
+        )
+    return validate(Axis, {"field": "prompt", "values": list(texts), "group": axis.group})
 
 
 def _dump_base(spec: SweepSpec) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 from PIL import Image
@@ -55,12 +56,18 @@ def generate(
     # 1. What exactly is asked for.
     request = validate_stored(GenerationRequest, spec)
     info = context.home.library.check_request(request)
-    resolved = context.home.inputs.resolve(request, info.native_size, secrets.randbelow(SEED_LIMIT))
+    files = context.home.prompt_files
+    seed = secrets.randbelow(SEED_LIMIT)
+    resolved = context.home.inputs.resolve(request, info.native_size, seed, files)
+    images = resolved.split(files)
+    distinct = _select_distinct(images) if resolved.is_open else [request]
+    for image in distinct if resolved.is_open else ():
+        context.home.library.check_request(image)  # a template may ask for anything
     steps_per_image = rules.count_steps(resolved, resolved.size)
     tracker = ProgressTracker(report, steps_per_image * resolved.num_images)
     # 2. How the model lies in memory.
-    plan = context.pipelines.plan_memory(request)
-    run = _GenerationRun(context, resolved, tracker)
+    plan = context.pipelines.plan_memory(*distinct)
+    run = _GenerationRun(context, resolved, images, tracker)
     failure: OutOfMemory | None = None
     try:
         run.generate_images(plan)
@@ -68,17 +75,30 @@ def generate(
         failure = error.with_traceback(None)  # its frames hold what has to go
     # 3. Once more, more sparingly, for the images that are left.
     if failure:
-        lower_plan = context.pipelines.lower_plan(plan, request)
+        lower_plan = context.pipelines.lower_plan(plan, *distinct)
         if lower_plan is None:
             raise failure
         run.add_note(MEMORY_RAN_OUT_NOTE)
         run.generate_images(lower_plan)
     return {
         "pictures": run.images,
-        "request": resolved.model_dump(mode="json"),
+        "request": (images[0] if len(images) == 1 else resolved).model_dump(mode="json"),
         "notes": run.notes,
         "seconds": round(time.perf_counter() - start_time, 3),
     }
+
+
+def _group_by_loras(images: Sequence[ResolvedRequest]) -> list[list[ResolvedRequest]]:
+    """Split images into runs that have the same LoRAs: templates may bring others for each."""
+    return [list(group) for _, group in groupby(images, key=lambda image: image.loras)]
+
+
+def _select_distinct(images: Sequence[ResolvedRequest]) -> list[ResolvedRequest]:
+    """Return the first image of each different wording."""
+    distinct: dict[Any, ResolvedRequest] = {}
+    for image in images:
+        distinct.setdefault((image.prompts, image.loras), image)
+    return list(distinct.values())
 
 
 class _GenerationRun:
@@ -86,14 +106,19 @@ class _GenerationRun:
 
     # What the present plan brings: the model as it is lent, what its images' digests hold.
     model: LoadedModel
-    content_hashes: Mapping[str, str]
+    content_hashes: Mapping[tuple[str, str], Mapping[str, str]]  # by prompts
     saver: ThreadPoolExecutor
 
     def __init__(
-        self, context: WorkerContext, request: ResolvedRequest, tracker: ProgressTracker
+        self,
+        context: WorkerContext,
+        request: ResolvedRequest,
+        image_requests: Sequence[ResolvedRequest],
+        tracker: ProgressTracker,
     ) -> None:
         self.context = context
         self.request = request
+        self.image_requests = image_requests
         self.tracker = tracker
         self.images: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -116,38 +141,55 @@ class _GenerationRun:
         for note in plan.notes:
             self.add_note(note)
         self.tracker.report(self._last_report[0], "Loading the model", images=tuple(self.images))
+        for group in _group_by_loras(self.image_requests[len(self.images) :]):
+            self._generate_group(group, plan)
+
+    def _generate_group(self, requests: Sequence[ResolvedRequest], plan: MemoryPlan) -> None:
+        """Make images that have the same LoRAs."""
+        distinct = _select_distinct(requests)
         # 1. The model, with its LoRAs on.
-        with self.context.pipelines.borrow(self.request, plan=plan) as model:
+        with self.context.pipelines.borrow(*distinct, plan=plan) as model:
             self.model = model
-            self.content_hashes = self.context.pipelines.content_hashes(self.request, plan)
+            self.content_hashes = {
+                request.prompts: self.context.pipelines.content_hashes(request, plan)
+                for request in distinct
+            }
             for active in model.active_adapters:
                 if active.adapter and active.adapter.warning:
                     self.add_note(active.adapter.warning)
             for component, path in list_chosen_files(model.info).items():
                 title = COMPONENT_TITLES.get(component, "text encoder")
                 self.add_note(f"Painted with the {title} in {path.name}.")
-            index = self.context.home.library.index_embeddings(model.info, [self.request])
-            notes = list_family_notes(self.request, model.family)
-            for note in [*notes, *index.resolve([self.request]).notes]:
+            index = self.context.home.library.index_embeddings(model.info, distinct)
+            notes = list_family_notes(requests[0], model.family)
+            for note in [*notes, *index.resolve(distinct).notes]:
                 self.add_note(note)
-            # 2. The prompt, once for all images.
+            # 2. The prompts, each once for all images.
             self.tracker.report(
                 self._last_report[0], "Reading the prompt", images=tuple(self.images)
             )
-            conditioning = encode_prompts(model, self.request)
+            conditionings = {
+                request.prompts: encode_prompts(model, request) for request in distinct
+            }
             # 3. The images.
             with ThreadPoolExecutor(1) as self.saver:  # files are written beside the next steps
-                self._generate_batches(conditioning)
+                self._generate_batches(requests, conditionings)
 
-    def _generate_batches(self, conditioning: Conditioning) -> None:
+    def _generate_batches(
+        self,
+        requests: Sequence[ResolvedRequest],
+        conditionings: Mapping[tuple[str, str], Conditioning],
+    ) -> None:
         """Make as many images at once as was asked for; those that are ready are kept."""
-        requests = self.request.split()[len(self.images) :]
         self.tracker.start(self.steps_before)
         try:
             for first in range(0, len(requests), self.request.batch_size):
                 batch = requests[first : first + self.request.batch_size]
                 inputs = self.context.home.inputs
-                tasks = [prepare_task(self.model, one, conditioning, inputs) for one in batch]
+                tasks = [
+                    prepare_task(self.model, request, conditionings[request.prompts], inputs)
+                    for request in batch
+                ]
                 self._generate_batch(tasks)
         finally:
             num_reported = len(self.images)
@@ -164,8 +206,9 @@ class _GenerationRun:
         preview_every = self.context.settings.preview_every
         num_images = len(tasks)
         runner = TrajectoryRunner(self.model, num_images, Enlarger(self.context))
-        num_rows = num_images * rules.count_unet_rows(
-            self.request, self.request.size, self.model.is_distilled
+        num_rows = sum(
+            rules.count_unet_rows(task.request, self.request.size, self.model.is_distilled)
+            for task in tasks
         )
         message = self._describe_batch(num_images)
         last_preview_step = 0
@@ -214,12 +257,13 @@ class _GenerationRun:
             self.images.append(self._pending_saves.popleft().result())
 
     def _save_image(self, image: Image.Image, task: ImageTask, seconds: float) -> dict[str, Any]:
-        digest = task.request.digest(self.content_hashes)
+        content_hashes = self.content_hashes[task.request.prompts]
+        digest = task.request.digest(content_hashes)
         saved = self.context.home.gallery.save(
             image,
             task.request,
             digest=digest,
-            content_hashes={**self.content_hashes, **task.extra_contents},
+            content_hashes={**content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
         )

@@ -65,6 +65,11 @@ def render_denoise_strip(
             ]
         )
     request = validate_stored(GenerationRequest, spec.get("request") or {})
+    if request.is_open:  # of several pictures the first is shown
+        seed = secrets.randbelow(SEED_LIMIT)
+        request = request.write_out(context.home.prompt_files, seed)
+        if request.seed < 0:
+            request = request.model_copy(update={"seed": seed})
     if not request.effective_steps:
         raise InvalidSpec(
             [

@@ -36,6 +36,7 @@ from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.noise_and_solver import NoiseAndSolver
 from studio.ui.components.prompt_reading import list_syntaxes, render_reading
 from studio.ui.components.result_panel import ResultPanel
+from studio.ui.components.style_picker import StylePicker
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     EVENT_OPTIONS,
@@ -125,6 +126,7 @@ class GenerationTab:
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
+        self.styles = StylePicker(self.services, self.form)
 
     def add_size(self, info: str = "Usual ones.") -> None:
         """Place the model and the size of the image."""
@@ -301,6 +303,7 @@ class GenerationTab:
         self.loras.wire()
         self.model_note.wire()
         self.noise_and_solver.wire()
+        self.styles.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -309,6 +312,7 @@ class GenerationTab:
             [
                 *(self.form[name].change for name in fields),
                 *(self.form[name].blur for name in ("prompt", "negative_prompt")),
+                self.form["styles"].change,
                 self.result_panel.image_settings.change,
             ],
             self.update_estimate,
@@ -445,6 +449,8 @@ class GenerationTab:
             request = validate(GenerationRequest, fields)
             reading_html = render_reading(request)
             self.check_embeddings(request)
+            if request.is_open:  # whatever the seed, it has to find its styles and wildcards
+                request.write_out(self.services.home.prompt_files)
             estimate_html = self.estimate_text(request)
         except InvalidSpec as error:
             estimate_html = render_note(error.faults[0])

@@ -10,6 +10,7 @@ import gradio as gr
 
 from studio.services.submission import Services
 from studio.ui.components.lora_picker import LoraPicker
+from studio.ui.components.prompt_list_box import PromptListBox
 from studio.ui.tab import Tab
 from studio.ui.tabs.generation import GenerationTab
 from studio.ui.views.images import RESULT_PLACEHOLDER
@@ -33,8 +34,15 @@ class Txt2Img(GenerationTab):
                 self.add_sampling()
                 self.add_hires()
                 self.add_extras()
+                self.prompt_list = PromptListBox(self.services, self.ID, self.form.read_raw)
             with gr.Column(scale=7, min_width=320, elem_classes="stage"):
                 self.add_result_panel(RESULT_PLACEHOLDER)
+
+    def wire(self) -> None:
+        """Connect events and handlers."""
+        super().wire()
+        panel = self.result_panel
+        self.prompt_list.wire(self.form.inputs, [*panel.refresh_outputs, self.stop], panel.render)
 
 
 def build(services: Services) -> Tab:

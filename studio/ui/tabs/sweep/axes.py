@@ -266,6 +266,8 @@ def _help_text(field: str | None) -> str:
             "What stands there instead: with commas, or a line each. "
             "Begin with the words themselves to keep them."
         )
+    if field == "prompt_template":
+        return 'Write all for the prompt as it stands, or templates in quotes: "a {red|blue} boat".'
     return _HELP_TEXTS[_AXES[field].kind]
 
 

@@ -194,6 +194,13 @@ class SweepTab:
                 self.form.add("emphasis", min_width=140)
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
+            self.form.add(
+                "styles",
+                choices=[],
+                multiselect=True,
+                allow_custom_value=True,
+                info="From styles.csv of the home; put around the prompts of all cells.",
+            )
 
     # ---- events -------------------------------------------------------------------------------
 
@@ -236,6 +243,7 @@ class SweepTab:
         self._wire_plan()
         self._wire_history()
         load_names_on_focus(self.form["model"], self._list_model_names)
+        load_names_on_focus(self.form["styles"], self._list_styles)
         self.form["model"].input(
             self.apply_model,
             {self.form[name] for name in ("model", "scheduler", "noise_schedule")},
@@ -350,6 +358,7 @@ class SweepTab:
             spec,
             seed=_resolve_seed(spec, open_sweep),
             timings=self.services.load_current_timings(spec.models, spec.fast),
+            files=self.services.get_prompt_files(visitor),
         )
         num_new_cells: int | None = None
         if open_sweep is not None:
@@ -408,6 +417,10 @@ class SweepTab:
                 ),
                 self.preset_name: "",
             }
+
+    def _list_styles(self, visitor: Visitor) -> list[str]:
+        """Return the styles that a visitor may use."""
+        return list(self.services.get_prompt_files(visitor).list_styles())
 
     def _list_model_names(self, visitor: Visitor) -> list[str]:
         return [model.name for model in self.services.home.library.list_models()]

@@ -1,0 +1,1 @@
+"""Prompts as templates: wildcards, variants and variables, styles, lists of prompts."""
