@@ -94,9 +94,7 @@ def parse_infotext(text: str) -> ParsedInfotext:
     _read_prompts(split, pairs, parsed)
     uses = [lora_use.LoraUse(**use) for use in parsed.values["loras"]]
     parsed.files = a1111_files.list_files(pairs, uses)
-    resources, notes = a1111_files.list_civitai_resources(pairs, parsed.files)
-    parsed.files += resources
-    parsed.notes += notes
+    parsed.files += a1111_files.list_civitai_resources(pairs, parsed.files)
     if split.has_settings:
         _read_pairs(pairs, parsed, split.is_own)
     if not split.is_own:
@@ -313,7 +311,7 @@ def _clean_up(parsed: ParsedInfotext) -> None:
     upscaler = parsed.values.get("hires_upscaler")
     if upscaler:
         parsed.values["hires_upscaler"] = clean_file_name(str(upscaler))
-    parsed.files = [file for file in parsed.files if file.name or file.digest]
+    parsed.files = [file for file in parsed.files if file.name or file.digest or file.version]
     parsed.notes = [hide_paths(note) for note in parsed.notes]
 
 

@@ -77,8 +77,8 @@ def list_files(pairs: Mapping[str, str], loras: Iterable[LoraUse]) -> list[FileR
 
 def list_civitai_resources(
     pairs: Mapping[str, str], files: Iterable[FileReference]
-) -> tuple[list[FileReference], list[str]]:
-    """Return the files that Civitai lists beside a prompt, and notes on those without a name.
+) -> list[FileReference]:
+    """Return the files that Civitai lists beside a prompt; often it names only their versions.
 
     Args:
         pairs: The settings.
@@ -86,34 +86,22 @@ def list_civitai_resources(
     """
     known = {(file.kind, file.name.casefold()) for file in files}
     has_model = any(kind == "model" for kind, _ in known)
-    resources, notes = [], []
+    resources = []
     for entry in _load_json(pairs.get(CIVITAI_KEY, ""), list)[:MAX_FILES]:
         if not isinstance(entry, dict):
             continue
         kind = _KINDS_BY_CIVITAI_TYPE.get(str(entry.get("type", "")).casefold().replace(" ", ""))
         name = clean_file_name(str(entry.get("modelName") or entry.get("name") or ""))
         digest = _read_digest(str(entry.get("hash") or ""))
-        if kind is None or (kind, name.casefold()) in known or (kind == "model" and has_model):
+        version = str(entry.get("modelVersionId", ""))
+        version = version if version.isdecimal() and len(version) < 20 else ""
+        if kind is None or not (name or digest or version):
             continue
-        if not name and not digest:
-            version = str(entry.get("modelVersionId", ""))[:20]
-            notes.append(
-                f"Civitai names the {NOUNS[kind]} only by its version {version}; choose it "
-                "yourself."
-            )
+        if (kind, name.casefold()) in known or (kind == "model" and has_model):
             continue
         weight = _read_weight(entry.get("weight", entry.get("strength")))
-        resources.append(FileReference(kind, name, digest, (weight, weight)))
-    return resources, notes
-
-
-NOUNS: dict[FileKind, str] = {
-    "model": "model",
-    "lora": "LoRA",
-    "vae": "VAE",
-    "embedding": "embedding",
-    "upscaler": "upscaler",
-}
+        resources.append(FileReference(kind, name, digest, (weight, weight), version))
+    return resources
 
 
 def _reference_loras(
