@@ -99,14 +99,18 @@ def _list_uses(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _apply_matches(values: Mapping[str, Any], matches: Iterable[FileMatch]) -> dict[str, Any]:
     """Return values with the library's names; what is not here is left out."""
     applied = dict(values)
-    uses = {clean_file_name(use["name"]).casefold(): use for use in _list_uses(values)}
+    uses: dict[str, list[dict[str, Any]]] = {}
+    for use in _list_uses(values):
+        uses.setdefault(clean_file_name(use["name"]).casefold(), []).append(use)
+    has_loras = bool(uses)
     loras: dict[str, dict[str, Any]] = {}
     for match in matches:
         reference = match.reference
         if reference.kind == "lora":
             unet, text_encoder = reference.weights
             written = {"unet": unet, "text_encoder": text_encoder}
-            use = uses.get(clean_file_name(reference.name).casefold(), written)
+            same_name = uses.get(clean_file_name(reference.name).casefold())
+            use = same_name.pop(0) if same_name else written
             if match.name:
                 loras.setdefault(match.name, {**use, "name": match.name})
             continue
@@ -117,7 +121,7 @@ def _apply_matches(values: Mapping[str, Any], matches: Iterable[FileMatch]) -> d
             applied[field_name] = ""
         else:
             applied.pop(field_name, None)
-    if loras or uses:
+    if loras or has_loras:
         applied["loras"] = list(loras.values())[:MAX_LORAS]
     return applied
 

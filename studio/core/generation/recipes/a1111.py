@@ -99,7 +99,7 @@ def parse_infotext(text: str) -> ParsedInfotext:
         _read_pairs(pairs, parsed, split.is_own)
     if not split.is_own:
         _clean_up(parsed)
-    if split.template:
+    if "Template:" in split.trailer:
         parsed.notes.append("It was made from a template; the prompt is taken as it came out.")
     return parsed
 

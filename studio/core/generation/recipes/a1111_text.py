@@ -28,7 +28,7 @@ _OWN_VERSION = re.compile(r"studio \d")
 _PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
 _ANY_NEGATIVE_PATTERN = re.compile(_NEGATIVE_PATTERN.pattern, re.MULTILINE | re.IGNORECASE)
-_TEMPLATE_PATTERN = re.compile(r"^(?:Negative )?Template:", re.MULTILINE)
+_STEPS_PATTERN = re.compile(r"\s*Steps:\s*\d", re.IGNORECASE)
 
 
 @dataclass
@@ -41,7 +41,7 @@ class A1111Text:
         pairs: The settings by A1111's names, unquoted; JSON as it stands.
         is_own: Whether this studio wrote it.
         has_settings: Whether there is a line of settings at all.
-        template: What follows the settings.
+        trailer: What follows the settings.
     """
 
     prompt: str = ""
@@ -49,7 +49,7 @@ class A1111Text:
     pairs: dict[str, str] = field(default_factory=dict)
     is_own: bool = False
     has_settings: bool = False
-    template: str = ""
+    trailer: str = ""
 
 
 def split_text(text: str) -> A1111Text:
@@ -59,16 +59,16 @@ def split_text(text: str) -> A1111Text:
     if is_json(text):
         raise ValueError("it holds JSON, and not the text that A1111 writes.")
     lines = text.strip("\r\n").rstrip().split("\n")
-    pairs, template = read_pairs(lines[-1]), ""
+    pairs, trailer = read_pairs(lines[-1]), ""
     if not _are_settings(pairs):
-        lines, template = _cut_template(lines)
+        lines, trailer = _cut_trailer(lines)
         pairs = read_pairs(lines[-1])
     if not _are_settings(pairs):
-        return _split_prompts_alone(lines, template)
+        return _split_prompts_alone(lines, trailer)
     is_own = bool(_OWN_VERSION.match(pairs.get("Version", "")))
     prompt, negative_prompt = _split_prompts(lines[:-1], is_own)
     return A1111Text(
-        prompt, negative_prompt or "", pairs, is_own=is_own, has_settings=True, template=template
+        prompt, negative_prompt or "", pairs, is_own=is_own, has_settings=True, trailer=trailer
     )
 
 
@@ -106,24 +106,20 @@ def _are_settings(pairs: dict[str, str]) -> bool:
     return len(pairs) >= MIN_PAIRS and any(map(is_telling_key, pairs))
 
 
-def _cut_template(lines: list[str]) -> tuple[list[str], str]:
-    """Return the lines up to the settings, and what an extension wrote behind them."""
-    for number, line in enumerate(lines):
-        if (
-            number
-            and _TEMPLATE_PATTERN.match(line)
-            and _are_settings(read_pairs(lines[number - 1]))
-        ):
+def _cut_trailer(lines: list[str]) -> tuple[list[str], str]:
+    """Return the lines up to the settings, and what extensions wrote behind them."""
+    for number in range(len(lines) - 1, 0, -1):
+        if _STEPS_PATTERN.match(lines[number - 1]) and _are_settings(read_pairs(lines[number - 1])):
             return lines[:number], "\n".join(lines[number:]).strip()
     return lines, ""
 
 
-def _split_prompts_alone(lines: list[str], template: str) -> A1111Text:
+def _split_prompts_alone(lines: list[str], trailer: str) -> A1111Text:
     """Return the prompts of a text without settings. Raises ValueError where it names none."""
     prompt, negative_prompt = _split_prompts(lines, is_own=False)
     if negative_prompt is None:
         raise ValueError("there are no settings in it.")
-    return A1111Text(prompt, negative_prompt, template=template)
+    return A1111Text(prompt, negative_prompt, trailer=trailer)
 
 
 def _split_prompts(lines: list[str], is_own: bool) -> tuple[str, str | None]:
