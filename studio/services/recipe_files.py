@@ -68,9 +68,8 @@ def look_up_files(library: Library, recipe: Recipe) -> tuple[Recipe, list[FileMa
         finder = _Finder(library)
         matches = [finder.find(reference) for reference in _list_references(recipe)]
     values = _apply_matches(recipe.values, matches)
-    hashes = {file.name: file.digest for file in recipe.files if file.kind == "embedding"}
-    notes = [*(match.note for match in matches if match.note)]
-    notes += library.embeddings.compare_hashes(hashes)
+    notes = [match.note for match in matches if match.note]
+    notes += library.embeddings.compare_hashes(recipe.embedding_hashes)
     return replace(recipe, values=values, notes=[*recipe.notes, *notes]), matches
 
 

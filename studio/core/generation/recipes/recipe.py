@@ -80,6 +80,11 @@ class Recipe:
     text: str = ""
     choices: list[tuple[str, Recipe]] = field(default_factory=list)
 
+    @property
+    def embedding_hashes(self) -> dict[str, str]:
+        """The beginning of the file's hash for each embedding of the prompts, by that name."""
+        return {file.name: file.digest for file in self.files if file.kind == "embedding"}
+
 
 @dataclass(frozen=True)
 class RecipeSource:
