@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.errors import quote
@@ -116,7 +116,7 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
         return SamplerReading()
     folded = _fold(sampler)
     name, suffix = _find_sampler(folded, sampler)
-    scheduler = cast(Scheduler, name) if name in SCHEDULERS else None
+    scheduler = name if name in SCHEDULERS else None
     if scheduler is None:
         note = f"Sampler {quote(name or sampler)} is not in this studio; "
         return SamplerReading(notes=(f"{note}the scheduler is left as it is.",))
