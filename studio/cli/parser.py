@@ -24,7 +24,8 @@ from studio.settings import Settings
 GUEST_FLAGS = tuple(
     name for name in Settings.model_fields if name.startswith(("guest_", "all_guests_"))
 )
-HOME_FLAGS = ("home", "device", "precision", "keep_free", "memory", "preview_every")
+CARRY_FLAGS = ("pictures_carry", "mark_ai", "comfyui_graphs")
+HOME_FLAGS = ("home", "device", "precision", "keep_free", "memory", "preview_every", *CARRY_FLAGS)
 
 
 def add_field_flags(
@@ -343,6 +344,27 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
         default=default,
         metavar="N",
         help="steps between previews, 0 for none (default 3)",
+    )
+    parser.add_argument(
+        "--pictures-carry",
+        default=default,
+        metavar="WHAT",
+        help="what new pictures say of their making: everything, text (A1111's alone) or nothing "
+        "(default: as chosen in the Gallery, at first everything)",
+    )
+    parser.add_argument(
+        "--mark-ai",
+        default=default,
+        metavar="yes|no",
+        help="whether new pictures say that they are made with AI, as IPTC has it (default: as "
+        "chosen in the Gallery, at first yes)",
+    )
+    parser.add_argument(
+        "--comfyui-graphs",
+        default=default,
+        metavar="yes|no",
+        help="whether new pictures also carry a graph that ComfyUI opens (default: as chosen in "
+        "the Gallery, at first no)",
     )
 
 

@@ -21,6 +21,7 @@ from studio import __version__
 from studio.core.base import field_meta
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.generation import lora_use
+from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaler_names import (
     get_upscaler_title,
@@ -28,13 +29,13 @@ from studio.core.generation.upscaler_names import (
     normalize_upscaler_name,
 )
 from studio.core.generation.upscaling import UpscaleRecord
+from studio.core.generation.used_files import NO_FILES, UsedFiles, shorten_name
 from studio.errors import quote
 
 MAX_TEXT_CHARS = 1_000_000  # more is no settings text
 MIN_PAIRS = 3  # fewer are no settings text
-SHOWN_HASH_DIGITS = 10
-SHOWN_EMBEDDING_HASH_DIGITS = 12  # A1111 shows two more of these
 _EMBEDDING_HASH_KEY = "TI hashes"
+_CIVITAI_KEY = "Hashes"  # JSON, not quoted: Civitai looks for its braces
 _EMBEDDING_HASH_PATTERN = re.compile(r"\s*(.{1,200}?)\s*: ([0-9a-fA-F]{8,64})\s*(?:,|$)")
 # A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
 _PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -99,17 +100,16 @@ class ParsedInfotext:
     embedding_hashes: dict[str, str] = field(default_factory=dict)
 
 
-def format_infotext(
-    request: GenerationRequest, content_hashes: Mapping[str, str] | None = None
-) -> str:
+def format_infotext(request: GenerationRequest, used_files: UsedFiles = NO_FILES) -> str:
     """Return the text for one image's resolved request.
+
+    Names are written as A1111 knows files: without folders.
 
     Args:
         request: The request.
-        content_hashes: What its digest was made over: of the model's ("model") ten digits are
-            written, of each textual inversion's ("embedding NAME") twelve.
+        used_files: The files that it was made with; their hashes are written as A1111, Forge and
+            Civitai compute them.
     """
-    content_hashes = content_hashes or {}
     schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
@@ -118,12 +118,12 @@ def format_infotext(
         "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": content_hashes.get("model", "")[:SHOWN_HASH_DIGITS] or None,
-        "Model": request.model,
+        "Model hash": used_files.get_hash("model"),
+        "Model": shorten_name(request.model),
         "Clip skip": _none_if_1(request.clip_skip),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
-        _EMBEDDING_HASH_KEY: _format_embedding_hashes(content_hashes),
+        **_collect_file_pairs(request, used_files),
         "Version": _VERSION_TAG,
     }
     text = _format_text(request, pairs)
@@ -138,19 +138,41 @@ def format_infotext(
     return _format_text(request, quoted_pairs | pairs)
 
 
-def format_upscale(request: GenerationRequest, record: UpscaleRecord) -> str:
+def _collect_file_pairs(request: GenerationRequest, used_files: UsedFiles) -> dict[str, object]:
+    """Return what is said of the files beside the model's own name and hash."""
+    vae = used_files.get("vae")
+    vae_name = vae.file_name if vae else shorten_name(request.vae)
+    overrides = dict(used_files.overrides)
+    noise_schedule = {"True": "Zero Terminal SNR", "False": "Default"}
+    return {
+        "VAE hash": used_files.get_hash("vae"),
+        "VAE": vae_name or None,
+        "Lora hashes": used_files.format_lora_hashes(),
+        _EMBEDDING_HASH_KEY: _format_embedding_hashes(used_files),
+        "Prediction type": overrides.get("prediction_type"),
+        "Noise Schedule": noise_schedule.get(overrides.get("zero_snr", "")),
+        _CIVITAI_KEY: used_files.format_civitai_hashes(),
+    }
+
+
+def format_upscale(
+    request: GenerationRequest, record: UpscaleRecord, used_files: UsedFiles = NO_FILES
+) -> str:
     """Return the text for an image that was made larger: as A1111's Extras tab writes it.
 
     Args:
         request: What the image was made with before.
         record: How it was made larger; where nothing is known of before, only that is written.
+        used_files: The files that it was made with before, as far as they are known.
     """
     pairs = {
         "Postprocess upscale by": _format_number(record.scale),
         "Postprocess upscaler": get_upscaler_title(record.upscaler),
     }
     settings = ", ".join(f"{key}: {_quote(key, value)}" for key, value in pairs.items())
-    return f"{format_infotext(request)}, {settings}" if record.has_settings else settings
+    if not record.has_settings:
+        return settings
+    return f"{format_infotext(request, used_files)}, {settings}"
 
 
 def parse_infotext(text: str) -> ParsedInfotext:
@@ -178,12 +200,9 @@ def parse_infotext(text: str) -> ParsedInfotext:
     return parsed
 
 
-def _format_embedding_hashes(content_hashes: Mapping[str, str]) -> str | None:
-    pairs = [
-        f"{name}: {content_hash[:SHOWN_EMBEDDING_HASH_DIGITS]}"
-        for name, content_hash in get_embedding_hashes(content_hashes).items()
-    ]
-    return ", ".join(pairs) or None
+def _format_embedding_hashes(used_files: UsedFiles) -> str | None:
+    hashes = used_files.list_hashes("embedding")
+    return ", ".join(f"{name}: {digits}" for name, digits in hashes.items()) or None
 
 
 def get_embedding_hashes(content_hashes: Mapping[str, str]) -> dict[str, str]:
@@ -218,6 +237,7 @@ def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
         elif isinstance(value, float):
             value = _format_number(value)
         pairs[key] = value
+    pairs.pop("VAE", None)  # it is written with the files
     if request.active_upscaler:  # A1111 has one name for what is enlarged and by what
         pairs["Hires upscaler"] = get_upscaler_title(request.active_upscaler)
     if request.has_hires_pass and not request.image:  # A1111 has one name for both strengths
@@ -231,7 +251,9 @@ def _format_text(request: GenerationRequest, pairs: dict[str, object]) -> str:
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     settings = [
-        f"{key}: {_quote(key, str(value))}" for key, value in pairs.items() if value is not None
+        f"{key}: {value if key == _CIVITAI_KEY else _quote(key, str(value))}"
+        for key, value in pairs.items()
+        if value is not None
     ]
     lines.append(", ".join(settings))
     return "\n".join(lines)
@@ -242,12 +264,21 @@ def _is_prompt_preserved(request: GenerationRequest, text: str) -> bool:
     return bool(
         values["prompt"] == request.prompt
         and values["negative_prompt"] == request.negative_prompt
-        and values.get("loras", []) == request.model_dump(mode="json")["loras"]
+        and values.get("loras", []) == [use.model_dump() for use in _shorten_loras(request)]
     )
 
 
 def _format_lora_tags(request: GenerationRequest) -> str:
-    return " ".join(use.tag for use in request.loras)
+    return " ".join(use.tag for use in _shorten_loras(request))
+
+
+def _shorten_loras(request: GenerationRequest) -> list[LoraUse]:
+    """Return the LoRAs under their files' names, as far as two do not share one."""
+    names = [shorten_name(use.name) for use in request.loras]
+    return [
+        use.model_copy(update={"name": name}) if names.count(name) == 1 else use
+        for use, name in zip(request.loras, names)
+    ]
 
 
 def _read_prompt(prompt_text: str, pairs: dict[str, str], parsed: ParsedInfotext) -> None:
@@ -337,8 +368,8 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         if kind is bool and pairs[key] not in _LABEL_VALUES:
             convert = "True".__eq__
         _read_value(parsed, key, name, pairs.pop(key), convert)
-    if not is_own and "vae" in parsed.values:
-        parsed.values["vae"] = _read_vae(parsed.values["vae"])
+    if "vae" in parsed.values:
+        parsed.values["vae"] = _read_vae(parsed.values["vae"], is_own)
     upscaler = parsed.values.get("hires_resize")
     if upscaler in (None, "latent", "pixel"):
         return
@@ -352,9 +383,9 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
     parsed.values["hires_upscaler"] = normalize_upscaler_name(str(upscaler))
 
 
-def _read_vae(file_name: str) -> str:
+def _read_vae(file_name: str, is_own: bool) -> str:
     """Return the name of a VAE by what A1111 writes: its file, or a word for the model's own."""
-    if file_name in _OWN_VAE_WORDS:
+    if file_name in _OWN_VAE_WORDS and not is_own:
         return ""
     return _WEIGHTS_ENDING.sub("", file_name)
 

@@ -180,7 +180,7 @@ def _build_cell(context: WorkerContext, cell: Cell, result: CellResult) -> Table
     return TableCell(
         image_path=image.path,
         seed=cell.request.seed,
-        settings=infotext.format_infotext(image.request, image.content_hashes),
+        settings=infotext.format_infotext(image.request, image.used_files),
         metrics={"seconds": image.seconds, **result.metrics},
         verdict=result.verdict,
         thumbnail_path=image.thumbnail if image.thumbnail.is_file() else None,

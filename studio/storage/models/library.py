@@ -362,6 +362,10 @@ class Library:
         """Return the sha256 of a single file; arguments as of `get_content_hash`."""
         return self._hashes.get_hash(path, [path], path.parent, compute)
 
+    def get_tensors_hash(self, path: Path) -> str:
+        """Return the hash by which other programs know a LoRA's file. Raises OSError, BadFile."""
+        return self._hashes.get_tensors_hash(path)
+
     # ---- what the owner decides about models ----------------------------------------------------
 
     def choose_vae(self, info: ModelInfo, name: str) -> ModelInfo:
