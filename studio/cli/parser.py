@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from studio import __version__
 from studio.core.base import field_schemas, former_names
 from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.export_spec import ExportSpec
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.settings import Settings
@@ -179,6 +180,24 @@ def _add_upscale_flags(parser: argparse.ArgumentParser) -> None:
         "--json",
         action="store_true",
         help="print a JSON object a line: path, source, upscaler, size, digest, seconds",
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them"
+    )
+    add_field_flags(parser, ExportSpec)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where the files go (default: the folder you are in)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object a line: path, source, notes"
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
@@ -379,6 +398,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "upscale": (
         "Make pictures larger without painting anything anew; print one path a line.",
         _add_upscale_flags,
+    ),
+    "export": (
+        "Write pictures as PNG, JPEG, WebP or AVIF, with all, some or none of what made them, or "
+        "as ComfyUI's graph; print one path a line. Nothing is ever written over.",
+        _add_export_flags,
     ),
     "sweep": (
         "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and "

@@ -318,9 +318,9 @@ class Gallery:
         """
         if self._thumbnail_path(path).is_file():
             chunks = decode.read_text_chunks(path)
-            return validate_stored(PngMetadata, _parse_studio_chunk(chunks))
+            return validate_stored(PngMetadata, parse_studio_chunk(chunks))
         loaded = decode.load_image(path)
-        metadata = validate_stored(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+        metadata = validate_stored(PngMetadata, parse_studio_chunk(loaded.text_chunks))
         self._write_thumbnail(path, loaded.image)
         return metadata
 
@@ -426,7 +426,7 @@ def _check_number(value: Any) -> float:
     return float(value)
 
 
-def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
+def parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
     """Return our JSON in a PNG, not yet validated. Raises BadPicture where there is none."""
     text = text_chunks.get("studio", "")
     try:
@@ -490,7 +490,7 @@ def read_image_settings(
         text_chunks = decode.load_image(path, name, max_pixels=max_pixels).text_chunks
     text = text_chunks.get("parameters", "")
     try:
-        metadata = _parse_studio_chunk(text_chunks)
+        metadata = parse_studio_chunk(text_chunks)
         request = validate_stored(GenerationRequest, metadata["request"])
         upscale = metadata.get("upscale")
         record = validate(UpscaleRecord, upscale) if upscale else None

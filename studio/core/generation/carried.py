@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from studio.core.base import Spec, spec_field
+from studio.core.generation.comfyui_graph import build_graph
 from studio.core.generation.infotext import format_infotext, format_upscale
 from studio.core.generation.recipes.xmp import SourceType
-from studio.core.generation.request import GenerationRequest
+from studio.core.generation.request import ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.core.generation.used_files import UsedFiles
+from studio.errors import InvalidSpec
 
 Carry = Literal["everything", "text", "nothing"]
 
@@ -71,7 +74,7 @@ class Making:
         metadata: Our own JSON's values; None for an image that is not the gallery's.
     """
 
-    request: GenerationRequest
+    request: ResolvedRequest
     used_files: UsedFiles
     upscale: UpscaleRecord | None = None
     metadata: Mapping[str, Any] | None = None
@@ -88,9 +91,12 @@ def build_texts(making: Making, options: CarryOptions) -> CarriedTexts:
         parameters = format_infotext(request, making.used_files)
     if options.carry == "everything" and making.metadata is not None:
         studio_json = json.dumps(making.metadata, ensure_ascii=False)
-    return CarriedTexts(
-        parameters, studio_json, find_source_type(making) if options.ai_mark else ""
-    )
+    comfyui_prompt = ""
+    if options.carry == "everything" and options.comfyui_graph and not upscale:
+        with suppress(InvalidSpec):  # what ComfyUI cannot do has no graph
+            comfyui_prompt = json.dumps(build_graph(request, making.used_files).nodes)
+    source_type = find_source_type(making) if options.ai_mark else ""
+    return CarriedTexts(parameters, studio_json, source_type, comfyui_prompt)
 
 
 def find_source_type(making: Making) -> SourceType:

@@ -1,7 +1,7 @@
 """The files of weights that an image was made with, as other programs and sites know them.
 
 Knows: which hash each program shows of which kind of file, how many digits of it. Does not know:
-how a file is hashed (storage/models/used_files.py), the text that the hashes stand in (infotext.py).
+how a file is hashed (storage/models/used_files.py), the text around the hashes (infotext.py).
 
 - Checkpoints and VAEs: the file's sha256, ten digits (A1111, Forge; Civitai's AutoV2).
 - Textual inversions: the file's sha256, twelve digits.
