@@ -29,6 +29,7 @@ _JSON_PROPERTY = "Metadata"
 _COMPRESSED_PROPERTY = "MetadataDeflated"
 # Characters that XML cannot hold even as references; in JSON they only stand within strings.
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_ROOT = re.compile(r"<((?:[A-Za-z_][\w.-]{0,40}:)?(?:xmpmeta|RDF))[\s>]")
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -71,12 +72,12 @@ def find_studio_json(packet: str) -> str:
     """Return our JSON out of a packet, whoever wrote that anew; empty where there is none."""
     if not packet or len(packet) > MAX_PACKET_CHARS or OWN_NAMESPACE not in packet:
         return ""
-    start = packet.find("<x:xmpmeta")
-    end = packet.rfind("</x:xmpmeta>")
-    if start < 0 or end < 0:
-        start, end = packet.find("<rdf:RDF"), packet.rfind("</rdf:RDF>")
-    document = packet[start : packet.find(">", end) + 1]
-    if start < 0 or end < 0 or "<!" in document:  # nobody needs entities here
+    root = _ROOT.search(packet)
+    end = packet.rfind(f"</{root[1]}>") if root else -1
+    if root is None or end < 0:
+        return ""
+    document = packet[root.start() : end + len(root[1]) + 3]
+    if "<!" in document:  # nobody needs entities here
         return ""
     try:
         elements = list(ElementTree.fromstring(document).iter())
