@@ -7,8 +7,8 @@ What those nodes cannot do is refused by name, never left out: masks, tiles, a s
 there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
 and its samplers are k-diffusion's.
 
-Source: ComfyUI's nodes.py, comfy_extras/nodes_model_advanced.py, nodes_upscale_model.py,
-nodes_custom_sampler.py, and the names in comfy/samplers.py.
+Source: its modules nodes and comfy_extras (nodes_model_advanced, nodes_upscale_model), and the names
+in comfy.samplers.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ how a file is hashed (storage/models/used_files.py), the text around the hashes 
 - Checkpoints and VAEs: the file's sha256, ten digits (A1111, Forge; Civitai's AutoV2).
 - Textual inversions: the file's sha256, twelve digits.
 - LoRAs: the sha256 of what follows a safetensors' header, twelve digits (Civitai's AutoV3; A1111
-  takes `sshs_model_hash` of the header where there is one, extensions-builtin/Lora/network.py).
+  takes `sshs_model_hash` of the header where there is one, as its built-in Lora extension says).
 
 A model in a folder has no hash that anybody else knows: nothing is said of it.
 """
