@@ -44,6 +44,13 @@ class EncodedImage:
 
 def encode_png(image: Image.Image, texts: CarriedTexts) -> bytes:
     """Return an image as PNG, with its texts."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=build_png_info(texts))
+    return buffer.getvalue()
+
+
+def build_png_info(texts: CarriedTexts) -> PngInfo:
+    """Return texts as what Pillow writes into a PNG."""
     info = PngInfo()
     chunks = {
         "parameters": texts.parameters,
@@ -56,9 +63,7 @@ def encode_png(image: Image.Image, texts: CarriedTexts) -> bytes:
             info.add_text(keyword, text)  # ComfyUI's page reads no other kind; it is ASCII
         elif text:
             info.add_itxt(keyword, text)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return info
 
 
 def encode_image(

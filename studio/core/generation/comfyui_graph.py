@@ -7,8 +7,8 @@ What those nodes cannot do is refused by name, never left out: masks, tiles, a s
 there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
 and its samplers are k-diffusion's.
 
-Source: its modules nodes and comfy_extras (nodes_model_advanced, nodes_upscale_model), and the names
-in comfy.samplers.
+Source: its modules nodes and comfy_extras (nodes_model_advanced, nodes_upscale_model), and names in
+comfy.samplers.
 """
 
 from __future__ import annotations

@@ -123,8 +123,15 @@ def write_exports(
     sheet_metrics = [
         name for name in METRICS if name in metric_names and name in table.metric_names
     ]
+    is_marked = context.home.gallery.options.load().ai_mark
     sheet_paths = write_sheets(
-        table, folder, SHEET_STEM, x_axis=x_axis, y_axis=y_axis, metric_names=sheet_metrics
+        table,
+        folder,
+        SHEET_STEM,
+        x_axis=x_axis,
+        y_axis=y_axis,
+        metric_names=sheet_metrics,
+        source_type="trainedAlgorithmicMedia" if is_marked else "",
     )
     viewer_path = folder / "viewer.html"
     write_viewer(table, viewer_path)
