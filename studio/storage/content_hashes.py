@@ -26,6 +26,7 @@ class ContentHashes:
     def __init__(self, home: Path) -> None:
         self._cache_file = home / "hashes.json"
         self._write_lock = threading.Lock()
+        self._loaded: tuple[tuple[int, int], dict[str, Any]] = ((0, 0), {})
 
     def get_hash(self, path: Path, files: Sequence[Path], root: Path, compute: bool = True) -> str:
         """Return the sha256 over the names and bytes of `files`.
@@ -50,12 +51,16 @@ class ContentHashes:
         self._remember(str(path), {"stamp": stamp, "sha256": digest})
         return digest
 
-    def get_tensors_hash(self, path: Path) -> str:
+    def get_tensors_hash(self, path: Path, compute: bool = True) -> str:
         """Return the hash by which A1111 and Civitai (AutoV3) know a safetensors file of a LoRA.
 
         It is the sha256 of what follows the header; A1111 believes the header where that says it.
 
-        Raises OSError.
+        Args:
+            path: The file.
+            compute: Whether an unknown hash is computed; "" if not.
+
+        Raises OSError and BadFile.
         """
         stamp = [_stamp_file(path, path.parent)]
         key = f"tensors {path}"
@@ -64,7 +69,10 @@ class ContentHashes:
             cached = entry.get("sha256")
             if isinstance(cached, str):
                 return cached
-        digest = _hash_tensors(path)
+        digest = _read_stated_hash(path)
+        if not digest and not compute:
+            return ""
+        digest = digest or _hash_tensors(path)
         self._remember(key, {"stamp": stamp, "sha256": digest})
         return digest
 
@@ -75,8 +83,13 @@ class ContentHashes:
             odd_files.write_cache(self._cache_file, json.dumps(cache).encode())
 
     def _load_cache(self) -> dict[str, Any]:
+        """Return the cache; read anew only where its file changed: lists ask it for each file."""
         try:
-            return odd_files.read_json(self._cache_file)
+            status = self._cache_file.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if self._loaded[0] != stamp:
+                self._loaded = (stamp, odd_files.read_json(self._cache_file))
+            return dict(self._loaded[1])
         except (OSError, ValueError):
             return {}  # a cache: what is lost or broken is computed again
 
@@ -91,12 +104,15 @@ def compute_short_hash(path: Path) -> str:
         return hashlib.sha256(file.read(_SHORT_HASH_BYTES)).hexdigest()[:8]
 
 
-def _hash_tensors(path: Path) -> str:
-    """Return the sha256 of the bytes after the header, or what the header says it is."""
+def _read_stated_hash(path: Path) -> str:
+    """Return what a header says is the hash of the tensors; empty where it says nothing."""
     metadata = atomic.read_safetensors_header(path).get("__metadata__")
     stated = metadata.get(_STATED_HASH_KEY) if isinstance(metadata, dict) else None
-    if isinstance(stated, str) and re.fullmatch("[0-9a-f]{64}", stated):
-        return stated
+    return stated if isinstance(stated, str) and re.fullmatch("[0-9a-f]{64}", stated) else ""
+
+
+def _hash_tensors(path: Path) -> str:
+    """Return the sha256 of the bytes after the header."""
     with odd_files.open_file(path) as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         return hashlib.file_digest(file, "sha256").hexdigest()

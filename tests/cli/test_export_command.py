@@ -46,7 +46,7 @@ def test_files_and_folders(command: Command, tmp_path: Path) -> None:
     again = command("export", str(image.path), "--format", "webp", "--output", str(out))
     assert again.stdout == f"{out / image.path.stem}-1.webp\n"  # never written over
     text = command("export", str(image.path), "--carry", "text", "--output", str(out))
-    assert read_image_settings(Path(text.stdout.strip())).source == "A1111"
+    assert read_image_settings(Path(text.stdout.strip())).program == "A1111"
 
 
 def test_what_cannot_be(command: Command, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_every_field_comes_back_from_every_kind_of_file(
         assert not encoded.notes
         path.write_bytes(encoded.data)
         imported = read_image_settings(path)
-        assert imported.source == "studio"
+        assert imported.program == "studio"
         assert validate(ResolvedRequest, imported.values) == request, name
         assert imported.text == format_infotext(request, FILES)
 
@@ -115,7 +115,7 @@ def test_less_than_all(image_format: ImageFormat, gallery: Gallery, tmp_path: Pa
     spec = ExportSpec(format=image_format, carry="text", ai_mark="no")
     path = write(export_image(gallery, image.path, spec), tmp_path)
     imported = read_image_settings(path)
-    assert (imported.source, imported.text) == ("A1111", format_infotext(REQUEST, FILES))
+    assert (imported.program, imported.text) == ("A1111", format_infotext(REQUEST, FILES))
     assert b"digitalsourcetype" not in path.read_bytes()
     nothing = ExportSpec(format=image_format, carry="nothing", ai_mark="no")
     data = export_image(gallery, image.path, nothing).data
