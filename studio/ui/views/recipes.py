@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studio.core.generation.recipes.file_names import hide_paths
 from studio.core.generation.request import GenerationRequest
 from studio.ui.views.templates import render_macro
 
@@ -40,7 +41,7 @@ def render_recipe(
         "recipe",
         heading=heading,
         taken=" · ".join(_describe(name, value) for name, value in taken.items()),
-        notes=list(notes[:MAX_NOTES]),
+        notes=[hide_paths(note) for note in notes[:MAX_NOTES]],
         num_more=max(0, len(notes) - MAX_NOTES),
         titles=list(titles),
         handed=handed,

@@ -18,10 +18,10 @@ def report_recipe(recipe: Recipe) -> dict[str, Any]:
         "source": recipe.program,
         "request": dict(recipe.values),
         "text": hide_paths(recipe.text),
-        "notes": list(recipe.notes),
+        "notes": [hide_paths(note) for note in recipe.notes],
         "files": [_report_file(file) for file in recipe.files],
         "choices": [
-            {"title": title, "request": dict(choice.values), "notes": list(choice.notes)}
+            {"title": title, "request": dict(choice.values), "notes": choice.notes}
             for title, choice in recipe.choices
         ],
     }
