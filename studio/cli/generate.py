@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from studio.cli.recipe_file import read_recipe_values
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
 from studio.core.families.registry import FAMILIES
@@ -26,7 +27,7 @@ from studio.storage.home import Home
 from studio.storage.inputs import Inputs
 from studio.storage.odd_files import explain_odd_file, read_file
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif")
 MAX_LIST_BYTES = 8 * 2**20  # of a list of prompts
 TRANSPARENCY = "transparency"  # in place of a mask's file: the image's own
 
@@ -39,11 +40,16 @@ def run(arguments: argparse.Namespace) -> None:
         if name in GenerationRequest.model_fields
     }
     home = Home(load_settings(arguments))
-    recommended = _read_recommended_settings(home, flags)
+    recipe: dict[str, Any] = {}
+    if arguments.recipe_file:
+        recipe_file = arguments.recipe_file.expanduser()
+        recipe = read_recipe_values(home, recipe_file, arguments.recipe_number)
+    recommended = _read_recommended_settings(home, {**recipe, **flags})
+    settings = {**recommended, **recipe}
     if arguments.prompts_from:
-        jobs = list(_iter_listed_jobs(home, {**recommended, **flags}, arguments.prompts_from))
+        jobs = list(_iter_listed_jobs(home, {**settings, **flags}, arguments.prompts_from))
     else:
-        jobs = list(_iter_jobs(home, build_request(flags, recommended), arguments))
+        jobs = list(_iter_jobs(home, build_request(flags, settings), arguments))
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded
     failures = []

@@ -4,7 +4,8 @@ Knows: PNG text, thumbnails, an index that can be rebuilt from the files. Does n
 image was computed.
 
 A PNG carries two texts: `parameters`, which A1111 and its relatives read, and `studio`, our JSON,
-which loses nothing. The index lies outside the folders that the page serves.
+which loses nothing; or less, as the owner chose (picture_options.py). The index knows all, and lies
+outside the folders that the page serves.
 """
 
 from __future__ import annotations
@@ -14,24 +15,37 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import ConfigDict, Field
 
 from studio.core.base import Spec, validate, validate_stored
-from studio.core.generation import infotext, rules
+from studio.core.generation import rules
+from studio.core.generation.carried import Making, build_texts
+from studio.core.generation.recipes import sources
+from studio.core.generation.recipes.own import OWN_CHUNK, parse_own_json
+from studio.core.generation.recipes.recipe import Recipe
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
+from studio.core.generation.used_files import NO_FILES, UsedFiles
 from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
+from studio.imaging.encode import encode_png
+from studio.imaging.image_metadata import (
+    SIDECAR_SUFFIXES,
+    read_image_metadata,
+    read_text_file,
+    wrap_text,
+)
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.database import Database, Row
 from studio.storage.odd_files import explain_odd_file
+from studio.storage.picture_options import PictureOptions
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +82,7 @@ class PngMetadata(Spec):
     owner: str
     created: float = Field(ge=0, lt=1e11)
     upscale: UpscaleRecord | None = None
+    used_files: UsedFiles = NO_FILES
 
     @classmethod
     def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +104,7 @@ class GeneratedImage:
         owner: Whose it is.
         created: Unix time.
         upscale: How it was made larger afterwards; None where it was not.
+        used_files: The files of weights, as other programs know them.
     """
 
     path: Path
@@ -100,6 +116,7 @@ class GeneratedImage:
     owner: str
     created: float
     upscale: UpscaleRecord | None = None
+    used_files: UsedFiles = NO_FILES
 
     @property
     def settings(self) -> ResolvedRequest | None:
@@ -129,6 +146,7 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.outputs = settings.outputs.resolve()
         self.thumbs = settings.thumbs
+        self.options = PictureOptions(settings)
         self._database = Database(
             settings.home / "gallery.sqlite",
             MIGRATIONS,
@@ -152,6 +170,7 @@ class Gallery:
         seconds: float,
         owner: str,
         upscale: UpscaleRecord | None = None,
+        used_files: UsedFiles = NO_FILES,
     ) -> GeneratedImage:
         """Write the PNG and its thumbnail, then the index.
 
@@ -163,6 +182,7 @@ class Gallery:
             seconds: How long it took.
             owner: Whose it is.
             upscale: How it was made larger, if it was.
+            used_files: The files of weights, as other programs know them.
 
         Raises:
             BadFile: The disk does not take it.
@@ -178,18 +198,14 @@ class Gallery:
         }
         if upscale:
             metadata["upscale"] = upscale.model_dump(mode="json")
-            parameters = infotext.format_upscale(request, upscale)
-        else:
-            parameters = infotext.format_infotext(request, content_hashes)
-        info = PngInfo()
-        info.add_itxt("parameters", parameters)
-        info.add_itxt("studio", json.dumps(metadata, ensure_ascii=False))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", pnginfo=info)
+        if used_files != NO_FILES:
+            metadata["used_files"] = used_files.model_dump(mode="json")
+        making = Making(request, used_files, upscale, metadata)
+        data = encode_png(image, build_texts(making, self.options.load()))
         local_time = time.localtime(created)
         folder = self.outputs / time.strftime("%Y-%m-%d", local_time)
         stem = f"{time.strftime('%H%M%S', local_time)}-{request.seed}-{digest[:8]}"
-        path = self._write_new_file(folder, stem, buffer.getvalue())
+        path = self._write_new_file(folder, stem, data)
         self._write_thumbnail(path, image)
         return self._add_to_index(path, metadata)
 
@@ -312,9 +328,9 @@ class Gallery:
         """
         if self._thumbnail_path(path).is_file():
             chunks = decode.read_text_chunks(path)
-            return validate_stored(PngMetadata, _parse_studio_chunk(chunks))
+            return validate_stored(PngMetadata, parse_studio_chunk(chunks))
         loaded = decode.load_image(path)
-        metadata = validate_stored(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+        metadata = validate_stored(PngMetadata, parse_studio_chunk(loaded.text_chunks))
         self._write_thumbnail(path, loaded.image)
         return metadata
 
@@ -401,7 +417,16 @@ class Gallery:
             owner=str(metadata["owner"]),
             created=_check_number(metadata["created"]),
             upscale=UpscaleRecord.model_validate(upscale) if upscale else None,
+            used_files=_read_used_files(metadata),
         )
+
+
+def _read_used_files(metadata: Mapping[str, Any]) -> UsedFiles:
+    """Return the files that metadata names; none where it does not, or not as it should."""
+    try:
+        return validate(UsedFiles, metadata.get("used_files") or {})
+    except (InvalidSpec, TypeError, ValueError):
+        return NO_FILES
 
 
 def _check_number(value: Any) -> float:
@@ -411,16 +436,12 @@ def _check_number(value: Any) -> float:
     return float(value)
 
 
-def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
+def parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
     """Return our JSON in a PNG, not yet validated. Raises BadPicture where there is none."""
-    text = text_chunks.get("studio", "")
     try:
-        metadata = json.loads(text) if len(text) <= infotext.MAX_TEXT_CHARS else None
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("request"), dict):
-        raise BadPicture("It carries no settings of this studio.")
-    return metadata
+        return parse_own_json(text_chunks.get(OWN_CHUNK, ""))
+    except ValueError as error:
+        raise BadPicture(str(error)) from None
 
 
 def estimate_unet_work(request: ResolvedRequest) -> float:
@@ -428,78 +449,51 @@ def estimate_unet_work(request: ResolvedRequest) -> float:
     return rules.estimate_unet_megapixels(request, request.size)
 
 
-@dataclass(frozen=True)
-class ImportedSettings:
-    """Settings read back from an image file.
-
-    Attributes:
-        values: Values of a request's fields.
-        source: "studio" or "A1111".
-        text: The `parameters` text.
-        notes: A sentence for each thing that could not be taken over.
-        embedding_hashes: The beginning of the file's sha256 for each textual inversion that the
-            prompts name, by that name.
-    """
-
-    values: Mapping[str, Any]
-    source: str
-    text: str
-    notes: tuple[str, ...] = field(default=())
-    embedding_hashes: Mapping[str, str] = field(default_factory=dict)
-
-    def to_report(self) -> dict[str, Any]:
-        """Return what the command line and the endpoint `inspect` say of such a file."""
-        return {
-            "kind": "picture",
-            "source": self.source,
-            "request": dict(self.values),
-            "text": self.text,
-            "notes": list(self.notes),
-        }
-
-
 def read_image_settings(
-    path: Path, name: str = "", max_pixels: int | None = None
-) -> ImportedSettings:
-    """Return the settings that an image file carries: ours, else those of A1111's text.
+    path: Path, name: str = "", max_pixels: int | None = None, *, with_sidecars: bool = False
+) -> Recipe:
+    """Return the settings that an image file carries, whoever made it.
+
+    Pixels are decoded only where its texts hold none: for what may be hidden in them.
 
     Args:
-        path: The file.
+        path: The file; also a text or JSON alone.
         name: What errors call it, where that is not the file's name.
         max_pixels: How many a guest's may have; None where the owner brought it.
+        with_sidecars: Whether files of the same name beside it count; only for the owner's paths.
 
     Raises:
         BadPicture: It is no image, or carries no settings.
     """
-    with decode.take_turn_for(path, max_pixels):
-        text_chunks = decode.load_image(path, name, max_pixels=max_pixels).text_chunks
-    text = text_chunks.get("parameters", "")
+    name = name or path.name
+    if Path(name).suffix.lower() in SIDECAR_SUFFIXES:
+        return read_text_settings(_read_text(path, name), name)
+    metadata = read_image_metadata(path, name, with_sidecars=with_sidecars)
     try:
-        metadata = _parse_studio_chunk(text_chunks)
-        request = validate_stored(GenerationRequest, metadata["request"])
-        upscale = metadata.get("upscale")
-        record = validate(UpscaleRecord, upscale) if upscale else None
-        notes = (f"It was made larger afterwards, with {record.upscaler}.",) if record else ()
-        if not record or record.has_settings:
-            contents = metadata.get("contents")
-            pairs = contents.items() if isinstance(contents, dict) else ()
-            hashes = {key: value for key, value in pairs if isinstance(value, str)}
-            return ImportedSettings(
-                request.model_dump(mode="json"),
-                "studio",
-                text,
-                notes,
-                infotext.get_embedding_hashes(hashes),
-            )
-    except (BadPicture, InvalidSpec):
-        pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
-    try:
-        parsed = infotext.parse_infotext(text)
+        return sources.read_recipe(metadata)
     except ValueError as error:
-        raise BadPicture(f"{name or path.name} carries no settings of a picture: {error}") from None
-    return ImportedSettings(
-        parsed.values, "A1111", text, tuple(parsed.notes), parsed.embedding_hashes
-    )
+        reason = str(error)
+    with decode.take_turn_for(path, max_pixels):
+        hidden = read_image_metadata(path, name, with_hidden=True, max_pixels=max_pixels).hidden
+    if hidden:
+        with suppress(ValueError):
+            return sources.read_recipe(replace(metadata, hidden=hidden))
+    raise BadPicture(f"{name} carries no settings of a picture: {reason}")
+
+
+def read_text_settings(text: str, name: str = "The text") -> Recipe:
+    """Return the settings in a text alone, pasted or of a file. Raises BadPicture."""
+    try:
+        return sources.read_recipe(wrap_text(text))
+    except ValueError as error:
+        raise BadPicture(f"{name} holds no settings of a picture: {error}") from None
+
+
+def _read_text(path: Path, name: str) -> str:
+    try:
+        return read_text_file(path)
+    except OSError as error:
+        raise BadPicture(f"{name} cannot be read ({error.strerror or error}).") from None
 
 
 def read_request(

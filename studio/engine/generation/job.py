@@ -21,6 +21,7 @@ from studio.core.generation import rules
 from studio.core.generation.family_rules import list_family_notes
 from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
+from studio.core.generation.used_files import UsedFiles
 from studio.engine.context import WorkerContext
 from studio.engine.generation.trajectory_runner import (
     ImageTask,
@@ -35,6 +36,7 @@ from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import OutOfMemory, StudioError
 from studio.storage.models.model_configs import list_chosen_files
 from studio.storage.models.single_files import COMPONENT_TITLES
+from studio.storage.models.used_files import list_used_files
 
 
 def generate(
@@ -106,7 +108,9 @@ class _GenerationRun:
 
     # What the present plan brings: the model as it is lent, what its images' digests hold.
     model: LoadedModel
-    content_hashes: Mapping[tuple[str, str], Mapping[str, str]]  # by prompts
+    # Both by prompts.
+    content_hashes: Mapping[tuple[str, str], Mapping[str, str]]
+    used_files: Mapping[tuple[str, str], UsedFiles]
     saver: ThreadPoolExecutor
 
     def __init__(
@@ -152,6 +156,13 @@ class _GenerationRun:
             self.model = model
             self.content_hashes = {
                 request.prompts: self.context.pipelines.content_hashes(request, plan)
+                for request in distinct
+            }
+            library = self.context.home.library
+            self.used_files = {
+                request.prompts: list_used_files(
+                    library, request, self.content_hashes[request.prompts]
+                )
                 for request in distinct
             }
             for active in model.active_adapters:
@@ -266,6 +277,7 @@ class _GenerationRun:
             content_hashes={**content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
+            used_files=self.used_files[task.request.prompts],
         )
         return {
             "path": str(saved.path),
