@@ -1,7 +1,7 @@
 """ComfyUI's graphs: the one that was run ("prompt") and the one that was drawn ("workflow").
 
 Knows: both forms, reroutes, primitives, bypassed nodes. Does not know: what any node does
-(comfyui_nodes.py), what an image was made with (comfyui_walk.py).
+(comfyui_nodes.py), what an image was made with (comfyui_models.py).
 
     prompt      {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["4", 0]}}}
     workflow    {"nodes": [{"id": 3, "type": "KSampler", "inputs": [{"name": "model", "link": 1}],

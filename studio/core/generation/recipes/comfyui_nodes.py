@@ -1,7 +1,7 @@
 """ComfyUI's nodes as far as they matter for a recipe, as tables.
 
 Knows: which node is what, the names of its inputs, the order of a core node's widgets. Does not
-know: how they are walked (comfyui_walk.py).
+know: how they are walked (comfyui_models.py).
 
 Sources: comfyanonymous/ComfyUI; jags111/efficiency-nodes-comfyui; rgthree/rgthree-comfy;
 ltdrdata/ComfyUI-Impact-Pack; the names that they register, no code.

@@ -20,8 +20,12 @@ from studio.errors import InvalidSpec, quote
 
 MAX_NOTES = 40
 MAX_NAME_CHARS = 200
+MAX_SHOWN_CHARS = 20_000
+MAX_LINE_CHARS = 2_000
 _WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pth?|bin|sft|gguf|onnx)$", re.IGNORECASE)
-_DIGEST = re.compile(r"(?:0x)?([0-9a-fA-F]{8,64})")
+_DIGEST = re.compile(r"(?:0x|sha256:)?([0-9a-fA-F]{8,64})")
+# Civitai's names of files: by the numbers of a model and its version.
+_CIVITAI_URN = re.compile(r"urn:air:[\w.-]{1,40}:(\w{1,40}):civitai:(\d{1,12})@(\d{1,12})\S{0,40}")
 _NO_FILE_WORDS = frozenset({"", "none", "automatic", "default", "undefined", "baked vae"})
 
 
@@ -53,6 +57,11 @@ class RecipeDraft:
         notes = self.recipe.notes
         if sentence not in notes and len(notes) < MAX_NOTES:
             notes.append(sentence)
+
+    def show(self, settings: Mapping[str, Any]) -> None:
+        """Give the file's own words: its settings, one a line."""
+        lines = (f"{key:.60}: {value}"[:MAX_LINE_CHARS] for key, value in settings.items())
+        self.recipe.text = "\n".join(lines)[:MAX_SHOWN_CHARS]
 
     def note_unused(self, names: Iterable[Any]) -> None:
         """Note the names of settings that nothing here corresponds to."""
@@ -127,9 +136,9 @@ class RecipeDraft:
         if seed >= SEED_LIMIT and not is_cpu_noise:
             self.note(f"Seed: {quote(seed)} is too large here; left as it is.")
             return
-        if seed >= SEED_LIMIT:
-            self.note(f"Seed {quote(seed)} is taken as {seed % SEED_LIMIT}: the noise is the same.")
         self.take("seed", seed % SEED_LIMIT)
+        if is_cpu_noise:
+            self.take("noise_source", "CPU")
 
     def take_size(self, width: Any, height: Any) -> None:
         """Take width and height, each cut to a multiple of 8 as a latent is."""
@@ -163,6 +172,8 @@ class RecipeDraft:
     ) -> str:
         """Name a file of weights. Return its name; empty where there is none."""
         text = as_text(path)
+        if text and self._note_civitai_file(text):
+            return ""
         name = get_file_name(text)[:MAX_NAME_CHARS] if text else ""
         match = _DIGEST.fullmatch(digest.strip()) if isinstance(digest, str) else None
         short_digest = match[1].lower() if match else ""
@@ -172,6 +183,16 @@ class RecipeDraft:
         if reference not in self.recipe.files:
             self.recipe.files.append(reference)
         return name
+
+    def _note_civitai_file(self, text: str, weight: str = "") -> bool:
+        """Note a file that is named by Civitai's numbers alone. Return whether it is one."""
+        urn = _CIVITAI_URN.fullmatch(text.strip())
+        if urn:
+            self.note(
+                f"The {urn[1]} of civitai.com/models/{urn[2]} (version {urn[3]}{weight}) is named "
+                "by its number alone; choose it yourself."
+            )
+        return urn is not None
 
     def add_lora(
         self, path: Any, unet: Any = 1.0, text_encoder: Any = None, digest: Any = ""
@@ -185,6 +206,8 @@ class RecipeDraft:
             digest: The beginning of a hash of the file.
         """
         text = as_text(path)
+        if text and self._note_civitai_file(text, f", weight {unet!r:.10}"):
+            return
         name = get_file_name(text) if text else ""
         weight = as_number(unet)
         encoder_weight = weight if text_encoder is None else as_number(text_encoder)
