@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from studio.cli.recipe_file import read_recipe_values
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, log, print_json
 from studio.core.base import PLACEHOLDER_SHA256, is_sha256, validate
 from studio.core.families.registry import FAMILIES
@@ -36,7 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
         if name in GenerationRequest.model_fields
     }
     home = Home(load_settings(arguments))
-    request = build_request(flags, _read_recommended_settings(home, flags))
+    recipe: dict[str, Any] = {}
+    if arguments.recipe_file:
+        recipe_file = arguments.recipe_file.expanduser()
+        recipe = read_recipe_values(home, recipe_file, arguments.recipe_number)
+    recommended = _read_recommended_settings(home, {**recipe, **flags})
+    request = build_request(flags, {**recommended, **recipe})
     jobs = list(_iter_jobs(home, request, arguments))
     if len(jobs) == 1 and isinstance(jobs[0][1], StudioError):
         raise jobs[0][1]  # a wrong name is said before anything is loaded

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.cli.runner import print_json
+from studio.core.generation.recipes.report import report_recipe
 from studio.errors import BadFile
 from studio.settings import load
 from studio.storage import gallery
@@ -63,7 +64,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
         raise BadFile(f"There is no file {path}.")
     if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return _inspect_weights(path)
-    return gallery.read_image_settings(path).to_report()
+    return report_recipe(gallery.read_image_settings(path, with_sidecars=True))
 
 
 def _inspect_weights(path: Path) -> dict[str, Any]:

@@ -150,6 +150,22 @@ def _add_access_flags(parser: argparse.ArgumentParser) -> None:
 def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
     add_field_flags(parser, GenerationRequest)
     parser.add_argument(
+        "--from",
+        dest="recipe_file",
+        type=Path,
+        metavar="FILE",
+        help="take the settings of a picture of any program, or of a text or JSON of one; other "
+        "flags come before them",
+    )
+    parser.add_argument(
+        "--recipe",
+        dest="recipe_number",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which of several recipes in that file, counted from 1",
+    )
+    parser.add_argument(
         "--strip",
         type=int,
         metavar="N",
@@ -383,7 +399,8 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         _add_models_flags,
     ),
     "inspect": (
-        "Say what a picture, model folder, LoRA or other safetensors file is, as JSON.",
+        "Say what a picture, model folder, LoRA or other safetensors file is, as JSON; also a text "
+        "or JSON with a picture's settings.",
         _add_inspect_flags,
     ),
     "get": (

@@ -14,7 +14,8 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,19 @@ from pydantic import ConfigDict, Field
 
 from studio.core.base import Spec, validate, validate_stored
 from studio.core.generation import infotext, rules
+from studio.core.generation.recipes import sources
+from studio.core.generation.recipes.own import OWN_CHUNK, parse_own_json
+from studio.core.generation.recipes.recipe import Recipe
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
+from studio.imaging.image_metadata import (
+    SIDECAR_SUFFIXES,
+    read_image_metadata,
+    read_text_file,
+    wrap_text,
+)
 from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.database import Database, Row
@@ -413,14 +423,10 @@ def _check_number(value: Any) -> float:
 
 def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
     """Return our JSON in a PNG, not yet validated. Raises BadPicture where there is none."""
-    text = text_chunks.get("studio", "")
     try:
-        metadata = json.loads(text) if len(text) <= infotext.MAX_TEXT_CHARS else None
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("request"), dict):
-        raise BadPicture("It carries no settings of this studio.")
-    return metadata
+        return parse_own_json(text_chunks.get(OWN_CHUNK, ""))
+    except ValueError as error:
+        raise BadPicture(str(error)) from None
 
 
 def estimate_unet_work(request: ResolvedRequest) -> float:
@@ -428,78 +434,51 @@ def estimate_unet_work(request: ResolvedRequest) -> float:
     return rules.estimate_unet_megapixels(request, request.size)
 
 
-@dataclass(frozen=True)
-class ImportedSettings:
-    """Settings read back from an image file.
-
-    Attributes:
-        values: Values of a request's fields.
-        source: "studio" or "A1111".
-        text: The `parameters` text.
-        notes: A sentence for each thing that could not be taken over.
-        embedding_hashes: The beginning of the file's sha256 for each textual inversion that the
-            prompts name, by that name.
-    """
-
-    values: Mapping[str, Any]
-    source: str
-    text: str
-    notes: tuple[str, ...] = field(default=())
-    embedding_hashes: Mapping[str, str] = field(default_factory=dict)
-
-    def to_report(self) -> dict[str, Any]:
-        """Return what the command line and the endpoint `inspect` say of such a file."""
-        return {
-            "kind": "picture",
-            "source": self.source,
-            "request": dict(self.values),
-            "text": self.text,
-            "notes": list(self.notes),
-        }
-
-
 def read_image_settings(
-    path: Path, name: str = "", max_pixels: int | None = None
-) -> ImportedSettings:
-    """Return the settings that an image file carries: ours, else those of A1111's text.
+    path: Path, name: str = "", max_pixels: int | None = None, *, with_sidecars: bool = False
+) -> Recipe:
+    """Return the settings that an image file carries, whoever made it.
+
+    Pixels are decoded only where its texts hold none: for what may be hidden in them.
 
     Args:
-        path: The file.
+        path: The file; also a text or JSON alone.
         name: What errors call it, where that is not the file's name.
         max_pixels: How many a guest's may have; None where the owner brought it.
+        with_sidecars: Whether files of the same name beside it count; only for the owner's paths.
 
     Raises:
         BadPicture: It is no image, or carries no settings.
     """
-    with decode.take_turn_for(path, max_pixels):
-        text_chunks = decode.load_image(path, name, max_pixels=max_pixels).text_chunks
-    text = text_chunks.get("parameters", "")
+    name = name or path.name
+    if Path(name).suffix.lower() in SIDECAR_SUFFIXES:
+        return read_text_settings(_read_text(path, name), name)
+    metadata = read_image_metadata(path, name, with_sidecars=with_sidecars)
     try:
-        metadata = _parse_studio_chunk(text_chunks)
-        request = validate_stored(GenerationRequest, metadata["request"])
-        upscale = metadata.get("upscale")
-        record = validate(UpscaleRecord, upscale) if upscale else None
-        notes = (f"It was made larger afterwards, with {record.upscaler}.",) if record else ()
-        if not record or record.has_settings:
-            contents = metadata.get("contents")
-            pairs = contents.items() if isinstance(contents, dict) else ()
-            hashes = {key: value for key, value in pairs if isinstance(value, str)}
-            return ImportedSettings(
-                request.model_dump(mode="json"),
-                "studio",
-                text,
-                notes,
-                infotext.get_embedding_hashes(hashes),
-            )
-    except (BadPicture, InvalidSpec):
-        pass  # not ours, a later studio's, or tampered with: A1111's text may still be good
-    try:
-        parsed = infotext.parse_infotext(text)
+        return sources.read_recipe(metadata)
     except ValueError as error:
-        raise BadPicture(f"{name or path.name} carries no settings of a picture: {error}") from None
-    return ImportedSettings(
-        parsed.values, "A1111", text, tuple(parsed.notes), parsed.embedding_hashes
-    )
+        reason = str(error)
+    with decode.take_turn_for(path, max_pixels):
+        hidden = read_image_metadata(path, name, with_hidden=True, max_pixels=max_pixels).hidden
+    if hidden:
+        with suppress(ValueError):
+            return sources.read_recipe(replace(metadata, hidden=hidden))
+    raise BadPicture(f"{name} carries no settings of a picture: {reason}")
+
+
+def read_text_settings(text: str, name: str = "The text") -> Recipe:
+    """Return the settings in a text alone, pasted or of a file. Raises BadPicture."""
+    try:
+        return sources.read_recipe(wrap_text(text))
+    except ValueError as error:
+        raise BadPicture(f"{name} holds no settings of a picture: {error}") from None
+
+
+def _read_text(path: Path, name: str) -> str:
+    try:
+        return read_text_file(path)
+    except OSError as error:
+        raise BadPicture(f"{name} cannot be read ({error.strerror or error}).") from None
 
 
 def read_request(

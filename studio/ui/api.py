@@ -25,6 +25,7 @@ from studio.core.base import PLACEHOLDER_SHA256, field_schemas, former_names, va
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.lint import DatasetLintRules
 from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.recipes.report import report_recipe
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import EXTEND_FIELDS
 from studio.core.generation.upscaling import UpscaleSpec
@@ -32,6 +33,7 @@ from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
 from studio.errors import InvalidSpec, StudioError, quote
 from studio.services.model_catalog import CatalogFilter, report_entry
+from studio.services.recipe_files import look_up_files
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
@@ -261,12 +263,13 @@ class Endpoints:
         """Read the settings that a picture file carries.
 
         Args:
-            file: A PNG, JPEG or WebP made here, in A1111 or in Forge.
+            file: A PNG, JPEG, WebP, AVIF or GIF of any program, or its text or JSON alone.
         """
         with report_errors(plain_text=True):
             guest_id = visitor_from_request(request).owner_filter
             max_pixels = self.services.home.inputs.max_pixels(guest_id)
-            return gallery.read_image_settings(*resolve_upload(file), max_pixels).to_report()
+            recipe = gallery.read_image_settings(*resolve_upload(file), max_pixels)
+            return report_recipe(look_up_files(self.services.home.library, recipe)[0])
 
     def jobs(self, request: gr.Request, limit: int = 20) -> list[dict[str, Any]]:
         """List the latest jobs, newest first.

@@ -15,7 +15,7 @@ from gradio.components import Component
 from pydantic import BaseModel
 
 from studio.core.base import field_schemas, validate
-from studio.errors import InvalidSpec
+from studio.core.valid_values import merge_valid
 from studio.ui.components import lora_rows
 
 M = TypeVar("M", bound=BaseModel)
@@ -126,8 +126,8 @@ class Form(Generic[M]):
         Returns:
             Updates of the components, and a sentence for each value that could not be filled in.
         """
-        base, _ = self._merge_valid({}, current)
-        accepted, faults = self._merge_valid(base, values)
+        base, _ = merge_valid(self.spec_class, {}, current)
+        accepted, faults = merge_valid(self.spec_class, base, values)
         spec = validate(self.spec_class, {**base, **accepted})
         updates = {
             self.components[name]: self._to_component_value(name, getattr(spec, name))
@@ -135,29 +135,6 @@ class Form(Generic[M]):
             if name in self.components
         }
         return updates, faults
-
-    def _merge_valid(
-        self, base: Mapping[str, Any], values: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Return the values that are valid over a valid `base`, and the faults of the rest."""
-        accepted: dict[str, Any] = {}
-        faults: list[str] = []
-        # Some values go only together with a second one: Euler a and Simple.
-        partners: list[dict[str, Any]] = [{}, *({name: values[name]} for name in values)]
-        for name, value in values.items():
-            first_faults: tuple[str, ...] = ()
-            for partner in partners:
-                candidate = {name: value, **partner}
-                try:
-                    validate(self.spec_class, {**base, **accepted, **candidate})
-                except InvalidSpec as error:
-                    first_faults = first_faults or error.faults
-                else:
-                    accepted |= candidate
-                    break
-            else:
-                faults += [fault for fault in first_faults if fault not in faults]
-        return accepted, faults
 
 
 def _to_json(value: Any) -> Any:

@@ -95,7 +95,7 @@ def test_the_file_tells_all(save: Save) -> None:
         "owner": "ann",
         "created": picture.created,
     }
-    assert read_image_settings(picture.path).source == "studio"
+    assert read_image_settings(picture.path).program == "studio"
     assert read_image_settings(picture.path).values == REQUEST.model_dump(mode="json")
 
 
@@ -325,7 +325,7 @@ def test_a_tampered_file_is_not_listed_and_stops_nothing(
 def test_recipe_falls_back_to_a1111s_text(written: str, tmp_path: Path) -> None:
     text = infotext.format_infotext(REQUEST).replace("Version: studio", "Version: v1")
     found = read_image_settings(png(tmp_path / "a.png", studio=written, parameters=text))
-    assert (found.source, found.text, found.values["prompt"], found.values["steps"]) == (
+    assert (found.program, found.text, found.values["prompt"], found.values["steps"]) == (
         "A1111",
         text,
         REQUEST.prompt,

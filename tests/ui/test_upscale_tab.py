@@ -15,7 +15,6 @@ from studio.core.generation.upscaling import UpscaleRecord
 from studio.services.submission import Services
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.before_after import load_before_image
-from studio.ui.tabs import generation
 from studio.ui.tabs.txt2img import Txt2Img
 from studio.ui.tabs.upscale import UpscaleTab
 from studio.ui.views.images import render_image_settings
@@ -146,8 +145,6 @@ def test_settings_of_a_picture_find_its_upscaler_or_say_that_it_is_not_here(
     folder = desk.home.settings.home / "uploads"
     folder.mkdir(exist_ok=True)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    warnings: list[str] = []
-    monkeypatch.setattr(generation, "show_warning", lambda text, **_options: warnings.append(text))
     with gr.Blocks():
         tab = Txt2Img(desk)
     info = PngInfo()
@@ -161,12 +158,15 @@ def test_settings_of_a_picture_find_its_upscaler_or_say_that_it_is_not_here(
     def read() -> Any:
         values = {component: component.value for component in tab.form.components.values()}
         file = {"path": str(folder / "x.png"), "orig_name": "x.png"}
-        return tab.import_settings({**values, tab.settings_file: file}, Asked(OWNER))
+        part = tab.recipe_import
+        updates = part.import_file({**values, part.file: file}, Asked(OWNER))
+        return updates, updates[part.panel].value
 
-    assert read()[tab.form["hires_upscaler"]] == ""
-    assert "The upscaler RealESRGAN_x4plus is not here; Lanczos is taken." in warnings
-    warnings.clear()
+    updates, panel = read()
+    assert updates[tab.form["hires_upscaler"]] == ""
+    assert "The upscaler RealESRGAN_x4plus is not here; Lanczos is taken." in panel
     there = desk.home.settings.upscalers / "deep" / "RealESRGAN_x4plus.safetensors"
     upscalers.write(there, upscalers.rrdb(blocks=1))
-    assert read()[tab.form["hires_upscaler"]] == "deep/RealESRGAN_x4plus"
-    assert not [text for text in warnings if "upscaler" in text]
+    updates, panel = read()
+    assert updates[tab.form["hires_upscaler"]] == "deep/RealESRGAN_x4plus"
+    assert "upscaler RealESRGAN" not in panel

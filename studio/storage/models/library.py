@@ -40,6 +40,7 @@ from studio.storage.inputs import Inputs
 from studio.storage.models import model_choices, single_files
 from studio.storage.models.embedding_index import EmbeddingIndex, EmbeddingInfo
 from studio.storage.models.embeddings import Embeddings, build_info, read_text_widths
+from studio.storage.models.file_hashes import FileHashes
 from studio.storage.models.header_index import HeaderIndex
 from studio.storage.models.hub_cache import find_missing_file
 from studio.storage.models.loose_files import LooseFiles, Unusable
@@ -361,6 +362,11 @@ class Library:
     def get_file_hash(self, path: Path, compute: bool = True) -> str:
         """Return the sha256 of a single file; arguments as of `get_content_hash`."""
         return self._hashes.get_hash(path, [path], path.parent, compute)
+
+    @property
+    def file_hashes(self) -> FileHashes:
+        """The hashes by which other programs call the files of weights."""
+        return FileHashes(self._hashes)
 
     # ---- what the owner decides about models ----------------------------------------------------
 

@@ -77,6 +77,23 @@ def read_sidecar(path: Path) -> Sidecar:
     )
 
 
+def read_civitai_names(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return Civitai's number of a file's version, and the hashes that it states, lower case.
+
+    Of a version with several files those are named that the file itself may be.
+    """
+    civitai = _read_object(path.with_name(path.stem + INFO_SUFFIX))
+    version = civitai.get("id")
+    files = civitai.get("files")
+    hashes: list[str] = []
+    for file in files[:MAX_WORDS] if isinstance(files, list) else ():
+        stated = file.get("hashes") if isinstance(file, Mapping) else None
+        is_other = isinstance(file, Mapping) and file.get("name", path.name) != path.name
+        if isinstance(stated, Mapping) and (not is_other or len(files) == 1):
+            hashes += [text.lower() for text in stated.values() if isinstance(text, str)]
+    return str(version) if type(version) is int else "", tuple(hashes)
+
+
 def find_preview(path: Path) -> Path | None:
     """Return the image that lies beside a file to show what it does, if there is one."""
     for ending in PREVIEW_ENDINGS:

@@ -8,7 +8,7 @@ a mask).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 import gradio as gr
@@ -28,22 +28,21 @@ from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
+from studio.ui.components.recipe_import import RecipeImport
 from studio.ui.components.result_panel import ResultPanel
-from studio.ui.errors import report_errors, show_info, show_warning
+from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
-    resolve_upload,
     visitor_from_request,
 )
-from studio.ui.form import Form, single_file
+from studio.ui.form import Form
 from studio.ui.tab import Tab
 from studio.ui.views.images import render_estimate, render_note
 
 MODEL_SIZE_LABEL = "the model's own"
 OWN_VAE_LABEL = "the model's own"
-_CHOSEN_STAYS = "the chosen one stays"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
@@ -71,6 +70,7 @@ class GenerationTab:
     ID: ClassVar[str]
     TASKS: ClassVar[tuple[str, ...]]
     NATIVE_SIZE_LABEL: ClassVar[str] = MODEL_SIZE_LABEL  # what an empty size means
+    HANDS_RECIPES_OVER: ClassVar[bool] = False  # to the sweeps; each tab that does costs events
     loras: LoraPicker  # a tab places it where it is to stand
     hires_accordion: gr.Accordion | None = None  # where the second pass is, in a tab that has one
 
@@ -222,11 +222,12 @@ class GenerationTab:
         with gr.Accordion(
             "Settings from a picture", open=False, elem_id=self.element_id("from-picture")
         ):
-            self.settings_file = gr.File(
-                label="A picture made here, in A1111 or Forge",
-                height=110,
-                elem_id=self.element_id("drop"),
-                type="filepath",
+            self.recipe_import = RecipeImport(
+                self.services,
+                self.form,
+                self.element_id,
+                self._complete_settings,
+                can_vary=self.HANDS_RECIPES_OVER,
             )
         with gr.Accordion("For experts", open=False):
             self.form.add(
@@ -364,13 +365,7 @@ class GenerationTab:
             preprocess=False,
             **EVENT_OPTIONS,
         )
-        self.settings_file.upload(
-            self.import_settings,
-            {self.settings_file, *self.form.inputs},
-            [self.settings_file, *self.form.outputs],
-            preprocess=False,
-            **EVENT_OPTIONS,
-        )
+        self.recipe_import.wire()
 
     # ---- the request on the page --------------------------------------------------------------
 
@@ -611,33 +606,6 @@ class GenerationTab:
         updates |= self.model_note.refresh(model)
         return updates | self.sampling_choices(family, **chosen)
 
-    def _find_in_library(self, settings: dict[str, Any]) -> list[str]:
-        """Give what an image names its name in this library; note what is not here."""
-        library = self.services.home.library
-        lookups: tuple[tuple[str, str, Callable[[str], str], str], ...] = (
-            ("model", "model", lambda name: library.get_model(name).name, _CHOSEN_STAYS),
-            ("vae", "VAE", lambda name: library.shelf.get_file("vae", name).name, _CHOSEN_STAYS),
-            (
-                "hires_upscaler",
-                "upscaler",
-                lambda name: library.upscalers.get(name).name,
-                "Lanczos is taken",
-            ),
-        )
-        notes = []
-        settings.setdefault("model", "of that picture")
-        for field_name, noun, find_name, consequence in lookups:
-            name = settings.pop(field_name, "")
-            if not name:
-                continue
-            try:
-                settings[field_name] = find_name(name)
-            except StudioError:
-                notes.append(f"The {noun} {name} is not here; {consequence}.")
-                if consequence != _CHOSEN_STAYS:
-                    settings[field_name] = ""
-        return notes
-
     def list_vae_choices(self) -> list[tuple[str, str]]:
         """Return the autoencoders to choose from, as (label, value)."""
         files = self.services.home.library.shelf.list_files("vae")
@@ -682,33 +650,12 @@ class GenerationTab:
                 self.preset_name: "",
             }
 
-    def import_settings(self, values: Updates, request: gr.Request) -> Updates:
-        """Fill in the settings of a dropped file, and warn of those that cannot be.
-
-        Settings that the file does not have stay as they are.
-        """
-        with report_errors():
-            path, file_name = resolve_upload(single_file(values.pop(self.settings_file)))
-            guest_id = visitor_from_request(request).owner_filter
-            max_pixels = self.services.home.inputs.max_pixels(guest_id)
-            imported = gallery.read_image_settings(path, file_name, max_pixels)
-            settings = {
-                name: value
-                for name, value in imported.values.items()
-                if name in self.form.components
-            }
-            embeddings = self.services.home.library.embeddings
-            notes = [*imported.notes, *embeddings.compare_hashes(imported.embedding_hashes)]
-            notes += self._find_in_library(settings)
-            updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
-            for note in (*notes, *faults):
-                show_warning(note, seconds=12)
-            if noise_schedule := settings.get("noise_schedule"):
-                model_name = settings.get("model", values[self.form["model"]])
-                updates |= self.sampling_choices(
-                    self.find_family(model_name), settings["scheduler"], noise_schedule
-                )
-            return {**updates, self.settings_file: None}
+    def _complete_settings(self, settings: Mapping[str, Any], values: Updates) -> Updates:
+        """Return what follows from settings that are filled in: which schedules there are."""
+        if "noise_schedule" not in settings or "scheduler" not in settings:
+            return {}
+        family = self.find_family(settings.get("model", values[self.form["model"]]))
+        return self.sampling_choices(family, settings["scheduler"], settings["noise_schedule"])
 
     def build_tab(self) -> Tab:
         """Return what the tab is to the other tabs."""
@@ -717,6 +664,11 @@ class GenerationTab:
             selected_path=self.result_panel.selected_path,
             send_row=self.result_panel.send_row,
             on_open=self.on_open,
+            handoff=(
+                (self.recipe_import.panel, self.recipe_import.build_handoff)
+                if self.HANDS_RECIPES_OVER
+                else None
+            ),
             load_request=self.load_request,
             receive_fields=self.receive_fields,
             receive_image=self.receive_image,

@@ -19,6 +19,7 @@ class Txt2Img(GenerationTab):
     """The components of the tab."""
 
     ID = "txt2img"
+    HANDS_RECIPES_OVER = True
     TASKS = ("txt2img",)
 
     def build_layout(self) -> None:

@@ -49,12 +49,14 @@ class FileReference:
         name: As the program writes it, without folders and endings.
         digest: The beginning of one of its hashes (AutoV1, AutoV2, AutoV3, sha256), lower case.
         weights: In the denoiser and in the text encoder, for a LoRA.
+        version: Civitai's number of it, where the program writes that alone.
     """
 
     kind: FileKind
     name: str
     digest: str = ""
     weights: tuple[float, float] = (1.0, 1.0)
+    version: str = ""
 
 
 @dataclass
@@ -77,6 +79,11 @@ class Recipe:
     notes: list[str] = field(default_factory=list)
     text: str = ""
     choices: list[tuple[str, Recipe]] = field(default_factory=list)
+
+    @property
+    def embedding_hashes(self) -> dict[str, str]:
+        """The beginning of the file's hash for each embedding of the prompts, by that name."""
+        return {file.name: file.digest for file in self.files if file.kind == "embedding"}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,30 @@
 """Every program whose images are recognised, in the order in which they are asked.
 
-Knows: the order. Does not know: how any of them is read.
+Knows: the order, which of several answers counts. Does not know: how any of them is read.
 """
 
 from __future__ import annotations
 
-from studio.core.generation.recipes.recipe import RecipeSource
+from studio.core.generation.recipes.a1111 import A1111
+from studio.core.generation.recipes.own import STUDIO
+from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 # The first that recognises a file reads it: those with marks of their own before A1111's text,
 # which many others write too.
-SOURCES: tuple[RecipeSource, ...] = ()
+SOURCES: tuple[RecipeSource, ...] = (STUDIO, A1111)
+
+
+def read_recipe(metadata: ImageMetadata) -> Recipe:
+    """Return what the first program says that recognises an image and can read it.
+
+    Raises ValueError, with the sentence of the first that recognised it.
+    """
+    reasons = []
+    for source in SOURCES:
+        if not source.recognises(metadata):
+            continue
+        try:
+            return source.read(metadata)
+        except ValueError as error:
+            reasons.append(f"made with {source.program}: {error}")
+    raise ValueError(reasons[0] if reasons else "there are no settings in it.")
