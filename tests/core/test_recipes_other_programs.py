@@ -14,7 +14,9 @@ from studio.core.generation.fields import RequestFields
 from studio.core.generation.recipes import fooocus, novelai, swarmui
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
-from tests.support.recipe_files import FILES, SOURCES, SWARM, RecipeFile, copy_metadata
+from studio.core.generation.recipes.sources import SOURCES, read_recipe
+from tests.support.comfyui_graphs import BASIC, changed, dump, node
+from tests.support.recipe_files import CIVITAI, FILES, SWARM, RecipeFile, copy_metadata
 
 pytestmark = pytest.mark.smoke
 HAS_GRAMMAR = "prompt_syntax" in RequestFields.model_fields
@@ -23,9 +25,7 @@ BREAK = " BREAK " if HAS_GRAMMAR else ", "
 READING_FIELDS = {"prompt_syntax", "emphasis", "noise_source"}
 
 
-def read(metadata: ImageMetadata) -> Recipe:
-    """Ask all programs in their order."""
-    return next(source for source in SOURCES if source.recognises(metadata)).read(metadata)
+read = read_recipe
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=list(FILES))
@@ -59,10 +59,43 @@ def test_the_files_that_a_recipe_names(name: str) -> None:
 
 def test_nobody_is_named_where_nobody_is_known() -> None:
     metadata = ImageMetadata(
-        chunks={"parameters": "a boat\nSteps: 20", "Description": "a boat like Midjourney's"},
+        chunks={"Description": "a boat like Midjourney's"},
         user_comment="holiday, painted with gemini colours",
     )
     assert [source.program for source in SOURCES if source.recognises(metadata)] == []
+
+
+def test_civitais_numbers_name_files() -> None:
+    recipe = read(ImageMetadata(user_comment=json.dumps(CIVITAI)))
+    assert [(file.kind, file.version, file.weights) for file in recipe.files] == [
+        ("lora", "135867", (1.2, 1.0)),
+        ("model", "128078", (1.0, 1.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["SwarmUI PNG", "Fooocus PNG", "Ruined Fooocus", "Space", "ComfyUI"]
+)
+def test_a_pasted_text_is_read_as_its_file(name: str) -> None:
+    chunks = FILES[name].metadata.chunks
+    text = chunks.get("parameters") or chunks["prompt"]
+    recipe = read(ImageMetadata(chunks={"parameters": text}, sidecars={".json": text}))
+    assert recipe.program == FILES[name].program
+    assert recipe.values == read(FILES[name].metadata).values
+
+
+def test_nobodys_folders_are_shown() -> None:
+    for file in FILES.values():
+        recipe = read(file.metadata)
+        shown = [recipe.text, *recipe.notes, json.dumps(recipe.values)]
+        assert [text for text in shown if "Users" in text] == []
+
+
+def test_a_text_beside_a_graph_counts_where_the_graph_has_no_words() -> None:
+    graph = changed(BASIC, n6={"text": ["40", 0]}, n40=node("LLM", model="x", temperature=0.5))
+    text = "a fox\nNegative prompt: fog\nSteps: 7, Sampler: Euler, CFG scale: 7, Seed: 1"
+    recipe = read(ImageMetadata(chunks={"prompt": dump(graph), "parameters": text}))
+    assert (recipe.values["prompt"], recipe.values["steps"]) == ("a fox", 7)
 
 
 def test_fooocus_lays_its_prompts_end_to_end() -> None:

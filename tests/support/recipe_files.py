@@ -10,30 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.core.generation.recipes import (
-    civitai,
-    comfyui,
-    fooocus,
-    invokeai,
-    named_programs,
-    novelai,
-    other_programs,
-    swarmui,
-)
-from studio.core.generation.recipes.recipe import ImageMetadata, RecipeSource
+from studio.core.generation.recipes.recipe import ImageMetadata
 from tests.support.comfyui_graphs import BASIC, BASIC_VALUES, dump
-
-# In the order in which they are asked, A1111's text aside.
-SOURCES: tuple[RecipeSource, ...] = (
-    novelai.SOURCE,
-    swarmui.SOURCE,
-    fooocus.SOURCE,
-    invokeai.SOURCE,
-    civitai.SOURCE,
-    *other_programs.SOURCES,
-    comfyui.SOURCE,
-    named_programs.SOURCE,
-)
 
 
 @dataclass(frozen=True)
@@ -699,14 +677,7 @@ FILES: dict[str, RecipeFile] = {
             "scheduler": "Euler a",
             "vae": "",
         },
-        (
-            "Its sampler adds noise at each step, there from another source: it differs.",
-            "The lora of civitai.com/models/122359 (version 135867, weight 1.2) is named by its "
-            "number alone; choose it yourself.",
-            "The checkpoint of civitai.com/models/101055 (version 128078) is named by its number "
-            "alone; choose it yourself.",
-            "A file with weight 1 is named by Civitai's number alone: version 128078.",
-        ),
+        ("Its sampler adds noise at each step, there from another source: it differs.",),
     ),
     "Easy Diffusion JPEG": RecipeFile(
         "Easy Diffusion",

@@ -19,7 +19,7 @@ from typing import Any
 from studio.core.generation.recipes.comfyui import find_graph, read_recipe
 from studio.core.generation.recipes.comfyui_graph import Graph
 from studio.core.generation.recipes.draft import RecipeDraft
-from studio.core.generation.recipes.json_text import as_list, as_object, as_text, parse_object
+from studio.core.generation.recipes.json_text import as_list, as_object, parse_object
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 PROGRAM = "Civitai"
@@ -87,16 +87,12 @@ def _take_settings(settings: dict[str, Any], draft: RecipeDraft) -> None:
         draft.take_seed(settings["seed"])
     draft.take_size(settings.get("width"), settings.get("height"))
     draft.take_sampler(settings.get("sampler"))
+    known = {file.version for file in draft.recipe.files}
     for item in as_list(settings.get("resources"))[:MAX_RESOURCES]:
         resource = as_object(item)
-        version = resource.get("modelVersionId")
-        if version is not None:
-            kind = as_text(resource.get("type")) or "file"
-            weight = resource.get("strength", resource.get("weight"))
-            words = f" with weight {weight!r:.10}" if weight is not None else ""
-            draft.note(
-                f"A {kind:.30}{words} is named by Civitai's number alone: version {version!r:.20}."
-            )
+        version = str(resource.get("modelVersionId", ""))[:20]
+        if version and version not in known:
+            draft.note(f"A file is named by Civitai's number alone: version {version!r}.")
     for item in as_list(settings.get("transformations")):
         draft.note(f"Not here: {as_object(item).get('type')!r:.40} of the finished picture.")
 

@@ -62,6 +62,8 @@ def read_graph(metadata: ImageMetadata) -> Recipe:
     """
     graph, nested, text = find_graph(metadata)
     recipe = read_recipe(graph, PROGRAM, text, metadata.size)
+    if "prompt" not in recipe.values and "Steps: " in metadata.chunks.get("parameters", ""):
+        raise ValueError("the words are not in its graph, but in a text beside it.")
     if nested:
         names = ", ".join(f"{name:.60}" for name in sorted(set(nested))[:5])
         recipe.notes.append(f"Nodes that hold a graph of their own are not opened: {names}.")

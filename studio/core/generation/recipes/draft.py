@@ -11,27 +11,37 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from studio.core.base import validate
-from studio.core.generation.fields import SEED_LIMIT, RequestFields
+from studio.core.generation.fields import RequestFields
 from studio.core.generation.lora_use import MAX_LORAS, LoraUse, extract_tags
+from studio.core.generation.recipes.file_names import clean_file_name, hide_paths
 from studio.core.generation.recipes.json_text import as_number, as_text, as_whole_number
 from studio.core.generation.recipes.recipe import FileKind, FileReference, Recipe
 from studio.core.generation.recipes.sampler_names import read_sampler
+from studio.core.generation.recipes.seeds import read_seed
 from studio.errors import InvalidSpec, quote
 
 MAX_NOTES = 40
 MAX_NAME_CHARS = 200
 MAX_SHOWN_CHARS = 20_000
 MAX_LINE_CHARS = 2_000
-_WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pth?|bin|sft|gguf|onnx)$", re.IGNORECASE)
 _DIGEST = re.compile(r"(?:0x|sha256:)?([0-9a-fA-F]{8,64})")
 # Civitai's names of files: by the numbers of a model and its version.
-_CIVITAI_URN = re.compile(r"urn:air:[\w.-]{1,40}:(\w{1,40}):civitai:(\d{1,12})@(\d{1,12})\S{0,40}")
+_CIVITAI_URN = re.compile(r"urn:air:[\w.-]{1,40}:(\w{1,40}):civitai:\d{1,12}@(\d{1,12})\S{0,40}")
+_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
+    "checkpoint": "model",
+    "lora": "lora",
+    "lycoris": "lora",
+    "dora": "lora",
+    "embedding": "embedding",
+    "vae": "vae",
+    "upscaler": "upscaler",
+}
 _NO_FILE_WORDS = frozenset({"", "none", "automatic", "default", "undefined", "baked vae"})
 
 
 def get_file_name(path: str) -> str:
     """Return a weights file's name without folders and ending; empty for a word for none."""
-    name = _WEIGHTS_ENDING.sub("", re.split(r"[/\\]", path.strip())[-1].strip())
+    name = clean_file_name(path)
     return "" if name.casefold() in _NO_FILE_WORDS else name
 
 
@@ -45,7 +55,7 @@ class RecipeDraft:
 
     def __init__(self, program: str, text: str = "") -> None:
         """Begin a recipe of a program; `text` is shown as the file's own words."""
-        self.recipe = Recipe(program, text=text)
+        self.recipe = Recipe(program, text=hide_paths(text[:MAX_SHOWN_CHARS]))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -61,7 +71,7 @@ class RecipeDraft:
     def show(self, settings: Mapping[str, Any]) -> None:
         """Give the file's own words: its settings, one a line."""
         lines = (f"{key:.60}: {value}"[:MAX_LINE_CHARS] for key, value in settings.items())
-        self.recipe.text = "\n".join(lines)[:MAX_SHOWN_CHARS]
+        self.recipe.text = hide_paths("\n".join(lines)[:MAX_SHOWN_CHARS])
 
     def note_unused(self, names: Iterable[Any]) -> None:
         """Note the names of settings that nothing here corresponds to."""
@@ -128,15 +138,12 @@ class RecipeDraft:
             is_cpu_noise: Whether the program draws its noise on the CPU, whose generator takes the
                 last 32 bits of a seed alone.
         """
-        seed = as_whole_number(value)
-        if seed is None or seed < 0:
-            if value is not None:
-                self.note(f"Seed: {quote(value)} is none; left as it is.")
+        if value is None:
             return
-        if seed >= SEED_LIMIT and not is_cpu_noise:
-            self.note(f"Seed: {quote(seed)} is too large here; left as it is.")
-            return
-        self.take("seed", seed % SEED_LIMIT)
+        seed, note = read_seed(value, is_cpu_noise)
+        if note:
+            self.note(note)
+        self.take("seed", seed)
         if is_cpu_noise:
             self.take("noise_source", "CPU")
 
@@ -172,7 +179,7 @@ class RecipeDraft:
     ) -> str:
         """Name a file of weights. Return its name; empty where there is none."""
         text = as_text(path)
-        if text and self._note_civitai_file(text):
+        if text and self._add_civitai_file(text, weights):
             return ""
         name = get_file_name(text)[:MAX_NAME_CHARS] if text else ""
         match = _DIGEST.fullmatch(digest.strip()) if isinstance(digest, str) else None
@@ -184,15 +191,17 @@ class RecipeDraft:
             self.recipe.files.append(reference)
         return name
 
-    def _note_civitai_file(self, text: str, weight: str = "") -> bool:
-        """Note a file that is named by Civitai's numbers alone. Return whether it is one."""
+    def _add_civitai_file(self, text: str, weights: tuple[float, float] = (1.0, 1.0)) -> bool:
+        """Name a file by Civitai's number of it. Return whether that is how it is named."""
         urn = _CIVITAI_URN.fullmatch(text.strip())
-        if urn:
-            self.note(
-                f"The {urn[1]} of civitai.com/models/{urn[2]} (version {urn[3]}{weight}) is named "
-                "by its number alone; choose it yourself."
-            )
-        return urn is not None
+        if not urn:
+            return False
+        kind = _KINDS_BY_CIVITAI_TYPE.get(urn[1].casefold())
+        if kind:
+            self.recipe.files.append(FileReference(kind, "", "", weights, urn[2]))
+        else:
+            self.note(f"A {urn[1]} of Civitai (version {urn[2]}) is not here.")
+        return True
 
     def add_lora(
         self, path: Any, unet: Any = 1.0, text_encoder: Any = None, digest: Any = ""
@@ -206,11 +215,12 @@ class RecipeDraft:
             digest: The beginning of a hash of the file.
         """
         text = as_text(path)
-        if text and self._note_civitai_file(text, f", weight {unet!r:.10}"):
-            return
-        name = get_file_name(text) if text else ""
         weight = as_number(unet)
         encoder_weight = weight if text_encoder is None else as_number(text_encoder)
+        weights = (weight or 0.0, encoder_weight or 0.0)
+        if text and self._add_civitai_file(text, weights):
+            return
+        name = get_file_name(text) if text else ""
         if not name or weight is None or encoder_weight is None:
             if name:
                 self.note(f"LoRA {quote(name)}: its weight {quote(unet)} is no number.")

@@ -63,7 +63,9 @@ def recognises_settings(metadata: ImageMetadata) -> bool:
 
 
 def _find_new(metadata: ImageMetadata) -> dict[str, Any]:
-    for text in (metadata.chunks.get(_NEW_KEY, ""), metadata.user_comment, metadata.hidden):
+    pasted = metadata.chunks.get("parameters", "")
+    texts = (metadata.chunks.get(_NEW_KEY, ""), metadata.user_comment, metadata.hidden)
+    for text in (*texts, pasted, metadata.sidecars.get(".json", "")):
         data = parse_object(text)
         if _NEW_KEY in data:
             return as_object(data[_NEW_KEY])

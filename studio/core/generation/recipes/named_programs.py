@@ -71,8 +71,7 @@ def _list_makers(metadata: ImageMetadata) -> Iterator[str]:
             yield texts.get(key, "")[:500]
     for key in _IPTC_MAKER_KEYS:
         yield metadata.iptc.get(key, "")[:500]
-    xmp = metadata.xmp or metadata.chunks.get("XML:com.adobe.xmp", "")
-    for match in _XMP_MAKERS.finditer(xmp[:MAX_XMP_CHARS]):
+    for match in _XMP_MAKERS.finditer(metadata.xmp[:MAX_XMP_CHARS]):
         yield match[1]
 
 

@@ -46,7 +46,8 @@ _COMMENT_MARKS = ("v4_prompt", "uncond_scale", "uc", "request_type")
 def _list_holders(metadata: ImageMetadata) -> Iterator[dict[str, Any]]:
     """Yield the objects that may hold NovelAI's texts, the way a PNG's chunks are named."""
     yield dict(metadata.chunks)
-    for text in (metadata.hidden, metadata.user_comment, metadata.comment):
+    texts = (metadata.hidden, metadata.user_comment, metadata.comment)
+    for text in (*texts, metadata.chunks.get("parameters", "")):
         yield parse_object(text)
     yield {**metadata.exif, "Comment": metadata.user_comment}
 

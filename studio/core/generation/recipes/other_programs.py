@@ -147,10 +147,10 @@ def find_easy_diffusion(metadata: ImageMetadata) -> dict[str, Any]:
 
 def find_draw_things(metadata: ImageMetadata) -> dict[str, Any]:
     """Return Draw Things' settings: a JSON within XMP."""
-    xmp = (metadata.xmp or metadata.chunks.get("XML:com.adobe.xmp", ""))[:MAX_XMP_CHARS]
+    xmp = metadata.xmp[:MAX_XMP_CHARS]
     texts = [match[1] for match in _USER_COMMENT_ATTRIBUTE.finditer(xmp)]
     texts += [_XML_TAGS.sub("", match[1]) for match in _USER_COMMENT_ELEMENT.finditer(xmp)]
-    for text in (*(html.unescape(text) for text in texts), metadata.user_comment):
+    for text in (*(html.unescape(text) for text in texts), *_list_texts(metadata)):
         data = parse_object(text)
         if isinstance(data.get("c"), str) and "uc" in data and "steps" in data:
             data.pop("profile", None)
