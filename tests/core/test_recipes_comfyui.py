@@ -16,7 +16,7 @@ from studio.core.generation.fields import RequestFields
 from studio.core.generation.recipes import comfyui
 from studio.core.generation.recipes.comfyui_prompts import adapt_words
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
-from tests.support.comfyui_graphs import (
+from support.comfyui_graphs import (
     BASIC,
     BASIC_VALUES,
     DRAWN,

@@ -15,8 +15,8 @@ from studio.core.generation.recipes import fooocus, novelai, swarmui
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import SOURCES, read_recipe
-from tests.support.comfyui_graphs import BASIC, changed, dump, node
-from tests.support.recipe_files import CIVITAI, FILES, SWARM, RecipeFile, copy_metadata
+from support.comfyui_graphs import BASIC, changed, dump, node
+from support.recipe_files import CIVITAI, FILES, SWARM, RecipeFile, copy_metadata
 
 pytestmark = pytest.mark.smoke
 HAS_GRAMMAR = "prompt_syntax" in RequestFields.model_fields

@@ -9,9 +9,10 @@ import copy
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from studio.core.generation.recipes.recipe import ImageMetadata
-from tests.support.comfyui_graphs import BASIC, BASIC_VALUES, dump
+from support.comfyui_graphs import BASIC, BASIC_VALUES, dump
 
 
 @dataclass(frozen=True)
@@ -401,13 +402,12 @@ SPACE = {
 }
 
 
-def _wrap_xmp(**attributes: str) -> str:
-    words = " ".join(f'{name.replace("_", ":")}="{value}"' for name, value in attributes.items())
+def wrap_xmp(**attributes: str) -> str:
+    """Return an XMP packet with attributes, given as `xmp_CreatorTool`."""
+    words = " ".join(
+        f"{name.replace('_', ':')}={quoteattr(value)}" for name, value in attributes.items()
+    )
     return f"<x:xmpmeta><rdf:RDF><rdf:Description {words}/></rdf:RDF></x:xmpmeta>"
-
-
-def _escape(data: dict[str, Any]) -> str:
-    return json.dumps(data).replace("&", "&amp;").replace('"', "&quot;")
 
 
 FILES: dict[str, RecipeFile] = {
@@ -727,7 +727,7 @@ FILES: dict[str, RecipeFile] = {
     "Draw Things": RecipeFile(
         "Draw Things",
         ImageMetadata(
-            xmp=_wrap_xmp(xmp_CreatorTool="Draw Things", exif_UserComment=_escape(DRAW_THINGS))
+            xmp=wrap_xmp(xmp_CreatorTool="Draw Things", exif_UserComment=json.dumps(DRAW_THINGS))
         ),
         {
             "prompt": "a red boat",
@@ -832,7 +832,7 @@ FILES: dict[str, RecipeFile] = {
     ),
     "Firefly": RecipeFile(
         "Adobe Firefly",
-        ImageMetadata(xmp=_wrap_xmp(xmp_CreatorTool="Adobe Firefly")),
+        ImageMetadata(xmp=wrap_xmp(xmp_CreatorTool="Adobe Firefly")),
         {},
         ("Adobe Firefly writes no settings that can be used here.",),
     ),
@@ -846,7 +846,7 @@ FILES: dict[str, RecipeFile] = {
     "IPTC": RecipeFile(
         "a program that calls it made by AI",
         ImageMetadata(
-            xmp=_wrap_xmp(
+            xmp=wrap_xmp(
                 Iptc4xmpExt_DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/"
                 "trainedAlgorithmicMedia"
             )

@@ -26,7 +26,9 @@ from studio.core.generation.recipes.json_text import (
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 MAX_XMP_CHARS = 1_000_000
-_USER_COMMENT_ATTRIBUTE = re.compile(r'exif:UserComment\s*=\s*"([^"]{2,400000})"')
+_USER_COMMENT_ATTRIBUTE = re.compile(
+    r"exif:UserComment\s*=\s*(?:\"([^\"]{2,400000})\"|'([^']{2,400000})')"
+)
 _USER_COMMENT_ELEMENT = re.compile(
     r"<exif:UserComment>(.{2,400000}?)</exif:UserComment>", re.DOTALL
 )
@@ -148,7 +150,7 @@ def find_easy_diffusion(metadata: ImageMetadata) -> dict[str, Any]:
 def find_draw_things(metadata: ImageMetadata) -> dict[str, Any]:
     """Return Draw Things' settings: a JSON within XMP."""
     xmp = metadata.xmp[:MAX_XMP_CHARS]
-    texts = [match[1] for match in _USER_COMMENT_ATTRIBUTE.finditer(xmp)]
+    texts = [match[1] or match[2] for match in _USER_COMMENT_ATTRIBUTE.finditer(xmp)]
     texts += [_XML_TAGS.sub("", match[1]) for match in _USER_COMMENT_ELEMENT.finditer(xmp)]
     for text in (*(html.unescape(text) for text in texts), *_list_texts(metadata)):
         data = parse_object(text)
