@@ -38,11 +38,11 @@ def read(graph: Any, size: tuple[int, int] | None = None) -> Recipe:
 
 
 def values_of(recipe: Recipe) -> dict[str, Any]:
-    """What was taken, without how the prompt is read."""
+    """What was taken, without how words and noise are meant."""
     return {
         name: value
         for name, value in recipe.values.items()
-        if name not in ("prompt_syntax", "emphasis")
+        if name not in ("prompt_syntax", "emphasis", "noise_source")
     }
 
 

@@ -58,16 +58,19 @@ def parse_run_graph(data: Any) -> dict[str, Node]:
         kind = item.get("class_type") if isinstance(item, dict) else None
         if not isinstance(kind, str) or not isinstance(item.get("inputs", {}), dict):
             continue
-        inputs = {str(name): _read_link(value) for name, value in item.get("inputs", {}).items()}
+        inputs = {
+            name: _read_link(value) if isinstance(value, list) else value
+            for name, value in item.get("inputs", {}).items()
+        }
         nodes[str(node_id)] = Node(str(node_id), kind, inputs)
         if len(nodes) >= MAX_NODES:
             break
     return nodes
 
 
-def _read_link(value: Any) -> Any:
-    """Return a link for ["4", 0], any other value as it is."""
-    if not isinstance(value, list) or len(value) != 2:
+def _read_link(value: list[Any]) -> Any:
+    """Return a link for ["4", 0], any other list as it is."""
+    if len(value) != 2:
         return value
     node_id, slot = value
     is_link = isinstance(node_id, str | int) and isinstance(slot, int) and slot >= 0

@@ -48,6 +48,8 @@ _OWN_SETTINGS = {
 def find_settings(metadata: ImageMetadata) -> dict[str, Any]:
     """Return the settings that Fooocus or a fork of it wrote; empty where there are none."""
     for text in _list_texts(metadata):
+        if not any(f'"{mark}"' in text for mark in _MARKS):
+            continue
         data = parse_object(text)
         has_prompt = any(key in data for key in ("prompt", "Prompt"))
         has_model = any(isinstance(data.get(key), str) for key in _MARKS)

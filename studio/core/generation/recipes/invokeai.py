@@ -66,10 +66,13 @@ def _find_new(metadata: ImageMetadata) -> dict[str, Any]:
     pasted = metadata.chunks.get("parameters", "")
     texts = (metadata.chunks.get(_NEW_KEY, ""), metadata.user_comment, metadata.hidden)
     for text in (*texts, pasted, metadata.sidecars.get(".json", "")):
+        is_own = bool(text) and text is metadata.chunks.get(_NEW_KEY)
+        if not is_own and "positive_prompt" not in text and _NEW_KEY not in text:
+            continue
         data = parse_object(text)
         if _NEW_KEY in data:
             return as_object(data[_NEW_KEY])
-        if "positive_prompt" in data or (text and text is metadata.chunks.get(_NEW_KEY)):
+        if "positive_prompt" in data or is_own:
             return data
     return {}
 

@@ -48,7 +48,8 @@ def _list_holders(metadata: ImageMetadata) -> Iterator[dict[str, Any]]:
     yield dict(metadata.chunks)
     texts = (metadata.hidden, metadata.user_comment, metadata.comment)
     for text in (*texts, metadata.chunks.get("parameters", "")):
-        yield parse_object(text)
+        if "NovelAI" in text or '"uc"' in text:
+            yield parse_object(text)
     yield {**metadata.exif, "Comment": metadata.user_comment}
 
 
@@ -57,7 +58,7 @@ def find_settings(metadata: ImageMetadata) -> tuple[dict[str, Any], dict[str, An
     for holder in _list_holders(metadata):
         software = holder.get("Software")
         is_named = isinstance(software, str) and "NovelAI" in software
-        comment = as_object(holder.get("Comment"))
+        comment = _read_comment(holder.get("Comment"), is_named)
         has_marks = sum(key in comment for key in _COMMENT_MARKS) >= 2
         if comment and (is_named or (has_marks and "sampler" in comment)):
             return comment, holder
@@ -66,6 +67,12 @@ def find_settings(metadata: ImageMetadata) -> tuple[dict[str, Any], dict[str, An
         if sum(key in holder for key in _COMMENT_MARKS) >= 2 and "sampler" in holder:
             return holder, {}
     return {}, {}
+
+
+def _read_comment(value: object, is_named: bool) -> dict[str, Any]:
+    """Return the settings in a comment; others' are not even looked at."""
+    has_mark = isinstance(value, str) and any(f'"{mark}"' in value for mark in _COMMENT_MARKS)
+    return as_object(value) if is_named or has_mark or isinstance(value, dict) else {}
 
 
 def recognises_settings(metadata: ImageMetadata) -> bool:

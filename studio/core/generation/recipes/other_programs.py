@@ -153,6 +153,8 @@ def find_draw_things(metadata: ImageMetadata) -> dict[str, Any]:
     texts = [match[1] or match[2] for match in _USER_COMMENT_ATTRIBUTE.finditer(xmp)]
     texts += [_XML_TAGS.sub("", match[1]) for match in _USER_COMMENT_ELEMENT.finditer(xmp)]
     for text in (*(html.unescape(text) for text in texts), *_list_texts(metadata)):
+        if '"uc"' not in text:
+            continue
         data = parse_object(text)
         if isinstance(data.get("c"), str) and "uc" in data and "steps" in data:
             data.pop("profile", None)
@@ -181,7 +183,7 @@ def find_stability_matrix(metadata: ImageMetadata) -> dict[str, Any]:
 def find_space(metadata: ImageMetadata) -> dict[str, Any]:
     """Return the settings of a Space of Hugging Face that paints with diffusers."""
     for text in _list_texts(metadata):
-        data = parse_object(text)
+        data = parse_object(text) if "num_inference_steps" in text else {}
         if "prompt" in data and "num_inference_steps" in data and "Model" in data:
             return data
     return {}
