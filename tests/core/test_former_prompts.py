@@ -51,7 +51,7 @@ GRAMMAR = st.lists(
 
 
 def plan_wording(text: str) -> Wording:
-    (wording,) = plan_prompt(text).wordings
+    (wording,) = plan_prompt(text, syntax="both").wordings
     return wording
 
 

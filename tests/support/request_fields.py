@@ -59,4 +59,6 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "guidance_rescale": ({}, 0.7),
     "hires_upscaler": (TWICE, "Nearest"),
     "vae": ({}, "anime"),
+    "prompt_syntax": ({"prompt": "a (moon:1.3)"}, "compel"),
+    "emphasis": ({"prompt": "a (moon:1.3)"}, "No norm"),
 }

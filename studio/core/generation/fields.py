@@ -19,6 +19,7 @@ from studio.core.generation.geometry import (
     count_effective_steps,
 )
 from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax
 from studio.core.generation.requirements import (
     REQUIRES_COLOUR_FILL,
     REQUIRES_EXTENSION,
@@ -437,6 +438,27 @@ class RequestFields(Spec):
     )
 
     # Prompts: how they are read.
+    prompt_syntax: PromptSyntax = spec_field(
+        "auto",
+        title="Prompt syntax",
+        infotext="Prompt syntax",
+        cost=20,
+        neutral="both",
+        default_before="both",
+        help="How the prompts are read. Auto takes A1111's signs, unless there are some that only "
+        "compel has, such as word++ or .blend().",
+    )
+    emphasis: Emphasis = spec_field(
+        "Original",
+        title="Emphasis",
+        infotext="Emphasis",
+        cost=20,
+        neutral="compel",
+        default_before="compel",
+        help="What A1111's weights do to a word: Original keeps the mean of all words as it was, "
+        "No norm does not, compel blends with the prompt without the word; Ignore drops the "
+        "weights, None takes brackets as words.",
+    )
 
     # Prompts at large: styles.
 

@@ -21,7 +21,13 @@ from studio.core.generation import geometry, lora_use, rules
 from studio.core.generation.fields import SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
-from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompts.characters import reject_bad_characters, reject_unknown_tags
+from studio.core.generation.prompts.dialects import (
+    EMPHASES,
+    PROMPT_SYNTAXES,
+    choose_dialect,
+    plan_prompt,
+)
 from studio.core.generation.upscaler_names import (
     LANCZOS,
     is_latent_formula,
@@ -75,8 +81,11 @@ class GenerationRequest(RequestFields):
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
-    def _validate_prompt_syntax(cls, text: str) -> str:
-        plan_prompt(text)  # raises ValueError with a sentence that names the place
+    def _reject_unreadable_prompt(cls, text: str) -> str:
+        # What no grammar takes; the rest is checked once it is known which one reads the text.
+        lora_use.extract_tags(text)
+        reject_bad_characters(text)
+        reject_unknown_tags(text)
         return text
 
     @field_validator("negative_prompt")
@@ -103,6 +112,8 @@ class GenerationRequest(RequestFields):
         "inpaint_area",
         "extend_fill",
         "hires_resize",
+        "prompt_syntax",
+        "emphasis",
         mode="before",
     )
     @classmethod
@@ -110,7 +121,13 @@ class GenerationRequest(RequestFields):
         """Take `euler A` for `Euler a`, as long as that is a name."""
         if not isinstance(name, str):
             return name
-        choices = (*SCHEDULERS, *SCHEDULERS["Euler"].noise_schedules, *CHOICE_NAMES)
+        choices = (
+            *SCHEDULERS,
+            *SCHEDULERS["Euler"].noise_schedules,
+            *CHOICE_NAMES,
+            *PROMPT_SYNTAXES,
+            *EMPHASES,
+        )
         by_folded_name = {choice.casefold(): choice for choice in choices}
         return by_folded_name.get(name.strip().casefold(), name)
 
@@ -123,6 +140,9 @@ class GenerationRequest(RequestFields):
                 f"Schedule: {self.scheduler} cannot run on {self.noise_schedule}; choose "
                 f"{', '.join(possible)}."
             )
+        faults += self._find_prompt_faults()
+        if faults:  # what follows reads the prompts
+            raise InvalidSpec(faults)
         names = [use.name for use in self.with_inline_loras().loras]
         if len(names) > lora_use.MAX_LORAS:
             faults.append(
@@ -139,6 +159,27 @@ class GenerationRequest(RequestFields):
         if faults:
             raise InvalidSpec(faults)
         return self
+
+    def _find_prompt_faults(self) -> list[str]:
+        """Return a sentence for each prompt that its grammar cannot read in one of the passes."""
+        passes: list[tuple[int, int | None]] = [(self.steps, None)]
+        if self.has_hires_pass:
+            passes.append((self.hires_steps or self.steps, self.steps))
+        faults = []
+        for name, text in zip(("prompt", "negative_prompt"), self.prompts, strict=True):
+            try:
+                for steps, first_pass_steps in passes:
+                    plan_prompt(
+                        text,
+                        steps,
+                        syntax=self.prompt_syntax,
+                        first_pass_steps=first_pass_steps,
+                        is_negative=name == "negative_prompt",
+                        emphasis=self.emphasis,
+                    )
+            except ValueError as error:
+                faults.append(f"{type(self).model_fields[name].title}: {error}")
+        return faults
 
     @cached_property
     def inactive_fields(self) -> frozenset[str]:
@@ -283,7 +324,12 @@ class ResolvedRequest(GenerationRequest):
 
 def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:
     excluded = {*DIGEST_EXCLUDED_FIELDS, "loras", *request.inactive_fields}
+    # An embedding may be many tokens, so that its prompt is long for all its few letters.
+    if any(key.startswith("embedding ") for key in content_hashes):
+        excluded.discard("prompt_syntax")
     fields = request.stable_dump(excluded)
+    if fields.get("prompt_syntax") == "auto":  # it counts as what it chose
+        fields["prompt_syntax"] = _name_dialects(request)
     fields["loras"] = [
         [content_hashes.get(f"lora {use.name}", use.name), use.unet, use.text_encoder]
         for use in request.loras
@@ -300,6 +346,11 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
         fields["vae"] = content_hashes.get(VAE_KEY, request.vae)
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name_dialects(request: GenerationRequest) -> str:
+    dialects = rules.list_differing_dialects(request)
+    return " and ".join(dialects) or choose_dialect(request.prompt)
 
 
 FIELD_REQUIRES = {

@@ -11,6 +11,8 @@ from studio.core.catalog import SCHEDULERS
 from studio.core.generation import geometry
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.geometry import Box, Size
+from studio.core.generation.prompts.dialects import find_differing_dialect, is_emphasis_read
+from studio.core.generation.prompts.plan import Dialect
 from studio.core.generation.requirements import (
     REQUIRES_COLOUR_FILL,
     REQUIRES_EXTENSION,
@@ -54,7 +56,43 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         name for name in SWITCH_FIELDS if getattr(request, name) == fields[name].default
     }
     unmet = {name for name, requirement in requirements.items() if not is_met[requirement]}
-    return frozenset(switched_off | unmet)
+    return frozenset(switched_off | unmet | _find_inactive_prompt_fields(request))
+
+
+def list_differing_dialects(request: RequestFields) -> list[Dialect]:
+    """Return the grammars of the prompts that read otherwise than the studio did at first."""
+    dialects = {
+        find_differing_dialect(
+            text,
+            syntax=request.prompt_syntax,
+            is_negative=is_negative,
+            emphasis=request.emphasis,
+        )
+        for text, is_negative in _list_prompts(request)
+    }
+    return sorted(dialect for dialect in dialects if dialect)
+
+
+def _find_inactive_prompt_fields(request: RequestFields) -> set[str]:
+    """Return which of the settings of reading change nothing: the prompts have no such signs."""
+    inactive = set()
+    if not list_differing_dialects(request):
+        inactive.add("prompt_syntax")
+    if not any(
+        is_emphasis_read(
+            text,
+            syntax=request.prompt_syntax,
+            is_negative=is_negative,
+            emphasis=request.emphasis,
+        )
+        for text, is_negative in _list_prompts(request)
+    ):
+        inactive.add("emphasis")
+    return inactive
+
+
+def _list_prompts(request: RequestFields) -> tuple[tuple[str, bool], ...]:
+    return (request.prompt, False), (request.negative_prompt, True)
 
 
 def find_faults(request: RequestFields) -> list[str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 
+from studio.core.generation.prompts.characters import reject_bad_characters
 from studio.core.generation.prompts.plan import Fragment, Wording
 from studio.errors import quote
 
@@ -53,11 +54,7 @@ def parse_words(text: str) -> Wording:
 
     Raises ValueError that names what is wrong and the place (counted from 1).
     """
-    for place, character in enumerate(text, 1):
-        if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
-            raise ValueError(
-                f"character {place} is not text (U+{ord(character):04X}); take it out."
-            )
+    reject_bad_characters(text)
     for pattern, name in _UNSUPPORTED_SYNTAX:
         match = pattern.search(text)
         if match:

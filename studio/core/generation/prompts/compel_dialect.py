@@ -1,0 +1,371 @@
+r"""compel's prompts: words weighed by signs, mixtures, joins and swaps.
+
+Knows: what compel 2.5.1 reads, which its own parser proves in the tests (it imports torch, so it
+cannot be used here). Does not know: LoRA tags, tokens.
+
+    word++  (a b)-           times 1.1 for each +, times 0.9 for each -
+    (a b)1.3  "a b"1.3       times the number, which follows at once
+    (a b).attend(1.3)        the same
+    (a b)  "a b"             nothing but a group; what is not closed is letters
+    ("a", "b").blend(.7, .3) a mixture; no_normalize as last leaves the weights as they are
+    ("a", "b").and(1, 0.5)   joined, each encoded on its own
+    a.swap(b, t_start=0.2)   painted as b, laid out as a
+    \( \) \"              the character itself; of other signs the \ stays, as there
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from studio.core.generation.prompts.a1111_attention import MAX_WEIGHT, reject_wild_weights
+from studio.core.generation.prompts.a1111_schedules import MAX_NESTING
+from studio.core.generation.prompts.characters import reject_bad_characters, reject_unknown_tags
+from studio.core.generation.prompts.plan import Chunk, Fragment, Swap, Wording
+from studio.errors import quote
+
+PLUS_FACTOR = 1.1
+MINUS_FACTOR = 0.9
+MAX_TEXTS = 16  # of a mixture or join
+SWAP_OPTIONS = ("s_start", "s_end", "t_start", "t_end", "shape_freedom")
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_WORD = re.compile(r'(?:\\[()",.+\-=]|[-+](?![ \t\r\n()",.+\-=]|\Z)|[^\s()",.+\-=])+')
+_QUOTED = re.compile(r'"((?:\\"|[^"\n\r])*)"')
+_FREE_WORD = re.compile(r"\S+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)|-?[0-9]+")
+_SIGNS = re.compile(r"\++|-+")
+_LORA = re.compile(r"(?:useLora|withLora)[ \t\r\n]*\(")
+_OPTION = re.compile(
+    rf"([\w-]+)[ \t\r\n]*=[ \t\r\n]*({_NUMBER.pattern}|[\w-]+)|{_NUMBER.pattern}|[\w-]+"
+)
+_CALL = re.compile(r"[ \t\r\n]*\.(attend|swap|blend|and|add)[ \t\r\n]*\(")
+_FIRST_CHARACTERS = {"quoted": '"', "bracket": "(", "lora": "uw"}
+_METHODS = ("blend", "and", "add")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Words within words, with a weight of their own."""
+
+    weight: float
+    children: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class SwapGroup:
+    """A swap whose words are not weighed yet."""
+
+    original: tuple[Node, ...]
+    edited: tuple[Node, ...]
+    options: tuple[tuple[str, float], ...]
+
+
+Node = str | Group | SwapGroup
+Match = tuple[int, tuple[Node, ...]]  # where it ends, and what it is
+
+
+def parse_wording(text: str) -> Wording:
+    """Parse a prompt without LoRA tags.
+
+    Raises ValueError that names what is wrong.
+    """
+    reject_bad_characters(text)
+    reject_unknown_tags(text)
+    # compel's own first step; it knows four blanks, and no more.
+    text = re.sub(r",(\S)", r", \1", re.sub(r"[^\S \t\r\n]", " ", text))
+    parser = _Parser(text)
+    call = parser.match_method_call()
+    if call is None:
+        return Wording(((_flatten(parser.parse_prompt()),),))
+    end, method, texts, options = call
+    if text[end:].strip():
+        raise ValueError(
+            f'.{method}() has to be the whole prompt: ("a", "b").{method}(). Take out '
+            f"{quote(text[end:].strip())}."
+        )
+    return _join_texts(method, texts, options)
+
+
+def _join_texts(
+    method: str, texts: list[tuple[Node, ...]], options: list[re.Match[str]]
+) -> Wording:
+    chunks = [_flatten(nodes) for nodes in texts]
+    names = [option[0] for option in options]
+    is_normalized = not (method == "blend" and names[-1:] == ["no_normalize"])
+    if not is_normalized:
+        names.pop()
+    for name in names:
+        if not _NUMBER.fullmatch(name):
+            raise ValueError(f".{method}() takes numbers, one for each prompt (not {quote(name)}).")
+    weights = [float(name) for name in names] or [1.0] * len(chunks)
+    if len(weights) != len(chunks):
+        raise ValueError(
+            f".{method}() has {len(weights)} weights for {len(chunks)} prompts; give one for each."
+        )
+    if not all(abs(weight) <= MAX_WEIGHT for weight in weights):
+        raise ValueError(f".{method}(): weights go from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
+    if method != "blend":
+        return Wording(tuple((chunk,) for chunk in chunks), "and", tuple(weights))
+    if any(isinstance(part, Swap) for chunk in chunks for part in chunk):
+        raise ValueError(".swap() cannot be a part of .blend().")
+    if is_normalized and abs(sum(weights)) < 1e-6:
+        raise ValueError(".blend(): the weights add up to 0; add no_normalize as the last.")
+    return Wording(tuple((chunk,) for chunk in chunks), "blend", tuple(weights), is_normalized)
+
+
+def _flatten(nodes: tuple[Node, ...]) -> Chunk:
+    """Return a prompt's fragments; neighbours of equal weight become one, with a blank between."""
+    parts: list[Fragment | Swap] = []
+    for part in _weigh(nodes, 1.0):
+        if (
+            parts
+            and isinstance(part, Fragment)
+            and isinstance(parts[-1], Fragment)
+            and parts[-1].weight == part.weight
+        ):
+            parts[-1] = Fragment(f"{parts[-1].text} {part.text}", part.weight)
+        else:
+            parts.append(part)
+    chunk = tuple(part for part in parts if isinstance(part, Swap) or part.text.strip())
+    reject_wild_weights(chunk)
+    return chunk
+
+
+def _weigh(nodes: tuple[Node, ...], weight: float) -> list[Fragment | Swap]:
+    parts: list[Fragment | Swap] = []
+    for node in nodes:
+        if isinstance(node, str):
+            parts.append(Fragment(_unescape(node), weight))
+        elif isinstance(node, Group):
+            parts += _weigh(node.children, weight * node.weight)
+        else:
+            # A swap's own words first: each side is one stretch of fragments.
+            sides = []
+            for side in (node.original, node.edited):
+                chunk = _flatten((Group(weight, side),))
+                if any(isinstance(part, Swap) for part in chunk):
+                    raise ValueError(".swap() cannot be a part of another .swap().")
+                sides.append(tuple(part for part in chunk if isinstance(part, Fragment)))
+            parts.append(Swap(sides[0], sides[1], node.options))
+    return parts
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\(", "(").replace("\\)", ")").replace('\\"', '"')
+
+
+@dataclass
+class _Parser:
+    """A prompt read from left to right; what begins at a place is read once."""
+
+    text: str
+    depth: int = 0
+    memory: dict[tuple[str, int], Match | None] = field(default_factory=dict)
+
+    def parse_prompt(self) -> tuple[Node, ...]:
+        """Return all words, the syntax in them read as far as it is syntax."""
+        nodes: list[Node] = []
+        position = self.skip_blanks(0)
+        while position < len(self.text):
+            match = (
+                self.match("swap", position)
+                or self.match("lora", position)
+                or self.match("attention", position)
+                or self.match("quoted", position)
+                or self.match("bracket", position)
+            )
+            if match is None:
+                word = _FREE_WORD.match(self.text, position)
+                assert word
+                match = word.end(), (word[0],)
+            nodes += match[1]
+            position = self.skip_blanks(match[0])
+        return tuple(nodes)
+
+    def match_method_call(
+        self,
+    ) -> tuple[int, str, list[tuple[Node, ...]], list[re.Match[str]]] | None:
+        """Return the end, method, prompts and options of `("a", "b").blend(…)`, if it is that."""
+        position = self.skip_blanks(0)
+        if not self.text.startswith("(", position):
+            return None
+        texts = []
+        while True:
+            position = self.skip_blanks(position + 1)  # behind the bracket or a comma
+            match = self.match("target", position) or self._match_quoted_prompt(position)
+            if match is None:
+                return None
+            texts.append(match[1])
+            position = self.skip_blanks(match[0])
+            if len(texts) > MAX_TEXTS or not self.text.startswith(",", position):
+                break
+        if not self.text.startswith(")", position):
+            return None
+        call = _CALL.match(self.text, position + 1)
+        options = call and call[1] in _METHODS and self._match_options(call.end())
+        if not call or not options or not self.text.startswith(")", options[0]):
+            return None
+        return options[0] + 1, call[1], texts, options[1]
+
+    def match(self, kind: str, position: int) -> Match | None:
+        """Return what of a kind begins at a place, remembered."""
+        first = self.text[position : position + 1]
+        if first not in _FIRST_CHARACTERS.get(kind, first):
+            return None
+        key = kind, position
+        if key not in self.memory:
+            self.memory[key] = None  # nothing of a kind begins with itself
+            self.memory[key] = getattr(self, f"_match_{kind}")(position)
+        return self.memory[key]
+
+    def skip_blanks(self, position: int) -> int:
+        """Return where the next character stands that is no blank."""
+        match = _BLANKS.match(self.text, position)
+        return match.end() if match else position
+
+    def _match_word(self, position: int) -> Match | None:
+        word = _WORD.match(self.text, position)
+        return (word.end(), (word[0],)) if word else None
+
+    def _match_quoted(self, position: int) -> Match | None:
+        """Match quotes whose words are syntax to the end; quotes in them are letters."""
+        quoted = _QUOTED.match(self.text, position)
+        if quoted is None:
+            return None
+        if not quoted[1].strip():
+            return quoted.end(), ("",)
+        parser = self._open_quotes(quoted[1])
+        end, nodes = parser.match_words(0, ",.")
+        return (quoted.end(), nodes) if parser.skip_blanks(end) == len(parser.text) else None
+
+    def _match_quoted_prompt(self, position: int) -> Match | None:
+        """Match quotes whose words are read as a whole prompt."""
+        quoted = _QUOTED.match(self.text, position)
+        if quoted is None:
+            return None
+        return quoted.end(), self._open_quotes(quoted[1]).parse_prompt()
+
+    def _open_quotes(self, words: str) -> _Parser:
+        return _Parser(words.replace('\\"', '"').replace('"', '\\"'), self.depth)
+
+    def _match_bracket(self, position: int) -> Match | None:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise ValueError(f"brackets lie more than {MAX_NESTING} deep.")
+        end, nodes = self.match_words(position + 1, ",.")
+        self.depth -= 1
+        end = self.skip_blanks(end)
+        return (end + 1, nodes) if self.text.startswith(")", end) else None
+
+    def match_words(self, position: int, signs: str) -> Match:
+        """Return the words from a place on, up to a sign that is neither syntax nor in `signs`."""
+        nodes: list[Node] = []
+        end = position
+        while True:
+            position = self.skip_blanks(end)
+            match = (
+                self.match("lora", position)
+                or self.match("attention", position)
+                or self.match("swap", position)
+                or self.match("bracket", position)
+                or self.match("quoted", position)
+                or self.match("word", position)
+            )
+            if match is None and self.text[position : position + 1] in tuple(signs):
+                match = position + 1, (self.text[position],)
+            if match is None:
+                return end, tuple(nodes)
+            nodes += match[1]
+            end = match[0]
+
+    def _match_target(self, position: int) -> Match | None:
+        return (
+            self.match("quoted", position)
+            or self.match("bracket", position)
+            or self.match("word", position)
+        )
+
+    def _match_attention(self, position: int) -> Match | None:
+        target = self.match("target", position)
+        if target is None:
+            return None
+        call = _CALL.match(self.text, target[0])
+        if call and call[1] == "attend":
+            start = self.skip_blanks(call.end())
+            weight = _SIGNS.match(self.text, start) or _NUMBER.match(self.text, start)
+            end = self.skip_blanks(weight.end()) if weight else start
+            if weight and self.text.startswith(")", end):
+                return end + 1, (Group(_read_weight(weight[0]), target[1]),)
+        group = self.match("quoted", position) or self.match("bracket", position)
+        if group:
+            weight = _SIGNS.match(self.text, group[0]) or _NUMBER.match(self.text, group[0])
+        else:
+            weight = _SIGNS.match(self.text, target[0])
+        if weight is None:
+            return None
+        return weight.end(), (Group(_read_weight(weight[0]), (group or target)[1]),)
+
+    def _match_swap(self, position: int) -> Match | None:
+        target = self.match("target", position)
+        call = _CALL.match(self.text, target[0]) if target else None
+        if not target or not call or call[1] != "swap":
+            return None
+        end, edited = self.match_words(call.end(), "")
+        end = self.skip_blanks(end)
+        options: list[re.Match[str]] = []
+        if self.text.startswith(",", end):
+            end, options = self._match_options(end + 1)
+        if not self.text.startswith(")", end):
+            return None
+        return end + 1, (SwapGroup(target[1], edited, _read_swap_options(options)),)
+
+    def _match_lora(self, position: int) -> Match | None:
+        match = _LORA.match(self.text, position)
+        if match is None:
+            return None
+        raise ValueError(
+            f"{match[0]}…) cannot be used: write <lora:name:0.8>, or choose the LoRA beside the "
+            "prompt."
+        )
+
+    def _match_options(self, position: int) -> tuple[int, list[re.Match[str]]]:
+        """Return where options with commas between them end, and each; there may be none."""
+        options: list[re.Match[str]] = []
+        end = self.skip_blanks(position)
+        option = _OPTION.match(self.text, end)
+        while option:
+            options.append(option)
+            end = self.skip_blanks(option.end())
+            if not self.text.startswith(",", end):
+                break
+            option = _OPTION.match(self.text, self.skip_blanks(end + 1))
+        return end, options
+
+
+def _read_weight(text: str) -> float:
+    if text[0] == "+" and set(text) == {"+"}:
+        return _raise(PLUS_FACTOR, len(text))
+    if set(text) == {"-"}:
+        return _raise(MINUS_FACTOR, len(text))
+    return float(text)
+
+
+def _raise(factor: float, exponent: int) -> float:
+    try:
+        return float(factor**exponent)
+    except OverflowError:
+        raise ValueError(f"{exponent} signs in a row are too many.") from None
+
+
+def _read_swap_options(options: list[re.Match[str]]) -> tuple[tuple[str, float], ...]:
+    values = {}
+    for option in options:
+        name, value = option[1], option[2]
+        if name not in SWAP_OPTIONS or not _NUMBER.fullmatch(value):
+            raise ValueError(
+                f".swap() takes the options {', '.join(SWAP_OPTIONS)}, each with a number (not "
+                f"{quote(option[0])})."
+            )
+        values[name] = float(value)
+    return tuple(values.items())
