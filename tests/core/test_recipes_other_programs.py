@@ -16,7 +16,8 @@ from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import SOURCES, read_recipe
 from support.comfyui_graphs import BASIC, changed, dump, node
-from support.recipe_files import CIVITAI, FILES, SWARM, RecipeFile, copy_metadata
+from support.recipe_files import FILES, RecipeFile, copy_metadata
+from support.recipe_texts import CIVITAI, SWARM
 
 pytestmark = pytest.mark.smoke
 HAS_GRAMMAR = "prompt_syntax" in RequestFields.model_fields

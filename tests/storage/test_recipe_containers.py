@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from studio.storage.gallery import read_image_settings, read_text_settings
 from support.comfyui_graphs import BASIC, DRAWN, dump
-from support.recipe_files import DRAW_THINGS, FILES, FOOOCUS, SWARM, wrap_xmp
+from support.recipe_files import FILES, wrap_xmp
+from support.recipe_texts import DRAW_THINGS, FOOOCUS, SWARM
 
 USER_COMMENT, EXIF_IFD, MODEL, MAKE = 0x9286, 0x8769, 0x0110, 0x010F
 SIZE = (64, 48)

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from studio.core.generation.geometry import count_effective_steps
 from studio.core.generation.recipes.comfyui_graph import (
     Graph,
     Link,
@@ -29,25 +28,22 @@ from studio.core.generation.recipes.comfyui_graph import (
 )
 from studio.core.generation.recipes.comfyui_models import ModelReader
 from studio.core.generation.recipes.comfyui_nodes import OUTPUT_WORDS
+from studio.core.generation.recipes.comfyui_passes import take_first_pass, take_second_pass
 from studio.core.generation.recipes.comfyui_prompts import PromptReader
 from studio.core.generation.recipes.comfyui_samplers import (
-    Origin,
-    Pass,
     is_sampler,
     read_pass,
     trace_origin,
 )
 from studio.core.generation.recipes.comfyui_values import GraphValues, WorkLimitReached
 from studio.core.generation.recipes.draft import RecipeDraft
-from studio.core.generation.recipes.json_text import as_number, as_object, parse_json
+from studio.core.generation.recipes.json_text import as_object, parse_json
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 PROGRAM = "ComfyUI"
 MAX_CHOICES = 12
 MAX_PASSES = 6
 MAX_SHOWN_CHARS = 20_000
-_MAX_STEPS_HERE = 150
-_STEPPED_NOISE_WORDS = ("ancestral", "sde", "lcm")
 
 
 def recognises_graph(metadata: ImageMetadata) -> bool:
@@ -208,17 +204,17 @@ def _read_sampler_chain(
             break
         chain.append((node, trace_origin(values, node)))
     first, origin = chain[-1]
-    asked = read_pass(values, first)
-    _take_pass(asked, origin, draft)
+    settings = read_pass(values, first)
+    take_first_pass(settings, origin, draft)
     model = ModelReader(values, draft)
     prompts = PromptReader(values, draft)
-    prompts.take_prompts(asked.positive, asked.negative)
-    model.take_model(asked.model, prompts.clip)
+    prompts.take_prompts(settings.positive, settings.negative)
+    model.take_model(settings.model, prompts.clip)
     model.take_vae(_find_vae(values.graph, last))
     if prompts.guidance is not None:
         draft.note(f"Flux's own guidance {prompts.guidance:g} is not taken over.")
     if len(chain) > 1:
-        _take_second_pass(values, asked, chain[-2], draft, image_size)
+        take_second_pass(values, settings, chain[-2], draft, image_size)
     if len(chain) > 2:
         draft.note(f"It was painted {len(chain)} times over; two passes are taken.")
 
@@ -234,108 +230,6 @@ def _find_vae(graph: Graph, sampler: Node) -> Any:
         ):
             return node.inputs["vae"]
     return sampler.inputs.get("optional_vae", sampler.inputs.get("vae"))
-
-
-def _take_pass(asked: Pass, origin: Origin, draft: RecipeDraft) -> None:
-    draft.take_seed(asked.seed)
-    if asked.cfg is not None:
-        draft.take_number("guidance", asked.cfg)
-    draft.take_sampler(asked.sampler, asked.schedule)
-    for sentence in asked.notes:
-        draft.note(sentence)
-    steps = asked.steps
-    if steps is not None and 0 < asked.denoise < 1:
-        steps = find_whole_steps(steps, asked.denoise)
-    if steps is not None:
-        draft.take_number("steps", steps)
-    if isinstance(asked.sampler, str) and any(
-        word in asked.sampler for word in _STEPPED_NOISE_WORDS
-    ):
-        draft.note("Its sampler adds noise at each step, there from another source: it differs.")
-    draft.take_size(*origin.size)
-    if origin.num_images > 1:
-        draft.note(
-            f"It is one of {origin.num_images} painted at once; only the first has this noise here."
-        )
-    if origin.is_masked:
-        draft.note("Only a masked part was painted; the file holds no mask.")
-    if origin.kind == "picture":
-        draft.note("It was made from another picture, which the file does not hold.")
-    elif origin.kind == "unknown":
-        draft.note("What it began with is not in the file: the size may be another.")
-    if asked.denoise < 1 and origin.kind != "noise":
-        draft.take_number("strength", asked.denoise)
-    elif asked.denoise < 1:
-        draft.note(f"Denoise {asked.denoise:g} from pure noise is not here: it will differ.")
-
-
-def find_whole_steps(steps: int, denoise: float) -> int:
-    """Return of how many steps so many run at a strength; ComfyUI counts those that run.
-
-    Args:
-        steps: That run.
-        denoise: Above 0 and below 1.
-    """
-    for whole_steps in range(steps, _MAX_STEPS_HERE + 1):
-        if count_effective_steps(whole_steps, denoise) >= steps:
-            return whole_steps
-    return _MAX_STEPS_HERE
-
-
-def _take_second_pass(
-    values: GraphValues,
-    first: Pass,
-    step: tuple[Node, Origin],
-    draft: RecipeDraft,
-    image_size: tuple[int, int] | None,
-) -> None:
-    node, origin = step
-    asked = read_pass(values, node)
-    if not origin.is_enlarged:
-        if asked.first_step or not asked.adds_noise:
-            draft.note(
-                f"From step {asked.first_step} on another sampler went on (a refiner, maybe); "
-                "here the first goes on to the end."
-            )
-        else:
-            draft.note("A second sampler painted it again at the same size; that is left out.")
-        return
-    scale = _find_scale(origin, draft, image_size)
-    if scale is None:
-        draft.note("It was enlarged and painted again, by how much is not in the file.")
-        return
-    draft.take_number("hires_scale", scale)
-    draft.take("hires_resize", "latent" if origin.has_latent_resize else "pixel")
-    if origin.upscaler:
-        draft.add_file("upscaler", origin.upscaler)
-        draft.take("hires_upscaler", origin.upscaler)
-    draft.take_number("hires_strength", asked.denoise)
-    if asked.steps is not None:
-        steps = asked.steps
-        if 0 < asked.denoise < 1:
-            steps = find_whole_steps(steps, asked.denoise)
-        draft.take_number("hires_steps", steps)
-    tile = as_number(values.resolve(node.inputs.get("tile_width"), "tile_width"))
-    if tile:
-        draft.take_number("hires_tile", int(tile) // 8 * 8)
-    draft.note("The second pass draws its noise in another way here: details will differ.")
-    if (asked.cfg, asked.sampler, asked.schedule) != (first.cfg, first.sampler, first.schedule):
-        draft.note("Its second pass had a sampler or guidance of its own; here it has the first's.")
-
-
-def _find_scale(
-    origin: Origin, draft: RecipeDraft, image_size: tuple[int, int] | None
-) -> float | None:
-    """Return how many times as large the second pass is."""
-    if origin.scale is not None and not origin.upscaler:
-        return round(origin.scale, 4)
-    width: int | None = draft.values.get("width")
-    new_width = as_number(origin.new_size[0]) if origin.new_size else None
-    if not new_width and image_size and origin.kind == "sampler":
-        new_width = image_size[0]
-    if width and new_width and new_width >= width:
-        return round(new_width / width, 4)
-    return round(origin.scale, 4) if origin.scale is not None else None
 
 
 SOURCE = RecipeSource(PROGRAM, recognises_graph, read_graph)

@@ -129,7 +129,7 @@ def _read_assembled(values: GraphValues, node: Node) -> Pass:
     inputs = node.inputs
     guider = values.get_node(inputs.get("guider")) or node
     noise = values.get_node(inputs.get("noise")) or node
-    asked = Pass(
+    settings = Pass(
         seed=values.resolve(noise.inputs.get("noise_seed"), "noise_seed"),
         cfg=values.resolve(guider.inputs.get("cfg", guider.inputs.get("cfg_conds")), "cfg"),
         model=guider.inputs.get("model"),
@@ -138,35 +138,35 @@ def _read_assembled(values: GraphValues, node: Node) -> Pass:
         adds_noise=noise.kind != "DisableNoise" and inputs.get("add_noise") is not False,
     )
     if guider.kind == "BasicGuider":
-        asked.cfg = 1  # no negative prompt is asked
+        settings.cfg = 1  # no negative prompt is asked
     elif guider is not node and guider.kind != "CFGGuider":
-        asked.notes.append(f"Guidance by {guider.kind!r:.60} is not here: it will differ.")
-    _read_solver(values, inputs.get("sampler"), asked)
-    _read_noise_levels(values, inputs.get("sigmas"), asked)
-    return asked
+        settings.notes.append(f"Guidance by {guider.kind!r:.60} is not here: it will differ.")
+    _read_solver(values, inputs.get("sampler"), settings)
+    _read_noise_levels(values, inputs.get("sigmas"), settings)
+    return settings
 
 
-def _read_solver(values: GraphValues, link: Any, asked: Pass) -> None:
+def _read_solver(values: GraphValues, link: Any, settings: Pass) -> None:
     solver = values.get_node(link)
     if solver is None:
         return
-    asked.sampler = values.resolve(solver.inputs.get("sampler_name"), "sampler_name")
+    settings.sampler = values.resolve(solver.inputs.get("sampler_name"), "sampler_name")
     if solver.kind in SAMPLER_NODES:
-        asked.sampler = SAMPLER_NODES[solver.kind]
+        settings.sampler = SAMPLER_NODES[solver.kind]
         if solver.inputs.get("solver_type") == "heun":
-            asked.sampler = f"{asked.sampler}_heun"
+            settings.sampler = f"{settings.sampler}_heun"
         changed = [
             f"{key} {solver.inputs[key]!r:.20}"
             for key in ("eta", "s_noise")
             if as_number(solver.inputs.get(key)) not in (None, 1.0)
         ]
         if changed:
-            asked.notes.append(f"The sampler's {' and '.join(changed)} is not taken over.")
-    elif asked.sampler is None:
-        asked.notes.append(f"Sampler {solver.kind!r:.60} is not here; left as it is.")
+            settings.notes.append(f"The sampler's {' and '.join(changed)} is not taken over.")
+    elif settings.sampler is None:
+        settings.notes.append(f"Sampler {solver.kind!r:.60} is not here; left as it is.")
 
 
-def _read_noise_levels(values: GraphValues, link: Any, asked: Pass) -> None:
+def _read_noise_levels(values: GraphValues, link: Any, settings: Pass) -> None:
     """Read steps, schedule and denoise off the node that makes the noise levels."""
     for _ in range(MAX_CHAIN):
         node = values.get_node(link)
@@ -174,18 +174,20 @@ def _read_noise_levels(values: GraphValues, link: Any, asked: Pass) -> None:
             return
         if "steps" in node.inputs and "sigmas" not in node.inputs:
             break
-        asked.notes.append(f"The noise levels were changed by {node.kind!r:.60}: it will differ.")
+        settings.notes.append(
+            f"The noise levels were changed by {node.kind!r:.60}: it will differ."
+        )
         link = node.inputs.get("sigmas")
     else:
         return
-    asked.steps = as_whole_number(values.resolve(node.inputs.get("steps"), "steps"))
-    asked.schedule = SCHEDULE_NODES.get(node.kind) or values.resolve(
+    settings.steps = as_whole_number(values.resolve(node.inputs.get("steps"), "steps"))
+    settings.schedule = SCHEDULE_NODES.get(node.kind) or values.resolve(
         node.inputs.get("scheduler"), "scheduler"
     )
-    if asked.schedule is None:
-        asked.notes.append(f"Schedule {node.kind!r:.60} is not here; left as it is.")
+    if settings.schedule is None:
+        settings.notes.append(f"Schedule {node.kind!r:.60} is not here; left as it is.")
     denoise = as_number(values.resolve(node.inputs.get("denoise"), "denoise"))
-    asked.denoise = 1.0 if denoise is None else denoise
+    settings.denoise = 1.0 if denoise is None else denoise
 
 
 def trace_origin(values: GraphValues, sampler: Node) -> Origin:

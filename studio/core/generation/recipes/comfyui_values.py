@@ -88,9 +88,9 @@ class GraphValues:
             return None
         if node.kind in JOINING_NODES and node.inputs.get("action", "append") == "append":
             return self._join_texts(node, depth)
-        shown = node.inputs.get("text_0")
-        if isinstance(shown, str):  # what a "ShowText" node showed
-            return as_text(shown)
+        display = node.inputs.get("text_0")
+        if isinstance(display, str):  # what a "ShowText" node showed
+            return as_text(display)
         for key in (*TEXT_KEYS, *(name for name in node.inputs if "text" in name.casefold())):
             text = self.read_text(node.inputs.get(key), depth + 1)
             if text is not None:

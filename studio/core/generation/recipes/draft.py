@@ -75,9 +75,9 @@ class RecipeDraft:
 
     def note_unused(self, names: Iterable[Any]) -> None:
         """Note the names of settings that nothing here corresponds to."""
-        listed = ", ".join(sorted({f"{name!s:.60}" for name in names}))
-        if listed:
-            self.note(f"Not taken over: {listed:.300}.")
+        words = ", ".join(sorted({f"{name!s:.60}" for name in names}))
+        if words:
+            self.note(f"Not taken over: {words:.300}.")
 
     def take(self, name: str, value: Any) -> bool:
         """Take a value for a field if it fits; note it otherwise. Return whether it was taken."""
