@@ -99,6 +99,21 @@ class Settings(BaseSettings):
     preview_every: int = Field(
         3, ge=0, le=100, description="Steps between live previews; 0 shows none."
     )
+    pictures_carry: Literal["", "everything", "text", "nothing"] = Field(
+        "",
+        description="What the files of new pictures say of their making: everything, text "
+        "(A1111's alone) or nothing; empty is as the page's owner chose, at first everything.",
+    )
+    mark_ai: bool | None = Field(
+        None,
+        description="Whether new pictures say that they are made with AI, as IPTC has it; empty is "
+        "as the page's owner chose, at first yes.",
+    )
+    comfyui_graphs: bool | None = Field(
+        None,
+        description="Whether new pictures also carry a graph that ComfyUI opens; empty is as the "
+        "page's owner chose, at first no.",
+    )
     guest_jobs: int = Field(
         8, ge=1, le=10_000, description="Jobs of one guest that run or wait at a time."
     )

@@ -25,7 +25,7 @@ from studio.storage.gallery import Gallery
 from studio.storage.home import Home
 from studio.storage.inputs import Inputs
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif")
 TRANSPARENCY = "transparency"  # in place of a mask's file: the image's own
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from studio import __version__
 from studio.core.base import field_schemas, former_names
 from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.export_spec import ExportSpec
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.settings import Settings
@@ -24,7 +25,8 @@ from studio.settings import Settings
 GUEST_FLAGS = tuple(
     name for name in Settings.model_fields if name.startswith(("guest_", "all_guests_"))
 )
-HOME_FLAGS = ("home", "device", "precision", "keep_free", "memory", "preview_every")
+CARRY_FLAGS = ("pictures_carry", "mark_ai", "comfyui_graphs")
+HOME_FLAGS = ("home", "device", "precision", "keep_free", "memory", "preview_every", *CARRY_FLAGS)
 
 
 def add_field_flags(
@@ -198,6 +200,24 @@ def _add_upscale_flags(parser: argparse.ArgumentParser) -> None:
     _add_home_flags(parser, argparse.SUPPRESS)
 
 
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them"
+    )
+    add_field_flags(parser, ExportSpec)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where the files go (default: the folder you are in)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object a line: path, source, notes"
+    )
+    _add_home_flags(parser, argparse.SUPPRESS)
+
+
 def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
@@ -360,6 +380,27 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
         metavar="N",
         help="steps between previews, 0 for none (default 3)",
     )
+    parser.add_argument(
+        "--pictures-carry",
+        default=default,
+        metavar="WHAT",
+        help="what new pictures say of their making: everything, text (A1111's alone) or nothing "
+        "(default: as chosen in the Gallery, at first everything)",
+    )
+    parser.add_argument(
+        "--mark-ai",
+        default=default,
+        metavar="yes|no",
+        help="whether new pictures say that they are made with AI, as IPTC has it (default: as "
+        "chosen in the Gallery, at first yes)",
+    )
+    parser.add_argument(
+        "--comfyui-graphs",
+        default=default,
+        metavar="yes|no",
+        help="whether new pictures also carry a graph that ComfyUI opens (default: as chosen in "
+        "the Gallery, at first no)",
+    )
 
 
 # By name, which is that of its module: what its help says, what adds its flags.
@@ -373,6 +414,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "upscale": (
         "Make pictures larger without painting anything anew; print one path a line.",
         _add_upscale_flags,
+    ),
+    "export": (
+        "Write pictures as PNG, JPEG, WebP or AVIF, with all, some or none of what made them, or "
+        "as ComfyUI's graph; print one path a line. Nothing is ever written over.",
+        _add_export_flags,
     ),
     "sweep": (
         "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and "

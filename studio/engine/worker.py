@@ -359,6 +359,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-free", type=float)
     parser.add_argument("--memory")
     parser.add_argument("--preview-every", type=int)
+    for flag in ("--pictures-carry", "--mark-ai", "--comfyui-graphs"):
+        parser.add_argument(flag)
     parser.add_argument(
         "--linger",
         type=float,

@@ -15,11 +15,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
+from studio.core.generation.recipes.xmp import find_studio_json
 from studio.errors import BadPicture
 
-ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+HAS_AVIF = bool(features.check("avif"))  # a Pillow built without it does not know the name
+ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", *(["AVIF"] if HAS_AVIF else []), "BMP", "GIF")
 MAX_PIXELS = 64_000_000
 MAX_SIDE_PX = 16_384
 MIN_INPUT_SIDE_PX = 8
@@ -73,6 +75,8 @@ def load_image(
             text_chunks = _read_text_chunks(image)
             if comment := _read_user_comment(image):
                 text_chunks["parameters"] = comment
+            if studio_json := _read_studio_json(image):
+                text_chunks.setdefault("studio", studio_json)
             upright_image = ImageOps.exif_transpose(image)
             profile = image.info.get("icc_profile")
             rgb_image = _to_rgb(upright_image, background, notes, name)
@@ -211,7 +215,7 @@ def _open_image(source: Path | bytes, name: str, max_pixels: int | None = None) 
         raise
     except Exception:  # Pillow's plugins raise anything at a damaged header
         raise BadPicture(
-            f"{name} is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF."
+            f"{name} is no picture that can be read; use PNG, JPEG, WebP, AVIF, BMP or GIF."
         ) from None
     try:
         _check_size(image.size, name, max_pixels)
@@ -225,7 +229,7 @@ def _measure_file(path: Path, name: str) -> int:
     """Return the bytes of a file. Raises BadPicture for a pipe, which would never answer."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise BadPicture(f"{name} is no file; use PNG, JPEG, WebP, BMP or GIF.")
+        raise BadPicture(f"{name} is no file; use PNG, JPEG, WebP, AVIF, BMP or GIF.")
     return status.st_size
 
 
@@ -296,3 +300,11 @@ def _read_user_comment(image: Image.Image) -> str:
         return ""
     codec = _USER_COMMENT_CODECS.get(comment[:8], "utf-8")
     return comment[8:].decode(codec, "replace")
+
+
+def _read_studio_json(image: Image.Image) -> str:
+    """Read our own settings in a JPEG, WebP or AVIF: they stand in the XMP packet."""
+    packet = image.info.get("xmp", b"")
+    if not isinstance(packet, bytes):
+        return ""
+    return find_studio_json(packet.decode("utf-8", "replace"))

@@ -208,6 +208,7 @@ def _build_detaching_flags() -> dict[str, Any]:
 
 def worker_command(settings: Settings) -> list[str]:
     """Return the command line of a worker with these settings."""
+    switches = {"--mark-ai": settings.mark_ai, "--comfyui-graphs": settings.comfyui_graphs}
     return [
         sys.executable,
         "-m",
@@ -224,4 +225,12 @@ def worker_command(settings: Settings) -> list[str]:
         settings.memory,
         "--preview-every",
         str(settings.preview_every),
+        "--pictures-carry",
+        settings.pictures_carry,
+        *(
+            word
+            for flag, value in switches.items()
+            if value is not None
+            for word in (flag, "yes" if value else "no")
+        ),
     ]

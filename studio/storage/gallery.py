@@ -4,7 +4,8 @@ Knows: PNG text, thumbnails, an index that can be rebuilt from the files. Does n
 image was computed.
 
 A PNG carries two texts: `parameters`, which A1111 and its relatives read, and `studio`, our JSON,
-which loses nothing. The index lies outside the folders that the page serves.
+which loses nothing; or less, as the owner chose (picture_options.py). The index knows all, and lies
+outside the folders that the page serves.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import ConfigDict, Field
 
 from studio.core.base import Spec, validate, validate_stored
-from studio.core.generation import infotext, rules
+from studio.core.generation import rules
+from studio.core.generation.carried import Making, build_texts
 from studio.core.generation.recipes import sources
 from studio.core.generation.recipes.own import OWN_CHUNK, parse_own_json
 from studio.core.generation.recipes.recipe import Recipe
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
+from studio.core.generation.used_files import NO_FILES, UsedFiles
 from studio.errors import BadPicture, InvalidSpec, StudioError
 from studio.imaging import decode
+from studio.imaging.encode import encode_png
 from studio.imaging.image_metadata import (
     SIDECAR_SUFFIXES,
     read_image_metadata,
@@ -42,6 +45,7 @@ from studio.settings import Settings
 from studio.storage import atomic
 from studio.storage.database import Database, Row
 from studio.storage.odd_files import explain_odd_file
+from studio.storage.picture_options import PictureOptions
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +82,7 @@ class PngMetadata(Spec):
     owner: str
     created: float = Field(ge=0, lt=1e11)
     upscale: UpscaleRecord | None = None
+    used_files: UsedFiles = NO_FILES
 
     @classmethod
     def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +104,7 @@ class GeneratedImage:
         owner: Whose it is.
         created: Unix time.
         upscale: How it was made larger afterwards; None where it was not.
+        used_files: The files of weights, as other programs know them.
     """
 
     path: Path
@@ -110,6 +116,7 @@ class GeneratedImage:
     owner: str
     created: float
     upscale: UpscaleRecord | None = None
+    used_files: UsedFiles = NO_FILES
 
     @property
     def settings(self) -> ResolvedRequest | None:
@@ -139,6 +146,7 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.outputs = settings.outputs.resolve()
         self.thumbs = settings.thumbs
+        self.options = PictureOptions(settings)
         self._database = Database(
             settings.home / "gallery.sqlite",
             MIGRATIONS,
@@ -162,6 +170,7 @@ class Gallery:
         seconds: float,
         owner: str,
         upscale: UpscaleRecord | None = None,
+        used_files: UsedFiles = NO_FILES,
     ) -> GeneratedImage:
         """Write the PNG and its thumbnail, then the index.
 
@@ -173,6 +182,7 @@ class Gallery:
             seconds: How long it took.
             owner: Whose it is.
             upscale: How it was made larger, if it was.
+            used_files: The files of weights, as other programs know them.
 
         Raises:
             BadFile: The disk does not take it.
@@ -188,18 +198,14 @@ class Gallery:
         }
         if upscale:
             metadata["upscale"] = upscale.model_dump(mode="json")
-            parameters = infotext.format_upscale(request, upscale)
-        else:
-            parameters = infotext.format_infotext(request, content_hashes)
-        info = PngInfo()
-        info.add_itxt("parameters", parameters)
-        info.add_itxt("studio", json.dumps(metadata, ensure_ascii=False))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", pnginfo=info)
+        if used_files != NO_FILES:
+            metadata["used_files"] = used_files.model_dump(mode="json")
+        making = Making(request, used_files, upscale, metadata)
+        data = encode_png(image, build_texts(making, self.options.load()))
         local_time = time.localtime(created)
         folder = self.outputs / time.strftime("%Y-%m-%d", local_time)
         stem = f"{time.strftime('%H%M%S', local_time)}-{request.seed}-{digest[:8]}"
-        path = self._write_new_file(folder, stem, buffer.getvalue())
+        path = self._write_new_file(folder, stem, data)
         self._write_thumbnail(path, image)
         return self._add_to_index(path, metadata)
 
@@ -322,9 +328,9 @@ class Gallery:
         """
         if self._thumbnail_path(path).is_file():
             chunks = decode.read_text_chunks(path)
-            return validate_stored(PngMetadata, _parse_studio_chunk(chunks))
+            return validate_stored(PngMetadata, parse_studio_chunk(chunks))
         loaded = decode.load_image(path)
-        metadata = validate_stored(PngMetadata, _parse_studio_chunk(loaded.text_chunks))
+        metadata = validate_stored(PngMetadata, parse_studio_chunk(loaded.text_chunks))
         self._write_thumbnail(path, loaded.image)
         return metadata
 
@@ -411,7 +417,16 @@ class Gallery:
             owner=str(metadata["owner"]),
             created=_check_number(metadata["created"]),
             upscale=UpscaleRecord.model_validate(upscale) if upscale else None,
+            used_files=_read_used_files(metadata),
         )
+
+
+def _read_used_files(metadata: Mapping[str, Any]) -> UsedFiles:
+    """Return the files that metadata names; none where it does not, or not as it should."""
+    try:
+        return validate(UsedFiles, metadata.get("used_files") or {})
+    except (InvalidSpec, TypeError, ValueError):
+        return NO_FILES
 
 
 def _check_number(value: Any) -> float:
@@ -421,7 +436,7 @@ def _check_number(value: Any) -> float:
     return float(value)
 
 
-def _parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
+def parse_studio_chunk(text_chunks: Mapping[str, str]) -> dict[str, Any]:
     """Return our JSON in a PNG, not yet validated. Raises BadPicture where there is none."""
     try:
         return parse_own_json(text_chunks.get(OWN_CHUNK, ""))

@@ -28,6 +28,7 @@ MIGRATIONS = (
     """,
 )
 IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
+AVIF_SIGNATURES = (b"ftypavif", b"ftypavis")  # behind the length of the first box
 TEXT_SUFFIXES = (".toml", ".json", ".txt")
 MAX_TEXT_BYTES = 2**20  # a viewer's verdicts about some thousand cells
 SIGNATURE_BYTES = 12
@@ -132,9 +133,10 @@ def check_kind(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(SIGNATURE_BYTES)
     is_image = start.startswith(IMAGE_SIGNATURES) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
+    is_image = is_image or start[4:] in AVIF_SIGNATURES
     is_text = path.suffix.lower() in TEXT_SUFFIXES and b"\0" not in start
     if not is_image and not (is_text and path.stat().st_size <= MAX_TEXT_BYTES):
         raise BadFile(
             f"{path.name:.80} is no file that a guest can send: take a picture (PNG, JPEG, WebP, "
-            "BMP or GIF), or settings as TOML or JSON."
+            "AVIF, BMP or GIF), or settings as TOML or JSON."
         )

@@ -183,7 +183,7 @@ def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Studio) -> None:
     assert "Traceback" not in made.stderr
     assert made.stderr.splitlines()[-2:] == [
         "studio: 1 of 3 pictures could not be made.",
-        "c.jpg: c.jpg is no picture that can be read; use PNG, JPEG, WebP, BMP or GIF.",
+        "c.jpg: c.jpg is no picture that can be read; use PNG, JPEG, WebP, AVIF, BMP or GIF.",
     ]
     for path in map(Path, made.stdout.splitlines()):
         pixels = np.asarray(Image.open(path))

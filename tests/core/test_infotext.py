@@ -13,6 +13,7 @@ from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest, LoraUse
+from studio.core.generation.used_files import UsedFile, UsedFiles, shorten_name
 from support.request_fields import IMAGE_TASK_VALUES, OTHER_VALUES
 from support.sentences import refused
 
@@ -184,9 +185,11 @@ def values(text: str) -> dict[str, Any]:
 
 
 def test_written_as_a1111_writes_it() -> None:
-    assert infotext.format_infotext(REQUEST, {"model": "6ce0161689b3853acaa03779ec93eafe"}) == (
+    model = UsedFile(kind="model", name="pocket", sha256="6ce0161689b3853a" * 4)
+    assert infotext.format_infotext(REQUEST, UsedFiles(files=(model,))) == (
         "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, "
-        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, Version: studio {__version__}"
+        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, "
+        f'Hashes: {{"model": "6ce0161689"}}, Version: studio {__version__}'
     )
     more = {
         "negative_prompt": "",
@@ -272,10 +275,16 @@ def test_work_on_a_picture_as_others_write_it() -> None:
     ]
 
 
-@given(requests(), st.sampled_from(["", "6ce0161689b3853acaa03779ec93eafe"]))
-def test_nothing_is_lost(request: GenerationRequest, model_hash: str) -> None:
-    found = infotext.parse_infotext(infotext.format_infotext(request, {"model": model_hash}))
-    assert validate(GenerationRequest, found.values) == request
+@given(requests(), st.booleans())
+def test_nothing_is_lost(request: GenerationRequest, has_hashes: bool) -> None:
+    """But folders of names, which A1111 does not know."""
+    files = [UsedFile(kind="lora", name=use.name, tensors_sha256=SHA) for use in request.loras]
+    model = UsedFile(kind="model", name=request.model, sha256=SHA)
+    used_files = UsedFiles(files=(model, *files)) if has_hashes else UsedFiles()
+    found = infotext.parse_infotext(infotext.format_infotext(request, used_files))
+    uses = tuple(infotext._shorten_loras(request))
+    expected = {"model": shorten_name(request.model), "loras": uses}
+    assert validate(GenerationRequest, found.values) == request.model_copy(update=expected)
     assert found.notes == []
 
 
@@ -451,13 +460,14 @@ def test_never_anything_but_a_value_error(text: str) -> None:
 
 def test_the_hashes_of_embeddings() -> None:
     """A1111's key and number of digits; names with commas and colons come back."""
-    contents = {"model": "6ce0" * 16, "embedding EasyNegative": "c74b4e810b030f6b" * 4}
-    text = infotext.format_infotext(REQUEST, contents | {"embedding a, b: c": "12345678" * 8})
-    assert 'TI hashes: "EasyNegative: c74b4e810b03, a, b: c: 123456781234", Version' in text
+    hashes = {"EasyNegative": "c74b4e810b030f6b" * 4, "a, b: c": "12345678" * 8}
+    files = [UsedFile(kind="embedding", name=name, sha256=sha) for name, sha in hashes.items()]
+    text = infotext.format_infotext(REQUEST, UsedFiles(files=tuple(files)))
+    assert 'TI hashes: "EasyNegative: c74b4e810b03, a, b: c: 123456781234", Hashes' in text
     parsed = infotext.parse_infotext(text)
     assert parsed.embedding_hashes == {"EasyNegative": "c74b4e810b03", "a, b: c": "123456781234"}
     assert not parsed.notes
-    assert "TI hashes" not in infotext.format_infotext(REQUEST, {"model": "6ce0" * 16})
+    assert "TI hashes" not in infotext.format_infotext(REQUEST)
 
 
 def test_the_hashes_of_an_image_from_a1111() -> None:
@@ -471,6 +481,6 @@ def test_an_upscaler_whose_name_begins_as_a1111s_formula_is_a_file() -> None:
     request = GenerationRequest(
         prompt="a boat", width=64, height=64, seed=3, hires_scale=2, hires_upscaler="LatentPlus"
     )
-    parsed = infotext.parse_infotext(infotext.format_infotext(request, {}))
+    parsed = infotext.parse_infotext(infotext.format_infotext(request))
     assert parsed.values["hires_upscaler"] == "LatentPlus"
     assert not parsed.notes

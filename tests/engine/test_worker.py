@@ -92,6 +92,9 @@ def test_a_worker_has_its_studios_settings(tmp_path: Path) -> None:
         keep_free=2.5,
         memory="low",
         preview_every=7,
+        pictures_carry="text",
+        mark_ai=False,
+        comfyui_graphs=True,
     )
     flags = vars(_build_parser().parse_args(worker_command(settings)[3:]))
     assert load(**{name: value for name, value in flags.items() if name != "linger"}) == settings

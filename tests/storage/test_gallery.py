@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from studio.core.generation import infotext
 from studio.core.generation.request import ResolvedRequest
+from studio.core.generation.used_files import UsedFile, UsedFiles
 from studio.errors import BadFile, BadPicture
 from studio.settings import Settings, load
 from studio.storage.gallery import (
@@ -28,6 +29,8 @@ REQUEST = ResolvedRequest(
     prompt="a red boat, größe 100%", negative_prompt="fog", width=128, height=192, seed=7
 )
 CONTENTS = {"model": "6ce0161689b3853acaa03779ec93eafe", "dtype": "float32"}
+MODEL_FILE = UsedFile(kind="model", name="pocket", file_name="p.ckpt", sha256="7" * 64)
+FILES = UsedFiles(files=(MODEL_FILE,), overrides=(("zero_snr", "True"),))
 Save = Callable[..., GeneratedImage]
 
 
@@ -49,6 +52,7 @@ def save(gallery: Gallery) -> Save:
             content_hashes=CONTENTS,
             seconds=1.25,
             owner=owner,
+            used_files=FILES,
         )
 
     return save
@@ -84,8 +88,9 @@ def test_saved_and_found(gallery: Gallery, save: Save, settings: Settings) -> No
 def test_the_file_tells_all(save: Save) -> None:
     picture = save()
     text = Image.open(picture.path).info
-    assert text["parameters"] == infotext.format_infotext(REQUEST, CONTENTS)
-    assert "Model hash: 6ce0161689," in text["parameters"]
+    assert text["parameters"] == infotext.format_infotext(REQUEST, FILES)
+    assert f"Model hash: {'7' * 10}," in text["parameters"]
+    assert "digitalsourcetype/trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
     said = json.loads(text["studio"])
     assert said == {
         "request": REQUEST.model_dump(mode="json"),
@@ -94,6 +99,7 @@ def test_the_file_tells_all(save: Save) -> None:
         "seconds": 1.25,
         "owner": "ann",
         "created": picture.created,
+        "used_files": FILES.model_dump(mode="json"),
     }
     assert read_image_settings(picture.path).program == "studio"
     assert read_image_settings(picture.path).values == REQUEST.model_dump(mode="json")

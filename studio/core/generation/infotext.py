@@ -11,37 +11,35 @@ read back (recipes/a1111.py), PNG files (storage/gallery.py), which models the l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from studio import __version__
+from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.recipes.a1111 import parse_infotext
 from studio.core.generation.recipes.a1111_keys import (
     EMBEDDING_HASH_KEY,
     OPTIONAL_FIELD_KEYS,
     VALUE_LABELS,
 )
-from studio.core.generation.recipes.own import get_embedding_hashes
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaler_names import get_upscaler_title
 from studio.core.generation.upscaling import UpscaleRecord
+from studio.core.generation.used_files import NO_FILES, UsedFiles, shorten_name
 
-SHOWN_HASH_DIGITS = 10
-SHOWN_EMBEDDING_HASH_DIGITS = 12  # A1111 shows two more of these
+_CIVITAI_KEY = "Hashes"  # JSON, not quoted: Civitai looks for its braces
 _VERSION_TAG = f"studio {__version__}"
 _ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
 
 
-def format_infotext(
-    request: GenerationRequest, content_hashes: Mapping[str, str] | None = None
-) -> str:
+def format_infotext(request: GenerationRequest, used_files: UsedFiles = NO_FILES) -> str:
     """Return the text for one image's resolved request.
+
+    Names are written as A1111 knows files: without folders.
 
     Args:
         request: The request.
-        content_hashes: What its digest was made over: of the model's ("model") ten digits are
-            written, of each textual inversion's ("embedding NAME") twelve.
+        used_files: The files that it was made with; their hashes are written as A1111, Forge and
+            Civitai compute them.
     """
-    content_hashes = content_hashes or {}
     schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
@@ -50,12 +48,12 @@ def format_infotext(
         "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": content_hashes.get("model", "")[:SHOWN_HASH_DIGITS] or None,
-        "Model": request.model,
+        "Model hash": used_files.get_hash("model"),
+        "Model": shorten_name(request.model),
         "Clip skip": _none_if_1(request.clip_skip),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
-        EMBEDDING_HASH_KEY: _format_embedding_hashes(content_hashes),
+        **_collect_file_pairs(request, used_files),
         "Version": _VERSION_TAG,
     }
     text = _format_text(request, pairs)
@@ -70,27 +68,46 @@ def format_infotext(
     return _format_text(request, quoted_pairs | pairs)
 
 
-def format_upscale(request: GenerationRequest, record: UpscaleRecord) -> str:
+def _collect_file_pairs(request: GenerationRequest, used_files: UsedFiles) -> dict[str, object]:
+    """Return what is said of the files beside the model's own name and hash."""
+    vae = used_files.get("vae")
+    vae_name = vae.file_name if vae else shorten_name(request.vae)
+    overrides = dict(used_files.overrides)
+    noise_schedule = {"True": "Zero Terminal SNR", "False": "Default"}
+    return {
+        "VAE hash": used_files.get_hash("vae"),
+        "VAE": vae_name or None,
+        "Lora hashes": used_files.format_lora_hashes(),
+        EMBEDDING_HASH_KEY: _format_embedding_hashes(used_files),
+        "Prediction type": overrides.get("prediction_type"),
+        "Noise Schedule": noise_schedule.get(overrides.get("zero_snr", "")),
+        _CIVITAI_KEY: used_files.format_civitai_hashes(),
+    }
+
+
+def format_upscale(
+    request: GenerationRequest, record: UpscaleRecord, used_files: UsedFiles = NO_FILES
+) -> str:
     """Return the text for an image that was made larger: as A1111's Extras tab writes it.
 
     Args:
         request: What the image was made with before.
         record: How it was made larger; where nothing is known of before, only that is written.
+        used_files: The files that it was made with before, as far as they are known.
     """
     pairs = {
         "Postprocess upscale by": _format_number(record.scale),
         "Postprocess upscaler": get_upscaler_title(record.upscaler),
     }
     settings = ", ".join(f"{key}: {_quote(key, value)}" for key, value in pairs.items())
-    return f"{format_infotext(request)}, {settings}" if record.has_settings else settings
+    if not record.has_settings:
+        return settings
+    return f"{format_infotext(request, used_files)}, {settings}"
 
 
-def _format_embedding_hashes(content_hashes: Mapping[str, str]) -> str | None:
-    pairs = [
-        f"{name}: {content_hash[:SHOWN_EMBEDDING_HASH_DIGITS]}"
-        for name, content_hash in get_embedding_hashes(content_hashes).items()
-    ]
-    return ", ".join(pairs) or None
+def _format_embedding_hashes(used_files: UsedFiles) -> str | None:
+    hashes = used_files.list_hashes("embedding")
+    return ", ".join(f"{name}: {digits}" for name, digits in hashes.items()) or None
 
 
 def _none_if_1(number: int) -> int | None:
@@ -116,6 +133,7 @@ def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
         elif isinstance(value, float):
             value = _format_number(value)
         pairs[key] = value
+    pairs.pop("VAE", None)  # it is written with the files
     if request.active_upscaler:  # A1111 has one name for what is enlarged and by what
         pairs["Hires upscaler"] = get_upscaler_title(request.active_upscaler)
     if request.has_hires_pass and not request.image:  # A1111 has one name for both strengths
@@ -129,7 +147,9 @@ def _format_text(request: GenerationRequest, pairs: dict[str, object]) -> str:
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     settings = [
-        f"{key}: {_quote(key, str(value))}" for key, value in pairs.items() if value is not None
+        f"{key}: {value if key == _CIVITAI_KEY else _quote(key, str(value))}"
+        for key, value in pairs.items()
+        if value is not None
     ]
     lines.append(", ".join(settings))
     return "\n".join(lines)
@@ -140,12 +160,21 @@ def _is_prompt_preserved(request: GenerationRequest, text: str) -> bool:
     return bool(
         values["prompt"] == request.prompt
         and values["negative_prompt"] == request.negative_prompt
-        and values.get("loras", []) == request.model_dump(mode="json")["loras"]
+        and values.get("loras", []) == [use.model_dump() for use in _shorten_loras(request)]
     )
 
 
 def _format_lora_tags(request: GenerationRequest) -> str:
-    return " ".join(use.tag for use in request.loras)
+    return " ".join(use.tag for use in _shorten_loras(request))
+
+
+def _shorten_loras(request: GenerationRequest) -> list[LoraUse]:
+    """Return the LoRAs under their files' names, as far as two do not share one."""
+    names = [shorten_name(use.name) for use in request.loras]
+    return [
+        use.model_copy(update={"name": name}) if names.count(name) == 1 else use
+        for use, name in zip(request.loras, names)
+    ]
 
 
 def _quote(key: str, value: str) -> str:

@@ -20,6 +20,7 @@ from studio.core.generation import rules
 from studio.core.generation.family_rules import list_family_notes
 from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest, ResolvedRequest
+from studio.core.generation.used_files import UsedFiles
 from studio.engine.context import WorkerContext
 from studio.engine.generation.guidance import build_guidance
 from studio.engine.generation.trajectory_runner import (
@@ -35,6 +36,7 @@ from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import OutOfMemory, StudioError
 from studio.storage.models.model_configs import list_chosen_files
 from studio.storage.models.single_files import COMPONENT_TITLES
+from studio.storage.models.used_files import list_used_files
 
 
 def generate(
@@ -88,6 +90,7 @@ class _GenerationRun:
     # What the present plan brings: the model as it is lent, what its images' digests hold.
     model: LoadedModel
     content_hashes: Mapping[str, str]
+    used_files: UsedFiles
     saver: ThreadPoolExecutor
 
     def __init__(
@@ -121,6 +124,8 @@ class _GenerationRun:
         with self.context.pipelines.borrow(self.request, plan=plan) as model:
             self.model = model
             self.content_hashes = self.context.pipelines.content_hashes(self.request, plan)
+            library = self.context.home.library
+            self.used_files = list_used_files(library, self.request, self.content_hashes)
             for active in model.active_adapters:
                 if active.adapter and active.adapter.warning:
                     self.add_note(active.adapter.warning)
@@ -222,6 +227,7 @@ class _GenerationRun:
             content_hashes={**self.content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
+            used_files=self.used_files,
         )
         return {
             "path": str(saved.path),

@@ -123,8 +123,15 @@ def write_exports(
     sheet_metrics = [
         name for name in METRICS if name in metric_names and name in table.metric_names
     ]
+    is_marked = context.home.gallery.options.load().ai_mark
     sheet_paths = write_sheets(
-        table, folder, SHEET_STEM, x_axis=x_axis, y_axis=y_axis, metric_names=sheet_metrics
+        table,
+        folder,
+        SHEET_STEM,
+        x_axis=x_axis,
+        y_axis=y_axis,
+        metric_names=sheet_metrics,
+        source_type="trainedAlgorithmicMedia" if is_marked else "",
     )
     viewer_path = folder / "viewer.html"
     write_viewer(table, viewer_path)
@@ -180,7 +187,7 @@ def _build_cell(context: WorkerContext, cell: Cell, result: CellResult) -> Table
     return TableCell(
         image_path=image.path,
         seed=cell.request.seed,
-        settings=infotext.format_infotext(image.request, image.content_hashes),
+        settings=infotext.format_infotext(image.request, image.used_files),
         metrics={"seconds": image.seconds, **result.metrics},
         verdict=result.verdict,
         thumbnail_path=image.thumbnail if image.thumbnail.is_file() else None,

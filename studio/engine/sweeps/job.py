@@ -28,6 +28,7 @@ from studio.core.families.registry import FAMILIES
 from studio.core.generation.family_rules import find_family_faults
 from studio.core.generation.memory_policy import MEMORY_RAN_OUT_NOTE, MemoryPlan
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.used_files import UsedFiles
 from studio.core.sweeps.spec import Cell, SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
 from studio.engine.generation.trajectory_runner import (
@@ -46,6 +47,7 @@ from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.storage.gallery import GeneratedImage
 from studio.storage.models.embedding_index import EmbeddingIndex
 from studio.storage.models.library import ModelInfo
+from studio.storage.models.used_files import list_used_files
 from studio.storage.sweeps import CellResult
 from studio.storage.timings import load_timings
 
@@ -144,6 +146,7 @@ class _RequestResolver:
         self._cache: dict[Any, tuple[dict[str, str], ModelInfo] | StudioError] = {}
         self._embeddings: dict[Any, EmbeddingIndex] = {}  # by model and LoRAs
         self._embedding_hashes: dict[Any, dict[str, str]] = {}  # by these and prompts
+        self._used_files: dict[Any, UsedFiles] = {}  # by content hashes and names
 
     def resolve(self, request: GenerationRequest) -> tuple[ResolvedRequest, dict[str, str]]:
         """Return a cell's resolved request, and the hashes that its digest is made over.
@@ -178,6 +181,15 @@ class _RequestResolver:
     def list_notes(self, request: GenerationRequest) -> list[str]:
         """Return what is to be said of the words of a request that was resolved."""
         return self._embeddings[_get_word_key(request)].resolve([request]).notes
+
+    def list_files(self, request: ResolvedRequest, content_hashes: Mapping[str, str]) -> UsedFiles:
+        """Return the files of a request that was resolved, as other programs know them."""
+        names = tuple(use.name for use in request.loras)
+        key = (request.model, request.vae, names, tuple(content_hashes.items()))
+        if key not in self._used_files:
+            library = self._context.home.library
+            self._used_files[key] = list_used_files(library, request, content_hashes)
+        return self._used_files[key]
 
     def _hash_embeddings(self, request: GenerationRequest, model: ModelInfo) -> dict[str, str]:
         """Return the hashes of the embeddings that a cell's prompts name. Raises InvalidSpec."""
@@ -437,6 +449,7 @@ class _SweepRun:
             content_hashes={**cell.content_hashes, **task.extra_contents},
             seconds=seconds,
             owner=self.context.owner,
+            used_files=self._resolver.list_files(cell.request, cell.content_hashes),
         )
         self._record_image(cell.key, saved)
 

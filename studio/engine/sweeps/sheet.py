@@ -17,6 +17,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from studio.core.generation.carried import CarriedTexts
+from studio.core.generation.recipes.xmp import SourceType
 from studio.engine.sweeps.results import Coordinates, Table
 from studio.engine.sweeps.sheet_blocks import Block, build_blocks
 from studio.engine.sweeps.sheet_layout import (
@@ -30,6 +32,7 @@ from studio.engine.sweeps.sheet_layout import (
 from studio.engine.sweeps.sheet_text import load_font, wrap_text
 from studio.errors import BadPicture
 from studio.imaging import decode
+from studio.imaging.encode import build_png_info
 from studio.storage import atomic
 
 MAX_SIDE_PX = 16_000  # viewers and encoders give up not far above
@@ -78,17 +81,19 @@ def write_sheets(
     page_axes: int | Sequence[int] | None = None,
     metric_names: Sequence[str] = (),
     show_verdicts: bool = True,
+    source_type: SourceType = "",
 ) -> list[Path]:
     """Write the pages of `render_pages` as PNG files, one in memory at a time.
 
     They are called STEM.png, or STEM-01.png, … where there are several. Pages that an earlier
-    sheet of that name had more are removed.
+    sheet of that name had more are removed. `source_type` is what the files say of AI.
 
     Returns:
         The paths of the pages.
     """
     paths: list[Path] = []
     stem = atomic.safe_name(stem)
+    info = build_png_info(CarriedTexts(source_type=source_type))
     pages = render_pages(
         table,
         x_axis=x_axis,
@@ -100,7 +105,7 @@ def write_sheets(
     for number, image in enumerate(pages, 1):
         path = folder / f"{stem}-{number:02d}.png"
         with atomic.open_for_writing(path) as file:
-            image.save(file, "PNG")
+            image.save(file, "PNG", pnginfo=info)
         paths.append(path)
     if len(paths) == 1:
         paths = [paths[0].replace(folder / f"{stem}.png")]

@@ -6,14 +6,12 @@ Does not know: how a step is taken (trainer.py).
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 
 import torch
-from PIL.PngImagePlugin import PngInfo
 
-from studio.core.generation import infotext
+from studio.core.generation.carried import Making, build_texts
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
@@ -29,8 +27,10 @@ from studio.engine.training.data_loader import BatchLoader
 from studio.engine.training.prepare import TrainingSetup
 from studio.engine.training.trainer import NonFiniteLoss, Trainer
 from studio.errors import StudioError
+from studio.imaging.encode import encode_png
 from studio.storage import atomic
 from studio.storage.models.library import Library
+from studio.storage.models.used_files import list_used_files
 from studio.storage.training.runs import Run, sample_seed
 
 # Shares of the timesteps, 0 … 1, at which the validation loss is measured.
@@ -180,6 +180,7 @@ class TrainingMonitor:
     def _paint_samples(self, trainer: Trainer, paths: dict[int, Path], message: str) -> None:
         """Generate samples to the paths of their prompts, by number."""
         step = trainer.global_step
+        options = self.context.home.gallery.options.load()
         with trainer.network.eval_mode() as model:
             model.embeddings = self._sample_embeddings
             path_by_trajectory = {}
@@ -187,21 +188,17 @@ class TrainingMonitor:
                 request = self._build_sample_request(model, index)
                 trajectory = Trajectory(model, request, encode_prompts(model, request))
                 path_by_trajectory[trajectory] = path
+            first = next(iter(path_by_trajectory)).request
+            used_files = list_used_files(self.context.home.library, first, {})
             batcher = Batcher(model, self._get_sample_batch_size(model))
             for trajectory, latents, _ in batcher.denoise(
                 list(path_by_trajectory), lambda: self.report_progress(step, message)
             ):
                 if isinstance(latents, StudioError):
                     raise latents
-                metadata = PngInfo()
-                parameters = infotext.format_infotext(
-                    trajectory.request, {"model": self.setup.content_hash}
-                )
-                metadata.add_itxt("parameters", parameters)
-                buffer = io.BytesIO()
                 image = decode_latents(model, latents, trajectory.request.size)
-                image.save(buffer, "PNG", pnginfo=metadata)
-                atomic.write(path_by_trajectory[trajectory], buffer.getvalue())
+                texts = build_texts(Making(trajectory.request, used_files), options)
+                atomic.write(path_by_trajectory[trajectory], encode_png(image, texts))
 
     def _build_sample_request(self, model: LoadedModel, prompt_index: int) -> ResolvedRequest:
         """Return the request of a sample prompt, without the LoRAs that its text names."""

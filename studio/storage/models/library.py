@@ -363,6 +363,10 @@ class Library:
         """Return the sha256 of a single file; arguments as of `get_content_hash`."""
         return self._hashes.get_hash(path, [path], path.parent, compute)
 
+    def get_tensors_hash(self, path: Path) -> str:
+        """Return the hash by which other programs know a LoRA's file. Raises OSError, BadFile."""
+        return self._hashes.get_tensors_hash(path)
+
     @property
     def file_hashes(self) -> FileHashes:
         """The hashes by which other programs call the files of weights."""

@@ -18,6 +18,7 @@ from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.ui.components.before_after import BeforeAfterSlider, load_before_image
 from studio.ui.components.denoise_strip import DenoiseStrip
+from studio.ui.components.export_bar import ExportBar
 from studio.ui.errors import show_warning
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.images import render_image_settings
@@ -73,6 +74,7 @@ class ResultPanel:
             self.reuse_seed_button = gr.Button(
                 "Reuse this seed", size="sm", elem_id=self.elem_id("reuse-seed")
             )
+        self.exports = ExportBar(services, self.elem_id("export"))
         self.strip = DenoiseStrip(services, self.elem_id("strip"))
         self.selected_path = gr.State(None)
         self.paths: gr.State = gr.State([])
@@ -100,6 +102,7 @@ class ResultPanel:
             self.strip.container,
             self.strip.job_id,
             self.strip.sheet,
+            *self.exports.outputs,
             *self.comparison.outputs,
         ]
 
@@ -110,6 +113,7 @@ class ResultPanel:
             stop_button: Cancels the first job; enabled while there is one.
         """
         self.strip.wire(self.selected_path)
+        self.exports.wire(self.selected_path, self.paths)
         self.timer.tick(
             self.refresh,
             {self.snapshot, self.selected_path},
@@ -124,6 +128,7 @@ class ResultPanel:
                 self.image_settings,
                 self.compare_button,
                 self.strip.container,
+                *self.exports.outputs,
             ],
             **EVENT_OPTIONS,
         )
@@ -215,6 +220,7 @@ class ResultPanel:
             self.image_settings: "",
             self.send_row: gr.Row(visible=False),
             **self.strip.set_visible(False),
+            **self.exports.set_visible(False),
             **self.comparison.hide(),
         }
 
@@ -237,6 +243,7 @@ class ResultPanel:
         has_steps = bool(image and image.settings)
         return {
             **self.strip.set_visible(with_settings and has_steps),
+            **self.exports.set_visible(with_settings and image is not None),
             self.selected_path: path,
             self.image_settings: render_image_settings(image) if with_settings else "",
             self.compare_button: gr.Button(COMPARE_LABEL, visible=has_source),

@@ -16,7 +16,9 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
 from studio.ui.components.before_after import BeforeAfterSlider
+from studio.ui.components.carry_options import CarryOptionsBox
 from studio.ui.components.denoise_strip import DenoiseStrip
+from studio.ui.components.export_bar import ExportBar
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.tab import Tab
@@ -70,6 +72,7 @@ class GalleryTab:
             interactive=False,
             buttons=[],
         )
+        self.carry_options = CarryOptionsBox(self.services)
 
     def _add_view(self) -> None:
         """Place the selected image, its settings, and what can be done with it."""
@@ -100,6 +103,7 @@ class GalleryTab:
                 elem_id="gallery-dataset",
             )
             self.add = gr.Button("Add", size="sm", min_width=80, elem_id="gallery-add")
+        self.exports = ExportBar(self.services, "gallery-export", with_page=True)
         self.strip = DenoiseStrip(self.services, "gallery-strip")
 
     @property
@@ -117,12 +121,14 @@ class GalleryTab:
             self.send_row,
             self.dataset_row,
             self.strip.container,
+            *self.exports.outputs,
             *self.compare.outputs,
         ]
 
     def wire(self) -> None:
         """Connect events and handlers."""
         self.strip.wire(self.selected_path)
+        self.exports.wire(self.selected_path, self.paths)
         page_inputs: set[Any] = {self.query, self.page}
         self.query.change(self.search_images, self.query, self.page_outputs, **EVENT_OPTIONS)
         self.newer.click(self.show_newer, page_inputs, self.page_outputs, **EVENT_OPTIONS)
@@ -215,6 +221,7 @@ class GalleryTab:
             self.send_row: gr.Row(visible=image is not None),
             self.dataset_row: gr.Row(visible=image is not None),
             **self.strip.set_visible(image is not None and image.settings is not None),
+            **self.exports.set_visible(image is not None),
         }
         if image is None:
             return updates | {
@@ -302,6 +309,6 @@ def build(services: Services) -> Tab:
     return Tab(
         selected_path=tab.selected_path,
         send_row=tab.send_row,
-        on_open=lambda visitor: tab.render_page("", 0, visitor),
-        outputs=tab.page_outputs,
+        on_open=lambda visitor: tab.render_page("", 0, visitor) | tab.carry_options.render(visitor),
+        outputs=[*tab.page_outputs, *tab.carry_options.outputs],
     )

@@ -25,7 +25,11 @@ from studio.core.generation.recipes.a1111_keys import (
     PLAIN_FIELD_KEYS,
 )
 from studio.core.generation.recipes.a1111_text import A1111Text, split_text
-from studio.core.generation.recipes.file_names import clean_file_name, hide_paths
+from studio.core.generation.recipes.file_names import (
+    clean_file_name,
+    hide_paths,
+    strip_weights_ending,
+)
 from studio.core.generation.recipes.recipe import (
     FileReference,
     ImageMetadata,
@@ -47,6 +51,7 @@ from studio.core.generation.upscaler_names import (
 from studio.errors import quote
 
 _SIZE_PATTERN = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})")
+NOISE_SOURCE_KEY = "RNG"
 _OWN_VAE_WORDS = ("None", "Automatic", "Built in")
 _NO_MODEL_WORDS = ("", "None")
 _OLD_FIRST_PASS_PIXELS = 512 * 512  # of A1111's first pass in 2022, where none was chosen
@@ -150,7 +155,8 @@ def _read_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: bool) -> 
             _read_value(parsed, key, name, pairs.pop(key))
     _read_size(pairs, parsed)
     sampler, schedule = pairs.pop("Sampler", ""), pairs.pop("Schedule type", "")
-    _read_sampler(sampler, schedule, parsed, is_own)
+    is_own_of_before = is_own and NOISE_SOURCE_KEY not in pairs
+    _read_sampler(sampler, schedule, parsed, is_own_of_before)
     _read_optional_pairs(pairs, parsed, is_own)
     _read_upscaler(parsed)
     if is_own:
@@ -265,8 +271,10 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
     if seed_size and "seed_resize_width" in GenerationRequest.model_fields:
         del pairs["Seed resize from"]
         parsed.values["seed_resize_width"], parsed.values["seed_resize_height"] = seed_size
-    if not is_own and "vae" in parsed.values:
-        vae = str(parsed.values["vae"])
+    vae = str(parsed.values.get("vae", ""))
+    if vae and is_own:
+        parsed.values["vae"] = strip_weights_ending(vae)
+    elif vae:
         parsed.values["vae"] = "" if vae in _OWN_VAE_WORDS else clean_file_name(vae)
 
 
@@ -288,19 +296,22 @@ def _read_upscaler(parsed: ParsedInfotext) -> None:
         parsed.files.append(FileReference("upscaler", clean_file_name(name)))
 
 
-def _read_sampler(sampler: str, schedule: str, parsed: ParsedInfotext, is_own: bool) -> None:
-    """Read scheduler and noise schedule."""
+def _read_sampler(
+    sampler: str, schedule: str, parsed: ParsedInfotext, is_own_of_before: bool
+) -> None:
+    """Read scheduler and noise schedule.
+
+    Ours wrote Automatic for the model's own, until there was an Automatic and a noise source.
+    """
     reading = read_sampler(sampler, schedule)
     parsed.notes += reading.notes
     if reading.scheduler is None:
         return
     noise_schedule = reading.noise_schedule
-    if noise_schedule is None:  # our own was written so before it had a word for it
-        noise_schedule = (
-            get_model_schedule() if is_own else get_automatic_schedule(reading.scheduler)
-        )
+    if noise_schedule is None and is_own_of_before:
+        noise_schedule = get_model_schedule()
     parsed.values["scheduler"] = reading.scheduler
-    parsed.values["noise_schedule"] = noise_schedule
+    parsed.values["noise_schedule"] = noise_schedule or get_automatic_schedule(reading.scheduler)
 
 
 def _clean_up(parsed: ParsedInfotext) -> None:
@@ -344,8 +355,8 @@ def read_recipe(metadata: ImageMetadata) -> Recipe:
     text = _find_text(metadata)
     parsed = parse_infotext(text)
     values = parsed.values
+    _read_noise_source(parsed)
     if parsed.program != "studio":
-        _read_noise_source(parsed)
         values |= {"prompt_syntax": "A1111"} if _has_field("prompt_syntax") else {}
         text = hide_paths(text)
     return Recipe(parsed.program, values, parsed.files, parsed.notes, text)

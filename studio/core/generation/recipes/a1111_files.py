@@ -27,7 +27,8 @@ from studio.core.generation.recipes.recipe import FileKind, FileReference
 CIVITAI_KEY = "Civitai resources"
 MAX_FILES = 100  # of a kind; no picture names more
 MAX_LORA_WEIGHT = 4.0
-_HASH_PATTERN = re.compile(r"\s*(.{1,200}?)\s*: ([0-9a-fA-F]{8,64})\s*(?:,|$)")
+MAX_FILE_NAME_CHARS = 200
+_HASH_PATTERN = re.compile(r": ([0-9a-fA-F]{8,64})\s*(?:,|$)")
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _KINDS_BY_PREFIX: dict[str, FileKind] = {
     "model": "model",
@@ -116,8 +117,15 @@ def _reference_loras(
 
 
 def _read_hashes(text: str) -> dict[str, str]:
-    """Read `name: hash, name: hash`."""
-    return {name: digits.lower() for name, digits in _HASH_PATTERN.findall(text)[:MAX_FILES]}
+    """Read `name: hash, name: hash`; a name may hold commas and colons itself."""
+    hashes: dict[str, str] = {}
+    begin = 0
+    for match in _HASH_PATTERN.finditer(text):
+        name = text[begin : match.start()].strip()
+        begin = match.end()
+        if 0 < len(name) <= MAX_FILE_NAME_CHARS and len(hashes) < MAX_FILES:
+            hashes[name] = match[1].lower()
+    return hashes
 
 
 def _read_json_hashes(pairs: Mapping[str, str]) -> dict[tuple[str, str], str]:

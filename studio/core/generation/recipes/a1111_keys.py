@@ -33,7 +33,7 @@ PLAIN_FIELD_KEYS = {
 # What is written in a way of its own, or is not written: that of one image says nothing of others.
 SPECIAL_FIELDS = {
     *("prompt", "negative_prompt", "loras", "width", "height", "scheduler", "noise_schedule"),
-    *("num_images", "hires_upscaler"),
+    *("num_images", "hires_upscaler", "seed_resize_width", "seed_resize_height"),
 }
 # All others, under A1111's names where it has them; written where they are active and differ from
 # the default, some always.

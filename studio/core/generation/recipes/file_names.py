@@ -19,7 +19,12 @@ MAX_NAME_CHARS = 300
 def clean_file_name(name: str) -> str:
     """Return a file's name without folders and without the ending of weights."""
     base = re.split(r"[\\/]", name.strip()[-MAX_NAME_CHARS:])[-1]
-    return _WEIGHTS_ENDING.sub("", base).strip()
+    return strip_weights_ending(base).strip()
+
+
+def strip_weights_ending(name: str) -> str:
+    """Return a file's name without the ending of weights."""
+    return _WEIGHTS_ENDING.sub("", name)
 
 
 def hide_paths(text: str) -> str:

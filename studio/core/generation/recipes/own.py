@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from studio.core.base import validate, validate_stored
@@ -17,6 +18,7 @@ from studio.core.generation.recipes.recipe import (
     Recipe,
     RecipeSource,
 )
+from studio.core.generation.recipes.xmp import find_studio_json
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.errors import InvalidSpec
@@ -46,15 +48,15 @@ def get_embedding_hashes(content_hashes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _find_json(metadata: ImageMetadata) -> str:
-    for text in (metadata.chunks.get(OWN_CHUNK, ""), metadata.sidecars.get(".json", "")):
-        try:
-            if text is metadata.chunks.get(OWN_CHUNK) or parse_own_json(text).keys() >= (
-                _SIDECAR_KEYS
-            ):
-                parse_own_json(text)
-                return text
-        except ValueError:
-            continue
+    """Return our JSON: a PNG's text, in other formats in the XMP packet, or a file beside it."""
+    for text in (metadata.chunks.get(OWN_CHUNK, ""), find_studio_json(metadata.xmp)):
+        with suppress(ValueError):
+            parse_own_json(text)
+            return text
+    sidecar = metadata.sidecars.get(".json", "")
+    with suppress(ValueError):
+        if parse_own_json(sidecar).keys() >= _SIDECAR_KEYS:
+            return sidecar
     return ""
 
 
@@ -88,7 +90,7 @@ def _read(metadata: ImageMetadata) -> Recipe:
             for name, content_hash in get_embedding_hashes(hashes).items()
         ],
         [f"It was made larger afterwards, with {record.upscaler}."] if record else [],
-        metadata.chunks.get("parameters", ""),
+        metadata.chunks.get("parameters", "") or metadata.user_comment,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.errors import quote
@@ -58,7 +58,7 @@ _NEAR_SAMPLERS = {
 _SCHEDULES: dict[str, tuple[str, ...]] = {
     "karras": ("Karras",),
     "exponential": ("Exponential",),
-    "polyexponential": ("Polyexponential",),
+    "polyexponential": ("Polyexponential", "Exponential"),  # the same levels with its usual rho
     "beta": ("Beta",),
     "uniform": ("Uniform",),
     "sgmuniform": ("SGM Uniform",),
@@ -116,7 +116,7 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
         return SamplerReading()
     folded = _fold(sampler)
     name, suffix = _find_sampler(folded, sampler)
-    scheduler = cast(Scheduler, name) if name in SCHEDULERS else None
+    scheduler = name if name in SCHEDULERS else None
     if scheduler is None:
         note = f"Sampler {quote(name or sampler)} is not in this studio; "
         return SamplerReading(notes=(f"{note}the scheduler is left as it is.",))
@@ -128,7 +128,7 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
         return SamplerReading(scheduler, None, tuple(notes))
     noise_schedule = _find_schedule(words, scheduler)
     if noise_schedule is None:
-        noise_schedule = get_model_schedule()
+        noise_schedule = get_fallback_schedule()
         spelling = schedule.strip() or suffix
         notes.append(
             f"Schedule type {quote(spelling)} does not go with {scheduler} here; "
@@ -143,11 +143,19 @@ def get_model_schedule() -> NoiseSchedule:
     return next(name for name in names if name in ("Model default", "As shipped"))
 
 
+def get_fallback_schedule() -> NoiseSchedule:
+    """Return what is taken where a schedule does not go with a sampler."""
+    names: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
+    return next((name for name in names if name == "Automatic"), get_model_schedule())
+
+
 def get_automatic_schedule(scheduler: Scheduler) -> NoiseSchedule:
     """Return what A1111's "Automatic" is for a sampler here."""
+    if get_fallback_schedule() == "Automatic":
+        return get_fallback_schedule()
+    wanted = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
     possible = SCHEDULERS[scheduler].noise_schedules
-    wanted = ("Automatic", _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform"))
-    return next((name for name in possible if name in wanted), get_model_schedule())
+    return next((name for name in possible if name == wanted), get_model_schedule())
 
 
 def _fold(name: str) -> str:

@@ -1,0 +1,329 @@
+"""A request as ComfyUI's API graph, of the nodes that ComfyUI itself has.
+
+Knows: those nodes, their inputs, ComfyUI's names of samplers and schedules. Does not know: files
+(imaging/encode.py), how a graph is read (recipes/).
+
+What those nodes cannot do is refused by name, never left out: masks, tiles, a sampler that is not
+there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
+and its samplers are k-diffusion's.
+
+Source: its modules nodes and comfy_extras (nodes_model_advanced, nodes_upscale_model), and names in
+comfy.samplers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from studio.core.base import field_meta
+from studio.core.generation.geometry import upscale_size
+from studio.core.generation.prompts.dialects import plan_prompt
+from studio.core.generation.prompts.plan import Swap
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.used_files import UsedFiles, UsedKind, shorten_name
+from studio.errors import InvalidSpec
+
+SAMPLERS = {
+    "Euler": "euler",
+    "Euler a": "euler_ancestral",
+    "Heun": "heun",
+    "LMS": "lms",
+    "DPM2": "dpm_2",
+    "DPM2 a": "dpm_2_ancestral",
+    "DPM++ 2S a": "dpmpp_2s_ancestral",
+    "DPM++ 2M": "dpmpp_2m",
+    "DPM++ 2M SDE": "dpmpp_2m_sde",
+    "DPM++ 3M SDE": "dpmpp_3m_sde",
+    "DPM++ SDE": "dpmpp_sde",
+    "DDIM": "ddim",
+    "DDPM": "ddpm",
+    "UniPC": "uni_pc",
+    "DEIS": "deis",
+    "LCM": "lcm",
+    "IPNDM": "ipndm",
+}
+SCHEDULES = {
+    "Karras": "karras",
+    "Exponential": "exponential",
+    "Beta": "beta",
+    "Uniform": "normal",
+    "Normal": "normal",
+    "SGM Uniform": "sgm_uniform",
+    "Simple": "simple",
+    "Linear quadratic": "linear_quadratic",
+    "KL optimal": "kl_optimal",
+}
+# What "Automatic" is for a sampler; for all others it is Uniform.
+_AUTOMATIC_SCHEDULES = {
+    **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM2", "DPM2 a"), "Karras"),
+    **dict.fromkeys(("DPM++ 2M SDE", "DPM++ 3M SDE"), "Exponential"),
+    "UniPC": "SGM Uniform",
+}
+_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v_prediction", "sample": "x0"}
+# Settings that the graph says, or that decide nothing in it.
+_SAID_FIELDS = frozenset(
+    {
+        *("prompt", "negative_prompt", "model", "width", "height", "steps", "guidance", "seed"),
+        *("scheduler", "noise_schedule", "clip_skip", "loras", "image", "strength", "vae"),
+        *("resize_mode", "hires_scale", "hires_resize", "hires_steps", "hires_strength"),
+        *("hires_upscaler", "guidance_rescale", "num_images", "batch_size", "prompt_syntax"),
+        *("hires_overlap",),
+    }
+)
+Link = list[str | int]  # a node's id and the number of its output
+
+
+@dataclass
+class ComfyGraph:
+    """A graph, and what one has to know before it runs.
+
+    Attributes:
+        nodes: By id, as ComfyUI's API takes them.
+        notes: A sentence for each file that has to be put somewhere.
+    """
+
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, class_type: str, **inputs: Any) -> str:
+        """Add a node; return its id."""
+        node_id = str(len(self.nodes) + 1)
+        self.nodes[node_id] = {"class_type": class_type, "inputs": inputs}
+        return node_id
+
+
+def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
+    """Return the graph of one image.
+
+    Args:
+        request: Of this one image.
+        used_files: The files that it was made with.
+
+    Raises:
+        InvalidSpec: Names all that ComfyUI's own nodes cannot do.
+    """
+    faults = _find_faults(request, used_files)
+    embeddings = used_files.list_hashes("embedding")
+    prompts = []
+    for title, text in (("Prompt", request.prompt), ("Negative prompt", request.negative_prompt)):
+        try:
+            prompts.append(format_prompt(text, embeddings))
+        except ValueError as error:
+            faults.append(f"{title}: {error}")
+    if faults:
+        raise InvalidSpec(faults)
+    graph = ComfyGraph()
+    model, clip, vae = _add_model(graph, request, used_files)
+    conditionings = [[graph.add("CLIPTextEncode", text=text, clip=clip), 0] for text in prompts]
+    latent = _add_start(graph, request, vae)
+    sampler_inputs = _get_sampler_inputs(request, model, conditionings)
+    if request.image:
+        steps, denoise = request.effective_steps, request.strength
+    else:
+        steps, denoise = request.steps, 1.0
+    if steps:
+        node = graph.add(
+            "KSampler", **sampler_inputs, latent_image=latent, steps=steps, denoise=denoise
+        )
+        latent = [node, 0]
+    if request.has_hires_pass:
+        latent = _add_hires_pass(graph, request, vae, latent)
+        graph.nodes[str(latent[0])]["inputs"] |= sampler_inputs
+    decoded = graph.add("VAEDecode", samples=latent, vae=vae)
+    graph.add("SaveImage", images=[decoded, 0], filename_prefix="studio")
+    return graph
+
+
+def format_prompt(text: str, embeddings: Iterable[str] = ()) -> str:
+    """Return a prompt as ComfyUI reads it: every weight as a number, embeddings by their prefix.
+
+    Raises ValueError for what it has no words for.
+    """
+    plan = plan_prompt(text)
+    wordings = plan.wordings
+    is_single = len(plan.branches) == 1 and len(wordings) == 1
+    if not is_single or len(wordings[0].texts) != 1 or len(wordings[0].texts[0]) > 1:
+        raise ValueError(
+            "ComfyUI's text node has no AND, BREAK, blend or words that change on the way."
+        )
+    parts = []
+    for chunk in wordings[0].texts[0]:
+        for fragment in chunk:
+            if isinstance(fragment, Swap):
+                raise ValueError("ComfyUI's text node has no swap.")
+            words = re.sub(r"([()])", r"\\\1", _mark_embeddings(fragment.text, embeddings))
+            is_weighted = fragment.weight != 1 and words.strip()
+            parts.append(f"({words}:{fragment.weight:.6g})" if is_weighted else words)
+    return "".join(parts)
+
+
+def _mark_embeddings(text: str, names: Iterable[str]) -> str:
+    for name in names:
+        pattern = rf"(?<![\w:/]){re.escape(name)}(?!\w)"
+        text = re.sub(pattern, lambda match: f"embedding:{match[0]}", text, flags=re.IGNORECASE)
+    return text
+
+
+def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
+    """Return a sentence for each thing that ComfyUI's own nodes cannot do."""
+    faults = []
+    if used_files.get("model") is None:
+        faults.append(
+            f"Model: ComfyUI loads checkpoints of one file, and {shorten_name(request.model)} is "
+            "not known as one."
+        )
+    overrides = dict(used_files.overrides)
+    if "zero_snr" in overrides and "prediction_type" not in overrides:
+        faults.append(
+            "Model: its zero terminal SNR was decided here and what it predicts was not, and "
+            "ComfyUI's node asks for both; decide both under Model settings."
+        )
+    if request.scheduler not in SAMPLERS:
+        faults.append(f"Scheduler: ComfyUI has no {request.scheduler}.")
+    if not _find_schedule(request):
+        faults.append(f"Schedule: ComfyUI has no {request.noise_schedule}; choose one by its name.")
+    if request.image and request.resize_mode == "fill" and not request.is_masked:
+        faults.append("Resize mode: ComfyUI's own nodes do not fill edges.")
+    for name, info in type(request).model_fields.items():
+        neutral = field_meta(GenerationRequest, name).get("neutral", [info.default])[0]
+        is_neutral = getattr(request, name) in (neutral, info.default)
+        if name not in _SAID_FIELDS and name not in request.inactive_fields and not is_neutral:
+            faults.append(f"{info.title}: ComfyUI's own nodes have nothing like it.")
+    return faults
+
+
+def _find_schedule(request: GenerationRequest) -> str:
+    """Return ComfyUI's name of a request's schedule; empty where it has none."""
+    name: str = request.noise_schedule
+    if name == "Automatic":
+        name = _AUTOMATIC_SCHEDULES.get(request.scheduler, "Uniform")
+    return SCHEDULES.get(name, "")
+
+
+def _get_file_name(used_files: UsedFiles, kind: UsedKind, name: str) -> str:
+    names = {
+        file.name: file.file_name
+        for file in used_files.files
+        if file.kind == kind and file.file_name
+    }
+    return names.get(name) or f"{shorten_name(name)}.safetensors"
+
+
+def _add_model(
+    graph: ComfyGraph, request: ResolvedRequest, used_files: UsedFiles
+) -> tuple[Link, Link, Link]:
+    """Add what loads the model, its LoRAs and its VAE; return the three links."""
+    file_name = _get_file_name(used_files, "model", request.model)
+    checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=file_name)
+    model: Link = [checkpoint, 0]
+    clip: Link = [checkpoint, 1]
+    vae: Link = [checkpoint, 2]
+    for use in request.loras:
+        node = graph.add(
+            "LoraLoader",
+            model=model,
+            clip=clip,
+            lora_name=_get_file_name(used_files, "lora", use.name),
+            strength_model=use.unet,
+            strength_clip=use.text_encoder,
+        )
+        model, clip = [node, 0], [node, 1]
+    model = _add_overrides(graph, request, dict(used_files.overrides), model)
+    if request.clip_skip > 1:
+        node = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip)
+        clip = [node, 0]
+    vae_file = used_files.get("vae")
+    if vae_file or request.vae:
+        name = vae_file.file_name if vae_file else f"{shorten_name(request.vae)}.safetensors"
+        vae = [graph.add("VAELoader", vae_name=name), 0]
+    return model, clip, vae
+
+
+def _add_overrides(
+    graph: ComfyGraph, request: ResolvedRequest, overrides: Mapping[str, str], model: Link
+) -> Link:
+    """Add what its owner decided about the model, and the rescaling of its guidance."""
+    if overrides.keys() & {"prediction_type", "zero_snr"}:
+        node = graph.add(
+            "ModelSamplingDiscrete",
+            model=model,
+            sampling=_PREDICTIONS.get(overrides.get("prediction_type", ""), "eps"),
+            zsnr=overrides.get("zero_snr") == "True",
+        )
+        model = [node, 0]
+    if request.guidance_rescale and request.is_guided:
+        multiplier = request.guidance_rescale
+        model = [graph.add("RescaleCFG", model=model, multiplier=multiplier), 0]
+    return model
+
+
+def _add_start(graph: ComfyGraph, request: ResolvedRequest, vae: Link) -> Link:
+    """Add the latents that the first pass begins with."""
+    if not request.image:
+        size = {"width": request.width, "height": request.height}
+        return [graph.add("EmptyLatentImage", **size, batch_size=1), 0]
+    file_name = f"{request.image[:16]}.png"
+    graph.notes.append(
+        f"Put the picture that it was made from into ComfyUI's folder input, as {file_name}."
+    )
+    loaded = graph.add("LoadImage", image=file_name)
+    crop = "center" if request.resize_mode == "crop" else "disabled"
+    return _add_encoded(graph, [loaded, 0], request.size, vae, crop)
+
+
+def _add_encoded(
+    graph: ComfyGraph, image: Link, size: tuple[int, int], vae: Link, crop: str = "disabled"
+) -> Link:
+    """Add an image at another size, as latents."""
+    scaled = graph.add(
+        "ImageScale",
+        image=image,
+        upscale_method="lanczos",
+        width=size[0],
+        height=size[1],
+        crop=crop,
+    )
+    return [graph.add("VAEEncode", pixels=[scaled, 0], vae=vae), 0]
+
+
+def _get_sampler_inputs(
+    request: ResolvedRequest, model: Link, conditionings: list[list[str | int]]
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "positive": conditionings[0],
+        "negative": conditionings[1],
+        "seed": request.seed,
+        "cfg": request.guidance,
+        "sampler_name": SAMPLERS[request.scheduler],
+        "scheduler": _find_schedule(request),
+    }
+
+
+def _add_hires_pass(graph: ComfyGraph, request: ResolvedRequest, vae: Link, latent: Link) -> Link:
+    """Add what enlarges the latents or pixels, and the second sampler without its common inputs."""
+    size = upscale_size(request.size, request.hires_scale)
+    if request.hires_resize == "latent":
+        node = graph.add(
+            "LatentUpscale",
+            samples=latent,
+            upscale_method="bilinear",
+            width=size[0],
+            height=size[1],
+            crop="disabled",
+        )
+        latent = [node, 0]
+    else:
+        image: Link = [graph.add("VAEDecode", samples=latent, vae=vae), 0]
+        if request.active_upscaler:
+            name = f"{shorten_name(request.active_upscaler)}.pth"
+            graph.notes.append(f"The upscaler is looked for as {name}; choose your file of it.")
+            loader = graph.add("UpscaleModelLoader", model_name=name)
+            enlarged = graph.add("ImageUpscaleWithModel", upscale_model=[loader, 0], image=image)
+            image = [enlarged, 0]
+        latent = _add_encoded(graph, image, size, vae)
+    steps, denoise = request.hires_effective_steps, request.hires_strength
+    return [graph.add("KSampler", latent_image=latent, steps=steps, denoise=denoise), 0]
