@@ -730,7 +730,7 @@ def test_watching() -> None:
     checked = config(toml(validation_split=0.1, validate_every_n_steps=50))
     assert (checked.validation_split, checked.validate_every) == (0.1, 50)
     assert toml(sample_prompts="C:\\prompts.txt", sample_every_n_steps=5).config is not None
-    assert "left out" in notes(gui(sample_prompts="a AND b\na moon"), "sample_prompts")
+    assert "left out" in notes(gui(sample_prompts="a (b:2000)\na moon"), "sample_prompts")
 
 
 # ---- families, names, folders ---------------------------------------------------------------------------------------

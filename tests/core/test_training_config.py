@@ -249,7 +249,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"checkpoints_total_limit": 5}, "Keep checkpoints"),
     ({"validate_every": 5}, "Validate every"),
-    ({"sample_prompts": "a moon\na AND b", "sample_every": 5}, "Sample prompts"),
+    ({"sample_prompts": "a moon\na (b:2000)", "sample_every": 5}, "Sample prompts"),
     ({"trigger": "a\nb"}, "Trigger word"),
     ({"lokr_factor": 8}, "LoKr factor"),
     ({"network_type": "LoHa", "lokr_factors": "both whole"}, "LoKr matrices"),

@@ -307,7 +307,7 @@ def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
     with refused(AppError, "Prompt", "Width", "Steps", "Scheduler") as caught:
         client.predict(
             api_name="/generate",
-            **QUICK | {"prompt": "a (cat", "width": 7, "steps": "x<y", "scheduler": "Eular"},
+            **QUICK | {"prompt": "a (cat:2000)", "width": 7, "steps": "x<y", "scheduler": "Eular"},
         )
     assert "'x<y'" in str(caught.value)  # as it was given: no HTML for programs
     with pytest.raises(AppError, match=r"'luna'.* moon"):  # and what else other tests put there

@@ -199,7 +199,7 @@ def test_nothing_is_lost_between_request_and_page(
 @pytest.mark.smoke
 def test_every_bad_field_is_named_at_once(form: Form[GenerationRequest]) -> None:
     bad = {
-        "prompt": "a (cat",
+        "prompt": "a (cat:2000)",
         "width": 7,
         "steps": "many",
         "guidance": float("nan"),

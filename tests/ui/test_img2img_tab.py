@@ -397,7 +397,7 @@ def test_the_frame_on_the_easel_is_what_the_engine_paints(inpaint: Inpaint, desk
 )
 def test_where_no_frame_can_be_there_is_none(value: Any, inpaint: Inpaint) -> None:
     white = {"drawn": layer(Image.new("L", (64, 64), 255)), "key": "k"}
-    sent, _ = on(inpaint, noise(64, 64), inpaint_area="only masked", prompt="a (cat")
+    sent, _ = on(inpaint, noise(64, 64), inpaint_area="only masked", prompt="a (cat:2000)")
     assert inpaint.find_painted_box(sent | {inpaint.editor.html: white}) == (
         0,
         0,
@@ -578,7 +578,7 @@ def test_how_many_steps_of_a_strip_is_a_number(desk: Services) -> None:
 def test_without_a_picture_all_faults_are_said_at_once(img2img: Img2Img, inpaint: Inpaint) -> None:
     for tab in (img2img, inpaint):
         with refused(InvalidSpec, "Picture", "Prompt", "Steps"):
-            tab.parse_request(page(tab, steps="many", prompt="a (cat"))
+            tab.parse_request(page(tab, steps="many", prompt="a (cat:2000)"))
 
 
 @pytest.mark.parametrize(

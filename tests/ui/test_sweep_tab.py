@@ -143,7 +143,7 @@ def test_all_faults_are_said_at_once(tab: SweepTab) -> None:
     sent = page(tab, tab.fill_form(GRID, OWNER)) | {
         tab.form["width"]: 63,
         tab.axis_rows.rows[1].text: "2-x, 4",
-        tab.form["prompt"]: "a (cat",
+        tab.form["prompt"]: "a (cat:2000)",
     }
     with refused(InvalidSpec) as caught:
         tab.parse_sweep(sent)

@@ -9,7 +9,6 @@ from studio.core.catalog import SCHEDULERS
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.prompts.dialects import plan_prompt
-from studio.core.generation.prompts.plan import PromptPlan
 from studio.core.generation.requirements import REQUIRES_GUIDANCE
 
 
@@ -46,16 +45,6 @@ def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:
     return [f"Scheduler: {scheduler} does not suit {family.title}; choose {', '.join(schedulers)}."]
 
 
-def _plan_words(request: RequestFields, name: str, text: str) -> PromptPlan:
-    return plan_prompt(
-        text,
-        request.steps,
-        syntax=request.prompt_syntax,
-        is_negative=name == "negative prompt",
-        emphasis=request.emphasis,
-    )
-
-
 def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     """Return a sentence for each part of a request that has no effect with the family."""
     notes = []
@@ -69,5 +58,5 @@ def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     return notes + [
         f"{family.title} reads no weights and no joins: of the {name} only the words count."
         for name, text in prompts.items()
-        if not _plan_words(request, name, text).is_plain
+        if not plan_prompt(text).is_plain
     ]

@@ -35,6 +35,7 @@ from studio.core.generation.requirements import (
 )
 
 SEED_LIMIT = 2**32
+MAX_PROMPT_CHARS = 10_000
 
 
 class RequestFields(Spec):
@@ -43,14 +44,14 @@ class RequestFields(Spec):
     prompt: str = spec_field(
         "",
         title="Prompt",
-        max_length=10_000,
+        max_length=MAX_PROMPT_CHARS,
         cost=20,
         help="What the picture should show. (word:1.3) stresses a word, [word] tones it down.",
     )
     negative_prompt: str = spec_field(
         "",
         title="Negative prompt",
-        max_length=10_000,
+        max_length=MAX_PROMPT_CHARS,
         infotext="Negative prompt",
         cost=20,
         help="What it should not show; needs a guidance above 1.",

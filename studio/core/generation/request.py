@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -18,10 +19,9 @@ from pydantic import field_validator, model_validator
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
 from studio.core.catalog import SCHEDULERS
 from studio.core.generation import geometry, lora_use, rules
-from studio.core.generation.fields import SEED_LIMIT, RequestFields
+from studio.core.generation.fields import MAX_PROMPT_CHARS, SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
-from studio.core.generation.prompts.characters import reject_bad_characters, reject_unknown_tags
 from studio.core.generation.prompts.dialects import (
     EMPHASES,
     PROMPT_SYNTAXES,
@@ -45,8 +45,16 @@ __all__ = [
 
 # A model counts by its content, the number of images by their own seeds.
 DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
+LONGEST_PASS_STEPS = 150  # a prompt that can be read for these can be for fewer
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
+
+
+@dataclass(frozen=True)
+class UnreadablePrompt:
+    """Stands for a prompt that cannot be read, until its field says what is wrong with it."""
+
+    fault: str
 
 
 class GenerationRequest(RequestFields):
@@ -79,14 +87,24 @@ class GenerationRequest(RequestFields):
             raise ValueError("latents are enlarged by a hires resize of latent; leave it empty.")
         return "" if name == LANCZOS else name
 
-    @field_validator("prompt", "negative_prompt")
+    @model_validator(mode="before")
     @classmethod
-    def _reject_unreadable_prompt(cls, text: str) -> str:
-        # What no grammar takes; the rest is checked once it is known which one reads the text.
-        lora_use.extract_tags(text)
-        reject_bad_characters(text)
-        reject_unknown_tags(text)
-        return text
+    def _mark_unreadable_prompts(cls, values: Any) -> Any:
+        """Mark prompts that their grammar cannot read: other fields say which grammar it is."""
+        if not isinstance(values, dict):
+            return values
+        return values | {
+            name: UnreadablePrompt(fault)
+            for name in ("prompt", "negative_prompt")
+            if (fault := _find_prompt_fault(name, values))
+        }
+
+    @field_validator("prompt", "negative_prompt", mode="before")
+    @classmethod
+    def _reject_unreadable_prompt(cls, value: Any) -> Any:
+        if isinstance(value, UnreadablePrompt):
+            raise ValueError(value.fault)
+        return value
 
     @field_validator("negative_prompt")
     @classmethod
@@ -140,9 +158,6 @@ class GenerationRequest(RequestFields):
                 f"Schedule: {self.scheduler} cannot run on {self.noise_schedule}; choose "
                 f"{', '.join(possible)}."
             )
-        faults += self._find_prompt_faults()
-        if faults:  # what follows reads the prompts
-            raise InvalidSpec(faults)
         names = [use.name for use in self.with_inline_loras().loras]
         if len(names) > lora_use.MAX_LORAS:
             faults.append(
@@ -159,27 +174,6 @@ class GenerationRequest(RequestFields):
         if faults:
             raise InvalidSpec(faults)
         return self
-
-    def _find_prompt_faults(self) -> list[str]:
-        """Return a sentence for each prompt that its grammar cannot read in one of the passes."""
-        passes: list[tuple[int, int | None]] = [(self.steps, None)]
-        if self.has_hires_pass:
-            passes.append((self.hires_steps or self.steps, self.steps))
-        faults = []
-        for name, text in zip(("prompt", "negative_prompt"), self.prompts, strict=True):
-            try:
-                for steps, first_pass_steps in passes:
-                    plan_prompt(
-                        text,
-                        steps,
-                        syntax=self.prompt_syntax,
-                        first_pass_steps=first_pass_steps,
-                        is_negative=name == "negative_prompt",
-                        emphasis=self.emphasis,
-                    )
-            except ValueError as error:
-                faults.append(f"{type(self).model_fields[name].title}: {error}")
-        return faults
 
     @cached_property
     def inactive_fields(self) -> frozenset[str]:
@@ -346,6 +340,29 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
         fields["vae"] = content_hashes.get(VAE_KEY, request.vae)
     text = json.dumps([fields, hashes], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _find_prompt_fault(name: str, values: Mapping[str, Any]) -> str:
+    """Return what is wrong with a prompt by the grammar that raw values ask for, or nothing."""
+    text = values.get(name)
+    if not isinstance(text, str) or len(text) > MAX_PROMPT_CHARS:
+        return ""
+    settings = {}
+    for field_name in ("prompt_syntax", "emphasis"):
+        default = GenerationRequest.model_fields[field_name].default
+        value = GenerationRequest._match_choice_case(values.get(field_name, default))
+        settings[field_name] = value if value in (*PROMPT_SYNTAXES, *EMPHASES) else default
+    try:
+        plan_prompt(
+            text,
+            LONGEST_PASS_STEPS,
+            syntax=settings["prompt_syntax"],
+            is_negative=name == "negative_prompt",
+            emphasis=settings["emphasis"],
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _name_dialects(request: GenerationRequest) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
+from studio.core.base import validate_stored
 from studio.core.generation.request import GenerationRequest
 from studio.core.jobs import GENERATE
 from studio.services.submission import Services
@@ -289,4 +290,4 @@ def _list_existing_paths(job: Job | None) -> list[str]:
 
 def get_task(job: Job) -> str:
     """Return the task of a job's request, such as "txt2img" or "inpaint"."""
-    return GenerationRequest.model_validate(job.spec).task
+    return validate_stored(GenerationRequest, job.spec).task

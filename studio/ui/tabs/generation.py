@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_args
 
 import gradio as gr
 
-from studio.core.base import validate
+from studio.core.base import validate, validate_stored
 from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
@@ -28,6 +28,7 @@ from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
+from studio.ui.components.prompt_reading import list_syntaxes, render_reading
 from studio.ui.components.recipe_import import RecipeImport
 from studio.ui.components.result_panel import ResultPanel
 from studio.ui.errors import report_errors, show_info
@@ -61,6 +62,8 @@ ESTIMATE_FIELDS = (
     "hires_scale",
     "hires_steps",
     "hires_strength",
+    "prompt_syntax",
+    "emphasis",
 )
 
 
@@ -112,6 +115,7 @@ class GenerationTab:
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
+        self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
 
     def add_size(self, info: str = "Usual ones.") -> None:
@@ -236,6 +240,14 @@ class GenerationTab:
                 allow_custom_value=True,
                 info="Turns what is painted into pixels.",
             )
+            with gr.Row():
+                self.form.add(
+                    "prompt_syntax",
+                    choices=list_syntaxes("auto"),
+                    min_width=140,
+                    info="How the prompts are read.",
+                )
+                self.form.add("emphasis", min_width=140, info="What A1111's weights do to a word.")
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
 
@@ -258,7 +270,7 @@ class GenerationTab:
     @property
     def form_outputs(self) -> list[Any]:
         """What a request is shown in."""
-        outputs = [*self.form.outputs, *self.loras.outputs, self.estimate]
+        outputs = [*self.form.outputs, *self.loras.outputs, self.estimate, self.prompt_reading]
         outputs += self.model_note.outputs
         if self.hires_accordion:
             outputs.append(self.hires_accordion)
@@ -267,7 +279,7 @@ class GenerationTab:
     @property
     def estimate_outputs(self) -> list[Any]:
         """What `update_estimate` changes."""
-        return [self.estimate]
+        return [self.estimate, self.prompt_reading]
 
     @property
     def outputs(self) -> list[Any]:
@@ -413,13 +425,15 @@ class GenerationTab:
     def update_estimate(self, values: Updates) -> Updates:
         """Say how long the request on the page will take, or what keeps it from being one."""
         fields = {**self.form.read_raw(values), **self.cheap_fields(values)}
+        reading_html = ""
         try:
             request = validate(GenerationRequest, fields)
+            reading_html = render_reading(request)
             self.check_embeddings(request)
             estimate_html = self.estimate_text(request)
         except InvalidSpec as error:
             estimate_html = render_note(error.faults[0])
-        return {self.estimate: estimate_html}
+        return {self.estimate: estimate_html, self.prompt_reading: reading_html}
 
     def check_embeddings(self, request: GenerationRequest) -> None:
         """Raise InvalidSpec if a prompt asks for an embedding that is not there or does not fit."""
@@ -472,7 +486,7 @@ class GenerationTab:
                 **self.model_note.refresh(self.models.get(model_name)),
             }
         return {
-            **self.load_request(GenerationRequest.model_validate(job.spec), visitor),
+            **self.load_request(validate_stored(GenerationRequest, job.spec), visitor),
             **self.result_panel.render(visitor),
         }
 
@@ -482,6 +496,10 @@ class GenerationTab:
         family = self.find_family(request.model)
         updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
         updates[self.estimate] = self.estimate_text(request)
+        updates[self.prompt_reading] = render_reading(request)
+        updates[self.form["prompt_syntax"]] = gr.Dropdown(
+            list_syntaxes(request.prompt_syntax), value=request.prompt_syntax
+        )
         updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices(), value=request.vae)
         updates |= self.model_note.refresh(self.find_model(request.model))
         if self.hires_accordion:

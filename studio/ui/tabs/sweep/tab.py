@@ -26,6 +26,7 @@ from studio.storage.sweeps import Sweep
 from studio.ui.components.carried_settings import CarriedSettings
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
+from studio.ui.components.prompt_reading import list_syntaxes
 from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -189,6 +190,9 @@ class SweepTab:
                 allow_custom_value=True,
                 info="Turns what is painted into pixels.",
             )
+            with gr.Row():
+                self.form.add("prompt_syntax", choices=list_syntaxes("auto"), min_width=140)
+                self.form.add("emphasis", min_width=140)
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
 
@@ -372,7 +376,7 @@ class SweepTab:
         return {
             self.title: spec.title,
             self.mode: FAST if spec.fast else EXACT,
-            **self.form.fill(spec.base),
+            **self._fill_base(spec.base),
             **self.carried_settings.fill(spec.base),
             **self.axis_rows.fill_rows(spec.axes),
             self.plan: self._render_plan(spec, open_sweep, visitor),
@@ -436,7 +440,12 @@ class SweepTab:
 
     def load_base(self, request: GenerationRequest) -> Updates:
         """Put a request on the page as the base; the axes stay as they are."""
-        return {**self.form.fill(request), **self.carried_settings.fill(request)}
+        return {**self._fill_base(request), **self.carried_settings.fill(request)}
+
+    def _fill_base(self, request: GenerationRequest) -> Updates:
+        syntaxes = list_syntaxes(request.prompt_syntax)
+        syntax = gr.Dropdown(syntaxes, value=request.prompt_syntax)
+        return {**self.form.fill(request), self.form["prompt_syntax"]: syntax}
 
     # ---- running ------------------------------------------------------------------------------
 
