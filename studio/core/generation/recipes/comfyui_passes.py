@@ -46,6 +46,7 @@ def take_first_pass(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
     if origin.is_masked:
         draft.note("Only a masked part was painted; the file holds no mask.")
     if origin.kind == "picture":
+        draft.take_size(*(origin.new_size or (None, None)))
         draft.note("It was made from another picture, which the file does not hold.")
     elif origin.kind == "unknown":
         draft.note("What it began with is not in the file: the size may be another.")
