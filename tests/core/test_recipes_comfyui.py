@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from studio.core.generation.fields import RequestFields
 from studio.core.generation.recipes import comfyui
 from studio.core.generation.recipes.comfyui_prompts import adapt_words
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
@@ -24,7 +23,6 @@ from support.comfyui_graphs import (
 )
 
 pytestmark = pytest.mark.smoke
-HAS_GRAMMAR = "prompt_syntax" in RequestFields.model_fields
 
 
 def read(graph: Any, size: tuple[int, int] | None = None) -> Recipe:
@@ -457,16 +455,21 @@ def test_prompts_that_a_node_joins() -> None:
         n32=node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["6", 0]),
     )
     recipe = read(graph)
-    if HAS_GRAMMAR:
-        assert recipe.values["prompt"] == (
-            "a red boat :0.333333 AND a red boat :0.333333 AND fog, blurry :0.333333"
-        )
-        assert recipe.values["negative_prompt"] == "a red boat BREAK fog, blurry"
-    else:
-        assert recipe.values["prompt"] == "a red boat, a red boat, fog, blurry"
-        assert "Two prompts were joined by a node; here they are one: it will differ." in (
-            recipe.notes
-        )
+    assert recipe.values["prompt"] == (
+        "a red boat :0.333333 AND a red boat :0.333333 AND fog, blurry :0.333333"
+    )
+    assert recipe.values["negative_prompt"] == "a red boat BREAK fog, blurry"
+
+
+def test_negative_prompts_that_a_node_joins_are_one() -> None:
+    graph = changed(
+        BASIC,
+        n3={"negative": ["31", 0]},
+        n31=node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
+    )
+    recipe = read(graph)
+    assert recipe.values["negative_prompt"] == "a red boat, fog, blurry"
+    assert "Two prompts were joined by a node; here they are one: it will differ." in recipe.notes
 
 
 def test_two_prompts_of_sdxl_are_joined() -> None:
@@ -539,3 +542,44 @@ def test_values_out_of_bounds_are_named() -> None:
     assert {"steps", "guidance", "height"}.isdisjoint(recipe.values)
     assert recipe.values["width"] == 1000
     assert len(recipe.notes) == 4
+
+
+@pytest.mark.parametrize(
+    ("encoder", "prompt", "emphasis"),
+    [
+        (node("CLIPTextEncode", text="a (b:1.2) [c]"), r"a (b:1.2) \[c\]", "compel"),
+        # Structure: BlenderNeko/ComfyUI_ADV_CLIP_emb.
+        (
+            node(
+                "BNK_CLIPTextEncodeAdvanced",
+                text="a (b:1.2) [c]",
+                token_normalization="none",
+                weight_interpretation="A1111",
+            ),
+            r"a (b:1.2) \[c\]",
+            "Original",
+        ),
+        # Structure: shiimizu/ComfyUI_smZNodes.
+        (
+            node("smZ CLIPTextEncode", text="a (b:1.2) [c]", parser="A1111"),
+            "a (b:1.2) [c]",
+            "Original",
+        ),
+        (
+            node(
+                "smZ CLIPTextEncode",
+                text="a (b:1.2) [c:d:0.5]",
+                parser="A1111",
+                mean_normalization=False,
+            ),
+            "a (b:1.2) [c:d:0.5]",
+            "No norm",
+        ),
+        (node("smZ CLIPTextEncode", text="(a)", parser="comfy"), "(a)", "compel"),
+    ],
+)
+def test_how_an_encoder_weighs_words(encoder: dict[str, Any], prompt: str, emphasis: str) -> None:
+    recipe = read(changed(BASIC, n6=encoder))
+    assert recipe.values["prompt"] == prompt
+    assert recipe.values["prompt_syntax"] == "A1111"
+    assert recipe.values["emphasis"] == emphasis

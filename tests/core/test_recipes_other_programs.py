@@ -20,8 +20,6 @@ from support.recipe_files import FILES, RecipeFile, copy_metadata
 from support.recipe_texts import CIVITAI, SWARM
 
 pytestmark = pytest.mark.smoke
-HAS_GRAMMAR = "prompt_syntax" in RequestFields.model_fields
-BREAK = " BREAK " if HAS_GRAMMAR else ", "
 # How words and noise are meant: asked apart.
 READING_FIELDS = {"prompt_syntax", "emphasis", "noise_source"}
 
@@ -101,10 +99,10 @@ def test_a_text_beside_a_graph_counts_where_the_graph_has_no_words() -> None:
 
 def test_fooocus_lays_its_prompts_end_to_end() -> None:
     values = read(FILES["Fooocus PNG"].metadata).values
-    assert values["prompt"] == BREAK.join(
+    assert values["prompt"] == " BREAK ".join(
         ["cinematic still a red boat . shallow", "a red boat, intricate"]
     )
-    assert values["negative_prompt"] == BREAK.join(["fog", "blurry, lowres"])
+    assert values["negative_prompt"] == " BREAK ".join(["fog", "blurry, lowres"])
 
 
 @pytest.mark.parametrize(
@@ -126,8 +124,7 @@ def test_a_resolution_is_no_program_that_is_run() -> None:
 
 def test_swarmuis_marks_in_a1111s_grammar() -> None:
     prompt = read(FILES["SwarmUI PNG"].metadata).values["prompt"]
-    turn = "[dawn:dusk:0.4]" if HAS_GRAMMAR else "dawn"
-    assert prompt == rf"a (red:1.2) boat{BREAK}at \[sea\], {turn}"
+    assert prompt == r"a (red:1.2) boat BREAK at \[sea\], [dawn:dusk:0.4]"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +133,7 @@ def test_swarmuis_marks_in_a1111s_grammar() -> None:
         ("a <segment:face> a smile", "a"),
         ("a <random:b|c> d", "a b|c d"),
         ("a <lora:ink:0.5>", "a <lora:ink:0.5>"),
-        ("<alternate:a, b>", "[a|b]" if HAS_GRAMMAR else "a"),
+        ("<alternate:a, b>", "[a|b]"),
     ],
 )
 def test_other_marks_of_swarmui(words: str, adapted: str) -> None:
@@ -169,8 +166,6 @@ def test_novelais_weights_in_a1111s_grammar(words: str, converted: str) -> None:
 
 
 def test_each_program_says_how_its_words_are_meant() -> None:
-    if not HAS_GRAMMAR:
-        return
     syntaxes = {
         name: read(file.metadata).values.get("prompt_syntax")
         for name, file in FILES.items()

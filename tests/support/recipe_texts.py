@@ -260,7 +260,12 @@ CIVITAI = {
     },
     "6": {
         "class_type": "smZ CLIPTextEncode",
-        "inputs": {"text": "a red boat", "clip": ["resource-stack-1", 1]},
+        "inputs": {
+            "text": "a red boat",
+            "parser": "A1111",
+            "mean_normalization": True,
+            "clip": ["resource-stack-1", 1],
+        },
     },
     "7": {
         "class_type": "smZ CLIPTextEncode",

@@ -19,13 +19,15 @@ from typing import Any
 from studio.core.generation.recipes.comfyui_graph import Link, Node
 from studio.core.generation.recipes.comfyui_nodes import CONDITIONING_PATCHES, ENCODER_TEXTS
 from studio.core.generation.recipes.comfyui_values import MAX_NESTING, GraphValues
-from studio.core.generation.recipes.draft import RecipeDraft, get_file_name, has_field
+from studio.core.generation.recipes.draft import RecipeDraft, get_file_name
 from studio.core.generation.recipes.json_text import as_number, as_text
 
 EMPHASIS_FACTOR = 1.1
 _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _BARE_BRACKETS = re.compile(r"(?<!\\)([\[\]])")
 _COLON_NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
+# Of shiimizu's smZ CLIPTextEncode: they read schedules, AND and BREAK too.
+_A1111_PARSERS = ("A1111", "full")
 _LOW_WEIGHT = re.compile(r":\s*(?:-|0?\.\d|0\s*\))")
 
 
@@ -98,6 +100,7 @@ class PromptReader:
         self._draft = draft
         self.clip: Any = None
         self.guidance: float | None = None  # Flux's, which the model is told
+        self._emphasis = "compel"  # ComfyUI's own way is compel's, for weights above 1
 
     def take_prompts(self, positive: Any, negative: Any) -> None:
         """Read both prompts into the recipe; one that cannot be read stays as it is."""
@@ -113,14 +116,12 @@ class PromptReader:
             self._note_emphasis(words)
 
     def _note_emphasis(self, words: str) -> None:
-        """Say how weights are meant: as steps away from an empty prompt, which compel took over."""
-        if has_field("prompt_syntax"):
-            self._draft.take("prompt_syntax", "A1111")
+        """Say how weights are meant: mostly as steps away from an empty prompt, as compel does."""
+        self._draft.take("prompt_syntax", "A1111")
         if "(" not in words:
             return
-        if has_field("emphasis"):
-            self._draft.take("emphasis", "compel")
-        if _LOW_WEIGHT.search(words):
+        self._draft.take("emphasis", self._emphasis)
+        if self._emphasis == "compel" and _LOW_WEIGHT.search(words):
             self._draft.note("Weights below 1 will differ a little from ComfyUI's.")
 
     def read_words(self, link: Any, name: str, depth: int) -> str | None:
@@ -148,7 +149,20 @@ class PromptReader:
         text = self._values.read_text(link) if text is None else text
         if text is None:
             return None
-        return text if "smZ" in node.kind else adapt_words(text)
+        if self._read_interpretation(node) in _A1111_PARSERS:
+            return text
+        return adapt_words(text)
+
+    def _read_interpretation(self, node: Node) -> str:
+        """Take how an encoder that can choose weighs words. Return its parser's name, if any."""
+        parser, way = (
+            self._values.resolve(node.inputs.get(key), key)
+            for key in ("parser", "weight_interpretation")
+        )
+        if parser in _A1111_PARSERS or way == "A1111":
+            is_normalized = node.inputs.get("mean_normalization") is not False
+            self._emphasis = "Original" if is_normalized else "No norm"
+        return parser if isinstance(parser, str) else ""
 
     def _find_passed_input(self, node: Node, slot: int, name: str) -> str:
         """Return the input through which a conditioning comes into a node that changes it."""
@@ -194,7 +208,7 @@ class PromptReader:
             keys = ("conditioning_1", "conditioning_2")
         words = [self.read_words(node.inputs.get(key), name, depth + 1) for key in keys]
         first, second = words
-        if first is None or second is None or not has_field("prompt_syntax"):
+        if first is None or second is None:
             return self._join_plainly(node, first, second)
         if node.kind == "ConditioningConcat" and " AND " not in first + second:
             return f"{first} BREAK {second}"

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_prompts import adapt_words
-from studio.core.generation.recipes.draft import RecipeDraft, has_field
+from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import (
     as_list,
     as_number,
@@ -115,8 +115,7 @@ def _take_prompts(data: dict[str, Any], draft: RecipeDraft) -> None:
         raw = as_text(_get(data, *raw_keys))
         texts = [text for text in as_list(_get(data, *full_keys)) if isinstance(text, str) and text]
         if texts:
-            mark = " BREAK " if has_field("prompt_syntax") else ", "
-            words: str | None = mark.join(adapt_words(text) for text in texts)
+            words: str | None = " BREAK ".join(adapt_words(text) for text in texts)
         else:
             words = None if raw is None else adapt_words(raw)
         draft.take_prompt(name, words, has_lora_tags=not texts and not data.get("loras"))
@@ -128,8 +127,10 @@ def _take_prompts(data: dict[str, Any], draft: RecipeDraft) -> None:
             f"Styles {names.strip('[]'):.200}: "
             + ("written out in the prompt." if is_written_out else "not here; it will differ.")
         )
-    if has_field("prompt_syntax"):
-        draft.take("prompt_syntax", "A1111")
+    draft.take("prompt_syntax", "A1111")
+    if "(" in f"{draft.values.get('prompt')}{draft.values.get('negative_prompt')}":
+        draft.take("emphasis", "compel")
+        draft.note("Words with weights: Fooocus weighs them a little differently.")
 
 
 def _take_numbers(data: dict[str, Any], draft: RecipeDraft) -> None:

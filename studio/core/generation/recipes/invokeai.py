@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from studio.core.generation.recipes.draft import RecipeDraft, has_field
+from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import (
     as_list,
     as_number,
@@ -95,7 +95,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         _take_old_sampler(settings, "1", draft)
     if not draft.values:
         raise ValueError("the settings of InvokeAI in it cannot be read.")
-    if has_field("prompt_syntax") and "prompt" in draft.values:
+    if "prompt" in draft.values:
         draft.take("prompt_syntax", "compel")
     return draft.recipe
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from studio.core.generation.recipes.draft import RecipeDraft, has_field
+from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import (
     as_list,
     as_number,
@@ -98,8 +98,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
             words = as_text(holder.get("Description"))
         if words is not None:
             draft.take_prompt(name, convert_weights(words))
-    if has_field("prompt_syntax"):
-        draft.take("prompt_syntax", "A1111")
+    draft.take("prompt_syntax", "A1111")
     draft.take_named(data, _NUMBER_FIELDS)
     draft.take_seed(data.get("seed"), is_cpu_noise=False)
     size = metadata.size or (None, None)

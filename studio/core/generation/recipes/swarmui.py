@@ -91,10 +91,9 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         if text is not None:
             words = read_prompt(text, draft, is_in_list=bool(params.get("loras")))
             draft.take_prompt(name, words, has_lora_tags=True)
-    if has_field("prompt_syntax"):
-        draft.take("prompt_syntax", "A1111")
-        if "(" in f"{params.get('prompt')}{params.get('negativeprompt')}" and has_field("emphasis"):
-            draft.take("emphasis", "compel")
+    draft.take("prompt_syntax", "A1111")
+    if "(" in f"{params.get('prompt')}{params.get('negativeprompt')}":
+        draft.take("emphasis", "compel")
     draft.take_named(params, _NUMBER_FIELDS)
     draft.take_seed(params.get("seed"))
     draft.take_size(params.get("width"), params.get("height"))
@@ -127,21 +126,18 @@ def read_prompt(text: str, draft: RecipeDraft, *, is_in_list: bool) -> str:
     text = _LORA_TAG.sub("", text)
     # Placeholders: what stands for signs must not be escaped as words.
     text = _BREAK.sub(" \x01 ", text)
-    has_grammar = has_field("prompt_syntax")
-    text = _TURN.sub(lambda match: _format_turn(match, has_grammar), text)
+    text = _TURN.sub(_format_turn, text)
     for match in _OTHER.finditer(text):
         draft.note(f"{match[0]!r:.80} in the prompt is not here; its words stay.")
     text = adapt_words(_OTHER.sub(lambda match: match[2] or "", text))
     text = text.replace("\x02", "[").replace("\x03", "]")
-    text = text.replace(" \x01 ", " BREAK " if has_grammar else ", ").strip()
+    text = text.replace(" \x01 ", " BREAK ").strip()
     return " ".join(filter(None, [text, *tags]))
 
 
-def _format_turn(match: re.Match[str], has_grammar: bool) -> str:
-    """Return words that take turns in A1111's grammar; without it, the first of them."""
+def _format_turn(match: re.Match[str]) -> str:
+    """Return words that take turns in A1111's grammar, with placeholders for its brackets."""
     first, second = match[3].strip(), match[4].strip()
-    if not has_grammar:
-        return first
     if match[2]:
         return f"\x02{first}:{second}:{match[2]}\x03"
     return f"\x02{first}|{second}\x03"
