@@ -130,8 +130,6 @@ class GenerationRequest(RequestFields):
         "inpaint_area",
         "extend_fill",
         "hires_resize",
-        "prompt_syntax",
-        "emphasis",
         mode="before",
     )
     @classmethod
@@ -139,14 +137,17 @@ class GenerationRequest(RequestFields):
         """Take `euler A` for `Euler a`, as long as that is a name."""
         if not isinstance(name, str):
             return name
-        choices = (
-            *SCHEDULERS,
-            *SCHEDULERS["Euler"].noise_schedules,
-            *CHOICE_NAMES,
-            *PROMPT_SYNTAXES,
-            *EMPHASES,
-        )
+        choices = (*SCHEDULERS, *SCHEDULERS["Euler"].noise_schedules, *CHOICE_NAMES)
         by_folded_name = {choice.casefold(): choice for choice in choices}
+        return by_folded_name.get(name.strip().casefold(), name)
+
+    @field_validator("prompt_syntax", "emphasis", mode="before")
+    @classmethod
+    def _match_reading_case(cls, name: Any) -> Any:
+        """Take `a1111` for `A1111`: names apart from those above, of which some differ in case."""
+        if not isinstance(name, str):
+            return name
+        by_folded_name = {choice.casefold(): choice for choice in (*PROMPT_SYNTAXES, *EMPHASES)}
         return by_folded_name.get(name.strip().casefold(), name)
 
     @model_validator(mode="after")
@@ -350,7 +351,7 @@ def _find_prompt_fault(name: str, values: Mapping[str, Any]) -> str:
     settings = {}
     for field_name in ("prompt_syntax", "emphasis"):
         default = GenerationRequest.model_fields[field_name].default
-        value = GenerationRequest._match_choice_case(values.get(field_name, default))
+        value = GenerationRequest._match_reading_case(values.get(field_name, default))
         settings[field_name] = value if value in (*PROMPT_SYNTAXES, *EMPHASES) else default
     try:
         plan_prompt(
