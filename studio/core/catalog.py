@@ -7,8 +7,9 @@ and a test resolves all of them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 Scheduler = Literal[
     "Euler",
@@ -19,6 +20,9 @@ Scheduler = Literal[
     "DPM2 a",
     "DPM++ 2M",
     "DPM++ 2M SDE",
+    "DPM++ 2M SDE Heun",
+    "DPM++ 3M",
+    "DPM++ 2S",
     "DPM++ SDE",
     "DDIM",
     "DDPM",
@@ -30,8 +34,46 @@ Scheduler = Literal[
     "SA-Solver",
 ]
 NoiseSchedule = Literal[
-    "As shipped", "Karras", "Exponential", "Beta", "Uniform", "SGM Uniform", "Simple"
+    "Automatic",
+    "Model default",
+    "Karras",
+    "Exponential",
+    "Beta",
+    "Uniform",
+    "SGM Uniform",
+    "Simple",
+    "DDIM",
+    "Align Your Steps",
+    "KL Optimal",
+    "Linear Quadratic",
 ]
+NoiseSource = Literal["CPU", "GPU", "NV"]
+GuidanceMethod = Literal["CFG", "CFG-Zero*", "APG"]
+AUTOMATIC: Final = "Automatic"  # the schedule that suits the scheduler
+MODEL_DEFAULT: Final = "Model default"  # the spacing that the model's own config says
+# Names that files of before hold, and what they are called now.
+FORMER_SCHEDULE_NAMES: dict[str, NoiseSchedule] = {"As shipped": MODEL_DEFAULT}
+# Other programs' names for what is here under another one: A1111's and ComfyUI's Normal has the
+# levels of Uniform, and A1111's Polyexponential, unless its rho is changed, those of Exponential.
+SCHEDULE_ALIASES: dict[str, NoiseSchedule] = {
+    **FORMER_SCHEDULE_NAMES,
+    "Normal": "Uniform",
+    "Polyexponential": "Exponential",
+    "DDIM Uniform": "DDIM",
+    "AYS": "Align Your Steps",
+}
+# What A1111's "Automatic" means for a sampler; for all others it is Uniform.
+_AUTOMATIC_SCHEDULES: dict[str, NoiseSchedule] = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "DPM++ 2M SDE Heun": "Exponential",
+    "DPM++ 3M": "Karras",
+    "DPM++ 2S": "Karras",
+    "UniPC": "SGM Uniform",
+}
 
 DEFAULT_MODEL = "pocket"  # the embedded one
 DEFAULT_CAPTIONER = "pocket"
@@ -40,21 +82,47 @@ ENDPOINT = "endpoint"  # the kind of captioner without a folder
 # How far latents of several images in one U-Net call may be from single ones (relative, float32).
 BATCHING_TOLERANCE = 1e-3
 
-_ALL_SCHEDULES: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
+# Levels by formula, which a scheduler's class has to be told one by one.
+LEVEL_SCHEDULES: tuple[NoiseSchedule, ...] = ("Align Your Steps", "KL Optimal", "Linear Quadratic")
+_ALL_SCHEDULES: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)[1:]  # but for Automatic
 # Only the spacing of the timesteps can be chosen.
-_SPACING_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped", "Uniform", "Simple")
+_SPACING_SCHEDULES: tuple[NoiseSchedule, ...] = ("Model default", "Uniform", "Simple")
+_ANCESTRAL_SCHEDULES: tuple[NoiseSchedule, ...] = (*_SPACING_SCHEDULES, "DDIM")
 _SIGMA_SCHEDULES: tuple[NoiseSchedule, ...] = (
-    "As shipped",
+    "Model default",
     "Karras",
     "Exponential",
     "Beta",
     "Uniform",
     "Simple",
+    "DDIM",
 )
+_FORMED_SCHEDULES: tuple[NoiseSchedule, ...] = (
+    "Model default",
+    "Karras",
+    "Exponential",
+    "Beta",
+    "Uniform",
+)
+# Told in whole timesteps, where Linear Quadratic's first steps would be one.
+_MULTISTEP_SCHEDULES: tuple[NoiseSchedule, ...] = (
+    *_FORMED_SCHEDULES,
+    "SGM Uniform",
+    "Simple",
+    "Align Your Steps",
+    "KL Optimal",
+)
+_SINGLESTEP_SCHEDULES: tuple[NoiseSchedule, ...] = (
+    "Model default",
+    "Karras",
+    "Exponential",
+    "Beta",
+)
+_HEUN_SCHEDULES: tuple[NoiseSchedule, ...] = (*_SIGMA_SCHEDULES, "Align Your Steps")
 # Distilled along noise levels of their own.
-_DISTILLED_SCHEDULES: tuple[NoiseSchedule, ...] = ("As shipped",)
+_DISTILLED_SCHEDULES: tuple[NoiseSchedule, ...] = ("Model default",)
 _SOLVER_SCHEDULES: tuple[NoiseSchedule, ...] = (
-    "As shipped",
+    "Model default",
     "Karras",
     "Exponential",
     "Beta",
@@ -68,7 +136,7 @@ class SchedulerInfo:
     """What is known of a scheduler without its class.
 
     Attributes:
-        noise_schedules: What it can run on.
+        noise_schedules: What it can run on; Automatic is one of them.
         description: A few words for people.
         is_stochastic: Whether it adds noise at each step.
         calls_per_step: U-Net calls a step; the last step of a scheduler with two takes one.
@@ -93,14 +161,20 @@ class SchedulerInfo:
             calls += 1
         return calls
 
+    def get_step_of_call(self, call: int) -> int:
+        """Return the step, from 0, that a call of the denoiser, from 0, is for."""
+        if self.repeats_second_timestep and call > 1:
+            return call - 1
+        return call // self.calls_per_step
+
 
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "Euler": SchedulerInfo(_ALL_SCHEDULES, "plain and predictable"),
     "Euler a": SchedulerInfo(
-        _SPACING_SCHEDULES, "adds fresh noise at each step: lively, never settles", True
+        _ANCESTRAL_SCHEDULES, "adds fresh noise at each step: lively, never settles", True
     ),
     "Heun": SchedulerInfo(
-        _SIGMA_SCHEDULES, "second order: twice the work a step, finer", calls_per_step=2
+        _HEUN_SCHEDULES, "second order: twice the work a step, finer", calls_per_step=2
     ),
     "LMS": SchedulerInfo(_SIGMA_SCHEDULES, "looks back at the last steps"),
     "DPM2": SchedulerInfo(
@@ -116,8 +190,17 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
         calls_per_step=2,
         is_rounding_sensitive=True,
     ),
-    "DPM++ 2M": SchedulerInfo(_ALL_SCHEDULES, "good pictures in few steps: the usual choice"),
-    "DPM++ 2M SDE": SchedulerInfo(_ALL_SCHEDULES, "DPM++ 2M with fresh noise: more detail", True),
+    "DPM++ 2M": SchedulerInfo(_MULTISTEP_SCHEDULES, "good pictures in few steps: the usual choice"),
+    "DPM++ 2M SDE": SchedulerInfo(
+        _MULTISTEP_SCHEDULES, "DPM++ 2M with fresh noise: more detail", True
+    ),
+    "DPM++ 2M SDE Heun": SchedulerInfo(
+        _MULTISTEP_SCHEDULES, "DPM++ 2M SDE by Heun's formula", True
+    ),
+    "DPM++ 3M": SchedulerInfo(_MULTISTEP_SCHEDULES, "looks back at three steps; without noise"),
+    "DPM++ 2S": SchedulerInfo(
+        _SINGLESTEP_SCHEDULES, "two steps make one of second order; without noise"
+    ),
     "DPM++ SDE": SchedulerInfo(
         _SIGMA_SCHEDULES, "fresh noise, twice the work a step: detailed", True, calls_per_step=2
     ),
@@ -138,6 +221,45 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     ),
     "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "fresh noise, predicts and corrects", True),
 }
+
+
+# Samplers of other programs that diffusers has no class for, or none that does the same. None is
+# replaced in silence.
+NOT_AVAILABLE: dict[str, str] = {
+    "DPM++ 3M SDE": "the third-order solver of diffusers is another one (a fifth of the picture "
+    "differs)",
+    "DPM++ 2S a": "diffusers has it only without fresh noise, as DPM++ 2S",
+    "DPM fast": "diffusers has no such solver",
+    "DPM adaptive": "it chooses its own number of steps, which diffusers cannot",
+    "Restart": "diffusers has no such solver",
+    "DDIM CFG++": "it steps with two predictions, which diffusers' DDIM cannot",
+    "Euler CFG++": "it steps with two predictions, which diffusers' Euler cannot",
+    "Euler a CFG++": "it steps with two predictions, which diffusers' Euler a cannot",
+    "HeunPP2": "diffusers has no such solver",
+    "IPNDM": "diffusers' class of that name is made for sound, without Stable Diffusion's levels",
+    "IPNDM_V": "diffusers has no such solver",
+    "LCM Karras": "latent consistency models have noise levels of their own",
+    "Res Multistep": "diffusers has no such solver",
+    "Gradient Estimation": "diffusers has no such solver",
+    "ER SDE": "diffusers has no such solver",
+    "SEEDS 2": "diffusers has no such solver",
+    "SEEDS 3": "diffusers has no such solver",
+}
+
+
+def get_automatic_schedule(
+    scheduler: Scheduler, possible: Collection[NoiseSchedule] | None = None
+) -> NoiseSchedule:
+    """Return what Automatic means for a scheduler.
+
+    Args:
+        scheduler: Its name.
+        possible: What it can run on, where a model's family says so.
+    """
+    schedule = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
+    if possible is None:
+        possible = SCHEDULERS[scheduler].noise_schedules
+    return schedule if schedule in possible else MODEL_DEFAULT
 
 
 AxisKind = Literal["whole", "number", "text", "size"]

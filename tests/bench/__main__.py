@@ -192,7 +192,7 @@ def ladders(flags: argparse.Namespace) -> None:
     from studio.engine.models import schedulers
 
     def ours(name: Any) -> None:
-        schedulers.build_scheduler(name, "As shipped", {}, STEPS, 1)
+        schedulers.build_scheduler(name, "Model default", {}, STEPS, 1)
 
     def anew(name: Any) -> None:
         schedulers.build_prototype.cache_clear()

@@ -230,7 +230,7 @@ class _Bench:
             "width": shape.side,
             "height": shape.side,
             "scheduler": "Euler",
-            "noise_schedule": "As shipped",
+            "noise_schedule": "Model default",
             "seed": next(self.seeds),
         }
         return generate(context, values | spec, lambda progress: None)

@@ -153,7 +153,7 @@ class _Side:
             "steps": 12,
             "guidance": 5.0,
             "scheduler": "Euler",
-            "schedule": "As shipped",
+            "schedule": "Model default",
             "model": self.info.name,
         }
         axes = [{"field": "seed", "values": [next(self._seeds) for _ in cells], "group": 1}]
@@ -279,7 +279,7 @@ def bound(flags: argparse.Namespace) -> None:
                         prompt=PROMPT,
                         model=flags.model,
                         scheduler=name,
-                        noise_schedule="As shipped",
+                        noise_schedule="Model default",
                         steps=steps,
                         guidance=5,
                         seed=seed,

@@ -20,7 +20,7 @@ prompt = "a photo of a moon in the night sky"
 steps = 2
 width = 64
 height = 64
-schedule = "As shipped"
+schedule = "Model default"
 [[axes]]
 field = "scheduler"
 values = ["DPM++ 2M", "Euler a"]

@@ -77,16 +77,16 @@ def test_every_cell_that_cannot_be_is_named(plan: Plan, axis: dict[str, Any]) ->
 
 def test_open_settings_are_the_models_own(plan: Plan, studio: Studio) -> None:
     names = ("scheduler", "noise_schedule", "steps", "guidance")
-    assert settings_of(plan(SEEDS), *names) == [("Euler", "As shipped", 8, 1)] * 2
+    assert settings_of(plan(SEEDS), *names) == [("Euler", "Model default", 8, 1)] * 2
     chosen = plan(SEEDS, scheduler="Heun", guidance=7.0)  # its default, and yet chosen
-    assert settings_of(chosen, *names) == [("Heun", "As shipped", 8, 7)] * 2
+    assert settings_of(chosen, *names) == [("Heun", "Model default", 8, 7)] * 2
 
 
 def test_an_axis_decides_and_the_rest_is_the_models_own(plan: Plan) -> None:
     axis = {"field": "scheduler", "values": ["UniPC", "Heun"]}
     assert settings_of(plan(axis), "scheduler", "noise_schedule", "steps") == [
-        ("UniPC", "As shipped", 8),
-        ("Heun", "As shipped", 8),
+        ("UniPC", "Model default", 8),
+        ("Heun", "Model default", 8),
     ]
 
 
@@ -142,7 +142,7 @@ def test_a_picture_is_told_first_what_suits_the_family(studio: Studio) -> None:
         "generate", "--model", "zimg", "--scheduler", "DDIM", "--noise-schedule", "Karras"
     )
     check_sentence(result.stderr)
-    assert "As shipped" not in result.stderr
+    assert "Model default" not in result.stderr
 
 
 def test_a_rescale_without_guidance_is_refused(plan: Plan) -> None:

@@ -187,8 +187,8 @@ def values(text: str) -> dict[str, Any]:
 def test_written_as_a1111_writes_it() -> None:
     model = UsedFile(kind="model", name="pocket", sha256="6ce0161689b3853a" * 4)
     assert infotext.format_infotext(REQUEST, UsedFiles(files=(model,))) == (
-        "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, "
-        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, "
+        "a red boat, by a lake\nNegative prompt: fog, rain\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 7, "
+        f"Seed: 7, Size: 128x192, Model hash: 6ce0161689, Model: pocket, RNG: CPU, "
         f'Hashes: {{"model": "6ce0161689"}}, Version: studio {__version__}'
     )
     more = {
@@ -197,12 +197,32 @@ def test_written_as_a1111_writes_it() -> None:
         "guidance": 6.5,
         "clip_skip": 2,
         "batch_size": 4,
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Automatic",
     }
     assert infotext.format_infotext(REQUEST.model_copy(update=more)) == (
         "a red boat, by a lake\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 6.5, Seed: 7, Size: 128x192, "
-        f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, Version: studio {__version__}'
+        f'Model: "v1.5: mine", Clip skip: 2, Batch size: 4, RNG: CPU, Version: studio {__version__}'
     )
+
+
+def test_automatic_in_texts_of_before_is_the_models_own() -> None:
+    """It was written for As shipped; texts of today say where the noise is from."""
+    text = infotext.format_infotext(REQUEST.model_copy(update={"noise_schedule": "Automatic"}))
+    assert values(text)["noise_schedule"] == "Automatic"
+    assert values(text.replace(", RNG: CPU", ""))["noise_schedule"] == "Model default"
+
+
+def test_names_of_before_and_of_others_are_schedules_of_today() -> None:
+    text = infotext.format_infotext(REQUEST)
+    for written, meant in (
+        ("As shipped", "Model default"),
+        ("Normal", "Uniform"),
+        ("Polyexponential", "Exponential"),
+        ("KL Optimal", "KL Optimal"),
+    ):
+        assert (
+            values(text.replace("type: Automatic", f"type: {written}"))["noise_schedule"] == meant
+        )
 
 
 def test_work_on_a_picture_as_a1111_writes_it() -> None:
@@ -212,6 +232,7 @@ def test_work_on_a_picture_as_a1111_writes_it() -> None:
             infotext.format_infotext(made)
             .split("Model: pocket")[1]
             .removesuffix(f", Version: studio {__version__}")
+            .replace(", RNG: CPU", "")
         )
 
     assert told() == told(strength=0.3, mask_blur=9) == ""  # nothing that changes nothing
@@ -307,7 +328,7 @@ def test_reads_a1111() -> None:
         "width": 512,
         "height": 768,
         "scheduler": "Euler a",
-        "noise_schedule": "Uniform",
+        "noise_schedule": "Automatic",
         "clip_skip": 2,
         "model": "v1-5-pruned-emaonly",
         "loras": [],
@@ -378,12 +399,12 @@ def test_reads_forge_and_sdnext() -> None:
         ("DPM++ 2M Karras", ("DPM++ 2M", "Karras")),
         ("DPM++ 2M SDE Exponential", ("DPM++ 2M SDE", "Exponential")),
         ("DPM2 a Karras", ("DPM2 a", "Karras")),
-        ("DPM++ 2M", ("DPM++ 2M", "Karras")),
-        ("euler A", ("Euler a", "Uniform")),
-        ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Exponential")),
-        ("Euler", ("Euler", "Uniform")),
-        ("UniPC", ("UniPC", "SGM Uniform")),
-        ("LCM", ("LCM", "As shipped")),
+        ("DPM++ 2M", ("DPM++ 2M", "Automatic")),
+        ("euler A", ("Euler a", "Automatic")),
+        ("DPM++ 2M SDE", ("DPM++ 2M SDE", "Automatic")),
+        ("Euler", ("Euler", "Automatic")),
+        ("UniPC", ("UniPC", "Automatic")),
+        ("LCM", ("LCM", "Automatic")),
     ],
 )
 def test_samplers_before_schedules_had_a_name(sampler: str, expected: tuple[str, str]) -> None:
@@ -396,18 +417,19 @@ def test_what_is_not_here_is_noted() -> None:
     found = infotext.parse_infotext(OLD.replace("DPM++ 2M Karras", "DPM adaptive"))
     assert "scheduler" not in found.values
     assert found.notes == [
-        "Sampler 'DPM adaptive' is not in this studio; the scheduler is left as it is."
+        "Sampler 'DPM adaptive' is not in this studio: it chooses its own number of steps, which "
+        "diffusers cannot; the scheduler is left as it is."
     ]
     found = infotext.parse_infotext(
         OLD.replace("DPM++ 2M Karras", "Euler a, Schedule type: Karras").replace(
             "Steps: 20", "Steps: many"
         )
     )
-    assert found.values["noise_schedule"] == "As shipped"
+    assert found.values["noise_schedule"] == "Automatic"
     assert "steps" not in found.values
     assert found.notes == [
         "Steps: 'many' is not a number; left as it is.",
-        "Schedule type 'Karras' does not go with Euler a here; As shipped is taken.",
+        "Schedule type 'Karras' does not go with Euler a here; Automatic is taken.",
     ]
 
 

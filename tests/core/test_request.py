@@ -154,7 +154,7 @@ def test_any_value_is_taken_or_refused_in_words(values: dict[str, Any]) -> None:
 def test_impossible_pairs_name_the_possible(scheduler: Scheduler) -> None:
     possible = SCHEDULERS[scheduler].noise_schedules
     every: tuple[NoiseSchedule, ...] = SCHEDULERS["Euler"].noise_schedules
-    assert "As shipped" in possible
+    assert "Model default" in possible
     assert set(possible) <= set(every)
     for schedule in every:
         if schedule in possible:

@@ -42,7 +42,7 @@ BASE: dict[str, Any] = {
     "width": 128,
     "height": 128,
     "steps": 4,
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
     "seed": 7,
 }
 OWN_VALUES: dict[str, list[Any]] = {  # where the default is no value to compare with, or no field
@@ -53,6 +53,7 @@ OWN_VALUES: dict[str, list[Any]] = {  # where the default is no value to compare
     "seed": [3, 4],
     "image": ["ab" * 32, "cd" * 32],
     "mask": ["ab" * 32, "cd" * 32],
+    "eta": [0.2, 0.5],
     "size": ["64x128", "128x64"],
     "lora": ["None", "moon"],
     "lora_weight": [0, 0.5],
@@ -482,7 +483,7 @@ def test_every_bad_cell_is_told_before_the_first_runs() -> None:
         ["Cell 1, 2, 1 (Euler a · Steps 5 · 64×64)", "Schedule"],
         ["Cell 2, 1, 1 (Eiler · Steps 0 · 64×64)", "Scheduler"],
     ]
-    assert "As shipped, Uniform, Simple" in told[2]
+    assert "Model default, Uniform, Simple" in told[2]
 
 
 def test_faults_are_capped_with_counts() -> None:

@@ -45,7 +45,7 @@ SPEC: dict[str, Any] = {
     "seed": 3,
     "width": 64,
     "height": 64,
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
 }
 # Blocking copies between two calls of the denoiser, all of diffusers' own making: noise that is drawn on the CPU, so that it
 # is the same on every device, and UniPC's table of coefficients.

@@ -157,7 +157,7 @@ def test_unequal_trajectories_share_calls(bench: WorkerContext) -> None:
     size = {"width": 128, "height": 128, "prompt": "a red boat"}
     each = [
         ResolvedRequest(
-            seed=1, steps=10, scheduler="DDIM", noise_schedule="As shipped", guidance=3, **size
+            seed=1, steps=10, scheduler="DDIM", noise_schedule="Model default", guidance=3, **size
         ),
         ResolvedRequest(
             seed=2, steps=12, scheduler="Heun", noise_schedule="Karras", guidance=1, **size

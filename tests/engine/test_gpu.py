@@ -33,7 +33,7 @@ CASES = [
         "DPMSolverMultistepScheduler",
         {"timestep_spacing": "linspace", "use_karras_sigmas": True},
     ),
-    ("DDIM", "As shipped", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    ("DDIM", "Model default", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
     (
         "UniPC",
         "Simple",
@@ -143,7 +143,7 @@ def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:
     ]
     for scheduler in ("Euler", "DDIM", "Heun", "UniPC", "PLMS"):
         for work in works:
-            spec = {**work, "scheduler": scheduler, "noise_schedule": "As shipped"}
+            spec = {**work, "scheduler": scheduler, "noise_schedule": "Model default"}
             ours = pixels(cuda, **spec)
             if "mask" in work:
                 assert np.array_equal(ours[:32], np.asarray(picture, float)[:32])

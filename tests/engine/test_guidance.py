@@ -73,7 +73,7 @@ def test_a_distilled_model_is_bitwise_stock(distilled: WorkerContext, guidance: 
 def test_a_distilled_model_takes_one_row_a_call(distilled: WorkerContext) -> None:
     """Its steps are counted so, too."""
     seen: list[Progress] = []
-    spec = {"model": "lcm", "scheduler": "LCM", "noise_schedule": "As shipped", "steps": 4}
+    spec = {"model": "lcm", "scheduler": "LCM", "noise_schedule": "Model default", "steps": 4}
     generate(distilled, spec | SIDES | {"guidance": 3}, seen.append)
     painting = [progress.step for progress in seen if progress.message == "Painting"]
     assert max(painting) == 4
@@ -86,7 +86,7 @@ def test_guidance_as_an_input_differs_from_row_to_row(distilled: WorkerContext) 
             model="lcm",
             prompt=PROMPT,
             scheduler="LCM",
-            noise_schedule="As shipped",
+            noise_schedule="Model default",
             steps=STEPS,
             seed=SEED,
             guidance=guidance,

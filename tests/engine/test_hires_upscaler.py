@@ -32,7 +32,7 @@ LARGER: dict[str, Any] = {
     "steps": 4,
     "guidance": 6,
     "seed": SEED,
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
     "prompt": PROMPT,
     "strength": 0,
     "hires_scale": 2,

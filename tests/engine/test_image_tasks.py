@@ -42,7 +42,7 @@ EULER: dict[str, Any] = {
     "steps": 4,
     "guidance": 6,
     "seed": SEED,
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
     "prompt": PROMPT,
 }
 

@@ -186,7 +186,7 @@ def test_a_model_made_for_inpainting_does_what_others_do(others: WorkerContext, 
         "model": model,
         "seed": SEED,
         "scheduler": "Euler",
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Model default",
         **size,
     }
     cells = validate(

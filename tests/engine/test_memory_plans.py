@@ -85,7 +85,7 @@ def paint(
         "width": 64,
         "height": 64,
         "scheduler": "Euler",
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Model default",
     } | spec
     messages: list[str] = []
     with monkeypatch.context() as patch:
@@ -97,7 +97,7 @@ def paint(
 
 
 def build_request(model: str) -> GenerationRequest:
-    return GenerationRequest(model=model, scheduler="Euler", noise_schedule="As shipped")
+    return GenerationRequest(model=model, scheduler="Euler", noise_schedule="Model default")
 
 
 # ---- equality -------------------------------------------------------------------------------------------------------

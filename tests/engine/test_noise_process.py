@@ -67,7 +67,7 @@ def test_zero_terminal_snr_is_that_of_diffusers() -> None:
     """Classes without the flag get the betas that those with it compute, but for the last."""
     flagged = diffusers.DDIMScheduler(**ZERO_SNR).alphas_cumprod
     for name in ("Heun", "LMS", "DPM2", "DPM++ SDE", "PLMS", "DEIS", "SA-Solver"):
-        scheduler = build_scheduler(name, "As shipped", ZERO_SNR, 8, 3)  # type: ignore[arg-type]
+        scheduler = build_scheduler(name, "Model default", ZERO_SNR, 8, 3)  # type: ignore[arg-type]
         assert torch.allclose(scheduler.alphas_cumprod[:-1], flagged[:-1], atol=1e-6), name
 
 
@@ -77,7 +77,7 @@ def test_training_pairs() -> None:
     timesteps = torch.tensor([0, 500, 999])
     for prediction in ("epsilon", "v_prediction"):
         config = SD | {"prediction_type": prediction}
-        process = DiffusionProcess(build_scheduler("DDPM", "As shipped", config, 1, 0))
+        process = DiffusionProcess(build_scheduler("DDPM", "Model default", config, 1, 0))
         stock = diffusers.DDPMScheduler(**config)
         noisy, target = process.training_pair(image, noise, timesteps)
         assert torch.allclose(noisy, stock.add_noise(image, noise, timesteps), atol=1e-6)
@@ -86,7 +86,7 @@ def test_training_pairs() -> None:
             wanted = stock.get_velocity(image, noise, timesteps)
         assert torch.allclose(target, wanted, atol=1e-6)
     flow = FlowProcess(
-        build_flow_scheduler("Euler", "As shipped", {"shift": 3.0}, 4, num_tokens=16)
+        build_flow_scheduler("Euler", "Model default", {"shift": 3.0}, 4, num_tokens=16)
     )
     noisy, target = flow.training_pair(image, noise, timesteps)
     sigmas = timesteps.view(-1, 1, 1, 1) / 1000

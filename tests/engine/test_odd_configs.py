@@ -119,13 +119,13 @@ def test_a_number_in_the_place_of_a_word_is_named(
 )
 def test_what_diffusers_does_not_take_is_a_sentence(changes: dict[str, Any]) -> None:
     with pytest.raises(BadFile, match=r"scheduler/scheduler_config\.json has values"):
-        build_scheduler("Euler", "As shipped", SCHEDULER_CONFIG | changes, 5, 0)
+        build_scheduler("Euler", "Model default", SCHEDULER_CONFIG | changes, 5, 0)
 
 
 def test_odd_shifts_of_a_flow_are_a_sentence() -> None:
     for config in ({"shift": "x"}, {"base_shift": "x"}, {"base_image_seq_len": 4096}):
         with pytest.raises(BadFile, match="scheduler_config"):
-            build_flow_scheduler("Euler", "As shipped", config, 5, num_tokens=64)
+            build_flow_scheduler("Euler", "Model default", config, 5, num_tokens=64)
 
 
 @pytest.mark.parametrize(

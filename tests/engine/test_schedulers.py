@@ -42,12 +42,11 @@ def reference(pipe: Any, name: str, schedule: str) -> np.ndarray:
     kind, always, ladders = STOCK[name]
     shipped = json.loads((POCKET / "scheduler" / "scheduler_config.json").read_text())
     settings = {**always, **ladders[schedule]}
-    steps = (
-        {"timesteps": settings.pop("timesteps")}
-        if "timesteps" in settings
-        else {"num_inference_steps": STEPS}
-    )
-    settings = {"timestep_spacing": "linspace", **settings} if "timesteps" in steps else settings
+    steps: dict[str, Any] = {"num_inference_steps": STEPS}
+    for told in ("timesteps", "sigmas"):
+        if told in settings:
+            steps = {told: settings.pop(told)}
+            settings = {"timestep_spacing": "linspace", **settings}
     pipe.scheduler = getattr(diffusers, kind).from_config(shipped, **settings)
     image = pipe(
         PROMPT,
@@ -73,7 +72,7 @@ def test_the_tables_agree() -> None:
         pytest.param(*pair, marks=pytest.mark.smoke)
         if pair == ("DPM++ 2M", "Karras")
         else pair
-        if pair[1] == "As shipped" or pair == ("Euler", "Karras")
+        if pair[1] == "Model default" or pair == ("Euler", "Karras")
         else pytest.param(*pair, marks=pytest.mark.slow)
         for pair in PAIRS
     ],
@@ -116,13 +115,14 @@ def ladder(name: Any, schedule: Any, steps: int) -> Any:
     ],
 )
 def test_ladders_differ(name: Scheduler) -> None:
-    """No noise schedule falls back to another; A1111's Uniform of two schedulers is as shipped here."""
+    """No noise schedule falls back to another; DDIM's spacing is what this model ships."""
     made = []
     for schedule in SCHEDULERS[name].noise_schedules:
         scheduler = ladder(name, schedule, 6)
         levels = getattr(scheduler, "sigmas", scheduler.timesteps)
         made.append((*levels.tolist(), *scheduler.timesteps.tolist()))
-    assert len(set(made)) == len(made) - (name in ("DDIM", "PLMS"))
+    has_shipped_spacing = "DDIM" in SCHEDULERS[name].noise_schedules or name in ("DDIM", "PLMS")
+    assert len(set(made)) == len(made) - has_shipped_spacing
 
 
 def test_few_and_many_steps_are_numbers() -> None:
@@ -138,7 +138,7 @@ def test_few_and_many_steps_are_numbers() -> None:
 
 def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
     """They are copies of one: bit for bit what a class newly made is, also after another was run to its end."""
-    for name, schedule in ((name, "As shipped") for name in SCHEDULERS):
+    for name, schedule in ((name, "Model default") for name in SCHEDULERS):
         used = ladder(name, schedule, 3)
         latents = torch.ones(1, 4, 8, 8) * used.init_noise_sigma
         for timestep in used.timesteps:
@@ -169,7 +169,7 @@ def test_one_that_was_used_leaves_nothing_to_the_next() -> None:
 def test_too_many_steps_are_refused() -> None:
     for name in ("LCM", "TCD"):
         with refused(InvalidSpec) as caught:
-            ladder(name, "As shipped", 51)
+            ladder(name, "Model default", 51)
         assert "50" in str(caught.value)
 
 
@@ -187,7 +187,7 @@ def test_a_shipped_solver_does_not_leak() -> None:
         "prediction_type": "v_prediction",
         "timestep_spacing": "trailing",
     }
-    made = build_scheduler("DPM++ 2M", "As shipped", shipped, 5, 1)
+    made = build_scheduler("DPM++ 2M", "Model default", shipped, 5, 1)
     kept = made.config
     assert (kept.use_karras_sigmas, kept.algorithm_type, kept.solver_order) == (
         False,

@@ -71,7 +71,7 @@ def paint(bench: WorkerContext, **spec: Any) -> np.ndarray:
         "height": 64,
         "seed": 3,
         "scheduler": "Euler",
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Model default",
     }
     images = generate(bench, asked | spec, lambda progress: None)["pictures"]
     return np.asarray(Image.open(images[0]["path"]))

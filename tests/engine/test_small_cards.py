@@ -47,7 +47,7 @@ SPEC: dict[str, Any] = {
     "width": 128,
     "height": 128,
     "scheduler": "Euler",
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
 }
 ADAPTER_KINDS = (
     "LoHa",

@@ -53,7 +53,7 @@ BASE: dict[str, Any] = {
     "steps": 3,
     "seed": 7,
     "scheduler": "Euler",
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
 }
 
 
@@ -230,7 +230,7 @@ def test_fast_cells_are_within_the_bound(desk: WorkerContext, names: list[str]) 
     every = [
         {
             "scheduler": name,
-            "noise_schedule": "As shipped",
+            "noise_schedule": "Model default",
             "seed": k,
             "guidance": 1 + k % 4,
             "steps": 5 + k % 3,

@@ -43,7 +43,7 @@ OURS: dict[str, Any] = {
     "prompt": PROMPT,
     "negative_prompt": "fog, and much of it",
     "scheduler": "Euler",
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
     "steps": STEPS,
     "seed": SEED,
     "width": SIZE,
@@ -100,7 +100,7 @@ def test_one_guidance_means_the_same_everywhere(
         ("Euler", "Karras", {"use_karras_sigmas": True}),
         ("Euler", "Exponential", {"use_exponential_sigmas": True}),
         ("Euler", "Beta", {"use_beta_sigmas": True}),
-        ("Euler a", "As shipped", {"stochastic_sampling": True}),
+        ("Euler a", "Model default", {"stochastic_sampling": True}),
     ],
 )
 def test_schedules_are_the_stock_schedulers(
@@ -123,7 +123,7 @@ def test_every_scheduler_ends_at_the_image(scheduler: Any, shift: float) -> None
     """With an ideal denoiser, which knows the image, nothing else is left after 20 steps."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(1, 4, 8, 8, generator=generator)
-    built = build_flow_scheduler(scheduler, "As shipped", {"shift": shift}, 20, num_tokens=16)
+    built = build_flow_scheduler(scheduler, "Model default", {"shift": shift}, 20, num_tokens=16)
     process = FlowProcess(built)
     latents = process.initial(torch.randn(1, 4, 8, 8, generator=generator))
     assert len(process.timesteps) == SCHEDULERS[scheduler].count_model_calls(20)

@@ -19,7 +19,7 @@ BASE: dict[str, Any] = {
     "steps": 2,
     "width": 64,
     "height": 64,
-    "noise_schedule": "As shipped",
+    "noise_schedule": "Model default",
     "seed": 1,
 }
 

@@ -45,7 +45,7 @@ def made(
             "seed": SEED,
             "steps": STEPS,
             "guidance": 6,
-            "noise_schedule": "As shipped",
+            "noise_schedule": "Model default",
         }
         | given
         | spec

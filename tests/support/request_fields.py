@@ -31,6 +31,8 @@ OTHER_VALUES: dict[str, Any] = {
 PICTURE: dict[str, Any] = {"image": SHA}
 MASKED: dict[str, Any] = {"image": SHA, "mask": MASK_SHA}
 TWICE: dict[str, Any] = {"hires_scale": 2.0}
+EULER: dict[str, Any] = {"scheduler": "Euler", "noise_schedule": "Karras"}
+APG: dict[str, Any] = {"guidance_method": "APG"}
 EXTENDED: dict[str, Any] = {"image": SHA, "extend_left": 64, "width": None, "height": None}
 IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "image": ({}, SHA),
@@ -61,4 +63,25 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "vae": ({}, "anime"),
     "prompt_syntax": ({"prompt": "a (moon:1.3)"}, "compel"),
     "emphasis": ({"prompt": "a (moon:1.3)"}, "No norm"),
+    "noise_source": ({}, "NV"),
+    "variation_strength": ({}, 0.4),
+    "variation_seed": ({"variation_strength": 0.4, "variation_seed": 9}, 3),
+    "seed_resize_width": ({}, 128),
+    "seed_resize_height": ({}, 128),
+    "eta": ({"scheduler": "DDIM"}, 0.5),
+    "s_churn": (EULER, 40.0),
+    "s_tmin": ({**EULER, "s_churn": 40.0}, 1.0),
+    "s_tmax": ({**EULER, "s_churn": 40.0}, 5.0),
+    "s_noise": ({**EULER, "s_churn": 40.0}, 1.1),
+    "sigma_min": (EULER, 0.1),
+    "sigma_max": (EULER, 10.0),
+    "rho": (EULER, 3.0),
+    "ensd": ({"scheduler": "Euler a"}, 31337),
+    "guidance_start": ({}, 0.5),
+    "guidance_end": ({}, 0.5),
+    "guidance_method": ({}, "APG"),
+    "guidance_zero_steps": ({"guidance_method": "CFG-Zero*"}, 1),
+    "apg_eta": (APG, 0.5),
+    "apg_threshold": (APG, 0.02),
+    "apg_momentum": (APG, 0.5),
 }

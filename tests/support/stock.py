@@ -18,40 +18,101 @@ KARRAS, EXPONENTIAL, BETA = (
 )
 TRAIL = {"timestep_spacing": "trailing"}
 SHAPED = {
-    "As shipped": LEAD,
+    "Model default": LEAD,
     "Karras": KARRAS,
     "Exponential": EXPONENTIAL,
     "Beta": BETA,
     "Simple": TRAIL,
 }
-SPACED = {"As shipped": LEAD, "Uniform": LIN, "Simple": TRAIL}
+DDIM_SPACING = {"DDIM": LEAD}
+# Three steps of the schedules that are formulas, for a model with Stable Diffusion's levels: the
+# first, the sixth and the last of the eleven levels of arXiv:2404.14507, and none.
+BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0).double()
+TRAINED = ((1 - BAR) / BAR).sqrt().numpy()
+OPTIMIZED = [14.615, 1.396, 0.029]
+ARCS = [
+    float(np.tan((1 - k / 3) * np.arctan(TRAINED[-1]) + k / 3 * np.arctan(TRAINED[0])))
+    for k in range(4)
+]
+QUADRATIC = [float(share * TRAINED[-1]) for share in (1.0, 0.975, 0.71875, 0.0)]
+
+
+def nearest(levels: list[float]) -> list[int]:
+    return [int(np.abs(np.log(TRAINED) - np.log(level)).argmin()) for level in levels]
+
+
+TOLD = {
+    "Align Your Steps": {"timesteps": nearest(OPTIMIZED)},
+    "KL Optimal": {"timesteps": nearest(ARCS[:-1]), "final_sigmas_type": "sigma_min"},
+}
+SPACED = {"Model default": LEAD, "Uniform": LIN, "Simple": TRAIL}
 SGM = {"SGM Uniform": LIN}
 # name → (class, what it always gets, ladder → what that gets)
 STOCK: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
     "Euler": (
         "EulerDiscreteScheduler",
         {},
-        {**SHAPED, "Uniform": LIN, "SGM Uniform": {"timesteps": [999.0, 666.0, 333.0]}},
+        {
+            **SHAPED,
+            **DDIM_SPACING,
+            "Uniform": LIN,
+            "SGM Uniform": {"timesteps": [999.0, 666.0, 333.0]},
+            "Align Your Steps": {"sigmas": [*OPTIMIZED, 0.0]},
+            "KL Optimal": {"sigmas": ARCS, "final_sigmas_type": "sigma_min"},
+            "Linear Quadratic": {"sigmas": QUADRATIC},
+        },
     ),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}, SPACED),
-    "Heun": ("HeunDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
-    "LMS": ("LMSDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
-    "DPM2": ("KDPM2DiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
-    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}, {**SHAPED, "Uniform": LIN}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}, {**SPACED, **DDIM_SPACING}),
+    "Heun": (
+        "HeunDiscreteScheduler",
+        {},
+        {
+            **SHAPED,
+            **DDIM_SPACING,
+            "Uniform": LIN,
+            "Align Your Steps": {
+                "timesteps": np.interp(OPTIMIZED, TRAINED, np.arange(1000)).tolist()
+            },
+        },
+    ),
+    "LMS": ("LMSDiscreteScheduler", {}, {**SHAPED, **DDIM_SPACING, "Uniform": LIN}),
+    "DPM2": ("KDPM2DiscreteScheduler", {}, {**SHAPED, **DDIM_SPACING, "Uniform": LIN}),
+    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}, {**SHAPED, **DDIM_SPACING, "Uniform": LIN}),
     "DPM++ 2M": (
         "DPMSolverMultistepScheduler",
         {"solver_order": 2, "algorithm_type": "dpmsolver++"},
-        {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}},
+        {**SHAPED, **SGM, **TOLD, "Uniform": {"timesteps": [999, 500, 0]}},
     ),
     "DPM++ 2M SDE": (
         "DPMSolverMultistepScheduler",
         {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
-        {**SHAPED, **SGM, "Uniform": {"timesteps": [999, 500, 0]}},
+        {**SHAPED, **SGM, **TOLD, "Uniform": {"timesteps": [999, 500, 0]}},
+    ),
+    "DPM++ 2M SDE Heun": (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 2, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        {**SHAPED, **SGM, **TOLD, "Uniform": {"timesteps": [999, 500, 0]}},
+    ),
+    "DPM++ 3M": (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 3, "algorithm_type": "dpmsolver++"},
+        {**SHAPED, **SGM, **TOLD, "Uniform": {"timesteps": [999, 500, 0]}},
+    ),
+    "DPM++ 2S": (
+        "DPMSolverSinglestepScheduler",
+        {"solver_order": 2, "algorithm_type": "dpmsolver++", "lower_order_final": True},
+        {
+            "Model default": {},
+            **{
+                name.capitalize(): {f"use_{name}_sigmas": True}
+                for name in ("karras", "exponential", "beta")
+            },
+        },
     ),
     "DPM++ SDE": (
         "DPMSolverSDEScheduler",
         {"noise_sampler_seed": SEED},
-        {**SHAPED, "Uniform": LIN},
+        {**SHAPED, **DDIM_SPACING, "Uniform": LIN},
     ),
     "DDIM": (
         "DDIMScheduler",
@@ -66,8 +127,8 @@ STOCK: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         {**SHAPED, **SGM},
     ),
     "DEIS": ("DEISMultistepScheduler", {}, {**SHAPED, **SGM}),
-    "LCM": ("LCMScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
-    "TCD": ("TCDScheduler", {"set_alpha_to_one": False}, {"As shipped": {}}),
+    "LCM": ("LCMScheduler", {"set_alpha_to_one": False}, {"Model default": {}}),
+    "TCD": ("TCDScheduler", {"set_alpha_to_one": False}, {"Model default": {}}),
     "SA-Solver": ("SASolverScheduler", {}, {**SHAPED, **SGM}),
 }
 ETA = {"TCD": 0.3}  # the scheduler's own default; the pipelines would pass 0
@@ -91,17 +152,17 @@ def square(
     return mask
 
 
-def pipe_of(kind: str, model: Path, name: str, schedule: str = "As shipped") -> Any:
+def pipe_of(kind: str, model: Path, name: str, schedule: str = "Model default") -> Any:
     made = getattr(diffusers, kind).from_pretrained(model, dtype=torch.float32)
     made.set_progress_bar_config(disable=True)
     return with_scheduler(made, model, name, schedule)
 
 
-def with_scheduler(pipe: Any, model: Path, name: str, schedule: str = "As shipped") -> Any:
+def with_scheduler(pipe: Any, model: Path, name: str, schedule: str = "Model default") -> Any:
     scheduler, always, ladders = STOCK[name]
     shipped = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
     spacing = {key: shipped[key] for key in ("timestep_spacing", "steps_offset") if key in shipped}
-    own = {**always, **(spacing if schedule == "As shipped" else ladders[schedule])}
+    own = {**always, **(spacing if schedule == "Model default" else ladders[schedule])}
     keep = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     pipe.scheduler = getattr(diffusers, scheduler)(
         **{key: shipped[key] for key in keep if key in shipped}, **own

@@ -124,7 +124,7 @@ def test_a_grid(client: Client, served: Served) -> None:
         {"field": "scheduler", "values": ["Euler", "DDIM"]},
         {"field": "steps", "values": "1-3 (+2)"},
     ]
-    base = QUICK | {"noise_schedule": "As shipped"}
+    base = QUICK | {"noise_schedule": "Model default"}
     files, told = client.predict(api_name="/sweep", base=base, axes=axes, title="A grid")
     assert [cell["labels"] for cell in told["pictures"]] == [
         ["Euler", "Steps 1"],

@@ -39,7 +39,7 @@ def asked(**values: Any) -> list[Any]:
         "height": 64,
         "steps": 2,
         "scheduler": "Euler",
-        "noise_schedule": "As shipped",
+        "noise_schedule": "Model default",
         "seed": 5,
     }
     return list(GenerationRequest(**(quick | values)).model_dump(mode="json").values())

@@ -765,7 +765,7 @@ def test_enlarging_asks_for_a_light_second_pass_alone(img2img: Img2Img, desk: Se
     ):  # of a distilled model: at least one step of the second pass has to run
         few = kept(
             desk,
-            GenerationRequest(scheduler="LCM", noise_schedule="As shipped", steps=steps),
+            GenerationRequest(scheduler="LCM", noise_schedule="Model default", steps=steps),
             noise(64, 64),
         )
         request = img2img.parse_request(page(img2img, img2img.receive_for_redrawing(few, OWNER)))

@@ -14,6 +14,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.settings import load
 from studio.storage.home import Home
+from studio.ui.components.noise_and_solver import SWITCHES
 from studio.ui.tabs.txt2img import Txt2Img
 from support.models import make_toy_z_image
 from support.sentences import refused
@@ -41,7 +42,8 @@ def test_a_flow_model_brings_its_schedulers_and_settings(tab: Txt2Img) -> None:
     shown = choose(tab, model="turbo")
     assert [name for name, _ in shown["scheduler"].choices] == list(Z_IMAGE.list_schedulers())
     assert shown["scheduler"].value == "Euler"
-    assert shown["noise_schedule"].value == "As shipped"
+    assert shown["noise_schedule"].value == "Automatic"
+    assert ("Automatic (Model default)", "Automatic") in shown["noise_schedule"].choices
     assert (shown["steps"], shown["guidance"]) == (8, 1.0)
     assert (shown["width"], shown["height"]) == (1024, 1024)
 
@@ -62,8 +64,9 @@ def test_a_scheduler_offers_what_it_runs_on_with_the_model(tab: Txt2Img) -> None
         model: tab.update_schedule({**values, tab.form["model"]: model})
         for model in ("turbo", "pocket", "gone")
     }
-    assert [name for name, _ in offered["turbo"].choices] == ["As shipped"]
-    assert offered["turbo"].value == "As shipped"
+    assert [value for _, value in offered["turbo"].choices] == ["Automatic", "Model default"]
+    assert offered["turbo"].value == "Automatic"
+    assert offered["pocket"].choices[0] == ("Automatic (Uniform)", "Automatic")
     assert offered["pocket"].value == offered["gone"].value == "Karras"
     nonsense = tab.update_schedule({**values, tab.form["model"]: ["no", "name"]})
     assert nonsense.value == "Karras"
@@ -79,3 +82,27 @@ def test_what_does_not_fit_is_refused_before_a_job_is_queued(tab: Txt2Img) -> No
     request = GenerationRequest(model="turbo", scheduler="DDIM", noise_schedule="Uniform")
     with refused(InvalidSpec, "Scheduler"):
         tab.services.prepare_generation(request, Visitor("ann", is_guest=False))
+
+
+def test_settings_that_change_nothing_are_out_of_view(tab: Txt2Img) -> None:
+    group = tab.noise_and_solver
+    default = GenerationRequest()
+
+    def view(**chosen: Any) -> set[str]:
+        values = {tab.form[name]: chosen.get(name, getattr(default, name)) for name in SWITCHES}
+        updates = group.update_visibility(values)
+        return {name for name in group.fields if updates[tab.form[name]]["visible"]}
+
+    always = {"noise_source", "variation_strength", "seed_resize_width", "seed_resize_height"}
+    guided = {"guidance_start", "guidance_end", "guidance_method"}
+    assert view() == always | guided
+    assert {name for name in group.fields if tab.form[name].visible} == view()
+    assert view(guidance=1) == always
+    assert view(scheduler="DDIM", eta="") == always | guided | {"eta"}
+    assert view(scheduler="DDIM", eta=0.5) == always | guided | {"eta", "ensd"}
+    churned = view(scheduler="Euler", noise_schedule="Karras", s_churn=3)
+    assert churned > {"s_churn", "s_noise", "s_tmin", "s_tmax", "sigma_min", "sigma_max", "rho"}
+    assert view(guidance_method="APG") > {"apg_eta", "apg_threshold", "apg_momentum"}
+    assert "variation_seed" in view(variation_strength=0.5)
+    half_typed = {tab.form[name]: "much" for name in SWITCHES}
+    assert set(group.update_visibility(half_typed)) == {tab.form["ensd"]}

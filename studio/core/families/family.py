@@ -28,6 +28,11 @@ NoiseProcessKind = Literal["diffusion", "flow"]
 # positive + (g - 1) · (positive - negative), the same up to rounding, as a family's stock pipeline
 # computes it.
 GuidanceKind = Literal["cfg", "cfg from positive"]
+# Noise levels of ten steps that were optimised for a model (arXiv:2404.14507): for Stable Diffusion
+# 1.5, and all that have no own.
+SD1_OPTIMIZED_LEVELS = (
+    *(14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Family:
             where none can be trained.
         lora_naming: How its LoRAs are named; None where `shape` is.
         training_clip_skip: Whether a training may choose the text encoder's layer.
+        optimized_levels: Noise levels of ten steps that were optimised for it.
         name_pattern: A regular expression for the names that its models often have.
     """
 
@@ -138,6 +144,7 @@ class Family:
     lora_naming: LoraNaming | None = None
     max_clip_skip: int | None = None
     training_clip_skip: bool = True
+    optimized_levels: tuple[float, ...] = SD1_OPTIMIZED_LEVELS
     name_pattern: str = ""
 
     @property

@@ -46,7 +46,7 @@ def suggest_settings(name: str, family: FamilyName) -> dict[str, Any]:
     if steps and 1 <= int(steps[1]) <= _MAX_NAMED_STEPS:
         settings["steps"] = int(steps[1])
     if method[0].lower() in _CONSISTENCY_METHODS:
-        settings |= {"scheduler": "LCM", "noise_schedule": "As shipped", "guidance": 1.0}
+        settings |= {"scheduler": "LCM", "noise_schedule": "Automatic", "guidance": 1.0}
     return settings
 
 

@@ -51,5 +51,8 @@ SDXL = Family(
         implementation="https://github.com/Stability-AI/generative-models",
         says_prediction=False,
     ),
+    optimized_levels=(
+        *(14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+    ),
     name_pattern=r"xl(?![a-z])",
 )

@@ -52,7 +52,7 @@ def read_z_image_config(
 
 def recommend_z_image_settings(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that its authors give: few steps without guidance for Turbo."""
-    settings: dict[str, Any] = {"scheduler": "Euler", "noise_schedule": "As shipped"}
+    settings: dict[str, Any] = {"scheduler": "Euler", "noise_schedule": "Automatic"}
     if scheduler_config.get("shift") == TURBO_SHIFT:
         return settings | {"steps": 8, "guidance": 1.0}
     return settings | {"steps": 28, "guidance": 5.0}
@@ -81,13 +81,13 @@ Z_IMAGE = Family(
     guidance="cfg from positive",
     # Those that end at no noise along a flow; the others leave some, or know no flow at all.
     noise_schedules={
-        "Euler": ("As shipped", "Karras", "Exponential", "Beta"),
-        "Euler a": ("As shipped",),
-        "Heun": ("As shipped",),
-        "DPM++ 2M": ("As shipped",),
-        "DPM++ 2M SDE": ("As shipped",),
-        "UniPC": ("As shipped",),
-        "LCM": ("As shipped",),
+        "Euler": ("Model default", "Karras", "Exponential", "Beta"),
+        "Euler a": ("Model default",),
+        "Heun": ("Model default",),
+        "DPM++ 2M": ("Model default",),
+        "DPM++ 2M SDE": ("Model default",),
+        "UniPC": ("Model default",),
+        "LCM": ("Model default",),
     },
     weighs_words=False,
     max_clip_skip=1,

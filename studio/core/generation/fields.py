@@ -8,7 +8,15 @@ line, presets, PNG text and history are derived from these fields.
 from __future__ import annotations
 
 from studio.core.base import Spec, spec_field
-from studio.core.catalog import DEFAULT_MODEL, NoiseSchedule, Scheduler
+from studio.core.catalog import (
+    AUTOMATIC,
+    DEFAULT_MODEL,
+    SCHEDULERS,
+    GuidanceMethod,
+    NoiseSchedule,
+    NoiseSource,
+    Scheduler,
+)
 from studio.core.generation.geometry import (
     ExtendFill,
     HiresResize,
@@ -21,17 +29,27 @@ from studio.core.generation.geometry import (
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax
 from studio.core.generation.requirements import (
+    REQUIRES_APG,
+    REQUIRES_CHURN,
     REQUIRES_COLOUR_FILL,
+    REQUIRES_ETA_SOLVER,
+    REQUIRES_EULER,
     REQUIRES_EXTENSION,
     REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
     REQUIRES_HIRES_PIXELS,
     REQUIRES_IMAGE,
+    REQUIRES_KARRAS_EULER,
+    REQUIRES_LEVEL_RANGE,
     REQUIRES_MASK,
     REQUIRES_MASK_OR_EXTENSION,
+    REQUIRES_NOISE_SCALE,
     REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_STEP_NOISE,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
+    REQUIRES_VARIATION,
+    REQUIRES_ZERO_STAR,
 )
 
 SEED_LIMIT = 2**32
@@ -116,12 +134,14 @@ class RequestFields(Spec):
         help="Sampler: how the noise is taken away.",
     )
     noise_schedule: NoiseSchedule = spec_field(
-        "Karras",
+        AUTOMATIC,
         title="Schedule",
         infotext="Schedule type",
         cost=3,
-        help="Schedule type: how the noise levels are spread over the steps.",
+        help="Schedule type: how the noise levels are spread over the steps. Automatic is what "
+        "suits the scheduler; Model default what the model's own files say.",
         formerly="schedule",
+        default_before="Karras",
     )
     seed: int = spec_field(
         -1,
@@ -465,9 +485,261 @@ class RequestFields(Spec):
 
     # Noise: where it comes from.
 
+    noise_source: NoiseSource = spec_field(
+        "CPU",
+        title="Noise source",
+        infotext="RNG",
+        cost=1,
+        neutral="CPU",
+        help="CPU is the same everywhere. GPU is the graphics card's own, as A1111 draws it unless "
+        "told otherwise; NV makes the numbers of an NVIDIA card on any machine.",
+    )
+    variation_strength: float = spec_field(
+        0.0,
+        title="Variation strength",
+        ge=0,
+        le=1,
+        step=0.01,
+        infotext="Variation seed strength",
+        cost=1,
+        neutral=0.0,
+        help="How far the noise goes over into that of the variation seed: 0 is off, 1 is that "
+        "seed's. With it the seed stays and the variation seeds count up.",
+    )
+    variation_seed: int = spec_field(
+        -1,
+        title="Variation seed",
+        ge=-1,
+        lt=SEED_LIMIT,
+        infotext="Variation seed",
+        cost=0,
+        neutral=-1,
+        requires=REQUIRES_VARIATION,
+        help="The seed of the noise that is mixed in. -1 draws a new one.",
+    )
+    seed_resize_width: int = spec_field(
+        0,
+        title="Seed resize width",
+        ge=0,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        infotext="Seed resize from-1",
+        cost=1,
+        neutral=0,
+        help="Resize seed from: the width at which the seed painted something like what is wanted; "
+        "its noise is laid over the middle of the picture. 0 is the picture's own.",
+    )
+    seed_resize_height: int = spec_field(
+        0,
+        title="Seed resize height",
+        ge=0,
+        le=2048,
+        multiple_of=8,
+        unit="px",
+        infotext="Seed resize from-2",
+        cost=1,
+        neutral=0,
+        help="Resize seed from: the height that goes with it; 0 is the picture's own.",
+    )
+
     # Solvers: what their formulas take.
 
+    eta: float | None = spec_field(
+        None,
+        title="Eta",
+        ge=0,
+        le=1,
+        step=0.05,
+        infotext="Eta",
+        cost=1,
+        neutral=None,
+        requires=REQUIRES_ETA_SOLVER,
+        help="How much fresh noise DDIM or TCD adds at each step; empty is their own: 0 for DDIM, "
+        "0.3 for TCD.",
+    )
+    s_churn: float = spec_field(
+        0.0,
+        title="Churn",
+        ge=0,
+        le=100,
+        step=0.5,
+        infotext="Sigma churn",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_EULER,
+        help="Sigma churn: how much fresh noise Euler adds over all its steps. 0 is off.",
+    )
+    s_tmin: float = spec_field(
+        0.0,
+        title="Churn from below",
+        ge=0,
+        le=1000,
+        step=0.1,
+        infotext="Sigma tmin",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_CHURN,
+        help="Sigma tmin: at noise levels below this one no noise is added.",
+    )
+    s_tmax: float = spec_field(
+        0.0,
+        title="Churn to above",
+        ge=0,
+        le=1000,
+        step=0.1,
+        infotext="Sigma tmax",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_CHURN,
+        help="Sigma tmax: at noise levels above this one no noise is added; 0 has no end.",
+    )
+    s_noise: float = spec_field(
+        1.0,
+        title="Noise scale",
+        ge=0,
+        le=2,
+        step=0.01,
+        infotext="Sigma noise",
+        cost=1,
+        neutral=1.0,
+        requires=REQUIRES_NOISE_SCALE,
+        help="Sigma noise: how strong the noise is that a step adds.",
+    )
+    sigma_min: float = spec_field(
+        0.0,
+        title="Lowest noise level",
+        ge=0,
+        le=10,
+        step=0.01,
+        infotext="Schedule min sigma",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_LEVEL_RANGE,
+        help="Schedule min sigma: the last step's noise level; 0 is the model's.",
+    )
+    sigma_max: float = spec_field(
+        0.0,
+        title="Highest noise level",
+        ge=0,
+        le=1000,
+        step=0.1,
+        infotext="Schedule max sigma",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_LEVEL_RANGE,
+        help="Schedule max sigma: the first step's noise level; 0 is the model's.",
+    )
+    rho: float = spec_field(
+        7.0,
+        title="Rho",
+        ge=1,
+        le=20,
+        step=0.5,
+        infotext="Schedule rho",
+        cost=1,
+        neutral=7.0,
+        requires=REQUIRES_KARRAS_EULER,
+        help="Schedule rho: how much Karras crowds the steps at low noise levels.",
+    )
+    ensd: int = spec_field(
+        0,
+        title="Eta noise seed delta",
+        ge=0,
+        lt=SEED_LIMIT,
+        infotext="ENSD",
+        cost=0,
+        neutral=0,
+        requires=REQUIRES_STEP_NOISE,
+        help="ENSD: the noise of the steps is that of the seed plus this number, 31337 for some "
+        "anime recipes. 0 is off.",
+    )
+
     # Guidance: when, and by which formula.
+
+    guidance_start: float = spec_field(
+        0.0,
+        title="Guidance start",
+        ge=0,
+        le=1,
+        step=0.05,
+        infotext="Guidance start",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_GUIDANCE,
+        help="The share of the steps after which guidance begins; before it only the prompt is "
+        "asked.",
+    )
+    guidance_end: float = spec_field(
+        1.0,
+        title="Guidance end",
+        ge=0,
+        le=1,
+        step=0.05,
+        infotext="Guidance end",
+        cost=1,
+        neutral=1.0,
+        requires=REQUIRES_GUIDANCE,
+        help="The share of the steps after which guidance ends; the rest is twice as fast.",
+    )
+    guidance_method: GuidanceMethod = spec_field(
+        "CFG",
+        title="Guidance method",
+        infotext="Guidance method",
+        cost=1,
+        neutral="CFG",
+        requires=REQUIRES_GUIDANCE,
+        help="CFG is the usual one. CFG-Zero* scales the negative prompt's prediction first; APG "
+        "leaves out what only makes colours harsher, so that higher guidance can be used.",
+    )
+    guidance_zero_steps: int = spec_field(
+        0,
+        title="Zero steps",
+        ge=0,
+        le=20,
+        infotext="Guidance zero steps",
+        cost=1,
+        neutral=0,
+        requires=REQUIRES_ZERO_STAR,
+        help="First steps whose prediction is taken as nothing: 1 suits models that follow a flow, "
+        "0 all others.",
+    )
+    apg_eta: float = spec_field(
+        0.0,
+        title="APG eta",
+        ge=-1,
+        le=1,
+        step=0.05,
+        infotext="APG eta",
+        cost=1,
+        neutral=0.0,
+        requires=REQUIRES_APG,
+        help="How much is kept of what points along the prompt's prediction; 1 keeps all.",
+    )
+    apg_threshold: float = spec_field(
+        15.0,
+        title="APG threshold",
+        ge=0,
+        le=1000,
+        step=0.5,
+        infotext="APG threshold",
+        cost=1,
+        neutral=15.0,
+        requires=REQUIRES_APG,
+        help="The longest that a difference of the two predictions may be; 0 is no limit.",
+    )
+    apg_momentum: float = spec_field(
+        -0.5,
+        title="APG momentum",
+        ge=-1,
+        le=1,
+        step=0.05,
+        infotext="APG momentum",
+        cost=1,
+        neutral=-0.5,
+        requires=REQUIRES_APG,
+        help="How much of the last steps' differences is added; below 0 it is taken away.",
+    )
 
     @property
     def task(self) -> Task:
@@ -492,6 +764,23 @@ class RequestFields(Spec):
     def is_guided(self) -> bool:
         """Whether each step also asks the denoiser about the negative prompt."""
         return self.guidance > 1
+
+    @property
+    def draws_step_noise(self) -> bool:
+        """Whether the scheduler draws from the image's own noise in its steps.
+
+        DPM++ SDE has a source of its own.
+        """
+        if self.scheduler == "DDIM":
+            return bool(self.eta)
+        if self.scheduler == "Euler":
+            return self.s_churn > 0
+        return SCHEDULERS[self.scheduler].is_stochastic and self.scheduler != "DPM++ SDE"
+
+    def is_guided_at(self, step: int, steps: int) -> bool:
+        """Return whether a step, from 0, of so many is guided."""
+        first, end = int(self.guidance_start * steps), int(self.guidance_end * steps)
+        return self.is_guided and first <= step < end
 
     @property
     def has_hires_pass(self) -> bool:

@@ -27,7 +27,9 @@ from studio.core.generation.used_files import NO_FILES, UsedFiles, shorten_name
 
 _CIVITAI_KEY = "Hashes"  # JSON, not quoted: Civitai looks for its braces
 _VERSION_TAG = f"studio {__version__}"
-_ALWAYS_WRITTEN_FIELDS = ("strength", "mask_blur", "mask_padding", "hires_resize")
+# A1111's text says nothing of noise from the GPU, which the studio's is not: always written. Texts
+# of the studio that do not have it are of before it could be chosen.
+_ALWAYS_WRITTEN_FIELDS = ("noise_source", "strength", "mask_blur", "mask_padding", "hires_resize")
 
 
 def format_infotext(request: GenerationRequest, used_files: UsedFiles = NO_FILES) -> str:
@@ -40,17 +42,17 @@ def format_infotext(request: GenerationRequest, used_files: UsedFiles = NO_FILES
         used_files: The files that it was made with; their hashes are written as A1111, Forge and
             Civitai compute them.
     """
-    schedule = request.noise_schedule
     pairs: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.scheduler,
-        "Schedule type": "Automatic" if schedule == "As shipped" else schedule,
+        "Schedule type": request.noise_schedule,
         "CFG scale": _format_number(request.guidance),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": used_files.get_hash("model"),
         "Model": shorten_name(request.model),
         "Clip skip": _none_if_1(request.clip_skip),
+        "Seed resize from": _format_seed_resize(request),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
         **_collect_file_pairs(request, used_files),
@@ -108,6 +110,12 @@ def format_upscale(
 def _format_embedding_hashes(used_files: UsedFiles) -> str | None:
     hashes = used_files.list_hashes("embedding")
     return ", ".join(f"{name}: {digits}" for name, digits in hashes.items()) or None
+
+
+def _format_seed_resize(request: GenerationRequest) -> str | None:
+    if not (request.seed_resize_width or request.seed_resize_height):
+        return None
+    return f"{request.seed_resize_width}x{request.seed_resize_height}"
 
 
 def _none_if_1(number: int) -> int | None:

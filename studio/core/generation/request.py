@@ -9,15 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import field_validator, model_validator
 
 from studio.core.base import field_meta, guest_limit_faults, is_sha256, validate
-from studio.core.catalog import SCHEDULERS
+from studio.core.catalog import (
+    AUTOMATIC,
+    FORMER_SCHEDULE_NAMES,
+    SCHEDULE_ALIASES,
+    SCHEDULERS,
+    GuidanceMethod,
+    NoiseSchedule,
+    NoiseSource,
+    get_automatic_schedule,
+)
 from studio.core.generation import geometry, lora_use, rules
 from studio.core.generation.fields import MAX_PROMPT_CHARS, SEED_LIMIT, RequestFields
 from studio.core.generation.geometry import CHOICE_NAMES, Size
@@ -59,6 +68,28 @@ class UnreadablePrompt:
 
 class GenerationRequest(RequestFields):
     """A request for one or several images. `resolve` fills in what is None or -1."""
+
+    @classmethod
+    def complete_stored(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return stored values with what they mean; no scheduler gets what it cannot run."""
+        completed = super().complete_stored(values)
+        if not {"noise_schedule", "schedule"} & values.keys():
+            scheduler = cls._match_choice_case(values.get("scheduler", ""))
+            info = next((info for name, info in SCHEDULERS.items() if name == scheduler), None)
+            if info and completed["noise_schedule"] not in info.noise_schedules:
+                completed["noise_schedule"] = AUTOMATIC
+        return completed
+
+    def stable_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the values of a digest: the schedule under its first name, Automatic as meant.
+
+        So the image that was made on Karras is found when Automatic asks for it.
+        """
+        schedule = self.noise_schedule
+        if schedule == AUTOMATIC:
+            schedule = get_automatic_schedule(self.scheduler)
+        first_names = {new: old for old, new in FORMER_SCHEDULE_NAMES.items()}
+        return super().stable_dump(exclude) | {"schedule": first_names.get(schedule, schedule)}
 
     @field_validator("image", "mask")
     @classmethod
@@ -130,6 +161,8 @@ class GenerationRequest(RequestFields):
         "inpaint_area",
         "extend_fill",
         "hires_resize",
+        "noise_source",
+        "guidance_method",
         mode="before",
     )
     @classmethod
@@ -137,8 +170,11 @@ class GenerationRequest(RequestFields):
         """Take `euler A` for `Euler a`, as long as that is a name."""
         if not isinstance(name, str):
             return name
-        choices = (*SCHEDULERS, *SCHEDULERS["Euler"].noise_schedules, *CHOICE_NAMES)
+        kinds = (NoiseSchedule, NoiseSource, GuidanceMethod)
+        names = [name for kind in kinds for name in get_args(kind)]
+        choices = (*SCHEDULERS, *names, *CHOICE_NAMES)
         by_folded_name = {choice.casefold(): choice for choice in choices}
+        by_folded_name |= {old.casefold(): new for old, new in SCHEDULE_ALIASES.items()}
         return by_folded_name.get(name.strip().casefold(), name)
 
     @field_validator("prompt_syntax", "emphasis", mode="before")
@@ -153,7 +189,7 @@ class GenerationRequest(RequestFields):
     @model_validator(mode="after")
     def _validate_combination(self) -> Self:
         faults = []
-        possible = SCHEDULERS[self.scheduler].noise_schedules
+        possible = (AUTOMATIC, *SCHEDULERS[self.scheduler].noise_schedules)
         if self.noise_schedule not in possible:
             faults.append(
                 f"Schedule: {self.scheduler} cannot run on {self.noise_schedule}; choose "
@@ -250,6 +286,8 @@ class GenerationRequest(RequestFields):
             "height": height,
             "seed": seed % SEED_LIMIT if self.seed < 0 else self.seed,
         }
+        if self.variation_strength and self.variation_seed < 0:
+            values["variation_seed"] = _derive_seed(seed)
         if self.has_hires_pass:  # its size is known only now
             return validate(ResolvedRequest, values)
         return ResolvedRequest.model_construct(**values)
@@ -289,14 +327,19 @@ class ResolvedRequest(GenerationRequest):
         return self
 
     def split(self) -> list[Self]:
-        """Return one request per image, each with a seed of its own."""
+        """Return one request per image, each with a seed of its own.
+
+        Of variations the seed stays and the variation seed counts up, as in A1111.
+        """
         batch_size = min(self.batch_size, self.num_images)
+        name = "variation_seed" if self.variation_strength else "seed"
+        first_seed = getattr(self, name)
         return [
             self.model_copy(
                 update={
                     "num_images": 1,
                     "batch_size": batch_size,
-                    "seed": (self.seed + number) % SEED_LIMIT,
+                    name: (first_seed + number) % SEED_LIMIT,
                 }
             )
             for number in range(self.num_images)
@@ -315,6 +358,11 @@ class ResolvedRequest(GenerationRequest):
                 engine found.
         """
         return _compute_digest(self, content_hashes)
+
+
+def _derive_seed(seed: int) -> int:
+    """Return another seed for a drawn one: the next of a linear congruence (Knuth's MMIX)."""
+    return (seed * 6364136223846793005 + 1442695040888963407) % 2**64 >> 32
 
 
 def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str]) -> str:

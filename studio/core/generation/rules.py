@@ -14,17 +14,27 @@ from studio.core.generation.geometry import Box, Size
 from studio.core.generation.prompts.dialects import find_differing_dialect, is_emphasis_read
 from studio.core.generation.prompts.plan import Dialect
 from studio.core.generation.requirements import (
+    REQUIRES_APG,
+    REQUIRES_CHURN,
     REQUIRES_COLOUR_FILL,
+    REQUIRES_ETA_SOLVER,
+    REQUIRES_EULER,
     REQUIRES_EXTENSION,
     REQUIRES_GUIDANCE,
     REQUIRES_HIRES,
     REQUIRES_HIRES_PIXELS,
     REQUIRES_IMAGE,
+    REQUIRES_KARRAS_EULER,
+    REQUIRES_LEVEL_RANGE,
     REQUIRES_MASK,
     REQUIRES_MASK_OR_EXTENSION,
+    REQUIRES_NOISE_SCALE,
     REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_STEP_NOISE,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
+    REQUIRES_VARIATION,
+    REQUIRES_ZERO_STAR,
 )
 
 EXTEND_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
@@ -49,8 +59,10 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         REQUIRES_COLOUR_FILL: task == "outpaint" and request.extend_fill == "colour",
         REQUIRES_HIRES: request.has_hires_pass,
         REQUIRES_HIRES_PIXELS: request.has_hires_pass and request.hires_resize == "pixel",
+        REQUIRES_VARIATION: request.variation_strength > 0,
         REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
+    is_met |= _find_met_solver_requirements(request)
     fields = type(request).model_fields
     switched_off = {
         name for name in SWITCH_FIELDS if getattr(request, name) == fields[name].default
@@ -95,6 +107,25 @@ def _list_prompts(request: RequestFields) -> tuple[tuple[str, bool], ...]:
     return (request.prompt, False), (request.negative_prompt, True)
 
 
+def _find_met_solver_requirements(request: RequestFields) -> dict[str, bool]:
+    """Return what settings of solvers and of guidance need, and whether it is there."""
+    is_euler = request.scheduler == "Euler"
+    has_churn = is_euler and request.s_churn > 0
+    has_range = is_euler and request.noise_schedule in ("Karras", "Exponential")
+    method = request.guidance_method if request.is_guided else ""
+    return {
+        REQUIRES_ETA_SOLVER: request.scheduler in ("DDIM", "TCD"),
+        REQUIRES_EULER: is_euler,
+        REQUIRES_CHURN: has_churn,
+        REQUIRES_NOISE_SCALE: has_churn or request.scheduler == "DPM++ SDE",
+        REQUIRES_LEVEL_RANGE: has_range,
+        REQUIRES_KARRAS_EULER: has_range and request.noise_schedule == "Karras",
+        REQUIRES_STEP_NOISE: request.draws_step_noise,
+        REQUIRES_ZERO_STAR: method == "CFG-Zero*",
+        REQUIRES_APG: method == "APG",
+    }
+
+
 def find_faults(request: RequestFields) -> list[str]:
     """Return a sentence for each thing that cannot be."""
     faults = []
@@ -109,6 +140,21 @@ def find_faults(request: RequestFields) -> list[str]:
         faults.append(
             "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a "
             "hires scale above 1)."
+        )
+    if request.is_guided and request.guidance_start >= request.guidance_end:
+        faults.append(
+            f"Guidance end: has to be above guidance start (not {request.guidance_end:g}, with a "
+            f"start of {request.guidance_start:g}); a guidance of 1 is off."
+        )
+    lowest, highest = request.sigma_min, request.sigma_max
+    if lowest and highest and lowest >= highest:
+        faults.append(
+            f"Highest noise level: has to be above the lowest (not {highest:g}, with {lowest:g})."
+        )
+    if request.s_tmax and request.s_tmin > request.s_tmax:
+        faults.append(
+            f"Churn to above: has to be {request.s_tmin:g} or more, where churn begins (not "
+            f"{request.s_tmax:g})."
         )
     if request.has_hires_pass:
         faults += _find_hires_faults(request)
@@ -157,17 +203,34 @@ def count_model_calls(request: RequestFields, size: Size) -> int:
 
 def count_unet_rows(request: RequestFields, size: Size) -> int:
     """Return the denoiser's rows of one image."""
-    return count_model_calls(request, size) * _count_branches(request)
+    return sum(rows for rows, _ in _plan_rows(request, size))
 
 
 def estimate_unet_megapixels(request: RequestFields, size: Size) -> float:
     """Return how much one image asks of the U-Net: millions of pixels times rows."""
-    area = sum(calls * share for calls, share in plan_passes(request, size))
-    return area * _count_branches(request) * size[0] * size[1] / 1e6
+    area = sum(rows * share for rows, share in _plan_rows(request, size))
+    return area * size[0] * size[1] / 1e6
 
 
-def _count_branches(request: RequestFields) -> int:
-    return 2 if request.is_guided else 1
+def _plan_rows(request: RequestFields, size: Size) -> list[tuple[int, float]]:
+    """Return the passes of one image: rows of the denoiser, and pixels relative to `size`."""
+    info = SCHEDULERS[request.scheduler]
+    passes = plan_passes(request, size)
+    steps = [request.steps] * bool(request.effective_steps)
+    steps += [request.hires_steps or request.steps] * (len(passes) - len(steps))
+    rows = []
+    for number, (calls, share) in enumerate(passes):
+        total_steps = steps[number]
+        is_hires = number == len(passes) - 1 and request.has_hires_pass
+        tiles = len(plan_hires_tiles(request, size)) if is_hires else 1
+        calls_per_tile = calls // tiles
+        total_calls = info.count_model_calls(total_steps)
+        guided = sum(
+            request.is_guided_at(info.get_step_of_call(call), total_steps)
+            for call in range(total_calls - calls_per_tile, total_calls)
+        )
+        rows.append((calls + guided * tiles, share))
+    return rows
 
 
 def _find_hires_faults(request: RequestFields) -> list[str]:

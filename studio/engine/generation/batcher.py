@@ -48,7 +48,7 @@ class _ActiveTrajectory:
 
     @property
     def branches(self) -> int:
-        return self.trajectory.branches
+        return len(self.model_input.rows)
 
 
 class Batcher:
@@ -99,11 +99,11 @@ class Batcher:
                 self.model.device.empty_cache()
                 self.max_batch = max(1, len(batch) // 2)
                 continue
+            num_rows = [active.branches for active in batch]
             results = _send_predictions(batch, predictions)
             seconds = time.perf_counter() - start_time
-            num_rows = sum(active.branches for active in batch)
-            for active in batch:
-                active.seconds += seconds * active.branches / num_rows
+            for active, rows in zip(batch, num_rows, strict=True):
+                active.seconds += seconds * rows / sum(num_rows)
             running = [active for active in running if active not in results]
             on_call()
             for active, latents in results.items():

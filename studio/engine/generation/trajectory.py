@@ -16,11 +16,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
+from studio.core.catalog import SCHEDULERS
 from studio.core.generation.geometry import MaskedContent, count_effective_steps
 from studio.core.generation.request import ResolvedRequest
 from studio.engine.generation.guidance import build_guidance
+from studio.engine.generation.noise import Noise
 from studio.engine.models.adapters.lora import select_adapters
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
 from studio.errors import StudioError
@@ -131,10 +132,10 @@ class Trajectory:
         Raises:
             StudioError: They are not finite.
         """
-        # On the CPU: the same noise on every device.
-        generator = torch.Generator().manual_seed(self.request.seed)
+        noise = Noise(self.request, self._model)
         process = self._process
-        state = self._prepare_latents(generator)
+        info = SCHEDULERS[self.request.scheduler]
+        state = self._prepare_latents(noise)
         latents = state.latents
         # One copy for all steps: each would make the device wait.
         device_timesteps = process.timesteps.float().to(self._model.device.torch_device).split(1)
@@ -143,10 +144,13 @@ class Trajectory:
             model_latents = scaled_latents
             if state.inpaint_cond:
                 model_latents = torch.cat([scaled_latents, *state.inpaint_cond], dim=1)
-            predictions = yield ModelInput(model_latents, device_timesteps[index], self.rows)
-            prediction = self.guidance.combine(predictions)
+            step = info.get_step_of_call(process.num_skipped_calls + index)
+            rows = self.rows if self.guidance.is_on(step) else self.rows[-1:]
+            predictions = yield ModelInput(model_latents, device_timesteps[index], rows)
+            prediction = self.guidance.combine(predictions, step)
             self._last_step = (scaled_latents, timestep, prediction)
-            latents = process.step(prediction, timestep, latents, generator)
+            with noise.lend_to_step() as generator:
+                latents = process.step(prediction, timestep, latents, generator)
             latents = self._restore_unmasked(latents.to(self._model.latent_dtype), state, index)
         if not bool(torch.isfinite(latents).all()):
             raise StudioError(
@@ -176,20 +180,21 @@ class Trajectory:
             known_latents = self._process.renoise(known_latents, state.noise, next_timestep)
         return (1 - mask) * known_latents + mask * latents
 
-    def _prepare_latents(self, generator: torch.Generator) -> _InitialState:
+    def _prepare_latents(self, noise_source: Noise) -> _InitialState:
         """Draw and encode what the loop starts with; the order of draws is diffusers'."""
         init_image = self._init_image
         mask = init_image.latent_mask if init_image else None
         from_noise_alone = init_image is None or (
             init_image.strength == 1 and (mask is not None or self._model.is_inpainting)
         )
+        generator = noise_source.encode_generator
         image_latents = self._encode_init_image(generator, from_noise_alone)
-        noise = self._draw_noise(generator)
+        noise = noise_source.draw_initial()
         inpaint_cond: tuple[torch.Tensor, ...] = ()
         if self._model.is_inpainting:
             inpaint_cond = self._encode_inpaint_cond(generator)
         elif mask is not None:
-            self._draw_noise(generator)  # stock pipelines encode the masked image here, unused
+            noise_source.draw_unused()  # stock pipelines encode the masked image here
         if (
             init_image is not None
             and mask is not None
@@ -198,21 +203,13 @@ class Trajectory:
         ):
             content: torch.Tensor | float = 0.0
             if init_image.masked_content == "latent noise":
-                content = self._draw_noise(generator)
+                content = noise_source.draw()
             image_latents = (1 - mask) * image_latents + mask * content
         if from_noise_alone or image_latents is None:
             latents = self._process.initial(noise)
         else:
             latents = self._process.renoise(image_latents, noise, self._process.timesteps[:1])
         return _InitialState(latents, noise, image_latents, inpaint_cond)
-
-    def _draw_noise(self, generator: torch.Generator) -> torch.Tensor:
-        return randn_tensor(
-            self.latent_shape,
-            generator,
-            device=self._model.device.torch_device,
-            dtype=self._model.latent_dtype,
-        )
 
     def _encode_init_image(
         self, generator: torch.Generator, from_noise_alone: bool

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,15 +24,23 @@ class NoiseProcess(ABC):
     `timesteps` are those that are left, one for each call of the denoiser.
     """
 
-    def __init__(self, scheduler: Any) -> None:
-        """Take a diffusers scheduler with its timesteps set; nobody else may use it."""
+    def __init__(self, scheduler: Any, step_options: Mapping[str, Any] | None = None) -> None:
+        """Take a diffusers scheduler with its timesteps set.
+
+        Args:
+            scheduler: Nobody else may use it.
+            step_options: What its `step` is given beside the prediction: eta, churn.
+        """
         self.scheduler = scheduler
         self.timesteps: torch.Tensor = scheduler.timesteps
+        self._step_options = dict(step_options or {})
+        self.num_skipped_calls = 0  # of the denoiser, by `begin_at`
         self._takes_generator = "generator" in inspect.signature(scheduler.step).parameters
 
     def begin_at(self, step: int) -> None:
         """Leave out the first steps, as for an image that is not repainted from noise alone."""
         begin_index = step * self.scheduler.order
+        self.num_skipped_calls = begin_index
         self.timesteps = self.timesteps[begin_index:]
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(begin_index)
@@ -51,7 +60,9 @@ class NoiseProcess(ABC):
             latents: (1, channels, rows, columns), as the last step left them.
             generator: Source of the noise of a stochastic scheduler.
         """
-        kwargs: dict[str, Any] = {"generator": generator} if self._takes_generator else {}
+        kwargs = dict(self._step_options)
+        if self._takes_generator:
+            kwargs["generator"] = generator
         output = self.scheduler.step(prediction, timestep, latents, return_dict=False, **kwargs)
         after: torch.Tensor = output[0]
         return after
@@ -92,14 +103,20 @@ class NoiseProcess(ABC):
 class DiffusionProcess(NoiseProcess):
     """Noise by diffusion; `alphas_cumprod` is ᾱ at each timestep of the training."""
 
-    def __init__(self, scheduler: Any, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Any,
+        device: torch.device | None = None,
+        step_options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take a diffusers scheduler with its timesteps set.
 
         Args:
             scheduler: Nobody else may use it.
             device: Where `training_pair` computes; nothing else needs it.
+            step_options: What its `step` is given beside the prediction.
         """
-        super().__init__(scheduler)
+        super().__init__(scheduler, step_options)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
         self._predicts_v = scheduler.config.prediction_type == "v_prediction"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +26,9 @@ import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-from studio.core.catalog import NoiseSchedule, Scheduler
+from studio.core.catalog import LEVEL_SCHEDULES, NoiseSchedule, Scheduler
+from studio.core.families.family import SD1_OPTIMIZED_LEVELS
+from studio.engine.models.noise_levels import MODEL_RANGE, LevelRange, compute_noise_levels
 from studio.engine.models.private_diffusers import copy_scheduler
 from studio.errors import BadFile, InvalidSpec, StudioError
 
@@ -85,6 +87,21 @@ SCHEDULER_SPECS: dict[Scheduler, SchedulerSpec] = {
         {"algorithm_type": "sde-dpmsolver++"},
         uniform_as_timesteps=True,
     ),
+    "DPM++ 2M SDE Heun": SchedulerSpec(
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        uniform_as_timesteps=True,
+    ),
+    "DPM++ 3M": SchedulerSpec(
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 3},
+        uniform_as_timesteps=True,
+    ),
+    # Without lower orders at the end a last step of second order would divide by a level of 0.
+    "DPM++ 2S": SchedulerSpec(
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "lower_order_final": True},
+    ),
     "DPM++ SDE": SchedulerSpec("DPMSolverSDEScheduler"),
     "DDIM": SchedulerSpec(
         "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, _LEADING
@@ -138,6 +155,9 @@ def build_scheduler(
     scheduler_config: Mapping[str, Any],
     steps: int,
     seed: int,
+    *,
+    optimized_levels: Sequence[float] = SD1_OPTIMIZED_LEVELS,
+    level_range: LevelRange = MODEL_RANGE,
 ) -> Any:
     """Build a scheduler with its timesteps set.
 
@@ -149,6 +169,8 @@ def build_scheduler(
         scheduler_config: The model's own scheduler_config.json, unchanged.
         steps: Number of steps.
         seed: Source of all the noise that the scheduler draws without a generator.
+        optimized_levels: The model family's, for Align Your Steps.
+        level_range: For Euler on Karras or Exponential.
 
     Returns:
         A diffusers scheduler that shares no state with any other.
@@ -160,7 +182,10 @@ def build_scheduler(
     spec = SCHEDULER_SPECS[scheduler]
     scheduler_class = getattr(diffusers, spec.class_name)
     parameters = inspect.signature(scheduler_class.__init__).parameters
+    is_told_levels = noise_schedule in LEVEL_SCHEDULES or level_range != MODEL_RANGE
     config = _build_config(spec, noise_schedule, scheduler_config, parameters)
+    if is_told_levels:
+        config.pop(SIGMA_FLAGS.get(noise_schedule, ""), None)
     prototype = build_prototype(spec.class_name, json.dumps(config, sort_keys=True))
     instance = copy_scheduler(prototype)
     if "noise_sampler_seed" in parameters:
@@ -175,8 +200,25 @@ def build_scheduler(
             ]
         )
     with explain_scheduler_config():
-        _set_timesteps(instance, spec, noise_schedule, steps)
-    if not all(math.isfinite(timestep) for timestep in instance.timesteps.tolist()):
+        if is_told_levels:
+            alphas_cumprod = instance.alphas_cumprod.double()
+            trained_levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().numpy()
+            levels = compute_noise_levels(
+                noise_schedule, steps, trained_levels, optimized_levels, level_range
+            )
+            _set_levels(instance, levels, trained_levels)
+        else:
+            _set_timesteps(instance, spec, noise_schedule, steps)
+    timesteps = instance.timesteps.tolist()
+    needs_whole_timesteps = is_told_levels and scheduler not in ("Euler", "Heun")
+    if needs_whole_timesteps and len(set(timesteps)) < len(timesteps):
+        raise InvalidSpec(
+            [
+                f"Steps: {steps} are too many for {scheduler} on {noise_schedule}: two would be "
+                "the same; take fewer, or Euler."
+            ]
+        )
+    if not all(math.isfinite(timestep) for timestep in timesteps):
         raise InvalidSpec(
             [
                 f"Schedule: {scheduler} on {noise_schedule} comes to no noise levels with this "
@@ -203,6 +245,19 @@ def _set_timesteps(
         instance.set_timesteps(steps)
 
 
+def _set_levels(instance: Any, levels: np.ndarray, trained_levels: np.ndarray) -> None:
+    """Tell a scheduler its noise levels, in the way its class takes them."""
+    if "sigmas" in inspect.signature(instance.set_timesteps).parameters:
+        instance.set_timesteps(sigmas=levels.tolist())
+        return
+    timesteps = np.interp(levels[:-1], trained_levels, np.arange(len(trained_levels)))
+    if isinstance(instance, diffusers.DPMSolverMultistepScheduler):
+        # It knows whole timesteps: the nearest by the level's logarithm.
+        distances = np.abs(np.log(levels[:-1, None]) - np.log(trained_levels[None]))
+        timesteps = distances.argmin(1)
+    instance.set_timesteps(timesteps=timesteps.tolist())
+
+
 def _build_config(
     spec: SchedulerSpec,
     noise_schedule: NoiseSchedule,
@@ -222,11 +277,15 @@ def _build_config(
         config |= spec.uniform_config
     elif noise_schedule == "Simple":
         config["timestep_spacing"] = "trailing"
-    elif noise_schedule != "As shipped":
+    elif noise_schedule == "DDIM":
+        config |= _LEADING
+    elif noise_schedule != "Model default":
         config["timestep_spacing"] = "linspace"
+    if noise_schedule == "KL Optimal" and "final_sigmas_type" in parameters:
+        config["final_sigmas_type"] = "sigma_min"  # as its formula ends
     if noise_schedule in SIGMA_FLAGS:
         config[SIGMA_FLAGS[noise_schedule]] = True
-    return config
+    return {key: value for key, value in config.items() if key in parameters}
 
 
 def _compute_zero_snr_betas(config: Mapping[str, Any]) -> list[float]:

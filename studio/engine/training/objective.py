@@ -41,7 +41,7 @@ class TrainingObjective:
                 f"A model that predicts {quote(prediction_type)} cannot be trained; "
                 "epsilon and v_prediction can."
             )
-        scheduler = build_scheduler("DDPM", "As shipped", scheduler_config, 1, 0)
+        scheduler = build_scheduler("DDPM", "Model default", scheduler_config, 1, 0)
         self.device = device
         self._process = DiffusionProcess(scheduler, device)
         self.alphas_cumprod = self._process.alphas_cumprod

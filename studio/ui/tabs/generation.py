@@ -14,10 +14,15 @@ from typing import Any, ClassVar, get_args
 import gradio as gr
 
 from studio.core.base import validate, validate_stored
-from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
+from studio.core.catalog import AUTOMATIC, SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
 from studio.core.generation.embeddings import asks_for_embeddings
+from studio.core.generation.family_rules import (
+    asks_for_recommended,
+    list_schedule_choices,
+    resolve_noise_schedule,
+)
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
 from studio.errors import BadPicture, InvalidSpec, StudioError
@@ -28,6 +33,7 @@ from studio.storage.models.library import ModelInfo
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
+from studio.ui.components.noise_and_solver import NoiseAndSolver
 from studio.ui.components.prompt_reading import list_syntaxes, render_reading
 from studio.ui.components.recipe_import import RecipeImport
 from studio.ui.components.result_panel import ResultPanel
@@ -64,6 +70,8 @@ ESTIMATE_FIELDS = (
     "hires_strength",
     "prompt_syntax",
     "emphasis",
+    "guidance_start",
+    "guidance_end",
 )
 
 
@@ -159,7 +167,7 @@ class GenerationTab:
                     "noise_schedule",
                     min_width=200,
                     info="Noise levels.",
-                    choices=list(SCHEDULERS["DPM++ 2M"].noise_schedules),
+                    choices=list_schedule_options("DPM++ 2M", FAMILIES["sd1"]),
                 )
         with gr.Group():
             with gr.Row():
@@ -233,6 +241,7 @@ class GenerationTab:
                 self._complete_settings,
                 can_vary=self.HANDS_RECIPES_OVER,
             )
+        self.noise_and_solver = NoiseAndSolver(self.form, self.element_id("noise-and-solver"))
         with gr.Accordion("For experts", open=False):
             self.form.add(
                 "vae",
@@ -292,6 +301,7 @@ class GenerationTab:
         self.result_panel.wire(self.stop)
         self.loras.wire()
         self.model_note.wire()
+        self.noise_and_solver.wire()
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
@@ -534,16 +544,15 @@ class GenerationTab:
         scheduler = next(
             (name for name in SCHEDULERS if name == values[self.form["scheduler"]]), None
         )
-        noise_schedules: tuple[NoiseSchedule, ...] = ()
+        options: list[tuple[str, str]] = []
         if scheduler:
-            family = self.find_family(values[self.form["model"]])
-            noise_schedules = family.list_noise_schedules(scheduler)
-        if not noise_schedules:
+            options = list_schedule_options(scheduler, self.find_family(values[self.form["model"]]))
+        if not options:
             return gr.skip()
         noise_schedule = values[self.form["noise_schedule"]]
-        if noise_schedule not in noise_schedules:
-            noise_schedule = noise_schedules[0]
-        return gr.Dropdown(list(noise_schedules), value=noise_schedule)
+        if noise_schedule not in [value for _, value in options]:
+            noise_schedule = AUTOMATIC
+        return gr.Dropdown(options, value=noise_schedule)
 
     def list_model_names(self, visitor: Visitor) -> list[str]:
         """Return the names of the models that there are now."""
@@ -560,12 +569,13 @@ class GenerationTab:
     ) -> Updates:
         """Offer what suits a family; the chosen ones stay, suited or not."""
         schedulers = family.list_schedulers()
-        noise_schedules = family.list_noise_schedules(scheduler)
-        if scheduler not in schedulers or noise_schedule not in noise_schedules:
-            schedulers, noise_schedules = tuple(SCHEDULERS), get_args(NoiseSchedule)
+        options = list_schedule_options(scheduler, family)
+        if noise_schedule not in [value for _, value in options]:
+            schedulers = tuple(SCHEDULERS)
+            options = [(name, name) for name in get_args(NoiseSchedule)]
         return {
             self.form["scheduler"]: gr.Dropdown(list(schedulers), value=scheduler),
-            self.form["noise_schedule"]: gr.Dropdown(list(noise_schedules), value=noise_schedule),
+            self.form["noise_schedule"]: gr.Dropdown(options, value=noise_schedule),
         }
 
     def selected_model(self, values: Mapping[Any, Any]) -> ModelInfo | None:
@@ -607,7 +617,8 @@ class GenerationTab:
     def apply_model(self, values: Updates) -> Updates:
         """Offer what suits the chosen model, and fill in its default size.
 
-        Settings that its authors give are taken where the chosen scheduler does not suit it.
+        Settings that its authors give are taken where the chosen scheduler does not suit it, or
+        none was chosen.
         """
         model = self.selected_model(values)
         if model is None:
@@ -615,9 +626,9 @@ class GenerationTab:
         family = FAMILIES[model.family]
         chosen = {name: values[self.form[name]] for name in ("scheduler", "noise_schedule")}
         updates = self.apply_model_size(values)
-        suits = [name for name in family.list_schedulers() if name == chosen["scheduler"]]
-        if not suits or chosen["noise_schedule"] not in family.list_noise_schedules(suits[0]):
-            settings = GenerationRequest(**model.recommended_settings)
+        recommended = model.recommended_settings
+        if asks_for_recommended(*map(str, chosen.values()), family, recommended):
+            settings = GenerationRequest(**recommended)
             chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
             updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
         updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices())
@@ -698,3 +709,12 @@ class GenerationTab:
 def native_size_of(model: ModelInfo | None) -> int:
     """Return the side in pixels that a model was trained at, or a usual one without a model."""
     return model.native_size if model else FALLBACK_SIZE_PX
+
+
+def list_schedule_options(scheduler: Scheduler, family: Family) -> list[tuple[str, str]]:
+    """Return the schedules to choose from, as (label, value); Automatic says what it means."""
+    options: list[tuple[str, str]] = []
+    for name in list_schedule_choices(scheduler, family):
+        meant = resolve_noise_schedule(name, scheduler, family)
+        options.append((name if name == meant else f"{name} ({meant})", name))
+    return options

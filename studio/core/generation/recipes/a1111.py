@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from studio.core.catalog import AUTOMATIC, MODEL_DEFAULT
 from studio.core.generation import lora_use
 from studio.core.generation.recipes import a1111_files
 from studio.core.generation.recipes.a1111_keys import (
@@ -36,11 +37,7 @@ from studio.core.generation.recipes.recipe import (
     Recipe,
     RecipeSource,
 )
-from studio.core.generation.recipes.sampler_names import (
-    get_automatic_schedule,
-    get_model_schedule,
-    read_sampler,
-)
+from studio.core.generation.recipes.sampler_names import read_sampler
 from studio.core.generation.recipes.seeds import read_seed
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.upscaler_names import (
@@ -309,9 +306,9 @@ def _read_sampler(
         return
     noise_schedule = reading.noise_schedule
     if noise_schedule is None and is_own_of_before:
-        noise_schedule = get_model_schedule()
+        noise_schedule = MODEL_DEFAULT
     parsed.values["scheduler"] = reading.scheduler
-    parsed.values["noise_schedule"] = noise_schedule or get_automatic_schedule(reading.scheduler)
+    parsed.values["noise_schedule"] = noise_schedule or AUTOMATIC
 
 
 def _clean_up(parsed: ParsedInfotext) -> None:

@@ -28,6 +28,7 @@ CIVITAI_KEY = "Civitai resources"
 MAX_FILES = 100  # of a kind; no picture names more
 MAX_LORA_WEIGHT = 4.0
 MAX_FILE_NAME_CHARS = 200
+MIN_DIGEST_CHARS = 8
 _HASH_PATTERN = re.compile(r": ([0-9a-fA-F]{8,64})\s*(?:,|$)")
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _KINDS_BY_PREFIX: dict[str, FileKind] = {
@@ -70,9 +71,12 @@ def list_files(pairs: Mapping[str, str], loras: Iterable[LoraUse]) -> list[FileR
     lora_hashes = _read_hashes(pairs.get(LORA_HASH_KEY, ""))
     lora_hashes |= {name: digest for (kind, name), digest in hashes.items() if kind == "lora"}
     files += _reference_loras(loras, lora_hashes)
-    embedding_hashes = {name: digest for (kind, name), digest in hashes.items() if kind == "embed"}
-    embedding_hashes |= _read_hashes(pairs.get(EMBEDDING_HASH_KEY, ""))
-    files += [FileReference("embedding", *item) for item in list(embedding_hashes.items())]
+    embedding_hashes = _read_hashes(pairs.get(EMBEDDING_HASH_KEY, ""))
+    known = {digest[:MIN_DIGEST_CHARS] for digest in embedding_hashes.values()}
+    for (kind, name), digest in hashes.items():  # there the names lack commas and colons
+        if kind == "embed" and digest[:MIN_DIGEST_CHARS] not in known:
+            embedding_hashes[name] = digest
+    files += [FileReference("embedding", *item) for item in embedding_hashes.items()]
     return files[:MAX_FILES]
 
 

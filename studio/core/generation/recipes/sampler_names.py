@@ -13,9 +13,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import get_args
 
-from studio.core.catalog import SCHEDULERS, NoiseSchedule, Scheduler
+from studio.core.catalog import (
+    AUTOMATIC,
+    MODEL_DEFAULT,
+    NOT_AVAILABLE,
+    SCHEDULERS,
+    NoiseSchedule,
+    Scheduler,
+)
 from studio.errors import quote
 
 MAX_NAME_CHARS = 80  # more is no name
@@ -54,40 +60,27 @@ _NEAR_SAMPLERS = {
     "unipctu2": "UniPC",
     "euleratrailing": "Euler a",
 }
-# Each spelling with what it may be called in the catalog, the best name first.
-_SCHEDULES: dict[str, tuple[str, ...]] = {
-    "karras": ("Karras",),
-    "exponential": ("Exponential",),
-    "polyexponential": ("Polyexponential", "Exponential"),  # the same levels with its usual rho
-    "beta": ("Beta",),
-    "uniform": ("Uniform",),
-    "sgmuniform": ("SGM Uniform",),
-    "simple": ("Simple",),
-    "trailing": ("Simple",),  # Draw Things: timesteps spaced from the end
-    "normal": ("Normal", "Uniform"),  # ComfyUI's: evenly spaced timesteps, as A1111's Uniform
-    "ddim": ("DDIM", "DDIM Uniform"),
-    "ddimuniform": ("DDIM", "DDIM Uniform"),
-    "linearquadratic": ("Linear Quadratic",),
-    "kloptimal": ("KL Optimal",),
-    "ays": ("Align Your Steps", "AYS"),
-    "alignyoursteps": ("Align Your Steps", "AYS"),
-    "turbo": ("Turbo",),
-    "asshipped": ("Model default", "As shipped"),
-    "modeldefault": ("Model default", "As shipped"),
-    "native": ("Model default", "As shipped"),  # NovelAI's
+_SCHEDULES: dict[str, NoiseSchedule] = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "polyexponential": "Exponential",  # the same levels with its usual rho
+    "beta": "Beta",
+    "uniform": "Uniform",
+    "sgmuniform": "SGM Uniform",
+    "simple": "Simple",
+    "trailing": "Simple",  # Draw Things: timesteps spaced from the end
+    "normal": "Uniform",  # ComfyUI's: evenly spaced timesteps, as A1111's Uniform
+    "ddim": "DDIM",
+    "ddimuniform": "DDIM",
+    "linearquadratic": "Linear Quadratic",
+    "kloptimal": "KL Optimal",
+    "ays": "Align Your Steps",
+    "alignyoursteps": "Align Your Steps",
+    "asshipped": MODEL_DEFAULT,
+    "modeldefault": MODEL_DEFAULT,
+    "native": MODEL_DEFAULT,  # NovelAI's
 }
 _SUFFIXES = sorted(_SCHEDULES, key=len, reverse=True)
-# What A1111's "Automatic" means for a sampler there; for all others it is Uniform.
-_AUTOMATIC_SCHEDULES = {
-    "DPM++ 2M": "Karras",
-    "DPM++ SDE": "Karras",
-    "DPM2": "Karras",
-    "DPM2 a": "Karras",
-    "DPM++ 2M SDE": "Exponential",
-    "DPM++ 2M SDE Heun": "Exponential",
-    "DPM++ 3M SDE": "Exponential",
-    "UniPC": "SGM Uniform",
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,8 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
     name, suffix = _find_sampler(folded, sampler)
     scheduler = name if name in SCHEDULERS else None
     if scheduler is None:
-        note = f"Sampler {quote(name or sampler)} is not in this studio; "
+        reason = f": {NOT_AVAILABLE[name]}" if name in NOT_AVAILABLE else ""
+        note = f"Sampler {quote(name or sampler)} is not in this studio{reason}; "
         return SamplerReading(notes=(f"{note}the scheduler is left as it is.",))
     notes = []
     if folded in _NEAR_SAMPLERS:
@@ -128,34 +122,13 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
         return SamplerReading(scheduler, None, tuple(notes))
     noise_schedule = _find_schedule(words, scheduler)
     if noise_schedule is None:
-        noise_schedule = get_fallback_schedule()
+        noise_schedule = AUTOMATIC
         spelling = schedule.strip() or suffix
         notes.append(
-            f"Schedule type {quote(spelling)} does not go with {scheduler} here; "
-            f"{noise_schedule} is taken."
+            f"Schedule type {quote(spelling)} does not go with {scheduler} here; {AUTOMATIC} is "
+            "taken."
         )
     return SamplerReading(scheduler, noise_schedule, tuple(notes))
-
-
-def get_model_schedule() -> NoiseSchedule:
-    """Return what the catalog calls the schedule that a model comes with."""
-    names: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
-    return next(name for name in names if name in ("Model default", "As shipped"))
-
-
-def get_fallback_schedule() -> NoiseSchedule:
-    """Return what is taken where a schedule does not go with a sampler."""
-    names: tuple[NoiseSchedule, ...] = get_args(NoiseSchedule)
-    return next((name for name in names if name == "Automatic"), get_model_schedule())
-
-
-def get_automatic_schedule(scheduler: Scheduler) -> NoiseSchedule:
-    """Return what A1111's "Automatic" is for a sampler here."""
-    if get_fallback_schedule() == "Automatic":
-        return get_fallback_schedule()
-    wanted = _AUTOMATIC_SCHEDULES.get(scheduler, "Uniform")
-    possible = SCHEDULERS[scheduler].noise_schedules
-    return next((name for name in possible if name == wanted), get_model_schedule())
 
 
 def _fold(name: str) -> str:
@@ -182,17 +155,13 @@ def _find_sampler(folded: str, spelling: str) -> tuple[str, str]:
 
 def _find_schedule(folded: str, scheduler: Scheduler) -> NoiseSchedule | None:
     """Return a schedule by its folded spelling, None where the scheduler cannot run on it."""
-    possible = SCHEDULERS[scheduler].noise_schedules
-    spelled = {_fold(name): name for name in possible}
-    for name in (folded, *map(_fold, _SCHEDULES.get(folded, ()))):
-        if name in spelled:
-            return spelled[name]
-    return None
+    schedule = _SCHEDULES.get(folded)
+    return schedule if schedule in SCHEDULERS[scheduler].noise_schedules else None
 
 
 _NAMES_BY_FOLDED = {
     **_SAMPLER_ALIASES,
     **_NEAR_SAMPLERS,
-    **{_fold(name): name for name in _SAMPLERS},
+    **{_fold(name): name for name in (*_SAMPLERS, *NOT_AVAILABLE)},
     **{_fold(name): str(name) for name in SCHEDULERS},
 }

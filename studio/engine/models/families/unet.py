@@ -6,15 +6,18 @@ as an input of distilled models. Does not know: how prompts are read (clip_promp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from studio.core.generation.family_rules import resolve_noise_schedule
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.families import clip_prompts
 from studio.engine.models.loaded_model import Conditioning, LoadedModel, Row
+from studio.engine.models.noise_levels import LevelRange
 from studio.engine.models.noise_process import DiffusionProcess, NoiseProcess
 from studio.engine.models.schedulers import build_scheduler
 
@@ -40,12 +43,14 @@ class UNetModel(LoadedModel):
     def build_noise_process(self, request: ResolvedRequest) -> NoiseProcess:
         scheduler = build_scheduler(
             request.scheduler,
-            request.noise_schedule,
+            resolve_noise_schedule(request.noise_schedule, request.scheduler, self.family),
             self.scheduler_config,
             request.steps,
             request.seed,
+            optimized_levels=self.family.optimized_levels,
+            level_range=_read_level_range(request),
         )
-        return DiffusionProcess(scheduler)
+        return DiffusionProcess(scheduler, step_options=_read_step_options(request))
 
     def build_row(self, prompt: Row, request: ResolvedRequest) -> Row:
         row = dict(prompt)
@@ -94,3 +99,23 @@ class UNetModel(LoadedModel):
             **further,
         )[0]
         return prediction
+
+
+def _read_level_range(request: ResolvedRequest) -> LevelRange:
+    values = {"lowest": "sigma_min", "highest": "sigma_max", "rho": "rho"}
+    active = {key: name for key, name in values.items() if name not in request.inactive_fields}
+    return LevelRange(**{key: getattr(request, name) for key, name in active.items()})
+
+
+def _read_step_options(request: ResolvedRequest) -> dict[str, Any]:
+    """Return what a scheduler's step is told beside its own defaults."""
+    options: dict[str, Any] = {}
+    if "eta" not in request.inactive_fields and request.eta is not None:
+        options["eta"] = request.eta
+    if "s_noise" not in request.inactive_fields:
+        options["s_noise"] = request.s_noise
+    if "s_tmin" not in request.inactive_fields:
+        options["s_churn"] = request.s_churn
+        options["s_tmin"] = request.s_tmin
+        options["s_tmax"] = request.s_tmax or math.inf
+    return options

@@ -16,6 +16,7 @@ from diffusers import ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3Model
 
 from studio.core.families.z_image import PATCH_SIDE
+from studio.core.generation.family_rules import resolve_noise_schedule
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.engine.models.flow_schedulers import build_flow_scheduler
@@ -76,7 +77,7 @@ class Model(LoadedModel):
         _, _, rows, columns = self.latent_shape(*request.size)
         scheduler = build_flow_scheduler(
             request.scheduler,
-            request.noise_schedule,
+            resolve_noise_schedule(request.noise_schedule, request.scheduler, self.family),
             self.scheduler_config,
             request.steps,
             num_tokens=(rows // PATCH_SIDE) * (columns // PATCH_SIDE),

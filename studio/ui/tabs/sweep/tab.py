@@ -14,7 +14,7 @@ import gradio as gr
 
 from studio.core.base import validate
 from studio.core.families.registry import FAMILIES
-from studio.core.generation.family_rules import is_suitable
+from studio.core.generation.family_rules import asks_for_recommended
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.jobs import SWEEP
 from studio.core.sweeps.spec import CostEstimate, SweepSpec, plan_sweep
@@ -143,8 +143,7 @@ class SweepTab:
                 self.form.add(
                     "noise_schedule",
                     min_width=200,
-                    info="Noise levels; As shipped suits all.",
-                    value="As shipped",
+                    info="Noise levels; Automatic suits all.",
                 )
                 self.form.add("seed", min_width=120, info="-1 draws one for all.")
             self.loras = LoraPicker(self.services, self.form)
@@ -423,12 +422,12 @@ class SweepTab:
         if model is None:
             return {self.form[name]: None for name in SIZE_FIELDS}
         updates = {self.form[name]: model.native_size for name in SIZE_FIELDS}
-        suits = is_suitable(
+        if not asks_for_recommended(
             str(values[self.form["scheduler"]]),
             str(values[self.form["noise_schedule"]]),
             FAMILIES[model.family],
-        )
-        if suits:
+            model.recommended_settings,
+        ):
             return updates
         settings = GenerationRequest(**model.recommended_settings)
         return updates | {self.form[name]: getattr(settings, name) for name in SAMPLING_FIELDS}

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.base import validate
+from studio.core.catalog import AUTOMATIC
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
 from studio.core.jobs import EXPORT_CHECKPOINT, TRAIN, TRAINING_EVALUATION
@@ -296,8 +297,7 @@ class RunView:
             request = self._build_request(target, visitor)
             if action == "try":
                 return "txt2img", request
-            # "As shipped" is the one noise schedule that suits all schedulers.
-            base = request.model_dump() | {"noise_schedule": "As shipped"}
+            base = request.model_dump() | {"noise_schedule": AUTOMATIC}  # it suits all schedulers
             title = f"{request.loras[0].name}: weight and scheduler"
             sweep = {"base": base, "axes": list(SWEEP_AXES), "title": title}
             return "sweep", validate(SweepSpec, sweep)

@@ -1,0 +1,102 @@
+"""APG and CFG-Zero* are diffusers' own guiders; guidance may be a part of the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
+from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
+
+from studio.core.generation import rules
+from studio.core.generation.request import GenerationRequest
+from studio.engine.context import WorkerContext
+from studio.engine.generation.guidance import ClassifierFreeGuidance
+from studio.engine.generation.job import generate
+from studio.errors import InvalidSpec
+from support.painting import made
+from support.sentences import refused
+from support.stock import SIZE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+SIDES = {"width": SIZE, "height": SIZE}
+PAIRS = [
+    (torch.randn(1, 4, 6, 6, generator=g), torch.randn(1, 4, 6, 6, generator=g))
+    for g in (torch.Generator().manual_seed(seed) for seed in range(3))
+]
+
+
+def guide(**values: Any) -> ClassifierFreeGuidance:
+    return ClassifierFreeGuidance(GenerationRequest(**values).resolve(64, 0))
+
+
+@pytest.mark.parametrize("momentum", [0.0, -0.5])
+@pytest.mark.parametrize("threshold", [0.0, 2.5, 15.0])
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_apg_is_the_papers(eta: float, threshold: float, momentum: float) -> None:
+    guidance = guide(
+        guidance=6,
+        guidance_method="APG",
+        apg_eta=eta,
+        apg_threshold=threshold,
+        apg_momentum=momentum,
+    )
+    buffer = MomentumBuffer(momentum)
+    for step, (negative, positive) in enumerate(PAIRS):
+        theirs = normalized_guidance(
+            positive, negative, 5.0, buffer, eta, threshold, use_original_formulation=True
+        )
+        assert torch.allclose(guidance.combine((negative, positive), step), theirs, atol=1e-5)
+
+
+def test_all_that_apg_takes_away_given_back_is_cfg() -> None:
+    negative, positive = PAIRS[0]
+    apg = guide(guidance_method="APG", apg_eta=1, apg_threshold=0).combine(PAIRS[0], 0)
+    assert torch.allclose(apg, negative + 7 * (positive - negative), atol=1e-5)
+
+
+def test_cfg_zero_star_is_the_papers() -> None:
+    guidance = guide(guidance=4, guidance_method="CFG-Zero*", guidance_zero_steps=1)
+    assert not guidance.combine(PAIRS[0], 0).any()
+    for negative, positive in PAIRS:
+        scale = cfg_zero_star_scale(positive.flatten(1), negative.flatten(1)).view(-1, 1, 1, 1)
+        theirs = scale * negative + 4 * (positive - scale * negative)
+        assert torch.allclose(guidance.combine((negative, positive), 1), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["Euler", "Heun", "PLMS"])
+def test_a_part_of_the_steps_is_guided(bench: WorkerContext, scheduler: str) -> None:
+    """The rows that the denoiser gets are those that the estimate counts, also of an image's last steps."""
+    spec = {"scheduler": scheduler, "steps": 8, "guidance_start": 0.25, "guidance_end": 0.75}
+    rows: list[int] = []
+    with bench.pipelines.borrow(GenerationRequest()) as model:
+        hook = model.denoiser.register_forward_pre_hook(
+            lambda module, args: rows.append(len(args[0]))
+        )
+        try:
+            generate(bench, {**spec, **SIDES}, lambda progress: None)
+        finally:
+            hook.remove()
+    assert set(rows) == {1, 2}
+    assert rows[0] == rows[-1] == 1
+    request = GenerationRequest(**spec, **SIDES)
+    assert sum(rows) == rules.count_unet_rows(request, (SIZE, SIZE))
+    assert sum(rows) < rules.count_unet_rows(
+        GenerationRequest(scheduler=scheduler, steps=8), (64, 64)
+    )
+
+
+def test_unguided_steps_are_those_of_guidance_1(bench: WorkerContext) -> None:
+    """The negative prompt changes nothing where it is not asked."""
+    hardly = {"guidance_end": 0.2, **SIDES, "steps": 4}  # less than one step
+    assert np.array_equal(made(bench, None, **hardly), made(bench, None, guidance=1, **hardly))
+    early = made(bench, None, guidance_end=0.5, **SIDES)
+    assert not np.array_equal(early, made(bench, None, **SIDES))
+    assert not np.array_equal(early, made(bench, None, guidance=1, **SIDES))
+
+
+def test_guidance_that_ends_before_it_begins_is_refused() -> None:
+    with refused(InvalidSpec, "Guidance end"):
+        GenerationRequest(guidance_start=0.5, guidance_end=0.5)
