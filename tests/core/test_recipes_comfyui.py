@@ -583,3 +583,26 @@ def test_how_an_encoder_weighs_words(encoder: dict[str, Any], prompt: str, empha
     assert recipe.values["prompt"] == prompt
     assert recipe.values["prompt_syntax"] == "A1111"
     assert recipe.values["emphasis"] == emphasis
+
+
+@pytest.mark.parametrize(
+    ("sampler", "values", "note"),
+    [
+        ("euler", {"sigma_min": 0.1, "sigma_max": 10.0, "rho": 5.0}, ""),
+        ("heun", {}, "Noise levels of its own (sigma_min 0.1, sigma_max 10, rho 5)"),
+    ],
+)
+def test_noise_levels_of_its_own(sampler: str, values: dict[str, float], note: str) -> None:
+    graph = changed(
+        FLUX,
+        n17=node("KarrasScheduler", steps=12, sigma_max=10.0, sigma_min=0.1, rho=5.0),
+        n16={"sampler_name": sampler},
+    )
+    recipe = read(graph)
+    names = ("sigma_min", "sigma_max", "rho")
+    assert {name: recipe.values[name] for name in names if name in recipe.values} == values
+    assert any(sentence.startswith(note) for sentence in recipe.notes)
+
+
+def test_the_noise_comes_from_the_cpu() -> None:
+    assert read(BASIC).values["noise_source"] == "CPU"

@@ -17,7 +17,7 @@ from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import SOURCES, read_recipe
 from support.comfyui_graphs import BASIC, changed, dump, node
 from support.recipe_files import FILES, RecipeFile, copy_metadata
-from support.recipe_texts import CIVITAI, SWARM
+from support.recipe_texts import CIVITAI, DRAW_THINGS, SWARM
 
 pytestmark = pytest.mark.smoke
 # How words and noise are meant: asked apart.
@@ -139,6 +139,19 @@ def test_swarmuis_marks_in_a1111s_grammar() -> None:
 def test_other_marks_of_swarmui(words: str, adapted: str) -> None:
     draft = RecipeDraft("SwarmUI")
     assert swarmui.read_prompt(words, draft, is_in_list=False) == adapted
+
+
+def test_a_variation_of_a_seed() -> None:
+    """Structure: the ids of SwarmUI's parameters "Variation Seed" and its strength."""
+    params = {"prompt": "a", "seed": 3, "variationseed": 9, "variationseedstrength": "0.25"}
+    recipe = read(ImageMetadata(user_comment=json.dumps({"sui_image_params": params})))
+    assert (recipe.values["variation_seed"], recipe.values["variation_strength"]) == (9, 0.25)
+
+
+def test_noise_as_a_graphics_card_makes_it() -> None:
+    data = DRAW_THINGS | {"seed_mode": "Nvidia Gpu Compatible"}
+    recipe = read(ImageMetadata(user_comment=json.dumps(data)))
+    assert (recipe.program, recipe.values["noise_source"]) == ("Draw Things", "NV")
 
 
 def test_a_lora_tag_counts_once_where_the_settings_list_it_too() -> None:

@@ -19,6 +19,9 @@ from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_number
 
 _MAX_STEPS_HERE = 150
+# What ComfyUI's nodes have by default: the ends that Stable Diffusion's own levels have.
+_OWN_LEVELS = {"sigma_min": 0.0291675, "sigma_max": 14.614642, "rho": 7.0}
+_LEVEL_TOLERANCE = 0.01
 _STEPPED_NOISE_WORDS = ("ancestral", "sde", "lcm")
 
 
@@ -27,6 +30,7 @@ def take_first_pass(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
     if settings.cfg is not None:
         draft.take_number("guidance", settings.cfg)
     draft.take_sampler(settings.sampler, settings.schedule)
+    _take_levels(settings, draft)
     for sentence in settings.notes:
         draft.note(sentence)
     steps = settings.steps
@@ -54,6 +58,21 @@ def take_first_pass(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
         draft.take_number("strength", settings.denoise)
     elif settings.denoise < 1:
         draft.note(f"Denoise {settings.denoise:g} from pure noise is not here: it will differ.")
+
+
+def _take_levels(settings: Pass, draft: RecipeDraft) -> None:
+    """Take the ends of the noise levels, where the sampler can be told them."""
+    is_changed = any(
+        abs(level - _OWN_LEVELS[name]) > _LEVEL_TOLERANCE for name, level in settings.levels.items()
+    )
+    if not is_changed:
+        return
+    if draft.values.get("scheduler") != "Euler":
+        words = ", ".join(f"{name} {level:g}" for name, level in settings.levels.items())
+        draft.note(f"Noise levels of its own ({words}) are not here with its sampler.")
+        return
+    for name, level in settings.levels.items():
+        draft.take_number(name, level)
 
 
 def find_whole_steps(steps: int, denoise: float) -> int:

@@ -31,7 +31,10 @@ _PASSED_KEYS = (
 
 @dataclass
 class Pass:
-    """What one sampler was asked for; None is what the graph does not say."""
+    """What one sampler was asked for; None is what the graph does not say.
+
+    `levels` are the ends of the noise levels and their curve, by the names of a request's fields.
+    """
 
     seed: Any = None
     steps: int | None = None
@@ -45,6 +48,7 @@ class Pass:
     model: Any = None
     positive: Any = None
     negative: Any = None
+    levels: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -186,6 +190,10 @@ def _read_noise_levels(values: GraphValues, link: Any, settings: Pass) -> None:
     )
     if settings.schedule is None:
         settings.notes.append(f"Schedule {node.kind!r:.60} is not here; left as it is.")
+    for key in ("sigma_min", "sigma_max", "rho"):
+        level = as_number(values.resolve(node.inputs.get(key), key))
+        if level is not None and node.kind in ("KarrasScheduler", "ExponentialScheduler"):
+            settings.levels[key] = level
     denoise = as_number(values.resolve(node.inputs.get("denoise"), "denoise"))
     settings.denoise = 1.0 if denoise is None else denoise
 

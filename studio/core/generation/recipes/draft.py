@@ -45,11 +45,6 @@ def get_file_name(path: str) -> str:
     return "" if name.casefold() in _NO_FILE_WORDS else name
 
 
-def has_field(name: str) -> bool:
-    """Return whether a request has a setting."""
-    return name in RequestFields.model_fields
-
-
 class RecipeDraft:
     """Collects a recipe."""
 
@@ -81,7 +76,7 @@ class RecipeDraft:
 
     def take(self, name: str, value: Any) -> bool:
         """Take a value for a field if it fits; note it otherwise. Return whether it was taken."""
-        if value is None or not has_field(name):
+        if value is None:
             return False
         try:
             checked = validate(RequestFields, {name: value})
@@ -258,7 +253,7 @@ class RecipeDraft:
     def take_named(self, data: Mapping[str, Any], keys: Mapping[str, str]) -> None:
         """Take numbers by a table: the program's key, the field."""
         for key, name in keys.items():
-            if key in data and has_field(name):
+            if key in data:
                 self.take_number(name, data[key])
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_prompts import adapt_words
-from studio.core.generation.recipes.draft import RecipeDraft, get_file_name, has_field
+from studio.core.generation.recipes.draft import RecipeDraft, get_file_name
 from studio.core.generation.recipes.json_text import (
     as_list,
     as_number,
@@ -177,11 +177,8 @@ def _take_passes(params: dict[str, Any], draft: RecipeDraft) -> None:
         draft.note("It was made from another picture, which the file does not hold.")
         draft.take_number("strength", params.get("initimagecreativity"))
     if as_number(params.get("variationseedstrength")):
-        if has_field("variation_strength"):
-            draft.take_number("variation_seed", params.get("variationseed"))
-            draft.take_number("variation_strength", params["variationseedstrength"])
-        else:
-            draft.note("A variation of its seed is not here: it will differ.")
+        draft.take_number("variation_seed", params.get("variationseed"))
+        draft.take_number("variation_strength", params["variationseedstrength"])
     scale = as_number(params.get("refinerupscale"))
     share = as_number(params.get("refinercontrolpercentage"))
     if scale and scale > 1 and share:
