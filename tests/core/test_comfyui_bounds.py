@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.core.generation.recipes import comfyui
+from studio.core.generation.recipes import (
+    comfyui,
+    invokeai,
+    named_programs,
+    novelai,
+    swarmui,
+)
+from studio.core.generation.recipes.comfyui_prompts import adapt_words
+from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from support.comfyui_graphs import BASIC, DRAWN, FLUX, HIRES, changed, dump, node
 
@@ -115,3 +123,31 @@ def _mutate(graph: Any, data: st.DataObject) -> None:
         else:
             del item[key]
         return
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "((a:" + "1" * 100_000 + "x))",
+        "(" * 50_000 + ":1.2)" * 10_000,
+        "[" * 100_000,
+        "(a " * 20_000 + ":1.2)" * 8_000,
+        "<alt:" * 20_000,
+        "<fromto[0.5]:" + "a," * 50_000,
+        "{" * 100_000,
+        "1::" * 30_000,
+        '"[' * 50_000,
+        ": " * 50_000 + "))",
+    ],
+    ids=range(10),
+)
+def test_hostile_prompts_take_no_time(text: str) -> None:
+    start = time.process_time()
+    adapt_words(text)
+    novelai.convert_weights(text)
+    swarmui.read_prompt(text, RecipeDraft("SwarmUI"), is_in_list=False)
+    for source in (invokeai.SOURCE, named_programs.SOURCE):
+        metadata = ImageMetadata(chunks={"Dream": text, "Description": text + " Job ID: "})
+        with suppress(ValueError):
+            source.read(metadata)
+    assert time.process_time() - start < 10

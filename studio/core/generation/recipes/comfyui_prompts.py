@@ -25,7 +25,8 @@ from studio.core.generation.recipes.json_text import as_number, as_text
 EMPHASIS_FACTOR = 1.1
 _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _BARE_BRACKETS = re.compile(r"(?<!\\)([\[\]])")
-_COLON_NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
+# Bounded: with open ends a long line of digits takes hours.
+_COLON_NUMBER = re.compile(r":\s{0,9}([+-]?(?:\d{1,9}(?:\.\d{0,20})?|\.\d{1,20}))\s{0,9}$")
 # Of shiimizu's smZ CLIPTextEncode: they read schedules, AND and BREAK too.
 _A1111_PARSERS = ("A1111", "full")
 _LOW_WEIGHT = re.compile(r":\s*(?:-|0?\.\d|0\s*\))")
