@@ -117,7 +117,9 @@ def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
         raise InvalidSpec(faults)
     graph = ComfyGraph()
     model, clip, vae = _add_model(graph, request, used_files)
-    conditionings: list[Link] = [[graph.add("CLIPTextEncode", text=text, clip=clip), 0] for text in prompts]
+    conditionings: list[Link] = [
+        [graph.add("CLIPTextEncode", text=text, clip=clip), 0] for text in prompts
+    ]
     latent = _add_start(graph, request, vae)
     sampler_inputs = _get_sampler_inputs(request, model, conditionings)
     if request.image:

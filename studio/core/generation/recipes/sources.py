@@ -5,13 +5,35 @@ Knows: the order, which of several answers counts. Does not know: how any of the
 
 from __future__ import annotations
 
+from studio.core.generation.recipes import (
+    civitai,
+    comfyui,
+    fooocus,
+    invokeai,
+    named_programs,
+    novelai,
+    other_programs,
+    swarmui,
+)
 from studio.core.generation.recipes.a1111 import A1111
 from studio.core.generation.recipes.own import STUDIO
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
-# The first that recognises a file reads it: those with marks of their own before A1111's text,
-# which many others write too.
-SOURCES: tuple[RecipeSource, ...] = (STUDIO, A1111)
+# The first that recognises a file reads it: those with marks of their own before ComfyUI's graph,
+# by which some of them paint, and before A1111's text, which many others write too. Last come those
+# that write no settings.
+SOURCES: tuple[RecipeSource, ...] = (
+    STUDIO,
+    novelai.SOURCE,
+    swarmui.SOURCE,
+    fooocus.SOURCE,
+    invokeai.SOURCE,
+    civitai.SOURCE,
+    *other_programs.SOURCES,
+    comfyui.SOURCE,
+    A1111,
+    named_programs.SOURCE,
+)
 
 
 def read_recipe(metadata: ImageMetadata) -> Recipe:
