@@ -115,7 +115,8 @@ def test_less_than_all(image_format: ImageFormat, gallery: Gallery, tmp_path: Pa
     spec = ExportSpec(format=image_format, carry="text", ai_mark="no")
     path = write(export_image(gallery, image.path, spec), tmp_path)
     imported = read_image_settings(path)
-    assert (imported.program, imported.text) == ("A1111", format_infotext(REQUEST, FILES))
+    assert imported.text == format_infotext(REQUEST, FILES)
+    assert b"digest" not in path.read_bytes()
     assert b"digitalsourcetype" not in path.read_bytes()
     nothing = ExportSpec(format=image_format, carry="nothing", ai_mark="no")
     data = export_image(gallery, image.path, nothing).data

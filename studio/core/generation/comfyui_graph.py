@@ -23,7 +23,7 @@ from studio.core.generation.geometry import upscale_size
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.prompts.plan import Swap
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
-from studio.core.generation.used_files import UsedFiles, UsedKind, shorten_name
+from studio.core.generation.used_files import UsedFiles, shorten_name
 from studio.errors import InvalidSpec
 
 SAMPLERS = {
@@ -205,12 +205,8 @@ def _find_schedule(request: GenerationRequest) -> str:
     return SCHEDULES.get(name, "")
 
 
-def _get_file_name(used_files: UsedFiles, kind: UsedKind, name: str) -> str:
-    names = {
-        file.name: file.file_name
-        for file in used_files.files
-        if file.kind == kind and file.file_name
-    }
+def _get_lora_file_name(used_files: UsedFiles, name: str) -> str:
+    names = {file.name: file.file_name for file in used_files.files if file.kind == "lora"}
     return names.get(name) or f"{shorten_name(name)}.safetensors"
 
 
@@ -218,7 +214,9 @@ def _add_model(
     graph: ComfyGraph, request: ResolvedRequest, used_files: UsedFiles
 ) -> tuple[Link, Link, Link]:
     """Add what loads the model, its LoRAs and its VAE; return the three links."""
-    file_name = _get_file_name(used_files, "model", request.model)
+    model_file = used_files.get("model")
+    default_name = f"{shorten_name(request.model)}.safetensors"
+    file_name = (model_file and model_file.file_name) or default_name
     checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=file_name)
     model: Link = [checkpoint, 0]
     clip: Link = [checkpoint, 1]
@@ -228,7 +226,7 @@ def _add_model(
             "LoraLoader",
             model=model,
             clip=clip,
-            lora_name=_get_file_name(used_files, "lora", use.name),
+            lora_name=_get_lora_file_name(used_files, use.name),
             strength_model=use.unet,
             strength_clip=use.text_encoder,
         )

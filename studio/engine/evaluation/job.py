@@ -100,7 +100,8 @@ def evaluate_training(
 
     # 3. Judge the images
     report(Progress(len(cells), len(cells), "Judging the pictures"))
-    verdicts = _judge_images(run, paths, dataset_paths)
+    cell_prompts = [cell.request.prompt for cell in cells]
+    verdicts = _judge_images(run, paths, cell_prompts, dataset_paths)
     with metrics.borrow_clip(context.pipelines, clip_name) as clip:
         direction = _compute_concept_direction(clip, dataset_paths, base_paths)
         scores = _score_images(clip, cells, paths, prompts, direction)
@@ -275,7 +276,7 @@ def _compute_points(
 
 
 def _judge_images(
-    run: Run, paths: Sequence[Path], dataset_paths: Sequence[Path]
+    run: Run, paths: Sequence[Path], prompts: Sequence[str], dataset_paths: Sequence[Path]
 ) -> list[dict[str, float]]:
     """Return for each image of the embedded model whether the judge sees what was asked for.
 
@@ -288,9 +289,7 @@ def _judge_images(
     ((concept, _),) = Counter(dataset_labels["concept"]).most_common(1)
     labels = judge.predict_labels(_load_pixels(paths))
     verdicts = []
-    for k, path in enumerate(paths):
-        infotext = decode.load_image(path).text_chunks.get("parameters", "")
-        prompt = infotext.partition("\n")[0]
+    for k, prompt in enumerate(prompts):
         opening = STYLE_OPENINGS[labels["style"][k]]
         verdict = {"concept": float(labels["concept"][k] == concept)} if concept else {}
         verdict["place"] = float(labels["place"][k] in prompt)
