@@ -114,7 +114,7 @@ def test_jis_is_not_read() -> None:
 
 @pytest.mark.parametrize("format_name", ["JPEG", "WEBP", "AVIF"])
 def test_other_texts_of_exif_and_xmp(format_name: str) -> None:
-    """ComfyUI's WebP: the graphs in Make and Model or ImageDescription (SaveAnimatedWEBP in its nodes_images.py)."""
+    """ComfyUI's WebP: the graphs in Make and Model or ImageDescription (its node SaveAnimatedWEBP)."""
     exif = exif_of(Make='workflow:{"nodes": []}', Model='prompt:{"größe": 1}')
     metadata = read_image_metadata(saved(format_name, exif=exif, xmp=b"<x:xmpmeta/>"))
     assert metadata.exif == {"Make": 'workflow:{"nodes": []}', "Model": 'prompt:{"größe": 1}'}
@@ -159,7 +159,7 @@ def test_a_few_bytes_that_stand_for_gigabytes() -> None:
 
 
 def hide(text: bytes, signature: bytes, mode: str) -> bytes:
-    """A PNG with a text in its lowest bits, column by column, as NovelAI's nai_meta.py reads it (MIT)."""
+    """A PNG with a text in its lowest bits, column by column, as NovelAI's own reader has it (novelai-image-metadata, MIT)."""
     message = signature + struct.pack(">I", len(text) * 8) + text
     bits = np.unpackbits(np.frombuffer(message, np.uint8))
     channels = 1 if mode == "A" else 3
@@ -219,7 +219,7 @@ def test_what_is_no_picture_is_refused(data: bytes, tmp_path: Path) -> None:
     with refused(BadPicture):
         read_image_metadata(data, "odd.png")
     with refused(BadPicture):
-        read_image_metadata(tmp_path)
+        read_image_metadata(tmp_path, "a folder")
 
 
 WHOLE = [

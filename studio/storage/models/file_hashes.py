@@ -4,7 +4,7 @@ Knows: AutoV1 (64 KiB from its middle), AutoV2 and sha256 (all of it), AutoV3 (t
 what its header and Civitai's file beside it state; which are known without reading it through.
 Does not know: what the file is, which files there are.
 
-Source: A1111's modules/hashes.py and Civitai's page "File hashes", as facts.
+Source: what A1111 and Civitai's page "File hashes" document, as facts.
 """
 
 from __future__ import annotations

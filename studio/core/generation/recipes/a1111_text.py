@@ -75,6 +75,8 @@ def split_text(text: str) -> A1111Text:
 def read_pairs(line: str) -> dict[str, str]:
     """Return the settings in a line by A1111's names; values that are JSON stay so."""
     pairs: dict[str, str] = {}
+    if ":" not in line:  # the pattern would look for one from each of a million letters
+        return pairs
     position = num_json_values = 0
     while match := _PAIR_PATTERN.search(line, position):
         key, value, position = match[1], match[2], match.end()
