@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from studio.core.base import field_meta, validate_stored
 from studio.core.catalog import DEFAULT_MODEL, SCHEDULERS
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
@@ -26,9 +27,13 @@ OTHER: dict[str, Any] = OTHER_VALUES | {
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 0.75}],
 }
 # A preset may hold settings for pictures to come, without a picture; but no value at its default.
-# Always written: a file without it is of before, when it was Karras.
-AUTOMATIC_TOML = 'noise_schedule = "Automatic"\n'
 ON_A_PICTURE = {name: value for name, (_, value) in IMAGE_TASK_VALUES.items()}
+# What a file means that does not name them is not the default.
+ALWAYS_WRITTEN = {
+    name: field.default
+    for name, field in GenerationRequest.model_fields.items()
+    if field_meta(GenerationRequest, name).get("default_before")
+}
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30
 ).filter(lambda text: "AND" not in text and "BREAK" not in text)
@@ -102,9 +107,10 @@ def test_what_is_saved_comes_back(request: GenerationRequest) -> None:
 
 
 def test_only_what_differs_is_kept(presets: Presets[GenerationRequest]) -> None:
-    assert presets.save("all", GenerationRequest()).read_text() == AUTOMATIC_TOML
+    assert tomllib.loads(presets.save("all", GenerationRequest()).read_text()) == ALWAYS_WRITTEN
     assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)
-    assert tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text()) == OTHER
+    written = tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text())
+    assert written == ALWAYS_WRITTEN | OTHER
 
 
 @pytest.mark.parametrize(
@@ -114,10 +120,8 @@ def test_settings_of_work_on_a_picture_are_kept(
     presets: Presets[GenerationRequest], without: tuple[str, ...]
 ) -> None:
     kept = {name: value for name, value in ON_A_PICTURE.items() if name not in without}
-    assert tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text()) == {
-        **kept,
-        "noise_schedule": "Automatic",
-    }
+    written = tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text())
+    assert written == ALWAYS_WRITTEN | kept
     assert presets.load("all").model_dump(include=set(kept)) == kept
 
 
@@ -215,9 +219,8 @@ def test_broken_toml(text: str | bytes, presets: Presets[GenerationRequest]) -> 
 
 def test_as_notepad_writes_it(presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", b'\xef\xbb\xbfsteps = 3\r\nprompt = "a boat"\r\n')
-    assert presets.load("mine") == GenerationRequest(
-        steps=3, prompt="a boat", noise_schedule="Karras"
-    )
+    expected = validate_stored(GenerationRequest, {"steps": 3, "prompt": "a boat"})
+    assert presets.load("mine") == expected
 
 
 def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:

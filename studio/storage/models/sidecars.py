@@ -85,14 +85,12 @@ def read_civitai_names(path: Path) -> tuple[str, tuple[str, ...]]:
     civitai = _read_object(path.with_name(path.stem + INFO_SUFFIX))
     version = civitai.get("id")
     entries = civitai.get("files")
-    files = entries if isinstance(entries, list) else []
+    files = entries[:MAX_WORDS] if isinstance(entries, list) else []
     hashes: list[str] = []
-    files = files[:MAX_WORDS] if isinstance(files, list) else []
-    num_files = len(files)
     for file in files:
         stated = file.get("hashes") if isinstance(file, Mapping) else None
         is_other = isinstance(file, Mapping) and file.get("name", path.name) != path.name
-        if isinstance(stated, Mapping) and (not is_other or num_files == 1):
+        if isinstance(stated, Mapping) and (not is_other or len(files) == 1):
             hashes += [text.lower() for text in stated.values() if isinstance(text, str)]
     return str(version) if type(version) is int else "", tuple(hashes)
 
