@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from studio.core.base import field_meta
 from studio.core.catalog import DEFAULT_MODEL, SCHEDULERS
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
@@ -27,6 +28,12 @@ OTHER: dict[str, Any] = OTHER_VALUES | {
 }
 # A preset may hold settings for pictures to come, without a picture; but no value at its default.
 ON_A_PICTURE = {name: value for name, (_, value) in IMAGE_TASK_VALUES.items()}
+# What a file means that does not name them is not the default.
+ALWAYS_WRITTEN = {
+    name: field.default
+    for name, field in GenerationRequest.model_fields.items()
+    if field_meta(GenerationRequest, name).get("default_before")
+}
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0()[]<.\\"), max_size=30
 ).filter(lambda text: "AND" not in text and "BREAK" not in text)
@@ -100,9 +107,10 @@ def test_what_is_saved_comes_back(request: GenerationRequest) -> None:
 
 
 def test_only_what_differs_is_kept(presets: Presets[GenerationRequest]) -> None:
-    assert presets.save("all", GenerationRequest()).read_text() == ""
+    assert tomllib.loads(presets.save("all", GenerationRequest()).read_text()) == ALWAYS_WRITTEN
     assert set(OTHER) | set(ON_A_PICTURE) == set(GenerationRequest.model_fields)
-    assert tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text()) == OTHER
+    written = tomllib.loads(presets.save("all", GenerationRequest(**OTHER)).read_text())
+    assert written == ALWAYS_WRITTEN | OTHER
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,8 @@ def test_settings_of_work_on_a_picture_are_kept(
     presets: Presets[GenerationRequest], without: tuple[str, ...]
 ) -> None:
     kept = {name: value for name, value in ON_A_PICTURE.items() if name not in without}
-    assert tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text()) == kept
+    written = tomllib.loads(presets.save("all", GenerationRequest(**kept)).read_text())
+    assert written == ALWAYS_WRITTEN | kept
     assert presets.load("all").model_dump(include=set(kept)) == kept
 
 
