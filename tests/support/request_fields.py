@@ -60,5 +60,5 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "hires_upscaler": (TWICE, "Nearest"),
     "vae": ({}, "anime"),
     "prompt_syntax": ({"prompt": "a (moon:1.3)"}, "compel"),
-    "emphasis": ({"prompt": "a (moon:1.3)"}, "No norm"),
+    "emphasis": ({"prompt": "a (moon:1.3)", "prompt_syntax": "A1111"}, "No norm"),
 }
