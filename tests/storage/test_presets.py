@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from studio.core.base import field_meta
+from studio.core.base import field_meta, validate_stored
 from studio.core.catalog import DEFAULT_MODEL, SCHEDULERS
 from studio.core.generation.request import GenerationRequest
 from studio.errors import BadFile, InvalidSpec
@@ -219,7 +219,8 @@ def test_broken_toml(text: str | bytes, presets: Presets[GenerationRequest]) -> 
 
 def test_as_notepad_writes_it(presets: Presets[GenerationRequest]) -> None:
     write(presets, "mine", b'\xef\xbb\xbfsteps = 3\r\nprompt = "a boat"\r\n')
-    assert presets.load("mine") == GenerationRequest(steps=3, prompt="a boat")
+    expected = validate_stored(GenerationRequest, {"steps": 3, "prompt": "a boat"})
+    assert presets.load("mine") == expected
 
 
 def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:
