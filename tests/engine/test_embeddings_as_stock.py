@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import numpy as np
@@ -169,7 +169,7 @@ def test_clip_skip_weights_and_blends(shelf: Path, bench: WorkerContext) -> None
         ("a (embedding:hands:0.6) boat", 1, lowered),
         ('("a style", "a boat").blend(0.7, 0.3)', 1, mixed),
     ):
-        request = GenerationRequest(prompt=text, clip_skip=clip_skip)
+        request = GenerationRequest(prompt=text, clip_skip=clip_skip, emphasis="compel")
         with bench.pipelines.borrow(request) as model:
             rows = encode_prompts(model, request).positives[0].get(0)["prompt_embeds"]
         assert torch.equal(rows, expected), text
@@ -186,15 +186,19 @@ def hand_built(tokenizer: Any, encoder: Any, chunks: list[list[int]]) -> list[to
     return outputs
 
 
-def test_a_long_prompt_splits_no_embedding(shelf: Path, bench: WorkerContext) -> None:
+@pytest.mark.parametrize("syntax", ["A1111", "both"])
+def test_a_long_prompt_splits_no_embedding(
+    shelf: Path, bench: WorkerContext, syntax: Literal["A1111", "both"]
+) -> None:
     """74 words and three vectors: the first vector would still fit, and all three go on to the next chunk."""
     pipe = make_stock_pocket()
     (word,) = pipe.tokenizer("boat", add_special_tokens=False).input_ids
     ids = pipe.tokenizer.convert_tokens_to_ids(["<hands0>", "<hands1>", "<hands2>"])
     first, second = hand_built(pipe.tokenizer, pipe.text_encoder, [[word] * 74, [*ids, word]])
     second = second.last_hidden_state.clone()
-    second[:, 5] = first.last_hidden_state[:, 75]  # compel gives every chunk the first one's end
-    request = GenerationRequest(prompt="boat " * 74 + "hands boat")
+    if syntax == "both":  # compel gives every chunk the first one's end
+        second[:, 5] = first.last_hidden_state[:, 75]
+    request = GenerationRequest(prompt="boat " * 74 + "hands boat", prompt_syntax=syntax)
     with bench.pipelines.borrow(request) as model:
         rows = encode_prompts(model, request).positives[0].get(0)["prompt_embeds"]
     assert torch.equal(rows, torch.cat([first.last_hidden_state, second], dim=1))

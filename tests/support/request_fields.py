@@ -62,7 +62,7 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "hires_upscaler": (TWICE, "Nearest"),
     "vae": ({}, "anime"),
     "prompt_syntax": ({"prompt": "a (moon:1.3)"}, "compel"),
-    "emphasis": ({"prompt": "a (moon:1.3)"}, "No norm"),
+    "emphasis": ({"prompt": "a (moon:1.3)", "prompt_syntax": "A1111"}, "No norm"),
     "noise_source": ({}, "NV"),
     "variation_strength": ({}, 0.4),
     "variation_seed": ({"variation_strength": 0.4, "variation_seed": 9}, 3),
