@@ -60,7 +60,7 @@ OWN_VALUES: dict[str, list[Any]] = {  # where the default is no value to compare
     "lora_unet": [0, 0.5],
     "lora_text_encoder": [0, 0.5],
     "prompt_replace": ["sun", "star"],
-    "prompt_template": ["{a|b}", "c"],
+    "prompt_template": ["{a|a}", "c"],
 }
 
 

@@ -72,6 +72,11 @@ def test_guests_use_wildcards_and_no_styles(tab: Txt2Img) -> None:
         services.prepare_generation(GenerationRequest(styles=("Night",)), GUEST)
 
 
+def test_the_estimate_names_no_style(tab: Txt2Img) -> None:
+    shown = tab.update_estimate(page(tab, prompt="a boat", styles=["nothing"]))[tab.estimate]
+    assert "Night" not in shown
+
+
 def test_a_list_says_how_many_jobs_it_makes_and_what_is_wrong(tab: Txt2Img) -> None:
     box = tab.prompt_list
     shown = box.describe({box.text: "a\n--prompt b --n_iter 3\n", **page(tab)})

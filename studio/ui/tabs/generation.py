@@ -444,12 +444,19 @@ class GenerationTab:
             request = validate(GenerationRequest, fields)
             reading_html = render_reading(request)
             self.check_embeddings(request)
-            if request.is_open:  # whatever the seed, it has to find its styles and wildcards
-                request.write_out(self.services.home.prompt_files)
+            self.check_wildcards(request)
             estimate_html = self.estimate_text(request)
         except InvalidSpec as error:
             estimate_html = render_note(error.faults[0])
         return {self.estimate: estimate_html, self.prompt_reading: reading_html}
+
+    def check_wildcards(self, request: GenerationRequest) -> None:
+        """Raise InvalidSpec if a template cannot be filled in, whatever the seed.
+
+        Styles are left to the submission: it knows who asks, and guests are told of none.
+        """
+        typed = request.model_copy(update={"styles": (), "num_images": 1})
+        typed.write_out(self.services.home.prompt_files)
 
     def check_embeddings(self, request: GenerationRequest) -> None:
         """Raise InvalidSpec if a prompt asks for an embedding that is not there or does not fit."""
