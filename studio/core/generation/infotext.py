@@ -22,11 +22,11 @@ from studio.core.base import field_meta
 from studio.core.catalog import (
     AUTOMATIC,
     MODEL_DEFAULT,
-    NOT_AVAILABLE,
     SCHEDULE_ALIASES,
     SCHEDULERS,
     NoiseSchedule,
     Scheduler,
+    explain_missing_scheduler,
 )
 from studio.core.generation import lora_use
 from studio.core.generation.request import GenerationRequest
@@ -389,8 +389,7 @@ def _read_sampler(
     schedulers: dict[str, Scheduler] = {name.casefold(): name for name in SCHEDULERS}
     scheduler = schedulers.get(sampler.casefold())
     if scheduler is None:
-        reasons = {name.casefold(): reason for name, reason in NOT_AVAILABLE.items()}
-        reason = reasons.get(sampler.casefold())
+        reason = explain_missing_scheduler(sampler)
         parsed.notes.append(
             f"Sampler {quote(sampler)} is not in this studio{f': {reason}' if reason else ''}; the "
             "scheduler is left as it is."
