@@ -614,7 +614,8 @@ class GenerationTab:
         chosen = {name: values[self.form[name]] for name in ("scheduler", "noise_schedule")}
         updates = self.apply_model_size(values)
         recommended = model.recommended_settings
-        if asks_for_recommended(*map(str, chosen.values()), family, recommended):
+        scheduler, noise_schedule = (str(name) for name in chosen.values())
+        if asks_for_recommended(scheduler, noise_schedule, family, recommended):
             settings = GenerationRequest(**recommended)
             chosen = {"scheduler": settings.scheduler, "noise_schedule": settings.noise_schedule}
             updates |= {self.form[name]: getattr(settings, name) for name in ("steps", "guidance")}
