@@ -246,6 +246,12 @@ NOT_AVAILABLE: dict[str, str] = {
 }
 
 
+def explain_missing_scheduler(name: str) -> str:
+    """Return why a sampler of other programs is not here; empty for an unknown name."""
+    reasons = {missing.casefold(): reason for missing, reason in NOT_AVAILABLE.items()}
+    return reasons.get(name.strip().casefold(), "")
+
+
 def get_automatic_schedule(
     scheduler: Scheduler, possible: Collection[NoiseSchedule] | None = None
 ) -> NoiseSchedule:

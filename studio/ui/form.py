@@ -168,6 +168,8 @@ def _build_component(field: dict[str, Any], component_kwargs: dict[str, Any]) ->
             return lora_rows.build_lora_rows(**options)
         case "string":
             return gr.Textbox(**options)
+    if is_nullable:  # a slider cannot be left open either
+        options.setdefault("slider", False)
     return _build_number_component(field, options)
 
 

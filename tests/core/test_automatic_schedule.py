@@ -16,6 +16,7 @@ from studio.core.generation.family_rules import (
 )
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
+from studio.errors import InvalidSpec
 
 pytestmark = pytest.mark.smoke
 # A1111's own table, and Uniform for every other sampler that has it.
@@ -99,6 +100,10 @@ def test_a_stored_request_is_read_back_as_it_was() -> None:
 def test_what_is_not_there_is_not_there() -> None:
     folded = {name.casefold() for name in SCHEDULERS}
     assert not folded & {name.casefold() for name in NOT_AVAILABLE}
+    for name in NOT_AVAILABLE:
+        with pytest.raises(InvalidSpec, match="is not here: ") as caught:
+            validate(GenerationRequest, {"scheduler": f" {name.lower()}"})
+        assert NOT_AVAILABLE[name] in str(caught.value)
     assert all(reason and not reason.endswith(".") for reason in NOT_AVAILABLE.values())
 
 

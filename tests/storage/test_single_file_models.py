@@ -504,7 +504,7 @@ def test_odd_decisions_are_left_out(library: Library, home: Path) -> None:
         ("realvisxl-hyper-8step", {"steps": 8, "guidance": 1.5}),
         (
             "my_lcm",
-            {"steps": 6, "guidance": 1.0, "scheduler": "LCM", "noise_schedule": "Model default"},
+            {"steps": 6, "guidance": 1.0, "scheduler": "LCM", "noise_schedule": "Automatic"},
         ),
         ("hyperion", {}),
         ("turbocharged", {}),

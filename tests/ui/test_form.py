@@ -244,14 +244,30 @@ def test_every_bad_field_is_named_at_once(form: Form[GenerationRequest]) -> None
             {"noise_schedule": "SGM Uniform", "scheduler": "Euler"},
             [],
         ),
-        ({"scheduler": "Euler a", "steps": 5}, {}, {"steps": 5}, ["Schedule"]),
+        (
+            {"scheduler": "Euler a", "steps": 5},
+            {"noise_schedule": "Karras"},
+            {"steps": 5},
+            ["Schedule"],
+        ),
+        (  # Automatic suits every scheduler
+            {"scheduler": "Euler a", "steps": 5},
+            {},
+            {"scheduler": "Euler a", "steps": 5},
+            [],
+        ),
         (
             {"noise_schedule": "Karras"},
             {"scheduler": "Euler a", "noise_schedule": "Simple"},
             {},
             ["Schedule"],
         ),
-        ({"scheduler": "Euler a", "noise_schedule": "Cosine"}, {}, {}, ["Schedule", "Schedule"]),
+        (
+            {"scheduler": "Euler a", "noise_schedule": "Cosine"},
+            {"noise_schedule": "Karras"},
+            {},
+            ["Schedule", "Schedule"],
+        ),
     ],
     ids=str,
 )

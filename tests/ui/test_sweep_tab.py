@@ -131,7 +131,7 @@ def test_a_chosen_model_brings_what_suits_it(tab: SweepTab, desk: Services) -> N
     names = ("scheduler", "noise_schedule", "steps", "guidance")
     chosen = {tab.form["scheduler"]: "DPM++ 2M", tab.form["noise_schedule"]: "Karras"}
     brought = tab.apply_model(chosen | {tab.form["model"]: "zimg"})
-    assert [brought[tab.form[name]] for name in names] == ["Euler", "Model default", 8, 1.0]
+    assert [brought[tab.form[name]] for name in names] == ["Euler", "Automatic", 8, 1.0]
     assert brought[tab.form["width"]] == 1024
     assert set(tab.apply_model(chosen | {tab.form["model"]: "pocket"})) == {
         tab.form["width"],

@@ -30,6 +30,7 @@ from studio.core.catalog import (
     GuidanceMethod,
     NoiseSchedule,
     NoiseSource,
+    explain_missing_scheduler,
     get_automatic_schedule,
 )
 from studio.core.generation import geometry, lora_use, rules
@@ -216,6 +217,14 @@ class GenerationRequest(RequestFields):
             return name
         by_folded_name = {choice.casefold(): choice for choice in (*PROMPT_SYNTAXES, *EMPHASES)}
         return by_folded_name.get(name.strip().casefold(), name)
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _explain_missing_scheduler(cls, name: Any) -> Any:
+        reason = explain_missing_scheduler(name) if isinstance(name, str) else ""
+        if reason:
+            raise ValueError(f"{name.strip()} is not here: {reason}; choose another.")
+        return name
 
     @model_validator(mode="after")
     def _validate_combination(self) -> Self:

@@ -269,6 +269,7 @@ class TrajectoryRunner:
                     "width": right - left,
                     "height": bottom - top,
                     "seed": (request.seed + index) % SEED_LIMIT,
+                    "variation_seed": (request.variation_seed + index) % SEED_LIMIT,
                 }
             )
             init_image = InitImage(request.hires_strength, image_to_tensor(image.crop(box)))
