@@ -1,7 +1,7 @@
 """Templates: what is one, what can come out of it, what is drawn, what is refused.
 
-The tables are the documented syntax of dynamicprompts 0.31 (docs/SYNTAX.md, README.md) worked by hand; the words drawn by a seed
-were taken down from that library.
+The tables are the documented syntax of dynamicprompts 0.31 worked by hand; the words drawn by a seed were taken down from that
+library.
 """
 
 from __future__ import annotations
