@@ -13,7 +13,6 @@ import warnings
 import zlib
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from studio.imaging.decode import MAX_PIXELS
@@ -30,6 +29,7 @@ _SIGNATURES = {
     b"stealth_rgbinfo": (False, False),
     b"stealth_rgbcomp": (False, True),
 }
+_LOWEST_BITS = [0, 255] * 128  # of each value that a sample may have
 
 
 def read_hidden_text(
@@ -80,7 +80,11 @@ def _read_bytes(image: Image.Image, channels: str, num_bytes: int) -> bytes:
     """Return the first bytes that the lowest bits make, fewer where the image ends."""
     bits_per_column = image.height * len(channels)
     columns = min(image.width, -(-num_bytes * 8 // bits_per_column))
-    pixels = np.asarray(image.crop((0, 0, columns, image.height)))
-    pixels = pixels[..., 3:] if channels == "A" else pixels[..., :3]
-    bits = (pixels & 1).transpose(1, 0, 2).reshape(-1)[: num_bytes * 8]
-    return np.packbits(bits[: len(bits) // 8 * 8]).tobytes()
+    turned = image.crop((0, 0, columns, image.height)).transpose(Image.Transpose.TRANSPOSE)
+    samples = (turned.getchannel("A") if channels == "A" else turned.convert("RGB")).tobytes()
+    samples = samples[: min(num_bytes, len(samples) // 8) * 8]
+    if not samples:
+        return b""
+    # Pillow packs bits as it stores them; NumPy would be loaded by all that reads a setting.
+    line = Image.frombytes("L", (len(samples), 1), samples)
+    return line.point(_LOWEST_BITS, "1").tobytes()

@@ -55,7 +55,8 @@ def test_apg_is_the_papers(eta: float, threshold: float, momentum: float) -> Non
 
 def test_all_that_apg_takes_away_given_back_is_cfg() -> None:
     negative, positive = PAIRS[0]
-    apg = guide(guidance_method="APG", apg_eta=1, apg_threshold=0).combine(PAIRS[0], 0)
+    guidance = guide(guidance_method="APG", apg_eta=1, apg_threshold=0)
+    apg = guidance.combine(negative, (positive,), (1.0,), 0)
     assert torch.allclose(apg, negative + 7 * (positive - negative), atol=1e-5)
 
 

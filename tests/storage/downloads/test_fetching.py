@@ -27,11 +27,10 @@ from support.sites import (
     add_repository,
     make_weights,
 )
-from support.weights import CLIP, CROSS, SDXL, WHOLE, kohya_lora
+from support.weights import CLIP, CROSS, SDXL, VAE_FILE, WHOLE, kohya_lora
 
 LORA = f"https://{OTHER}/files/moon.safetensors"
 EMBEDDING = {"emb_params": [4, 768]}
-VAE = {"decoder.conv_in.weight": [512, 4, 3, 3], "encoder.conv_in.weight": [128, 3, 3, 3]}
 CONTROLNET = {"controlnet_cond_embedding.conv_in.weight": [16, 3, 3, 3]}
 
 
@@ -52,7 +51,7 @@ def test_a_lora_from_any_site(sites: Sites, get: Get, settings: Settings, lora: 
     [
         (kohya_lora(CROSS), "loras"),
         (SDXL | WHOLE | {CLIP: [9, 768]}, "models"),
-        (VAE, "vae"),
+        (VAE_FILE, "vae"),
         (EMBEDDING, "embeddings"),
     ],
 )
