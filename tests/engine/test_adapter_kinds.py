@@ -42,8 +42,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-# The largest relative difference of latents: sums in another order, amplified by the steps.
-BOUND = 4e-5
+# The largest relative difference of latents: sums in another order, amplified by the steps. Which order differs from machine to
+# machine: 4.6e-5 was measured for LoHa, where the stock pipeline is 2e-5 from itself once each weight is moved to the next number
+# of float32, as likely up as down. An adapter's weight that is off by a thousandth makes 6e-4 or more.
+BOUND = 1e-4
 FAST_KINDS = ("LoHa", "LoKr of low rank", "DoRA", "DoRA along inputs", "OFT", "(IA)³")
 KINDS = [
     kind if kind in FAST_KINDS else pytest.param(kind, marks=pytest.mark.slow)

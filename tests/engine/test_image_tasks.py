@@ -16,9 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bench.pictures import Side, cases
-from studio.core.base import validate
-from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest, ResolvedRequest
-from studio.core.generation.rules import SWITCH_FIELDS
+from studio.core.base import validate, validate_stored
+from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
@@ -399,13 +398,21 @@ def test_a_gallery_from_before_opens(tmp_path: Path) -> None:
     """Pictures saved when requests knew nothing of other pictures are found, by their files and by their digests."""
     settings = load(home=tmp_path, device="cpu")
     old = {
-        name: value
-        for name, value in GenerationRequest(prompt="a boat", width=64, height=64, seed=3)
-        .model_dump(mode="json")
-        .items()
-        if name not in (*FIELD_REQUIRES, *SWITCH_FIELDS, "vae")
+        "prompt": "a boat",
+        "negative_prompt": "",
+        "model": "pocket",
+        "width": 64,
+        "height": 64,
+        "steps": 30,
+        "guidance": 7.0,
+        "scheduler": "DPM++ 2M",
+        "noise_schedule": "As shipped",
+        "seed": 3,
+        "num_images": 1,
+        "batch_size": 1,
+        "clip_skip": 1,
+        "loras": [],
     }
-    assert len(old) == 14
     digest = "ec38c75e3f2a" + "0" * 52
     told = PngInfo()
     told.add_itxt(
@@ -427,8 +434,11 @@ def test_a_gallery_from_before_opens(tmp_path: Path) -> None:
     assert gallery.sync() == (1, 0)
     kept = gallery.find_by_digest(digest)
     assert kept
-    assert kept.request == ResolvedRequest(**old)
+    assert kept.request == validate_stored(ResolvedRequest, old)
     assert kept.request.task == "txt2img"
+    assert kept.request.noise_schedule == "Model default"
+    assert kept.request.prompt_syntax == "both"
+    assert kept.request.emphasis == "compel"
     gallery.close()
 
 

@@ -176,7 +176,9 @@ def test_a_batch_of_all_sorts_is_its_single_images(z: WorkerContext) -> None:
         batched = together(model, *requests)
         for request, latents in zip(requests, batched, strict=True):
             (alone,) = together(model, request)
-            assert float((latents - alone).norm() / alone.norm()) < 1e-6, request.scheduler
+            # Rounding alone: MKL chooses by machine in which order it sums. Up to 1.004e-6 was measured, and below
+            # 1e-6 on the same machine where MKL sums in the same order everywhere (MKL_CBWR=COMPATIBLE).
+            assert float((latents - alone).norm() / alone.norm()) < 3e-6, request.scheduler
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])

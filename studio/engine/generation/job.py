@@ -150,7 +150,10 @@ class _GenerationRun:
 
     def _generate_group(self, requests: Sequence[ResolvedRequest], plan: MemoryPlan) -> None:
         """Make images that have the same LoRAs."""
-        distinct = _select_distinct(requests)
+        first, *others = _select_distinct(requests)
+        # Of all images: what says that memory does not suffice says how many were made at once.
+        first = first.model_copy(update={"num_images": len(requests)})
+        distinct = [first, *others]
         # 1. The model, with its LoRAs on.
         with self.context.pipelines.borrow(*distinct, plan=plan) as model:
             self.model = model
