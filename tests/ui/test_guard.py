@@ -17,6 +17,7 @@ from PIL import Image
 from studio.core.base import validate
 from studio.core.captions.spec import CaptionSpec
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.sweeps.spec import SweepSpec
 from studio.core.training.config import TrainingConfig
 from studio.services.identities import COOKIE_NAME
@@ -387,6 +388,7 @@ def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) ->
 
 def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None:
     said = len(served.log.read_text())
+    upscale_settings = list(UpscaleSpec(image="0" * 64).model_dump(mode="json").values())[1:]
     assert guest.post(f"{API}/upload", files={"files": bytes(2**26 + 1)}).status_code == 413
     page = owner.post(
         f"{API}/upload", files={"files": ("../../../x.html", b"<script>alert(1)</script>")}
@@ -418,11 +420,14 @@ def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None
         # what does not tell itself by its first bytes is told when it is read
         by = guest if data == bomb else owner
         sent = by.post(f"{API}/upload", files={"files": (name, io.BytesIO(data))}).json()[0]
-        told = by.ask(
-            "inspect", {"path": sent, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        ).json()["error"]
-        assert told.startswith(name)
-        assert "no picture" in told or "pixels" in told
+        sent_file = {"path": sent, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        for endpoint, values in (("inspect", []), ("upscale", upscale_settings)):
+            told = by.ask(endpoint, sent_file, *values).json()["error"]
+            assert told.startswith(name)
+            if data == bomb and endpoint == "inspect":  # reads its texts: there are none
+                assert "carries no settings" in told
+            else:
+                assert "no picture" in told or "pixels" in told
     assert "Traceback" not in served.log.read_text()[said:]
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.upscaling import UpscaleSpec
 from studio.services.submission import Services
 from studio.settings import Settings
 from studio.storage.home import Home
@@ -171,8 +172,11 @@ def test_a_picture_that_no_request_can_use_is_refused_by_its_header(
     out = io.BytesIO()
     Image.new("1", (8000, 8000)).save(out, "PNG")
     path = send(guests[0], out.getvalue()).json()[0]
+    settings = list(UpscaleSpec(image="0" * 64).model_dump(mode="json").values())[1:]
     began = time.monotonic()
-    check_sentence(guests[0].ask("inspect", file_data(path)).json()["error"])
+    check_sentence(guests[0].ask("upscale", file_data(path), *settings).json()["error"])
+    # Its texts are read whatever its size, and its pixels are not.
+    assert "carries no settings" in guests[0].ask("inspect", file_data(path)).json()["error"]
     assert time.monotonic() - began < 5
     mine = send(owner, out.getvalue()).json()[0]
     assert "carries no settings" in owner.ask("inspect", file_data(mine)).json()["error"]
