@@ -16,7 +16,8 @@ from studio.core.catalog import (
     get_automatic_schedule,
 )
 from studio.core.generation.carried import CarryOptions, Making, build_texts
-from studio.core.generation.comfyui_writer import SAMPLERS, SCHEDULES, build_graph, format_prompt
+from studio.core.generation.comfyui_words import format_prompt
+from studio.core.generation.comfyui_writer import SAMPLERS, SCHEDULES, build_graph
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.templates.written import PromptOrigin

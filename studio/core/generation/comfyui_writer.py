@@ -1,7 +1,7 @@
 """A request as ComfyUI's API graph, of the nodes that ComfyUI itself has.
 
 Knows: those nodes, their inputs, ComfyUI's names of samplers and schedules. Does not know: files
-(imaging/encode.py), how a graph is read (recipes/).
+(imaging/encode.py), how words are weighed there (comfyui_words.py), how a graph is read (recipes/).
 
 What those nodes cannot do is refused by name, never left out: masks, tiles, a sampler that is not
 there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
@@ -13,8 +13,7 @@ comfy.samplers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +25,9 @@ from studio.core.catalog import (
     Scheduler,
     get_automatic_schedule,
 )
+from studio.core.generation.comfyui_words import format_pass
 from studio.core.generation.geometry import upscale_size
-from studio.core.generation.prompt_plans import PassPlan, plan_hires_pass, plan_pass
-from studio.core.generation.prompts.plan import PromptPlan, Swap
+from studio.core.generation.prompt_plans import plan_hires_pass, plan_pass
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.used_files import UsedFiles, shorten_name
 from studio.errors import InvalidSpec
@@ -111,7 +110,7 @@ def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
     plans = [plan_pass(request)]
     if request.has_hires_pass:
         plans.append(plan_hires_pass(request))
-    texts = [_format_pass(plan, embeddings, faults) for plan in plans]
+    texts = [format_pass(plan, embeddings, faults) for plan in plans]
     if faults:
         raise InvalidSpec(faults)
     graph = ComfyGraph()
@@ -139,60 +138,6 @@ def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
     decoded = graph.add("VAEDecode", samples=latent, vae=vae)
     graph.add("SaveImage", images=[decoded, 0], filename_prefix="studio")
     return graph
-
-
-def _format_pass(plan: PassPlan, embeddings: Iterable[str], faults: list[str]) -> dict[str, str]:
-    """Return both prompts of a pass by the sampler's inputs; what cannot be said is a new fault."""
-    texts = {}
-    for name, title, prompt in (
-        ("positive", "Prompt", plan.positive),
-        ("negative", "Negative prompt", plan.negative),
-    ):
-        is_weighed = prompt.dialect != "A1111" or plan.emphasis != "Ignore"
-        try:
-            texts[name] = format_prompt(prompt, embeddings, is_weighed=is_weighed)
-        except ValueError as error:
-            fault = f"{title}: {error}"
-            faults += [] if fault in faults else [fault]
-    return texts
-
-
-def format_prompt(
-    plan: PromptPlan, embeddings: Iterable[str] = (), *, is_weighed: bool = True
-) -> str:
-    """Return a prompt as ComfyUI reads it: every weight as a number, embeddings by their prefix.
-
-    Args:
-        plan: What the prompt came to, by its own grammar.
-        embeddings: Names of those that it was painted with.
-        is_weighed: Whether weights are written.
-
-    Raises:
-        ValueError: ComfyUI has no words for it.
-    """
-    wordings = plan.wordings
-    is_single = len(plan.branches) == 1 and plan.branches[0].weight == 1 and len(wordings) == 1
-    if not is_single or len(wordings[0].texts) != 1 or len(wordings[0].texts[0]) > 1:
-        raise ValueError(
-            "ComfyUI's text node has no AND, BREAK, blend or words that change on the way."
-        )
-    parts = []
-    for chunk in wordings[0].texts[0]:
-        for fragment in chunk:
-            if isinstance(fragment, Swap):
-                raise ValueError("ComfyUI's text node has no swap.")
-            words = re.sub(r"([()])", r"\\\1", _mark_embeddings(fragment.text, embeddings))
-            is_weighted = is_weighed and fragment.weight != 1 and words.strip()
-            parts.append(f"({words}:{fragment.weight:.6g})" if is_weighted else words)
-    # Of compel's words each stretch is without the blanks around it.
-    return (" " if plan.dialect == "compel" else "").join(parts)
-
-
-def _mark_embeddings(text: str, names: Iterable[str]) -> str:
-    for name in names:
-        pattern = rf"(?<![\w:/]){re.escape(name)}(?!\w)"
-        text = re.sub(pattern, lambda match: f"embedding:{match[0]}", text, flags=re.IGNORECASE)
-    return text
 
 
 def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
