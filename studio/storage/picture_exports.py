@@ -18,7 +18,7 @@ from typing import Any
 
 from studio.core.base import validate_stored
 from studio.core.generation.carried import CarriedTexts, CarryOptions, Making, build_texts
-from studio.core.generation.comfyui_graph import build_graph
+from studio.core.generation.comfyui_writer import build_graph
 from studio.core.generation.export_spec import ExportFormat, ExportSpec
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from studio.core.base import validate
-from studio.core.catalog import SCHEDULERS
+from studio.core.catalog import (
+    MODEL_DEFAULT,
+    SCHEDULERS,
+    NoiseSchedule,
+    Scheduler,
+    get_automatic_schedule,
+)
 from studio.core.generation.carried import CarryOptions, Making, build_texts
-from studio.core.generation.comfyui_graph import SAMPLERS, build_graph, format_prompt
+from studio.core.generation.comfyui_words import format_prompt
+from studio.core.generation.comfyui_writer import SAMPLERS, SCHEDULES, build_graph
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
+from studio.core.generation.templates.written import PromptOrigin
 from studio.core.generation.used_files import UsedFile, UsedFiles
 from studio.errors import InvalidSpec
 from support.request_fields import IMAGE_TASK_VALUES, SHA
@@ -56,7 +65,9 @@ TYPES = {
 
 
 def resolve(**values: Any) -> ResolvedRequest:
-    base = {"model": "foo", "scheduler": "Euler", "noise_schedule": "Karras"}
+    base = {"model": "foo"}
+    if "scheduler" not in values:
+        base |= {"scheduler": "Euler", "noise_schedule": "Karras"}
     return validate(GenerationRequest, base | values).resolve(64, 7, (64, 64)).split()[0]
 
 
@@ -195,23 +206,99 @@ def test_a_field_is_in_the_graph_or_refused_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS.keys() - SAMPLERS.keys()))
 def test_a_sampler_that_it_lacks_is_named(scheduler: str) -> None:
     with refused(InvalidSpec) as caught:
-        build_graph(resolve(scheduler=scheduler, noise_schedule="As shipped"), FILES)
+        build_graph(resolve(scheduler=scheduler), FILES)
     assert f"Scheduler: ComfyUI has no {scheduler}." in caught.value.faults
 
 
 def test_all_that_it_lacks_is_named_at_once() -> None:
     values = {"image": SHA, "mask": SHA, "prompt": '("a", "b").blend(1, 1)', "scheduler": "TCD"}
     with refused(InvalidSpec):
-        build_graph(resolve(**values, noise_schedule="As shipped"), UsedFiles())
+        build_graph(resolve(**values), UsedFiles())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"noise_schedule": "Model default"},
+        {"noise_schedule": "Align Your Steps"},
+        {"scheduler": "LCM"},
+        {"prompt": "a (red:1.3) boat", "prompt_syntax": "A1111", "emphasis": "No norm"},
+        {"prompt": "a AND b", "prompt_syntax": "A1111"},
+        {"prompt": "a AND b :0.5", "prompt_syntax": "A1111"},
+        {"prompt": "[a:b:0.5] boat", "hires_scale": 2},
+        {"prompt": 'red.swap("blue") boat', "negative_prompt": '("a", "b").and()'},
+        {"noise_source": "NV", "styles": ("Ink",)},
+    ],
+    ids=str,
+)
+def test_what_its_nodes_cannot_say(values: dict[str, Any]) -> None:
+    with refused(InvalidSpec):
+        build_graph(resolve(**values), FILES)
+
+
+@pytest.mark.parametrize("scheduler", sorted(SAMPLERS))
+def test_automatic_is_written_as_what_it_means(scheduler: Scheduler) -> None:
+    name = get_automatic_schedule(scheduler)
+    automatic, faults = try_to_draw(resolve(scheduler=scheduler))
+    assert (automatic, faults) == try_to_draw(resolve(scheduler=scheduler, noise_schedule=name))
+    if name == MODEL_DEFAULT:
+        assert any(fault.startswith("Schedule: ") for fault in faults)
+    else:
+        assert only(automatic, "KSampler")["scheduler"] == SCHEDULES[name]
+
+
+def test_names_are_the_catalogs() -> None:
+    assert SAMPLERS.keys() <= SCHEDULERS.keys()
+    assert SCHEDULES.keys() <= set(get_args(NoiseSchedule))
+
+
+def read_texts(**values: Any) -> list[str]:
+    """The words of the prompts, sampler by sampler."""
+    nodes = draw(resolve(**values))
+    samplers = [node["inputs"] for node in nodes.values() if node["class_type"] == "KSampler"]
+    return [nodes[sampler["positive"][0]]["inputs"]["text"] for sampler in samplers]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"prompt": "a (red:1.3) [boat]"}, "a (red:1.3) (boat:0.909091)"),
+        ({"prompt": "a (red:1.3)", "emphasis": "compel"}, "a (red:1.3)"),
+        ({"prompt": "a (red:1.3) boat", "emphasis": "Ignore"}, "a red boat"),
+        ({"prompt": "a (red:1.3)", "emphasis": "None"}, r"a \(red:1.3\)"),
+        ({"prompt": "a red++", "prompt_syntax": "A1111"}, "a red++"),
+        ({"prompt": "a red++", "prompt_syntax": "auto"}, "a (red:1.21)"),
+        ({"prompt": "a (red)1.3", "prompt_syntax": "compel"}, "a (red:1.3)"),
+        ({"prompt": "a red++", "prompt_syntax": "compel", "emphasis": "Ignore"}, "a (red:1.21)"),
+        ({"prompt": "a [red] boat", "prompt_syntax": "compel"}, "a [red] boat"),
+    ],
+    ids=str,
+)
+def test_a_prompt_is_read_as_the_request_says(values: dict[str, Any], text: str) -> None:
+    assert read_texts(**values) == [text]
+
+
+def test_words_of_the_second_pass_alone() -> None:
+    values = {"prompt": "a [red:blue:20] boat", "steps": 20, "hires_scale": 2}
+    assert read_texts(**values) == ["a red boat", "a blue boat"]
+    assert read_texts(**{**values, "prompt": "a boat"}) == ["a boat", "a boat"]
+
+
+def test_words_that_came_of_a_template() -> None:
+    origin = PromptOrigin(prompt="{a|b} boat", styles=("Ink",))
+    request = resolve(prompt="b boat").model_copy(update={"prompt_origin": origin})
+    assert draw(request) == draw(resolve(prompt="b boat"))
 
 
 def test_words_as_comfyui_weighs_them() -> None:
     """It has no [brackets], no rounds of 1.1 by halves, and its own sign for embeddings."""
-    assert (
-        format_prompt("a (red:1.3) [boat], ((lake))") == "a (red:1.3) (boat:0.909091), (lake:1.21)"
-    )
-    assert format_prompt(r"a \(b\) c") == r"a \(b\) c"
-    assert format_prompt("x, Bad-Hands, embedding:bad-hands, bad-handsome", ["bad-hands"]) == (
+
+    def convert(text: str, *embeddings: str) -> str:
+        return format_prompt(plan_prompt(text), embeddings)
+
+    assert convert("a (red:1.3) [boat], ((lake))") == "a (red:1.3) (boat:0.909091), (lake:1.21)"
+    assert convert(r"a \(b\) c") == r"a \(b\) c"
+    assert convert("x, Bad-Hands, embedding:bad-hands, bad-handsome", "bad-hands") == (
         "x, embedding:Bad-Hands, embedding:bad-hands, bad-handsome"
     )
 

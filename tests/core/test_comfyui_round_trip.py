@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from studio.core.base import PLACEHOLDER_SHA256, validate
-from studio.core.generation.comfyui_graph import build_graph
+from studio.core.generation.comfyui_writer import build_graph
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.recipes import comfyui
 from studio.core.generation.recipes.recipe import ImageMetadata

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from studio.core.base import Spec, spec_field
-from studio.core.generation.comfyui_graph import build_graph
+from studio.core.generation.comfyui_writer import build_graph
 from studio.core.generation.infotext import format_infotext, format_upscale
 from studio.core.generation.recipes.xmp import SourceType
 from studio.core.generation.request import ResolvedRequest

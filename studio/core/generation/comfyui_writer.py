@@ -1,7 +1,7 @@
 """A request as ComfyUI's API graph, of the nodes that ComfyUI itself has.
 
 Knows: those nodes, their inputs, ComfyUI's names of samplers and schedules. Does not know: files
-(imaging/encode.py), how a graph is read (recipes/).
+(imaging/encode.py), how words are weighed there (comfyui_words.py), how a graph is read (recipes/).
 
 What those nodes cannot do is refused by name, never left out: masks, tiles, a sampler that is not
 there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
@@ -13,54 +13,54 @@ comfy.samplers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from studio.core.base import field_meta
+from studio.core.catalog import (
+    AUTOMATIC,
+    SCHEDULERS,
+    NoiseSchedule,
+    Scheduler,
+    get_automatic_schedule,
+)
+from studio.core.generation.comfyui_words import format_pass
 from studio.core.generation.geometry import upscale_size
-from studio.core.generation.prompts.dialects import plan_prompt
-from studio.core.generation.prompts.plan import Swap
+from studio.core.generation.prompt_plans import plan_hires_pass, plan_pass
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.used_files import UsedFiles, shorten_name
 from studio.errors import InvalidSpec
 
-SAMPLERS = {
+# The catalog's other samplers are none of ComfyUI's.
+SAMPLERS: dict[Scheduler, str] = {
     "Euler": "euler",
     "Euler a": "euler_ancestral",
     "Heun": "heun",
     "LMS": "lms",
     "DPM2": "dpm_2",
     "DPM2 a": "dpm_2_ancestral",
-    "DPM++ 2S a": "dpmpp_2s_ancestral",
     "DPM++ 2M": "dpmpp_2m",
     "DPM++ 2M SDE": "dpmpp_2m_sde",
-    "DPM++ 3M SDE": "dpmpp_3m_sde",
+    "DPM++ 2M SDE Heun": "dpmpp_2m_sde_heun",
     "DPM++ SDE": "dpmpp_sde",
     "DDIM": "ddim",
     "DDPM": "ddpm",
     "UniPC": "uni_pc",
     "DEIS": "deis",
     "LCM": "lcm",
-    "IPNDM": "ipndm",
+    "SA-Solver": "sa_solver",
 }
-SCHEDULES = {
+SCHEDULES: dict[NoiseSchedule, str] = {
     "Karras": "karras",
     "Exponential": "exponential",
     "Beta": "beta",
     "Uniform": "normal",
-    "Normal": "normal",
     "SGM Uniform": "sgm_uniform",
     "Simple": "simple",
-    "Linear quadratic": "linear_quadratic",
-    "KL optimal": "kl_optimal",
-}
-# What "Automatic" is for a sampler; for all others it is Uniform.
-_AUTOMATIC_SCHEDULES = {
-    **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM2", "DPM2 a"), "Karras"),
-    **dict.fromkeys(("DPM++ 2M SDE", "DPM++ 3M SDE"), "Exponential"),
-    "UniPC": "SGM Uniform",
+    "DDIM": "ddim_uniform",
+    "KL Optimal": "kl_optimal",
+    "Linear Quadratic": "linear_quadratic",
 }
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v_prediction", "sample": "x0"}
 # Settings that the graph says, or that decide nothing in it.
@@ -70,7 +70,7 @@ _SAID_FIELDS = frozenset(
         *("scheduler", "noise_schedule", "clip_skip", "loras", "image", "strength", "vae"),
         *("resize_mode", "hires_scale", "hires_resize", "hires_steps", "hires_strength"),
         *("hires_upscaler", "guidance_rescale", "num_images", "batch_size", "prompt_syntax"),
-        *("hires_overlap",),
+        *("hires_overlap", "emphasis"),
     }
 )
 Link = list[str | int]  # a node's id and the number of its output
@@ -107,66 +107,37 @@ def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
     """
     faults = _find_faults(request, used_files)
     embeddings = used_files.list_hashes("embedding")
-    prompts = []
-    for title, text in (("Prompt", request.prompt), ("Negative prompt", request.negative_prompt)):
-        try:
-            prompts.append(format_prompt(text, embeddings))
-        except ValueError as error:
-            faults.append(f"{title}: {error}")
+    plans = [plan_pass(request)]
+    if request.has_hires_pass:
+        plans.append(plan_hires_pass(request))
+    texts = [format_pass(plan, embeddings, faults) for plan in plans]
     if faults:
         raise InvalidSpec(faults)
     graph = ComfyGraph()
     model, clip, vae = _add_model(graph, request, used_files)
-    conditionings: list[Link] = [
-        [graph.add("CLIPTextEncode", text=text, clip=clip), 0] for text in prompts
-    ]
+    conditionings = _add_conditionings(graph, texts, clip)
     latent = _add_start(graph, request, vae)
-    sampler_inputs = _get_sampler_inputs(request, model, conditionings)
+    sampler_inputs = _get_sampler_inputs(request, model)
     if request.image:
         steps, denoise = request.effective_steps, request.strength
     else:
         steps, denoise = request.steps, 1.0
     if steps:
         node = graph.add(
-            "KSampler", **sampler_inputs, latent_image=latent, steps=steps, denoise=denoise
+            "KSampler",
+            **sampler_inputs,
+            **conditionings[0],
+            latent_image=latent,
+            steps=steps,
+            denoise=denoise,
         )
         latent = [node, 0]
     if request.has_hires_pass:
         latent = _add_hires_pass(graph, request, vae, latent)
-        graph.nodes[str(latent[0])]["inputs"] |= sampler_inputs
+        graph.nodes[str(latent[0])]["inputs"] |= sampler_inputs | conditionings[1]
     decoded = graph.add("VAEDecode", samples=latent, vae=vae)
     graph.add("SaveImage", images=[decoded, 0], filename_prefix="studio")
     return graph
-
-
-def format_prompt(text: str, embeddings: Iterable[str] = ()) -> str:
-    """Return a prompt as ComfyUI reads it: every weight as a number, embeddings by their prefix.
-
-    Raises ValueError for what it has no words for.
-    """
-    plan = plan_prompt(text)
-    wordings = plan.wordings
-    is_single = len(plan.branches) == 1 and len(wordings) == 1
-    if not is_single or len(wordings[0].texts) != 1 or len(wordings[0].texts[0]) > 1:
-        raise ValueError(
-            "ComfyUI's text node has no AND, BREAK, blend or words that change on the way."
-        )
-    parts = []
-    for chunk in wordings[0].texts[0]:
-        for fragment in chunk:
-            if isinstance(fragment, Swap):
-                raise ValueError("ComfyUI's text node has no swap.")
-            words = re.sub(r"([()])", r"\\\1", _mark_embeddings(fragment.text, embeddings))
-            is_weighted = fragment.weight != 1 and words.strip()
-            parts.append(f"({words}:{fragment.weight:.6g})" if is_weighted else words)
-    return "".join(parts)
-
-
-def _mark_embeddings(text: str, names: Iterable[str]) -> str:
-    for name in names:
-        pattern = rf"(?<![\w:/]){re.escape(name)}(?!\w)"
-        text = re.sub(pattern, lambda match: f"embedding:{match[0]}", text, flags=re.IGNORECASE)
-    return text
 
 
 def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
@@ -183,13 +154,15 @@ def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
             "Model: its zero terminal SNR was decided here and what it predicts was not, and "
             "ComfyUI's node asks for both; decide both under Model settings."
         )
-    if request.scheduler not in SAMPLERS:
-        faults.append(f"Scheduler: ComfyUI has no {request.scheduler}.")
-    if not _find_schedule(request):
-        faults.append(f"Schedule: ComfyUI has no {request.noise_schedule}; choose one by its name.")
+    faults += _find_sampler_faults(request)
+    if request.emphasis == "No norm" and "emphasis" not in request.inactive_fields:
+        faults.append(
+            "Emphasis: ComfyUI's text node does not weigh words by No norm; its own way is nearest "
+            "to compel."
+        )
     if request.image and request.resize_mode == "fill" and not request.is_masked:
         faults.append("Resize mode: ComfyUI's own nodes do not fill edges.")
-    for name, info in type(request).model_fields.items():
+    for name, info in GenerationRequest.model_fields.items():
         neutral = field_meta(GenerationRequest, name).get("neutral", [info.default])[0]
         is_neutral = getattr(request, name) in (neutral, info.default)
         if name not in _SAID_FIELDS and name not in request.inactive_fields and not is_neutral:
@@ -197,12 +170,28 @@ def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
     return faults
 
 
-def _find_schedule(request: GenerationRequest) -> str:
-    """Return ComfyUI's name of a request's schedule; empty where it has none."""
-    name: str = request.noise_schedule
-    if name == "Automatic":
-        name = _AUTOMATIC_SCHEDULES.get(request.scheduler, "Uniform")
-    return SCHEDULES.get(name, "")
+def _find_sampler_faults(request: GenerationRequest) -> list[str]:
+    faults = []
+    if request.scheduler not in SAMPLERS:
+        faults.append(f"Scheduler: ComfyUI has no {request.scheduler}.")
+    schedule = _get_schedule(request)
+    if schedule in SCHEDULES:
+        return faults
+    if SCHEDULES.keys() & SCHEDULERS[request.scheduler].noise_schedules:
+        faults.append(f"Schedule: ComfyUI's KSampler has no {schedule}; choose another.")
+    else:
+        faults.append(
+            f"Schedule: ComfyUI's KSampler has no {schedule}, and {request.scheduler} runs on "
+            "nothing else here; choose another scheduler."
+        )
+    return faults
+
+
+def _get_schedule(request: GenerationRequest) -> NoiseSchedule:
+    """Return a request's schedule by its name, also where it is the one that suits."""
+    if request.noise_schedule == AUTOMATIC:
+        return get_automatic_schedule(request.scheduler)
+    return request.noise_schedule
 
 
 def _get_lora_file_name(used_files: UsedFiles, name: str) -> str:
@@ -260,6 +249,22 @@ def _add_overrides(
     return model
 
 
+def _add_conditionings(
+    graph: ComfyGraph, texts: list[dict[str, str]], clip: Link
+) -> list[dict[str, Link]]:
+    """Add both prompts; a second pass has its own where words change on the way to it."""
+    passes: list[dict[str, Link]] = []
+    for words in texts:
+        links: dict[str, Link] = {}
+        for name, text in words.items():
+            if passes and text == texts[0][name]:
+                links[name] = passes[0][name]
+            else:
+                links[name] = [graph.add("CLIPTextEncode", text=text, clip=clip), 0]
+        passes.append(links)
+    return passes
+
+
 def _add_start(graph: ComfyGraph, request: ResolvedRequest, vae: Link) -> Link:
     """Add the latents that the first pass begins with."""
     if not request.image:
@@ -289,17 +294,13 @@ def _add_encoded(
     return [graph.add("VAEEncode", pixels=[scaled, 0], vae=vae), 0]
 
 
-def _get_sampler_inputs(
-    request: ResolvedRequest, model: Link, conditionings: list[Link]
-) -> dict[str, Any]:
+def _get_sampler_inputs(request: ResolvedRequest, model: Link) -> dict[str, Any]:
     return {
         "model": model,
-        "positive": conditionings[0],
-        "negative": conditionings[1],
         "seed": request.seed,
         "cfg": request.guidance,
         "sampler_name": SAMPLERS[request.scheduler],
-        "scheduler": _find_schedule(request),
+        "scheduler": SCHEDULES[_get_schedule(request)],
     }
 
 
