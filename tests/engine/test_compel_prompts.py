@@ -136,6 +136,13 @@ def test_any_other_prompt_too(text: str) -> None:
     assert expected is None or words == expected
 
 
+def test_words_beside_each_other_stay_words() -> None:
+    (wording,) = plan_prompt("a red++ boat", syntax="compel").wordings
+    assert wording.plain_text == "a red boat"
+    (wording,) = plan_prompt('("a red++ boat", "fog").blend(1, 1)').wordings
+    assert wording.plain_text == "a red boat fog"
+
+
 def test_options_of_a_swap() -> None:
     (((swap,),),) = parse_wording("cat.swap(dog, t_start=0.2, s_end=.5)").texts
     assert isinstance(swap, Swap)

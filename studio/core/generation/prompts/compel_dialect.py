@@ -77,7 +77,7 @@ def parse_wording(text: str) -> Wording:
     parser = _Parser(text)
     call = parser.match_method_call()
     if call is None:
-        return Wording(((_flatten(parser.parse_prompt()),),))
+        return Wording(((_flatten(parser.parse_prompt()),),), separator=" ")
     end, method, texts, options = call
     if text[end:].strip():
         raise ValueError(
@@ -106,12 +106,13 @@ def _join_texts(
     if not all(abs(weight) <= MAX_WEIGHT for weight in weights):
         raise ValueError(f".{method}(): weights go from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
     if method != "blend":
-        return Wording(tuple((chunk,) for chunk in chunks), "and", tuple(weights))
+        return Wording(tuple((chunk,) for chunk in chunks), "and", tuple(weights), separator=" ")
     if any(isinstance(part, Swap) for chunk in chunks for part in chunk):
         raise ValueError(".swap() cannot be a part of .blend().")
     if is_normalized and abs(sum(weights)) < 1e-6:
         raise ValueError(".blend(): the weights add up to 0; add no_normalize as the last.")
-    return Wording(tuple((chunk,) for chunk in chunks), "blend", tuple(weights), is_normalized)
+    parts = tuple((chunk,) for chunk in chunks)
+    return Wording(parts, "blend", tuple(weights), is_normalized, separator=" ")
 
 
 def _flatten(nodes: tuple[Node, ...]) -> Chunk:

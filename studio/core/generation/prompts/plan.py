@@ -57,12 +57,14 @@ class Wording:
         join: Whether they are laid end to end ("and") or mixed ("blend").
         weights: One for each text.
         is_normalized: Whether the weights of a blend are scaled to a sum of 1.
+        separator: What stands between fragments: compel's are whole words without blanks.
     """
 
     texts: tuple[Text, ...]
     join: Literal["and", "blend"] = "and"
     weights: tuple[float, ...] = (1.0,)
     is_normalized: bool = True
+    separator: str = ""
 
     @property
     def fragments(self) -> Iterator[Fragment]:
@@ -92,7 +94,7 @@ class Wording:
     def plain_text(self) -> str:
         """The words alone, without weights."""
         return " ".join(
-            "".join(
+            self.separator.join(
                 fragment.text
                 for part in chunk
                 for fragment in (part.edited if isinstance(part, Swap) else (part,))
