@@ -33,6 +33,10 @@ OTHER = OTHER_VALUES | {
     ),
     "vae": "anime",
     "styles": ("Ink", "Oil"),
+    "variation_strength": 0.4,
+    "noise_source": "NV",
+    "seed_resize_width": 128,
+    "seed_resize_height": 192,
 }
 ON_A_PICTURE = {
     "image": "0123456789abcdef" * 4,

@@ -63,6 +63,7 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "vae": ({}, "anime"),
     "prompt_syntax": ({"prompt": "a (moon:1.3)"}, "compel"),
     "emphasis": ({"prompt": "a (moon:1.3)", "prompt_syntax": "A1111"}, "No norm"),
+    "styles": ({}, ("Ink",)),
     "noise_source": ({}, "NV"),
     "variation_strength": ({}, 0.4),
     "variation_seed": ({"variation_strength": 0.4, "variation_seed": 9}, 3),
@@ -84,5 +85,4 @@ IMAGE_TASK_VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "apg_eta": (APG, 0.5),
     "apg_threshold": (APG, 0.02),
     "apg_momentum": (APG, 0.5),
-    "styles": ({}, ("Ink",)),
 }

@@ -36,6 +36,9 @@ OTHER = OTHER_VALUES | {
     "loras": [{"name": "moon", "unet": 0.5, "text_encoder": 1.0}],
     "vae": "anime",
     "styles": ["Ink"],
+    "noise_source": "NV",
+    "seed_resize_width": 128,
+    "seed_resize_height": 192,
 }
 
 
@@ -178,7 +181,8 @@ def test_a_training(client: Client, served: Served) -> None:
 
 
 def test_every_field_arrives(client: Client) -> None:
-    assert set(OTHER) | set(FIELD_REQUIRES) | set(SWITCH_FIELDS) == set(
+    by_itself = {"variation_strength"}  # of variations the seed stays
+    assert set(OTHER) | set(FIELD_REQUIRES) | set(SWITCH_FIELDS) | by_itself == set(
         GenerationRequest.model_fields
     )
     default = GenerationRequest().model_dump(mode="json")
@@ -188,6 +192,10 @@ def test_every_field_arrives(client: Client) -> None:
     assert [made["seed"] for made in told["pictures"]] == [5, 6, 7]
     assert len(files) == 3
     assert told["notes"] == []
+    varied = OTHER | {"variation_strength": 0.4}
+    files, told = client.predict(api_name="/generate", **varied)
+    assert told["request"] == default | varied
+    assert [made["seed"] for made in told["pictures"]] == [5, 5, 5]
     _, again = client.predict(
         api_name="/generate", **OTHER | {"loras": "<lora:moon:1:0.5>"}
     )  # as text

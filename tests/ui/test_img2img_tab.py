@@ -725,7 +725,9 @@ def test_a_picture_goes_with_its_settings_to_every_tab(
         sweep = SweepTab(desk)
     filled = sweep.load_base(made.request)
     sent = {part: part.value for part in sweep.inputs} | {
-        part: value for part, value in filled.items() if part in sweep.inputs
+        part: value.value if isinstance(value, gr.Dropdown) else value
+        for part, value in filled.items()
+        if part in sweep.inputs
     }
     sent |= {sweep.axis_rows.rows[0].text: "0.3, 0.6"}
     base = {**sweep.carried_settings.read_raw(sent), **sweep.form.read_raw(sent)}

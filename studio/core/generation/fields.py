@@ -29,6 +29,7 @@ from studio.core.generation.geometry import (
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.prompts.dialects import Emphasis, PromptSyntax
 from studio.core.generation.requirements import (
+    REQUIRES_A1111_WEIGHT,
     REQUIRES_APG,
     REQUIRES_CHURN,
     REQUIRES_COLOUR_FILL,
@@ -45,6 +46,7 @@ from studio.core.generation.requirements import (
     REQUIRES_MASK_OR_EXTENSION,
     REQUIRES_NOISE_SCALE,
     REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_PROMPT_SIGNS,
     REQUIRES_STEP_NOISE,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
@@ -466,6 +468,7 @@ class RequestFields(Spec):
         infotext="Prompt syntax",
         cost=20,
         neutral="both",
+        requires=REQUIRES_PROMPT_SIGNS,
         default_before="both",
         help="How the prompts are read. Auto takes A1111's signs, unless there are some that only "
         "compel has, such as word++ or .blend().",
@@ -476,6 +479,7 @@ class RequestFields(Spec):
         infotext="Emphasis",
         cost=20,
         neutral="compel",
+        requires=REQUIRES_A1111_WEIGHT,
         default_before="compel",
         help="What A1111's weights do to a word: Original keeps the mean of all words as it was, "
         "No norm does not, compel blends with the prompt without the word; Ignore drops the "

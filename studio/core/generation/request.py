@@ -281,6 +281,8 @@ class GenerationRequest(RequestFields):
             if name in FIELD_REQUIRES
             and name in inactive
             and getattr(self, name) != fields[name].default
+            # Of grammars that agree with the first one another may still read otherwise.
+            and not (name == "prompt_syntax" and rules.may_be_read_apart(self))
         ]
         if faults:
             raise InvalidSpec(faults)
@@ -533,8 +535,11 @@ def _find_prompt_fault(name: str, values: Mapping[str, Any]) -> str:
     text = values.get(name)
     if not isinstance(text, str) or len(text) > MAX_PROMPT_CHARS:
         return ""
-    if writer.is_template(text) and not values.get("prompt_origin"):
-        return ""  # what it comes to is read when that is known
+    try:
+        if writer.is_template(text) and not values.get("prompt_origin"):
+            return ""  # what it comes to is read when that is known
+    except ValueError as error:
+        return str(error)
     settings = {}
     for field_name in ("prompt_syntax", "emphasis"):
         default = GenerationRequest.model_fields[field_name].default

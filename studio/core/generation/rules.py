@@ -12,9 +12,14 @@ from studio.core.generation import geometry
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.geometry import Box, Size
 from studio.core.generation.prompt_plans import count_rows
-from studio.core.generation.prompts.dialects import find_differing_dialect, is_emphasis_read
+from studio.core.generation.prompts.dialects import (
+    PROMPT_SYNTAXES,
+    find_differing_dialect,
+    is_emphasis_read,
+)
 from studio.core.generation.prompts.plan import Dialect
 from studio.core.generation.requirements import (
+    REQUIRES_A1111_WEIGHT,
     REQUIRES_APG,
     REQUIRES_CHURN,
     REQUIRES_COLOUR_FILL,
@@ -31,6 +36,7 @@ from studio.core.generation.requirements import (
     REQUIRES_MASK_OR_EXTENSION,
     REQUIRES_NOISE_SCALE,
     REQUIRES_ONLY_MASKED_AREA,
+    REQUIRES_PROMPT_SIGNS,
     REQUIRES_STEP_NOISE,
     REQUIRES_TILES,
     REQUIRES_UNMASKED_IMAGE,
@@ -63,13 +69,13 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         REQUIRES_VARIATION: request.variation_strength > 0,
         REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
-    is_met |= _find_met_solver_requirements(request)
+    is_met |= _find_met_solver_requirements(request) | _find_met_prompt_requirements(request)
     fields = type(request).model_fields
     switched_off = {
         name for name in SWITCH_FIELDS if getattr(request, name) == fields[name].default
     }
     unmet = {name for name, requirement in requirements.items() if not is_met[requirement]}
-    return frozenset(switched_off | unmet | _find_inactive_prompt_fields(request))
+    return frozenset(switched_off | unmet)
 
 
 def list_differing_dialects(request: RequestFields) -> list[Dialect]:
@@ -86,22 +92,31 @@ def list_differing_dialects(request: RequestFields) -> list[Dialect]:
     return sorted(dialect for dialect in dialects if dialect)
 
 
-def _find_inactive_prompt_fields(request: RequestFields) -> set[str]:
-    """Return which of the settings of reading change nothing: the prompts have no such signs."""
-    inactive = set()
-    if not list_differing_dialects(request):
-        inactive.add("prompt_syntax")
-    if not any(
-        is_emphasis_read(
-            text,
-            syntax=request.prompt_syntax,
-            is_negative=is_negative,
-            emphasis=request.emphasis,
+def may_be_read_apart(request: RequestFields) -> bool:
+    """Return whether there is a grammar that reads the prompts otherwise than another."""
+    try:
+        return any(
+            list_differing_dialects(request.model_copy(update={"prompt_syntax": syntax}))
+            for syntax in PROMPT_SYNTAXES
         )
-        for text, is_negative in _list_prompts(request)
-    ):
-        inactive.add("emphasis")
-    return inactive
+    except ValueError:  # one of them cannot read it at all
+        return True
+
+
+def _find_met_prompt_requirements(request: RequestFields) -> dict[str, bool]:
+    """Return what the settings of reading need of the prompts, and whether it is there."""
+    return {
+        REQUIRES_PROMPT_SIGNS: bool(list_differing_dialects(request)),
+        REQUIRES_A1111_WEIGHT: any(
+            is_emphasis_read(
+                text,
+                syntax=request.prompt_syntax,
+                is_negative=is_negative,
+                emphasis=request.emphasis,
+            )
+            for text, is_negative in _list_prompts(request)
+        ),
+    }
 
 
 def _list_prompts(request: RequestFields) -> tuple[tuple[str, bool], ...]:

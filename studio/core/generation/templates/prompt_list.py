@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.core.base import validate
-from studio.core.catalog import SCHEDULERS
+from studio.core.generation.recipes.sampler_names import read_sampler
 from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, quote
 
@@ -166,8 +166,10 @@ def _read_value(name: str, text: str) -> dict[str, Any]:
         return {"styles": tuple(style.strip() for style in text.split(",") if style.strip())}
     if field_name != "scheduler":
         return {field_name: text}
-    for schedule in ("Karras", "Exponential"):
-        scheduler = text.removesuffix(f" {schedule}")
-        if scheduler != text and scheduler in SCHEDULERS:
-            return {"scheduler": scheduler, "noise_schedule": schedule}
-    return {"scheduler": text}
+    reading = read_sampler(text)
+    if reading.scheduler is None:  # the request says what there is instead
+        return {"scheduler": text}
+    values: dict[str, Any] = {"scheduler": reading.scheduler}
+    if reading.noise_schedule:
+        values["noise_schedule"] = reading.noise_schedule
+    return values
