@@ -10,7 +10,7 @@ from studio.core.catalog import SCHEDULERS, Scheduler
 from studio.core.generation import rules
 from studio.core.generation.prompt_plans import (
     PassPlan,
-    count_rows_per_call,
+    count_rows,
     list_wordings,
     plan_hires_pass,
     plan_pass,
@@ -81,7 +81,7 @@ def test_all_that_is_ever_read_is_listed() -> None:
 )
 def test_rows(prompt: str, guidance: float, rows: int) -> None:
     request = asked(prompt, guidance=guidance)
-    assert count_rows_per_call(request) == rows
+    assert count_rows(request, request.is_guided) == rows
     assert rules.count_unet_rows(request, (512, 512)) == 10 * rows
 
 

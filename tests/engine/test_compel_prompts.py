@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.core.generation.prompts.compel_dialect import SWAP_OPTIONS, parse_wording
+from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.prompts.plan import Chunk, Fragment, Swap
 from support.sentences import refused
 
