@@ -22,6 +22,7 @@ def locked_up(chromium: Browser, tmp_path: Path) -> Iterator[Studio]:
     studio.end()
 
 
+@pytest.mark.slow
 def test_why_nothing_runs_is_on_every_tab(locked_up: Studio, visit: Callable[..., Page]) -> None:
     page = visit(locked_up)
     notice = page.locator("#notice .notice")

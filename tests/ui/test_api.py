@@ -192,16 +192,16 @@ def test_every_field_arrives(client: Client) -> None:
     assert [made["seed"] for made in told["pictures"]] == [5, 6, 7]
     assert len(files) == 3
     assert told["notes"] == []
-    varied = OTHER | {"variation_strength": 0.4}
-    files, told = client.predict(api_name="/generate", **varied)
-    assert told["request"] == default | varied
-    assert [made["seed"] for made in told["pictures"]] == [5, 5, 5]
     _, again = client.predict(
         api_name="/generate", **OTHER | {"loras": "<lora:moon:1:0.5>"}
     )  # as text
     assert [made["digest"] for made in again["pictures"]] == [
         made["digest"] for made in told["pictures"]
     ]
+    varied = OTHER | {"variation_strength": 0.4, "variation_seed": 9}
+    files, told = client.predict(api_name="/generate", **varied)
+    assert told["request"] == default | varied
+    assert [made["seed"] for made in told["pictures"]] == [5, 5, 5]
 
 
 def test_work_on_pictures(client: Client, served: Served, tmp_path: Path) -> None:
@@ -322,7 +322,10 @@ def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
     assert "'x<y'" in str(caught.value)  # as it was given: no HTML for programs
     with pytest.raises(AppError, match=r"'luna'.* moon"):  # and what else other tests put there
         client.predict(api_name="/generate", **QUICK | {"loras": ["luna"]})
-    for bad, value in (({"model": "pokket"}, "pocket"), ({"scheduler": "Euler a"}, "Karras")):
+    for bad, value in (
+        ({"model": "pokket"}, "pocket"),
+        ({"scheduler": "Euler a", "noise_schedule": "Karras"}, "Karras"),
+    ):
         with refused(AppError) as caught:
             client.predict(api_name="/generate", **QUICK | bad)
         assert value in str(caught.value)

@@ -39,6 +39,7 @@ from studio.core.generation.geometry import CHOICE_NAMES, Size
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.prompts.dialects import (
     EMPHASES,
+    LONGEST_PASS_STEPS,
     PROMPT_SYNTAXES,
     choose_dialect,
     plan_prompt,
@@ -63,7 +64,6 @@ __all__ = [
 
 # A model counts by its content, the number of images by their own seeds.
 DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
-LONGEST_PASS_STEPS = 150  # a prompt that can be read for these can be for fewer
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
 MAX_STYLE_NAME_CHARS = 200
@@ -258,7 +258,7 @@ class GenerationRequest(RequestFields):
 
         A switch that is off is one of them.
         """
-        return rules.find_inactive_fields(self, FIELD_REQUIRES)
+        return rules.find_inactive_fields(self, FIELD_REQUIRES, self.is_open)
 
     @property
     def prompts(self) -> tuple[str, str]:
@@ -508,9 +508,9 @@ def _compute_digest(request: GenerationRequest, content_hashes: Mapping[str, str
     excluded = {*DIGEST_EXCLUDED_FIELDS, "prompt_origin", "loras", *request.inactive_fields}
     # An embedding may be many tokens, so that its prompt is long for all its few letters.
     if any(key.startswith("embedding ") for key in content_hashes):
-        excluded.discard("prompt_syntax")
+        excluded -= {"prompt_syntax", "emphasis"}
     fields = request.stable_dump(excluded)
-    if fields.get("prompt_syntax") == "auto":  # it counts as what it chose
+    if fields.get("prompt_syntax") == "auto" and not request.is_open:  # it counts as what it chose
         fields["prompt_syntax"] = _name_dialects(request)
     fields["loras"] = [
         [content_hashes.get(f"lora {use.name}", use.name), use.unet, use.text_encoder]

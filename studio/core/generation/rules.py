@@ -49,10 +49,17 @@ EXTEND_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
 SWITCH_FIELDS = ("image", "mask", *EXTEND_FIELDS, "hires_scale")
 
 
-def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]) -> frozenset[str]:
+def find_inactive_fields(
+    request: RequestFields, requirements: Mapping[str, str], is_open: bool = False
+) -> frozenset[str]:
     """Return the settings that change nothing in a request, for what they need is not there.
 
     A switch that is off is one of them.
+
+    Args:
+        request: The request.
+        requirements: What each setting needs.
+        is_open: Whether styles or templates are not written out yet.
     """
     task = request.task
     is_met = {
@@ -69,7 +76,13 @@ def find_inactive_fields(request: RequestFields, requirements: Mapping[str, str]
         REQUIRES_VARIATION: request.variation_strength > 0,
         REQUIRES_TILES: request.has_hires_pass and request.hires_tile > 0,
     }
-    is_met |= _find_met_solver_requirements(request) | _find_met_prompt_requirements(request)
+    is_met |= _find_met_solver_requirements(request)
+    # What a template or a style comes to is not known yet: it may have any sign.
+    is_met |= (
+        dict.fromkeys((REQUIRES_PROMPT_SIGNS, REQUIRES_A1111_WEIGHT), True)
+        if is_open
+        else _find_met_prompt_requirements(request)
+    )
     fields = type(request).model_fields
     switched_off = {
         name for name in SWITCH_FIELDS if getattr(request, name) == fields[name].default

@@ -30,6 +30,7 @@ EMPHASES: tuple[str, ...] = get_args(Emphasis)
 
 # Stands for the steps of a pass where only the words matter.
 ANY_STEPS = 20
+LONGEST_PASS_STEPS = 150  # a prompt that can be read for these can be for fewer
 MAX_CACHED_PLANS = 512
 # So many letters are never more tokens than one chunk holds: there every grammar cuts alike.
 MAX_SHORT_BYTES = 75
@@ -121,8 +122,7 @@ def find_differing_dialect(
     plan = plan_prompt(text, syntax=syntax, is_negative=is_negative, emphasis=emphasis)
     if plan.dialect == "both":
         return None
-    words = lora_use.extract_tags(text)[0]
-    if len("".join(words.split()).encode()) > MAX_SHORT_BYTES:
+    if _is_long(text):
         return plan.dialect
     try:
         former_plan = plan_prompt(text, syntax="both")
@@ -134,11 +134,34 @@ def find_differing_dialect(
 def is_emphasis_read(
     text: str, *, syntax: PromptSyntax, is_negative: bool, emphasis: Emphasis
 ) -> bool:
-    """Return whether the emphasis changes anything: A1111's brackets weigh words, or would."""
+    """Return whether the emphasis changes anything: A1111's brackets weigh words, or would.
+
+    Words of any step count, of a second pass too. A long prompt is always cut into chunks in two
+    ways: A1111's and, for the emphasis of compel, compel's.
+    """
     plan = plan_prompt(text, syntax=syntax, is_negative=is_negative)
     if plan.dialect != "A1111":
         return False
+    if _is_long(text):
+        return True
     if emphasis == "None":
         bare_plan = plan_prompt(text, syntax=syntax, is_negative=is_negative, emphasis="None")
         return bare_plan != plan
-    return any(fragment.weight != 1 for wording in plan.wordings for fragment in wording.fragments)
+    plans = [
+        plan_prompt(
+            text,
+            LONGEST_PASS_STEPS,
+            syntax=syntax,
+            is_negative=is_negative,
+            first_pass_steps=first_pass_steps,
+        )
+        for first_pass_steps in (None, LONGEST_PASS_STEPS)
+    ]
+    wordings = [wording for plan in plans for wording in plan.wordings]
+    return any(fragment.weight != 1 for wording in wordings for fragment in wording.fragments)
+
+
+def _is_long(text: str) -> bool:
+    """Whether a prompt may be more than one chunk of tokens."""
+    words = lora_use.extract_tags(text)[0]
+    return len("".join(words.split()).encode()) > MAX_SHORT_BYTES

@@ -14,7 +14,7 @@ grammar (dialects.py names them), tokens, embeddings.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 # Which grammar a prompt was read by.
@@ -64,7 +64,7 @@ class Wording:
     join: Literal["and", "blend"] = "and"
     weights: tuple[float, ...] = (1.0,)
     is_normalized: bool = True
-    separator: str = ""
+    separator: str = field(default="", compare=False)
 
     @property
     def fragments(self) -> Iterator[Fragment]:

@@ -162,7 +162,15 @@ def _encode_wordings(
 
     contents = tuple((name, inversion.content_hash) for name, inversion in inversions.items())
     way = "compel" if by_compel else emphasis
-    key = (tuple(wordings), way, clip_skip, list_text_encoder_adapters(model), contents)
+    plain_texts = tuple(wording.plain_text for wording in wordings)  # for the pooled prompt
+    key = (
+        tuple(wordings),
+        plain_texts,
+        way,
+        clip_skip,
+        list_text_encoder_adapters(model),
+        contents,
+    )
     encoded: Mapping[Wording, EncodedWording] = model.remember(key, encode)
     return encoded
 

@@ -7,6 +7,7 @@ are encoded (clip_prompts.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -47,7 +48,7 @@ def take_side(wording: Wording, is_edited: bool) -> Wording:
         )
         for text in wording.texts
     )
-    return Wording(texts, wording.join, wording.weights, wording.is_normalized)
+    return replace(wording, texts=texts)
 
 
 def holds_at(wording: Wording, share: float) -> bool:
