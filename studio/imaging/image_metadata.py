@@ -33,6 +33,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP")
 FORMAT_NAMES = "PNG, JPEG, WebP, AVIF or GIF"
 MAX_TEXT_BYTES = 8 * 2**20  # of one text; the graphs of real files reach two
 MAX_TEXTS = 100
+MAX_ALL_TEXT_BYTES = 4 * MAX_TEXT_BYTES  # unpacked, of one file
 MAX_PNG_CHUNKS = 100_000  # pixels count among them
 MAX_SIDECAR_BYTES = 2**20
 SIDECAR_SUFFIXES = (".txt", ".json")
@@ -128,6 +129,7 @@ def _read_png(file: BinaryIO, name: str) -> dict[str, Any]:
     """Read the texts before and behind a PNG's pixels."""
     chunks: dict[str, str] = {}
     texts: dict[str, Any] = {"chunks": chunks}
+    unpacked_bytes = 0
     for kind, data in _iter_png_chunks(file):
         if kind == b"IHDR" and len(data) >= 8:
             texts["size"] = struct.unpack(">II", data[:8])
@@ -136,10 +138,14 @@ def _read_png(file: BinaryIO, name: str) -> dict[str, Any]:
             with suppress(Exception):  # Pillow raises anything at damaged EXIF
                 exif.load(data)
                 texts |= _read_exif(exif)
-        elif len(chunks) < MAX_TEXTS:
-            with suppress(ValueError, zlib.error):
+        elif len(chunks) < MAX_TEXTS and unpacked_bytes < MAX_ALL_TEXT_BYTES:
+            try:
                 keyword, text = _decode_png_text(kind, data)
-                chunks.setdefault(keyword, text)
+            except (ValueError, zlib.error):
+                unpacked_bytes += MAX_TEXT_BYTES  # as much may have been unpacked
+                continue
+            unpacked_bytes += len(text)
+            chunks.setdefault(keyword, text)
     if "size" not in texts:
         raise BadPicture(f"{name} is damaged or cut off; take another copy of it.")
     texts["xmp"] = chunks.pop(_XMP_KEYWORD, "")

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import BadPicture
 from studio.imaging.image_metadata import (
+    MAX_ALL_TEXT_BYTES,
     MAX_TEXT_BYTES,
     read_image_metadata,
     read_sidecars,
@@ -156,6 +157,13 @@ def test_a_few_bytes_that_stand_for_gigabytes() -> None:
     bomb = zlib.compress(bytes(MAX_TEXT_BYTES + 1))
     metadata = read_image_metadata(png(chunk(b"zTXt", b"a\0\0" + bomb), chunk(b"tEXt", b"b\0c")))
     assert metadata.chunks == {"b": "c"}
+
+
+def test_many_large_texts_are_not_all_unpacked() -> None:
+    large = zlib.compress(b"a" * MAX_TEXT_BYTES)
+    texts = [chunk(b"zTXt", b"%d\0\0" % number + large) for number in range(12)]
+    chunks = read_image_metadata(png(*texts)).chunks
+    assert sum(map(len, chunks.values())) == MAX_ALL_TEXT_BYTES
 
 
 def hide(text: bytes, signature: bytes, mode: str) -> bytes:
