@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studio.cli.generate import IMAGE_SUFFIXES
+from studio.cli.generate import list_image_files
 from studio.cli.runner import load_settings, log, print_json
 from studio.core.base import validate
 from studio.core.generation.export_spec import ExportSpec
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     spec = validate(ExportSpec, flags)
     home = Home(load_settings(arguments))
     folder = arguments.output.expanduser().resolve()
-    files = [file for path in arguments.images for file in _list_files(path.expanduser())]
+    files = [file for path in arguments.images for file in list_image_files(path.expanduser())]
     failures = []
     for file in files:
         try:
@@ -48,15 +48,6 @@ def run(arguments: argparse.Namespace) -> None:
     if failures:
         summary = f"{len(failures)} of {len(files)} pictures could not be exported."
         raise StudioError("\n".join([summary, *failures]))
-
-
-def _list_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BadFile(f"{path} has no pictures in it ({', '.join(IMAGE_SUFFIXES)}).")
-    return files
 
 
 def _write(exported: ExportedFile, folder: Path) -> Path:

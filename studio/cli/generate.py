@@ -172,12 +172,14 @@ def _import_files(inputs: Inputs, source: Path | str, mask: str) -> dict[str, st
 def _list_sources(image: str) -> list[Path | str]:
     if _is_input_hash(image):
         return [image]
-    path = Path(image).expanduser()
+    return [*list_image_files(Path(image).expanduser())]
+
+
+def list_image_files(path: Path) -> list[Path]:
+    """Return a file itself, or a folder's images by name. Raises BadFile where it has none."""
     if not path.is_dir():
         return [path]
-    files: list[Path | str] = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
-    )
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise BadFile(f"{path} has no pictures in it ({', '.join(IMAGE_SUFFIXES)}).")
     return files

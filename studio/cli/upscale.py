@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from studio.cli.generate import IMAGE_SUFFIXES, copy_image
+from studio.cli.generate import copy_image, list_image_files
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, print_json
 from studio.core.base import PLACEHOLDER_SHA256, validate
 from studio.core.generation.upscaling import UpscaleSpec
-from studio.errors import BadFile, StudioError
+from studio.errors import StudioError
 from studio.services.submission import PreparedJob, Services
 from studio.storage import gallery
 from studio.storage.home import Home
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         home.library.upscalers.read_pickles()  # the one that suits may be among them
     services = Services(home)
-    files = [file for path in arguments.images for file in _list_files(path.expanduser())]
+    files = [file for path in arguments.images for file in list_image_files(path.expanduser())]
     failures = []
     with job_runner(home) as run_job:
         for file in files:
@@ -45,15 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
     if failures:
         summary = f"{len(failures)} of {len(files)} pictures could not be made larger."
         raise StudioError("\n".join([summary, *failures]))
-
-
-def _list_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BadFile(f"{path} has no pictures in it ({', '.join(IMAGE_SUFFIXES)}).")
-    return files
 
 
 def _prepare_job(services: Services, spec: UpscaleSpec, file: Path) -> PreparedJob:

@@ -26,8 +26,6 @@ from studio.imaging.encode import SUFFIXES, encode_image
 from studio.storage.gallery import Gallery, GeneratedImage, PngMetadata, parse_studio_chunk
 from studio.storage.odd_files import explain_odd_file
 
-MAX_ZIPPED_IMAGES = 500
-
 
 @dataclass(frozen=True)
 class ExportedFile:

@@ -265,7 +265,7 @@ def _read_optional_pairs(pairs: dict[str, str], parsed: ParsedInfotext, is_own: 
         if key in pairs and name not in parsed.values:
             _read_value(parsed, key, name, pairs.pop(key))
     seed_size = _parse_size(pairs.get("Seed resize from", ""))
-    if seed_size and "seed_resize_width" in GenerationRequest.model_fields:
+    if seed_size:
         del pairs["Seed resize from"]
         parsed.values["seed_resize_width"], parsed.values["seed_resize_height"] = seed_size
     vae = str(parsed.values.get("vae", ""))
@@ -354,7 +354,7 @@ def read_recipe(metadata: ImageMetadata) -> Recipe:
     values = parsed.values
     _read_noise_source(parsed)
     if parsed.program != "studio":
-        values |= {"prompt_syntax": "A1111"} if _has_field("prompt_syntax") else {}
+        values["prompt_syntax"] = "A1111"
         text = hide_paths(text)
     return Recipe(parsed.program, values, parsed.files, parsed.notes, text)
 
@@ -365,18 +365,8 @@ def _read_noise_source(parsed: ParsedInfotext) -> None:
     What a card draws is drawn here by its formula, under the name NV.
     """
     is_cpu_noise = parsed.program in _CPU_NOISE_PROGRAMS
-    if not _has_field("noise_source"):
-        if not is_cpu_noise and "seed" in parsed.values:
-            parsed.notes.append(
-                "Its noise may come from a graphics card; the seed gives another picture here."
-            )
-        return
     source = parsed.values.get("noise_source", "CPU" if is_cpu_noise else "NV")
     parsed.values["noise_source"] = "NV" if source == "GPU" else source
-
-
-def _has_field(name: str) -> bool:
-    return name in GenerationRequest.model_fields
 
 
 A1111 = RecipeSource("A1111", _recognises, read_recipe)

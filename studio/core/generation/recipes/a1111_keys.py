@@ -42,28 +42,24 @@ OPTIONAL_FIELD_KEYS = {
     for name in GenerationRequest.model_fields
     if name not in SPECIAL_FIELDS and name not in PLAIN_FIELD_KEYS
 }
-# A1111's own names where ours are others; read if there is such a field.
+# A1111's own names where ours are others.
 FIELDS_BY_FOREIGN_KEY = {
-    key: name
-    for key, name in {
-        "Variation seed": "variation_seed",
-        "Variation seed strength": "variation_strength",
-        "ENSD": "ensd",
-        "Eta": "eta",
-        "Eta DDIM": "eta",
-        "Sigma churn": "s_churn",
-        "Sigma tmin": "s_tmin",
-        "Sigma tmax": "s_tmax",
-        "Sigma noise": "s_noise",
-        "Schedule min sigma": "sigma_min",
-        "Schedule max sigma": "sigma_max",
-        "Schedule rho": "rho",
-        "RNG": "noise_source",
-        "Emphasis": "emphasis",
-        "Skip Early CFG": "guidance_start",
-        "CFG end": "guidance_end",
-    }.items()
-    if name in GenerationRequest.model_fields
+    "Variation seed": "variation_seed",
+    "Variation seed strength": "variation_strength",
+    "ENSD": "ensd",
+    "Eta": "eta",
+    "Eta DDIM": "eta",
+    "Sigma churn": "s_churn",
+    "Sigma tmin": "s_tmin",
+    "Sigma tmax": "s_tmax",
+    "Sigma noise": "s_noise",
+    "Schedule min sigma": "sigma_min",
+    "Schedule max sigma": "sigma_max",
+    "Schedule rho": "rho",
+    "RNG": "noise_source",
+    "Emphasis": "emphasis",
+    "Skip Early CFG": "guidance_start",
+    "CFG end": "guidance_end",
 }
 # Other spellings of a key, folded: old versions, Forge, SD.Next, Civitai, Stability Matrix.
 _OTHER_SPELLINGS = {

@@ -152,8 +152,6 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
             raise ValueError(f"--{name[:60]} is unknown; there is {known}.")
         elif not value_words:
             raise ValueError(f"--{name} has no value.")
-        elif _FIELD_NAMES[name] not in GenerationRequest.model_fields:
-            notes.append(f"Line {number}: --{name} is not in this studio and is left out.")
         else:
             values |= _read_value(name, " ".join(value_words))
     return ListedPrompt(number, values, tuple(notes))
