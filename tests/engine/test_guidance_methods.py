@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
+from PIL import Image
 
 from studio.core.generation import rules
 from studio.core.generation.request import GenerationRequest
@@ -28,8 +29,12 @@ PAIRS = [
 ]
 
 
-def guide(**values: Any) -> ClassifierFreeGuidance:
-    return ClassifierFreeGuidance(GenerationRequest(**values).resolve(64, 0))
+IMAGE = {"image": "0" * 64}
+
+
+def guide(num_skipped_calls: int = 0, **values: Any) -> ClassifierFreeGuidance:
+    request = GenerationRequest(**values).resolve(64, 0)
+    return ClassifierFreeGuidance(request, num_skipped_calls=num_skipped_calls)
 
 
 @pytest.mark.parametrize("momentum", [0.0, -0.5])
@@ -69,26 +74,66 @@ def test_cfg_zero_star_is_the_papers() -> None:
         assert torch.allclose(guidance.combine(negative, (positive,), (1.0,), 1), theirs, atol=1e-5)
 
 
+def test_nothing_is_zeroed_in_an_image_that_is_repainted() -> None:
+    """Zero steps are for a denoiser that sees noise alone; a pass that begins later has none."""
+    values = {"guidance_method": "CFG-Zero*", "guidance_zero_steps": 9}
+    guidance = guide(2, **values)
+    assert guidance.combine(PAIRS[0][0], PAIRS[0][1:], (1.0,), 2).any()
+    repainted = GenerationRequest(**values, **IMAGE)
+    assert "guidance_zero_steps" in repainted.inactive_fields
+    with refused(InvalidSpec, "Zero steps"):
+        repainted.reject_inactive(["guidance_zero_steps"])
+    for noise_alone in ({}, IMAGE | {"strength": 1}, {"hires_scale": 2, "hires_strength": 1}):
+        assert (
+            "guidance_zero_steps" not in GenerationRequest(**values, **noise_alone).inactive_fields
+        )
+
+
 @pytest.mark.parametrize("scheduler", ["Euler", "Heun", "PLMS"])
-def test_a_part_of_the_steps_is_guided(bench: WorkerContext, scheduler: str) -> None:
-    """The rows that the denoiser gets are those that the estimate counts, also of an image's last steps."""
-    spec = {"scheduler": scheduler, "steps": 8, "guidance_start": 0.25, "guidance_end": 0.75}
+@pytest.mark.parametrize("task", ["txt2img", "img2img", "inpaint", "hires"])
+def test_a_part_of_the_steps_is_guided(bench: WorkerContext, scheduler: str, task: str) -> None:
+    """The rows that the denoiser gets are those that the estimate counts, of the steps that run."""
+    spec = {
+        "scheduler": scheduler,
+        "steps": 8,
+        "guidance_start": 0.25,
+        "guidance_end": 0.75,
+        **SIDES,
+    }
+    picture = Image.new("RGB", (SIZE, SIZE), "red")
+    if task in ("img2img", "inpaint"):  # none of the first six steps runs
+        inputs = bench.home.library.inputs
+        spec |= {"image": inputs.add(picture).sha256, "steps": 16, "strength": 0.5}
+        if task == "inpaint":
+            spec["mask"] = inputs.add_mask(picture.convert("L")).sha256
+    if task == "hires":
+        spec |= {"steps": 4, "hires_scale": 1.5, "hires_steps": 16, "hires_strength": 0.5}
     rows: list[int] = []
     with bench.pipelines.borrow(GenerationRequest()) as model:
         hook = model.denoiser.register_forward_pre_hook(
             lambda module, args: rows.append(len(args[0]))
         )
         try:
-            generate(bench, {**spec, **SIDES}, lambda progress: None)
+            generate(bench, spec, lambda progress: None)
         finally:
             hook.remove()
     assert set(rows) == {1, 2}
     assert rows[0] == rows[-1] == 1
-    request = GenerationRequest(**spec, **SIDES)
+    request = GenerationRequest(**spec)
     assert sum(rows) == rules.count_unet_rows(request, (SIZE, SIZE))
-    assert sum(rows) < rules.count_unet_rows(
-        GenerationRequest(scheduler=scheduler, steps=8), (64, 64)
-    )
+    always = request.model_copy(update={"guidance_start": 0.0, "guidance_end": 1.0})
+    assert sum(rows) < rules.count_unet_rows(always, (SIZE, SIZE))
+    last = rows[-8:]
+    assert last.count(2) >= 4  # half of the steps, with Heun of the calls
+
+
+def test_a_share_is_of_whole_steps() -> None:
+    """In binary 0.7 of 90 is a little less than 63."""
+    request = GenerationRequest(guidance_end=0.7)
+    guided = [step for step in range(90) if request.is_guided_at(step, 90)]
+    assert guided == list(range(63))
+    late = GenerationRequest(guidance_start=0.29)
+    assert [step for step in range(100) if late.is_guided_at(step, 100)] == list(range(29, 100))
 
 
 def test_unguided_steps_are_those_of_guidance_1(bench: WorkerContext) -> None:

@@ -97,6 +97,25 @@ def test_steps_draw_from_the_same_stream(open_noise: Callable[..., Noise]) -> No
     assert np.array_equal(inside.numpy(), Philox(1).randn((4,)))  # as a Brownian tree's nodes
 
 
+def test_a_card_s_tree_is_drawn_on_the_cpu_where_that_is_the_source(
+    open_noise: Callable[..., Noise],
+) -> None:
+    """Each node of a Brownian tree has a generator of its own on the card; the seed is what counts."""
+    noise = open_noise()
+    noise.draw_initial()
+    first = torch.Generator().manual_seed(1)
+    own = noise.encode_generator.clone_state()
+    noise._device = torch.device("cuda")  # a card, as far as it is looked at here
+    with noise.lend_to_step() as generator:
+        node = torch.randn((2, 3), generator=first, dtype=torch.float16, device="cpu")
+        other = torch.randn((2, 3), generator=first, dtype=torch.float16, device="cpu")
+        drawn = torch.randn((2, 3), generator=generator)
+    expected = torch.randn((2, 3), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(node, expected.half())
+    assert torch.equal(other, node)  # by its seed alone, wherever its generator stands
+    assert torch.equal(drawn, torch.randn((2, 3), generator=own))
+
+
 def test_a_cpu_has_no_noise_of_a_card(open_noise: Callable[..., Noise]) -> None:
     with refused(InvalidSpec, "Noise source"):
         open_noise(noise_source="GPU")
@@ -156,4 +175,7 @@ def test_of_variations_the_seed_stays() -> None:
     drawn = GenerationRequest(variation_strength=0.2).resolve(64, 5)
     assert drawn.seed == 5
     assert 0 <= drawn.variation_seed != 5
+    varied = GenerationRequest(seed=7, variation_strength=0.2)
+    seeds = {varied.resolve(64, number).variation_seed for number in range(5)}
+    assert len(seeds) == 5  # drawn for each, though the seed stays
     assert GenerationRequest().resolve(64, 5).variation_seed == -1  # nothing is drawn for nothing

@@ -18,7 +18,7 @@ from studio.core.catalog import (
 )
 from studio.core.families.family import Family
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.prompt_plans import list_wordings
+from studio.core.generation.prompt_plans import asks_negative, list_wordings
 from studio.core.generation.requirements import REQUIRES_GUIDANCE
 from studio.core.generation.rules import find_inactive_fields
 
@@ -105,13 +105,14 @@ def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:
 def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     """Return a sentence for each part of a request that has no effect with the family."""
     notes = []
-    if request.negative_prompt and not request.is_guided:
+    is_negative_asked = asks_negative(request)
+    if request.negative_prompt and not is_negative_asked:
         notes.append(f"Negative prompt: has no effect without {REQUIRES_GUIDANCE}.")
     if family.weighs_words:
         return notes
     prompt_wordings, negative_wordings = list_wordings(request)
     prompts = {"prompt": prompt_wordings}
-    if request.is_guided:
+    if is_negative_asked:
         prompts["negative prompt"] = negative_wordings
     return notes + [
         f"{family.title} reads no weights and no joins: of the {name} only the words count."

@@ -681,8 +681,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_GUIDANCE,
-        help="The share of the steps after which guidance begins; before it only the prompt is "
-        "asked.",
+        help="The share of the steps that run after which guidance begins; before it only the "
+        "prompt is asked.",
     )
     guidance_end: float = spec_field(
         1.0,
@@ -694,7 +694,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=1.0,
         requires=REQUIRES_GUIDANCE,
-        help="The share of the steps after which guidance ends; the rest is twice as fast.",
+        help="The share of the steps that run after which guidance ends; the rest is twice as "
+        "fast.",
     )
     guidance_method: GuidanceMethod = spec_field(
         "CFG",
@@ -792,8 +793,16 @@ class RequestFields(Spec):
         return SCHEDULERS[self.scheduler].is_stochastic and self.scheduler != "DPM++ SDE"
 
     def is_guided_at(self, step: int, steps: int) -> bool:
-        """Return whether a step, from 0, of so many is guided."""
-        first, end = int(self.guidance_start * steps), int(self.guidance_end * steps)
+        """Return whether a step is guided.
+
+        Args:
+            step: Counted from 0, from the first that runs.
+            steps: How many run.
+        """
+        # Whole steps only. Rounded first: 0.7 * 90 is 62.99999999999999.
+        first, end = (
+            int(round(share * steps, 6)) for share in (self.guidance_start, self.guidance_end)
+        )
         return self.is_guided and first <= step < end
 
     @property

@@ -62,12 +62,15 @@ def plan_hires_pass(request: RequestFields) -> PassPlan:
 
 def list_wordings(request: RequestFields) -> tuple[list[Wording], list[Wording]]:
     """Return all that is read of the prompt, and of the negative prompt, in any pass."""
-    passes = [plan_pass(request)]
-    if request.has_hires_pass:
-        passes.append(plan_hires_pass(request))
+    passes = _plan_passes(request)
     positive = dict.fromkeys(wording for plan in passes for wording in plan.positive.wordings)
     negative = dict.fromkeys(wording for plan in passes for wording in plan.negative.wordings)
     return list(positive), list(negative)
+
+
+def asks_negative(request: RequestFields) -> bool:
+    """Return whether the negative prompt has an effect: by guidance, or because of AND."""
+    return request.is_guided or any(plan.is_composed for plan in _plan_passes(request))
 
 
 def count_rows(request: RequestFields, is_guided: bool) -> int:
@@ -79,6 +82,11 @@ def count_rows(request: RequestFields, is_guided: bool) -> int:
     """
     plan = plan_pass(request)
     return len(plan.weights) + (is_guided or plan.is_composed)
+
+
+def _plan_passes(request: RequestFields) -> list[PassPlan]:
+    hires_plans = [plan_hires_pass(request)] if request.has_hires_pass else []
+    return [plan_pass(request), *hires_plans]
 
 
 def _plan_steps(request: RequestFields, steps: int, first_pass_steps: int | None) -> PassPlan:

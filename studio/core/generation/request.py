@@ -369,7 +369,7 @@ class GenerationRequest(RequestFields):
 
         Args:
             native_size: The side in pixels of the images that the model was made for.
-            seed: The one drawn for -1.
+            seed: The one drawn for -1; that of a variation is another by it.
             image_size: Width and height in pixels of the image that is worked on.
             files: The wildcards and styles that there are; None leaves prompts as they are typed.
 
@@ -377,6 +377,7 @@ class GenerationRequest(RequestFields):
             InvalidSpec: It comes to what cannot be.
         """
         width, height = self._resolve_size(native_size, image_size)
+        drawn_seed = seed
         seed = seed % SEED_LIMIT if self.seed < 0 else self.seed
         request = self
         if files is not None and self.num_images == 1:
@@ -389,7 +390,7 @@ class GenerationRequest(RequestFields):
             "seed": seed,
         }
         if self.variation_strength and self.variation_seed < 0:
-            values["variation_seed"] = _derive_seed(seed)
+            values["variation_seed"] = derive_seed(drawn_seed)
         if self.has_hires_pass:  # its size is known only now
             return validate(ResolvedRequest, values)
         return ResolvedRequest.model_construct(**values)
@@ -498,7 +499,7 @@ class ResolvedRequest(WrittenRequest):
         return _compute_digest(self, content_hashes)
 
 
-def _derive_seed(seed: int) -> int:
+def derive_seed(seed: int) -> int:
     """Return another seed for a drawn one: the next of a linear congruence (Knuth's MMIX)."""
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**64 >> 32
 

@@ -150,9 +150,17 @@ def _find_met_solver_requirements(request: RequestFields) -> dict[str, bool]:
         REQUIRES_LEVEL_RANGE: has_range,
         REQUIRES_KARRAS_EULER: has_range and request.noise_schedule == "Karras",
         REQUIRES_STEP_NOISE: request.draws_step_noise,
-        REQUIRES_ZERO_STAR: method == "CFG-Zero*",
+        REQUIRES_ZERO_STAR: method == "CFG-Zero*" and _begins_in_noise(request),
         REQUIRES_APG: method == "APG",
     }
+
+
+def _begins_in_noise(request: RequestFields) -> bool:
+    """Return whether a pass runs all its steps, the first of which has nothing but noise."""
+    hires_steps = request.hires_steps or request.steps
+    return request.steps == request.effective_steps or (
+        request.has_hires_pass and hires_steps == request.hires_effective_steps
+    )
 
 
 def find_faults(request: RequestFields) -> list[str]:
@@ -257,9 +265,16 @@ def _plan_rows(
         tiles = len(plan_hires_tiles(request, size)) if is_hires else 1
         calls_per_tile = calls // tiles
         total_calls = info.count_model_calls(total_steps)
+        # Guidance counts from the first step that runs (engine/generation/guidance.py).
+        first_call = total_calls - calls_per_tile
+        first_step = info.find_step(first_call)
+        steps_run = total_steps - first_step
         rows_per_tile = sum(
-            row_counts[not is_distilled and request.is_guided_at(info.find_step(call), total_steps)]
-            for call in range(total_calls - calls_per_tile, total_calls)
+            row_counts[
+                not is_distilled
+                and request.is_guided_at(info.find_step(call) - first_step, steps_run)
+            ]
+            for call in range(first_call, total_calls)
         )
         rows.append((rows_per_tile * tiles, share))
     return rows

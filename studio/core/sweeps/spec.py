@@ -23,7 +23,12 @@ from pydantic import model_validator
 from studio.core.base import Spec, former_names, spec_field, validate
 from studio.core.catalog import AUTOMATIC, SCHEDULERS, Scheduler
 from studio.core.generation.embeddings import asks_for_embeddings
-from studio.core.generation.request import FIELD_REQUIRES, SEED_LIMIT, GenerationRequest
+from studio.core.generation.request import (
+    FIELD_REQUIRES,
+    SEED_LIMIT,
+    GenerationRequest,
+    derive_seed,
+)
 from studio.core.generation.templates.combinations import list_combinations
 from studio.core.generation.templates.prompt_files import NoPromptFiles, PromptFiles
 from studio.core.generation.templates.writer import find_missing_wildcards
@@ -232,16 +237,27 @@ class SweepSpec(_SweepOptions):
 
         Args:
             seed: The base's seed; on an axis of seeds a -1 in place k (from 0) becomes `seed` + k.
+                Seeds of variations are others by it.
         """
         base = self.base
+        variation_seed = derive_seed(seed)
         if base.seed < 0:
             base = base.model_copy(update={"seed": seed % SEED_LIMIT})
-        axes = tuple(_resolve_axis_seeds(axis, seed) for axis in self.axes)
+        has_variations = base.variation_strength or any(
+            axis.field == "variation_strength" for axis in self.axes
+        )
+        if has_variations and base.variation_seed < 0:
+            base = base.model_copy(update={"variation_seed": variation_seed})
+        first_seeds = {"seed": seed, "variation_seed": variation_seed}
+        axes = tuple(
+            _resolve_axis_seeds(axis, first_seeds[axis.field]) if axis.field in first_seeds else axis
+            for axis in self.axes
+        )
         return self.model_copy(update={"base": base, "axes": axes})
 
 
 def _resolve_axis_seeds(axis: Axis, seed: int) -> Axis:
-    if axis.field != "seed" or -1 not in axis.parsed_values:
+    if -1 not in axis.parsed_values:
         return axis
     seeds = tuple(
         (seed + k) % SEED_LIMIT if value == -1 else value
@@ -331,7 +347,9 @@ def plan_sweep(
     """
     if seed is None and spec.has_open_seed:
         raise ValueError("plan() needs a seed: one of the spec's is still -1")
-    spec = write_out_axes(spec, files or NoPromptFiles()).resolve_seeds(seed or 0)
+    spec = write_out_axes(spec, files or NoPromptFiles())
+    if seed is not None:  # a stored sweep keeps what was drawn for it
+        spec = spec.resolve_seeds(seed)
     spec_digest = hash_spec(spec.model_dump(mode="json", exclude={"wordings"}))
     words: Sequence[tuple[str, str]] = ()
     if spec.wordings and spec.wordings.spec_digest == spec_digest:

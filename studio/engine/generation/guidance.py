@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from studio.core.catalog import SCHEDULERS
 from studio.core.families.family import GuidanceKind
 from studio.core.generation.request import ResolvedRequest
 from studio.engine.models.loaded_model import LoadedModel
@@ -73,7 +74,12 @@ class ClassifierFreeGuidance:
     """Away from the negative prompt, in some steps or all; of one image, for APG remembers."""
 
     def __init__(
-        self, request: ResolvedRequest, kind: GuidanceKind = "cfg", *, is_composed: bool = False
+        self,
+        request: ResolvedRequest,
+        kind: GuidanceKind = "cfg",
+        *,
+        is_composed: bool = False,
+        num_skipped_calls: int = 0,
     ) -> None:
         """Take a guided request.
 
@@ -81,10 +87,17 @@ class ClassifierFreeGuidance:
             request: The request.
             kind: Which of two forms of CFG, equal up to rounding.
             is_composed: Whether branches of a prompt are added up, also in steps without guidance.
+            num_skipped_calls: Of the denoiser, where an image is not painted from noise alone. Its
+                start and end are shares of the steps that run; and it has no zero steps, which are
+                for a denoiser that knows nothing of the image yet.
         """
         self._request = request
         self._kind = kind
         self._is_composed = is_composed
+        self._first_step = SCHEDULERS[request.scheduler].find_step(num_skipped_calls)
+        self._num_zero_steps = 0
+        if request.guidance_method == "CFG-Zero*" and not num_skipped_calls:
+            self._num_zero_steps = request.guidance_zero_steps
         self._momentum: torch.Tensor | None = None
 
     def asks_negative(self, step: int) -> bool:
@@ -101,7 +114,7 @@ class ClassifierFreeGuidance:
         """Return the prediction away from the negative prompt's; as it is in other steps."""
         request = self._request
         positive = add_branches(negative, positives, weights)
-        if request.guidance_method == "CFG-Zero*" and step < request.guidance_zero_steps:
+        if step < self._num_zero_steps:
             return torch.zeros_like(positive)
         if negative is None or not self._is_on(step):
             return positive
@@ -122,7 +135,8 @@ class ClassifierFreeGuidance:
         return request.guidance_rescale * rescaled + (1 - request.guidance_rescale) * guided
 
     def _is_on(self, step: int) -> bool:
-        return self._request.is_guided_at(step, self._request.steps)
+        first_step = self._first_step
+        return self._request.is_guided_at(step - first_step, self._request.steps - first_step)
 
     def _guide_from_scaled(self, negative: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
         """Scale the negative prediction so that it is nearest to the positive one, then guide."""
@@ -175,10 +189,26 @@ def add_branches(
 
 
 def build_guidance(
-    model: LoadedModel, request: ResolvedRequest, weights: tuple[float, ...] = (1.0,)
+    model: LoadedModel,
+    request: ResolvedRequest,
+    weights: tuple[float, ...] = (1.0,),
+    *,
+    num_skipped_calls: int = 0,
 ) -> Guidance:
-    """Return how a request is guided by a model; `weights` are those of its prompt's branches."""
+    """Return how a request is guided by a model.
+
+    Args:
+        model: The model.
+        request: The request, of this pass.
+        weights: Of the branches of its prompt.
+        num_skipped_calls: Of the denoiser, where an image is not painted from noise alone.
+    """
     is_composed = weights != (1.0,)
     if not request.is_guided or model.is_distilled:
         return Unguided(is_composed)
-    return ClassifierFreeGuidance(request, model.family.guidance, is_composed=is_composed)
+    return ClassifierFreeGuidance(
+        request,
+        model.family.guidance,
+        is_composed=is_composed,
+        num_skipped_calls=num_skipped_calls,
+    )

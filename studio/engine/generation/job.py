@@ -175,7 +175,9 @@ class _GenerationRun:
                 title = COMPONENT_TITLES.get(component, "text encoder")
                 self.add_note(f"Painted with the {title} in {path.name}.")
             index = self.context.home.library.index_embeddings(model.info, distinct)
-            notes = list_family_notes(requests[0], model.family)
+            notes = [
+                note for request in distinct for note in list_family_notes(request, model.family)
+            ]
             for note in [*notes, *index.resolve(distinct).notes]:
                 self.add_note(note)
             # 2. The prompts, each once for all images.

@@ -104,10 +104,11 @@ class Noise:
     def lend_to_step(self) -> Iterator[torch.Generator]:
         """Lend a scheduler's step a generator; all that it draws comes from the noise source."""
         stream = self._step_stream
-        if stream.philox is None:
+        is_native = stream.generator.device.type == self._device.type
+        if stream.philox is None and is_native:
             yield stream.generator
             return
-        with _PhiloxMode(stream.philox, stream.generator):
+        with _SourceMode(stream):
             yield stream.generator
 
     def _draw(self, stream: _Stream, shape: Sequence[int]) -> torch.Tensor:
@@ -117,17 +118,17 @@ class Noise:
         return randn_tensor(tuple(shape), stream.generator, self._device, dtype)
 
 
-class _PhiloxMode(TorchFunctionMode):
-    """While active in this thread, torch.randn draws from Philox.
+class _SourceMode(TorchFunctionMode):
+    """While active in this thread, torch.randn draws from a stream.
 
-    Draws with the token come from the stream. Draws with a generator of their own seed, as those of
-    a Brownian tree, come from a stream of that seed.
+    Draws with the stream's generator are its next. Draws with another, as those of a Brownian tree,
+    which has one for each node, come from a stream of that one's seed, on the CPU; so A1111 and
+    Forge draw them.
     """
 
-    def __init__(self, philox: Philox, token: torch.Generator) -> None:
+    def __init__(self, stream: _Stream) -> None:
         super().__init__()
-        self._philox = philox
-        self._token = token
+        self._stream = stream
 
     def __torch_function__(
         self,
@@ -138,14 +139,19 @@ class _PhiloxMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         generator = kwargs.get("generator")
-        if function is not torch.randn or generator is None:
+        philox = self._stream.philox
+        is_own = generator is self._stream.generator
+        if function is not torch.randn or generator is None or (is_own and philox is None):
             return function(*args, **kwargs)
         shape = kwargs.get("size", args)  # torch takes a size, or its lengths one by one
         if len(shape) == 1 and not isinstance(shape[0], int):
             (shape,) = shape
-        is_token = generator is self._token
-        philox = self._philox if is_token else Philox(generator.initial_seed())
-        normal = torch.from_numpy(philox.randn(tuple(shape)))
+        shape = tuple(shape)
+        seed = generator.initial_seed()
+        if philox is None:
+            normal = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        else:
+            normal = torch.from_numpy((philox if is_own else Philox(seed)).randn(shape))
         return normal.to(kwargs.get("device"), kwargs.get("dtype") or torch.float32)
 
 

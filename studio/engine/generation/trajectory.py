@@ -93,7 +93,6 @@ class Trajectory:
         """
         self.request = request
         self.latent_shape = model.latent_shape(*request.size)
-        self.guidance = build_guidance(model, request, conditioning.weights)
         self._weights = conditioning.weights
         prompts = (conditioning.negative, *conditioning.positives)
         self._negative, *self._positives = (
@@ -106,6 +105,12 @@ class Trajectory:
         if init_image is not None:
             effective_steps = count_effective_steps(request.steps, init_image.strength)
             self._process.begin_at(request.steps - effective_steps)
+        self.guidance = build_guidance(
+            model,
+            request,
+            conditioning.weights,
+            num_skipped_calls=self._process.num_skipped_calls,
+        )
         # The denoiser's input, timestep, and the guided prediction for them.
         self._last_step: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 

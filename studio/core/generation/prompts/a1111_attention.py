@@ -8,7 +8,9 @@ know: words that change over the steps (a1111_schedules.py), AND.
     \( \) \[ \] \\     the character itself; a single \ before anything else is dropped
     (x                  a bracket that is never closed weighs all that follows
     x)  :1.3)           one that closes nothing is letters
-    x BREAK y           what follows is encoded in a chunk of its own, within brackets too
+    x BREAK y           what follows is encoded in a chunk of its own
+    (x BREAK y)         a word, weighed against its neighbours: there BREAK is a piece of weight -1,
+                        which the bracket multiplies as well, and another weight makes it no break
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from studio.core.generation.prompts.plan import Chunk, Fragment, Text
 from studio.errors import quote
 
 EMPHASIS_FACTOR = 1.1
+BREAK = "BREAK"
+BREAK_WEIGHT = -1.0  # what tells it from the word; a bracket's weight makes a word of it
 MAX_WEIGHT = 1000.0  # to both sides; a weight beyond it comes to infinities in half precision
 
 _TOKEN = re.compile(
@@ -36,13 +40,13 @@ def parse_attention(text: str) -> Text:
 
     Raises ValueError for a weight out of bounds and for brackets that lie too deep.
     """
-    pieces: list[str | None] = []  # None stands for a BREAK
+    pieces: list[str] = []
     weights: list[float] = []
     openings: dict[str, list[int]] = {"(": [], "[": []}
 
-    def add(piece: str | None) -> None:
+    def add(piece: str, weight: float = 1.0) -> None:
         pieces.append(piece)
-        weights.append(1.0)
+        weights.append(weight)
 
     def weigh(opening: str, factor: float) -> None:
         for index in range(openings[opening].pop(), len(weights)):
@@ -64,7 +68,7 @@ def parse_attention(text: str) -> Text:
             first, *others = _BREAK.split(token) if "BREAK" in token else [token]
             add(first)
             for piece in others:
-                add(None)
+                add(BREAK, BREAK_WEIGHT)
                 add(piece)
     for opening, factor in _CLOSING_FACTORS.values():
         # The first that was opened first, as there: the order shows in the last bit.
@@ -74,11 +78,11 @@ def parse_attention(text: str) -> Text:
     return _collect_chunks(pieces, weights)
 
 
-def _collect_chunks(pieces: list[str | None], weights: list[float]) -> Text:
+def _collect_chunks(pieces: list[str], weights: list[float]) -> Text:
     """Return chunks in which neighbours of equal weight are one fragment."""
     chunks: list[list[tuple[list[str], float]]] = [[]]
     for piece, weight in zip(pieces, weights, strict=True):
-        if piece is None:
+        if piece == BREAK and weight == BREAK_WEIGHT:
             chunks.append([])
         elif piece and chunks[-1] and chunks[-1][-1][1] == weight:
             chunks[-1][-1][0].append(piece)

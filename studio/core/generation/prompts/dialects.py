@@ -35,19 +35,22 @@ MAX_CACHED_PLANS = 512
 # So many letters are never more tokens than one chunk holds: there every grammar cuts alike.
 MAX_SHORT_BYTES = 75
 
-_METHOD_CALL = re.compile(r"""["')\w]\s*\.(?:blend|and|add|swap|attend)\s*\(""")
-# Two signs and more behind a word of two letters: C++, +_+ and 18+ are words.
-_SIGNS = re.compile(r"(?<![+-])(?:\+\++|--+)(?=[\s,.;:()]|$)")
+# Directly behind what it belongs to and before its bracket: `trees.and (x)` are words.
+_METHOD_CALL = re.compile(r"""\)\.(?:blend|and|add)\(|[\w)"]\.(?:swap|attend)\(""")
+# Two signs and more behind a word of two letters: C++, +_+ and 18+ are words. Hyphens before a
+# blank, and behind a word that has one itself, are a dash.
+_SIGNS = re.compile(r"(?<![+-])(?:\+\++(?=[\s,.;:()]|$)|--+(?=[,.;:)]|$))")
 _WORD_END = re.compile(r"[^\W\d_][\w'-]{0,40}[^\W_]$")
 MAX_WORD_CHARS = 42
+# A whole number there may be a count, and hyphens before a blank a dash.
 _WEIGHED_BRACKET = re.compile(
-    r"(?<!\\)\)(?:[0-9]+\.?[0-9]*|\.[0-9]+|\++|-+)(?=[\s,;)]|\.(?![0-9])|$)"
+    r"(?<!\\)\)(?:(?:[0-9]+\.[0-9]*|\.[0-9]+|\++)(?=[\s,;)]|\.(?![0-9])|$)|-+(?=[,;.)]|$))"
 )
 _ONLY_A1111 = re.compile(r":\s*[+-]?[0-9.]+\s*\)|\bBREAK\b|\bAND\b|[:|][^\[\]:|]*\]")
 
 
 def choose_dialect(text: str) -> Dialect:
-    """Return the grammar of a prompt that does not say: A1111's, unless it looks like compel's."""
+    """Return the grammar of a prompt that does not say: in doubt A1111's."""
     if _METHOD_CALL.search(text):
         return "compel"
     is_compel = _has_signed_word(text) or _WEIGHED_BRACKET.search(text)
@@ -55,10 +58,11 @@ def choose_dialect(text: str) -> Dialect:
 
 
 def _has_signed_word(text: str) -> bool:
-    return any(
-        _WORD_END.search(text[max(0, signs.start() - MAX_WORD_CHARS) : signs.start()])
-        for signs in _SIGNS.finditer(text)
-    )
+    for signs in _SIGNS.finditer(text):
+        word = _WORD_END.search(text[max(0, signs.start() - MAX_WORD_CHARS) : signs.start()])
+        if word and not (signs[0][0] == "-" and "-" in word[0]):
+            return True
+    return False
 
 
 def plan_prompt(

@@ -354,6 +354,8 @@ class SweepTab:
         """Render the plan of a sweep, and what of it would be new in the open one."""
         if visitor.is_guest:
             spec.validate_for_guest()
+        if open_sweep is not None:
+            spec = _keep_variation_seed(spec, open_sweep)
         plan = plan_sweep(
             spec,
             seed=_resolve_seed(spec, open_sweep),
@@ -474,6 +476,7 @@ class SweepTab:
             visitor = visitor_from_request(request)
             sweep = self.view.require_sweep(values[self.view.sweep_id], visitor)
             spec = self.parse_sweep(values)
+            spec = _keep_variation_seed(spec, sweep)
             spec = spec.resolve_seeds(_resolve_seed(spec, sweep))
             self.services.submit_sweep(spec, visitor, sweep.id)
             return self._open_sweep(visitor, sweep.id)
@@ -610,6 +613,15 @@ def _resolve_seed(spec: SweepSpec, open_sweep: Sweep | None) -> int:
         if seed == -1:
             return (int(open_seed) - index) % SEED_LIMIT
     return open_sweep.spec.base.seed
+
+
+def _keep_variation_seed(spec: SweepSpec, open_sweep: Sweep) -> SweepSpec:
+    """Return a sweep with the variation seed that was drawn for the open one, where it has none."""
+    drawn = open_sweep.spec.base.variation_seed
+    if spec.base.variation_seed >= 0 or drawn < 0:
+        return spec
+    base = spec.base.model_copy(update={"variation_seed": drawn})
+    return spec.model_copy(update={"base": base})
 
 
 def _seed_values(spec: SweepSpec) -> tuple[Any, ...]:
