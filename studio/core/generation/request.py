@@ -67,6 +67,18 @@ DIGEST_EXCLUDED_FIELDS = frozenset({"model", "num_images"})
 UPSCALER_KEY = "hires upscaler"  # of its content hash, where a request has one
 VAE_KEY = "vae"  # and a VAE that a request names
 MAX_STYLE_NAME_CHARS = 200
+# Names of choices are taken in any case; made once, for they are looked up for each request.
+_CHOICES_BY_FOLDED_NAME = {
+    choice.casefold(): choice
+    for choice in (
+        *SCHEDULERS,
+        *get_args(NoiseSchedule),
+        *get_args(NoiseSource),
+        *get_args(GuidanceMethod),
+        *CHOICE_NAMES,
+    )
+} | {old.casefold(): new for old, new in SCHEDULE_ALIASES.items()}
+_READINGS_BY_FOLDED_NAME = {choice.casefold(): choice for choice in (*PROMPT_SYNTAXES, *EMPHASES)}
 
 
 @dataclass(frozen=True)
@@ -202,12 +214,7 @@ class GenerationRequest(RequestFields):
         """Take `euler A` for `Euler a`, as long as that is a name."""
         if not isinstance(name, str):
             return name
-        kinds = (NoiseSchedule, NoiseSource, GuidanceMethod)
-        names = [name for kind in kinds for name in get_args(kind)]
-        choices = (*SCHEDULERS, *names, *CHOICE_NAMES)
-        by_folded_name = {choice.casefold(): choice for choice in choices}
-        by_folded_name |= {old.casefold(): new for old, new in SCHEDULE_ALIASES.items()}
-        return by_folded_name.get(name.strip().casefold(), name)
+        return _CHOICES_BY_FOLDED_NAME.get(name.strip().casefold(), name)
 
     @field_validator("prompt_syntax", "emphasis", mode="before")
     @classmethod
@@ -215,8 +222,7 @@ class GenerationRequest(RequestFields):
         """Take `a1111` for `A1111`: names apart from those above, of which some differ in case."""
         if not isinstance(name, str):
             return name
-        by_folded_name = {choice.casefold(): choice for choice in (*PROMPT_SYNTAXES, *EMPHASES)}
-        return by_folded_name.get(name.strip().casefold(), name)
+        return _READINGS_BY_FOLDED_NAME.get(name.strip().casefold(), name)
 
     @field_validator("scheduler", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ are taken out before (core/generation/lora_use.py); tokens and chunks of 75.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from studio.core.generation.prompts.a1111_attention import parse_attention, reject_wild_weights
 from studio.core.generation.prompts.a1111_schedules import Pass, plan_words
@@ -71,6 +72,7 @@ def _split_weight(text: str) -> tuple[str, float]:
     return words.rstrip(), weight
 
 
+@lru_cache(maxsize=512)
 def _parse_words(text: str, reads_brackets: bool) -> Text:
     if not reads_brackets:
         return ((Fragment(text, 1.0),) if text else (),)

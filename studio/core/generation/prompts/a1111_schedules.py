@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 MAX_NESTING = 60  # brackets within brackets; 1.1 to that power is a weight of 300
 MAX_SCHEDULE_CHARS = 150_000  # of all that a prompt comes to over the steps
@@ -102,6 +103,7 @@ def plan_words(text: str, timing: Pass) -> list[tuple[int, str]]:
     return phases
 
 
+@lru_cache(maxsize=128)  # the same for any number of steps
 def parse_schedule(text: str) -> tuple[Node, ...]:
     """Return a prompt's letters and its changes; what is none is letters.
 

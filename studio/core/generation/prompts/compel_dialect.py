@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from studio.core.generation.prompts.a1111_attention import MAX_WEIGHT, reject_wild_weights
 from studio.core.generation.prompts.a1111_schedules import MAX_NESTING
@@ -65,6 +66,7 @@ Node = str | Group | SwapGroup
 Match = tuple[int, tuple[Node, ...]]  # where it ends, and what it is
 
 
+@lru_cache(maxsize=128)
 def parse_wording(text: str) -> Wording:
     """Parse a prompt without LoRA tags.
 

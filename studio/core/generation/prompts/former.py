@@ -20,6 +20,7 @@ silently do something else.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from studio.core.generation.prompts.characters import reject_bad_characters
 from studio.core.generation.prompts.plan import Fragment, Wording
@@ -49,6 +50,7 @@ _UNSUPPORTED_SYNTAX = (
 )
 
 
+@lru_cache(maxsize=128)
 def parse_words(text: str) -> Wording:
     """Parse a prompt that has no LoRA tags.
 

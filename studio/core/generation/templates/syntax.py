@@ -5,7 +5,9 @@ its last release is of March 2024, and it takes exponential time for nested brac
 how anything is chosen, files.
 
 A template is recognised by its forms alone, everything else is words: a lone `{`, `{x}`, `__x`,
-`50%`. Comments (`# …`, `// …`, `/* … */`) are left out of templates, and are words elsewhere.
+`50%`. Comments (`# …`, `// …`, `/* … */`) are left out of templates, and are words elsewhere. Those
+to the end of a line stand at its beginning or behind a blank, and `#` before one: `https://…`, `#1`
+and `#ff0000` are words.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ MAX_WILDCARD_CHARS = 300
 WILDCARD_SIGN = "__"
 # No template is without one of these.
 _SIGNS_PATTERN = re.compile(r"\{[^{}]*(?:\||\$\$)|\|[^{}]*\}|\$\{|%\{|__")
-_COMMENT_PATTERN = re.compile(r"/\*.*?\*/|[ \t]*(?:#|//)[^\n]*", re.DOTALL)
+_LINE_COMMENT = r"(?:^[ \t]*|(?<![ \t])[ \t]+)(?:#(?=[#\s]|$)|//)[^\n]*"
+_LINE_COMMENT_PATTERN = re.compile(_LINE_COMMENT, re.MULTILINE)
+_COMMENT_PATTERN = re.compile(rf"/\*.*?\*/|{_LINE_COMMENT}", re.DOTALL | re.MULTILINE)
 _VARIABLE_PATTERN = re.compile(r"\s*([A-Za-z_-][\w-]*)\s*(\?=!?|=!?|:|$)\s*")
 _BOUNDS_PATTERN = re.compile(r"(?:(\d{1,6})\s*(-)?\s*(\d{1,6})?|-\s*(\d{1,6}))\$\$")
 _SEPARATOR_PATTERN = re.compile(r"([^${}]+)\$\$")
 _WEIGHT_PATTERN = re.compile(r"\s*(\d{1,9}\.?\d{0,9}|\.\d{1,9})\s*::")
+_LONE_START_PATTERN = re.compile(rf"\s*(?:{_WEIGHT_PATTERN.pattern})?\s*")
 _TURN_PATTERN = re.compile(r"\s*([~!@])")
 # What a wildcard's name may hold beside letters and digits; `*`, `?`, `[` are a glob's.
 _NAME_CHARACTERS = frozenset(" _-./\\*?[]&'+")
@@ -60,8 +65,16 @@ def parse_template(text: str) -> Node | None:
 
 @lru_cache(maxsize=512)
 def _parse_known(text: str) -> Node | None:
-    node = _Parser(_COMMENT_PATTERN.sub("", text)).parse()
-    return None if isinstance(node, Words) else node
+    template = _remove_comments(text)
+    node = _Parser(template).parse()
+    is_comment = template != text and _SIGNS_PATTERN.search(template) is None
+    return None if isinstance(node, Words) and not is_comment else node
+
+
+def _remove_comments(text: str) -> str:
+    # Beyond the last end of a comment each beginning would look for one in vain.
+    end = text.rfind("*/") + 2 if "*/" in text else 0
+    return _COMMENT_PATTERN.sub("", text[:end]) + _LINE_COMMENT_PATTERN.sub("", text[end:])
 
 
 class _Parser:
@@ -142,12 +155,18 @@ class _Parser:
         return Variants(options, least, most, separator, source)
 
     def _parse_lone_braces(self, start: int, end: int, depth: int) -> Node:
-        """Read `{__x__}`, which is `__x__`, or `{x}`, which are words."""
+        """Read `{__x__}`, some line of a list, or `{x}`, which are words."""
         inner = self._parse_series(start, end, depth + 1)
-        parts = inner.parts if isinstance(inner, Series) else (inner,)
-        forms = [part for part in parts if not (isinstance(part, Words) and part.text.isspace())]
-        if len(forms) == 1 and isinstance(forms[0], Wildcard | Access | Variants):
-            return forms[0]
+        parts = list(inner.parts if isinstance(inner, Series) else (inner,))
+        if isinstance(parts[0], Words) and _LONE_START_PATTERN.fullmatch(parts[0].text):
+            del parts[0]
+        match parts:
+            case [Wildcard() as wildcard]:  # drawn as one of several are, not as one alone
+                return Variants((Option(wildcard),), source=self.text[start - 1 : end + 1])
+            case [Access() | Variants()]:
+                return parts[0]
+            case [Wildcard() | Access() | Variants(), Words(text=text)] if text.isspace():
+                return _join_words(parts)
         return _join_words([Words("{"), inner, Words("}")])
 
     def _parse_option(self, start: int, end: int, depth: int) -> Option:
