@@ -249,15 +249,12 @@ class SweepSpec(_SweepOptions):
         if has_variations and base.variation_seed < 0:
             base = base.model_copy(update={"variation_seed": variation_seed})
         first_seeds = {"seed": seed, "variation_seed": variation_seed}
-        axes = tuple(
-            _resolve_axis_seeds(axis, first_seeds[axis.field]) if axis.field in first_seeds else axis
-            for axis in self.axes
-        )
+        axes = tuple(_resolve_axis_seeds(axis, first_seeds.get(axis.field)) for axis in self.axes)
         return self.model_copy(update={"base": base, "axes": axes})
 
 
-def _resolve_axis_seeds(axis: Axis, seed: int) -> Axis:
-    if -1 not in axis.parsed_values:
+def _resolve_axis_seeds(axis: Axis, seed: int | None) -> Axis:
+    if seed is None or -1 not in axis.parsed_values:
         return axis
     seeds = tuple(
         (seed + k) % SEED_LIMIT if value == -1 else value
