@@ -158,3 +158,5 @@ def test_a_negative_prompt_without_effect_is_said() -> None:
     (note,) = list_family_notes(request, family)
     assert note.startswith("Negative prompt: ")
     assert not list_family_notes(GenerationRequest(negative_prompt="fog", guidance=2.0), family)
+    composed = request.model_copy(update={"prompt": "a boat AND a moon"})
+    assert not list_family_notes(composed, family)  # what AND adds is beyond the negative prompt

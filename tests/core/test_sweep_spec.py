@@ -264,6 +264,24 @@ def test_a_random_seed_is_drawn_once() -> None:
     )
 
 
+def test_the_seed_of_variations_is_drawn_once() -> None:
+    """For all cells, and anew where the sweep is run anew, though its own seed stays."""
+    spec = sweep(axis("steps", [1, 2]), base={"seed": 5, "variation_strength": 0.3})
+    plans = [plan_sweep(spec, seed=seed) for seed in (11, 12)]
+    drawn = [column(plan, "variation_seed") for plan in plans]
+    assert drawn[0][0] == drawn[0][1] >= 0
+    assert drawn[0] != drawn[1]
+    assert plan_sweep(plans[0].spec).cells == plans[0].cells
+    by_strength = sweep(axis("variation_strength", [0, 0.5]), base={"seed": 5})
+    assert min(column(plan_sweep(by_strength, seed=1), "variation_seed")) >= 0
+    several = sweep(
+        axis("variation_seed", [-1, 9, -1]), base={"seed": 5, "variation_strength": 0.3}
+    )
+    first, second, third = column(plan_sweep(several, seed=1), "variation_seed")
+    assert (second, third) == (9, first + 2)
+    assert column(plan_sweep(spec), "variation_seed") == [-1, -1]  # as one of before is stored
+
+
 def test_an_axis_of_seeds_draws_its_own() -> None:
     spec = sweep(axis("seed", [-1, 5, -1]), base={"seed": -1})
     assert column(plan_sweep(spec, seed=SEED_LIMIT - 1), "seed") == [SEED_LIMIT - 1, 5, 1]

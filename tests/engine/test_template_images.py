@@ -11,6 +11,7 @@ from PIL import Image
 
 from studio.cli.runner import COMMAND_LINE
 from studio.core.generation.request import GenerationRequest
+from studio.core.generation.templates.writer import fill_template
 from studio.engine.context import WorkerContext
 from studio.engine.generation.job import generate
 from studio.errors import InvalidSpec, StudioError
@@ -61,6 +62,20 @@ def test_the_same_seed_has_the_same_words(words: WorkerContext) -> None:
     texts = [make(words, prompt="a {red|blue} __thing__", seed=11)[0][0].request for _ in range(2)]
     assert texts[0] == texts[1]
     assert texts[0].prompt_origin.prompt == "a {red|blue} __thing__"
+
+
+def test_what_is_said_is_of_all_wordings(words: WorkerContext) -> None:
+    """Of two pictures the second has a negative prompt, which guidance 1 does not ask."""
+    negative_prompt, files = "{|fog}", words.home.prompt_files
+    seed = next(
+        seed
+        for seed in range(100)
+        if not fill_template(negative_prompt, seed, files)
+        and fill_template(negative_prompt, seed + 1, files)
+    )
+    values = {"negative_prompt": negative_prompt, "guidance": 1.0, "seed": seed, "num_images": 2}
+    notes = generate(words, QUICK | values, lambda *_: None)["notes"]
+    assert [note for note in notes if note.startswith("Negative prompt")]
 
 
 def test_template_stands_in_both_texts(words: WorkerContext) -> None:

@@ -41,7 +41,6 @@ _OPTION = re.compile(
     rf"([\w-]+)[ \t\r\n]*=[ \t\r\n]*({_NUMBER.pattern}|[\w-]+)|{_NUMBER.pattern}|[\w-]+"
 )
 _CALL = re.compile(r"[ \t\r\n]*\.(attend|swap|blend|and|add)[ \t\r\n]*\(")
-_FIRST_CHARACTERS = {"quoted": '"', "bracket": "(", "lora": "uw"}
 _METHODS = ("blend", "and", "add")
 
 
@@ -164,20 +163,15 @@ class _Parser:
 
     text: str
     depth: int = 0
-    memory: dict[tuple[str, int], Match | None] = field(default_factory=dict)
+    forms: dict[int, Match | None] = field(default_factory=dict)
+    groups: dict[int, Match | None] = field(default_factory=dict)
 
     def parse_prompt(self) -> tuple[Node, ...]:
         """Return all words, the syntax in them read as far as it is syntax."""
         nodes: list[Node] = []
         position = self.skip_blanks(0)
         while position < len(self.text):
-            match = (
-                self.match("swap", position)
-                or self.match("lora", position)
-                or self.match("attention", position)
-                or self.match("quoted", position)
-                or self.match("bracket", position)
-            )
+            match = self.match_form(position) or self.match_group(position)
             if match is None:
                 word = _FREE_WORD.match(self.text, position)
                 assert word
@@ -196,7 +190,7 @@ class _Parser:
         texts = []
         while True:
             position = self.skip_blanks(position + 1)  # behind the bracket or a comma
-            match = self.match("target", position) or self._match_quoted_prompt(position)
+            match = self._match_target(position) or self._match_quoted_prompt(position)
             if match is None:
                 return None
             texts.append(match[1])
@@ -211,23 +205,46 @@ class _Parser:
             return None
         return options[0] + 1, call[1], texts, options[1]
 
-    def match(self, kind: str, position: int) -> Match | None:
-        """Return what of a kind begins at a place, remembered."""
-        first = self.text[position : position + 1]
-        if first not in _FIRST_CHARACTERS.get(kind, first):
+    def match_words(self, position: int, signs: str) -> Match:
+        """Return the words from a place on, up to a sign that is neither syntax nor in `signs`."""
+        nodes: list[Node] = []
+        end = position
+        while True:
+            position = self.skip_blanks(end)
+            match = self.match_form(position) or self._match_target(position)
+            if match is None and self.text[position : position + 1] in tuple(signs):
+                match = position + 1, (self.text[position],)
+            if match is None:
+                return end, tuple(nodes)
+            nodes += match[1]
+            end = match[0]
+
+    def match_form(self, position: int) -> Match | None:
+        """Return the swap or the weighed words that begin at a place."""
+        if position not in self.forms:
+            self.forms[position] = self._match_form(position)
+        return self.forms[position]
+
+    def match_group(self, position: int) -> Match | None:
+        """Return the quotes or the bracket that begin at a place."""
+        if self.text[position : position + 1] not in ('"', "("):
             return None
-        key = kind, position
-        if key not in self.memory:
-            self.memory[key] = None  # nothing of a kind begins with itself
-            self.memory[key] = getattr(self, f"_match_{kind}")(position)
-        return self.memory[key]
+        if position not in self.groups:
+            is_quoted = self.text[position] == '"'
+            match = self._match_quoted if is_quoted else self._match_bracket
+            self.groups[position] = match(position)
+        return self.groups[position]
 
     def skip_blanks(self, position: int) -> int:
         """Return where the next character stands that is no blank."""
         match = _BLANKS.match(self.text, position)
         return match.end() if match else position
 
-    def _match_word(self, position: int) -> Match | None:
+    def _match_target(self, position: int) -> Match | None:
+        """Match what a weight or a swap may be about."""
+        group = self.match_group(position)
+        if group:
+            return group
         word = _WORD.match(self.text, position)
         return (word.end(), (word[0],)) if word else None
 
@@ -253,84 +270,59 @@ class _Parser:
         return _Parser(words.replace('\\"', '"').replace('"', '\\"'), self.depth)
 
     def _match_bracket(self, position: int) -> Match | None:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise ValueError(f"brackets lie more than {MAX_NESTING} deep.")
+        self._go_deeper()
         end, nodes = self.match_words(position + 1, ",.")
         self.depth -= 1
         end = self.skip_blanks(end)
         return (end + 1, nodes) if self.text.startswith(")", end) else None
 
-    def match_words(self, position: int, signs: str) -> Match:
-        """Return the words from a place on, up to a sign that is neither syntax nor in `signs`."""
-        nodes: list[Node] = []
-        end = position
-        while True:
-            position = self.skip_blanks(end)
-            match = (
-                self.match("lora", position)
-                or self.match("attention", position)
-                or self.match("swap", position)
-                or self.match("bracket", position)
-                or self.match("quoted", position)
-                or self.match("word", position)
+    def _go_deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise ValueError(f"brackets lie more than {MAX_NESTING} deep.")
+
+    def _match_form(self, position: int) -> Match | None:
+        lora = _LORA.match(self.text, position)
+        if lora:
+            raise ValueError(
+                f"{lora[0]}…) cannot be used: write <lora:name:0.8>, or choose the LoRA beside the "
+                "prompt."
             )
-            if match is None and self.text[position : position + 1] in tuple(signs):
-                match = position + 1, (self.text[position],)
-            if match is None:
-                return end, tuple(nodes)
-            nodes += match[1]
-            end = match[0]
-
-    def _match_target(self, position: int) -> Match | None:
-        return (
-            self.match("quoted", position)
-            or self.match("bracket", position)
-            or self.match("word", position)
-        )
-
-    def _match_attention(self, position: int) -> Match | None:
-        target = self.match("target", position)
+        target = self._match_target(position)
         if target is None:
             return None
-        call = _CALL.match(self.text, target[0])
-        if call and call[1] == "attend":
-            start = self.skip_blanks(call.end())
-            weight = _SIGNS.match(self.text, start) or _NUMBER.match(self.text, start)
-            end = self.skip_blanks(weight.end()) if weight else start
-            if weight and self.text.startswith(")", end):
-                return end + 1, (Group(_read_weight(weight[0]), target[1]),)
-        group = self.match("quoted", position) or self.match("bracket", position)
-        if group:
-            weight = _SIGNS.match(self.text, group[0]) or _NUMBER.match(self.text, group[0])
-        else:
-            weight = _SIGNS.match(self.text, target[0])
-        if weight is None:
-            return None
-        return weight.end(), (Group(_read_weight(weight[0]), (group or target)[1]),)
+        end, nodes = target
+        call = _CALL.match(self.text, end)
+        if call and call[1] == "swap":
+            return self._match_swap(nodes, call.end())
+        if call:
+            return self._match_attend(nodes, call.end()) if call[1] == "attend" else None
+        weight = _SIGNS.match(self.text, end)
+        if weight is None and self.match_group(position):
+            weight = _NUMBER.match(self.text, end)
+        return (weight.end(), (Group(_read_weight(weight[0]), nodes),)) if weight else None
 
-    def _match_swap(self, position: int) -> Match | None:
-        target = self.match("target", position)
-        call = _CALL.match(self.text, target[0]) if target else None
-        if not target or not call or call[1] != "swap":
+    def _match_attend(self, nodes: tuple[Node, ...], position: int) -> Match | None:
+        """Match the weight of `.attend(`, from behind that on."""
+        start = self.skip_blanks(position)
+        weight = _SIGNS.match(self.text, start) or _NUMBER.match(self.text, start)
+        end = self.skip_blanks(weight.end()) if weight else start
+        if not weight or not self.text.startswith(")", end):
             return None
-        end, edited = self.match_words(call.end(), "")
+        return end + 1, (Group(_read_weight(weight[0]), nodes),)
+
+    def _match_swap(self, nodes: tuple[Node, ...], position: int) -> Match | None:
+        """Match the words and options of `.swap(`, from behind that on."""
+        self._go_deeper()
+        end, edited = self.match_words(position, "")
+        self.depth -= 1
         end = self.skip_blanks(end)
         options: list[re.Match[str]] = []
         if self.text.startswith(",", end):
             end, options = self._match_options(end + 1)
         if not self.text.startswith(")", end):
             return None
-        return end + 1, (SwapGroup(target[1], edited, _read_swap_options(options)),)
-
-    def _match_lora(self, position: int) -> Match | None:
-        match = _LORA.match(self.text, position)
-        if match is None:
-            return None
-        raise ValueError(
-            f"{match[0]}…) cannot be used: write <lora:name:0.8>, or choose the LoRA beside the "
-            "prompt."
-        )
+        return end + 1, (SwapGroup(nodes, edited, _read_swap_options(options)),)
 
     def _match_options(self, position: int) -> tuple[int, list[re.Match[str]]]:
         """Return where options with commas between them end, and each; there may be none."""
