@@ -167,6 +167,7 @@ def test_options_of_a_swap() -> None:
         ("(a)5000", "5000"),
         ("a" + "+" * 9000, "signs"),
         ("(" * 500, "deep"),
+        ("a.swap(" * 500, "deep"),
         ("a <hypernet:x:1>", "'<hypernet:x:1>'"),
         ("a\0", "U+0000"),
     ],

@@ -716,8 +716,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=0,
         requires=REQUIRES_ZERO_STAR,
-        help="First steps whose prediction is taken as nothing: 1 suits models that follow a flow, "
-        "0 all others.",
+        help="First steps from noise alone whose prediction is taken as nothing: 1 suits models "
+        "that follow a flow, 0 all others.",
     )
     apg_eta: float = spec_field(
         0.0,

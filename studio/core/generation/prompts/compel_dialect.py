@@ -19,10 +19,11 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from studio.core.generation.prompts.a1111_attention import MAX_WEIGHT, reject_wild_weights
+from studio.core.generation.prompts.a1111_attention import MAX_WEIGHT
 from studio.core.generation.prompts.a1111_schedules import MAX_NESTING
 from studio.core.generation.prompts.characters import reject_bad_characters, reject_unknown_tags
-from studio.core.generation.prompts.plan import Chunk, Fragment, Swap, Wording
+from studio.core.generation.prompts.compel_nodes import Group, Node, SwapGroup, flatten_nodes
+from studio.core.generation.prompts.plan import Swap, Wording
 from studio.errors import quote
 
 PLUS_FACTOR = 1.1
@@ -43,25 +44,6 @@ _OPTION = re.compile(
 _CALL = re.compile(r"[ \t\r\n]*\.(attend|swap|blend|and|add)[ \t\r\n]*\(")
 _METHODS = ("blend", "and", "add")
 
-
-@dataclass(frozen=True)
-class Group:
-    """Words within words, with a weight of their own."""
-
-    weight: float
-    children: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class SwapGroup:
-    """A swap whose words are not weighed yet."""
-
-    original: tuple[Node, ...]
-    edited: tuple[Node, ...]
-    options: tuple[tuple[str, float], ...]
-
-
-Node = str | Group | SwapGroup
 Match = tuple[int, tuple[Node, ...]]  # where it ends, and what it is
 
 
@@ -78,7 +60,7 @@ def parse_wording(text: str) -> Wording:
     parser = _Parser(text)
     call = parser.match_method_call()
     if call is None:
-        return Wording(((_flatten(parser.parse_prompt()),),), separator=" ")
+        return Wording(((flatten_nodes(parser.parse_prompt()),),), separator=" ")
     end, method, texts, options = call
     if text[end:].strip():
         raise ValueError(
@@ -91,7 +73,7 @@ def parse_wording(text: str) -> Wording:
 def _join_texts(
     method: str, texts: list[tuple[Node, ...]], options: list[re.Match[str]]
 ) -> Wording:
-    chunks = [_flatten(nodes) for nodes in texts]
+    chunks = [flatten_nodes(nodes) for nodes in texts]
     names = [option[0] for option in options]
     is_normalized = not (method == "blend" and names[-1:] == ["no_normalize"])
     if not is_normalized:
@@ -114,47 +96,6 @@ def _join_texts(
         raise ValueError(".blend(): the weights add up to 0; add no_normalize as the last.")
     parts = tuple((chunk,) for chunk in chunks)
     return Wording(parts, "blend", tuple(weights), is_normalized, separator=" ")
-
-
-def _flatten(nodes: tuple[Node, ...]) -> Chunk:
-    """Return a prompt's fragments; neighbours of equal weight become one, with a blank between."""
-    parts: list[Fragment | Swap] = []
-    for part in _weigh(nodes, 1.0):
-        if (
-            parts
-            and isinstance(part, Fragment)
-            and isinstance(parts[-1], Fragment)
-            and parts[-1].weight == part.weight
-        ):
-            parts[-1] = Fragment(f"{parts[-1].text} {part.text}", part.weight)
-        else:
-            parts.append(part)
-    chunk = tuple(part for part in parts if isinstance(part, Swap) or part.text.strip())
-    reject_wild_weights(chunk)
-    return chunk
-
-
-def _weigh(nodes: tuple[Node, ...], weight: float) -> list[Fragment | Swap]:
-    parts: list[Fragment | Swap] = []
-    for node in nodes:
-        if isinstance(node, str):
-            parts.append(Fragment(_unescape(node), weight))
-        elif isinstance(node, Group):
-            parts += _weigh(node.children, weight * node.weight)
-        else:
-            # A swap's own words first: each side is one stretch of fragments.
-            sides = []
-            for side in (node.original, node.edited):
-                chunk = _flatten((Group(weight, side),))
-                if any(isinstance(part, Swap) for part in chunk):
-                    raise ValueError(".swap() cannot be a part of another .swap().")
-                sides.append(tuple(part for part in chunk if isinstance(part, Fragment)))
-            parts.append(Swap(sides[0], sides[1], node.options))
-    return parts
-
-
-def _unescape(text: str) -> str:
-    return text.replace("\\(", "(").replace("\\)", ")").replace('\\"', '"')
 
 
 @dataclass
