@@ -161,13 +161,15 @@ class RecipeImport:
         choices: list[tuple[str, Recipe]] | None = None,
     ) -> Updates:
         """Fill the form with a recipe as far as it goes, and say what became of it."""
-        found_recipe, _ = look_up_files(self.services.home.library, recipe)
+        written = self.form.read_raw(values)
+        model_name = str(written.get("model") or "")
+        found_recipe, _ = look_up_files(self.services.home.library, recipe, model_name)
         settings = {
             name: value
             for name, value in found_recipe.values.items()
             if name in self.form.components
         }
-        updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
+        updates, faults = self.form.fill_valid(settings, written)
         taken = {name: settings[name] for name in settings if self.form[name] in updates}
         updates |= self._complete(taken, values)
         notes = [*found_recipe.notes, *faults, *self._name_absent(found_recipe.values)]

@@ -13,6 +13,7 @@ from typing import Any
 from studio.core.base import validate
 from studio.core.generation.fields import RequestFields
 from studio.core.generation.lora_use import MAX_LORAS, LoraUse, extract_tags
+from studio.core.generation.recipes.clip_skip import ClipSkip, ClipSkipCounting
 from studio.core.generation.recipes.file_names import clean_file_name, hide_paths
 from studio.core.generation.recipes.json_text import as_number, as_text, as_whole_number
 from studio.core.generation.recipes.recipe import FileKind, FileReference, Recipe
@@ -141,6 +142,24 @@ class RecipeDraft:
         self.take("seed", seed)
         if is_cpu_noise:
             self.take("noise_source", "CPU")
+
+    def take_clip_skip(self, value: Any, counting: ClipSkipCounting = "ComfyUI") -> None:
+        """Take a Clip skip that counts from the text encoder's last layer, also one below 0.
+
+        What it is here depends on the model, which the library knows: it is translated there. Of a
+        program that counts as the studio does, `take` the value.
+
+        Args:
+            value: 2, or -2 as ComfyUI writes it.
+            counting: What the program makes of the number with SDXL.
+        """
+        number = as_whole_number(value)
+        if number is None:
+            self.take_number("clip_skip", value)
+            return
+        number = abs(number) or 1
+        if self.take("clip_skip", number):
+            self.recipe.clip_skip = ClipSkip(number, counting)
 
     def take_size(self, width: Any, height: Any) -> None:
         """Take width and height, each cut to a multiple of 8 as a latent is."""

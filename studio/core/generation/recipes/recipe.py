@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from studio.core.generation.recipes.clip_skip import ClipSkip
+
 FileKind = Literal["model", "lora", "vae", "embedding", "upscaler"]
 
 
@@ -71,6 +73,9 @@ class Recipe:
         notes: A sentence for each thing that is not taken over, or will differ here.
         text: What to show as the file's own words.
         choices: Where the file holds several recipes (samplers of a graph): title and recipe.
+        clip_skip: Where the program counts Clip skip from the text encoder's last layer: the number
+            as it wrote it. `values` hold what it is with SD 1.x, until the model is known
+            (services/recipe_files.py). None where `values` are right for every model.
     """
 
     program: str
@@ -79,6 +84,7 @@ class Recipe:
     notes: list[str] = field(default_factory=list)
     text: str = ""
     choices: list[tuple[str, Recipe]] = field(default_factory=list)
+    clip_skip: ClipSkip | None = None
 
     @property
     def embedding_hashes(self) -> dict[str, str]:
