@@ -35,11 +35,8 @@ class ResultReader:
 
     def note_result(self, sampler: Node, draft: RecipeDraft) -> None:
         """Note what was done to the picture of a graph's last sampler."""
-        words: list[str] = []
-        for node in self._list_later(sampler):
-            phrase = self._describe(node)
-            if phrase and phrase not in words:
-                words.append(phrase)
+        phrases = dict.fromkeys(self._describe(node) for node in self._list_later(sampler))
+        words = [phrase for phrase in phrases if phrase]
         if words:
             others = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
             draft.note(
