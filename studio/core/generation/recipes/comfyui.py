@@ -1,8 +1,8 @@
 """ComfyUI's images: the graph that made them, read from its samplers backwards.
 
 Knows: where the graph stands in a file, which samplers count, how one or two of them become a
-request. Does not know: the graph's forms (comfyui_graph.py, comfyui_drawn.py), prompts (comfyui_prompts.py), models
-(comfyui_models.py), what a sampler says (comfyui_samplers.py).
+request. Does not know: the graph's forms (comfyui_graph.py, comfyui_drawn.py), prompts
+(comfyui_prompts.py), models (comfyui_models.py), what a sampler says (comfyui_samplers.py).
 
     PNG            chunks "prompt" and "workflow"
     WebP           EXIF's Make and Model: "workflow:{…}", "prompt:{…}"

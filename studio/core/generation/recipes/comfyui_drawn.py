@@ -61,7 +61,9 @@ def parse_drawn_graph(data: Any) -> tuple[dict[str, Node], list[str]]:
 def _list_notes(data: dict[str, Any], nodes: Mapping[str, Node]) -> list[str]:
     """Return a sentence for each kind of node whose links are not drawn with the others."""
     nested = _collect_nested(data)
-    titles = {nested.get(node.kind, node.kind) for node in nodes.values() if _is_nested(node, nested)}
+    titles = {
+        nested.get(node.kind, node.kind) for node in nodes.values() if _is_nested(node, nested)
+    }
     broadcasts = {node.kind for node in nodes.values() if _BROADCAST_WORD in node.kind}
     notes = []
     for sentence, names in (

@@ -2,7 +2,7 @@
 
 Knows: their tags, which of their texts was encoded. Does not know: the graph around them.
 
-    <lora:name:0.8:0.6:LBW=…>   the weights in the picture and in the text encoder; one alone is both
+    <lora:name:0.8:0.6:LBW=…>   weights in the picture and in the text encoder; one alone is both
 
 Source: the README of ltdrdata/ComfyUI-Impact-Pack (ImpactWildcardEncode) and its tutorial on
 wildcards. Facts, no code.
@@ -25,9 +25,7 @@ def read_tagged_text(values: GraphValues, node: Node) -> str | None:
 
     Returns None where none is in the graph.
     """
-    texts = [
-        values.read_text(node.inputs.get(key)) for key in ("populated_text", "wildcard_text")
-    ]
+    texts = [values.read_text(node.inputs.get(key)) for key in ("populated_text", "wildcard_text")]
     return next((text for text in texts if text), texts[0])
 
 
