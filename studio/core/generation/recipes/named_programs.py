@@ -81,7 +81,8 @@ _MARKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Canva", ("canva magic media",), ("canva magic media",)),
 )
 _MARKED_AS_AI = "a program that calls it made by AI"
-_VERSION = re.compile(r"(?:[\s/_-]+v?\d[\w.-]{0,30}|\s*\([^()]{0,100}\))+$")
+# What separates stands in no version, so that there is one way to read it.
+_VERSION = re.compile(r"(?:[\s/_-]+v?\d[a-z0-9.]{0,30}|\s*\([^()]{0,100}\))+$")
 _JOB_MARK = "job id:"
 _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{20,40}", re.IGNORECASE)
 _MIDJOURNEY_FLAG = re.compile(r"\s--([a-z]{1,20})(?=\s|$)")
@@ -97,7 +98,11 @@ def _find_maker(metadata: ImageMetadata) -> str:
     description = _find_description(metadata)
     if _split_job_id(description) != description:
         return "Midjourney"
-    fields = {(kind, _fold(text)) for kind, text in _list_fields(metadata)}
+    fields = {
+        (kind, name)
+        for kind, text in _list_fields(metadata)
+        for name in _list_spellings(text[:MAX_MAKER_CHARS])
+    }
     for name, programs, phrases in _MARKS:
         if any(("program", text) in fields for text in programs):
             return name
@@ -107,9 +112,10 @@ def _find_maker(metadata: ImageMetadata) -> str:
     return _MARKED_AS_AI if any(text.endswith("algorithmicmedia") for text in types) else ""
 
 
-def _fold(text: str) -> str:
-    """Return a text without case and without a version at its end."""
-    return _VERSION.sub("", " ".join(text[:MAX_MAKER_CHARS].casefold().split()))
+def _list_spellings(text: str) -> tuple[str, str]:
+    """Return a text without case, with and without a version at its end."""
+    folded = " ".join(text.casefold().split())
+    return folded, _VERSION.sub("", folded)
 
 
 def _list_fields(metadata: ImageMetadata) -> Iterator[tuple[FieldKind, str]]:
