@@ -101,7 +101,14 @@ KNOWN_LATENT_WORDS = (
 # Behind a sampler, of no weight for the picture.
 NEUTRAL_RESULT_WORDS = (
     *("VAEDecode", "Save", "Preview", "Reroute", "Context", "Pipe", "pipe", "Show", "Display"),
-    *("Metadata", "LatentFromBatch", "ImageFromBatch", "ImageBatch", "ImageListToImageBatch"),
+    *(
+        "Metadata",
+        "Switch",
+        "LatentFromBatch",
+        "ImageFromBatch",
+        "ImageBatch",
+        "ImageListToImageBatch",
+    ),
 )
 # Behind a sampler: what they do to the picture. Others are called by their name alone.
 RESULT_WORDS = {

@@ -124,7 +124,7 @@ def _note_early_end(settings: Pass, draft: RecipeDraft) -> None:
 
 def _note_other_kinds(origin: Origin, subject: str, draft: RecipeDraft) -> None:
     if origin.other_kinds:
-        words = ", ".join(f"{kind:.40}" for kind in origin.other_kinds[:5])
+        words = ", ".join(f"{kind:.40}" for kind in dict.fromkeys(origin.other_kinds))
         draft.note(f"{subject} was changed in a way not known here: {words}.")
 
 

@@ -80,9 +80,9 @@ class ResultReader:
 
     def _describe(self, node: Node) -> str:
         """Return what a node does, with its kind; empty where it does nothing to a picture."""
-        if any(word in node.kind for word in NEUTRAL_RESULT_WORDS):
-            return ""
         words = RESULT_WORDS.get(node.kind, "")
+        if not words and any(word in node.kind for word in NEUTRAL_RESULT_WORDS):
+            return ""
         link = node.inputs.get("upscale_model")
         loader = self._graph.get(link.node_id) if isinstance(link, Link) else None
         path = as_text(loader.inputs.get("model_name")) if loader else None

@@ -282,6 +282,7 @@ def _note_step(values: GraphValues, node: Node, origin: Origin) -> None:
         origin.new_size = width, height
     if kind.startswith("LatentUpscale"):
         origin.has_latent_resize = True
+    is_detailer = any(word in kind for word in DETAILER_WORDS)
     is_known = is_resize or scale is not None or any(word in kind for word in KNOWN_LATENT_WORDS)
-    if not is_known and not is_sampler(node) and kind not in origin.other_kinds:
+    if (is_detailer or not is_known) and not is_sampler(node) and len(origin.other_kinds) < 5:
         origin.other_kinds.append(kind)
