@@ -22,9 +22,7 @@ from studio.storage import gallery
 from studio.storage.home import Home
 
 
-def read_recipe_values(
-    home: Home, path: Path, number: int, model_name: str = ""
-) -> dict[str, Any]:
+def read_recipe_values(home: Home, path: Path, number: int, model_name: str = "") -> dict[str, Any]:
     """Return the values of a request that a file holds, by what is here; the rest is logged.
 
     Args:

@@ -176,10 +176,15 @@ def test_a_picture_that_no_request_can_use_is_refused_by_its_header(
     began = time.monotonic()
     check_sentence(guests[0].ask("upscale", file_data(path), *settings).json()["error"])
     # Its texts are read whatever its size, and its pixels are not.
-    assert "No generation settings found in" in guests[0].ask("inspect", file_data(path)).json()["error"]
+    assert (
+        "No generation settings found in"
+        in guests[0].ask("inspect", file_data(path)).json()["error"]
+    )
     assert time.monotonic() - began < 5
     mine = send(owner, out.getvalue()).json()[0]
-    assert "No generation settings found in" in owner.ask("inspect", file_data(mine)).json()["error"]
+    assert (
+        "No generation settings found in" in owner.ask("inspect", file_data(mine)).json()["error"]
+    )
 
 
 # ---- small limits ----

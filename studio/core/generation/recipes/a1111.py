@@ -134,7 +134,7 @@ def _read_own_pairs(pairs: Pairs, draft: RecipeDraft) -> None:
 
 
 def _read_prompts(split: A1111Text, pairs: Pairs, draft: RecipeDraft) -> None:
-    """Read both prompts. One that another program's text does not hold is none: it empties nothing."""
+    """Read both prompts; one that another program's text does not hold empties nothing."""
     draft.take_prompt("prompt", split.prompt, has_lora_tags=True)
     negative_prompt = split.negative_prompt
     is_said = bool(draft.values.get("prompt") or draft.values.get("loras"))

@@ -163,10 +163,10 @@ def _take_hires_steps(text: str | None, draft: RecipeDraft, counting: StepCounti
     if counting == "SD.Next" and 0 < strength < 1:
         steps = int(run_steps // strength) + 1
     if steps > MAX_STEPS >= run_steps:
+        rest = count_effective_steps(MAX_STEPS, strength)
         draft.note(
             f"Hires steps: all {run_steps} run there, which is {steps} at strength {strength:g} "
-            f"here; {MAX_STEPS}, the most, are taken, so {count_effective_steps(MAX_STEPS, strength)} "
-            "run."
+            f"here; {MAX_STEPS}, the most, are taken, so {rest} run."
         )
         steps = MAX_STEPS
     draft.take("hires_steps", 0 if steps == first_steps else steps)

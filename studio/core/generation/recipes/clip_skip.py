@@ -46,7 +46,9 @@ def translate_clip_skip(clip_skip: ClipSkip, family: Family) -> tuple[int, str]:
     number, title = clip_skip.number, family.title
     if family.max_clip_skip is not None:
         has_effect = number > family.max_clip_skip
-        note = f"Clip skip {number} has no effect with {title}: its text encoder has no such choice."
+        note = (
+            f"Clip skip {number} has no effect with {title}: its text encoder has no such choice."
+        )
         return family.max_clip_skip, note if has_effect else ""
     offset = family.usual_clip_skip - 1
     if not offset:
