@@ -12,6 +12,7 @@ from typing import Any
 
 from studio.cli.runner import log
 from studio.core.catalog import DEFAULT_MODEL
+from studio.core.generation.recipes.note_words import list_names
 from studio.core.generation.recipes.recipe import Recipe
 from studio.core.generation.request import GenerationRequest
 from studio.core.valid_values import merge_valid
@@ -21,9 +22,7 @@ from studio.storage import gallery
 from studio.storage.home import Home
 
 
-def read_recipe_values(
-    home: Home, path: Path, number: int, model_name: str = ""
-) -> dict[str, Any]:
+def read_recipe_values(home: Home, path: Path, number: int, model_name: str = "") -> dict[str, Any]:
     """Return the values of a request that a file holds, by what is here; the rest is logged.
 
     Args:
@@ -42,7 +41,7 @@ def read_recipe_values(
     if model_name:
         recipe = _leave_model_out(recipe)
     recipe, _ = look_up_files(home.library, recipe, model_name or DEFAULT_MODEL)
-    accepted, faults = merge_valid(GenerationRequest, {}, recipe.values)
+    accepted, faults = merge_valid(GenerationRequest, {}, {**recipe.defaults, **recipe.values})
     log(f"{path.name} was made with {recipe.program}.")
     for note in (*recipe.notes, *faults):
         log(note)
@@ -61,13 +60,13 @@ def _choose(recipe: Recipe, number: int, name: str) -> Recipe:
     titles = [title for title, _ in recipe.choices]
     if number > len(titles) or number < 0:
         raise BadFile(
-            f"{name} holds {len(titles)} recipes to choose from: {', '.join(titles):.300}."
+            f"{name} holds {len(titles)} recipes to choose from: {list_names(titles)}."
             if titles
             else f"{name} holds one recipe only; leave --recipe out."
         )
     if titles and not number:
-        listed = "; ".join(f"{index} {title}" for index, title in enumerate(titles, 1))
-        log(f"{name} holds {len(titles)} recipes; --recipe takes another: {listed:.300}.")
+        listed = list_names(f"{index} {title}" for index, title in enumerate(titles, 1))
+        log(f"{name} holds {len(titles)} recipes; --recipe takes another: {listed}.")
     return recipe.choices[number - 1][1] if number else recipe
 
 
