@@ -39,6 +39,7 @@ NODES: dict[str, tuple[set[str], tuple[str, ...]]] = {
     ),
     "CLIPSetLastLayer": ({"clip", "stop_at_clip_layer"}, ("CLIP",)),
     "CLIPTextEncode": ({"text", "clip"}, ("CONDITIONING",)),
+    "ConditioningZeroOut": ({"conditioning"}, ("CONDITIONING",)),
     "EmptyLatentImage": ({"width", "height", "batch_size"}, ("LATENT",)),
     "KSampler": (
         {"model", "positive", "negative", "latent_image", "seed", "steps", "cfg", "sampler_name"}
@@ -60,6 +61,7 @@ NODES: dict[str, tuple[set[str], tuple[str, ...]]] = {
 TYPES = {
     **{"model": "MODEL", "clip": "CLIP", "vae": "VAE", "positive": "CONDITIONING"},
     **{"negative": "CONDITIONING", "latent_image": "LATENT", "samples": "LATENT"},
+    "conditioning": "CONDITIONING",
     **{"pixels": "IMAGE", "image": "IMAGE", "images": "IMAGE", "upscale_model": "UPSCALE_MODEL"},
 }
 
@@ -186,6 +188,59 @@ def test_a_picture_from_another() -> None:
     assert (scaled["width"], scaled["crop"]) == (128, "center")
     sampler = only(nodes, "KSampler")
     assert (sampler["steps"], sampler["denoise"]) == (8, 0.4)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(25, 0.55), (30, 0.75), (149, 0.013), (7, 0.9)])
+def test_as_many_steps_run_of_as_many_as_here(steps: int, strength: float) -> None:
+    """ComfyUI runs so many as it is told, the last of int(steps / denoise)."""
+    nodes = draw(resolve(image=SHA, strength=strength, steps=steps))
+    sampler = only(nodes, "KSampler")
+    assert sampler["steps"] == int(steps * strength)
+    assert int(sampler["steps"] / sampler["denoise"]) == steps
+
+
+def test_an_empty_negative_prompt_is_zeros_with_sdxl() -> None:
+    """As diffusers' pipeline does by the base model's config; elsewhere it is an empty text."""
+    files = UsedFiles(files=(MODEL,), family="sdxl")
+    for values, family_files, kind in (
+        ({"hires_scale": 2}, files, "ConditioningZeroOut"),
+        ({"negative_prompt": "fog"}, files, "CLIPTextEncode"),
+        ({}, FILES, "CLIPTextEncode"),
+    ):
+        nodes = draw(resolve(prompt="a boat", **values), family_files)
+        samplers = [node["inputs"] for node in nodes.values() if node["class_type"] == "KSampler"]
+        for sampler in samplers:
+            assert nodes[sampler["negative"][0]]["class_type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"prompt": "a (red:1.3) boat"}, "does not restore their mean"),
+        ({"prompt": "a", "negative_prompt": "(fog)"}, "does not restore their mean"),
+        ({"prompt": "a (red:0.7)", "emphasis": "compel"}, "Weights below 1"),
+        ({"scheduler": "Euler a"}, "adds noise at each step"),
+        ({"scheduler": "DPM++ SDE"}, "adds noise at each step"),
+        ({"hires_scale": 2, "hires_resize": "latent"}, "The second pass"),
+    ],
+    ids=str,
+)
+def test_what_will_differ_is_said(values: dict[str, Any], words: str) -> None:
+    (note,) = build_graph(resolve(**values), FILES).notes
+    assert words in note
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": "a red boat"},
+        {"prompt": "a (red:1.3) boat", "emphasis": "Ignore"},
+        {"prompt": "a (red:1.3)", "emphasis": "compel"},
+    ],
+    ids=str,
+)
+def test_nothing_is_said_where_nothing_differs(values: dict[str, Any]) -> None:
+    assert build_graph(resolve(**values), FILES).notes == []
 
 
 @pytest.mark.parametrize("name", sorted(IMAGE_TASK_VALUES))

@@ -16,10 +16,13 @@ from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import SOURCES, read_recipe
 from support.comfyui_graphs import BASIC, changed, dump, node
-from support.recipe_files import FILES, RecipeFile, copy_metadata
+from support.further_recipe_files import FOOOCUS_TITLES, FURTHER_FILES
+from support.recipe_files import FILES as FIRST_FILES
+from support.recipe_files import RecipeFile, copy_metadata, wrap_xmp
 from support.recipe_texts import CIVITAI, DRAW_THINGS, SWARM
 
 pytestmark = pytest.mark.smoke
+FILES = FIRST_FILES | FURTHER_FILES
 # How words and noise are meant: asked apart.
 READING_FIELDS = {"prompt_syntax", "emphasis", "noise_source"}
 
@@ -56,12 +59,44 @@ def test_the_files_that_a_recipe_names(name: str) -> None:
     assert tuple((item.kind, item.name, item.digest) for item in files) == file.files
 
 
-def test_nobody_is_named_where_nobody_is_known() -> None:
-    metadata = ImageMetadata(
-        chunks={"Description": "a boat like Midjourney's"},
-        user_comment="holiday, painted with gemini colours",
-    )
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        ImageMetadata(
+            chunks={"Description": "a boat like Midjourney's"},
+            user_comment="holiday, painted with gemini colours",
+        ),
+        ImageMetadata(chunks={"Author": "Gemini Alvarez", "Software": "GIMP 2.10"}),
+        ImageMetadata(exif={"Artist": "Max.Ai", "Make": "Gemini", "Model": "Gemini 4G"}),
+        ImageMetadata(exif={"Software": "Firefly Grok's darkroom", "Artist": "Grok"}),
+        ImageMetadata(iptc={"2:80": "Midjourney", "2:110": "Gemini Press", "2:115": "Max.Ai"}),
+        ImageMetadata(xmp=wrap_xmp(dc_creator="Imagen Heap", photoshop_Credit="Leonardo Ai")),
+        ImageMetadata(xmp="<dc:creator><rdf:li>Dalle Grok</rdf:li></dc:creator>"),
+        ImageMetadata(xmp=wrap_xmp(photoshop_Credit="Gemini", photoshop_Source="OpenAI")),
+        ImageMetadata(exif={"ImageDescription": "notes on Job ID: none"}),
+        ImageMetadata(xmp=wrap_xmp(Iptc4xmpExt_DigitalSourceType="algorithmicMedia, said Grok")),
+    ],
+    ids=range(10),
+)
+def test_nobody_is_named_where_nobody_is_known(metadata: ImageMetadata) -> None:
     assert [source.program for source in SOURCES if source.recognises(metadata)] == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "program"),
+    [
+        (ImageMetadata(exif={"Software": "Midjourney v6.1"}), "Midjourney"),
+        (ImageMetadata(xmp=wrap_xmp(xmp_CreatorTool="Adobe Firefly 3 (beta)")), "Adobe Firefly"),
+        (ImageMetadata(xmp=wrap_xmp(stEvt_softwareAgent="DALL·E 3")), "ChatGPT (DALL·E)"),
+        (ImageMetadata(xmp=wrap_xmp(c2pa_claim_generator="OpenAI-API")), "ChatGPT (DALL·E)"),
+        (ImageMetadata(iptc={"2:110": "Made with Google AI"}), "Google's Gemini or Imagen"),
+        (ImageMetadata(iptc={"2:65": "NightCafe Studio"}), "NightCafe"),
+        (ImageMetadata(exif={"Make": "Midjourney"}), "Midjourney"),
+    ],
+    ids=range(7),
+)
+def test_a_program_is_told_by_its_whole_name(metadata: ImageMetadata, program: str) -> None:
+    assert read(metadata).program == program
 
 
 def test_civitais_numbers_name_files() -> None:
@@ -112,6 +147,51 @@ def test_a_performance_of_fooocus_is_its_steps(performance: str, steps: int) -> 
     data = {"prompt": "a", "base_model": "tiny", "performance": performance, "steps": -1}
     recipe = fooocus.SOURCE.read(ImageMetadata(chunks={"parameters": json.dumps(data)}))
     assert recipe.values["steps"] == steps
+
+
+def test_what_fooocus_does_beside_is_named() -> None:
+    recipe = read(FILES["Fooocus by titles"].metadata)
+    assert recipe.notes[-4:] == [
+        "Refiner 'paint.safetensors' from 80% of the steps on is not here; the model goes on to "
+        "the end.",
+        "Performance 'Extreme Speed' paints with the LoRA sdxl_lcm_lora, which it needs here.",
+        "Not here: Fooocus' sharpness, ADM guidance; the picture will differ.",
+        "Not taken over: Fooocus V2 Expansion.",
+    ]
+
+
+def test_a_performances_lora_is_taken_once() -> None:
+    data = FOOOCUS_TITLES | {"LoRA 2": "sdxl_lcm_lora.safetensors : 0.9"}
+    recipe = fooocus.SOURCE.read(ImageMetadata(chunks={"parameters": json.dumps(data)}))
+    weights = {use["name"]: use["unet"] for use in recipe.values["loras"]}
+    assert weights == {"inkXL": 0.5, "sdxl_lcm_lora": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "counting"),
+    [
+        ("Fooocus by titles", 2, "ComfyUI"),
+        ("SwarmUI 0.6", 2, "ComfyUI"),
+        ("Draw Things", 2, "Forge"),
+        ("Easy Diffusion, clip skip", 2, "A1111"),
+    ],
+)
+def test_how_a_program_counts_clip_skip(name: str, number: int, counting: str) -> None:
+    clip_skip = read(FILES[name].metadata).clip_skip
+    assert clip_skip is not None
+    assert (clip_skip.number, clip_skip.counting) == (number, counting)
+
+
+def test_the_unknown_is_named_within_bounds() -> None:
+    unknown = {f"unknown_{number}": 1 for number in range(500)}
+    for key, data in (
+        ("invokeai_metadata", {"positive_prompt": "a"}),
+        ("parameters", {"prompt": "a", "base_model": "t"}),
+        ("Comment", {"prompt": "a", "uc": "b", "sampler": "k_euler", "uncond_scale": 1}),
+    ):
+        recipe = read(ImageMetadata(chunks={key: json.dumps(data | unknown)}))
+        (note,) = [note for note in recipe.notes if note.startswith("Not taken over: unknown_0, ")]
+        assert len(note) < 330
 
 
 def test_a_resolution_is_no_program_that_is_run() -> None:

@@ -151,7 +151,6 @@ FILES: dict[str, RecipeFile] = {
             "model": "tiny",
             "loras": [{"name": "ink", "unet": 0.75, "text_encoder": 0.75}],
         },
-        ("Its noise was drawn on 'cuda': the same seed is another picture here.",),
     ),
     "InvokeAI 2": RecipeFile(
         "InvokeAI",
@@ -336,7 +335,7 @@ FILES: dict[str, RecipeFile] = {
             "model": "tiny_v1",
             "vae": "sharp",
         },
-        ("Not taken over: clip_skip.",),
+        (),
         (("model", "tiny_v1", ""), ("vae", "sharp", "")),
     ),
     "Easy Diffusion PNG": RecipeFile(

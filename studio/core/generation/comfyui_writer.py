@@ -4,8 +4,7 @@ Knows: those nodes, their inputs, ComfyUI's names of samplers and schedules. Doe
 (imaging/encode.py), how words are weighed there (comfyui_words.py), how a graph is read (recipes/).
 
 What those nodes cannot do is refused by name, never left out: masks, tiles, a sampler that is not
-there. The picture is not the same bit for bit: ComfyUI weighs words without restoring their mean,
-and its samplers are k-diffusion's.
+there. The picture is not the same bit for bit (comfyui_differences.py).
 
 Source: its modules nodes and comfy_extras (nodes_model_advanced, nodes_upscale_model), and names in
 comfy.samplers.
@@ -25,9 +24,12 @@ from studio.core.catalog import (
     Scheduler,
     get_automatic_schedule,
 )
+from studio.core.families.registry import FAMILIES
+from studio.core.generation.comfyui_differences import find_denoise, list_differences
 from studio.core.generation.comfyui_words import format_pass
 from studio.core.generation.geometry import upscale_size
 from studio.core.generation.prompt_plans import plan_hires_pass, plan_pass
+from studio.core.generation.recipes.clip_skip import count_from_last_layer
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.used_files import UsedFiles, shorten_name
 from studio.errors import InvalidSpec
@@ -73,6 +75,7 @@ _SAID_FIELDS = frozenset(
         *("hires_overlap", "emphasis"),
     }
 )
+_ZEROED_FAMILIES = ("sdxl",)  # an empty negative prompt is zeros, as the base model's config says
 Link = list[str | int]  # a node's id and the number of its output
 
 
@@ -82,7 +85,7 @@ class ComfyGraph:
 
     Attributes:
         nodes: By id, as ComfyUI's API takes them.
-        notes: A sentence for each file that has to be put somewhere.
+        notes: A sentence for each file that has to be put somewhere, and for what will differ.
     """
 
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -115,11 +118,14 @@ def build_graph(request: ResolvedRequest, used_files: UsedFiles) -> ComfyGraph:
         raise InvalidSpec(faults)
     graph = ComfyGraph()
     model, clip, vae = _add_model(graph, request, used_files)
-    conditionings = _add_conditionings(graph, texts, clip)
+    has_zeros = used_files.family in _ZEROED_FAMILIES and not request.negative_prompt
+    conditionings = _add_conditionings(graph, texts, clip, has_zeros=has_zeros)
     latent = _add_start(graph, request, vae)
+    graph.notes += list_differences(request, plans)
     sampler_inputs = _get_sampler_inputs(request, model)
     if request.image:
-        steps, denoise = request.effective_steps, request.strength
+        steps = request.effective_steps
+        denoise = find_denoise(request.steps, request.strength)
     else:
         steps, denoise = request.steps, 1.0
     if steps:
@@ -222,7 +228,8 @@ def _add_model(
         model, clip = [node, 0], [node, 1]
     model = _add_overrides(graph, request, dict(used_files.overrides), model)
     if request.clip_skip > 1:
-        node = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip)
+        number = count_from_last_layer(request.clip_skip, FAMILIES.get(used_files.family))
+        node = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-number)
         clip = [node, 0]
     vae_file = used_files.get("vae")
     if vae_file or request.vae:
@@ -250,15 +257,25 @@ def _add_overrides(
 
 
 def _add_conditionings(
-    graph: ComfyGraph, texts: list[dict[str, str]], clip: Link
+    graph: ComfyGraph, texts: list[dict[str, str]], clip: Link, *, has_zeros: bool
 ) -> list[dict[str, Link]]:
-    """Add both prompts; a second pass has its own where words change on the way to it."""
+    """Add both prompts; a second pass has its own where words change on the way to it.
+
+    Args:
+        graph: What they are added to.
+        texts: Both, pass by pass.
+        clip: The text encoder.
+        has_zeros: Whether the negative prompt is zeros, no text.
+    """
     passes: list[dict[str, Link]] = []
     for words in texts:
         links: dict[str, Link] = {}
         for name, text in words.items():
             if passes and text == texts[0][name]:
                 links[name] = passes[0][name]
+            elif has_zeros and name == "negative":
+                zeros = graph.add("ConditioningZeroOut", conditioning=links["positive"])
+                links[name] = [zeros, 0]
             else:
                 links[name] = [graph.add("CLIPTextEncode", text=text, clip=clip), 0]
         passes.append(links)
@@ -326,5 +343,6 @@ def _add_hires_pass(graph: ComfyGraph, request: ResolvedRequest, vae: Link, late
             enlarged = graph.add("ImageUpscaleWithModel", upscale_model=[loader, 0], image=image)
             image = [enlarged, 0]
         latent = _add_encoded(graph, image, size, vae)
-    steps, denoise = request.hires_effective_steps, request.hires_strength
+    steps = request.hires_effective_steps
+    denoise = find_denoise(request.hires_steps or request.steps, request.hires_strength)
     return [graph.add("KSampler", latent_image=latent, steps=steps, denoise=denoise), 0]

@@ -1,8 +1,8 @@
 """ComfyUI's images: the graph that made them, read from its samplers backwards.
 
 Knows: where the graph stands in a file, which samplers count, how one or two of them become a
-request. Does not know: the graph's forms (comfyui_graph.py), prompts (comfyui_prompts.py), models
-(comfyui_models.py), what a sampler says (comfyui_samplers.py).
+request. Does not know: the graph's forms (comfyui_graph.py, comfyui_drawn.py), prompts
+(comfyui_prompts.py), models (comfyui_models.py), what a sampler says (comfyui_samplers.py).
 
     PNG            chunks "prompt" and "workflow"
     WebP           EXIF's Make and Model: "workflow:{…}", "prompt:{…}"
@@ -19,22 +19,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from studio.core.generation.recipes.comfyui_drawn import parse_drawn_graph
 from studio.core.generation.recipes.comfyui_graph import (
     Graph,
     Link,
     Node,
-    parse_drawn_graph,
     parse_run_graph,
 )
 from studio.core.generation.recipes.comfyui_models import ModelReader
 from studio.core.generation.recipes.comfyui_nodes import OUTPUT_WORDS
 from studio.core.generation.recipes.comfyui_passes import take_first_pass, take_second_pass
 from studio.core.generation.recipes.comfyui_prompts import PromptReader
+from studio.core.generation.recipes.comfyui_results import ResultReader
 from studio.core.generation.recipes.comfyui_samplers import (
     is_sampler,
     read_pass,
     trace_origin,
 )
+from studio.core.generation.recipes.comfyui_switches import skip_switches
 from studio.core.generation.recipes.comfyui_values import GraphValues, WorkLimitReached
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_object, parse_json
@@ -56,22 +58,26 @@ def read_graph(metadata: ImageMetadata) -> Recipe:
 
     Raises ValueError where no sampler of it can be read.
     """
-    graph, nested, text = find_graph(metadata)
+    graph, notes, text = find_graph(metadata)
     recipe = read_recipe(graph, PROGRAM, text, metadata.size)
     if "prompt" not in recipe.values and "Steps: " in metadata.chunks.get("parameters", ""):
         raise ValueError("the words are not in its graph, but in a text beside it.")
-    if nested:
-        names = ", ".join(f"{name:.60}" for name in sorted(set(nested))[:5])
-        recipe.notes.append(f"Nodes that hold a graph of their own are not opened: {names}.")
+    recipe.notes.extend(notes)
     return recipe
 
 
 def find_graph(metadata: ImageMetadata) -> tuple[Graph, list[str], str]:
-    """Return the nodes of a file's graph, the titles of nested graphs, and the graph's text.
+    """Return the nodes of a file's graph, what to say of it, and the graph's text.
 
     The one that was run is taken before the one that was drawn.
     """
-    drawn: tuple[Graph, list[str], str] = ({}, [], "")
+    graph, notes, text = _find_raw_graph(metadata)
+    skip_switches(graph)
+    return graph, notes, text
+
+
+def _find_raw_graph(metadata: ImageMetadata) -> tuple[dict[str, Node], list[str], str]:
+    drawn: tuple[dict[str, Node], list[str], str] = ({}, [], "")
     for text in _list_texts(metadata):
         if not _looks_like_graph(text):
             continue
@@ -126,10 +132,12 @@ def read_recipe(
             f"it was made by {program}, but no node of its graph is a sampler that is known here."
         )
     choices = []
+    results = ResultReader(graph)
     for node in samplers[:MAX_CHOICES]:
         draft = RecipeDraft(program, text[:MAX_SHOWN_CHARS])
         try:
             _read_sampler_chain(GraphValues(graph), node, draft, image_size)
+            results.note_result(node, draft)
         except WorkLimitReached:
             draft.note("The graph is too large to be followed to its end; some of it is missing.")
         choices.append((_title(node, draft), draft.recipe))
@@ -146,6 +154,7 @@ def read_recipe(
             ],
             recipe.text,
             choices,
+            recipe.clip_skip,
         )
     return recipe
 
@@ -163,18 +172,14 @@ def _find_last_samplers(graph: Graph) -> list[Node]:
     saved = _find_nearest(graph, outputs, samplers) if outputs else set()
     candidates = saved or samplers
     if len(candidates) > 1:
-        used: set[str] = set()
-        for node_id in sorted(candidates):
-            if node_id not in used:
-                sources = [graph[node_id]]
-                used |= _find_nearest(graph, sources, candidates - {node_id})
-        candidates = (candidates - used) or candidates
+        sources = [graph[node_id] for node_id in candidates]
+        candidates = (candidates - _find_nearest(graph, sources, candidates)) or candidates
     return [graph[node_id] for node_id in sorted(candidates, key=lambda name: (len(name), name))]
 
 
 def _find_nearest(graph: Graph, nodes: list[Node], samplers: set[str]) -> set[str]:
     """Return the samplers that nodes come from, without going on behind any of them."""
-    seen = {node.node_id for node in nodes}
+    seen: set[str] = set()
     waiting = list(nodes)
     nearest: set[str] = set()
     while waiting:
@@ -205,7 +210,7 @@ def _read_sampler_chain(
         chain.append((node, trace_origin(values, node)))
     first, origin = chain[-1]
     settings = read_pass(values, first)
-    take_first_pass(settings, origin, draft)
+    take_first_pass(settings, origin, draft, is_continued=len(chain) > 1)
     model = ModelReader(values, draft)
     prompts = PromptReader(values, draft)
     prompts.take_prompts(settings.positive, settings.negative)

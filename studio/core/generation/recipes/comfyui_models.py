@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_graph import Link, Node
-from studio.core.generation.recipes.comfyui_nodes import MODEL_PATCHES
-from studio.core.generation.recipes.comfyui_values import MAX_CHAIN, GraphValues
+from studio.core.generation.recipes.comfyui_nodes import (
+    KNOWN_MODEL_WORDS,
+    LORA_TAG_ENCODERS,
+    MODEL_PATCHES,
+)
+from studio.core.generation.recipes.comfyui_tags import list_tagged_loras, read_tagged_text
+from studio.core.generation.recipes.comfyui_values import MAX_CHAIN, PIPE_KEYS, GraphValues
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_number, as_whole_number
 
@@ -97,7 +102,7 @@ class ModelReader:
                 return
             seen.add(node.node_id)
             yield node
-            names = (key, f"{key}1", f"{key}_opt", f"opt_{key}", "pipe", "basic_pipe", "*", "value")
+            names = (key, f"{key}1", f"{key}_opt", f"opt_{key}", *PIPE_KEYS, "*", "value")
             links = (node.inputs.get(name) for name in names)
             link = next((item for item in links if isinstance(item, Link)), None)
 
@@ -127,12 +132,14 @@ class ModelReader:
             self._draft.note("It was painted with a mixture of models; only one is named here.")
         elif "IPAdapter" in kind:
             self._draft.note("IP-Adapter is not here: the picture will differ.")
+        elif not any(word in kind for word in KNOWN_MODEL_WORDS) and "lora_stack" not in inputs:
+            self._draft.note(f"Node {kind!r:.80} changes the model in a way not known here.")
 
     def _take_clip_skip(self, node: Node) -> bool:
         for key in ("stop_at_clip_layer", "clip_skip"):
             layer = as_whole_number(self._values.resolve(node.inputs.get(key), key))
             if layer is not None and layer:
-                self._draft.take("clip_skip", abs(layer))
+                self._draft.take_clip_skip(layer)
                 return True
         return False
 
@@ -150,6 +157,9 @@ class ModelReader:
             stack = stacked.inputs.get("lora_stack")
         for item in nodes:
             yield from self._list_own_loras(item.inputs)
+        if node.kind in LORA_TAG_ENCODERS:
+            for name, unet, encoder in list_tagged_loras(read_tagged_text(self._values, node)):
+                yield LoadedLora(name, unet, encoder)
 
     def _list_own_loras(self, inputs: dict[str, Any]) -> Iterator[LoadedLora]:
         name = inputs.get("lora_name")

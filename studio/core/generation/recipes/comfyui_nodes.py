@@ -4,7 +4,8 @@ Knows: which node is what, the names of its inputs, the order of a core node's w
 know: how they are walked (comfyui_models.py).
 
 Sources: comfyanonymous/ComfyUI; jags111/efficiency-nodes-comfyui; rgthree/rgthree-comfy;
-ltdrdata/ComfyUI-Impact-Pack; the names that they register, no code.
+ltdrdata/ComfyUI-Impact-Pack and ComfyUI-Inspire-Pack; ssitu/ComfyUI_UltimateSDUpscale;
+pythongosssss/ComfyUI-Custom-Scripts; the names that they register, no code.
 """
 
 from __future__ import annotations
@@ -60,6 +61,27 @@ WIDGETS: dict[str, tuple[str, ...]] = {
     "PrimitiveFloat": ("value",),
     "StringConcatenate": ("string_a", "string_b", "delimiter"),
     "SaveImage": ("filename_prefix",),
+    "LoraLoader|pysssss": ("lora_name", "strength_model", "strength_clip"),
+    "CheckpointLoader|pysssss": ("ckpt_name",),
+    "KSampler //Inspire": (
+        *("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "noise_mode"),
+        *("batch_seed_mode", "variation_seed", "variation_strength", "variation_method"),
+    ),
+    "ImpactWildcardEncode": (
+        *("wildcard_text", "populated_text", "mode", "Select to add LoRA"),
+        *("Select to add Wildcard", "seed"),
+    ),
+    "UltimateSDUpscale": (
+        *("upscale_by", "seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+        *("mode_type", "tile_width", "tile_height"),
+    ),
+    "Efficient Loader": (
+        *("ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength"),
+        *("lora_clip_strength", "positive", "negative", "token_normalization"),
+        *("weight_interpretation", "empty_latent_width", "empty_latent_height", "batch_size"),
+    ),
+    "KSampler (Efficient)": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+    "Seed (rgthree)": ("seed",),
 }
 
 OUTPUT_WORDS = (
@@ -70,6 +92,42 @@ OUTPUT_WORDS = (
     "ImageSave",
     "SaveAnimated",
 )
+# Between a sampler and what it began with: read elsewhere, or of no weight for the picture.
+KNOWN_LATENT_WORDS = (
+    *("VAEDecode", "VAEEncode", "LatentUpscale", "ImageUpscaleWithModel", "SetLatentNoiseMask"),
+    *("Empty", "Reroute", "Context", "Load", "Pipe", "pipe", "LatentFromBatch", "RepeatLatent"),
+    *("InpaintModelConditioning", "Preview", "SDXLEmptyLatent", "Switch", "Image Resize"),
+)
+# Behind a sampler, of no weight for the picture.
+NEUTRAL_RESULT_WORDS = (
+    *("VAEDecode", "Save", "Preview", "Reroute", "Context", "Pipe", "pipe", "Show", "Display"),
+    *(
+        "Metadata",
+        "Switch",
+        "LatentFromBatch",
+        "ImageFromBatch",
+        "ImageBatch",
+        "ImageListToImageBatch",
+    ),
+)
+# Behind a sampler: what they do to the picture. Others are called by their name alone.
+RESULT_WORDS = {
+    "ImageUpscaleWithModel": "enlarged by a network",
+    "ImageScale": "resized",
+    "ImageScaleBy": "resized",
+    "ImageScaleToTotalPixels": "resized",
+    "ImageSharpen": "sharpened",
+    "ImageBlur": "blurred",
+    "ImageCrop": "cut out",
+    "FaceDetailer": "faces painted again",
+    "FaceDetailerPipe": "faces painted again",
+    "DetailerForEach": "parts painted again",
+    "DetailerForEachPipe": "parts painted again",
+    "DetailerForEachDebug": "parts painted again",
+    "UltimateSDUpscaleNoUpscale": "painted again in tiles",
+    "ReActorFaceSwap": "faces swapped",
+    "FaceRestoreCFWithModel": "faces restored",
+}
 # What paints parts of a finished picture again: no sampler of the whole.
 DETAILER_WORDS = ("Detailer", "FaceFix")
 
@@ -108,6 +166,15 @@ MODEL_PATCHES = {
     "ModelSamplingContinuousEDM": "noise levels of its own",
     "DifferentialDiffusion": "differential diffusion",
 }
+
+# On a model's way, of no weight for the picture or read elsewhere.
+KNOWN_MODEL_WORDS = (
+    *("CLIPSetLastLayer", "Reroute", "Context", "Pipe", "pipe", "Loader", "Encode", "LoRA", "Lora"),
+    *("RescaleCFG", "ModelSampling", "ModelMerge", "IPAdapter", "TorchCompile", "SageAttention"),
+    *("Switch", "Sampler"),
+)
+# Encoders that load the LoRAs of tags in their text.
+LORA_TAG_ENCODERS = ("ImpactWildcardEncode", "WildcardEncode //Inspire")
 
 TEXT_KEYS = (
     *("populated_text", "text", "string", "value", "prompt", "positive_prompt", "Text", "String"),

@@ -11,33 +11,43 @@ Source: comfyanonymous/ComfyUI's KSampler (set_steps). Facts, no code.
 
 from __future__ import annotations
 
+import math
+
 from studio.core.generation.geometry import count_effective_steps
 from studio.core.generation.recipes.comfyui_graph import Node
 from studio.core.generation.recipes.comfyui_samplers import Origin, Pass, read_pass
 from studio.core.generation.recipes.comfyui_values import GraphValues
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_number
+from studio.core.generation.recipes.seeds import read_seed
 
 _MAX_STEPS_HERE = 150
+_MAX_STEPS_THERE = 10_000
+_STRENGTH_DIGITS = 4
 # What ComfyUI's nodes have by default: the ends that Stable Diffusion's own levels have.
 _OWN_LEVELS = {"sigma_min": 0.0291675, "sigma_max": 14.614642, "rho": 7.0}
 _LEVEL_TOLERANCE = 0.01
 _STEPPED_NOISE_WORDS = ("ancestral", "sde", "lcm")
 
 
-def take_first_pass(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
-    draft.take_seed(settings.seed)
+def take_first_pass(
+    settings: Pass, origin: Origin, draft: RecipeDraft, *, is_continued: bool = False
+) -> None:
+    """Take what the first sampler was asked for.
+
+    Args:
+        settings: Of that sampler.
+        origin: What it began with.
+        draft: The recipe.
+        is_continued: Whether another sampler goes on with its result.
+    """
+    _take_noise(settings, draft)
     if settings.cfg is not None:
         draft.take_number("guidance", settings.cfg)
     draft.take_sampler(settings.sampler, settings.schedule)
     _take_levels(settings, draft)
     for sentence in settings.notes:
         draft.note(sentence)
-    steps = settings.steps
-    if steps is not None and 0 < settings.denoise < 1:
-        steps = find_whole_steps(steps, settings.denoise)
-    if steps is not None:
-        draft.take_number("steps", steps)
     if isinstance(settings.sampler, str) and any(
         word in settings.sampler for word in _STEPPED_NOISE_WORDS
     ):
@@ -54,10 +64,68 @@ def take_first_pass(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
         draft.note("It was made from another picture, which the file does not hold.")
     elif origin.kind == "unknown":
         draft.note("What it began with is not in the file: the size may be another.")
-    if settings.denoise < 1 and origin.kind != "noise":
-        draft.take_number("strength", settings.denoise)
-    elif settings.denoise < 1:
-        draft.note(f"Denoise {settings.denoise:g} from pure noise is not here: it will differ.")
+    _note_other_kinds(origin, "What it began with", draft)
+    _take_steps(settings, origin, draft)
+    if not is_continued:
+        _note_early_end(settings, draft)
+
+
+def _take_noise(settings: Pass, draft: RecipeDraft) -> None:
+    """Take the seed, and how Inspire's samplers draw and mix noise."""
+    is_cpu = not str(settings.noise_mode or "").startswith("GPU")
+    draft.take_seed(settings.seed, is_cpu_noise=is_cpu)
+    if not is_cpu and settings.seed is not None:
+        draft.take("noise_source", "NV")
+    strength = as_number(settings.variation_strength)
+    if not strength:
+        return
+    seed, note = read_seed(settings.variation_seed, is_cpu)
+    if note:
+        draft.note(note.replace("Seed", "Variation seed", 1))
+    elif draft.take("variation_seed", seed):
+        draft.take_number("variation_strength", strength)
+    if settings.variation_method != "slerp":
+        draft.note("Noise of two seeds was mixed along a line, here along an arc: it will differ.")
+
+
+def _take_steps(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
+    """Take the steps, and of a picture how much of them ran."""
+    steps, denoise = settings.steps, settings.denoise
+    first_step = settings.first_step if steps and 0 < settings.first_step < steps else 0
+    is_noise = origin.kind == "noise"
+    if not settings.adds_noise and origin.kind != "sampler":
+        draft.note("Its sampler added no noise at the beginning; here it does: it will differ.")
+    if steps and first_step and denoise == 1:
+        if is_noise:
+            draft.note(f"It began at step {first_step} of {steps}, here at the first: it differs.")
+        else:
+            denoise = find_strength(steps, steps - first_step)
+            draft.take_number("steps", steps)
+            draft.take_number("strength", denoise)
+            return
+    if steps is not None and 0 < denoise < 1:
+        steps, strength = find_share(steps, denoise, draft)
+    else:
+        strength = denoise
+    if steps is not None:
+        draft.take_number("steps", steps)
+    if denoise < 1 and not is_noise:
+        draft.take_number("strength", strength)
+    elif denoise < 1:
+        draft.note(f"Denoise {denoise:g} from pure noise is not here: it will differ.")
+
+
+def _note_early_end(settings: Pass, draft: RecipeDraft) -> None:
+    steps, last_step = settings.steps, settings.last_step
+    if steps and last_step is not None and 0 < last_step < steps:
+        ending = "with noise left" if settings.keeps_noise else "without noise from there on"
+        draft.note(f"It ended at step {last_step} of {steps}, {ending}; here all steps run.")
+
+
+def _note_other_kinds(origin: Origin, subject: str, draft: RecipeDraft) -> None:
+    if origin.other_kinds:
+        words = ", ".join(f"{kind:.40}" for kind in dict.fromkeys(origin.other_kinds))
+        draft.note(f"{subject} was changed in a way not known here: {words}.")
 
 
 def _take_levels(settings: Pass, draft: RecipeDraft) -> None:
@@ -75,17 +143,33 @@ def _take_levels(settings: Pass, draft: RecipeDraft) -> None:
         draft.take_number(name, level)
 
 
-def find_whole_steps(steps: int, denoise: float) -> int:
-    """Return of how many steps so many run at a strength; ComfyUI counts those that run.
+def find_share(steps: int, denoise: float, draft: RecipeDraft) -> tuple[int, float]:
+    """Return the steps of the whole way, and the strength at which as many run as in ComfyUI.
 
     Args:
-        steps: That run.
+        steps: That run there, of int(steps / denoise).
         denoise: Above 0 and below 1.
+        draft: What is told where so many steps are not here.
     """
-    for whole_steps in range(steps, _MAX_STEPS_HERE + 1):
-        if count_effective_steps(whole_steps, denoise) >= steps:
-            return whole_steps
-    return _MAX_STEPS_HERE
+    if not 0 < steps <= _MAX_STEPS_THERE:
+        return steps, denoise
+    whole_steps = int(min(steps / denoise, 1e9))
+    if whole_steps > _MAX_STEPS_HERE:
+        running = count_effective_steps(_MAX_STEPS_HERE, denoise)
+        draft.note(
+            f"There {steps} steps of {whole_steps} ran; here {running} of {_MAX_STEPS_HERE} run, "
+            "the most there are."
+        )
+        return _MAX_STEPS_HERE, denoise
+    if count_effective_steps(whole_steps, denoise) == steps:
+        return whole_steps, denoise
+    return whole_steps, find_strength(whole_steps, steps)
+
+
+def find_strength(whole_steps: int, running_steps: int) -> float:
+    """Return a strength of few digits at which just so many steps of the whole way run."""
+    unit = 10**_STRENGTH_DIGITS
+    return math.ceil(running_steps * unit / whole_steps) / unit
 
 
 def take_second_pass(
@@ -105,7 +189,9 @@ def take_second_pass(
             )
         else:
             draft.note("A second sampler painted it again at the same size; that is left out.")
+        _note_other_kinds(origin, "What the second sampler began with", draft)
         return
+    _note_other_kinds(origin, "What the second pass began with", draft)
     scale = _find_scale(origin, draft, image_size)
     if scale is None:
         draft.note("It was enlarged and painted again, by how much is not in the file.")
@@ -115,12 +201,7 @@ def take_second_pass(
     if origin.upscaler:
         draft.add_file("upscaler", origin.upscaler)
         draft.take("hires_upscaler", origin.upscaler)
-    draft.take_number("hires_strength", settings.denoise)
-    if settings.steps is not None:
-        steps = settings.steps
-        if 0 < settings.denoise < 1:
-            steps = find_whole_steps(steps, settings.denoise)
-        draft.take_number("hires_steps", steps)
+    _take_second_steps(settings, draft)
     tile = as_number(values.resolve(node.inputs.get("tile_width"), "tile_width"))
     if tile:
         draft.take_number("hires_tile", int(tile) // 8 * 8)
@@ -131,6 +212,18 @@ def take_second_pass(
         first.schedule,
     ):
         draft.note("Its second pass had a sampler or guidance of its own; here it has the first's.")
+
+
+def _take_second_steps(settings: Pass, draft: RecipeDraft) -> None:
+    steps, strength = settings.steps, settings.denoise
+    if steps and 0 < settings.first_step < steps and strength == 1:
+        strength = find_strength(steps, steps - settings.first_step)
+    elif steps is not None and 0 < strength < 1:
+        steps, strength = find_share(steps, strength, draft)
+    draft.take_number("hires_strength", strength)
+    if steps is not None:
+        draft.take_number("hires_steps", steps)
+    _note_early_end(settings, draft)
 
 
 def _find_scale(

@@ -17,7 +17,16 @@ import re
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_graph import Link, Node
-from studio.core.generation.recipes.comfyui_nodes import CONDITIONING_PATCHES, ENCODER_TEXTS
+from studio.core.generation.recipes.comfyui_nodes import (
+    CONDITIONING_PATCHES,
+    ENCODER_TEXTS,
+    LORA_TAG_ENCODERS,
+)
+from studio.core.generation.recipes.comfyui_tags import (
+    LORA_TAG,
+    has_block_weights,
+    read_tagged_text,
+)
 from studio.core.generation.recipes.comfyui_values import MAX_NESTING, GraphValues
 from studio.core.generation.recipes.draft import RecipeDraft, get_file_name
 from studio.core.generation.recipes.json_text import as_number, as_text
@@ -27,6 +36,8 @@ _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _BARE_BRACKETS = re.compile(r"(?<!\\)([\[\]])")
 # Bounded: with open ends a long line of digits takes hours.
 _COLON_NUMBER = re.compile(r":\s{0,9}([+-]?(?:\d{1,9}(?:\.\d{0,20})?|\.\d{1,20}))\s{0,9}$")
+_PLAIN_ENCODERS = ("CLIPTextEncode", "CLIPTextEncodeSDXL")
+_MIN_SDXL_SIDE_PX = 640  # smaller ones are of SD 1.x
 # Of shiimizu's smZ CLIPTextEncode: they read schedules, AND and BREAK too.
 _A1111_PARSERS = ("A1111", "full")
 _LOW_WEIGHT = re.compile(r":\s*(?:-|0?\.\d|0\s*\))")
@@ -102,6 +113,7 @@ class PromptReader:
         self.clip: Any = None
         self.guidance: float | None = None  # Flux's, which the model is told
         self._emphasis = "compel"  # ComfyUI's own way is compel's, for weights above 1
+        self._words: dict[tuple[Link, str], str] = {}
 
     def take_prompts(self, positive: Any, negative: Any) -> None:
         """Read both prompts into the recipe; one that cannot be read stays as it is."""
@@ -115,6 +127,20 @@ class PromptReader:
                 continue
             self._draft.take_prompt(name, words)
             self._note_emphasis(words)
+            if name == "negative_prompt":
+                self._note_empty(link, words)
+
+    def _note_empty(self, link: Any, words: str) -> None:
+        """Say what an empty negative prompt is with SDXL: there it is read, here it is zeros."""
+        node = self._values.get_node(link)
+        sides = [self._draft.values.get(name) for name in ("width", "height")]
+        is_large = all(isinstance(side, int) and side >= _MIN_SDXL_SIDE_PX for side in sides)
+        is_asked = self._draft.values.get("guidance") != 1 and self.guidance is None
+        if node and node.kind in _PLAIN_ENCODERS and not words and is_large and is_asked:
+            self._draft.note(
+                "Its empty negative prompt was read as words; with SDXL it is zeros here: it will "
+                "differ a little."
+            )
 
     def _note_emphasis(self, words: str) -> None:
         """Say how weights are meant: mostly as steps away from an empty prompt, as compel does."""
@@ -126,14 +152,30 @@ class PromptReader:
             self._draft.note("Weights below 1 will differ a little from ComfyUI's.")
 
     def read_words(self, link: Any, name: str, depth: int) -> str | None:
-        """Return the words of a conditioning; None where they are not in the graph."""
+        """Return the words of a conditioning; None where they are not in the graph.
+
+        Each is read once, whatever joins it how often.
+        """
         if isinstance(link, str):  # a loader that takes the prompts themselves
             return adapt_words(link)
+        if (link, name) in self._words:
+            return self._words[link, name]
         node = self._values.get_node(link)
         if node is None or depth > MAX_NESTING:
             return None
+        words = as_text(self._read_node(node, link, name, depth))
+        if words is not None:
+            self._values.spend_on_text(words)
+            self._words[link, name] = words
+        return words
+
+    def _read_node(self, node: Node, link: Link, name: str, depth: int) -> str | None:
         if node.kind == "ConditioningZeroOut":
+            self._note_zeros(name)
             return ""
+        if node.kind in LORA_TAG_ENCODERS:
+            self.clip = self.clip or Link(node.node_id, 1)
+            return self._read_tagged(node)
         if node.kind in ("ConditioningCombine", "ConditioningConcat", "ConditioningAverage"):
             return self._read_joined(node, name, depth)
         if self.clip is None and "clip" in node.inputs:
@@ -153,6 +195,26 @@ class PromptReader:
         if self._read_interpretation(node) in _A1111_PARSERS:
             return text
         return adapt_words(text)
+
+    def _read_tagged(self, node: Node) -> str | None:
+        """Return the words of a node that loads the LoRAs of their tags, and knows BREAK."""
+        text = read_tagged_text(self._values, node)
+        if text is None:
+            return None
+        if has_block_weights(text):
+            self._draft.note("Weights of LoRAs by blocks are not here: it will differ.")
+        parts = LORA_TAG.sub("", text).split("BREAK")
+        return " BREAK ".join(adapt_words(part).strip() for part in parts)
+
+    def _note_zeros(self, name: str) -> None:
+        """Say that a prompt was zeros, where it is asked."""
+        if name == "prompt":
+            self._draft.note("Its prompt was zeros, no words: it will differ.")
+        elif self._draft.values.get("guidance") != 1:
+            self._draft.note(
+                "Its negative prompt was zeros, as an empty one is here with SDXL; with other "
+                "models it will differ."
+            )
 
     def _read_interpretation(self, node: Node) -> str:
         """Take how an encoder that can choose weighs words. Return its parser's name, if any."""

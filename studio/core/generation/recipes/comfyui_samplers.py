@@ -14,6 +14,7 @@ from typing import Any, Literal
 from studio.core.generation.recipes.comfyui_graph import Link, Node
 from studio.core.generation.recipes.comfyui_nodes import (
     DETAILER_WORDS,
+    KNOWN_LATENT_WORDS,
     SAMPLER_NODES,
     SCHEDULE_NODES,
 )
@@ -33,7 +34,9 @@ _PASSED_KEYS = (
 class Pass:
     """What one sampler was asked for; None is what the graph does not say.
 
-    `levels` are the ends of the noise levels and their curve, by the names of a request's fields.
+    `levels` are the ends of the noise levels and their curve, by the names of a request's fields;
+    `keeps_noise` says whether noise stays where it stops early; `noise_mode`, `variation_seed`,
+    `variation_strength` and `variation_method` are Inspire's.
     """
 
     seed: Any = None
@@ -45,6 +48,11 @@ class Pass:
     first_step: int = 0
     last_step: int | None = None
     adds_noise: bool = True
+    keeps_noise: bool = False
+    noise_mode: Any = None
+    variation_seed: Any = None
+    variation_strength: Any = None
+    variation_method: Any = None
     model: Any = None
     positive: Any = None
     negative: Any = None
@@ -66,6 +74,7 @@ class Origin:
         has_latent_resize: Whether latents were enlarged, no pixels.
         upscaler: The network that enlarged it.
         is_masked: Whether only a part is painted.
+        other_kinds: Of nodes on the way that do something not known here.
     """
 
     kind: Literal["noise", "picture", "sampler", "unknown"] = "unknown"
@@ -77,6 +86,7 @@ class Origin:
     has_latent_resize: bool = False
     upscaler: str = ""
     is_masked: bool = False
+    other_kinds: list[str] = field(default_factory=list)
 
     @property
     def is_enlarged(self) -> bool:
@@ -112,7 +122,7 @@ def read_pass(values: GraphValues, node: Node) -> Pass:
 
     seed = resolve("seed")
     denoise = as_number(resolve("denoise"))
-    return Pass(
+    settings = Pass(
         seed=resolve("noise_seed") if seed is None else seed,
         steps=as_whole_number(resolve("steps")),
         cfg=resolve("cfg"),
@@ -122,10 +132,19 @@ def read_pass(values: GraphValues, node: Node) -> Pass:
         first_step=as_whole_number(resolve("start_at_step")) or 0,
         last_step=as_whole_number(resolve("end_at_step")),
         adds_noise=resolve("add_noise") not in ("disable", False),
+        keeps_noise=resolve("return_with_leftover_noise") in ("enable", True),
         model=values.find_input(node, "model"),
         positive=values.find_input(node, "positive"),
         negative=values.find_input(node, "negative"),
     )
+    _read_noise(values, node, settings)
+    return settings
+
+
+def _read_noise(values: GraphValues, node: Node, settings: Pass) -> None:
+    """Read how a node of Inspire draws its noise."""
+    for key in ("noise_mode", "variation_seed", "variation_strength", "variation_method"):
+        setattr(settings, key, values.resolve(node.inputs.get(key), key))
 
 
 def _read_assembled(values: GraphValues, node: Node) -> Pass:
@@ -145,6 +164,7 @@ def _read_assembled(values: GraphValues, node: Node) -> Pass:
         settings.cfg = 1  # no negative prompt is asked
     elif guider is not node and guider.kind != "CFGGuider":
         settings.notes.append(f"Guidance by {guider.kind!r:.60} is not here: it will differ.")
+    _read_noise(values, noise, settings)
     _read_solver(values, inputs.get("sampler"), settings)
     _read_noise_levels(values, inputs.get("sigmas"), settings)
     return settings
@@ -262,3 +282,7 @@ def _note_step(values: GraphValues, node: Node, origin: Origin) -> None:
         origin.new_size = width, height
     if kind.startswith("LatentUpscale"):
         origin.has_latent_resize = True
+    is_detailer = any(word in kind for word in DETAILER_WORDS)
+    is_known = is_resize or scale is not None or any(word in kind for word in KNOWN_LATENT_WORDS)
+    if (is_detailer or not is_known) and not is_sampler(node) and len(origin.other_kinds) < 5:
+        origin.other_kinds.append(kind)

@@ -12,13 +12,15 @@ from studio.core.generation.recipes.comfyui_graph import Graph, Link, Node
 from studio.core.generation.recipes.comfyui_nodes import JOINING_NODES, TEXT_KEYS
 from studio.core.generation.recipes.json_text import as_size, as_text
 
-MAX_STEPS = 20_000  # nodes looked at for one recipe
+MAX_STEPS = 20_000  # of looking, for one recipe: a step is a node
+_INPUTS_PER_STEP = 50
+_CHARS_PER_STEP = 5_000
 MAX_CHAIN = 1_000  # nodes one behind the other
 MAX_NESTING = 40  # joined texts and conditionings within each other
 _VALUE_KEYS = ("value", "Value", "int", "float", "number", "INT", "FLOAT", "Number", "a")
 _ALIASES = {"seed": ("noise_seed",), "noise_seed": ("seed",), "steps": ("steps_total",)}
 _SIZE_KEYS = ("dimensions", "resolution", "size", "preset")
-_PIPE_KEYS = ("pipe", "basic_pipe", "base_ctx", "ctx", "context", "opt_context", "script")
+PIPE_KEYS = ("pipe", "basic_pipe", "base_ctx", "ctx", "context", "opt_context", "script")
 
 
 class WorkLimitReached(Exception):
@@ -35,10 +37,21 @@ class GraphValues:
 
     def get_node(self, link: Any) -> Node | None:
         """Return the node that a link comes from; None where there is none."""
-        self._steps_left -= 1
+        if not isinstance(link, Link):
+            return None
+        node = self.graph.get(link.node_id)
+        self.spend(1 + (len(node.inputs) // _INPUTS_PER_STEP if node else 0))
+        return node
+
+    def spend(self, steps: int) -> None:
+        """Count work. Raises WorkLimitReached."""
+        self._steps_left -= steps
         if self._steps_left < 0:
             raise WorkLimitReached
-        return self.graph.get(link.node_id) if isinstance(link, Link) else None
+
+    def spend_on_text(self, text: str) -> None:
+        """Count work on a text. Raises WorkLimitReached."""
+        self.spend(len(text) // _CHARS_PER_STEP)
 
     def resolve(self, value: Any, key: str) -> Any:
         """Return a value, through links to nodes that hold one; None where none can be read.
@@ -71,7 +84,7 @@ class GraphValues:
             if current.inputs.get(key) is not None:
                 return current.inputs[key]
             pipe = next(
-                (current.inputs[name] for name in _PIPE_KEYS if name in current.inputs), None
+                (current.inputs[name] for name in PIPE_KEYS if name in current.inputs), None
             )
             source = self.get_node(pipe)
             if source and key in ("model", "clip") and "ckpt_name" in source.inputs:
@@ -109,6 +122,7 @@ class GraphValues:
             if part is None:  # half a prompt is none
                 return None
             parts.append(part)
-        mark = delimiter if isinstance(delimiter, str) else ""
+        mark = as_text(delimiter) or ""
         joined = mark.replace("\\n", "\n").join(part for part in parts if part)
+        self.spend_on_text(joined)
         return as_text(joined)

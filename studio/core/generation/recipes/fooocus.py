@@ -14,6 +14,7 @@ receyuki/stable-diffusion-prompt-reader (format/fooocus). Facts, no code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,13 +37,41 @@ _STEPS_BY_PERFORMANCE = {
     "lightning": 4,
     "hyper-sd": 4,
 }
+# A performance paints with a LoRA of its own, which most versions list among the others.
+_LORAS_BY_PERFORMANCE = {
+    "extreme speed": "sdxl_lcm_lora",
+    "lightning": "sdxl_lightning_4step_lora",
+    "hyper-sd": "sdxl_hyper_sd_4step_lora",
+}
 _MARKS = ("base_model", "Base Model", "base_model_name")
 _OWN_SETTINGS = {
     "sharpness": "sharpness",
-    "adm_guidance": "ADM guidance",
-    "adaptive_cfg": "adaptive CFG",
+    "adm guidance": "ADM guidance",
+    "adaptive cfg": "adaptive CFG",
     "freeu": "FreeU",
 }
+# As older versions call them, and forks.
+_OTHER_KEYS = {
+    "cfg mimicking from tsnr": "adaptive cfg",
+    "sampler name": "sampler",
+    "negative": "negative prompt",
+    "cfg": "guidance scale",
+    "base model name": "base model",
+    "real prompt": "full prompt",
+    "real negative prompt": "full negative prompt",
+}
+_READ_KEYS = {
+    *("prompt", "negative prompt", "full prompt", "full negative prompt", "styles", "performance"),
+    *("steps", "resolution", "width", "height", "guidance scale", "seed", "sampler", "scheduler"),
+    *("clip skip", "base model", "base model hash", "vae", "loras", "refiner model"),
+    *_OWN_SETTINGS,
+}
+# Of no use for another picture, or said with the refiner.
+_UNUSED_KEYS = {
+    *("metadata scheme", "version", "software", "created by", "image number", "refiner switch"),
+    *("refiner swap method", "refiner model hash", "overwrite switch"),
+}
+_SLOT_KEY = re.compile(r"(?:lora combined |lora |l|w)\d{1,3}")
 
 
 def find_settings(metadata: ImageMetadata) -> dict[str, Any]:
@@ -76,17 +105,41 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         raise ValueError("there are no settings of Fooocus in it.")
     draft = RecipeDraft(_name_program(data))
     draft.show(data)
+    unused = [key for key, value in data.items() if value and not _is_known(key)]
+    data = _fold_keys(data)
     _take_prompts(data, draft)
     _take_numbers(data, draft)
     _take_files(data, draft)
-    changed = [words for key, words in _OWN_SETTINGS.items() if _get(data, key) not in (None, "")]
+    changed = [words for key, words in _OWN_SETTINGS.items() if data.get(key) not in (None, "")]
     if changed:
         draft.note(f"Not here: Fooocus' {', '.join(changed)}; the picture will differ.")
+    draft.note_unused(unused)
     return draft.recipe
 
 
+def _fold_key(key: str) -> str:
+    folded = key[:100].casefold().replace("_", " ")
+    return _OTHER_KEYS.get(folded, folded)
+
+
+def _is_known(key: str) -> bool:
+    folded = _fold_key(key)
+    is_read = folded in _READ_KEYS or folded in _UNUSED_KEYS
+    return is_read or bool(_SLOT_KEY.fullmatch(folded))
+
+
+def _fold_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by the present name of their keys in small letters, with blanks."""
+    folded: dict[str, Any] = {}
+    for key, value in data.items():
+        if value is not None:
+            folded.setdefault(_fold_key(key), value)
+    return folded
+
+
 def _name_program(data: dict[str, Any]) -> str:
-    words = " ".join(str(_get(data, key))[:60] for key in ("software", "version")).casefold()
+    folded = _fold_keys(data)
+    words = " ".join(str(folded.get(key))[:60] for key in ("software", "version")).casefold()
     if "ruined" in words:
         return "Ruined Fooocus"
     if "mre" in words:
@@ -94,35 +147,21 @@ def _name_program(data: dict[str, Any]) -> str:
     return "SimpleSDXL" if "simple" in words else "Fooocus"
 
 
-def _get(data: dict[str, Any], *keys: str) -> Any:
-    """Return a setting by its key, or by the title that older versions wrote."""
-    for key in keys:
-        for name in (key, key.replace("_", " ").title(), key.capitalize()):
-            if data.get(name) is not None:
-                return data[name]
-    return None
-
-
 def _take_prompts(data: dict[str, Any], draft: RecipeDraft) -> None:
-    for name, full_keys, raw_keys in (
-        ("prompt", ("full_prompt", "real_prompt"), ("prompt",)),
-        (
-            "negative_prompt",
-            ("full_negative_prompt", "real_negative_prompt"),
-            ("negative_prompt", "negative"),
-        ),
-    ):
-        raw = as_text(_get(data, *raw_keys))
-        texts = [text for text in as_list(_get(data, *full_keys)) if isinstance(text, str) and text]
+    for name in ("prompt", "negative_prompt"):
+        key = name.replace("_", " ")
+        raw = as_text(data.get(key))
+        full = as_list(data.get(f"full {key}"))
+        texts = [text for text in full if isinstance(text, str) and text]
         if texts:
             words: str | None = " BREAK ".join(adapt_words(text) for text in texts)
         else:
             words = None if raw is None else adapt_words(raw)
         draft.take_prompt(name, words, has_lora_tags=not texts and not data.get("loras"))
-    styles = _get(data, "styles")
+    styles = data.get("styles")
     if styles and styles != "[]":
         names = styles if isinstance(styles, str) else ", ".join(map(str, as_list(styles)))
-        is_written_out = bool(_get(data, "full_prompt", "real_prompt"))
+        is_written_out = bool(data.get("full prompt"))
         draft.note(
             f"Styles {names.strip('[]'):.200}: "
             + ("written out in the prompt." if is_written_out else "not here; it will differ.")
@@ -134,32 +173,32 @@ def _take_prompts(data: dict[str, Any], draft: RecipeDraft) -> None:
 
 
 def _take_numbers(data: dict[str, Any], draft: RecipeDraft) -> None:
-    performance = as_text(_get(data, "performance"))
-    steps = as_number(_get(data, "steps"))
+    performance = as_text(data.get("performance"))
+    steps = as_number(data.get("steps"))
     if steps is None or steps < 1:  # -1 is what the performance has
         steps = _STEPS_BY_PERFORMANCE.get((performance or "").casefold())
     if steps is not None:
         draft.take_number("steps", steps)
     elif performance:
         draft.note(f"Performance {performance!r:.60} is not known here; the steps stay.")
-    size = as_size(_get(data, "resolution"))
-    draft.take_size(*(size or (_get(data, "width"), _get(data, "height"))))
-    guidance = _get(data, "guidance_scale", "cfg")
-    if guidance is not None:
-        draft.take_number("guidance", guidance)
-    draft.take_seed(_get(data, "seed"))
-    draft.take_sampler(_get(data, "sampler_name", "sampler"), _get(data, "scheduler"))
-    if _get(data, "clip_skip") is not None:
-        draft.take_number("clip_skip", _get(data, "clip_skip"))
+    size = as_size(data.get("resolution"))
+    draft.take_size(*(size or (data.get("width"), data.get("height"))))
+    if data.get("guidance scale") is not None:
+        draft.take_number("guidance", data["guidance scale"])
+    draft.take_seed(data.get("seed"))
+    draft.take_sampler(data.get("sampler"), data.get("scheduler"))
+    if data.get("clip skip") is not None:
+        draft.take_clip_skip(data["clip skip"])
 
 
 def _take_files(data: dict[str, Any], draft: RecipeDraft) -> None:
-    model = _get(data, "base_model_name", "base_model")
-    draft.add_model(model, _get(data, "base_model_hash"))
-    refiner = as_text(_get(data, "refiner_model"))
+    draft.add_model(data.get("base model"), data.get("base model hash"))
+    refiner = as_text(data.get("refiner model"))
     if refiner and refiner != "None":
-        draft.note(f"Refiner {refiner!r:.80} is not here; the model goes on to the end.")
-    vae = as_text(data.get("vae") or data.get("VAE"))
+        share = as_number(data.get("refiner switch"))
+        place = "" if share is None else f" from {share:.0%} of the steps on"
+        draft.note(f"Refiner {refiner!r:.80}{place} is not here; the model goes on to the end.")
+    vae = as_text(data.get("vae"))
     if vae and vae.startswith("Default"):
         draft.take("vae", "")
     elif vae:
@@ -172,12 +211,24 @@ def _take_files(data: dict[str, Any], draft: RecipeDraft) -> None:
             draft.add_lora(item[0], item[1], digest=digest)
     if not data.get("loras"):
         _take_numbered_loras(data, draft)
+    _take_performance_lora(data, draft)
+
+
+def _take_performance_lora(data: dict[str, Any], draft: RecipeDraft) -> None:
+    """Take the LoRA that a performance is made of, also where the file does not list it."""
+    performance = as_text(data.get("performance")) or ""
+    name = _LORAS_BY_PERFORMANCE.get(performance.casefold())
+    if name is None:
+        return
+    if name not in {use["name"] for use in draft.values.get("loras", [])}:
+        draft.add_lora(name, 1.0)
+    draft.note(f"Performance {performance!r:.40} paints with the LoRA {name}, which it needs here.")
 
 
 def _take_numbered_loras(data: dict[str, Any], draft: RecipeDraft) -> None:
     """Read LoRAs of older versions: "ink : 0.5", with whether it is on before it since 2.4."""
     for place in range(1, MAX_LORA_SLOTS + 1):
-        text = as_text(data.get(f"lora_combined_{place}", data.get(f"LoRA {place}")))
+        text = as_text(data.get(f"lora combined {place}", data.get(f"lora {place}")))
         parts = text.split(" : ") if text else []
         if len(parts) == 3 and parts[0] == "True":
             parts = parts[1:]

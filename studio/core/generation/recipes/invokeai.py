@@ -46,9 +46,27 @@ _MISSING = {
     "seamless_y": "seamless edges",
     "regional_prompts": "prompts for regions",
 }
+_READ_KEYS = {
+    *("positive_prompt", "negative_prompt", "positive_style_prompt", "negative_style_prompt"),
+    *("width", "height", "seed", "rand_device", "scheduler", "clip_skip", "model", "vae", "loras"),
+    *("strength", "init_image", "generation_mode", *_NUMBER_FIELDS, *_MISSING),
+}
+# Of no use for another picture, or said with what they belong to.
+_UNUSED_KEYS = {
+    *("app_version", "canvas_v2_metadata", "hrf_method", "hrf_strength", "refiner_cfg_scale"),
+    *("refiner_steps", "refiner_scheduler", "refiner_positive_aesthetic_score"),
+    *("refiner_negative_aesthetic_score", "refiner_start", "hrf_height", "hrf_width"),
+    *("control_layers", "positive_prompt_id", "qwen3_encoder"),
+}
+_SECOND_KEYS = {
+    *("model", "model_weights", "model_hash", "app_id", "app_version", "image"),
+    *("prompt", "steps", "cfg_scale", "height", "width", "seed", "sampler", "type", "strength"),
+    *("postprocessing", "hires_fix", "seamless", "variations", "perlin", "threshold"),
+}
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _DREAM = re.compile(r'\s*"(.*)"((?:\s+-.*)?)$', re.DOTALL)
 _DREAM_FLAG = re.compile(r"(?:^|\s)-([A-Za-z])\s*([^\s]{1,80})")
+_DREAM_LONG_FLAG = re.compile(r"\s(--[a-z][a-z_-]{0,40})")
 _DREAM_KEYS = {
     **{"s": "steps", "S": "seed", "W": "width", "H": "height"},
     **{"C": "cfg_scale", "A": "sampler", "f": "strength"},
@@ -93,6 +111,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         draft.recipe.text = metadata.chunks.get(_FIRST_KEY, "")[:2_000]
         _take_image(settings, draft)
         _take_old_sampler(settings, "1", draft)
+        draft.note_unused(key for key in settings if key.startswith("-"))
     if not draft.values:
         raise ValueError("the settings of InvokeAI in it cannot be read.")
     if "prompt" in draft.values:
@@ -108,9 +127,11 @@ def _take_new(data: dict[str, Any], draft: RecipeDraft) -> None:
             draft.note(f"A second prompt for the style is left out: {data[key]!r:.120}")
     draft.take_named(data, _NUMBER_FIELDS)
     draft.take_size(data.get("width"), data.get("height"))
-    device = as_text(data.get("rand_device")) or "cpu"
+    device = (as_text(data.get("rand_device")) or "cpu").partition(":")[0]
     draft.take_seed(data.get("seed"), is_cpu_noise=device == "cpu")
-    if device != "cpu":
+    if device == "cuda":
+        draft.take("noise_source", "NV")
+    elif device != "cpu":
         draft.note(f"Its noise was drawn on {device!r:.20}: the same seed is another picture here.")
     scheduler = as_text(data.get("scheduler")) or ""
     if scheduler:
@@ -127,6 +148,8 @@ def _take_new(data: dict[str, Any], draft: RecipeDraft) -> None:
     for key, words in _MISSING.items():
         if data.get(key):
             draft.note(f"Not here: {words}; the picture will differ.")
+    known = _READ_KEYS | _UNUSED_KEYS
+    draft.note_unused(key for key, value in data.items() if value and key not in known)
 
 
 def _take_models(data: dict[str, Any], draft: RecipeDraft) -> None:
@@ -166,6 +189,8 @@ def _take_second(data: dict[str, Any], image: dict[str, Any], draft: RecipeDraft
             draft.note(f"Not here: {words}; the picture will differ.")
     if as_text(image.get("type")) not in (None, "txt2img"):
         draft.note("It was made from another picture, which the file does not hold.")
+    settings = {**data, **image}
+    draft.note_unused(key for key in settings if settings[key] and key not in _SECOND_KEYS)
 
 
 def _take_image(image: dict[str, Any], draft: RecipeDraft) -> None:
@@ -209,8 +234,9 @@ def _parse_dream(text: str) -> dict[str, Any]:
         return {}
     settings: dict[str, Any] = {"prompt": match[1]}
     for flag in _DREAM_FLAG.finditer(match[2]):
-        if flag[1] in _DREAM_KEYS:
-            settings[_DREAM_KEYS[flag[1]]] = flag[2]
+        settings[_DREAM_KEYS.get(flag[1], f"-{flag[1]}")] = flag[2]
+    for flag in _DREAM_LONG_FLAG.finditer(match[2]):
+        settings[flag[1]] = True
     return settings
 
 

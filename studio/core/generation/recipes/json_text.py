@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 MAX_JSON_CHARS = 32_000_000  # a graph of 10⁵ nodes has about 20 million
+MAX_SETTINGS_CHARS = 2_000_000  # of settings without a graph; every program's reader parses them
 MAX_NUMBER_CHARS = 40
 MAX_PROMPT_CHARS = 100_000
 _SIZE_PATTERN = re.compile(r"^\D{0,3}(\d{1,5})\D{1,5}(\d{1,5})\b")
@@ -31,8 +32,9 @@ def parse_json(text: str) -> Any:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """Return the JSON object in a text; an empty one where there is none."""
-    value = parse_json(text) if text.lstrip("\0 \t\r\n\ufeff").startswith("{") else None
+    """Return the JSON object in a text of settings; an empty one where there is none."""
+    is_object = len(text) <= MAX_SETTINGS_CHARS and text.lstrip("\0 \t\r\n\ufeff").startswith("{")
+    value = parse_json(text) if is_object else None
     return value if isinstance(value, dict) else {}
 
 

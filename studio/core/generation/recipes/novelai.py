@@ -35,10 +35,26 @@ _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _NUMBER_FIELDS = {"steps": "steps", "scale": "guidance", "cfg_rescale": "guidance_rescale"}
 _MISSING = {
     "sm": "SMEA",
+    "sm_dyn": "SMEA DYN",
     "dynamic_thresholding": "Decrisper",
     "reference_strength_multiple": "vibe transfer",
     "director_reference_strengths": "a reference for a character",
     "skip_cfg_above_sigma": "Variety+",
+}
+_READ_KEYS = {
+    *("prompt", "uc", "v4_prompt", "v4_negative_prompt", "seed", "width", "height", "sampler"),
+    *("noise_schedule", "strength", "noise", "request_type", *_NUMBER_FIELDS, *_MISSING),
+}
+# What they are in pictures that nobody changed them for, or of no use for another picture.
+_NEUTRAL_VALUES = {
+    **{"uncond_scale": 1, "n_samples": 1, "controlnet_strength": 1, "params_version": None},
+    **{"hide_debug_overlay": None, "signed_hash": None, "version": None, "stream": None},
+    **{"extra_noise_seed": None, "add_original_image": None, "legacy": None, "legacy_uc": None},
+    **{"legacy_v3_extend": None, "deliberate_euler_ancestral_bug": None, "prefer_brownian": None},
+    **{"uncond_per_vibe": None, "wonky_vibe_correlation": None, "skip_cfg_below_sigma": 0},
+    **{"cfg_sched_eligibility": "enable_for_post_summer_samplers", "minimize_sigma_inf": None},
+    **{"explike_fine_detail": None, "reference_information_extracted_multiple": None},
+    **{"dynamic_thresholding_percentile": None, "dynamic_thresholding_mimic_scale": None},
 }
 _COMMENT_MARKS = ("v4_prompt", "uncond_scale", "uc", "request_type")
 
@@ -105,7 +121,14 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     draft.take_size(data.get("width", size[0]), data.get("height", size[1]))
     draft.take_sampler(data.get("sampler"), data.get("noise_schedule"))
     _note_differences(data, holder, draft)
+    draft.note_unused(key for key, value in data.items() if value and not _is_known(key, value))
     return draft.recipe
+
+
+def _is_known(key: str, value: Any) -> bool:
+    """Return whether a setting is read, or says nothing at this value."""
+    neutral = _NEUTRAL_VALUES.get(key, ...)
+    return key in _READ_KEYS or neutral is None or neutral == value
 
 
 def _read_caption(value: Any, draft: RecipeDraft) -> str | None:

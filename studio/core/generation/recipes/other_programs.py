@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from studio.core.generation.recipes.clip_skip import ClipSkipCounting
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import (
     as_list,
@@ -29,9 +30,7 @@ MAX_XMP_CHARS = 1_000_000
 _USER_COMMENT_ATTRIBUTE = re.compile(
     r"exif:UserComment\s*=\s*(?:\"([^\"]{2,400000})\"|'([^']{2,400000})')"
 )
-_USER_COMMENT_ELEMENT = re.compile(
-    r"<exif:UserComment>(.{2,400000}?)</exif:UserComment>", re.DOTALL
-)
+_USER_COMMENT_START, _USER_COMMENT_END = "<exif:UserComment>", "</exif:UserComment>"
 _XML_TAGS = re.compile(r"</?rdf:[^<>]{0,200}>")
 
 Keys = tuple[str, ...]
@@ -45,6 +44,8 @@ class FlatProgram:
         program: Its name.
         find: What returns its settings, an empty object where there are none.
         has_lora_tags: Whether it reads `<lora:x:1>` in its prompt.
+        clip_counting: What it makes of Clip skip with SDXL. Draw Things reads SDXL at 2 or deeper;
+            of Tensor.Art nothing is known, so it counts as the same.
     """
 
     program: str
@@ -66,6 +67,7 @@ class FlatProgram:
     seed_mode: Keys = ()
     loras: Keys = ()
     has_lora_tags: bool = False
+    clip_counting: ClipSkipCounting = "Forge"
 
     def get(self, data: dict[str, Any], keys: Keys) -> Any:
         """Return the first value that there is."""
@@ -86,14 +88,11 @@ class FlatProgram:
         draft.show(data)
         draft.take_prompt("prompt", self.get(data, self.prompt), has_lora_tags=self.has_lora_tags)
         draft.take_prompt("negative_prompt", self.get(data, self.negative_prompt))
-        for name, keys in (
-            ("steps", self.steps),
-            ("guidance", self.guidance),
-            ("clip_skip", self.clip_skip),
-        ):
+        for name, keys in (("steps", self.steps), ("guidance", self.guidance)):
             value = self.get(data, keys)
             if value is not None:
                 draft.take_number(name, value)
+        self._take_clip_skip(self.get(data, self.clip_skip), draft)
         self._take_seed(data, draft)
         size = as_size(self.get(data, self.size))
         draft.take_size(*(size or (self.get(data, self.width), self.get(data, self.height))))
@@ -113,6 +112,13 @@ class FlatProgram:
         if mode != _CPU_SEED_MODE:
             draft.note(f"Its noise is made in its own way ({mode:.40}): it will differ.")
 
+    def _take_clip_skip(self, value: Any, draft: RecipeDraft) -> None:
+        """Take a number, or whether the last layer is skipped (Easy Diffusion)."""
+        if isinstance(value, bool | str) and str(value) in _SKIP_WORDS:
+            value = 2 if _SKIP_WORDS[str(value)] else None
+        if value is not None:
+            draft.take_clip_skip(value, self.clip_counting)
+
     def _take_loras(self, value: Any, draft: RecipeDraft) -> None:
         for item in as_list(value):
             entry = as_object(item)
@@ -123,6 +129,7 @@ class FlatProgram:
 
 # How Draw Things makes noise of a seed.
 _CPU_SEED_MODE, _NVIDIA_SEED_MODE = "Torch Cpu Compatible", "Nvidia Gpu Compatible"
+_SKIP_WORDS = {"True": True, "False": False, "true": True, "false": False}
 _LORA_NAMES = ("file", "model", "name", "modelFileName", "loraFileName")
 
 
@@ -151,7 +158,7 @@ def find_draw_things(metadata: ImageMetadata) -> dict[str, Any]:
     """Return Draw Things' settings: a JSON within XMP."""
     xmp = metadata.xmp[:MAX_XMP_CHARS]
     texts = [match[1] or match[2] for match in _USER_COMMENT_ATTRIBUTE.finditer(xmp)]
-    texts += [_XML_TAGS.sub("", match[1]) for match in _USER_COMMENT_ELEMENT.finditer(xmp)]
+    texts += [_XML_TAGS.sub("", text) for text in _list_user_comments(xmp)]
     for text in (*(html.unescape(text) for text in texts), *_list_texts(metadata)):
         if '"uc"' not in text:
             continue
@@ -163,6 +170,14 @@ def find_draw_things(metadata: ImageMetadata) -> dict[str, Any]:
                 data["clip_skip"] = settings["clipSkip"]
             return data
     return {}
+
+
+def _list_user_comments(xmp: str) -> Iterator[str]:
+    """Yield what stands in the elements of EXIF's UserComment."""
+    for part in xmp.split(_USER_COMMENT_START)[1:]:
+        text, end, _ = part.partition(_USER_COMMENT_END)
+        if end:
+            yield text
 
 
 def find_tensor_art(metadata: ImageMetadata) -> dict[str, Any]:
@@ -203,6 +218,8 @@ EASY_DIFFUSION = FlatProgram(
     height=("height", "Height"),
     model=("use_stable_diffusion_model", "Stable Diffusion model"),
     vae=("use_vae_model", "VAE model"),
+    clip_skip=("clip_skip", "Clip Skip"),
+    clip_counting="A1111",
     has_lora_tags=True,
 )
 DRAW_THINGS = FlatProgram(

@@ -42,7 +42,7 @@ _KNOWN = {
     *("variationseedstrength", "lorasectionconfinement", "loraweightsections"),
     *_NUMBER_FIELDS,
 }
-_BREAK = re.compile(r"\s*<break>\s*", re.IGNORECASE)
+_BREAK = re.compile("<break>", re.IGNORECASE)
 _TURN = re.compile(
     r"<(fromto\[([\d.]{1,10})\]|alternate|alt):([^<>|,]*)[,|]([^<>]*)>", re.IGNORECASE
 )
@@ -101,9 +101,8 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         params.get("sampler") or params.get("comfyuisampler") or params.get("autowebuisampler"),
         params.get("scheduler") or params.get("comfyuischeduler"),
     )
-    layer = as_number(params.get("clipstopatlayer"))
-    if layer:
-        draft.take_number("clip_skip", abs(layer))
+    if as_number(params.get("clipstopatlayer")):
+        draft.take_clip_skip(params["clipstopatlayer"])
     _take_files(data, params, draft)
     _take_passes(params, draft)
     draft.note_unused(key for key in params if key not in _KNOWN | _UNUSED)
@@ -125,7 +124,7 @@ def read_prompt(text: str, draft: RecipeDraft, *, is_in_list: bool) -> str:
     tags = [] if is_in_list else _LORA_TAG.findall(text)
     text = _LORA_TAG.sub("", text)
     # Placeholders: what stands for signs must not be escaped as words.
-    text = _BREAK.sub(" \x01 ", text)
+    text = " \x01 ".join(part.strip() for part in _BREAK.split(text))
     text = _TURN.sub(_format_turn, text)
     for match in _OTHER.finditer(text):
         draft.note(f"{match[0]!r:.80} in the prompt is not here; its words stay.")
