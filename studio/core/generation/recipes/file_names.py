@@ -35,7 +35,7 @@ _CERTAIN_ROOTS = "|".join(
         rf"(?:(?<![a-z0-9_.\\])|(?<=\\[nrt]))\\{{2,8}}+[a-z0-9][\w.$-]*+{_SLASHES}",  # a share
         rf"\\{{2,8}}+[?.]{_SLASHES}(?:(?:unc|[a-z]:){_SLASHES})?",  # Windows' long paths
         rf"{_NO_LETTER_BEFORE}{_SLASHES}{_TOP_FOLDERS}{_SLASHES}",
-        rf"(?:(?<![a-z0-9_/.~])|(?<=\\[nrt]))~(?:[a-z][\w.-]{{0,32}}+)?{_SLASHES}(?=\S)",  # somebody's home
+        rf"(?:(?<![a-z0-9_/.~])|(?<=\\[nrt]))~(?:[a-z][\w.-]{{0,32}}+)?{_SLASHES}(?=\S)",  # a home
         rf"(?:(?<![a-z0-9_/.])|(?<=\\[nrt]))\.\.?{_SLASHES}(?=\S)",  # from where somebody stood
         rf"(?:\$\{{?home\}}?|%(?:userprofile|appdata|localappdata|homepath|te?mp)%){_SLASHES}",
     )
@@ -58,9 +58,7 @@ _CERTAIN_FOLDER = re.compile(
 _QUOTED_FOLDER = re.compile(
     rf"((?:[^\\/%\x00-\x1f\"<>|:']|{_ANY_PERCENT}|:(?=\S)|'(?=\w))++){_END}", re.IGNORECASE
 )
-_LIKELY_FOLDER = re.compile(
-    rf"((?:{_INNER}|(?<=[^\s\\/]) (?=[^\s\\/]))++){_END}", re.IGNORECASE
-)
+_LIKELY_FOLDER = re.compile(rf"((?:{_INNER}|(?<=[^\s\\/]) (?=[^\s\\/]))++){_END}", re.IGNORECASE)
 # A file's name in the middle of what would be a folder's: "C:\a\ink.safetensors, and/or".
 _FILE_BEFORE_MORE = re.compile(
     r"\.(?:safetensors|ckpt|pth?|bin|gguf|sft|onnx|png|jpe?g|webp|avif|gif|bmp|mp4|txt|json|ya?ml|"
