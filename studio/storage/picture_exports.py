@@ -25,6 +25,7 @@ from studio.core.generation.recipes.a1111 import A1111
 from studio.core.generation.recipes.foreign import clean_recipe
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode
+from studio.imaging.content_credentials import find_content_credentials
 from studio.imaging.encode import SUFFIXES, encode_image
 from studio.imaging.image_metadata import read_image_metadata
 from studio.storage.gallery import (
@@ -148,22 +149,31 @@ def _keep_text(path: Path, options: CarryOptions) -> tuple[CarriedTexts, tuple[s
 
     A1111's text does, wherever it stands, without folders; all else would need that program.
     """
+    notes = []
+    writer = find_content_credentials(path)
+    if writer is not None:
+        by = f", written by {writer}," if writer else ""
+        notes.append(
+            f"{path.name} carries content credentials (C2PA){by} that hold for that file alone: "
+            "they are not in the new one."
+        )
     if options.carry == "nothing":
-        return CarriedTexts(), ()
+        return CarriedTexts(), tuple(notes)
     try:
         recipe = read_image_settings(path)
     except BadPicture:
-        return CarriedTexts(), ()
+        return CarriedTexts(), tuple(notes)
     metadata = read_image_metadata(path)
     text = ""
     if A1111.recognises(metadata):
         with suppress(ValueError):
             text = clean_recipe(A1111.read(metadata)).text
     kept = "only A1111's text of its settings is" if text else "none of its settings are"
-    if text and recipe.text == text:
-        return CarriedTexts(parameters=text), ()
-    note = f"{path.name} was made with {recipe.program}: {kept} in the new file; keep the old one."
-    return CarriedTexts(parameters=text), (note,)
+    if recipe.text != text:
+        notes.append(
+            f"{path.name} was made with {recipe.program}: {kept} in the new file; keep the old one."
+        )
+    return CarriedTexts(parameters=text), tuple(notes)
 
 
 def _export_graph(path: Path, making: Making | None) -> ExportedFile:

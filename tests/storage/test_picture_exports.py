@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -212,6 +214,19 @@ def test_what_does_not_go_along_is_said(gallery: Gallery, tmp_path: Path) -> Non
     assert read_image_settings(write(exported, tmp_path)).text == text
     assert not export_image(gallery, both, ExportSpec(carry="nothing")).notes  # it was wished
     assert not export_image(gallery, save_foreign(tmp_path), ExportSpec()).notes  # a photograph
+
+
+def test_content_credentials_do_not_go_along(gallery: Gallery, tmp_path: Path) -> None:
+    path = save_foreign(tmp_path)
+    data = path.read_bytes()
+    manifest = b"jumbc2pa\x6fclaim_generator\x63Cam"
+    body = b"caBX" + manifest
+    chunk = struct.pack(">I", len(manifest)) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(data[:33] + chunk + data[33:])
+    exported = export_image(gallery, path, ExportSpec(format="PNG"))
+    check_sentence(*exported.notes)
+    assert "Cam" in exported.notes[0]
+    assert b"c2pa" not in exported.data
 
 
 def test_a_graph(gallery: Gallery, tmp_path: Path) -> None:
