@@ -85,7 +85,11 @@ def collect_diagnostics(settings: Settings) -> dict[str, Any]:
         "disk_free": shutil.disk_usage(settings.home).free,
         "missing": [name for name, version in versions.items() if version is None],
         "untested": outside_tested_range(requirements, versions),
-        "notices": [*home.notices, *home.runs.list_problems()],
+        "notices": [
+            *home.notices,
+            *home.runs.list_problems(),
+            *home.prompt_files.list_faults(),
+        ],
         "models": {
             model.name: model.problem if isinstance(model, Unusable) else model.family
             for model in models

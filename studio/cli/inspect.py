@@ -1,4 +1,4 @@
-"""`studio inspect FILE`: what a file is, as JSON.
+"""`studio inspect FILE`: what a file is, or a picture at an address, as JSON.
 
 Knows: which reader is for which file. Does not know: what is in them; torch; gradio.
 """
@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studio.cli.runner import print_json
+from studio.cli.runner import COMMAND_LINE, print_json
 from studio.core.generation.recipes.report import report_recipe
 from studio.errors import BadFile
+from studio.services.picture_links import fetch_settings
 from studio.settings import load
 from studio.storage import gallery
 from studio.storage.models import lora_file, model_file
@@ -37,8 +38,12 @@ LORA_FIELDS = {
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what a file or folder is."""
-    print_json(inspect_file(arguments.file.expanduser()))
+    """Print what a file or folder is, or a picture on the web."""
+    if arguments.file.startswith("https://"):
+        recipe = fetch_settings(arguments.file, COMMAND_LINE, is_trusted=arguments.yes)
+        print_json(report_recipe(recipe))
+        return
+    print_json(inspect_file(Path(arguments.file).expanduser()))
 
 
 def inspect_file(path: Path) -> dict[str, Any]:

@@ -298,7 +298,10 @@ def _add_dataset_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="or the https address of a picture")
+    parser.add_argument(
+        "--yes", action="store_true", help="ask a site too that the studio does not know"
+    )
 
 
 def _add_models_flags(parser: argparse.ArgumentParser) -> None:

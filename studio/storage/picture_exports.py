@@ -12,6 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,20 @@ from studio.core.base import validate_stored
 from studio.core.generation.carried import CarriedTexts, CarryOptions, Making, build_texts
 from studio.core.generation.comfyui_writer import build_graph
 from studio.core.generation.export_spec import ExportFormat, ExportSpec
+from studio.core.generation.recipes.a1111 import A1111
+from studio.core.generation.recipes.foreign import clean_recipe
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode
+from studio.imaging.content_credentials import find_content_credentials
 from studio.imaging.encode import SUFFIXES, encode_image
-from studio.storage.gallery import Gallery, GeneratedImage, PngMetadata, parse_studio_chunk
+from studio.imaging.image_metadata import read_image_metadata
+from studio.storage.gallery import (
+    Gallery,
+    GeneratedImage,
+    PngMetadata,
+    parse_studio_chunk,
+    read_image_settings,
+)
 from studio.storage.odd_files import explain_odd_file
 
 
@@ -54,22 +65,32 @@ def export_image(gallery: Gallery, path: Path, spec: ExportSpec) -> ExportedFile
         BadPicture: It cannot be read, or nothing is known of it that a graph could be made of.
         InvalidSpec: ComfyUI's own nodes cannot do what made it.
     """
-    with decode.take_turn_for(path):
-        return _export_image(gallery, path, spec)
-
-
-def _export_image(gallery: Gallery, path: Path, spec: ExportSpec) -> ExportedFile:
-    loaded = decode.load_image(path)
     image = gallery.get(path.resolve())
+    foreign = CarriedTexts(), ()
+    if image is None and spec.format != "ComfyUI":
+        foreign = _keep_text(path, spec.choose_options(gallery.options.load()))
+    with decode.take_turn_for(path):
+        return _export_image(gallery, path, spec, image, foreign)
+
+
+def _export_image(
+    gallery: Gallery,
+    path: Path,
+    spec: ExportSpec,
+    image: GeneratedImage | None,
+    foreign: tuple[CarriedTexts, tuple[str, ...]],
+) -> ExportedFile:
+    loaded = decode.load_image(path)
     with explain_odd_file(path):
         making = describe_image(image) if image else read_making(loaded.text_chunks)
     if spec.format == "ComfyUI":
         return _export_graph(path, making)
     check_writable(spec.format)
     options = spec.choose_options(gallery.options.load())
-    texts = build_texts(making, options) if making else _keep_text(loaded.text_chunks, options)
+    texts, notes = (build_texts(making, options), ()) if making else foreign
     encoded = encode_image(loaded.image, texts, spec.format, spec.quality)
-    return ExportedFile(path.stem + SUFFIXES[spec.format], encoded.data, encoded.notes)
+    name = path.stem + SUFFIXES[spec.format]
+    return ExportedFile(name, encoded.data, (*notes, *encoded.notes))
 
 
 def check_writable(image_format: ExportFormat) -> None:
@@ -123,11 +144,36 @@ def read_making(text_chunks: Mapping[str, str]) -> Making | None:
     return Making(stored.request, stored.used_files, stored.upscale, metadata)
 
 
-def _keep_text(text_chunks: Mapping[str, str], options: CarryOptions) -> CarriedTexts:
-    """Return A1111's text of another program's picture, which stays as it is."""
+def _keep_text(path: Path, options: CarryOptions) -> tuple[CarriedTexts, tuple[str, ...]]:
+    """Return what goes along of another program's picture, and what is to be said of it.
+
+    A1111's text does, wherever it stands, without folders; all else would need that program.
+    """
+    notes = []
+    writer = find_content_credentials(path)
+    if writer is not None:
+        by = f", written by {writer}," if writer else ""
+        notes.append(
+            f"{path.name} carries content credentials (C2PA){by} that hold for that file alone: "
+            "they are not in the new one."
+        )
     if options.carry == "nothing":
-        return CarriedTexts()
-    return CarriedTexts(parameters=text_chunks.get("parameters", ""))
+        return CarriedTexts(), tuple(notes)
+    try:
+        recipe = read_image_settings(path)
+    except BadPicture:
+        return CarriedTexts(), tuple(notes)
+    metadata = read_image_metadata(path)
+    text = ""
+    if A1111.recognises(metadata):
+        with suppress(ValueError):
+            text = clean_recipe(A1111.read(metadata)).text
+    kept = "only A1111's text of its settings is" if text else "none of its settings are"
+    if recipe.text != text:
+        notes.append(
+            f"{path.name} was made with {recipe.program}: {kept} in the new file; keep the old one."
+        )
+    return CarriedTexts(parameters=text), tuple(notes)
 
 
 def _export_graph(path: Path, making: Making | None) -> ExportedFile:

@@ -51,7 +51,6 @@ class HomePromptFiles:
         self.wildcards_folder = home / "wildcards"
         self._lock = threading.Lock()
         self._files: dict[Path, tuple[tuple[int, int], Any]] = {}  # by path: stat, what it holds
-        self.faults: list[str] = []  # of the files that were looked at last
 
     # ---- wildcards -------------------------------------------------------------------------------
 
@@ -65,21 +64,29 @@ class HomePromptFiles:
 
     def _index_lists(self) -> _Lists:
         with self._lock:
-            lists: _Lists = {}
-            self.faults = []
-            for path in self._iter_list_files():
-                folder = path.parent.relative_to(self.wildcards_folder).as_posix()
-                prefix = "" if folder == "." else f"{folder}/"
-                try:
-                    contents = self._read_once(path, _read_lists)
-                except StudioError as error:
-                    self.faults.append(str(error))
-                    continue
-                lists |= {make_printable(prefix + name): lines for name, lines in contents.items()}
-            return lists
+            return self._index_lists_anew()[0]
 
-    def _iter_list_files(self) -> Iterator[Path]:
-        """Yield the files of lists, in order; none that leads outside of the folder."""
+    def _index_lists_anew(self) -> tuple[_Lists, list[str]]:
+        """Return the lists by name, and a sentence for each file that is none."""
+        lists: _Lists = {}
+        faults: list[str] = []
+        for path in self._iter_list_files(faults):
+            folder = path.parent.relative_to(self.wildcards_folder).as_posix()
+            prefix = "" if folder == "." else f"{folder}/"
+            try:
+                contents = self._read_once(path, _read_lists)
+            except StudioError as error:
+                faults.append(str(error))
+                continue
+            lists |= {make_printable(prefix + name): lines for name, lines in contents.items()}
+        return lists, faults
+
+    def _iter_list_files(self, faults: list[str]) -> Iterator[Path]:
+        """Yield the files of lists, in order; none that leads outside of the folder.
+
+        Args:
+            faults: Takes a sentence for each that is left out.
+        """
         root = self.wildcards_folder
         real_root = os.path.realpath(root)
         num_files = 0
@@ -94,14 +101,14 @@ class HomePromptFiles:
                     continue
                 real_path = os.path.realpath(path)
                 if path.is_symlink() and not real_path.startswith(real_root + os.sep):
-                    self.faults.append(
+                    faults.append(
                         f"wildcards/{make_printable(name)} is a link that leads outside of the "
                         "folder; copy the file there."
                     )
                     continue
                 num_files += 1
                 if num_files > MAX_FILES:
-                    self.faults.append(f"wildcards has more than {MAX_FILES:,} files.")
+                    faults.append(f"wildcards has more than {MAX_FILES:,} files.")
                     return
                 yield path
 
@@ -175,8 +182,12 @@ class HomePromptFiles:
                     styles.setdefault(style.name, style)
             return styles
 
-    def list_style_faults(self) -> list[str]:
-        """Return a sentence for everything in the files of styles that is no style."""
+    def list_faults(self) -> list[str]:
+        """Return a sentence for each thing in all these files that cannot be used."""
+        with self._lock:
+            return [*self._list_style_faults(), *self._index_lists_anew()[1]]
+
+    def _list_style_faults(self) -> list[str]:
         faults = []
         for path in self._list_style_files():
             try:

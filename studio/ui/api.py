@@ -1,7 +1,7 @@
 """Named, typed endpoints for programs, the only public ones.
 
 `generate`, `img2img`, `inpaint`, `outpaint`, `upscale`, `sweep`, `train`, `dataset`, `caption`,
-`search`, `inspect`, `jobs`, `models`.
+`search`, `export`, `inspect`, `jobs`, `models`.
 
 Knows: how a spec becomes a function's signature. Does not know: the page.
 """
@@ -26,13 +26,14 @@ from studio.core.base import PLACEHOLDER_SHA256, field_schemas, former_names, va
 from studio.core.captions.clip_query import ClipQuerySpec
 from studio.core.captions.lint import DatasetLintRules
 from studio.core.captions.spec import CaptionSpec
+from studio.core.generation.export_spec import PictureExportSpec
 from studio.core.generation.recipes.report import report_recipe
 from studio.core.generation.request import GenerationRequest
 from studio.core.generation.rules import EXTEND_FIELDS
 from studio.core.generation.upscaling import UpscaleSpec
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.core.training.config import TrainingConfig
-from studio.errors import InvalidSpec, StudioError, quote
+from studio.errors import BadFile, InvalidSpec, StudioError, quote
 from studio.services.model_catalog import CatalogFilter, report_entry
 from studio.services.recipe_files import look_up_files
 from studio.services.submission import Services
@@ -40,8 +41,9 @@ from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.datasets.summary import summarize_dataset
 from studio.storage.jobs import Job
+from studio.storage.picture_exports import export_image
 from studio.ui.errors import report_errors
-from studio.ui.events import resolve_upload, visitor_from_request
+from studio.ui.events import resolve_upload, visitor_from_request, write_handed_file
 from studio.ui.views.jobs import list_job_images
 
 FilesAndReport = tuple[list[FileDataDict], dict[str, Any]]
@@ -146,6 +148,12 @@ def publish(services: Services) -> None:
             description="Find pictures of a dataset that are like words, or like a picture; "
             "return their scores.",
             field_names=SEARCH_FIELDS,
+        ),
+        make_endpoint(
+            PictureExportSpec,
+            endpoints.export,
+            description="Return a picture of the gallery as another kind of file, and what that "
+            "does not hold.",
         ),
         endpoints.inspect,
         endpoints.jobs,
@@ -258,6 +266,11 @@ class Endpoints:
         job = await self._wait_for_job(job_id)
         return _report_result(job)
 
+    async def export(self, spec: PictureExportSpec, visitor: Visitor) -> FilesAndReport:
+        """Return a picture of the gallery as another kind of file."""
+        path, notes = await self._run(visitor, self._export_image, spec)
+        return [_to_file_data(str(path))], {"file": path.name, "notes": list(notes)}
+
     # The docstrings of these three are published, and so are their parameters' names.
 
     def inspect(self, request: gr.Request, file: FileData) -> dict[str, Any]:
@@ -333,6 +346,18 @@ class Endpoints:
             return add_file(path, name, visitor.owner_filter).sha256
 
         return await self._run(visitor, take, None)
+
+    def _export_image(
+        self, spec: PictureExportSpec, visitor: Visitor
+    ) -> tuple[Path, tuple[str, ...]]:
+        gallery = self.services.home.gallery
+        image = gallery.find_by_digest(spec.digest, visitor.owner_filter)
+        if image is None:
+            raise BadFile(
+                f"Digest: the gallery has no picture of yours with the digest {spec.digest[:12]}…"
+            )
+        exported = export_image(gallery, image.path, spec)
+        return write_handed_file(exported.name, exported.data), exported.notes
 
     def _summarize_dataset(self, rules: DatasetLintRules, visitor: Visitor) -> dict[str, Any]:
         dataset = self.services.dataset_registry.open(rules.dataset, visitor)

@@ -6,6 +6,7 @@ Knows: gradio's events and uploads. Does not know: any component or tab; what a 
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradio.utils import get_upload_folder
 
 from studio.errors import BadFile
 from studio.services.visitor import Visitor, visitor_from_scope
+from studio.storage import atomic
 
 Updates = dict[Any, Any]
 # Every handler is short, for the work is a job: so none is limited, and none shows gradio's own
@@ -86,3 +88,10 @@ def resolve_upload(file: Any) -> tuple[Path, str]:
     if upload is None or not upload.is_relative_to(Path(get_upload_folder()).resolve()):
         raise BadFile("Send a file.")
     return upload, str(file.get("orig_name") or "")
+
+
+def write_handed_file(name: str, data: bytes) -> Path:
+    """Write a file that is handed out to whoever asked; gradio's folder is emptied after a day."""
+    path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
+    atomic.write(path, data, durable=False)
+    return path

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -168,6 +170,63 @@ def test_files_that_are_not_the_gallerys(gallery: Gallery, tmp_path: Path) -> No
     assert b"digitalsourcetype" not in exported.read_bytes()
     bare = export_image(gallery, foreign, ExportSpec(carry="nothing"))
     assert b"Steps" not in bare.data
+
+
+def save_foreign(folder: Path, **texts: str) -> Path:
+    info = PngInfo()
+    for keyword, text in texts.items():
+        info.add_itxt(keyword, text)
+    path = folder / "cat.png"
+    Image.new("RGB", (16, 16)).save(path, pnginfo=info)
+    return path
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_nobodys_folders_go_along(
+    image_format: ImageFormat, gallery: Gallery, tmp_path: Path
+) -> None:
+    """The text of another program's picture is A1111's still, without the folders it names."""
+    text = (
+        "a cat, w/ a hat <lora:/home/jane/ink:0.5>\nSteps: 20, Sampler: Euler, Seed: 1, "
+        "Model: C:\\Users\\jane\\O'Brien\\p, Mask file: \\\\nas\\jane\\m.png"
+    )
+    path = save_foreign(tmp_path, parameters=text)
+    exported = export_image(gallery, path, ExportSpec(format=image_format))
+    assert not exported.notes
+    kept = read_image_settings(write(exported, tmp_path)).text
+    assert kept == (
+        "a cat, w/ a hat <lora:ink:0.5>\nSteps: 20, Sampler: Euler, Seed: 1, Model: p, "
+        "Mask file: m.png"
+    )
+
+
+def test_what_does_not_go_along_is_said(gallery: Gallery, tmp_path: Path) -> None:
+    sampler = {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 4, "cfg": 5.0}}
+    graph = json.dumps({"3": sampler})
+    text = "a cat\nSteps: 20, Sampler: Euler, Seed: 1"
+    notes = export_image(gallery, save_foreign(tmp_path, prompt=graph), ExportSpec()).notes
+    for note in notes:
+        check_sentence(note)
+    assert "ComfyUI" in notes[0]
+    both = save_foreign(tmp_path, prompt=graph, parameters=text)
+    exported = export_image(gallery, both, ExportSpec())
+    check_sentence(exported.notes[0])
+    assert read_image_settings(write(exported, tmp_path)).text == text
+    assert not export_image(gallery, both, ExportSpec(carry="nothing")).notes  # it was wished
+    assert not export_image(gallery, save_foreign(tmp_path), ExportSpec()).notes  # a photograph
+
+
+def test_content_credentials_do_not_go_along(gallery: Gallery, tmp_path: Path) -> None:
+    path = save_foreign(tmp_path)
+    data = path.read_bytes()
+    manifest = b"jumbc2pa\x6fclaim_generator\x63Cam"
+    body = b"caBX" + manifest
+    chunk = struct.pack(">I", len(manifest)) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(data[:33] + chunk + data[33:])
+    exported = export_image(gallery, path, ExportSpec(format="PNG"))
+    check_sentence(*exported.notes)
+    assert "Cam" in exported.notes[0]
+    assert b"c2pa" not in exported.data
 
 
 def test_a_graph(gallery: Gallery, tmp_path: Path) -> None:

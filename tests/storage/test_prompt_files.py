@@ -119,8 +119,8 @@ def test_an_odd_file_hides_no_other(files: HomePromptFiles, name: str, content: 
     write(files, "good.txt", "red")
     write(files, name, content)
     assert files.list_wildcards() == ["good"]
-    assert len(files.faults) == 1
-    check_sentence(files.faults[0])
+    assert len(files.list_faults()) == 1
+    check_sentence(files.list_faults()[0])
 
 
 def test_a_file_of_a_gigabyte_is_not_read(files: HomePromptFiles) -> None:
@@ -128,7 +128,7 @@ def test_a_file_of_a_gigabyte_is_not_read(files: HomePromptFiles) -> None:
     path = write(files, "huge.txt", "")
     os.truncate(path, 2**30)
     assert files.list_wildcards() == ["good"]
-    check_sentence(files.faults[0])
+    check_sentence(files.list_faults()[0])
 
 
 def test_links_lead_nowhere_outside(files: HomePromptFiles, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_links_lead_nowhere_outside(files: HomePromptFiles, tmp_path: Path) -> N
     (files.wildcards_folder / "loop").symlink_to(files.wildcards_folder, target_is_directory=True)
     (files.wildcards_folder / "gone.txt").symlink_to(files.wildcards_folder / "nothing.txt")
     assert files.list_wildcards() == ["good", "inner"]
-    assert any("leak" in fault for fault in files.faults)
+    assert any("leak" in fault for fault in files.list_faults())
 
 
 def test_no_pipe_is_waited_for(files: HomePromptFiles) -> None:
@@ -177,7 +177,7 @@ def test_styles_as_people_have_them(files: HomePromptFiles, content: bytes) -> N
     (files.home / "styles.csv").write_bytes(content)
     assert files.list_styles() == ["Ink"]
     assert files.get_style("Ink").prompt == "ink of {prompt}, fine"
-    assert files.list_style_faults() == []
+    assert files.list_faults() == []
 
 
 def test_an_open_quote_is_said_and_hides_no_style_before_it(files: HomePromptFiles) -> None:
@@ -185,7 +185,7 @@ def test_an_open_quote_is_said_and_hides_no_style_before_it(files: HomePromptFil
     (files.home / "styles.csv").write_text(f'name,prompt\nInk,"a\nb"\nBad,"open,\n{rows}')
     assert files.list_styles() == ["Ink"]
     assert files.get_style("Ink").prompt == "a\nb"
-    check_sentence("\n".join(files.list_style_faults()))
+    check_sentence("\n".join(files.list_faults()))
 
 
 def test_several_files(files: HomePromptFiles) -> None:

@@ -21,6 +21,7 @@ from studio.core.generation.request import FIELD_REQUIRES, GenerationRequest
 from studio.core.generation.rules import SWITCH_FIELDS
 from studio.imaging.decode import load_image
 from studio.settings import shipped
+from studio.storage.gallery import read_image_settings
 from studio.ui.api import TASK_FIELDS
 from support import lora_makers as makers
 from support.models import POCKET
@@ -71,6 +72,7 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
         "/dataset",
         "/caption",
         "/search",
+        "/export",
         "/inspect",
         "/jobs",
         "/models",
@@ -105,6 +107,26 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
         assert all(not part["parameter_has_default"] for part in parameters[: len(files)])
         assert set(names) >= there | {"prompt", "steps", "seed"}
         assert not set(names) & absent
+
+
+def test_a_picture_as_another_kind_of_file(client: Client, served: Served, tmp_path: Path) -> None:
+    _, told = client.predict(api_name="/generate", **QUICK)
+    digest = told["pictures"][0]["digest"]
+    files, report = client.predict(
+        digest=digest, format="WebP", quality=100, carry="everything", api_name="/export"
+    )
+    assert Image.open(files[0]).format == "WEBP"
+    assert read_image_settings(Path(files[0])).values["seed"] == QUICK["seed"]
+    assert (Path(report["file"]).suffix, report["notes"]) == (".webp", [])
+    with refused(AppError):
+        client.predict(digest="0" * 64, api_name="/export")
+    with refused(AppError):
+        client.predict(digest="../x", quality=0, api_name="/export")
+    with Browser(served, "192.168.1.9") as guest:
+        guest.get("/")
+        answer = guest.ask("export", digest, "JPEG", 90, "text", "no")
+    assert answer.is_error
+    assert "no picture of yours" in answer.text
 
 
 def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:

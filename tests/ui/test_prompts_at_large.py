@@ -17,6 +17,7 @@ from studio.settings import load
 from studio.storage.home import Home
 from studio.ui.tabs.txt2img import Txt2Img
 from support.sentences import check_sentence, refused
+from support.visitors import Asked
 
 OWNER = Visitor("me", is_guest=False)
 GUEST = Visitor("ann", is_guest=True)
@@ -104,3 +105,18 @@ def test_one_bad_line_queues_none(tab: Txt2Img) -> None:
         box.queue_all(prompts, tab.form.read_raw(page(tab)), OWNER)
     check_sentence(str(caught.value))
     assert tab.services.home.jobs.list_open() == []
+
+
+def test_faults_of_the_files_are_listed_for_the_owner_alone(tab: Txt2Img) -> None:
+    home = tab.services.home.settings.home
+    owner: Any = Asked(OWNER)
+    guest: Any = Asked(GUEST)
+    assert not tab.styles.show_faults(owner).visible
+    (home / "styles.csv").write_text(f'{STYLES}Bad,"<b>open,\n')
+    (home / "wildcards" / "odd.json").write_text("{")
+    listed = tab.styles.show_faults(owner)
+    assert listed.visible
+    assert "(2)" in str(listed.value)
+    assert "odd.json" in str(listed.value)
+    assert "<b>" not in str(listed.value)
+    assert not tab.styles.show_faults(guest).visible

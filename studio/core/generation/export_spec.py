@@ -71,3 +71,14 @@ class ExportSpec(Spec):
             ai_mark=chosen.ai_mark if self.ai_mark == "as chosen" else self.ai_mark == "yes",
             comfyui_graph=chosen.comfyui_graph,
         )
+
+
+class PictureExportSpec(ExportSpec):
+    """A picture of the gallery, and the file to make of it."""
+
+    digest: str = spec_field(
+        ...,
+        pattern="^[0-9a-f]{64}$",
+        title="Digest",
+        help="Of the picture, as generate, upscale and sweep return it; the newest of that digest.",
+    )

@@ -6,22 +6,18 @@ Knows: the choices, the file that is handed out. Does not know: how a file is ma
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from studio.core.generation.export_spec import ExportSpec
 from studio.errors import BadFile, NotAllowed
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.storage import atomic
 from studio.storage.gallery import GeneratedImage
 from studio.storage.picture_exports import ExportedFile, export_image, zip_files
 from studio.ui.errors import report_errors, show_info
-from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request, write_handed_file
 from studio.ui.form import Form
 
 
@@ -123,10 +119,7 @@ class ExportBar:
         return image
 
     def _hand_out(self, exported: ExportedFile) -> Updates:
-        # Gradio's own folder, which it empties after a day.
-        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-        path = folder / exported.name
-        atomic.write(path, exported.data, durable=False)
+        path = write_handed_file(exported.name, exported.data)
         if exported.notes:
             show_info(" ".join(exported.notes))
         return {self.file: gr.File(str(path), visible=True)}

@@ -22,6 +22,7 @@ from studio.services.recipe_files import look_up_files
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
+from studio.ui.components.picture_link import PictureLink
 from studio.ui.errors import report_errors
 from studio.ui.events import (
     BUTTON_CLICK_JS,
@@ -87,6 +88,7 @@ class RecipeImport:
             self.take = gr.Button(
                 "Take it over", scale=1, min_width=110, elem_id=element_id("take-text")
             )
+        self.picture_link = PictureLink(element_id)
         self.panel = gr.HTML(
             visible=False, js_on_load=BUTTON_CLICK_JS, elem_id=element_id("recipe")
         )
@@ -95,7 +97,7 @@ class RecipeImport:
     @property
     def outputs(self) -> list[Any]:
         """Components that the handlers update beside the form's."""
-        return [self.file, self.text, self.panel, self.recipe]
+        return [self.file, self.text, *self.picture_link.inputs, self.panel, self.recipe]
 
     def wire(self) -> None:
         """Connect the drop field, the button of the text, and those of the panel."""
@@ -103,6 +105,9 @@ class RecipeImport:
         options = {"preprocess": False, **EVENT_OPTIONS}
         self.file.upload(self.import_file, {self.file, *self.form.inputs}, outputs, **options)
         self.take.click(self.import_text, {self.text, *self.form.inputs}, outputs, **options)
+        self.picture_link.fetch.click(
+            self.import_link, {*self.picture_link.inputs, *self.form.inputs}, outputs, **options
+        )
         self.panel.click(self.choose, {self.recipe, *self.form.inputs}, outputs, **options)
 
     def import_file(self, values: Updates, request: gr.Request) -> Updates:
@@ -123,6 +128,13 @@ class RecipeImport:
                 raise BadPicture("Paste the text of a picture first.")
             recipe = gallery.read_text_settings(text[:MAX_PASTED_CHARS])
             return {**self._take(recipe, values), self.recipe: recipe, self.text: ""}
+
+    def import_link(self, values: Updates, request: gr.Request) -> Updates:
+        """Fill in the settings of a picture on the web."""
+        with report_errors():
+            recipe = self.picture_link.take(values, visitor_from_request(request))
+            taken = self._take(recipe, values)
+            return {**taken, self.recipe: recipe, **self.picture_link.cleared}
 
     def choose(self, values: Updates, event: gr.EventData, request: gr.Request) -> Updates:
         """Fill in another one of a file's recipes."""

@@ -19,6 +19,7 @@ from studio.ui.components.name_dropdown import load_names_on_focus
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.form import Form
+from studio.ui.views.prompt_files import render_prompt_file_faults
 
 PROMPT_FIELDS = ("prompt", "negative_prompt", "styles")
 
@@ -30,7 +31,7 @@ class StylePicker:
         self.services = services
         self.form = form
         name = form.name
-        with gr.Accordion("Styles", open=False, elem_id=f"{name}-styles-block"):
+        with gr.Accordion("Styles", open=False, elem_id=f"{name}-styles-block") as self.box:
             form.add(
                 "styles",
                 choices=[],
@@ -38,6 +39,7 @@ class StylePicker:
                 allow_custom_value=True,
                 info="From styles.csv of the home; put around the prompts in this order.",
             )
+            self.faults = gr.HTML(visible=False, elem_id=f"{name}-prompt-file-faults")
             self.write = gr.Button(
                 "Write into the prompt", size="sm", elem_id=f"{name}-write-styles"
             )
@@ -57,6 +59,7 @@ class StylePicker:
         """Connect events and handlers."""
         components = [self.form[name] for name in PROMPT_FIELDS]
         load_names_on_focus(self.form["styles"], self.list_names)
+        self.box.expand(self.show_faults, None, self.faults, **EVENT_OPTIONS)
         self.write.click(
             self.write_styles, set(components), components, preprocess=False, **EVENT_OPTIONS
         )
@@ -71,6 +74,13 @@ class StylePicker:
     def list_names(self, visitor: Visitor) -> list[str]:
         """Return the styles that a visitor may use."""
         return list(self.services.get_prompt_files(visitor).list_styles())
+
+    def show_faults(self, request: gr.Request) -> gr.HTML:
+        """Say what in the owner's files of styles and wildcards cannot be used."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            faults = [] if visitor.is_guest else self.services.home.prompt_files.list_faults()
+            return gr.HTML(render_prompt_file_faults(faults), visible=bool(faults))
 
     def write_styles(self, values: Updates, request: gr.Request) -> Updates:
         """Write the chosen styles into the prompts, and choose none any more."""

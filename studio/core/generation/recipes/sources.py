@@ -16,6 +16,7 @@ from studio.core.generation.recipes import (
     swarmui,
 )
 from studio.core.generation.recipes.a1111 import A1111
+from studio.core.generation.recipes.foreign import clean_recipe
 from studio.core.generation.recipes.own import STUDIO
 from studio.core.generation.recipes.recipe import (
     ImageMetadata,
@@ -52,7 +53,7 @@ def read_recipe(metadata: ImageMetadata) -> Recipe:
         if not source.recognises(metadata):
             continue
         try:
-            return source.read(metadata)
+            return clean_recipe(source.read(metadata))
         except ValueError as error:
             reasons.append(f"made with {source.program}: {error}")
     if not reasons:
