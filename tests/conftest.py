@@ -28,7 +28,13 @@ from support.served import Served, need_port
 
 pytest_plugins = ["support.sentences"]  # the English of errors, and the option --write-sentences
 
-SERVED_FILES = ("test_api.py", "test_guard.py", "test_limits.py", "test_open_studio.py")
+SERVED_FILES = (
+    "test_api.py",
+    "test_guard.py",
+    "test_limits.py",
+    "test_open_studio.py",
+    "test_privacy.py",
+)
 # The same examples in every run and no clock, so that what passed passes; `HYPOTHESIS_PROFILE=search` looks for others.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 SAME: dict[str, Any] = {"derandomize": True, "database": None, **UNTIMED}
