@@ -23,6 +23,7 @@ from studio.core.generation.recipes.comfyui_prompts import adapt_words
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from support.comfyui_graphs import BASIC, DRAWN, FLUX, HIRES, changed, dump, node
+from support.examples import examples
 
 
 def test_circles_end() -> None:
@@ -77,7 +78,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(160), deadline=None)
 @given(st.data())
 def test_no_graph_raises_anything_but_a_sentence(data: st.DataObject) -> None:
     drawn = data.draw(st.booleans())
