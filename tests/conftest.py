@@ -8,6 +8,8 @@ import sys
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Otherwise each page, worker and command that a test starts compiles all of the studio anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # small networks: more threads only wait for each other
