@@ -8,6 +8,8 @@ import sys
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Otherwise each page, worker and command that a test starts compiles all of the studio anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # small networks: more threads only wait for each other
@@ -28,7 +30,13 @@ from support.served import Served, need_port
 
 pytest_plugins = ["support.sentences"]  # the English of errors, and the option --write-sentences
 
-SERVED_FILES = ("test_api.py", "test_guard.py", "test_limits.py", "test_open_studio.py")
+SERVED_FILES = (
+    "test_api.py",
+    "test_guard.py",
+    "test_limits.py",
+    "test_open_studio.py",
+    "test_privacy.py",
+)
 # The same examples in every run and no clock, so that what passed passes; `HYPOTHESIS_PROFILE=search` looks for others.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 SAME: dict[str, Any] = {"derandomize": True, "database": None, **UNTIMED}

@@ -118,6 +118,7 @@ def test_a_picture_dropped_back_gives_its_settings(
     expect(other.locator(".toast-body")).to_contain_text("none.png")
 
 
+@pytest.mark.slow
 def test_nonsense_is_refused_in_plain_words(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     ask(page, prompt="a (b:2000)", width=257, seed=-7)

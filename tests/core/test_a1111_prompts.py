@@ -18,6 +18,7 @@ from studio.core.generation.prompts.a1111_dialect import MAX_BRANCHES
 from studio.core.generation.prompts.a1111_schedules import MAX_NESTING, Pass, plan_words
 from studio.core.generation.prompts.dialects import choose_dialect, plan_prompt
 from studio.core.generation.prompts.plan import Branch, PromptPlan, Text
+from support.examples import examples
 from support.sentences import refused
 
 pytestmark = pytest.mark.smoke
@@ -283,7 +284,7 @@ SIGNS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(
     st.text(max_size=60) | SIGNS, st.integers(1, 30), st.sampled_from(["A1111", "compel", "auto"])
 )

@@ -25,6 +25,7 @@ from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import read_recipe
 from support.comfyui_graphs import BASIC, DRAWN, FLUX, HIRES, changed, dump, node
+from support.examples import examples
 
 MAX_SECONDS = 4  # of a processor that others use too; alone none takes much more than one
 
@@ -227,7 +228,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(160), deadline=None)
 @given(st.data())
 def test_no_graph_raises_anything_but_a_sentence(data: st.DataObject) -> None:
     drawn = data.draw(st.booleans())

@@ -16,6 +16,7 @@ from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import SOURCES, read_recipe
 from support.comfyui_graphs import BASIC, changed, dump, node
+from support.examples import examples
 from support.further_recipe_files import FOOOCUS_TITLES, FURTHER_FILES
 from support.recipe_files import FILES as FIRST_FILES
 from support.recipe_files import RecipeFile, copy_metadata, wrap_xmp
@@ -289,7 +290,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_no_file_raises_anything_but_a_sentence(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from studio.core.generation.prompts.compel_dialect import SWAP_OPTIONS, parse_wording
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.generation.prompts.plan import Chunk, Fragment, Swap
+from support.examples import examples
 from support.sentences import refused
 
 Words = list[Any]
@@ -123,7 +124,7 @@ PARTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(PARTS)
 def test_any_other_prompt_too(text: str) -> None:
     try:

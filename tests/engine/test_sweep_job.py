@@ -37,7 +37,7 @@ from studio.errors import Cancelled, InvalidSpec, StudioError
 from studio.storage.home import Home
 from studio.storage.sweeps import CellResult, Verdict
 from support import lora_makers as makers
-from support.benches import open_bench
+from support.benches import open_bench, read_parts_once
 from support.models import POCKET
 from support.painting import together
 from support.sentences import refused
@@ -59,6 +59,14 @@ BASE: dict[str, Any] = {
 
 def quiet(progress: Any) -> None:
     pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parts() -> Iterator[None]:
+    """Every test has a bench of its own; they need not all read the model anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        read_parts_once(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

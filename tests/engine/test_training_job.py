@@ -554,7 +554,10 @@ def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: WorkerCo
     bench.pipelines.unload(f"LoRA {lora}")
 
 
-def test_the_worker_paints_between_two_steps(bench: WorkerContext, tmp_path: Path) -> None:
+def test_the_worker_paints_between_two_steps(
+    bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.engine.worker.PEEK_SECONDS", 0)  # it looks before every step
     home = tmp_path / "home"
     home.mkdir()
     for name in ("models", "datasets"):
@@ -563,7 +566,7 @@ def test_the_worker_paints_between_two_steps(bench: WorkerContext, tmp_path: Pat
     jobs = Jobs(home / "jobs.sqlite")
     own = open_bench(home)
     id = own.home.runs.add(
-        validate(TrainingConfig, QUICK | {"steps": 60, "save_precision": "float32"}), "ann"
+        validate(TrainingConfig, QUICK | {"steps": 12, "save_precision": "float32"}), "ann"
     )
     training = jobs.submit("train", {"run": id}, "ann")
     worker = _Worker("cpu", jobs, settings)
@@ -591,6 +594,6 @@ def test_the_worker_paints_between_two_steps(bench: WorkerContext, tmp_path: Pat
     }
     assert done[training].ended > done[last].ended  # type: ignore[union-attr,operator]
     assert own.home.gallery.search()[0].owner == "bob"
-    assert same(weights(own, done[training].result["lora"]), trained(bench, steps=60))  # type: ignore[union-attr]
+    assert same(weights(own, done[training].result["lora"]), trained(bench, steps=12))  # type: ignore[union-attr]
     jobs.close()
     own.home.gallery.close()

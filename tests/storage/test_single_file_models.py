@@ -27,6 +27,7 @@ from studio.storage.models.library import Library, ModelInfo, Unusable
 from studio.storage.models.model_configs import read_config
 from studio.storage.models.model_options import ModelOptions
 from support import ldm_files
+from support.examples import examples
 from support.ldm_files import toy_shapes
 from support.sentences import check_sentence, refused
 from support.visitors import OWNER
@@ -307,7 +308,7 @@ def test_a_format_of_few_bits_is_named(library: Library, home: Path, shapes: Hea
     assert "int8_tensorwise" in explain(library, "painter.safetensors")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_header_breaks_the_list(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     """Names that are not there and shapes that cannot be: a model, or a sentence why it is none."""

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from studio.storage.models.token_counter import TokenCounter
+from support.examples import examples
 
 pytestmark = pytest.mark.smoke
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -52,7 +53,7 @@ def test_a_usual_prompt_is_no_longer_called_too_long() -> None:
     assert TokenCounter(ASSETS / "pocket")(LONG) == 76  # of the embedded model's small vocabulary
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @example("It's  a CAFÉ — 2024, naïve 月 <|endoftext|> 🙂\n\tok")
 @given(st.text(max_size=60))
 def test_any_text_has_the_stock_tokenizers_ids(text: str) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, ClassVar
 
 import pytest
@@ -130,32 +131,32 @@ class Card(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
         self.total_bytes = TOTAL_BYTES
         self.peak_bytes = 0  # the most at once; it may be set back
+        self.used_bytes = 0  # kept beside the claims: there are thousands, and every result is one
         self._claims: dict[int, list[int]] = {}  # address → bytes, and how many tensors claim them
-
-    @property
-    def used_bytes(self) -> int:
-        return sum(size for size, _ in self._claims.values())
+        self._lock = RLock()  # tensors of other threads go as well
 
     def claim(self, claim: Claim) -> None:
         """Take a storage's bytes; raise as a full card does."""
-        if claim.key in self._claims:
-            self._claims[claim.key][1] += 1
-            return
-        used = self.used_bytes + claim.size
-        self._claims[claim.key] = [claim.size, 1]
-        if used > self.total_bytes:
-            raise torch.OutOfMemoryError(
-                f"CUDA out of memory: {claim.size} bytes on a card of {self.total_bytes}."
-            )
-        self.peak_bytes = max(self.peak_bytes, used)
+        with self._lock:
+            if claim.key in self._claims:
+                self._claims[claim.key][1] += 1
+                return
+            self._claims[claim.key] = [claim.size, 1]
+            self.used_bytes += claim.size
+            if self.used_bytes > self.total_bytes:
+                raise torch.OutOfMemoryError(
+                    f"CUDA out of memory: {claim.size} bytes on a card of {self.total_bytes}."
+                )
+            self.peak_bytes = max(self.peak_bytes, self.used_bytes)
 
     def release(self, claim: Claim) -> None:
-        entry = self._claims.get(claim.key)
-        if entry is None:
-            return
-        entry[1] -= 1
-        if not entry[1]:
-            del self._claims[claim.key]
+        with self._lock:
+            entry = self._claims.get(claim.key)
+            if entry is None:
+                return
+            entry[1] -= 1
+            if not entry[1]:
+                self.used_bytes -= self._claims.pop(claim.key)[0]
 
     def get_memory(self, *_device: Any) -> tuple[int, int]:
         return max(0, self.total_bytes - self.used_bytes), self.total_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class Served:
         return self.url.removeprefix("http://")
 
 
+@functools.cache
+def read_page_config(url: str) -> dict[str, Any]:
+    """What the page is built of: megabytes, the same for everybody, and so asked for once."""
+    return dict(httpx.get(f"{url.rstrip('/')}/config", timeout=120, trust_env=False).json())
+
+
 class Browser(httpx.Client):
     """A visitor at that address: the owner's names this machine, a guest's the network."""
 
@@ -47,23 +54,31 @@ class Browser(httpx.Client):
             trust_env=False,
         )
 
+    def arrive(self) -> Browser:
+        """Take the page's cookie without the page, which costs a second of computing."""
+        self.options("/")
+        return self
+
+    def find_function(self, element: str, event: str) -> int:
+        """What the page calls when that happens there."""
+        config = read_page_config(str(self.base_url))
+        part = next(
+            one["id"] for one in config["components"] if one["props"].get("elem_id") == element
+        )
+        return next(
+            int(one["id"])
+            for one in config["dependencies"]
+            if [part, event] in map(list, one["targets"])
+        )
+
     def ask(self, endpoint: str, *values: Any) -> httpx.Response:
         return self.post(f"{API}/run/{endpoint}", json={"data": values})
 
     def touch(self, element: str, event: str, values: list[Any], **data: Any) -> httpx.Response:
         """What the page does when somebody clicks there; `data` is the event's own."""
-        config = self.get("/config").json()
-        part = next(
-            one["id"] for one in config["components"] if one["props"].get("elem_id") == element
-        )
-        index = next(
-            one["id"]
-            for one in config["dependencies"]
-            if [part, event] in map(list, one["targets"])
-        )
         body = {
             "data": values,
-            "fn_index": index,
+            "fn_index": self.find_function(element, event),
             "session_hash": f"s{id(self)}",
             "event_data": data or None,
         }
@@ -73,7 +88,7 @@ class Browser(httpx.Client):
         """The same endpoint by another way, which gradio leaves open for all of them."""
         index = next(
             one["id"]
-            for one in self.get("/config").json()["dependencies"]
+            for one in read_page_config(str(self.base_url))["dependencies"]
             if one["api_name"] == endpoint
         )
         self.post(

@@ -17,8 +17,7 @@ from support.visitors import Asked
 def owner(served: Served) -> Iterator[Browser]:
     """The owner's browser on the open studio, with the page's cookie."""
     with Browser(served) as browser:
-        browser.get("/")
-        yield browser
+        yield browser.arrive()
 
 
 @pytest.fixture

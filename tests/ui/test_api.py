@@ -544,7 +544,7 @@ def test_guests_ask_only_of_what_came_with_the_studio(client: Client, served: Se
         shipped("assets") / "datasets" / "mysks" / "000.png", served.home / "datasets" / "family"
     )
     with Browser(served, "192.168.7.9") as guest:
-        guest.get("/")
+        guest.arrive()
         told = guest.ask("dataset", "mysks", "", 0, 77, 3).json()["data"][0]
         assert told["pictures"] == 15
         assert str(served.home) not in json.dumps(told)

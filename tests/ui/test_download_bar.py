@@ -26,6 +26,7 @@ from support.sites import (
     make_large_lora,
     make_weights,
 )
+from support.unopened_page import unopened_page
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
 from support.weights import write_weights
 
@@ -39,7 +40,7 @@ INDEX = {
 
 @pytest.fixture
 def tab(desk: Services, by: Any, sites: Sites) -> Iterator[ModelsTab]:
-    with gr.Blocks():
+    with unopened_page():
         tab = ModelsTab(desk)
         yield tab
 

@@ -16,6 +16,7 @@ from studio.services.submission import Services
 from studio.storage.gallery import GeneratedImage, read_image_settings
 from studio.ui.tabs.gallery import GalleryTab
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, BOB, OWNER, Asked
 
 REQUEST = ResolvedRequest(prompt="a boat", width=64, height=64, seed=7)
@@ -26,7 +27,7 @@ def tab(desk: Services, by: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     uploads = tmp_path / "uploads"
     uploads.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    with gr.Blocks():
+    with unopened_page():
         return GalleryTab(desk)
 
 

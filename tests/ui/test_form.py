@@ -22,6 +22,7 @@ from studio.ui.app import build_page
 from studio.ui.form import Form
 from support.examples import examples
 from support.sentences import refused
+from support.unopened_page import unopened_page
 
 SCHEMA = GenerationRequest.model_json_schema()["properties"]
 
@@ -37,7 +38,7 @@ def of(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def form() -> Form[GenerationRequest]:
     made = Form(GenerationRequest, "trial")
-    with gr.Blocks():
+    with unopened_page():
         for name in GenerationRequest.model_fields:
             made.add(name)
     return made

@@ -12,12 +12,13 @@ from studio.core.generation.request import ResolvedRequest
 from studio.services.submission import Services
 from studio.ui.tabs.gallery import GalleryTab
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, OWNER, Asked
 
 
 @pytest.fixture
 def tab(desk: Services, by: Any) -> GalleryTab:
-    with gr.Blocks():
+    with unopened_page():
         return GalleryTab(desk)
 
 

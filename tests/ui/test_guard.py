@@ -29,7 +29,7 @@ from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
 from studio.ui.api import TASK_FIELDS
 from support.sentences import check_sentence
-from support.served import API, Browser, Served
+from support.served import API, Browser, Served, read_page_config
 
 
 def asked(**values: Any) -> list[Any]:
@@ -52,8 +52,7 @@ QUICK = asked()
 @pytest.fixture
 def guest(served: Served) -> Iterator[Browser]:
     with Browser(served, "192.168.7.7") as browser:
-        browser.get("/")
-        yield browser
+        yield browser.arrive()
 
 
 @pytest.fixture
@@ -79,9 +78,12 @@ def test_a_name_that_somebody_else_pointed_here_is_refused(served: Served, host:
             403
         }
         assert hostile.ask("jobs", 5).status_code == 403
-    for name in ("127.0.0.1", "localhost", "[::1]", "10.0.0.5"):
-        with Browser(served, name) as mine:
-            assert mine.get("/config").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.5"])
+def test_names_of_this_machine_are_answered(served: Served, host: str) -> None:
+    with Browser(served, host) as mine:
+        assert mine.get("/config").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_login_on_the_network(open_studio: Callable[..., Served], tmp_path: Path
 
 def test_a_tab_says_which_it_is_and_opens_nothing_by_it(served: Served, jobs: Jobs) -> None:
     with Browser(served, **{TAB_HEADER: "t" * 1000}) as one:
-        one.get("/")
+        one.arrive()
         picture(one)
         job = jobs.list_recent(1)[0]
         assert job.tab == "t" * MAX_TAB_CHARS
@@ -224,7 +226,7 @@ def test_what_a_guest_brought_is_nobody_elses(
         return status
 
     with Browser(served, "192.168.7.7") as bob:
-        bob.get("/")
+        bob.arrive()
         theirs, own = bring(owner, 10), bring(guest, 20)
         assert [read(browser, theirs) for browser in (owner, guest, bob)] == [200, 403, 403]
         assert [read(browser, own) for browser in (owner, guest, bob)] == [200, 200, 403]
@@ -310,8 +312,10 @@ def test_nobody_reads_other_files(served: Served, owner: Browser, guest: Browser
             )  # None: gradio refused it
 
 
-def test_the_page_reads_only_what_was_dropped_on_it(owner: Browser, guest: Browser) -> None:
-    config = guest.get("/config").json()
+def test_the_page_reads_only_what_was_dropped_on_it(
+    served: Served, owner: Browser, guest: Browser
+) -> None:
+    config = read_page_config(served.url)
     drop = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "drop")
     upload = next(
         one for one in config["dependencies"] if [drop, "upload"] in map(list, one["targets"])
@@ -324,7 +328,9 @@ def test_the_page_reads_only_what_was_dropped_on_it(owner: Browser, guest: Brows
     assert "a boat" not in answer.text
 
 
-def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs: Jobs) -> None:
+def test_a_guest_changes_nothing_of_others(
+    served: Served, guest: Browser, owner: Browser, jobs: Jobs
+) -> None:
     long = {"prompt": "a boat", "steps": 150, "num_images": 90, "width": 64, "height": 64}
     picture(owner)
     ended = jobs.list_recent(1)[0].id
@@ -348,7 +354,7 @@ def test_a_guest_changes_nothing_of_others(guest: Browser, owner: Browser, jobs:
             "models-list", "click", ["", "", "", False, 0], action="unload", target="pocket"
         )
     ]
-    config = guest.get("/config").json()
+    config = read_page_config(served.url)
     kept = next(one for one in config["dependencies"] if one["api_name"] == "save_preset")
     forbidden.append(guest.ask("save_preset", *[None for _ in kept["inputs"]]))
     captions = {name: field.get_default() for name, field in CaptionSpec.model_fields.items()}
@@ -441,7 +447,7 @@ def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Se
     assert hashlib.sha256(thumb.read_bytes()).hexdigest()
     with Browser(served) as owner, Browser(served, "192.168.7.9") as guest:
         for browser, expected in ((owner, 200), (guest, 403)):
-            browser.get("/")
+            browser.arrive()
             assert browser.get(f"{API}/file={thumb}").status_code == expected
             for path in (
                 own / "000.png",
@@ -459,7 +465,7 @@ def test_a_guest_reads_only_own_sheets(served: Served) -> None:
     sweeps = Sweeps(Settings(home=served.home))
     with Browser(served) as owner, Browser(served, "192.168.7.7") as guest:
         for browser in (owner, guest):
-            browser.get("/")
+            browser.arrive()
         own = guest.cookies[COOKIE_NAME].partition(".")[0]
         files = []
         for sweep in (theirs := sweeps.save(grid, "somebody"), sweeps.save(grid, own)):
@@ -492,7 +498,7 @@ def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
     config = validate(TrainingConfig, {"dataset": "moon", "name": "x", "steps": 3})
     with Browser(served) as owner, Browser(served, "192.168.7.8") as guest:
         for browser in (owner, guest):
-            browser.get("/")
+            browser.arrive()
         own = guest.cookies[COOKIE_NAME].partition(".")[0]
         for who, name, expected in (("somebody", "theirs", 403), (own, "mine", 200)):
             id = runs.add(config, who)

@@ -56,7 +56,7 @@ def file_data(path: str) -> dict[str, Any]:
 def guests(served: Served) -> Iterator[list[Browser]]:
     browsers = [Browser(served, "192.168.7.7") for _ in range(5)]
     for browser in browsers:
-        browser.get("/")
+        browser.arrive()
     yield browsers
     jobs = Jobs(served.home / "jobs.sqlite")
     for job in jobs.list_open():
@@ -68,15 +68,7 @@ def guests(served: Served) -> Iterator[list[Browser]]:
 
 def press(browser: Browser, seconds: float = 20.0) -> float:
     """Seconds until a button of the page is answered, through the queue as the page asks."""
-    config = browser.get("/config").json()
-    button = next(
-        one["id"] for one in config["components"] if one["props"].get("elem_id") == "queue-list"
-    )
-    index = next(
-        one["id"]
-        for one in config["dependencies"]
-        if [button, "click"] in map(list, one["targets"])
-    )
+    index = browser.find_function("queue-list", "click")
     session = f"press{time.monotonic_ns()}"
     began = time.monotonic()
     body = {

@@ -15,6 +15,7 @@ from studio.ui.tabs.models import ModelsTab
 from studio.ui.tabs.txt2img import Txt2Img
 from support.ldm_files import toy_shapes
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, OWNER, Asked
 from support.weights import write_weights
 
@@ -22,7 +23,7 @@ from support.weights import write_weights
 @pytest.fixture
 def panel(desk: Services, by: Any) -> ModelOptionsPanel:
     write_weights(desk.home.settings.models / "xl-vpred.safetensors", toy_shapes("sdxl"))
-    with gr.Blocks():
+    with unopened_page():
         return ModelOptionsPanel(desk)
 
 
@@ -105,7 +106,7 @@ def test_nonsense_is_refused(
 def test_cards_and_generate_say_what_is_to_be_known(desk: Services) -> None:
     models = desk.home.settings.models
     write_weights(models / "xl-vpred_lightning_4step.safetensors", toy_shapes("sdxl"))
-    with gr.Blocks():
+    with unopened_page():
         library_tab = ModelsTab(desk)
         assert "v_prediction" in library_tab.render(ANN)[library_tab.cards]
         tab = Txt2Img(desk)
@@ -130,7 +131,7 @@ def test_the_vae_is_chosen_among_the_files(desk: Services) -> None:
     prefix, shapes = "first_stage_model.", toy_shapes("sd1")
     vae = {n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)}
     write_weights(desk.home.settings.vaes / "anime.safetensors", vae)
-    with gr.Blocks():
+    with unopened_page():
         tab = Txt2Img(desk)
     assert tab.list_vae_choices() == [("the model's own", ""), ("anime", "anime")]
     updates = tab.load_request(GenerationRequest(vae="anime"), OWNER)

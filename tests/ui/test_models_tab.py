@@ -19,13 +19,14 @@ from studio.ui.tabs.models import CARDS_PER_PAGE, UNUSABLE, ModelsTab
 from support import upscalers
 from support.ldm_files import toy_shapes
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
 from support.weights import CROSS, SDXL, VAE_FILE, WHOLE, kohya_lora, write_weights
 
 
 @pytest.fixture
 def tab(desk: Services, by: Any) -> ModelsTab:
-    with gr.Blocks():
+    with unopened_page():
         return ModelsTab(desk)
 
 

@@ -14,6 +14,7 @@ from studio.ui.components.notice import Notice
 from studio.ui.errors import report_errors
 from support.faulty_disk import faulty_disk
 from support.sentences import check_sentence, refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, OWNER
 
 PROBLEM = "/home/ann/studio/worker-cpu.lock <cannot> be opened."
@@ -26,7 +27,7 @@ def problems() -> list[str]:
 
 @pytest.fixture
 def notice(problems: list[str]) -> Notice:
-    with gr.Blocks():
+    with unopened_page():
         return Notice(lambda: problems[-1])
 
 
@@ -46,7 +47,7 @@ def test_the_owner_reads_what_is_the_matter_and_a_guest_that_something_is(
 
 
 def test_the_owner_reads_which_files_were_damaged(problems: list[str], by: Any) -> None:
-    with gr.Blocks():
+    with unopened_page():
         notice = Notice(lambda: problems[-1], lambda: ["<gallery.sqlite> was damaged."])
     assert "&lt;gallery.sqlite&gt; was damaged." in notice.poll("", by(OWNER))
     assert notice.poll("", by(ANN)) == gr.skip()

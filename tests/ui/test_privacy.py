@@ -104,8 +104,7 @@ def planted(open_studio: Callable[..., Served], tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def guest(planted: Served) -> Iterator[Browser]:
     with Browser(planted, GUEST_HOST) as browser:
-        browser.get("/")
-        yield browser
+        yield browser.arrive()
 
 
 def call_everything(browser: Browser) -> Iterator[str]:
@@ -171,7 +170,7 @@ def test_no_endpoint_file_or_picture_gives_anything_away(planted: Served, guest:
 
 def test_what_a_guest_types_is_not_turned_into_a_path(served: Served) -> None:
     with Browser(served, GUEST_HOST) as guest:
-        guest.get("/")
+        guest.arrive()
         plain = GenerationRequest(**{**BOAT, "prompt": "/studio-home/outputs"})
         made = guest.ask("generate", *plain.model_dump(mode="json").values())
         (picture,) = made.json()["data"][0]

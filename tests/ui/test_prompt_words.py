@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -18,6 +17,7 @@ from studio.services.submission import Services
 from studio.storage.models.library import LoraInfo
 from studio.ui.components import prompt_words
 from studio.ui.tabs.txt2img import Txt2Img
+from support.unopened_page import unopened_page
 from support.visitors import ANN, HOSTILE, OWNER
 from support.weights import CROSS, kohya_lora, write_weights
 
@@ -64,7 +64,7 @@ def test_a_tag_has_the_weight_that_was_noted(desk: Services) -> None:
 def test_a_row_has_the_weight_that_was_noted(desk: Services, noted: float, weight: float) -> None:
     path = write_weights(desk.home.settings.loras / "ink.safetensors", kohya_lora(CROSS))
     path.with_suffix(".json").write_text(json.dumps({"preferred weight": noted}))
-    with gr.Blocks():
+    with unopened_page():
         tab = Txt2Img(desk)
     values = {tab.form["model"]: "pocket", tab.loras.dropdown: "ink", tab.loras.rows: []}
     row = tab.loras.add_lora(values)[tab.loras.rows].value
@@ -93,7 +93,7 @@ def test_names_are_only_text(desk: Services, folder: Path) -> None:
 
 @pytest.mark.parametrize("visitor", [OWNER, ANN])
 def test_the_tab_gets_them_with_its_loras(desk: Services, folder: Path, visitor: Any) -> None:
-    with gr.Blocks():
+    with unopened_page():
         tab = Txt2Img(desk)
     updates = tab.loras.refresh("pocket", visitor)
     assert "EasyNegative" in updates[tab.loras.words]
@@ -103,7 +103,7 @@ def test_the_tab_gets_them_with_its_loras(desk: Services, folder: Path, visitor:
 
 
 def test_the_live_line_refuses_what_is_not_there(desk: Services, folder: Path) -> None:
-    with gr.Blocks():
+    with unopened_page():
         tab = Txt2Img(desk)
     values = {part: part.value for part in tab.form.inputs}
     values |= {tab.form["prompt"]: "embedding:nope"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from studio.core.base import validate
@@ -17,6 +16,7 @@ from studio.settings import load
 from studio.storage.home import Home
 from studio.ui.tabs.txt2img import Txt2Img
 from support.sentences import check_sentence, refused
+from support.unopened_page import unopened_page
 from support.visitors import Asked
 
 OWNER = Visitor("me", is_guest=False)
@@ -30,7 +30,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Txt2Img:
     (settings.home / "styles.csv").write_text(STYLES)
     (settings.home / "wildcards").mkdir()
     (settings.home / "wildcards" / "season.txt").write_text("spring\nautumn\n")
-    with gr.Blocks():
+    with unopened_page():
         return Txt2Img(Services(Home(settings)))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gradio as gr
 import pytest
 
 from studio.services.submission import Services
 from studio.settings import load
 from studio.storage.home import Home
 from studio.ui.tabs.queue import JOBS_PER_PAGE, QueueTab
+from support.unopened_page import unopened_page
 from support.visitors import OWNER, Asked, pressed
 
 MAX_HTML_BYTES = 300_000
@@ -18,7 +18,7 @@ MAX_HTML_BYTES = 300_000
 
 @pytest.fixture
 def tab(tmp_path: Path) -> QueueTab:
-    with gr.Blocks():
+    with unopened_page():
         return QueueTab(Services(Home(load(home=tmp_path))))
 
 

@@ -20,6 +20,7 @@ from studio.ui.components import recipe_import
 from studio.ui.tabs.txt2img import Txt2Img
 from studio.ui.views.recipes import render_recipe
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, HOSTILE, OWNER, Asked, pressed
 
 TEXT = (
@@ -30,7 +31,7 @@ TEXT = (
 
 @pytest.fixture
 def tab(desk: Services) -> Txt2Img:
-    with gr.Blocks():
+    with unopened_page():
         return Txt2Img(desk)
 
 

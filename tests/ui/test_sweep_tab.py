@@ -29,6 +29,7 @@ from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.views import sweep as grid
 from support.models import make_toy_z_image
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
 SMALL: dict[str, Any] = {
@@ -51,7 +52,7 @@ GRID = spec(
 
 @pytest.fixture
 def tab(desk: Services) -> SweepTab:
-    with gr.Blocks():
+    with unopened_page():
         return SweepTab(desk)
 
 
@@ -60,7 +61,7 @@ def form(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepTab]:
     """One tab for tests that only fill and read its form."""
     home = Home(load(home=tmp_path_factory.mktemp("form"), device="cpu"))
     home.gallery.sync()
-    with gr.Blocks():
+    with unopened_page():
         made = SweepTab(Services(home))
     yield made
     home.close()

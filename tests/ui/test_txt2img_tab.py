@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from studio.core.families.z_image import Z_IMAGE
@@ -18,13 +17,14 @@ from studio.ui.components.noise_and_solver import SWITCHES
 from studio.ui.tabs.txt2img import Txt2Img
 from support.models import make_toy_z_image
 from support.sentences import refused
+from support.unopened_page import unopened_page
 
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Txt2Img:
     settings = load(home=tmp_path_factory.mktemp("home"), device="cpu")
     make_toy_z_image(settings.models / "turbo")
-    with gr.Blocks():
+    with unopened_page():
         return Txt2Img(Services(Home(settings)))
 
 

@@ -20,6 +20,7 @@ from studio.ui.tabs.upscale import UpscaleTab
 from studio.ui.views.images import render_image_settings
 from support import upscalers
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, BOB, OWNER, Asked
 
 MADE_WITH = ResolvedRequest(prompt="a red boat", width=64, height=64, seed=7)
@@ -27,7 +28,7 @@ MADE_WITH = ResolvedRequest(prompt="a red boat", width=64, height=64, seed=7)
 
 @pytest.fixture
 def tab(desk: Services, by: Any) -> UpscaleTab:
-    with gr.Blocks():
+    with unopened_page():
         return UpscaleTab(desk)
 
 
@@ -153,7 +154,7 @@ def test_settings_of_a_picture_find_its_upscaler_or_say_that_it_is_not_here(
     folder = desk.home.settings.home / "uploads"
     folder.mkdir(exist_ok=True)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    with gr.Blocks():
+    with unopened_page():
         tab = Txt2Img(desk)
     info = PngInfo()
     text = "a boat\nSteps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7, Seed: 1, "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 
-import gradio as gr
 import pytest
 
 from studio.services.submission import Services
 from studio.ui.tabs.captioning.tab import CaptioningTab
 from support.captioning_tab import PLUSH
+from support.unopened_page import unopened_page
 
 
 @pytest.fixture
@@ -24,5 +24,5 @@ def desk(desk: Services) -> Services:
 
 @pytest.fixture
 def tab(desk: Services) -> CaptioningTab:
-    with gr.Blocks():
+    with unopened_page():
         return CaptioningTab(desk)

@@ -30,6 +30,7 @@ from studio.ui.tabs.training.tab import TrainingTab
 from studio.ui.views import dataset as words
 from support.captioning_tab import PLUSH, cards, page, text, typed
 from support.sentences import refused
+from support.unopened_page import unopened_page
 from support.visitors import ANN, HOSTILE, OWNER, pressed
 
 
@@ -252,7 +253,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
     )
     assert asked
     assert asked[0] == "training"
-    with gr.Blocks():
+    with unopened_page():
         training = TrainingTab(desk)
     taken = training.load_request(asked[1], OWNER)
     assert taken[training.form["dataset"]].value == "bears"

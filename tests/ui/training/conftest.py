@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gradio as gr
 import pytest
 
 from studio.services.submission import Services
 from studio.ui.tabs.training.tab import TrainingTab
+from support.unopened_page import unopened_page
 
 
 @pytest.fixture
 def tab(desk: Services) -> TrainingTab:
-    with gr.Blocks():
+    with unopened_page():
         return TrainingTab(desk)

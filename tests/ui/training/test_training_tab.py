@@ -23,6 +23,7 @@ from studio.ui.views import training
 from support.models import make_toy
 from support.sentences import refused
 from support.training_tab import config
+from support.unopened_page import unopened_page
 from support.visitors import ANN, BOB, HOSTILE, OWNER, pressed
 
 
@@ -111,7 +112,7 @@ def test_a_model_made_for_inpainting_is_not_offered_and_refused_in_words(desk: S
         "epsilon",
         channels=9,
     )
-    with gr.Blocks():
+    with unopened_page():
         tab = TrainingTab(desk)
     assert [name for name, _ in tab.form["model"].choices] == ["pocket"]
     typed = {**tab.form.fill(config()), tab.form["model"]: "nine"}
