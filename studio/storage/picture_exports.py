@@ -66,7 +66,7 @@ def export_image(gallery: Gallery, path: Path, spec: ExportSpec) -> ExportedFile
         InvalidSpec: ComfyUI's own nodes cannot do what made it.
     """
     image = gallery.get(path.resolve())
-    foreign = CarriedTexts(), ()
+    foreign: tuple[CarriedTexts, tuple[str, ...]] = CarriedTexts(), ()
     if image is None and spec.format != "ComfyUI":
         foreign = _keep_text(path, spec.choose_options(gallery.options.load()))
     with decode.take_turn_for(path):

@@ -17,6 +17,7 @@ kaanyalova/ComfyUI_ExtendedImageFormats (UserComment). Facts, no code.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_drawn import parse_drawn_graph
@@ -143,18 +144,14 @@ def read_recipe(
         choices.append((_title(node, draft), draft.recipe))
     recipe = choices[0][1]
     if len(choices) > 1:
-        recipe = Recipe(
-            program,
-            dict(recipe.values),
-            list(recipe.files),
-            [
+        recipe = replace(
+            recipe,
+            notes=[
                 f"The graph has {len(samplers)} samplers with a result of their own; the first is "
                 "taken.",
                 *recipe.notes,
             ],
-            recipe.text,
-            choices,
-            recipe.clip_skip,
+            choices=choices,
         )
     return recipe
 
