@@ -57,7 +57,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
             ),
         )
         page.goto(studio.url)
-        expect(page.locator("#generate")).to_be_visible()
+        expect(page.locator("#generate")).to_be_visible(timeout=120_000)
         expect(page.locator("#estimate")).to_contain_text("steps")
         return page
 

@@ -151,7 +151,7 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(
         "txt2img",
         "img2img",
         "Inpaint",
-        "Sweep",
+        "Upscale",
     ]
     say(page, "inpaint", prompt="a photo of a blue house by a lake", strength=1, mask_blur=2)
     shot(page, "inpaint-painted")

@@ -191,7 +191,7 @@ def test_a_grid_from_the_first_click_to_the_viewer(
 def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     go(page)
-    say(page, prompt="a (house", width=63)
+    say(page, prompt="a <hypernet:old:1> house", width=63)
     vary(page, 1, "Steps", "10-5 (+0), many")
     expect(page.locator("#axis-1-echo")).to_contain_text("has a step of 0")
     for said in ("Prompt", "Width", "step of 0", "'many'"):
