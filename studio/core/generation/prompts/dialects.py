@@ -115,6 +115,7 @@ def _plan(
     return PromptPlan(branches, dialect)
 
 
+@lru_cache(maxsize=MAX_CACHED_PLANS)
 def find_differing_dialect(
     text: str, *, syntax: PromptSyntax, is_negative: bool, emphasis: Emphasis
 ) -> Dialect | None:
@@ -135,6 +136,7 @@ def find_differing_dialect(
     return None if plan.branches == former_plan.branches else plan.dialect
 
 
+@lru_cache(maxsize=MAX_CACHED_PLANS)
 def is_emphasis_read(
     text: str, *, syntax: PromptSyntax, is_negative: bool, emphasis: Emphasis
 ) -> bool:
