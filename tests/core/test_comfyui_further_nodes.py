@@ -376,6 +376,13 @@ def test_an_empty_negative_prompt_at_the_size_of_sdxl() -> None:
     assert any(words in note for note in read(large).notes)
 
 
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2, 3], 7, None, True])
+def test_a_prompt_that_is_no_conditioning_stays_as_it_is(value: Any) -> None:
+    recipe = read(changed(BASIC, n3={"positive": value}))
+    assert "prompt" not in recipe.values
+    assert recipe.values["negative_prompt"] == "fog, blurry"
+
+
 def test_clip_skip_waits_for_the_model() -> None:
     graph = changed(
         BASIC, n6={"clip": ["13", 0]}, n13=node("CLIPSetLastLayer", stop_at_clip_layer=-2)

@@ -158,6 +158,8 @@ class PromptReader:
         """
         if isinstance(link, str):  # a loader that takes the prompts themselves
             return adapt_words(link)
+        if not isinstance(link, Link):
+            return None
         if (link, name) in self._words:
             return self._words[link, name]
         node = self._values.get_node(link)
