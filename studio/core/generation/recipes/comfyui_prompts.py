@@ -113,7 +113,7 @@ class PromptReader:
         self.clip: Any = None
         self.guidance: float | None = None  # Flux's, which the model is told
         self._emphasis = "compel"  # ComfyUI's own way is compel's, for weights above 1
-        self._words: dict[tuple[Link, str], str] = {}
+        self._words: dict[tuple[Link, str], str | None] = {}
 
     def take_prompts(self, positive: Any, negative: Any) -> None:
         """Read both prompts into the recipe; one that cannot be read stays as it is."""
@@ -166,9 +166,8 @@ class PromptReader:
         if node is None or depth > MAX_NESTING:
             return None
         words = as_text(self._read_node(node, link, name, depth))
-        if words is not None:
-            self._values.spend_on_text(words)
-            self._words[link, name] = words
+        self._values.spend_on_text(words or "")
+        self._words[link, name] = words
         return words
 
     def _read_node(self, node: Node, link: Link, name: str, depth: int) -> str | None:
