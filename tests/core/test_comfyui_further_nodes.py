@@ -214,6 +214,19 @@ def test_an_encoder_that_loads_loras_of_its_text() -> None:
     assert recipe.notes == ["Weights of LoRAs by blocks are not here: it will differ."]
 
 
+def test_wildcards_that_were_filled_in_elsewhere() -> None:
+    encoder = node(
+        "ImpactWildcardEncode",
+        wildcard_text="a __colour__ boat",
+        populated_text="",
+        model=["4", 0],
+        clip=["4", 1],
+    )
+    recipe = read(changed(BASIC, n3={"positive": ["10", 2]}, n10=encoder))
+    assert recipe.values["prompt"] == "a __colour__ boat"
+    assert recipe.notes == ["Its wildcards were filled in there; with what is not in the file."]
+
+
 @pytest.mark.parametrize(
     ("mode", "method", "source", "notes"),
     [

@@ -36,6 +36,7 @@ _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _BARE_BRACKETS = re.compile(r"(?<!\\)([\[\]])")
 # Bounded: with open ends a long line of digits takes hours.
 _COLON_NUMBER = re.compile(r":\s{0,9}([+-]?(?:\d{1,9}(?:\.\d{0,20})?|\.\d{1,20}))\s{0,9}$")
+_WILDCARD = re.compile(r"__[^\s_]|\{")
 _PLAIN_ENCODERS = ("CLIPTextEncode", "CLIPTextEncodeSDXL")
 _MIN_SDXL_SIDE_PX = 640  # smaller ones are of SD 1.x
 # Of shiimizu's smZ CLIPTextEncode: they read schedules, AND and BREAK too.
@@ -202,6 +203,8 @@ class PromptReader:
         text = read_tagged_text(self._values, node)
         if text is None:
             return None
+        if not self._values.read_text(node.inputs.get("populated_text")) and _WILDCARD.search(text):
+            self._draft.note("Its wildcards were filled in there; with what is not in the file.")
         if has_block_weights(text):
             self._draft.note("Weights of LoRAs by blocks are not here: it will differ.")
         parts = LORA_TAG.sub("", text).split("BREAK")
