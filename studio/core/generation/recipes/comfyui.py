@@ -17,6 +17,7 @@ kaanyalova/ComfyUI_ExtendedImageFormats (UserComment). Facts, no code.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_drawn import parse_drawn_graph
@@ -136,7 +137,7 @@ def read_recipe(
         raise ValueError(
             f"it was made by {program}, but no node of its graph is a sampler that is known here."
         )
-    choices = []
+    choices: list[tuple[str, Recipe]] = []
     results = ResultReader(graph)
     for node in samplers[:MAX_CHOICES]:
         draft = RecipeDraft(program, text[:MAX_SHOWN_CHARS])
@@ -149,18 +150,13 @@ def read_recipe(
         choices.append((_title(node, draft), draft.recipe))
     recipe = choices[0][1]
     if len(choices) > 1:
-        recipe = Recipe(
-            program,
-            dict(recipe.values),
-            list(recipe.files),
-            [
-                f"The graph has {len(samplers)} samplers with a result of their own; the first is "
-                "taken.",
-                *recipe.notes,
-            ],
-            recipe.text,
-            choices,
-            recipe.clip_skip,
+        sentence = f"The graph has {len(samplers)} samplers with a result of their own; the first is taken."
+        recipe = replace(
+            recipe,
+            values=dict(recipe.values),
+            files=list(recipe.files),
+            notes=[sentence, *recipe.notes],
+            choices=choices,
         )
     return recipe
 
