@@ -155,6 +155,10 @@ def test_our_own_text_says_what_a1111_and_forge_mean_and_comes_back() -> None:
         assert read(text).clip_skip is None
     usual = format_infotext(request.model_copy(update={"clip_skip": 1}), UsedFiles(family="sdxl"))
     assert "Clip skip" not in usual
+    # what no text of ours names is at its default as well
+    assert parse_infotext(usual).defaults["clip_skip"] == 1
+    assert "styles" in parse_infotext(usual).defaults
+    assert not parse_infotext("a boat\nNegative prompt: fog").defaults  # says nothing of settings
 
 
 def test_fooocus_a1111_scheme() -> None:

@@ -197,6 +197,17 @@ def check_penultimate_layer(home: WorkerContext, family: Family, model: LoadedMo
     assert torch.equal(row["prompt_embeds"][..., :width], layer)
 
 
+def check_usual_clip_skip(home: WorkerContext, family: Family, model: LoadedModel) -> None:
+    """Counted from the released encoder's last layer; of OpenCLIP ViT-H's 24 diffusers has 23."""
+    if family.shape is None:
+        assert family.usual_clip_skip == 1
+        return
+    own_layers = family.shape.text_encoders[0].num_hidden_layers
+    released_layers = {"sd2": 24}.get(family.name, own_layers)
+    read_layer = own_layers - family.penultimate_layer
+    assert family.usual_clip_skip == released_layers - read_layer + 1
+
+
 def check_pooled_prompt(home: WorkerContext, family: Family, model: LoadedModel) -> None:
     row = encode_prompts(model, build_request(family)).positives[0].get(0)
     assert ("pooled_prompt_embeds" in row) is family.pooled_prompt

@@ -73,6 +73,7 @@ def parse_infotext(text: str) -> Recipe:
         _read_own_pairs(pairs, draft)
     elif split.has_settings:
         _read_pairs(pairs, draft, writer)
+    if split.has_settings:
         prompt_defaults = PROMPT_DEFAULTS if "prompt" in draft.values else {}
         draft.recipe.defaults = {**DEFAULTS, **prompt_defaults}
     if "Template:" in split.trailer:

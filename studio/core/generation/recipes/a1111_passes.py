@@ -125,13 +125,13 @@ def take_passes(pairs: Pairs, draft: RecipeDraft, counting: StepCounting) -> Non
     if "Hires upscaler" in pairs:
         take_upscaler(pairs.pop("Hires upscaler"), draft)
     hires_size = parse_size(pairs.get("Hires resize", ""))
-    size = draft.values.get("width"), draft.values.get("height")
-    if hires_size and any(hires_size) and size[0] and size[1]:
+    width, height = draft.values.get("width"), draft.values.get("height")
+    if hires_size and any(hires_size) and width and height:
         del pairs["Hires resize"]
-        scales = [side / first for side, first in zip(hires_size, size)]  # 0: by the other side
-        pairs["Hires upscale"] = f"{max(scales):.6g}"
+        scale = max(hires_size[0] / width, hires_size[1] / height)  # 0: by the other side
+        pairs["Hires upscale"] = f"{scale:.6g}"
         if all(hires_size):
-            _note_other_shape((size[0], size[1]), hires_size, draft)
+            _note_other_shape((width, height), hires_size, draft)
     if "Hires upscale" not in pairs and "Hires resize" not in pairs:
         _take_strength(pairs, draft, counting)
         return

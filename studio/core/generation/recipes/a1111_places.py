@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from studio.core.generation.recipes.a1111_text import MAX_TEXT_CHARS, split_text
+from studio.core.generation.recipes.a1111_keys import MAX_TEXT_CHARS
+from studio.core.generation.recipes.a1111_text import split_text
 from studio.core.generation.recipes.recipe import ImageMetadata
 from studio.core.generation.recipes.xmp import list_texts
 

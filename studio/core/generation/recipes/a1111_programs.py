@@ -128,5 +128,7 @@ def find_writer(pairs: Mapping[str, str]) -> Writer:
         return Writer(program)
     if program == FORGE and (number is None or version.casefold().startswith("neo")):
         return Writer(program)
-    is_new = bool(number) and (int(number[1]), int(number[2])) >= _FIRST_WITH_SCHEDULES
-    return Writer(program, is_new)
+    if number is None:
+        return Writer(program, names_schedules=False)
+    age = int(number[1]), int(number[2])
+    return Writer(program, names_schedules=age >= _FIRST_WITH_SCHEDULES)

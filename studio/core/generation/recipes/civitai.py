@@ -21,6 +21,7 @@ from studio.core.generation.recipes.comfyui_graph import Graph
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_list, as_object, parse_object
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
+from studio.errors import quote
 
 PROGRAM = "Civitai"
 _KEY = "extraMetadata"
@@ -94,9 +95,10 @@ def _take_settings(settings: dict[str, Any], draft: RecipeDraft) -> None:
         resource = as_object(item)
         version = str(resource.get("modelVersionId", ""))[:20]
         if version and version not in known:
-            draft.note(f"A file is named by Civitai's number alone: version {version!r}.")
+            draft.note(f"A file is named by Civitai's number alone: version {version}.")
     for item in as_list(settings.get("transformations")):
-        draft.note(f"Not here: {as_object(item).get('type')!r:.40} of the finished picture.")
+        kind = quote(as_object(item).get("type"))
+        draft.note(f"Not here: {kind} of the finished picture.")
 
 
 SOURCE = RecipeSource(PROGRAM, recognises_settings, read_settings)

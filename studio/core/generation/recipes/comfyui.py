@@ -38,7 +38,11 @@ from studio.core.generation.recipes.comfyui_samplers import (
     trace_origin,
 )
 from studio.core.generation.recipes.comfyui_switches import skip_switches
-from studio.core.generation.recipes.comfyui_values import GraphValues, WorkLimitReached
+from studio.core.generation.recipes.comfyui_values import (
+    MAX_STEPS,
+    GraphValues,
+    WorkLimitReached,
+)
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.json_text import as_object, parse_json
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
@@ -46,6 +50,7 @@ from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeS
 PROGRAM = "ComfyUI"
 MAX_CHOICES = 12
 MAX_PASSES = 6
+MAX_FURTHER_STEPS = MAX_STEPS // 4  # of looking, for each choice but the first
 MAX_SHOWN_CHARS = 20_000
 
 
@@ -132,12 +137,13 @@ def read_recipe(
         raise ValueError(
             f"it was made by {program}, but no node of its graph is a sampler that is known here."
         )
-    choices = []
+    choices: list[tuple[str, Recipe]] = []
     results = ResultReader(graph)
     for node in samplers[:MAX_CHOICES]:
         draft = RecipeDraft(program, text[:MAX_SHOWN_CHARS])
         try:
-            _read_sampler_chain(GraphValues(graph), node, draft, image_size)
+            max_steps = MAX_FURTHER_STEPS if choices else MAX_STEPS
+            _read_sampler_chain(GraphValues(graph, max_steps), node, draft, image_size)
             results.note_result(node, draft)
         except WorkLimitReached:
             draft.note("The graph is too large to be followed to its end; some of it is missing.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from studio.core.generation.recipes.comfyui_graph import Link, Node
@@ -170,8 +171,9 @@ class ModelReader:
             encoder = self._read_weight(inputs, "strength_clip", "lora_clip_strength")
             is_model_only = "strength_model" in inputs and "strength_clip" not in inputs
             yield LoadedLora(name, unet, 0.0 if is_model_only else encoder)
-        for value in inputs.values():  # rgthree's Power Lora Loader
-            if isinstance(value, dict) and "lora" in value and value.get("on") in _ON_WORDS:
+        rows = (value for value in inputs.values() if isinstance(value, dict) and "lora" in value)
+        for value in islice(rows, MAX_STACK):  # rgthree's Power Lora Loader
+            if value.get("on") in _ON_WORDS:
                 unet = value.get("strength", 1.0)
                 encoder = value.get("strengthTwo")
                 yield LoadedLora(value["lora"], unet, unet if encoder is None else encoder)

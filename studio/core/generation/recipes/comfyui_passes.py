@@ -23,7 +23,7 @@ from studio.core.generation.recipes.seeds import read_seed
 
 _MAX_STEPS_HERE = 150
 _MAX_STEPS_THERE = 10_000
-_STRENGTH_DIGITS = 4
+_STRENGTH_UNITS = 10_000  # strengths are written with four digits
 # What ComfyUI's nodes have by default: the ends that Stable Diffusion's own levels have.
 _OWN_LEVELS = {"sigma_min": 0.0291675, "sigma_max": 14.614642, "rho": 7.0}
 _LEVEL_TOLERANCE = 0.01
@@ -168,8 +168,7 @@ def find_share(steps: int, denoise: float, draft: RecipeDraft) -> tuple[int, flo
 
 def find_strength(whole_steps: int, running_steps: int) -> float:
     """Return a strength of few digits at which just so many steps of the whole way run."""
-    unit = 10**_STRENGTH_DIGITS
-    return math.ceil(running_steps * unit / whole_steps) / unit
+    return math.ceil(running_steps * _STRENGTH_UNITS / whole_steps) / _STRENGTH_UNITS
 
 
 def take_second_pass(

@@ -36,6 +36,7 @@ _OPERATOR_WORDS = re.compile(r"\b(AND|BREAK)\b")
 _BARE_BRACKETS = re.compile(r"(?<!\\)([\[\]])")
 # Bounded: with open ends a long line of digits takes hours.
 _COLON_NUMBER = re.compile(r":\s{0,9}([+-]?(?:\d{1,9}(?:\.\d{0,20})?|\.\d{1,20}))\s{0,9}$")
+_WILDCARD = re.compile(r"__[^\s_]|\{")
 _PLAIN_ENCODERS = ("CLIPTextEncode", "CLIPTextEncodeSDXL")
 _MIN_SDXL_SIDE_PX = 640  # smaller ones are of SD 1.x
 # Of shiimizu's smZ CLIPTextEncode: they read schedules, AND and BREAK too.
@@ -113,7 +114,7 @@ class PromptReader:
         self.clip: Any = None
         self.guidance: float | None = None  # Flux's, which the model is told
         self._emphasis = "compel"  # ComfyUI's own way is compel's, for weights above 1
-        self._words: dict[tuple[Link, str], str] = {}
+        self._words: dict[tuple[Link, str], str | None] = {}
 
     def take_prompts(self, positive: Any, negative: Any) -> None:
         """Read both prompts into the recipe; one that cannot be read stays as it is."""
@@ -158,15 +159,16 @@ class PromptReader:
         """
         if isinstance(link, str):  # a loader that takes the prompts themselves
             return adapt_words(link)
+        if not isinstance(link, Link):
+            return None
         if (link, name) in self._words:
             return self._words[link, name]
         node = self._values.get_node(link)
         if node is None or depth > MAX_NESTING:
             return None
         words = as_text(self._read_node(node, link, name, depth))
-        if words is not None:
-            self._values.spend_on_text(words)
-            self._words[link, name] = words
+        self._values.spend_on_text(words or "")
+        self._words[link, name] = words
         return words
 
     def _read_node(self, node: Node, link: Link, name: str, depth: int) -> str | None:
@@ -201,6 +203,8 @@ class PromptReader:
         text = read_tagged_text(self._values, node)
         if text is None:
             return None
+        if not self._values.read_text(node.inputs.get("populated_text")) and _WILDCARD.search(text):
+            self._draft.note("Its wildcards were filled in there; with what is not in the file.")
         if has_block_weights(text):
             self._draft.note("Weights of LoRAs by blocks are not here: it will differ.")
         parts = LORA_TAG.sub("", text).split("BREAK")

@@ -13,8 +13,8 @@ from studio.core.generation.recipes.comfyui_nodes import JOINING_NODES, TEXT_KEY
 from studio.core.generation.recipes.json_text import as_size, as_text
 
 MAX_STEPS = 20_000  # of looking, for one recipe: a step is a node
-_INPUTS_PER_STEP = 50
-_CHARS_PER_STEP = 5_000
+_INPUTS_PER_STEP = 10
+_CHARS_PER_STEP = 200
 MAX_CHAIN = 1_000  # nodes one behind the other
 MAX_NESTING = 40  # joined texts and conditionings within each other
 _VALUE_KEYS = ("value", "Value", "int", "float", "number", "INT", "FLOAT", "Number", "a")
@@ -30,10 +30,10 @@ class WorkLimitReached(Exception):
 class GraphValues:
     """Reads values of one graph, for one recipe."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Take a graph."""
+    def __init__(self, graph: Graph, max_steps: int = MAX_STEPS) -> None:
+        """Take a graph, and how much may be looked at."""
         self.graph = graph
-        self._steps_left = MAX_STEPS
+        self._steps_left = max_steps
 
     def get_node(self, link: Any) -> Node | None:
         """Return the node that a link comes from; None where there is none."""

@@ -203,7 +203,7 @@ def _take_files(data: dict[str, Any], draft: RecipeDraft) -> None:
         draft.take("vae", "")
     elif vae:
         draft.add_vae(vae)
-    for item in as_list(data.get("loras")):
+    for item in as_list(data.get("loras"))[:MAX_LORA_SLOTS]:
         if isinstance(item, dict):
             draft.add_lora(item.get("name"), item.get("weight", 1.0), digest=item.get("hash"))
         elif isinstance(item, list) and len(item) >= 2:

@@ -28,6 +28,7 @@ from studio.core.generation.recipes.json_text import (
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 PROGRAM = "InvokeAI"
+MAX_LORA_SLOTS = 100
 _NEW_KEY, _SECOND_KEY, _FIRST_KEY = "invokeai_metadata", "sd-metadata", "Dream"
 _MAX_KARRAS_STEPS = 29  # of InvokeAI 2.0 to 2.2, which took Karras' noise levels up to there
 _NUMBER_FIELDS = {
@@ -158,7 +159,7 @@ def _take_models(data: dict[str, Any], draft: RecipeDraft) -> None:
     vae = data.get("vae")
     if vae:
         draft.add_vae(*_name_model(vae))
-    for item in as_list(data.get("loras")):
+    for item in as_list(data.get("loras"))[:MAX_LORA_SLOTS]:
         entry = as_object(item)
         name, digest = _name_model(entry.get("model") or entry.get("lora"))
         draft.add_lora(name, entry.get("weight", 0.75), digest=digest)

@@ -46,7 +46,7 @@ _READ_KEYS = {
     *("noise_schedule", "strength", "noise", "request_type", *_NUMBER_FIELDS, *_MISSING),
 }
 # What they are in pictures that nobody changed them for, or of no use for another picture.
-_NEUTRAL_VALUES = {
+_NEUTRAL_VALUES: dict[str, Any] = {
     **{"uncond_scale": 1, "n_samples": 1, "controlnet_strength": 1, "params_version": None},
     **{"hide_debug_overlay": None, "signed_hash": None, "version": None, "stream": None},
     **{"extra_noise_seed": None, "add_original_image": None, "legacy": None, "legacy_uc": None},

@@ -27,6 +27,7 @@ from studio.core.generation.recipes.json_text import (
 from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
 
 MAX_XMP_CHARS = 1_000_000
+MAX_LORA_SLOTS = 100
 _USER_COMMENT_ATTRIBUTE = re.compile(
     r"exif:UserComment\s*=\s*(?:\"([^\"]{2,400000})\"|'([^']{2,400000})')"
 )
@@ -120,7 +121,7 @@ class FlatProgram:
             draft.take_clip_skip(value, self.clip_counting)
 
     def _take_loras(self, value: Any, draft: RecipeDraft) -> None:
-        for item in as_list(value):
+        for item in as_list(value)[:MAX_LORA_SLOTS]:
             entry = as_object(item)
             name = next((entry[key] for key in _LORA_NAMES if isinstance(entry.get(key), str)), "")
             digest = as_text(entry.get("hash")) or ""

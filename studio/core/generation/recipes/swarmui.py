@@ -27,6 +27,7 @@ from studio.core.generation.recipes.json_text import (
 from studio.core.generation.recipes.recipe import FileKind, ImageMetadata, Recipe, RecipeSource
 
 _KEY = "sui_image_params"
+MAX_LORA_SLOTS = 100
 _NUMBER_FIELDS = {"steps": "steps", "cfgscale": "guidance"}
 _UNUSED = {
     *("swarm_version", "aspectratio", "automaticvae", "date", "generation_time", "images"),
@@ -153,7 +154,7 @@ def _take_files(data: dict[str, Any], params: dict[str, Any], draft: RecipeDraft
             draft.add_model(name, digests.get(name))
         elif name:
             draft.add_vae(name, digests.get(name))
-    names = _split_list(params.get("loras"))
+    names = _split_list(params.get("loras"))[:MAX_LORA_SLOTS]
     weights = _split_list(params.get("loraweights"))
     encoder_weights = _split_list(params.get("loratencweights"))
     for place, path in enumerate(names):
