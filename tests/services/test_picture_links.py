@@ -123,6 +123,8 @@ def test_the_page_fills_its_form(sites: Sites, png: bytes, desk: Services) -> No
 
 def test_the_command_line(sites: Sites, png: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     sites.put(PICTURE, png)
-    main(["inspect", PICTURE, "--yes"])
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", PICTURE, "--yes"])
+    assert ended.value.code == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["source"], report["request"]["seed"]) == ("A1111", 7)
