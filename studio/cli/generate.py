@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     recipe: dict[str, Any] = {}
     if arguments.recipe_file:
         recipe_file = arguments.recipe_file.expanduser()
-        recipe = read_recipe_values(home, recipe_file, arguments.recipe_number)
+        model_name = str(flags.get("model", ""))
+        recipe = read_recipe_values(home, recipe_file, arguments.recipe_number, model_name)
     recommended = _read_recommended_settings(home, {**recipe, **flags})
     settings = {**recommended, **recipe}
     if arguments.prompts_from:

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from studio.core.families.family import Family
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.lora_use import MAX_LORAS
+from studio.core.generation.recipes.clip_skip import describe_counting, translate_clip_skip
 from studio.core.generation.recipes.file_names import clean_file_name
 from studio.core.generation.recipes.recipe import FileKind, FileReference, Recipe
 from studio.errors import StudioError
@@ -58,11 +61,19 @@ class _LibraryFile:
     path: Path | None
 
 
-def look_up_files(library: Library, recipe: Recipe) -> tuple[Recipe, list[FileMatch]]:
+def look_up_files(
+    library: Library, recipe: Recipe, model_name: str = ""
+) -> tuple[Recipe, list[FileMatch]]:
     """Return a recipe whose values name files of the library, with a note on each that is not here.
 
     Hashes that are known are looked through; a file of the right name is read through, where it is
     small, to see whether it is the same.
+
+    Args:
+        library: What is here.
+        recipe: What was read.
+        model_name: The model that paints where the recipe's is not here; empty where none is
+            chosen.
     """
     with library.shelf.look_once():
         finder = _Finder(library)
@@ -70,7 +81,31 @@ def look_up_files(library: Library, recipe: Recipe) -> tuple[Recipe, list[FileMa
     values = _apply_matches(recipe.values, matches)
     notes = [match.note for match in matches if match.note]
     notes += library.embeddings.compare_hashes(recipe.embedding_hashes)
-    return replace(recipe, values=values, notes=[*recipe.notes, *notes]), matches
+    looked_up = replace(recipe, values=values, notes=[*recipe.notes, *notes])
+    return _translate_clip_skip(library, looked_up, model_name), matches
+
+
+def _translate_clip_skip(library: Library, recipe: Recipe, model_name: str) -> Recipe:
+    """Return a recipe whose Clip skip counts as here, by the model that will paint."""
+    if recipe.clip_skip is None or "clip_skip" not in recipe.values:
+        return recipe
+    family = _find_family(library, str(recipe.values.get("model") or model_name))
+    values = dict(recipe.values)
+    if family is None:
+        note = describe_counting(recipe.clip_skip)
+    else:
+        values["clip_skip"], note = translate_clip_skip(recipe.clip_skip, family)
+    notes = [*recipe.notes, *filter(None, [note])]
+    return replace(recipe, values=values, notes=notes, clip_skip=None)
+
+
+def _find_family(library: Library, model_name: str) -> Family | None:
+    if not model_name:
+        return None
+    try:
+        return FAMILIES[library.get_model(model_name).family]
+    except StudioError:
+        return None
 
 
 def _list_references(recipe: Recipe) -> list[FileReference]:

@@ -28,7 +28,7 @@ from studio.core.generation import rules
 from studio.core.generation.carried import Making, build_texts
 from studio.core.generation.recipes import sources
 from studio.core.generation.recipes.own import OWN_CHUNK, parse_own_json
-from studio.core.generation.recipes.recipe import Recipe
+from studio.core.generation.recipes.recipe import NothingFound, Recipe
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.upscaling import UpscaleRecord
 from studio.core.generation.used_files import NO_FILES, UsedFiles
@@ -472,21 +472,28 @@ def read_image_settings(
     try:
         return sources.read_recipe(metadata)
     except ValueError as error:
-        reason = str(error)
+        sentence = _explain_unread(name, error)
     with decode.take_turn_for(path, max_pixels):
         hidden = read_image_metadata(path, name, with_hidden=True, max_pixels=max_pixels).hidden
     if hidden:
         with suppress(ValueError):
             return sources.read_recipe(replace(metadata, hidden=hidden))
-    raise BadPicture(f"{name} carries no settings of a picture: {reason}")
+    raise BadPicture(sentence)
 
 
-def read_text_settings(text: str, name: str = "The text") -> Recipe:
+def read_text_settings(text: str, name: str = "the text") -> Recipe:
     """Return the settings in a text alone, pasted or of a file. Raises BadPicture."""
     try:
         return sources.read_recipe(wrap_text(text))
     except ValueError as error:
-        raise BadPicture(f"{name} holds no settings of a picture: {error}") from None
+        raise BadPicture(_explain_unread(name, error)) from None
+
+
+def _explain_unread(name: str, error: ValueError) -> str:
+    """Return a sentence on a file whose settings cannot be read, or that holds none."""
+    if isinstance(error, NothingFound):
+        return f"No generation settings found in {name}."
+    return f"The settings in {name} cannot be read: {error}"
 
 
 def _read_text(path: Path, name: str) -> str:

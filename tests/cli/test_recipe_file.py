@@ -83,3 +83,15 @@ def test_one_of_several_recipes_and_a_picture_that_is_not_here(
     with refused(BadFile):
         read_recipe_values(home, file, 0)
     home.close()
+
+
+def test_the_flags_model_is_the_one_that_paints(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text(TEXT.replace("Seed: 7", "Seed: 7, Clip skip: 2"), "utf-8")
+    home = Home(settings)
+    values = read_recipe_values(home, tmp_path / "a.txt", 0, "pocket")
+    home.close()
+    assert "dream" not in capsys.readouterr().err  # it is not asked for
+    assert "model" not in values
+    assert (values["clip_skip"], values["hires_scale"]) == (2, 1)

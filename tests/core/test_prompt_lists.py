@@ -72,3 +72,21 @@ def test_the_base_is_taken_for_the_rest() -> None:
 def test_too_long_a_list() -> None:
     with refused(InvalidSpec, "List"):
         parse_prompt_list("a\n" * 1001)
+
+
+@pytest.mark.parametrize(
+    ("line", "schedule", "num_notes"),
+    [
+        ('--prompt x --sampler_name "Euler Karras" --scheduler Simple', "Karras", 1),
+        ('--prompt x --scheduler Simple --sampler_name "Euler Karras"', "Karras", 1),
+        ("--prompt x --sampler_name Euler --scheduler simple", "Simple", 0),
+        ("--prompt x --scheduler sgm_uniform --sampler_name euler", "SGM Uniform", 0),
+        ('--prompt x --scheduler Karras --sampler_name "Euler a"', "Karras", 0),  # refused by name
+    ],
+)
+def test_a_schedule_in_a_samplers_name_goes_first_as_in_a1111(
+    line: str, schedule: str, num_notes: int
+) -> None:
+    prompt = parse_prompt_list(line)[0]
+    assert prompt.values["noise_schedule"] == schedule
+    assert len(prompt.notes) == num_notes

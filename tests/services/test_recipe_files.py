@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from studio.core.generation.recipes import sources
@@ -155,3 +157,29 @@ def test_a_text_from_elsewhere_from_end_to_end(settings: Settings) -> None:
     home.close()
     assert found.values["loras"] == [use("my-ink", 0.8)]
     assert found.values["model"] == "pocket"
+
+
+def test_clip_skip_is_counted_as_the_model_that_paints_wants_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's model where it is here, else the chosen one; said where neither is known."""
+    library = Library(settings)
+    pocket = library.get_model("pocket")
+    kinds = {"pocket": pocket, "tiny-xl": replace(pocket, name="tiny-xl", family="sdxl")}
+    find = library.get_model
+    monkeypatch.setattr(library, "get_model", lambda name: kinds.get(name) or find(name))
+    text = "a\nSteps: 20, Sampler: Euler, Seed: 1, Clip skip: 3, Version: f2.0.1v1.10.1, Model: {}"
+
+    def look_up(model: str, chosen: str = "") -> Recipe:
+        metadata = ImageMetadata(chunks={"parameters": text.format(model)})
+        return look_up_files(library, sources.read_recipe(metadata), chosen)[0]
+
+    assert look_up("pocket").values["clip_skip"] == 3
+    assert look_up("pocket", "tiny-xl").values["clip_skip"] == 3
+    for recipe in (look_up("tiny-xl", "pocket"), look_up("nobodys", "tiny-xl")):
+        assert recipe.values["clip_skip"] == 2
+        assert recipe.clip_skip is None
+        assert recipe.notes[-1].endswith("with Stable Diffusion XL that is 2 here.")
+    unknown = look_up("nobodys")
+    assert unknown.values["clip_skip"] == 3
+    assert unknown.notes[-1].endswith("with SDXL and SD 2.x set it to 2.")

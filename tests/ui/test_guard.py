@@ -423,9 +423,9 @@ def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None
         sent_file = {"path": sent, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
         for endpoint, values in (("inspect", []), ("upscale", upscale_settings)):
             told = by.ask(endpoint, sent_file, *values).json()["error"]
-            assert told.startswith(name)
+            assert name in told
             if data == bomb and endpoint == "inspect":  # reads its texts: there are none
-                assert "carries no settings" in told
+                assert "No generation settings found in" in told
             else:
                 assert "no picture" in told or "pixels" in told
     assert "Traceback" not in served.log.read_text()[said:]

@@ -144,7 +144,7 @@ def test_an_upload_is_its_senders(served: Served, owner: Browser, guests: list[B
         assert bob.get(f"{API}/{way}").status_code == 403
     for browser in (bob, ann):
         told = browser.ask("inspect", file_data(path)).json()["error"]
-        assert ("carries no settings" in told) == (browser is ann)
+        assert ("No generation settings found in" in told) == (browser is ann)
     assert "Send a file" in bob.ask("inspect", file_data(mine)).json()["error"]
     assert "Send a file" in bob.through_the_queue("inspect", file_data(path))["error"]
     drop = bob.touch(
@@ -176,10 +176,15 @@ def test_a_picture_that_no_request_can_use_is_refused_by_its_header(
     began = time.monotonic()
     check_sentence(guests[0].ask("upscale", file_data(path), *settings).json()["error"])
     # Its texts are read whatever its size, and its pixels are not.
-    assert "carries no settings" in guests[0].ask("inspect", file_data(path)).json()["error"]
+    assert (
+        "No generation settings found in"
+        in guests[0].ask("inspect", file_data(path)).json()["error"]
+    )
     assert time.monotonic() - began < 5
     mine = send(owner, out.getvalue()).json()[0]
-    assert "carries no settings" in owner.ask("inspect", file_data(mine)).json()["error"]
+    assert (
+        "No generation settings found in" in owner.ask("inspect", file_data(mine)).json()["error"]
+    )
 
 
 # ---- small limits ----

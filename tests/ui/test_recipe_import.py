@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,38 @@ def test_a_dropped_picture_fills_the_form_and_says_what_it_lacks(
 
 def test_nothing_written_is_emptied(tab: Txt2Img) -> None:
     settings = TEXT.split("\n")[-1]
-    updates = paste(tab, settings, prompt="my words", negative_prompt="mine", clip_skip=2)
-    for name in ("prompt", "negative_prompt", "clip_skip"):
+    mine = {"prompt": "my words", "negative_prompt": "mine", "loras": [{"name": "a"}]}
+    updates = paste(tab, settings, **mine)
+    for name in ("prompt", "negative_prompt", "loras"):
         assert tab.form[name] not in updates
     assert updates[tab.form["steps"]] == 12
     assert updates[tab.recipe_import.text] == ""
 
 
+def test_what_the_picture_before_left_is_set_to_what_an_unnamed_setting_means(
+    tab: Txt2Img,
+) -> None:
+    """A1111 writes clip skip, a second pass, ENSD and their like only where they are not off."""
+    before = {"clip_skip": 2, "hires_scale": 2.0, "ensd": 31337, "emphasis": "Ignore", "eta": 0.5}
+    updates = paste(tab, TEXT, **before)
+    form = tab.form
+    assert (updates[form["clip_skip"]], updates[form["hires_scale"]]) == (1, 1.0)
+    assert (updates[form["ensd"]], updates[form["emphasis"]]) == (0, "Original")
+    panel = updates[tab.recipe_import.panel].value
+    (line,) = re.findall(r"Not named in it, so set to their defaults: ([^<]*)\.", panel)
+    assert set(line.split(", ")) >= {"Clip skip", "Hires scale", "Eta noise seed delta", "Emphasis"}
+    assert "Variation strength" not in line  # was off before
+    assert "set to their defaults" not in paste(tab, TEXT)[tab.recipe_import.panel].value
+    named = paste(tab, TEXT.replace("Seed: 7", "Seed: 7, Clip skip: 2"), clip_skip=3)
+    assert named[form["clip_skip"]] == 2
+    assert "set to their defaults" not in named[tab.recipe_import.panel].value
+
+
 def test_prompts_alone(tab: Txt2Img) -> None:
-    updates = paste(tab, "a boat\nNegative prompt: fog", steps=33)
+    updates = paste(tab, "a boat\nNegative prompt: fog", steps=33, clip_skip=2)
     assert updates[tab.form["prompt"]] == "a boat"
     assert tab.form["steps"] not in updates
+    assert tab.form["clip_skip"] not in updates
 
 
 @pytest.mark.parametrize("text", ["", "   ", "just words", '{"a": 1}', None, 5])

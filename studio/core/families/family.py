@@ -114,6 +114,8 @@ class Family:
         max_clip_skip: The most that Clip skip may be, where the encoder's depth does not say it.
         penultimate_layer: Whether the denoiser was trained on the text encoder's last layer but
             one, without the final norm.
+        usual_clip_skip: What programs that count from the encoder's last layer call the one that
+            the denoiser was trained on.
         pooled_prompt: Whether the denoiser also reads a pooled prompt and the sizes.
         shape: Shapes of the released models, which tell the layers a LoRA can be trained on; None
             where none can be trained.
@@ -139,6 +141,7 @@ class Family:
     recommend_settings: Callable[[Mapping[str, Any]], dict[str, Any]] = _recommend_nothing
     weighs_words: bool = True
     penultimate_layer: bool = False
+    usual_clip_skip: int = 1
     pooled_prompt: bool = False
     shape: ModelShape | None = None
     lora_naming: LoraNaming | None = None

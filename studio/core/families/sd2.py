@@ -18,6 +18,7 @@ SD2 = Family(
     title="Stable Diffusion 2.x",
     pipeline_classes=SD_PIPELINES,
     cross_attention_dim=1024,
+    usual_clip_skip=2,  # of 24 layers; diffusers' encoder ends with the 23rd
     text_encoders=SD_TEXT_ENCODERS,
     read_config=partial(read_unet_config, native_size=768),
     native_size=768,

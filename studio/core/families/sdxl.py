@@ -32,6 +32,7 @@ SDXL = Family(
         (1344, 768),
     ),
     penultimate_layer=True,
+    usual_clip_skip=2,
     pooled_prompt=True,
     training_clip_skip=False,
     shape=ModelShape(

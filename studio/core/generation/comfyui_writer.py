@@ -25,9 +25,11 @@ from studio.core.catalog import (
     Scheduler,
     get_automatic_schedule,
 )
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.comfyui_words import format_pass
 from studio.core.generation.geometry import upscale_size
 from studio.core.generation.prompt_plans import plan_hires_pass, plan_pass
+from studio.core.generation.recipes.clip_skip import count_from_last_layer
 from studio.core.generation.request import GenerationRequest, ResolvedRequest
 from studio.core.generation.used_files import UsedFiles, shorten_name
 from studio.errors import InvalidSpec
@@ -222,7 +224,8 @@ def _add_model(
         model, clip = [node, 0], [node, 1]
     model = _add_overrides(graph, request, dict(used_files.overrides), model)
     if request.clip_skip > 1:
-        node = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip)
+        number = count_from_last_layer(request.clip_skip, FAMILIES.get(used_files.family))
+        node = graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-number)
         clip = [node, 0]
     vae_file = used_files.get("vae")
     if vae_file or request.vae:

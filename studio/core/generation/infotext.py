@@ -13,13 +13,17 @@ from __future__ import annotations
 import json
 
 from studio import __version__
+from studio.core.families.registry import FAMILIES
 from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.recipes.a1111 import parse_infotext
 from studio.core.generation.recipes.a1111_keys import (
     EMBEDDING_HASH_KEY,
     OPTIONAL_FIELD_KEYS,
+    OWN_VALUES_KEY,
     VALUE_LABELS,
 )
+from studio.core.generation.recipes.a1111_passes import find_a1111_strength
+from studio.core.generation.recipes.clip_skip import count_from_last_layer
 from studio.core.generation.request import GenerationRequest, WrittenRequest
 from studio.core.generation.upscaler_names import get_upscaler_title
 from studio.core.generation.upscaling import UpscaleRecord
@@ -55,6 +59,8 @@ def _format_templates(request: GenerationRequest) -> str:
 
 
 def _format_settings(request: GenerationRequest, used_files: UsedFiles) -> str:
+    family = FAMILIES.get(used_files.family)
+    clip_skip = count_from_last_layer(request.clip_skip, family)
     pairs: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": request.scheduler,
@@ -64,11 +70,13 @@ def _format_settings(request: GenerationRequest, used_files: UsedFiles) -> str:
         "Size": f"{request.width}x{request.height}",
         "Model hash": used_files.get_hash("model"),
         "Model": shorten_name(request.model),
-        "Clip skip": _none_if_1(request.clip_skip),
+        "Clip skip": _none_if_1(clip_skip),
         "Seed resize from": _format_seed_resize(request),
         "Batch size": _none_if_1(request.batch_size),
         **_collect_optional_pairs(request),
+        **_count_passes(request),
         **_collect_file_pairs(request, used_files),
+        OWN_VALUES_KEY: _format_own_values(request, clip_skip),
         "Version": _VERSION_TAG,
     }
     text = _format_text(request, pairs)
@@ -160,6 +168,31 @@ def _collect_optional_pairs(request: GenerationRequest) -> dict[str, object]:
     if request.has_hires_pass and not request.image:  # A1111 has one name for both strengths
         pairs["Denoising strength"] = pairs.pop("Hires strength", request.hires_strength)
     return pairs
+
+
+def _count_passes(request: GenerationRequest) -> dict[str, object]:
+    """Return steps and strength so that A1111 runs as many steps as are run here."""
+    pairs: dict[str, object] = {}
+    if request.image:
+        strength = find_a1111_strength(request.steps, request.strength, request.scheduler)
+        pairs["Denoising strength"] = _format_number(strength)
+    if request.has_hires_pass:  # A1111 runs all that it is told to, without a word the first pass's
+        run_steps = request.hires_effective_steps
+        pairs["Hires steps"] = run_steps if run_steps not in (0, request.steps) else None
+    return pairs
+
+
+def _format_own_values(request: GenerationRequest, clip_skip: int) -> str | None:
+    """Return the settings that A1111 counts otherwise, as they are here, so that none is lost."""
+    names = []
+    if clip_skip != request.clip_skip:
+        names.append("clip_skip")
+    passes = _count_passes(request)
+    if passes.get("Denoising strength") not in (None, _format_number(request.strength)):
+        names.append("strength")
+    if request.has_hires_pass and (passes["Hires steps"] or 0) != request.hires_steps:
+        names.append("hires_steps")
+    return " ".join(f"{name}={_format_number(getattr(request, name))}" for name in names) or None
 
 
 def _format_text(request: GenerationRequest, pairs: dict[str, object]) -> str:

@@ -69,12 +69,15 @@ class UsedFiles(Spec):
     Attributes:
         files: The files that have hashes.
         overrides: What was decided about the model, such as ("prediction_type", "v_prediction").
+        family: The name of the model's family; empty where it is not known, as of images that were
+            made before it was kept.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     files: tuple[UsedFile, ...] = Field((), max_length=MAX_USED_FILES)
     overrides: tuple[tuple[str, str], ...] = Field((), max_length=20)
+    family: str = Field("", max_length=100)
 
     def get(self, kind: UsedKind) -> UsedFile | None:
         """Return the first file of a kind, for those of which there is one."""

@@ -59,7 +59,9 @@ def list_used_files(
     ]
     if not files and not model:
         return NO_FILES
-    return UsedFiles(files=tuple(files), overrides=model.overrides if model else ())
+    if not model:
+        return UsedFiles(files=tuple(files))
+    return UsedFiles(files=tuple(files), overrides=model.overrides, family=model.family)
 
 
 def _find_vae(library: Library, request: GenerationRequest, model: ModelInfo | None) -> Path | None:

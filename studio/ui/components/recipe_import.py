@@ -173,13 +173,16 @@ class RecipeImport:
         choices: list[tuple[str, Recipe]] | None = None,
     ) -> Updates:
         """Fill the form with a recipe as far as it goes, and say what became of it."""
-        found_recipe, _ = look_up_files(self.services.home.library, recipe)
+        written = self.form.read_raw(values)
+        model_name = str(written.get("model") or "")
+        found_recipe, _ = look_up_files(self.services.home.library, recipe, model_name)
         settings = {
             name: value
             for name, value in found_recipe.values.items()
             if name in self.form.components
         }
-        updates, faults = self.form.fill_valid(settings, self.form.read_raw(values))
+        unsaid = self._list_unsaid(found_recipe, written)
+        updates, faults = self.form.fill_valid({**unsaid, **settings}, written)
         taken = {name: settings[name] for name in settings if self.form[name] in updates}
         updates |= self._complete(taken, values)
         notes = [*found_recipe.notes, *faults, *self._name_absent(found_recipe.values)]
@@ -191,9 +194,21 @@ class RecipeImport:
             taken,
             notes,
             titles=titles,
+            unsaid=[name for name in unsaid if self.form[name] in updates],
             handed=handed if self._can_vary and len(handed) <= MAX_HANDED_CHARS else "",
         )
         return {**updates, self.panel: gr.HTML(panel, visible=True)}
+
+    def _list_unsaid(self, recipe: Recipe, written: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of the page that a recipe does not name and that were otherwise."""
+        return {
+            name: default
+            for name, default in recipe.defaults.items()
+            if name in self.form.components
+            and name not in recipe.values
+            and name in written
+            and written[name] != default
+        }
 
     def _name_absent(self, values: Mapping[str, Any]) -> list[str]:
         """Return a sentence on settings of a recipe that this tab has no place for."""

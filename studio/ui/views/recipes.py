@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.core.generation.recipes.file_names import hide_paths
+from studio.core.generation.recipes.note_words import list_names, shorten
 from studio.core.generation.request import GenerationRequest
 from studio.ui.views.templates import render_macro
 
@@ -25,6 +26,7 @@ def render_recipe(
     *,
     titles: Sequence[str] = (),
     handed: str = "",
+    unsaid: Sequence[str] = (),
 ) -> str:
     """Render what became of a picture's settings.
 
@@ -34,6 +36,7 @@ def render_recipe(
         notes: A sentence for each thing that was not taken, or will differ.
         titles: Of the recipes to choose from, where there are several.
         handed: The values as JSON, for the button that varies them; empty for none.
+        unsaid: Fields that the recipe does not name and that were set to their defaults.
     """
     heading = "Made here" if program == "studio" else f"Made with {program}"
     return render_macro(
@@ -45,15 +48,20 @@ def render_recipe(
         num_more=max(0, len(notes) - MAX_NOTES),
         titles=list(titles),
         handed=handed,
+        unsaid=", ".join(_get_title(name) for name in unsaid),
     )
 
 
 def _describe(name: str, value: Any) -> str:
     """Return a setting in a few words."""
-    title = GenerationRequest.model_fields[name].title or name
+    title = _get_title(name)
     if name in _LONG_FIELDS:
         return f"{title} (empty)" if value == "" else title
     if name == "loras":
-        names = ", ".join(str(use.get("name", "")) for use in value if isinstance(use, dict))
-        return f"{title} {names[:MAX_VALUE_CHARS] or '(none)'}"
-    return f"{title} {str(value)[:MAX_VALUE_CHARS] or '(none)'}"
+        names = list_names(use.get("name", "") for use in value if isinstance(use, dict))
+        return f"{title} {names or '(none)'}"
+    return f"{title} {shorten(str(value), MAX_VALUE_CHARS) or '(none)'}"
+
+
+def _get_title(name: str) -> str:
+    return GenerationRequest.model_fields[name].title or name

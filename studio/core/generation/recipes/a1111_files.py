@@ -15,18 +15,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from studio.core.generation.lora_use import LoraUse
+from studio.core.generation.lora_use import MAX_LORA_WEIGHT, LoraUse
 from studio.core.generation.recipes.a1111_keys import (
     EMBEDDING_HASH_KEY,
     HASHES_KEY,
     LORA_HASH_KEY,
 )
-from studio.core.generation.recipes.file_names import clean_file_name
+from studio.core.generation.recipes.file_names import clean_file_name, get_civitai_kind
+from studio.core.generation.recipes.json_text import as_number
 from studio.core.generation.recipes.recipe import FileKind, FileReference
 
 CIVITAI_KEY = "Civitai resources"
 MAX_FILES = 100  # of a kind; no picture names more
-MAX_LORA_WEIGHT = 4.0
 MAX_FILE_NAME_CHARS = 200
 MIN_DIGEST_CHARS = 8
 _HASH_PATTERN = re.compile(r": ([0-9a-fA-F]{8,64})\s*(?:,|$)")
@@ -37,18 +37,6 @@ _KINDS_BY_PREFIX: dict[str, FileKind] = {
     "lora": "lora",
     "lyco": "lora",
     "embed": "embedding",
-}
-_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
-    "checkpoint": "model",
-    "model": "model",
-    "lora": "lora",
-    "locon": "lora",
-    "lycoris": "lora",
-    "dora": "lora",
-    "embed": "embedding",
-    "textualinversion": "embedding",
-    "vae": "vae",
-    "upscaler": "upscaler",
 }
 
 
@@ -95,7 +83,7 @@ def list_civitai_resources(
     for entry in _load_json(pairs.get(CIVITAI_KEY, ""), list)[:MAX_FILES]:
         if not isinstance(entry, dict):
             continue
-        kind = _KINDS_BY_CIVITAI_TYPE.get(str(entry.get("type", "")).casefold().replace(" ", ""))
+        kind = get_civitai_kind(str(entry.get("type", ""))[:MAX_FILE_NAME_CHARS])
         name = clean_file_name(str(entry.get("modelName") or entry.get("name") or ""))
         digest = _read_digest(str(entry.get("hash") or ""))
         version = str(entry.get("modelVersionId", ""))
@@ -149,11 +137,9 @@ def _read_digest(text: str) -> str:
 
 
 def _read_weight(value: Any) -> float:
-    """Return a LoRA's weight, 1 for what is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not -MAX_LORA_WEIGHT <= value <= MAX_LORA_WEIGHT:
-        return 1.0
-    return float(value)
+    """Return a LoRA's weight within what can be asked for here; 1 for what is none."""
+    number = as_number(value)
+    return 1.0 if number is None else max(-MAX_LORA_WEIGHT, min(MAX_LORA_WEIGHT, number))
 
 
 def _load_json(text: str, kind: type[Any]) -> Any:

@@ -13,6 +13,8 @@ MAX_TEXT_CHARS = 1_000_000  # more is no settings text
 EMBEDDING_HASH_KEY = "TI hashes"
 LORA_HASH_KEY = "Lora hashes"
 HASHES_KEY = "Hashes"
+# Fields that the studio counts otherwise than A1111: name=value, as they are here.
+OWN_VALUES_KEY = "Studio"
 # A1111's words for values of (field, value).
 VALUE_LABELS = {
     ("invert_mask", True): "Inpaint not masked",
@@ -75,12 +77,24 @@ _OTHER_SPELLINGS = {
     "clip-skip": "Clip skip",
     "resolution": "Size",
     "cfg rescale phi": "CFG rescale",
+    "sampler sigma": "Schedule type",
+    "eta (ancestral)": "Eta",
 }
 # Said elsewhere or of no use for another picture.
 IGNORED_KEYS = (
     *("Model hash", "VAE hash", "Batch pos", "RNG", "Lora hashes", "TI hashes", "Hashes"),
-    "Init image hash",
+    *("Init image hash", "Refiner hash", OWN_VALUES_KEY),
     *("Civitai resources", "Civitai metadata", "Created Date", "Generator", "User", "Version"),
+    # SD.Next: of its own inner parts; Fooocus: what its steps and its prompt say already.
+    *("App", "Operations", "Parser", "Pipeline", "Backend"),
+    *("Performance", "Raw prompt", "Raw negative prompt"),
+)
+# Of a setting that is written although it is off, or the same as of the first pass.
+_EMPTY_WORDS = frozenset(
+    {
+        *("", "none", "false", "[]", "use same choices", "use same sampler"),
+        *("use same scheduler", "use same checkpoint"),
+    }
 )
 _KNOWN_KEYS = (
     *PLAIN_FIELD_KEYS.values(),
@@ -89,6 +103,7 @@ _KNOWN_KEYS = (
     *IGNORED_KEYS,
     *("Sampler", "Schedule type", "Size", "Negative prompt", "Prompt", "Negative", "Loras"),
     *("Hires resize", "First pass size", "Seed resize from", "App", EMBEDDING_HASH_KEY),
+    *("Lora weights", "Refiner", "Styles"),
 )
 _KEYS_BY_FOLDED = {**_OTHER_SPELLINGS, **{key.casefold(): key for key in _KNOWN_KEYS}}
 # A line of settings holds at least one of them, and a line of a prompt none.
@@ -99,6 +114,11 @@ def normalize_key(key: str) -> str:
     """Return A1111's name of a setting in any case and under its relatives' names."""
     stripped = " ".join(key.split())
     return _KEYS_BY_FOLDED.get(stripped.casefold(), stripped)
+
+
+def is_empty_word(value: str) -> bool:
+    """Return whether a setting's value says that there is none."""
+    return value.strip().casefold() in _EMPTY_WORDS
 
 
 def is_telling_key(key: str) -> bool:

@@ -23,9 +23,12 @@ from studio.core.generation.recipes.a1111_keys import (
 
 MIN_PAIRS = 3  # fewer are no settings text
 MAX_JSON_VALUES = 20
+MAX_PAIRS = 1000  # no program writes as many
 _OWN_VERSION = re.compile(r"studio \d")
-# A1111's pattern with an end to the keys: without one, a long line of letters takes hours.
-_PAIR_PATTERN = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# A1111's pattern in two, with an end to the keys: a key before each colon, the value behind it.
+_MAX_KEY_CHARS = 61
+_KEY_BACKWARDS = re.compile(r"[\w \-/]*")
+_VALUE_PATTERN = re.compile(r'\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
 _ANY_NEGATIVE_PATTERN = re.compile(_NEGATIVE_PATTERN.pattern, re.MULTILINE | re.IGNORECASE)
 _STEPS_PATTERN = re.compile(r"\s*Steps:\s*\d", re.IGNORECASE)
@@ -75,20 +78,32 @@ def split_text(text: str) -> A1111Text:
 def read_pairs(line: str) -> dict[str, str]:
     """Return the settings in a line by A1111's names; values that are JSON stay so."""
     pairs: dict[str, str] = {}
-    if ":" not in line:  # the pattern would look for one from each of a million letters
-        return pairs
     position = num_json_values = 0
-    while match := _PAIR_PATTERN.search(line, position):
-        key, value, position = match[1], match[2], match.end()
+    colon = line.find(":")
+    while colon >= 0:
+        key = _find_key(line, position, colon)
+        match = _VALUE_PATTERN.match(line, colon + 1) if key else None
+        if match is None:
+            colon = line.find(":", colon + 1)
+            continue
+        value, position = match[1], match.end()
         if value.startswith(("{", "[")) and num_json_values < MAX_JSON_VALUES:
             num_json_values += 1
-            end = _find_json_end(line, match.start(2))
+            end = _find_json_end(line, match.start(1))
             if end:
-                value, position = line[match.start(2) : end], end
-        pairs[normalize_key(key)] = _unquote(value)
-        if position >= len(line):
-            break
+                value, position = line[match.start(1) : end], end
+        if len(pairs) < MAX_PAIRS:
+            pairs[normalize_key(key)] = _unquote(value)
+        colon = line.find(":", position)
     return pairs
+
+
+def _find_key(line: str, begin: int, colon: int) -> str:
+    """Return the key that ends at a colon; empty where none does."""
+    before = line[max(begin, colon - _MAX_KEY_CHARS) : colon]
+    match = _KEY_BACKWARDS.match(before[::-1])
+    key = match[0][::-1].lstrip(" -/") if match else ""
+    return key if len(key) > 1 else ""
 
 
 def is_json(text: str) -> bool:
@@ -111,7 +126,10 @@ def _are_settings(pairs: dict[str, str]) -> bool:
 def _cut_trailer(lines: list[str]) -> tuple[list[str], str]:
     """Return the lines up to the settings, and what extensions wrote behind them."""
     for number in range(len(lines) - 1, 0, -1):
-        if _STEPS_PATTERN.match(lines[number - 1]) and _are_settings(read_pairs(lines[number - 1])):
+        line = lines[number - 1]
+        if line.count(":") < MIN_PAIRS or not _STEPS_PATTERN.match(line):
+            continue
+        if _are_settings(read_pairs(line)):
             return lines[:number], "\n".join(lines[number:]).strip()
     return lines, ""
 

@@ -25,7 +25,7 @@ from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeS
 PROGRAM = "Civitai"
 _KEY = "extraMetadata"
 _URN = "urn:air:"
-_NUMBER_FIELDS = {"steps": "steps", "cfgScale": "guidance", "clipSkip": "clip_skip"}
+_NUMBER_FIELDS = {"steps": "steps", "cfgScale": "guidance"}
 MAX_RESOURCES = 50
 
 
@@ -83,6 +83,8 @@ def _take_settings(settings: dict[str, Any], draft: RecipeDraft) -> None:
     draft.take_prompt("prompt", settings.get("prompt"), has_lora_tags=True)
     draft.take_prompt("negative_prompt", settings.get("negativePrompt"))
     draft.take_named(settings, _NUMBER_FIELDS)
+    if settings.get("clipSkip") is not None:
+        draft.take_clip_skip(settings["clipSkip"])
     if settings.get("seed") is not None:
         draft.take_seed(settings["seed"])
     draft.take_size(settings.get("width"), settings.get("height"))

@@ -12,9 +12,16 @@ from typing import Any
 
 from studio.core.base import validate
 from studio.core.generation.fields import RequestFields
-from studio.core.generation.lora_use import MAX_LORAS, LoraUse, extract_tags
-from studio.core.generation.recipes.file_names import clean_file_name, hide_paths
+from studio.core.generation.lora_use import MAX_LORA_WEIGHT, MAX_LORAS, LoraUse
+from studio.core.generation.recipes.clip_skip import ClipSkip, ClipSkipCounting
+from studio.core.generation.recipes.file_names import (
+    clean_file_name,
+    get_civitai_kind,
+    hide_paths,
+)
 from studio.core.generation.recipes.json_text import as_number, as_text, as_whole_number
+from studio.core.generation.recipes.lora_tags import ForeignTag, split_tags
+from studio.core.generation.recipes.note_words import list_names, shorten
 from studio.core.generation.recipes.recipe import FileKind, FileReference, Recipe
 from studio.core.generation.recipes.sampler_names import read_sampler
 from studio.core.generation.recipes.seeds import read_seed
@@ -27,15 +34,6 @@ MAX_LINE_CHARS = 2_000
 _DIGEST = re.compile(r"(?:0x|sha256:)?([0-9a-fA-F]{8,64})")
 # Civitai's names of files: by the numbers of a model and its version.
 _CIVITAI_URN = re.compile(r"urn:air:[\w.-]{1,40}:(\w{1,40}):civitai:\d{1,12}@(\d{1,12})\S{0,40}")
-_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
-    "checkpoint": "model",
-    "lora": "lora",
-    "lycoris": "lora",
-    "dora": "lora",
-    "embedding": "embedding",
-    "vae": "vae",
-    "upscaler": "upscaler",
-}
 _NO_FILE_WORDS = frozenset({"", "none", "automatic", "default", "undefined", "baked vae"})
 
 
@@ -70,9 +68,9 @@ class RecipeDraft:
 
     def note_unused(self, names: Iterable[Any]) -> None:
         """Note the names of settings that nothing here corresponds to."""
-        words = ", ".join(sorted({f"{name!s:.60}" for name in names}))
+        words = list_names(sorted({str(name) for name in names}))
         if words:
-            self.note(f"Not taken over: {words:.300}.")
+            self.note(f"Not taken over: {words}.")
 
     def take(self, name: str, value: Any) -> bool:
         """Take a value for a field if it fits; note it otherwise. Return whether it was taken."""
@@ -81,7 +79,7 @@ class RecipeDraft:
         try:
             checked = validate(RequestFields, {name: value})
         except InvalidSpec as error:
-            self.note(f"Left as it is: {error.faults[0]:.300}")
+            self.note(f"Left as it is: {shorten(error.faults[0])}")
             return False
         self.values[name] = getattr(checked, name)
         return True
@@ -102,28 +100,51 @@ class RecipeDraft:
             name: "prompt" or "negative_prompt".
             text: The words; anything but text leaves the prompt as it is.
             has_lora_tags: Whether the program reads `<lora:x:1>`; elsewhere it is only words there,
-                and left out.
+                and left out. What is odd about a tag is noted, and costs no other word.
         """
         words = as_text(text)
         if words is None:
+            if isinstance(text, str):
+                title = RequestFields.model_fields[name].title
+                self.note(f"{title}: {len(text):,} characters are no prompt; left as it is.")
             return
         words = "".join(
             character
             for character in words
             if character not in "\0\ufeff" and not _is_lone(character)
         )
-        if not has_lora_tags or name == "negative_prompt":
-            words = self._drop_lora_tags(words)
-        self.take(name, words)
+        stripped, tags, num_unread = split_tags(words)
+        if self.take(name, stripped):
+            self._take_tags(tags, num_unread, has_lora_tags and name == "prompt")
 
-    def _drop_lora_tags(self, words: str) -> str:
-        try:
-            stripped, tags = extract_tags(words)
-        except ValueError:
-            return words
-        for use in tags:
-            self.note(f"{use.tag} is left out: {self.recipe.program} does not read it there.")
-        return stripped
+    def _take_tags(self, tags: list[ForeignTag], num_unread: int, are_read: bool) -> None:
+        """Take the tags of a prompt, and note those that come to something else here."""
+        hypernetworks = [tag.name or tag.text for tag in tags if not tag.is_lora]
+        if hypernetworks:
+            names = list_names(hypernetworks)
+            self.note(f"Hypernetworks are not here, left out: {names}; it will look different.")
+        loras = [tag for tag in tags if tag.is_lora]
+        if loras and not are_read:
+            verb, pronoun = ("is", "it") if len(loras) == 1 else ("are", "them")
+            names = list_names(tag.text for tag in loras)
+            reason = f"{self.recipe.program} does not read {pronoun} there"
+            self.note(f"{names} {verb} left out: {reason}.")
+        nameless = [tag.text for tag in loras if are_read and not tag.name]
+        if nameless:
+            self.note(f"Left out, for it names no LoRA: {list_names(nameless)}.")
+        if num_unread:
+            self.note(f"{num_unread:,} more tags of the prompt are left out.")
+        for tag in loras if are_read else ():
+            if tag.name and self._add_use(tag.name, tag.unet, tag.text_encoder):
+                self._note_unread_parts(tag)
+
+    def _note_unread_parts(self, tag: ForeignTag) -> None:
+        self.add_file("lora", tag.name, "", (tag.unet, tag.text_encoder))
+        if tag.unread:
+            self.note(
+                f"LoRA {quote(tag.name)}: {list_names(tag.unread)} has no meaning here; it will "
+                "look different."
+            )
 
     def take_seed(self, value: Any, *, is_cpu_noise: bool = True) -> None:
         """Take a seed; of one that is too large here, what torch takes of it on the CPU.
@@ -141,6 +162,24 @@ class RecipeDraft:
         self.take("seed", seed)
         if is_cpu_noise:
             self.take("noise_source", "CPU")
+
+    def take_clip_skip(self, value: Any, counting: ClipSkipCounting = "ComfyUI") -> None:
+        """Take a Clip skip that counts from the text encoder's last layer, also one below 0.
+
+        What it is here depends on the model, which the library knows: it is translated there. Of a
+        program that counts as the studio does, `take` the value.
+
+        Args:
+            value: 2, or -2 as ComfyUI writes it.
+            counting: What the program makes of the number with SDXL.
+        """
+        number = as_whole_number(value)
+        if number is None:
+            self.take_number("clip_skip", value)
+            return
+        number = abs(number) or 1
+        if self.take("clip_skip", number):
+            self.recipe.clip_skip = ClipSkip(number, counting)
 
     def take_size(self, width: Any, height: Any) -> None:
         """Take width and height, each cut to a multiple of 8 as a latent is."""
@@ -191,7 +230,7 @@ class RecipeDraft:
         urn = _CIVITAI_URN.fullmatch(text.strip())
         if not urn:
             return False
-        kind = _KINDS_BY_CIVITAI_TYPE.get(urn[1].casefold())
+        kind = get_civitai_kind(urn[1])
         if kind:
             self.recipe.files.append(FileReference(kind, "", "", weights, urn[2]))
         else:
@@ -220,25 +259,37 @@ class RecipeDraft:
             if name:
                 self.note(f"LoRA {quote(name)}: its weight {quote(unet)} is no number.")
             return
-        if not weight and not encoder_weight:
-            return
+        if self._add_use(name, weight, encoder_weight):
+            self.add_file("lora", name, digest, (weight, encoder_weight))
+
+    def _add_use(self, name: str, unet: float, text_encoder: float) -> bool:
+        """Take a LoRA under its name. Return whether it counts."""
+        if not unet and not text_encoder:
+            return False
         uses: list[dict[str, Any]] = self.values.get("loras", [])
-        for use in uses:
-            if use["name"] == name:
-                use["unet"] += weight
-                use["text_encoder"] += encoder_weight
-                return
-        use = {"name": name, "unet": weight, "text_encoder": encoder_weight}
-        try:
-            validate(LoraUse, use)
-        except InvalidSpec as error:
-            self.note(f"LoRA {quote(name)} is left out: {error.faults[0]:.200}")
-            return
-        if len(uses) >= MAX_LORAS:
-            self.note(f"LoRA {quote(name)} is left out: {MAX_LORAS} at most.")
-            return
-        self.values["loras"] = [*uses, use]
-        self.add_file("lora", name, digest, (weight, encoder_weight))
+        use = next((use for use in uses if use["name"] == name), None)
+        if use is None and len(uses) >= MAX_LORAS:
+            self.note(f"{MAX_LORAS} LoRAs at most: the others are left out.")
+            return False
+        if use is None:
+            use = {"name": name, "unet": 0.0, "text_encoder": 0.0}
+            try:
+                validate(LoraUse, use)
+            except InvalidSpec as error:
+                self.note(f"LoRA {quote(name)} is left out: {shorten(error.faults[0])}")
+                return False
+            self.values["loras"] = [*uses, use]
+        use["unet"] = self._bound_weight(name, use["unet"] + unet)
+        use["text_encoder"] = self._bound_weight(name, use["text_encoder"] + text_encoder)
+        return True
+
+    def _bound_weight(self, name: str, weight: float) -> float:
+        bounded = max(-MAX_LORA_WEIGHT, min(MAX_LORA_WEIGHT, weight))
+        if bounded != weight:
+            self.note(
+                f"LoRA {quote(name)}: its weight {weight:g} is taken as {bounded:g}, the most here."
+            )
+        return bounded
 
     def take_sampler(self, sampler: Any, schedule: Any = "") -> None:
         """Take a sampler and a noise schedule under any program's names; note what is not here."""

@@ -1,11 +1,14 @@
 """Names of files as other programs write them, without anybody's folders.
 
-Knows: paths of every system, endings of files. Does not know: which files there are.
+Knows: paths of every system, endings of files, Civitai's words for kinds of files. Does not know:
+which files there are.
 """
 
 from __future__ import annotations
 
 import re
+
+from studio.core.generation.recipes.recipe import FileKind
 
 MAX_NAME_CHARS = 300
 _WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pt|pth|bin|gguf|sft)$", re.IGNORECASE)
@@ -70,6 +73,25 @@ _HOMES_BEFORE = re.compile(
 )
 _PERSON = re.compile(r"[\w.\-]++(?: [A-Z][\w.\-]*+)*+")
 _LONGEST_HOMES_CHARS = 60
+# In resources, hashes and URNs, whatever their case and blanks.
+_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
+    "checkpoint": "model",
+    "model": "model",
+    "lora": "lora",
+    "locon": "lora",
+    "lycoris": "lora",
+    "dora": "lora",
+    "embed": "embedding",
+    "embedding": "embedding",
+    "textualinversion": "embedding",
+    "vae": "vae",
+    "upscaler": "upscaler",
+}
+
+
+def get_civitai_kind(word: str) -> FileKind | None:
+    """Return which kind of file Civitai calls so; None for what is no file of weights here."""
+    return _KINDS_BY_CIVITAI_TYPE.get(word.casefold().replace(" ", ""))
 
 
 def clean_file_name(name: str) -> str:

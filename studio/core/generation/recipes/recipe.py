@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from studio.core.generation.recipes.clip_skip import ClipSkip
+
 FileKind = Literal["model", "lora", "vae", "embedding", "upscaler"]
 
 
@@ -71,6 +73,12 @@ class Recipe:
         notes: A sentence for each thing that is not taken over, or will differ here.
         text: What to show as the file's own words.
         choices: Where the file holds several recipes (samplers of a graph): title and recipe.
+        defaults: Fields that the program writes only where they differ from its default: where the
+            file says something else of the picture and does not name them, they were at it. What is
+            left of the picture before is set to them, and said.
+        clip_skip: Where the program counts Clip skip from the text encoder's last layer: the number
+            as it wrote it. `values` hold what it is with SD 1.x, until the model is known
+            (services/recipe_files.py). None where `values` are right for every model.
     """
 
     program: str
@@ -79,11 +87,17 @@ class Recipe:
     notes: list[str] = field(default_factory=list)
     text: str = ""
     choices: list[tuple[str, Recipe]] = field(default_factory=list)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    clip_skip: ClipSkip | None = None
 
     @property
     def embedding_hashes(self) -> dict[str, str]:
         """The beginning of the file's hash for each embedding of the prompts, by that name."""
         return {file.name: file.digest for file in self.files if file.kind == "embedding"}
+
+
+class NothingFound(ValueError):
+    """No program is recognised in an image: it says nothing of how it was made."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,12 @@ from studio.core.generation.recipes import (
 from studio.core.generation.recipes.a1111 import A1111
 from studio.core.generation.recipes.foreign import clean_recipe
 from studio.core.generation.recipes.own import STUDIO
-from studio.core.generation.recipes.recipe import ImageMetadata, Recipe, RecipeSource
+from studio.core.generation.recipes.recipe import (
+    ImageMetadata,
+    NothingFound,
+    Recipe,
+    RecipeSource,
+)
 
 # The first that recognises a file reads it: those with marks of their own before ComfyUI's graph,
 # by which some of them paint, and before A1111's text, which many others write too. Last come those
@@ -40,7 +45,8 @@ SOURCES: tuple[RecipeSource, ...] = (
 def read_recipe(metadata: ImageMetadata) -> Recipe:
     """Return what the first program says that recognises an image and can read it.
 
-    Raises ValueError, with the sentence of the first that recognised it.
+    Raises ValueError, with the sentence of the first that recognised it; NothingFound where none
+    does.
     """
     reasons = []
     for source in SOURCES:
@@ -50,4 +56,6 @@ def read_recipe(metadata: ImageMetadata) -> Recipe:
             return clean_recipe(source.read(metadata))
         except ValueError as error:
             reasons.append(f"made with {source.program}: {error}")
-    raise ValueError(reasons[0] if reasons else "there are no settings in it.")
+    if not reasons:
+        raise NothingFound("there are no settings in it.")
+    raise ValueError(reasons[0])

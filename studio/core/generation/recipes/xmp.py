@@ -70,20 +70,9 @@ def build_packet(studio_json: str, source_type: SourceType) -> str:
 
 def find_studio_json(packet: str) -> str:
     """Return our JSON out of a packet, whoever wrote that anew; empty where there is none."""
-    if not packet or len(packet) > MAX_PACKET_CHARS or OWN_NAMESPACE not in packet:
+    if OWN_NAMESPACE not in packet:
         return ""
-    root = _ROOT.search(packet)
-    end = packet.rfind(f"</{root[1]}>") if root else -1
-    if root is None or end < 0:
-        return ""
-    document = packet[root.start() : end + len(root[1]) + 3]
-    if "<!" in document:  # nobody needs entities here
-        return ""
-    try:
-        elements = list(ElementTree.fromstring(document).iter())
-    except (ElementTree.ParseError, ValueError, RecursionError):
-        return ""
-    for element in elements:
+    for element in _list_elements(packet):
         for name, is_compressed in ((_JSON_PROPERTY, False), (_COMPRESSED_PROPERTY, True)):
             key = f"{{{OWN_NAMESPACE}}}{name}"
             # Some programs write simple properties as attributes.
@@ -91,6 +80,29 @@ def find_studio_json(packet: str) -> str:
             if text:
                 return _decompress(text) if is_compressed else text
     return ""
+
+
+def list_texts(packet: str) -> list[str]:
+    """Return all texts of a packet: of elements such as dc:description, and of attributes."""
+    texts = []
+    for element in _list_elements(packet):
+        texts += [text for text in (element.text, *element.attrib.values()) if text]
+    return [text.strip() for text in texts if not text.isspace()]
+
+
+def _list_elements(packet: str) -> list[ElementTree.Element]:
+    """Return the elements of a packet; none where it cannot be read."""
+    root = _ROOT.search(packet) if len(packet) <= MAX_PACKET_CHARS else None
+    end = packet.rfind(f"</{root[1]}>") if root else -1
+    if root is None or end < 0:
+        return []
+    document = packet[root.start() : end + len(root[1]) + 3]
+    if "<!" in document:  # nobody needs entities here
+        return []
+    try:
+        return list(ElementTree.fromstring(document).iter())
+    except (ElementTree.ParseError, ValueError, RecursionError):
+        return []
 
 
 def _build_json_property(studio_json: str) -> dict[str, str]:

@@ -129,7 +129,7 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
         words = shlex.split(line)
     except ValueError:
         raise ValueError("a quotation mark is left open.") from None
-    values: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     notes: list[str] = []
     position = 0
     while position < len(words):
@@ -153,20 +153,32 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
         elif not value_words:
             raise ValueError(f"--{name} has no value.")
         else:
-            values |= _read_value(name, " ".join(value_words))
+            texts[_FIELD_NAMES[name]] = " ".join(value_words)
+    values: dict[str, Any] = dict(texts)
+    if "styles" in texts:
+        styles = (style.strip() for style in texts["styles"].split(","))
+        values["styles"] = tuple(style for style in styles if style)
+    if "scheduler" in texts:
+        sampler, schedule = texts["scheduler"], texts.get("noise_schedule", "")
+        values |= _read_sampler(sampler, schedule)
+        if schedule and read_sampler(sampler).noise_schedule:
+            notes.append(
+                f"Line {number}: --scheduler {schedule[:60]} counts for nothing beside the sampler "
+                f"{sampler[:60]}, whose name says its schedule."
+            )
     return ListedPrompt(number, values, tuple(notes))
 
 
-def _read_value(name: str, text: str) -> dict[str, Any]:
-    """Return the settings that a value means: a sampler's old name has its schedule in it."""
-    field_name = _FIELD_NAMES[name]
-    if field_name == "styles":
-        return {"styles": tuple(style.strip() for style in text.split(",") if style.strip())}
-    if field_name != "scheduler":
-        return {field_name: text}
-    reading = read_sampler(text)
+def _read_sampler(sampler: str, schedule: str) -> dict[str, Any]:
+    """Return what a sampler's name comes to; as in A1111, an old name's schedule goes first."""
+    reading = read_sampler(sampler)
     if reading.scheduler is None:  # the request says what there is instead
-        return {"scheduler": text}
+        return {"scheduler": sampler}
+    if schedule and not reading.noise_schedule:
+        both = read_sampler(sampler, schedule)
+        if both.notes:  # the two do not go together: the request says so
+            return {"scheduler": reading.scheduler}
+        reading = both
     values: dict[str, Any] = {"scheduler": reading.scheduler}
     if reading.noise_schedule:
         values["noise_schedule"] = reading.noise_schedule
