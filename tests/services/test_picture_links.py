@@ -12,11 +12,12 @@ from PIL.PngImagePlugin import PngInfo
 from studio.cli.main import main
 from studio.errors import BadFile, BadPicture, DownloadError, NotAllowed
 from studio.services.picture_links import fetch_settings
+from studio.services.visitor import Visitor
 from studio.storage.downloads import picture_links
 from support.sentences import refused
 from support.sites import CIVITAI, ELSEWHERE, OTHER, Sites
-from support.visitors import ANN, OWNER
 
+OWNER, ANN = Visitor("me", is_guest=False), Visitor("ann", is_guest=True)
 PICTURE = f"https://{OTHER}/a/boat%20red.png"
 TEXT = "a boat\nSteps: 12, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 64x64, Version: v1.10.1"
 
