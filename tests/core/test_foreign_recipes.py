@@ -6,34 +6,35 @@ import json
 
 import pytest
 
-from studio.core.base import PLACEHOLDER_SHA256, validate
-from studio.core.generation.fields import RequestFields
+from studio.core.base import validate
 from studio.core.generation.recipes.foreign import INPUT_FIELDS, clean_recipe
 from studio.core.generation.recipes.recipe import FileReference, ImageMetadata, Recipe
 from studio.core.generation.recipes.sources import read_recipe
+from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec
 from support.sentences import check_sentence
 
+DIGEST = "ab" * 32
 SETTINGS = "Steps: 4, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 64x64"
 
 
 def takes_hashes_alone(name: str) -> bool:
     def is_valid(value: object) -> bool:
         try:
-            validate(RequestFields, {"image": PLACEHOLDER_SHA256, name: value})
+            validate(GenerationRequest, {"image": DIGEST, name: value})
         except InvalidSpec:
             return False
         return True
 
-    return is_valid(PLACEHOLDER_SHA256) and not is_valid("a name")
+    return is_valid(DIGEST) and not is_valid("a name")
 
 
 def test_every_field_that_names_an_input_is_known() -> None:
-    inputs = {name for name in RequestFields.model_fields if takes_hashes_alone(name)}
+    inputs = {name for name in GenerationRequest.model_fields if takes_hashes_alone(name)}
     assert inputs == set(INPUT_FIELDS)
 
 
-@pytest.mark.parametrize("value", [PLACEHOLDER_SHA256, "/home/jane/in.png", "x"])
+@pytest.mark.parametrize("value", [DIGEST, "/home/jane/in.png", "x"])
 def test_a_foreign_text_names_no_input(value: str) -> None:
     text = f"a boat\n{SETTINGS}, Init image: {value}, Mask: {value}, Version: v1.10.1"
     recipe = read_recipe(ImageMetadata(chunks={"parameters": text}))
@@ -45,9 +46,9 @@ def test_a_foreign_text_names_no_input(value: str) -> None:
 
 
 def test_our_own_text_names_its_input() -> None:
-    text = f"a boat\n{SETTINGS}, Init image: {PLACEHOLDER_SHA256}, Version: studio 1.0"
+    text = f"a boat\n{SETTINGS}, Init image: {DIGEST}, Version: studio 1.0"
     recipe = read_recipe(ImageMetadata(chunks={"parameters": text}))
-    assert recipe.values["image"] == PLACEHOLDER_SHA256
+    assert recipe.values["image"] == DIGEST
 
 
 def test_no_text_of_a_recipe_holds_a_folder() -> None:

@@ -29,6 +29,7 @@ from studio.settings import Settings, load
 from studio.storage.gallery import Gallery, GeneratedImage, read_image_settings
 from studio.storage.picture_exports import ExportedFile, export_image, zip_files
 from studio.storage.picture_options import PictureOptions
+from support.recipe_files import FILES as FILES_OF_PROGRAMS
 from support.request_fields import IMAGE_TASK_VALUES, OTHER_VALUES
 from support.sentences import check_sentence, refused
 
@@ -201,8 +202,7 @@ def test_nobodys_folders_go_along(
 
 
 def test_what_does_not_go_along_is_said(gallery: Gallery, tmp_path: Path) -> None:
-    sampler = {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 4, "cfg": 5.0}}
-    graph = json.dumps({"3": sampler})
+    graph = FILES_OF_PROGRAMS["ComfyUI"].metadata.chunks["prompt"]
     text = "a cat\nSteps: 20, Sampler: Euler, Seed: 1"
     notes = export_image(gallery, save_foreign(tmp_path, prompt=graph), ExportSpec()).notes
     for note in notes:

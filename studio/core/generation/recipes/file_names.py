@@ -12,20 +12,6 @@ from studio.core.generation.recipes.recipe import FileKind
 
 MAX_NAME_CHARS = 300
 _WEIGHTS_ENDING = re.compile(r"\.(safetensors|ckpt|pt|pth|bin|gguf|sft)$", re.IGNORECASE)
-# In resources, hashes and URNs, whatever their case and blanks.
-_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
-    "checkpoint": "model",
-    "model": "model",
-    "lora": "lora",
-    "locon": "lora",
-    "lycoris": "lora",
-    "dora": "lora",
-    "embed": "embedding",
-    "embedding": "embedding",
-    "textualinversion": "embedding",
-    "vae": "vae",
-    "upscaler": "upscaler",
-}
 
 # ---- what a path looks like ----------------------------------------------------------------------
 # Also inside of JSON (C:\\Users, \/home) and of addresses (%2Fhome, quoted twice %252Fhome). All
@@ -87,6 +73,20 @@ _HOMES_BEFORE = re.compile(
 )
 _PERSON = re.compile(r"[\w.\-]++(?: [A-Z][\w.\-]*+)*+")
 _LONGEST_HOMES_CHARS = 60
+# In resources, hashes and URNs, whatever their case and blanks.
+_KINDS_BY_CIVITAI_TYPE: dict[str, FileKind] = {
+    "checkpoint": "model",
+    "model": "model",
+    "lora": "lora",
+    "locon": "lora",
+    "lycoris": "lora",
+    "dora": "lora",
+    "embed": "embedding",
+    "embedding": "embedding",
+    "textualinversion": "embedding",
+    "vae": "vae",
+    "upscaler": "upscaler",
+}
 
 
 def get_civitai_kind(word: str) -> FileKind | None:

@@ -16,7 +16,7 @@ OWN_PROGRAM = "studio"
 INPUT_FIELDS = ("image", "mask")
 _NOTES_BY_FIELD = {
     "image": "It was made from another picture, which is not in the file: add it yourself.",
-    "mask": "Only a masked part was painted; the mask is not in the file: paint it yourself.",
+    "mask": "Only a masked part was painted, and the mask is not in the file: paint it yourself.",
 }
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
 
@@ -30,7 +30,10 @@ def clean_recipe(recipe: Recipe) -> Recipe:
         return recipe
     values = {name: value for name, value in recipe.values.items() if name not in INPUT_FIELDS}
     notes = list(recipe.notes)
-    notes += [_NOTES_BY_FIELD[name] for name in INPUT_FIELDS if recipe.values.get(name)]
+    for name in INPUT_FIELDS:
+        note = _NOTES_BY_FIELD[name]
+        is_noted = any(note.partition(",")[0] in other for other in notes)
+        notes += [note] if recipe.values.get(name) and not is_noted else []
     cleaned = _hide_all(values)
     if any(cleaned.get(name) != values.get(name) for name in _PROMPT_FIELDS):
         notes.append("A prompt named folders of somebody's machine; they are left out.")
