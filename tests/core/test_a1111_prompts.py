@@ -302,7 +302,10 @@ def test_never_anything_but_a_value_error(text: str, steps: int, syntax: str) ->
         assert all(abs(fragment.weight) <= MAX_WEIGHT for fragment in wording.fragments)
 
 
-@pytest.mark.parametrize("syntax", ["A1111", "compel", "auto"])
+@pytest.mark.parametrize(
+    "syntax",
+    ["auto", *(pytest.param(syntax, marks=pytest.mark.slow) for syntax in ("A1111", "compel"))],
+)
 @pytest.mark.parametrize(
     "part",
     [

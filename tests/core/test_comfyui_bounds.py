@@ -47,9 +47,17 @@ def test_circles_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_nodes"), [("wide", 20_000), ("deep", 100_000), ("samplers", 20_000)]
+    ("kind", "num_nodes", "seconds"),
+    [
+        ("wide", 4_000, 4),
+        ("deep", 20_000, 4),
+        ("samplers", 4_000, 4),
+        pytest.param("wide", 20_000, 20, marks=pytest.mark.slow),
+        pytest.param("deep", 100_000, 20, marks=pytest.mark.slow),
+        pytest.param("samplers", 20_000, 20, marks=pytest.mark.slow),
+    ],
 )
-def test_a_graph_of_100000_nodes_takes_seconds(kind: str, num_nodes: int) -> None:
+def test_a_large_graph_takes_seconds(kind: str, num_nodes: int, seconds: float) -> None:
     graph = copy.deepcopy(BASIC)
     for number in range(100, num_nodes):
         source = str(number + 1) if kind == "deep" else "4"
@@ -65,7 +73,7 @@ def test_a_graph_of_100000_nodes_takes_seconds(kind: str, num_nodes: int) -> Non
     start = time.process_time()
     recipe = comfyui.SOURCE.read(ImageMetadata(chunks={"prompt": text}))
     assert recipe.values["steps"] == 20
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < seconds
 
 
 def _build_samplers() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -185,6 +186,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 
 
+# Fields with which a cheaper test makes a trainer, a layer or a batch; whole runs with them are slow tests.
+CHEAPER_FILES = ("test_trainer.py", "test_trained_kinds.py", "test_training_data.py")
+CHEAPER = {
+    *("beta1", "beta2", "eps", "weight_decay", "scale_parameter", "lr_warmup", "max_grad_norm"),
+    *("min_snr_gamma", "noise_offset", "gradient_checkpointing", "lokr_factor", "lokr_factors"),
+    *("rank_dropout", "module_dropout", "scale_weight_norms", "train_norm", "conv_alpha"),
+    *("shuffle_caption", "keep_tokens", "random_flip", "crop"),
+}
+
+
 @pytest.fixture(scope="module")
 def came(bench: WorkerContext) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What a run comes to; each settings are run once."""
@@ -234,7 +245,10 @@ def came(bench: WorkerContext) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return came
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "field",
+    [pytest.param(name, marks=pytest.mark.slow if name in CHEAPER else ()) for name in FIELDS],
+)
 def test_every_setting_changes_the_file_the_plan_or_what_lies_there(came: Any, field: str) -> None:
     both, other, where = CASES[field]
     base = {"steps": 3, "save_precision": "float32"} | both
@@ -254,6 +268,10 @@ def test_every_setting_changes_the_file_the_plan_or_what_lies_there(came: Any, f
 
 def test_every_setting_has_a_case() -> None:
     assert sorted(CASES) == sorted(FIELDS)
+    cheaper_tests = "".join(
+        Path(__file__).with_name(name).read_text("utf-8") for name in CHEAPER_FILES
+    )
+    assert not [name for name in CHEAPER if not re.search(rf"\b{name}\b", cheaper_tests)]
 
 
 def test_kept_or_not_latents_are_the_same(bench: WorkerContext) -> None:
