@@ -158,7 +158,7 @@ def test_from_a_folder_to_a_compared_grid(
     page.locator("#sweep-grid .tile").nth(2).click()
     page.locator("#sweep-judging .star").nth(3).click()
     expect(page.locator("#sweep-grid .tile .marks", has_text="★★★★")).to_have_count(1)
-    store = Sweeps(load(home=shared.home))
+    store = Home(load(home=shared.home)).sweeps
     (sweep,) = store.list_sweeps()
     assert [
         kept.verdict.stars

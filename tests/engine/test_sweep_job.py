@@ -35,7 +35,8 @@ from studio.engine.sweeps.export import describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
 from studio.storage.home import Home
-from studio.storage.sweeps import CellResult, Verdict
+from studio.storage.sweeps import CellResult
+from studio.storage.verdicts import Verdict
 from support import lora_makers as makers
 from support.benches import open_bench
 from support.models import POCKET

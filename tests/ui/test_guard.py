@@ -456,7 +456,7 @@ def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Se
 def test_a_guest_reads_only_own_sheets(served: Served) -> None:
     axis = {"field": "steps", "values": [1, 2]}
     grid = validate(SweepSpec, {"base": {"prompt": "a boat", "seed": 3}, "axes": [axis]})
-    sweeps = Sweeps(Settings(home=served.home))
+    sweeps = Home(Settings(home=served.home)).sweeps
     with Browser(served) as owner, Browser(served, "192.168.7.7") as guest:
         for browser in (owner, guest):
             browser.get("/")
