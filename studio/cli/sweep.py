@@ -76,9 +76,7 @@ def run_sweep(
     results = home.sweeps.load_cell_results(sweep_id)
     cells = [plan.cells[index] for index in plan.run_order]
     images = [
-        result.path
-        for cell in cells
-        if (result := results[cell.key]).path and not result.is_binned
+        result.path for cell in cells if (result := results[cell.key]).path and not result.is_binned
     ]
     files = home.sweeps.list_files(sweep_id)
     if output:

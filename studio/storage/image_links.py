@@ -29,7 +29,11 @@ def link_images(gallery: Gallery, sweeps: Sweeps, runs: Runs) -> int:
     num_linked = 0
     while rows:
         gallery.link(
-            (image_id, _find_origin(sweeps, path, created, run_of_sweep), *_find_opinion(sweeps, path))
+            (
+                image_id,
+                _find_origin(sweeps, path, created, run_of_sweep),
+                *_find_opinion(sweeps, path),
+            )
             for image_id, path, created in rows
         )
         num_linked += len(rows)

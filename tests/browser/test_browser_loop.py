@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from safetensors import safe_open
 
 from studio.settings import load, shipped
-from studio.storage.sweeps import Sweeps
+from studio.storage.home import Home
 from support.browser import (
     HOSTILE,
     Studio,

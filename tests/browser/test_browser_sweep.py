@@ -15,6 +15,7 @@ from studio.core.generation.request import ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.settings import Settings, load
 from studio.storage.gallery import Gallery, read_image_settings
+from studio.storage.home import Home
 from studio.storage.sweeps import CellResult, Sweeps
 from studio.storage.verdicts import Verdict
 from studio.ui.app import TABS

@@ -120,7 +120,7 @@ def test_a_file_that_cannot_go_stays_in_the_bin(
     with refused(DiskError):
         home.gallery.bin.empty()
     assert home.gallery.get(images[0].path) is None
-    assert {path for path in home.gallery.bin.list_paths()} == {images[1].path, images[2].path}
+    assert set(home.gallery.bin.list_paths()) == {images[1].path, images[2].path}
 
 
 KILLED = """

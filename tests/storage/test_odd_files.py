@@ -620,14 +620,10 @@ def test_any_text_in_a_picture_and_any_row_of_the_gallery(home: Home, data: Any)
             "0.0, 0, search_text FROM images WHERE id = ?",
             row["id"],
         )
-        home.gallery._database.execute(
-            "INSERT INTO image_metadata VALUES (99, ?)", row["metadata"]
-        )
+        home.gallery._database.execute("INSERT INTO image_metadata VALUES (99, ?)", row["metadata"])
     metadata = next(home.gallery.iter_metadata())
     spoiled = dump(spoil(data.draw, json.loads(metadata))).decode("utf-8", "surrogatepass")
-    home.gallery._database.execute(
-        "UPDATE image_metadata SET metadata = ? WHERE id = 99", spoiled
-    )
+    home.gallery._database.execute("UPDATE image_metadata SET metadata = ? WHERE id = 99", spoiled)
     home.gallery._database.execute("UPDATE images SET is_linked = 0 WHERE id = 99")
     assert home.link_images() == 1
     assert len(home.gallery.index.list_page(ImageFilter(), 0, 10).entries) >= 1

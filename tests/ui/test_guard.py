@@ -24,8 +24,8 @@ from studio.services.identities import COOKIE_NAME
 from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER
 from studio.settings import Settings, shipped
 from studio.storage.datasets.dataset import DatasetStore
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs
-from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
 from studio.ui.api import TASK_FIELDS
 from support.sentences import check_sentence

@@ -126,7 +126,9 @@ def describe_binned(num_binned: int) -> list[str]:
     """Return the sentence that says why cells have no image though nothing failed."""
     if not num_binned:
         return []
-    images = "The image of 1 cell is" if num_binned == 1 else f"The images of {num_binned} cells are"
+    images = (
+        "The image of 1 cell is" if num_binned == 1 else f"The images of {num_binned} cells are"
+    )
     return [f"{images} in the bin: restore them in the Gallery, or make them again here."]
 
 

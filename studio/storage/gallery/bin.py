@@ -68,7 +68,9 @@ class Bin:
             self._forget(deleted)
         return len(deleted)
 
-    def list_paths(self, owner: str | None = None, binned_before: float | None = None) -> list[Path]:
+    def list_paths(
+        self, owner: str | None = None, binned_before: float | None = None
+    ) -> list[Path]:
         """Return the files of the bin, or those that were put there before a time."""
         return [path for _, path in self._list_rows(owner, binned_before)]
 
@@ -104,9 +106,7 @@ class Bin:
                 changed += [int(row["id"]) for row in rows]
         return changed
 
-    def _list_rows(
-        self, owner: str | None, binned_before: float | None
-    ) -> list[tuple[int, Path]]:
+    def _list_rows(self, owner: str | None, binned_before: float | None) -> list[tuple[int, Path]]:
         sql = """SELECT id, path FROM images WHERE binned > 0 AND binned < coalesce(?, 1e12)
                  AND owner = coalesce(?, owner) ORDER BY binned"""
         rows = self._database.execute(sql, binned_before, owner)

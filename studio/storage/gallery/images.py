@@ -97,7 +97,12 @@ class GeneratedImage:
 
 
 def read_generated_image(
-    path: Path, thumbnail: Path, metadata: Mapping[str, Any], *, image_id: int = 0, binned: float = 0.0
+    path: Path,
+    thumbnail: Path,
+    metadata: Mapping[str, Any],
+    *,
+    image_id: int = 0,
+    binned: float = 0.0,
 ) -> GeneratedImage:
     """Return the image that metadata of the index describes.
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.base import validate_stored
 from studio.core.generation import rules
 from studio.core.generation.carried import Making, build_texts
 from studio.core.generation.request import ResolvedRequest
@@ -250,9 +249,7 @@ class Gallery:
         rows = self._database.execute(sql, limit)
         return [(int(row["id"]), Path(row["path"]), float(row["created"])) for row in rows]
 
-    def link(
-        self, links: Iterable[tuple[int, ImageOrigin | None, int, bool]]
-    ) -> None:
+    def link(self, links: Iterable[tuple[int, ImageOrigin | None, int, bool]]) -> None:
         """List what images belong to and what people think of them.
 
         Args:
@@ -293,7 +290,8 @@ class Gallery:
         moved = [
             (path, by_name[Path(path).parts[-2:]])
             for path in missing
-            if Path(path).parts[-2:] in by_name and not Path(path).is_relative_to(self.files.outputs)
+            if Path(path).parts[-2:] in by_name
+            and not Path(path).is_relative_to(self.files.outputs)
         ]
         with self._database.transaction():
             for old_path, path in moved:
@@ -327,7 +325,11 @@ class Gallery:
             self._database.execute(sql, row["id"], json.dumps(metadata))
             self._add_loras(row["id"], tables.list_loras(metadata))
         return read_generated_image(
-            path, self.files.get_thumbnail_path(path), metadata, image_id=row["id"], binned=row["binned"]
+            path,
+            self.files.get_thumbnail_path(path),
+            metadata,
+            image_id=row["id"],
+            binned=row["binned"],
         )
 
     def _add_loras(self, image_id: int, names: Sequence[str]) -> None:
@@ -336,7 +338,9 @@ class Gallery:
             self._database.execute(sql, name, image_id)
 
     def _remove_row(self, path_text: str) -> None:
-        for row in self._database.execute("DELETE FROM images WHERE path = ? RETURNING id", path_text):
+        for row in self._database.execute(
+            "DELETE FROM images WHERE path = ? RETURNING id", path_text
+        ):
             for table in ("image_metadata", "image_loras"):
                 self._database.execute(f"DELETE FROM {table} WHERE id = ?", row["id"])
 
