@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--home."
         )
     home = Home(settings)
-    supervisor = Supervisor(settings, home.jobs)
+    supervisor = Supervisor(settings, home.jobs, lambda: home.gallery.bin.describe_space())
     threading.Thread(target=supervisor.run, daemon=True).start()
     threading.Thread(target=_clean_up, args=(settings,), daemon=True).start()
     from studio.ui.app import serve

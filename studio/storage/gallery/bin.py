@@ -79,9 +79,15 @@ class Bin:
         sql = "SELECT count(*) AS num FROM images WHERE binned > 0 AND owner = coalesce(?, owner)"
         return int(self._database.execute(sql, owner)[0]["num"])
 
-    def holds(self, path: Path) -> bool:
-        """Return whether an image is in the bin."""
-        return str(path) in self.get_paths()
+    def describe_space(self) -> str:
+        """Say how much of the disk emptying the bin would free; empty where it holds nothing."""
+        paths = self.list_paths()
+        if not paths:
+            return ""
+        num_bytes = sum(_measure(path) for path in paths)
+        images = "1 image" if len(paths) == 1 else f"{len(paths):,} images"
+        megabytes = max(1, round(num_bytes / 1e6))
+        return f"The bin holds {images} ({megabytes:,} MB): empty it in the Gallery."
 
     def get_paths(self) -> frozenset[str]:
         """Return the files of the bin; asked anew only when the index has changed."""
@@ -118,6 +124,13 @@ class Bin:
             for image_id in image_ids:
                 for table in ("images", "image_metadata", "image_loras"):
                     self._database.execute(f"DELETE FROM {table} WHERE id = ?", image_id)
+
+
+def _measure(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _split(image_ids: Iterable[int]) -> Iterator[list[int]]:

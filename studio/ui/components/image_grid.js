@@ -70,10 +70,10 @@ const selects = {
   lora: field('lora', 'LoRA', 'All LoRAs'),
   stars: field('stars', 'Stars', 'Any stars'),
 };
-const favourites = button('♥', 'Only favorites', () =>
+const favourites = button('♥', 'Only favourites', () =>
   send('show', {}, {favourites: !options().show?.favourites}),
 );
-favourites.setAttribute('aria-label', 'Only favorites');
+favourites.setAttribute('aria-label', 'Only favourites');
 const clear = button('Clear filters', '', () =>
   send('show', {}, {query: '', kind: '', day: '', model: '', lora: '', stars: '', favourites: false}),
 );
@@ -174,7 +174,7 @@ const tickedLine = () => {
       : button('Move to bin', 'Delete', () => send('bin', {keys: keys()}), {
           id: 'gallery-bin-ticked',
         }),
-    show.bin
+    show.bin || options().bin?.mine
       ? null
       : button('Download as zip', 'With what they were made with', () =>
           send('export', {keys: keys()}),
@@ -290,7 +290,8 @@ const build = entry => {
   return root;
 };
 let drawn = '',
-  lastShow = null;
+  lastShow = null,
+  lastScope = '';
 const draw = () => {
   const show = options().show;
   if (!show) return;
@@ -300,6 +301,9 @@ const draw = () => {
     lastShow = show;
     return send('show', {}, kept);
   }
+  const scope = JSON.stringify({...show, page: 0});
+  if (scope !== lastScope) ticked.clear(); // all that matched is not all that matches now
+  lastScope = scope;
   lastShow = show;
   const known = new Set(entries().map(entry => entry.key));
   const kept = keys().filter(key => known.has(key));
@@ -311,7 +315,6 @@ const draw = () => {
     ticked.clear();
     props.value = [];
   }
-  if ('chosen' in options()) chosen = options().chosen;
   const wanted = JSON.stringify(entries());
   if (wanted !== drawn) {
     const focused = document.activeElement?.closest?.('.images-entry')?.dataset.key;

@@ -45,7 +45,7 @@ def describe_entry(entry: ListedImage, files: ImageFiles, series_title: str) -> 
     elif entry.stars:
         label.append(pluralize(entry.stars, "star"))
     if entry.is_favourite and not series_title:
-        label.append("favorite")
+        label.append("favourite")
     return {
         "key": f"s{entry.series}" if series_title else f"i{entry.id}",
         "id": entry.id,
