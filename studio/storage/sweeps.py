@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -297,9 +298,14 @@ class Sweeps:
         return sweeps
 
 
+@lru_cache(maxsize=256)
+def _parse_spec(text: str) -> SweepSpec:
+    return validate_stored(SweepSpec, json.loads(text))
+
+
 def _sweep_from_row(row: Row) -> Sweep:
     with explain_odd_file(Path(str(row["id"])), f"The sweep {row['id']!s:.40}"):
-        spec = validate_stored(SweepSpec, json.loads(row["spec"]))
+        spec = _parse_spec(row["spec"])
         return Sweep(
             str(row["id"]), str(row["owner"]), float(row["created"]), float(row["changed"]), spec
         )

@@ -53,7 +53,7 @@ MIGRATIONS = (
     INSERT INTO image_metadata SELECT rowid, metadata FROM former_images;
     DROP TABLE former_images;
     CREATE INDEX by_digest ON images (digest);
-    CREATE INDEX by_model ON images (model, created);
+    CREATE INDEX by_model ON images (model, created, binned);
     CREATE INDEX by_series ON images (binned, series, created);
     CREATE INDEX by_kind ON images (binned, kind, created);
     CREATE INDEX by_day ON images (day, binned);
