@@ -11,6 +11,7 @@ const bar = $('.images-bar'),
   head = $('.images-head'),
   list = $('.images-list'),
   pager = $('.images-pager');
+element.style.position = 'relative'; // the frame that is drawn lies in it
 const make = (tag, settings, ...inside) => {
   const made = Object.assign(document.createElement(tag), settings);
   made.append(...inside.filter(Boolean));

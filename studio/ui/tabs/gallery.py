@@ -234,7 +234,18 @@ class GalleryTab:
     def _choose(self, data: dict[str, Any], values: Updates, visitor: Visitor) -> Updates:
         """Show the image that was clicked."""
         image = self._require_image(data.get("id"), visitor)
-        return self.render_image(str(image.path), values[self.pinned_path])
+        pinned_path = values[self.pinned_path]
+        updates = self.render_image(str(image.path), pinned_path)
+        before = self._get_image(values[self.selected_path])
+        if before is None or pinned_path or image.binned or before.binned:
+            return updates
+        # All around it is as it was, and each component that changes costs the browser time.
+        unchanged = (self.pin, self.pinned_path, self.send_row, self.dataset_row)
+        for component in (*unchanged, self.exports.box, *self.compare.outputs):
+            updates.pop(component, None)
+        if bool(before.settings) == bool(image.settings):
+            updates.pop(self.strip.container, None)
+        return updates
 
     def toggle_pin(self, values: Updates) -> Updates:
         """Pin the selected image to compare others with it, or unpin the pinned one."""
