@@ -149,6 +149,10 @@ def test_it_fits(page: Page, width: int, height: int, theme: Any) -> None:
     page.set_viewport_size({"width": width, "height": height})
     page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
     page.locator(".images-tile").first.click()
+    if width < 900:  # it opens large at once
+        expect(page.locator("dialog.lightbox[open] img")).to_be_visible()
+        shot(page, f"gallery-lightbox-{width}-{theme}")
+        page.keyboard.press("Escape")
     page.locator(".images-tile").nth(1).click(modifiers=["Control"])
     expect(page.locator("#gallery-view img")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -241,6 +241,7 @@ const range = (key, on) => {
 };
 
 // ---- one entry
+const narrow = matchMedia('(max-width: 900px)');
 const stars = entry => '★'.repeat(entry.stars) + (entry.favourite ? '♥' : '');
 const open = entry => {
   chosen = entry.key;
@@ -254,6 +255,7 @@ const press = (entry, event) => {
     tick([entry.key], !ticked.has(entry.key));
     from = entry.key;
   } else if (entry.series) send('show', {}, {series: entry.series});
+  else if (narrow.matches && event.detail) look(entry.key); // beside the grid there is no room
   else open(entry);
 };
 const build = entry => {
@@ -559,6 +561,10 @@ const acts = {
   bin: () => {
     place.index = single().findIndex(entry => entry.key === looked);
     send('bin', {keys: [looked]});
+  },
+  details: () => {
+    dialog.close();
+    document.querySelector('#gallery-about').scrollIntoView({block: 'start'});
   },
   close: () => dialog.close(),
 };
