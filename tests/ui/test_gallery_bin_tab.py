@@ -71,8 +71,7 @@ def press(
 
 
 def options(tab: GalleryTab, updates: dict[Any, Any]) -> dict[str, Any]:
-    props: Any = updates[tab.grid].constructor_args
-    return dict(props["options"])
+    return dict(updates[tab.grid].props["options"])
 
 
 def listed(tab: GalleryTab, visitor: Visitor = OWNER, **show: Any) -> list[str]:
@@ -256,6 +255,7 @@ def test_choosing_shows_it(tab: GalleryTab, desk: Services, save: Save) -> None:
         {"page": 10**9},
         {"query": "x" * 10**6},
         {"stars": "²"},
+        {"query": "\ud800", "series": "\0"},
     ],
 )
 def test_nonsense_shows_a_page(tab: GalleryTab, save: Save, show: Any) -> None:

@@ -258,7 +258,7 @@ class Gallery:
         """
         with self._database.transaction():
             for image_id, origin, stars, is_favourite in links:
-                own_kind = self._list_loras_of(image_id)
+                own_kind = self._complete_row(image_id)
                 origin = origin or ImageOrigin(own_kind)
                 self._database.execute(
                     """UPDATE images SET kind = ?, series = ?, stars = ?, favourite = ?,
@@ -270,7 +270,7 @@ class Gallery:
                     image_id,
                 )
 
-    def _list_loras_of(self, image_id: int) -> tables.ImageKind:
+    def _complete_row(self, image_id: int) -> tables.ImageKind:
         """List the LoRAs of a row that an earlier studio wrote; return what its settings say."""
         sql = "SELECT metadata FROM image_metadata WHERE id = ?"
         for row in self._database.execute(sql, image_id):

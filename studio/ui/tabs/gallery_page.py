@@ -49,8 +49,10 @@ class GalleryPage:
         texts = {name: values.get(name) for name in (*TEXT_FIELDS, "stars")}
         page = values.get("page")
         is_page = isinstance(page, int) and not isinstance(page, bool) and 0 <= page < MAX_PAGE
-        kept = {
-            name: text[:MAX_TEXT_CHARS] for name, text in texts.items() if isinstance(text, str)
+        kept = {  # half a character, which JSON may hold, is none that SQLite takes
+            name: text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode()
+            for name, text in texts.items()
+            if isinstance(text, str)
         }
         return cls(
             **kept,
