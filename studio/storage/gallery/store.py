@@ -229,8 +229,8 @@ class Gallery:
         num_added = num_moved
         for path_text in sorted(files - indexed):
             path = Path(path_text)
-            if num_moved and self.get(path):
-                continue
+            if self._database.execute("SELECT 1 FROM images WHERE path = ?", path_text):
+                continue  # it was moved with its home, or a worker has just saved it
             try:
                 with explain_odd_file(path):
                     metadata = self.files.read_metadata(path).model_dump(mode="json")
