@@ -28,6 +28,7 @@ from studio.errors import BadFile, InvalidSpec, quote
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT_PREFIX = "STUDIO_"
 MAX_SETTINGS_BYTES = 64 * 2**10  # of studio.toml
+MAX_BIN_DAYS = 3650
 # Made when they are needed; a file of such a name is in the way.
 LATER_FOLDERS = ("datasets", "cache", "uploads", "empty")
 
@@ -113,6 +114,13 @@ class Settings(BaseSettings):
         None,
         description="Whether new pictures also carry a graph that ComfyUI opens; empty is as the "
         "page's owner chose, at first no.",
+    )
+    bin_days: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_BIN_DAYS,
+        description="Days that images stay in the bin before they are deleted; 0 keeps them until "
+        "it is emptied; empty is as the page's owner chose, at first 30.",
     )
     guest_jobs: int = Field(
         8, ge=1, le=10_000, description="Jobs of one guest that run or wait at a time."

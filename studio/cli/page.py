@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import threading
+import time
 
 from studio.cli.parser import GUEST_FLAGS
 from studio.cli.runner import load_settings
 from studio.errors import Busy
 from studio.settings import Settings
 
+CLEAN_UP_SECONDS = 24 * 3600.0
 PAGE_FLAGS = (
     "host",
     "port",
@@ -24,6 +26,7 @@ PAGE_FLAGS = (
     "trusted_proxies",
     "allow_embedding",
     "new_visitors",
+    "bin_days",
 )
 
 
@@ -41,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--home."
         )
     home = Home(settings)
-    supervisor = Supervisor(settings, home.jobs)
+    supervisor = Supervisor(settings, home.jobs, lambda: home.gallery.bin.describe_space())
     threading.Thread(target=supervisor.run, daemon=True).start()
     threading.Thread(target=_clean_up, args=(settings,), daemon=True).start()
     from studio.ui.app import serve
@@ -50,11 +53,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _clean_up(settings: Settings) -> None:
-    """Tidy the home beside the page, with stores of its own that are closed again."""
+    """Tidy the home beside the page once a day, with stores of its own that are closed again."""
     from studio.storage.cleanup import tidy_home
     from studio.storage.home import Home
 
-    home = Home(settings)
-    tidy_home(home)
-    home.uploads.delete_expired()
-    home.close()
+    while True:
+        home = Home(settings)
+        tidy_home(home)
+        home.uploads.delete_expired()
+        home.close()
+        time.sleep(CLEAN_UP_SECONDS)

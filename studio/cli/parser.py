@@ -99,6 +99,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
     _add_access_flags(root)
+    root.add_argument(
+        "--bin-days",
+        type=int,
+        metavar="N",
+        help="days that images stay in the bin, 0 until it is emptied (default: as chosen in the "
+        "Gallery, at first 30)",
+    )
     root.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_home_flags(root)
     limits = root.add_argument_group("limits of guests, which the owner does not have")
@@ -241,6 +248,11 @@ def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         "--fast",
         action="store_true",
         help="several cells in one U-Net call: quicker, the last bits may differ",
+    )
+    parser.add_argument(
+        "--remake-binned",
+        action="store_true",
+        help="also make the images again that are in the bin",
     )
     parser.add_argument(
         "--output",

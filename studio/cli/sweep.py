@@ -9,7 +9,7 @@ The same file is the same sweep: run again, it goes on where it was.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from studio.cli.runner import COMMAND_LINE, job_runner, load_settings, print_json
@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(outline)
         return
     output = arguments.output.expanduser().resolve() if arguments.output else None
-    for path in run_sweep(services, plan, sweep_id, output):
+    remake = [cell.key for cell in plan.cells] if arguments.remake_binned else []
+    for path in run_sweep(services, plan, sweep_id, output, remake):
         print(path, flush=True)
 
 
@@ -48,21 +49,35 @@ def load_sweep(path: Path, fast: bool) -> tuple[str, SweepSpec]:
 
 
 def run_sweep(
-    services: Services, plan: SweepPlan, sweep_id: str, output: Path | None
+    services: Services,
+    plan: SweepPlan,
+    sweep_id: str,
+    output: Path | None,
+    remake: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Yield the cells' images in the order in which they ran, then sheet, viewer and index.
 
+    Args:
+        services: Of the home.
+        plan: The sweep's cells.
+        sweep_id: The stored sweep's.
+        output: A folder that gets a copy of all; None for none.
+        remake: Keys of cells that are made again though their images are in the bin.
+
     Raises:
-        StudioError: Cells that failed, all of them, after the others are handed over.
+        StudioError: Cells that failed, all of them, after the others are handed over; cells that
+            are in the bin.
         BadFile: The folder `output` takes no files.
     """
     home = services.home
-    job = services.prepare_sweep(plan.spec, COMMAND_LINE, sweep_id)
+    job = services.prepare_sweep(plan.spec, COMMAND_LINE, sweep_id, remake)
     with job_runner(home) as run_job:
         run_job(job.kind, job.spec)
     results = home.sweeps.load_cell_results(sweep_id)
     cells = [plan.cells[index] for index in plan.run_order]
-    images = [path for cell in cells if (path := results[cell.key].path)]
+    images = [
+        result.path for cell in cells if (result := results[cell.key]).path and not result.is_binned
+    ]
     files = home.sweeps.list_files(sweep_id)
     if output:
         files = _export(home, sweep_id, plan, output)
@@ -71,8 +86,14 @@ def run_sweep(
     failures = [
         f"{' · '.join(cell.labels)}: {results[cell.key].error}"
         for cell in cells
-        if not results[cell.key].has_image
+        if not results[cell.key].has_image and not results[cell.key].is_binned
     ]
+    num_binned = sum(results[cell.key].is_binned for cell in cells)
+    if num_binned and not failures:
+        raise StudioError(
+            f"{num_binned} of {len(cells)} images are in the bin. Restore them in the Gallery, or "
+            "run this with --remake-binned to make them again."
+        )
     if failures:
         summary = (
             f"{len(failures)} of {len(cells)} cells could not be made; run the same again to try "

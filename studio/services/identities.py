@@ -78,6 +78,7 @@ class Identities:
         return bool(
             self._home.jobs.list_recent(1, visitor_id)
             or self._home.gallery.search(owner=visitor_id, limit=1)
+            or self._home.gallery.bin.count(visitor_id)
             or self._home.sweeps.list_sweeps(visitor_id, 1)
         )
 

@@ -7,7 +7,7 @@ spec of each kind of job. Does not know: gradio, HTTP, how a job is done.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,12 @@ class Services:
 
     # ---- sweeps ----------------------------------------------------------------------------------
 
-    def prepare_sweep(self, spec: SweepSpec, visitor: Visitor, sweep_id: str = "") -> PreparedJob:
+    def prepare_sweep(
+        self, spec: SweepSpec, visitor: Visitor, sweep_id: str = "", remake: Sequence[str] = ()
+    ) -> PreparedJob:
         """Check a sweep and store it, or the new spec of one of this visitor's.
+
+        Cells whose images are in the bin are left out, but for those whose keys are in `remake`.
 
         Raises:
             InvalidSpec: All that is wrong in any cell.
@@ -189,6 +193,8 @@ class Services:
             "cells": len(plan.cells),
             "guest": visitor.is_guest,
         }
+        if remake:
+            job_spec["remake"] = list(remake)
         return PreparedJob(kinds.SWEEP, job_spec, sweep_id)
 
     def check_plan(self, plan: SweepPlan) -> None:
@@ -217,13 +223,13 @@ class Services:
         return apply_recommended_settings(spec, recommended)
 
     def submit_sweep(
-        self, spec: SweepSpec, visitor: Visitor, sweep_id: str = ""
+        self, spec: SweepSpec, visitor: Visitor, sweep_id: str = "", remake: Sequence[str] = ()
     ) -> tuple[str, int]:
         """Store a sweep and queue it; return its id and the job's.
 
-        Raises what `prepare_sweep` raises.
+        Arguments as for `prepare_sweep`, which also says what is raised.
         """
-        job = self.prepare_sweep(spec, visitor, sweep_id)
+        job = self.prepare_sweep(spec, visitor, sweep_id, remake)
         return job.subject_id, self._queue(job, visitor)
 
     def submit_sweep_export(self, spec: dict[str, Any], visitor: Visitor) -> int:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -41,8 +42,11 @@ class Supervisor:
     whatever way.
     """
 
-    def __init__(self, settings: Settings, jobs: Jobs) -> None:
+    def __init__(
+        self, settings: Settings, jobs: Jobs, advise_on_space: Callable[[], str] = str
+    ) -> None:
         self._settings, self._jobs = settings, jobs
+        self._advise_on_space = advise_on_space  # says what of the home can go, where it is full
         self._device = settings.device
         self._lock: Lock | None = None
         self._last_end = UNKNOWN_END  # what the jobs of the last worker are told
@@ -140,8 +144,15 @@ class Supervisor:
             state = "nearly full" if free_bytes >= 2**20 else "full"
             return (
                 f"The disk is {state}: {free_bytes // 2**20} MB are left for "
-                f"{self._settings.home}. Free some space; what waits then goes on by itself."
+                f"{self._settings.home}. Free some space; what waits then goes on by itself. "
+                f"{self._describe_space()}".rstrip()
             )
+        return ""
+
+    def _describe_space(self) -> str:
+        """Return what of the home can go; empty where nothing can, or it cannot be seen."""
+        with suppress(StudioError):
+            return self._advise_on_space()
         return ""
 
     def _handle_error(self, error: Exception) -> None:

@@ -26,8 +26,9 @@ def tidy_home(home: Home) -> int:
     """Remove what needs no asking, when a studio has taken the home; return how many things.
 
     These are files that killed processes left half written, uploads of yesterday, thumbnails of
-    deleted images, the beginning of endless logs, and inputs that nothing refers to. Only for the
-    process that holds the home; it may die at any time.
+    deleted images, the beginning of endless logs, images that have been in the bin for as long as
+    its owner keeps them, and inputs that nothing refers to. Only for the process that holds the
+    home; it may die at any time.
     """
     for notice in home.notices:
         log.warning("%s", notice)
@@ -41,7 +42,10 @@ def tidy_home(home: Home) -> int:
     removed = 0
     try:
         removed = sum(leftovers.remove(leftover) for leftover in found)
-    except OSError as error:
+        removed += delete_expired_images(home)
+        home.gallery.sync()
+        home.link_images()
+    except (OSError, StudioError) as error:
         log.warning("Not all of %s was tidied up: %s", settings.home, error)
     return removed + delete_unreferenced_inputs(home)
 
@@ -61,6 +65,10 @@ def find_leftovers(home: Home) -> list[Leftover]:
         *leftovers.find_logs(settings),
         *leftovers.find_damaged_files(settings),
         *leftovers.find_unfinished_downloads(settings),
+        *(
+            Leftover("images in the bin", path, leftovers.measure(path))
+            for path in _find_expired_images(home)
+        ),
     ]
     history_bytes = home.datasets.measure_forgotten_history()
     if history_bytes:
@@ -75,12 +83,27 @@ def remove_leftovers(home: Home, found: list[Leftover]) -> list[Leftover]:
     Only for the process that holds the home.
     """
     remaining = []
+    delete_expired_images(home)
     for leftover in found:
         if leftover.kind == "history of edits":
             home.datasets.forget_history()
         elif not leftovers.remove(leftover):
             remaining.append(leftover)
     return remaining
+
+
+def delete_expired_images(home: Home) -> int:
+    """Delete images that have been in the bin for as long as they are kept; return how many.
+
+    Raises DiskError where the disk does not let one go.
+    """
+    deadline = home.gallery.bin_options.compute_deadline()
+    return home.gallery.bin.empty(binned_before=deadline) if deadline is not None else 0
+
+
+def _find_expired_images(home: Home) -> list[Path]:
+    deadline = home.gallery.bin_options.compute_deadline()
+    return home.gallery.bin.list_paths(binned_before=deadline) if deadline is not None else []
 
 
 def delete_unreferenced_inputs(home: Home) -> int:

@@ -18,6 +18,7 @@ from studio.storage.datasets.dataset import DatasetStore
 from studio.storage.datasets.embedding_cache import EmbeddingCache
 from studio.storage.datasets.training_set import TrainingSets
 from studio.storage.gallery import Gallery
+from studio.storage.image_links import link_images
 from studio.storage.inputs import Inputs
 from studio.storage.jobs import Jobs
 from studio.storage.logins import LoginSessions, load_secret
@@ -89,7 +90,7 @@ class Home:
     @cached_property
     def sweeps(self) -> Sweeps:
         """Sweeps with their cells and verdicts."""
-        return Sweeps(self.settings)
+        return Sweeps(self.settings, self.gallery)
 
     @cached_property
     def runs(self) -> Runs:
@@ -110,6 +111,10 @@ class Home:
     def embeddings(self) -> EmbeddingCache:
         """What CLIP models saw in images."""
         return EmbeddingCache(self.settings.home)
+
+    def link_images(self) -> int:
+        """Complete the gallery's index where it was made anew; return for how many images."""
+        return link_images(self.gallery, self.sweeps, self.runs)
 
     def get_caption_cache(self, captioner_key: str) -> CaptionCache:
         """Return what a captioner wrote; each has a file of its own, which does not stay open."""

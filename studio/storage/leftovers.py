@@ -1,8 +1,8 @@
 """What lies about in a home: files that nobody needs any more, found by kind.
 
 Knows: the names of temporary files, which files are only there to save work, how long each kind is
-kept and how much of it. Does not know: images that are worked on (inputs.py), when to clean up and
-what of it is safe beside a running worker (cleanup.py).
+kept and how much of it. Does not know: images that are worked on (inputs.py), the bin
+(gallery/bin.py), when to clean up and what of it is safe beside a running worker (cleanup.py).
 
 Nothing is followed out of the home.
 """
@@ -35,6 +35,7 @@ LeftoverKind = Literal[
     "damaged files",
     "history of edits",
     "partial downloads",
+    "images in the bin",
 ]
 DAY_SECONDS = 24 * 3600.0
 MIN_TEMPORARY_SECONDS = 60.0  # of a process that is no more; another machine's may just be writing

@@ -2,7 +2,8 @@
 
 Knows: SQLite rows. A sweep is stored whole before its first cell is rendered. A cell is identified
 by the key of its request, whatever its place, so a sweep that gets more values keeps all its
-results. Does not know: how cells are rendered (engine/sweeps/job.py).
+results. Stars and favourites are of images and of the cells that show them, and always the same in
+both. Does not know: how cells are rendered (engine/sweeps/job.py).
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from studio.core.base import validate_stored
 from studio.core.sweeps.spec import SweepSpec
-from studio.errors import BadFile, InvalidSpec, StudioError, quote
+from studio.errors import StudioError
 from studio.settings import Settings
 from studio.storage.database import Database, Row
+from studio.storage.gallery import Gallery
 from studio.storage.odd_files import explain_odd_file
+from studio.storage.verdicts import NO_VERDICT, Verdict, check_verdict
 
-MAX_STARS = 5
-MAX_NOTE_CHARS = 2_000
-MAX_EXPORT_CHARS = 16 * 2**20
 EXPORT_SUFFIXES = (".png", ".html", ".json", ".csv")
 MIGRATIONS = (
     """
@@ -50,6 +50,12 @@ MIGRATIONS = (
     CREATE INDEX IF NOT EXISTS by_owner ON sweeps (owner, changed);
     """,
     "ALTER TABLE numbers RENAME TO metrics;",
+    """
+    CREATE TABLE image_verdicts (
+        image TEXT PRIMARY KEY, stars INTEGER NOT NULL, best INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX cells_by_path ON cells (path);
+    """,
 )
 
 
@@ -65,21 +71,6 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A person's opinion of a cell; 0 stars is none."""
-
-    stars: int = 0
-    note: str = ""
-    best: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.stars or self.note or self.best)
-
-
-NO_VERDICT = Verdict()
-
-
-@dataclass(frozen=True)
 class CellResult:
     """The result of a cell: an image or an error. `metrics` were measured afterwards."""
 
@@ -89,19 +80,27 @@ class CellResult:
     error: str = ""
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     verdict: Verdict = NO_VERDICT
+    is_binned: bool = False
 
     @property
     def has_image(self) -> bool:
-        """Whether the image's file exists."""
-        return self.path is not None and self.path.is_file()
+        """Whether the image's file exists, and is not in the bin."""
+        return self.path is not None and not self.is_binned and self.path.is_file()
 
 
 class Sweeps:
-    """All sweeps of a home, behind one connection; worker and web process each open their own."""
+    """All sweeps of a home, behind one connection; worker and web process each open their own.
 
-    def __init__(self, settings: Settings) -> None:
-        """Open the tables. Raises BadFile for a file that is no table of sweeps."""
+    Args:
+        settings: Of the home.
+        gallery: Where the cells' images are, which lists what people think of them.
+
+    Raises BadFile for a file that is no table of sweeps.
+    """
+
+    def __init__(self, settings: Settings, gallery: Gallery) -> None:
         self._folder = settings.home / "sweeps"
+        self._gallery = gallery
         self._database = Database(
             settings.home / "sweeps.sqlite", MIGRATIONS, holds="the sweeps and your verdicts"
         )
@@ -181,6 +180,8 @@ class Sweeps:
             result.seconds,
             result.error,
         )
+        if result.path:
+            self._share_verdict(sweep_id, key, result.path)
 
     def set_metric(self, sweep_id: str, name: str, values: Mapping[str, float]) -> None:
         """Store a metric of some cells by their keys, in place of all values of that name."""
@@ -192,16 +193,63 @@ class Sweeps:
 
     def set_verdict(self, sweep_id: str, key: str, verdict: Verdict) -> None:
         """Store a verdict on a cell. Raises InvalidSpec for what is no verdict."""
-        faults = []
-        if not 0 <= verdict.stars <= MAX_STARS:
-            faults.append(f"Stars: has to be 0 to {MAX_STARS} (not {verdict.stars}).")
-        if len(verdict.note) > MAX_NOTE_CHARS:
-            faults.append(
-                f"Note: has to be at most {MAX_NOTE_CHARS:,} characters long, but has "
-                f"{len(verdict.note):,}."
+        check_verdict(verdict)
+        self._write_verdict(sweep_id, key, verdict)
+        sql = "SELECT path FROM cells WHERE sweep = ? AND key = ? AND path <> ''"
+        for row in self._database.execute(sql, sweep_id, key):
+            self.set_image_verdict(Path(row["path"]), verdict)
+
+    def set_image_verdict(self, path: Path, verdict: Verdict) -> None:
+        """Store stars and mark of an image, and of all cells that show it; their notes stay.
+
+        Raises InvalidSpec for what is no verdict.
+        """
+        check_verdict(verdict)
+        with self._database.transaction():
+            sql = "INSERT OR REPLACE INTO image_verdicts VALUES (?, ?, ?)"
+            self._database.execute(sql, self._name_image(path), verdict.stars, verdict.best)
+            self._database.execute(
+                """INSERT INTO verdicts SELECT sweep, key, ?, '', ? FROM cells WHERE path = ?
+                   ON CONFLICT (sweep, key) DO UPDATE SET
+                   stars = excluded.stars, best = excluded.best""",
+                verdict.stars,
+                verdict.best,
+                str(path),
             )
-        if faults:
-            raise InvalidSpec(faults)
+        self._gallery.set_opinion(path, stars=verdict.stars, is_favourite=verdict.best)
+
+    def get_image_verdict(self, path: Path) -> Verdict:
+        """Return stars and mark of an image."""
+        sql = "SELECT * FROM image_verdicts WHERE image = ?"
+        rows = self._database.execute(sql, self._name_image(path))
+        if not rows:  # of a studio that kept only those of cells
+            sql = """SELECT verdicts.* FROM cells JOIN verdicts USING (sweep, key)
+                     WHERE path = ? ORDER BY stars DESC LIMIT 1"""
+            rows = self._database.execute(sql, str(path))
+        return Verdict(rows[0]["stars"], "", bool(rows[0]["best"])) if rows else NO_VERDICT
+
+    def find_maker(self, path: Path, created: float) -> str:
+        """Return the id of the sweep that an image was made for; empty if it was for none.
+
+        One that a sweep only took is older than the sweep.
+        """
+        sql = """SELECT id FROM cells JOIN sweeps ON sweeps.id = cells.sweep
+                 WHERE path = ? AND created <= ? ORDER BY created LIMIT 1"""
+        rows = self._database.execute(sql, str(path), created)
+        return str(rows[0]["id"]) if rows else ""
+
+    def _share_verdict(self, sweep_id: str, key: str, path: Path) -> None:
+        """Give a cell what people think of its image, or its new image what they think of it."""
+        sql = "SELECT * FROM verdicts WHERE sweep = ? AND key = ?"
+        rows = self._database.execute(sql, sweep_id, key)
+        if rows:
+            verdict = Verdict(rows[0]["stars"], rows[0]["note"], bool(rows[0]["best"]))
+            if verdict.stars or verdict.best:
+                self.set_image_verdict(path, verdict)
+        elif verdict := self.get_image_verdict(path):
+            self._write_verdict(sweep_id, key, verdict)
+
+    def _write_verdict(self, sweep_id: str, key: str, verdict: Verdict) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
             sweep_id,
@@ -210,6 +258,11 @@ class Sweeps:
             verdict.note,
             verdict.best,
         )
+
+    def _name_image(self, path: Path) -> str:
+        """Return what an image is called here: a home that is moved keeps its stars."""
+        outputs = self._gallery.outputs
+        return path.relative_to(outputs).as_posix() if path.is_relative_to(outputs) else str(path)
 
     def load_cell_results(self, sweep_id: str) -> dict[str, CellResult]:
         """Return results and verdicts of a sweep's cells by the keys of their requests."""
@@ -221,6 +274,7 @@ class Sweeps:
             for row in self._database.execute("SELECT * FROM verdicts WHERE sweep = ?", sweep_id)
         }
         results = {key: CellResult(verdict=verdict) for key, verdict in verdicts.items()}
+        binned_paths = self._gallery.bin.get_paths()
         for row in self._database.execute("SELECT * FROM cells WHERE sweep = ?", sweep_id):
             key = row["key"]
             results[key] = CellResult(
@@ -230,6 +284,7 @@ class Sweeps:
                 error=row["error"],
                 metrics=metrics.get(key, {}),
                 verdict=verdicts.get(key, NO_VERDICT),
+                is_binned=row["path"] in binned_paths,
             )
         return results
 
@@ -243,40 +298,17 @@ class Sweeps:
         return sweeps
 
 
+@lru_cache(maxsize=256)
+def _parse_spec(text: str) -> SweepSpec:
+    return validate_stored(SweepSpec, json.loads(text))
+
+
 def _sweep_from_row(row: Row) -> Sweep:
     with explain_odd_file(Path(str(row["id"])), f"The sweep {row['id']!s:.40}"):
-        spec = validate_stored(SweepSpec, json.loads(row["spec"]))
+        spec = _parse_spec(row["spec"])
         return Sweep(
             str(row["id"]), str(row["owner"]), float(row["created"]), float(row["changed"]), spec
         )
-
-
-def parse_exported_verdicts(text: str, sweep_id: str) -> dict[str, Verdict]:
-    """Return the verdicts in a file that a viewer exported, by the keys of cells.
-
-    Raises BadFile for one of another sweep or none of ours.
-    """
-    try:
-        if len(text) > MAX_EXPORT_CHARS:
-            raise ValueError(len(text))
-        export = json.loads(text)
-        verdicts = {str(entry["key"]): _parse_verdict(entry) for entry in export["verdicts"]}
-        exported_id = export["sweep"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        raise BadFile(
-            "This is no file of verdicts; use what the viewer's Export button gave."
-        ) from None
-    if exported_id != sweep_id:
-        raise BadFile(f"These verdicts are of another sweep ({quote(exported_id)}).")
-    return verdicts
-
-
-def _parse_verdict(entry: Mapping[str, Any]) -> Verdict:
-    stars = int(entry.get("stars", 0))
-    note = entry.get("note", "")
-    if not 0 <= stars <= MAX_STARS or not isinstance(note, str):
-        raise ValueError(stars)
-    return Verdict(stars, note[:MAX_NOTE_CHARS], entry.get("best") is True)
 
 
 def deterministic_id_and_seed(spec: SweepSpec) -> tuple[str, SweepSpec]:

@@ -223,15 +223,17 @@ class Endpoints:
         entries = []
         for cell in cells:
             result = results[cell.key]
-            if result.path:
-                paths.append(result.path)
+            path = None if result.is_binned else result.path
+            if path:
+                paths.append(path)
             entry = {
                 "labels": list(cell.labels),
-                "file": result.path.name if result.path else None,
+                "file": path.name if path else None,
                 "seed": cell.request.seed,
                 "digest": result.digest,
                 "seconds": result.seconds,
                 "error": result.error,
+                "binned": result.is_binned,
             }
             entries.append(entry)
         paths += sweeps.list_files(sweep_id)

@@ -51,7 +51,8 @@ TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "models": ("Models", models.build),
     "queue": ("Queue", queue.build),
 }
-STYLE_FILE = Path(__file__).with_name("static") / "style.css"
+STATIC = Path(__file__).with_name("static")
+STYLE_FILES = [STATIC / "style.css", STATIC / "gallery.css"]
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
 WAKE_SECONDS = 1.0  # on Windows a longer sleep does not hear Ctrl + C
@@ -335,7 +336,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         footer_links=[],
         show_error=False,
         quiet=True,
-        css_paths=[STYLE_FILE],
+        css_paths=STYLE_FILES,
         theme=build_theme(),
         prevent_thread_lock=True,
         app_kwargs={

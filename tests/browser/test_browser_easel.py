@@ -393,7 +393,7 @@ def test_many_pictures_and_any_two_compared(shared: Studio, visit: Callable[...,
     page.locator("#img2img-many button").first.click()
     expect(page.locator("#img2img-list [data-done='4'][data-failed='1']")).to_be_visible()
     go(page, "Gallery")
-    tiles = page.locator("#gallery-grid .grid-container button")
+    tiles = page.locator("#gallery-grid .images-tile")
     tiles.nth(0).click()
     expect(page.locator("#gallery-view img")).to_be_visible()
     one = body(page, page.locator("#gallery-view img"))

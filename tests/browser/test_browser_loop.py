@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from safetensors import safe_open
 
 from studio.settings import load, shipped
-from studio.storage.sweeps import Sweeps
+from studio.storage.home import Home
 from support.browser import (
     HOSTILE,
     Studio,
@@ -158,7 +158,7 @@ def test_from_a_folder_to_a_compared_grid(
     page.locator("#sweep-grid .tile").nth(2).click()
     page.locator("#sweep-judging .star").nth(3).click()
     expect(page.locator("#sweep-grid .tile .marks", has_text="★★★★")).to_have_count(1)
-    store = Sweeps(load(home=shared.home))
+    store = Home(load(home=shared.home)).sweeps
     (sweep,) = store.list_sweeps()
     assert [
         kept.verdict.stars

@@ -15,7 +15,9 @@ from studio.core.generation.request import ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.settings import Settings, load
 from studio.storage.gallery import Gallery, read_image_settings
-from studio.storage.sweeps import CellResult, Sweeps, Verdict
+from studio.storage.home import Home
+from studio.storage.sweeps import CellResult, Sweeps
+from studio.storage.verdicts import Verdict
 from studio.ui.app import TABS
 from support.browser import Studio, Traffic, ask, body, done, go, place, shot, state
 
@@ -115,7 +117,7 @@ def test_a_grid_from_the_first_click_to_the_viewer(
     page.locator("#sweep-judging .note").fill("soft <b>edges</b>")
     page.locator("#sweep-judging .best").click()
     expect(tile(page, "Euler · Steps 2").locator(".marks")).to_have_text("★★★★ ♥ ✎")
-    store = Sweeps(load(home=shared.home))
+    store = Home(load(home=shared.home)).sweeps
     (sweep,) = store.list_sweeps()
     (verdict,) = [
         kept.verdict for kept in store.load_cell_results(sweep.id).values() if kept.verdict
@@ -321,7 +323,8 @@ def test_by_keyboard_with_presets_sent_on_and_put_away(
 def large(shared: Studio) -> str:
     """A sweep of 400 cells that is done, as somebody else's; its title."""
     settings = Settings(home=shared.home)
-    gallery, sweeps = Gallery(settings), Sweeps(settings)
+    gallery = Gallery(settings)
+    sweeps = Sweeps(settings, gallery)
     spec = validate(
         SweepSpec,
         {

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from studio.engine.sweeps.results import Table, TableAxis, TableCell, Verdict
 from studio.engine.sweeps.viewer import write_viewer
-from studio.storage.sweeps import parse_exported_verdicts
+from studio.storage.verdicts import parse_exported_verdicts
 
 HOSTILE = "</script><img src=x onerror=\"document.title='pwned'\"><!-- <script> &amp; \u2028 \ud800"
 

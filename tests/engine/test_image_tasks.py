@@ -286,7 +286,7 @@ def test_a_stop_leaves_nothing_behind(bench: WorkerContext, at: int) -> None:
 
 @pytest.fixture
 def swept(bench: WorkerContext) -> Callable[..., list[np.ndarray]]:
-    sweeps = Sweeps(bench.settings)
+    sweeps = Sweeps(bench.settings, Gallery(bench.settings))
 
     def swept(
         base: dict[str, Any], axes: list[dict[str, Any]], fast: bool = False

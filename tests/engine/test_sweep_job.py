@@ -34,8 +34,10 @@ from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.sweeps.export import describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
+from studio.storage.gallery import ImageFilter
 from studio.storage.home import Home
-from studio.storage.sweeps import CellResult, Verdict
+from studio.storage.sweeps import CellResult
+from studio.storage.verdicts import Verdict
 from support import lora_makers as makers
 from support.benches import open_bench, read_parts_once
 from support.models import POCKET
@@ -495,6 +497,35 @@ def test_guests_take_only_their_own(desk: WorkerContext) -> None:
         desk.home.gallery.get(kept.path or "").owner
         for kept in desk.home.sweeps.load_cell_results(id).values()
     } == {"guest"}  # type: ignore[union-attr]
+
+
+def test_a_binned_cell_is_made_again_only_when_asked(desk: WorkerContext) -> None:
+    asked = spec(axis("steps", [2, 3, 4]))
+    id, result = ran(desk, asked)
+    assert counted(result) == (3, 0, 0)
+    home = desk.home
+    (first, second, _) = plan_sweep(asked).cells
+    binned = home.gallery.get(home.sweeps.load_cell_results(id)[first.key].path)
+    assert binned
+    home.gallery.bin.put([binned.id])
+    for again in (id, home.sweeps.save(asked, "local")):  # and no other sweep brings it back
+        result = run_sweep(desk, {"sweep": again}, quiet)
+        assert (*counted(result), result["binned"]) == (0, 2, 0, 1)
+        assert "1 cell is in the bin" in result["notes"][0]
+        cell = home.sweeps.load_cell_results(again)[first.key]
+        assert (cell.is_binned, cell.has_image) == (True, False)
+    index = json.loads((home.sweeps.get_folder(id) / "index.json").read_text())
+    assert [row["state"] for row in index["cells"]] == ["missing", "done", "done"]
+    result = run_sweep(desk, {"sweep": id, "remake": [second.key]}, quiet)
+    assert counted(result) == (0, 2, 0)
+    result = run_sweep(desk, {"sweep": id, "remake": [first.key]}, quiet)
+    assert (*counted(result), result["binned"]) == (1, 2, 0, 0)
+    made = home.sweeps.load_cell_results(id)[first.key]
+    assert made.has_image
+    assert made.path != binned.path
+    assert (pixels(made.path) == pixels(binned.path)).all()
+    page = home.gallery.index.list_page(ImageFilter(), 0, 10)
+    assert [(entry.series, entry.num_images) for entry in page.entries] == [(id, 3)]
 
 
 def test_a_sweep_that_is_gone(desk: WorkerContext) -> None:

@@ -31,7 +31,7 @@ from studio.engine.sweeps.sheet import (
 from studio.engine.sweeps.sheet_text import load_font, wrap_text
 from studio.errors import BadFile
 from studio.imaging import decode
-from studio.storage.sweeps import parse_exported_verdicts
+from studio.storage.verdicts import parse_exported_verdicts
 
 
 def colour(at: tuple[int, ...]) -> tuple[int, int, int]:

@@ -87,7 +87,7 @@ def test_the_sweep_is_taken_and_not_made_again(context: WorkerContext) -> None:
 
 
 def test_a_verdict_can_be_given_and_read(home: Home) -> None:
-    from studio.storage.sweeps import Verdict
+    from studio.storage.verdicts import Verdict
 
     key = next(iter(home.sweeps.load_cell_results(SWEEP)))
     home.sweeps.set_verdict(SWEEP, key, Verdict(4, "old but good", True))

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from studio.core.generation import infotext
 from studio.core.generation.request import ResolvedRequest
 from studio.core.generation.used_files import UsedFile, UsedFiles
-from studio.errors import BadFile, BadPicture
+from studio.errors import BadPicture
 from studio.settings import Settings, load
 from studio.storage.gallery import (
     THUMBNAIL_SIDE_PX,
@@ -201,26 +201,6 @@ def test_each_sees_their_own(gallery: Gallery, save: Save) -> None:
     assert gallery.count() == 3
 
 
-def test_delete(gallery: Gallery, save: Save, settings: Settings) -> None:
-    picture, kept = save(), save(seed=8)
-    gallery.delete(picture.path)
-    assert not picture.path.exists()
-    assert not picture.thumbnail.exists()
-    assert gallery.get(picture.path) is None
-    assert gallery.search() == [kept]
-    assert kept.path.is_file()
-    assert kept.thumbnail.is_file()
-    for path in (
-        picture.path,
-        settings.home / "gallery.sqlite",
-        settings.outputs / ".." / "gallery.sqlite",
-        settings.outputs,
-    ):
-        with pytest.raises(BadFile):
-            gallery.delete(path)
-    assert (settings.home / "gallery.sqlite").is_file()
-
-
 def test_the_index_is_rebuilt_from_the_files(
     gallery: Gallery, save: Save, settings: Settings
 ) -> None:
@@ -264,8 +244,10 @@ def test_outputs_on_another_disk(tmp_path: Path) -> None:
     )
     assert gallery.sync() == (0, 0)
     assert gallery.get(picture.path) == picture
-    gallery.delete(settings.outputs / picture.path.relative_to(settings.outputs.resolve()))
+    gallery.bin.put([picture.id])
+    assert gallery.bin.empty() == 1
     assert gallery.count() == 0
+    assert not picture.path.exists()
     gallery.close()
 
 

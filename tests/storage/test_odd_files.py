@@ -29,6 +29,7 @@ from studio.settings import load
 from studio.storage import odd_files
 from studio.storage.content_hashes import ContentHashes
 from studio.storage.datasets.caption_cache import CaptionCache
+from studio.storage.gallery import ImageFilter
 from studio.storage.home import Home
 from studio.storage.models.library import LoraInfo, ModelInfo, Unusable
 from studio.storage.timings import load_timings, record_timings
@@ -613,14 +614,19 @@ def test_any_training_log_and_manifest(home: Home, data: Any) -> None:
 def test_any_text_in_a_picture_and_any_row_of_the_gallery(home: Home, data: Any) -> None:
     if not home.gallery.count():
         make_gallery(home)
-        row = home.gallery._database.execute("SELECT * FROM images")[0]
+        row = home.gallery._database.execute("SELECT * FROM image_metadata")[0]
         home.gallery._database.execute(
-            "INSERT INTO images VALUES ('/odd', 'x', 9e9, 'ann', 'pocket', 'boat', ?)",
-            row["metadata"],
+            "INSERT INTO images SELECT 99, '/odd', 'x', 9e9, owner, model, kind, series, day, 0, 0, "
+            "0.0, 0, search_text FROM images WHERE id = ?",
+            row["id"],
         )
+        home.gallery._database.execute("INSERT INTO image_metadata VALUES (99, ?)", row["metadata"])
     metadata = next(home.gallery.iter_metadata())
     spoiled = dump(spoil(data.draw, json.loads(metadata))).decode("utf-8", "surrogatepass")
-    home.gallery._database.execute("UPDATE images SET metadata = ? WHERE path = '/odd'", spoiled)
+    home.gallery._database.execute("UPDATE image_metadata SET metadata = ? WHERE id = 99", spoiled)
+    home.gallery._database.execute("UPDATE images SET is_linked = 0 WHERE id = 99")
+    assert home.link_images() == 1
+    assert len(home.gallery.index.list_page(ImageFilter(), 0, 10).entries) >= 1
     images = home.gallery.search()
     assert 2 in {image.request.seed for image in images}
     home.gallery.get("/odd")

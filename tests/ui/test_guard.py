@@ -24,8 +24,8 @@ from studio.services.identities import COOKIE_NAME
 from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER
 from studio.settings import Settings, shipped
 from studio.storage.datasets.dataset import DatasetStore
+from studio.storage.home import Home
 from studio.storage.jobs import Jobs
-from studio.storage.sweeps import Sweeps
 from studio.storage.training.runs import Runs
 from studio.ui.api import TASK_FIELDS
 from support.sentences import check_sentence
@@ -462,7 +462,7 @@ def test_small_pictures_of_a_private_dataset_are_not_served_to_guests(served: Se
 def test_a_guest_reads_only_own_sheets(served: Served) -> None:
     axis = {"field": "steps", "values": [1, 2]}
     grid = validate(SweepSpec, {"base": {"prompt": "a boat", "seed": 3}, "axes": [axis]})
-    sweeps = Sweeps(Settings(home=served.home))
+    sweeps = Home(Settings(home=served.home)).sweeps
     with Browser(served) as owner, Browser(served, "192.168.7.7") as guest:
         for browser in (owner, guest):
             browser.arrive()

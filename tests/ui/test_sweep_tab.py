@@ -22,8 +22,9 @@ from studio.errors import BadFile, InvalidSpec
 from studio.services.submission import Services
 from studio.settings import load
 from studio.storage.home import Home
-from studio.storage.sweeps import CellResult, Verdict
+from studio.storage.sweeps import CellResult
 from studio.storage.timings import record_timings
+from studio.storage.verdicts import Verdict
 from studio.ui.tabs.sweep.axes import BLANK_ROW, parse_row, row_values_of
 from studio.ui.tabs.sweep.tab import SweepTab
 from studio.ui.views import sweep as grid

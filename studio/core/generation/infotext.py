@@ -1,7 +1,7 @@
 """A request as A1111's "parameters" text.
 
 Knows: the text that A1111 v1.10 writes under an image, field by field. Does not know: how it is
-read back (recipes/a1111.py), PNG files (storage/gallery.py), which models the library has.
+read back (recipes/a1111.py), PNG files (storage/gallery/store.py), which models the library has.
 
     a red boat by a lake <lora:moon:0.8>
     Negative prompt: fog

@@ -93,7 +93,8 @@ def evaluate_training(
         reference_sweep, context.owner, str(previous_report.get("references") or "")
     )
     for pending_id in (reference_id, sweep_id):
-        run_sweep(context, {"sweep": pending_id, "guest": spec.get("guest")}, report)
+        sweep_spec = {"sweep": pending_id, "guest": spec.get("guest"), "report": run.id}
+        run_sweep(context, sweep_spec, report)
     cells, paths = _collect_images(context, sweep_id)
     _, base_paths = _collect_images(context, reference_id)
     dataset_paths = [dataset.images[row].path for row in reference_rows]

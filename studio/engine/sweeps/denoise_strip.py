@@ -28,6 +28,7 @@ from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.results import Table, TableAxis, TableCell
 from studio.engine.sweeps.sheet import render_pages
 from studio.errors import InvalidSpec, StudioError, quote
+from studio.storage.gallery import ImageOrigin
 from studio.storage.models.used_files import list_used_files
 
 MAX_STEP_INTERVAL = 150
@@ -100,6 +101,7 @@ def render_denoise_strip(
         seconds=seconds,
         owner=context.owner,
         used_files=list_used_files(context.home.library, first, content_hashes),
+        origin=ImageOrigin("strip"),
     )
     image = {
         "path": str(saved.path),

@@ -44,7 +44,7 @@ from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.sweeps.export import load_sweep, write_exports
 from studio.engine.upscaling.enlarge import Enlarger
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
-from studio.storage.gallery import GeneratedImage
+from studio.storage.gallery import GeneratedImage, ImageOrigin
 from studio.storage.models.embedding_index import EmbeddingIndex
 from studio.storage.models.library import ModelInfo
 from studio.storage.models.used_files import list_used_files
@@ -64,11 +64,14 @@ def run_sweep(
 
     Args:
         context: The worker's.
-        spec: The sweep's id as "sweep"; with "guest", only the owner's images are taken.
+        spec: The sweep's id as "sweep"; with "guest", only the owner's images are taken; as
+            "remake" the keys of cells that are made again though their images are in the bin; as
+            "report" the training run whose report asks for it.
         report: Hears how far it is; raises Cancelled to stop.
 
     Returns:
-        How many cells were made, taken from the gallery and failed, and what the U-Net did.
+        How many cells were made, taken from the gallery, left in the bin and failed, and what the
+        U-Net did.
 
     Raises:
         StudioError: There is no such sweep.
@@ -81,7 +84,10 @@ def run_sweep(
         context.home.gallery.sync()  # a killed worker may have left a file that is not listed
     owner = context.owner if spec.get("guest") else None
     tracker = ProgressTracker(report, len(plan.cells))
-    run = _SweepRun(context, sweep.id, owner, tracker)
+    run_id = str(spec.get("report") or "")
+    origin = ImageOrigin("report", run_id) if run_id else ImageOrigin("sweep", sweep.id)
+    remade_keys = frozenset(map(str, spec.get("remake") or ()))
+    run = _SweepRun(context, sweep.id, owner, tracker=tracker, origin=origin, remade=remade_keys)
     # 2. What is there already.
     run.report_progress("Looking for cells that are there already")
     pending = [
@@ -107,12 +113,23 @@ def run_sweep(
         "cells": len(plan.cells),
         "made": run.num_made,
         "taken": run.num_reused,
+        "binned": run.num_binned,
         "failed": run.num_failed,
         "calls": run.num_unet_calls,
         "rows": run.num_unet_rows,
-        "notes": sorted(run.notes),
+        "notes": [*sorted(run.notes), *describe_binned(run.num_binned)],
         "seconds": round(time.perf_counter() - start_time, 3),
     }
+
+
+def describe_binned(num_binned: int) -> list[str]:
+    """Return the sentence that says why cells have no image though nothing failed."""
+    if not num_binned:
+        return []
+    images = (
+        "The image of 1 cell is" if num_binned == 1 else f"The images of {num_binned} cells are"
+    )
+    return [f"{images} in the bin: restore them in the Gallery, or make them again here."]
 
 
 def outline_sweep(context: WorkerContext, spec: SweepSpec) -> dict[str, Any]:
@@ -270,14 +287,24 @@ class _SweepRun:
     """One run of a sweep, and how far it is."""
 
     def __init__(
-        self, context: WorkerContext, sweep_id: str, owner: str | None, tracker: ProgressTracker
+        self,
+        context: WorkerContext,
+        sweep_id: str,
+        owner: str | None,
+        *,
+        tracker: ProgressTracker,
+        origin: ImageOrigin,
+        remade: frozenset[str],
     ) -> None:
         self.context = context
         self.sweep_id = sweep_id
         self.owner = owner
         self.tracker = tracker
+        self.origin = origin
+        self.remade = remade  # keys of cells that are made though they are in the bin
         self.num_made = 0
         self.num_reused = 0
+        self.num_binned = 0
         self.num_failed = 0
         self.num_unet_calls = 0
         self.num_unet_rows = 0
@@ -288,7 +315,7 @@ class _SweepRun:
 
     @property
     def num_finished(self) -> int:
-        return self.num_made + self.num_reused + self.num_failed
+        return self.num_made + self.num_reused + self.num_binned + self.num_failed
 
     def report_progress(self, message: str = "", preview: bytes | None = None) -> None:
         """Report the finished cells, under the last message where none is given."""
@@ -437,6 +464,17 @@ class _SweepRun:
                 self.tracker.skip()
                 self._record_image(cell.key, image)
                 return True
+        return cell.key not in self.remade and self._leave_in_bin(cell)
+
+    def _leave_in_bin(self, cell: _PendingCell) -> bool:
+        """Record that a cell's image was thrown away: nobody asked for it to be made again."""
+        for digest in cell.acceptable_digests:
+            image = self.context.home.gallery.find_by_digest(digest, self.owner, is_binned=True)
+            if image:
+                self.num_binned += 1
+                self.tracker.skip()
+                self._record_image(cell.key, image)
+                return True
         return False
 
     def _save_image(
@@ -450,6 +488,7 @@ class _SweepRun:
             seconds=seconds,
             owner=self.context.owner,
             used_files=self._resolver.list_files(cell.request, cell.content_hashes),
+            origin=self.origin,
         )
         self._record_image(cell.key, saved)
 

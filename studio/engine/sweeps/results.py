@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio.storage.sweeps import NO_VERDICT, Verdict
+from studio.storage.verdicts import NO_VERDICT, Verdict
 
 Coordinates = tuple[int, ...]
 _NUMBER_PATTERN = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")

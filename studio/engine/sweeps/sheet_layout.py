@@ -20,7 +20,7 @@ from studio.engine.sweeps.results import Coordinates, Table, TableCell, format_n
 from studio.engine.sweeps.sheet_blocks import Block
 from studio.engine.sweeps.sheet_text import load_font, sanitize_label, wrap_text
 from studio.imaging import decode
-from studio.storage.sweeps import MAX_STARS, Verdict
+from studio.storage.verdicts import MAX_STARS, Verdict
 
 # The longer side below which images are not drawn smaller for the sake of one page
 MIN_CELL_SIDE_PX = 256

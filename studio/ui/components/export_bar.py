@@ -20,6 +20,8 @@ from studio.ui.errors import report_errors, show_info
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request, write_handed_file
 from studio.ui.form import Form
 
+MAX_PICTURES = 500  # of one zip, which is made in memory
+
 
 class ExportBar:
     """The choices, a button, and the file.
@@ -79,7 +81,7 @@ class ExportBar:
         self.page_button.click(
             self.export_page,
             {paths, *self.form.inputs},
-            self.file,
+            self.outputs,
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -99,16 +101,28 @@ class ExportBar:
     def export_page(self, values: Updates, request: gr.Request) -> Updates:
         """Make a zip of all pictures of the page."""
         with report_errors():
-            spec = self.form.read(values)
-            visitor = visitor_from_request(request)
-            visitor.require_owner("Downloading a whole page")
-            images = [self._get_image(path, visitor) for path in values[self.paths] or ()]
-            if not images:
-                raise BadFile("There are no pictures on this page.")
-            gallery = self.services.home.gallery
-            files = [export_image(gallery, image.path, spec) for image in images]
-            notes = tuple(dict.fromkeys(note for file in files for note in file.notes))
-            return self._hand_out(ExportedFile("pictures.zip", zip_files(files), notes))
+            return self.export_paths(values[self.paths], values, visitor_from_request(request))
+
+    def export_paths(self, paths: Any, values: Updates, visitor: Visitor) -> Updates:
+        """Make a zip of pictures, as the form says.
+
+        Raises:
+            StudioError: There are none or too many, one is gone or somebody else's, or the visitor
+                is a guest.
+        """
+        spec = self.form.read(values)
+        visitor.require_owner("Downloading a whole page")
+        paths = paths or ()
+        if len(paths) > MAX_PICTURES:
+            raise BadFile(f"Choose {MAX_PICTURES} pictures at most; these are {len(paths):,}.")
+        images = [self._get_image(path, visitor) for path in paths]
+        if not images:
+            raise BadFile("There are no pictures on this page.")
+        gallery = self.services.home.gallery
+        files = [export_image(gallery, image.path, spec) for image in images]
+        notes = tuple(dict.fromkeys(note for file in files for note in file.notes))
+        opened = {self.box: gr.Accordion(visible=True, open=True)}
+        return opened | self._hand_out(ExportedFile("pictures.zip", zip_files(files), notes))
 
     def _get_image(self, path: Any, visitor: Visitor) -> GeneratedImage:
         image = self.services.home.gallery.get(path) if isinstance(path, str) and path else None

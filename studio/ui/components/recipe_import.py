@@ -1,8 +1,8 @@
 """Settings from a picture: dropped as a file or pasted as its text, and what became of them.
 
 Knows: the drop field, the text field, the panel that says who made it and what was taken. Does not
-know: how a recipe is read (storage/gallery.py), looked up (services/recipe_files.py), what else a
-tab shows.
+know: how a recipe is read (storage/gallery/settings_in_files.py), looked up
+(services/recipe_files.py), what else a tab shows.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.sweeps.spec import SweepPlan, SweepSpec
-from studio.storage.sweeps import MAX_STARS, CellResult, Verdict
+from studio.storage.sweeps import CellResult
+from studio.storage.verdicts import MAX_STARS, Verdict
 from studio.ui.views.common import shorten
 from studio.ui.views.templates import render_macro
 
@@ -47,9 +48,11 @@ class Tile:
 
     @property
     def state(self) -> str:
-        """One of "done", "failed", "missing"."""
+        """One of "done", "failed", "binned", "missing"."""
         if self.thumbnail_url:
             return "done"
+        if self.result.is_binned:
+            return "binned"
         return "failed" if self.result.error else "missing"
 
     @property
@@ -281,6 +284,11 @@ def render_verdict_editor(cell_key: str, verdict: Verdict, has_image: bool = Tru
         max_stars=MAX_STARS,
         has_image=has_image,
     )
+
+
+def render_binned_cell(cell_key: str) -> str:
+    """Render what can be done with a cell whose image is in the bin."""
+    return _render("binned_cell", cell_key=cell_key)
 
 
 def render_plan(plan: SweepPlan, duration: str, mode: str, num_new_cells: int | None) -> str:

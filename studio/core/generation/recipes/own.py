@@ -1,6 +1,7 @@
 """This studio's own pictures: the request as JSON, which loses nothing.
 
-Knows: the JSON of the text `studio`. Does not know: how it comes into a file (storage/gallery.py).
+Knows: the JSON of the text `studio`. Does not know: how it comes into a file
+(storage/gallery/store.py).
 """
 
 from __future__ import annotations

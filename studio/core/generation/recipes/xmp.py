@@ -1,7 +1,7 @@
 """The XMP packet of an image: our request without loss, and that it was made with AI.
 
 Knows: the packet's XML, our own namespace, IPTC's property. Does not know: how a packet comes into
-a file (imaging/encode.py), what our JSON says (storage/gallery.py).
+a file (imaging/encode.py), what our JSON says (storage/gallery/images.py).
 
 Sources: XMP specification part 1 (packet, RDF/XML); IPTC Photo Metadata Standard, "Digital Source
 Type" of the IPTC Extension schema, and its NewsCodes (cv.iptc.org/newscodes/digitalsourcetype).

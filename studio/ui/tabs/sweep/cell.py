@@ -18,7 +18,8 @@ from studio.errors import InvalidSpec, quote
 from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.storage.gallery import GeneratedImage
-from studio.storage.sweeps import MAX_STARS, CellResult, Verdict
+from studio.storage.sweeps import CellResult
+from studio.storage.verdicts import MAX_STARS, Verdict
 from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.views import sweep
 from studio.ui.views.images import render_cell_label, render_image_settings
@@ -172,7 +173,9 @@ class CellPane:
             self.image_column: gr.Column(visible=has_image),
             self.send_row: gr.Row(visible=has_image),
             self.view: image_path,
-            self.verdict_editor: sweep.render_verdict_editor(cell_key, result.verdict, has_image),
+            self.verdict_editor: sweep.render_binned_cell(cell_key)
+            if result.is_binned
+            else sweep.render_verdict_editor(cell_key, result.verdict, has_image),
             self.pin: "Unpin" if cell_key == pinned_key else "Pin to compare",
             **self._render_comparison(
                 cells.get(pinned_key), cell, results=results, compare_mode=compare_mode
@@ -267,4 +270,6 @@ def _render_details(cell: Cell, result: CellResult, image: GeneratedImage | None
         return label + render_image_settings(image)
     if result.error:
         return label + sweep.render_faults([result.error])
+    if result.is_binned:
+        return label
     return label + render_nothing("Not made yet.")

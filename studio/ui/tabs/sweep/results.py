@@ -20,7 +20,8 @@ from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
-from studio.storage.sweeps import MAX_EXPORT_CHARS, Sweep, parse_exported_verdicts
+from studio.storage.sweeps import Sweep
+from studio.storage.verdicts import MAX_EXPORT_CHARS, parse_exported_verdicts
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
@@ -239,7 +240,7 @@ class SweepView:
         states = [tile.state for tile in board.tiles.values()]
         num_done = states.count("done")
         num_failed = states.count("failed")
-        num_missing = len(states) - num_done - num_failed
+        num_missing = states.count("missing")
         updates: Updates = {
             self.shown_revision: _revision(jobs),
             self.timer: gr.Timer(active=bool(jobs)),
@@ -256,7 +257,7 @@ class SweepView:
             self.extend: gr.Button(visible=True),
             self.resume: gr.Button(
                 progress.resume_label(num_missing, num_failed),
-                visible=num_done < len(states) and not is_running,
+                visible=bool(num_missing or num_failed) and not is_running,
             ),
             self.export_accordion: gr.Accordion(visible=num_done > 0),
             self.files: progress.render_files(self.services.home.sweeps.get_folder(sweep.id), jobs),
@@ -386,7 +387,8 @@ class SweepView:
         What the button says comes from the browser, so it is checked.
         """
         with report_errors():
-            sweep = self.require_sweep(values[self.sweep_id], visitor_from_request(request))
+            visitor = visitor_from_request(request)
+            sweep = self.require_sweep(values[self.sweep_id], visitor)
             selection = self._read_selection(values)
             data = event_payload(event)
             action = data.get("action")
@@ -399,6 +401,8 @@ class SweepView:
                 return self._pin_cell(
                     sweep, replace(selection, cell_key=selection.cell_key or cell_key), cell_key
                 )
+            if action in ("restore", "remake"):
+                return self._bring_back(sweep, selection, cell_key, visitor, action == "remake")
             if action not in ("stars", "best", "note"):
                 raise BadFile("The page asked for something that the studio does not know.")
             verdict = self.pane.update_verdict(
@@ -410,6 +414,26 @@ class SweepView:
                 editor_html = grid.render_verdict_editor(cell_key, verdict)
                 updates[self.pane.verdict_editor] = editor_html
             return updates
+
+    def _bring_back(
+        self,
+        sweep: Sweep,
+        selection: GridSelection,
+        cell_key: str,
+        visitor: Visitor,
+        is_remade: bool,
+    ) -> Updates:
+        """Take a cell's image out of the bin, or have it made again."""
+        result = self.services.home.sweeps.load_cell_results(sweep.id).get(cell_key)
+        if is_remade:
+            self.services.submit_sweep(sweep.spec, visitor, sweep.id, [cell_key])
+        elif result and result.path and (image := self.services.home.gallery.get(result.path)):
+            self.services.home.gallery.bin.restore([image.id], visitor.owner_filter)
+        selection = replace(selection, cell_key=cell_key)
+        return {
+            **self._render_cell(sweep, selection),
+            **self._render(visitor, sweep, selection),
+        }
 
     def toggle_pin(self, values: Updates, request: gr.Request) -> Updates:
         """Pin the selected cell in place of another; if it is the pinned one, unpin it."""

@@ -365,7 +365,9 @@ class SweepTab:
         num_new_cells: int | None = None
         if open_sweep is not None:
             results = self.services.home.sweeps.load_cell_results(open_sweep.id)
-            finished = {key for key, result in results.items() if result.has_image}
+            finished = {
+                key for key, result in results.items() if result.has_image or result.is_binned
+            }
             num_new_cells = sum(cell.key not in finished for cell in plan.cells)
         return grid.render_plan(
             plan,
