@@ -307,7 +307,17 @@ def test_never_anything_but_a_value_error(text: str, steps: int, syntax: str) ->
     [
         *("a red cat, ", "(a [b] c:1.2), ", "[a:b:3]", "[a|b|c]", "(", ":( ", "\\", "a++ ", '"'),
         *("()", "(a)1.2 ", "a.swap(b) ", "a_", "a'", " ", "|", ".", ":1", '("a",', "[a", "\\("),
-        *("a.swap(", '"a".swap(', '( "', '"(a" ', "((a", "# ", "<lora:a:1>", "[[a|b]|c]", "(a:1.1)"),
+        *(
+            "a.swap(",
+            '"a".swap(',
+            '( "',
+            '"(a" ',
+            "((a",
+            "# ",
+            "<lora:a:1>",
+            "[[a|b]|c]",
+            "(a:1.1)",
+        ),
     ],
 )
 def test_ten_thousand_characters_take_no_time(part: str, syntax: str) -> None:
