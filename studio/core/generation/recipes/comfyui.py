@@ -150,7 +150,10 @@ def read_recipe(
         choices.append((_title(node, draft), draft.recipe))
     recipe = choices[0][1]
     if len(choices) > 1:
-        sentence = f"The graph has {len(samplers)} samplers with a result of their own; the first is taken."
+        sentence = (
+            f"The graph has {len(samplers)} samplers with a result of their own; the first is "
+            "taken."
+        )
         recipe = replace(
             recipe,
             values=dict(recipe.values),
