@@ -28,7 +28,7 @@ def read_drawn(graph: Any) -> Recipe:
 @pytest.mark.parametrize(
     "switch",
     [
-        # Structure: rgthree/rgthree-comfy, py/any_switch.py; inputs that are not connected are not
+        # Structure: rgthree/rgthree-comfy (any_switch); inputs that are not connected are not
         # in a graph that is run.
         node("Any Switch (rgthree)", any_02=["4", 0], any_03=["50", 0]),
         # Structure: ltdrdata/ComfyUI-Impact-Pack (ImpactSwitch, ImpactConditionalBranch).
@@ -87,7 +87,7 @@ def draw_with(*nodes: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
     ("setter", "getter"), [("SetNode", "GetNode"), ("easy setNode", "easy getNode")]
 )
 def test_nodes_that_set_and_get_by_a_name(setter: str, getter: str) -> None:
-    """Structure: kijai/ComfyUI-KJNodes, web/js/setgetnodes.js: the name is the only widget."""
+    """Structure: kijai/ComfyUI-KJNodes (SetNode, GetNode): the name is the only widget."""
     drawn = draw_with(
         {
             "id": 30,
@@ -236,7 +236,7 @@ def test_wildcards_that_were_filled_in_elsewhere() -> None:
     ],
 )
 def test_noise_as_inspire_draws_it(mode: str, method: str, source: str, notes: int) -> None:
-    """Structure: ltdrdata/ComfyUI-Inspire-Pack, inspire/a1111_compat.py."""
+    """Structure: ltdrdata/ComfyUI-Inspire-Pack (its a1111_compat)."""
     inputs = {
         **BASIC["3"]["inputs"],
         "noise_mode": mode,
