@@ -1,7 +1,7 @@
 """What A1111 and its relatives mean by their texts, age by age and program by program; what costs nothing else when odd.
 
-Facts of public sources: A1111's setup_img2img_steps (modules/sd_samplers_common.py) and its CompVis samplers, its
-create_infotext (`Schedule type` always, since 1.9), its wiki on extra networks; Fooocus' modules/meta_parser.py (scheme
+Facts of public sources: A1111's setup_img2img_steps and its CompVis samplers, its
+create_infotext (`Schedule type` always, since 1.9), its wiki on extra networks; Fooocus' meta_parser (scheme
 "a1111"); SD.Next's calculate_base_steps and "Generator device"; Forge's `Module 1`.
 """
 
