@@ -66,7 +66,7 @@ def export_image(gallery: Gallery, path: Path, spec: ExportSpec) -> ExportedFile
         InvalidSpec: ComfyUI's own nodes cannot do what made it.
     """
     image = gallery.get(path.resolve())
-    foreign = CarriedTexts(), ()
+    foreign: tuple[CarriedTexts, tuple[str, ...]] = CarriedTexts(), ()
     if image is None and spec.format != "ComfyUI":
         foreign = _keep_text(path, spec.choose_options(gallery.options.load()))
     with decode.take_turn_for(path):
@@ -87,7 +87,9 @@ def _export_image(
         return _export_graph(path, making)
     check_writable(spec.format)
     options = spec.choose_options(gallery.options.load())
-    texts, notes = (build_texts(making, options), ()) if making else foreign
+    texts, notes = foreign
+    if making:
+        texts, notes = build_texts(making, options), ()
     encoded = encode_image(loaded.image, texts, spec.format, spec.quality)
     name = path.stem + SUFFIXES[spec.format]
     return ExportedFile(name, encoded.data, (*notes, *encoded.notes))
