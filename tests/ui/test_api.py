@@ -120,7 +120,7 @@ def test_a_picture_as_another_kind_of_file(client: Client, served: Served, tmp_p
     assert (Path(report["file"]).suffix, report["notes"]) == (".webp", [])
     with pytest.raises(AppError, match="no picture of yours"):
         client.predict(digest="0" * 64, api_name="/export")
-    with pytest.raises(AppError, match="(?s)Quality.*Digest|Digest.*Quality"):
+    with pytest.raises(AppError, match=r"(?s)Quality.*Digest|Digest.*Quality"):
         client.predict(digest="../x", quality=0, api_name="/export")
     with Browser(served, "192.168.1.9") as guest:
         guest.get("/")
