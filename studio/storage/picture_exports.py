@@ -87,7 +87,9 @@ def _export_image(
         return _export_graph(path, making)
     check_writable(spec.format)
     options = spec.choose_options(gallery.options.load())
-    texts, notes = (build_texts(making, options), ()) if making else foreign
+    texts, notes = foreign
+    if making:
+        texts, notes = build_texts(making, options), ()
     encoded = encode_image(loaded.image, texts, spec.format, spec.quality)
     name = path.stem + SUFFIXES[spec.format]
     return ExportedFile(name, encoded.data, (*notes, *encoded.notes))

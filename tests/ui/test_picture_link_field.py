@@ -27,7 +27,7 @@ def make_png() -> bytes:
     return buffer.getvalue()
 
 
-def test_the_page_fills_its_form(sites: Sites, desk: Services) -> None:
+def test_the_page_fills_its_form(sites: Sites, desk: Services, by: Any) -> None:
     sites.put(PICTURE, make_png())
     with gr.Blocks():
         tab = Txt2Img(desk)

@@ -107,7 +107,7 @@ def test_one_bad_line_queues_none(tab: Txt2Img) -> None:
     assert tab.services.home.jobs.list_open() == []
 
 
-def test_faults_of_the_files_are_listed_for_the_owner_alone(tab: Txt2Img) -> None:
+def test_faults_of_the_files_are_listed_for_the_owner_alone(tab: Txt2Img, by: Any) -> None:
     home = tab.services.home.settings.home
     owner: Any = Asked(OWNER)
     guest: Any = Asked(GUEST)
