@@ -313,3 +313,62 @@ def test_a_broken_cache_is_made_anew(cache: str, settings: Settings, hashed: lis
     assert library.get_content_hash(model) == content
     assert len(hashed) == 14
     assert library.get_content_hash(model, compute=False) == content
+
+
+# ---- read anew only where something changed --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def num_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that were read, in order, but for the shipped ones."""
+    folders: list[str] = []
+
+    def read(path: Path, bundled: bool = False) -> Any:
+        if not bundled:
+            folders.append(path.name)
+        return read_model_info(path, bundled)
+
+    monkeypatch.setattr("studio.storage.models.library.read_model_info", read)
+    return folders
+
+
+def test_a_folder_is_read_once_until_something_in_it_changes(
+    settings: Settings, num_reads: list[str]
+) -> None:
+    folder = make(settings.models / "mine")
+    library = Library(settings)
+    for _ in range(3):
+        assert library.get_model("mine").prediction_type == "epsilon"
+    assert num_reads == ["mine"]
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({"prediction_type": "v_prediction"}))
+    assert library.get_model("mine").prediction_type == "v_prediction"
+    weights(folder / UNET, "F32")
+    assert library.get_model("mine").dtype == "float32"
+    (folder / UNET).unlink()
+    with refused(UnknownFamily):
+        library.get_model("mine")
+    weights(folder / UNET)
+    assert library.get_model("mine").name == "mine"
+
+
+def test_a_piece_that_goes_is_missed(settings: Settings, num_reads: list[str]) -> None:
+    folder = make(settings.models / "mine")
+    pieces = {"weight_map": {"a": "1.safetensors"}}
+    (folder / "unet" / "x.safetensors.index.json").write_text(json.dumps(pieces))
+    weights(folder / "unet" / "1.safetensors")
+    library = Library(settings)
+    assert library.get_model("mine").name == "mine"
+    (folder / "unet" / "1.safetensors").unlink()
+    with refused(UnknownFamily):
+        library.get_model("mine")
+    assert num_reads == ["mine", "mine"]
+
+
+def test_of_two_homes_each_has_its_own_name(settings: Settings, tmp_path: Path) -> None:
+    folder = make(tmp_path / "elsewhere")
+    settings.models.mkdir(parents=True, exist_ok=True)
+    for name in ("one", "two"):
+        (settings.models / name).symlink_to(folder)
+    library = Library(settings)
+    assert [library.get_model(name).name for name in ("one", "two", "one")] == ["one", "two", "one"]

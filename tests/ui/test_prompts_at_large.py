@@ -112,11 +112,11 @@ def test_faults_of_the_files_are_listed_for_the_owner_alone(tab: Txt2Img, by: An
     owner: Any = Asked(OWNER)
     guest: Any = Asked(GUEST)
     assert not tab.styles.show_faults(owner).visible
-    (home / "styles.csv").write_text(f'{STYLES}Bad,"<b>open,\n')
-    (home / "wildcards" / "odd.json").write_text("{")
+    (home / "wildcards" / "odd<b>.json").write_text("{")
+    (home / "wildcards" / "long.yaml").write_text("[" * 500)
     listed = tab.styles.show_faults(owner)
     assert listed.visible
     assert "(2)" in str(listed.value)
-    assert "odd.json" in str(listed.value)
+    assert "odd&lt;b&gt;.json" in str(listed.value)
     assert "<b>" not in str(listed.value)
     assert not tab.styles.show_faults(guest).visible

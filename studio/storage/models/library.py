@@ -52,6 +52,7 @@ from studio.storage.models.model_configs import (
     list_content_files,
 )
 from studio.storage.models.model_file import explain_no_model
+from studio.storage.models.model_folder_cache import ModelFolderCache
 from studio.storage.models.model_info import DTYPE_BY_SAFETENSORS_CODE, ModelInfo
 from studio.storage.models.model_options import ModelOptions, ModelOptionsStore
 from studio.storage.models.names import explain_absence, select_names
@@ -129,6 +130,7 @@ class Library:
 
         self._options = ModelOptionsStore(settings.home)
         self._single_files = SingleFileCache(settings.home / "cache" / "checkpoints.json")
+        self._model_folder_cache = ModelFolderCache(self._read_whole_folder)
 
     def scan_models(self, scan: ShelfScan | None = None) -> list[ModelInfo | Unusable]:
         """List all models by name, folders first, the home's own before all; then other files.
@@ -447,12 +449,15 @@ class Library:
             return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
         try:
             with explain_odd_file(path, "it"):
-                info = read_model_info(path, bundled=path.parent == self._model_folders[1])
-                if missing := find_missing_file(path):
-                    raise BadFile(f"it is not whole: {missing} is missing; fetch it again.")
-                return replace(info, name=name)
+                return replace(self._model_folder_cache.read(path), name=name)
         except StudioError as error:
             return Unusable(name, path, str(error))
+
+    def _read_whole_folder(self, path: Path) -> ModelInfo:
+        info = read_model_info(path, bundled=path.parent == self._model_folders[1])
+        if missing := find_missing_file(path):
+            raise BadFile(f"it is not whole: {missing} is missing; fetch it again.")
+        return info
 
 
 def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
