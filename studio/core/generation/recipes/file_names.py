@@ -63,11 +63,12 @@ _QUOTED_FOLDER = re.compile(
 )
 _LIKELY_FOLDER = re.compile(rf"((?:{_INNER}|(?<=[^\s\\/]) (?=[^\s\\/]))++){_END}", re.IGNORECASE)
 # A file's name in the middle of what would be a folder's: "C:\a\ink.safetensors, and/or".
-_FILE_BEFORE_MORE = re.compile(
+_ENDINGS = (
     r"\.(?:safetensors|ckpt|pth?|bin|gguf|sft|onnx|png|jpe?g|webp|avif|gif|bmp|mp4|txt|json|ya?ml|"
-    r"csv|toml|py|log|zip)[\s,;)\]}']",
-    re.IGNORECASE,
+    r"csv|toml|py|log|zip)"
 )
+_FILE_BEFORE_MORE = re.compile(rf"{_ENDINGS}[\s,;)\]}}']", re.IGNORECASE)
+_FILE_ENDING = re.compile(rf"{_ENDINGS}$", re.IGNORECASE)
 _HOMES_BEFORE = re.compile(
     rf"(?:^|{_SLASH})(?:home|users|documents and settings){_SLASHES}$", re.IGNORECASE
 )
@@ -149,7 +150,9 @@ def _find_name(text: str, root: re.Match[str]) -> int | None:
         return None
     before = text[max(root.start(), position - _LONGEST_HOMES_CHARS) : position]
     person = _PERSON.match(text, position) if _HOMES_BEFORE.search(before) else None
-    return person.end() if person else position
+    if person is None or _FILE_ENDING.search(person[0]):
+        return position
+    return person.end()
 
 
 def _names_file(text: str, position: int) -> bool:
