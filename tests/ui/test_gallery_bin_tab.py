@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from studio.core.base import validate
+from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import ResolvedRequest
 from studio.core.sweeps.spec import SweepSpec, plan_sweep
 from studio.services.submission import Services
@@ -95,10 +96,7 @@ def test_a_sweep_is_one_card_and_opens(tab: GalleryTab, desk: Services, save: Sa
 
 
 def test_filters(tab: GalleryTab, desk: Services, save: Save) -> None:
-    lora: Any = ({"name": "moon", "unet": 1.0, "text_encoder": 1.0},)
-    with_lora = save(
-        **ResolvedRequest(loras=lora, width=64, height=64, seed=1).model_dump(include={"loras"})
-    )
+    with_lora = save(loras=(LoraUse(name="moon"),))
     other = save(model="other", image="a" * 64)
     masked = save(image="a" * 64, mask="b" * 64)
     strip = save(origin=ImageOrigin("strip"))
