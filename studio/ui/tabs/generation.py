@@ -107,7 +107,8 @@ class GenerationTab:
 
     def add_prompts(self, placeholder: str, **prompt_options: Any) -> None:
         """Place the prompts, Generate, Stop, and the estimate."""
-        self.form.add("prompt", lines=3, max_lines=8, placeholder=placeholder, **prompt_options)
+        options = {"lines": 3, "max_lines": 8, "placeholder": placeholder} | prompt_options
+        self.form.add("prompt", **options)
         self.form.add(
             "negative_prompt", lines=1, max_lines=4, placeholder="what it should not show"
         )

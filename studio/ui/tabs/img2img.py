@@ -50,7 +50,7 @@ class Img2Img(ImageInputTab):
         """Place every component."""
         with gr.Row(elem_classes="workspace with-source"):
             with gr.Column(elem_classes="controls"):
-                self.add_prompts("what it should show")
+                self.add_prompts("what it should show", lines=2)
                 self.form.add("strength", info="Denoising strength: how much may change.")
                 self.step_count = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
                 self.add_main_settings("As the picture, or a usual one.")

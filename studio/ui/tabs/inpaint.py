@@ -71,7 +71,7 @@ class Inpaint(ImageInputTab):
                     elem_classes="ways",
                     container=False,
                 )
-                self.add_prompts("what should be there")
+                self.add_prompts("what should be there", lines=2)
                 self.form.add("strength", info="Denoising strength: how much may change.")
                 self.step_count = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
                 self.add_main_settings("What is painted; the picture keeps its own.")
