@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio: no telemetry, no version check
@@ -51,8 +50,11 @@ TABS: dict[str, tuple[str, Callable[[Services], Tab]]] = {
     "models": ("Models", models.build),
     "queue": ("Queue", queue.build),
 }
-STATIC = Path(__file__).with_name("static")
-STYLE_FILES = [STATIC / "style.css", STATIC / "gallery.css"]
+# On a wide screen panes scroll, on a narrow one the page.
+SCROLL_UP_JS = (
+    "() => { scrollTo(0, 0); document.querySelectorAll('.workspace > *, .tabitem')"
+    ".forEach(pane => pane.scrollTo(0, 0)) }"
+)
 # Between two polls for events; gradio's 0.001 takes a tenth of a core while nobody does anything.
 EVENT_POLL_SECONDS = 0.01
 WAKE_SECONDS = 1.0  # on Windows a longer sleep does not hear Ctrl + C
@@ -89,7 +91,7 @@ def build_page(services: Services, get_problem: Callable[[], str] = str) -> Page
         for tab, tab_block in zip(tabs[1:], tab_blocks[1:], strict=True):
             _wire_opening(tab, tab_block, loaded_states[tab.id])
         # What another tab hands over is seen from its top.
-        tab_bar.change(None, None, None, js="() => window.scrollTo(0, 0)", **EVENT_OPTIONS)
+        tab_bar.change(None, None, None, js=SCROLL_UP_JS, **EVENT_OPTIONS)
     return page
 
 
@@ -268,7 +270,15 @@ def build_theme() -> Any:
         block_title_padding="0",
         block_label_background_fill="none",
         block_title_text_weight="600",
-        block_padding="*spacing_xl 0",
+        # Fields begin at one edge, close to each other: static/frame.css parts them by gaps.
+        block_padding="0",
+        block_title_text_size="*text_sm",
+        form_gap_width="0px",
+        layout_gap="*spacing_lg",
+        input_padding="*spacing_md",
+        input_text_size="*text_md",
+        checkbox_label_padding="*spacing_sm *spacing_lg",
+        section_header_text_size="*text_md",
         block_background_fill="*body_background_fill",
         block_background_fill_dark="*body_background_fill",
         input_background_fill_dark="*neutral_900",
@@ -336,7 +346,6 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         footer_links=[],
         show_error=False,
         quiet=True,
-        css_paths=STYLE_FILES,
         theme=build_theme(),
         prevent_thread_lock=True,
         app_kwargs={

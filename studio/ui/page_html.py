@@ -1,7 +1,7 @@
-"""The HTML of the page on its way out: the studio's own script first, and who is logged in.
+"""The HTML of the page on its way out: the studio's own styles and scripts, and who is logged in.
 
-Knows: gradio's HTML as far as a script goes into its head. Does not know: what the script does
-(static/connection.js); who may ask (ui/middleware.py).
+Knows: gradio's HTML as far as its head goes. Does not know: what a script does or a style sheet
+says (static/); who may ask (ui/middleware.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ MODULE_SCRIPTS = (
     STATIC_FOLDER / "name_lists.js",
     STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
     STATIC_FOLDER / "shortcuts.js",
+    STATIC_FOLDER / "tips.js",
 )
+# In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
+# leave out all that is newer than @media.
+STYLES = (STATIC_FOLDER / "tokens.css", STATIC_FOLDER / "frame.css")
+INNER_STYLES = (STATIC_FOLDER / "style.css", STATIC_FOLDER / "gallery.css")
+# What outweighs the rules that gradio's components bring along later.
+INNER_SCOPE = ".gradio-container.gradio-container .contain"
 _SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
 _HEAD_TAG = re.compile(rb"<head[^>]*>")
 # Of gradio's own head: addresses of other hosts, and one that is not relative to the page.
@@ -39,6 +46,9 @@ class PageHtmlMiddleware:
         self.app = app
         self.first_script = FIRST_SCRIPT.read_text("utf-8")
         self.module_scripts = [path.read_text("utf-8") for path in MODULE_SCRIPTS]
+        self.styles = [path.read_text("utf-8") for path in STYLES]
+        inner = "\n".join(path.read_text("utf-8") for path in INNER_STYLES)
+        self.styles.append(f"{INNER_SCOPE} {{\n{inner}}}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
@@ -77,6 +87,7 @@ class PageHtmlMiddleware:
             nonce=nonce,
             login_name=scope.get(LOGIN_NAME_KEY, ""),
             first_script=self.first_script,
+            styles=self.styles,
             module_scripts=self.module_scripts,
         )
         return _HEAD_TAG.sub(lambda tag: tag[0] + head.encode(), page, count=1)

@@ -14,6 +14,7 @@ python -m tests.bench latency                     an empty job through a real wo
 python -m tests.bench files [--toy]               a single-file checkpoint opened, against diffusers' from_single_file
 python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
+python -m tests.bench weight [--runs 3]           what the page costs a browser, against hello world: work, requests, tabs
 python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
 """
 
@@ -39,6 +40,7 @@ from tests.bench.pictures import pictures
 from tests.bench.single_files import single_files
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
+from tests.bench.weight import weight
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -60,6 +62,7 @@ def main() -> None:
         "ladders": ladders,
         "latency": latency,
         "page": page,
+        "weight": weight,
         "guests": guests,
         "gpu": gpu,
         "files": single_files,

@@ -38,7 +38,7 @@ def page(flags: argparse.Namespace) -> None:
         for name in up:
             with served(name, flags.device) as (process, address, took):
                 up[name].append(took)
-                if chromium := _chromium():
+                if chromium := find_chromium():
                     time.sleep(8)  # a worker that starts would be in the way
                     seconds, letter = _looked_at(chromium, address, name == "studio")
                     settled[name].append(seconds)
@@ -145,7 +145,8 @@ def _busy(meter: Any) -> float:
     )
 
 
-def _chromium() -> str | None:
+def find_chromium() -> str | None:
+    """Return where Chromium is, if it is here."""
     return next(
         (
             found

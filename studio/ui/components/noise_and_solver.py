@@ -47,7 +47,7 @@ class NoiseAndSolver:
         hidden = GenerationRequest().inactive_fields
         with gr.Accordion("Noise and solver", open=False, elem_id=elem_id):
             for row in ROWS:
-                with gr.Row():
+                with gr.Row(elem_classes="pair"):
                     for name in row:
                         form.add(name, min_width=120, visible=name not in hidden)
 

@@ -54,12 +54,28 @@ class ResultPanel:
         self.name = name
         self.tasks = tasks
         self.placeholder = placeholder
-        self.live_preview = gr.HTML(placeholder, elem_id=self.elem_id("live"), elem_classes="live")
+        with gr.Column(elem_classes="view"):
+            self._add_view()
+        with gr.Column(elem_classes="details"):
+            self.image_settings = gr.HTML(elem_id=self.elem_id("about"))
+            self.exports = ExportBar(services, self.elem_id("export"))
+            self.strip = DenoiseStrip(services, self.elem_id("strip"))
+        self.selected_path = gr.State(None)
+        self.paths: gr.State = gr.State([])
+        self.snapshot: gr.State = gr.State(())
+        # The page asks, so a slow line skips previews; pushed ones would pile up.
+        self.timer = gr.Timer(0.2, active=False)
+
+    def _add_view(self) -> None:
+        """Place what is always in view: progress, images, and the buttons below them."""
+        self.live_preview = gr.HTML(
+            self.placeholder, elem_id=self.elem_id("live"), elem_classes="live"
+        )
         self.result = gr.Gallery(
             visible=False,
             preview=True,
             object_fit="contain",
-            height=560,
+            height="100%",
             show_label=False,
             buttons=["download", "fullscreen"],
             elem_id=self.elem_id("result"),
@@ -67,7 +83,6 @@ class ResultPanel:
             elem_classes="result",
         )
         self.comparison = BeforeAfterSlider(self.elem_id("compare"))
-        self.image_settings = gr.HTML(elem_id=self.elem_id("about"))
         with gr.Row(visible=False, elem_classes="send") as self.send_row:
             self.compare_button = gr.Button(
                 COMPARE_LABEL, size="sm", visible=False, elem_id=self.elem_id("beside")
@@ -75,13 +90,6 @@ class ResultPanel:
             self.reuse_seed_button = gr.Button(
                 "Reuse this seed", size="sm", elem_id=self.elem_id("reuse-seed")
             )
-        self.exports = ExportBar(services, self.elem_id("export"))
-        self.strip = DenoiseStrip(services, self.elem_id("strip"))
-        self.selected_path = gr.State(None)
-        self.paths: gr.State = gr.State([])
-        self.snapshot: gr.State = gr.State(())
-        # The page asks, so a slow line skips previews; pushed ones would pile up.
-        self.timer = gr.Timer(0.2, active=False)
 
     def elem_id(self, part: str) -> str:
         """Return an element's id; those of the first tab go without its name."""

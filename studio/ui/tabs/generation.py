@@ -37,6 +37,7 @@ from studio.ui.components.noise_and_solver import NoiseAndSolver
 from studio.ui.components.prompt_reading import list_syntaxes, render_reading
 from studio.ui.components.recipe_import import RecipeImport
 from studio.ui.components.result_panel import ResultPanel
+from studio.ui.components.size_presets import add_swap_button, list_size_presets, wire_swap
 from studio.ui.components.style_picker import StylePicker
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
@@ -106,8 +107,11 @@ class GenerationTab:
 
     def add_prompts(self, placeholder: str, **prompt_options: Any) -> None:
         """Place the prompts, Generate, Stop, and the estimate."""
-        self.form.add("prompt", lines=3, placeholder=placeholder, **prompt_options)
-        self.form.add("negative_prompt", lines=1, placeholder="what it should not show")
+        options = {"lines": 3, "max_lines": 8, "placeholder": placeholder} | prompt_options
+        self.form.add("prompt", **options)
+        self.form.add(
+            "negative_prompt", lines=1, max_lines=4, placeholder="what it should not show"
+        )
         self.add_buttons()
 
     def add_buttons(self) -> None:
@@ -126,81 +130,86 @@ class GenerationTab:
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
-        self.styles = StylePicker(self.services, self.form)
 
-    def add_size(self, info: str = "Usual ones.") -> None:
-        """Place the model and the size of the image."""
+    def add_main_settings(self, size_info: str = "Usual ones.") -> None:
+        """Place what is in view without scrolling: model, LoRAs, sampling, size, seed."""
         default_name = GenerationRequest.model_fields["model"].default
         model = self.models.get(default_name) or next(iter(self.models.values()), None)
-        with gr.Row():
-            self.form.add(
-                "model",
-                choices=carry_names(list(self.models), model.name if model else default_name),
-                allow_custom_value=True,
-                value=model.name if model else default_name,
-                info="Checkpoint.",
-            )
+        self.form.add(
+            "model",
+            choices=carry_names(list(self.models), model.name if model else default_name),
+            allow_custom_value=True,
+            value=model.name if model else default_name,
+            info="Checkpoint.",
+        )
+        self.loras = LoraPicker(self.services, self.form)
+        self._add_sampling()
+        self._add_size(model, size_info)
+        self._add_seed()
+
+    def _add_size(self, model: ModelInfo | None, info: str) -> None:
+        with gr.Row(elem_classes="size-row"):
             self.size_choice = gr.Dropdown(
                 self.size_choices(model),
                 value=self.NATIVE_SIZE_LABEL,
                 label="Size",
                 info=info,
+                min_width=100,
                 elem_id=f"{self.ID}-size",
             )
-        with gr.Row():
             for side in ("width", "height"):
+                if side == "height":
+                    self.swap_sides = add_swap_button(self.element_id("swap"))
                 self.form.add(
                     side,
                     value=model.native_size if model else None,
                     placeholder=self.NATIVE_SIZE_LABEL,
                     info=None,
-                    min_width=120,
+                    min_width=60,
                 )
 
-    def add_sampling(self) -> None:
-        """Place steps, guidance, scheduler and seed."""
-        with gr.Group():
-            with gr.Row():
-                self.form.add("steps", min_width=200, info="More is slower and finer.")
-                self.form.add("guidance", min_width=200, info="CFG scale: obedience.")
-            with gr.Row():
-                self.form.add("scheduler", min_width=200, info="Sampler.")
-                self.form.add(
-                    "noise_schedule",
-                    min_width=200,
-                    info="Noise levels.",
-                    choices=list_schedule_options("DPM++ 2M", FAMILIES["sd1"]),
-                )
-        with gr.Group():
-            with gr.Row():
-                self.form.add("seed", min_width=140, info="-1 draws a new one.")
-                self.form.add("num_images", min_width=100, slider=False, info="Batch count.")
-                self.form.add(
-                    "batch_size", min_width=100, slider=False, info="Batch size; 1 is exact."
-                )
-            self.random_seed = gr.Button(
-                "New seed each time", size="sm", elem_id=self.element_id("random-seed")
+    def _add_sampling(self) -> None:
+        with gr.Row(elem_classes="pair"):
+            self.form.add("scheduler", min_width=100, info="Sampler.")
+            self.form.add(
+                "noise_schedule",
+                min_width=100,
+                info="Noise levels.",
+                choices=list_schedule_options("DPM++ 2M", FAMILIES["sd1"]),
             )
+        self.form.add("steps", info="More is slower and finer.")
+        self.form.add("guidance", info="CFG scale: obedience.")
+
+    def _add_seed(self) -> None:
+        with gr.Row(elem_classes="seed-row"):
+            self.form.add("seed", min_width=100, info="-1 draws a new one.")
+            self.random_seed = gr.Button(
+                "New seed each time",
+                size="sm",
+                scale=0,
+                elem_id=self.element_id("random-seed"),
+                elem_classes="icon dice",
+            )
+            self.form.add("num_images", min_width=60, slider=False, info="Batch count.")
+            self.form.add("batch_size", min_width=60, slider=False, info="Batch size; 1 is exact.")
 
     def add_hires(self) -> None:
         """Place the settings of the second pass at a larger size."""
         with gr.Accordion(
             "Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires"
         ) as self.hires_accordion:
+            self.form.add("hires_scale", info="Upscale by; 1 is off.")
+            self.form.add("hires_strength", info="Denoising strength of it.")
+            self.form.add("hires_steps", slider=True, info="0: as many as the first.")
             with gr.Row():
-                self.form.add("hires_scale", min_width=160, info="Upscale by; 1 is off.")
-                self.form.add("hires_strength", min_width=160, info="Denoising strength of it.")
-            with gr.Row():
-                self.form.add(
-                    "hires_steps", min_width=120, slider=True, info="0: as many as the first."
-                )
                 self.form.add("hires_resize", min_width=120, info="What is enlarged.")
-            self.form.add(
-                "hires_upscaler",
-                choices=self.upscaler_choices(),
-                allow_custom_value=True,
-                info="Enlarges the pixels between the passes.",
-            )
+                self.form.add(
+                    "hires_upscaler",
+                    choices=self.upscaler_choices(),
+                    allow_custom_value=True,
+                    min_width=120,
+                    info="Enlarges the pixels between the passes.",
+                )
             with gr.Row():
                 self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
                 self.form.add("hires_overlap", min_width=120, info="How far tiles share.")
@@ -211,7 +220,8 @@ class GenerationTab:
         return [("Lanczos", ""), *((name, name) for name in names if name != "Lanczos")]
 
     def add_extras(self) -> None:
-        """Place presets, the import of an image's settings, and what only experts need."""
+        """Place styles, presets, an image's settings, and what only experts need, all folded."""
+        self.styles = StylePicker(self.services, self.form)
         with gr.Accordion(
             "Presets", open=False, elem_id=self.element_id("presets")
         ) as self.presets_accordion:
@@ -336,10 +346,11 @@ class GenerationTab:
         self.result_panel.reuse_seed_button.click(
             self.reuse_seed, self.result_panel.selected_path, seed, **EVENT_OPTIONS
         )
-        self.random_seed.click(lambda: -1, None, seed, **EVENT_OPTIONS)
+        self.random_seed.click(None, None, seed, js="() => -1", **EVENT_OPTIONS)
 
     def _wire_model_and_size(self) -> None:
         form = self.form
+        wire_swap(self.swap_sides, form["width"], form["height"])
         load_names_on_focus(form["model"], self.list_model_names)
         form["scheduler"].input(
             self.update_schedule,
@@ -600,12 +611,12 @@ class GenerationTab:
         models = self.services.home.library.list_models()
         return next((model for model in models if model.name == name), None)
 
-    def size_choices(self, model: ModelInfo | None) -> list[str]:
-        """Return the sizes to choose from, the native one first."""
-        choices = [self.NATIVE_SIZE_LABEL]
+    def size_choices(self, model: ModelInfo | None) -> list[tuple[str, str]]:
+        """Return the sizes to choose from as (label, value), the native one first."""
+        choices = [(self.NATIVE_SIZE_LABEL, self.NATIVE_SIZE_LABEL)]
         if model:
             sizes = FAMILIES[model.family].list_common_sizes(model.native_size)
-            choices += [f"{width} × {height}" for width, height in sizes]
+            choices += list_size_presets(sizes)
         return choices
 
     def default_size(self, values: Updates) -> tuple[int, int] | None:
@@ -657,7 +668,7 @@ class GenerationTab:
     def apply_size_choice(self, values: Updates) -> Updates:
         """Fill in the chosen size; the default one where the choice is not a known size."""
         choice = values[self.size_choice]
-        common_sizes = self.size_choices(self.selected_model(values))[1:]
+        common_sizes = [size for _, size in self.size_choices(self.selected_model(values))[1:]]
         if isinstance(choice, str) and choice in common_sizes:
             width, height = choice.split(" × ")
             return {self.form["width"]: int(width), self.form["height"]: int(height)}

@@ -54,12 +54,6 @@ class ImageInputTab(GenerationTab):
         """Place the image editor."""
         self.editor = MaskEditor(self.services, self.ID, self.EDITOR_MODE)
 
-    def add_compact_prompts(self, placeholder: str) -> None:
-        """Place the prompts around the buttons: short ones, for the editor is high."""
-        self.form.add("prompt", lines=2, placeholder=placeholder, info=None)
-        self.add_buttons()
-        self.form.add("negative_prompt", lines=1, placeholder="what it should not show", info=None)
-
     @property
     def inputs(self) -> set[Any]:
         return {*super().inputs, *self.editor.outputs}

@@ -17,7 +17,6 @@ from studio.imaging import decode
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
-from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.errors import report_errors
 from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.tab import Tab
@@ -49,34 +48,29 @@ class Img2Img(ImageInputTab):
 
     def build_layout(self) -> None:
         """Place every component."""
-        with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=6, min_width=320, elem_classes="controls"):
-                with gr.Column(elem_classes="say"):
-                    self.add_editor()
-                    self.add_compact_prompts("what it should show")
-                with gr.Group():
-                    self.form.add("strength", info="Denoising strength: how much may change.")
-                    self.step_count = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
-                with gr.Group():
-                    self.add_size("As the picture, or a usual one.")
-                    with gr.Row():
-                        self.scale = gr.Slider(
-                            MIN_SCALE,
-                            MAX_SCALE,
-                            1,
-                            step=0.05,
-                            label="Resize by",
-                            info="Computes width and height.",
-                            elem_id="img2img-by",
-                            min_width=160,
-                        )
-                        self.form.add("resize_mode", min_width=160, info="If the shape differs.")
-                self.loras = LoraPicker(self.services, self.form)
-                self.add_sampling()
+        with gr.Row(elem_classes="workspace with-source"):
+            with gr.Column(elem_classes="controls"):
+                self.add_prompts("what it should show", lines=2)
+                self.form.add("strength", info="Denoising strength: how much may change.")
+                self.step_count = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
+                self.add_main_settings("As the picture, or a usual one.")
+                with gr.Accordion("Resize", open=False, elem_id="img2img-resize"):
+                    self.scale = gr.Slider(
+                        MIN_SCALE,
+                        MAX_SCALE,
+                        1,
+                        step=0.05,
+                        label="Resize by",
+                        info="Computes width and height.",
+                        elem_id="img2img-by",
+                    )
+                    self.form.add("resize_mode", info="If the shape differs.")
                 self.add_hires()
                 self.batch_panel = BatchImg2Img(self.services)
                 self.add_extras()
-            with gr.Column(scale=6, min_width=320, elem_classes="stage"):
+            with gr.Column(elem_classes="source"):
+                self.add_editor()
+            with gr.Column(elem_classes="stage"):
                 self.add_result_panel(EMPTY_HTML)
 
     @property

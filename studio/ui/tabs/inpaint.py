@@ -17,7 +17,6 @@ from studio.core.generation.request import GenerationRequest
 from studio.errors import InvalidSpec, StudioError
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
-from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.mask_editor import SourceImage
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates
 from studio.ui.tab import Tab
@@ -62,62 +61,50 @@ class Inpaint(ImageInputTab):
 
     def build_layout(self) -> None:
         """Place every component."""
-        with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=6, min_width=320, elem_classes="controls"):
-                with gr.Column(elem_classes="say"):
-                    self.task_choice = gr.Radio(
-                        TASK_CHOICES,
-                        value=INPAINT,
-                        show_label=False,
-                        elem_id="inpaint-way",
-                        elem_classes="ways",
-                        container=False,
-                    )
-                    self.add_editor()
-                    self.add_compact_prompts("what should be there")
-                self._add_sides()
-                with gr.Group():
-                    self.form.add("strength", info="Denoising strength: how much may change.")
-                    self.step_count = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
-                self._add_mask_settings()
-                with gr.Group():
-                    self.add_size("What is painted; the picture keeps its own.")
-                self.loras = LoraPicker(self.services, self.form)
-                self.add_sampling()
+        with gr.Row(elem_classes="workspace with-source"):
+            with gr.Column(elem_classes="controls"):
+                self.task_choice = gr.Radio(
+                    TASK_CHOICES,
+                    value=INPAINT,
+                    show_label=False,
+                    elem_id="inpaint-way",
+                    elem_classes="ways",
+                    container=False,
+                )
+                self.add_prompts("what should be there", lines=2)
+                self.form.add("strength", info="Denoising strength: how much may change.")
+                self.step_count = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
+                self.add_main_settings("What is painted; the picture keeps its own.")
                 self.add_extras()
-            with gr.Column(scale=6, min_width=320, elem_classes="stage"):
+            with gr.Column(elem_classes="source"):
+                self.add_editor()
+                self._add_sides()
+                self._add_mask_settings()
+            with gr.Column(elem_classes="stage"):
                 self.add_result_panel(EMPTY_HTML)
 
     def _add_sides(self) -> None:
         with gr.Group(visible=False, elem_id="inpaint-sides") as self.margins_group:
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 for name in SIDE_FIELDS:
-                    self.form.add(name, slider=False, info=None, min_width=100)
-            with gr.Row():
+                    self.form.add(name, slider=False, info=None, min_width=60)
+            with gr.Row(elem_classes="pair"):
                 self.form.add(
                     "extend_fill", min_width=120, info="What is there before it is painted."
                 )
-                self.form.add("seam_blur", min_width=120, info="How softly new meets old.")
-            self.form.add("extend_colour", visible=False, max_lines=1, info="As #rrggbb.")
+                self.form.add("extend_colour", visible=False, max_lines=1, info="As #rrggbb.")
+            self.form.add("seam_blur", info="How softly new meets old.")
 
     def _add_mask_settings(self) -> None:
-        with gr.Group() as self.area_group, gr.Row():
+        with gr.Group() as self.area_group:
+            self.form.add("inpaint_area", info="All of it, or only what is masked, enlarged.")
             self.form.add(
-                "inpaint_area", min_width=160, info="All of it, or only what is masked, enlarged."
-            )
-            self.form.add(
-                "mask_padding",
-                min_width=160,
-                slider=True,
-                info="Seen around it, if only that is painted.",
+                "mask_padding", slider=True, info="Seen around it, if only that is painted."
             )
         with gr.Group() as self.mask_group:
-            with gr.Row():
-                self.form.add("mask_blur", min_width=160, info="How soft its edge is.")
-                self.form.add(
-                    "mask_grow", min_width=160, info="Larger all around; below 0 smaller."
-                )
             self.form.add("masked_content", info="What is under the mask before painting.")
+            self.form.add("mask_blur", info="How soft its edge is.")
+            self.form.add("mask_grow", info="Larger all around; below 0 smaller.")
 
     # ---- events -------------------------------------------------------------------------------
 

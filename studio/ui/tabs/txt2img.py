@@ -9,7 +9,6 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.services.submission import Services
-from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.prompt_list_box import PromptListBox
 from studio.ui.tab import Tab
 from studio.ui.tabs.generation import GenerationTab
@@ -26,17 +25,13 @@ class Txt2Img(GenerationTab):
     def build_layout(self) -> None:
         """Place every component."""
         with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
-                with gr.Column(elem_classes="say"):
-                    self.add_prompts("a photo of a red ball on a beach", autofocus=True)
-                with gr.Group():
-                    self.add_size()
-                self.loras = LoraPicker(self.services, self.form)
-                self.add_sampling()
+            with gr.Column(elem_classes="controls"):
+                self.add_prompts("a photo of a red ball on a beach", autofocus=True)
+                self.add_main_settings()
                 self.add_hires()
                 self.add_extras()
                 self.prompt_list = PromptListBox(self.services, self.ID, self.form.read_raw)
-            with gr.Column(scale=7, min_width=320, elem_classes="stage"):
+            with gr.Column(elem_classes="stage"):
                 self.add_result_panel(RESULT_PLACEHOLDER)
 
     def wire(self) -> None:

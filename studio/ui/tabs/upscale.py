@@ -76,9 +76,9 @@ class UpscaleTab:
         self.form: Form[UpscaleSpec] = Form(UpscaleSpec, "upscale")
         self.source: gr.State = gr.State(None)
         with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Column(elem_classes="controls"):
                 self._add_controls()
-            with gr.Column(scale=7, min_width=320, elem_classes="stage"):
+            with gr.Column(elem_classes="stage"):
                 self.result_panel = UpscaleResultPanel(services, "upscale", (), EMPTY_HTML)
                 self.result_panel.reuse_seed_button.visible = False
         self._wire()
@@ -106,11 +106,8 @@ class UpscaleTab:
         self.note = gr.HTML(elem_id="upscale-note")
         with gr.Group():
             self.form.add("upscaler", choices=self._list_choices(), info=None)
-            with gr.Row():
-                self.form.add("scale", min_width=160, info="Enlarge by this factor.")
-                self.form.add(
-                    "longer_side", min_width=160, info="In pixels; 0 uses the scale instead."
-                )
+            self.form.add("scale", info="Enlarge by this factor.")
+            self.form.add("longer_side", info="In pixels; 0 uses the scale instead.")
 
     @property
     def form_outputs(self) -> list[Any]:

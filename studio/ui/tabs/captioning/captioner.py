@@ -55,16 +55,16 @@ class CaptionerPanel:
 
     def _add_main_settings(self) -> None:
         with gr.Group(elem_id="caption-form"):
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 self.form.add(
                     "captioner",
                     choices=self.captioner_choices(only_shipped=True),
                     allow_custom_value=True,
-                    min_width=170,
+                    min_width=100,
                     info="Who writes.",
                 )
                 self.form.add(
-                    "mode", choices=MODES, min_width=170, info="What becomes of present ones."
+                    "mode", choices=MODES, min_width=100, info="What becomes of present ones."
                 )
             self.form.add(
                 "trigger",
@@ -98,42 +98,42 @@ class CaptionerPanel:
     def _add_more_settings(self) -> None:
         form = self.form
         with gr.Accordion("More settings of the captioner", open=False, elem_id="caption-more"):
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 form.add(
                     "prefix",
                     max_lines=1,
-                    min_width=150,
+                    min_width=100,
                     placeholder="a photo of ",
                     info="Before, as written here.",
                 )
                 form.add(
                     "suffix",
                     max_lines=1,
-                    min_width=150,
+                    min_width=100,
                     placeholder=", film grain",
                     info="Behind, as written here.",
                 )
             form.add("instruction", lines=2)
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 form.add(
                     "tokens",
                     slider=False,
-                    min_width=150,
+                    min_width=100,
                     placeholder="its usual",
                     info="Empty: the captioner's usual.",
                 )
                 form.add(
                     "batch",
                     slider=False,
-                    min_width=150,
+                    min_width=100,
                     placeholder="by itself",
                     info="Pictures in one call.",
                 )
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 form.add(
-                    "address", max_lines=1, min_width=150, placeholder="http://127.0.0.1:1234/v1"
+                    "address", max_lines=1, min_width=100, placeholder="http://127.0.0.1:1234/v1"
                 )
-                form.add("model", max_lines=1, min_width=150)
+                form.add("model", max_lines=1, min_width=100)
             form.add("anew")
 
     def captioner_choices(self, *, only_shipped: bool) -> list[tuple[str, str]]:

@@ -53,13 +53,13 @@ class CaptioningTab:
         self.services = services
         self.form: Form[CaptionSpec] = Form(CaptionSpec, "caption")
         with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Column(elem_classes="controls"):
                 self._add_dataset_choice()
                 self._add_import()
                 self.captioner = CaptionerPanel(services, self.form)
                 self.clip_search = ClipSearch(services)
                 self.edit_tools = EditTools(services)
-            with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage album-stage"):
+            with gr.Column(elem_classes="sweep-stage album-stage"):
                 self.browser = DatasetBrowser(
                     services,
                     dataset=self.form["dataset"],

@@ -70,7 +70,7 @@ class SweepTab:
     def build_layout(self) -> None:
         """Place every component."""
         with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Column(elem_classes="controls"):
                 self.form.add(
                     "prompt",
                     lines=2,
@@ -81,7 +81,7 @@ class SweepTab:
                 self._add_buttons()
                 self._add_base()
                 self._add_extras()
-            with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage"):
+            with gr.Column(elem_classes="sweep-stage"):
                 self.view = SweepView(self.services, self.stop, self.extend, self.resume)
 
     def _add_buttons(self) -> None:
@@ -118,34 +118,32 @@ class SweepTab:
             self.form.add(
                 "negative_prompt", lines=1, placeholder="what no cell should show", info=None
             )
-            with gr.Row():
+            self.form.add(
+                "model",
+                choices=carry_names(list(native_sizes), model_name),
+                allow_custom_value=True,
+                value=model_name,
+                info="Checkpoint.",
+            )
+            with gr.Row(elem_classes="pair"):
+                self.form.add("scheduler", min_width=100, info="Sampler.")
                 self.form.add(
-                    "model",
-                    choices=carry_names(list(native_sizes), model_name),
-                    allow_custom_value=True,
-                    value=model_name,
-                    info="Checkpoint.",
-                    min_width=99,
+                    "noise_schedule",
+                    min_width=100,
+                    info="Noise levels; Automatic suits all.",
                 )
+            self.form.add("steps", info="More is slower and finer.")
+            self.form.add("guidance", info="CFG scale: obedience.")
+            with gr.Row(elem_classes="pair"):
                 for side in ("width", "height"):
                     self.form.add(
                         side,
                         value=native_sizes.get(model_name),
                         placeholder="model's own",
                         info="Empty: its own.",
-                        min_width=90,
+                        min_width=60,
                     )
-            with gr.Row():
-                self.form.add("steps", min_width=200, info="More is slower and finer.")
-                self.form.add("guidance", min_width=200, info="CFG scale: obedience.")
-            with gr.Row():
-                self.form.add("scheduler", min_width=200, info="Sampler.")
-                self.form.add(
-                    "noise_schedule",
-                    min_width=200,
-                    info="Noise levels; Automatic suits all.",
-                )
-                self.form.add("seed", min_width=120, info="-1 draws one for all.")
+                self.form.add("seed", min_width=60, info="-1 draws one for all.")
             self.loras = LoraPicker(self.services, self.form)
         self.title = gr.Textbox(
             label="Title",

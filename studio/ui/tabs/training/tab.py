@@ -58,7 +58,7 @@ class TrainingTab:
     def build_layout(self) -> None:
         """Build the components: controls on the left, the open run on the right."""
         with gr.Row(elem_classes="workspace"):
-            with gr.Column(scale=5, min_width=320, elem_classes="controls"):
+            with gr.Column(elem_classes="controls"):
                 self.preset = gr.Dropdown(
                     self.services.home.training_presets.list_names(only_shipped=True),
                     value=None,
@@ -70,7 +70,7 @@ class TrainingTab:
                 self._add_buttons()
                 advanced.build_layout(self.form)
                 self._add_extras()
-            with gr.Column(scale=7, min_width=320, elem_classes="sweep-stage training-stage"):
+            with gr.Column(elem_classes="sweep-stage training-stage"):
                 self.view = RunView(self.services, self.stop)
         self.probe_job_id: gr.State = gr.State(0)
         self.imported_file: gr.State = gr.State(None)
@@ -95,49 +95,49 @@ class TrainingTab:
                 info="A folder of pictures and captions in home/datasets.",
             )
             self.dataset_preview = gr.HTML(elem_id="train-pictures")
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 self.form.add(
                     "name",
                     max_lines=1,
-                    min_width=150,
+                    min_width=100,
                     placeholder="moon",
                     info="What the LoRA will be called.",
                 )
                 self.form.add(
                     "trigger",
                     max_lines=1,
-                    min_width=150,
+                    min_width=100,
                     placeholder="mysks",
                     info="A rare word that calls it.",
                 )
-            with gr.Row():
+            with gr.Row(elem_classes="pair"):
                 self.form.add(
                     "model",
                     choices=carry_names(models, TrainingConfig.model_fields["model"].default),
                     allow_custom_value=True,
-                    min_width=150,
+                    min_width=100,
                     info="To start from (base model).",
                 )
                 self.form.add(
                     "resolution",
-                    min_width=150,
+                    min_width=100,
                     placeholder="model's own",
                     info="Empty: the model's own.",
                 )
         with gr.Group():
-            with gr.Row():
-                self.form.add("steps", slider=False, min_width=110, info="Optimizer steps.")
+            with gr.Row(elem_classes="pair"):
+                self.form.add("steps", slider=False, min_width=100, info="Optimizer steps.")
                 self.form.add(
                     "learning_rate",
                     slider=False,
                     step=0.0001,
-                    min_width=110,
+                    min_width=100,
                     info="How far each goes.",
                 )
-                self.form.add("rank", slider=False, min_width=110, info="Network dim.")
-            with gr.Row():
-                self.form.add("network_type", min_width=150, info="Of LoRA.")
-                self.form.add("use_dora", min_width=150, info="Also learns magnitudes.")
+                self.form.add("rank", slider=False, min_width=100, info="Network dim.")
+            with gr.Row(elem_classes="pair"):
+                self.form.add("network_type", min_width=100, info="Of LoRA.")
+                self.form.add("use_dora", min_width=100, info="Also learns magnitudes.")
 
     def _add_buttons(self) -> None:
         self.plan = gr.HTML(sweep.render_note(EMPTY_PLAN_TEXT), elem_id="train-plan")
