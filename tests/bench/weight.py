@@ -36,7 +36,10 @@ def weight(flags: argparse.Namespace) -> None:
     chromium = find_chromium()
     if not chromium:
         raise SystemExit("needs Chromium")
-    pages: dict[str, dict[str, list[float]]] = {"hello": defaultdict(list), "studio": defaultdict(list)}
+    pages: dict[str, dict[str, list[float]]] = {
+        "hello": defaultdict(list),
+        "studio": defaultdict(list),
+    }
     tabs: dict[str, list[float]] = defaultdict(list)
     for _ in range(flags.runs):
         for name, figures in pages.items():
@@ -49,7 +52,9 @@ def weight(flags: argparse.Namespace) -> None:
         hello, studio = (statistics.median(pages[name][key]) for name in pages)
         print(f"  {key:24s} {hello:8.2f} {studio:8.2f} {studio / hello if hello else 0:6.2f}")
     print("  renderer, s: goal ≤ 2 times; requests: goal ≤ 60")
-    print("main thread, ms: the first visit of a tab (goal ≤ 150), a letter of the prompt (goal ≤ 10)")
+    print(
+        "main thread, ms: the first visit of a tab (goal ≤ 150), a letter of the prompt (goal ≤ 10)"
+    )
     for key, taken in tabs.items():
         print(f"  {key:24s} {statistics.median(taken):8.0f}")
 

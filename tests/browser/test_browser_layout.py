@@ -236,7 +236,9 @@ def test_text_stands_out_from_what_is_behind_it(
     page = visit(shared)
     page.goto(f"{shared.url}?__theme={scheme}")
     expect(page.locator("#estimate")).to_contain_text("steps")
-    faint = page.evaluate(CONTRAST, ["[data-testid=block-info]", "#estimate p", ".tab-wrapper button"])
+    faint = page.evaluate(
+        CONTRAST, ["[data-testid=block-info]", "#estimate p", ".tab-wrapper button"]
+    )
     assert faint == []
 
 

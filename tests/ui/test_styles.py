@@ -49,7 +49,9 @@ def test_every_token_that_is_used_is_there(sheet: Path) -> None:
     used = set(re.findall(r"var\((--[\w-]+)", read(sheet)))
     unknown = {name for name in used - known if not FOREIGN.match(name)}
     if sheet == TOKENS:  # it translates gradio's
-        unknown = {name for name in unknown if not re.match("--(body|background|border|color)-", name)}
+        unknown = {
+            name for name in unknown if not re.match("--(body|background|border|color)-", name)
+        }
     assert unknown == set()
 
 

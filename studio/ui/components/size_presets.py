@@ -33,7 +33,9 @@ def list_size_presets(sizes: Iterable[tuple[int, int]]) -> list[tuple[str, str]]
 def name_aspect_ratio(width: int, height: int) -> str:
     """Return the usual ratio that is nearest, such as 3:2, marked where it is not quite it."""
     shape = math.log(max(width, height) / min(width, height))
-    longer, shorter = min(ASPECT_RATIOS, key=lambda ratio: abs(math.log(ratio[0] / ratio[1]) - shape))
+    longer, shorter = min(
+        ASPECT_RATIOS, key=lambda ratio: abs(math.log(ratio[0] / ratio[1]) - shape)
+    )
     is_exact = abs(math.log(longer / shorter) - shape) <= EXACT_TOLERANCE
     ratio = f"{longer}:{shorter}" if width >= height else f"{shorter}:{longer}"
     return ratio if is_exact else f"≈ {ratio}"
