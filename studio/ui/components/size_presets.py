@@ -16,7 +16,11 @@ from studio.ui.events import EVENT_OPTIONS
 # Width : height; those that people name, and those of screens and prints.
 ASPECT_RATIOS = ((1, 1), (5, 4), (4, 3), (3, 2), (16, 10), (16, 9), (2, 1), (21, 9))
 EXACT_TOLERANCE = 0.005  # of the ratio, where a size counts as having it
-SWAP_JS = "(width, height) => [height, width]"
+# Reads what stands in the fields, however lately it was typed.
+SWAP_JS = """() => [HEIGHT, WIDTH].map(id => {
+  const value = document.querySelector(`#${id} input`).value;
+  return value === '' ? '' : Number(value);
+})"""
 
 
 def list_size_presets(sizes: Iterable[tuple[int, int]]) -> list[tuple[str, str]]:
@@ -50,4 +54,5 @@ def add_swap_button(elem_id: str) -> gr.Button:
 
 def wire_swap(button: gr.Button, width: gr.Number, height: gr.Number) -> None:
     """Connect the button: the browser swaps what is typed."""
-    button.click(None, [width, height], [width, height], js=SWAP_JS, **EVENT_OPTIONS)
+    js = SWAP_JS.replace("HEIGHT", f"'{height.elem_id}'").replace("WIDTH", f"'{width.elem_id}'")
+    button.click(None, None, [width, height], js=js, **EVENT_OPTIONS)

@@ -7,7 +7,8 @@ const hosts = `${names}, button.icon`;
 const WAIT = 350; // ms over a name
 const KEYBOARD_WAIT = 600; // ms in a field that was reached by Tab
 
-const tip = Object.assign(document.createElement('div'), {id: 'tip', role: 'tooltip', popover: 'manual'});
+const tip = document.createElement('div');
+Object.assign(tip, {id: 'tip', role: 'tooltip', popover: 'manual'});
 let host = null, // what the tip is about
   timer = 0,
   byKeyboard = false,
