@@ -48,7 +48,8 @@ class GalleryPage:
         values = value if isinstance(value, Mapping) else {}
         texts = {name: values.get(name) for name in (*TEXT_FIELDS, "stars")}
         page = values.get("page")
-        is_page = isinstance(page, int) and not isinstance(page, bool) and 0 <= page < MAX_PAGE
+        if not isinstance(page, int) or isinstance(page, bool) or not 0 <= page < MAX_PAGE:
+            page = 0
         kept = {  # half a character, which JSON may hold, is none that SQLite takes
             name: text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode()
             for name, text in texts.items()
@@ -58,7 +59,7 @@ class GalleryPage:
             **kept,
             favourites=values.get("favourites") is True,
             bin=values.get("bin") is True,
-            page=page if is_page else 0,
+            page=page,
         )
 
     def build_filter(self, visitor: Visitor) -> ImageFilter:
