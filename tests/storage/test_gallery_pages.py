@@ -124,11 +124,13 @@ def fill(gallery: Gallery) -> None:
 
 
 def measure(call: Callable[[], object]) -> float:
-    """Seconds of the processor that the second call takes: others may use the machine too."""
-    call()
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+    """Seconds of the processor that the best of three calls takes: others use the machine too."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        call()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 @pytest.mark.slow

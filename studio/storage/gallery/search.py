@@ -16,6 +16,7 @@ from studio.storage.database import Database, Row
 
 MAX_CHOICES = 500  # of models, LoRAs and days to filter by
 MAX_QUERY_WORDS = 40
+Choices = Sequence[tuple[str, int]]  # values, and how many images have each
 MAX_KNOWN_CHOICES = 20  # of visitors
 
 
@@ -120,10 +121,10 @@ class ListedPage:
 class FilterChoices:
     """The values that there are to filter by, each with how many images have it."""
 
-    kinds: Sequence[tuple[str, int]]
-    days: Sequence[tuple[str, int]]
-    models: Sequence[tuple[str, int]]
-    loras: Sequence[tuple[str, int]]
+    kinds: Choices
+    days: Choices
+    models: Choices
+    loras: Choices
 
 
 _ENTRY_COLUMNS = """images.id, path, owner, images.created, kind, series, stars, favourite, binned,
@@ -205,20 +206,28 @@ class ImageSearch:
             return known[1]
 
     def _list_choices(self, owner: str | None, *, is_binned: bool) -> FilterChoices:
-        where, values = ImageFilter(owner=owner, is_binned=is_binned).build_where()
+        # The plus keeps SQLite from the index `narrow`: those of the columns are in their order.
+        where = "+binned > 0" if is_binned else "+binned = 0"
+        values: list[object] = []
+        if owner is not None:
+            where += " AND owner = ?"
+            values.append(owner)
+        lora_where = f"id IN (SELECT id FROM images WHERE {where.replace('+', '')})"
+        if owner is None and not is_binned:  # the bin is small
+            lora_where = "id NOT IN (SELECT id FROM images WHERE binned > 0)"
 
-        def list_values(column: str, table: str, order: str) -> list[tuple[str, int]]:
+        def list_values(table: str, column: str, condition: str, order: str) -> Choices:
             sql = f"""SELECT {column} AS value, count(*) AS num FROM {table}
-                      WHERE {where} AND {column} > '' GROUP BY {column}
+                      WHERE {condition} AND {column} > '' GROUP BY {column}
                       ORDER BY {order} LIMIT {MAX_CHOICES}"""
             rows = self._database.execute(sql, *values)
             return [(str(row["value"]), int(row["num"])) for row in rows]
 
         return FilterChoices(
-            kinds=list_values("kind", "images", "value"),
-            days=list_values("day", "images", "value DESC"),
-            models=list_values("model", "images", "num DESC, value"),
-            loras=list_values("lora", "image_loras JOIN images USING (id)", "num DESC, value"),
+            kinds=list_values("images", "kind", where, "value"),
+            days=list_values("images", "day", where, "value DESC"),
+            models=list_values("images", "model", where, "num DESC, value"),
+            loras=list_values("image_loras", "lora", lora_where, "num DESC, value"),
         )
 
     def _read_entries(self, rows: Sequence[Row]) -> list[ListedImage]:

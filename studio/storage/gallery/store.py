@@ -40,6 +40,7 @@ from studio.storage.picture_options import PictureOptions
 
 log = logging.getLogger(__name__)
 
+MAX_CACHE_KIB = 64 * 1024  # of the index in memory; SQLite's own 2 MB are read anew each time
 _SELECT = "SELECT images.*, metadata FROM images JOIN image_metadata USING (id)"
 
 
@@ -56,6 +57,7 @@ class Gallery:
             rebuildable=True,
             holds="the list of your pictures",
         )
+        self._database.execute(f"PRAGMA cache_size = -{MAX_CACHE_KIB}")
         self.bin = Bin(self._database, self.files.delete)
         self.index = ImageSearch(self._database)
         if self._database.notice:

@@ -3,10 +3,10 @@
 Knows: columns, indexes, what is searched for. Does not know: files (store.py), which rows somebody
 asks for (search.py), who binned what (bin.py).
 
-Rows are narrow and the metadata lies in a table of its own: a search through 100,000 images reads
-30 MB instead of 300. `is_linked` is 0 where it is not known yet which sweep or report an image
-belongs to and what people think of it (storage/image_links.py): of rows that an earlier studio
-wrote, or that were found as files.
+Metadata lies in a table of its own, so that a search through the words of 100,000 images reads 50
+MB instead of 300; all that is filtered by lies in the index `narrow` too: 10 MB. `is_linked` is 0
+where it is not known yet which sweep or report an image belongs to and what people think of it
+(storage/image_links.py): of rows that an earlier studio wrote, or that were found as files.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ MIGRATIONS = (
     DROP TABLE former_images;
     CREATE INDEX by_digest ON images (digest);
     CREATE INDEX by_model ON images (model, created, binned);
-    CREATE INDEX by_series ON images (binned, series, created);
-    CREATE INDEX by_kind ON images (binned, kind, created);
+    CREATE INDEX narrow ON images (
+        binned, series, created, kind, owner, model, stars, favourite, day
+    );
+    CREATE INDEX by_kind ON images (kind, binned);
     CREATE INDEX by_day ON images (day, binned);
-    CREATE INDEX by_stars ON images (stars, favourite, created);
     CREATE INDEX unlinked ON images (is_linked) WHERE is_linked = 0;
     CREATE INDEX loras_of_image ON image_loras (id);
     """,
