@@ -327,7 +327,7 @@ def test_hostile_prompts_take_no_time(text: str) -> None:
         "Credit " * 140_000,
         "CreatorTool='" + "-1" * 150 + "x'",
         "urn:x-studio:picture:1/" + "<x:RDF " * 400_000,
-        "urn:x-studio:picture:1/<RDF>" + "<a>" * 400_000 + "</a>" * 400_000 + "</RDF>",
+        "urn:x-studio:picture:1/<RDF>" + "<a>" * 200_000 + "</a>" * 200_000 + "</RDF>",
     ],
     ids=range(7),
 )

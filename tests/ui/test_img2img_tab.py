@@ -832,7 +832,7 @@ def test_two_pictures_of_the_gallery_are_compared(desk: Services) -> None:
     one.path.unlink()
     alone = tab.render_image(str(two.path), str(one.path))
     assert alone[tab.pinned_path] is None
-    assert alone[tab.view].constructor_args["visible"] is True
+    assert alone[tab.compare.container].constructor_args["visible"] is False
 
 
 def test_a_strip_is_a_job_and_shows_itself_to_whose_it_is(desk: Services) -> None:

@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 from studio import __version__
 
 SourceType = Literal["", "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
-MAX_PACKET_CHARS = 4_000_000
+MAX_PACKET_CHARS = 1_500_000  # our JSON at its longest, compressed to nothing less, in base64
 MAX_JSON_BYTES = 1_000_000
 LONG_JSON_BYTES = 32_000  # from here on it is compressed: a JPEG's packet has room for 65,504
 OWN_NAMESPACE = "urn:x-studio:picture:1/"
