@@ -2,10 +2,11 @@
 //
 // In:  props.options {entries, total, images, offset, size, filter, choices, series, bin, undo,
 //      locked}: the page as image_grid.py describes it.
-// Out: props.value, the keys of the ticked entries; and events click {action, show, …}, where `show`
-//      is the page that is asked for: the filter, `page`, `series`, `bin`.
+// Out: props.value, the keys of the ticked entries; and events click {action, show, …}, where
+//      `show` is the page that is asked for: the filter, `page`, `series`, `bin`.
 // All text is set as text, never as HTML. A click chooses an image, Ctrl and Shift tick more, a
-// frame drawn from an empty place ticks what it touches; Space or a double click opens the lightbox.
+// frame drawn from an empty place ticks what it touches; Space or a double click opens the
+// lightbox.
 const $ = selector => element.querySelector(selector);
 const bar = $('.images-bar'),
   head = $('.images-head'),
@@ -34,7 +35,8 @@ const send = (action, more = {}, changes = null) =>
     ...more,
   });
 const button = (label, title, act, more = {}) => {
-  const made = make('button', {type: 'button', className: 'do', textContent: label, title, ...more});
+  const made = make('button', {type: 'button', className: 'do', title, ...more});
+  made.textContent = label;
   made.addEventListener('click', act);
   return made;
 };
@@ -75,11 +77,12 @@ const favourites = button('♥', 'Only favourites', () =>
   send('show', {}, {favourites: !options().show?.favourites}),
 );
 favourites.setAttribute('aria-label', 'Only favourites');
+const noFilter = {kind: '', day: '', model: '', lora: ''};
 const clear = button('Clear filters', '', () =>
-  send('show', {}, {query: '', kind: '', day: '', model: '', lora: '', stars: '', favourites: false}),
+  send('show', {}, {...noFilter, query: '', stars: '', favourites: false}),
 );
 const bin = button('Bin', 'Images you threw away', () =>
-  send('show', {}, {bin: !options().show?.bin, series: '', kind: '', day: '', model: '', lora: ''}),
+  send('show', {}, {...noFilter, bin: !options().show?.bin, series: ''}),
 );
 bin.id = 'gallery-bin-open';
 bar.append(query, ...Object.values(selects), favourites, clear, bin);
@@ -139,7 +142,8 @@ const binLines = () => {
         }),
       ),
     ];
-  const number = make('input', {type: 'number', min: 0, max: 3650, value: days, id: 'gallery-bin-days'});
+  const number = make('input', {type: 'number', min: 0, max: 3650, value: days});
+  number.id = 'gallery-bin-days';
   number.setAttribute('aria-label', 'Days that images stay in the bin; 0 keeps them');
   number.addEventListener('change', () => send('days', {days: number.value}));
   const row = line(
@@ -333,8 +337,11 @@ const draw = () => {
   }
   const {total = 0, images = 0, offset = 0, size = 48, empty = ''} = options();
   const page = Math.floor(offset / size);
+  const [from, to, all] = [offset + 1, offset + entries().length, total].map(number =>
+    number.toLocaleString('en'),
+  );
   $('#gallery-count').textContent = total
-    ? `${(offset + 1).toLocaleString('en')}–${(offset + entries().length).toLocaleString('en')} of ${total.toLocaleString('en')}` +
+    ? `${from}–${to} of ${all}` +
       (images > total ? ` (${counted(images, 'image')})` : '')
     : empty;
   newer.disabled = page === 0;
@@ -389,7 +396,8 @@ list.addEventListener('keydown', event => {
 });
 document.addEventListener('keydown', event => {
   if (!element.offsetParent || dialog.open || event.altKey) return;
-  if (event.target.closest('input:not([type=checkbox]), textarea, select, [contenteditable]')) return;
+  const typed = 'input:not([type=checkbox]), textarea, select, [contenteditable]';
+  if (event.target.closest(typed)) return;
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key === 'a' && entries().length) tickOnly(entries().map(entry => entry.key));
@@ -480,7 +488,8 @@ const place = () => {
     Math.max(0, (picture.naturalHeight * now - sheet.clientHeight) / 2),
   ];
   shift = shift.map((value, axis) => Math.max(-room[axis], Math.min(room[axis], value)));
-  picture.style.transform = `translate(-50%, -50%) translate(${shift[0]}px, ${shift[1]}px) scale(${now})`;
+  const [right, down] = shift;
+  picture.style.transform = `translate(-50%, -50%) translate(${right}px, ${down}px) scale(${now})`;
   picture.style.imageRendering = now >= 3 ? 'pixelated' : 'auto';
   sheet.dataset.zoomed = room[0] || room[1] ? 'yes' : '';
   $('[data-do=fit]').setAttribute('aria-pressed', !scale);
@@ -546,7 +555,7 @@ const follow = () => {
   if (!dialog.open) return;
   const every = single();
   if (edge && every.length) looked = every.at(edge === 'first' ? 0 : -1).key;
-  else if (!byKey(looked)) looked = every[Math.min(place.index || 0, every.length - 1)]?.key ?? null;
+  else if (!byKey(looked)) looked = every[Math.min(place.index || 0, every.length - 1)]?.key;
   edge = '';
   paintLook();
 };
