@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALLEST = {
     "picture": ["--runs", "1"],
     "sweeps": ["--cells", "2", "--runs", "1", "--case", "mixed"],
-    "bound": [],
+    "bound": ["--case", "DPM2 a"],
     "pictures": ["--runs", "1"],
     "training": ["--steps", "1", "--runs", "1"],
     "captioning": ["--captions", "2", "--runs", "1"],

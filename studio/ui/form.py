@@ -138,9 +138,9 @@ class Form(Generic[M]):
 
 
 def _to_json(value: Any) -> Any:
-    """Return a list of specs (LoRAs) as dicts, which the model reads back."""
+    """Return a list of specs (LoRAs) as dicts, which the model reads back; one of words stays."""
     if isinstance(value, tuple):
-        return [item.model_dump() for item in value]
+        return [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
     return value
 
 

@@ -81,7 +81,8 @@ def main() -> None:
         "--pictures", type=int, nargs="+", default=[10, 1000, 10_000], help="of the datasets"
     )
     parser.add_argument(
-        "--case", help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed"
+        "--case",
+        help="of the sweeps: schedulers, guidance, steps, LoRA weight or mixed; of bound: a scheduler",
     )
     parser.add_argument(
         "--toy", action="store_true", help="of the benches of the GPU and of files: at toy size"

@@ -585,7 +585,8 @@ class _Bench:
 
     @staticmethod
     def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
         return subprocess.run(
             command,
             cwd=ROOT,

@@ -271,7 +271,7 @@ def bound(flags: argparse.Namespace) -> None:
         print(
             f"{bench.pipelines.device.title}, {flags.precision}: largest of 8 relative differences; steps {counts}, guidance 5"
         )
-        for name in EVERY:
+        for name in [flags.case] if flags.case else EVERY:
             worst = []
             for steps in counts:
                 requests = [

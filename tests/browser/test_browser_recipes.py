@@ -46,17 +46,17 @@ def test_settings_of_a_text_and_of_a_file(
 ) -> None:
     page = visit(recipes)
     put(page, prompt="my words", negative_prompt="mine")
-    open_block(page, "txt2img-from-picture")
-    pasted = page.locator("#txt2img-pasted textarea")
-    panel = page.locator("#txt2img-recipe")
+    open_block(page, "from-picture")
+    pasted = page.locator("#pasted textarea")
+    panel = page.locator("#recipe")
 
     pasted.fill("words that are no settings of anything")
-    page.locator("#txt2img-take-text").click()
+    page.locator("#take-text").click()
     expect(page.locator(".toast-body").first).to_be_visible()
     assert read_prompts(page) == ["my words", "mine"]
 
     pasted.fill(TEXT)
-    page.locator("#txt2img-take-text").click()
+    page.locator("#take-text").click()
     expect(panel).to_contain_text("Made with A1111")
     expect(panel).to_contain_text("Steps 12")
     expect(panel).to_contain_text("Refiner")
@@ -68,7 +68,7 @@ def test_settings_of_a_text_and_of_a_file(
         info.add_itxt(keyword, text)
     path = tmp_path / "invoke.png"
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
-    page.locator("#txt2img-drop input[type=file]").set_input_files(path)
+    page.locator("#drop input[type=file]").set_input_files(path)
     expect(panel).to_contain_text("Made with InvokeAI")
     expect(panel).to_contain_text("Taken:")
     assert read_prompts(page)[0] == FILES["InvokeAI 5"].values["prompt"]
@@ -103,18 +103,18 @@ def test_nonsense_is_answered_in_words(recipes: Studio, visit: Callable[..., Pag
     open_block(page, "txt2img-prompt-list-block")
     box = page.locator("#txt2img-prompt-list textarea")
     summary = page.locator("#txt2img-prompt-list-summary")
-    for text in (*NONSENSE, "a\n" * 20_000, "--seed 1e99\n--foo"):
+    for text in (*NONSENSE, "a\n" * 200, "--seed 1e99\n--foo"):
         box.fill(text)
         expect(summary).to_contain_text(re.compile(r"\w"))
         assert "Traceback" not in page.locator("body").inner_text()
         box.fill("")
         expect(summary).not_to_contain_text(re.compile(r"\w"))
-    open_block(page, "txt2img-from-picture")
+    open_block(page, "from-picture")
     for text in NONSENSE:
-        page.locator("#txt2img-pasted textarea").fill(text)
-        page.locator("#txt2img-take-text").click()
-        page.locator("#txt2img-picture-link input, #txt2img-picture-link textarea").first.fill(text)
-        page.locator("#txt2img-fetch-picture").click()
+        page.locator("#pasted textarea").fill(text)
+        page.locator("#take-text").click()
+        page.locator("#picture-link input, #picture-link textarea").first.fill(text)
+        page.locator("#fetch-picture").click()
         expect(page.locator(".toast-body").first).to_be_visible()
         assert "Traceback" not in page.locator("body").inner_text()
     assert page.title() != "pwned"

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.core.generation.geometry import count_effective_steps
+from studio.core.generation.geometry import count_effective_steps, find_strength
 from studio.core.generation.infotext import format_infotext, parse_infotext
 from studio.core.generation.recipes import sources
 from studio.core.generation.recipes.a1111_passes import (
     MAX_STEPS,
     count_a1111_steps,
     find_a1111_strength,
-    find_strength,
     scale_steps,
 )
 from studio.core.generation.recipes.clip_skip import ClipSkip

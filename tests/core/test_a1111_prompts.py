@@ -326,7 +326,12 @@ def test_never_anything_but_a_value_error(text: str, steps: int, syntax: str) ->
 )
 def test_ten_thousand_characters_take_no_time(part: str, syntax: str) -> None:
     text = (part * 10_000)[:10_000]
-    start = time.process_time()
-    with contextlib.suppress(ValueError):
-        plan_prompt(text, 20, syntax=syntax)  # type: ignore[arg-type]
-    assert time.process_time() - start < 0.5  # less than 0.1 s on an idle machine
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        with contextlib.suppress(ValueError):
+            plan_prompt(text, 20, syntax=syntax)  # type: ignore[arg-type]
+        seconds.append(time.process_time() - start)
+    assert (
+        min(seconds) < 0.5
+    )  # less than 0.1 s on an idle machine; a quadratic reader takes minutes

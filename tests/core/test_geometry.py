@@ -137,3 +137,13 @@ def test_sizes_that_are_painted(
     wanted: tuple[int | None, int | None], own: Size, size: Size
 ) -> None:
     assert geometry.resolve_size(wanted, own) == size
+
+
+@pytest.mark.parametrize("steps", [1, 9, 50, 90, 100, 150, 997])
+def test_a_strength_runs_just_so_many_steps(steps: int) -> None:
+    """29 of 50 are 0.58, of which a float makes 28."""
+    counts = range(steps + 1)
+    strengths = [geometry.find_strength(steps, count) for count in counts]
+    assert [geometry.count_effective_steps(steps, share) for share in strengths] == [*counts]
+    assert strengths == [round(share, 4) for share in strengths]
+    assert geometry.find_strength(steps, steps + 1) == 1

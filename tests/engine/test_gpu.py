@@ -118,11 +118,15 @@ def test_memory_is_measured_and_given_back(cuda: WorkerContext) -> None:
     assert torch.cuda.memory_allocated() - before < held["bytes"] / 10
 
 
-def test_the_cpu_agrees(cuda: WorkerContext, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheduler", ["Euler", "Euler a", "DPM++ SDE", "DPM++ 2M SDE"])
+def test_the_cpu_agrees(cuda: WorkerContext, tmp_path: Path, scheduler: str) -> None:
+    """Also where a sampler adds noise: it is drawn on the CPU unless a request says otherwise."""
     if cuda.pipelines.device.dtype != torch.float32:
         pytest.skip("the CPU runs in float32")
     there = WorkerContext.open(load(home=tmp_path, device="cpu", precision="float32", keep_free=0))
-    assert np.abs(pixels(cuda) - pixels(there)).mean() < 3
+    apart = np.abs(pixels(cuda, scheduler=scheduler) - pixels(there, scheduler=scheduler)).mean()
+    print(f"{scheduler}: {apart:.4f} of 255 apart")
+    assert apart < 3
 
 
 def test_work_on_pictures(cuda: WorkerContext, tmp_path: Path) -> None:

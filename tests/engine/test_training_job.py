@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -510,6 +512,22 @@ def test_what_will_not_fit_is_refused_with_what_to_lower(
     )
     with refused(OutOfMemory):
         train(bench, {"run": add(bench)}, silent)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_leaves_no_graph_behind(bench: WorkerContext, checkpointing: bool) -> None:
+    """What was saved for a backward pass is free once it is done, and with it the model and the card's memory."""
+
+    def count_graphs() -> int:
+        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # modules that warn when they are looked at
+            kept = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+        return sum(one.grad_fn is not None for one in kept)
+
+    before = count_graphs()
+    trained(bench, gradient_checkpointing=checkpointing)
+    assert count_graphs() == before
 
 
 def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContext) -> None:

@@ -249,6 +249,17 @@ def test_what_a_file_says_can_be_shown_anywhere(settings: Settings) -> None:
     )
 
 
+def test_folders_of_whoever_trained_it_are_shown_to_nobody(settings: Settings) -> None:
+    path = shelve(settings, "it", pair(f"{UNET}1_to_q"))
+    said = {
+        "modelspec.title": "C:\\Users\\Jane Doe\\out\\boat",
+        "ss_sd_model_name": "/home/jane/models/base.safetensors",
+    }
+    edit(lambda header: header.update(__metadata__=said))(path)
+    info = lora_file.read_lora_info(path)
+    assert (info.title, info.base_model) == ("boat", "base.safetensors")
+
+
 HADA = {f"hada_w{n}_{side}": torch.ones(4, 4) for n in (1, 2) for side in "ab"}
 
 

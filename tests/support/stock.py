@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,11 @@ def with_scheduler(pipe: Any, model: Path, name: str, schedule: str = "Model def
     spacing = {key: shipped[key] for key in ("timestep_spacing", "steps_offset") if key in shipped}
     own = {**always, **(spacing if schedule == "Model default" else ladders[schedule])}
     keep = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
-    pipe.scheduler = getattr(diffusers, scheduler)(
-        **{key: shipped[key] for key in keep if key in shipped}, **own
-    )
+    kind = getattr(diffusers, scheduler)
+    if "timestep_spacing" not in inspect.signature(kind).parameters:
+        own.pop("timestep_spacing", None)  # DPMSolverSinglestep has one way of its own
+        own.pop("steps_offset", None)
+    pipe.scheduler = kind(**{key: shipped[key] for key in keep if key in shipped}, **own)
     return pipe
 
 

@@ -85,6 +85,8 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(field["enum"])
     if field["type"] == "boolean":
         return st.booleans()
+    if name == "styles":
+        return st.lists(st.sampled_from(["ink", "a/b c", "é"]), max_size=3, unique=True).map(tuple)
     if field["type"] == "array":
         weight = st.floats(-4, 4)
         use = st.builds(
@@ -134,6 +136,7 @@ requests = (
             **values,
             **{name: DEFAULTS[name] for name in OFF[kind]},
             **pair,
+            "guidance_end": 1 - (1 - values["guidance_start"]) * (1 - values["guidance_end"]),
         },
         st.fixed_dictionaries({name: values_of(name) for name in GenerationRequest.model_fields}),
         st.sampled_from(list(OFF)),

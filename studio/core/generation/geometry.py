@@ -32,6 +32,7 @@ MAX_UNTILED_SIDE_PX = 4096  # that a second pass paints in one piece
 # Of an image that comes out; the same as of one that comes in.
 MAX_IMAGE_SIDE_PX = 16_384
 MAX_IMAGE_PIXELS = 64_000_000
+STRENGTH_UNITS = 10_000  # strengths that are worked out have four digits
 
 
 def count_effective_steps(steps: int, strength: float) -> int:
@@ -42,6 +43,20 @@ def count_effective_steps(steps: int, strength: float) -> int:
         strength: 0 to 1.
     """
     return min(int(steps * strength), steps)
+
+
+def find_strength(steps: int, running_steps: int) -> float:
+    """Return a strength of four digits at which so many steps run, all of them at most.
+
+    Args:
+        steps: Steps from pure noise.
+        running_steps: 0 or more.
+    """
+    running_steps = min(running_steps, steps)
+    units = math.ceil(running_steps * STRENGTH_UNITS / steps)
+    if count_effective_steps(steps, units / STRENGTH_UNITS) < running_steps:
+        units += 1  # 50 steps at 0.58 are 28, as 28.999… is cut off
+    return units / STRENGTH_UNITS
 
 
 def resolve_size(requested_size: tuple[int | None, int | None], reference_size: Size) -> Size:

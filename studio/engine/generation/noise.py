@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from diffusers.utils.torch_utils import randn_tensor
 from torch.overrides import TorchFunctionMode
 
@@ -100,12 +101,37 @@ class Noise:
         if self._request.noise_source == "CPU":
             self.draw()
 
+    def plant_tree(self, scheduler: Any, latents: torch.Tensor) -> None:
+        """Let a scheduler's Brownian tree grow where its noise is drawn.
+
+        Its nodes would each be copied to the device; so is only what it says of a step.
+        """
+        if getattr(scheduler, "noise_sampler", self) is not None or self._is_native:
+            return
+        tree = BrownianTreeNoiseSampler(
+            torch.empty_like(latents, device="cpu"),
+            scheduler.sigmas[scheduler.sigmas > 0].min().item(),
+            scheduler.sigmas.max().item(),
+            scheduler.noise_sampler_seed,
+        )
+
+        def draw_between(start: float, end: float) -> torch.Tensor:
+            noise: torch.Tensor = tree(start, end).to(latents.device)
+            return noise
+
+        scheduler.noise_sampler = draw_between
+
+    @property
+    def _is_native(self) -> bool:
+        """True if the device itself draws the steps' noise."""
+        stream = self._step_stream
+        return stream.philox is None and stream.generator.device.type == self._device.type
+
     @contextmanager
     def lend_to_step(self) -> Iterator[torch.Generator]:
         """Lend a scheduler's step a generator; all that it draws comes from the noise source."""
         stream = self._step_stream
-        is_native = stream.generator.device.type == self._device.type
-        if stream.philox is None and is_native:
+        if self._is_native:
             yield stream.generator
             return
         with _SourceMode(stream):

@@ -156,6 +156,7 @@ class Trajectory:
         info = SCHEDULERS[self.request.scheduler]
         state = self._prepare_latents(noise)
         latents = state.latents
+        noise.plant_tree(process.scheduler, latents)
         # One copy for all steps: each would make the device wait.
         device_timesteps = process.timesteps.float().to(self._model.device.torch_device).split(1)
         for index, timestep in enumerate(process.timesteps):

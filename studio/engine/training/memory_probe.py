@@ -122,13 +122,16 @@ def measure_activation_bytes(trainer: Trainer, batch: Batch) -> int:
             weight_pointers.add(tensor.untyped_storage().data_ptr())
     storage_bytes: dict[int, int] = {}
 
-    def record_storage(tensor: torch.Tensor) -> torch.Tensor:
+    def record_storage(tensor: torch.Tensor) -> None:
+        # Nothing is kept: a graph that holds its own tensor is never freed, and with it the model.
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weight_pointers:
             storage_bytes[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(record_storage, lambda tensor: tensor):
+    def refuse(_: None) -> torch.Tensor:
+        raise RuntimeError("what was only measured has no backward pass")
+
+    with torch.autograd.graph.saved_tensors_hooks(record_storage, refuse):
         trainer.weighted_loss(batch)
     return sum(storage_bytes.values())
 

@@ -6,7 +6,6 @@ who may ask (services/picture_links.py), what is done with the settings.
 
 from __future__ import annotations
 
-import http.client
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
@@ -14,8 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from studio.core.generation.recipes.recipe import Recipe
 from studio.errors import BadPicture, DownloadError
-from studio.storage.downloads.network import LostConnection
-from studio.storage.downloads.safe_http import Answer, SafeClient
+from studio.storage.downloads.safe_http import Answer, SafeClient, read_body
 from studio.storage.downloads.site_rules import Request
 from studio.storage.gallery import read_image_settings
 from studio.storage.odd_files import make_printable
@@ -23,7 +21,6 @@ from studio.storage.odd_files import make_printable
 MAX_PICTURE_BYTES = 64 * 2**20
 MAX_SECONDS = 60.0  # somebody waits for the answer
 MAX_NAME_CHARS = 80
-_CHUNK_BYTES = 2**16
 
 
 def read_linked_settings(client: SafeClient, url: str, *, is_confirmed: bool = False) -> Recipe:
@@ -64,23 +61,9 @@ def _read_whole(answer: Answer, end: float) -> bytes:
     )
     if (answer.length or 0) > MAX_PICTURE_BYTES:
         raise too_large
-    data = bytearray()
-    while True:
-        try:
-            chunk = answer.response.read1(_CHUNK_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            raise LostConnection(
-                f"The connection to {answer.host} broke ({type(error).__name__})."
-            ) from None
-        if not chunk:
-            break
-        data += chunk
-        if len(data) > MAX_PICTURE_BYTES:
-            raise too_large
-        if time.monotonic() > end:
-            raise DownloadError(
-                f"{answer.host} sends it too slowly. Save the picture, then drop the file."
-            )
-    if answer.length is not None and len(data) != answer.length:
-        raise LostConnection(f"{answer.host} hung up in the middle of its answer.")
-    return bytes(data)
+    too_slow = DownloadError(
+        f"{answer.host} sends it too slowly. Save the picture, then drop the file."
+    )
+    return read_body(
+        answer, max_bytes=MAX_PICTURE_BYTES, end=end, too_large=too_large, too_slow=too_slow
+    )

@@ -187,7 +187,16 @@ class SafeClient:
         def ask() -> Any:
             end = time.monotonic() + MAX_ANSWER_SECONDS
             with self.open(request) as answer:
-                body = _read_small(answer, end)
+                too_much = StrayAnswer(
+                    f"{answer.host} answers with more, or more slowly, than any list of files does."
+                )
+                body = read_body(
+                    answer,
+                    max_bytes=MAX_ANSWER_BYTES,
+                    end=end,
+                    too_large=too_much,
+                    too_slow=too_much,
+                )
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):
@@ -273,8 +282,26 @@ def _parse_retry_after(text: str) -> float:
         return 0.0
 
 
-def _read_small(answer: Answer, end: float) -> bytes:
-    """Read a whole answer of a limited size, in a limited time."""
+def read_body(
+    answer: Answer,
+    *,
+    max_bytes: int,
+    end: float,
+    too_large: DownloadError,
+    too_slow: DownloadError,
+) -> bytes:
+    """Read a whole answer into memory.
+
+    Args:
+        answer: What is open.
+        max_bytes: The most that it may be.
+        end: When it has to be there, by `time.monotonic`.
+        too_large: What to raise where it is more.
+        too_slow: What to raise where it is not.
+
+    Raises:
+        LostConnection: It broke off.
+    """
     body = bytearray()
     while True:
         try:
@@ -286,10 +313,10 @@ def _read_small(answer: Answer, end: float) -> bytes:
         if not chunk:
             break
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES or time.monotonic() > end:
-            raise StrayAnswer(
-                f"{answer.host} answers with more, or more slowly, than any list of files does."
-            )
+        if len(body) > max_bytes:
+            raise too_large
+        if time.monotonic() > end:
+            raise too_slow
     if answer.length is not None and len(body) != answer.length:
         raise LostConnection(f"{answer.host} hung up in the middle of its answer.")
     return bytes(body)

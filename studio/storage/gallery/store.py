@@ -28,13 +28,20 @@ from studio.errors import StudioError
 from studio.imaging.encode import encode_png
 from studio.settings import Settings
 from studio.storage.database import Database, Row
-from studio.storage.gallery import tables
 from studio.storage.gallery.bin import Bin
 from studio.storage.gallery.bin_options import BinOptions
 from studio.storage.gallery.files import ImageFiles
 from studio.storage.gallery.images import GeneratedImage, read_generated_image
 from studio.storage.gallery.search import ImageFilter, ImageSearch
-from studio.storage.gallery.tables import ImageOrigin
+from studio.storage.gallery.tables import (
+    MIGRATIONS,
+    ImageKind,
+    ImageOrigin,
+    describe_kind,
+    describe_words,
+    format_day,
+    list_loras,
+)
 from studio.storage.odd_files import explain_odd_file
 from studio.storage.picture_options import PictureOptions
 
@@ -53,7 +60,7 @@ class Gallery:
         self.bin_options = BinOptions(settings)
         self._database = Database(
             settings.home / "gallery.sqlite",
-            tables.MIGRATIONS,
+            MIGRATIONS,
             rebuildable=True,
             holds="the list of your pictures",
         )
@@ -123,7 +130,7 @@ class Gallery:
         data = encode_png(image, build_texts(making, self.options.load()))
         name = f"{request.seed}-{digest[:8]}"
         path = self.files.write(data, image, created=created, name=name)
-        origin = origin or ImageOrigin(tables.describe_kind(metadata))
+        origin = origin or ImageOrigin(describe_kind(metadata))
         return self._add_to_index(path, metadata, origin, is_linked=True)
 
     def search(
@@ -236,7 +243,7 @@ class Gallery:
             try:
                 with explain_odd_file(path):
                     metadata = self.files.read_metadata(path).model_dump(mode="json")
-                    origin = ImageOrigin(tables.describe_kind(metadata))
+                    origin = ImageOrigin(describe_kind(metadata))
                     self._add_to_index(path, metadata, origin, is_linked=False)
             except StudioError:
                 continue  # not one of ours, or damaged: it stays, and is not indexed
@@ -272,14 +279,14 @@ class Gallery:
                     image_id,
                 )
 
-    def _complete_row(self, image_id: int) -> tables.ImageKind:
+    def _complete_row(self, image_id: int) -> ImageKind:
         """List the LoRAs of a row that an earlier studio wrote; return what its settings say."""
         sql = "SELECT metadata FROM image_metadata WHERE id = ?"
         for row in self._database.execute(sql, image_id):
             try:
                 metadata = json.loads(row["metadata"])
-                self._add_loras(image_id, tables.list_loras(metadata))
-                return tables.describe_kind(metadata)
+                self._add_loras(image_id, list_loras(metadata))
+                return describe_kind(metadata)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 break  # damaged: it is left out wherever it would be shown
         return "txt2img"
@@ -306,7 +313,7 @@ class Gallery:
     def _add_to_index(
         self, path: Path, metadata: dict[str, Any], origin: ImageOrigin, *, is_linked: bool
     ) -> GeneratedImage:
-        model, search_text = tables.describe_words(metadata)
+        model, search_text = describe_words(metadata)
         with self._database.transaction():
             self._remove_row(str(path))
             (row,) = self._database.execute(
@@ -319,13 +326,13 @@ class Gallery:
                 model,
                 origin.kind,
                 origin.series,
-                tables.format_day(metadata["created"]),
+                format_day(metadata["created"]),
                 is_linked,
                 search_text,
             )
             sql = "INSERT OR REPLACE INTO image_metadata VALUES (?, ?)"
             self._database.execute(sql, row["id"], json.dumps(metadata))
-            self._add_loras(row["id"], tables.list_loras(metadata))
+            self._add_loras(row["id"], list_loras(metadata))
         return read_generated_image(
             path,
             self.files.get_thumbnail_path(path),

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
+from studio.core.generation.recipes.file_names import hide_paths
 from studio.errors import BadFile
 from studio.storage import atomic
 from studio.storage.models.adapter_kinds import (
@@ -294,9 +295,9 @@ def _parse_trigger_words(phrase: str) -> tuple[str, ...]:
 
 
 def _clean_text(text: str) -> str:
-    """Make text fit to be shown anywhere: no control characters, no half surrogates, not long."""
+    """Make text fit to be shown anywhere: no control characters, nobody's folders, not long."""
     characters = (char if char.isprintable() else " " for char in text[:MAX_TEXT_CHARS])
-    return "".join(characters).strip()
+    return hide_paths("".join(characters).strip())
 
 
 def _parse_tag_frequency(text: str) -> tuple[tuple[str, int], ...]:

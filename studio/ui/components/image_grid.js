@@ -35,9 +35,8 @@ const send = (action, more = {}, changes = null) =>
     ...more,
   });
 const button = (label, title, act, more = {}) => {
-  const made = make('button', {
-    type: 'button', className: 'do', textContent: label, title, ...more,
-  });
+  const made = make('button', {type: 'button', className: 'do', title, ...more});
+  made.textContent = label;
   made.addEventListener('click', act);
   return made;
 };
@@ -78,13 +77,12 @@ const favourites = button('♥', 'Only favourites', () =>
   send('show', {}, {favourites: !options().show?.favourites}),
 );
 favourites.setAttribute('aria-label', 'Only favourites');
+const noFilter = {kind: '', day: '', model: '', lora: ''};
 const clear = button('Clear filters', '', () =>
-  send('show', {}, {
-    query: '', kind: '', day: '', model: '', lora: '', stars: '', favourites: false,
-  }),
+  send('show', {}, {...noFilter, query: '', stars: '', favourites: false}),
 );
 const bin = button('Bin', 'Images you threw away', () =>
-  send('show', {}, {bin: !options().show?.bin, series: '', kind: '', day: '', model: '', lora: ''}),
+  send('show', {}, {...noFilter, bin: !options().show?.bin, series: ''}),
 );
 bin.id = 'gallery-bin-open';
 bar.append(query, ...Object.values(selects), favourites, clear, bin);
@@ -144,9 +142,8 @@ const binLines = () => {
         }),
       ),
     ];
-  const number = make('input', {
-    type: 'number', min: 0, max: 3650, value: days, id: 'gallery-bin-days',
-  });
+  const number = make('input', {type: 'number', min: 0, max: 3650, value: days});
+  number.id = 'gallery-bin-days';
   number.setAttribute('aria-label', 'Days that images stay in the bin; 0 keeps them');
   number.addEventListener('change', () => send('days', {days: number.value}));
   const row = line(
@@ -340,10 +337,11 @@ const draw = () => {
   }
   const {total = 0, images = 0, offset = 0, size = 48, empty = ''} = options();
   const page = Math.floor(offset / size);
-  const [first, last, all] = [offset + 1, offset + entries().length, total]
-    .map(number => number.toLocaleString('en'));
+  const [from, to, all] = [offset + 1, offset + entries().length, total].map(number =>
+    number.toLocaleString('en'),
+  );
   $('#gallery-count').textContent = total
-    ? `${first}–${last} of ${all}` +
+    ? `${from}–${to} of ${all}` +
       (images > total ? ` (${counted(images, 'image')})` : '')
     : empty;
   newer.disabled = page === 0;
@@ -398,8 +396,8 @@ list.addEventListener('keydown', event => {
 });
 document.addEventListener('keydown', event => {
   if (!element.offsetParent || dialog.open || event.altKey) return;
-  const typing = 'input:not([type=checkbox]), textarea, select, [contenteditable]';
-  if (event.target.closest(typing)) return;
+  const typed = 'input:not([type=checkbox]), textarea, select, [contenteditable]';
+  if (event.target.closest(typed)) return;
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key === 'a' && entries().length) tickOnly(entries().map(entry => entry.key));
@@ -490,9 +488,8 @@ const place = () => {
     Math.max(0, (picture.naturalHeight * now - sheet.clientHeight) / 2),
   ];
   shift = shift.map((value, axis) => Math.max(-room[axis], Math.min(room[axis], value)));
-  const [across, down] = shift;
-  picture.style.transform =
-    `translate(-50%, -50%) translate(${across}px, ${down}px) scale(${now})`;
+  const [right, down] = shift;
+  picture.style.transform = `translate(-50%, -50%) translate(${right}px, ${down}px) scale(${now})`;
   picture.style.imageRendering = now >= 3 ? 'pixelated' : 'auto';
   sheet.dataset.zoomed = room[0] || room[1] ? 'yes' : '';
   $('[data-do=fit]').setAttribute('aria-pressed', !scale);
@@ -558,8 +555,7 @@ const follow = () => {
   if (!dialog.open) return;
   const every = single();
   if (edge && every.length) looked = every.at(edge === 'first' ? 0 : -1).key;
-  else if (!byKey(looked))
-    looked = every[Math.min(place.index || 0, every.length - 1)]?.key ?? null;
+  else if (!byKey(looked)) looked = every[Math.min(place.index || 0, every.length - 1)]?.key;
   edge = '';
   paintLook();
 };

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 
-from studio.core.generation.geometry import count_effective_steps
+from studio.core.generation.geometry import count_effective_steps, find_strength
 from studio.core.generation.recipes.a1111_programs import StepCounting
 from studio.core.generation.recipes.draft import RecipeDraft
 from studio.core.generation.recipes.file_names import clean_file_name
@@ -61,12 +61,6 @@ def count_a1111_steps(steps: int, strength: float, scheduler: str) -> int:
     """Return how many steps A1111 runs on a picture."""
     share = int(min(strength, _MAX_A1111_STRENGTH) * steps)
     return share if scheduler in _TIMESTEP_SAMPLERS else share + 1
-
-
-def find_strength(steps: int, run_steps: int) -> float:
-    """Return the strength at which so many of the steps run here."""
-    strength = round(min(run_steps, steps) / steps, 4)
-    return strength if count_effective_steps(steps, strength) >= run_steps else strength + 1e-4
 
 
 def find_a1111_strength(steps: int, strength: float, scheduler: str) -> float:

@@ -11,9 +11,7 @@ Source: comfyanonymous/ComfyUI's KSampler (set_steps). Facts, no code.
 
 from __future__ import annotations
 
-import math
-
-from studio.core.generation.geometry import count_effective_steps
+from studio.core.generation.geometry import count_effective_steps, find_strength
 from studio.core.generation.recipes.comfyui_graph import Node
 from studio.core.generation.recipes.comfyui_samplers import Origin, Pass, read_pass
 from studio.core.generation.recipes.comfyui_values import GraphValues
@@ -23,7 +21,6 @@ from studio.core.generation.recipes.seeds import read_seed
 
 _MAX_STEPS_HERE = 150
 _MAX_STEPS_THERE = 10_000
-_STRENGTH_UNITS = 10_000  # strengths are written with four digits
 # What ComfyUI's nodes have by default: the ends that Stable Diffusion's own levels have.
 _OWN_LEVELS = {"sigma_min": 0.0291675, "sigma_max": 14.614642, "rho": 7.0}
 _LEVEL_TOLERANCE = 0.01
@@ -164,11 +161,6 @@ def find_share(steps: int, denoise: float, draft: RecipeDraft) -> tuple[int, flo
     if count_effective_steps(whole_steps, denoise) == steps:
         return whole_steps, denoise
     return whole_steps, find_strength(whole_steps, steps)
-
-
-def find_strength(whole_steps: int, running_steps: int) -> float:
-    """Return a strength of few digits at which just so many steps of the whole way run."""
-    return math.ceil(running_steps * _STRENGTH_UNITS / whole_steps) / _STRENGTH_UNITS
 
 
 def take_second_pass(
