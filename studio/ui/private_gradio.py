@@ -81,7 +81,9 @@ class Page(gr.Blocks):
 
     def launch(self, **options: Any) -> Any:  # type: ignore[override]
         """Serve the page, as gr.Blocks does; what it keeps of each visit is little and bounded."""
-        served = super().launch(**options, max_threads=PAGE_SLOTS)
+        # Without `_frontend` gradio does not ask for the page itself first: on a busy machine that
+        # took longer than the 3 s it grants, and it would refuse to start.
+        served = super().launch(**options, max_threads=PAGE_SLOTS, _frontend=False)
         states = PageStates(self)
         states.set_blocks(self)
         self.app.state_holder = states

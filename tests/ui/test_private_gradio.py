@@ -85,6 +85,19 @@ def test_a_page_with_a_public_link_loads_its_own_scripts() -> None:
         page.close()
 
 
+def test_a_page_that_is_slow_to_answer_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the first look at it takes longer than gradio waits for."""
+    need_port()
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
+    with Page() as page:
+        gr.Button()
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        assert httpx.get(page.local_url).is_success
+    finally:
+        page.close()
+
+
 # ---- the queue, its places and sessions ----
 
 
