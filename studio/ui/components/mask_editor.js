@@ -43,6 +43,7 @@ let scale = 1,
   left = 0,
   top = 0,
   fitted = true,
+  fittedTo = [0, 0],
   pointer = null,
   stroke = null,
   last = null,
@@ -87,6 +88,7 @@ const fit = () => {
   left = (pad.clientWidth - w * scale) / 2 + l * scale;
   top = (pad.clientHeight - h * scale) / 2 + t * scale;
   fitted = true;
+  fittedTo = [pad.clientWidth, pad.clientHeight];
 };
 let asked = false;
 const draw = () => {
@@ -104,8 +106,10 @@ const paint = () => {
   if (screen.width !== w || screen.height !== h) {
     screen.width = w;
     screen.height = h;
-    if (fitted && picture) fit();
   }
+  // A picture may come while the pad is out of sight and has no size.
+  if (fitted && picture && (fittedTo[0] !== pad.clientWidth || fittedTo[1] !== pad.clientHeight))
+    fit();
   pen.setTransform(1, 0, 0, 1, 0, 0);
   pen.clearRect(0, 0, w, h);
   if (!picture) return;
