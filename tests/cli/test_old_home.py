@@ -44,7 +44,7 @@ def test_a_studio_shows_it_and_its_worker_goes_on_with_it(
     with Browser(open_studio(folder)) as browser:
         browser.get("/")
         shown = browser.touch("tab-gallery", "select", []).json()["data"][0]
-        assert shown["options"]["images"] == 7
+        assert shown["props"]["options"]["images"] == 7
         (dataset,) = browser.ask("dataset", DATASET).json()["data"]
         assert dataset["pictures"] == 4
         made = browser.ask("generate", QUICK["prompt"]).json()["data"][1]

@@ -90,8 +90,11 @@ def test_the_page_ends_whenever_it_is_asked_to(tmp_path: Path, number: signal.Si
             process.send_signal(number)
             began = time.monotonic()
             status = process.wait(60)
-        # Before its first line a process ends as the system has it, by the signal itself.
-        assert status in (128 + number, -number), (moment, (tmp_path / "log.txt").read_text())
+        # Before its first line a process ends as the system has it, by the signal itself, or as
+        # Python has it where it still looks for its packages.
+        text = (tmp_path / "log.txt").read_text()
+        is_python_alone = status == 1 and text.startswith("Fatal Python error: init_import_site")
+        assert is_python_alone or status in (128 + number, -number), (moment, text)
         seconds = time.monotonic() - began
         if seconds > signals.GRACE_SECONDS + 3:  # of a busy machine
             late[moment] = seconds

@@ -126,7 +126,7 @@ def shown(page: Page) -> bytes:
     """The bytes of the picture that the page shows."""
     image = page.locator("#result img").first
     expect(image).to_be_visible()
-    return page.request.get(str(image.get_attribute("src"))).body()
+    return page.request.get(str(image.evaluate("one => one.src"))).body()
 
 
 def go(page: Page, tab: str = "Sweep") -> None:
@@ -147,7 +147,7 @@ def done(page: Page, cells: int, said: str = "done") -> None:
 
 def body(page: Page, image: Locator) -> bytes:
     expect(image).to_be_visible()
-    return page.request.get(str(image.get_attribute("src"))).body()
+    return page.request.get(str(image.evaluate("one => one.src"))).body()
 
 
 def place(image: Locator) -> Path:
