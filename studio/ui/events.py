@@ -30,6 +30,10 @@ EVENT_OPTIONS: dict[str, Any] = {
 # A plain POST; but a gr.Error is not shown: only for looking.
 UNQUEUED_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"queue": False}
 
+# Of a list of rows: a click on a second row comes while the first one's answer is still on its way,
+# and gradio would drop it.
+ROW_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"trigger_mode": "multiple"}
+
 
 def button_click_js(selector: str = "button[data-action]") -> str:
     """Return JavaScript by which the buttons of an HTML block say what to do with what."""

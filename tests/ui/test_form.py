@@ -66,6 +66,18 @@ def test_a_page_that_nobody_uses_rests(built: gr.Blocks) -> None:
     assert 0.005 <= built._queue.sleep_when_free <= 0.02
 
 
+def test_no_click_on_a_list_is_dropped(built: gr.Blocks) -> None:
+    """gradio drops a click while the answer to the last one is on its way; there it may be another row's."""
+    modes = {
+        getattr(built.blocks[block], "elem_id", ""): handler.trigger_mode
+        for handler in built.fns.values()
+        for block, event in handler.targets
+        if event == "click" and getattr(handler.fn, "__name__", "") == "handle_action"
+    }
+    lists = ("download-list", "queue-list", "models-list", "gallery-grid")
+    assert {name: modes[name] for name in lists} == dict.fromkeys(lists, "multiple")
+
+
 def test_a_number_that_begins_empty_is_told_so(page: dict[str, dict[str, Any]]) -> None:
     """Told None, gradio's page would show a 0 as soon as it is in view, and send it."""
     numbers = {id: props["value"] for id, props in page.items() if props["type"] == "number"}

@@ -23,6 +23,7 @@ from studio.ui.errors import report_errors
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     poll_while_visible_js,
@@ -119,7 +120,7 @@ class DownloadBar:
             cancels=[looking_closer],  # else its answer would come back to the empty bar
             **EVENT_OPTIONS,
         )
-        self.list.click(self.handle_action, None, [self.list], **EVENT_OPTIONS)
+        self.list.click(self.handle_action, None, [self.list], **ROW_EVENT_OPTIONS)
         self.list.submit(
             self.poll,
             {self.shown_revision, self.last_done},

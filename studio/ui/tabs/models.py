@@ -30,6 +30,7 @@ from studio.ui.components.use_buttons import (
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     button_click_js,
@@ -187,7 +188,10 @@ class ModelsTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         self.cards.click(
-            self.handle_action, inputs, [self.cards, self.page, self.outcome], **EVENT_OPTIONS
+            self.handle_action,
+            inputs,
+            [self.cards, self.page, self.outcome],
+            **ROW_EVENT_OPTIONS,
         )
         adding = self.upload.upload(
             self.add_file,

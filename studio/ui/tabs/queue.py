@@ -19,7 +19,7 @@ from studio.storage.jobs import Job
 from studio.ui.errors import report_errors
 from studio.ui.events import (
     BUTTON_CLICK_JS,
-    EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     poll_while_visible_js,
@@ -49,7 +49,7 @@ class QueueTab:
             [self.rows, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
-        self.rows.click(self.handle_action, self.page, [self.rows, self.page], **EVENT_OPTIONS)
+        self.rows.click(self.handle_action, self.page, [self.rows, self.page], **ROW_EVENT_OPTIONS)
 
     def render(self, visitor: Visitor, page: int = 0) -> Updates:
         """Render a page of the jobs: the open ones in their order, then those that have ended.
