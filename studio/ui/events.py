@@ -47,12 +47,14 @@ BUTTON_CLICK_JS = button_click_js()  # a list of rows with buttons is one HTML b
 
 
 def poll_while_visible_js(interval_seconds: float) -> str:
-    """Return JavaScript by which an HTML block sends `submit` again and again while it is in view.
+    """Return JavaScript by which an HTML block sends `submit` again and again in an open tab.
 
-    A gr.Timer would go on in tabs that nobody sees.
+    A gr.Timer would go on in tabs that nobody sees. Of the block itself nothing is to be seen while
+    it is empty.
     """
     return (
-        "setInterval(() => { if (element.offsetParent && !document.hidden) trigger('submit'); }, "
+        "const panel = element.closest('[role=tabpanel]') || element; "
+        "setInterval(() => { if (panel.offsetParent && !document.hidden) trigger('submit'); }, "
         f"{interval_seconds * 1000:.0f});"
     )
 

@@ -6,7 +6,6 @@ sites and files (services/downloads.py); where on the page this stands; what els
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -44,7 +43,6 @@ class DownloadBar:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.downloads = Downloads(services.home.settings)
-        self._render_library: Callable[[Visitor], Updates] = lambda _visitor: {}
         with gr.Column(visible=False, elem_id="download-bar") as self.block:
             with gr.Row(elem_classes="download-row"):
                 self.link = gr.Textbox(
@@ -80,7 +78,7 @@ class DownloadBar:
         )
         self.shown_spec = gr.State(None)
         self.shown_revision = gr.State(None)
-        self.last_done = gr.State(None)
+        self.last_done = gr.State(None)  # the library is shown anew when it changes
 
     @property
     def outputs(self) -> list[Any]:
@@ -91,16 +89,8 @@ class DownloadBar:
         """Place the list of downloads, which is seen while the link's field may be closed."""
         self.list.render()  # type: ignore[no-untyped-call]
 
-    def wire(
-        self, render_library: Callable[[Visitor], Updates], library_outputs: list[Any]
-    ) -> None:
-        """Connect the events.
-
-        Args:
-            render_library: What else changes when a download has ended.
-            library_outputs: The components that it changes.
-        """
-        self._render_library = render_library
+    def wire(self) -> None:
+        """Connect the events."""
         looked_up = [self.found, self.choice, self.name, self.is_confirmed, self.shown_spec]
         # What was shown for another link is gone before this one is asked about, and stays gone
         # where that fails.
@@ -123,8 +113,8 @@ class DownloadBar:
         self.list.click(self.handle_action, None, [self.list], **ROW_EVENT_OPTIONS)
         self.list.submit(
             self.poll,
-            {self.shown_revision, self.last_done},
-            [self.list, self.shown_revision, self.last_done, *library_outputs],
+            {self.shown_revision},
+            [self.list, self.shown_revision, self.last_done],
             **UNQUEUED_EVENT_OPTIONS,
         )
 
@@ -224,14 +214,11 @@ class DownloadBar:
             return {self.shown_revision: gr.skip()}
         jobs = self._list_jobs()
         last_done = max((job.id for job in jobs if job.state == "done"), default=0)
-        updates: Updates = {
+        return {
             self.list: render_downloads(jobs),
             self.shown_revision: revision,
             self.last_done: last_done,
         }
-        if values[self.last_done] not in (None, last_done):
-            updates |= self._render_library(visitor)
-        return updates
 
     def _list_jobs(self) -> list[Job]:
         jobs = self.services.home.jobs

@@ -165,6 +165,11 @@ class ModelsTab:
                         "Add", scale=0, min_width=90, elem_id="models-path-add"
                     )
 
+    @property
+    def _library_changes(self) -> tuple[gr.State, ...]:
+        """Numbers that change with the library; each has one writer, so no change is lost."""
+        return self.download_bar.last_done, self.options.saved
+
     def _wire(self) -> None:
         filters = (self.search, self.kind, self.family, self.favourites)
         inputs: set[Any] = {*filters, self.page}
@@ -183,7 +188,7 @@ class ModelsTab:
         )
         self.cards.submit(
             self.poll,
-            {*inputs, self.shown_revision},
+            {*inputs, self.shown_revision, *self._library_changes},
             [self.cards, self.shown_revision],
             **UNQUEUED_EVENT_OPTIONS,
         )
@@ -209,9 +214,7 @@ class ModelsTab:
             [self.cards, self.outcome, self.path, self.folder_name],
             **EVENT_OPTIONS,
         )
-        # The next look at the library shows what has come.
-        self.download_bar.wire(lambda _visitor: {self.shown_revision: None}, [self.shown_revision])
-        self.options.saved.change(lambda: None, None, self.shown_revision, **EVENT_OPTIONS)
+        self.download_bar.wire()
 
     def render(self, visitor: Visitor, values: Updates | None = None, page: int = 0) -> Updates:
         """Render a page of the library.
@@ -305,12 +308,13 @@ class ModelsTab:
     def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Render the library, if something has changed that changes by itself.
 
-        That is what workers do, what is read in the background, and previews that were made; else
-        the disk is read when somebody asks.
+        That is what workers do, what is read in the background, previews that were made, downloads
+        and decisions on models; else the disk is read when somebody asks.
         """
         index = self.services.home.library.shelf.index
         status = self.services.home.jobs.get_worker_status()
-        revision = repr((status, index.num_waiting, self.previews.revision))
+        changes = [values[state] for state in self._library_changes]
+        revision = repr((status, index.num_waiting, self.previews.revision, changes))
         if revision == values[self.shown_revision]:
             return {self.shown_revision: gr.skip()}
         updates = self.render(visitor_from_request(request), values, values[self.page])
