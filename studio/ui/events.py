@@ -53,9 +53,9 @@ def poll_while_visible_js(interval_seconds: float) -> str:
     it is empty.
     """
     return (
-        "const panel = element.closest('[role=tabpanel]') || element; "
+        "{ const panel = element.closest('[role=tabpanel]') || element; "
         "setInterval(() => { if (panel.offsetParent && !document.hidden) trigger('submit'); }, "
-        f"{interval_seconds * 1000:.0f});"
+        f"{interval_seconds * 1000:.0f}); }}"
     )
 
 
