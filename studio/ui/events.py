@@ -36,11 +36,28 @@ ROW_EVENT_OPTIONS: dict[str, Any] = EVENT_OPTIONS | {"trigger_mode": "multiple"}
 
 
 def button_click_js(selector: str = "button[data-action]") -> str:
-    """Return JavaScript by which the buttons of an HTML block say what to do with what."""
-    return f"""element.addEventListener('click', event => {{
-  const button = event.target.closest('{selector}');
-  if (button) trigger('click', {{action: button.dataset.action, target: button.dataset.target}});
-}});"""
+    """Return JavaScript by which the buttons of an HTML block say what to do with what.
+
+    A block that is drawn anew while a button is held down has lost that button, and the browser
+    knows of no click: what was pressed is done when it is let go.
+    """
+    return f"""{{
+  const send = button =>
+    trigger('click', {{action: button.dataset.action, target: button.dataset.target}});
+  let pressed = null;
+  element.addEventListener('pointerdown', event => {{
+    pressed = event.button ? null : event.target.closest('{selector}');
+  }});
+  element.addEventListener('pointercancel', () => {{ pressed = null; }});
+  element.addEventListener('pointerup', () => {{
+    if (pressed && !pressed.isConnected) send(pressed);
+    pressed = null;
+  }});
+  element.addEventListener('click', event => {{
+    const button = event.target.closest('{selector}');
+    if (button) send(button);
+  }});
+}}"""
 
 
 BUTTON_CLICK_JS = button_click_js()  # a list of rows with buttons is one HTML block

@@ -110,7 +110,7 @@ class DownloadBar:
             cancels=[looking_closer],  # else its answer would come back to the empty bar
             **EVENT_OPTIONS,
         )
-        self.list.click(self.handle_action, None, [self.list], **ROW_EVENT_OPTIONS)
+        self.list.click(self.handle_action, None, None, **ROW_EVENT_OPTIONS)
         self.list.submit(
             self.poll,
             {self.shown_revision},
@@ -190,8 +190,8 @@ class DownloadBar:
             self.services.submit_download(validate(DownloadSpec, shown | own), visitor)
             return {**self.clear(), self.link: "", self.list: self.render(visitor)}
 
-    def handle_action(self, event: gr.EventData, request: gr.Request) -> Updates:
-        """Handle a button of a download: stop it, or go on with it."""
+    def handle_action(self, event: gr.EventData, request: gr.Request) -> None:
+        """Handle a button of a download: stop it, or go on with it. The next poll shows it."""
         with report_errors():
             visitor = visitor_from_request(request)
             visitor.require_owner("Downloading")
@@ -204,7 +204,6 @@ class DownloadBar:
                     self.services.retry_job(job, visitor)
                 case "remove":
                     self.downloads.hide_ended(self.services.home.jobs, job, visitor)
-            return {self.list: self.render(visitor)}
 
     def poll(self, values: Updates, request: gr.Request) -> Updates:
         """Render the downloads, if a job has changed since the page last asked."""
