@@ -26,6 +26,7 @@ MODULE_SCRIPTS = (
     STATIC_FOLDER / "shortcuts.js",
     STATIC_FOLDER / "tips.js",
     STATIC_FOLDER / "field_faults.js",
+    STATIC_FOLDER / "look.js",
 )
 # In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
 # leave out all that is newer than @media.

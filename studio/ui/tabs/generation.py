@@ -44,6 +44,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     visitor_from_request,
 )
 from studio.ui.form import Form
@@ -318,19 +319,22 @@ class GenerationTab:
         )
 
     def _wire_generation(self) -> None:
-        self.generate.click(
+        making = self.generate.click(
             self.submit,
             self.inputs,
             [*self.result_panel.refresh_outputs, self.stop],
             preprocess=False,
             **EVENT_OPTIONS,
-        ).failure(
+        )
+        making.failure(
             self.explain_refusal,
             self.inputs,
             self.estimate,
             preprocess=False,
             **EVENT_OPTIONS,
         )
+        result = f"#tab-{self.ID} .stage > .view"
+        making.success(None, None, None, js=look_at_js(result, "Result"), **EVENT_OPTIONS)
         seed = self.form["seed"]
         self.result_panel.reuse_seed_button.click(
             self.reuse_seed, self.result_panel.selected_path, seed, **EVENT_OPTIONS

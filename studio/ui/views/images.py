@@ -107,7 +107,8 @@ def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
     steps = f"{request.steps}"
     if request.effective_steps != request.steps:
         steps = f"{request.effective_steps} of {request.steps}"
-    facts: list[Fact] = [
+    facts: list[Fact] = [("Stopped", f"at {image.stopped_at}")] if image.stopped_at else []
+    facts += [
         ("Model", request.model),
         ("Size", f"{file_size[0]} × {file_size[1]}"),
         ("Steps", steps),

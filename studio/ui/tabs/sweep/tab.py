@@ -33,6 +33,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     visitor_from_request,
 )
 from studio.ui.form import Form
@@ -265,11 +266,16 @@ class SweepTab:
 
     def _wire_run(self) -> None:
         outputs = [*self.view.outputs, self.sweep_list]
-        self.run.click(self.submit, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS)
-        self.extend.click(
-            self.extend_sweep, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS
+        runs = (
+            self.run.click(self.submit, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS),
+            self.extend.click(
+                self.extend_sweep, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS
+            ),
+            self.resume.click(self.resume_sweep, self.view.sweep_id, outputs, **EVENT_OPTIONS),
         )
-        self.resume.click(self.resume_sweep, self.view.sweep_id, outputs, **EVENT_OPTIONS)
+        for run in runs:
+            look = look_at_js("#sweep-head", "Sweep")
+            run.success(None, None, None, js=look, **EVENT_OPTIONS)
 
     def _wire_plan(self) -> None:
         """Keep the plan up to date with all that it depends on."""

@@ -27,6 +27,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     read_sent_text,
     visitor_from_request,
 )
@@ -249,7 +250,7 @@ class TrainingTab:
             [*self.view.outputs, self.run_list],
             preprocess=False,
             **EVENT_OPTIONS,
-        )
+        ).success(None, None, None, js=look_at_js("#run-head", "Training"), **EVENT_OPTIONS)
         self.start_probe.click(
             self.submit_probe, self.form.inputs, probe_outputs, preprocess=False, **EVENT_OPTIONS
         )
