@@ -30,7 +30,11 @@ MODULE_SCRIPTS = (
 )
 # In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
 # leave out all that is newer than @media.
-STYLES = (STATIC_FOLDER / "tokens.css", STATIC_FOLDER / "frame.css")
+STYLES = (
+    STATIC_FOLDER / "tokens.css",
+    STATIC_FOLDER / "frame.css",
+    STATIC_FOLDER / "toasts.css",
+)
 INNER_STYLES = (
     STATIC_FOLDER / "style.css",
     STATIC_FOLDER / "gallery.css",

@@ -50,7 +50,7 @@ def read_line(shown: str) -> tuple[str, dict[str, str], dict[str, str]]:
     placed = json.loads(html.unescape(attributes["faults"]))["faults"]
     tokens = json.loads(html.unescape(attributes.get("tokens", "[]")))
     words = html.unescape(re.sub(r"<[^>]+>", "", shown)).strip()
-    return words, dict(placed), dict(tokens)
+    return words, {element: text for element, _, text in placed}, dict(tokens)
 
 
 def check(tab: Txt2Img, by: Any, visitor: Visitor = OWNER, **values: Any) -> Any:
@@ -59,7 +59,10 @@ def check(tab: Txt2Img, by: Any, visitor: Visitor = OWNER, **values: Any) -> Any
 
 # What Generate refuses, and the field beside which that stands (none for what is no field's alone).
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"prompt": "a cat AND a dog", "negative_prompt": "x <lora:moon:1>"}, "txt2img-negative-prompt"),
+    (
+        {"prompt": "a cat AND a dog", "negative_prompt": "x <lora:moon:1>"},
+        "txt2img-negative-prompt",
+    ),
     ({"prompt": "a dog <lora:nothere:0.5>"}, ""),
     ({"prompt": "a __seasons__ day"}, "txt2img-prompt"),
     ({"prompt": "embedding:nothere"}, "txt2img-prompt"),
@@ -131,7 +134,9 @@ def test_prompts_are_counted(tab: Txt2Img, by: Any) -> None:
         }
     long = check(tab, by, prompt=" ".join([text] * 9))[2]["txt2img-prompt"]
     assert long == f"{9 * length} / {75 * -(-9 * length // 75)}"
-    assert check(tab, by, prompt=f"{text} BREAK {text}")[2]["txt2img-prompt"] == f"{75 + length} / 150"
+    assert (
+        check(tab, by, prompt=f"{text} BREAK {text}")[2]["txt2img-prompt"] == f"{75 + length} / 150"
+    )
     assert check(tab, by, prompt=f"[{text}:a:0.5]")[2]["txt2img-prompt"] == f"{length} / 75"
 
 

@@ -20,10 +20,10 @@ from studio.ui.views.templates import render_macro
 
 MAX_PLACED_FAULTS = 40
 # The page's script hears of every new content of the block.
-TELL_JS = """new MutationObserver(() =>
-  element.dispatchEvent(new CustomEvent('studio-faults', {bubbles: true}))
-).observe(element, {childList: true, subtree: true});
-element.dispatchEvent(new CustomEvent('studio-faults', {bubbles: true}));"""
+TELL_JS = """const tell = () =>
+  element.dispatchEvent(new CustomEvent('studio-faults', {bubbles: true}));
+watch('value', tell);
+tell();"""
 
 
 def add_fault_line(elem_id: str) -> gr.HTML:
@@ -72,11 +72,6 @@ class FaultPlaces:
             tokens: Of prompts: the field's name, and how long it is.
             is_refused: Whether somebody asked for it: then the first field is gone to.
         """
-        placed = []
-        for fault in faults[:MAX_PLACED_FAULTS]:
-            if element_id := self.find_element(fault):
-                sentence = fault.partition(": ")[2]
-                placed.append([element_id, sentence[:1].upper() + sentence[1:]])
         counts = [
             [str(self._form[name].elem_id), str(count)]
             for name, count in tokens
@@ -88,7 +83,28 @@ class FaultPlaces:
             text=faults[0] if faults else text,
             num_more=max(0, len(faults) - 1),
             is_wrong=bool(faults),
-            placed=json.dumps({"form": self._form.name, "faults": placed}),
+            placed=self._place(faults),
             counts=json.dumps(counts) if counts else "",
             refusal=secrets.token_hex(4) if is_refused else "",
         )
+
+    def render_marks(self, faults: Sequence[str] = (), *, is_refused: bool = False) -> str:
+        """Render what the page's script puts beside the fields, for a block that lists all itself.
+
+        Arguments as for `render`.
+        """
+        return render_macro(
+            "components.html",
+            "fault_marks",
+            placed=self._place(faults),
+            refusal=secrets.token_hex(4) if is_refused else "",
+        )
+
+    def _place(self, faults: Sequence[str]) -> str:
+        """Return as JSON which sentence belongs to which field."""
+        placed = []
+        for fault in faults[:MAX_PLACED_FAULTS]:
+            if element_id := self.find_element(fault):
+                title, _, sentence = fault.partition(": ")
+                placed.append([element_id, title, sentence[:1].upper() + sentence[1:]])
+        return json.dumps({"form": self._form.name, "faults": placed})

@@ -22,18 +22,22 @@ const clear = id => {
   }
 };
 
-const mark = (id, text) => {
+// A row of narrow fields has the sentence below all of them, with the field's name before it.
+const rows = '.pair, .size-row, .seed-row';
+const mark = (id, text, title) => {
   const block = document.getElementById(id);
   if (!block) return;
+  const row = block.closest(rows);
   let sentence = document.getElementById(`${id}-fault`);
   if (!sentence) {
     sentence = Object.assign(document.createElement('p'), {
       id: `${id}-fault`,
       className: 'field-fault',
     });
-    block.append(sentence);
+    (row ?? block).append(sentence);
   }
-  if (sentence.textContent !== text) sentence.textContent = text;
+  const words = row ? `${title}: ${text[0].toLowerCase()}${text.slice(1)}` : text;
+  if (sentence.textContent !== words) sentence.textContent = words;
   const input = inputOf(block);
   if (!input || input.getAttribute('aria-invalid') === 'true') return;
   input.setAttribute('aria-invalid', 'true');
@@ -62,7 +66,7 @@ const showTokens = (id, text) => {
   if (!count) {
     count = Object.assign(document.createElement('span'), {
       className: 'token-count',
-      title: 'Tokens: what the model reads of this prompt. More than 75 are read in several chunks.',
+      title: 'Tokens that the model reads. More than 75 are read in several chunks.',
     });
     block.append(count);
   }
@@ -78,9 +82,13 @@ addEventListener('studio-faults', event => {
   if (!line) return;
   const {form, faults} = JSON.parse(line.dataset.faults);
   const wrong = new Map();
-  for (const [id, text] of faults) wrong.set(id, wrong.has(id) ? `${wrong.get(id)} ${text}` : text);
+  const titles = new Map();
+  for (const [id, title, text] of faults) {
+    wrong.set(id, wrong.has(id) ? `${wrong.get(id)} ${text}` : text);
+    titles.set(id, title);
+  }
   for (const id of marked.get(form) ?? []) if (!wrong.has(id)) clear(id);
-  for (const [id, text] of wrong) mark(id, text);
+  for (const [id, text] of wrong) mark(id, text, titles.get(id));
   marked.set(form, [...wrong.keys()]);
   for (const [id, text] of JSON.parse(line.dataset.tokens ?? '[]')) showTokens(id, text);
   const {refusal} = line.dataset;

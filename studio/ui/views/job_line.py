@@ -28,7 +28,12 @@ KIND_TABS = {
     kinds.UPSCALE.name: "upscale",
     kinds.DOWNLOAD.name: "models",
 }
-TASK_TABS = {"txt2img": "txt2img", "img2img": "img2img", "inpaint": "inpaint", "outpaint": "inpaint"}
+TASK_TABS = {
+    "txt2img": "txt2img",
+    "img2img": "img2img",
+    "inpaint": "inpaint",
+    "outpaint": "inpaint",
+}
 _ORDINAL_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
 
 

@@ -98,8 +98,10 @@ def _describe_outcome(job: Job) -> str:
             if num_images:
                 sentences.append(f"{num_images} finished before that.")
             if stops:
-                unfinished = "image is" if len(stops) == 1 else f"{len(stops)} images are"
-                sentences.append(f"The unfinished {unfinished} in the gallery, marked as stopped.")
+                subject = "The unfinished image is"
+                if len(stops) > 1:
+                    subject = f"The {len(stops)} unfinished images are"
+                sentences.append(f"{subject} in the gallery, marked as stopped.")
             return " ".join(sentences)
         case "interrupted":
             return f"Interrupted: {job.error}. The Queue tab can start it again."

@@ -20,6 +20,7 @@ from studio.core.generation.prompts.plan import Text
 from studio.core.generation.prompts.token_chunks import fill_chunks
 from studio.engine.models.families.clip_encoder import ClipSkipProvider
 
+
 @dataclass(frozen=True)
 class TokenChunk:
     """A chunk as a text encoder is given it: with begin, end and padding."""
