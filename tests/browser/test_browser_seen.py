@@ -64,7 +64,8 @@ def test_an_error_stands_beside_its_field_until_it_is_mended(
     expect(width).to_have_attribute("aria-invalid", "true")
     assert "txt2img-width-fault" in str(width.get_attribute("aria-describedby")).split()
     box, below = width.bounding_box(), fault.bounding_box()
-    assert box and below
+    assert box
+    assert below
     assert 0 <= below["y"] - box["y"] - box["height"] < 12
     shot(page, "seen-faults")
     # Generate goes to the first of them, and no toast says it again.

@@ -53,7 +53,8 @@ def test_an_unfinished_image_is_kept_and_marked(bench: WorkerContext) -> None:
     (entry,) = stop_at(bench, 6)[-1].images
     assert entry[STOPPED_KEY] == f"step 6 of {STEPS}"
     saved = bench.home.gallery.get(entry["path"])
-    assert saved and saved.stopped_at == f"step 6 of {STEPS}"
+    assert saved
+    assert saved.stopped_at == f"step 6 of {STEPS}"
     assert saved.size == (64, 64)
     # The file says so itself: the index can be made anew from it.
     assert json.loads(Image.open(entry["path"]).info["studio"])["contents"][STOPPED_KEY]

@@ -21,13 +21,14 @@ from support.unopened_page import unopened_page
 from support.visitors import ANN, BOB, HOSTILE, OWNER
 
 TRAINING = {"run": "x", "name": "secret plush", "steps": 100}
+TITLES = {"txt2img": "txt2img", "queue": "Queue"}
 REQUEST = GenerationRequest(prompt="a boat", width=64, height=64).model_dump(mode="json")
 
 
 @pytest.fixture
 def line(desk: Services) -> JobLine:
     with unopened_page():
-        return JobLine(desk.home)
+        return JobLine(desk.home, TITLES)
 
 
 def submit(desk: Services, kind: str, spec: dict[str, Any], visitor: Visitor = OWNER) -> int:
@@ -124,7 +125,7 @@ def test_a_hostile_prompt_is_text(desk: Services, line: JobLine) -> None:
 
 def test_the_pages_poll_sends_the_line_once(desk: Services, by: Any) -> None:
     with unopened_page():
-        line = JobLine(desk.home)
+        line = JobLine(desk.home, TITLES)
         notice = Notice(str, list, line)
     values: dict[Any, Any] = {notice.block: "", line.block: ""}
     assert notice.poll_page(values, by(OWNER)) == {notice.block: gr.skip(), line.block: gr.skip()}

@@ -6,6 +6,8 @@ Knows: its block. Does not know: which job it is (services/job_in_view.py), how 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gradio as gr
 
 from studio.services.job_in_view import find_job_in_view
@@ -15,20 +17,19 @@ from studio.ui.views.job_line import render_job_line
 
 MAX_REMEMBERED_LINES = 50  # of visitors whose line has not changed since
 
-# A tab that has no room in the header is in gradio's menu.
 OPEN_TAB_JS = """element.addEventListener('click', event => {
-  const tab = event.target.closest('[data-tab]')?.dataset.tab;
-  if (!tab) return;
-  element.ownerDocument.getElementById(`tab-${tab}-button`)?.click();
-  element.dispatchEvent(new CustomEvent('studio-look', {bubbles: true, detail: {tab}}));
+  const {tab, title} = event.target.closest('[data-tab]')?.dataset ?? {};
+  if (tab) dispatchEvent(new CustomEvent('studio-look', {detail: {tab, title}}));
 });"""
 
 
 class JobLine:
     """An HTML block that is empty while nothing of the visitor's is open."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, tab_titles: Mapping[str, str]) -> None:
+        """Place the block; `tab_titles` says by their ids what stands on the tabs."""
         self._home = home
+        self._tab_titles = tab_titles
         self._rendered: dict[tuple[str, str], tuple[int, str]] = {}
         self.block = gr.HTML("", js_on_load=OPEN_TAB_JS, elem_id="job-line")
 
@@ -39,7 +40,7 @@ class JobLine:
         remembered = self._rendered.get(key)
         if remembered and remembered[0] == revision:
             return remembered[1]
-        html = render_job_line(find_job_in_view(self._home, visitor))
+        html = render_job_line(find_job_in_view(self._home, visitor), self._tab_titles)
         if len(self._rendered) >= MAX_REMEMBERED_LINES:
             self._rendered.clear()
         self._rendered[key] = (revision, html)

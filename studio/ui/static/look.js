@@ -2,7 +2,7 @@
 // (ui/events.py, look_at_js), or whether it went well: it is told of what did.
 
 const WAIT_FRAMES = 60; // what an event changed may be drawn a moment later
-const FIRST = '.stage > .view, #sweep-head, #run-head, #queue-list, .workspace'; // of a tab
+const FIRST = ['.stage > .view', '#sweep-head', '#run-head', '#queue-list', '.workspace'];
 
 let origin = null; // what had the focus before
 
@@ -12,9 +12,11 @@ const isTyping = () => {
   return active?.matches('textarea, input:not([type="radio"], [type="checkbox"], [type="range"])');
 };
 
-const look = (selector, label, tries) => {
-  const target = [...document.querySelectorAll(selector)].find(isShown);
-  if (!target) return tries && requestAnimationFrame(() => look(selector, label, tries - 1));
+const look = (selectors, label, tries) => {
+  const target = selectors
+    .flatMap(selector => [...document.querySelectorAll(selector)])
+    .find(isShown);
+  if (!target) return tries && requestAnimationFrame(() => look(selectors, label, tries - 1));
   target.classList.add('looked-at'); // leaves room for the header
   target.scrollIntoView({block: 'nearest'});
   const {top, bottom} = target.getBoundingClientRect();
@@ -36,7 +38,21 @@ addEventListener('keydown', event => {
   if (origin?.isConnected) origin.focus();
 });
 
+// A tab that has no room in the header is in gradio's menu, where it has no id.
+const openTab = (tab, title) => {
+  const button = document.getElementById(`tab-${tab}-button`);
+  if (button) return button.click();
+  document.querySelector('#tabs .overflow-menu > button')?.click();
+  requestAnimationFrame(() => {
+    const entries = [...document.querySelectorAll('#tabs .overflow-dropdown button')];
+    entries.find(entry => entry.textContent.trim() === title)?.click();
+  });
+};
+
 addEventListener('studio-look', ({detail}) => {
-  const selector = detail.selector ?? FIRST;
-  requestAnimationFrame(() => look(selector, detail.label, WAIT_FRAMES));
+  const {selector, label, tab, title} = detail;
+  if (!tab) return requestAnimationFrame(() => look([selector], label, WAIT_FRAMES));
+  openTab(tab, title);
+  const parts = FIRST.map(part => `#tab-${tab} ${part}`);
+  requestAnimationFrame(() => look(parts, title, WAIT_FRAMES));
 });

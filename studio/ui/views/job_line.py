@@ -6,6 +6,8 @@ Does not know: gradio, which job it is (services/job_in_view.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from studio.core import jobs as kinds
 from studio.core.base import validate_stored
 from studio.core.generation.request import GenerationRequest
@@ -37,8 +39,13 @@ TASK_TABS = {
 _ORDINAL_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
 
 
-def render_job_line(shown: JobInView | None) -> str:
-    """Render the job in the header; nothing without one."""
+def render_job_line(shown: JobInView | None, tab_titles: Mapping[str, str]) -> str:
+    """Render the job in the header; nothing without one.
+
+    Args:
+        shown: The job.
+        tab_titles: What stands on the tabs, by their ids.
+    """
     if shown is None:
         return ""
     job = shown.job
@@ -48,6 +55,7 @@ def render_job_line(shown: JobInView | None) -> str:
         "job_line",
         state=job.state,
         tab=find_tab(shown),
+        tab_title=tab_titles.get(find_tab(shown), ""),
         title=title[:1].upper() + title[1:],
         fraction=compute_fraction(job.progress.step, job.progress.total),
         status=describe_place(shown),
