@@ -132,6 +132,7 @@ class ResultPanel:
         Args:
             stop_button: Cancels the first job; enabled while there is one.
         """
+        look = look_at_js(f"#tab-{self.name} .stage > .view", "Result")
         self.strip.wire(self.selected_path)
         self.exports.wire(self.selected_path, self.paths)
         self.timer.tick(
@@ -157,15 +158,12 @@ class ResultPanel:
             {self.selected_path, self.compare_button},
             [self.result, self.compare_button, *self.comparison.outputs],
             **EVENT_OPTIONS,
-        ).success(
-            None,
-            None,
-            None,
-            js=look_at_js(f"#tab-{self.name} .stage > .view", "Result"),
-            **EVENT_OPTIONS,
-        )
+        ).success(None, None, None, js=look, **EVENT_OPTIONS)
         self.stop_button = stop_button
-        stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS)
+        # A button that is pressed and then off leaves the focus nowhere.
+        stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS).success(
+            None, None, None, js=look, **EVENT_OPTIONS
+        )
 
     def list_open_jobs(self, visitor: Visitor) -> list[Job]:
         """Return this tab's open jobs that belong here, in the order in which they will run.
