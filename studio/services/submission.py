@@ -39,6 +39,7 @@ from studio.storage.home import Home
 from studio.storage.jobs import Job
 from studio.storage.models.library import ModelInfo
 from studio.storage.models.model_options import ModelOptions
+from studio.storage.models.prompt_tokens import PromptTokens
 from studio.storage.training.runs import Run
 
 MAX_GUEST_NATIVE_SIZE_PX = 1024
@@ -65,6 +66,7 @@ class Services:
         self.dataset_registry = DatasetRegistry(home.datasets)
         self.model_catalog = ModelCatalog(home)
         self.guests = Guests(Budgets.from_settings(home.settings))
+        self.prompt_tokens = PromptTokens(home.library)
 
     # ---- images ----------------------------------------------------------------------------------
 
@@ -80,7 +82,20 @@ class Services:
             BadPicture: It names an image that this visitor never brought.
             StudioError: What `Library.check_request` raises.
         """
-        model, request = self._check_request(kinds.GENERATE, request, visitor)
+        self._admit(kinds.GENERATE, visitor)
+        return PreparedJob(
+            kinds.GENERATE, self.check_generation(request, visitor).model_dump(mode="json")
+        )
+
+    def check_generation(self, request: GenerationRequest, visitor: Visitor) -> GenerationRequest:
+        """Check a request as `prepare_generation` does; whether more may wait is left open.
+
+        Returns:
+            The request as it is to be queued.
+
+        Raises what `prepare_generation` raises.
+        """
+        model, request = self._check_request(request, visitor)
         size = model.native_size
         if visitor.is_guest and request.width is None and size > MAX_GUEST_NATIVE_SIZE_PX:
             raise InvalidSpec(
@@ -89,7 +104,7 @@ class Services:
                     f"{MAX_GUEST_NATIVE_SIZE_PX} at most."
                 ]
             )
-        return PreparedJob(kinds.GENERATE, request.model_dump(mode="json"))
+        return request
 
     def submit_generation(
         self, request: GenerationRequest, visitor: Visitor, key: str | None = None
@@ -107,7 +122,8 @@ class Services:
 
         Raises what `prepare_generation` raises.
         """
-        _, request = self._check_request(kinds.DENOISE_STRIP, request, visitor)
+        self._admit(kinds.DENOISE_STRIP, visitor)
+        _, request = self._check_request(request, visitor)
         spec = {"request": request.model_dump(mode="json"), "every": step_interval}
         return PreparedJob(kinds.DENOISE_STRIP, spec)
 
@@ -480,7 +496,7 @@ class Services:
             self.home.jobs.check_guest_limits(visitor.id, limits)
 
     def _check_request(
-        self, kind: JobKind, request: GenerationRequest, visitor: Visitor
+        self, request: GenerationRequest, visitor: Visitor
     ) -> tuple[ModelInfo, GenerationRequest]:
         """Check a request; return its model, and the request as it is to be queued.
 
@@ -489,7 +505,6 @@ class Services:
         visitor.require_inputs(self.home.inputs, request)
         if visitor.is_guest:
             request.validate_for_guest()
-        self._admit(kind, visitor)
         model = self.home.library.check_request(request)
         if request.is_open:
             if request.seed < 0:

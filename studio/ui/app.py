@@ -23,6 +23,7 @@ from studio.services.visitor import Visitor
 from studio.storage import atomic
 from studio.storage.home import Home
 from studio.ui import api
+from studio.ui.components.job_line import JobLine
 from studio.ui.components.notice import Notice
 from studio.ui.errors import report_errors, show_warning
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
@@ -74,7 +75,8 @@ def build_page(services: Services, get_problem: Callable[[], str] = str) -> Page
     with page:
         api.publish(services)  # first: gradio gives a name to whoever asks for it first
         gr.HTML(render_macro("page.html", "header"), elem_id="head")
-        Notice(get_problem, lambda: services.home.notices)
+        titles = {name: title for name, (title, _) in TABS.items()}
+        Notice(get_problem, lambda: services.home.notices, JobLine(services.home, titles))
         tabs, tab_blocks = [], []
         with gr.Tabs(elem_id="tabs") as tab_bar:
             for name, (title, build_tab) in TABS.items():

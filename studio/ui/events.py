@@ -6,6 +6,7 @@ Knows: gradio's events and uploads. Does not know: any component or tab; what a 
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,17 @@ def poll_while_visible_js(interval_seconds: float) -> str:
         "setInterval(() => { if (panel.offsetParent && !document.hidden) trigger('submit'); }, "
         f"{interval_seconds * 1000:.0f}); }}"
     )
+
+
+def look_at_js(selector: str, label: str) -> str:
+    """Return JavaScript that brings what a button did into view (static/look.js).
+
+    Args:
+        selector: The first element that it fits and that is shown is gone to.
+        label: What a screen reader calls it.
+    """
+    detail = json.dumps({"selector": selector, "label": label})
+    return f"() => {{ dispatchEvent(new CustomEvent('studio-look', {{detail: {detail}}})) }}"
 
 
 def visitor_from_request(request: gr.Request) -> Visitor:

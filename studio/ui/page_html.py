@@ -25,11 +25,21 @@ MODULE_SCRIPTS = (
     STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
     STATIC_FOLDER / "shortcuts.js",
     STATIC_FOLDER / "tips.js",
+    STATIC_FOLDER / "field_faults.js",
+    STATIC_FOLDER / "look.js",
 )
 # In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
 # leave out all that is newer than @media.
-STYLES = (STATIC_FOLDER / "tokens.css", STATIC_FOLDER / "frame.css")
-INNER_STYLES = (STATIC_FOLDER / "style.css", STATIC_FOLDER / "gallery.css")
+STYLES = (
+    STATIC_FOLDER / "tokens.css",
+    STATIC_FOLDER / "frame.css",
+    STATIC_FOLDER / "toasts.css",
+)
+INNER_STYLES = (
+    STATIC_FOLDER / "style.css",
+    STATIC_FOLDER / "gallery.css",
+    STATIC_FOLDER / "notices.css",
+)
 # What outweighs the rules that gradio's components bring along later.
 INNER_SCOPE = ".gradio-container.gradio-container .contain"
 _SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -28,12 +29,13 @@ from studio.engine.generation.trajectory_runner import (
     TrajectoryRunner,
     prepare_task,
     render_preview,
+    render_unfinished,
 )
 from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.progress import ProgressCallback, ProgressTracker
 from studio.engine.upscaling.enlarge import Enlarger
-from studio.errors import OutOfMemory, StudioError
+from studio.errors import Cancelled, OutOfMemory, StudioError
 from studio.storage.models.model_configs import list_chosen_files
 from studio.storage.models.single_files import COMPONENT_TITLES
 from studio.storage.models.used_files import list_used_files
@@ -44,7 +46,8 @@ def generate(
 ) -> dict[str, Any]:
     """Make the images of one request.
 
-    Each is saved when it is ready: what was finished before a stop stays.
+    Each is saved when it is ready: what was finished before a stop stays, and what was not is saved
+    as far as it is, marked as stopped.
 
     Args:
         context: The worker's.
@@ -227,10 +230,11 @@ class _GenerationRun:
             for task in tasks
         )
         message = self._describe_batch(num_images)
-        last_preview_step = 0
+        last_preview_step = step = 0
+        start_time = time.perf_counter()
 
         def on_call() -> None:
-            nonlocal last_preview_step
+            nonlocal last_preview_step, step
             step = self.steps_per_image * runner.rows // num_rows  # of one image
             preview = None
             if preview_every and last_preview_step + preview_every <= step < self.steps_per_image:
@@ -239,19 +243,36 @@ class _GenerationRun:
             self._report(self.steps_before + step * num_images, message, preview)
 
         self._report(self.steps_before, message)
-        for task, image, seconds in runner.run(list(tasks), on_call):
-            if isinstance(image, StudioError):
-                raise image
-            self._pending_saves.append(self.saver.submit(self._save_image, image, task, seconds))
-            num_left = self.request.num_images - len(self.images) - len(self._pending_saves)
-            self._collect_saves(wait=not num_left)  # nothing is left to do meanwhile
-            is_unplanned = task.is_tiled and not self.model.plan.is_tiled
-            if is_unplanned and task.tiles_note not in self.notes:
-                self.notes.append(task.tiles_note)
-            tasks.remove(task)
-            step = self.steps_per_image * runner.rows // num_rows
-            self._report(self.steps_before + step * num_images, message)
+        try:
+            for task, image, seconds in runner.run(list(tasks), on_call):
+                if isinstance(image, StudioError):
+                    raise image
+                self._pending_saves.append(
+                    self.saver.submit(self._save_image, image, task, seconds)
+                )
+                num_left = self.request.num_images - len(self.images) - len(self._pending_saves)
+                self._collect_saves(wait=not num_left)  # nothing is left to do meanwhile
+                is_unplanned = task.is_tiled and not self.model.plan.is_tiled
+                if is_unplanned and task.tiles_note not in self.notes:
+                    self.notes.append(task.tiles_note)
+                tasks.remove(task)
+                step = self.steps_per_image * runner.rows // num_rows
+                self._report(self.steps_before + step * num_images, message)
+        except Cancelled:
+            self._save_unfinished(tasks, step, time.perf_counter() - start_time)
+            raise
         self.steps_before += self.steps_per_image * num_images
+
+    def _save_unfinished(self, tasks: Sequence[ImageTask], step: int, seconds: float) -> None:
+        """Save what a stop cut short as far as it is; nothing of what has not begun."""
+        stopped_at = f"step {step} of {self.steps_per_image}"
+        for task in tasks:
+            with suppress(StudioError):  # memory may not suffice, and nothing is owed any more
+                image = render_unfinished(self.model, task)
+                if image:
+                    task.stopped_at = stopped_at
+                    save = self.saver.submit(self._save_image, image, task, seconds)
+                    self._pending_saves.append(save)
 
     def _describe_batch(self, num_images: int) -> str:
         if self.request.num_images == 1:
@@ -274,7 +295,8 @@ class _GenerationRun:
 
     def _save_image(self, image: Image.Image, task: ImageTask, seconds: float) -> dict[str, Any]:
         content_hashes = self.content_hashes[task.request.prompts]
-        digest = task.request.digest(content_hashes)
+        # An unfinished image is another than the whole one, which nothing is to take it for.
+        digest = task.request.digest({**content_hashes, **task.stopped_contents})
         saved = self.context.home.gallery.save(
             image,
             task.request,
@@ -290,4 +312,5 @@ class _GenerationRun:
             "digest": digest,
             "seconds": round(seconds, 3),
             "seed": task.request.seed,
+            **task.stopped_contents,
         }

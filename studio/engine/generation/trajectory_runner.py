@@ -26,6 +26,7 @@ from studio.engine.models.loaded_model import Conditioning, LoadedModel
 from studio.errors import InvalidSpec, OutOfMemory, StudioError
 from studio.imaging import canvas, masks
 from studio.imaging.canvas import Window
+from studio.storage.gallery import STOPPED_KEY
 from studio.storage.inputs import Inputs
 
 Enlarge = Callable[[Image.Image, str, Size], Image.Image]  # by an upscaler's name, to a size
@@ -46,7 +47,9 @@ class ImageTask:
     mask: Image.Image | None = None  # of the source image
     window: Window | None = None  # the part of the source image that is repainted
     hires_trajectory: Trajectory | None = None  # of the second pass, once that has begun
+    enlarged_image: Image.Image | None = None  # what a second pass in tiles paints over
     is_tiled: bool = False  # whether memory did not suffice to decode it in one piece
+    stopped_at: str = ""  # where a stop cut it short, such as "step 7 of 20"
 
     @property
     def tiles_note(self) -> str:
@@ -63,7 +66,13 @@ class ImageTask:
     @property
     def extra_contents(self) -> dict[str, str]:
         """What the PNG says of how this image was made, besides what all of the job share."""
-        return {"autoencoder": "in tiles"} if self.is_tiled else {}
+        tiles = {"autoencoder": "in tiles"} if self.is_tiled else {}
+        return tiles | self.stopped_contents
+
+    @property
+    def stopped_contents(self) -> dict[str, str]:
+        """What marks an image that a stop cut short; nothing for a whole one."""
+        return {STOPPED_KEY: self.stopped_at} if self.stopped_at else {}
 
     def estimate_x0(self) -> torch.Tensor | None:
         """Return an estimate of the finished latents; None before the first prediction."""
@@ -262,7 +271,9 @@ class TrajectoryRunner:
         else:
             image = image.resize(size, canvas.LANCZOS)
         tiles = []
-        for index, box in enumerate(rules.plan_hires_tiles(request, request.size)):
+        boxes = rules.plan_hires_tiles(request, request.size)
+        task.enlarged_image = image if len(boxes) > 1 else None
+        for index, box in enumerate(boxes):
             left, top, right, bottom = box
             tile_request = hires_request.model_copy(
                 update={
@@ -310,6 +321,27 @@ def render_preview(model: LoadedModel, tasks: Iterable[ImageTask]) -> bytes | No
         if latents is not None:
             estimates.append(latents)
     return latent_preview.render_jpeg(model, estimates) if estimates else None
+
+
+def render_unfinished(model: LoadedModel, task: ImageTask) -> Image.Image | None:
+    """Decode what an image has come to before its last step.
+
+    Returns:
+        The image that the last prediction leads to; of a second pass in tiles what they are painted
+        over. None before the first prediction.
+
+    Raises:
+        StudioError: It came to no numbers, or memory does not suffice.
+    """
+    image = task.enlarged_image
+    for trajectory in (task.hires_trajectory, task.trajectory):
+        latents = trajectory.estimate_x0() if trajectory else None
+        if image is None and trajectory and latents is not None:
+            latents = latents.to(model.latent_dtype)
+            image = decode_latents(model, latents, trajectory.request.size)
+    if image and task.window and task.source_image and task.mask:
+        image = canvas.composite_window(task.source_image, image, task.mask, task.window)
+    return image
 
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:

@@ -1,7 +1,12 @@
 """Generated images: saved, listed, searched, put into the bin; the settings that files carry."""
 
 from studio.storage.gallery.files import THUMBNAIL_SIDE_PX
-from studio.storage.gallery.images import GeneratedImage, PngMetadata, parse_studio_chunk
+from studio.storage.gallery.images import (
+    STOPPED_KEY,
+    GeneratedImage,
+    PngMetadata,
+    parse_studio_chunk,
+)
 from studio.storage.gallery.search import ImageFilter
 from studio.storage.gallery.settings_in_files import (
     read_image_settings,
@@ -13,6 +18,7 @@ from studio.storage.gallery.tables import IMAGE_KINDS, ImageOrigin
 
 __all__ = [
     "IMAGE_KINDS",
+    "STOPPED_KEY",
     "THUMBNAIL_SIDE_PX",
     "Gallery",
     "GeneratedImage",

@@ -21,6 +21,9 @@ from studio.core.generation.used_files import NO_FILES, UsedFiles
 from studio.errors import BadPicture, InvalidSpec
 from studio.imaging import decode
 
+# Among what an image was made with: where a stop cut it short, such as "step 7 of 20".
+STOPPED_KEY = "stopped"
+
 
 class PngMetadata(Spec):
     """The `studio` text of a PNG; what a later studio adds is ignored."""
@@ -78,6 +81,11 @@ class GeneratedImage:
     def settings(self) -> ResolvedRequest | None:
         """What it was made from; None for an upscaled image of which that is not known."""
         return None if self.upscale and not self.upscale.has_settings else self.request
+
+    @property
+    def stopped_at(self) -> str:
+        """Where a stop cut it short, such as "step 7 of 20"; empty for a whole image."""
+        return self.content_hashes.get(STOPPED_KEY, "")
 
     @property
     def source_image(self) -> str:

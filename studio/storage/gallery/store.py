@@ -199,6 +199,7 @@ class Gallery:
         sql = f"""{_SELECT} WHERE model = ?
                   AND CASE WHEN json_valid(metadata) THEN
                         json_extract(metadata, '$.upscale') IS NULL AND
+                        json_extract(metadata, '$.contents.stopped') IS NULL AND
                         (coalesce(json_extract(metadata, '$.request.batch_size'),
                                   json_extract(metadata, '$.request.batch')) > 1) = ? END
                   ORDER BY created DESC LIMIT 1"""

@@ -1,6 +1,7 @@
 """The lines under the page's title that say why nothing runs, and which files were damaged.
 
-Knows: who may read what about it. Does not know: what the matter is (services/supervisor.py).
+Knows: who may read what about it; when the page asks what is new, for its header too.
+Does not know: what the matter is (services/supervisor.py), what runs (job_line.py).
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui.events import UNQUEUED_EVENT_OPTIONS, visitor_from_request
+from studio.ui.components.job_line import JobLine
+from studio.ui.events import UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.templates import render_macro
 
 # Empty it has no height, so there is nothing of it to be in view.
-POLL_JS = "setInterval(() => { if (!document.hidden) trigger('submit'); }, 3000);"
+# A page that nobody looks at does not ask; one that follows a job asks each second.
+POLL_JS = """let waited = 0;
+setInterval(() => {
+  waited += 1;
+  if (document.hidden) return;
+  if (waited < 3 && !document.querySelector('#job-line .job-line')) return;
+  waited = 0;
+  trigger('submit');
+}, 1000);"""
 GUEST_SENTENCE = (
     "Nothing can be made at the moment: the studio has a problem that its owner sees. "
     "What waits goes on afterwards."
@@ -25,12 +35,26 @@ class Notice:
     """An HTML block that is empty while all is well."""
 
     def __init__(
-        self, get_problem: Callable[[], str], list_notices: Callable[[], list[str]] = list
+        self,
+        get_problem: Callable[[], str],
+        list_notices: Callable[[], list[str]] = list,
+        job_line: JobLine | None = None,
     ) -> None:
         self._get_problem = get_problem
         self._list_notices = list_notices
+        self.job_line = job_line
         self.block = gr.HTML("", js_on_load=POLL_JS, elem_id="notice")
-        self.block.submit(self.poll, self.block, self.block, **UNQUEUED_EVENT_OPTIONS)
+        blocks = [self.block, job_line.block] if job_line else [self.block]
+        self.block.submit(self.poll_page, set(blocks), blocks, **UNQUEUED_EVENT_OPTIONS)
+
+    def poll_page(self, values: Updates, request: gr.Request) -> Updates:
+        """Render all that every tab shows, as far as it has changed since the page last asked."""
+        updates: Updates = {self.block: self.poll(values[self.block], request)}
+        if self.job_line:
+            html = self.job_line.render(visitor_from_request(request))
+            is_same = html == (values[self.job_line.block] or "")
+            updates[self.job_line.block] = gr.skip() if is_same else html
+        return updates
 
     def poll(self, shown: Any, request: gr.Request) -> Any:
         """Render what is the matter, if that has changed since the page last asked."""

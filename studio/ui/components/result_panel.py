@@ -21,9 +21,20 @@ from studio.ui.components.before_after import BeforeAfterSlider, load_before_ima
 from studio.ui.components.denoise_strip import DenoiseStrip
 from studio.ui.components.export_bar import ExportBar
 from studio.ui.errors import show_warning
-from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.events import (
+    EVENT_OPTIONS,
+    UNQUEUED_EVENT_OPTIONS,
+    Updates,
+    look_at_js,
+    visitor_from_request,
+)
 from studio.ui.views.images import render_image_settings
-from studio.ui.views.jobs import list_job_images, render_outcome, render_progress
+from studio.ui.views.jobs import (
+    list_job_images,
+    list_stops,
+    render_outcome,
+    render_progress,
+)
 
 MAX_HISTORY_JOBS = 60  # jobs back to look for the last one of a tab
 MAX_OPEN_JOBS = 100  # waiting ones that are looked at
@@ -121,6 +132,7 @@ class ResultPanel:
         Args:
             stop_button: Cancels the first job; enabled while there is one.
         """
+        look = look_at_js(f"#tab-{self.name} .stage > .view", "Result")
         self.strip.wire(self.selected_path)
         self.exports.wire(self.selected_path, self.paths)
         self.timer.tick(
@@ -146,9 +158,12 @@ class ResultPanel:
             {self.selected_path, self.compare_button},
             [self.result, self.compare_button, *self.comparison.outputs],
             **EVENT_OPTIONS,
-        )
+        ).success(None, None, None, js=look, **EVENT_OPTIONS)
         self.stop_button = stop_button
-        stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS)
+        # A button that is pressed and then off leaves the focus nowhere.
+        stop_button.click(self.cancel_job, None, None, **EVENT_OPTIONS).success(
+            None, None, None, js=look, **EVENT_OPTIONS
+        )
 
     def list_open_jobs(self, visitor: Visitor) -> list[Job]:
         """Return this tab's open jobs that belong here, in the order in which they will run.
@@ -166,14 +181,17 @@ class ResultPanel:
 
     def find_last_job(self, visitor: Visitor) -> Job | None:
         """Return the job that belongs here and ended last."""
+        return next(iter(self.list_ended_jobs(visitor)), None)
+
+    def list_ended_jobs(self, visitor: Visitor) -> list[Job]:
+        """Return the jobs that belong here and have ended, the last one first."""
+        recent = self.services.home.jobs.list_recent(MAX_HISTORY_JOBS, visitor.id, visitor.tab)
         ended_jobs = [
             job
-            for job in self.services.home.jobs.list_recent(
-                MAX_HISTORY_JOBS, visitor.id, visitor.tab
-            )
+            for job in recent
             if job.kind == self.JOB_KIND and not job.is_open and self.shows_job(job)
         ]
-        return max(ended_jobs, key=lambda job: (job.ended or 0, job.id), default=None)
+        return sorted(ended_jobs, key=lambda job: (job.ended or 0, job.id), reverse=True)
 
     def refresh(self, values: Updates, request: gr.Request) -> Updates:
         """Return what this tab's jobs are doing, as updates; none if nothing has changed."""
@@ -207,7 +225,10 @@ class ResultPanel:
             self.live_preview: self._render_message(open_jobs, last_job),
             self.stop_button: gr.Button(interactive=bool(open_jobs)),
         }
-        paths = _list_existing_paths(running_job or last_job)
+        shown_job = running_job or last_job
+        paths = _list_existing_paths(shown_job)
+        if running_job is None and last_job and last_job.state == "cancelled" and not paths:
+            paths = self._list_earlier_paths(visitor)  # a stop takes nothing away
         previous_job_id = snapshot[1] if snapshot else 0
         is_new_job = running_job is not None and running_job.id != previous_job_id
         if paths and selected_path not in paths:
@@ -216,7 +237,20 @@ class ResultPanel:
             updates |= self._hide_result()
         elif paths and (running_job is None or is_new_job or selected_path not in paths):
             updates |= self._show_result(paths, is_running=running_job is not None)
+            is_cut_short = running_job is None and bool(last_job and list_stops(last_job))
+            if is_cut_short and paths[-1] != paths[0]:  # what was seen when it was stopped
+                updates |= self._render_selection(paths[-1])
+                updates[self.result] = gr.Gallery(
+                    paths, visible=True, selected_index=len(paths) - 1
+                )
         return updates
+
+    def _list_earlier_paths(self, visitor: Visitor) -> list[str]:
+        """Return the images of the last job here that has any."""
+        for job in self.list_ended_jobs(visitor):
+            if paths := _list_existing_paths(job):
+                return paths
+        return []
 
     def _render_message(self, open_jobs: list[Job], last_job: Job | None) -> str:
         if open_jobs:

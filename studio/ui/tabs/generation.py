@@ -8,7 +8,7 @@ a mask).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 import gradio as gr
@@ -17,7 +17,6 @@ from studio.core.base import validate, validate_stored
 from studio.core.catalog import AUTOMATIC, SCHEDULERS, NoiseSchedule, Scheduler
 from studio.core.families.family import Family
 from studio.core.families.registry import FAMILIES
-from studio.core.generation.embeddings import asks_for_embeddings
 from studio.core.generation.family_rules import (
     asks_for_recommended,
     list_schedule_choices,
@@ -30,6 +29,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
+from studio.ui.components.field_faults import FaultPlaces, add_fault_line, list_faults
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
@@ -44,37 +44,22 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     visitor_from_request,
 )
 from studio.ui.form import Form
 from studio.ui.tab import Tab
-from studio.ui.views.images import render_estimate, render_note
+from studio.ui.views.images import describe_estimate
 
 MODEL_SIZE_LABEL = "the model's own"
 OWN_VAE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
-# Settings that change how long an image will take.
-ESTIMATE_FIELDS = (
-    "model",
-    "width",
-    "height",
-    "loras",
-    "steps",
-    "guidance",
-    "scheduler",
-    "num_images",
-    "strength",
-    "inpaint_area",
-    "hires_scale",
-    "hires_steps",
-    "hires_strength",
-    "prompt_syntax",
-    "emphasis",
-    "guidance_start",
-    "guidance_end",
-)
+# Of a template, whose wordings are checked while somebody types: all are when it is asked for.
+MAX_CHECKED_WORDINGS = 4
+# Who looks where no request says who: nothing of the owner's is told.
+NOBODY = Visitor("", is_guest=False)
 
 
 class GenerationTab:
@@ -92,6 +77,7 @@ class GenerationTab:
         self.form: Form[GenerationRequest] = Form(GenerationRequest, self.ID)
         self.models = {model.name: model for model in services.home.library.list_models()}
         self.received = gr.State("")  # what another tab set in the form
+        self.fault_places = FaultPlaces(self.form)
         self.build_layout()
         self.wire()
 
@@ -127,7 +113,7 @@ class GenerationTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
-        self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
+        self.estimate = add_fault_line(self.element_id("estimate"))
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
 
@@ -318,12 +304,10 @@ class GenerationTab:
         self._wire_generation()
         self._wire_model_and_size()
         self._wire_presets()
-        fields = [name for name in ESTIMATE_FIELDS if name in self.form.components]
         gr.on(
             [
-                *(self.form[name].change for name in fields),
-                *(self.form[name].blur for name in ("prompt", "negative_prompt")),
-                self.form["styles"].change,
+                # static/shortcuts.js holds typed text back until there is a pause
+                *(self.form[name].change for name in self.form.components),
                 self.result_panel.image_settings.change,
             ],
             self.update_estimate,
@@ -335,13 +319,22 @@ class GenerationTab:
         )
 
     def _wire_generation(self) -> None:
-        self.generate.click(
+        making = self.generate.click(
             self.submit,
             self.inputs,
             [*self.result_panel.refresh_outputs, self.stop],
             preprocess=False,
             **EVENT_OPTIONS,
         )
+        making.failure(
+            self.explain_refusal,
+            self.inputs,
+            self.estimate,
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        result = f"#tab-{self.ID} .stage > .view"
+        making.success(None, None, None, js=look_at_js(result, "Result"), **EVENT_OPTIONS)
         seed = self.form["seed"]
         self.result_panel.reuse_seed_button.click(
             self.reuse_seed, self.result_panel.selected_path, seed, **EVENT_OPTIONS
@@ -442,59 +435,75 @@ class GenerationTab:
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
         """Queue the request on the page."""
-        with report_errors():
+        with report_errors(is_shown=self.fault_places.shows_all):
             visitor = visitor_from_request(request)
             self.services.submit_generation(self.parse_request(values), visitor)
             return self.result_panel.render(visitor)
 
-    def update_estimate(self, values: Updates) -> Updates:
+    def explain_refusal(self, values: Updates, request: gr.Request) -> Any:
+        """Say what is wrong with a request that was refused, beside its fields too."""
+        try:
+            spec = self.parse_request(values)
+            self.services.check_generation(spec, visitor_from_request(request))
+        except StudioError as error:
+            return self.fault_places.render("", list_faults(error), is_refused=True)
+        return gr.skip()  # it was refused for something else, which a toast says
+
+    def update_estimate(self, values: Updates, request: gr.Request | None = None) -> Updates:
         """Say how long the request on the page will take, or what keeps it from being one."""
+        visitor = visitor_from_request(request) if request else NOBODY
         fields = {**self.form.read_raw(values), **self.cheap_fields(values)}
         reading_html = ""
+        tokens: Sequence[tuple[str, object]] = ()
         try:
-            request = validate(GenerationRequest, fields)
-            reading_html = render_reading(request)
-            self.check_embeddings(request)
-            self.check_wildcards(request)
-            estimate_html = self.estimate_text(request)
-        except InvalidSpec as error:
-            estimate_html = render_note(error.faults[0])
+            spec = validate(GenerationRequest, fields)
+            reading_html = render_reading(spec)
+            tokens = self.count_tokens(spec)
+            self.check_as_submitted(spec, visitor)
+            estimate_html = self.estimate_text(spec, tokens)
+        except StudioError as error:
+            estimate_html = self.fault_places.render("", list_faults(error), tokens=tokens)
         return {self.estimate: estimate_html, self.prompt_reading: reading_html}
 
-    def check_wildcards(self, request: GenerationRequest) -> None:
-        """Raise InvalidSpec if a template cannot be filled in, whatever the seed.
+    def check_as_submitted(self, request: GenerationRequest, visitor: Visitor) -> None:
+        """Raise what Generate would; of a template only the first wordings are looked at.
 
-        Styles are left to the submission: it knows who asks, and guests are told of none.
+        Raises what `Services.prepare_generation` raises.
         """
-        typed = request.model_copy(update={"styles": (), "num_images": 1})
-        typed.write_out(self.services.home.prompt_files)
+        changes: dict[str, Any] = {"num_images": min(request.num_images, MAX_CHECKED_WORDINGS)}
+        if visitor is NOBODY:
+            changes["styles"] = ()  # guests are told of none
+        if request.is_open:
+            request = request.model_copy(update=changes)
+        self.services.check_generation(request, visitor)
 
-    def check_embeddings(self, request: GenerationRequest) -> None:
-        """Raise InvalidSpec if a prompt asks for an embedding that is not there or does not fit."""
-        model = self.models.get(request.model)
-        if model and any(map(asks_for_embeddings, request.prompts)):
-            faults = (
-                self.services.home.library.index_embeddings(model, [request])
-                .resolve([request])
-                .faults
-            )
-            if faults:
-                raise InvalidSpec(faults)
+    def count_tokens(self, request: GenerationRequest) -> Sequence[tuple[str, object]]:
+        """Count what the model reads of both prompts; nothing for templates, which come to more."""
+        counts = None if request.is_open else self.services.prompt_tokens.count(request)
+        return tuple(zip(("prompt", "negative_prompt"), counts or ()))
 
-    def estimate_text(self, request: GenerationRequest) -> str:
+    def estimate_text(
+        self, request: GenerationRequest, tokens: Sequence[tuple[str, object]] | None = None
+    ) -> str:
         """Render in a line how long a request will take.
+
+        Args:
+            request: What is asked for.
+            tokens: What `count_tokens` returns; counted here if it is not given.
 
         Raises:
             InvalidSpec: If the request does not go with its model or image.
         """
         native_size = native_size_of(self.models.get(request.model))
         resolved = request.resolve(native_size, 0, self.find_input_size(request.image))
-        return render_estimate(
+        text = describe_estimate(
             resolved,
             self.services.home.gallery.get_seconds_per_megapixel(request.model),
             gallery.estimate_unet_work(resolved),
             count_unet_rows(resolved, resolved.size),
         )
+        counts = self.count_tokens(request) if tokens is None else tokens
+        return self.fault_places.render(text, tokens=counts)
 
     def find_input_size(self, image_sha256: str) -> tuple[int, int] | None:
         """Return the size of an input image, if there is one and it is still here."""

@@ -103,12 +103,12 @@ class Img2Img(ImageInputTab):
         source = self.require_source(values)
         return {"image": self.editor.store_image(values[self.editor.html], source)}
 
-    def update_estimate(self, values: Updates) -> Updates:
+    def update_estimate(self, values: Updates, request: gr.Request | None = None) -> Updates:
         """Say how long the request on the page will take, and how many steps run."""
         steps = values[self.form["steps"]]
         strength = values[self.form["strength"]]
         return {
-            **super().update_estimate(values),
+            **super().update_estimate(values, request),
             self.step_count: render_effective_steps(steps, strength),
         }
 

@@ -185,7 +185,7 @@ class Inpaint(ImageInputTab):
             **UNQUEUED_EVENT_OPTIONS,
         )
 
-    def change_task(self, values: Updates) -> Updates:
+    def change_task(self, values: Updates, request: gr.Request | None = None) -> Updates:
         """Show another task, which begins with the whole image.
 
         What was to be painted for the previous task says nothing about this one.
@@ -194,16 +194,16 @@ class Inpaint(ImageInputTab):
         default_area = GenerationRequest.model_fields["inpaint_area"].default
         values = {**values, area: default_area}
         return {
-            **self.update_task_view(values),
+            **self.update_task_view(values, request),
             area: default_area,
             **self.apply_model_size(values),
         }
 
-    def update_task_view(self, values: Updates) -> Updates:
+    def update_task_view(self, values: Updates, request: gr.Request | None = None) -> Updates:
         """Show what belongs to the chosen task, in the editor too."""
         return {
             **self._task_visibility(values[self.task_choice], values[self.form["extend_fill"]]),
-            **self.update_estimate(values),
+            **self.update_estimate(values, request),
             **self.update_editor(values),
         }
 
@@ -297,12 +297,12 @@ class Inpaint(ImageInputTab):
             fields |= {"mask": fields["image"], **dict.fromkeys(SIDE_FIELDS, 0)}
         return fields
 
-    def update_estimate(self, values: Updates) -> Updates:
+    def update_estimate(self, values: Updates, request: gr.Request | None = None) -> Updates:
         """Say how long the request on the page will take, and how many steps run."""
         steps = values[self.form["steps"]]
         strength = values[self.form["strength"]]
         return {
-            **super().update_estimate(values),
+            **super().update_estimate(values, request),
             self.step_count: render_effective_steps(steps, strength),
         }
 

@@ -28,6 +28,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     resolve_upload,
     visitor_from_request,
 )
@@ -141,6 +142,12 @@ class UpscaleTab:
             inputs,
             [*self.result_panel.refresh_outputs, self.stop],
             preprocess=False,
+            **EVENT_OPTIONS,
+        ).success(
+            None,
+            None,
+            None,
+            js=look_at_js("#tab-upscale .stage > .view", "Result"),
             **EVENT_OPTIONS,
         )
         fields = [self.form[name] for name in ("upscaler", "scale", "longer_side")]

@@ -107,7 +107,8 @@ def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
     steps = f"{request.steps}"
     if request.effective_steps != request.steps:
         steps = f"{request.effective_steps} of {request.steps}"
-    facts: list[Fact] = [
+    facts: list[Fact] = [("Stopped", f"at {image.stopped_at}")] if image.stopped_at else []
+    facts += [
         ("Model", request.model),
         ("Size", f"{file_size[0]} × {file_size[1]}"),
         ("Steps", steps),
@@ -179,10 +180,10 @@ def format_lora_weights(use: LoraUse) -> str:
     return f"{use.unet:g} in the picture, {use.text_encoder:g} in the text"
 
 
-def render_estimate(
+def describe_estimate(
     request: GenerationRequest, rate: float | None, work: float, num_model_calls: int
 ) -> str:
-    """Render what a request will take, before it is sent.
+    """Return in a line what a request will take, before it is sent.
 
     Args:
         request: What is asked for, with its size and steps filled in.
@@ -209,4 +210,4 @@ def render_estimate(
         parts.append(f"about {format_duration(rate * work * request.num_images)}")
     else:
         parts.append("not measured on this machine yet")
-    return _render("estimate", text=" · ".join(parts))
+    return " · ".join(parts)

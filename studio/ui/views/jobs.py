@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studio.core.jobs import describe_job
+from studio.storage.gallery import STOPPED_KEY
 from studio.storage.jobs import Job
 from studio.ui.views.common import compute_fraction, format_duration, format_eta
 from studio.ui.views.images import RESULT_PLACEHOLDER
@@ -84,14 +85,24 @@ def render_outcome(job: Job | None) -> str:
 
 
 def _describe_outcome(job: Job) -> str:
-    num_images = len(list_job_images(job))
+    images = list_job_images(job)
+    stops = list_stops(job)
+    num_images = len(images) - len(stops)
     match job.state:
         case "done":
             plural = "" if num_images == 1 else "s"
             duration = format_duration((job.ended or 0) - (job.started or 0))
             return f"{num_images} picture{plural} in {duration}"
         case "cancelled":
-            return f"Stopped. {num_images} finished before that." if num_images else "Stopped."
+            sentences = [f"Stopped at {stops[0]}." if stops else "Stopped."]
+            if num_images:
+                sentences.append(f"{num_images} finished before that.")
+            if stops:
+                subject = "The unfinished image is"
+                if len(stops) > 1:
+                    subject = f"The {len(stops)} unfinished images are"
+                sentences.append(f"{subject} in the gallery, marked as stopped.")
+            return " ".join(sentences)
         case "interrupted":
             return f"Interrupted: {job.error}. The Queue tab can start it again."
     return job.error or "failed"
@@ -102,6 +113,11 @@ def list_job_images(job: Job) -> list[dict[str, Any]]:
     if isinstance(job.result, dict):
         return list(job.result.get("pictures", ()))
     return list(job.progress.images)
+
+
+def list_stops(job: Job) -> list[str]:
+    """Return where a stop cut images of a job short, such as "step 7 of 20"."""
+    return [str(image[STOPPED_KEY]) for image in list_job_images(job) if STOPPED_KEY in image]
 
 
 def render_queue(

@@ -88,8 +88,8 @@ watch('value', () => {
   noted = judging.dataset.target;
   if (box) box.value = box.getAttribute('value');
   // the grid may be higher than the window
-  const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
-  document
-    .querySelector('#sweep-cell')
-    ?.scrollIntoView({block: 'nearest', behavior: calm ? 'auto' : 'smooth'});
+  dispatchEvent(
+    new CustomEvent('studio-look', {detail: {selector: '#sweep-cell', label: 'Selected cell'}}),
+  );
+});
 });

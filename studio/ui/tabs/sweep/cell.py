@@ -20,7 +20,7 @@ from studio.services.urls import file_url
 from studio.storage.gallery import GeneratedImage
 from studio.storage.sweeps import CellResult
 from studio.storage.verdicts import MAX_STARS, Verdict
-from studio.ui.events import EVENT_OPTIONS, Updates
+from studio.ui.events import EVENT_OPTIONS, Updates, look_at_js
 from studio.ui.views import sweep
 from studio.ui.views.images import render_cell_label, render_image_settings
 from studio.ui.views.templates import render_nothing
@@ -127,7 +127,9 @@ class CellPane:
             grid_outputs: Components that pinning changes besides those of this pane.
         """
         pin_outputs = [*self.outputs, *grid_outputs]
-        self.pin.click(on_pin, inputs, pin_outputs, **EVENT_OPTIONS)
+        self.pin.click(on_pin, inputs, pin_outputs, **EVENT_OPTIONS).success(
+            None, None, None, js=look_at_js("#sweep-compare", "Comparison"), **EVENT_OPTIONS
+        )
         self.unpin.click(on_unpin, inputs, pin_outputs, **EVENT_OPTIONS)
         self.compare_mode.input(on_compare_mode, inputs, self.outputs, **EVENT_OPTIONS)
 

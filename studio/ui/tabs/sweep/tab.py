@@ -24,6 +24,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.sweeps import Sweep
 from studio.ui.components.carried_settings import CarriedSettings
+from studio.ui.components.field_faults import TELL_JS, FaultPlaces
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.components.prompt_reading import list_syntaxes
@@ -33,6 +34,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     visitor_from_request,
 )
 from studio.ui.form import Form
@@ -85,7 +87,10 @@ class SweepTab:
                 self.view = SweepView(self.services, self.stop, self.extend, self.resume)
 
     def _add_buttons(self) -> None:
-        self.plan = gr.HTML(grid.render_note(EMPTY_PLAN_TEXT), elem_id="sweep-plan")
+        self.fault_places = FaultPlaces(self.form)
+        self.plan = gr.HTML(
+            grid.render_note(EMPTY_PLAN_TEXT), js_on_load=TELL_JS, elem_id="sweep-plan"
+        )
         with gr.Row(elem_classes="actions"):
             self.run = gr.Button(
                 "Run sweep",
@@ -265,11 +270,16 @@ class SweepTab:
 
     def _wire_run(self) -> None:
         outputs = [*self.view.outputs, self.sweep_list]
-        self.run.click(self.submit, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS)
-        self.extend.click(
-            self.extend_sweep, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS
+        runs = (
+            self.run.click(self.submit, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS),
+            self.extend.click(
+                self.extend_sweep, self.inputs, outputs, preprocess=False, **EVENT_OPTIONS
+            ),
+            self.resume.click(self.resume_sweep, self.view.sweep_id, outputs, **EVENT_OPTIONS),
         )
-        self.resume.click(self.resume_sweep, self.view.sweep_id, outputs, **EVENT_OPTIONS)
+        for run in runs:
+            look = look_at_js("#sweep-head", "Sweep")
+            run.success(None, None, None, js=look, **EVENT_OPTIONS)
 
     def _wire_plan(self) -> None:
         """Keep the plan up to date with all that it depends on."""
@@ -337,6 +347,7 @@ class SweepTab:
     def update_plan(self, values: Updates, request: gr.Request) -> Updates:
         """Render what the sweep on the page will be, or all that keeps it from being one."""
         visitor = visitor_from_request(request)
+        faults: tuple[str, ...] = ()
         try:
             if self.axis_rows.is_blank(values):
                 plan_html = grid.render_note(EMPTY_PLAN_TEXT)
@@ -345,8 +356,10 @@ class SweepTab:
                 open_sweep = self.view.find_sweep(values[self.view.sweep_id], visitor)
                 plan_html = self._render_plan(spec, open_sweep, visitor)
         except InvalidSpec as error:
-            plan_html = grid.render_faults(error.faults)
-        return {self.plan: plan_html, **self.axis_rows.render_echoes(values)}
+            faults = error.faults
+            plan_html = grid.render_faults(faults)
+        marks = self.fault_places.render_marks(faults)
+        return {self.plan: plan_html + marks, **self.axis_rows.render_echoes(values)}
 
     def _render_plan(self, spec: SweepSpec, open_sweep: Sweep | None, visitor: Visitor) -> str:
         """Render the plan of a sweep, and what of it would be new in the open one."""

@@ -30,6 +30,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     visitor_from_request,
 )
 from studio.ui.private_gradio import event_payload
@@ -124,8 +125,13 @@ class RunView:
             **UNQUEUED_EVENT_OPTIONS,
         )
         self.stop.click(self.cancel_jobs, self.run_id, None, **EVENT_OPTIONS)
-        self.resume.click(self.resume_run, self.run_id, self.outputs, **EVENT_OPTIONS)
-        self.confirm_restart.click(self.restart_run, self.run_id, self.outputs, **EVENT_OPTIONS)
+        for button, handler in (
+            (self.resume, self.resume_run),
+            (self.confirm_restart, self.restart_run),
+        ):
+            button.click(handler, self.run_id, self.outputs, **EVENT_OPTIONS).success(
+                None, None, None, js=look_at_js("#run-head", "Training"), **EVENT_OPTIONS
+            )
         self.restart.click(
             lambda: {
                 self.restart: gr.Button(visible=False),

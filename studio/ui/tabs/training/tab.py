@@ -20,6 +20,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
+from studio.ui.components.field_faults import TELL_JS, FaultPlaces
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
@@ -27,6 +28,7 @@ from studio.ui.events import (
     EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
+    look_at_js,
     read_sent_text,
     visitor_from_request,
 )
@@ -140,7 +142,10 @@ class TrainingTab:
                 self.form.add("use_dora", min_width=100, info="Also learns magnitudes.")
 
     def _add_buttons(self) -> None:
-        self.plan = gr.HTML(sweep.render_note(EMPTY_PLAN_TEXT), elem_id="train-plan")
+        self.fault_places = FaultPlaces(self.form)
+        self.plan = gr.HTML(
+            sweep.render_note(EMPTY_PLAN_TEXT), js_on_load=TELL_JS, elem_id="train-plan"
+        )
         with gr.Row(elem_classes="actions"):
             self.start = gr.Button(
                 "Start",
@@ -243,12 +248,16 @@ class TrainingTab:
 
     def _wire_submit(self) -> None:
         probe_outputs = [self.plan, self.probe_job_id, self.probe_timer]
-        self.start.click(
+        starting = self.start.click(
             self.submit,
             self.form.inputs,
             [*self.view.outputs, self.run_list],
             preprocess=False,
             **EVENT_OPTIONS,
+        )
+        starting.success(None, None, None, js=look_at_js("#run-head", "Training"), **EVENT_OPTIONS)
+        starting.failure(
+            self.explain_refusal, self.form.inputs, self.plan, preprocess=False, **EVENT_OPTIONS
         )
         self.start_probe.click(
             self.submit_probe, self.form.inputs, probe_outputs, preprocess=False, **EVENT_OPTIONS
@@ -308,11 +317,13 @@ class TrainingTab:
 
     def _render_plan(self, values: Updates, visitor: Visitor) -> str:
         if not values[self.form["dataset"]]:
-            return sweep.render_note(EMPTY_PLAN_TEXT)
+            return sweep.render_note(EMPTY_PLAN_TEXT) + self.fault_places.render_marks()
         try:
-            return plan.render_plan(self.services, self.form.read(values), visitor)
+            plan_html = plan.render_plan(self.services, self.form.read(values), visitor)
         except StudioError as error:
-            return sweep.render_faults(error_sentences(error))
+            faults = error_sentences(error)
+            return sweep.render_faults(faults) + self.fault_places.render_marks(faults)
+        return plan_html + self.fault_places.render_marks()
 
     def preview_dataset(self, dataset_name: Any, request: gr.Request) -> str:
         """Render what is in the chosen dataset."""
@@ -445,10 +456,20 @@ class TrainingTab:
 
     def submit(self, values: Updates, request: gr.Request) -> Updates:
         """Queue the training on the page and open its run."""
-        with report_errors():
+        with report_errors(is_shown=self.fault_places.shows_all):
             visitor = visitor_from_request(request)
             run_id, _ = self.services.submit_training(self.form.read(values), visitor)
             return self._open_run(visitor, run_id)
+
+    def explain_refusal(self, values: Updates, request: gr.Request) -> Any:
+        """Say what is wrong with a training that was refused, beside its fields too."""
+        try:
+            self.services.check_training(self.form.read(values), visitor_from_request(request))
+        except StudioError as error:
+            faults = error_sentences(error)
+            marks = self.fault_places.render_marks(faults, is_refused=True)
+            return sweep.render_faults(faults) + marks
+        return gr.skip()  # it was refused for something else, which a toast says
 
     def submit_probe(self, values: Updates, request: gr.Request) -> Updates:
         """Queue a dry run of a few steps, which measures time and memory."""
