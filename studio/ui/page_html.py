@@ -22,6 +22,7 @@ FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
 MODULE_SCRIPTS = (
     STATIC_FOLDER / "browser_tab.js",
     STATIC_FOLDER / "name_lists.js",
+    STATIC_FOLDER / "numbers.js",  # before shortcuts.js, which tells gradio what it mended
     STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
     STATIC_FOLDER / "shortcuts.js",
     STATIC_FOLDER / "tips.js",
