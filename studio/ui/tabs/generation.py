@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from time import time
 from typing import Any, ClassVar, get_args
 
 import gradio as gr
@@ -30,6 +31,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
+from studio.ui.components.form_memory import FormMemory, parse_kept
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
@@ -47,6 +49,7 @@ from studio.ui.events import (
     visitor_from_request,
 )
 from studio.ui.form import Form
+from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.images import render_estimate, render_note
 
@@ -127,6 +130,7 @@ class GenerationTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
+        self.memory = FormMemory(self.form)
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
@@ -271,6 +275,7 @@ class GenerationTab:
                 self.form.add("emphasis", min_width=140, info="What A1111's weights do to a word.")
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
+        self.memory.add_reset()
 
     def add_result_panel(self, empty_html: str) -> None:
         """Place the side that shows the images."""
@@ -292,7 +297,7 @@ class GenerationTab:
     def form_outputs(self) -> list[Any]:
         """What a request is shown in."""
         outputs = [*self.form.outputs, *self.loras.outputs, self.estimate, self.prompt_reading]
-        outputs += self.model_note.outputs
+        outputs += [*self.model_note.outputs, *self.memory.outputs]
         if self.hires_accordion:
             outputs.append(self.hires_accordion)
         return list(dict.fromkeys(outputs))
@@ -388,7 +393,7 @@ class GenerationTab:
                 **EVENT_OPTIONS,
             )
         self.presets_accordion.expand(self.list_presets, None, self.preset, **EVENT_OPTIONS)
-        self.preset.input(
+        loading = self.preset.input(
             self.load_preset,
             {self.preset, *self.estimate_inputs},
             self.form_outputs,
@@ -402,7 +407,16 @@ class GenerationTab:
             preprocess=False,
             **EVENT_OPTIONS,
         )
-        self.recipe_import.wire()
+        self.recipe_import.wire(self.memory.outputs)
+        self.memory.wire(self.estimate, self.undo_load, self.reset_form, self.form_outputs)
+        self.memory.note_preset(loading, self.preset)
+        self.memory.block.click(
+            self.handle_memory_event,
+            self.estimate_inputs,
+            [self.memory.block, self.preset, *self.form_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
 
     # ---- the request on the page --------------------------------------------------------------
 
@@ -690,7 +704,8 @@ class GenerationTab:
                 return {self.estimate: gr.skip()}
             visitor = visitor_from_request(request)
             preset = self.services.home.presets.load(str(name), only_shipped=visitor.is_guest)
-            return self.load_request(preset, visitor)
+            before = self.memory.note_load(self.form.read_raw(values))
+            return self.load_request(preset, visitor) | before
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the settings on the page as a preset."""
@@ -706,10 +721,61 @@ class GenerationTab:
 
     def _complete_settings(self, settings: Mapping[str, Any], values: Updates) -> Updates:
         """Return what follows from settings that are filled in: which schedules there are."""
+        updates = self.memory.note_load(self.form.read_raw(values))
         if "noise_schedule" not in settings or "scheduler" not in settings:
-            return {}
+            return updates
         family = self.find_family(settings.get("model", values[self.form["model"]]))
-        return self.sampling_choices(family, settings["scheduler"], settings["noise_schedule"])
+        return updates | self.sampling_choices(
+            family, settings["scheduler"], settings["noise_schedule"]
+        )
+
+    # ---- what was typed -----------------------------------------------------------------------
+
+    def restore(self, kept: Any, visitor: Visitor) -> Updates:
+        """Put back what a browser kept of the form."""
+        values = parse_kept(kept)
+        return self.restore_values(values, visitor) if values else {}
+
+    def restore_values(self, values: Mapping[str, Any], visitor: Visitor) -> Updates:
+        """Put values back into the form as they were, with what there is to choose beside them."""
+        request, updates = self.form.fill_kept(values)
+        family = self.find_family(request.model)
+        updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
+        updates[self.form["prompt_syntax"]] = gr.Dropdown(
+            list_syntaxes(request.prompt_syntax), value=request.prompt_syntax
+        )
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices(), value=request.vae)
+        updates |= self.model_note.refresh(self.find_model(request.model))
+        lora_rows = [use.model_dump() for use in request.loras]
+        return updates | self.loras.refresh(request.model, visitor, value=lora_rows)
+
+    def undo_load(self, previous: Any, request: gr.Request) -> Updates:
+        """Put the form back as it was before a preset or an image's settings were loaded."""
+        updates = self.memory.note_undone()
+        if isinstance(previous, dict):
+            updates |= self.restore_values(previous, visitor_from_request(request))
+        return updates
+
+    def reset_form(self, request: gr.Request) -> Updates:
+        """Put every field at its default."""
+        default = GenerationRequest(model=self.form["model"].value)
+        loaded = self.load_request(default, visitor_from_request(request))
+        return loaded | self.memory.note_undone()
+
+    def handle_memory_event(
+        self, values: Updates, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """List the presets for the page's palette, or load one of them."""
+        data = event_payload(event)
+        with report_errors():
+            is_guest = visitor_from_request(request).is_guest
+            names = self.services.home.presets.list_names(only_shipped=is_guest)
+            if data.get("action") != "preset":
+                # The time makes two equal lists two answers.
+                return {self.memory.block: gr.HTML(options={"presets": names, "time": time()})}
+            name = str(data.get("name"))
+            loaded = self.load_preset({**values, self.preset: name}, request)
+            return loaded | {self.preset: gr.Dropdown(names, value=name)}
 
     def build_tab(self) -> Tab:
         """Return what the tab is to the other tabs."""
@@ -726,6 +792,8 @@ class GenerationTab:
             load_request=self.load_request,
             receive_fields=self.receive_fields,
             receive_image=self.receive_image,
+            memory=self.memory,
+            restore=self.restore,
             outputs=list(dict.fromkeys(self.outputs)),
             form_outputs=list(dict.fromkeys(self.form_outputs)),
         )
