@@ -155,9 +155,7 @@ def _make_open_handler(tab: Tab) -> Callable[[gr.Request], Updates]:
     return open_tab
 
 
-def _make_first_open_handler(
-    tab: Tab, loaded_state: gr.State
-) -> Callable[..., Updates]:
+def _make_first_open_handler(tab: Tab, loaded_state: gr.State) -> Callable[..., Updates]:
     """Fill a tab when it is first seen.
 
     gradio's page looks through all components for each that an event changes: to fill every tab at

@@ -73,8 +73,13 @@ class FormMemory:
         """JavaScript, as an expression, that has the browser keep what is typed from now on."""
         return f"window.studioForms.begin({json.dumps(self.form.name)})"
 
-    def wire(self, estimate: gr.HTML, restore: Callable[..., Any], reset: Callable[..., Any],
-             outputs: list[Any]) -> None:
+    def wire(
+        self,
+        estimate: gr.HTML,
+        restore: Callable[..., Any],
+        reset: Callable[..., Any],
+        outputs: list[Any],
+    ) -> None:
         """Connect the events.
 
         Args:

@@ -117,7 +117,7 @@ addEventListener(
   event => {
     if (!event.target.matches?.(boxes)) return;
     last = event.target;
-    if (event.detail !== 'resent') offer(event.target);
+    if (event.detail !== 'resent' && !('quiet' in event.target.dataset)) offer(event.target);
   },
   true,
 );

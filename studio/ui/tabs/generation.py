@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from time import time
 from typing import Any, ClassVar, get_args
 
 import gradio as gr
@@ -26,12 +25,13 @@ from studio.core.generation.family_rules import (
 )
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
-from studio.errors import BadPicture, InvalidSpec, StudioError
+from studio.errors import BadFile, BadPicture, InvalidSpec, StudioError
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.form_memory import FormMemory, parse_kept
+from studio.ui.components.image_menu import find_menu_image, move_to_bin, toggle_favourite
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
@@ -56,6 +56,12 @@ from studio.ui.views.images import render_estimate, render_note
 MODEL_SIZE_LABEL = "the model's own"
 OWN_VAE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
+# What a part of an image's settings is.
+REUSED_FIELDS = {
+    "prompt": ("prompt", "negative_prompt"),
+    "seed": ("seed",),
+    "size": ("width", "height"),
+}
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
 # Settings that change how long an image will take.
@@ -95,6 +101,8 @@ class GenerationTab:
         self.form: Form[GenerationRequest] = Form(GenerationRequest, self.ID)
         self.models = {model.name: model for model in services.home.library.list_models()}
         self.received = gr.State("")  # what another tab set in the form
+        # The schedule chosen for each scheduler; under "" the one that a scheduler could not run.
+        self.schedules: gr.State = gr.State({})
         self.build_layout()
         self.wire()
 
@@ -129,6 +137,13 @@ class GenerationTab:
             )
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
+            )
+            gr.Button(
+                "Generate forever",
+                size="sm",
+                scale=0,
+                elem_id=self.element_id("forever"),
+                elem_classes="icon forever",
             )
         self.memory = FormMemory(self.form)
         self.estimate = gr.HTML(elem_id=self.element_id("estimate"))
@@ -357,11 +372,15 @@ class GenerationTab:
         form = self.form
         wire_swap(self.swap_sides, form["width"], form["height"])
         load_names_on_focus(form["model"], self.list_model_names)
+        sampling = {form["model"], form["scheduler"], form["noise_schedule"], self.schedules}
         form["scheduler"].input(
             self.update_schedule,
-            {form["model"], form["scheduler"], form["noise_schedule"]},
-            form["noise_schedule"],
+            sampling,
+            [form["noise_schedule"], self.schedules],
             **EVENT_OPTIONS,
+        )
+        form["noise_schedule"].input(
+            self.remember_schedule, sampling, self.schedules, **EVENT_OPTIONS
         )
         for choose_model in (form["model"].input, self.received.change):
             choose_model(
@@ -410,10 +429,11 @@ class GenerationTab:
         self.recipe_import.wire(self.memory.outputs)
         self.memory.wire(self.estimate, self.undo_load, self.reset_form, self.form_outputs)
         self.memory.note_preset(loading, self.preset)
+        outputs = [self.memory.block, self.preset, *self.form_outputs, self.stop]
         self.memory.block.click(
-            self.handle_memory_event,
-            self.estimate_inputs,
-            [self.memory.block, self.preset, *self.form_outputs],
+            self.handle_page_event,
+            {*self.estimate_inputs, self.result_panel.selected_path},
+            [*outputs, *self.result_panel.refresh_outputs],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -576,21 +596,43 @@ class GenerationTab:
         image = self.services.home.gallery.get(selected_path) if selected_path else None
         return image.request.seed if image else gr.skip()
 
-    def update_schedule(self, values: Updates) -> Any:
-        """Offer the noise schedules that the scheduler runs on; keep the chosen one if it can."""
-        # Not `in`: a browser may send what has no hash.
-        scheduler = next(
-            (name for name in SCHEDULERS if name == values[self.form["scheduler"]]), None
-        )
+    def update_schedule(self, values: Updates) -> Updates:
+        """Offer the noise schedules that the scheduler runs on, and choose one.
+
+        That is the one chosen for it before, else the one on the page, else the last one that
+        another scheduler could not run.
+        """
+        scheduler = find_scheduler(values[self.form["scheduler"]])
         options: list[tuple[str, str]] = []
         if scheduler:
             options = list_schedule_options(scheduler, self.find_family(values[self.form["model"]]))
         if not options:
-            return gr.skip()
+            return {self.schedules: gr.skip()}
+        remembered = dict(values.get(self.schedules) or {})
+        current = values[self.form["noise_schedule"]]
+        offered = [value for _, value in options]
+        wanted = [remembered.get(scheduler), current, AUTOMATIC]
+        if current == AUTOMATIC:
+            wanted.insert(1, remembered.get(""))
+        noise_schedule = next(name for name in wanted if name in offered)
+        if isinstance(current, str) and current not in offered:
+            remembered[""] = current
+        elif noise_schedule == remembered.get(""):
+            remembered.pop("", None)
+        return {
+            self.form["noise_schedule"]: gr.Dropdown(options, value=noise_schedule),
+            self.schedules: remembered,
+        }
+
+    def remember_schedule(self, values: Updates) -> Any:
+        """Note which schedule was chosen for the scheduler on the page."""
+        scheduler = find_scheduler(values[self.form["scheduler"]])
         noise_schedule = values[self.form["noise_schedule"]]
-        if noise_schedule not in [value for _, value in options]:
-            noise_schedule = AUTOMATIC
-        return gr.Dropdown(options, value=noise_schedule)
+        if scheduler is None or noise_schedule not in get_args(NoiseSchedule):
+            return gr.skip()
+        remembered = dict(values.get(self.schedules) or {}) | {scheduler: noise_schedule}
+        remembered.pop("", None)  # what was chosen since counts
+        return remembered
 
     def list_model_names(self, visitor: Visitor) -> list[str]:
         """Return the names of the models that there are now."""
@@ -762,20 +804,54 @@ class GenerationTab:
         loaded = self.load_request(default, visitor_from_request(request))
         return loaded | self.memory.note_undone()
 
-    def handle_memory_event(
+    def handle_page_event(
         self, values: Updates, event: gr.EventData, request: gr.Request
     ) -> Updates:
-        """List the presets for the page's palette, or load one of them."""
+        """Do what the page's palette or the menu of an image asks for.
+
+        All of it comes from the browser, so it is checked.
+        """
         data = event_payload(event)
         with report_errors():
-            is_guest = visitor_from_request(request).is_guest
-            names = self.services.home.presets.list_names(only_shipped=is_guest)
-            if data.get("action") != "preset":
-                # The time makes two equal lists two answers.
-                return {self.memory.block: gr.HTML(options={"presets": names, "time": time()})}
-            name = str(data.get("name"))
-            loaded = self.load_preset({**values, self.preset: name}, request)
-            return loaded | {self.preset: gr.Dropdown(names, value=name)}
+            visitor = visitor_from_request(request)
+            names = self.services.home.presets.list_names(only_shipped=visitor.is_guest)
+            match data.get("action"):
+                case "presets":
+                    # The number makes two equal lists two answers.
+                    options = {"presets": names, "number": secrets.token_hex(4)}
+                    return {self.memory.block: gr.HTML(options=options)}
+                case "preset":
+                    name = str(data.get("name"))
+                    loaded = self.load_preset({**values, self.preset: name}, request)
+                    return loaded | {self.preset: gr.Dropdown(names, value=name)}
+            image = find_menu_image(
+                self.services, data.get("id"), values[self.result_panel.selected_path], visitor
+            )
+            match data.get("action"):
+                case "reuse":
+                    return self.reuse_part(data.get("part"), image, values, visitor)
+                case "favourite":
+                    toggle_favourite(self.services, image)
+                    return {self.preset: gr.skip()}
+                case "bin":
+                    move_to_bin(self.services, image, visitor)
+                    return self.result_panel.render(visitor)
+            raise BadFile("The page asked for something that the studio does not know.")
+
+    def reuse_part(
+        self, part: Any, image: gallery.GeneratedImage, values: Updates, visitor: Visitor
+    ) -> Updates:
+        """Take a part of an image's settings into the form: "prompt", "seed", "size" or all."""
+        if image.settings is None:
+            raise BadFile("Nothing is known of how that image was made.")
+        request = image.request
+        before = self.memory.note_load(self.form.read_raw(values))
+        fields = REUSED_FIELDS.get(str(part))
+        if fields is None:
+            updates = self.load_request(request, visitor)
+        else:
+            updates = self.form.fill_fields({name: getattr(request, name) for name in fields})
+        return updates | before
 
     def build_tab(self) -> Tab:
         """Return what the tab is to the other tabs."""
@@ -797,6 +873,11 @@ class GenerationTab:
             outputs=list(dict.fromkeys(self.outputs)),
             form_outputs=list(dict.fromkeys(self.form_outputs)),
         )
+
+
+def find_scheduler(name: Any) -> Scheduler | None:
+    """Return the scheduler that a browser names, if there is one: it may send what has no hash."""
+    return next((scheduler for scheduler in SCHEDULERS if scheduler == name), None)
 
 
 def native_size_of(model: ModelInfo | None) -> int:
