@@ -81,5 +81,5 @@ def test_settings_of_other_programs() -> None:
 
 
 def test_the_weight_of_a_lora_in_a_prompt() -> None:
-    text, (use,) = extract_tags("a moon <lora:moon:0,8>")
+    _, (use,) = extract_tags("a moon <lora:moon:0,8>")
     assert (use.unet, use.text_encoder) == (0.8, 0.8)

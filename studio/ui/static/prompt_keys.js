@@ -107,7 +107,7 @@ const findBrackets = (text, place) => {
   return null;
 };
 const findWord = (text, place) => {
-  const edge = /[\s.,/!?%^*;:{}=`~()[\]<>|]/;
+  const edge = /[\s\\.,/!?%^*;:{}=`~()[\]<>|]/;
   let [from, to] = [place, place];
   while (from > 0 && !edge.test(text[from - 1])) from--;
   while (to < text.length && !edge.test(text[to])) to++;
