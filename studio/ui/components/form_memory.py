@@ -75,7 +75,6 @@ class FormMemory:
 
     def wire(
         self,
-        estimate: gr.HTML,
         restore: Callable[..., Any],
         reset: Callable[..., Any],
         outputs: list[Any],
@@ -83,7 +82,6 @@ class FormMemory:
         """Connect the events.
 
         Args:
-            estimate: Changes when the server has changed the form.
             restore: Takes the values before a load and the request; returns updates.
             reset: Takes the request; returns updates.
             outputs: What both change.
@@ -93,16 +91,10 @@ class FormMemory:
         fields = json.dumps(" ".join(self.form.components))
         self.block.js_on_load = BLOCK_JS.replace("FORM", name).replace("FIELDS", fields)
         keep = f"(...values) => {{ window.studioForms.keep({name}, {names}, values); return [] }}"
-        gr.on(
-            [self.block.submit, estimate.change],
-            None,
-            components,
-            None,
-            js=keep,
-            **EVENT_OPTIONS,
-        )
+        self.block.submit(None, components, None, js=keep, **EVENT_OPTIONS)
         self.undo.click(restore, self.previous, outputs, **EVENT_OPTIONS)
-        self.undo.click(None, None, None, js=f"() => window.studioForms.unname({name})")
+        unname = f"() => {{ window.studioForms.unname({name}); return [] }}"
+        self.undo.click(None, None, None, js=unname, **EVENT_OPTIONS)
         self.reset.click(
             reset,
             None,

@@ -5,6 +5,7 @@
 
 const MOST = 200_000; // characters of a form; of a longer one nothing is kept
 const PAUSE = 900; // ms after the last key or click
+const LATER = 4000; // ms after a click, which may have filled the form
 const login = document.querySelector('meta[name="studio-login"]')?.content || '';
 const keyOf = form => `studio-form ${login} ${form}`;
 const begun = new Set(); // forms that the server has filled: earlier there is nothing to keep
@@ -108,19 +109,20 @@ const keepSoon = event => {
   const form = formOf(event.target);
   if (!form || !begun.has(form)) return;
   clearTimeout(timers.get(form));
-  timers.set(
-    form,
-    setTimeout(() => {
-      timers.delete(form);
-      tell(form, 'collect');
-    }, PAUSE),
-  );
+  const collect = name => () => {
+    timers.delete(name);
+    tell(form, 'collect');
+  };
+  timers.set(form, setTimeout(collect(form), PAUSE));
+  if (event.type !== 'click') return;
+  clearTimeout(timers.get(`${form} later`));
+  timers.set(`${form} later`, setTimeout(collect(`${form} later`), LATER));
 };
 for (const kind of ['input', 'change', 'click', 'drop']) addEventListener(kind, keepSoon, true);
 
 // Whoever leaves within the pause: gradio cannot be asked any more, but what is typed can be read.
 addEventListener('pagehide', () => {
-  for (const form of timers.keys()) {
+  for (const form of [...timers.keys()].filter(name => begun.has(name))) {
     const kept = load(form),
       names = blockOf(form)?.dataset.fields?.split(' ') || [];
     kept.values ||= {};

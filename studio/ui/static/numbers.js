@@ -56,19 +56,22 @@ const findFault = field => {
 };
 let count = 0,
   timer = 0;
+const placeOf = field => field.closest('.lora-weight, .block:not(label)');
+// The server's own sentence, where a form is checked there while it is filled in.
+const isTold = field => Boolean(placeOf(field)?.querySelector('.field-fault'));
 const withdraw = field => {
   judged.get(field)?.remove();
   judged.delete(field);
-  field.removeAttribute('aria-invalid');
   field.removeAttribute('aria-errormessage');
+  if (!isTold(field)) field.removeAttribute('aria-invalid');
 };
 const judge = field => {
   const fault = findFault(field),
     sentence = judged.get(field);
-  if (!fault || !field.isConnected) return sentence && withdraw(field);
+  if (!fault || !field.isConnected || isTold(field)) return sentence && withdraw(field);
   if (sentence?.textContent === fault && sentence.isConnected) return;
   withdraw(field);
-  const place = field.closest('.lora-weight, .block:not(label)');
+  const place = placeOf(field);
   if (!place) return;
   const made = Object.assign(document.createElement('p'), {
     className: 'cut echo wrong',
@@ -86,6 +89,8 @@ const judge = field => {
     if (!judged.size) timer = clearInterval(timer);
   }, 400);
 };
+const SOON = 600; // ms, in which the server may say it better
+const judgeSoon = field => setTimeout(judge, SOON, field);
 const inPage = field => field.matches?.(`.gradio-container ${numbers}`);
 addEventListener(
   'focus',
@@ -106,7 +111,7 @@ addEventListener(
         field.dispatchEvent(new CustomEvent('input', {bubbles: true}));
       }
     }
-    judge(field);
+    judgeSoon(field);
   },
   true,
 );
@@ -114,7 +119,7 @@ addEventListener('input', event => judged.has(event.target) && judge(event.targe
 addEventListener(
   'keydown',
   event => {
-    if (event.key === 'Enter' && inPage(event.target)) judge(event.target);
+    if (event.key === 'Enter' && inPage(event.target)) judgeSoon(event.target);
   },
   true,
 );

@@ -427,7 +427,7 @@ class GenerationTab:
             **EVENT_OPTIONS,
         )
         self.recipe_import.wire(self.memory.outputs)
-        self.memory.wire(self.estimate, self.undo_load, self.reset_form, self.form_outputs)
+        self.memory.wire(self.undo_load, self.reset_form, self.form_outputs)
         self.memory.note_preset(loading, self.preset)
         outputs = [self.memory.block, self.preset, *self.form_outputs, self.stop]
         self.memory.block.click(
