@@ -180,9 +180,13 @@ def _make_inert_script(tab: Tab, condition: str) -> str:
     """
     memory = ""
     if tab.memory:
-        memory = f"if (values.length) values[1] = {tab.memory.read_js}; else {tab.memory.begin_js};"
+        memory = (
+            f"if (values.length) values[1] = isNew ? {tab.memory.read_js} : ''; "
+            f"else {tab.memory.begin_js};"
+        )
     return (
-        f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); if (panel) "
+        f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); "
+        "const isNew = panel && !('seen' in panel.dataset); if (panel) "
         f"{{ panel.inert = {condition}; panel.dataset.seen = '' }} {memory} return values }}"
     )
 
