@@ -163,7 +163,7 @@ addEventListener(
 );
 
 // A weight's decimal comma is a point as soon as its bracket is closed.
-addEventListener('input', event => {
+const mendWeight = event => {
   const field = event.target;
   if (!field.matches?.(prompts) || event.inputType !== 'insertText') return;
   if (event.data !== ')' && event.data !== '>') return;
@@ -175,4 +175,5 @@ addEventListener('input', event => {
   const comma = field.value.lastIndexOf(',', place);
   replace(field, comma, comma + 1, '.');
   field.setSelectionRange(place, place);
-});
+};
+addEventListener('input', mendWeight, true); // before shortcuts.js holds it back
