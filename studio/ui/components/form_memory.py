@@ -103,12 +103,19 @@ class FormMemory:
             **EVENT_OPTIONS,
         )
 
-    def note_preset(self, event: Any, preset: gr.Dropdown) -> None:
-        """Have the browser compare the form with what a preset has put there, after an event."""
+    def note_preset(self, event: Any, preset: gr.Dropdown, *, only_asked: bool = False) -> None:
+        """Have the browser compare the form with what a preset has put there.
+
+        Args:
+            event: Loads the preset.
+            preset: Says which.
+            only_asked: Whether the event also does other things: the browser knows what it asked.
+        """
+        act = "nameAsked" if only_asked else "name"
         names, components = self._list_fields()
         name = json.dumps(self.form.name)
         js = (
-            f"(preset, ...values) => {{ window.studioForms.name({name}, preset, {names}, values); "
+            f"(preset, ...values) => {{ window.studioForms.{act}({name}, preset, {names}, values); "
             "return [] }"
         )
         event.then(None, [preset, *components], None, js=js, **EVENT_OPTIONS)

@@ -11,6 +11,7 @@ const keyOf = form => `studio-form ${login} ${form}`;
 const begun = new Set(); // forms that the server has filled: earlier there is nothing to keep
 const timers = new Map();
 const listeners = new Map(); // form → who waits for its presets
+const asked = new Set(); // forms that the palette has a preset loaded into
 
 const load = form => {
   try {
@@ -79,6 +80,7 @@ window.studioForms = {
     store(form, kept);
     markPreset(form, kept);
   },
+  nameAsked: (form, ...rest) => asked.delete(form) && window.studioForms.name(form, ...rest),
   unname: form => {
     const kept = load(form);
     delete kept.preset;
@@ -97,7 +99,10 @@ window.studioForms = {
     tell(form, 'ask', {action: 'presets', time: Date.now()});
   },
   offerPresets: (form, names) => listeners.get(form)?.(names),
-  loadPreset: (form, name) => tell(form, 'ask', {action: 'preset', name}),
+  loadPreset: (form, name) => {
+    asked.add(form);
+    tell(form, 'ask', {action: 'preset', name});
+  },
 };
 
 // ---- when to keep

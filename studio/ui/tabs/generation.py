@@ -430,13 +430,14 @@ class GenerationTab:
         self.memory.wire(self.undo_load, self.reset_form, self.form_outputs)
         self.memory.note_preset(loading, self.preset)
         outputs = [self.memory.block, self.preset, *self.form_outputs, self.stop]
-        self.memory.block.click(
+        asking = self.memory.block.click(
             self.handle_page_event,
             {*self.estimate_inputs, self.result_panel.selected_path},
             [*outputs, *self.result_panel.refresh_outputs],
             preprocess=False,
             **EVENT_OPTIONS,
         )
+        self.memory.note_preset(asking, self.preset, only_asked=True)
 
     # ---- the request on the page --------------------------------------------------------------
 
