@@ -118,7 +118,7 @@ class FormMemory:
             f"(preset, ...values) => {{ window.studioForms.{act}({name}, preset, {names}, values); "
             "return [] }"
         )
-        event.then(None, [preset, *components], None, js=js, **EVENT_OPTIONS)
+        event.success(None, [preset, *components], None, js=js, **EVENT_OPTIONS)
 
     def _list_fields(self) -> tuple[str, list[Any]]:
         """Return the fields' names as JSON, and their components in the same order."""
