@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from studio.core.decimals import replace_decimal_comma
 from studio.errors import InvalidSpec, quote
 
 # How images are named: the sha256 of their file.
@@ -115,13 +116,21 @@ class Spec(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _reject_bool_for_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Raise ValueError for a bool in a number's place: pydantic would take True for 1."""
-        if isinstance(value, bool):
+    def _read_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return what was typed for a number with a point for its comma.
+
+        A whole number with a comma stays: 1,000 may be a thousand or one.
+
+        Raises ValueError for a bool in a number's place: pydantic would take True for 1.
+        """
+        if isinstance(value, bool | str):
             annotation = cls.model_fields[info.field_name or ""].annotation
             kinds = {annotation, *get_args(annotation)}
-            if kinds & {int, float} and bool not in kinds:
-                raise ValueError(f"has to be a number (not {value}).")
+            if isinstance(value, bool):
+                if kinds & {int, float} and bool not in kinds:
+                    raise ValueError(f"has to be a number (not {value}).")
+            elif float in kinds and str not in kinds:
+                return replace_decimal_comma(value)
         return value
 
 

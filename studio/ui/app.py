@@ -89,7 +89,7 @@ def build_page(services: Services, get_problem: Callable[[], str] = str) -> Page
         # Whether a tab was seen; inside gr.Tabs these would shift its titles.
         loaded_states = {tab.id: gr.State(tab is tabs[0]) for tab in tabs}
         _wire_tabs(services, tabs, tab_bar, loaded_states)
-        page.load(_make_open_handler(tabs[0]), None, tabs[0].outputs, **EVENT_OPTIONS)
+        _wire_first_tab(page, tabs[0])
         for tab, tab_block in zip(tabs[1:], tab_blocks[1:], strict=True):
             _wire_opening(tab, tab_block, loaded_states[tab.id])
         # What another tab hands over is seen from its top.
@@ -118,14 +118,31 @@ def _wire_tabs(
             _wire_handover_buttons(source, target, tab_bar, loaded_states[target.id])
 
 
+def _wire_first_tab(page: gr.Blocks, tab: Tab) -> None:
+    """Fill the tab that a page opens with."""
+    if tab.memory is None:
+        page.load(_make_open_handler(tab), None, tab.outputs, **EVENT_OPTIONS)
+        return
+    memory = tab.memory
+
+    def open_tab(kept: Any, request: gr.Request) -> Updates:
+        return _open_tab(tab, visitor_from_request(request), kept)
+
+    filling = page.load(
+        open_tab, memory.block, tab.outputs, js=f"() => [{memory.read_js}]", **EVENT_OPTIONS
+    )
+    filling.then(None, None, None, js=f"() => {memory.begin_js}", **EVENT_OPTIONS)
+
+
 def _wire_opening(tab: Tab, tab_block: gr.Tab, loaded_state: gr.State) -> None:
     """Fill a tab when it is selected: each time, or once where somebody may be typing."""
     if not (tab.form or tab.has_text_input):
         tab_block.select(_make_open_handler(tab), None, tab.outputs, **EVENT_OPTIONS)
         return
+    inputs = [loaded_state, *([tab.memory.block] if tab.memory else [])]
     filling = tab_block.select(
         _make_first_open_handler(tab, loaded_state),
-        loaded_state,
+        inputs,
         [loaded_state, *tab.outputs],
         js=_make_inert_script(tab, "!('seen' in panel.dataset)"),
         **EVENT_OPTIONS,
@@ -140,33 +157,45 @@ def _make_open_handler(tab: Tab) -> Callable[[gr.Request], Updates]:
     return open_tab
 
 
-def _make_first_open_handler(
-    tab: Tab, loaded_state: gr.State
-) -> Callable[[bool, gr.Request], Updates]:
+def _make_first_open_handler(tab: Tab, loaded_state: gr.State) -> Callable[..., Updates]:
     """Fill a tab when it is first seen.
 
     gradio's page looks through all components for each that an event changes: to fill every tab at
     once would take seconds.
     """
 
-    def open_first_time(is_loaded: bool, request: gr.Request) -> Updates:
+    def open_first_time(is_loaded: bool, kept: Any, request: gr.Request) -> Updates:
         if is_loaded:
             return {loaded_state: gr.skip()}
-        return {loaded_state: True, **_open_tab(tab, visitor_from_request(request))}
+        return {loaded_state: True, **_open_tab(tab, visitor_from_request(request), kept)}
 
-    return open_first_time
+    def open_without_memory(is_loaded: bool, request: gr.Request) -> Updates:
+        return open_first_time(is_loaded, None, request)
+
+    return open_first_time if tab.memory else open_without_memory
 
 
 def _make_inert_script(tab: Tab, condition: str) -> str:
-    """Return JavaScript that keeps people from typing what would be lost while a tab is filled."""
+    """Return JavaScript that keeps people from typing what would be lost while a tab is filled.
+
+    What the browser keeps of the tab's form is sent along, and kept on once it is filled.
+    """
+    memory = ""
+    if tab.memory:
+        memory = (
+            f"if (values.length) values[1] = isNew ? {tab.memory.read_js} : ''; "
+            f"else {tab.memory.begin_js};"
+        )
     return (
-        f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); if (panel) "
-        f"{{ panel.inert = {condition}; panel.dataset.seen = '' }} return values }}"
+        f"(...values) => {{ const panel = document.getElementById('tab-{tab.id}'); "
+        "const isNew = panel && !('seen' in panel.dataset); if (panel) "
+        f"{{ panel.inert = {condition}; panel.dataset.seen = '' }} {memory} return values }}"
     )
 
 
-def _open_tab(tab: Tab, visitor: Visitor) -> Updates:
-    return tab.on_open(visitor) if tab.on_open else {}
+def _open_tab(tab: Tab, visitor: Visitor, kept: Any = None) -> Updates:
+    updates = tab.on_open(visitor) if tab.on_open else {}
+    return updates | (tab.restore(kept, visitor) if tab.restore and kept else {})
 
 
 def _fill_target(target: Tab, is_loaded: bool, updates: Updates, visitor: Visitor) -> Updates:

@@ -136,6 +136,39 @@ class Form(Generic[M]):
         }
         return updates, faults
 
+    def fill_kept(self, values: Mapping[str, Any]) -> tuple[M, dict[Any, Any]]:
+        """Put back what was typed, as it was typed: also what is not valid.
+
+        Args:
+            values: By field name, as a browser kept them; they may be anything.
+
+        Returns:
+            The object of the valid ones, and updates of the components.
+        """
+        known = {name: values[name] for name in self.components if name in values}
+        for name, value in known.items():
+            if value == "" and self._is_nullable(name):
+                known[name] = None
+        accepted, _ = merge_valid(self.spec_class, {}, known)
+        spec = validate(self.spec_class, accepted)
+        updates = {
+            self.components[name]: self._to_component_value(name, getattr(spec, name))
+            for name in accepted
+            if name in self.components
+        }
+        for name in known.keys() - accepted.keys():
+            component, value = self.components[name], known[name]
+            is_text = isinstance(component, gr.Textbox) and isinstance(value, str)
+            is_number = (
+                isinstance(component, gr.Number | gr.Slider)
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            )
+            if is_text or is_number:
+                updates[component] = value
+        return spec, updates
+
 
 def _to_json(value: Any) -> Any:
     """Return a list of specs (LoRAs) as dicts, which the model reads back; one of words stays."""

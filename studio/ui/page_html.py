@@ -22,11 +22,17 @@ FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
 MODULE_SCRIPTS = (
     STATIC_FOLDER / "browser_tab.js",
     STATIC_FOLDER / "name_lists.js",
+    STATIC_FOLDER / "numbers.js",  # before shortcuts.js, which tells gradio what it mended
+    STATIC_FOLDER / "prompt_keys.js",  # before prompt_words.js, which takes the arrow keys
     STATIC_FOLDER / "prompt_words.js",  # before shortcuts.js, which holds typed text back
     STATIC_FOLDER / "shortcuts.js",
     STATIC_FOLDER / "tips.js",
     STATIC_FOLDER / "field_faults.js",
     STATIC_FOLDER / "look.js",
+    STATIC_FOLDER / "form_memory.js",
+    STATIC_FOLDER / "forever.js",
+    STATIC_FOLDER / "palette.js",
+    STATIC_FOLDER / "image_menu.js",
 )
 # In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
 # leave out all that is newer than @media.
@@ -34,6 +40,7 @@ STYLES = (
     STATIC_FOLDER / "tokens.css",
     STATIC_FOLDER / "frame.css",
     STATIC_FOLDER / "toasts.css",
+    STATIC_FOLDER / "habits.css",
 )
 INNER_STYLES = (
     STATIC_FOLDER / "style.css",

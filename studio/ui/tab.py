@@ -15,6 +15,7 @@ import gradio as gr
 from studio.core.generation.request import GenerationRequest
 from studio.services.visitor import Visitor
 from studio.storage.gallery import GeneratedImage
+from studio.ui.components.form_memory import FormMemory
 from studio.ui.events import Updates
 from studio.ui.form import Form
 
@@ -39,6 +40,8 @@ class Tab:
         outputs: What `on_open` and `load_request` change.
         form_outputs: What `receive_image`, `redraw_image` and `upscale_image` change.
         source_image: The image that it works on: its own results can be worked on again.
+        memory: What a browser keeps of its form, for a reload.
+        restore: Puts that back, over what `on_open` has filled in.
         has_text_input: People type into it, which coming back to the tab is not to change.
     """
 
@@ -57,4 +60,6 @@ class Tab:
     outputs: list[Any] = field(default_factory=list)
     form_outputs: list[Any] = field(default_factory=list)
     source_image: gr.State | None = None
+    memory: FormMemory | None = None
+    restore: Callable[[Any, Visitor], Updates] | None = None
     has_text_input: bool = False

@@ -11,7 +11,7 @@ import studio.ui
 
 STATIC = Path(studio.ui.__file__).with_name("static")
 TOKENS = STATIC / "tokens.css"
-SHEETS = [STATIC / "frame.css", STATIC / "style.css"]
+SHEETS = [STATIC / name for name in ("frame.css", "style.css", "habits.css")]
 # Of gradio's theme, and set on elements by the page itself.
 FOREIGN = re.compile(r"--(?:cell|side|zoom|icon|block-|button-|input-|spacing-|primary-)")
 URLS = re.compile(r'url\("[^"]*"\)|/\*.*?\*/', re.DOTALL)

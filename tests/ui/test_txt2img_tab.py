@@ -60,8 +60,9 @@ def test_settings_that_suit_stay(tab: Txt2Img) -> None:
 
 def test_a_scheduler_offers_what_it_runs_on_with_the_model(tab: Txt2Img) -> None:
     values = {tab.form["noise_schedule"]: "Karras", tab.form["scheduler"]: "Heun"}
+    schedule = tab.form["noise_schedule"]
     offered = {
-        model: tab.update_schedule({**values, tab.form["model"]: model})
+        model: tab.update_schedule({**values, tab.form["model"]: model})[schedule]
         for model in ("turbo", "pocket", "gone")
     }
     assert [value for _, value in offered["turbo"].choices] == ["Automatic", "Model default"]
@@ -69,7 +70,35 @@ def test_a_scheduler_offers_what_it_runs_on_with_the_model(tab: Txt2Img) -> None
     assert offered["pocket"].choices[0] == ("Automatic (Uniform)", "Automatic")
     assert offered["pocket"].value == offered["gone"].value == "Karras"
     nonsense = tab.update_schedule({**values, tab.form["model"]: ["no", "name"]})
-    assert nonsense.value == "Karras"
+    assert nonsense[schedule].value == "Karras"
+
+
+def test_every_scheduler_remembers_its_schedule(tab: Txt2Img) -> None:
+    shown = {tab.form["model"]: "pocket", tab.schedules: {}}
+    schedule = tab.form["noise_schedule"]
+
+    def choose_schedule(name: str) -> None:
+        shown[schedule] = name
+        shown[tab.schedules] = tab.remember_schedule(shown)
+
+    def choose_scheduler(name: str) -> str:
+        shown[tab.form["scheduler"]] = name
+        updates = tab.update_schedule(shown)
+        shown[schedule], shown[tab.schedules] = updates[schedule].value, updates[tab.schedules]
+        return str(shown[schedule])
+
+    # From a preset, so that nobody chose it: what Euler a cannot run comes back all the same.
+    shown[schedule] = "Karras"
+    assert choose_scheduler("DPM++ 2M") == "Karras"
+    assert choose_scheduler("Euler a") == "Automatic"
+    assert choose_scheduler("DPM++ 2M") == "Karras"
+    choose_scheduler("Euler a")
+    choose_schedule("Simple")
+    assert choose_scheduler("Heun") == "Simple"
+    choose_schedule("Exponential")
+    assert choose_scheduler("Euler a") == "Simple"
+    assert choose_scheduler("Heun") == "Exponential"
+    assert set(tab.update_schedule({**shown, tab.form["scheduler"]: ["x"]})) == {tab.schedules}
 
 
 def test_no_guidance_is_said(tab: Txt2Img) -> None:

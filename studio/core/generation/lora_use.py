@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import field_validator
 
 from studio.core.base import Spec, spec_field, validate
+from studio.core.decimals import replace_decimal_comma
 from studio.errors import InvalidSpec, quote
 
 MAX_LORAS = 16  # at once
@@ -168,7 +169,7 @@ def _parse_use(text: str) -> LoraUse:
     keywords: dict[str, float] = {}
     for part in parts:
         key, equals, number = part.rpartition("=")
-        key = key.strip()
+        key, number = key.strip(), replace_decimal_comma(number)
         if not _NUMBER_PATTERN.fullmatch(number):
             raise ValueError(
                 f"{quote(number.strip())} is no weight; write name:0.8 or name:te:unet."

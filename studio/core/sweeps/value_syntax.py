@@ -8,6 +8,7 @@ Does not know: axes and fields, or which values are valid (the request checks th
     1-10 (+2)   0..1 +0.25        with a step; a value beyond the end is left out
     0-1 [6]                       so many values, evenly
     512x768, 768x512              sizes: width, height
+    0,5; 0,75; 1                  with semicolons between numbers, a comma is a decimal comma
     "a cat, asleep", a dog        texts; quotes around a comma, "" within quotes for a quote
 
 A1111 has the same ranges, but some come out odd there. Here `10-5` is 10 9 8 7 6 5, not nothing;
@@ -25,6 +26,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from math import isfinite
 
 from studio.core.catalog import AxisKind
+from studio.core.decimals import replace_decimal_comma
 from studio.errors import InvalidSpec, quote
 
 AxisValue = int | float | str
@@ -48,6 +50,10 @@ _RANGE_PATTERN = re.compile(
 )
 _SIZE_PATTERN = re.compile(r"([0-9]{1,9})\s*[xX×]\s*([0-9]{1,9})")
 _SEPARATOR_PATTERN = re.compile(r"[,\n]")
+_COMMA_IN_NUMBER = re.compile(r"(?<=[0-9]),(?=[0-9])")
+_SPACED_COMMA = re.compile(r",[ \t]")
+_LEADING_ZERO = re.compile(r"(?<![0-9.])0,[0-9]")
+_ZERO_BEFORE_DIGITS = re.compile(r"0[0-9]+")
 
 
 class _BadValue(ValueError):
@@ -67,6 +73,8 @@ def parse_values(values: str | Sequence[object], kind: AxisKind) -> tuple[AxisVa
     Raises:
         InvalidSpec: Values are wrong; it names each of them by its place, counted from 1.
     """
+    if isinstance(values, str) and kind in ("number", "whole"):
+        values = _read_decimal_commas(values, kind)
     faults: list[str] = []
     parsed: list[AxisValue] = []
     for place, (token, quote_fault) in enumerate(_split_tokens(values), 1):
@@ -116,6 +124,29 @@ def parse_size(size: str) -> tuple[int, int]:
     """Return width and height of a size as `parse_values` writes it."""
     width, height = size.split("x")
     return int(width), int(height)
+
+
+def _read_decimal_commas(text: str, kind: AxisKind) -> str:
+    """Return a list of numbers with points for decimal commas, and commas between its values.
+
+    Raises InvalidSpec where a comma may be either.
+    """
+    if len(text) > MAX_LIST_CHARS:
+        return text  # which is refused for its length
+    if ";" in text:
+        return _COMMA_IN_NUMBER.sub(".", text).replace(";", ",")
+    if kind == "number":
+        tokens = re.split(r"[,\n]", text)
+        has_cut_number = any(_ZERO_BEFORE_DIGITS.fullmatch(token) for token in tokens[1:])
+        is_mixed = _SPACED_COMMA.search(text) and _LEADING_ZERO.search(text)
+        if '"' not in text and (has_cut_number or is_mixed):
+            raise InvalidSpec(
+                [
+                    f"{quote(text.strip())} can be read in two ways: write decimals with a point, "
+                    "as in 0.5, or put semicolons between the values, as in 0,5; 0,75."
+                ]
+            )
+    return text
 
 
 def _split_tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]]:
@@ -199,7 +230,8 @@ def _parse_size_token(token: object) -> list[AxisValue]:
 def _parse_numbers(token: object, integers_only: bool) -> list[AxisValue]:
     """Return one number, or those of a range."""
     if isinstance(token, str):
-        decimals = _parse_number_text(token.strip(), integers_only)
+        text = token if integers_only else _COMMA_IN_NUMBER.sub(".", replace_decimal_comma(token))
+        decimals = _parse_number_text(text.strip(), integers_only)
         return [_to_number(value, integers_only) for value in decimals]
     if isinstance(token, bool) or not isinstance(token, int | float):
         raise _BadValue("is no number")

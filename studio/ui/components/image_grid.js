@@ -279,11 +279,14 @@ const build = entry => {
   tile.addEventListener('click', event => press(entry, event));
   tile.addEventListener('dblclick', () => !entry.series && look(entry.key));
   const marks = stars(entry);
+  const more = make('button', {type: 'button', className: 'images-more', textContent: '…'});
+  more.setAttribute('aria-label', `Menu of ${entry.title}`);
   const root = make(
     'li',
     {className: entry.series ? 'images-entry many' : 'images-entry'},
     tile,
     make('label', {className: 'images-tick'}, box),
+    entry.series ? null : more, // opens a menu: static/image_menu.js
     marks && make('span', {className: 'images-marks', textContent: marks}),
     entry.series &&
       make(
@@ -356,6 +359,11 @@ const older = button('Older →', '', () => send('show', {}, {page: currentPage(
 const currentPage = () => Math.floor((options().offset || 0) / (options().size || 48));
 pager.prepend(newer);
 pager.append(older);
+
+// What the menu of an image asks for.
+list.addEventListener('act', ({detail}) =>
+  send(detail.action, {id: Number(detail.id), keys: [`i${detail.id}`]}),
+);
 
 // ---- keys
 const tiles = () => [...list.querySelectorAll('.images-tile')];

@@ -8,7 +8,7 @@ know: how a recipe is read (storage/gallery/settings_in_files.py), looked up
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -99,9 +99,13 @@ class RecipeImport:
         """Components that the handlers update beside the form's."""
         return [self.file, self.text, *self.picture_link.inputs, self.panel, self.recipe]
 
-    def wire(self) -> None:
-        """Connect the drop field, the button of the text, and those of the panel."""
-        outputs = [*self.outputs, *self.form.outputs]
+    def wire(self, more_outputs: Sequence[Any] = ()) -> None:
+        """Connect the drop field, the button of the text, and those of the panel.
+
+        Args:
+            more_outputs: What else `complete` updates.
+        """
+        outputs = [*self.outputs, *self.form.outputs, *more_outputs]
         options = {"preprocess": False, **EVENT_OPTIONS}
         self.file.upload(self.import_file, {self.file, *self.form.inputs}, outputs, **options)
         self.take.click(self.import_text, {self.text, *self.form.inputs}, outputs, **options)

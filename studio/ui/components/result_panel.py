@@ -101,6 +101,9 @@ class ResultPanel:
             self.reuse_seed_button = gr.Button(
                 "Reuse this seed", size="sm", elem_id=self.elem_id("reuse-seed")
             )
+            gr.Button(
+                "More", size="sm", elem_id=self.elem_id("image-more"), elem_classes="more"
+            )  # opens a menu: static/image_menu.js
 
     def elem_id(self, part: str) -> str:
         """Return an element's id; those of the first tab go without its name."""

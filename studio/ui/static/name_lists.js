@@ -28,7 +28,7 @@ const observer = new MutationObserver(() => {
 
 addEventListener('focusin', event => {
   observer.disconnect();
-  box = event.target.matches?.('input[role="combobox"]') ? event.target : null;
+  box = event.target.matches?.('.wrap input[role="combobox"]') ? event.target : null;
   isTyped = false;
   if (!box) return;
   observer.observe(box.closest('.wrap'), {

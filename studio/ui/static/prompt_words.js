@@ -3,7 +3,8 @@
 // LoRAs. Does not know: what the words stand for. All text is set as text, never as HTML.
 
 const MOST = 8, // shown at once
-  LEAST = 2; // letters, before anything is offered
+  LEAST = 2, // letters, before anything is offered
+  LONGEST = 300; // of what is begun: a pasted text of megabytes is not looked through
 const boxes = '[id$="-prompt"] textarea';
 const list = document.createElement('ul');
 list.id = 'prompt-words';
@@ -74,7 +75,7 @@ const offer = field => {
   close();
   if (field.selectionStart !== field.selectionEnd) return;
   const before = field.value.slice(0, field.selectionStart),
-    typed = /(<lora:|embedding:)?([^\s,()[\]<>:|]*)$/i.exec(before),
+    typed = /(<lora:|embedding:)?([^\s,()[\]<>:|]*)$/i.exec(before.slice(-LONGEST)),
     prefix = (typed[1] || '').toLowerCase(),
     begun = typed[2].toLowerCase();
   if (!prefix && begun.length < LEAST) return;
@@ -117,7 +118,7 @@ addEventListener(
   event => {
     if (!event.target.matches?.(boxes)) return;
     last = event.target;
-    if (event.detail !== 'resent') offer(event.target);
+    if (event.detail !== 'resent' && !('quiet' in event.target.dataset)) offer(event.target);
   },
   true,
 );

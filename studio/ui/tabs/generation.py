@@ -24,12 +24,14 @@ from studio.core.generation.family_rules import (
 )
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.cost import count_unet_rows
-from studio.errors import BadPicture, InvalidSpec, StudioError
+from studio.errors import BadFile, BadPicture, InvalidSpec, StudioError
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.storage import gallery
 from studio.storage.models.library import ModelInfo
 from studio.ui.components.field_faults import FaultPlaces, add_fault_line, list_faults
+from studio.ui.components.form_memory import FormMemory, parse_kept
+from studio.ui.components.image_menu import find_menu_image, move_to_bin, toggle_favourite
 from studio.ui.components.lora_picker import LoraPicker
 from studio.ui.components.model_note import ModelNote
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
@@ -48,12 +50,19 @@ from studio.ui.events import (
     visitor_from_request,
 )
 from studio.ui.form import Form
+from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.images import describe_estimate
 
 MODEL_SIZE_LABEL = "the model's own"
 OWN_VAE_LABEL = "the model's own"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
+# What a part of an image's settings is.
+REUSED_FIELDS = {
+    "prompt": ("prompt", "negative_prompt"),
+    "seed": ("seed",),
+    "size": ("width", "height"),
+}
 # Settings that choosing a model changes.
 MODEL_FIELDS = ("width", "height", "steps", "guidance", "scheduler", "noise_schedule")
 # Of a template, whose wordings are checked while somebody types: all are when it is asked for.
@@ -78,6 +87,8 @@ class GenerationTab:
         self.models = {model.name: model for model in services.home.library.list_models()}
         self.received = gr.State("")  # what another tab set in the form
         self.fault_places = FaultPlaces(self.form)
+        # The schedule chosen for each scheduler; under "" the one that a scheduler could not run.
+        self.schedules: gr.State = gr.State({})
         self.build_layout()
         self.wire()
 
@@ -113,6 +124,14 @@ class GenerationTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id=self.element_id("stop")
             )
+            gr.Button(
+                "Generate forever",
+                size="sm",
+                scale=0,
+                elem_id=self.element_id("forever"),
+                elem_classes="icon forever",
+            )
+        self.memory = FormMemory(self.form)
         self.estimate = add_fault_line(self.element_id("estimate"))
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
@@ -257,6 +276,7 @@ class GenerationTab:
                 self.form.add("emphasis", min_width=140, info="What A1111's weights do to a word.")
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
+        self.memory.add_reset()
 
     def add_result_panel(self, empty_html: str) -> None:
         """Place the side that shows the images."""
@@ -278,7 +298,7 @@ class GenerationTab:
     def form_outputs(self) -> list[Any]:
         """What a request is shown in."""
         outputs = [*self.form.outputs, *self.loras.outputs, self.estimate, self.prompt_reading]
-        outputs += self.model_note.outputs
+        outputs += [*self.model_note.outputs, *self.memory.outputs]
         if self.hires_accordion:
             outputs.append(self.hires_accordion)
         return list(dict.fromkeys(outputs))
@@ -345,11 +365,15 @@ class GenerationTab:
         form = self.form
         wire_swap(self.swap_sides, form["width"], form["height"])
         load_names_on_focus(form["model"], self.list_model_names)
+        sampling = {form["model"], form["scheduler"], form["noise_schedule"], self.schedules}
         form["scheduler"].input(
             self.update_schedule,
-            {form["model"], form["scheduler"], form["noise_schedule"]},
-            form["noise_schedule"],
+            sampling,
+            [form["noise_schedule"], self.schedules],
             **EVENT_OPTIONS,
+        )
+        form["noise_schedule"].input(
+            self.remember_schedule, sampling, self.schedules, **EVENT_OPTIONS
         )
         for choose_model in (form["model"].input, self.received.change):
             choose_model(
@@ -381,7 +405,7 @@ class GenerationTab:
                 **EVENT_OPTIONS,
             )
         self.presets_accordion.expand(self.list_presets, None, self.preset, **EVENT_OPTIONS)
-        self.preset.input(
+        loading = self.preset.input(
             self.load_preset,
             {self.preset, *self.estimate_inputs},
             self.form_outputs,
@@ -395,7 +419,18 @@ class GenerationTab:
             preprocess=False,
             **EVENT_OPTIONS,
         )
-        self.recipe_import.wire()
+        self.recipe_import.wire(self.memory.outputs)
+        self.memory.wire(self.undo_load, self.reset_form, self.form_outputs)
+        self.memory.note_preset(loading, self.preset)
+        outputs = [self.memory.block, self.preset, *self.form_outputs, self.stop]
+        asking = self.memory.block.click(
+            self.handle_page_event,
+            {*self.estimate_inputs, self.result_panel.selected_path},
+            [*outputs, *self.result_panel.refresh_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        self.memory.note_preset(asking, self.preset, only_asked=True)
 
     # ---- the request on the page --------------------------------------------------------------
 
@@ -571,21 +606,43 @@ class GenerationTab:
         image = self.services.home.gallery.get(selected_path) if selected_path else None
         return image.request.seed if image else gr.skip()
 
-    def update_schedule(self, values: Updates) -> Any:
-        """Offer the noise schedules that the scheduler runs on; keep the chosen one if it can."""
-        # Not `in`: a browser may send what has no hash.
-        scheduler = next(
-            (name for name in SCHEDULERS if name == values[self.form["scheduler"]]), None
-        )
+    def update_schedule(self, values: Updates) -> Updates:
+        """Offer the noise schedules that the scheduler runs on, and choose one.
+
+        That is the one chosen for it before, else the one on the page, else the last one that
+        another scheduler could not run.
+        """
+        scheduler = find_scheduler(values[self.form["scheduler"]])
         options: list[tuple[str, str]] = []
         if scheduler:
             options = list_schedule_options(scheduler, self.find_family(values[self.form["model"]]))
         if not options:
-            return gr.skip()
+            return {self.schedules: gr.skip()}
+        remembered = dict(values.get(self.schedules) or {})
+        current = values[self.form["noise_schedule"]]
+        offered = [value for _, value in options]
+        wanted = [remembered.get(scheduler), current, AUTOMATIC]
+        if current == AUTOMATIC:
+            wanted.insert(1, remembered.get(""))
+        noise_schedule = next(name for name in wanted if name in offered)
+        if isinstance(current, str) and current not in offered:
+            remembered[""] = current
+        elif noise_schedule == remembered.get(""):
+            remembered.pop("", None)
+        return {
+            self.form["noise_schedule"]: gr.Dropdown(options, value=noise_schedule),
+            self.schedules: remembered,
+        }
+
+    def remember_schedule(self, values: Updates) -> Any:
+        """Note which schedule was chosen for the scheduler on the page."""
+        scheduler = find_scheduler(values[self.form["scheduler"]])
         noise_schedule = values[self.form["noise_schedule"]]
-        if noise_schedule not in [value for _, value in options]:
-            noise_schedule = AUTOMATIC
-        return gr.Dropdown(options, value=noise_schedule)
+        if scheduler is None or noise_schedule not in get_args(NoiseSchedule):
+            return gr.skip()
+        remembered = dict(values.get(self.schedules) or {}) | {scheduler: noise_schedule}
+        remembered.pop("", None)  # what was chosen since counts
+        return remembered
 
     def list_model_names(self, visitor: Visitor) -> list[str]:
         """Return the names of the models that there are now."""
@@ -699,7 +756,8 @@ class GenerationTab:
                 return {self.estimate: gr.skip()}
             visitor = visitor_from_request(request)
             preset = self.services.home.presets.load(str(name), only_shipped=visitor.is_guest)
-            return self.load_request(preset, visitor)
+            before = self.memory.note_load(self.form.read_raw(values))
+            return self.load_request(preset, visitor) | before
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the settings on the page as a preset."""
@@ -715,10 +773,95 @@ class GenerationTab:
 
     def _complete_settings(self, settings: Mapping[str, Any], values: Updates) -> Updates:
         """Return what follows from settings that are filled in: which schedules there are."""
+        updates = self.memory.note_load(self.form.read_raw(values))
         if "noise_schedule" not in settings or "scheduler" not in settings:
-            return {}
+            return updates
         family = self.find_family(settings.get("model", values[self.form["model"]]))
-        return self.sampling_choices(family, settings["scheduler"], settings["noise_schedule"])
+        return updates | self.sampling_choices(
+            family, settings["scheduler"], settings["noise_schedule"]
+        )
+
+    # ---- what was typed -----------------------------------------------------------------------
+
+    def restore(self, kept: Any, visitor: Visitor) -> Updates:
+        """Put back what a browser kept of the form."""
+        values = parse_kept(kept)
+        return self.restore_values(values, visitor) if values else {}
+
+    def restore_values(self, values: Mapping[str, Any], visitor: Visitor) -> Updates:
+        """Put values back into the form as they were, with what there is to choose beside them."""
+        request, updates = self.form.fill_kept(values)
+        family = self.find_family(request.model)
+        updates |= self.sampling_choices(family, request.scheduler, request.noise_schedule)
+        updates[self.form["prompt_syntax"]] = gr.Dropdown(
+            list_syntaxes(request.prompt_syntax), value=request.prompt_syntax
+        )
+        updates[self.form["vae"]] = gr.Dropdown(self.list_vae_choices(), value=request.vae)
+        updates |= self.model_note.refresh(self.find_model(request.model))
+        lora_rows = [use.model_dump() for use in request.loras]
+        return updates | self.loras.refresh(request.model, visitor, value=lora_rows)
+
+    def undo_load(self, previous: Any, request: gr.Request) -> Updates:
+        """Put the form back as it was before a preset or an image's settings were loaded."""
+        updates = self.memory.note_undone()
+        if isinstance(previous, dict):
+            updates |= self.restore_values(previous, visitor_from_request(request))
+        return updates
+
+    def reset_form(self, request: gr.Request) -> Updates:
+        """Put every field at its default."""
+        default = GenerationRequest(model=self.form["model"].value)
+        loaded = self.load_request(default, visitor_from_request(request))
+        return loaded | self.memory.note_undone()
+
+    def handle_page_event(
+        self, values: Updates, event: gr.EventData, request: gr.Request
+    ) -> Updates:
+        """Do what the page's palette or the menu of an image asks for.
+
+        All of it comes from the browser, so it is checked.
+        """
+        data = event_payload(event)
+        with report_errors():
+            visitor = visitor_from_request(request)
+            names = self.services.home.presets.list_names(only_shipped=visitor.is_guest)
+            match data.get("action"):
+                case "presets":
+                    # The number makes two equal lists two answers.
+                    options = {"presets": names, "number": secrets.token_hex(4)}
+                    return {self.memory.block: gr.HTML(options=options)}
+                case "preset":
+                    name = str(data.get("name"))
+                    loaded = self.load_preset({**values, self.preset: name}, request)
+                    return loaded | {self.preset: gr.Dropdown(names, value=name)}
+            image = find_menu_image(
+                self.services, data.get("id"), values[self.result_panel.selected_path], visitor
+            )
+            match data.get("action"):
+                case "reuse":
+                    return self.reuse_part(data.get("part"), image, values, visitor)
+                case "favourite":
+                    toggle_favourite(self.services, image)
+                    return {self.preset: gr.skip()}
+                case "bin":
+                    move_to_bin(self.services, image, visitor)
+                    return self.result_panel.render(visitor)
+            raise BadFile("The page asked for something that the studio does not know.")
+
+    def reuse_part(
+        self, part: Any, image: gallery.GeneratedImage, values: Updates, visitor: Visitor
+    ) -> Updates:
+        """Take a part of an image's settings into the form: "prompt", "seed", "size" or all."""
+        if image.settings is None:
+            raise BadFile("Nothing is known of how that image was made.")
+        request = image.request
+        before = self.memory.note_load(self.form.read_raw(values))
+        fields = REUSED_FIELDS.get(str(part))
+        if fields is None:
+            updates = self.load_request(request, visitor)
+        else:
+            updates = self.form.fill_fields({name: getattr(request, name) for name in fields})
+        return updates | before
 
     def build_tab(self) -> Tab:
         """Return what the tab is to the other tabs."""
@@ -735,9 +878,16 @@ class GenerationTab:
             load_request=self.load_request,
             receive_fields=self.receive_fields,
             receive_image=self.receive_image,
+            memory=self.memory,
+            restore=self.restore,
             outputs=list(dict.fromkeys(self.outputs)),
             form_outputs=list(dict.fromkeys(self.form_outputs)),
         )
+
+
+def find_scheduler(name: Any) -> Scheduler | None:
+    """Return the scheduler that a browser names, if there is one: it may send what has no hash."""
+    return next((scheduler for scheduler in SCHEDULERS if scheduler == name), None)
 
 
 def native_size_of(model: ModelInfo | None) -> int:

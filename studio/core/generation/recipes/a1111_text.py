@@ -28,7 +28,10 @@ _OWN_VERSION = re.compile(r"studio \d")
 # A1111's pattern in two, with an end to the keys: a key before each colon, the value behind it.
 _MAX_KEY_CHARS = 61
 _KEY_BACKWARDS = re.compile(r"[\w \-/]*")
-_VALUE_PATTERN = re.compile(r'\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# A number with a decimal comma is whole: no program writes a list of them without quotes.
+_VALUE_PATTERN = re.compile(
+    r'\s*("(?:\\.|[^\\"])+"|[+-]?[0-9]+,[0-9]+(?=\s*(?:,|$))|[^,]*)\s*(?:,|$)'
+)
 _NEGATIVE_PATTERN = re.compile(r"^Negative prompt:", re.MULTILINE)
 _ANY_NEGATIVE_PATTERN = re.compile(_NEGATIVE_PATTERN.pattern, re.MULTILINE | re.IGNORECASE)
 _STEPS_PATTERN = re.compile(r"\s*Steps:\s*\d", re.IGNORECASE)

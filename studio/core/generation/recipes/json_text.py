@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any
 
+from studio.core.decimals import replace_decimal_comma
+
 MAX_JSON_CHARS = 32_000_000  # a graph of 10⁵ nodes has about 20 million
 MAX_SETTINGS_CHARS = 2_000_000  # of settings without a graph; every program's reader parses them
 MAX_NUMBER_CHARS = 40
@@ -63,7 +65,7 @@ def as_number(value: Any) -> float | None:
         if len(value) > MAX_NUMBER_CHARS:
             return None
         try:
-            value = float(value)
+            value = float(replace_decimal_comma(value))
         except ValueError:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
