@@ -41,7 +41,7 @@ class FaultPlaces:
 
     def __init__(self, form: Form[Any]) -> None:
         self._form = form
-        self._schema = field_schemas(form.spec_class)
+        self._schema = field_schemas(form.spec_class)  # type: ignore[arg-type]
 
     def find_element(self, fault: str) -> str:
         """Return the id of the field that a sentence begins with; empty if none is on the page."""
