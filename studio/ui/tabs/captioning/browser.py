@@ -13,8 +13,9 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.captions import text as caption_text
 from studio.core.captions.edits import SetAside, SetCaptions
-from studio.core.captions.text import collapse_whitespace, has_words, split_tags
+from studio.core.captions.text import collapse_whitespace
 from studio.errors import BadFile, DatasetError, StudioError
 from studio.services.datasets import get_thumbnail_urls
 from studio.services.submission import Services
@@ -568,13 +569,7 @@ class DatasetBrowser:
 
 def guess_trigger(dataset: Dataset) -> str:
     """Guess a dataset's trigger word: a first tag of one word that all captions share, else ""."""
-    captions = [image.caption for image in dataset.images if image.caption]
-    if not captions:
-        return ""
-    first_tag = next(iter(split_tags(captions[0])), "")
-    if " " in first_tag or not all(has_words(caption, first_tag) for caption in captions):
-        return ""
-    return first_tag
+    return caption_text.guess_trigger(image.caption for image in dataset.images)
 
 
 def _clamp_page(page: int, total: int) -> int:

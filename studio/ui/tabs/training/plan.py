@@ -19,6 +19,7 @@ from studio.core.jobs import TRAINING_DRY_RUN
 from studio.core.training.config import TrainingConfig
 from studio.core.training.lora_targets import select_modules
 from studio.core.training.network_shapes import count_parameters, estimate_file_bytes
+from studio.core.training.samples import list_prompts_without_trigger
 from studio.core.training.steps import count_steps
 from studio.errors import DatasetError, StudioError
 from studio.imaging import decode
@@ -80,7 +81,14 @@ def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) ->
     # Each bucket's last batch may be short: images of several sizes take a few more steps.
     image_sizes = {(image.width, image.height) for image in training_set.images}
     is_bucketed = config.buckets and config.train_batch_size > 1 and len(image_sizes) > 1
-    return training.render_plan(
+    unasked = list_prompts_without_trigger(config)
+    warning = ""
+    if unasked and len(unasked) == len(config.sample_prompt_list):
+        warning = (
+            f"No sample prompt contains the trigger word {config.trigger}: the samples will not "
+            "show what is learned."
+        )
+    plan_html = training.render_plan(
         config,
         num_images,
         num_validation=num_validation,
@@ -89,6 +97,7 @@ def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) ->
         cost=describe_cost(cost, total_steps),
         is_estimate=config.steps is None and is_bucketed,
     )
+    return plan_html + (sweep.render_note(warning) if warning else "")
 
 
 def count_images_and_steps(

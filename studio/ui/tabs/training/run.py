@@ -17,6 +17,8 @@ from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
 from studio.core.jobs import EXPORT_CHECKPOINT, TRAIN, TRAINING_EVALUATION
 from studio.core.sweeps.spec import SweepSpec
+from studio.core.training.config import TrainingConfig
+from studio.core.training.samples import choose_trial_prompt
 from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
 from studio.services.urls import file_url
@@ -311,18 +313,24 @@ class RunView:
             raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
         config = run.config
         model = self.services.home.library.get_model(config.model)
-        subject = " ".join(part for part in (config.trigger, config.class_word) if part)
-        default_prompt = f"a photo of a {subject}" if subject else ""
         best = self.services.home.runs.read_report(run.id).get("best") or {}
         weight = float(best["weight"]) if best.get("lora") == name else 1.0
         return GenerationRequest(
             model=config.model,
-            prompt=next(iter(config.sample_prompt_list), default_prompt),
+            prompt=choose_trial_prompt(config, self._read_captions(config, visitor)),
             width=model.native_size,
             height=model.native_size,
             seed=config.seed,
             loras=(LoraUse(name=name, unet=weight, text_encoder=weight),),
         )
+
+    def _read_captions(self, config: TrainingConfig, visitor: Visitor) -> list[str]:
+        """Return the captions of a training's dataset; none where it cannot be read any more."""
+        try:
+            training_set = self.services.open_training_set(config.dataset, visitor)
+        except StudioError:
+            return []
+        return [image.caption for image in training_set.images]
 
     def _render_files(self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint]) -> str:
         """Render the evaluation, LoRA files (last step first) and checkpoints."""

@@ -33,7 +33,7 @@ from studio.ui.events import (
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
-from studio.ui.tabs.training import advanced, plan
+from studio.ui.tabs.training import advanced, carried, plan
 from studio.ui.tabs.training.run import RunView, error_sentences, run_state
 from studio.ui.views import sweep, training
 from studio.ui.views.jobs import STATE_LABELS
@@ -66,6 +66,7 @@ class TrainingTab:
                     info="Fills in everything; nothing runs yet.",
                     elem_id="train-preset",
                 )
+                self.preset_note = gr.HTML(elem_id="train-preset-note")
                 self._add_basics()
                 self._add_buttons()
                 advanced.build_layout(self.form)
@@ -74,6 +75,9 @@ class TrainingTab:
                 self.view = RunView(self.services, self.stop)
         self.probe_job_id: gr.State = gr.State(0)
         self.imported_file: gr.State = gr.State(None)
+        # What a preset or a dataset put into the form, by field name; what differs was typed.
+        self.carried: gr.State = gr.State({})
+        self.loaded_preset: gr.State = gr.State({})  # {name, values}
         self.probe_timer = gr.Timer(0.5, active=False)
 
     def _list_base_models(self, visitor: Visitor | None = None) -> list[str]:
@@ -189,7 +193,15 @@ class TrainingTab:
     @property
     def form_outputs(self) -> list[Any]:
         """Components that `fill_form` updates."""
-        return [*self.form.outputs, self.dataset_preview, self.plan]
+        return [
+            *self.form.outputs,
+            self.dataset_preview,
+            self.plan,
+            self.preset,
+            self.preset_note,
+            self.carried,
+            self.loaded_preset,
+        ]
 
     @property
     def outputs(self) -> list[Any]:
@@ -198,7 +210,6 @@ class TrainingTab:
             *self.form_outputs,
             *self.view.outputs,
             self.run_list,
-            self.preset,
             self.probe_job_id,
             self.probe_timer,
         ]
@@ -218,8 +229,8 @@ class TrainingTab:
         gr.on(
             [component.change for component in form.outputs],
             self.update_plan,
-            form.inputs,
-            self.plan,
+            {self.loaded_preset, *form.inputs},
+            [self.plan, self.preset_note],
             preprocess=False,
             trigger_mode="always_last",
             **UNQUEUED_EVENT_OPTIONS,
@@ -233,9 +244,9 @@ class TrainingTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         form["dataset"].input(
-            self.suggest_name,
-            {form["dataset"], form["name"]},
-            form["name"],
+            self.follow_dataset,
+            {self.carried, *form.inputs},
+            [*(form[name] for name in carried.SUBJECT_FIELDS), self.carried],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -267,13 +278,11 @@ class TrainingTab:
         self.preset_save.click(
             self.save_preset,
             {self.preset_name, *self.form.inputs},
-            [self.preset, self.preset_name],
+            [self.preset, self.preset_name, self.preset_note, self.loaded_preset],
             preprocess=False,
             **EVENT_OPTIONS,
         )
-        self.view.empty.click(
-            self.load_starter_preset, None, [*self.form_outputs, self.preset], **EVENT_OPTIONS
-        )
+        self.view.empty.click(self.load_starter_preset, None, self.form_outputs, **EVENT_OPTIONS)
         self.upload.upload(
             self.import_file,
             {self.upload, self.as_intended, *self.form.inputs},
@@ -302,9 +311,17 @@ class TrainingTab:
 
     # ---- the form -----------------------------------------------------------------------------
 
-    def update_plan(self, values: Updates, request: gr.Request) -> str:
-        """Render the plan of the training on the page, or all that keeps it from starting."""
-        return self._render_plan(values, visitor_from_request(request))
+    def update_plan(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the plan of the training on the page, or all that keeps it from starting.
+
+        What has been changed since a preset was loaded stands under the preset's name.
+        """
+        preset = values.pop(self.loaded_preset) or {}
+        changed_titles = carried.list_preset_changes(self.form, preset.get("values", {}), values)
+        return {
+            self.plan: self._render_plan(values, visitor_from_request(request)),
+            self.preset_note: carried.render_preset_note(preset.get("name", ""), changed_titles),
+        }
 
     def _render_plan(self, values: Updates, visitor: Visitor) -> str:
         if not values[self.form["dataset"]]:
@@ -322,12 +339,28 @@ class TrainingTab:
         """List the datasets anew."""
         return gr.Dropdown(self.services.list_datasets(visitor_from_request(request)))
 
-    def suggest_name(self, values: Updates) -> Any:
-        """Name a LoRA that has no name yet after its dataset."""
-        return gr.skip() if values[self.form["name"]] else values[self.form["dataset"]]
+    def follow_dataset(self, values: Updates, request: gr.Request) -> Updates:
+        """Let name, trigger word and samples go with the dataset, unless somebody typed them."""
+        visitor = visitor_from_request(request)
+        try:
+            training_set = self.services.open_training_set(
+                str(values[self.form["dataset"]] or ""), visitor
+            )
+        except StudioError:  # the plan says what is wrong
+            return {self.carried: gr.skip()}
+        subject_fields = carried.build_subject_fields(training_set)
+        followers = carried.select_followers(
+            subject_fields, self.form.read_raw(values), values[self.carried] or {}
+        )
+        return {**self.form.fill_fields(followers), self.carried: subject_fields}
 
-    def fill_form(self, config: TrainingConfig, visitor: Visitor) -> Updates:
-        """Put a preset, or a training that is opened again, into the form.
+    def fill_form(self, config: TrainingConfig, visitor: Visitor, preset_name: str = "") -> Updates:
+        """Put a preset, or the settings of a run, into the form.
+
+        Args:
+            config: The settings.
+            visitor: Who asks.
+            preset_name: The preset that they are; "" for those of a run.
 
         Returns:
             Updates of `form_outputs`.
@@ -335,12 +368,22 @@ class TrainingTab:
         updates = self.form.fill(config)
         return {
             **updates,
+            self.preset: preset_name or None,
+            self.preset_note: "",
+            self.carried: config.model_dump(include=set(carried.SUBJECT_FIELDS)),
+            self.loaded_preset: self._describe_preset(preset_name, config) if preset_name else {},
             self.dataset_preview: plan.render_dataset(self.services, config.dataset, visitor),
             self.plan: self._render_plan(updates, visitor),
         }
 
+    def _describe_preset(self, name: str, config: TrainingConfig) -> dict[str, Any]:
+        """Return a preset as the page sends its values back, for `update_plan`."""
+        return {"name": name, "values": self.form.read_raw(self.form.fill(config))}
+
     def load_request(self, handoff: Any, visitor: Visitor) -> Updates:
-        """Put a dataset from the Captions tab into the form; the other settings stay.
+        """Put a dataset from the Captions tab into the form, with samples made of its captions.
+
+        The other settings stay; a preset that they came from is shown as changed.
 
         Args:
             handoff: {dataset, name, trigger}, as `CaptioningTab.build_handoff` returns it.
@@ -350,12 +393,15 @@ class TrainingTab:
             gr.Error: the visitor cannot train on the dataset.
         """
         with report_errors():
-            fields = {key: str(handoff.get(key) or "") for key in ("dataset", "name", "trigger")}
-            dataset_name = fields["dataset"]
-            self.services.open_training_set(dataset_name, visitor)  # refuses a bad dataset
+            dataset_name = str(handoff.get("dataset") or "")
+            training_set = self.services.open_training_set(dataset_name, visitor)
+            trigger = str(handoff.get("trigger") or "")
+            subject_fields = carried.build_subject_fields(training_set, trigger)
+            subject_fields["name"] = str(handoff.get("name") or "") or dataset_name
             dataset_names = self.services.list_datasets(visitor)
             return {
-                **self.form.fill_fields(fields),
+                **self.form.fill_fields(carried.add_sample_interval(subject_fields)),
+                self.carried: subject_fields,
                 self.form["dataset"]: gr.Dropdown(dataset_names, value=dataset_name),
                 self.dataset_preview: plan.render_dataset(self.services, dataset_name, visitor),
             }
@@ -366,11 +412,11 @@ class TrainingTab:
         """Put the chosen preset into the form."""
         with report_errors():
             if not preset_name:
-                return {self.plan: gr.skip()}
+                return {self.preset_note: "", self.loaded_preset: {}}
             visitor = visitor_from_request(request)
             presets = self.services.home.training_presets
             config = presets.load(preset_name, only_shipped=visitor.is_guest)
-            return self.fill_form(config, visitor)
+            return self.fill_form(config, visitor, preset_name)
 
     def load_starter_preset(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Put a preset into the form that was offered where no training is open yet."""
@@ -379,7 +425,7 @@ class TrainingTab:
             visitor = visitor_from_request(request)
             presets = self.services.home.training_presets
             config = presets.load(name, only_shipped=visitor.is_guest)
-            return {**self.fill_form(config, visitor), self.preset: name}
+            return self.fill_form(config, visitor, name)
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the form as a preset and list it."""
@@ -387,11 +433,14 @@ class TrainingTab:
             visitor_from_request(request).require_owner("Saving presets")
             presets = self.services.home.training_presets
             name = str(values.pop(self.preset_name) or "")
-            path = presets.save(name, self.form.read(values))
+            config = self.form.read(values)
+            path = presets.save(name, config)
             show_info(f"Kept as {path.stem}.")
             return {
                 self.preset: gr.Dropdown(presets.list_names(), value=path.stem),
                 self.preset_name: "",
+                self.preset_note: "",
+                self.loaded_preset: self._describe_preset(path.stem, config),
             }
 
     def import_file(self, values: Updates, request: gr.Request) -> Updates:
@@ -494,10 +543,9 @@ class TrainingTab:
         shown_id = find_shown_subject(jobs, TRAIN, "run", run_ids, visitor)
         run = self.view.find_run(shown_id, visitor)
         dataset_names = self.services.list_datasets(visitor)
+        preset_names = self.services.home.training_presets.list_names(only_shipped=visitor.is_guest)
         updates: Updates = {
-            self.preset: gr.Dropdown(
-                self.services.home.training_presets.list_names(only_shipped=visitor.is_guest)
-            ),
+            self.preset: gr.Dropdown(preset_names, value=None),
             self.probe_job_id: probe_job_id,
             self.probe_timer: gr.Timer(active=bool(probe_job_id)),
         }
@@ -509,8 +557,8 @@ class TrainingTab:
                 **self.view.close(),
             }
         return {
-            **updates,
             **self.fill_form(run.config, visitor),
+            **updates,
             self.form["dataset"]: gr.Dropdown(dataset_names, value=run.config.dataset),
             **self._open_run(visitor, run.id),
         }
