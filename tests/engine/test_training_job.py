@@ -593,7 +593,7 @@ def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: WorkerCo
 def test_the_worker_paints_between_two_steps(
     bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.engine.worker.PEEK_SECONDS", 0)  # it looks before every step
+    monkeypatch.setattr("studio.engine.interleaving.PEEK_SECONDS", 0)  # it looks before every step
     home = tmp_path / "home"
     home.mkdir()
     for name in ("models", "datasets"):

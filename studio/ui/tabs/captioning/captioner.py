@@ -18,6 +18,7 @@ from studio.core.jobs import CAPTION
 from studio.errors import InvalidSpec
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
 from studio.ui.errors import report_errors
@@ -277,12 +278,14 @@ class CaptionerPanel:
                 **self._button_states(False),
                 self.job_id: 0,
             }
-        revision = f"{job.id} {job.state} {job.revision}"
+        # What a waiting job waits for changes without the job.
+        queue_revision = self.services.home.jobs.get_revision() if job.state == "queued" else 0
+        revision = f"{job.id} {job.state} {job.revision} {queue_revision}"
         if revision == shown_revision:
             return {self.shown_revision: gr.skip()}
         if job.is_open:
             progress = dataset_view.render_progress(
-                _progress_text(job), job.progress.step, job.progress.total
+                self._progress_text(job, visitor), job.progress.step, job.progress.total
             )
             result_html = ""
         else:
@@ -300,6 +303,15 @@ class CaptionerPanel:
             self.result: result_html,
         }
 
+    def _progress_text(self, job: Job, visitor: Visitor) -> str:
+        if job.state == "queued":
+            return describe_wait(self.services.home.jobs, job, visitor)
+        progress = job.progress
+        text = progress.message or "Getting ready"
+        if progress.total:
+            text += f" · {progress.step:,} of {progress.total:,}"
+        return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
+
     def _button_states(self, is_busy: bool) -> Updates:
         return {
             self.start: gr.Button(interactive=not is_busy),
@@ -314,16 +326,6 @@ def _trigger_text(trigger: str, num_changes: int, has_captions: bool) -> str:
     if has_captions:
         return f"All captions have {trigger} already."
     return "There is no caption yet to put it into; Caption puts it there by itself."
-
-
-def _progress_text(job: Job) -> str:
-    if job.state == "queued":
-        return "Waiting for its turn"
-    progress = job.progress
-    text = progress.message or "Getting ready"
-    if progress.total:
-        text += f" · {progress.step:,} of {progress.total:,}"
-    return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
 
 
 def _outcome_text(job: Job, result: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from studio.core.catalog import DEFAULT_CLIP
 from studio.core.jobs import CLIP_SEARCH
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
 from studio.ui.errors import report_errors
@@ -180,7 +181,7 @@ class ClipSearch:
         return {
             self.job_id: self.services.submit_clip_search(spec, visitor),
             self.timer: gr.Timer(active=True),
-            self.progress: dataset_view.render_progress("Waiting for its turn", 0, 0),
+            self.progress: dataset_view.render_progress("Starting", 0, 0),
         }
 
     def search_by_text(self, values: Updates, request: gr.Request) -> Updates:
@@ -245,9 +246,9 @@ class ClipSearch:
             return {self.timer: gr.Timer(active=False), self.progress: ""}
         if job.is_open:
             progress = job.progress
-            text = progress.message or "Looking"
+            text = progress.message or "Searching"
             if job.state == "queued":
-                text = "Waiting for its turn"
+                text = describe_wait(self.services.home.jobs, job, visitor)
             return {
                 self.progress: dataset_view.render_progress(text, progress.step, progress.total)
             }

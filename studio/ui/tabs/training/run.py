@@ -23,6 +23,7 @@ from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.training.checkpoints import Checkpoint
 from studio.storage.training.runs import Run
@@ -153,8 +154,11 @@ class RunView:
         return self._render(visitor, run, values[self.block_hashes])
 
     def _revision(self, visitor: Visitor, run_id: str) -> str:
-        """Return a text that changes with the run's open jobs."""
-        return repr([(job.id, job.state, job.revision) for job in self.open_jobs(visitor, run_id)])
+        """Return a text that changes with the run's open jobs, and with what they wait for."""
+        jobs = self.open_jobs(visitor, run_id)
+        is_waiting = any(job.state == "queued" for job in jobs)
+        queue_revision = self.services.home.jobs.get_revision() if is_waiting else 0
+        return repr([(job.id, job.state, job.revision) for job in jobs] + [queue_revision])
 
     def _render(self, visitor: Visitor, run: Run, block_hashes: Mapping[str, str]) -> Updates:
         """Show a run: its buttons, and those of its blocks that differ from `block_hashes`."""
@@ -170,7 +174,7 @@ class RunView:
         last_step = max(logged_steps + saved_steps, default=0)
         total_steps = _count_total_steps(run, training_job)
         if training_job:
-            message, fraction = _describe_progress(training_job)
+            message, fraction = self._describe_progress(training_job, visitor)
         else:
             message, fraction = _describe_outcome(state, last_job, last_step), None
         metrics = _latest_metrics(log_rows, training_job, last_step, total_steps)
@@ -181,7 +185,7 @@ class RunView:
             header + _render_start_notes(run),
             training_view.render_loss_curve(log_rows, total_steps),
             self._render_samples(run, training_job is not None),
-            self._render_files(run, jobs, checkpoints),
+            self._render_files(run, jobs, checkpoints, visitor),
         ]
         new_hashes = {str(index): str(hash(text)) for index, text in enumerate(texts)}
         changed_blocks = {
@@ -200,6 +204,14 @@ class RunView:
             self.restart: gr.Button(visible=training_job is None and last_step > 0),
             **changed_blocks,
         }
+
+    def _describe_progress(self, job: Job, visitor: Visitor) -> tuple[str, float]:
+        """Return a sentence about an open training and its progress from 0 to 1."""
+        if job.state == "queued":
+            return describe_wait(self.services.home.jobs, job, visitor), 0.0
+        progress = job.progress
+        fraction = progress.step / progress.total if progress.total else 0.0
+        return (progress.message or "Getting ready") + _eta_text(job), fraction
 
     def _render_samples(self, run: Run, is_training: bool) -> str:
         placeholder = ""
@@ -332,7 +344,9 @@ class RunView:
             return []
         return [image.caption for image in training_set.images]
 
-    def _render_files(self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint]) -> str:
+    def _render_files(
+        self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint], visitor: Visitor
+    ) -> str:
         """Render the evaluation, LoRA files (last step first) and checkpoints."""
         pending_steps = [
             int(job.spec.get("step") or 0) for job in jobs if job.kind == EXPORT_CHECKPOINT.name
@@ -343,15 +357,17 @@ class RunView:
             path = self.services.home.settings.loras / f"{name}.safetensors"
             if path.is_file():
                 lora_files.append((name, file_url(path), path.stat().st_size, step))
-        evaluation_html = self._render_evaluation(run, jobs) if checkpoints else ""
+        evaluation_html = self._render_evaluation(run, jobs, visitor) if checkpoints else ""
         return evaluation_html + training_view.render_files(lora_files, pending_steps, checkpoints)
 
-    def _render_evaluation(self, run: Run, jobs: list[Job]) -> str:
+    def _render_evaluation(self, run: Run, jobs: list[Job], visitor: Visitor) -> str:
         """Render the evaluation of a run, its progress, or the button that starts it."""
         evaluation_job = next((job for job in jobs if job.kind == TRAINING_EVALUATION.name), None)
         if evaluation_job:
             progress = evaluation_job.progress
-            message = (progress.message or "Waiting for its turn") + _eta_text(evaluation_job)
+            message = (progress.message or "Getting ready") + _eta_text(evaluation_job)
+            if evaluation_job.state == "queued":
+                message = describe_wait(self.services.home.jobs, evaluation_job, visitor)
             return evaluation.render_progress(message, progress.step, progress.total)
         if any(job.kind == TRAIN.name for job in jobs):
             return ""
@@ -444,15 +460,6 @@ def _render_start_notes(run: Run) -> str:
 def _eta_text(job: Job) -> str:
     eta = format_eta(job.progress.eta_seconds)
     return f" · {eta}" if eta else ""
-
-
-def _describe_progress(job: Job) -> tuple[str, float]:
-    """Return a sentence about an open training and its progress from 0 to 1."""
-    if job.state == "queued":
-        return "waiting for its turn", 0.0
-    progress = job.progress
-    fraction = progress.step / progress.total if progress.total else 0.0
-    return (progress.message or "Getting ready") + _eta_text(job), fraction
 
 
 def _describe_outcome(state: str, last_job: Job | None, step: int) -> str:

@@ -18,6 +18,7 @@ from studio.errors import BadFile, Busy, StudioError
 from studio.services.browser_tabs import find_shown_subject
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
 from studio.ui.components.name_dropdown import carry_names, load_names_on_focus
@@ -505,7 +506,7 @@ class TrainingTab:
             visitor = visitor_from_request(request)
             job_id = self.services.submit_training_dry_run(self.form.read(values), visitor)
             return {
-                self.plan: sweep.render_note("A few steps are tried …"),
+                self.plan: sweep.render_note("Estimating time …"),
                 self.probe_job_id: job_id,
                 self.probe_timer: gr.Timer(active=True),
             }
@@ -517,15 +518,14 @@ class TrainingTab:
         if job is None or not visitor.may_see(job.owner):
             plan_html = self._render_plan(values, visitor)
         elif job.is_open:
-            text = job.progress.message or "getting ready"
+            text = job.progress.message or "Getting ready"
             if job.state == "queued":
-                text = "waiting for its turn"
-            text = text[:1].lower() + text[1:]
-            return {self.plan: sweep.render_note(f"A few steps are tried: {text} …")}
+                text = describe_wait(self.services.home.jobs, job, visitor)
+            return {self.plan: sweep.render_note(f"Estimating time · {text} …")}
         elif job.state == "done":
             plan_html = self._render_plan(values, visitor)
         else:
-            plan_html = sweep.render_faults([job.error or "The try was stopped."])
+            plan_html = sweep.render_faults([job.error or "The estimate was stopped."])
         return {
             self.plan: plan_html,
             self.probe_job_id: 0,
