@@ -336,13 +336,13 @@ def test_what_is_refused_before_anything_is_loaded(bench: WorkerContext, tmp_pat
 def test_every_bad_field_at_once() -> None:
     titles = (
         "Dataset",
-        "Mode",
+        "Existing captions",
         "Prefix",
-        "Longest caption",
-        "At once",
+        "Maximum length",
+        "Batch size",
         "Filter",
         "Address",
-        "Only show",
+        "Preview",
         "colour",
     )
     with refused(InvalidSpec) as told:

@@ -363,9 +363,9 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
     assert [one.step for one in bench.home.runs.list_checkpoints(id)] == [2, 4]
     notes = list(dict.fromkeys(one.message for one in said))
     assert notes == [
-        "Reading the pictures",
+        "Reading the images",
         "Loading the model",
-        "Encoding the pictures",
+        "Encoding the images",
         "Trying a few steps",
         "Validating",
         "Painting samples of step 0",

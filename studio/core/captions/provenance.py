@@ -48,7 +48,7 @@ class Source(Spec):
         "",
         max_length=2000,
         title="Source",
-        description="Address or place the picture was taken from.",
+        description="Address or place the image was taken from.",
     )
     author: str = Field("", max_length=500, title="Author", description="Who made it.")
     licence: str = Field(

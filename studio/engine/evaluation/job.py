@@ -73,7 +73,7 @@ def evaluate_training(
     if run is None:
         raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
     clip_name = _choose_clip(context, run)
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     dataset = context.home.training_sets.load_training_set(run.config.dataset)
     # As they were trained with: the trigger word is in all of them.
     captions = [prepare_image(run.config, image).caption for image in dataset.images]
@@ -104,7 +104,7 @@ def evaluate_training(
     dataset_paths = [dataset.images[row].path for row in reference_rows]
 
     # 3. Judge the images
-    report(Progress(len(cells), len(cells), "Judging the pictures"))
+    report(Progress(len(cells), len(cells), "Judging the images"))
     cell_prompts = [cell.request.prompt for cell in cells]
     verdicts = _judge_images(run, paths, cell_prompts, dataset_paths)
     with metrics.borrow_clip(context.pipelines, clip_name) as clip:
@@ -191,7 +191,7 @@ def _collect_images(context: WorkerContext, sweep_id: str) -> tuple[list[Cell], 
         result = results.get(cell.key)
         if result is None or not result.path:
             reason = result.error if result else "it is not there"
-            raise StudioError(f"A picture of the comparison could not be made: {reason}")
+            raise StudioError(f"An image of the comparison could not be made: {reason}")
         paths.append(result.path)
     return cells, paths
 

@@ -153,7 +153,7 @@ def prepare_training(
     )
     if config.validation_split and not validation_images:
         raise DatasetError(
-            f"{dataset.name} has only one picture, so none can be put aside to validate with; "
+            f"{dataset.name} has only one image, so none can be put aside to validate with; "
             "choose 0 as validation share."
         )
 

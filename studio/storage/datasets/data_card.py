@@ -152,7 +152,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {_escape_cell(card['name'])}",
         "",
-        f"{card['pictures']} pictures, {card['captioned']} with a caption, "
+        f"{card['pictures']} images, {card['captioned']} with a caption, "
         f"{card['generated']} made by a model. Card of {card['made']}.",
         "",
         "## Licences",
@@ -167,11 +167,11 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         "",
         *_render_counts(card["writers"], ""),
         "",
-        "## How often a picture counts in an epoch",
+        "## How often an image counts in an epoch",
         "",
         *(f"- {_escape_cell(folder)}: {count}" for folder, count in card["repeats"].items()),
         "",
-        "## Pictures",
+        "## Images",
         "",
         "| file | caption | written | source | author | licence | made by a model |",
         "|---|---|---|---|---|---|---|",

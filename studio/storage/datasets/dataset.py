@@ -130,7 +130,7 @@ class DatasetStore:
             name = name_or_folder
         if not folder.is_dir():
             raise DatasetError(
-                f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
+                f"There is no folder {display_name(str(folder))}; choose one with images in it."
             )
         return Dataset(
             folder.resolve(),
@@ -307,7 +307,7 @@ class Dataset:
             DatasetError: there is none of this key.
         """
         if key not in self._images_by_key:
-            raise DatasetError(f"There is no picture {quote(key)} in {self.name}.")
+            raise DatasetError(f"There is no image {quote(key)} in {self.name}.")
         return self._images_by_key[key]
 
     def compute_content_hash(self, key: str) -> str:

@@ -80,23 +80,21 @@ class CaptioningTab:
             choices=[],
             value=None,
             allow_custom_value=True,
-            info="A folder in home/datasets, or one that came with the studio.",
+            info="A folder in home/datasets or a built-in dataset.",
         )
         self.summary = gr.HTML(js_on_load=dataset_view.REPEATS_SCRIPT, elem_id="album-found")
         self.actions = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="album-offers")
 
     def _add_import(self) -> None:
-        with gr.Accordion(
-            "Bring pictures", open=True, elem_id="album-bring"
-        ) as self.import_accordion:
+        with gr.Accordion("Add images", open=True, elem_id="album-bring") as self.import_accordion:
             self.target_dataset = gr.Textbox(
-                label="Into the dataset",
+                label="Dataset name",
                 max_lines=1,
-                placeholder="a new name, or one of yours",
+                placeholder="a new name or an existing dataset",
                 elem_id="album-into",
             )
             self.files = gr.File(
-                label="Pictures, captions, zip",
+                label="Images, captions or a zip",
                 file_count="multiple",
                 height=110,
                 elem_id="album-files",
@@ -280,10 +278,10 @@ class CaptioningTab:
             while not running_import.wait(IMPORT_POLL_SECONDS):
                 yield {self.import_report: dataset_view.render_progress(*running_import.progress)}
             imported = running_import.get_result()
-            num_images = pluralize(imported.num_images, "picture")
+            num_images = pluralize(imported.num_images, "image")
             num_captions = pluralize(imported.num_captions, "caption")
-            report = sweep.render_note(f"{num_images} and {num_captions} were added to {name}.")
-            report += dataset_view.render_file_problems(imported.skipped, "left out")
+            report = sweep.render_note(f"{num_images} and {num_captions} added to {name}.")
+            report += dataset_view.render_file_problems(imported.skipped, "skipped")
             updates: Updates = {}
             if name and name in registry.list_names(visitor):
                 updates = self.open_dataset(name, visitor)
@@ -356,13 +354,13 @@ class CaptioningTab:
             )
             if self._is_in_use(dataset.name):
                 raise Busy(
-                    f"{dataset.name} is being captioned or trained on, or waits for it; "
-                    "change repeats when that has ended."
+                    f"{dataset.name} is being captioned or trained on, or is queued for it; change "
+                    "repeats when that is done."
                 )
             step = dataset.apply(edit)
             message = dataset_view.render_skipped_files(step)
             if not message:
-                message = sweep.render_note(f"{step.title}. Undo brings the old back.")
+                message = sweep.render_note(f"{step.title}. Undo restores the previous value.")
             return self.browser.rerender(values, visitor, message=message)
 
     def _is_in_use(self, dataset_name: str) -> bool:

@@ -72,9 +72,12 @@ class RunView:
             self.resume = gr.Button(
                 "Resume", variant="primary", size="sm", visible=False, elem_id="run-resume"
             )
-            self.restart = gr.Button("Start anew", size="sm", visible=False, elem_id="run-anew")
+            self.load_settings = gr.Button(
+                "Load these settings", size="sm", visible=False, elem_id="run-load"
+            )
+            self.restart = gr.Button("Restart", size="sm", visible=False, elem_id="run-anew")
             self.confirm_restart = gr.Button(
-                "Yes, forget its steps and begin again",
+                "Yes, discard progress and restart",
                 size="sm",
                 variant="stop",
                 visible=False,
@@ -116,7 +119,7 @@ class RunView:
     @property
     def outputs(self) -> list[Any]:
         """Components that `open` and `close` update."""
-        return [*self.live_outputs, self.run_id, self.empty]
+        return [*self.live_outputs, self.run_id, self.empty, self.load_settings]
 
     def wire(self) -> None:
         """Connect the view's own events."""
@@ -216,7 +219,7 @@ class RunView:
     def _render_samples(self, run: Run, is_training: bool) -> str:
         placeholder = ""
         if run.config.sample_prompt_list and is_training:
-            placeholder = "Samples are painted at the start and on the way."
+            placeholder = "Samples are generated at the start and during training."
         samples = self.services.home.runs.list_samples(run.id)
         return training_view.render_samples(samples, file_url, placeholder)
 
@@ -232,6 +235,7 @@ class RunView:
         return {
             self.run_id: run_id,
             self.empty: gr.HTML(visible=False),
+            self.load_settings: gr.Button(visible=True),
             **self._render(visitor, self.require_run(run_id, visitor), {}),
         }
 
@@ -245,8 +249,11 @@ class RunView:
         return {
             self.run_id: "",
             self.block_hashes: {},
+            self.timer: gr.Timer(active=False),
+            self.stop: gr.Button(interactive=False),
             self.empty: gr.HTML(self.render_invitation(), visible=True),
             self.resume: hidden,
+            self.load_settings: hidden,
             self.restart: hidden,
             self.confirm_restart: hidden,
             **dict.fromkeys(self.blocks, ""),
@@ -312,9 +319,8 @@ class RunView:
             if action == "try":
                 return "txt2img", request
             base = request.model_dump() | {"noise_schedule": AUTOMATIC}  # it suits all schedulers
-            title = f"{request.loras[0].name}: weight and scheduler"
-            sweep = {"base": base, "axes": list(SWEEP_AXES), "title": title}
-            return "sweep", validate(SweepSpec, sweep)
+            # Without a title: it then follows what varies.
+            return "sweep", validate(SweepSpec, {"base": base, "axes": list(SWEEP_AXES)})
 
     def _build_request(self, lora_name: str, visitor: Visitor) -> GenerationRequest:
         """Build a request with a LoRA at its best weight: its model, seed and trigger."""
@@ -322,7 +328,9 @@ class RunView:
         runs = self.services.home.runs.list_runs(visitor.owner_filter)
         run = next((run for run in runs if name in _exported_loras(run)), None)
         if run is None:
-            raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
+            raise BadFile(
+                "The training of that LoRA was deleted; choose the LoRA in txt2img instead."
+            )
         config = run.config
         model = self.services.home.library.get_model(config.model)
         best = self.services.home.runs.read_report(run.id).get("best") or {}
@@ -415,7 +423,7 @@ class RunView:
         """
         run = self.find_run(run_id, visitor)
         if run is None:
-            raise BadFile("There is no such training any more; start one, or open an earlier one.")
+            raise BadFile("That training no longer exists; start a new one or open a past run.")
         return run
 
     def open_jobs(self, visitor: Visitor, run_id: str) -> list[Job]:
@@ -470,15 +478,15 @@ def _describe_outcome(state: str, last_job: Job | None, step: int) -> str:
             result = last_job.result if last_job else None
             seconds = result.get("seconds") if isinstance(result, dict) else None
             if seconds:
-                return f"Finished in {format_duration(seconds)}; try it below."
-            return "Finished; try it below."
+                return f"Finished in {format_duration(seconds)}. Try it below."
+            return "Finished. Try it below."
         case "cancelled":
             if step:
                 return f"Stopped after step {step:,}. All is kept: Resume goes on from there."
             return "Stopped before its first step."
         case "interrupted":
-            return f"Interrupted ({error}). Resume goes on from the newest checkpoint."
-    return error or "It failed."
+            return f"Interrupted ({error}). Resume continues from the latest checkpoint."
+    return error or "The training failed."
 
 
 def _latest_metrics(
@@ -493,7 +501,7 @@ def _latest_metrics(
     for title, name, number_format in (
         ("Loss, smoothed", "smoothed", ".4f"),
         ("Learning rate", "rate", ".3g"),
-        ("Pictures a second", "speed", ".3g"),
+        ("Images per second", "speed", ".3g"),
         ("Validation loss", "validation", ".4f"),
     ):
         value = next((row[name] for row in reversed(log_rows) if name in row), None)
@@ -503,7 +511,7 @@ def _latest_metrics(
 
 
 def _resume_label(step: int) -> str:
-    return f"Resume from step {step:,}" if step else "Start it again"
+    return f"Resume from step {step:,}" if step else "Start again"
 
 
 def _exported_loras(run: Run) -> dict[str, int]:

@@ -40,9 +40,9 @@ from studio.ui.views import sweep, training
 from studio.ui.views.jobs import STATE_LABELS
 
 ID = "training"
-MAX_LISTED_RUNS = 20  # under "Earlier trainings"
+MAX_LISTED_RUNS = 20  # under "Past runs"
 MAX_CONFIG_BYTES = 1_000_000  # size of an imported file
-EMPTY_PLAN_TEXT = "Choose pictures; how long it will take is said here."
+EMPTY_PLAN_TEXT = "Choose a dataset to see how long it will take."
 
 
 class TrainingTab:
@@ -63,8 +63,8 @@ class TrainingTab:
                 self.preset = gr.Dropdown(
                     self.services.home.training_presets.list_names(only_shipped=True),
                     value=None,
-                    label="Begin with a preset",
-                    info="Fills in everything; nothing runs yet.",
+                    label="Preset",
+                    info="Fills in the whole form. Nothing starts yet.",
                     elem_id="train-preset",
                 )
                 self.preset_note = gr.HTML(elem_id="train-preset-note")
@@ -97,7 +97,7 @@ class TrainingTab:
                 choices=[],
                 value=None,
                 allow_custom_value=True,
-                info="A folder of pictures and captions in home/datasets.",
+                info="A folder of images and captions in home/datasets.",
             )
             self.dataset_preview = gr.HTML(elem_id="train-pictures")
             with gr.Row(elem_classes="pair"):
@@ -113,7 +113,7 @@ class TrainingTab:
                     max_lines=1,
                     min_width=100,
                     placeholder="mysks",
-                    info="A rare word that calls it.",
+                    info="A rare word that triggers it.",
                 )
             with gr.Row(elem_classes="pair"):
                 self.form.add(
@@ -121,13 +121,13 @@ class TrainingTab:
                     choices=carry_names(models, TrainingConfig.model_fields["model"].default),
                     allow_custom_value=True,
                     min_width=100,
-                    info="To start from (base model).",
+                    info="The base model to train on.",
                 )
                 self.form.add(
                     "resolution",
                     min_width=100,
-                    placeholder="model's own",
-                    info="Empty: the model's own.",
+                    placeholder="model default",
+                    info="Empty: model default.",
                 )
         with gr.Group():
             with gr.Row(elem_classes="pair"):
@@ -137,11 +137,13 @@ class TrainingTab:
                     slider=False,
                     step=0.0001,
                     min_width=100,
-                    info="How far each goes.",
+                    info="Size of each step.",
                 )
-                self.form.add("rank", slider=False, min_width=100, info="Network dim.")
+                self.form.add(
+                    "rank", slider=False, min_width=100, info="Capacity of the LoRA (network dim)."
+                )
             with gr.Row(elem_classes="pair"):
-                self.form.add("network_type", min_width=100, info="Of LoRA.")
+                self.form.add("network_type", min_width=100, info="LoRA, LoHa or LoKr.")
                 self.form.add("use_dora", min_width=100, info="Also learns magnitudes.")
 
     def _add_buttons(self) -> None:
@@ -157,10 +159,10 @@ class TrainingTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id="train-stop"
             )
-        self.start_probe = gr.Button("Try it for a few seconds", size="sm", elem_id="train-try")
+        self.start_probe = gr.Button("Estimate time", size="sm", elem_id="train-try")
 
     def _add_extras(self) -> None:
-        with gr.Accordion("Take settings from a kohya file", open=False, elem_id="train-kohya"):
+        with gr.Accordion("Import kohya settings", open=False, elem_id="train-kohya"):
             self.upload = gr.UploadButton(
                 "Choose a TOML or JSON file",
                 size="sm",
@@ -169,20 +171,18 @@ class TrainingTab:
             )
             self.as_intended = gr.Checkbox(
                 False,
-                label="As it was meant",
+                label="As intended",
                 elem_id="train-meant",
-                info="Off: the run that kohya would have done, with keys that override each other "
-                "in silence. On: epochs, rates and samples as written.",
+                info="Off: just what kohya would have run, including keys that silently override "
+                "others. On: epochs, learning rates and samples as written.",
             )
             self.notices = gr.HTML(elem_id="train-notices")
-        with gr.Accordion(
-            "Earlier trainings", open=False, elem_id="train-shelf"
-        ) as self.history_accordion:
+        with gr.Accordion("Past runs", open=False, elem_id="train-shelf") as self.history_accordion:
             self.run_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="train-list")
-        with gr.Accordion("Keep these settings", open=False, elem_id="train-presets"), gr.Row():
+        with gr.Accordion("Save as preset", open=False, elem_id="train-presets"), gr.Row():
             self.preset_name = gr.Textbox(
-                label="As a preset",
-                placeholder="a name",
+                label="Preset name",
+                placeholder="my preset",
                 max_lines=1,
                 scale=3,
                 elem_id="train-preset-name",
@@ -309,6 +309,17 @@ class TrainingTab:
             [*self.form_outputs, *self.view.outputs, self.run_list],
             **EVENT_OPTIONS,
         )
+        self.view.load_settings.click(
+            self.load_run_settings, self.view.run_id, self.form_outputs, **EVENT_OPTIONS
+        )
+
+    def load_run_settings(self, run_id: str, request: gr.Request) -> Updates:
+        """Put the settings of the run on the right into the form on the left."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            run = self.view.require_run(run_id, visitor)
+            show_info(f"The form now has the settings of “{run.config.name}”.")
+            return self.fill_form(run.config, visitor)
 
     # ---- the form -----------------------------------------------------------------------------
 
@@ -400,7 +411,12 @@ class TrainingTab:
             subject_fields = carried.build_subject_fields(training_set, trigger)
             subject_fields["name"] = str(handoff.get("name") or "") or dataset_name
             dataset_names = self.services.list_datasets(visitor)
+            is_training = bool(
+                self.services.home.jobs.list_open(visitor.id, TRAIN.name, visitor.tab, limit=1)
+            )
             return {
+                # The right side would go on speaking of a training that has ended.
+                **({} if is_training else self.view.close()),
                 **self.form.fill_fields(carried.add_sample_interval(subject_fields)),
                 self.carried: subject_fields,
                 self.form["dataset"]: gr.Dropdown(dataset_names, value=dataset_name),
@@ -436,7 +452,7 @@ class TrainingTab:
             name = str(values.pop(self.preset_name) or "")
             config = self.form.read(values)
             path = presets.save(name, config)
-            show_info(f"Kept as {path.stem}.")
+            show_info(f"Saved as “{path.stem}”.")
             return {
                 self.preset: gr.Dropdown(presets.list_names(), value=path.stem),
                 self.preset_name: "",
@@ -481,8 +497,8 @@ class TrainingTab:
             if fields.get(field) and fields[field] not in available_names:
                 title = TrainingConfig.model_fields[field].title
                 faults.append(
-                    f"{title}: the file wants {fields.pop(field)!s:.80}, which is not here; "
-                    "the chosen one stays."
+                    f"{title}: the file names {fields.pop(field)!s:.80}, which is not installed; "
+                    "the current choice stays."
                 )
         updates = self.form.fill_fields(fields)
         return {
@@ -588,15 +604,14 @@ class TrainingTab:
                 case "ask":
                     return {self.run_list: self._render_run_list(visitor, open_run_id, run.id)}
                 case "open":
-                    updates = self.fill_form(run.config, visitor)
-                    return {**updates, **self._open_run(visitor, run.id)}
+                    return self._open_run(visitor, run.id)
                 case "delete":
                     return self._delete_run(visitor, run, open_run_id)
             raise BadFile("The page asked for something that the studio does not know.")
 
     def _delete_run(self, visitor: Visitor, run: Run, open_run_id: str) -> Updates:
         if self.view.open_jobs(visitor, run.id):
-            raise Busy("That training still runs; stop it first.")
+            raise Busy("That training is still running; stop it first.")
         self.services.home.runs.delete(run.id)
         if run.id != open_run_id:
             return {self.run_list: self._render_run_list(visitor, open_run_id)}
