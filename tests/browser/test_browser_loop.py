@@ -188,9 +188,7 @@ def test_captions_are_edited_kept_and_undone(
         made.writestr("broken.png", b"no picture")
     page = visit(shared)
     send(page, "", archive)
-    expect(page.locator("#album-taken")).to_contain_text(
-        "6 images and 6 captions added to bears"
-    )
+    expect(page.locator("#album-taken")).to_contain_text("6 images and 6 captions added to bears")
     expect(page.locator("#album-taken")).to_contain_text("broken.png")
     folder, box = shared.home / "datasets" / "bears", page.locator("#album-cards textarea").first
     before = caption(page)
@@ -265,9 +263,7 @@ def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., P
 def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit(shared)
     send(page, "many", *PLUSH[:8], *(picture.with_suffix(".txt") for picture in PLUSH[:8]))
-    expect(page.locator("#album-taken")).to_contain_text(
-        "8 images and 8 captions added to many"
-    )
+    expect(page.locator("#album-taken")).to_contain_text("8 images and 8 captions added to many")
     folder = shared.home / "datasets" / "many"
 
     # replaced, after a look
@@ -332,9 +328,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     expect(page.locator("#album-everything")).to_be_visible(timeout=60_000)
     expect(page.locator("#album-cards .album-card").first).to_have_attribute("data-key", "001.png")
     shot(page, "captions-search")
-    page.locator("#album-cards .album-card").nth(3).get_by_role(
-        "button", name="Similar"
-    ).click()
+    page.locator("#album-cards .album-card").nth(3).get_by_role("button", name="Similar").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(7, timeout=60_000)
     page.locator("#find-sent input[type=file]").set_input_files(PLUSH[5])
     expect(page.locator("#album-cards .album-card").first).to_have_attribute(

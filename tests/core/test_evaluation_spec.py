@@ -100,7 +100,6 @@ def test_scenes_are_worded_as_captions_that_begin_with_the_trigger() -> None:
         ),
         ("", ["mysks", "mysks", ""], "a photo of a mysks in the"),
         ("", ["a mysks on a sofa", "mysks asleep"], "a photo of a mysks in the"),
-        ("", ["mysks, " + "very " * 500 + "white toy"] * 2, "a photo of a mysks in the"),
     ],
 )
 def test_scenes_call_it_what_captions_call_it(
@@ -108,6 +107,11 @@ def test_scenes_call_it_what_captions_call_it(
 ) -> None:
     asked = config(trigger="mysks", class_word=class_word)
     assert build_scene_prompts(asked, captions)[0] == f"{scene} jungle"
+
+
+def test_long_captions_do_not_make_long_scenes() -> None:
+    captions = ["mysks, " + "very " * 500 + "white toy"] * 2
+    assert max(map(len, build_scene_prompts(config(trigger="mysks"), captions))) < 150
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40, unique=True))

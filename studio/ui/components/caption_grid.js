@@ -61,7 +61,7 @@ const none = press('none', 'deselect', 'Deselect all images', () =>
 );
 const aside = press(
   'aside',
-  'set aside',
+  'Exclude',
   'Take the selected images out of the dataset, with their captions; Undo brings them back',
   () =>
     trigger('click', {
@@ -194,7 +194,7 @@ const tell = (card, given) => {
     if (!changed(card) || card.box.value === card.sent) card.box.value = given.caption;
     else if (card.sent === null || line(card.sent) !== given.caption) {
       const other = given.caption || 'nothing';
-      fault = `Changed elsewhere to: ${other}. Your text stays in the box; press Esc to take the other.`;
+      fault = `Changed elsewhere to: ${other}. Your text stays; press Esc to take the other.`;
     }
     card.known = given.caption;
     card.sent = null;

@@ -11,6 +11,7 @@ from studio.core.captions.text import has_words
 from studio.core.sweeps.spec import SweepSpec
 from studio.services.submission import Services
 from studio.ui.tabs.training.tab import TrainingTab
+from support.sentences import refused
 from support.training_tab import config
 from support.visitors import OWNER, pressed
 
@@ -132,3 +133,36 @@ def test_what_is_tried_has_the_trigger_though_the_samples_lack_it(
     base = handoff[1].base if isinstance(handoff[1], SweepSpec) else handoff[1]
     prompt = base["prompt"] if isinstance(base, dict) else base.prompt
     assert prompt == "mysks, a small white plush toy"
+
+
+def test_a_past_run_opens_on_the_right_and_the_form_stays(
+    tab: TrainingTab, desk: Services, by: Any
+) -> None:
+    run_id = desk.home.runs.add(config(name="old moon", steps=77), OWNER.id)
+    opened = tab.handle_run_action("", pressed("open", run_id), by(OWNER))
+    assert not set(opened) & tab.form.inputs
+    assert "Run “old moon”" in opened[tab.view.head]
+    assert opened[tab.view.load_settings].visible
+    loaded = tab.load_run_settings(run_id, by(OWNER))
+    assert loaded[tab.form["steps"]] == 77
+    with refused(Exception):
+        tab.load_run_settings("nowhere", by(OWNER))
+
+
+def test_the_right_side_does_not_go_on_about_another_training(
+    tab: TrainingTab, desk: Services, toy: str
+) -> None:
+    desk.home.runs.add(config(), OWNER.id)
+    handed = train_on(tab, toy, "mysks")
+    assert handed[tab.view.run_id] == ""
+    assert handed[tab.view.head] == ""
+    assert not handed[tab.view.load_settings].visible
+    desk.submit_training(config(), OWNER)  # one that runs or waits stays in view, with its Stop
+    assert tab.view.run_id not in train_on(tab, toy, "mysks")
+
+
+def test_a_learning_rate_that_ruins_is_warned_about(tab: TrainingTab) -> None:
+    assert "Learning rate 5 is very high" in tab._render_plan(
+        tab.form.fill(config(learning_rate=5)), OWNER
+    )
+    assert "very high" not in tab._render_plan(tab.form.fill(config(learning_rate=2e-3)), OWNER)
